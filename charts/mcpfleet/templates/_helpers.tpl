@@ -1,0 +1,107 @@
+{{/* The names and labels that every object of the release shares. */}}
+
+{{- define "mcpfleet.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "mcpfleet.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" }}
+{{- else }}
+{{- $name := include "mcpfleet.name" . }}
+{{- if contains $name .Release.Name }}
+{{- .Release.Name | trunc 52 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 52 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "mcpfleet.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "mcpfleet.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: operator
+{{- end }}
+
+{{- define "mcpfleet.labels" -}}
+{{- with .Values.commonLabels }}
+{{- toYaml . }}
+{{ end -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{ include "mcpfleet.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: mcpfleet
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+
+{{- define "mcpfleet.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "mcpfleet.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- required "serviceAccount.name must name an existing ServiceAccount when serviceAccount.create is false" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{/* repository:tag, or repository@digest. Takes a dict of the image and the root. */}}
+{{- define "mcpfleet.image" -}}
+{{- if .image.digest }}
+{{- printf "%s@%s" .image.repository .image.digest }}
+{{- else }}
+{{- printf "%s:%s" .image.repository (default .root.Chart.AppVersion .image.tag) }}
+{{- end }}
+{{- end }}
+
+{{/* The rules for what the operator does in the namespaces it looks after: each verb has a caller in operator/src. */}}
+{{- define "mcpfleet.rules" -}}
+- apiGroups: [mcpfleet.dev]
+  resources: [mcpservers, mcpapps]
+  verbs: [list, watch]
+- apiGroups: [mcpfleet.dev]
+  resources: [mcpservers/status, mcpapps/status]
+  verbs: [patch]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [""]
+  resources: [services, configmaps, persistentvolumeclaims]
+  verbs: [get, list, watch, create, patch]
+# delete: the access token that was generated, when an McpApp names a Secret of its own instead.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, watch]
+# The readiness gate mcpfleet.dev/healthy.
+- apiGroups: [""]
+  resources: [pods/status]
+  verbs: [patch]
+# health.restartAfterSeconds, past which a pod that stays Failed is evicted, as PodDisruptionBudgets allow.
+- apiGroups: [""]
+  resources: [pods/eviction]
+  verbs: [create]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end }}
+
+{{- define "mcpfleet.subject" -}}
+- kind: ServiceAccount
+  name: {{ include "mcpfleet.serviceAccountName" . }}
+  namespace: {{ .Release.Namespace }}
+{{- end }}
+
+{{/* What the schema cannot say. Each refusal says what to change. */}}
+{{- define "mcpfleet.validate" -}}
+{{- $ours := list "WATCH_NAMESPACES" "LISTEN" "CHAT_WORKER_IMAGE" "POD_NAMESPACE" "POD_NAME" "MAX_PROBES_IN_FLIGHT" "CONCURRENCY" "LOG_LEVEL" "LOG_FORMAT" }}
+{{- range .Values.extraEnv }}
+{{- if has .name $ours }}
+{{- fail (printf "extraEnv must not set %s, which the chart sets itself: use watchNamespaces, chatWorker.image, maxProbesInFlight, concurrency or log instead" .name) }}
+{{- end }}
+{{- end }}
+{{- range $key := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" }}
+{{- if or (hasKey $.Values.podLabels $key) (hasKey $.Values.commonLabels $key) }}
+{{- fail (printf "podLabels and commonLabels must not set %s, by which the Deployment finds its pods: remove it" $key) }}
+{{- end }}
+{{- end }}
+{{- end }}

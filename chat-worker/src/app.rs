@@ -1,0 +1,89 @@
+//! Wires the parts together: one `App` serves the terminal, one question, or the web.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Context;
+use tokio::sync::watch;
+
+use crate::{
+    config::{
+        settings::Settings,
+        watch::{self as config_watch, Loaded},
+    },
+    llm::http::Anthropic,
+    metrics::Metrics,
+    tools::hub::Hub,
+    turn::{driver::Engine, machine::Limits},
+    usage::{Budget, Ledger},
+};
+
+/// Everything that the user interfaces share.
+#[derive(Debug)]
+pub struct App {
+    pub settings: Settings,
+    pub engine: Engine,
+    pub config: watch::Receiver<Loaded>,
+}
+
+impl App {
+    /// Reads the configuration, starts connecting to its servers, and follows it.
+    pub fn start(settings: Settings, loaded: Loaded) -> anyhow::Result<Arc<Self>> {
+        let model = Anthropic::new(settings.model_settings()?).context("cannot make an HTTP client")?;
+        let metrics = Arc::new(Metrics::new()?);
+        let hub = Hub::new().context("cannot make an HTTP client")?;
+        hub.apply(&loaded.config);
+        metrics.config_good.set(1);
+        // Half a second of decoding that would otherwise delay the first answer.
+        tokio::task::spawn_blocking(crate::usage::load_prices);
+        let (sender, config) = watch::channel(loaded);
+        tokio::spawn(config_watch::follow(settings.config.clone(), sender));
+        tokio::spawn(take_over(config.clone(), Arc::clone(&hub), Arc::clone(&metrics)));
+        let budget = Budget { tokens_per_day: settings.budget_tokens_per_day, alert_percent: settings.budget_alert_percent };
+        let engine = Engine {
+            model: Arc::new(model),
+            hub,
+            ledger: Arc::new(Ledger::new(budget)),
+            metrics,
+            system_prompt: settings.system_prompt.clone(),
+            limits: Limits { rounds: settings.max_rounds, ..Limits::default() },
+        };
+        Ok(Arc::new(Self { settings, engine, config }))
+    }
+
+    /// Says who answers, where that is not the usual one.
+    pub fn who_answers(&self) -> String {
+        let base_url = crate::redact::redact(self.settings.base_url.as_str()).into_owned();
+        format!("{} at {}", self.settings.model, base_url.trim_end_matches('/'))
+    }
+
+    /// Disconnects from every server.
+    pub async fn stop(&self) {
+        self.engine.hub.shutdown(Duration::from_secs(5)).await;
+    }
+}
+
+async fn take_over(mut config: watch::Receiver<Loaded>, hub: Arc<Hub>, metrics: Arc<Metrics>) {
+    while config.changed().await.is_ok() {
+        let loaded = config.borrow_and_update().clone();
+        let good = loaded.problem.is_none();
+        metrics.config_good.set(i64::from(good));
+        metrics.config_reloads.with_label_values(&[if good { "ok" } else { "rejected" }]).inc();
+        if good {
+            hub.apply(&loaded.config);
+        }
+    }
+}
+
+/// A new request id, in the guide's form: `req_`, the time in milliseconds, and a count that tells apart what falls into
+/// the same one.
+pub fn request_id() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed) % 1_000;
+    format!("req_{}{count:03}", jiff::Timestamp::now().as_millisecond())
+}

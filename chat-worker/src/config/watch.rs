@@ -1,0 +1,148 @@
+//! Reloads mcp.json. It reads the file every second and compares its content: a ConfigMap is swapped by symlinks two
+//! directories up, and no notification of a file reaches across that everywhere.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::watch;
+
+use super::file::{self, McpConfig};
+
+const PERIOD: Duration = Duration::from_secs(1);
+/// Larger than any honest configuration.
+const MAX_SIZE: u64 = 4 * 1024 * 1024;
+
+/// The configuration in force, and whether the file is still it.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub config: Arc<McpConfig>,
+    /// Why the file as it is now is not used: the last good one is.
+    pub problem: Option<String>,
+    /// Counts what was taken over.
+    pub generation: u64,
+    /// What was read last, good or not: only a difference from it is news.
+    last: Result<String, String>,
+}
+
+/// The file cannot be used, and there is no earlier one.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use {path}: {problem}. Set MCP_CONFIG_PATH to an mcp.json such as config/mcp.json")]
+pub struct LoadError {
+    path: String,
+    problem: String,
+}
+
+/// Reads the file once.
+pub fn load(path: &Path) -> Result<Loaded, LoadError> {
+    let last = read(path);
+    match parse(&last) {
+        Ok(config) => {
+            warn(path, &config);
+            Ok(Loaded { config: Arc::new(config), problem: None, generation: 1, last })
+        }
+        Err(problem) => Err(LoadError { path: path.display().to_string(), problem }),
+    }
+}
+
+/// Follows the file until nobody listens any more.
+pub async fn follow(path: PathBuf, sender: watch::Sender<Loaded>) {
+    let mut ticks = tokio::time::interval(PERIOD);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = sender.closed() => return,
+        }
+        let now = read(&path);
+        sender.send_if_modified(|loaded| {
+            let news = now != loaded.last;
+            if news {
+                take_over(&path, now, loaded);
+            }
+            news
+        });
+    }
+}
+
+fn take_over(path: &Path, text: Result<String, String>, loaded: &mut Loaded) {
+    let parsed = parse(&text);
+    loaded.last = text;
+    match parsed {
+        Ok(config) => {
+            tracing::info!("configuration reloaded: {} servers", config.servers.len());
+            warn(path, &config);
+            loaded.config = Arc::new(config);
+            loaded.problem = None;
+            loaded.generation += 1;
+        }
+        Err(problem) => {
+            tracing::error!("cannot use {} as it is now, the last good one stays in force: {problem}", path.display());
+            loaded.problem = Some(problem);
+        }
+    }
+}
+
+fn parse(text: &Result<String, String>) -> Result<McpConfig, String> {
+    let text = text.as_ref().map_err(Clone::clone)?;
+    file::parse(text).map_err(|error| error.to_string())
+}
+
+fn warn(path: &Path, config: &McpConfig) {
+    for warning in &config.warnings {
+        tracing::warn!("{}: {warning}; it is ignored", path.display());
+    }
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
+    if size > MAX_SIZE {
+        return Err(format!("it is larger than {} MiB", MAX_SIZE / 1024 / 1024));
+    }
+    std::fs::read_to_string(path).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    const ONE: &str = r#"{"servers": [{"name": "a", "url": "http://a/mcp"}]}"#;
+    const NONE: &str = r#"{"servers": []}"#;
+
+    async fn news(receiver: &mut watch::Receiver<Loaded>) {
+        let changed = tokio::time::timeout(Duration::from_secs(10), receiver.changed()).await;
+        changed.expect("within ten seconds").expect("followed");
+    }
+
+    #[tokio::test]
+    async fn a_configmap_swap_is_seen_and_a_bad_file_keeps_the_last_good_one() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| directory.path().join(name);
+        for (version, text) in [("1", ONE), ("2", NONE), ("3", "{")] {
+            std::fs::create_dir(at(version)).expect("create");
+            std::fs::write(at(version).join("mcp.json"), text).expect("write");
+        }
+        symlink("1", at("..data")).expect("link");
+        symlink("..data/mcp.json", at("mcp.json")).expect("link");
+        let (sender, mut receiver) = watch::channel(load(&at("mcp.json")).expect("good"));
+        let task = tokio::spawn(follow(at("mcp.json"), sender));
+        let swap = |to: &str| {
+            symlink(to, at("..new")).expect("link");
+            std::fs::rename(at("..new"), at("..data")).expect("swap");
+        };
+        swap("2");
+        news(&mut receiver).await;
+        assert_eq!(receiver.borrow_and_update().config.servers.len(), 0);
+        swap("3");
+        news(&mut receiver).await;
+        let loaded = receiver.borrow_and_update().clone();
+        assert!(loaded.problem.is_some());
+        assert_eq!(loaded.generation, 2);
+        drop(receiver);
+        task.await.expect("ends when nobody listens");
+    }
+}

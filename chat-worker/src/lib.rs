@@ -1,0 +1,17 @@
+//! The chat application over a set of MCP servers: terminal, web page and HTTP API.
+//!
+//! Where things happen: `config` (what is wanted) → `tools` (the servers and what they offer) and `llm` (the model) →
+//! `turn` (one question to its answer: a pure machine, and the driver that does what it says) → `ui` (one stream of events,
+//! shown in the terminal, the page and the API). `usage`, `limits`, `metrics`, `logging` and `redact` serve all of them.
+
+pub mod app;
+pub mod config;
+pub mod limits;
+pub mod llm;
+pub mod logging;
+pub mod metrics;
+pub mod redact;
+pub mod tools;
+pub mod turn;
+pub mod ui;
+pub mod usage;

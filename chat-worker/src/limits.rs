@@ -1,0 +1,86 @@
+//! What a caller may send, and how often: input validation (pure), and a token bucket a caller.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use governor::{
+    DefaultKeyedRateLimiter, Quota, RateLimiter,
+    clock::{Clock, DefaultClock},
+};
+
+/// Why a message is not taken. The text says what to change.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InputError {
+    #[error("the message is empty")]
+    Empty,
+    #[error("the message has {0} characters, and at most {1} are taken")]
+    TooLong(usize, usize),
+    #[error("the message holds the control character U+{0:04X}; send plain text")]
+    Control(u32),
+}
+
+/// Checks what a user sends. Newlines and tabs are text.
+pub fn check_message(text: &str, max_chars: usize) -> Result<(), InputError> {
+    if text.trim().is_empty() {
+        return Err(InputError::Empty);
+    }
+    let count = text.chars().count();
+    if count > max_chars {
+        return Err(InputError::TooLong(count, max_chars));
+    }
+    match text.chars().find(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
+        Some(control) => Err(InputError::Control(control.into())),
+        None => Ok(()),
+    }
+}
+
+/// Requests of each caller in a window, as a token bucket: a full window's worth at once, refilled evenly.
+#[derive(Debug)]
+pub struct RateLimit {
+    buckets: DefaultKeyedRateLimiter<String>,
+    clock: DefaultClock,
+}
+
+impl RateLimit {
+    /// `None` for no limit.
+    pub fn new(requests: u32, window: Duration) -> Option<Self> {
+        let burst = NonZeroU32::new(requests)?;
+        let quota = Quota::with_period(window / requests)?.allow_burst(burst);
+        Some(Self { buckets: RateLimiter::keyed(quota), clock: DefaultClock::default() })
+    }
+
+    /// Takes one request of this caller; otherwise how long it has to wait.
+    pub fn take(&self, caller: &str) -> Result<(), Duration> {
+        self.buckets.check_key(&caller.to_owned()).map_err(|not_until| not_until.wait_time_from(self.clock.now()))
+    }
+
+    /// Forgets callers whose buckets are full again.
+    pub fn forget_idle(&self) {
+        self.buckets.retain_recent();
+        self.buckets.shrink_to_fit();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_of_the_whole_window_is_taken_and_then_one_has_to_wait() {
+        let limit = RateLimit::new(3, Duration::from_mins(1)).expect("a limit");
+        for _ in 0..3 {
+            assert_eq!(limit.take("a"), Ok(()));
+        }
+        let wait = limit.take("a").expect_err("the bucket is empty");
+        assert!(wait > Duration::from_secs(15) && wait <= Duration::from_secs(20), "{wait:?}");
+        assert_eq!(limit.take("b"), Ok(()));
+        assert!(RateLimit::new(0, Duration::from_mins(1)).is_none());
+    }
+
+    #[test]
+    fn messages_are_plain_text_of_a_bearable_length() {
+        assert_eq!(check_message("two\nlines\tof text 🦀", 100), Ok(()));
+        assert_eq!(check_message("  \n", 100), Err(InputError::Empty));
+        assert_eq!(check_message("äöü", 2), Err(InputError::TooLong(3, 2)));
+        assert_eq!(check_message("a\u{1b}[2J", 100), Err(InputError::Control(0x1b)));
+    }
+}

@@ -1,0 +1,125 @@
+//! The model: what a turn asks of it (`Prompt`), what it gets (`Answer`), and the trait that providers implement.
+//! `wire` and `assemble` are pure; `retry` decides; `http` talks.
+
+pub mod assemble;
+pub mod http;
+pub mod key;
+pub mod retry;
+pub mod wire;
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use self::wire::{Message, StopReason, Usage};
+
+/// Everything that one call of the model depends on.
+#[derive(Debug, Clone)]
+pub struct Prompt {
+    pub system: String,
+    /// Tool definitions as the API takes them, sorted by name so that the cached prefix is stable.
+    pub tools: Vec<Value>,
+    pub messages: Vec<Message>,
+    /// False at the round cap: the model must answer with what it has.
+    pub allow_tools: bool,
+}
+
+/// A complete answer: it ended as the protocol says, or it would not be one.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Content blocks as they came; thinking blocks are replayed unchanged.
+    pub content: Vec<Value>,
+    pub stop: StopReason,
+    pub usage: Usage,
+    /// The model that answered, as it names itself.
+    pub model: String,
+    /// From the first attempt's start to the first token of the attempt that counted.
+    pub first_token: Option<Duration>,
+}
+
+/// What happens before the answer is complete.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Progress {
+    Text(String),
+    Thinking(String),
+    /// The model began to write a tool call; its arguments are still coming.
+    ToolUse {
+        id: String,
+        name: String,
+    },
+    /// The attempt failed and another follows: whatever was streamed of this answer is void.
+    Restart {
+        reason: String,
+        attempt: u32,
+        after: Duration,
+        model: String,
+    },
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ModelError {
+    #[error("{0}")]
+    Key(String),
+    #[error("the model API could not be reached: {0}")]
+    Connect(String),
+    #[error("the model API answered {status}{}: {message}", .kind.as_deref().map(|kind| format!(" ({kind})")).unwrap_or_default())]
+    Status { status: u16, kind: Option<String>, message: String, retry_after: Option<Duration> },
+    #[error("the answer broke off: {0}")]
+    Stream(String),
+    #[error("the model API reported {kind} in mid-answer: {message}")]
+    Event { kind: String, message: String },
+    #[error("{0} is no Messages API: it answered with {1}; check ANTHROPIC_BASE_URL")]
+    NotTheApi(String, String),
+    #[error("the model did not answer within {0} s")]
+    Deadline(u64),
+}
+
+impl ModelError {
+    /// A stable name for metrics and for clients.
+    pub fn kind(&self) -> &str {
+        match self {
+            Self::Key(_) => "key",
+            Self::Connect(_) => "connect",
+            Self::Status { status: 429, .. } => "rate_limit",
+            Self::Status { kind: Some(kind), .. } | Self::Event { kind, .. } => kind,
+            Self::Status { .. } => "status",
+            Self::Stream(_) => "stream",
+            Self::NotTheApi(..) => "not_the_api",
+            Self::Deadline(_) => "deadline",
+        }
+    }
+
+    /// The conversation is too long for the model: shorten it rather than try again.
+    pub fn is_too_long(&self) -> bool {
+        match self {
+            Self::Status { status: 413, .. } => true,
+            Self::Status { status: 400, message, .. } => {
+                let message = message.to_lowercase();
+                message.contains("prompt is too long") || message.contains("exceed context limit")
+            }
+            Self::Event { kind, .. } => kind == "request_too_large",
+            _ => false,
+        }
+    }
+
+    /// The provider has no capacity: another model may have.
+    pub fn is_overload(&self) -> bool {
+        match self {
+            Self::Status { status, kind, .. } => matches!(status, 529 | 503) || kind.as_deref() == Some("overloaded_error"),
+            Self::Event { kind, .. } => kind == "overloaded_error",
+            _ => false,
+        }
+    }
+}
+
+/// A provider of answers.
+pub trait Model: Send + Sync + std::fmt::Debug {
+    /// Asks for one answer. Progress is best effort; only the result counts.
+    fn answer<'a>(&'a self, prompt: &'a Prompt, progress: mpsc::Sender<Progress>) -> BoxFuture<'a, Result<Answer, ModelError>>;
+
+    /// The model's name, for people.
+    fn name(&self) -> &str;
+}

@@ -1,0 +1,200 @@
+//! The Messages API's words: messages, stop reasons, usage, and the body of a request. Pure; no HTTP.
+//! Content blocks stay raw JSON, so that what we do not know (and thinking blocks) is replayed as it came.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::Prompt;
+
+/// Who speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    User,
+    Assistant,
+}
+
+/// One message: content blocks in order. A plain string is read as one text block.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    pub role: Role,
+    #[serde(deserialize_with = "blocks_or_text")]
+    pub content: Vec<Value>,
+}
+
+impl Message {
+    pub fn user(text: &str) -> Self {
+        Self { role: Role::User, content: vec![text_block(text)] }
+    }
+
+    /// The text blocks, joined.
+    pub fn text(&self) -> String {
+        let texts: Vec<&str> = self.content.iter().filter_map(block_text).collect();
+        texts.join("")
+    }
+}
+
+/// A call that the model asks for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ToolCall {
+    pub id: String,
+    pub name: String,
+    pub input: Value,
+}
+
+/// Why the model stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StopReason {
+    EndTurn,
+    MaxTokens,
+    StopSequence,
+    ToolUse,
+    PauseTurn,
+    Refusal,
+    ContextWindowExceeded,
+    /// A reason that did not exist when this was written; treated by the content.
+    Other(String),
+}
+
+impl StopReason {
+    pub fn parse(reason: &str) -> Self {
+        match reason {
+            "end_turn" => Self::EndTurn,
+            "max_tokens" => Self::MaxTokens,
+            "stop_sequence" => Self::StopSequence,
+            "tool_use" => Self::ToolUse,
+            "pause_turn" => Self::PauseTurn,
+            "refusal" => Self::Refusal,
+            "model_context_window_exceeded" => Self::ContextWindowExceeded,
+            other => Self::Other(other.to_owned()),
+        }
+    }
+}
+
+/// Tokens of one answer. `input` excludes what was read from or written to the cache, as the API counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+    pub cache_read_input_tokens: u64,
+    pub cache_creation_input_tokens: u64,
+}
+
+impl Usage {
+    /// Takes over the fields that are present: in a stream, later figures are cumulative and replace earlier ones.
+    pub fn update(&mut self, usage: &Value) {
+        let fields = [
+            ("input_tokens", &mut self.input_tokens),
+            ("output_tokens", &mut self.output_tokens),
+            ("cache_read_input_tokens", &mut self.cache_read_input_tokens),
+            ("cache_creation_input_tokens", &mut self.cache_creation_input_tokens),
+        ];
+        for (name, field) in fields {
+            if let Some(value) = usage[name].as_u64() {
+                *field = value;
+            }
+        }
+    }
+
+    /// Every token that passed, cached or not.
+    pub fn total(&self) -> u64 {
+        self.input_tokens + self.output_tokens + self.cache_read_input_tokens + self.cache_creation_input_tokens
+    }
+}
+
+impl std::ops::AddAssign for Usage {
+    fn add_assign(&mut self, other: Self) {
+        self.input_tokens += other.input_tokens;
+        self.output_tokens += other.output_tokens;
+        self.cache_read_input_tokens += other.cache_read_input_tokens;
+        self.cache_creation_input_tokens += other.cache_creation_input_tokens;
+    }
+}
+
+pub fn text_block(text: &str) -> Value {
+    json!({"type": "text", "text": text})
+}
+
+/// The text of a text block.
+pub fn block_text(block: &Value) -> Option<&str> {
+    (block["type"] == "text").then(|| block["text"].as_str()).flatten()
+}
+
+/// The call of a tool_use block.
+pub fn block_call(block: &Value) -> Option<ToolCall> {
+    (block["type"] == "tool_use").then_some(())?;
+    Some(ToolCall {
+        id: block["id"].as_str()?.to_owned(),
+        name: block["name"].as_str()?.to_owned(),
+        input: block["input"].clone(),
+    })
+}
+
+/// The id that a tool_result block answers.
+pub fn block_result_id(block: &Value) -> Option<&str> {
+    (block["type"] == "tool_result").then(|| block["tool_use_id"].as_str()).flatten()
+}
+
+/// The body of a request. Three of the four cache breakpoints are used: after the tools, after the system prompt, and
+/// after the last message, so that each round reads the rounds before it from the cache.
+pub fn body(prompt: &Prompt, model: &str, max_tokens: u32, stream: bool) -> Value {
+    let mut tools = prompt.tools.clone();
+    if let Some(last) = tools.last_mut() {
+        last["cache_control"] = json!({"type": "ephemeral"});
+    }
+    let mut messages = json!(prompt.messages);
+    let last_block = messages
+        .as_array_mut()
+        .and_then(|messages| messages.last_mut())
+        .and_then(|message| message["content"].as_array_mut())
+        .and_then(|content| content.last_mut());
+    if let Some(block) = last_block {
+        block["cache_control"] = json!({"type": "ephemeral"});
+    }
+    let mut body = json!({"model": model, "max_tokens": max_tokens, "messages": messages, "stream": stream});
+    if !prompt.system.is_empty() {
+        body["system"] = json!([{"type": "text", "text": prompt.system, "cache_control": {"type": "ephemeral"}}]);
+    }
+    if !tools.is_empty() {
+        body["tools"] = Value::Array(tools);
+        if !prompt.allow_tools {
+            body["tool_choice"] = json!({"type": "none"});
+        }
+    }
+    body
+}
+
+fn blocks_or_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Value>, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::String(text) => Ok(vec![text_block(&text)]),
+        Value::Array(blocks) => Ok(blocks),
+        _ => Err(serde::de::Error::custom("content must be a string or a list of blocks")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn at_most_four_blocks_are_marked_for_the_cache() {
+        let prompt = Prompt {
+            system: "be brief".into(),
+            tools: vec![json!({"name": "a"}), json!({"name": "b"})],
+            messages: vec![Message::user("hi"), Message::user("there")],
+            allow_tools: true,
+        };
+        let body = body(&prompt, "m", 10, true);
+        assert_eq!(body.to_string().matches("cache_control").count(), 3);
+        assert!(body["messages"][1]["content"][0]["cache_control"].is_object());
+        assert!(body["tools"][1]["cache_control"].is_object());
+    }
+
+    #[test]
+    fn later_usage_replaces_and_does_not_add() {
+        let mut usage = Usage::default();
+        usage.update(&json!({"input_tokens": 10, "output_tokens": 1}));
+        usage.update(&json!({"output_tokens": 25}));
+        assert_eq!((usage.input_tokens, usage.output_tokens), (10, 25));
+    }
+}

@@ -1,0 +1,250 @@
+//! The log: one JSON object a line, with exactly the guide's fields (timestamp, level, component, request_id, message,
+//! duration_seconds, tools_used). What else an event carries stands behind the message. Written to the log file, which is
+//! rotated by size, and to standard output where that belongs to nobody else. Secrets are taken out on the way.
+
+use std::{
+    fmt::Write as _,
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use serde_json::{Map, Value, json};
+use tracing::{
+    Event, Level, Metadata, Subscriber,
+    field::{Field, Visit},
+    span,
+};
+use tracing_subscriber::{EnvFilter, Layer, layer::Context, layer::SubscriberExt, registry::LookupSpan, util::SubscriberInitExt};
+
+use crate::redact::redact;
+
+const MAX_SIZE: u64 = 10 * 1024 * 1024;
+const KEPT: u32 = 5;
+
+/// Starts logging. Says on standard error if the file cannot be written, and goes on without it.
+pub fn start(level: &str, file: &str, to_stdout: bool) {
+    let file = match file {
+        "" | "-" => None,
+        path => match Rotating::open(Path::new(path)) {
+            Ok(file) => Some(file),
+            Err(error) => {
+                eprintln!("cannot write the log to {path} ({error}); set LOG_FILE to another file, or to - for none");
+                None
+            }
+        },
+    };
+    let layer = Json { file: file.map(Mutex::new), to_stdout };
+    // A second start, in tests, keeps the first.
+    let _ = tracing_subscriber::registry().with(layer.with_filter(filter(level))).try_init();
+}
+
+/// INFO and its like, in any case of letters, or a tracing filter.
+fn filter(level: &str) -> EnvFilter {
+    let level = match level.to_ascii_lowercase().as_str() {
+        "warning" => "warn".to_owned(),
+        "critical" => "error".to_owned(),
+        "" => "info".to_owned(),
+        other => other.to_owned(),
+    };
+    // The libraries tell of every byte at debug.
+    let plain = matches!(level.as_str(), "trace" | "debug" | "info" | "warn" | "error");
+    let directives = if plain { format!("warn,chat_worker={level}") } else { level };
+    EnvFilter::try_new(&directives).unwrap_or_else(|error| {
+        eprintln!("LOG_LEVEL is not understood ({error}); INFO is used");
+        EnvFilter::new("warn,chat_worker=info")
+    })
+}
+
+struct Json {
+    file: Option<Mutex<Rotating>>,
+    to_stdout: bool,
+}
+
+/// The request id that a span carries.
+struct RequestId(String);
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Json {
+    fn on_new_span(&self, attributes: &span::Attributes<'_>, id: &span::Id, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        attributes.record(&mut fields);
+        if let (Some(request_id), Some(span)) = (fields.request_id, context.span(id)) {
+            span.extensions_mut().insert(RequestId(request_id));
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let in_span = || {
+            let scope = context.event_scope(event)?;
+            scope.into_iter().find_map(|span| span.extensions().get::<RequestId>().map(|id| id.0.clone()))
+        };
+        let request_id = fields.request_id.take().or_else(in_span);
+        let mut line = line(event.metadata(), fields, request_id.as_deref()).to_string();
+        line.push('\n');
+        if self.to_stdout {
+            // A closed pipe is no reason to stop working.
+            let _ = io::stdout().lock().write_all(line.as_bytes());
+        }
+        if let Some(file) = &self.file {
+            let _ = file.lock().unwrap_or_else(PoisonError::into_inner).write(line.as_bytes());
+        }
+    }
+}
+
+fn line(metadata: &Metadata<'_>, fields: Fields, request_id: Option<&str>) -> Value {
+    let mut line = Map::new();
+    line.insert("timestamp".into(), json!(timestamp()));
+    line.insert("level".into(), json!(level(*metadata.level())));
+    line.insert("component".into(), json!(component(metadata.target())));
+    line.insert("request_id".into(), json!(request_id));
+    line.insert("message".into(), json!(redact(&(fields.message + &fields.others))));
+    line.insert("duration_seconds".into(), json!(fields.duration_seconds));
+    line.insert("tools_used".into(), json!(fields.tools_used));
+    Value::Object(line)
+}
+
+fn timestamp() -> String {
+    let now = jiff::Timestamp::now();
+    now.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
+}
+
+fn level(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "ERROR",
+        Level::WARN => "WARNING",
+        Level::INFO => "INFO",
+        Level::DEBUG | Level::TRACE => "DEBUG",
+    }
+}
+
+/// The part of the program, by the names of the guide's kind.
+fn component(target: &str) -> &str {
+    match target.strip_prefix("chat_worker::").unwrap_or(target) {
+        target if target.starts_with("turn") => "MCPClient",
+        target if target.starts_with("llm") => "ModelClient",
+        target if target.starts_with("tools") => "ServerHub",
+        target if target.starts_with("config") => "Configuration",
+        target if target.starts_with("ui::web") => "HTTPServer",
+        target if target.starts_with("usage") => "Usage",
+        "chat_worker" => "ChatWorker",
+        other => other,
+    }
+}
+
+/// The fields of an event: the guide's, and the rest as words.
+#[derive(Default)]
+struct Fields {
+    message: String,
+    request_id: Option<String>,
+    duration_seconds: Option<f64>,
+    tools_used: Vec<String>,
+    others: String,
+}
+
+impl Visit for Fields {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        match field.name() {
+            "duration_seconds" => self.duration_seconds = Some((value * 1_000.0).round() / 1_000.0),
+            _ => self.record_debug(field, &value),
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "request_id" => self.request_id = Some(value.to_owned()),
+            "tools_used" => self.tools_used = value.split(',').filter(|t| !t.is_empty()).map(str::to_owned).collect(),
+            _ => self.record_debug(field, &format_args!("{value}")),
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        // Writing to a String cannot fail.
+        let _ = match field.name() {
+            "message" => write!(self.message, "{value:?}"),
+            name => write!(self.others, " {name}={value:?}"),
+        };
+    }
+}
+
+/// A file that becomes `name.1` when it is full, and so on.
+struct Rotating {
+    path: PathBuf,
+    file: File,
+    size: u64,
+}
+
+impl Rotating {
+    fn open(path: &Path) -> io::Result<Self> {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let size = file.metadata()?.len();
+        Ok(Self { path: path.to_owned(), file, size })
+    }
+
+    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.size > 0 && self.size + line.len() as u64 > MAX_SIZE {
+            self.rotate()?;
+        }
+        self.size += line.len() as u64;
+        self.file.write_all(line)
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        let numbered = |number: u32| {
+            let mut name = self.path.clone().into_os_string();
+            name.push(format!(".{number}"));
+            PathBuf::from(name)
+        };
+        for number in (1..KEPT).rev() {
+            // Most of them do not exist yet.
+            let _ = std::fs::rename(numbered(number), numbered(number + 1));
+        }
+        std::fs::rename(&self.path, numbered(1))?;
+        *self = Self::open(&self.path)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_has_exactly_the_guides_fields() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("logs/mcp.log");
+        let file = Rotating::open(&path).expect("opened");
+        let layer = Json { file: Some(Mutex::new(file)), to_stdout: false };
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let span = tracing::info_span!("turn", request_id = "req_1");
+            let _inside = span.enter();
+            tracing::info!(duration_seconds = 1.2345, tools_used = "a,b", server = "s", "done with sk-ant-secret");
+        });
+        let text = std::fs::read_to_string(path).expect("written");
+        let line: Value = serde_json::from_str(&text).expect("one JSON object");
+        let names: Vec<_> = line.as_object().expect("an object").keys().cloned().collect();
+        let guide = ["component", "duration_seconds", "level", "message", "request_id", "timestamp", "tools_used"];
+        assert_eq!(names, guide);
+        assert_eq!(line["message"], "done with [redacted] server=s");
+        assert_eq!((&line["request_id"], &line["tools_used"]), (&json!("req_1"), &json!(["a", "b"])));
+        assert_eq!(line["duration_seconds"], 1.235);
+    }
+
+    #[test]
+    fn a_full_file_is_rotated_and_the_oldest_is_dropped() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("mcp.log");
+        let mut file = Rotating::open(&path).expect("opened");
+        for _ in 0..8 {
+            file.write(b"x\n").expect("written");
+            file.size = MAX_SIZE;
+        }
+        let count = std::fs::read_dir(directory.path()).expect("listed").count();
+        assert_eq!(count, 6, "the file and five older ones");
+    }
+}

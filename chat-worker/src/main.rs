@@ -1,0 +1,57 @@
+//! The command line of the chat worker.
+
+use std::{process::ExitCode, sync::Arc};
+
+use anyhow::Context;
+use chat_worker::{
+    app::App,
+    config::{
+        settings::{Cli, Command},
+        watch,
+    },
+    logging, ui,
+};
+use clap::Parser;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // Before any TLS: two providers in one process would panic later.
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        eprintln!("a TLS provider is installed already");
+        return ExitCode::FAILURE;
+    }
+    match run(Cli::parse()).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("chat-worker: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<bool> {
+    let Cli { command, settings } = cli;
+    // The level may stand in the configuration, whose warnings are to be logged: it is read first, and again.
+    let early = std::fs::read_to_string(&settings.config).ok();
+    let in_file = early.and_then(|text| chat_worker::config::file::parse(&text).ok()).and_then(|config| config.log_level);
+    let level = settings.log_level.clone().or(in_file).unwrap_or_default();
+    logging::start(&level, &settings.log_file, matches!(command, Command::Serve { .. }));
+    let loaded = watch::load(&settings.config)?;
+    let app = App::start(settings, loaded)?;
+    let result = dispatch(&app, command).await;
+    app.stop().await;
+    result
+}
+
+async fn dispatch(app: &Arc<App>, command: Command) -> anyhow::Result<bool> {
+    match command {
+        Command::Chat => ui::terminal::chat::chat(app).await.map(|()| true),
+        Command::Ask { question, json, yes } => ui::terminal::ask::ask(app, &question, json, yes).await,
+        Command::Serve { listen } => {
+            let listener = tokio::net::TcpListener::bind(listen).await;
+            let listener = listener.with_context(|| format!("cannot listen on {listen}"))?;
+            ui::web::serve(Arc::clone(app), listener, ui::web::terminated()).await.map(|()| true)
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Every metric once, and what /health says of them. Names begin with `mcpfleet_chat_`.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use prometheus::{
+    CounterVec, Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    core::Collector,
+};
+use serde::Serialize;
+
+use crate::{
+    llm::{Answer, ModelError, wire::Usage},
+    tools::hub::ServerStatus,
+    turn::machine::Outcome,
+};
+
+/// From a cached answer to a long turn, in seconds.
+const SECONDS: [f64; 13] = [0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+
+/// The metrics of this process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    errors: IntCounterVec,
+    request_seconds: HistogramVec,
+    model_calls: IntCounterVec,
+    model_seconds: HistogramVec,
+    first_token_seconds: HistogramVec,
+    pub model_retries: IntCounter,
+    tokens: IntCounterVec,
+    cost: CounterVec,
+    tool_calls: IntCounterVec,
+    tool_seconds: HistogramVec,
+    server_up: GaugeVec,
+    server_circuit: GaugeVec,
+    pub rate_limited: IntCounter,
+    pub config_reloads: IntCounterVec,
+    pub config_good: IntGauge,
+    pub running: IntGauge,
+}
+
+/// What /health says under `metrics`.
+#[derive(Debug, Serialize)]
+pub struct Summary {
+    pub requests: u64,
+    pub successful: u64,
+    pub failed: u64,
+    /// Null before the first request.
+    pub success_rate: Option<f64>,
+    pub average_latency_seconds: Option<f64>,
+    /// By type.
+    pub errors: BTreeMap<String, u64>,
+    /// Calls by tool.
+    pub tools: BTreeMap<String, u64>,
+    pub rate_limited: u64,
+}
+
+impl Metrics {
+    /// Registers everything.
+    ///
+    /// # Errors
+    /// When two metrics share a name.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let add = Adder(&registry);
+        Ok(Self {
+            requests: add.counters("requests_total", "Turns, by how they ended", &["outcome"])?,
+            errors: add.counters("errors_total", "Turns that failed, by type", &["type"])?,
+            request_seconds: add.histograms("request_seconds", "Time of a turn", &["outcome"])?,
+            model_calls: add.counters("model_calls_total", "Calls of the model", &["model", "outcome"])?,
+            model_seconds: add.histograms("model_call_seconds", "Time of a call of the model", &["model"])?,
+            first_token_seconds: add.histograms("model_first_token_seconds", "Time to the first token", &["model"])?,
+            model_retries: add.one(IntCounter::with_opts(opts("model_retries_total", "Model calls made again"))?)?,
+            tokens: add.counters("tokens_total", "Tokens, by kind", &["model", "kind"])?,
+            cost: add.one(CounterVec::new(opts("cost_dollars_total", "Cost where the price is known"), &["model"])?)?,
+            tool_calls: add.counters("tool_calls_total", "Calls of tools", &["server", "tool", "outcome"])?,
+            tool_seconds: add.histograms("tool_call_seconds", "Time of a call of a tool", &["server"])?,
+            server_up: add.one(GaugeVec::new(opts("server_up", "1: the server is up"), &["server"])?)?,
+            server_circuit: add
+                .one(GaugeVec::new(opts("server_circuit_open", "1: the server's circuit is open"), &["server"])?)?,
+            rate_limited: add.one(IntCounter::with_opts(opts("rate_limited_total", "Requests refused by the limit"))?)?,
+            config_reloads: add.counters("config_reloads_total", "Reloads of mcp.json", &["outcome"])?,
+            config_good: add.one(IntGauge::with_opts(opts("config_good", "1: mcp.json as it is now is in force"))?)?,
+            running: add.one(IntGauge::with_opts(opts("turns_running", "Turns under way"))?)?,
+            registry,
+        })
+    }
+
+    /// A turn ended.
+    pub fn request(&self, outcome: &Result<Outcome, ModelError>, duration: Duration) {
+        let name = match outcome {
+            Ok(Outcome::Complete) => "complete",
+            Ok(Outcome::Truncated) => "truncated",
+            Ok(Outcome::Refused) => "refused",
+            Ok(Outcome::Cancelled) => "cancelled",
+            Ok(Outcome::Paused) => "paused",
+            Ok(Outcome::TooLong) => "too_long",
+            Ok(Outcome::ApprovalRequired) => "approval_required",
+            Err(error) => {
+                self.errors.with_label_values(&[error.kind()]).inc();
+                "error"
+            }
+        };
+        self.requests.with_label_values(&[name]).inc();
+        self.request_seconds.with_label_values(&[name]).observe(duration.as_secs_f64());
+    }
+
+    /// A call of the model ended.
+    pub fn model_call(&self, model: &str, answer: &Result<Answer, ModelError>, duration: Duration) {
+        let outcome = answer.as_ref().map_or_else(ModelError::kind, |_| "ok");
+        self.model_calls.with_label_values(&[model, outcome]).inc();
+        self.model_seconds.with_label_values(&[model]).observe(duration.as_secs_f64());
+        if let Ok(Answer { first_token: Some(time), .. }) = answer {
+            self.first_token_seconds.with_label_values(&[model]).observe(time.as_secs_f64());
+        }
+    }
+
+    /// An answer was paid for.
+    pub fn spent(&self, model: &str, usage: Usage, cost: Option<f64>) {
+        for (kind, count) in [
+            ("input", usage.input_tokens),
+            ("output", usage.output_tokens),
+            ("cache_read", usage.cache_read_input_tokens),
+            ("cache_write", usage.cache_creation_input_tokens),
+        ] {
+            self.tokens.with_label_values(&[model, kind]).inc_by(count);
+        }
+        if let Some(cost) = cost {
+            self.cost.with_label_values(&[model]).inc_by(cost);
+        }
+    }
+
+    /// A tool call ended.
+    pub fn tool_call(&self, server: &str, tool: &str, outcome: &str, duration: Duration) {
+        self.tool_calls.with_label_values(&[server, tool, outcome]).inc();
+        self.tool_seconds.with_label_values(&[server]).observe(duration.as_secs_f64());
+    }
+
+    /// The text that Prometheus reads.
+    pub fn text(&self, servers: &[ServerStatus]) -> String {
+        // Servers come and go; only those that are configured are shown.
+        self.server_up.reset();
+        self.server_circuit.reset();
+        for server in servers {
+            let up = matches!(server.state, crate::tools::server::State::Up { .. });
+            let open = matches!(
+                server.state,
+                crate::tools::server::State::CircuitOpen { .. } | crate::tools::server::State::Disabled { by_circuit: true, .. }
+            );
+            self.server_up.with_label_values(&[&server.name]).set(f64::from(u8::from(up)));
+            self.server_circuit.with_label_values(&[&server.name]).set(f64::from(u8::from(open)));
+        }
+        let mut buffer = Vec::new();
+        match TextEncoder::new().encode(&self.registry.gather(), &mut buffer) {
+            Ok(()) => String::from_utf8(buffer).unwrap_or_default(),
+            Err(error) => format!("# {error}\n"),
+        }
+    }
+
+    /// The figures of /health and of `/metrics` in the terminal.
+    pub fn summary(&self) -> Summary {
+        let outcomes = sums(&self.requests, "outcome");
+        let requests = outcomes.values().sum();
+        let failed = outcomes.get("error").copied().unwrap_or(0);
+        let (mut seconds, mut count) = (0.0, 0);
+        for family in self.request_seconds.collect() {
+            for metric in family.get_metric() {
+                seconds += metric.get_histogram().get_sample_sum();
+                count += metric.get_histogram().get_sample_count();
+            }
+        }
+        #[allow(clippy::cast_precision_loss, reason = "counts of requests stay far below 2^52")]
+        let ratio = |part: f64, whole: u64| (whole > 0).then(|| part / whole as f64);
+        #[allow(clippy::cast_precision_loss, reason = "counts of requests stay far below 2^52")]
+        let success_rate = ratio((requests - failed) as f64, requests);
+        Summary {
+            requests,
+            successful: requests - failed,
+            failed,
+            success_rate,
+            average_latency_seconds: ratio(seconds, count),
+            errors: sums(&self.errors, "type"),
+            tools: sums(&self.tool_calls, "tool"),
+            rate_limited: self.rate_limited.get(),
+        }
+    }
+}
+
+struct Adder<'a>(&'a Registry);
+
+impl Adder<'_> {
+    fn one<C: Collector + Clone + 'static>(&self, collector: C) -> prometheus::Result<C> {
+        self.0.register(Box::new(collector.clone()))?;
+        Ok(collector)
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+        self.one(IntCounterVec::new(opts(name, help), labels)?)
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<HistogramVec> {
+        let opts = HistogramOpts::from(opts(name, help)).buckets(SECONDS.to_vec());
+        self.one(HistogramVec::new(opts, labels)?)
+    }
+}
+
+fn opts(name: &str, help: &str) -> Opts {
+    Opts::new(name, help).namespace("mcpfleet").subsystem("chat")
+}
+
+/// The counts by one label, summed over the others.
+fn sums(counters: &IntCounterVec, label: &str) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    for family in counters.collect() {
+        for metric in family.get_metric() {
+            let value = metric.get_label().iter().find(|pair| pair.name() == label).map(|pair| pair.value().to_owned());
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an integer counter as f64")]
+            let count = metric.get_counter().get_value() as u64;
+            *sums.entry(value.unwrap_or_default()).or_default() += count;
+        }
+    }
+    sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_counts_what_was_recorded() {
+        let metrics = Metrics::new().expect("names are unique");
+        assert!(metrics.summary().success_rate.is_none());
+        metrics.request(&Ok(Outcome::Complete), Duration::from_secs(1));
+        metrics.request(&Err(ModelError::Stream("x".into())), Duration::from_secs(3));
+        metrics.tool_call("s", "t", "ok", Duration::ZERO);
+        metrics.tool_call("s", "t", "timeout", Duration::ZERO);
+        let summary = metrics.summary();
+        assert_eq!((summary.requests, summary.successful, summary.failed), (2, 1, 1));
+        assert_eq!(summary.success_rate, Some(0.5));
+        assert_eq!(summary.average_latency_seconds, Some(2.0));
+        assert_eq!((summary.errors["stream"], summary.tools["t"]), (1, 2));
+        assert!(metrics.text(&[]).contains("mcpfleet_chat_requests_total{outcome=\"complete\"} 1"));
+    }
+}

@@ -1,0 +1,204 @@
+//! What the model is offered: every tool of every server that is up, under a name that the API accepts. Pure.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use rmcp::model::Tool;
+use serde::Serialize;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::sanitize::{cap, clean};
+
+/// The API takes 128; 64 is what all its relatives take.
+const MAX_NAME: usize = 64;
+const MAX_DESCRIPTION: usize = 8 * 1024;
+const MAX_SCHEMA: usize = 64 * 1024;
+/// Tools beyond this number of one server are left out.
+pub const MAX_TOOLS: usize = 256;
+
+/// One tool, as the model and people see it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ToolSpec {
+    /// `server__tool`, in the API's alphabet.
+    pub name: String,
+    pub server: String,
+    /// The name on its server.
+    pub tool: String,
+    pub description: String,
+    pub input_schema: Value,
+    /// It says that it changes nothing.
+    pub read_only: bool,
+    /// It may be called twice without harm.
+    pub idempotent: bool,
+    /// It may destroy: a person is asked first. So is every tool that says nothing of itself.
+    pub destructive: bool,
+    /// Of the definition as the server gave it: a changed definition is another tool.
+    pub hash: String,
+}
+
+impl ToolSpec {
+    /// Describes a tool; `Err` says why it cannot be offered.
+    pub fn new(server: &str, tool: &Tool) -> Result<Self, String> {
+        let mut schema = Value::Object((*tool.input_schema).clone());
+        if schema.to_string().len() > MAX_SCHEMA {
+            return Err(format!("its input schema is larger than {} KiB", MAX_SCHEMA / 1024));
+        }
+        if schema["type"] != "object" {
+            schema["type"] = json!("object");
+        }
+        let hints = tool.annotations.clone().unwrap_or_default();
+        let read_only = hints.read_only_hint.unwrap_or(false);
+        let description = clean(tool.description.as_deref().or(tool.title.as_deref()).unwrap_or_default());
+        Ok(Self {
+            name: exposed_name(server, &tool.name),
+            server: server.to_owned(),
+            tool: tool.name.to_string(),
+            description: cap(description, MAX_DESCRIPTION).0,
+            hash: hash(&[&json!(tool).to_string()]),
+            input_schema: schema,
+            read_only,
+            idempotent: read_only || hints.idempotent_hint.unwrap_or(false),
+            destructive: !read_only && hints.destructive_hint.unwrap_or(true),
+        })
+    }
+
+    fn definition(&self) -> Value {
+        json!({"name": self.name, "description": self.description, "input_schema": self.input_schema})
+    }
+}
+
+/// Describes a server's list; tools that cannot be offered are left out and named.
+pub fn describe(server: &str, tools: &[Tool]) -> (Vec<Arc<ToolSpec>>, Vec<String>) {
+    let (mut specs, mut left_out) = (Vec::<Arc<ToolSpec>>::new(), Vec::new());
+    for tool in tools {
+        match ToolSpec::new(server, tool) {
+            Ok(spec) if specs.len() >= MAX_TOOLS => {
+                left_out.push(format!("{}: a server may offer {MAX_TOOLS} tools", spec.tool));
+            }
+            Ok(spec) if specs.iter().any(|known| known.name == spec.name) => {
+                left_out.push(format!("{}: it is listed twice", spec.tool));
+            }
+            Ok(spec) => specs.push(Arc::new(spec)),
+            Err(reason) => left_out.push(format!("{}: {reason}", tool.name)),
+        }
+    }
+    (specs, left_out)
+}
+
+/// The tools of all servers at one moment, by name.
+#[derive(Debug, Clone, Default)]
+pub struct Catalogue {
+    tools: BTreeMap<String, Arc<ToolSpec>>,
+}
+
+impl Catalogue {
+    pub fn new(tools: impl IntoIterator<Item = Arc<ToolSpec>>) -> Self {
+        Self { tools: tools.into_iter().map(|spec| (spec.name.clone(), spec)).collect() }
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Arc<ToolSpec>> {
+        self.tools.get(name)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<ToolSpec>> {
+        self.tools.values()
+    }
+
+    pub fn len(&self) -> usize {
+        self.tools.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.tools.is_empty()
+    }
+
+    /// For the model, in the order of their names: the same tools always make the same prefix.
+    pub fn definitions(&self) -> Vec<Value> {
+        self.tools.values().map(|spec| spec.definition()).collect()
+    }
+}
+
+/// `server__tool` in the API's alphabet. A name that had to be changed, or that another pair could also make, ends in a
+/// hash of the pair, so that it is the same whatever other servers there are.
+fn exposed_name(server: &str, tool: &str) -> String {
+    let plain = |text: &str| {
+        text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' }).collect::<String>()
+    };
+    let name = format!("{}__{}", plain(server), plain(tool));
+    let unchanged = name == format!("{server}__{tool}");
+    let ambiguous = server.contains("__") || server.ends_with('_') || tool.starts_with('_');
+    if unchanged && !ambiguous && name.len() <= MAX_NAME {
+        return name;
+    }
+    let suffix = &hash(&[server, tool])[..8];
+    format!("{}_{suffix}", &name[..name.len().min(MAX_NAME - 9)])
+}
+
+fn hash(parts: &[&str]) -> String {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update(part.as_bytes());
+        hasher.update([0]);
+    }
+    hex(&hasher.finalize())
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn tool(value: Value) -> Tool {
+        serde_json::from_value(value).expect("a tool")
+    }
+
+    #[test]
+    fn a_tool_that_says_nothing_of_itself_may_destroy() {
+        let spec = |annotations: Value| {
+            let tool = tool(json!({"name": "t", "inputSchema": {}, "annotations": annotations}));
+            ToolSpec::new("s", &tool).expect("fits")
+        };
+        let silent = spec(json!({}));
+        assert!(silent.destructive && !silent.read_only && !silent.idempotent);
+        let reading = spec(json!({"readOnlyHint": true}));
+        assert!(!reading.destructive && reading.idempotent);
+        assert!(!spec(json!({"destructiveHint": false})).destructive);
+        assert_eq!(silent.input_schema["type"], "object");
+    }
+
+    #[test]
+    fn the_hash_changes_with_the_definition_only() {
+        let one = tool(json!({"name": "t", "description": "reads", "inputSchema": {}}));
+        let two = tool(json!({"name": "t", "description": "reads, and sends it on", "inputSchema": {}}));
+        let hash = |tool: &Tool| ToolSpec::new("s", tool).expect("fits").hash;
+        assert_eq!(hash(&one), hash(&one.clone()));
+        assert_ne!(hash(&one), hash(&two));
+    }
+
+    #[test]
+    fn plain_names_stay_readable_and_confusable_ones_do_not_collide() {
+        assert_eq!(exposed_name("sqlite", "read_query"), "sqlite__read_query");
+        assert_ne!(exposed_name("a__b", "c"), exposed_name("a", "b__c"));
+        assert_ne!(exposed_name("a_", "b"), exposed_name("a", "_b"));
+        assert_ne!(exposed_name("a", "b.c"), exposed_name("a", "b_c"));
+    }
+
+    proptest! {
+        #[test]
+        fn every_name_fits_the_api(server in "\\PC{0,80}", tool in "\\PC{0,200}") {
+            let name = exposed_name(&server, &tool);
+            prop_assert!(!name.is_empty() && name.len() <= MAX_NAME);
+            prop_assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-'));
+        }
+    }
+}

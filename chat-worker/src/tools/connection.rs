@@ -1,0 +1,412 @@
+//! Speaks to one MCP server: connects over HTTP or to a child process, in the era that the server understands, lists
+//! its tools and calls them. Knows nothing of retries, circuits or other servers.
+
+use std::{
+    collections::VecDeque,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use rmcp::{
+    ClientHandler, ClientServiceExt, RoleClient,
+    model::{
+        CallToolRequestParams, CallToolResponse, CallToolResult, ClientConfig, ContentBlock, Implementation,
+        PaginatedRequestParams, ProtocolVersion, ResourceContents, Tool,
+    },
+    service::{
+        ClientCacheConfig, ClientInitializeError, ClientLifecycleMode, NotificationContext, Peer, QuitReason,
+        RunningServiceCancellationToken, ServiceError,
+    },
+    transport::{
+        StreamableHttpClientTransport, TokioChildProcess,
+        streamable_http_client::{HttpStatusError, StreamableHttpClientTransportConfig},
+    },
+};
+use serde_json::{Map, Value};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    process::ChildStderr,
+    sync::Notify,
+    task::{JoinError, JoinHandle},
+    time::timeout,
+};
+
+use super::{
+    http,
+    sanitize::{cap, clean, clean_line},
+};
+use crate::{
+    config::file::{ServerEntry, Target},
+    redact::redact,
+};
+
+/// Tool results longer than this are cut: beyond it they crowd out the conversation.
+pub const MAX_RESULT: usize = 48 * 1024;
+/// A message of a server larger than this is a fault.
+const MAX_MESSAGE: usize = 8 * 1024 * 1024;
+const MAX_PAGES: usize = 64;
+const MAX_LISTED: usize = 1_024;
+/// rmcp waits ten seconds for an answer to discover before it tries initialize.
+const ERA_ALLOWANCE: Duration = Duration::from_secs(12);
+const STDERR_LINES: usize = 100;
+const STDERR_LINE: usize = 2_000;
+/// What a child may know of our environment: not our keys.
+const CHILD_ENV: [&str; 8] = ["PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "SHELL", "TERM"];
+
+/// Why a server cannot be used, or a call of it failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ServerError {
+    #[error("{0} could not be started: {1}")]
+    Start(String, String),
+    #[error("its credentials cannot be used: {0}")]
+    Credentials(String),
+    #[error("could not connect: {0}")]
+    Connect(String),
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    #[error("the connection failed: {0}")]
+    Transport(String),
+    /// The server is up, and says no.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl ServerError {
+    /// Whether it speaks against the server's health.
+    pub fn is_fault(&self) -> bool {
+        !matches!(self, Self::Refused(_))
+    }
+
+    /// Whether the same call may do better at once: a timeout has already cost its time.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Transport(_) | Self::Connect(_))
+    }
+}
+
+/// The last lines of a child's standard error.
+#[derive(Debug, Clone, Default)]
+pub struct StderrTail(Arc<Mutex<VecDeque<String>>>);
+
+impl StderrTail {
+    pub fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    fn push(&self, line: &str) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == STDERR_LINES {
+            lines.pop_front();
+        }
+        lines.push_back(redact(&clean_line(line)).into_owned());
+    }
+}
+
+/// A connection that has proved that it speaks MCP.
+pub struct Connection {
+    pub peer: Peer<RoleClient>,
+    pub protocol: String,
+    /// "modern" or "legacy".
+    pub era: &'static str,
+    ended: JoinHandle<Result<QuitReason, JoinError>>,
+    cancel: Option<RunningServiceCancellationToken>,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("protocol", &self.protocol).field("era", &self.era).finish_non_exhaustive()
+    }
+}
+
+/// Wakes its owner when the server says that its tools changed.
+#[derive(Debug, Clone)]
+struct Listener(Arc<Notify>);
+
+impl ClientHandler for Listener {
+    fn get_info(&self) -> ClientConfig {
+        let mut info = ClientConfig::default();
+        info.client_info = Implementation::new("mcpfleet-chat-worker", env!("CARGO_PKG_VERSION"));
+        info
+    }
+
+    async fn on_tool_list_changed(&self, _: NotificationContext<RoleClient>) {
+        self.0.notify_one();
+    }
+}
+
+impl Connection {
+    /// Connects. `changed` is woken when the server says that its tools changed.
+    pub async fn open(
+        entry: &ServerEntry,
+        http: &reqwest::Client,
+        changed: Arc<Notify>,
+        stderr: &StderrTail,
+    ) -> Result<Self, ServerError> {
+        let listener = Listener(changed);
+        let automatic =
+            ClientLifecycleMode::Auto { preferred_versions: vec![ProtocolVersion::V_2026_07_28], legacy_version: None };
+        let budget = entry.timeout + ERA_ALLOWANCE;
+        let first = timeout(budget, Self::attempt(entry, http, listener.clone(), stderr, automatic)).await;
+        let error = match first.unwrap_or(Err(ServerError::Timeout(budget))) {
+            Ok(connection) => return Ok(connection),
+            Err(error) => error,
+        };
+        // Some legacy servers answer discover with something that is neither a result nor an error. A server that
+        // cannot be reached at all would only cost the time again.
+        if !matches!(error, ServerError::Refused(_)) {
+            return Err(error);
+        }
+        let legacy = Self::attempt(entry, http, listener, stderr, ClientLifecycleMode::Initialize);
+        timeout(entry.timeout, legacy).await.unwrap_or(Err(ServerError::Timeout(entry.timeout))).map_err(|_| error)
+    }
+
+    async fn attempt(
+        entry: &ServerEntry,
+        http: &reqwest::Client,
+        listener: Listener,
+        stderr: &StderrTail,
+        mode: ClientLifecycleMode,
+    ) -> Result<Self, ServerError> {
+        let service = match &entry.target {
+            Target::Url(url) => {
+                let config = StreamableHttpClientTransportConfig::with_uri(url.as_str())
+                    .max_json_response_size(MAX_MESSAGE)
+                    .max_sse_event_size(MAX_MESSAGE)
+                    .max_concurrent_requests(64);
+                let transport = StreamableHttpClientTransport::with_client(http::of(entry, http)?, config);
+                listener.serve_with_lifecycle(transport, mode).await
+            }
+            Target::Command { program, args } => {
+                let (child, errors) = spawn(program, args)?;
+                if let Some(errors) = errors {
+                    tokio::spawn(keep(errors, entry.name.clone(), stderr.clone()));
+                }
+                listener.serve_with_lifecycle(child, mode).await
+            }
+        };
+        let service = service.map_err(|error| refused_to_start(&error))?;
+        let peer = service.peer().clone();
+        // Our list must be what the server says now.
+        peer.set_response_cache_config(ClientCacheConfig::disabled()).await;
+        let version = peer.peer_info().map(|info| info.protocol_version.clone()).unwrap_or_default();
+        Ok(Self {
+            era: if version.has_initialize() { "legacy" } else { "modern" },
+            protocol: version.to_string(),
+            cancel: Some(service.cancellation_token()),
+            ended: tokio::spawn(service.waiting()),
+            peer,
+        })
+    }
+
+    /// Completes when the connection is gone.
+    pub async fn closed(&mut self) {
+        // How it ended does not matter: it is gone.
+        let _ = (&mut self.ended).await;
+        self.cancel = None;
+    }
+
+    /// Ends the session, and the child.
+    pub async fn close(mut self) {
+        if let Some(cancel) = self.cancel.take() {
+            cancel.cancel();
+            let _ = timeout(Duration::from_secs(10), &mut self.ended).await;
+        }
+    }
+}
+
+/// Every tool of the server.
+pub async fn list_tools(peer: &Peer<RoleClient>, limit: Duration) -> Result<Vec<Tool>, ServerError> {
+    let has_tools = peer.peer_info().is_none_or(|info| info.capabilities.tools.is_some());
+    if !has_tools {
+        return Ok(Vec::new());
+    }
+    let pages = async {
+        let (mut tools, mut cursor) = (Vec::new(), None);
+        for _ in 0..MAX_PAGES {
+            let page = peer.list_tools(Some(PaginatedRequestParams::default().with_cursor(cursor.clone()))).await;
+            let page = page.map_err(|error| failed(&error, limit))?;
+            tools.extend(page.tools);
+            if page.next_cursor.is_none() || page.next_cursor == cursor || tools.len() > MAX_LISTED {
+                break;
+            }
+            cursor = page.next_cursor;
+        }
+        Ok(tools)
+    };
+    timeout(limit, pages).await.unwrap_or(Err(ServerError::Timeout(limit)))
+}
+
+/// Calls a tool: its text, and whether it is an error of the tool's own.
+pub async fn call_tool(
+    peer: &Peer<RoleClient>,
+    tool: &str,
+    arguments: Map<String, Value>,
+    limit: Duration,
+) -> Result<(String, bool), ServerError> {
+    let params = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
+    let response = timeout(limit, peer.call_tool_once(params)).await.map_err(|_| ServerError::Timeout(limit))?;
+    match response.map_err(|error| failed(&error, limit))? {
+        CallToolResponse::Complete(result) => Ok((text_of(&result), result.is_error.unwrap_or(false))),
+        CallToolResponse::InputRequired(_) => {
+            Err(ServerError::Refused("the tool asks its user for input, which this chat cannot give".into()))
+        }
+        _ => Err(ServerError::Refused("the tool answered with a task, which this chat does not follow".into())),
+    }
+}
+
+fn text_of(result: &CallToolResult) -> String {
+    let mut parts: Vec<String> = result.content.iter().map(text_of_block).collect();
+    if parts.is_empty()
+        && let Some(structured) = &result.structured_content
+    {
+        parts.push(structured.to_string());
+    }
+    // Cleaning a text that will be cut off anyway is work for nothing.
+    let (joined, _) = cap(parts.join("\n"), 4 * MAX_RESULT);
+    cap(clean(&joined), MAX_RESULT).0
+}
+
+fn text_of_block(block: &ContentBlock) -> String {
+    match block {
+        ContentBlock::Text(text) => text.text.clone(),
+        ContentBlock::Image(image) => format!("[an image, {}, left out]", image.mime_type),
+        ContentBlock::Audio(audio) => format!("[a sound, {}, left out]", audio.mime_type),
+        ContentBlock::Resource(embedded) => match &embedded.resource {
+            ResourceContents::TextResourceContents { text, .. } => text.clone(),
+            ResourceContents::BlobResourceContents { uri, .. } => format!("[binary data of {uri}, left out]"),
+            _ => "[a resource of an unknown kind, left out]".to_owned(),
+        },
+        ContentBlock::ResourceLink(link) => format!("{} ({})", link.uri, link.name),
+        _ => "[content of an unknown kind, left out]".to_owned(),
+    }
+}
+
+fn spawn(program: &str, args: &[String]) -> Result<(TokioChildProcess, Option<ChildStderr>), ServerError> {
+    let (program, first) = find_program(program);
+    let mut command = tokio::process::Command::new(&program);
+    command.args(first).args(args).env_clear();
+    command.envs(CHILD_ENV.iter().filter_map(|name| Some((*name, std::env::var_os(name)?))));
+    // A group of its own: Ctrl-C at the terminal cancels a turn, and not the servers.
+    command.process_group(0);
+    TokioChildProcess::builder(command)
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| ServerError::Start(program.display().to_string(), error.to_string()))
+}
+
+/// The program to run, and what comes before its arguments: scripts by their interpreter, a program of ours also when
+/// it only stands beside this one, and a dotted name that is no file as a Python module.
+fn find_program(name: &str) -> (PathBuf, Vec<String>) {
+    let path = Path::new(name);
+    let script = |interpreter: &str| (PathBuf::from(interpreter), vec![name.to_owned()]);
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("py") => return script("python3"),
+        Some("js" | "mjs" | "cjs") => return script("node"),
+        _ => {}
+    }
+    if path.components().count() > 1 || path.is_file() {
+        return (path.to_owned(), Vec::new());
+    }
+    let ours = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(name)));
+    if let Some(ours) = ours.filter(|ours| ours.is_file()) {
+        return (ours, Vec::new());
+    }
+    let module = name.contains('.') && name.split('.').all(|part| !part.is_empty() && part.chars().all(is_word));
+    if module {
+        return (PathBuf::from("python3"), vec!["-m".to_owned(), name.to_owned()]);
+    }
+    (path.to_owned(), Vec::new())
+}
+
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
+}
+
+/// Reads a child's standard error to its end, so that the child never waits for a reader; keeps the last lines.
+async fn keep(errors: ChildStderr, server: String, tail: StderrTail) {
+    let mut reader = BufReader::new(errors);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        // A line without end is taken in pieces.
+        let limit = u64::try_from(STDERR_LINE).unwrap_or(u64::MAX);
+        match (&mut reader).take(limit).read_until(b'\n', &mut line).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {
+                let text = String::from_utf8_lossy(&line);
+                tracing::debug!(server, "stderr: {}", redact(&clean_line(&text)));
+                tail.push(&text);
+            }
+        }
+    }
+}
+
+fn refused_to_start(error: &ClientInitializeError) -> ServerError {
+    let text = redact(&clean_line(&with_causes(error))).into_owned();
+    match error {
+        ClientInitializeError::TransportError { .. } if http_status(error).is_none() && !is_odd_answer(&text) => {
+            ServerError::Connect(text)
+        }
+        ClientInitializeError::ConnectionClosed(_) => ServerError::Connect(text),
+        _ => ServerError::Refused(text),
+    }
+}
+
+/// The transport could carry an answer, and the answer was odd.
+fn is_odd_answer(text: &str) -> bool {
+    text.contains("unexpected server response") || text.contains("Unexpected content type")
+}
+
+fn failed(error: &ServiceError, limit: Duration) -> ServerError {
+    let text = || redact(&clean_line(&with_causes(error))).into_owned();
+    match error {
+        ServiceError::McpError(error) => ServerError::Refused(redact(&clean_line(&error.message)).into_owned()),
+        ServiceError::Timeout { .. } => ServerError::Timeout(limit),
+        // It is up, and says that it is busy.
+        _ if http_status(error) == Some(429) || error.is_authorization_required() => ServerError::Refused(text()),
+        _ => ServerError::Transport(text()),
+    }
+}
+
+fn http_status(error: &(dyn std::error::Error + 'static)) -> Option<u16> {
+    let mut source = Some(error);
+    while let Some(current) = source {
+        if let Some(status) = current.downcast_ref::<HttpStatusError>() {
+            return Some(status.status);
+        }
+        source = current.source();
+    }
+    None
+}
+
+/// The error and its causes, each once.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    cap(text, 600).0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_modules_and_programs_are_told_apart() {
+        let found = |name: &str| {
+            let (program, args) = find_program(name);
+            format!("{} {}", program.display(), args.join(" "))
+        };
+        assert_eq!(found("servers/a.py"), "python3 servers/a.py");
+        assert_eq!(found("mcp_sandbox.server"), "python3 -m mcp_sandbox.server");
+        assert_eq!(found("./bin/server"), "./bin/server ");
+        assert_eq!(found("npx"), "npx ");
+    }
+}

@@ -1,0 +1,281 @@
+//! All servers: which there are follows the configuration, what they offer is one catalogue, and a call finds its way
+//! by name. A server that is down costs its own tools only.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tokio::sync::{Notify, watch};
+use tokio_util::task::TaskTracker;
+
+use super::{
+    catalogue::{Catalogue, ToolSpec},
+    http,
+    server::{Server, State},
+};
+use crate::config::file::McpConfig;
+
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+const LONGEST_RETRY: Duration = Duration::from_secs(4);
+
+/// What a call came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ToolOutput {
+    pub text: String,
+    pub is_error: bool,
+    /// For metrics: "ok", "tool_error", "unavailable", "timeout" or "transport".
+    pub outcome: &'static str,
+    pub duration: Duration,
+}
+
+/// A server as it is now.
+#[derive(Debug, Clone, Serialize)]
+pub struct ServerStatus {
+    pub name: String,
+    pub description: String,
+    pub version: String,
+    #[serde(flatten)]
+    pub state: State,
+    pub degraded: bool,
+}
+
+type Pending = Shared<BoxFuture<'static, ToolOutput>>;
+
+/// All servers.
+#[derive(Debug)]
+pub struct Hub {
+    http: reqwest::Client,
+    servers: RwLock<BTreeMap<String, Arc<Server>>>,
+    /// Reads under way: an identical one waits for the same answer.
+    reads: Mutex<HashMap<String, Pending>>,
+    /// The definition that each tool had when it was first offered, by hash.
+    first_seen: Mutex<HashMap<String, String>>,
+    changed: Arc<Notify>,
+    version: watch::Sender<u64>,
+    tasks: TaskTracker,
+}
+
+impl Hub {
+    pub fn new() -> reqwest::Result<Arc<Self>> {
+        let hub = Arc::new(Self {
+            http: http::shared()?,
+            servers: RwLock::default(),
+            reads: Mutex::default(),
+            first_seen: Mutex::default(),
+            changed: Arc::default(),
+            version: watch::Sender::new(0),
+            tasks: TaskTracker::new(),
+        });
+        let (changed, weak) = (Arc::clone(&hub.changed), Arc::downgrade(&hub));
+        tokio::spawn(async move {
+            loop {
+                changed.notified().await;
+                let Some(hub) = weak.upgrade() else { return };
+                hub.version.send_modify(|version| *version += 1);
+            }
+        });
+        Ok(hub)
+    }
+
+    /// Makes the servers those of the configuration. What did not change stays connected.
+    pub fn apply(&self, config: &McpConfig) {
+        let mut servers = self.servers.write().unwrap_or_else(PoisonError::into_inner);
+        servers.retain(|name, server| {
+            let keep = config.servers.iter().any(|entry| entry == &server.entry);
+            if !keep {
+                tracing::info!(server = name.as_str(), "server is removed, or configured anew");
+                server.stop();
+            }
+            keep
+        });
+        for entry in &config.servers {
+            servers
+                .entry(entry.name.clone())
+                .or_insert_with(|| Server::start(entry.clone(), self.http.clone(), Arc::clone(&self.changed), &self.tasks));
+        }
+        self.changed.notify_one();
+    }
+
+    /// Waits until every server has been tried once, or the time is over.
+    pub async fn settle(&self, limit: Duration) {
+        let all = futures::future::join_all(self.servers().into_iter().map(|server| async move {
+            server.settled().await;
+        }));
+        // Those that need longer join later.
+        let _ = tokio::time::timeout(limit, all).await;
+    }
+
+    /// Changes whenever a server or its tools do.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    pub fn catalogue(&self) -> Catalogue {
+        let catalogue = Catalogue::new(self.servers().iter().flat_map(|server| server.tools()));
+        let mut first_seen = self.first_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        for spec in catalogue.iter().filter(|spec| !first_seen.contains_key(&spec.name)).collect::<Vec<_>>() {
+            first_seen.insert(spec.name.clone(), spec.hash.clone());
+        }
+        catalogue
+    }
+
+    /// Whether a tool is no longer what it was when it was first offered: what it does may be something else, too.
+    pub fn definition_changed(&self, spec: &ToolSpec) -> bool {
+        let first_seen = self.first_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        first_seen.get(&spec.name).is_some_and(|hash| hash != &spec.hash)
+    }
+
+    pub fn status(&self) -> Vec<ServerStatus> {
+        let status = |server: Arc<Server>| {
+            let state = server.state();
+            ServerStatus {
+                name: server.entry.name.clone(),
+                description: server.entry.description.clone(),
+                version: server.entry.version.clone(),
+                degraded: state.is_degraded(),
+                state,
+            }
+        };
+        self.servers().into_iter().map(status).collect()
+    }
+
+    /// The last lines of a child's standard error; `None` when there is no such server.
+    pub fn stderr(&self, name: &str) -> Option<Vec<String>> {
+        self.server(name).map(|server| server.stderr.lines())
+    }
+
+    /// Tries a server again at once (all of them without a name). False when there is no such server.
+    pub fn reconnect(&self, name: Option<&str>) -> bool {
+        let matching = self.servers().into_iter().filter(|server| name.is_none_or(|name| name == server.entry.name));
+        let matching: Vec<_> = matching.collect();
+        for server in &matching {
+            server.reconnect();
+        }
+        !matching.is_empty()
+    }
+
+    /// Calls a tool by its name in the catalogue. Never fails: what went wrong is told to the model.
+    pub async fn call(self: &Arc<Self>, name: &str, input: &Value) -> ToolOutput {
+        let Some((server, spec)) = self.find(name) else { return self.unknown(name) };
+        let arguments = match input {
+            Value::Object(map) => map.clone(),
+            Value::Null => Map::new(),
+            _ => return refused("the arguments must be a JSON object"),
+        };
+        if !spec.read_only {
+            return call(server, spec, arguments).await;
+        }
+        let key = format!("{name}\0{input}");
+        let pending = {
+            let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
+            let start = || {
+                let (hub, key) = (Arc::downgrade(self), key.clone());
+                let read = async move {
+                    let output = call(server, spec, arguments).await;
+                    if let Some(hub) = hub.upgrade() {
+                        hub.reads.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+                    }
+                    output
+                };
+                read.boxed().shared()
+            };
+            reads.entry(key.clone()).or_insert_with(start).clone()
+        };
+        let _forget = ForgetAbandoned { hub: self, key: &key };
+        pending.await
+    }
+
+    /// Disconnects every server and waits for that.
+    pub async fn shutdown(&self, limit: Duration) {
+        for server in self.servers() {
+            server.stop();
+        }
+        self.tasks.close();
+        let _ = tokio::time::timeout(limit, self.tasks.wait()).await;
+    }
+
+    fn servers(&self) -> Vec<Arc<Server>> {
+        self.servers.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    fn server(&self, name: &str) -> Option<Arc<Server>> {
+        self.servers.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    fn find(&self, name: &str) -> Option<(Arc<Server>, Arc<ToolSpec>)> {
+        self.servers().into_iter().find_map(|server| {
+            let spec = server.tools().into_iter().find(|spec| spec.name == name)?;
+            Some((server, spec))
+        })
+    }
+
+    /// A name that is not in the catalogue: the model made it up, or its server has gone since it was offered.
+    fn unknown(&self, name: &str) -> ToolOutput {
+        let server = name.split("__").next().and_then(|server| self.server(server));
+        match server {
+            Some(server) if !matches!(server.state(), State::Up { .. }) => {
+                refused(&format!("{name} is not available now: the server {} {}", server.entry.name, server.state().in_words()))
+            }
+            _ => refused(&format!("there is no tool {name}")),
+        }
+    }
+}
+
+/// A read that nobody waits for any more is not kept: its future would never be polled to its end.
+struct ForgetAbandoned<'a> {
+    hub: &'a Hub,
+    key: &'a str,
+}
+
+impl Drop for ForgetAbandoned<'_> {
+    fn drop(&mut self) {
+        let mut reads = self.hub.reads.lock().unwrap_or_else(PoisonError::into_inner);
+        // One reference is the map's own, one the caller's that is just being dropped.
+        let abandoned = reads.get(self.key).is_some_and(|read| read.strong_count().unwrap_or(0) <= 2);
+        if abandoned {
+            reads.remove(self.key);
+        }
+    }
+}
+
+/// The call with its retries: only calls that may be repeated, and only faults that fail at once.
+async fn call(server: Arc<Server>, spec: Arc<ToolSpec>, arguments: Map<String, Value>) -> ToolOutput {
+    let began = Instant::now();
+    let retries = if spec.idempotent { server.entry.max_retries } else { 0 };
+    let mut attempt = 0;
+    loop {
+        let error = match server.call(&spec.tool, arguments.clone()).await {
+            Ok((text, is_error)) => {
+                let outcome = if is_error { "tool_error" } else { "ok" };
+                return ToolOutput { text, is_error, outcome, duration: began.elapsed() };
+            }
+            Err(error) => error,
+        };
+        tracing::warn!(server = spec.server, tool = spec.tool, attempt = attempt + 1, "tool call failed: {error}");
+        if attempt >= retries || !error.is_transient() {
+            let outcome = match error {
+                super::connection::ServerError::Timeout(_) => "timeout",
+                super::connection::ServerError::Refused(_) => "tool_error",
+                super::connection::ServerError::Connect(_) => "unavailable",
+                _ => "transport",
+            };
+            let text = format!("the call of {} failed: {error}", spec.tool);
+            return ToolOutput { text, is_error: true, outcome, duration: began.elapsed() };
+        }
+        let delay = FIRST_RETRY.saturating_mul(1 << attempt.min(8)).min(LONGEST_RETRY);
+        tokio::time::sleep(delay.mul_f64(1.0 - 0.25 * rand::random::<f64>())).await;
+        attempt += 1;
+    }
+}
+
+fn refused(text: &str) -> ToolOutput {
+    ToolOutput { text: text.to_owned(), is_error: true, outcome: "unavailable", duration: Duration::ZERO }
+}

@@ -1,0 +1,440 @@
+//! The turn as a machine: `on(Input) → Step`. Pure: no await, no clock, no I/O. It owns what happens next and that the
+//! conversation stays valid; it does not know how a model is called or a tool is run.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::transcript::{ToolResult, Transcript};
+use crate::llm::{
+    Answer, ModelError,
+    wire::{Role, StopReason, ToolCall, text_block},
+};
+
+/// Where a turn ends even if the model would go on.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Rounds of tool calls; the answer after the last one must do without tools.
+    pub rounds: u32,
+    /// Times in a row that the model may pause and be sent on.
+    pub pauses: u32,
+    /// Times that the conversation is shortened because it is too long for the model.
+    pub shortenings: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { rounds: 20, pauses: 5, shortenings: 3 }
+    }
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// The user says something.
+    User(String),
+    /// The user goes on where the conversation stopped: with open calls, or after a failure.
+    Resume,
+    Model(Answer),
+    ModelFailed(ModelError),
+    /// What the user decided on the calls that wait; a call that is not named was denied.
+    Decided {
+        approved: Vec<String>,
+    },
+    ToolResults(Vec<ToolResult>),
+    /// The user stopped the turn. `said` is what had been streamed of the answer, `done` the results that had come.
+    Cancelled {
+        said: String,
+        done: Vec<ToolResult>,
+    },
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    CallModel {
+        allow_tools: bool,
+    },
+    /// Ask the user about those calls that need it; answer with `Decided`.
+    AskApproval(Vec<ToolCall>),
+    /// Run the approved calls; the denied ones have been answered.
+    RunTools(Vec<ToolCall>),
+    Done(Outcome),
+    Failed(ModelError),
+}
+
+impl PartialEq for ModelError {
+    fn eq(&self, other: &Self) -> bool {
+        self.to_string() == other.to_string()
+    }
+}
+
+/// How a turn ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Complete,
+    /// The answer is cut off at max_tokens.
+    Truncated,
+    /// The model declined; the question was taken out of the conversation.
+    Refused,
+    Cancelled,
+    /// The model paused again and again.
+    Paused,
+    /// Even the shortest form of the conversation is too long.
+    TooLong,
+    /// Calls wait for a decision that nobody is there to make.
+    ApprovalRequired,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    Model,
+    Approval,
+    Tools,
+}
+
+/// One turn in progress.
+#[derive(Debug)]
+pub struct Machine {
+    transcript: Transcript,
+    limits: Limits,
+    phase: Phase,
+    rounds: u32,
+    pauses: u32,
+    shortenings: u32,
+    denied: Vec<ToolResult>,
+}
+
+impl Machine {
+    pub fn new(transcript: Transcript, limits: Limits) -> Self {
+        Self { transcript, limits, phase: Phase::Idle, rounds: 0, pauses: 0, shortenings: 0, denied: Vec::new() }
+    }
+
+    pub fn transcript(&self) -> &Transcript {
+        &self.transcript
+    }
+
+    pub fn into_transcript(self) -> Transcript {
+        self.transcript
+    }
+
+    /// Takes what happened, and says what to do. An input that does not fit the phase ends the turn as cancelled rather
+    /// than leave a call unanswered: it cannot come from a driver that does what it is told.
+    pub fn on(&mut self, input: Input) -> Step {
+        match (self.phase, input) {
+            (Phase::Idle, Input::User(text)) => {
+                self.transcript.say(&text);
+                self.call_model()
+            }
+            (Phase::Idle, Input::Resume) => self.resume(),
+            (Phase::Model, Input::Model(answer)) => self.answered(answer),
+            (Phase::Model, Input::ModelFailed(error)) => self.failed(error),
+            (Phase::Approval, Input::Decided { approved }) => self.decided(&approved),
+            (Phase::Tools, Input::ToolResults(mut results)) => {
+                results.append(&mut self.denied);
+                self.transcript.answer(results, "the tool gave no result");
+                self.call_model()
+            }
+            (_, Input::Cancelled { said, done }) => self.cancelled(&said, done),
+            (_, _) => self.cancelled("", Vec::new()),
+        }
+    }
+
+    fn resume(&mut self) -> Step {
+        let calls = self.transcript.open_calls();
+        if !calls.is_empty() {
+            return self.ask(calls);
+        }
+        match self.transcript.messages().last() {
+            Some(last) if last.role == Role::User => self.call_model(),
+            // Nothing waits for an answer.
+            _ => self.done(Outcome::Complete),
+        }
+    }
+
+    /// The turn ends here with its calls still open, for the user to decide on them in a later request.
+    pub fn suspend(&mut self) -> Step {
+        self.done(Outcome::ApprovalRequired)
+    }
+
+    fn call_model(&mut self) -> Step {
+        self.phase = Phase::Model;
+        Step::CallModel { allow_tools: self.rounds < self.limits.rounds }
+    }
+
+    fn done(&mut self, outcome: Outcome) -> Step {
+        self.phase = Phase::Idle;
+        Step::Done(outcome)
+    }
+
+    fn ask(&mut self, calls: Vec<ToolCall>) -> Step {
+        self.phase = Phase::Approval;
+        Step::AskApproval(calls)
+    }
+
+    fn answered(&mut self, answer: Answer) -> Step {
+        let pausing = answer.stop == StopReason::PauseTurn;
+        if !pausing {
+            self.pauses = 0;
+        }
+        match answer.stop {
+            StopReason::Refusal => {
+                self.transcript.forget_last_question();
+                self.done(Outcome::Refused)
+            }
+            StopReason::ContextWindowExceeded => self.shorten(answer.content),
+            StopReason::PauseTurn => {
+                self.pauses += 1;
+                self.transcript.reply(without_calls(answer.content));
+                if self.pauses > self.limits.pauses {
+                    return self.done(Outcome::Paused);
+                }
+                self.call_model()
+            }
+            StopReason::MaxTokens => {
+                self.transcript.reply(without_calls(answer.content));
+                self.done(Outcome::Truncated)
+            }
+            StopReason::EndTurn | StopReason::StopSequence | StopReason::ToolUse | StopReason::Other(_) => {
+                self.transcript.reply(answer.content);
+                let calls = self.transcript.open_calls();
+                if calls.is_empty() {
+                    return self.done(Outcome::Complete);
+                }
+                self.rounds += 1;
+                if self.rounds > self.limits.rounds {
+                    // Asked to do without tools, the model called one all the same.
+                    self.transcript.answer(Vec::new(), "not run: the turn has used up its rounds of tool calls");
+                    return self.done(Outcome::Truncated);
+                }
+                self.ask(calls)
+            }
+        }
+    }
+
+    fn failed(&mut self, error: ModelError) -> Step {
+        if error.is_too_long() {
+            return self.shorten(Vec::new());
+        }
+        self.phase = Phase::Idle;
+        Step::Failed(error)
+    }
+
+    fn shorten(&mut self, said: Vec<Value>) -> Step {
+        self.shortenings += 1;
+        if self.shortenings <= self.limits.shortenings && self.transcript.shorten() {
+            return self.call_model();
+        }
+        self.transcript.reply(without_calls(said));
+        self.done(Outcome::TooLong)
+    }
+
+    fn decided(&mut self, approved: &[String]) -> Step {
+        let (run, denied): (Vec<_>, Vec<_>) =
+            self.transcript.open_calls().into_iter().partition(|call| approved.contains(&call.id));
+        let refusal = "the user did not allow this call; do not try it again, ask what to do instead";
+        self.denied = denied.iter().map(|call| ToolResult::error(&call.id, refusal)).collect();
+        self.phase = Phase::Tools;
+        if run.is_empty() {
+            return self.on(Input::ToolResults(Vec::new()));
+        }
+        Step::RunTools(run)
+    }
+
+    fn cancelled(&mut self, said: &str, mut done: Vec<ToolResult>) -> Step {
+        match self.phase {
+            Phase::Model if !said.trim().is_empty() => self.transcript.reply(vec![text_block(said)]),
+            Phase::Approval | Phase::Tools => {
+                done.append(&mut self.denied);
+                self.transcript.answer(done, "cancelled by the user before it had a result");
+            }
+            Phase::Model | Phase::Idle => {}
+        }
+        self.done(Outcome::Cancelled)
+    }
+}
+
+/// A call that will not be answered must not be in the conversation.
+fn without_calls(content: Vec<Value>) -> Vec<Value> {
+    content.into_iter().filter(|block| block["type"] != "tool_use").collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::llm::wire::Usage;
+
+    fn machine() -> Machine {
+        Machine::new(Transcript::default(), Limits { rounds: 2, pauses: 2, shortenings: 2 })
+    }
+
+    fn answer(stop: StopReason, content: Vec<Value>) -> Input {
+        Input::Model(Answer { content, stop, usage: Usage::default(), model: "m".into(), first_token: None })
+    }
+
+    fn call(id: &str) -> Value {
+        json!({"type": "tool_use", "id": id, "name": "a", "input": {}})
+    }
+
+    fn ids(calls: &[ToolCall]) -> Vec<&str> {
+        calls.iter().map(|call| call.id.as_str()).collect()
+    }
+
+    fn ask(machine: &mut Machine) -> Step {
+        machine.on(Input::User("hi".into()))
+    }
+
+    fn valid(machine: &Machine) {
+        Transcript::read(machine.transcript().messages().to_vec()).expect("the conversation stays valid");
+    }
+
+    #[test]
+    fn an_answer_without_calls_completes_the_turn() {
+        let mut machine = machine();
+        assert_eq!(ask(&mut machine), Step::CallModel { allow_tools: true });
+        let step = machine.on(answer(StopReason::EndTurn, vec![text_block("hello")]));
+        assert_eq!(step, Step::Done(Outcome::Complete));
+    }
+
+    #[test]
+    fn denied_calls_are_answered_beside_the_results_of_the_others() {
+        let mut machine = machine();
+        ask(&mut machine);
+        let Step::AskApproval(calls) = machine.on(answer(StopReason::ToolUse, vec![call("1"), call("2")])) else {
+            unreachable!("two calls wait")
+        };
+        assert_eq!(ids(&calls), ["1", "2"]);
+        let Step::RunTools(run) = machine.on(Input::Decided { approved: vec!["2".into()] }) else { unreachable!("one runs") };
+        assert_eq!(ids(&run), ["2"]);
+        let results = vec![ToolResult { id: "2".into(), text: "ok".into(), is_error: false }];
+        assert_eq!(machine.on(Input::ToolResults(results)), Step::CallModel { allow_tools: true });
+        let content = &machine.transcript().messages()[2].content;
+        assert_eq!((content[0]["is_error"].clone(), content[1]["is_error"].clone()), (json!(true), json!(false)));
+        valid(&machine);
+    }
+
+    #[test]
+    fn after_the_last_round_the_model_must_answer_without_tools() {
+        let mut machine = machine();
+        let mut step = ask(&mut machine);
+        for round in 0..3 {
+            assert_eq!(step, Step::CallModel { allow_tools: round < 2 });
+            step = machine.on(answer(StopReason::ToolUse, vec![call(&round.to_string())]));
+            if round < 2 {
+                machine.on(Input::Decided { approved: vec![round.to_string()] });
+                step = machine.on(Input::ToolResults(Vec::new()));
+            }
+        }
+        assert_eq!(step, Step::Done(Outcome::Truncated));
+        valid(&machine);
+    }
+
+    #[test]
+    fn cancelling_keeps_what_was_said_and_answers_what_was_asked() {
+        let mut speaking = machine();
+        ask(&mut speaking);
+        let step = speaking.on(Input::Cancelled { said: "hal".into(), done: Vec::new() });
+        assert_eq!(step, Step::Done(Outcome::Cancelled));
+        assert_eq!(speaking.transcript().messages()[1].text(), "hal");
+
+        let mut working = machine();
+        ask(&mut working);
+        working.on(answer(StopReason::ToolUse, vec![call("1"), call("2")]));
+        working.on(Input::Decided { approved: vec!["1".into(), "2".into()] });
+        let done = vec![ToolResult { id: "1".into(), text: "ok".into(), is_error: false }];
+        working.on(Input::Cancelled { said: String::new(), done });
+        assert_eq!(working.transcript().messages()[2].content.len(), 2);
+        valid(&working);
+    }
+
+    #[test]
+    fn a_refusal_takes_the_question_back() {
+        let mut machine = machine();
+        ask(&mut machine);
+        assert_eq!(machine.on(answer(StopReason::Refusal, vec![])), Step::Done(Outcome::Refused));
+        assert!(machine.transcript().messages().is_empty());
+    }
+
+    #[test]
+    fn a_pause_is_sent_on_but_not_for_ever() {
+        let mut machine = machine();
+        ask(&mut machine);
+        for _ in 0..2 {
+            let step = machine.on(answer(StopReason::PauseTurn, vec![text_block("wait")]));
+            assert_eq!(step, Step::CallModel { allow_tools: true });
+        }
+        assert_eq!(machine.on(answer(StopReason::PauseTurn, vec![])), Step::Done(Outcome::Paused));
+    }
+
+    #[test]
+    fn max_tokens_ends_the_turn_and_drops_calls() {
+        let mut machine = machine();
+        ask(&mut machine);
+        let step = machine.on(answer(StopReason::MaxTokens, vec![text_block("so"), call("1")]));
+        assert_eq!(step, Step::Done(Outcome::Truncated));
+        assert!(machine.transcript().open_calls().is_empty());
+    }
+
+    #[test]
+    fn a_conversation_that_is_too_long_is_shortened_and_tried_again() {
+        let mut machine = machine();
+        ask(&mut machine);
+        machine.on(answer(StopReason::EndTurn, vec![text_block("hello")]));
+        machine.on(Input::User("again".into()));
+        let too_long = || {
+            let message = "prompt is too long: 250000 tokens".to_owned();
+            Input::ModelFailed(ModelError::Status { status: 400, kind: None, message, retry_after: None })
+        };
+        assert_eq!(machine.on(too_long()), Step::CallModel { allow_tools: true });
+        assert_eq!(machine.transcript().messages().len(), 1);
+        assert_eq!(machine.on(too_long()), Step::Done(Outcome::TooLong));
+    }
+
+    #[test]
+    fn after_a_failure_the_turn_can_be_resumed() {
+        let mut machine = machine();
+        ask(&mut machine);
+        let step = machine.on(Input::ModelFailed(ModelError::Connect("refused".into())));
+        assert!(matches!(step, Step::Failed(_)));
+        assert_eq!(machine.on(Input::Resume), Step::CallModel { allow_tools: true });
+    }
+
+    fn any_input() -> impl Strategy<Value = u8> {
+        0_u8..13
+    }
+
+    proptest! {
+        /// Whatever happens in whatever order: the conversation can always be sent, once it is the user's turn.
+        #[test]
+        fn the_conversation_is_valid_after_any_sequence(inputs in proptest::collection::vec(any_input(), 1..40)) {
+            let mut machine = machine();
+            for (index, input) in inputs.into_iter().enumerate() {
+                let id = |n: usize| format!("{index}-{n}");
+                let result = |id: String| ToolResult { id, text: "ok".into(), is_error: false };
+                let open: Vec<String> = machine.transcript().open_calls().into_iter().map(|call| call.id).collect();
+                let step = machine.on(match input {
+                    0 | 1 => Input::User("hi".into()),
+                    2 => Input::Resume,
+                    3 => answer(StopReason::EndTurn, vec![text_block("x")]),
+                    4 | 5 => answer(StopReason::ToolUse, vec![text_block("x"), call(&id(1)), call(&id(2))]),
+                    6 => answer(StopReason::MaxTokens, vec![call(&id(1))]),
+                    7 => answer(StopReason::PauseTurn, vec![call(&id(1))]),
+                    8 => Input::Decided { approved: open.into_iter().take(1).collect() },
+                    9 => Input::ToolResults(open.into_iter().take(1).map(result).collect()),
+                    10 => answer(StopReason::Refusal, vec![]),
+                    11 => answer(StopReason::ContextWindowExceeded, vec![text_block("x")]),
+                    _ => Input::Cancelled { said: "hal".into(), done: Vec::new() },
+                });
+                let read = Transcript::read(machine.transcript().messages().to_vec());
+                prop_assert!(read.is_ok(), "{read:?} after {step:?}");
+                if let Step::CallModel { .. } = step {
+                    prop_assert!(machine.transcript().open_calls().is_empty());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! The conversation as the model sees it, kept valid whatever happens: it begins with the user, the roles alternate, and
+//! every tool call is answered exactly once, in the message after it. Pure.
+
+use std::collections::HashSet;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::llm::wire::{Message, Role, ToolCall, block_call, block_result_id, text_block};
+
+/// What replaces a tool result that was shortened away.
+const SHORTENED: &str = "[an earlier result, left out to save room]";
+
+/// The answer to one tool call.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ToolResult {
+    pub id: String,
+    pub text: String,
+    pub is_error: bool,
+}
+
+impl ToolResult {
+    pub fn error(id: &str, text: impl Into<String>) -> Self {
+        Self { id: id.to_owned(), text: text.into(), is_error: true }
+    }
+
+    fn block(&self) -> Value {
+        // The API refuses empty text blocks.
+        let text = if self.text.trim().is_empty() { "(no output)" } else { &self.text };
+        json!({"type": "tool_result", "tool_use_id": self.id, "is_error": self.is_error, "content": [text_block(text)]})
+    }
+}
+
+/// Why a list of messages from outside is no conversation.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TranscriptError {
+    #[error("message {0}: a conversation begins with the user, and the roles alternate")]
+    Roles(usize),
+    #[error("message {0}: content must not be empty")]
+    Empty(usize),
+    #[error("message {0}: every tool_use needs exactly one tool_result in the next message")]
+    Results(usize),
+    #[error("message {index}: a {role} message cannot hold a block of type {kind}")]
+    Block { index: usize, role: &'static str, kind: String },
+}
+
+/// A conversation.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Transcript {
+    messages: Vec<Message>,
+}
+
+impl Transcript {
+    /// Takes a conversation from outside. The last message may be the assistant's with open tool calls.
+    pub fn read(messages: Vec<Message>) -> Result<Self, TranscriptError> {
+        let mut open = HashSet::new();
+        for (index, message) in messages.iter().enumerate() {
+            let expected = if index % 2 == 0 { Role::User } else { Role::Assistant };
+            if message.role != expected {
+                return Err(TranscriptError::Roles(index));
+            }
+            if message.content.is_empty() {
+                return Err(TranscriptError::Empty(index));
+            }
+            check_blocks(index, message)?;
+            if message.role == Role::User {
+                for id in message.content.iter().filter_map(block_result_id) {
+                    if !open.remove(id) {
+                        return Err(TranscriptError::Results(index));
+                    }
+                }
+                if !open.is_empty() {
+                    return Err(TranscriptError::Results(index));
+                }
+            } else {
+                let calls: Vec<&str> = call_ids(message).collect();
+                open = calls.iter().copied().collect();
+                if open.len() != calls.len() {
+                    return Err(TranscriptError::Results(index));
+                }
+            }
+        }
+        Ok(Self { messages })
+    }
+
+    pub fn messages(&self) -> &[Message] {
+        &self.messages
+    }
+
+    pub fn into_messages(self) -> Vec<Message> {
+        self.messages
+    }
+
+    /// Adds what the user says; calls still open are answered as not made.
+    pub fn say(&mut self, text: &str) {
+        self.answer(Vec::new(), "the user went on without it");
+        self.push(Role::User, vec![text_block(text)]);
+    }
+
+    /// Adds what the model says. Nothing said adds nothing.
+    pub fn reply(&mut self, content: Vec<Value>) {
+        if !content.is_empty() {
+            self.push(Role::Assistant, content);
+        }
+    }
+
+    /// The calls that wait for an answer.
+    pub fn open_calls(&self) -> Vec<ToolCall> {
+        match self.messages.last() {
+            Some(message) if message.role == Role::Assistant => message.content.iter().filter_map(block_call).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Answers every open call exactly once: with its result, or else with `missing` as an error. Results of other
+    /// calls, and second results, are dropped.
+    pub fn answer(&mut self, mut results: Vec<ToolResult>, missing: &str) {
+        let calls = self.open_calls();
+        if calls.is_empty() {
+            return;
+        }
+        let blocks = calls.iter().map(|call| match results.iter().position(|result| result.id == call.id) {
+            Some(position) => results.swap_remove(position).block(),
+            None => ToolResult::error(&call.id, missing).block(),
+        });
+        let blocks = blocks.collect();
+        self.push(Role::User, blocks);
+    }
+
+    /// Takes the last question and everything after it away.
+    pub fn forget_last_question(&mut self) {
+        if let Some(position) = self.messages.iter().rposition(is_question) {
+            self.messages.truncate(position);
+            // A failed turn before it may have left the user speaking last, which stays.
+        }
+    }
+
+    /// Makes the conversation shorter: first the results of tools in earlier turns, then whole earlier turns, then the
+    /// long results of this turn. False when there is nothing left to shorten.
+    pub fn shorten(&mut self) -> bool {
+        let question = self.messages.iter().rposition(is_question).unwrap_or(0);
+        let (earlier, current) = self.messages.split_at_mut(question);
+        if empty_results(earlier) {
+            return true;
+        }
+        if question > 0 {
+            self.messages.drain(..question);
+            // The question may share its message with results whose calls are gone now.
+            if let Some(first) = self.messages.first_mut() {
+                first.content.retain(|block| block["type"] != "tool_result");
+            }
+            return true;
+        }
+        empty_results(current)
+    }
+
+    fn push(&mut self, role: Role, content: Vec<Value>) {
+        match self.messages.last_mut() {
+            Some(last) if last.role == role => last.content.extend(content),
+            _ => self.messages.push(Message { role, content }),
+        }
+    }
+}
+
+fn call_ids(message: &Message) -> impl Iterator<Item = &str> {
+    message.content.iter().filter(|block| block["type"] == "tool_use").filter_map(|block| block["id"].as_str())
+}
+
+/// A message in which the user speaks (and does not only carry results).
+fn is_question(message: &Message) -> bool {
+    message.role == Role::User && message.content.iter().any(|block| block["type"] == "text")
+}
+
+fn check_blocks(index: usize, message: &Message) -> Result<(), TranscriptError> {
+    for block in &message.content {
+        let kind = block["type"].as_str().unwrap_or("unknown");
+        let fits = match message.role {
+            Role::User => match kind {
+                "text" => block["text"].as_str().is_some_and(|text| !text.trim().is_empty()),
+                "tool_result" => block_result_id(block).is_some(),
+                _ => false,
+            },
+            // What the model said is taken back as it was; the API judges what we do not know.
+            Role::Assistant => kind != "tool_result" && (kind != "tool_use" || block_call(block).is_some()),
+        };
+        if !fits {
+            let role = if message.role == Role::User { "user" } else { "assistant" };
+            return Err(TranscriptError::Block { index, role, kind: kind.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+fn empty_results(messages: &mut [Message]) -> bool {
+    let mut changed = false;
+    let blocks = messages.iter_mut().flat_map(|message| message.content.iter_mut());
+    for block in blocks.filter(|block| block["type"] == "tool_result") {
+        let short = json!([text_block(SHORTENED)]);
+        if block["content"].to_string().len() > short.to_string().len() {
+            block["content"] = short;
+            changed = true;
+        }
+    }
+    changed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(id: &str) -> Value {
+        json!({"type": "tool_use", "id": id, "name": "a", "input": {}})
+    }
+
+    fn result(id: &str) -> ToolResult {
+        ToolResult { id: id.into(), text: "x".repeat(500), is_error: false }
+    }
+
+    #[test]
+    fn every_call_is_answered_once_also_when_results_are_missing_doubled_or_strange() {
+        let mut transcript = Transcript::default();
+        transcript.say("go");
+        transcript.reply(vec![call("1"), call("2")]);
+        transcript.answer(vec![result("2"), result("2"), result("9")], "not run");
+        let ids: Vec<_> = transcript.messages[2].content.iter().filter_map(block_result_id).collect();
+        assert_eq!(ids, ["1", "2"]);
+        assert_eq!(transcript.messages[2].content[0]["is_error"], true);
+        assert!(Transcript::read(transcript.into_messages()).is_ok());
+    }
+
+    #[test]
+    fn speaking_while_calls_are_open_answers_them() {
+        let mut transcript = Transcript::default();
+        transcript.say("go");
+        transcript.reply(vec![call("1")]);
+        transcript.say("never mind");
+        assert_eq!(transcript.messages.len(), 3);
+        assert!(Transcript::read(transcript.into_messages()).is_ok());
+    }
+
+    #[test]
+    fn messages_from_outside_are_checked() {
+        let read = |messages: Value| Transcript::read(serde_json::from_value(messages).expect("messages"));
+        assert!(read(json!([{"role": "user", "content": "hi"}])).is_ok());
+        assert_eq!(read(json!([{"role": "assistant", "content": "hi"}])), Err(TranscriptError::Roles(0)));
+        assert_eq!(read(json!([{"role": "user", "content": []}])), Err(TranscriptError::Empty(0)));
+        let unanswered = json!([{"role": "user", "content": "hi"}, {"role": "assistant", "content": [call("1")]},
+                                {"role": "user", "content": "and?"}]);
+        assert_eq!(read(unanswered), Err(TranscriptError::Results(2)));
+        let forged = json!([{"role": "user", "content": [{"type": "image"}]}]);
+        assert!(matches!(read(forged), Err(TranscriptError::Block { .. })));
+    }
+
+    #[test]
+    fn shortening_ends_and_keeps_the_conversation_valid() {
+        let mut transcript = Transcript::default();
+        for turn in 0..3 {
+            transcript.say(&format!("question {turn}"));
+            transcript.reply(vec![call(&turn.to_string())]);
+            transcript.answer(vec![result(&turn.to_string())], "");
+            transcript.reply(vec![text_block("so it is")]);
+        }
+        transcript.say("last");
+        let mut steps = 0;
+        while transcript.shorten() {
+            steps += 1;
+            Transcript::read(transcript.messages.clone()).expect("still valid");
+            assert!(steps < 10);
+        }
+        assert_eq!(transcript.messages, [Message::user("last")]);
+    }
+}

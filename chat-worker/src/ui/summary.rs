@@ -1,0 +1,59 @@
+//! A whole turn as one JSON object: what `ask --json` prints and what the API answers when nobody wants a stream. Pure.
+
+use serde_json::{Value, json};
+
+use super::event::Event;
+
+/// The answer, the calls with their results, and how the turn ended.
+pub fn summary(events: &[Event]) -> Value {
+    let (mut answer, mut calls, mut notices) = (String::new(), Vec::new(), Vec::new());
+    let mut end = json!({});
+    for event in events {
+        match event {
+            Event::Text { text } => answer.push_str(text),
+            // What came before a call was on the way to the answer; what broke off is void.
+            Event::ToolStart { .. } | Event::Restart { .. } => answer.clear(),
+            Event::ToolCall { id, name, server, input, hash, needs_approval, .. } => {
+                calls.push(json!({"id": id, "name": name, "server": server, "input": input, "hash": hash,
+                                  "needs_approval": needs_approval}));
+            }
+            Event::ToolResult { id, is_error, text, duration_ms } => {
+                if let Some(call) = calls.iter_mut().find(|call| call["id"] == id.as_str()) {
+                    call["result"] = json!({"is_error": is_error, "text": text, "duration_ms": duration_ms});
+                }
+            }
+            Event::Notice { text } => notices.push(text.clone()),
+            Event::Done { request_id, outcome, model, usage, cost, duration_ms, messages, .. } => {
+                end = json!({"request_id": request_id, "outcome": outcome, "model": model, "usage": usage,
+                             "cost": cost, "duration_ms": duration_ms, "messages": messages});
+            }
+            Event::Error { request_id, kind, message, retry_after, usage, messages } => {
+                end = json!({"request_id": request_id, "outcome": "error", "usage": usage, "messages": messages,
+                             "error": {"kind": kind, "message": message, "retry_after": retry_after}});
+            }
+            Event::Start { .. } | Event::Thinking { .. } | Event::ApprovalRequired { .. } => {}
+        }
+    }
+    end["answer"] = json!(answer.trim());
+    end["tool_calls"] = Value::Array(calls);
+    end["notices"] = json!(notices);
+    end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_is_what_was_said_last_and_whole() {
+        let text = |text: &str| Event::Text { text: text.into() };
+        let events = [
+            text("Let me look."),
+            Event::ToolStart { id: "1".into() },
+            text("Half an"),
+            Event::Restart { reason: "x".into(), attempt: 2, after_ms: 1, model: "m".into() },
+            text("The whole answer."),
+        ];
+        assert_eq!(summary(&events)["answer"], "The whole answer.");
+    }
+}

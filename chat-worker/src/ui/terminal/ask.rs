@@ -1,0 +1,82 @@
+//! One question, answered once: for scripts and for people in a hurry.
+
+use std::{
+    collections::HashSet,
+    io::{self, IsTerminal},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::render::Renderer;
+use crate::{
+    app::{App, request_id},
+    config::settings::Approvals,
+    limits,
+    turn::{driver::Turn, machine::Outcome, transcript::Transcript},
+    ui::summary::summary,
+};
+
+/// Servers get this long to connect before the question is asked without them.
+const SETTLE: Duration = Duration::from_secs(15);
+
+/// Answers one question; whether it was answered.
+pub async fn ask(app: &Arc<App>, question: &str, json: bool, yes: bool) -> anyhow::Result<bool> {
+    limits::check_message(question, app.settings.max_message_chars as usize)?;
+    app.engine.hub.settle(SETTLE).await;
+    let cancel = CancellationToken::new();
+    let (on_interrupt, done) = (cancel.clone(), cancel.clone().drop_guard());
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            on_interrupt.cancel();
+        }
+    });
+    let (sender, mut events) = mpsc::channel(64);
+    let turn = Turn {
+        request_id: request_id(),
+        transcript: Transcript::default(),
+        say: Some(question.to_owned()),
+        // There is nobody to ask.
+        approvals: match app.settings.approvals {
+            Approvals::Always => Approvals::Always,
+            _ if yes => Approvals::Always,
+            Approvals::Ask | Approvals::Never => Approvals::Never,
+        },
+        always: HashSet::new(),
+        decided: None,
+        decisions: None,
+        cancel,
+    };
+    let printing = async {
+        let mut seen = Vec::new();
+        let mut renderer = Renderer::new(io::stdout(), io::stdout().is_terminal());
+        while let Some(event) = events.recv().await {
+            if json {
+                seen.push(event);
+            } else if renderer.show(&event).is_err() {
+                // The reader has gone.
+                break;
+            }
+        }
+        seen
+    };
+    let (finished, seen) = tokio::join!(app.engine.run(turn, sender), printing);
+    drop(done);
+    if json {
+        println!("{}", summary(&seen));
+    }
+    let denied = seen_denied(&finished.transcript);
+    if denied && !json {
+        eprintln!("A tool that may change data was not allowed to run. Add --yes to allow every tool.");
+    }
+    Ok(matches!(finished.outcome, Ok(Outcome::Complete)))
+}
+
+fn seen_denied(transcript: &Transcript) -> bool {
+    let blocks = transcript.messages().iter().flat_map(|message| &message.content);
+    blocks
+        .filter(|block| block["type"] == "tool_result")
+        .any(|block| block["content"].to_string().contains("the user did not allow this call"))
+}

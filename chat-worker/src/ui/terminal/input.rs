@@ -1,0 +1,91 @@
+//! What a person types: with editing, history and completion at a terminal, and plain lines from anything else.
+
+use std::io::{self, IsTerminal, Write};
+
+use reedline::{
+    ColumnarMenu, DefaultCompleter, DefaultPrompt, DefaultPromptSegment, Emacs, FileBackedHistory, KeyCode, KeyModifiers,
+    MenuBuilder, Reedline, ReedlineEvent, ReedlineMenu, Signal, default_emacs_keybindings,
+};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
+
+use super::{commands, store};
+
+const HISTORY: usize = 1_000;
+
+/// Where lines come from.
+pub enum Input {
+    /// Taken out while it reads, on a thread of its own.
+    Editor(Option<Box<Reedline>>),
+    Lines(Lines<BufReader<Stdin>>),
+}
+
+/// What came.
+pub enum Typed {
+    Line(String),
+    /// Ctrl-C at the prompt.
+    Interrupt,
+    End,
+}
+
+impl Input {
+    /// An editor where a person sits at both ends.
+    pub fn open() -> Self {
+        if io::stdin().is_terminal() && io::stdout().is_terminal() {
+            Self::Editor(Some(Box::new(editor())))
+        } else {
+            Self::Lines(BufReader::new(tokio::io::stdin()).lines())
+        }
+    }
+
+    pub async fn read(&mut self, prompt: &'static str) -> anyhow::Result<Typed> {
+        match self {
+            Self::Editor(slot) => {
+                let mut editor = slot.take().unwrap_or_else(|| Box::new(editor()));
+                let prompt = DefaultPrompt::new(DefaultPromptSegment::Basic(prompt.to_owned()), DefaultPromptSegment::Empty);
+                let (editor, signal) = tokio::task::spawn_blocking(move || {
+                    let signal = editor.read_line(&prompt);
+                    (editor, signal)
+                })
+                .await?;
+                *slot = Some(editor);
+                Ok(match signal? {
+                    Signal::Success(line) => Typed::Line(line),
+                    Signal::CtrlD => Typed::End,
+                    _ => Typed::Interrupt,
+                })
+            }
+            Self::Lines(lines) => {
+                print!("{prompt}> ");
+                io::stdout().flush()?;
+                tokio::select! {
+                    line = lines.next_line() => Ok(line?.map_or(Typed::End, Typed::Line)),
+                    _ = tokio::signal::ctrl_c() => Ok(Typed::End),
+                }
+            }
+        }
+    }
+}
+
+fn editor() -> Reedline {
+    let words = commands::NAMES.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let mut completer = DefaultCompleter::with_inclusions(&['/']);
+    completer.insert(words);
+    let mut keys = default_emacs_keybindings();
+    let complete = ReedlineEvent::UntilFound(vec![ReedlineEvent::Menu("completion".to_owned()), ReedlineEvent::MenuNext]);
+    keys.add_binding(KeyModifiers::NONE, KeyCode::Tab, complete);
+    let editor = Reedline::create()
+        .with_completer(Box::new(completer))
+        .with_quick_completions(true)
+        .with_partial_completions(true)
+        .with_menu(ReedlineMenu::EngineCompleter(Box::new(ColumnarMenu::default().with_name("completion"))))
+        .with_edit_mode(Box::new(Emacs::new(keys)))
+        .with_ansi_colors(std::env::var_os("NO_COLOR").is_none());
+    let history = store::directory().and_then(|path| {
+        store::create_private(&path).ok()?;
+        FileBackedHistory::with_file(HISTORY, path.join("history")).ok()
+    });
+    match history {
+        Some(history) => editor.with_history(Box::new(history)),
+        None => editor,
+    }
+}

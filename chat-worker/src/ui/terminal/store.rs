@@ -1,0 +1,58 @@
+//! What outlives a chat: the lines typed and the last conversation, in the user's state directory, for them alone.
+
+use std::{
+    fs::{DirBuilder, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use crate::{llm::wire::Message, turn::transcript::Transcript};
+
+/// `$XDG_STATE_HOME/mcpfleet`, or where that is by default. `None` without a home.
+pub fn directory() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let state = set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state")))?;
+    Some(state.join("mcpfleet"))
+}
+
+/// Writes a conversation; only its owner can read it.
+pub fn save(path: &Path, transcript: &Transcript) -> io::Result<()> {
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        create_private(parent)?;
+    }
+    let text = serde_json::to_string_pretty(transcript.messages())?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())
+}
+
+/// A directory that only its owner can look into; what was typed is kept there, too.
+pub fn create_private(directory: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+/// Reads a conversation back.
+pub fn load(path: &Path) -> Result<Transcript, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let messages: Vec<Message> = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    Transcript::read(messages).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_conversation_comes_back_and_is_its_owners_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("state/last.json");
+        let mut transcript = Transcript::default();
+        transcript.say("hello");
+        save(&path, &transcript).expect("saved");
+        assert_eq!(load(&path).expect("loaded"), transcript);
+        let mode = std::fs::metadata(&path).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}

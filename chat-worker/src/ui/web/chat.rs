@@ -1,0 +1,136 @@
+//! POST /v1/chat: one turn, as a stream of events or as one object. The caller keeps the conversation and sends it with
+//! every question, so that any replica can answer.
+
+use std::{collections::HashSet, convert::Infallible, net::SocketAddr, sync::Arc};
+
+use axum::{
+    Json,
+    extract::{ConnectInfo, State, rejection::JsonRejection},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response, Sse, sse},
+};
+use futures::{StreamExt, stream};
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Web,
+    problem::{Problem, id_of},
+};
+use crate::{
+    limits,
+    llm::wire::Message,
+    turn::{driver::Turn, transcript::Transcript},
+    ui::{event::Event, summary::summary},
+};
+
+/// What a caller sends.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// What the user says. Without it, the conversation goes on where it stopped.
+    message: Option<String>,
+    /// The conversation so far, as the last turn returned it.
+    #[serde(default)]
+    messages: Vec<Message>,
+    /// The ids of the waiting calls that the user allows; those that are not named are denied. Absent: not decided.
+    approve: Option<Vec<String>>,
+    /// Tools that need no asking any more, as `name@hash`.
+    #[serde(default)]
+    always: HashSet<String>,
+    /// false: one object at the end.
+    stream: Option<bool>,
+}
+
+pub async fn chat(
+    State(web): State<Arc<Web>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    body: Result<Json<Request>, JsonRejection>,
+) -> Result<Response, Problem> {
+    let Json(request) = body.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
+    if let Some(Err(wait)) = web.rate.as_ref().map(|rate| rate.take(&peer.ip().to_string())) {
+        web.app.engine.metrics.rate_limited.inc();
+        let seconds = wait.as_secs() + 1;
+        let detail = format!("too many requests; try again in {seconds} s");
+        return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(seconds));
+    }
+    if web.draining.is_cancelled() {
+        let detail = "this replica is being stopped; connect again";
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1));
+    }
+    let streamed = request.stream.unwrap_or_else(|| !wants_one_object(&headers));
+    let turn = turn(&web, request, id_of(&headers))?;
+    let cancel = turn.cancel.clone();
+    let (sender, mut events) = mpsc::channel(64);
+    let runner = Arc::clone(&web);
+    let running = async move {
+        runner.app.engine.metrics.running.inc();
+        runner.app.engine.run(turn, sender).await;
+        runner.app.engine.metrics.running.dec();
+    };
+    // A task of its own: it ends properly also when the caller goes away, which cancels it.
+    let guard = cancel.drop_guard();
+    tokio::spawn(running);
+    if streamed {
+        let events = stream::unfold((events, guard), |(mut events, guard)| async move {
+            let event = events.recv().await?;
+            Some((Ok::<_, Infallible>(as_sse(&event)), (events, guard)))
+        });
+        let mut response = Sse::new(events.boxed()).keep_alive(sse::KeepAlive::default()).into_response();
+        // Proxies that buffer would hold the words back.
+        response.headers_mut().insert("x-accel-buffering", header::HeaderValue::from_static("no"));
+        return Ok(response);
+    }
+    let mut seen = Vec::new();
+    while let Some(event) = events.recv().await {
+        seen.push(event);
+    }
+    drop(guard);
+    Ok((status_of(&seen), Json(summary(&seen))).into_response())
+}
+
+fn turn(web: &Arc<Web>, request: Request, request_id: String) -> Result<Turn, Problem> {
+    let bad = |detail: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
+    let transcript = Transcript::read(request.messages).map_err(|error| bad(format!("messages: {error}")))?;
+    match &request.message {
+        Some(text) => limits::check_message(text, web.app.settings.max_message_chars as usize)
+            .map_err(|error| bad(format!("message: {error}")))?,
+        None if transcript.messages().is_empty() => {
+            return Err(bad("message: say something, or send the messages of a conversation to go on with".into()));
+        }
+        None => {}
+    }
+    Ok(Turn {
+        request_id,
+        transcript,
+        say: request.message,
+        approvals: web.app.settings.approvals,
+        always: request.always,
+        decided: request.approve,
+        decisions: None,
+        cancel: CancellationToken::clone(&web.stopped).child_token(),
+    })
+}
+
+fn wants_one_object(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    accept.contains("application/json") && !accept.contains("text/event-stream")
+}
+
+fn as_sse(event: &Event) -> sse::Event {
+    // Serialising our own events cannot fail; an empty event would only be skipped.
+    let data = serde_json::to_string(event).unwrap_or_default();
+    sse::Event::default().event(event.name()).data(data)
+}
+
+/// A turn that failed is a failed request; where the fault lies with the model API, a bad gateway.
+fn status_of(events: &[Event]) -> StatusCode {
+    match events.last() {
+        Some(Event::Error { kind, .. }) if kind == "rate_limit" => StatusCode::TOO_MANY_REQUESTS,
+        Some(Event::Error { kind, .. }) if kind == "deadline" => StatusCode::GATEWAY_TIMEOUT,
+        Some(Event::Error { .. }) | None => StatusCode::BAD_GATEWAY,
+        Some(_) => StatusCode::OK,
+    }
+}

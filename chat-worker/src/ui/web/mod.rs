@@ -1,0 +1,147 @@
+//! The web server: which path is whose, and how it starts and ends. `chat` runs turns, `status` tells how things are,
+//! `access` decides who may, `page` is what a browser gets, `problem` is every error.
+
+pub mod access;
+pub mod chat;
+pub mod page;
+pub mod problem;
+pub mod status;
+
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    middleware,
+    routing::{get, post},
+    serve::ListenerExt,
+};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use self::access::Access;
+use crate::{app::App, limits::RateLimit};
+
+/// A conversation that is sent back with each question may be long.
+const MAX_BODY: usize = 16 * 1024 * 1024;
+/// After SIGTERM, requests still come until everybody knows.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What every handler may need.
+#[derive(Debug)]
+pub struct Web {
+    pub app: Arc<App>,
+    pub access: Access,
+    pub rate: Option<RateLimit>,
+    /// SIGTERM came: not ready any more.
+    pub draining: CancellationToken,
+    /// The time for running answers is over.
+    pub stopped: CancellationToken,
+}
+
+/// Completes at SIGTERM and at Ctrl-C.
+pub async fn terminated() {
+    let terminate = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(error) => {
+                tracing::error!("cannot listen for SIGTERM: {error}");
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    tokio::select! {
+        () = terminate => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+/// Serves until `shutdown` completes and the running answers have ended, or their time is over.
+pub async fn serve(
+    app: Arc<App>,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()> {
+    let address = listener.local_addr()?;
+    let settings = &app.settings;
+    let drain = Duration::from_secs(settings.drain_seconds);
+    let window = Duration::from_secs(settings.rate_limit_window_seconds);
+    let web = Arc::new(Web {
+        access: Access::new(settings.access_token_file.clone(), address.ip().is_loopback()),
+        rate: RateLimit::new(settings.rate_limit_requests, window),
+        draining: CancellationToken::new(),
+        stopped: CancellationToken::new(),
+        app: Arc::clone(&app),
+    });
+    tracing::info!("chat worker listens on http://{address}; {} answers", app.who_answers());
+    tokio::spawn(forget_idle_callers(Arc::downgrade(&web)));
+    let (draining, stopped) = (web.draining.clone(), web.stopped.clone());
+    let closing = CancellationToken::new();
+    let close = closing.clone();
+    tokio::spawn(async move {
+        shutdown.await;
+        tracing::info!("stopping: running answers get {} s", drain.as_secs());
+        draining.cancel();
+        tokio::time::sleep(LINGER.min(drain)).await;
+        close.cancel();
+    });
+    let listener = listener.tap_io(|stream| {
+        // Without it, small events wait for the acknowledgement of earlier ones.
+        let _ = stream.set_nodelay(true);
+    });
+    let service = router(web).into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(closing.clone().cancelled_owned());
+    let mut server = tokio::spawn(server.into_future());
+    tokio::select! {
+        ended = &mut server => return Ok(ended??),
+        () = closing.cancelled() => {}
+    }
+    if timeout(drain, &mut server).await.is_err() {
+        stopped.cancel();
+        // They end with an error event, which takes no time.
+        let _ = timeout(Duration::from_secs(3), &mut server).await;
+    }
+    Ok(())
+}
+
+fn router(web: Arc<Web>) -> Router {
+    let protected = Router::new()
+        .route("/", get(page::index))
+        .route("/v1/chat", post(chat::chat))
+        .route("/v1/servers", get(status::servers))
+        .route("/v1/tools", get(status::tools))
+        .route("/v1/usage", get(status::usage))
+        .layer(middleware::from_fn_with_state(Arc::clone(&web), access::require));
+    Router::new()
+        .merge(protected)
+        .route("/signin", post(access::sign_in))
+        .route("/signout", post(access::sign_out))
+        .route("/assets/{name}", get(page::asset))
+        .route("/health", get(status::health))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(status::ready))
+        .route("/metrics", get(status::metrics))
+        .route("/openapi.json", get(page::openapi))
+        .fallback(problem::not_found)
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn(problem::with_request_id))
+        .with_state(web)
+}
+
+async fn forget_idle_callers(web: std::sync::Weak<Web>) {
+    let mut ticks = tokio::time::interval(Duration::from_mins(1));
+    loop {
+        ticks.tick().await;
+        let Some(web) = web.upgrade() else { return };
+        if let Some(rate) = &web.rate {
+            rate.forget_idle();
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Servers that come, go, hang and break, under a running worker.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use rstest::rstest;
+use serde_json::json;
+use support::{Fake, Mood, Worker, state};
+
+const SCRIPT: &str = r#"
+rules:
+  - {name: echo, when: [echo], steps: [{tools: [{tool: echo, input: {text: hi}}]}, {text: "It said {{said}}.", on_error: "{{last}}"}]}
+  - {name: wipe, when: [wipe], steps: [{tools: [{tool: wipe}]}, {text: "Wiped.", on_error: "{{last}}"}]}
+otherwise: {text: "Hello."}
+"#;
+
+#[rstest]
+#[case(Mood::Modern, "modern")]
+#[case(Mood::Legacy, "legacy")]
+#[case(Mood::Odd, "legacy")]
+#[tokio::test]
+async fn both_eras_are_spoken(#[case] mood: Mood, #[case] era: &str) {
+    let fake = Fake::start(mood).await;
+    let worker = Worker::start(SCRIPT, &[fake.entry("a")], &[]).await;
+    assert_eq!(worker.get("/v1/servers").await["servers"][0]["era"], era);
+    assert_eq!(worker.ask(json!({"message": "echo"})).await.1["answer"], "It said hi.");
+}
+
+#[tokio::test]
+async fn a_server_that_is_down_costs_its_own_tools_only() {
+    let (good, bad) = (Fake::start(Mood::Modern).await, Fake::start(Mood::Broken).await);
+    let worker = Worker::start(SCRIPT, &[good.entry("good"), bad.entry("bad")], &[]).await;
+    let health = worker.get("/health").await;
+    assert_eq!((health["status"].as_str(), state(&health, "good")), (Some("degraded"), "up"));
+    let (_, answer) = worker.ask(json!({"message": "echo"})).await;
+    assert_eq!(answer["answer"], "It said hi.");
+    assert!(answer["notices"][0].as_str().unwrap().contains("bad"), "{answer}");
+    bad.set(Mood::Modern);
+    let health = worker.until("the bad server back", |health| state(health, "bad") == "up").await;
+    assert_eq!(health["status"], "healthy");
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_is_left_alone_after_a_while_and_its_tools_are_dropped() {
+    let fake = Fake::start(Mood::Modern).await;
+    let mut entry = fake.entry("a");
+    entry["health_check_interval"] = json!(600);
+    entry["timeout"] = json!(0.3);
+    let worker = Worker::start(SCRIPT, &[entry], &["--approvals", "always"]).await;
+    fake.set(Mood::Hang);
+    for _ in 0..3 {
+        let (_, answer) = worker.ask(json!({"message": "echo"})).await;
+        assert!(answer["answer"].as_str().unwrap().contains("no answer within 300ms"), "{answer}");
+    }
+    worker.until("the open circuit", |health| state(health, "a") == "circuit_open").await;
+    let (_, answer) = worker.ask(json!({"message": "echo"})).await;
+    assert!(answer["answer"].as_str().unwrap().contains("I have no tool echo"), "{answer}");
+    fake.set(Mood::Modern);
+    assert!(worker.app.engine.hub.reconnect(Some("a")));
+    worker.until("the server back", |health| state(health, "a") == "up").await;
+}
+
+#[tokio::test]
+async fn only_calls_that_may_be_repeated_are() {
+    let fake = Fake::start(Mood::Modern).await;
+    let worker = Worker::start(SCRIPT, &[fake.entry("a")], &["--approvals", "always"]).await;
+    fake.hiccups.store(2, Ordering::SeqCst);
+    assert_eq!(worker.ask(json!({"message": "echo"})).await.1["answer"], "It said hi.");
+    fake.hiccups.store(1, Ordering::SeqCst);
+    let (_, answer) = worker.ask(json!({"message": "wipe"})).await;
+    assert!(answer["answer"].as_str().unwrap().contains("failed"), "{answer}");
+    assert!(fake.calls.lock().unwrap().iter().all(|call| call["name"] != "wipe"));
+}
+
+#[tokio::test]
+async fn the_configuration_is_followed_and_a_bad_one_keeps_the_last() {
+    let (one, two) = (Fake::start(Mood::Modern).await, Fake::start(Mood::Legacy).await);
+    let worker = Worker::start(SCRIPT, &[one.entry("one")], &[]).await;
+    let write = |text: String| std::fs::write(worker.config(), text).unwrap();
+
+    write(json!({"servers": [one.entry("one"), two.entry("two")]}).to_string());
+    worker.until("the second server", |health| state(health, "two") == "up").await;
+
+    let mut off = two.entry("two");
+    off["enabled"] = json!(false);
+    off["metadata"] = json!({"circuit": "Open", "reason": "3 probes failed: timeout"});
+    write(json!({"servers": [one.entry("one"), off]}).to_string());
+    let health = worker.until("the disabled server", |health| state(health, "two") == "disabled").await;
+    assert_eq!(health["status"], "degraded");
+    let (_, answer) = worker.ask(json!({"message": "echo"})).await;
+    assert!(answer["notices"][0].as_str().unwrap().contains("3 probes failed"), "{answer}");
+    assert!(!worker.get("/v1/tools").await.to_string().contains("two__"));
+
+    write("{".to_owned());
+    let health = worker.until("the problem", |health| health["metrics"]["configuration"]["in_force"] == false).await;
+    assert_eq!((health["status"].as_str(), state(&health, "one")), (Some("degraded"), "up"));
+    assert_eq!(worker.ask(json!({"message": "echo"})).await.1["answer"], "It said hi.");
+
+    write(json!({"servers": [one.entry("one"), two.entry("two")]}).to_string());
+    let health = worker.until("both servers back", |health| state(health, "two") == "up").await;
+    assert_eq!(health["status"], "healthy");
+}
+
+#[tokio::test]
+async fn a_removed_server_finishes_the_call_that_runs() {
+    let fake = Fake::start(Mood::Modern).await;
+    let script = "rules: [{name: s, steps: [{tools: [{tool: slow}]}, {text: '{{last}}'}]}]\notherwise: {text: x}";
+    let worker = Worker::start(script, &[fake.entry("a")], &[]).await;
+    let hub = worker.app.engine.hub.clone();
+    let remove = async {
+        while fake.calls.lock().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        hub.apply(&chat_worker::config::file::McpConfig::default());
+    };
+    let ((_, answer), ()) = tokio::join!(worker.ask(json!({"message": "go"})), remove);
+    assert_eq!(answer["answer"], "slow but sure");
+}

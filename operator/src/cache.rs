@@ -1,0 +1,247 @@
+//! What we know about the objects of a kind: the watch's store and, in front of it, the API server's answers to our own last writes.
+//!
+//! A watch lags behind the writes. A pass that decided from the store alone would repeat a write that it has just made, or take back
+//! what it has just said. So every write is kept here until the watch has come as far, told by resource versions, which of one kind are
+//! ordered (<https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions>). An answer that arrives when the watch has
+//! already passed it is not kept: what the watch showed is newer.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
+use kube::{
+    Resource, ResourceExt,
+    runtime::{
+        WatchStreamExt,
+        reflector::{self, ObjectRef, Store},
+        watcher::{self, Event},
+    },
+};
+
+/// What happened to an object, as the watch tells it.
+#[derive(Debug)]
+pub enum Change<'a, K> {
+    /// It is new, or differs, or was listed anew.
+    Applied(&'a K),
+    /// It is gone.
+    Deleted(&'a K),
+}
+
+impl<K> Change<'_, K> {
+    /// The object, as it is or as it was last.
+    pub const fn object(&self) -> &K {
+        match self {
+            Self::Applied(object) | Self::Deleted(object) => object,
+        }
+    }
+}
+
+/// A kind's objects. Cheap to share.
+#[derive(Debug)]
+pub struct Cache<K: Resource<DynamicType = ()> + 'static> {
+    store: Store<K>,
+    ahead: Mutex<Ahead<K>>,
+}
+
+/// What we wrote, and the watch has not shown yet.
+#[derive(Debug)]
+struct Ahead<K: Resource<DynamicType = ()> + 'static> {
+    /// How far the watch has come.
+    seen: u64,
+    /// The version, and the object: None when we deleted it.
+    written: HashMap<ObjectRef<K>, (u64, Option<Arc<K>>)>,
+}
+
+impl<K: Resource<DynamicType = ()> + 'static> Ahead<K> {
+    fn put(&mut self, key: ObjectRef<K>, version: Option<u64>, object: Option<Arc<K>>) {
+        if let Some(version) = version.filter(|version| *version > self.seen) {
+            self.written.insert(key, (version, object));
+        }
+    }
+
+    fn advance(&mut self, object: &K) {
+        self.seen = self.seen.max(version(object).unwrap_or(0));
+        let key = ObjectRef::from_obj(object);
+        if self.written.get(&key).is_some_and(|(version, _)| *version <= self.seen) {
+            self.written.remove(&key);
+        }
+    }
+}
+
+fn version(object: &impl ResourceExt) -> Option<u64> {
+    object.resource_version()?.parse().ok()
+}
+
+impl<K> Cache<K>
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + Send + Sync + 'static,
+{
+    fn new(store: Store<K>) -> Self {
+        Self { store, ahead: Mutex::new(Ahead { seen: 0, written: HashMap::new() }) }
+    }
+
+    /// The object of this name, as it is to the best of our knowledge.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+        let key = ObjectRef::new(name).within(namespace);
+        let ahead = self.ahead();
+        match ahead.written.get(&key) {
+            Some((version, object)) if *version > ahead.seen => object.clone(),
+            _ => self.store.get(&key),
+        }
+    }
+
+    /// All objects that the watch has shown.
+    pub fn all(&self) -> Vec<Arc<K>> {
+        self.store.state()
+    }
+
+    /// The store behind, for a controller's queue.
+    pub fn store(&self) -> Store<K> {
+        self.store.clone()
+    }
+
+    /// Keeps what the API server answered to a write of ours.
+    pub fn wrote(&self, object: K) {
+        let (key, version) = (ObjectRef::from_obj(&object), version(&object));
+        self.ahead().put(key, version, Some(Arc::new(object)));
+    }
+
+    /// Keeps that we deleted the object. Its last version is the one that we knew, so the next one of the watch is its end.
+    pub fn deleted(&self, object: &K) {
+        let last = version(object).map(|version| version + 1);
+        self.ahead().put(ObjectRef::from_obj(object), last, None);
+    }
+
+    /// Waits until the first list is in.
+    pub async fn ready(&self) -> Result<(), reflector::store::WriterDropped> {
+        self.store.wait_until_ready().await
+    }
+
+    fn ahead(&self) -> MutexGuard<'_, Ahead<K>> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Fills a cache from a watch, and tells `on` of every change after the cache has it.
+///
+/// The future ends only when the watch does, which is never: errors are logged and tried again with backoff.
+pub fn follow<K>(
+    what: &'static str,
+    events: BoxStream<'static, Result<Event<K>, watcher::Error>>,
+    on: impl Fn(Change<'_, K>) + Send + 'static,
+) -> (Arc<Cache<K>>, impl Future<Output = ()> + Send)
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + Send + Sync + 'static,
+{
+    let (store, mut writer) = reflector::store();
+    let cache = Arc::new(Cache::new(store));
+    let followed = Arc::clone(&cache);
+    let future = async move {
+        let mut events = events
+            .default_backoff()
+            .inspect_err(|error| tracing::warn!(watch = what, %error, "the watch of {what} broke; it starts again"))
+            .boxed();
+        while let Some(event) = events.next().await {
+            let Ok(event) = event else { continue };
+            // A list replaces the store as a whole: what it lacks has been deleted while we were not looking.
+            let before = matches!(event, Event::InitDone).then(|| followed.store.state());
+            writer.apply_watcher_event(&event);
+            match event {
+                Event::Apply(object) => {
+                    followed.ahead().advance(&object);
+                    on(Change::Applied(&object));
+                }
+                Event::Delete(object) => {
+                    followed.ahead().advance(&object);
+                    on(Change::Deleted(&object));
+                }
+                // The list that begins now has everything that was written before it.
+                Event::Init => followed.ahead().written.clear(),
+                Event::InitApply(object) => followed.ahead().advance(&object),
+                Event::InitDone => {
+                    for object in before.unwrap_or_default() {
+                        if followed.store.get(&ObjectRef::from_obj(&*object)).is_none() {
+                            on(Change::Deleted(&object));
+                        }
+                    }
+                    for object in followed.store.state() {
+                        on(Change::Applied(&object));
+                    }
+                }
+            }
+        }
+        tracing::error!(watch = what, "the watch of {what} ended");
+    };
+    (cache, future)
+}
+
+/// Takes out of an object what nobody here reads: managed fields are more than half of a reflector's memory.
+pub fn prune<K: ResourceExt>(object: &mut K) {
+    object.managed_fields_mut().clear();
+    object.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+
+    use super::*;
+
+    fn object(version: &str) -> ConfigMap {
+        ConfigMap {
+            metadata: ObjectMeta {
+                name: Some("c".into()),
+                namespace: Some("n".into()),
+                resource_version: Some(version.into()),
+                ..ObjectMeta::default()
+            },
+            ..ConfigMap::default()
+        }
+    }
+
+    fn shown(cache: &Cache<ConfigMap>) -> Option<String> {
+        cache.get("n", "c").and_then(|object| object.resource_version())
+    }
+
+    #[test]
+    fn a_write_stands_in_front_until_the_watch_has_come_as_far() {
+        let (store, mut writer) = reflector::store();
+        let cache = Cache::new(store);
+        let mut watch = |version| {
+            writer.apply_watcher_event(&Event::Apply(object(version)));
+            cache.ahead().advance(&object(version));
+        };
+        watch("1");
+        cache.wrote(object("3"));
+        assert_eq!(shown(&cache).as_deref(), Some("3"));
+        watch("2");
+        assert_eq!(shown(&cache).as_deref(), Some("3"), "older than our write");
+        watch("4");
+        assert_eq!(shown(&cache).as_deref(), Some("4"));
+    }
+
+    #[test]
+    fn an_answer_that_the_watch_has_passed_is_not_kept() {
+        let (store, mut writer) = reflector::store();
+        let cache = Cache::new(store);
+        writer.apply_watcher_event(&Event::Apply(object("6")));
+        cache.ahead().advance(&object("6"));
+        cache.wrote(object("5"));
+        assert_eq!(shown(&cache).as_deref(), Some("6"));
+    }
+
+    #[test]
+    fn a_deleted_object_is_gone_until_there_is_a_new_one() {
+        let (store, mut writer) = reflector::store();
+        let cache = Cache::new(store);
+        writer.apply_watcher_event(&Event::Apply(object("1")));
+        cache.ahead().advance(&object("1"));
+        cache.deleted(&object("1"));
+        assert_eq!(shown(&cache), None);
+        writer.apply_watcher_event(&Event::Apply(object("3")));
+        cache.ahead().advance(&object("3"));
+        assert_eq!(shown(&cache).as_deref(), Some("3"));
+    }
+}

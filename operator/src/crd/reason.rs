@@ -1,0 +1,140 @@
+//! Condition types, and every reason that a condition, an Event or a verdict can carry.
+//!
+//! Reasons are API: people alert on them and scripts match them. A reason is added here, with its meaning, before it is used.
+
+/// Condition types of McpServer and McpApp.
+pub mod condition {
+    /// A client that connects now gets an answer: at least one pod is in service and the circuit is not Open.
+    pub const READY: &str = "Ready";
+    /// Every pod answered its last probes. False while any pod fails, Unknown while nothing is known or the server says no to us.
+    pub const HEALTHY: &str = "Healthy";
+    /// The circuit is Closed. False while it is Open or HalfOpen.
+    pub const CIRCUIT_CLOSED: &str = "CircuitClosed";
+    /// The tools that the server offers are the accepted ones.
+    pub const TOOLS_ACCEPTED: &str = "ToolsAccepted";
+    /// Work is under way to reach the spec (kstatus: Reconciling).
+    pub const PROGRESSING: &str = "Progressing";
+    /// The operator cannot go on without an edit by a person (kstatus: Stalled).
+    pub const STALLED: &str = "Stalled";
+}
+
+// ---- Ready of McpServer and McpApp -----------------------------------------------------------------------------------
+
+/// Everything that the spec asks for is there, and it answers.
+pub const AVAILABLE: &str = "Available";
+/// Pods are being created or rolled, and none is in service yet.
+pub const STARTING: &str = "Starting";
+/// `spec.enabled` is false: scaled to zero, not probed, not offered to apps.
+pub const DISABLED: &str = "Disabled";
+/// The circuit is Open: the server failed `circuitBreaker.failureThreshold` probes in a row.
+pub const CIRCUIT_OPEN: &str = "CircuitOpen";
+/// The circuit is HalfOpen: the server answers again, and is on trial.
+pub const CIRCUIT_HALF_OPEN: &str = "CircuitHalfOpen";
+/// `circuitBreaker.force` holds the circuit.
+pub const FORCED: &str = "Forced";
+/// Some pods fail while others serve.
+pub const DEGRADED: &str = "Degraded";
+/// An object with the name of a child exists and is not ours. Rename one of the two, or delete the other object.
+pub const NAME_CONFLICT: &str = "NameConflict";
+/// The spec points at a Secret (or a key in it) that is not there.
+pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
+/// The spec points at a ConfigMap that is not there.
+pub const CONFIG_MAP_NOT_FOUND: &str = "ConfigMapNotFound";
+/// The spec cannot be carried out as it is. The message says what to change.
+pub const INVALID_SPEC: &str = "InvalidSpec";
+/// Kubernetes refused a child. The message is the API server's own.
+pub const APPLY_FAILED: &str = "ApplyFailed";
+/// Nothing is known yet: not probed since it was created, or changed its address.
+pub const UNKNOWN: &str = "Unknown";
+/// The app serves, and every server that it names is offered to it.
+pub const ALL_SERVERS_OFFERED: &str = "AllServersOffered";
+/// The app serves, but not every server that it names is offered to it.
+pub const SERVERS_MISSING: &str = "ServersMissing";
+
+// ---- Verdicts: Healthy ------------------------------------------------------------------------------------------------
+
+/// The probe got from the server everything that a client would need.
+pub const PROBE_SUCCEEDED: &str = "ProbeSucceeded";
+
+// ---- Verdicts: Alive (answers, but says no; not a failure) --------------------------------------------------------------
+
+/// 401 or 403, and the CR gives no credentials: up, and closed to us.
+pub const UNAUTHORIZED: &str = "Unauthorized";
+/// 429: up, and limiting us. Retry-After is obeyed, up to 10 minutes.
+pub const RATE_LIMITED: &str = "RateLimited";
+
+// ---- Verdicts: Failed ---------------------------------------------------------------------------------------------------
+
+/// Nothing listens on the port.
+pub const CONNECTION_REFUSED: &str = "ConnectionRefused";
+/// The connection broke before the answer was whole.
+pub const CONNECTION_RESET: &str = "ConnectionReset";
+/// No route to the address, or another error below HTTP.
+pub const UNREACHABLE: &str = "Unreachable";
+/// No whole answer within `health.timeoutSeconds`.
+pub const TIMEOUT: &str = "Timeout";
+/// The name in the URL does not resolve.
+pub const DNS_FAILED: &str = "DnsFailed";
+/// The TLS handshake or the verification of the certificate failed.
+pub const TLS_FAILED: &str = "TlsFailed";
+/// An HTTP status that is no answer of an MCP server.
+pub const HTTP_STATUS: &str = "HttpStatus";
+/// 401 or 403 to the credentials that the CR gave.
+pub const CREDENTIALS_REJECTED: &str = "CredentialsRejected";
+/// 403 that names our Host header: the server's list of allowed hosts lacks the Service's name.
+pub const HOST_REJECTED: &str = "HostRejected";
+/// A redirect that is not followed: another status than 307 or 308, another scheme, host or port, or more than five.
+pub const REDIRECTED: &str = "Redirected";
+/// The answer is not MCP: HTML, another content type, an empty result, a wrong id or jsonrpc, or a body that is not JSON.
+pub const NOT_MCP: &str = "NotMcp";
+/// The framing of the body was broken: shorter than its Content-Length, or a chunk missing.
+pub const TRUNCATED: &str = "Truncated";
+/// More than 8 MiB of body, or more than 64 pages of a list.
+pub const TOO_LARGE: &str = "TooLarge";
+/// The server speaks no revision of MCP that we know.
+pub const UNSUPPORTED_VERSION: &str = "UnsupportedVersion";
+/// A JSON-RPC error to initialize, discover or tools/list.
+pub const JSON_RPC_ERROR: &str = "JsonRpcError";
+/// The server forgot the session within one probe, twice.
+pub const SESSION_LOST: &str = "SessionLost";
+/// `health.toolCall` answered with isError, a JSON-RPC error or input_required.
+pub const TOOL_CALL_FAILED: &str = "ToolCallFailed";
+
+// ---- Tools contract ------------------------------------------------------------------------------------------------------
+
+/// The offered tools are the accepted ones.
+pub const TOOLS_UNCHANGED: &str = "Unchanged";
+/// The offered tools differ from the accepted ones; the message names those added, removed and changed.
+pub const TOOLS_CHANGED: &str = "ToolsChanged";
+
+/// `spec.tools.policy` is Ignore: nobody looks.
+pub const TOOLS_IGNORED: &str = "Ignored";
+
+// ---- Events ----------------------------------------------------------------------------------------------------------------
+
+/// The circuit closed.
+pub const CIRCUIT_CLOSED: &str = "CircuitClosed";
+/// A pod was taken out of the Service.
+pub const POD_OUT_OF_SERVICE: &str = "PodOutOfService";
+/// A pod was put back into the Service.
+pub const POD_IN_SERVICE: &str = "PodInService";
+/// A pod that stayed Failed for `health.restartAfterSeconds` was evicted.
+pub const POD_EVICTED: &str = "PodEvicted";
+/// A pod that stayed Failed was to be evicted, and the API server refused (a PodDisruptionBudget, usually).
+pub const EVICTION_REFUSED: &str = "EvictionRefused";
+/// More than half of the fleet fails at once: circuits and gates are held, because the fault is probably ours.
+pub const FLEET_PANIC: &str = "FleetPanic";
+/// The fleet panic is over.
+pub const FLEET_PANIC_OVER: &str = "FleetPanicOver";
+
+#[cfg(test)]
+mod tests {
+    /// People look a reason up on one page.
+    #[test]
+    fn every_reason_and_condition_type_is_on_the_page_about_them() {
+        let page = include_str!("../../../docs/conditions.md");
+        let values = include_str!("reason.rs").lines().filter_map(|line| line.split_once(": &str = \"")?.1.strip_suffix("\";"));
+        let missing: Vec<_> = values.filter(|value| !page.contains(&format!("`{value}`"))).collect();
+        assert!(missing.is_empty(), "docs/conditions.md lacks {missing:?}");
+    }
+}

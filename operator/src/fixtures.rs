@@ -1,0 +1,49 @@
+//! Builders for unit tests: an object as the API server would give it, with what the test is about changed.
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
+use serde_json::json;
+
+use crate::crd::{McpApp, McpServer};
+
+fn metadata(name: &str) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name.into()),
+        namespace: Some("team".into()),
+        uid: Some(format!("uid-of-{name}")),
+        generation: Some(1),
+        ..ObjectMeta::default()
+    }
+}
+
+/// A server in a container, changed.
+pub fn server(change: impl FnOnce(&mut McpServer)) -> McpServer {
+    let spec = serde_json::from_value(json!({"container": {"image": "a/b:1"}})).expect("the smallest spec");
+    let mut server = McpServer { metadata: metadata("db"), spec, status: None };
+    change(&mut server);
+    server
+}
+
+/// A remote server, changed.
+pub fn remote(change: impl FnOnce(&mut McpServer)) -> McpServer {
+    let spec = serde_json::from_value(json!({"remote": {"url": "https://example.com/mcp"}})).expect("the smallest spec");
+    let mut server = McpServer { metadata: metadata("far"), spec, status: None };
+    change(&mut server);
+    server
+}
+
+/// An app over the server of [`server`], changed.
+pub fn app(change: impl FnOnce(&mut McpApp)) -> McpApp {
+    let spec = json!({
+        "servers": [{"name": "db"}],
+        "model": {"name": "claude-haiku-5-5", "apiKeySecretRef": {"name": "anthropic", "key": "api-key"}},
+    });
+    let spec = serde_json::from_value(spec).expect("the smallest spec");
+    let mut app = McpApp { metadata: metadata("chat"), spec, status: None };
+    change(&mut app);
+    app
+}
+
+/// A second of 2026.
+pub fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_767_225_600 + second).expect("in range")
+}

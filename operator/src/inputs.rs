@@ -1,0 +1,280 @@
+//! The Secrets and ConfigMaps that a spec points at: which ones, whether they are there, and a digest of what they hold.
+//!
+//! Only their metadata is watched. The data is read when an object that somebody points at is new or has changed, and of it only
+//! digests are kept; values that a probe needs go straight to the prober.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use k8s_openapi::api::core::v1::{ConfigMap, EnvFromSource, EnvVar, Secret};
+use kube::{Api, Client, ResourceExt, core::PartialObjectMeta};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    cache::Cache,
+    crd::{pod::SecretKeyRef, reason},
+    ssa::hex,
+};
+
+/// What kind of object is pointed at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// A Secret.
+    Secret,
+    /// A ConfigMap.
+    ConfigMap,
+}
+
+impl Kind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Secret => "Secret",
+            Self::ConfigMap => "ConfigMap",
+        }
+    }
+}
+
+/// A pointer out of a spec.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reference {
+    /// To what kind.
+    pub kind: Kind,
+    /// The object's name, in the namespace of the spec.
+    pub name: String,
+    /// The key that must be there. None: any.
+    pub key: Option<String>,
+    /// Whether it may be missing.
+    pub optional: bool,
+}
+
+impl Reference {
+    /// A pointer to a key of a Secret that must be there.
+    pub fn secret(reference: &SecretKeyRef) -> Self {
+        Self { kind: Kind::Secret, name: reference.name.clone(), key: Some(reference.key.clone()), optional: false }
+    }
+}
+
+/// All pointers in the environment of a container.
+pub fn of_environment(env: &[EnvVar], env_from: &[EnvFromSource]) -> BTreeSet<Reference> {
+    let values = env.iter().filter_map(|variable| variable.value_from.as_ref()).flat_map(|source| {
+        let secret = source.secret_key_ref.as_ref().map(|selector| Reference {
+            kind: Kind::Secret,
+            name: selector.name.clone(),
+            key: Some(selector.key.clone()),
+            optional: selector.optional.unwrap_or(false),
+        });
+        let config_map = source.config_map_key_ref.as_ref().map(|selector| Reference {
+            kind: Kind::ConfigMap,
+            name: selector.name.clone(),
+            key: Some(selector.key.clone()),
+            optional: selector.optional.unwrap_or(false),
+        });
+        secret.into_iter().chain(config_map)
+    });
+    let whole = env_from.iter().flat_map(|source| {
+        let secret = source.secret_ref.as_ref().map(|selector| (Kind::Secret, &selector.name, selector.optional));
+        let config_map = source.config_map_ref.as_ref().map(|selector| (Kind::ConfigMap, &selector.name, selector.optional));
+        secret.into_iter().chain(config_map).map(|(kind, name, optional)| Reference {
+            kind,
+            name: name.clone(),
+            key: None,
+            optional: optional.unwrap_or(false),
+        })
+    });
+    values.chain(whole).collect()
+}
+
+/// What was found behind the pointers: for each object a digest of each of its keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found(BTreeMap<(Kind, String), Option<Arc<Digests>>>);
+
+/// SHA-256 of each value, by key.
+pub type Digests = BTreeMap<String, String>;
+
+impl Found {
+    /// Every pointer that leads nowhere, as (reason, sentence).
+    pub fn problems(&self, references: &BTreeSet<Reference>) -> Vec<(&'static str, String)> {
+        references
+            .iter()
+            .filter(|reference| !reference.optional)
+            .filter_map(|reference| {
+                let kind = reference.kind.as_str();
+                let name = &reference.name;
+                let digests = self.0.get(&(reference.kind, name.clone())).and_then(Option::as_ref);
+                let sentence = match (digests, &reference.key) {
+                    (None, _) => format!("the {kind} {name} does not exist: create it, or correct the reference"),
+                    (Some(digests), Some(key)) if !digests.contains_key(key) => {
+                        format!("the {kind} {name} has no key {key}: add it, or correct the reference")
+                    }
+                    _ => return None,
+                };
+                let reason = match reference.kind {
+                    Kind::Secret => reason::SECRET_NOT_FOUND,
+                    Kind::ConfigMap => reason::CONFIG_MAP_NOT_FOUND,
+                };
+                Some((reason, sentence))
+            })
+            .collect()
+    }
+
+    /// One digest of all that the pointers lead to. None when they lead to nothing.
+    pub fn digest(&self, references: &BTreeSet<Reference>) -> Option<String> {
+        let mut hash = Sha256::new();
+        let mut any = false;
+        for reference in references {
+            let Some(Some(digests)) = self.0.get(&(reference.kind, reference.name.clone())) else {
+                continue;
+            };
+            for (key, value) in digests.iter().filter(|(key, _)| reference.key.as_ref().is_none_or(|wanted| wanted == *key)) {
+                any = true;
+                hash.update(format!("{}/{}/{key}={value}\n", reference.kind.as_str(), reference.name));
+            }
+        }
+        any.then(|| hex(&hash.finalize())[..16].to_owned())
+    }
+
+    #[cfg(test)]
+    pub fn with(mut self, kind: Kind, name: &str, data: &[(&str, &str)]) -> Self {
+        let digests = data.iter().map(|(key, value)| ((*key).to_owned(), hex(&Sha256::digest(value)))).collect();
+        self.0.insert((kind, name.into()), Some(Arc::new(digests)));
+        self
+    }
+}
+
+/// The API server did not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to read the {kind} {name}")]
+pub struct Error {
+    kind: &'static str,
+    name: String,
+    #[source]
+    source: kube::Error,
+}
+
+/// Kind, namespace and name.
+type Address = (Kind, String, String);
+
+/// Version of an object when its digests were taken: (uid, resource version).
+type Seen = (Option<String>, Option<String>);
+
+/// Reads what specs point at. Cheap when nothing changed.
+pub struct Reader {
+    client: Client,
+    secrets: Arc<Cache<PartialObjectMeta<Secret>>>,
+    config_maps: Arc<Cache<PartialObjectMeta<ConfigMap>>>,
+    digests: Mutex<HashMap<Address, (Seen, Arc<Digests>)>>,
+}
+
+impl Reader {
+    /// A reader over the two metadata watches.
+    pub fn new(
+        client: Client,
+        secrets: Arc<Cache<PartialObjectMeta<Secret>>>,
+        config_maps: Arc<Cache<PartialObjectMeta<ConfigMap>>>,
+    ) -> Self {
+        Self { client, secrets, config_maps, digests: Mutex::default() }
+    }
+
+    /// Looks behind all pointers.
+    pub async fn look(&self, namespace: &str, references: &BTreeSet<Reference>) -> Result<Found, Error> {
+        let mut found = BTreeMap::new();
+        for reference in references {
+            // Several pointers may lead to one object.
+            if let Entry::Vacant(vacant) = found.entry((reference.kind, reference.name.clone())) {
+                vacant.insert(self.digests(reference.kind, namespace, &reference.name).await?);
+            }
+        }
+        Ok(Found(found))
+    }
+
+    /// The value behind a pointer, for the prober. It is not kept here.
+    pub async fn value(&self, namespace: &str, reference: &SecretKeyRef) -> Result<Option<Vec<u8>>, Error> {
+        let data = self.secret(namespace, &reference.name).await?;
+        Ok(data.and_then(|mut data| data.remove(&reference.key)))
+    }
+
+    async fn digests(&self, kind: Kind, namespace: &str, name: &str) -> Result<Option<Arc<Digests>>, Error> {
+        let seen = match kind {
+            Kind::Secret => self.secrets.get(namespace, name).map(|object| version(&*object)),
+            Kind::ConfigMap => self.config_maps.get(namespace, name).map(|object| version(&*object)),
+        };
+        let Some(seen) = seen else { return Ok(None) };
+        let key = (kind, namespace.to_owned(), name.to_owned());
+        if let Some((at, digests)) = self.digests.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
+            && *at == seen
+        {
+            return Ok(Some(Arc::clone(digests)));
+        }
+        let data = match kind {
+            Kind::Secret => self.secret(namespace, name).await?,
+            Kind::ConfigMap => self.config_map(namespace, name).await?,
+        };
+        let Some(data) = data else { return Ok(None) };
+        let digests: Arc<Digests> = Arc::new(data.into_iter().map(|(key, value)| (key, hex(&Sha256::digest(value)))).collect());
+        self.digests.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (seen, Arc::clone(&digests)));
+        Ok(Some(digests))
+    }
+
+    async fn secret(&self, namespace: &str, name: &str) -> Result<Option<BTreeMap<String, Vec<u8>>>, Error> {
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let secret = api.get_opt(name).await.map_err(|source| Error { kind: "Secret", name: name.into(), source })?;
+        Ok(secret.map(|secret| {
+            let data = secret.data.unwrap_or_default();
+            data.into_iter().map(|(key, value)| (key, value.0)).collect()
+        }))
+    }
+
+    async fn config_map(&self, namespace: &str, name: &str) -> Result<Option<BTreeMap<String, Vec<u8>>>, Error> {
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
+        let config_map = api.get_opt(name).await.map_err(|source| Error { kind: "ConfigMap", name: name.into(), source })?;
+        Ok(config_map.map(|config_map| {
+            let text = config_map.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.into_bytes()));
+            let binary = config_map.binary_data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0));
+            text.chain(binary).collect()
+        }))
+    }
+}
+
+fn version(object: &impl ResourceExt) -> Seen {
+    (object.uid(), object.resource_version())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reference(kind: Kind, name: &str, key: Option<&str>) -> Reference {
+        Reference { kind, name: name.into(), key: key.map(Into::into), optional: false }
+    }
+
+    #[test]
+    fn a_missing_object_and_a_missing_key_are_each_named() {
+        let found = Found::default().with(Kind::Secret, "there", &[("a", "1")]);
+        let references = BTreeSet::from([
+            reference(Kind::Secret, "there", Some("a")),
+            reference(Kind::Secret, "there", Some("b")),
+            reference(Kind::ConfigMap, "gone", None),
+        ]);
+        let problems = found.problems(&references);
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert!(problems.iter().any(|(reason, text)| *reason == reason::SECRET_NOT_FOUND && text.contains("no key b")));
+        assert!(problems.iter().any(|(reason, text)| *reason == reason::CONFIG_MAP_NOT_FOUND && text.contains("gone")));
+    }
+
+    #[test]
+    fn the_digest_moves_with_the_keys_that_are_used_and_with_no_other() {
+        let references = BTreeSet::from([reference(Kind::Secret, "s", Some("a"))]);
+        let digest = |data: &[(&str, &str)]| Found::default().with(Kind::Secret, "s", data).digest(&references);
+        assert_eq!(digest(&[("a", "1")]), digest(&[("a", "1"), ("b", "2")]));
+        assert_ne!(digest(&[("a", "1")]), digest(&[("a", "2")]));
+    }
+
+    #[test]
+    fn an_optional_pointer_may_lead_nowhere() {
+        let mut optional = reference(Kind::Secret, "gone", Some("a"));
+        optional.optional = true;
+        assert!(Found::default().problems(&BTreeSet::from([optional])).is_empty());
+    }
+}

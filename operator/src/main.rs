@@ -1,0 +1,73 @@
+//! The operator's process: arguments, logs, the TLS provider, signals.
+
+use std::{io::Write, process::ExitCode};
+
+use anyhow::Context;
+use clap::Parser;
+use operator::{
+    config::{Cli, Command, LogFormat, RunConfig},
+    crd, run,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Crd => print_definitions(),
+        Command::Run(config) => start(*config),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The whole chain in one line; the environment decides nothing here.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_definitions() -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    for (_, document) in crd::documents() {
+        write!(out, "---\n{document}")?;
+    }
+    Ok(())
+}
+
+fn start(config: RunConfig) -> anyhow::Result<()> {
+    // One provider for the whole process, before anything can build a TLS client.
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("a TLS provider was installed before ours"))?;
+    init_logs(&config)?;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        let shutdown = CancellationToken::new();
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let signalled = shutdown.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!("asked to stop");
+            signalled.cancel();
+        });
+        let client =
+            kube::Client::try_default().await.context("no way to a Kubernetes API server: set KUBECONFIG, or run in a pod")?;
+        run::run(config, client, shutdown).await?;
+        Ok(())
+    })
+}
+
+fn init_logs(config: &RunConfig) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&config.log_level)
+        .with_context(|| format!("LOG_LEVEL {:?} is no filter: use a level such as info or debug", config.log_level))?;
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter);
+    match config.log_format {
+        LogFormat::Json => subscriber.json().flatten_event(true).with_current_span(false).init(),
+        LogFormat::Text => subscriber.init(),
+    }
+    Ok(())
+}

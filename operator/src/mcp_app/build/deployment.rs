@@ -1,0 +1,184 @@
+//! The Deployment: chat workers without state, so that any of them can answer.
+
+use k8s_openapi::{
+    api::{
+        apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
+        core::v1::{
+            ConfigMapVolumeSource, Container, ContainerPort, EnvVar, HTTPGetAction, KeyToPath, PodSpec, PodTemplateSpec, Probe,
+            SecretVolumeSource, Volume, VolumeMount,
+        },
+    },
+    apimachinery::pkg::{
+        apis::meta::v1::{LabelSelector, ObjectMeta},
+        util::intstr::IntOrString,
+    },
+};
+
+use super::{config_map::FILE, credentials, metadata};
+use crate::{
+    crd::pod::{PodMetadata, PodTemplate},
+    mcp_app::{
+        observe::TOKEN_KEY,
+        validate::{Token, ValidatedApp},
+    },
+    names::{self, Component},
+    workload::{self, some},
+};
+
+/// Where the worker finds its files. Directories, not single files: Kubernetes renews only those in a running pod.
+const CONFIG_DIR: &str = "/app/config";
+const KEY_DIR: &str = "/app/secrets/model";
+const TOKEN_DIR: &str = "/app/secrets/access";
+const KEY_FILE: &str = "api-key";
+const TOKEN_FILE: &str = "token";
+
+pub(super) fn build(app: &ValidatedApp) -> Deployment {
+    Deployment {
+        metadata: metadata(app),
+        spec: Some(DeploymentSpec {
+            replicas: Some(app.replicas),
+            selector: LabelSelector { match_labels: Some(Component::App.selector(&app.name)), match_expressions: None },
+            strategy: Some(DeploymentStrategy {
+                type_: Some("RollingUpdate".into()),
+                rolling_update: Some(RollingUpdateDeployment {
+                    max_unavailable: Some(IntOrString::Int(0)),
+                    max_surge: Some(IntOrString::Int(1)),
+                }),
+            }),
+            template: template(app),
+            ..DeploymentSpec::default()
+        }),
+        status: None,
+    }
+}
+
+fn template(app: &ValidatedApp) -> PodTemplateSpec {
+    let PodTemplate { metadata, node_selector, tolerations, affinity, topology_spread_constraints, priority_class_name } =
+        app.pod.pod_template.clone().unwrap_or_default();
+    let PodMetadata { mut labels, mut annotations } = metadata.unwrap_or_default();
+    labels.extend(app.labels());
+    annotations.extend(app.inputs.iter().map(|digest| (names::ANNOTATION_INPUTS.to_owned(), digest.clone())));
+
+    let (volumes, mounts) = volumes(app);
+    PodTemplateSpec {
+        metadata: Some(ObjectMeta { labels: Some(labels), annotations: some(annotations), ..ObjectMeta::default() }),
+        spec: Some(PodSpec {
+            containers: vec![container(app, mounts)],
+            volumes: Some(volumes),
+            security_context: Some(workload::pod_security()),
+            automount_service_account_token: Some(false),
+            enable_service_links: Some(false),
+            termination_grace_period_seconds: Some(60),
+            service_account_name: app.pod.service_account_name.clone(),
+            image_pull_secrets: some(app.pull_secrets.clone()),
+            node_selector: some(node_selector),
+            tolerations: some(tolerations),
+            affinity,
+            topology_spread_constraints: some(topology_spread_constraints),
+            priority_class_name,
+            ..PodSpec::default()
+        }),
+    }
+}
+
+fn container(app: &ValidatedApp, mounts: Vec<VolumeMount>) -> Container {
+    Container {
+        name: "chat-worker".into(),
+        image: Some(app.image.clone()),
+        image_pull_policy: Some("IfNotPresent".into()),
+        args: Some(["serve", "--listen", "0.0.0.0:8080"].map(Into::into).into()),
+        ports: Some(vec![ContainerPort {
+            name: Some("http".into()),
+            container_port: 8080,
+            protocol: Some("TCP".into()),
+            ..ContainerPort::default()
+        }]),
+        env: Some(environment(app)),
+        env_from: some(app.pod.env_from.clone()),
+        resources: some(app.resources.clone()),
+        readiness_probe: Some(probe("/readyz", 5, 2)),
+        liveness_probe: Some(probe("/healthz", 20, 3)),
+        volume_mounts: Some(mounts),
+        security_context: Some(workload::container_security()),
+        ..Container::default()
+    }
+}
+
+/// What the spec says in our terms first, then the person's own variables, which win where they meet.
+fn environment(app: &ValidatedApp) -> Vec<EnvVar> {
+    let mut variables: Vec<(&str, String)> = vec![
+        ("MCP_CONFIG_PATH", format!("{CONFIG_DIR}/{FILE}")),
+        ("ANTHROPIC_API_KEY_FILE", format!("{KEY_DIR}/{KEY_FILE}")),
+        ("CHAT_ACCESS_TOKEN_FILE", format!("{TOKEN_DIR}/{TOKEN_FILE}")),
+        ("CHAT_MODEL", app.model.clone()),
+        ("CHAT_MAX_TOKENS", app.max_tokens.to_string()),
+        ("CHAT_RATE_LIMIT_REQUESTS", app.rate_limit.requests.to_string()),
+        ("CHAT_RATE_LIMIT_WINDOW_SECONDS", app.rate_limit.window_seconds.to_string()),
+        ("LOG_LEVEL", app.log_level.as_str().to_owned()),
+        // The root is read-only, and the cluster collects what goes to stdout.
+        ("LOG_FILE", String::from("-")),
+    ];
+    variables.extend(app.base_url.iter().map(|url| ("ANTHROPIC_BASE_URL", url.clone())));
+    variables.extend(app.system_prompt.iter().map(|prompt| ("CHAT_SYSTEM_PROMPT", prompt.clone())));
+    let ours = variables.into_iter().map(|(name, value)| EnvVar { name: name.into(), value: Some(value), value_from: None });
+    ours.filter(|variable| app.pod.env.iter().all(|given| given.name != variable.name))
+        .chain(app.pod.env.iter().cloned())
+        .collect()
+}
+
+fn volumes(app: &ValidatedApp) -> (Vec<Volume>, Vec<VolumeMount>) {
+    let child = app.child_name();
+    let (token_secret, token_key) = match &app.token {
+        Token::Ours(_) => (child.as_str(), TOKEN_KEY),
+        Token::Given(reference) => (reference.name.as_str(), reference.key.as_str()),
+    };
+    let (tmp, tmp_mount) = workload::tmp();
+    let config = Volume {
+        name: "config".into(),
+        config_map: Some(ConfigMapVolumeSource { name: child.clone(), ..ConfigMapVolumeSource::default() }),
+        ..Volume::default()
+    };
+    let model = secret_volume("model", &app.api_key.name, &app.api_key.key, KEY_FILE);
+    let access = secret_volume("access", token_secret, token_key, TOKEN_FILE);
+    let servers = credentials::volume(app);
+    let given = servers.as_ref().map(|_| ("servers", credentials::DIR));
+    let read_only = [("config", CONFIG_DIR), ("model", KEY_DIR), ("access", TOKEN_DIR)].into_iter().chain(given);
+    let mounts = read_only.map(|(name, path)| VolumeMount {
+        name: name.into(),
+        mount_path: path.into(),
+        read_only: Some(true),
+        ..VolumeMount::default()
+    });
+    (
+        [tmp, config, model, access].into_iter().chain(servers).chain(app.pod.volumes.clone()).collect(),
+        [tmp_mount].into_iter().chain(mounts).chain(app.pod.volume_mounts.clone()).collect(),
+    )
+}
+
+/// One key of a Secret as one file. Readable by the group: the pod's user is not root.
+fn secret_volume(name: &str, secret: &str, key: &str, file: &str) -> Volume {
+    Volume {
+        name: name.into(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(secret.into()),
+            items: Some(vec![KeyToPath { key: key.into(), path: file.into(), mode: None }]),
+            default_mode: Some(0o440),
+            optional: None,
+        }),
+        ..Volume::default()
+    }
+}
+
+fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.into()),
+            port: IntOrString::String("http".into()),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period_seconds),
+        timeout_seconds: Some(3),
+        failure_threshold: Some(failure_threshold),
+        ..Probe::default()
+    }
+}

@@ -1,0 +1,98 @@
+//! Step 3: every child as a whole, from a validated app. Pure, and cannot fail.
+
+mod config_map;
+mod credentials;
+mod deployment;
+mod secret;
+mod service;
+
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        core::v1::{ConfigMap, Secret, Service},
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+
+use super::validate::ValidatedApp;
+
+/// Everything that an app consists of.
+#[derive(Clone, Debug)]
+pub struct Children {
+    /// The access token, unless the spec names a Secret.
+    pub secret: Option<Secret>,
+    /// `mcp.json`: which servers the worker may use now.
+    pub config_map: ConfigMap,
+    /// The address.
+    pub service: Service,
+    /// The pods.
+    pub deployment: Deployment,
+}
+
+/// All children of the app.
+pub fn build(app: &ValidatedApp) -> Children {
+    Children {
+        secret: secret::build(app),
+        config_map: config_map::build(app),
+        service: service::build(app),
+        deployment: deployment::build(app),
+    }
+}
+
+fn metadata(app: &ValidatedApp) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(app.child_name()),
+        namespace: Some(app.namespace.clone()),
+        labels: Some(app.labels()),
+        owner_references: Some(vec![app.owner.clone()]),
+        ..ObjectMeta::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use crate::{
+        crd::{CircuitState, CircuitStatus, McpServer, McpServerStatus},
+        fixtures,
+        inputs::{Found, Kind},
+        mcp_app::{observe::Observed, validate::validate},
+    };
+
+    /// Through the real validation, so that a fixture cannot be what a cluster could not hold.
+    fn children(servers: Vec<McpServer>) -> super::Children {
+        let app = fixtures::app(|app| {
+            app.spec.servers =
+                serde_json::from_value(json!([{"name": "db"}, {"name": "far"}, {"name": "gone"}])).expect("servers");
+        });
+        let inputs = Found::default().with(Kind::Secret, "anthropic", &[("api-key", "")]);
+        let observed = Observed { servers: servers.into_iter().map(Arc::new).collect(), inputs, token: Some("t".into()) };
+        super::build(&validate(&app, &observed, "chat-worker:test", "new".into()).expect("valid"))
+    }
+
+    fn with_url(mut server: McpServer, state: CircuitState) -> McpServer {
+        let circuit = CircuitStatus { state, reason: Some("Timeout".into()), ..CircuitStatus::default() };
+        let url = Some("http://server/mcp".into());
+        server.status = Some(McpServerStatus { url, circuit: Some(circuit), ..McpServerStatus::default() });
+        server
+    }
+
+    #[test]
+    fn mcp_json_offers_what_works_and_says_why_the_rest_does_not() {
+        let open = with_url(fixtures::server(|_| {}), CircuitState::Open);
+        let remote = fixtures::remote(|server| {
+            server.spec.remote = serde_json::from_value(json!({
+                "url": "https://example.com/mcp",
+                "headersFrom": [{"name": "Authorization", "secretKeyRef": {"name": "token", "key": "header"}}],
+                "caSecretRef": {"name": "ca", "key": "ca.crt"},
+            }))
+            .expect("a remote server");
+        });
+        let children = children(vec![open, with_url(remote, CircuitState::Closed)]);
+        insta::assert_snapshot!("mcp_json", children.config_map.data.expect("data")["mcp.json"]);
+        insta::assert_yaml_snapshot!("deployment", children.deployment);
+    }
+}

@@ -1,0 +1,253 @@
+//! Step 2: from a spec and what is behind it to an app that can be built. Pure, but for the token that is given in.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::core::v1::{LocalObjectReference, ResourceRequirements},
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
+use kube::{
+    ResourceExt,
+    core::{Selector, SelectorExt},
+};
+
+use super::observe::{Observed, references, start_references};
+use crate::{
+    crd::{
+        CircuitState, McpApp, McpServer,
+        mcp_app::{AppServerState, LogLevel, McpAppSpec, RateLimit},
+        mcp_server::HeaderFrom,
+        pod::{PodSettings, SecretKeyRef},
+        reason,
+    },
+    names::Component,
+    problem::Problem,
+    requeue::Class,
+    ssa::owner_reference,
+};
+
+/// An app that can be built.
+#[derive(Clone, Debug)]
+pub struct ValidatedApp {
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its uid.
+    pub uid: String,
+    /// The reference by which children are ours.
+    pub owner: OwnerReference,
+    /// The servers that it names, by name.
+    pub servers: BTreeMap<String, AppServer>,
+    /// The image.
+    pub image: String,
+    /// Pods wanted.
+    pub replicas: i32,
+    /// The model's name.
+    pub model: String,
+    /// Where the Messages API is.
+    pub base_url: Option<String>,
+    /// Tokens of an answer.
+    pub max_tokens: u32,
+    /// Where the model's key is.
+    pub api_key: SecretKeyRef,
+    /// What the model is told first.
+    pub system_prompt: Option<String>,
+    /// Requests of a caller.
+    pub rate_limit: RateLimit,
+    /// What is logged.
+    pub log_level: LogLevel,
+    /// Where the access token is.
+    pub token: Token,
+    /// What shapes the pods.
+    pub pod: PodSettings,
+    /// CPU and memory.
+    pub resources: ResourceRequirements,
+    /// Secrets for pulling the image.
+    pub pull_secrets: Vec<LocalObjectReference>,
+    /// Digest of the Secrets and ConfigMaps that the pods read when they start.
+    pub inputs: Option<String>,
+}
+
+/// Where the access token is.
+#[derive(Clone)]
+pub enum Token {
+    /// In a Secret of ours, with this value.
+    Ours(String),
+    /// In a Secret that the spec names.
+    Given(SecretKeyRef),
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ours(_) => formatter.write_str("Ours(…)"),
+            Self::Given(reference) => formatter.debug_tuple("Given").field(reference).finish(),
+        }
+    }
+}
+
+/// A server as an app sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppServer {
+    /// How it is offered.
+    pub state: AppServerState,
+    /// Its circuit.
+    pub circuit: CircuitState,
+    /// Why it is not offered.
+    pub reason: Option<String>,
+    /// Where it is. None: not known yet.
+    pub url: Option<String>,
+    /// Seconds for a call.
+    pub timeout: u32,
+    /// Tries again.
+    pub max_retries: u32,
+    /// Seconds between health checks.
+    pub health_check_interval: u32,
+    /// What it is for.
+    pub description: Option<String>,
+    /// Its version, for people.
+    pub version: Option<String>,
+    /// Where the headers of a remote server's requests are.
+    pub headers: Vec<HeaderFrom>,
+    /// Where a remote server's private CA is.
+    pub ca: Option<SecretKeyRef>,
+}
+
+impl ValidatedApp {
+    /// The name of every child.
+    pub fn child_name(&self) -> String {
+        Component::App.child_name(&self.name)
+    }
+
+    /// The labels of every child.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        Component::App.labels(&self.name)
+    }
+
+    /// Where people and programs find the app.
+    pub fn url(&self) -> String {
+        format!("http://{}.{}.svc", self.child_name(), self.namespace)
+    }
+}
+
+/// The app, or everything that stands in the way.
+///
+/// `default_image` is the chat worker of this operator's version, `new_token` a random token for an app that has none yet.
+pub fn validate(app: &McpApp, observed: &Observed, default_image: &str, new_token: String) -> Result<ValidatedApp, Vec<Problem>> {
+    let spec = &app.spec;
+    let mut problems: Vec<Problem> = observed
+        .inputs
+        .problems(&references(spec))
+        .into_iter()
+        .map(|(reason, message)| Problem { class: Class::Waiting, reason, message })
+        .collect();
+    let servers = servers(spec, &observed.servers).unwrap_or_else(|problem| {
+        problems.push(problem);
+        BTreeMap::new()
+    });
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Ok(ValidatedApp {
+        name: app.name_any(),
+        namespace: app.namespace().unwrap_or_default(),
+        uid: app.uid().unwrap_or_default(),
+        owner: owner_reference(app),
+        servers,
+        image: spec.image.clone().unwrap_or_else(|| default_image.to_owned()),
+        replicas: i32::try_from(spec.replicas).unwrap_or(i32::MAX),
+        model: spec.model.name.clone(),
+        base_url: spec.model.base_url.clone(),
+        max_tokens: spec.model.max_tokens,
+        api_key: spec.model.api_key_secret_ref.clone(),
+        system_prompt: spec.system_prompt.clone(),
+        rate_limit: spec.rate_limit.clone(),
+        log_level: spec.log_level,
+        token: match &spec.access {
+            Some(access) => Token::Given(access.token_secret_ref.clone()),
+            None => Token::Ours(observed.token.clone().unwrap_or(new_token)),
+        },
+        resources: spec.pod.resources.clone().unwrap_or_default().to_requirements(),
+        pull_secrets: spec.pod.image_pull_secrets.clone(),
+        pod: spec.pod.clone(),
+        inputs: observed.inputs.digest(&start_references(spec)),
+    })
+}
+
+/// Whether the app names this server. A selector that cannot be read names none here; `validate` tells it.
+pub fn names_server(spec: &McpAppSpec, server: &McpServer) -> bool {
+    spec.servers.iter().any(|entry| {
+        entry.name.as_deref() == server.metadata.name.as_deref()
+            || entry
+                .selector
+                .clone()
+                .and_then(|selector| Selector::try_from(selector).ok())
+                .is_some_and(|selector| selector.matches(server.labels()))
+    })
+}
+
+fn servers(spec: &McpAppSpec, all: &[std::sync::Arc<McpServer>]) -> Result<BTreeMap<String, AppServer>, Problem> {
+    for entry in &spec.servers {
+        if let Some(selector) = &entry.selector {
+            Selector::try_from(selector.clone()).map_err(|error| Problem {
+                class: Class::Rejected,
+                reason: reason::INVALID_SPEC,
+                message: format!("spec.servers has a selector that cannot be read: {error}"),
+            })?;
+        }
+    }
+    let named = spec.servers.iter().filter_map(|entry| entry.name.clone());
+    let mut servers: BTreeMap<_, _> = named.map(|name| (name, AppServer::not_found())).collect();
+    for server in all.iter().filter(|server| names_server(spec, server)) {
+        servers.insert(server.name_any(), AppServer::of(server));
+    }
+    Ok(servers)
+}
+
+impl AppServer {
+    fn not_found() -> Self {
+        Self {
+            state: AppServerState::NotFound,
+            circuit: CircuitState::Closed,
+            reason: None,
+            url: None,
+            timeout: 0,
+            max_retries: 0,
+            health_check_interval: 0,
+            description: None,
+            version: None,
+            headers: Vec::new(),
+            ca: None,
+        }
+    }
+
+    fn of(server: &McpServer) -> Self {
+        let status = server.status.as_ref();
+        let circuit = status.and_then(|status| status.circuit.as_ref());
+        let url = status.and_then(|status| status.url.clone());
+        let open = circuit.is_some_and(|circuit| circuit.state != CircuitState::Closed);
+        Self {
+            state: match () {
+                () if !server.spec.enabled => AppServerState::Disabled,
+                () if open => AppServerState::CircuitOpen,
+                () if url.is_none() => AppServerState::Starting,
+                () => AppServerState::Offered,
+            },
+            circuit: circuit.map(|circuit| circuit.state).unwrap_or_default(),
+            reason: match circuit {
+                _ if !server.spec.enabled => Some(reason::DISABLED.into()),
+                Some(circuit) if open => circuit.reason.clone(),
+                _ => None,
+            },
+            url,
+            timeout: server.spec.timeout_seconds,
+            max_retries: server.spec.max_retries,
+            health_check_interval: server.spec.health.interval_seconds,
+            description: server.spec.description.clone(),
+            version: server.spec.version.clone(),
+            headers: server.spec.remote.iter().flat_map(|remote| remote.headers_from.clone()).collect(),
+            ca: server.spec.remote.as_ref().and_then(|remote| remote.ca_secret_ref.clone()),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The Deployment: pods that come into service only when the prober says so.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::{
+        apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
+        core::v1::{
+            Container as PodContainer, ContainerPort, PersistentVolumeClaimVolumeSource, PodReadinessGate, PodSpec,
+            PodTemplateSpec, Volume, VolumeMount,
+        },
+    },
+    apimachinery::pkg::{
+        apis::meta::v1::{LabelSelector, ObjectMeta},
+        util::intstr::IntOrString,
+    },
+};
+
+use super::metadata;
+use crate::{
+    mcp_server::validate::{Container, ValidatedServer},
+    names::{self, Component},
+    workload::{self, some},
+};
+
+const DATA_VOLUME: &str = "data";
+
+pub(super) fn build(server: &ValidatedServer, container: &Container) -> Deployment {
+    Deployment {
+        metadata: metadata(server),
+        spec: Some(DeploymentSpec {
+            replicas: Some(container.replicas),
+            selector: LabelSelector { match_labels: Some(Component::Server.selector(&server.name)), match_expressions: None },
+            strategy: Some(strategy(container)),
+            template: template(server, container),
+            ..DeploymentSpec::default()
+        }),
+        status: None,
+    }
+}
+
+/// With a volume there is one writer at a time, so the old pod goes first. Without, a new pod must be in service, which takes proof,
+/// before an old one goes: a version that never proves itself stalls, and the old one serves on.
+fn strategy(container: &Container) -> DeploymentStrategy {
+    if container.volume.is_some() {
+        return DeploymentStrategy { type_: Some("Recreate".into()), rolling_update: None };
+    }
+    DeploymentStrategy {
+        type_: Some("RollingUpdate".into()),
+        rolling_update: Some(RollingUpdateDeployment {
+            max_unavailable: Some(IntOrString::Int(0)),
+            max_surge: Some(IntOrString::Int(1)),
+        }),
+    }
+}
+
+fn template(server: &ValidatedServer, container: &Container) -> PodTemplateSpec {
+    let (tmp, tmp_mount) = workload::tmp();
+    let mut volumes = vec![tmp];
+    let mut mounts = vec![tmp_mount];
+    if let Some(volume) = &container.volume {
+        volumes.push(Volume {
+            name: DATA_VOLUME.into(),
+            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource { claim_name: server.child_name(), read_only: None }),
+            ..Volume::default()
+        });
+        mounts.push(VolumeMount { name: DATA_VOLUME.into(), mount_path: volume.mount_path.clone(), ..VolumeMount::default() });
+    }
+    let inputs = container.inputs.iter().map(|digest| (names::ANNOTATION_INPUTS.to_owned(), digest.clone()));
+    PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(server.labels()),
+            annotations: some(inputs.collect::<BTreeMap<_, _>>()),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(PodSpec {
+            containers: vec![PodContainer {
+                name: "mcp".into(),
+                image: Some(container.source.image.clone()),
+                image_pull_policy: Some("IfNotPresent".into()),
+                command: some(container.source.command.clone()),
+                args: some(container.source.args.clone()),
+                ports: Some(vec![ContainerPort {
+                    name: Some("mcp".into()),
+                    container_port: i32::from(container.source.port),
+                    protocol: Some("TCP".into()),
+                    ..ContainerPort::default()
+                }]),
+                env: some(container.env.clone()),
+                env_from: some(container.env_from.clone()),
+                resources: some(container.resources.clone()),
+                volume_mounts: Some(mounts),
+                security_context: Some(workload::container_security()),
+                ..PodContainer::default()
+            }],
+            volumes: Some(volumes),
+            readiness_gates: Some(vec![PodReadinessGate { condition_type: names::POD_GATE.into() }]),
+            security_context: Some(workload::pod_security()),
+            automount_service_account_token: Some(false),
+            enable_service_links: Some(false),
+            ..PodSpec::default()
+        }),
+    }
+}

@@ -1,0 +1,67 @@
+//! Step 1: read what the spec points at. I/O in, nothing decided.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt;
+
+use super::contract;
+use crate::{
+    cache::Cache,
+    crd::{McpServer, McpServerSpec, mcp_server::RemoteSource, pod::SecretKeyRef},
+    inputs::{self, Found, Reader, Reference},
+    names::Component,
+    probe::{AcceptedTools, HealthEngine, ServerKey, ToolsList},
+};
+
+/// What was found behind the spec's pointers.
+#[derive(Default)]
+pub struct Observed {
+    /// The Secrets and ConfigMaps.
+    pub inputs: Found,
+    /// The headers of a remote server: name and value, None where the Secret or the key is missing.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    /// The private CA of a remote server.
+    pub ca: Option<Vec<u8>>,
+    /// The list of tools that was accepted last.
+    pub accepted: Option<AcceptedTools>,
+    /// The list of tools that the server offers, as the prober knows it.
+    pub offered: Option<Arc<ToolsList>>,
+}
+
+/// Every pointer that the spec holds.
+pub fn references(spec: &McpServerSpec) -> BTreeSet<Reference> {
+    let mut references = inputs::of_environment(&spec.env, &spec.env_from);
+    references.extend(spec.remote.iter().flat_map(remote_secrets).map(Reference::secret));
+    references
+}
+
+fn remote_secrets(remote: &RemoteSource) -> impl Iterator<Item = &SecretKeyRef> {
+    remote.headers_from.iter().map(|header| &header.secret_key_ref).chain(&remote.ca_secret_ref)
+}
+
+/// Reads it all.
+pub async fn observe(
+    server: &McpServer,
+    reader: &Reader,
+    config_maps: &Cache<ConfigMap>,
+    engine: &HealthEngine,
+) -> Result<Observed, inputs::Error> {
+    let (namespace, name) = (server.namespace().unwrap_or_default(), server.name_any());
+    let mut observed = Observed {
+        inputs: reader.look(&namespace, &references(&server.spec)).await?,
+        accepted: config_maps.get(&namespace, &Component::tools_name(&name)).and_then(|found| contract::read(&found)),
+        offered: engine.snapshot(&ServerKey::new(&namespace, &name)).and_then(|health| health.tools),
+        ..Observed::default()
+    };
+    if let Some(remote) = &server.spec.remote {
+        for header in &remote.headers_from {
+            let value = reader.value(&namespace, &header.secret_key_ref).await?;
+            observed.headers.push((header.name.clone(), value));
+        }
+        if let Some(reference) = &remote.ca_secret_ref {
+            observed.ca = reader.value(&namespace, reference).await?;
+        }
+    }
+    Ok(observed)
+}

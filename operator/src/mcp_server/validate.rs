@@ -1,0 +1,265 @@
+//! Step 2: from a spec and what is behind it to a server that can be built. Pure.
+//!
+//! The CRD's schema and CEL rules refuse what can be seen in the spec alone. What is left is what they cannot see. All problems are
+//! told at once.
+
+use std::collections::BTreeMap;
+
+use http::{HeaderName, HeaderValue};
+use k8s_openapi::{
+    api::core::v1::{EnvFromSource, EnvVar, ResourceRequirements},
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::OwnerReference},
+};
+use kube::ResourceExt;
+use url::Url;
+
+use super::{
+    contract,
+    observe::{Observed, references},
+};
+use crate::{
+    crd::{
+        McpServer,
+        mcp_server::{ContainerSource, RemoteSource},
+        pod::quantity,
+        reason,
+    },
+    names::Component,
+    probe::ToolsContract,
+    problem::Problem,
+    requeue::Class,
+    ssa::owner_reference,
+};
+
+/// A server that can be built.
+#[derive(Clone, Debug)]
+pub struct ValidatedServer {
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its uid.
+    pub uid: String,
+    /// The reference by which children are ours.
+    pub owner: OwnerReference,
+    /// Where it is.
+    pub source: Source,
+    /// The tools that it must offer.
+    pub tools: ToolsContract,
+}
+
+/// Where the server is.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// In pods of ours.
+    Container(Box<Container>),
+    /// Elsewhere.
+    Remote(Remote),
+}
+
+/// A server in pods of ours.
+#[derive(Clone, Debug)]
+pub struct Container {
+    /// Image, command, port and path.
+    pub source: ContainerSource,
+    /// Pods wanted: 0 while disabled.
+    pub replicas: i32,
+    /// CPU and memory.
+    pub resources: ResourceRequirements,
+    /// Environment variables.
+    pub env: Vec<EnvVar>,
+    /// Environment variables out of whole objects.
+    pub env_from: Vec<EnvFromSource>,
+    /// The volume that outlives the pods.
+    pub volume: Option<Volume>,
+    /// Digest of the Secrets and ConfigMaps that the pods read when they start.
+    pub inputs: Option<String>,
+}
+
+/// The volume that outlives the pods.
+#[derive(Clone, Debug)]
+pub struct Volume {
+    /// How much.
+    pub size: Quantity,
+    /// The StorageClass.
+    pub class: Option<String>,
+    /// Where the container finds it.
+    pub mount_path: String,
+}
+
+/// A server elsewhere.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    /// The MCP endpoint.
+    pub url: Url,
+    /// Headers of every request; the values are marked sensitive.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// PEM certificates of a private CA.
+    pub ca: Option<Vec<u8>>,
+}
+
+impl ValidatedServer {
+    /// The name of every child.
+    pub fn child_name(&self) -> String {
+        Component::Server.child_name(&self.name)
+    }
+
+    /// The labels of every child.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        Component::Server.labels(&self.name)
+    }
+
+    /// Where clients find the server.
+    pub fn url(&self) -> String {
+        match &self.source {
+            Source::Container(container) => {
+                format!("http://{}{}", self.host(container), container.source.path)
+            }
+            Source::Remote(remote) => remote.url.to_string(),
+        }
+    }
+
+    /// The Service's name and port: what a client sends as Host.
+    pub fn host(&self, container: &Container) -> String {
+        format!("{}.{}.svc:{}", self.child_name(), self.namespace, container.source.port)
+    }
+}
+
+/// The server, or everything that stands in the way.
+pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServer, Vec<Problem>> {
+    let spec = &server.spec;
+    let references = references(spec);
+    let mut problems: Vec<Problem> = observed
+        .inputs
+        .problems(&references)
+        .into_iter()
+        .map(|(reason, message)| Problem { class: Class::Waiting, reason, message })
+        .collect();
+
+    let source = match (&spec.container, &spec.remote) {
+        (Some(container), None) => Some(Source::Container(Box::new(Container {
+            source: container.clone(),
+            replicas: if spec.enabled { i32::try_from(spec.replicas).unwrap_or(i32::MAX) } else { 0 },
+            resources: spec.resources.clone().unwrap_or_default().to_requirements(),
+            env: spec.env.clone(),
+            env_from: spec.env_from.clone(),
+            volume: spec.storage.as_ref().map(|storage| Volume {
+                size: quantity(&storage.size),
+                class: storage.storage_class_name.clone(),
+                mount_path: storage.mount_path.clone(),
+            }),
+            inputs: observed.inputs.digest(&references),
+        }))),
+        (None, Some(remote)) => match validate_remote(remote, observed) {
+            Ok(remote) => Some(Source::Remote(remote)),
+            Err(found) => {
+                problems.extend(found);
+                None
+            }
+        },
+        _ => {
+            problems.push(rejected("set exactly one of spec.container and spec.remote".into()));
+            None
+        }
+    };
+
+    match source {
+        Some(source) if problems.is_empty() => Ok(ValidatedServer {
+            name: server.name_any(),
+            namespace: server.namespace().unwrap_or_default(),
+            uid: server.uid().unwrap_or_default(),
+            owner: owner_reference(server),
+            source,
+            tools: contract::decide(&spec.tools, observed.accepted.as_ref(), observed.offered.as_deref()),
+        }),
+        _ => Err(problems),
+    }
+}
+
+fn validate_remote(remote: &RemoteSource, observed: &Observed) -> Result<Remote, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let url = Url::parse(&remote.url).map_err(|error| problems.push(rejected(format!("spec.remote.url is no URL: {error}"))));
+    let mut headers = Vec::new();
+    for (name, value) in &observed.headers {
+        // A missing value is told by the inputs, with the name of its Secret.
+        let Some(value) = value else { continue };
+        let header = HeaderName::from_bytes(name.as_bytes());
+        match (header, HeaderValue::from_bytes(value.trim_ascii_end())) {
+            (Ok(header), Ok(mut value)) => {
+                value.set_sensitive(true);
+                headers.push((header, value));
+            }
+            (Err(_), _) => problems.push(rejected(format!("spec.remote.headersFrom: {name} is no name of a header"))),
+            (_, Err(_)) => problems.push(Problem {
+                class: Class::Waiting,
+                reason: reason::INVALID_SPEC,
+                message: format!(
+                    "spec.remote.headersFrom: the Secret's value for {name} cannot be a header: remove line breaks and control characters"
+                ),
+            }),
+        }
+    }
+    match url {
+        Ok(url) if problems.is_empty() => Ok(Remote { url, headers, ca: observed.ca.clone() }),
+        _ => Err(problems),
+    }
+}
+
+fn rejected(message: String) -> Problem {
+    Problem { class: Class::Rejected, reason: reason::INVALID_SPEC, message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{crd::mcp_server::HeaderFrom, crd::pod::SecretKeyRef, fixtures, inputs::Found, inputs::Kind};
+
+    fn with_header(value: Option<&[u8]>) -> (McpServer, Observed) {
+        let reference = SecretKeyRef { name: "token".into(), key: "header".into() };
+        let server = fixtures::remote(|server| {
+            let remote = server.spec.remote.as_mut().expect("a remote server");
+            remote.headers_from = vec![HeaderFrom { name: "Authorization".into(), secret_key_ref: reference }];
+        });
+        let inputs = Found::default().with(Kind::Secret, "token", &[("header", "")]);
+        let headers = vec![("Authorization".into(), value.map(Into::into))];
+        (server, Observed { inputs, headers, ..Observed::default() })
+    }
+
+    #[test]
+    fn a_disabled_server_wants_no_pods() {
+        let server = fixtures::server(|server| server.spec.enabled = false);
+        let validated = validate(&server, &Observed::default()).expect("valid");
+        assert!(matches!(validated.source, Source::Container(container) if container.replicas == 0));
+    }
+
+    #[test]
+    fn a_header_loses_the_line_break_that_editors_add_and_is_sensitive() {
+        let (server, observed) = with_header(Some(b"Bearer secret\n"));
+        let Source::Remote(remote) = validate(&server, &observed).expect("valid").source else { unreachable!("it is remote") };
+        assert_eq!(remote.headers[0].1, "Bearer secret");
+        assert!(!format!("{remote:?}").contains("secret"));
+    }
+
+    #[test]
+    fn a_header_that_cannot_be_one_is_refused_without_telling_it() {
+        let (server, observed) = with_header(Some(b"two\nlines of secret"));
+        let problems = validate(&server, &observed).expect_err("no header");
+        assert_eq!(problems[0].class, Class::Waiting);
+        assert!(problems[0].message.contains("remove line breaks") && !problems[0].message.contains("secret\n"));
+        assert!(!problems[0].message.contains("lines of"));
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once() {
+        let server = fixtures::server(|server| {
+            let variable = |name: &str| serde_json::json!({"name": name, "valueFrom": {"secretKeyRef": {"name": name.to_lowercase(), "key": "k"}}});
+            server.spec.env = vec![
+                serde_json::from_value(variable("ONE")).expect("a variable"),
+                serde_json::from_value(variable("TWO")).expect("a variable"),
+            ];
+        });
+        let problem = Problem::all(validate(&server, &Observed::default()).expect_err("both are missing")).expect("a problem");
+        assert_eq!(problem.reason, reason::SECRET_NOT_FOUND);
+        assert!(problem.message.contains("Secret one") && problem.message.contains("Secret two"), "{}", problem.message);
+    }
+}

@@ -1,0 +1,257 @@
+//! The body of a response, decoded and bounded, down to the one JSON-RPC message that answers the request. I/O by way of `client`.
+
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    io::{self, Write as _},
+    sync::LazyLock,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use flate2::write::MultiGzDecoder;
+use http::header;
+
+use super::{
+    client::{Http, Reply},
+    protocol::{self, Message, RpcError},
+    sse,
+    verdict::{Problem, Step},
+};
+
+/// The most that one body may come to, after decoding.
+pub const MAX_BODY: usize = 8 * 1024 * 1024;
+/// The most that is read of a body that only explains an error, and how long it is waited for.
+const MAX_ERROR_BODY: usize = 64 * 1024;
+const ERROR_BODY_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What answered a request.
+#[derive(Debug)]
+pub enum Answer {
+    /// The same bytes as the last time: what they mean is known.
+    Same,
+    /// Something else than the last time.
+    New {
+        /// Of its bytes.
+        hash: u64,
+        /// What it says.
+        message: Result<serde_json::Value, RpcError>,
+    },
+}
+
+/// Reads the answer to the request `id` out of a 2xx response. `known` is the hash of the last answer to the same request.
+pub async fn read(http: &mut Http, reply: Reply, step: Step, id: u64, known: Option<u64>) -> Result<Answer, Problem> {
+    match content_type(&reply) {
+        ContentType::Json => {
+            let body = whole(http, reply, step, MAX_BODY).await?;
+            json(&body, step, id, known)
+        }
+        ContentType::EventStream => events(http, reply, step, id, known).await,
+        ContentType::Other(name) => Err(Problem::NotMcp(step, format!("its content type is {name}"))),
+        ContentType::None if reply.status().as_u16() == 200 => Err(Problem::NotMcp(step, "it has no content type".into())),
+        ContentType::None => Err(Problem::NotMcp(step, format!("HTTP {} without a body", reply.status().as_u16()))),
+    }
+}
+
+/// What an error response says.
+#[derive(Debug, Default)]
+pub struct ErrorBody {
+    /// Its JSON-RPC error, if it holds one that may be ours.
+    pub rpc: Option<RpcError>,
+    /// It complains of our Host header.
+    pub names_host: bool,
+}
+
+/// Reads what there is of an error response's body. A body that breaks or never ends takes nothing away from the status.
+pub async fn read_error(http: &mut Http, reply: Reply, step: Step, id: Option<u64>) -> ErrorBody {
+    let host = http.wire.host.clone();
+    let body = tokio::time::timeout(ERROR_BODY_PATIENCE, whole(http, reply, step, MAX_ERROR_BODY)).await;
+    let Ok(Ok(body)) = body else {
+        http.hang_up();
+        return ErrorBody::default();
+    };
+    let rpc = match protocol::message(&body, id.unwrap_or_default()) {
+        Ok(Message::Error(error)) => Some(error),
+        _ => None,
+    };
+    ErrorBody { rpc, names_host: names_host(&body, host.to_str().unwrap_or_default()) }
+}
+
+/// The phrases with which servers refuse a Host header, and the header's own value.
+fn names_host(body: &[u8], host: &str) -> bool {
+    let text = String::from_utf8_lossy(body).to_ascii_lowercase();
+    let bare = host.rsplit_once(':').map_or(host, |(name, _)| name).to_ascii_lowercase();
+    [
+        "host header",
+        "invalid host",
+        "allowed host",
+        "host not allowed",
+        "host is not allowed",
+        "disallowed host",
+        "disallowedhost",
+        "blocked host",
+    ]
+    .iter()
+    .any(|phrase| text.contains(phrase))
+        || (!bare.is_empty() && text.contains(&bare))
+}
+
+enum ContentType {
+    Json,
+    EventStream,
+    Other(String),
+    None,
+}
+
+fn content_type(reply: &Reply) -> ContentType {
+    let Some(value) = reply.headers().get(header::CONTENT_TYPE) else { return ContentType::None };
+    let value = value.to_str().unwrap_or_default();
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json") {
+        ContentType::Json
+    } else if essence.eq_ignore_ascii_case("text/event-stream") {
+        ContentType::EventStream
+    } else {
+        ContentType::Other(protocol::one_line(essence))
+    }
+}
+
+fn json(body: &[u8], step: Step, id: u64, known: Option<u64>) -> Result<Answer, Problem> {
+    let hash = hash(body);
+    if known == Some(hash) {
+        return Ok(Answer::Same);
+    }
+    match protocol::message(body, id).map_err(|what| Problem::NotMcp(step, what))? {
+        Message::Result(result) => Ok(Answer::New { hash, message: Ok(result) }),
+        Message::Error(error) => Ok(Answer::New { hash, message: Err(error) }),
+        Message::Other => Err(Problem::NotMcp(step, "it is a request or a notification".into())),
+    }
+}
+
+/// A whole body.
+async fn whole(http: &mut Http, mut reply: Reply, step: Step, most: usize) -> Result<Bytes, Problem> {
+    let mut decoder = Decoder::new(&reply, step, most)?;
+    let Some(first) = http.chunk(&mut reply, step).await? else { return decoder.finish() };
+    // Nearly every answer is one plain piece: it needs no copy.
+    if matches!(decoder.coding, Coding::Plain) && hyper::body::Body::is_end_stream(reply.body()) && first.len() <= most {
+        return Ok(first);
+    }
+    decoder.push(&first)?;
+    while let Some(piece) = http.chunk(&mut reply, step).await? {
+        decoder.push(&piece)?;
+    }
+    decoder.finish()
+}
+
+/// The event that answers the request. The stream need not end.
+async fn events(http: &mut Http, mut reply: Reply, step: Step, id: u64, known: Option<u64>) -> Result<Answer, Problem> {
+    let mut decoder = Decoder::new(&reply, step, MAX_BODY)?;
+    let mut parser = sse::Parser::default();
+    let mut found = None;
+    while let Some(piece) = http.chunk(&mut reply, step).await? {
+        decoder.push(&piece)?;
+        let answered = parser.feed(&decoder.take(), |data| {
+            found = match json(data, step, id, known) {
+                Err(Problem::NotMcp(..)) if is_other(data, id) => None,
+                result => Some(result),
+            };
+            found.is_some()
+        });
+        if answered && let Some(result) = found {
+            http.finish_body(reply).await;
+            return result;
+        }
+    }
+    Err(Problem::NotMcp(step, "the event stream ended without the answer".into()))
+}
+
+fn is_other(data: &[u8], id: u64) -> bool {
+    matches!(protocol::message(data, id), Ok(Message::Other))
+}
+
+/// Undoes Content-Encoding piece by piece and counts what comes out of it: a bomb is stopped before it goes off.
+struct Decoder {
+    coding: Coding,
+    step: Step,
+    plain: Capped,
+}
+
+enum Coding {
+    Plain,
+    Gzip(Box<MultiGzDecoder<Capped>>),
+}
+
+impl Decoder {
+    fn new(reply: &Reply, step: Step, most: usize) -> Result<Self, Problem> {
+        let coding =
+            reply.headers().get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default().trim();
+        let coding = match coding.to_ascii_lowercase().as_str() {
+            "" | "identity" => Coding::Plain,
+            "gzip" | "x-gzip" => Coding::Gzip(Box::new(MultiGzDecoder::new(Capped::new(most)))),
+            other => return Err(Problem::NotMcp(step, format!("its content encoding is {}", protocol::one_line(other)))),
+        };
+        Ok(Self { coding, step, plain: Capped::new(most) })
+    }
+
+    fn push(&mut self, piece: &[u8]) -> Result<(), Problem> {
+        let result = match &mut self.coding {
+            Coding::Plain => self.plain.write_all(piece),
+            Coding::Gzip(decoder) => decoder.write_all(piece).and_then(|()| decoder.flush()),
+        };
+        result.map_err(|error| self.problem(&error))
+    }
+
+    /// What came out since the last time.
+    fn take(&mut self) -> Vec<u8> {
+        match &mut self.coding {
+            Coding::Plain => std::mem::take(&mut self.plain.bytes),
+            Coding::Gzip(decoder) => std::mem::take(&mut decoder.get_mut().bytes),
+        }
+    }
+
+    fn finish(mut self) -> Result<Bytes, Problem> {
+        if let Coding::Gzip(decoder) = &mut self.coding {
+            let result = decoder.try_finish();
+            result.map_err(|error| self.problem(&error))?;
+        }
+        Ok(self.take().into())
+    }
+
+    fn problem(&self, error: &io::Error) -> Problem {
+        match error.kind() {
+            io::ErrorKind::FileTooLarge => {
+                Problem::TooLarge(format!("the answer to {} is more than {MAX_BODY} bytes", self.step))
+            }
+            io::ErrorKind::UnexpectedEof => Problem::Truncated(self.step),
+            _ => Problem::NotMcp(self.step, "its gzip encoding is broken".into()),
+        }
+    }
+}
+
+struct Capped {
+    bytes: Vec<u8>,
+    left: usize,
+}
+
+impl Capped {
+    const fn new(most: usize) -> Self {
+        Self { bytes: Vec::new(), left: most }
+    }
+}
+
+impl io::Write for Capped {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.left = self.left.checked_sub(bytes.len()).ok_or(io::ErrorKind::FileTooLarge)?;
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Tells answers apart. The keys are random, so that no server can make two answers look the same.
+pub fn hash(bytes: &[u8]) -> u64 {
+    static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    KEYS.hash_one(bytes)
+}

@@ -1,0 +1,459 @@
+//! HTTP/1.1 to one target: dialling, TLS, one request after the other on a kept connection, bodies within bounds. I/O.
+//!
+//! A connection has no task of its own: whoever waits for its answer drives it. An idle connection costs a socket and no wake-ups,
+//! and a dropped probe closes it. What the bodies mean is `protocol`'s, which requests are sent `converse`'s.
+
+use std::{
+    error::Error as StdError,
+    future::{Future, poll_fn},
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
+use http_body_util::Full;
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{self, Connection, SendRequest},
+};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::{
+    verdict::{Problem, Step},
+    wire::{Dial, Wire},
+};
+
+/// Redirects that are followed for one request.
+const MAX_REDIRECTS: usize = 5;
+
+/// A response whose body is still to be read.
+pub type Reply = Response<Incoming>;
+
+type Driver = Pin<Box<Connection<TokioIo<Watched>, Full<Bytes>>>>;
+type Pending = Pin<Box<dyn Future<Output = hyper::Result<Reply>> + Send>>;
+
+/// A connection between two probes: the socket alone. hyper's buffers are 16 kB a connection, and cost less to make than to keep.
+pub struct Conn(Watched);
+
+impl std::fmt::Debug for Conn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Conn")
+    }
+}
+
+/// One connection and what is under way on it.
+struct Live {
+    sender: SendRequest<Full<Bytes>>,
+    /// None once the connection ended.
+    driver: Option<Driver>,
+    /// Something came in since the flag was last cleared.
+    heard: Arc<AtomicBool>,
+    /// The request that waits for its answer. It is kept here so that a cancelled probe can still learn which session it opened.
+    pending: Option<Pending>,
+    /// An earlier probe used it.
+    reused: bool,
+}
+
+impl std::fmt::Debug for Live {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Live").field("reused", &self.reused).finish_non_exhaustive()
+    }
+}
+
+impl Live {
+    async fn new(io: Watched, reused: bool) -> hyper::Result<Self> {
+        let heard = Arc::clone(&io.heard);
+        let (sender, driver) = http1::Builder::new().handshake(TokioIo::new(io)).await?;
+        Ok(Self { sender, driver: Some(Box::pin(driver)), heard, pending: None, reused })
+    }
+
+    /// The socket alone, when nothing is under way on it and nothing unread is left of it.
+    fn into_idle(self) -> Option<Conn> {
+        if self.pending.is_some() || self.sender.is_closed() || !self.sender.is_ready() {
+            return None;
+        }
+        let parts = Pin::into_inner(self.driver?).into_parts();
+        parts.read_buf.is_empty().then(|| Conn(parts.io.into_inner()))
+    }
+
+    /// Waits for `future` while the connection does its part.
+    async fn drive<T>(&mut self, future: impl Future<Output = T>) -> T {
+        drive(&mut self.driver, future).await
+    }
+
+    async fn ready(&mut self) -> hyper::Result<()> {
+        let Self { sender, driver, .. } = self;
+        drive(driver, poll_fn(|cx| sender.poll_ready(cx))).await
+    }
+
+    async fn head(&mut self) -> Option<hyper::Result<Reply>> {
+        let Self { pending, driver, .. } = self;
+        let result = drive(driver, pending.as_mut()?).await;
+        self.pending = None;
+        Some(result)
+    }
+}
+
+async fn drive<T, D: Future>(driver: &mut Option<Pin<Box<D>>>, future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        if driver.as_mut().is_some_and(|driver| driver.as_mut().poll(cx).is_ready()) {
+            *driver = None;
+        }
+        future.as_mut().poll(cx)
+    })
+    .await
+}
+
+/// Where a target is, and the connection to it.
+#[derive(Debug)]
+pub struct Http {
+    /// What every request to the server carries.
+    pub wire: Arc<Wire>,
+    ip: Option<IpAddr>,
+    conn: Option<Live>,
+    /// What an earlier probe left.
+    idle: Option<Conn>,
+    /// Where redirects led to.
+    path: Option<Uri>,
+    /// What a probe is doing now, for its message when the time is up.
+    step: Step,
+}
+
+impl Http {
+    /// A client of the server of `wire`, at `ip` where that is a pod, on `conn` if an earlier probe left one.
+    pub fn new(wire: Arc<Wire>, ip: Option<IpAddr>, idle: Option<Conn>) -> Self {
+        Self { wire, ip, conn: None, idle, path: None, step: Step::Connect }
+    }
+
+    /// What it is doing now.
+    pub const fn step(&self) -> Step {
+        self.step
+    }
+
+    /// A request was sent, and its answer has not begun.
+    pub fn waits(&self) -> bool {
+        self.conn.as_ref().is_some_and(|conn| conn.pending.is_some())
+    }
+
+    /// The answer's head of the request that waits, if there is one and it comes.
+    pub async fn late_head(&mut self) -> Option<Reply> {
+        self.conn.as_mut()?.head().await?.ok()
+    }
+
+    /// The connection, to be used again.
+    pub async fn into_idle(mut self) -> Option<Conn> {
+        // hyper learns that an answer ended when it is driven once more.
+        self.conn.as_mut()?.ready().await.ok()?;
+        self.conn?.into_idle()
+    }
+
+    /// Closes the connection: what is left on it is not worth reading.
+    pub fn hang_up(&mut self) {
+        self.conn = None;
+    }
+
+    /// Sends one request and follows redirects within the server. Any status but those is an answer.
+    pub async fn send(&mut self, step: Step, method: &Method, headers: &HeaderMap, body: &Bytes) -> Result<Reply, Problem> {
+        for _ in 0..=MAX_REDIRECTS {
+            let reply = self.send_once(step, method, headers, body).await?;
+            if !reply.status().is_redirection() || reply.status() == StatusCode::NOT_MODIFIED {
+                return Ok(reply);
+            }
+            self.path = Some(self.redirected(&reply)?);
+            self.finish_body(reply).await;
+        }
+        Err(Problem::Redirected(format!("more than {MAX_REDIRECTS} times in a row")))
+    }
+
+    async fn send_once(&mut self, step: Step, method: &Method, headers: &HeaderMap, body: &Bytes) -> Result<Reply, Problem> {
+        loop {
+            let reused = self.connected().await?;
+            self.step = step;
+            let request = self.request(method, headers, body);
+            // `connected` leaves a connection.
+            let Some(conn) = self.conn.as_mut() else { return Err(Problem::Reset(step)) };
+            conn.heard.store(false, Ordering::Relaxed);
+            let pending: Pending = Box::pin(conn.sender.send_request(request));
+            conn.pending = Some(pending);
+            let error = match conn.head().await {
+                Some(Ok(reply)) => {
+                    // The next request finds it used: it may be closed by then, and that would say nothing.
+                    conn.reused = true;
+                    return Ok(reply);
+                }
+                Some(Err(error)) => error,
+                None => return Err(Problem::Reset(step)),
+            };
+            let silent = !conn.heard.load(Ordering::Relaxed);
+            self.conn = None;
+            // The server closed an idle connection while we sent: that says nothing about it. A new connection is not `reused`.
+            if !(reused && silent) {
+                return Err(broken(&error, step, silent));
+            }
+        }
+    }
+
+    fn request(&self, method: &Method, headers: &HeaderMap, body: &Bytes) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(body.clone()));
+        *request.method_mut() = method.clone();
+        *request.uri_mut() = self.path.as_ref().unwrap_or(&self.wire.path).clone();
+        *request.headers_mut() = headers.clone();
+        request
+    }
+
+    /// Makes sure that there is a connection. True when it was used before.
+    async fn connected(&mut self) -> Result<bool, Problem> {
+        if let Some(conn) = self.conn.as_mut()
+            && conn.pending.is_none()
+            && conn.driver.is_some()
+            && conn.ready().await.is_ok()
+        {
+            return Ok(conn.reused);
+        }
+        self.conn = None;
+        let (io, reused) = match self.idle.take() {
+            Some(Conn(io)) => (io, true),
+            None => (Watched { stream: self.dial().await?, heard: Arc::new(AtomicBool::new(false)) }, false),
+        };
+        let live = Live::new(io, reused).await;
+        self.conn = Some(live.map_err(|error| broken(&error, Step::Connect, true))?);
+        Ok(reused)
+    }
+
+    async fn dial(&mut self) -> Result<Stream, Problem> {
+        let wire = Arc::clone(&self.wire);
+        let addresses: Vec<SocketAddr> = match (&wire.dial, self.ip) {
+            (Dial::Pod(port), Some(ip)) => vec![(ip, *port).into()],
+            (Dial::Pod(_), None) => return Err(Problem::Unreachable("the pod has no address".into())),
+            (Dial::Address(ip, port), _) => vec![(*ip, *port).into()],
+            (Dial::Name(name, port), _) => {
+                self.step = Step::Resolve;
+                let found = tokio::net::lookup_host((name.as_str(), *port)).await;
+                found.map_err(|error| Problem::Dns(error.to_string()))?.collect()
+            }
+        };
+        self.step = Step::Connect;
+        let stream = connect(&addresses).await?;
+        let Some(tls) = &wire.tls else { return Ok(Stream::Plain(stream)) };
+        self.step = Step::Tls;
+        let (name, config) = tls.as_ref().map_err(|what| Problem::Tls(what.clone()))?;
+        let stream = TlsConnector::from(Arc::clone(config)).connect(name.clone(), stream).await;
+        stream.map(|stream| Stream::Tls(Box::new(stream))).map_err(|error| Problem::Tls(tls_text(&error)))
+    }
+
+    /// The path that a redirect leads to, if it stays with the server.
+    fn redirected(&self, reply: &Reply) -> Result<Uri, Problem> {
+        let code = reply.status().as_u16();
+        if !matches!(code, 307 | 308) {
+            return Err(Problem::Redirected(format!("HTTP {code} is not followed, because it may turn a POST into a GET")));
+        }
+        let location = reply.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
+        let location = location.ok_or_else(|| Problem::Redirected(format!("HTTP {code} without a Location")))?;
+        let scheme = if self.wire.tls.is_some() { "https" } else { "http" };
+        let host = self.wire.host.to_str().unwrap_or_default();
+        let path = self.path.as_ref().unwrap_or(&self.wire.path);
+        let unusable = |_| Problem::Redirected(format!("HTTP {code} to a Location that is no URL"));
+        let base = url::Url::parse(&format!("{scheme}://{host}{path}")).map_err(unusable)?;
+        let target = base.join(location).map_err(unusable)?;
+        if target.origin() != base.origin() && !self.is_own_address(&target, scheme) {
+            return Err(Problem::Redirected(format!("HTTP {code} to another scheme, host or port is not followed")));
+        }
+        let query = target.query().map(|query| format!("?{query}")).unwrap_or_default();
+        format!("{}{query}", target.path())
+            .parse()
+            .map_err(|_| Problem::Redirected(format!("HTTP {code} to a path that is none")))
+    }
+
+    /// A pod may name itself by its address instead of by the Host that it was asked with.
+    fn is_own_address(&self, target: &url::Url, scheme: &str) -> bool {
+        let Dial::Pod(port) = self.wire.dial else { return false };
+        let ip = match target.host() {
+            Some(url::Host::Ipv4(ip)) => Some(IpAddr::from(ip)),
+            Some(url::Host::Ipv6(ip)) => Some(IpAddr::from(ip)),
+            _ => None,
+        };
+        ip.is_some() && ip == self.ip && target.port_or_known_default() == Some(port) && target.scheme() == scheme
+    }
+
+    /// The next piece of a body; none at its end.
+    pub async fn chunk(&mut self, reply: &mut Reply, step: Step) -> Result<Option<Bytes>, Problem> {
+        loop {
+            let body = reply.body_mut();
+            let next = poll_fn(|cx| hyper::body::Body::poll_frame(Pin::new(&mut *body), cx));
+            let frame = match self.conn.as_mut() {
+                Some(conn) => conn.drive(next).await,
+                None => next.await,
+            };
+            match frame {
+                None => return Ok(None),
+                // Trailers are nothing to us.
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+                Some(Err(error)) => {
+                    self.conn = None;
+                    return Err(broken(&error, step, false));
+                }
+            }
+        }
+    }
+
+    /// Reads the rest of a body that does not matter, so that the connection can be used again; gives the connection up when that
+    /// would take long.
+    pub async fn finish_body(&mut self, mut reply: Reply) {
+        const PATIENCE: Duration = Duration::from_millis(20);
+        const MOST: usize = 64 * 1024;
+        if hyper::body::Body::is_end_stream(reply.body()) {
+            return;
+        }
+        let rest = async {
+            let mut read = 0;
+            while let Ok(Some(data)) = self.chunk(&mut reply, Step::Connect).await {
+                read += data.len();
+                if read > MOST {
+                    return false;
+                }
+            }
+            true
+        };
+        if !tokio::time::timeout(PATIENCE, rest).await.unwrap_or(false) {
+            self.conn = None;
+        }
+    }
+}
+
+/// The first of the addresses that accepts.
+async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, Problem> {
+    let mut last = Problem::Dns("the name has no address".into());
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                // Two small writes in a row would otherwise wait for an acknowledgement: 40 ms a probe.
+                let _unsupported_is_only_slower = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Err(error) => last = unconnected(&error),
+        }
+    }
+    Err(last)
+}
+
+fn unconnected(error: &io::Error) -> Problem {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Problem::Refused,
+        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Problem::Reset(Step::Connect),
+        kind => Problem::Unreachable(kind.to_string()),
+    }
+}
+
+/// What a broken exchange means. `silent`: nothing of an answer had come.
+fn broken(error: &hyper::Error, step: Step, silent: bool) -> Problem {
+    let io = sources(error).find_map(|source| source.downcast_ref::<io::Error>());
+    if let Some(tls) = io.and_then(|io| io.get_ref()).and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        return Problem::Tls(tls.to_string());
+    }
+    if error.is_parse_too_large() {
+        return Problem::TooLarge(format!("the head of the answer to {step}"));
+    }
+    if error.is_parse() {
+        return Problem::NotMcp(step, "it is not HTTP/1.1".into());
+    }
+    match io.map(io::Error::kind) {
+        Some(io::ErrorKind::UnexpectedEof) if !silent => Problem::Truncated(step),
+        Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) => Problem::Truncated(step),
+        Some(_) => Problem::Reset(step),
+        None if silent => Problem::Reset(step),
+        None => Problem::Truncated(step),
+    }
+}
+
+fn sources<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| (*error).source())
+}
+
+/// What of a TLS error is fit for a status: rustls says in words what is wrong, and nothing secret.
+fn tls_text(error: &io::Error) -> String {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(tls) => tls.to_string(),
+        None => format!("the server ended the handshake ({})", error.kind()),
+    }
+}
+
+/// With or without TLS.
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// A stream that remembers whether anything came in.
+struct Watched {
+    stream: Stream,
+    heard: Arc<AtomicBool>,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let result = match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        };
+        if buf.filled().len() > before {
+            self.heard.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.stream {
+            Stream::Plain(stream) => stream.is_write_vectored(),
+            Stream::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! One probe: which requests are sent in which order, and what is kept for the next one. I/O by way of `client`.
+//!
+//! It ends at the first problem. Its time limit, hedges and what the outcome means are others' (`worker`, `verdict`).
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, header};
+use serde_json::Value;
+
+use super::{
+    answer::{self, Answer},
+    client::{Conn, Http, Reply},
+    protocol::{self, Discovered, Hello, Request},
+    tools::ToolsList,
+    verdict::{self, Problem, Status, Step},
+    wire::{self, Wire},
+};
+use crate::{clock, crd::Era};
+
+/// How long an answer that opens a session is waited for after the probe's time was up, and how long its deletion may take.
+const CLEAN_UP: Duration = Duration::from_secs(5);
+
+/// What a target's last probes taught: it saves the next one requests and parsing. Nothing is decided by it.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// The era, once found.
+    pub era: Option<Era>,
+    /// Which era to try first while it is not.
+    pub legacy_first: bool,
+    hello: Option<(u64, Arc<Hello>)>,
+    pages: Vec<KnownPage>,
+    tools: Option<Arc<ToolsList>>,
+}
+
+#[derive(Clone, Debug)]
+struct KnownPage {
+    hash: u64,
+    page: Arc<protocol::Page>,
+}
+
+/// What a probe that went well found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observation {
+    /// What the server says about itself.
+    pub hello: Arc<Hello>,
+    /// Its tools, where it offers any.
+    pub tools: Option<Arc<ToolsList>>,
+}
+
+/// One probe under way. It can be dropped at any await and then still be finished.
+#[derive(Debug)]
+pub struct Conversation {
+    http: Http,
+    known: Known,
+    /// The session, where the server opened one.
+    session: Option<HeaderValue>,
+    version: &'static str,
+    /// The answer to this request may open a session.
+    opening: bool,
+}
+
+enum Hailed {
+    Hello(Arc<Hello>),
+    /// The server answers, but not so. What it said instead.
+    No(Problem),
+}
+
+impl Conversation {
+    /// A probe of the server of `wire`, at `ip` where it is a pod.
+    pub fn new(wire: Arc<Wire>, ip: Option<std::net::IpAddr>, known: Known, conn: Option<Conn>) -> Self {
+        Self { http: Http::new(wire, ip, conn), known, session: None, version: protocol::MODERN, opening: false }
+    }
+
+    /// What it is doing now.
+    pub const fn step(&self) -> Step {
+        self.http.step()
+    }
+
+    /// What it learnt so far.
+    pub const fn known(&self) -> &Known {
+        &self.known
+    }
+
+    /// Asks what a client would need.
+    pub async fn ask(&mut self) -> Result<Observation, Problem> {
+        let hello = self.hail().await?;
+        match hello.era {
+            Era::Modern => self.look(&hello).await,
+            Era::Legacy => self.look_in_session(hello).await,
+        }
+        .map_err(|problem| self.redacted(problem))
+    }
+
+    /// Leaves nothing behind on the server, also after `ask` was dropped half-way. Hands back a connection that can be used again.
+    pub async fn finish(mut self) -> Option<Conn> {
+        if self.opening && self.http.waits() {
+            // The server may be about to open a session for an answer that came too late for the verdict.
+            if let Ok(Some(reply)) = tokio::time::timeout(CLEAN_UP, self.http.late_head()).await {
+                self.adopt_session(&reply);
+                self.http.finish_body(reply).await;
+            }
+        }
+        if self.session.is_some() && tokio::time::timeout(CLEAN_UP, self.delete_session()).await.is_err() {
+            self.http.hang_up();
+        }
+        tokio::time::timeout(CLEAN_UP, self.http.into_idle()).await.ok().flatten()
+    }
+
+    /// Finds out in which era the server speaks, and who it is.
+    async fn hail(&mut self) -> Result<Arc<Hello>, Problem> {
+        let legacy_first = self.known.era.map_or(self.known.legacy_first, |era| era == Era::Legacy);
+        let hello = if legacy_first { self.hail_legacy_first().await } else { self.hail_modern_first().await };
+        let hello = hello.map_err(|problem| self.redacted(problem))?;
+        self.known.era = Some(hello.era);
+        Ok(hello)
+    }
+
+    async fn hail_modern_first(&mut self) -> Result<Arc<Hello>, Problem> {
+        let instead = match self.discover().await? {
+            Hailed::Hello(hello) => return Ok(hello),
+            Hailed::No(problem) => problem,
+        };
+        match self.initialize().await {
+            Ok(hello) => Ok(hello),
+            // The modern server that it was answers initialize in its own words; what it said to discover is what is wrong with it.
+            Err(_) if self.known.era == Some(Era::Modern) => Err(instead),
+            Err(Problem::Rpc { code: protocol::METHOD_NOT_FOUND, .. }) => Err(instead),
+            Err(problem) => Err(problem),
+        }
+    }
+
+    async fn hail_legacy_first(&mut self) -> Result<Arc<Hello>, Problem> {
+        let problem = match self.initialize().await {
+            Ok(hello) => return Ok(hello),
+            Err(problem) => problem,
+        };
+        let other_era = match &problem {
+            Problem::Rpc { .. } | Problem::Version(_) | Problem::NotMcp(..) => true,
+            Problem::Status(status) => matches!(status.code, 400 | 404 | 405 | 406 | 410 | 415 | 422 | 501),
+            _ => false,
+        };
+        if other_era && let Hailed::Hello(hello) = self.discover().await? { Ok(hello) } else { Err(problem) }
+    }
+
+    async fn discover(&mut self) -> Result<Hailed, Problem> {
+        self.version = protocol::MODERN;
+        let known = self.known.hello.as_ref().filter(|(_, hello)| hello.era == Era::Modern).map(|(hash, _)| *hash);
+        let answer = match self.exchange(&protocol::discover(), known).await {
+            Ok(answer) => answer,
+            Err(problem) => return after_discover(problem).map(Hailed::No),
+        };
+        let no = |what: &str| Ok(Hailed::No(Problem::NotMcp(Step::Discover, what.into())));
+        match answer {
+            Answer::Same => match &self.known.hello {
+                Some((_, hello)) => Ok(Hailed::Hello(Arc::clone(hello))),
+                None => no("it is no discover result"),
+            },
+            Answer::New { message: Err(error), .. } => after_discover(error.problem(Step::Discover)).map(Hailed::No),
+            Answer::New { hash, message: Ok(result) } => match protocol::discovered(&result) {
+                Discovered::Modern(hello) => Ok(Hailed::Hello(self.met(hash, hello))),
+                Discovered::Legacy => no("it lists only legacy revisions"),
+                Discovered::Unknown(versions) => Err(Problem::Version(versions.join(", "))),
+                Discovered::No => no("it is no discover result"),
+            },
+        }
+    }
+
+    async fn initialize(&mut self) -> Result<Arc<Hello>, Problem> {
+        self.session = None;
+        self.version = protocol::LEGACY[0];
+        let known = self.known.hello.as_ref().filter(|(_, hello)| hello.era == Era::Legacy).map(|(hash, _)| *hash);
+        self.opening = true;
+        let answer = self.exchange(&protocol::initialize(), known).await;
+        self.opening = false;
+        let hello = match (answer?, &self.known.hello) {
+            (Answer::Same, Some((_, hello))) => Arc::clone(hello),
+            (Answer::Same, None) => return Err(Problem::NotMcp(Step::Initialize, "it is unknown".into())),
+            (Answer::New { message: Err(error), .. }, _) => return Err(version_problem(error.problem(Step::Initialize))),
+            (Answer::New { hash, message: Ok(result) }, _) => {
+                let hello = protocol::initialized_as(&result)?;
+                self.met(hash, hello)
+            }
+        };
+        self.version = hello.version;
+        Ok(hello)
+    }
+
+    fn met(&mut self, hash: u64, hello: Hello) -> Arc<Hello> {
+        let hello = Arc::new(hello);
+        self.known.hello = Some((hash, Arc::clone(&hello)));
+        hello
+    }
+
+    /// Looks in a legacy session, and in a second one when the server forgot the first meanwhile.
+    async fn look_in_session(&mut self, hello: Arc<Hello>) -> Result<Observation, Problem> {
+        match self.look_after_initialized(&hello).await {
+            Err(Problem::SessionLost) => {}
+            result => return result,
+        }
+        self.session = None;
+        let hello = self.initialize().await?;
+        self.look_after_initialized(&hello).await
+    }
+
+    async fn look_after_initialized(&mut self, hello: &Arc<Hello>) -> Result<Observation, Problem> {
+        self.notify().await?;
+        self.look(hello).await
+    }
+
+    async fn look(&mut self, hello: &Arc<Hello>) -> Result<Observation, Problem> {
+        let tools = if hello.tools {
+            Some(self.list(hello.era).await?)
+        } else {
+            if hello.era == Era::Legacy {
+                self.ping().await?;
+            }
+            None
+        };
+        if let Some(call) = self.http.wire.call(hello.era).cloned() {
+            self.call(&call).await?;
+        }
+        Ok(Observation { hello: Arc::clone(hello), tools })
+    }
+
+    async fn ping(&mut self) -> Result<(), Problem> {
+        match self.result(&protocol::ping()).await {
+            Ok(_) | Err(Problem::Rpc { code: protocol::METHOD_NOT_FOUND, .. }) => Ok(()),
+            Err(problem) => Err(problem),
+        }
+    }
+
+    async fn call(&mut self, call: &Request) -> Result<(), Problem> {
+        match self.result(call).await {
+            Ok(result) => protocol::called(&result),
+            Err(Problem::Rpc { code, .. }) => Err(Problem::ToolCall(format!("JSON-RPC error {code}"))),
+            Err(problem) => Err(problem),
+        }
+    }
+
+    async fn result(&mut self, request: &Request) -> Result<Value, Problem> {
+        match self.exchange(request, None).await? {
+            Answer::New { message: Ok(result), .. } => Ok(result),
+            Answer::New { message: Err(error), .. } => Err(error.problem(request.step)),
+            Answer::Same => Err(Problem::NotMcp(request.step, "it is unknown".into())),
+        }
+    }
+
+    /// Reads all pages of the list. Pages with the same bytes as the last time are not parsed again.
+    async fn list(&mut self, era: Era) -> Result<Arc<ToolsList>, Problem> {
+        let mut pages: Vec<KnownPage> = Vec::new();
+        let mut same = true;
+        let mut seen = HashSet::new();
+        let mut cursor: Option<Box<str>> = None;
+        loop {
+            let request = protocol::list(era, cursor.as_deref(), pages.len());
+            let before = self.known.pages.get(pages.len()).cloned();
+            let page = match (self.exchange(&request, before.as_ref().map(|page| page.hash)).await?, before) {
+                (Answer::Same, Some(before)) => before,
+                (Answer::Same, None) => return Err(Problem::NotMcp(Step::List, "it is unknown".into())),
+                (Answer::New { message: Err(error), .. }, _) => return Err(error.problem(Step::List)),
+                (Answer::New { hash, message: Ok(result) }, _) => {
+                    same = false;
+                    KnownPage { hash, page: Arc::new(protocol::page(&result)?) }
+                }
+            };
+            cursor.clone_from(&page.page.next);
+            pages.push(page);
+            match &cursor {
+                // A cursor that comes twice ends the list: there is nothing new behind it.
+                Some(next) if seen.insert(next.clone()) => {}
+                _ => break,
+            }
+            if pages.len() == protocol::MAX_PAGES {
+                return Err(Problem::TooLarge(format!("tools/list has more than {} pages", protocol::MAX_PAGES)));
+            }
+        }
+        if let Some(tools) = self.known.tools.as_ref().filter(|_| same && pages.len() == self.known.pages.len()) {
+            return Ok(Arc::clone(tools));
+        }
+        let tools = Arc::new(ToolsList::new(pages.iter().flat_map(|page| page.page.tools.iter().cloned()).collect()));
+        self.known.pages = pages;
+        self.known.tools = Some(Arc::clone(&tools));
+        Ok(tools)
+    }
+
+    /// Sends a request and reads its answer; statuses other than 2xx are problems.
+    async fn exchange(&mut self, request: &Request, known: Option<u64>) -> Result<Answer, Problem> {
+        let headers = self.headers(request);
+        let reply = self.http.send(request.step, &Method::POST, &headers, &request.body).await?;
+        if self.opening {
+            self.adopt_session(&reply);
+        }
+        if reply.status().is_success() {
+            return answer::read(&mut self.http, reply, request.step, request.id.unwrap_or_default(), known).await;
+        }
+        Err(self.refused(reply, request).await)
+    }
+
+    /// Tells the server that we are ready. Any 2xx will do.
+    async fn notify(&mut self) -> Result<(), Problem> {
+        let request = protocol::initialized();
+        let headers = self.headers(&request);
+        let reply = self.http.send(request.step, &Method::POST, &headers, &request.body).await?;
+        if reply.status().is_success() {
+            self.http.finish_body(reply).await;
+            return Ok(());
+        }
+        Err(self.refused(reply, &request).await)
+    }
+
+    async fn refused(&mut self, reply: Reply, request: &Request) -> Problem {
+        let code = reply.status().as_u16();
+        let wait = reply.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let retry_after = wait.and_then(|value| verdict::retry_after(value, clock::now_exact()));
+        let body = answer::read_error(&mut self.http, reply, request.step, request.id).await;
+        if code == 404 && self.session.is_some() && !self.opening {
+            return Problem::SessionLost;
+        }
+        match body.rpc {
+            // A 4xx that holds a JSON-RPC error is how MCP says no. 401, 403, 421 and 429 say more by their status.
+            Some(error) if (400..500).contains(&code) && !matches!(code, 401 | 403 | 421 | 429) => error.problem(request.step),
+            _ => Problem::Status(Status { step: request.step, code, retry_after, names_host: body.names_host }),
+        }
+    }
+
+    fn adopt_session(&mut self, reply: &Reply) {
+        self.session = reply.headers().get(wire::SESSION).cloned();
+    }
+
+    async fn delete_session(&mut self) {
+        let Some(session) = self.session.take() else { return };
+        let mut headers = self.http.wire.headers.clone();
+        headers.remove(header::CONTENT_TYPE);
+        headers.insert(wire::SESSION, session);
+        headers.insert(wire::PROTOCOL_VERSION, HeaderValue::from_static(self.version));
+        // How it ends is the server's business: some refuse to delete sessions.
+        if let Ok(reply) = self.http.send(Step::Initialized, &Method::DELETE, &headers, &Bytes::new()).await {
+            self.http.finish_body(reply).await;
+        }
+    }
+
+    fn headers(&self, request: &Request) -> HeaderMap {
+        let mut headers = self.http.wire.headers.clone();
+        if request.step == Step::Initialize {
+            return headers;
+        }
+        headers.insert(wire::PROTOCOL_VERSION, HeaderValue::from_static(self.version));
+        if self.version == protocol::MODERN {
+            headers.insert(wire::METHOD, HeaderValue::from_static(request.method));
+            if let Some(name) = request.name.as_deref().and_then(header_text) {
+                headers.insert(wire::NAME, name);
+            }
+        } else if let Some(session) = &self.session {
+            headers.insert(wire::SESSION, session.clone());
+        }
+        headers
+    }
+
+    fn redacted(&self, problem: Problem) -> Problem {
+        match problem {
+            Problem::Rpc { step, code, message, supported } => {
+                Problem::Rpc { step, code, message: self.http.wire.redact(message), supported }
+            }
+            Problem::NotMcp(step, what) => Problem::NotMcp(step, self.http.wire.redact(what)),
+            Problem::Version(offered) => Problem::Version(self.http.wire.redact(offered)),
+            other => other,
+        }
+    }
+}
+
+/// Whether what ended discover leads to initialize (then it is returned) or ends the probe.
+fn after_discover(problem: Problem) -> Result<Problem, Problem> {
+    match problem {
+        // Whoever limits us is not asked again at once.
+        Problem::Status(Status { code: 429, .. }) => Err(problem),
+        Problem::Rpc { code: protocol::UNSUPPORTED_VERSION, ref supported, .. } if !supported.is_empty() => {
+            match protocol::offered(supported) {
+                Some(Era::Legacy) => Ok(problem),
+                _ => Err(version_problem(problem)),
+            }
+        }
+        Problem::Status(_) | Problem::Rpc { .. } | Problem::NotMcp(..) => Ok(problem),
+        other => Err(other),
+    }
+}
+
+fn version_problem(problem: Problem) -> Problem {
+    match problem {
+        Problem::Rpc { code: protocol::UNSUPPORTED_VERSION, supported, .. } if !supported.is_empty() => {
+            Problem::Version(supported.join(", "))
+        }
+        other => other,
+    }
+}
+
+/// A tool's name as a header: as it is where that is possible, else encoded as the specification says.
+fn header_text(name: &str) -> Option<HeaderValue> {
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+    let plain = !name.is_empty()
+        && name.bytes().all(|byte| (0x20..0x7f).contains(&byte))
+        && name.trim() == name
+        && !name.starts_with("=?base64?");
+    let text = if plain { name.to_owned() } else { format!("=?base64?{}?=", BASE64_STANDARD.encode(name)) };
+    HeaderValue::from_str(&text).ok()
+}

@@ -1,0 +1,277 @@
+//! The engine's handle: one registry behind one lock, and what wakes and feeds whom. The only file here that reads the clock.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use k8s_openapi::jiff::Timestamp;
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    effect::{Effect, Job},
+    fleet::Fleet,
+    metrics::Metrics,
+    publish::{self, Publisher},
+    registry::{Outcome, Registry},
+    schedule::{AttemptId, TargetId},
+    types::{Moment, PodState, ServerHealth, ServerKey, ServerSpec},
+    worker::{self, McpProber, Prober},
+};
+use crate::{clock, crd::CircuitStatus};
+
+/// How the engine runs.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Probes in flight at a time, all servers together. A quarter of them is kept for servers that answer at once.
+    pub max_in_flight: usize,
+    /// Seed of the jitter in circuits; none: another one every time.
+    pub seed: Option<u64>,
+    /// The operator's own pod, for Events about the fleet as a whole.
+    pub operator: Option<k8s_openapi::api::core::v1::ObjectReference>,
+    /// The wall clock, in whole seconds.
+    pub wall: fn() -> Timestamp,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self { max_in_flight: 2_048, seed: None, operator: None, wall: clock::now }
+    }
+}
+
+/// The health engine. A handle: clones share one registry.
+#[derive(Clone, Debug)]
+pub struct HealthEngine {
+    shared: Arc<Shared>,
+}
+
+/// What the engine's tasks share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+    wake: Notify,
+    effects: mpsc::UnboundedSender<Effect>,
+    inbox: Mutex<Option<mpsc::UnboundedReceiver<Effect>>>,
+    /// What ends the probe of a target early, and of which epoch it is.
+    flights: Mutex<HashMap<TargetId, (u32, CancellationToken)>>,
+    pub(super) metrics: Metrics,
+    pub(super) config: EngineConfig,
+}
+
+#[derive(Debug)]
+struct State {
+    registry: Registry,
+    /// When the worker means to wake up.
+    planned: Option<Instant>,
+}
+
+/// A lock whose holder may have panicked: what it guards is consistent between any two statements that can.
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(super) fn now(&self) -> Moment {
+        Moment { mono: Instant::now(), wall: (self.config.wall)() }
+    }
+
+    /// Changes the registry, and passes on what follows.
+    pub(super) fn act(&self, change: impl FnOnce(&mut Registry, Moment) -> Vec<Effect>) {
+        let now = self.now();
+        let (effects, early) = {
+            let mut state = locked(&self.state);
+            let effects = change(&mut state.registry, now);
+            let early = state.wakes_early();
+            (effects, early)
+        };
+        self.pass_on(effects, early);
+    }
+
+    fn pass_on(&self, effects: Vec<Effect>, early: bool) {
+        for effect in effects {
+            // The receiver is gone only once the engine ended.
+            let _ended = self.effects.send(effect);
+        }
+        if early {
+            self.wake.notify_one();
+        }
+    }
+
+    /// The probes that start now, and when to ask again.
+    pub(super) fn poll(&self) -> (Vec<Job>, Option<Instant>) {
+        let now = self.now();
+        let (jobs, effects, wake, in_flight) = {
+            let mut state = locked(&self.state);
+            let (jobs, effects) = state.registry.poll(now);
+            state.planned = state.registry.wake();
+            (jobs, effects, state.planned, state.registry.in_flight())
+        };
+        self.metrics.in_flight(in_flight);
+        self.pass_on(effects, false);
+        (jobs, wake)
+    }
+
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Takes up what an attempt brought (none: it was cancelled) and gives its place back.
+    pub(super) fn record(&self, job: &Job, place: AttemptId, outcome: Option<Outcome>, last: bool) {
+        let now = self.now();
+        let latency = outcome.as_ref().map(|outcome| outcome.latency);
+        let (verdict, effects, early) = {
+            let mut state = locked(&self.state);
+            let awaited = state.registry.end(place);
+            let (verdict, effects) = if let Some(outcome) = outcome {
+                state.registry.record(outcome, now)
+            } else {
+                state.registry.abandon(job.id, job.epoch, now);
+                (None, Vec::new())
+            };
+            let early = state.wakes_early();
+            (verdict, effects, awaited || early)
+        };
+        if let (Some(verdict), Some(latency)) = (verdict, latency) {
+            self.metrics.probed(&verdict, latency);
+        }
+        self.pass_on(effects, early);
+        if last {
+            self.land(job);
+        }
+    }
+
+    /// Gives a place back without a result.
+    pub(super) fn free(&self, place: AttemptId) {
+        let awaited = locked(&self.state).registry.end(place);
+        if awaited {
+            self.wake.notify_one();
+        }
+    }
+
+    /// A place for another attempt.
+    pub(super) fn hedge(&self) -> Option<AttemptId> {
+        let now = self.now();
+        locked(&self.state).registry.hedge(now)
+    }
+
+    /// A token that ends the probe of a target early. A probe that is still under way is of an epoch before, and void.
+    pub(super) fn fly(&self, job: &Job, shutdown: &CancellationToken) -> CancellationToken {
+        let token = shutdown.child_token();
+        if let Some((_, void)) = locked(&self.flights).insert(job.id, (job.epoch, token.clone())) {
+            void.cancel();
+        }
+        token
+    }
+
+    fn land(&self, job: &Job) {
+        let mut flights = locked(&self.flights);
+        if flights.get(&job.id).is_some_and(|(epoch, _)| *epoch == job.epoch) {
+            flights.remove(&job.id);
+        }
+    }
+
+    /// Ends the probe of a target early, if it is of an epoch before this one.
+    pub(super) fn ground(&self, id: TargetId, epoch: u32) {
+        let mut flights = locked(&self.flights);
+        if flights.get(&id).is_some_and(|(flying, _)| *flying < epoch)
+            && let Some((_, token)) = flights.remove(&id)
+        {
+            token.cancel();
+        }
+    }
+}
+
+impl State {
+    fn wakes_early(&self) -> bool {
+        match (self.registry.wake(), self.planned) {
+            (Some(next), Some(planned)) => next < planned,
+            (Some(_), None) => true,
+            (None, _) => false,
+        }
+    }
+}
+
+impl HealthEngine {
+    /// An engine that knows nothing yet, and probes nothing before `run`.
+    pub fn new(config: EngineConfig, metrics: &prometheus::Registry) -> Self {
+        let (effects, inbox) = mpsc::unbounded_channel();
+        let seed = config.seed.unwrap_or_else(rand::random);
+        let registry = Registry::new(config.max_in_flight, seed, Instant::now());
+        let shared = Shared {
+            state: Mutex::new(State { registry, planned: None }),
+            wake: Notify::new(),
+            effects,
+            inbox: Mutex::new(Some(inbox)),
+            flights: Mutex::default(),
+            metrics: Metrics::new(metrics),
+            config,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Takes up a server's spec. `persisted` is its circuit from status; it counts only the first time that the server is seen.
+    pub fn set_server(&self, key: &ServerKey, spec: ServerSpec, persisted: Option<&CircuitStatus>) {
+        self.shared.act(|registry, now| registry.set_server(key, spec, persisted, now));
+    }
+
+    /// The server's CR is gone.
+    pub fn remove_server(&self, key: &ServerKey) {
+        self.shared.act(|registry, _| registry.remove_server(key));
+    }
+
+    /// Takes up what Kubernetes says about a pod of a server. It may come before its server.
+    pub fn set_pod(&self, key: &ServerKey, pod: PodState) {
+        self.shared.act(|registry, now| registry.set_pod(key, pod, now));
+    }
+
+    /// The pod is gone.
+    pub fn remove_pod(&self, key: &ServerKey, uid: &str) {
+        self.shared.act(|registry, now| registry.remove_pod(key, uid, now));
+    }
+
+    /// Which pods are known.
+    pub(super) fn pods(&self) -> Vec<(Arc<ServerKey>, String)> {
+        locked(&self.shared.state).registry.pods()
+    }
+
+    /// What is known of a server; none before `set_server`.
+    pub fn snapshot(&self, key: &ServerKey) -> Option<ServerHealth> {
+        let now = self.shared.now();
+        locked(&self.shared.state).registry.snapshot(key, now)
+    }
+
+    /// All that is known, as `/fleet` shows it.
+    pub fn fleet(&self) -> Fleet {
+        let now = self.shared.now();
+        Fleet::of(&locked(&self.shared.state).registry, now)
+    }
+
+    /// Probes, patches gates and tells `changed` which servers' status shows something else, until `shutdown`; returns once the
+    /// sessions that it held are deleted. An engine runs once.
+    pub async fn run(self, client: kube::Client, changed: mpsc::UnboundedSender<ServerKey>, shutdown: CancellationToken) {
+        self.run_with(McpProber::default(), client, changed, shutdown).await;
+    }
+
+    /// As `run`, with another prober.
+    pub async fn run_with<P: Prober>(
+        self,
+        prober: P,
+        client: kube::Client,
+        changed: mpsc::UnboundedSender<ServerKey>,
+        shutdown: CancellationToken,
+    ) {
+        let Some(inbox) = locked(&self.shared.inbox).take() else {
+            tracing::error!("the health engine was started twice");
+            return;
+        };
+        let prober = Arc::new(prober);
+        let publisher = Publisher::new(Arc::clone(&self.shared), client, changed);
+        let publishing = publish::run(publisher, Arc::clone(&prober), inbox, shutdown.clone());
+        let working = worker::run(Arc::clone(&self.shared), prober, shutdown);
+        tokio::join!(working, publishing);
+    }
+}

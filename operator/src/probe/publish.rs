@@ -1,0 +1,218 @@
+//! Carries out what the registry decided: patches gates, evicts, writes Events, tells the reconciler. I/O.
+//!
+//! Besides Events these are the engine's only writes, and all of them go to pods. The CR's status is the reconciler's.
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api, Client,
+    api::{DeleteParams, EvictParams, Patch, PatchParams, Preconditions},
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+use serde_json::json;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    effect::{Effect, Evicted, Eviction, GatePatch, Notice, Patched},
+    engine::Shared,
+    types::ServerKey,
+    worker::Prober,
+};
+use crate::{
+    clock,
+    crd::reason,
+    names::{CONTROLLER, FIELD_MANAGER, POD_GATE},
+};
+
+/// Calls to the API server at a time: a fleet that turns all at once must not be one burst.
+const AT_A_TIME: usize = 32;
+/// How long one call may take: kube's client has no limit of its own.
+const CALL: Duration = Duration::from_secs(10);
+/// The longest note of an Event, in characters; the API's limit is 1 kB.
+const NOTE: usize = 900;
+
+/// Who carries things out.
+#[derive(Clone)]
+pub(super) struct Publisher {
+    shared: Arc<Shared>,
+    client: Client,
+    changed: mpsc::UnboundedSender<ServerKey>,
+    recorder: Recorder,
+    places: Arc<Semaphore>,
+}
+
+impl Publisher {
+    pub(super) fn new(shared: Arc<Shared>, client: Client, changed: mpsc::UnboundedSender<ServerKey>) -> Self {
+        let recorder = Recorder::new(client.clone(), Reporter { controller: CONTROLLER.into(), instance: None });
+        Self { shared, client, changed, recorder, places: Arc::new(Semaphore::new(AT_A_TIME)) }
+    }
+
+    fn pods(&self, namespace: &str) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+}
+
+/// Carries out what comes in until `shutdown`, and what is under way to its end.
+pub(super) async fn run<P: Prober>(
+    publisher: Publisher,
+    prober: Arc<P>,
+    mut inbox: mpsc::UnboundedReceiver<Effect>,
+    shutdown: CancellationToken,
+) {
+    let tasks = TaskTracker::new();
+    while let Some(effect) = tokio::select! {
+        biased;
+        () = shutdown.cancelled() => None,
+        effect = inbox.recv() => effect,
+    } {
+        publish(&publisher, &*prober, effect, &tasks, &shutdown);
+    }
+    tasks.close();
+    tasks.wait().await;
+}
+
+fn publish<P: Prober>(publisher: &Publisher, prober: &P, effect: Effect, tasks: &TaskTracker, shutdown: &CancellationToken) {
+    let metrics = &publisher.shared.metrics;
+    match effect {
+        Effect::Changed(key) => {
+            // The reconciler ends before us only when the process does.
+            let _ended = publisher.changed.send(ServerKey::clone(&key));
+        }
+        Effect::Forget(id, epoch) => {
+            prober.forget(id);
+            publisher.shared.ground(id, epoch);
+        }
+        Effect::Transition(key, transition) => {
+            metrics.transition(transition);
+            metrics.circuit(&key, transition.to);
+            tracing::info!(server = %key, from = transition.from.as_str(), to = transition.to.as_str(), "circuit changed");
+        }
+        Effect::Gone(key) => metrics.gone(&key),
+        Effect::Panic(active) => {
+            metrics.panic(active);
+            tracing::warn!(active, "fleet panic");
+            if let Some(object) = publisher.shared.config.operator.clone() {
+                let notice = fleet_notice(object, active);
+                spawn(publisher, tasks, shutdown, move |publisher| async move { announce(&publisher, notice).await });
+            }
+        }
+        Effect::Gate(patch) => spawn(publisher, tasks, shutdown, move |publisher| async move { gate(&publisher, patch).await }),
+        Effect::Event(notice) => {
+            spawn(publisher, tasks, shutdown, move |publisher| async move { announce(&publisher, notice).await });
+        }
+        Effect::Evict(eviction) => {
+            spawn(publisher, tasks, shutdown, move |publisher| async move { evict(&publisher, eviction).await });
+        }
+    }
+}
+
+fn spawn<F: Future<Output = ()> + Send>(
+    publisher: &Publisher,
+    tasks: &TaskTracker,
+    shutdown: &CancellationToken,
+    act: impl FnOnce(Publisher) -> F + Send + 'static,
+) {
+    let (publisher, shutdown) = (publisher.clone(), shutdown.clone());
+    tasks.spawn(async move {
+        let places = Arc::clone(&publisher.places);
+        // What has not begun when the lease is lost is our successor's.
+        let place = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            place = places.acquire() => place,
+        };
+        if place.is_ok() {
+            // In a box of its own: those that wait for a place, a whole fleet perhaps, are small.
+            Box::pin(act(publisher)).await;
+        }
+    });
+}
+
+fn fleet_notice(object: k8s_openapi::api::core::v1::ObjectReference, active: bool) -> Notice {
+    if active {
+        let note = "more than half of the fleet fails at once: nothing is taken out of service while that lasts".into();
+        Notice { object, warning: true, reason: reason::FLEET_PANIC, action: "HoldFleet", note }
+    } else {
+        let note = "no more than half of the fleet fails".into();
+        Notice { object, warning: false, reason: reason::FLEET_PANIC_OVER, action: "ReleaseFleet", note }
+    }
+}
+
+async fn gate(publisher: &Publisher, patch: GatePatch) {
+    let body = json!({
+        // Another pod of this name is not patched: the API server compares the uid.
+        "metadata": {"uid": patch.uid},
+        "status": {"conditions": [{
+            "type": POD_GATE,
+            "status": if patch.value { "True" } else { "False" },
+            "reason": patch.reason,
+            "message": &*patch.message,
+            "lastTransitionTime": clock::time(clock::now()),
+        }]},
+    });
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+    let pods = publisher.pods(&patch.namespace);
+    // Strategic: it merges conditions by type, and leaves the kubelet's alone.
+    let body = Patch::Strategic(&body);
+    let outcome = match tokio::time::timeout(CALL, pods.patch_status(&patch.pod, &params, &body)).await {
+        Ok(Ok(_)) => Patched::Done,
+        Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => Patched::Gone,
+        Ok(Err(error)) => {
+            tracing::warn!(pod = %patch.pod, namespace = %patch.namespace, %error, "could not patch the readiness gate");
+            Patched::Failed
+        }
+        Err(_) => {
+            tracing::warn!(pod = %patch.pod, namespace = %patch.namespace, "the patch of the readiness gate took too long");
+            Patched::Failed
+        }
+    };
+    publisher.shared.metrics.gate(
+        patch.value,
+        match outcome {
+            Patched::Done => "done",
+            Patched::Gone => "gone",
+            Patched::Failed => "failed",
+        },
+    );
+    publisher.shared.act(|registry, now| registry.patched(patch.id, patch.value, outcome, now));
+}
+
+async fn evict(publisher: &Publisher, eviction: Eviction) {
+    let preconditions = Preconditions { uid: Some(eviction.uid.clone()), resource_version: None };
+    let params = EvictParams {
+        delete_options: Some(DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() }),
+        ..EvictParams::default()
+    };
+    let pods = publisher.pods(&eviction.namespace);
+    let outcome = match tokio::time::timeout(CALL, pods.evict(&eviction.pod, &params)).await {
+        Ok(Ok(_)) => Evicted::Done,
+        Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => Evicted::Gone,
+        Ok(Err(kube::Error::Api(status))) => Evicted::Refused(status.message.clone()),
+        Ok(Err(error)) => Evicted::Refused(error.to_string()),
+        Err(_) => Evicted::Refused("the API server did not answer in time".into()),
+    };
+    publisher.shared.metrics.eviction(match &outcome {
+        Evicted::Done => "done",
+        Evicted::Gone => "gone",
+        Evicted::Refused(_) => "refused",
+    });
+    publisher.shared.act(|registry, now| registry.evicted(&eviction, &outcome, now));
+}
+
+async fn announce(publisher: &Publisher, notice: Notice) {
+    let event = Event {
+        type_: if notice.warning { EventType::Warning } else { EventType::Normal },
+        reason: notice.reason.into(),
+        note: Some(notice.note.chars().take(NOTE).collect()),
+        action: notice.action.into(),
+        secondary: None,
+    };
+    match tokio::time::timeout(CALL, publisher.recorder.publish(&event, &notice.object)).await {
+        Ok(Ok(())) => {}
+        // An Event is a courtesy: what it tells is in status and metrics, too.
+        Ok(Err(error)) => tracing::warn!(reason = notice.reason, %error, "could not write an Event"),
+        Err(_) => tracing::warn!(reason = notice.reason, "writing an Event took too long"),
+    }
+}

@@ -1,0 +1,443 @@
+//! Every server and every target, and the one place where a result becomes a decision. Pure: told what happened and when, it answers
+//! with what is to be done.
+
+mod members;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    converse::{Known, Observation},
+    effect::{Effect, Evicted, Eviction, Job, Patched},
+    fleet_panic::FleetPanic,
+    schedule::{AttemptId, Lane, Schedule, TargetId, Timer},
+    server::{Around, Server},
+    target::Target,
+    types::{Moment, PodState, ServerHealth, ServerKey},
+    verdict::{self, Kind, Problem, Verdict},
+};
+use crate::crd::{CircuitState, reason};
+
+/// The first wait after a patch that failed; it doubles.
+const PATCH_RETRY: Duration = Duration::from_millis(500);
+const PATCH_RETRY_MAX: Duration = Duration::from_secs(30);
+/// From this share of the fleet failing on, the rest is asked without waiting for its turn: is it them, or is it us?
+const SUSPICIOUS_TENTHS: usize = 1;
+/// Over how long those questions are spread, and how long they are not asked again.
+const SUSPICION_SPREAD: Duration = Duration::from_secs(2);
+const SUSPICION_QUIET: Duration = Duration::from_secs(20);
+
+/// What one attempt brought.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Of whom.
+    pub id: TargetId,
+    /// Of which epoch.
+    pub epoch: u32,
+    /// What it found.
+    pub result: Result<Observation, Problem>,
+    /// What it learnt.
+    pub known: Known,
+    /// How long it took.
+    pub latency: Duration,
+    /// No other attempt at the same target is under way.
+    pub last: bool,
+}
+
+/// Everything that the engine knows.
+#[derive(Debug)]
+pub struct Registry {
+    servers: HashMap<Arc<ServerKey>, Server>,
+    index: HashMap<TargetId, Arc<ServerKey>>,
+    /// Namespaces, each held once.
+    namespaces: HashMap<String, Arc<str>>,
+    schedule: Schedule,
+    panic: FleetPanic,
+    suspected: Option<Instant>,
+    epoch: Instant,
+    ids: u64,
+    jitter: Jitter,
+}
+
+/// A row of numbers from 0 to 1, the same for the same seed.
+#[derive(Debug)]
+struct Jitter(u64);
+
+impl Jitter {
+    fn next(&mut self) -> f64 {
+        // SplitMix64: all that is asked of it is that circuits do not come back in step.
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        f64::from(u32::try_from((z ^ (z >> 31)) >> 32).unwrap_or(0)) / f64::from(u32::MAX)
+    }
+}
+
+impl Registry {
+    /// A registry that knows nothing yet.
+    pub fn new(max_in_flight: usize, seed: u64, epoch: Instant) -> Self {
+        Self {
+            servers: HashMap::new(),
+            index: HashMap::new(),
+            namespaces: HashMap::new(),
+            schedule: Schedule::new(max_in_flight),
+            panic: FleetPanic::default(),
+            suspected: None,
+            epoch,
+            ids: 0,
+            jitter: Jitter(seed),
+        }
+    }
+
+    /// The servers, in no order.
+    pub fn servers(&self) -> impl Iterator<Item = &Server> {
+        self.servers.values()
+    }
+
+    /// What is known of a server; none before its spec is.
+    pub fn snapshot(&self, key: &ServerKey, now: Moment) -> Option<ServerHealth> {
+        let server = self.servers.get(key).filter(|server| server.spec.is_some())?;
+        Some(server.snapshot(self.panic.active(), now.mono))
+    }
+
+    /// Probes in flight in the quick and in the slow lane.
+    pub fn in_flight(&self) -> (usize, usize) {
+        self.schedule.in_flight()
+    }
+
+    /// Fleet panic.
+    pub const fn panic(&self) -> bool {
+        self.panic.active()
+    }
+
+    /// When something is to be done next, if nothing happens before.
+    pub fn wake(&self) -> Option<Instant> {
+        self.schedule.wake()
+    }
+
+    /// Does something with a server and everything around it. None when there is no such server.
+    fn with<T>(
+        &mut self,
+        key: &ServerKey,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+        act: impl FnOnce(&mut Server, &mut Around<'_>) -> T,
+    ) -> Option<T> {
+        let server = self.servers.get_mut(key)?;
+        let mut around = Around {
+            schedule: &mut self.schedule,
+            effects,
+            panic: self.panic.active(),
+            epoch: self.epoch,
+            jitter: self.jitter.next(),
+            now,
+        };
+        Some(act(server, &mut around))
+    }
+
+    fn entry(&mut self, key: &ServerKey) -> Arc<ServerKey> {
+        if let Some((known, _)) = self.servers.get_key_value(key) {
+            return Arc::clone(known);
+        }
+        let key = Arc::new(key.clone());
+        self.servers.insert(Arc::clone(&key), Server::new(Arc::clone(&key)));
+        key
+    }
+
+    fn add_target(&mut self, key: &Arc<ServerKey>, pod: Option<PodState>, now: Moment) -> TargetId {
+        self.ids += 1;
+        let id = TargetId(self.ids);
+        let name = format!("{key}/{}", pod.as_ref().map_or("", |pod| &pod.uid));
+        let target = Target::new(id, &name, pod, now);
+        if target.proven {
+            self.panic.well(id, None);
+        }
+        self.index.insert(id, Arc::clone(key));
+        if let Some(server) = self.servers.get_mut(key) {
+            server.targets.insert(id, target);
+        }
+        id
+    }
+
+    fn drop_target(&mut self, key: &ServerKey, id: TargetId, effects: &mut Vec<Effect>) {
+        let Some(mut target) = self.servers.get_mut(key).and_then(|server| server.targets.remove(&id)) else { return };
+        self.index.remove(&id);
+        self.panic.forget(id, target.failed_at);
+        self.schedule.set(Timer::Probe(id), &mut target.due, None);
+        self.schedule.set(Timer::Gate(id), &mut target.gate.retry, None);
+        effects.push(Effect::Forget(id, u32::MAX));
+    }
+
+    /// Does what is due, and hands out the probes that may start now.
+    pub fn poll(&mut self, now: Moment) -> (Vec<Job>, Vec<Effect>) {
+        let mut effects = Vec::new();
+        while let Some((at, timer)) = self.schedule.due(now.mono) {
+            match timer {
+                Timer::Probe(id) => self.line_up(id, at),
+                Timer::Gate(id) => self.retry_gate(id, now, &mut effects),
+                Timer::Server(key) => {
+                    self.with(&key, now, &mut effects, |server, around| {
+                        server.timer_fired();
+                        let transition = server.circuit.tick(now);
+                        server.transitioned(transition, around);
+                        server.settle(around);
+                    });
+                }
+            }
+        }
+        let mut jobs = Vec::new();
+        while let Some((id, due, lane)) = self.schedule.pop(now.mono) {
+            jobs.extend(self.start(id, due, lane, now));
+        }
+        (jobs, effects)
+    }
+
+    fn line_up(&mut self, id: TargetId, at: Instant) {
+        let Some(server) = self.index.get(&id).and_then(|key| self.servers.get_mut(key)) else { return };
+        let namespace =
+            self.namespaces.entry(server.key.namespace.clone()).or_insert_with(|| server.key.namespace.as_str().into());
+        let Some(target) = server.targets.get_mut(&id) else { return };
+        target.due = None;
+        target.queued = true;
+        let lane = if target.last.reason == reason::TIMEOUT { Lane::Slow } else { Lane::Quick };
+        self.schedule.enqueue(lane, namespace, id, at);
+    }
+
+    fn start(&mut self, id: TargetId, due: Instant, lane: Lane, now: Moment) -> Option<Job> {
+        let server = self.index.get(&id).and_then(|key| self.servers.get_mut(key))?;
+        let (spec, wire) = (server.spec.clone()?, server.wire.clone()?);
+        server.targets.get_mut(&id)?.queued = false;
+        // While it stood in line the circuit may have opened, or the pod begun to go.
+        let allowed = server.next_due(server.targets.get(&id)?, &spec, self.epoch, now).is_some();
+        let state = server.circuit.state();
+        let target = server.targets.get_mut(&id).filter(|target| allowed && !target.busy)?;
+        target.busy = true;
+        target.urgent = false;
+        // A trial is one probe; and who is known to fail, or to hang, need not be found out about three times as fast.
+        let hedged = state == CircuitState::Closed && !target.failing;
+        Some(Job {
+            id,
+            epoch: target.epoch,
+            attempt: self.schedule.start(lane, now.mono),
+            wire,
+            ip: target.pod.as_ref().and_then(|pod| pod.address),
+            known: target.known.clone(),
+            hedges: hedged.then(|| target.hedges()),
+            lag: now.mono.saturating_duration_since(due),
+        })
+    }
+
+    /// A place for a second attempt at a target that hangs, if there is one.
+    pub fn hedge(&mut self, now: Moment) -> Option<AttemptId> {
+        self.schedule.hedge(now.mono)
+    }
+
+    /// An attempt ended. True when somebody waits for its place.
+    pub fn end(&mut self, attempt: AttemptId) -> bool {
+        self.schedule.end(attempt)
+    }
+
+    /// Takes up what an attempt brought. The verdict is handed back for those who count them; none when the result is void.
+    pub fn record(&mut self, outcome: Outcome, now: Moment) -> (Option<Verdict>, Vec<Effect>) {
+        let mut effects = Vec::new();
+        let Outcome { id, epoch, result, known, latency, last } = outcome;
+        let Some(key) = self.index.get(&id).cloned() else { return (None, effects) };
+        let Some(server) = self.servers.get_mut(&key) else { return (None, effects) };
+        let (Some(spec), Some(wire)) = (server.spec.clone(), server.wire.clone()) else { return (None, effects) };
+        let Some(target) = server.targets.get_mut(&id).filter(|target| target.epoch == epoch) else { return (None, effects) };
+        target.busy = !last;
+        target.known = known;
+        let (verdict, wait) = match &result {
+            Ok(_) => (healthy(), None),
+            Err(problem) => verdict::judge(problem, wire.given),
+        };
+        if verdict.kind != Kind::Failed {
+            target.took(latency);
+        } else if verdict.reason == reason::TIMEOUT && target.known.era.is_none() {
+            // Silence to one era: the other one is tried first the next time.
+            target.known.legacy_first = !target.known.legacy_first;
+        }
+        let same_as_ever = target.streak == 0
+            && verdict.kind == Kind::Healthy
+            && target.last.kind == Kind::Healthy
+            && result.as_ref().ok().is_some_and(|found| target.observation.as_ref().is_some_and(|known| same(known, found)))
+            && server.circuit.state() == CircuitState::Closed
+            && !server.tools_wait();
+        let Some(target) = server.targets.get_mut(&id) else { return (None, effects) };
+        if same_as_ever {
+            target.ended = Some(now);
+            server.reschedule_one(id, &spec, &mut self.schedule, self.epoch, now);
+            return (Some(verdict), effects);
+        }
+        let was_well = target.streak == 0;
+        if let Ok(found) = result {
+            target.observation = Some(found);
+        }
+        let on_trial = server.circuit.forced().is_none() && server.circuit.state() != CircuitState::Closed;
+        let newly_failing = if on_trial && !verdict.is_failed() {
+            target.absorb_trial(verdict.clone(), wait, now);
+            false
+        } else {
+            target.absorb(verdict.clone(), wait, &spec, now)
+        };
+        self.count_for_panic(&key, id, was_well, now);
+        self.weigh_panic(newly_failing, now, &mut effects);
+        let kind = verdict.kind;
+        self.with(&key, now, &mut effects, |server, around| {
+            server.saw_tools();
+            feed_circuit(server, id, kind, around);
+            server.settle(around);
+            if kind == Kind::Failed {
+                server.consider_eviction(id, around);
+            } else {
+                server.calm();
+            }
+        });
+        (Some(verdict), effects)
+    }
+
+    /// A probe was given up without a result: its target is to be asked again.
+    pub fn abandon(&mut self, id: TargetId, epoch: u32, now: Moment) {
+        let Some(server) = self.index.get(&id).and_then(|key| self.servers.get_mut(key)) else { return };
+        let Some(spec) = server.spec.clone() else { return };
+        if let Some(target) = server.targets.get_mut(&id).filter(|target| target.epoch == epoch) {
+            target.busy = false;
+            server.reschedule_one(id, &spec, &mut self.schedule, self.epoch, now);
+        }
+    }
+
+    fn count_for_panic(&mut self, key: &ServerKey, id: TargetId, was_well: bool, now: Moment) {
+        let Some(target) = self.servers.get_mut(key).and_then(|server| server.targets.get_mut(&id)) else { return };
+        if target.last.is_failed() {
+            if was_well && target.proven {
+                self.panic.fails(id, now.mono);
+                target.failed_at = Some(now.mono);
+            }
+        } else if target.streak == 0 && target.proven {
+            self.panic.well(id, target.failed_at.take());
+        }
+    }
+
+    fn weigh_panic(&mut self, acting: bool, now: Moment, effects: &mut Vec<Effect>) {
+        if let Some(active) = self.panic.weigh(acting, now.mono) {
+            effects.push(Effect::Panic(active));
+            if !active {
+                // What was held is decided now.
+                let keys: Vec<Arc<ServerKey>> = self.servers.keys().cloned().collect();
+                for key in keys {
+                    self.with(&key, now, effects, Server::settle);
+                }
+            }
+        }
+        self.suspect(now);
+    }
+
+    /// When a good part of the fleet begins to fail, asks all the others at once: if it is our fault, the sooner it shows the less harm is done.
+    fn suspect(&mut self, now: Moment) {
+        let (failing, fleet) = self.panic.counts();
+        let quiet = self.suspected.is_some_and(|at| at + SUSPICION_QUIET > now.mono);
+        if self.panic.active() || quiet || failing < 2 || failing * 10 < fleet * SUSPICIOUS_TENTHS || fleet < 4 {
+            return;
+        }
+        self.suspected = Some(now.mono);
+        let spread = u64::try_from(SUSPICION_SPREAD.as_millis()).unwrap_or(1);
+        for server in self.servers.values_mut() {
+            for target in server.targets.values_mut().filter(|target| target.streak == 0) {
+                let soon = now.mono + Duration::from_millis(target.phase % spread);
+                if target.due.is_some_and(|due| due > soon) {
+                    self.schedule.set(Timer::Probe(target.id), &mut target.due, Some(soon));
+                }
+            }
+        }
+    }
+
+    /// Takes up how a patch of a gate ended.
+    pub fn patched(&mut self, id: TargetId, value: bool, outcome: Patched, now: Moment) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let Some(key) = self.index.get(&id).cloned() else { return effects };
+        if let Some(target) = self.servers.get_mut(&key).and_then(|server| server.targets.get_mut(&id)) {
+            let gate = &mut target.gate;
+            gate.in_flight = false;
+            match outcome {
+                Patched::Done => {
+                    gate.actual = Some(value);
+                    gate.failures = 0;
+                }
+                // Nobody is left to patch; the watch will say so, too.
+                Patched::Gone => gate.actual = Some(gate.decided),
+                Patched::Failed => {
+                    gate.failures += 1;
+                    let wait = PATCH_RETRY.saturating_mul(2_u32.saturating_pow(gate.failures.min(16) - 1)).min(PATCH_RETRY_MAX);
+                    self.schedule.set(Timer::Gate(id), &mut gate.retry, Some(now.mono + wait));
+                }
+            }
+        }
+        self.with(&key, now, &mut effects, Server::settle);
+        effects
+    }
+
+    fn retry_gate(&mut self, id: TargetId, now: Moment, effects: &mut Vec<Effect>) {
+        let Some(key) = self.index.get(&id).cloned() else { return };
+        if let Some(target) = self.servers.get_mut(&key).and_then(|server| server.targets.get_mut(&id)) {
+            target.gate.retry = None;
+        }
+        self.with(&key, now, effects, Server::settle);
+    }
+
+    /// Takes up how an eviction ended.
+    pub fn evicted(&mut self, eviction: &Eviction, outcome: &Evicted, now: Moment) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if let Some(key) = self.index.get(&eviction.id).cloned() {
+            self.with(&key, now, &mut effects, |server, around| server.evicted(eviction, outcome, around));
+        }
+        effects
+    }
+}
+
+/// What an answer means for the circuit: a trial that fails opens it again, an answer while Open begins a trial.
+fn feed_circuit(server: &mut Server, id: TargetId, kind: Kind, around: &mut Around<'_>) {
+    let Some(spec) = server.spec.clone() else { return };
+    if kind == Kind::Failed {
+        if server.circuit.state() == CircuitState::HalfOpen
+            && server.is_trial(id)
+            && let Some(target) = server.targets.get(&id)
+        {
+            let (reason, failures) = (target.last.reason, target.streak);
+            let transition = server.circuit.fail(&spec.breaker, reason, failures, around.jitter, around.now);
+            server.transitioned(transition, around);
+        }
+        return;
+    }
+    if server.circuit.forced().is_some() {
+        return;
+    }
+    let early = server.circuit.try_now(around.now);
+    server.transitioned(early, around);
+    if server.circuit.state() == CircuitState::HalfOpen {
+        server.try_with(id);
+        let transition = server.circuit.succeed(&spec.breaker, around.now);
+        if transition.is_some()
+            && let Some(target) = server.targets.get_mut(&id)
+        {
+            target.passed_trial();
+        }
+        server.transitioned(transition, around);
+    }
+}
+
+fn same(known: &Observation, found: &Observation) -> bool {
+    let tools = match (&known.tools, &found.tools) {
+        (Some(known), Some(found)) => Arc::ptr_eq(known, found),
+        (None, None) => true,
+        _ => false,
+    };
+    tools && Arc::ptr_eq(&known.hello, &found.hello)
+}
+
+/// The verdict of every good probe: one text for all of them.
+fn healthy() -> Verdict {
+    static HEALTHY: std::sync::LazyLock<Verdict> = std::sync::LazyLock::new(Verdict::healthy);
+    HEALTHY.clone()
+}

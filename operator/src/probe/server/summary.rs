@@ -1,0 +1,101 @@
+//! What a server and its targets come to in words: the snapshot that status is made of. Pure, and nothing is decided here.
+
+use tokio::time::Instant;
+
+use super::Server;
+use crate::{
+    crd::{CircuitStatus, ProtocolStatus, ServerInfo, ToolsPolicy, reason},
+    probe::{
+        target::Target,
+        tools::{ToolsDiff, ToolsList},
+        types::{PodHealth, ServerHealth, ServerSpec},
+        verdict::{Kind, Verdict},
+    },
+};
+
+impl Server {
+    /// All that status shows.
+    pub fn snapshot(&self, panic: bool, now: Instant) -> ServerHealth {
+        let spec = self.spec.as_deref();
+        let mut pods: Vec<PodHealth> = self.targets.values().filter_map(|target| self.pod_health(target, now)).collect();
+        pods.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        let speaker = self.speaker();
+        let hello = speaker.and_then(|target| target.observation.as_ref()).map(|observation| &observation.hello);
+        ServerHealth {
+            circuit: spec
+                .filter(|spec| !spec.enabled)
+                .map_or_else(|| self.circuit.status().clone(), |_| CircuitStatus::default()),
+            verdict: self.verdict(now),
+            protocol: hello.map(|hello| ProtocolStatus { version: hello.version.to_owned(), era: hello.era }),
+            server_info: hello.map(|hello| ServerInfo::clone(&hello.server_info)),
+            tools: self.shown.list.clone(),
+            tools_diff: spec.and_then(|spec| self.tools_diff(spec)),
+            pods,
+            panic: panic && self.held,
+        }
+    }
+
+    /// Whose word on protocol and name is shown: of those that are not failing the one with the first name.
+    fn speaker(&self) -> Option<&Target> {
+        let spoke = self.targets.values().filter(|target| target.observation.is_some());
+        spoke.min_by_key(|target| (target.failing, target.pod.as_ref().map(|pod| pod.name.as_str())))
+    }
+
+    fn tools_diff(&self, spec: &ServerSpec) -> Option<ToolsDiff> {
+        let accepted = spec.tools.accepted.as_ref().filter(|_| spec.tools.policy != ToolsPolicy::Ignore)?;
+        // A pod that differs is told of even while most do not: with Enforce it is what stalls the rollout.
+        let shown = self.shown.list.iter().filter_map(|list| list.diff(accepted));
+        let pods = self.targets.values().filter(|target| target.reachable() && self.shown.due.is_none());
+        shown.chain(pods.filter_map(Target::tools).filter_map(|list| list.diff(accepted))).next()
+    }
+
+    fn pod_health(&self, target: &Target, now: Instant) -> Option<PodHealth> {
+        // A pod that is going away is no part of the server any more: what becomes of it is no news.
+        let pod = target.pod.as_ref().filter(|pod| !pod.deleting)?;
+        let starting = self.spec.as_ref().is_some_and(|spec| target.starting(spec, now));
+        Some(PodHealth {
+            name: pod.name.clone(),
+            uid: pod.uid.clone(),
+            verdict: target.settled.clone(),
+            failing: target.failing && target.reachable(),
+            starting,
+            gate: target.gate.decided,
+            in_service: pod.ready && target.gate.holds(),
+            tools_accepted: self.spec.as_ref().and_then(|spec| accepted(spec, target)),
+        })
+    }
+
+    /// The server as a whole.
+    fn verdict(&self, now: Instant) -> Verdict {
+        if self.is_remote() {
+            return self.targets.values().next().map_or_else(Verdict::unknown, |target| target.last.clone());
+        }
+        if let Some(failing) = self.culprit() {
+            return failing.settled.clone();
+        }
+        let asked = || self.targets.values().filter(|target| target.reachable() && target.settled.kind != Kind::Unknown);
+        if let Some(alive) = asked().find(|target| target.settled.kind == Kind::Alive) {
+            return alive.settled.clone();
+        }
+        if let Some(well) = asked().find(|target| target.settled.kind == Kind::Healthy) {
+            return well.settled.clone();
+        }
+        match (asked().next(), self.spec.as_deref()) {
+            (Some(target), Some(spec)) if target.starting(spec, now) => {
+                Verdict::new(Kind::Unknown, reason::STARTING, format!("not up yet: {}", target.settled.message))
+            }
+            _ => Verdict::unknown(),
+        }
+    }
+}
+
+/// Whether the target's tools are the accepted ones; none while nothing is accepted, or it has not said.
+pub(super) fn accepted(spec: &ServerSpec, target: &Target) -> Option<bool> {
+    let accepted = spec.tools.accepted.as_ref().filter(|_| spec.tools.policy != ToolsPolicy::Ignore)?;
+    let digest = match &target.observation.as_ref()?.tools {
+        Some(list) => list.digest.clone(),
+        // Who does not offer tools offers an empty list.
+        None => ToolsList::new(Vec::new()).digest,
+    };
+    Some(*digest == *accepted.digest)
+}

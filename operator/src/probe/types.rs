@@ -1,0 +1,189 @@
+//! What goes into the health engine and what comes out of it. Not how any of it is decided.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
+
+use http::{HeaderName, HeaderValue};
+use k8s_openapi::{api::core::v1::ObjectReference, jiff::Timestamp};
+use tokio::time::Instant;
+use url::Url;
+
+use super::{
+    tools::{ToolsDiff, ToolsList},
+    verdict::Verdict,
+};
+use crate::crd::{CircuitBreaker, CircuitStatus, Health, ProtocolStatus, ServerInfo, ToolsPolicy};
+
+/// Which McpServer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServerKey {
+    /// The CR's namespace.
+    pub namespace: String,
+    /// The CR's name.
+    pub name: String,
+}
+
+impl ServerKey {
+    /// The key of the CR `namespace/name`.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ServerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Where the server's MCP endpoint is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// In every pod of the server, at the pod's address.
+    Pods {
+        /// The port that the pods listen on.
+        port: u16,
+        /// The path of the endpoint, for example `/mcp`.
+        path: String,
+        /// The Host header: the Service's name and port, so that a server which checks it sees what its clients send.
+        host: String,
+    },
+    /// At one URL, which we do not run.
+    Remote {
+        /// `http` or `https`. Userinfo in it is never shown.
+        url: Url,
+    },
+}
+
+/// What the engine must know of an McpServer. Everything comes from the CR and what it refers to.
+#[derive(Clone)]
+pub struct ServerSpec {
+    /// The CR, as Events refer to it.
+    pub object: ObjectReference,
+    /// Where to probe.
+    pub endpoint: Endpoint,
+    /// Headers that every request carries, from Secrets. The values must be marked sensitive.
+    pub credentials: Vec<(HeaderName, HeaderValue)>,
+    /// A PEM bundle to trust instead of the system's roots.
+    pub ca: Option<Vec<u8>>,
+    /// False: not probed, the circuit at rest.
+    pub enabled: bool,
+    /// True: nothing is taken out of service and nothing evicted; probing goes on, and new pods still come in.
+    pub paused: bool,
+    /// Any new value probes at once.
+    pub recheck: Option<String>,
+    /// Pace and limits of probes.
+    pub health: Health,
+    /// When the circuit opens and closes.
+    pub breaker: CircuitBreaker,
+    /// The tools that the server must offer.
+    pub tools: ToolsContract,
+}
+
+impl fmt::Debug for ServerSpec {
+    /// Without the credentials' values and the URL's userinfo: this reaches logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.credentials.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("ServerSpec")
+            .field("object", &self.object.name)
+            .field("credentials", &names)
+            .field("ca", &self.ca.is_some())
+            .field("enabled", &self.enabled)
+            .field("paused", &self.paused)
+            .field("health", &self.health)
+            .field("breaker", &self.breaker)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The tools that a server must offer, and what to do when it offers others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ToolsContract {
+    /// What a difference does.
+    pub policy: ToolsPolicy,
+    /// The accepted list; none while nothing was accepted yet.
+    pub accepted: Option<AcceptedTools>,
+}
+
+/// A list of tools that was accepted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AcceptedTools {
+    /// The digest of the list: [`ToolsList::digest`].
+    pub digest: String,
+    /// Tool name to hash, for naming what differs. Empty when only the digest is known.
+    pub tools: BTreeMap<String, String>,
+}
+
+/// What the engine must know of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodState {
+    /// The pod's name.
+    pub name: String,
+    /// The pod's uid: a pod of the same name with another uid is another pod.
+    pub uid: String,
+    /// The pod's address, once it has one.
+    pub address: Option<IpAddr>,
+    /// Changes whenever a container of the pod restarts.
+    pub incarnation: String,
+    /// Kubernetes says that all containers are ready.
+    pub containers_ready: bool,
+    /// Kubernetes counts the pod as Ready, so its Service sends clients to it. This follows the gate by a second or two.
+    pub ready: bool,
+    /// The readiness gate as the pod has it; none while it is not set.
+    pub gate: Option<bool>,
+    /// When the pod started.
+    pub started_at: Option<Timestamp>,
+    /// The pod is going away: not probed any more, and in service no longer.
+    pub deleting: bool,
+}
+
+/// What the engine found out about a server: all that its status shows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerHealth {
+    /// The circuit, as it is to be kept in status.
+    pub circuit: CircuitStatus,
+    /// The server as a whole: the worst that is confirmed. Of a remote one: the last verdict.
+    pub verdict: Verdict,
+    /// The revision that it speaks.
+    pub protocol: Option<ProtocolStatus>,
+    /// What it calls itself.
+    pub server_info: Option<ServerInfo>,
+    /// The tools that most of its pods offer.
+    pub tools: Option<Arc<ToolsList>>,
+    /// How the tools of a pod differ from the accepted ones; none while they do not, or while nothing is accepted.
+    pub tools_diff: Option<ToolsDiff>,
+    /// Its pods, sorted by name, without those that are going away. Empty for a remote one.
+    pub pods: Vec<PodHealth>,
+    /// True while more than half of the fleet fails: what is in service is held there.
+    pub panic: bool,
+}
+
+/// What the engine found out about a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own that status tells of")]
+pub struct PodHealth {
+    /// The pod's name.
+    pub name: String,
+    /// The pod's uid.
+    pub uid: String,
+    /// The last verdict that counts: a failure only once it is confirmed.
+    pub verdict: Verdict,
+    /// Failed `failureThreshold` times in a row, and past its start.
+    pub failing: bool,
+    /// Has not answered yet, and is within `startupSeconds` of its start.
+    pub starting: bool,
+    /// The readiness gate, as decided.
+    pub gate: bool,
+    /// Clients are sent to it: containers ready, gate True, not going away.
+    pub in_service: bool,
+    /// False while its tools are not the accepted ones; none while nothing is accepted or nothing known.
+    pub tools_accepted: Option<bool>,
+}
+
+/// One moment on both clocks: schedules follow the steady one, what people see the wall clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// The steady clock: never jumps.
+    pub mono: Instant,
+    /// The wall clock, in whole seconds: may jump.
+    pub wall: Timestamp,
+}

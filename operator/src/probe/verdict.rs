@@ -1,0 +1,315 @@
+//! From what a probe met to what it means. Pure.
+//!
+//! `Problem` is everything that can go wrong between us and a server; `judge` is the only place that says which of it is a failure.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::crd::reason;
+
+/// The kinds of verdict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
+pub enum Kind {
+    /// Not probed yet.
+    #[default]
+    Unknown,
+    /// A client gets what it needs.
+    Healthy,
+    /// It answers, but says no to us. Not a failure.
+    Alive,
+    /// A client gets nothing that it can use.
+    Failed,
+}
+
+impl Kind {
+    /// The kind's name, as `/fleet` and metrics show it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "Unknown",
+            Self::Healthy => "Healthy",
+            Self::Alive => "Alive",
+            Self::Failed => "Failed",
+        }
+    }
+}
+
+/// What one probe, or all that is known, says about a server or a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The kind.
+    pub kind: Kind,
+    /// Why, for machines: a constant of [`reason`].
+    pub reason: &'static str,
+    /// Why, for people: one sentence, without secrets.
+    pub message: Arc<str>,
+}
+
+impl Verdict {
+    /// Not probed yet.
+    pub fn unknown() -> Self {
+        Self::new(Kind::Unknown, reason::UNKNOWN, "not probed yet")
+    }
+
+    /// All that a client needs was there.
+    pub fn healthy() -> Self {
+        Self::new(Kind::Healthy, reason::PROBE_SUCCEEDED, "the server answered over MCP")
+    }
+
+    pub(super) fn new(kind: Kind, reason: &'static str, message: impl Into<Arc<str>>) -> Self {
+        Self { kind, reason, message: message.into() }
+    }
+
+    /// True for Failed.
+    pub fn is_failed(&self) -> bool {
+        self.kind == Kind::Failed
+    }
+}
+
+/// What a probe was doing, for messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Resolving the name.
+    Resolve,
+    /// Opening the connection.
+    Connect,
+    /// The TLS handshake.
+    Tls,
+    /// `server/discover`.
+    Discover,
+    /// `initialize`.
+    Initialize,
+    /// `notifications/initialized`.
+    Initialized,
+    /// `tools/list`.
+    List,
+    /// `ping`.
+    Ping,
+    /// `tools/call` of `health.toolCall`.
+    Call,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Resolve => "the DNS lookup",
+            Self::Connect => "the connection",
+            Self::Tls => "the TLS handshake",
+            Self::Discover => "server/discover",
+            Self::Initialize => "initialize",
+            Self::Initialized => "notifications/initialized",
+            Self::List => "tools/list",
+            Self::Ping => "ping",
+            Self::Call => "the call of health.toolCall",
+        })
+    }
+}
+
+/// What ended a probe before it had all that it asked for. The texts hold neither credentials nor userinfo.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// Nothing listens.
+    Refused,
+    /// The connection broke.
+    Reset(Step),
+    /// The network said no.
+    Unreachable(String),
+    /// The time was up.
+    Timeout {
+        /// What had not ended.
+        step: Step,
+        /// How long the probe had.
+        after: Duration,
+    },
+    /// The name does not resolve.
+    Dns(String),
+    /// TLS failed.
+    Tls(String),
+    /// An HTTP status that ends the probe.
+    Status(Status),
+    /// A redirect that is not followed, and why.
+    Redirected(String),
+    /// Not MCP, and in what way.
+    NotMcp(Step, String),
+    /// The body ended early.
+    Truncated(Step),
+    /// Too much, and of what.
+    TooLarge(String),
+    /// No revision in common; what the server offers.
+    Version(String),
+    /// A JSON-RPC error.
+    Rpc {
+        /// To what.
+        step: Step,
+        /// Its code.
+        code: i64,
+        /// Its message, cut.
+        message: String,
+        /// The `data.supported` of -32022.
+        supported: Vec<String>,
+    },
+    /// The session was forgotten twice in one probe.
+    SessionLost,
+    /// `health.toolCall` did not succeed, and how.
+    ToolCall(String),
+}
+
+/// An HTTP status that ended a probe, and what of its response matters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// To what.
+    pub step: Step,
+    /// The code.
+    pub code: u16,
+    /// How long we were asked to wait, where the header could be read.
+    pub retry_after: Option<Duration>,
+    /// The body complains of our Host header.
+    pub names_host: bool,
+}
+
+/// What the probed server was given: it decides how a refusal counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Given {
+    /// The CR gives credentials.
+    pub credentials: bool,
+}
+
+/// The longest Retry-After that is obeyed.
+pub const MAX_RETRY_AFTER: Duration = Duration::from_mins(10);
+
+/// What a probe that met `problem` says about the server, and how long the server asked not to be bothered.
+pub fn judge(problem: &Problem, given: Given) -> (Verdict, Option<Duration>) {
+    match problem {
+        Problem::Status(status) => judge_status(status, given),
+        other => (Verdict::new(Kind::Failed, failure_reason(other), sentence(other)), None),
+    }
+}
+
+fn judge_status(status: &Status, given: Given) -> (Verdict, Option<Duration>) {
+    let Status { step, code, retry_after, names_host } = status;
+    let failed = |reason, text: String| (Verdict::new(Kind::Failed, reason, text), None);
+    match code {
+        // 421 is what the Python SDK says where the others say 403.
+        403 | 421 if *names_host => failed(
+            reason::HOST_REJECTED,
+            format!("HTTP {code} to {step}: the server rejects our Host header; add the Service's name to its allowed hosts"),
+        ),
+        401 | 403 if given.credentials => failed(
+            reason::CREDENTIALS_REJECTED,
+            format!("HTTP {code} to {step}: the server rejects the credentials that the CR gives"),
+        ),
+        401 | 403 => {
+            let text = format!("HTTP {code} to {step}: the server is up and wants credentials that the CR does not give");
+            (Verdict::new(Kind::Alive, reason::UNAUTHORIZED, text), None)
+        }
+        429 => {
+            let text = format!("HTTP 429 to {step}: the server is up and limits how often it is asked");
+            (Verdict::new(Kind::Alive, reason::RATE_LIMITED, text), retry_after.map(|wait| wait.min(MAX_RETRY_AFTER)))
+        }
+        _ => failed(reason::HTTP_STATUS, format!("HTTP {code} to {step}")),
+    }
+}
+
+const fn failure_reason(problem: &Problem) -> &'static str {
+    match problem {
+        Problem::Refused => reason::CONNECTION_REFUSED,
+        Problem::Reset(_) => reason::CONNECTION_RESET,
+        Problem::Unreachable(_) => reason::UNREACHABLE,
+        Problem::Timeout { .. } => reason::TIMEOUT,
+        Problem::Dns(_) => reason::DNS_FAILED,
+        Problem::Tls(_) => reason::TLS_FAILED,
+        Problem::Status(_) => reason::HTTP_STATUS,
+        Problem::Redirected(_) => reason::REDIRECTED,
+        Problem::NotMcp(..) => reason::NOT_MCP,
+        Problem::Truncated(_) => reason::TRUNCATED,
+        Problem::TooLarge(_) => reason::TOO_LARGE,
+        Problem::Version(_) => reason::UNSUPPORTED_VERSION,
+        Problem::Rpc { .. } => reason::JSON_RPC_ERROR,
+        Problem::SessionLost => reason::SESSION_LOST,
+        Problem::ToolCall(_) => reason::TOOL_CALL_FAILED,
+    }
+}
+
+fn sentence(problem: &Problem) -> String {
+    match problem {
+        Problem::Refused => "connection refused: nothing listens on the port".into(),
+        Problem::Reset(step) => format!("the connection broke during {step}"),
+        Problem::Unreachable(what) => format!("the address cannot be reached: {what}"),
+        Problem::Timeout { step, after } => format!("{step} did not end within {} s", after.as_secs_f64()),
+        Problem::Dns(what) => format!("the name does not resolve: {what}"),
+        Problem::Tls(what) => format!("TLS failed: {what}"),
+        Problem::Status(status) => format!("HTTP {} to {}", status.code, status.step),
+        Problem::Redirected(what) => format!("redirected: {what}"),
+        Problem::NotMcp(step, what) => format!("the answer to {step} is not MCP: {what}"),
+        Problem::Truncated(step) => format!("the answer to {step} ended before it was whole"),
+        Problem::TooLarge(what) => format!("too large: {what}"),
+        Problem::Version(offered) => format!("the server speaks no revision of MCP that we know, but {offered}"),
+        Problem::Rpc { step, code, message, .. } => format!("JSON-RPC error {code} to {step}: {message}"),
+        Problem::SessionLost => "the server forgot the session twice within one probe (HTTP 404)".into(),
+        Problem::ToolCall(what) => format!("health.toolCall: {what}"),
+    }
+}
+
+/// Reads Retry-After: seconds or an HTTP date. Anything else is as if it were not there.
+pub fn retry_after(header: &str, now: k8s_openapi::jiff::Timestamp) -> Option<Duration> {
+    let header = header.trim();
+    if let Ok(seconds) = header.parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = k8s_openapi::jiff::fmt::rfc2822::parse(header).ok()?.timestamp();
+    Duration::try_from(at.duration_since(now)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::jiff::Timestamp;
+
+    fn status(code: u16) -> Status {
+        Status { step: Step::Discover, code, retry_after: None, names_host: false }
+    }
+
+    #[test]
+    fn a_refusal_is_alive_only_when_we_gave_no_credentials() {
+        for code in [401, 403] {
+            let (verdict, _) = judge(&Problem::Status(status(code)), Given { credentials: false });
+            assert_eq!((verdict.kind, verdict.reason), (Kind::Alive, reason::UNAUTHORIZED));
+            let (verdict, _) = judge(&Problem::Status(status(code)), Given { credentials: true });
+            assert_eq!((verdict.kind, verdict.reason), (Kind::Failed, reason::CREDENTIALS_REJECTED));
+        }
+    }
+
+    #[test]
+    fn a_refusal_of_our_host_is_a_failure_with_and_without_credentials() {
+        for credentials in [false, true] {
+            let problem = Problem::Status(Status { names_host: true, ..status(403) });
+            let (verdict, _) = judge(&problem, Given { credentials });
+            assert_eq!((verdict.kind, verdict.reason), (Kind::Failed, reason::HOST_REJECTED));
+        }
+    }
+
+    #[test]
+    fn a_rate_limit_is_obeyed_for_at_most_ten_minutes() {
+        let limited = |wait| Problem::Status(Status { retry_after: wait, ..status(429) });
+        let wait = |problem: &Problem| judge(problem, Given::default()).1;
+        assert_eq!(wait(&limited(None)), None);
+        assert_eq!(wait(&limited(Some(Duration::from_secs(7)))), Some(Duration::from_secs(7)));
+        assert_eq!(wait(&limited(Some(Duration::from_hours(24)))), Some(MAX_RETRY_AFTER));
+    }
+
+    #[test]
+    fn a_503_that_asks_to_wait_is_a_failure_at_the_usual_pace() {
+        let problem = Problem::Status(Status { retry_after: Some(Duration::from_mins(1)), ..status(503) });
+        let (verdict, wait) = judge(&problem, Given::default());
+        assert_eq!((verdict.reason, wait), (reason::HTTP_STATUS, None));
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_and_garbage_is_ignored() {
+        let now: Timestamp = "1994-11-06T08:49:00Z".parse().expect("a timestamp");
+        assert_eq!(retry_after("120", now), Some(Duration::from_mins(2)));
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:37 GMT", now), Some(Duration::from_secs(37)));
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:48:37 GMT", now), None);
+        for garbage in ["soon", "-5", "1.5", "", "99999999999999999999999"] {
+            assert_eq!(retry_after(garbage, now), None, "{garbage}");
+        }
+    }
+}

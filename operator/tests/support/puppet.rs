@@ -1,0 +1,137 @@
+//! A prober that does not touch the network: tests say what every address does, and time is theirs.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use operator::{
+    crd::{Era, ServerInfo},
+    probe::{Attempt, Hello, Known, Observation, Prober, Problem, Status, Step, TargetId, Tool, ToolsList, Wire},
+};
+use tokio::time::Instant;
+
+/// What an address does when it is asked.
+#[derive(Clone, Debug)]
+pub enum Does {
+    Answer,
+    AnswerAfter(Duration),
+    Offer(Vec<&'static str>),
+    /// Another list every time.
+    OfferAnew,
+    Hang,
+    Refuse,
+    SayNo(u16, Option<Duration>),
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    does: Mutex<HashMap<IpAddr, Does>>,
+    asked: Mutex<Vec<(IpAddr, Instant)>>,
+    in_flight: AtomicUsize,
+    most: AtomicUsize,
+    lists: AtomicUsize,
+    hello: Mutex<Option<Arc<Hello>>>,
+    offered: Mutex<HashMap<Vec<String>, Arc<ToolsList>>>,
+}
+
+/// The prober.
+#[derive(Clone, Debug, Default)]
+pub struct Puppet(Arc<Inner>);
+
+impl Puppet {
+    pub fn set(&self, ip: IpAddr, does: Does) {
+        self.0.does.lock().expect("no panic").insert(ip, does);
+    }
+
+    /// When an address was asked.
+    pub fn asked(&self, ip: IpAddr) -> Vec<Instant> {
+        self.0.asked.lock().expect("no panic").iter().filter(|(asked, _)| *asked == ip).map(|(_, at)| *at).collect()
+    }
+
+    pub fn total(&self) -> usize {
+        self.0.asked.lock().expect("no panic").len()
+    }
+
+    pub fn forget(&self) {
+        self.0.asked.lock().expect("no panic").clear();
+    }
+
+    /// The most attempts that were in flight at a time.
+    pub fn most(&self) -> usize {
+        self.0.most.load(Ordering::Relaxed)
+    }
+
+    fn observation(&self, names: &[String]) -> Observation {
+        let mut hello = self.0.hello.lock().expect("no panic");
+        let hello = hello.get_or_insert_with(|| {
+            Arc::new(Hello { era: Era::Modern, version: "2026-07-28", server_info: ServerInfo::default(), tools: true })
+        });
+        let mut offered = self.0.offered.lock().expect("no panic");
+        let tools = offered.entry(names.to_vec()).or_insert_with(|| {
+            let tools = names.iter().map(|name| Tool { name: name.as_str().into(), hash: format!("hash of {name}").into() });
+            Arc::new(ToolsList::new(tools.collect()))
+        });
+        Observation { hello: Arc::clone(hello), tools: Some(Arc::clone(tools)) }
+    }
+}
+
+/// One attempt.
+#[derive(Debug)]
+pub struct Strings {
+    puppet: Puppet,
+    ip: IpAddr,
+    known: Known,
+}
+
+impl Prober for Puppet {
+    type Attempt = Strings;
+
+    fn attempt(&self, _: TargetId, _: &Arc<Wire>, ip: Option<IpAddr>, known: Known, _: bool) -> Strings {
+        let ip = ip.unwrap_or_else(|| IpAddr::from([0, 0, 0, 0]));
+        self.0.asked.lock().expect("no panic").push((ip, Instant::now()));
+        let now = self.0.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
+        self.0.most.fetch_max(now, Ordering::Relaxed);
+        Strings { puppet: self.clone(), ip, known }
+    }
+
+    fn forget(&self, _: TargetId) {}
+}
+
+impl Attempt for Strings {
+    async fn ask(&mut self) -> Result<Observation, Problem> {
+        let does = self.puppet.0.does.lock().expect("no panic").get(&self.ip).cloned().unwrap_or(Does::Refuse);
+        match does {
+            Does::Answer => {}
+            Does::AnswerAfter(wait) => tokio::time::sleep(wait).await,
+            Does::Offer(names) => return Ok(self.puppet.observation(&names.into_iter().map(String::from).collect::<Vec<_>>())),
+            Does::OfferAnew => {
+                let number = self.puppet.0.lists.fetch_add(1, Ordering::Relaxed);
+                return Ok(self.puppet.observation(&[format!("tool-{number}")]));
+            }
+            Does::Hang => std::future::pending().await,
+            Does::Refuse => return Err(Problem::Refused),
+            Does::SayNo(code, retry_after) => {
+                return Err(Problem::Status(Status { step: Step::Discover, code, retry_after, names_host: false }));
+            }
+        }
+        Ok(self.puppet.observation(&["a".into(), "b".into()]))
+    }
+
+    fn step(&self) -> Step {
+        Step::Discover
+    }
+
+    fn known(&self) -> Known {
+        self.known.clone()
+    }
+
+    async fn finish(self) {
+        self.puppet.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,166 @@
+//! Flags and environment, read once. What they mean to the parts is in those parts' settings.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::db::limits::Limits;
+use crate::db::open::OpenOptions;
+use crate::http::host::{AllowedOrigin, HostPattern};
+
+/// SQLite over MCP, safe in front of a model.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 110, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Least severe message to log: ERROR, WARN, INFO or DEBUG. Logs are JSON lines on standard error.
+    #[arg(long, global = true, env = "LOG_LEVEL", default_value = "INFO")]
+    pub log_level: tracing::Level,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 the database could not be opened; 4 the address could not be bound; 5 the token file could not be read.";
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve MCP over streamable HTTP at /mcp, with /healthz, /readyz and /metrics beside it.
+    Serve(ServeArgs),
+    /// Serve MCP over standard input and output, for one client.
+    Stdio(DatabaseArgs),
+    /// Copy a database, in use or not, to a file that appears only when it is whole and verified.
+    Backup(BackupArgs),
+    /// Put a backup in the place of a database, after verifying it. The server must be stopped.
+    Restore(RestoreArgs),
+}
+
+/// The database and its caps.
+#[derive(Debug, Args)]
+pub struct DatabaseArgs {
+    /// The database file. It is created when its folder is there.
+    #[arg(long, env = "SANDBOX_DB", value_name = "FILE")]
+    pub db: PathBuf,
+    /// Offer only tools that read, and open the file so that it cannot be written.
+    #[arg(long, env = "SANDBOX_READ_ONLY")]
+    pub read_only: bool,
+    /// Threads that read. Default: one a processor, at least 2, at most 16.
+    #[arg(long, env = "SANDBOX_READERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub readers: Option<u16>,
+    /// Time for one statement in milliseconds, waiting included.
+    #[arg(long, env = "SANDBOX_STATEMENT_TIMEOUT_MS", value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
+    pub statement_timeout_ms: u64,
+    /// Rows in one result; the rest comes in further pages.
+    #[arg(long, env = "SANDBOX_MAX_ROWS", value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub max_rows: u32,
+    /// Bytes of rows in one result.
+    #[arg(long, env = "SANDBOX_MAX_RESULT_BYTES", value_name = "BYTES", default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1024..=67_108_864))]
+    pub max_result_bytes: u32,
+    /// Bytes of one value or row inside the database.
+    #[arg(long, env = "SANDBOX_MAX_VALUE_BYTES", value_name = "BYTES", default_value_t = 16 << 20, value_parser = clap::value_parser!(u32).range(1024..=268_435_456))]
+    pub max_value_bytes: u32,
+    /// Bytes of the text of one statement.
+    #[arg(long, env = "SANDBOX_MAX_SQL_BYTES", value_name = "BYTES", default_value_t = 256 << 10, value_parser = clap::value_parser!(u32).range(256..=1_048_576))]
+    pub max_sql_bytes: u32,
+    /// Log every statement with its outcome and cost, without the values in it.
+    #[arg(long, env = "SANDBOX_AUDIT")]
+    pub audit: bool,
+    /// Memory in bytes that SQLite may take in the whole process.
+    #[arg(long, env = "SANDBOX_MAX_MEMORY_BYTES", value_name = "BYTES", default_value_t = 256 << 20, value_parser = clap::value_parser!(u64).range(16_777_216..))]
+    pub max_memory_bytes: u64,
+}
+
+impl DatabaseArgs {
+    /// As the database takes it.
+    pub fn options(self) -> OpenOptions {
+        let processors = std::thread::available_parallelism().map_or(2, usize::from);
+        OpenOptions {
+            path: self.db,
+            read_only: self.read_only,
+            readers: self.readers.map_or_else(|| processors.clamp(2, 16), usize::from),
+            limits: Limits {
+                statement_timeout: Duration::from_millis(self.statement_timeout_ms),
+                max_rows: self.max_rows as usize,
+                max_result_bytes: self.max_result_bytes as usize,
+                max_value_bytes: self.max_value_bytes as usize,
+                max_sql_bytes: self.max_sql_bytes as usize,
+                max_memory_bytes: self.max_memory_bytes,
+                ..Limits::default()
+            },
+        }
+    }
+}
+
+/// Everything that `backup` takes.
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// The database file.
+    #[arg(long, env = "SANDBOX_DB", value_name = "FILE")]
+    pub db: PathBuf,
+    /// A file, or a folder that is there: then the file is named after the database and the time.
+    #[arg(long, env = "SANDBOX_BACKUP_TO", value_name = "FILE|FOLDER")]
+    pub to: PathBuf,
+    /// How many backups to keep in the folder; the oldest beyond are removed. Default: all.
+    #[arg(long, env = "SANDBOX_BACKUP_KEEP", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub keep: Option<u16>,
+    /// Compress.
+    #[arg(long, env = "SANDBOX_BACKUP_GZIP")]
+    pub gzip: bool,
+}
+
+/// Everything that `restore` takes.
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// The database file to write.
+    #[arg(long, env = "SANDBOX_DB", value_name = "FILE")]
+    pub db: PathBuf,
+    /// The backup, compressed or not.
+    #[arg(long, value_name = "FILE")]
+    pub from: PathBuf,
+    /// Replace a database that is there. The old file is kept beside it as FILE.before-restore-TIME.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Everything that `serve` takes.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// The database.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+    /// Address and port to listen on.
+    #[arg(long, env = "SANDBOX_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// A Host header to accept besides IP addresses, localhost, names of one label, *.svc and *.cluster.local: mcp.example.com,
+    /// mcp.example.com:8443, *.example.com, or * for all. May be repeated.
+    #[arg(long = "allowed-host", env = "SANDBOX_ALLOWED_HOSTS", value_name = "HOST", value_delimiter = ',')]
+    pub allowed_hosts: Vec<HostPattern>,
+    /// An Origin header to accept besides those of localhost, such as https://app.example.com. May be repeated.
+    #[arg(long = "allowed-origin", env = "SANDBOX_ALLOWED_ORIGINS", value_name = "ORIGIN", value_delimiter = ',')]
+    pub allowed_origins: Vec<AllowedOrigin>,
+    /// A file of bearer tokens, one a line; each of them is accepted. Read again when it changes. Without it nobody is asked.
+    #[arg(long, env = "SANDBOX_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Bytes of one request.
+    #[arg(long, env = "SANDBOX_MAX_REQUEST_BYTES", value_name = "BYTES", default_value_t = 2 << 20, value_parser = clap::value_parser!(u32).range(1024..=67_108_864))]
+    pub max_request_bytes: u32,
+    /// MCP requests that are worked on at once; more get 503.
+    #[arg(long, env = "SANDBOX_MAX_REQUESTS", value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..))]
+    pub max_requests: u16,
+    /// MCP requests a second from one address, with bursts of as many; more get 429. Default: no limit.
+    #[arg(long, env = "SANDBOX_RATE_LIMIT", value_name = "N")]
+    pub rate_limit: Option<NonZeroU32>,
+    /// Keep a session for each client of the eras before 2026-07-28, so that they can subscribe to changes. A session that is left
+    /// behind costs memory for 5 minutes.
+    #[arg(long, env = "SANDBOX_LEGACY_SESSIONS")]
+    pub legacy_sessions: bool,
+    /// Connections that are open at once; more wait.
+    #[arg(long, env = "SANDBOX_MAX_CONNECTIONS", value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u16).range(1..))]
+    pub max_connections: u16,
+    /// Seconds that running requests get to finish after SIGTERM.
+    #[arg(long, env = "SANDBOX_DRAIN_SECONDS", value_name = "SECONDS", default_value_t = 20)]
+    pub drain_seconds: u64,
+}

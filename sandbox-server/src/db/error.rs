@@ -1,0 +1,106 @@
+//! What can go wrong with the database, as the rest of the program sees it. Turning an error into words for a model is mcp/error.rs.
+
+use std::path::PathBuf;
+
+/// Why a database could not be opened or created. The process ends with these.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The folder that should hold the file does not exist: most likely a volume that is not mounted.
+    #[error("the folder {0} does not exist: create it, or mount the volume there")]
+    NoFolder(PathBuf),
+    /// `--read-only` never creates.
+    #[error("there is no database at {0}, and --read-only does not create one")]
+    Missing(PathBuf),
+    /// A folder, a device or a socket.
+    #[error("{0} is not a regular file")]
+    NotAFile(PathBuf),
+    /// Somebody else's file: it is left as it is.
+    #[error("{0} is not a SQLite database: it was left untouched, name another file")]
+    Foreign(PathBuf),
+    /// A log without its database would be applied to, or lost under, a new and empty file.
+    #[error("{db} is missing or empty, but its write-ahead log {wal} is there: restore the database file or move the log away")]
+    OrphanedWal {
+        /// The database file.
+        db: PathBuf,
+        /// The log beside it.
+        wal: PathBuf,
+    },
+    /// Another process holds an exclusive lock.
+    #[error("{0} is locked by another process: stop that process, or wait for it")]
+    Locked(PathBuf),
+    /// The file or its folder cannot be written.
+    #[error(
+        "{0} cannot be written (read-only volume or missing permission): mount it writable for this user, or start with --read-only"
+    )]
+    ReadOnly(PathBuf),
+    /// No permission to read.
+    #[error("{0} cannot be opened by this user: {1}")]
+    Permission(PathBuf, String),
+    /// The content is damaged.
+    #[error("{0} is damaged ({1}): restore a backup with `sandbox-server restore`")]
+    Corrupt(PathBuf, String),
+    /// No space for the log or the first pages.
+    #[error("no space left on the volume of {0}")]
+    Full(PathBuf),
+    /// Anything else SQLite says.
+    #[error("failed to open {0}: {1}")]
+    Sqlite(PathBuf, #[source] rusqlite::Error),
+    /// Threads could not be started.
+    #[error("failed to start a database thread: {0}")]
+    Thread(#[source] std::io::Error),
+}
+
+impl OpenError {
+    /// Sorts SQLite's codes into the cases that an operator can do something about.
+    pub fn from_sqlite(path: &std::path::Path, error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode as Code;
+        let path = path.to_path_buf();
+        match error.sqlite_error_code() {
+            Some(Code::DatabaseBusy | Code::DatabaseLocked) => Self::Locked(path),
+            Some(Code::ReadOnly) => Self::ReadOnly(path),
+            Some(Code::NotADatabase) => Self::Foreign(path),
+            Some(Code::DatabaseCorrupt) => Self::Corrupt(path, error.to_string()),
+            Some(Code::DiskFull) => Self::Full(path),
+            Some(Code::CannotOpen | Code::PermissionDenied) => Self::Permission(path, error.to_string()),
+            _ => Self::Sqlite(path, error),
+        }
+    }
+}
+
+/// Why a statement gave no result.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// SQLite refused or failed; help is added in mcp/error.rs.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// The gate refused an action. The text says which, and what to do instead.
+    #[error("{0}")]
+    Denied(String),
+    /// The statement is not of the kind that the tool takes.
+    #[error("{0}")]
+    WrongKind(String),
+    /// The arguments do not fit the statement.
+    #[error("{0}")]
+    Parameters(String),
+    /// The limit on time was reached, in the queue or while running.
+    #[error("the statement was stopped after {0} ms, the limit on time")]
+    Timeout(u128),
+    /// The caller went away or asked to stop.
+    #[error("the statement was cancelled")]
+    Cancelled,
+    /// One value alone is larger than what a result may hold.
+    #[error("one row is larger than the limit of {0} bytes: select fewer columns, or a part with substr()")]
+    RowTooLarge(usize),
+    /// A cursor that this statement did not give out.
+    #[error("{0}")]
+    Cursor(String),
+    /// Too much work is waiting.
+    #[error("the server is busy: {0} calls are waiting already, try again in a moment")]
+    Busy(usize),
+    /// No table or view of that name.
+    #[error("no such table: {0}")]
+    NoSuchTable(String),
+    /// The server is shutting down, or a thread of its own failed.
+    #[error("the database is shutting down")]
+    Closed,
+}

@@ -1,0 +1,144 @@
+//! Every cap on a statement, and the guard that stops one which runs too long. What is allowed at all is db/authorizer.rs.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use rusqlite::limits::Limit;
+
+use super::error::DbError;
+
+/// How many instructions of SQLite's machine run between two looks at the clock: about 20 µs.
+const INSTRUCTIONS_BETWEEN_CHECKS: i32 = 2000;
+
+/// The caps that an operator can set. Each has a flag of the same name.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Time for one statement, waiting included.
+    pub statement_timeout: Duration,
+    /// Rows in one result; the rest comes by cursor.
+    pub max_rows: usize,
+    /// Bytes in one result, counted as JSON.
+    pub max_result_bytes: usize,
+    /// Bytes of one value or row inside SQLite.
+    pub max_value_bytes: usize,
+    /// Bytes of the text of one statement.
+    pub max_sql_bytes: usize,
+    /// Bytes of memory that SQLite may take in the whole process.
+    pub max_memory_bytes: u64,
+    /// Statements that may wait for a thread.
+    pub max_queue: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            statement_timeout: Duration::from_secs(10),
+            max_rows: 1000,
+            max_result_bytes: 1 << 20,
+            max_value_bytes: 16 << 20,
+            max_sql_bytes: 256 << 10,
+            max_memory_bytes: 256 << 20,
+            max_queue: 1024,
+        }
+    }
+}
+
+impl Limits {
+    /// Sets SQLite's own limits on a connection. Numbers without a flag are far above what honest statements need
+    /// and far below what exhausts a stack.
+    pub fn apply(&self, conn: &Connection) -> rusqlite::Result<()> {
+        let clamp = |bytes: usize| i32::try_from(bytes).unwrap_or(i32::MAX);
+        for (limit, value) in [
+            (Limit::SQLITE_LIMIT_LENGTH, clamp(self.max_value_bytes)),
+            (Limit::SQLITE_LIMIT_SQL_LENGTH, clamp(self.max_sql_bytes)),
+            (Limit::SQLITE_LIMIT_COLUMN, 500),
+            (Limit::SQLITE_LIMIT_EXPR_DEPTH, 100),
+            (Limit::SQLITE_LIMIT_COMPOUND_SELECT, 100),
+            (Limit::SQLITE_LIMIT_VDBE_OP, 1_000_000),
+            (Limit::SQLITE_LIMIT_FUNCTION_ARG, 100),
+            (Limit::SQLITE_LIMIT_ATTACHED, 0),
+            // LIKE compares pattern times text: an unbounded pattern cannot be interrupted.
+            (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 128),
+            (Limit::SQLITE_LIMIT_VARIABLE_NUMBER, 1000),
+            (Limit::SQLITE_LIMIT_TRIGGER_DEPTH, 16),
+            (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
+        ] {
+            conn.set_limit(limit, value)?;
+        }
+        // Process-wide in SQLite, so the last connection to set it decides; all set the same.
+        conn.query_row(&format!("PRAGMA hard_heap_limit={}", self.max_memory_bytes), [], |_| Ok(()))
+    }
+}
+
+/// The caller's side of a running statement: shared, so that dropping a request can stop the work.
+#[derive(Debug, Clone)]
+pub struct CallBudget {
+    /// When the call was accepted.
+    pub started: Instant,
+    /// When it has to be over.
+    pub deadline: Instant,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl CallBudget {
+    /// A budget that starts now.
+    pub fn starting_now(timeout: Duration) -> Self {
+        let started = Instant::now();
+        Self { started, deadline: started + timeout, cancelled: Arc::default() }
+    }
+
+    /// Stops the statement at its next check.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// The whole time again, from now, for work that was undone through no fault of its own. A cancellation still counts.
+    pub fn renewed(&self) -> Self {
+        let started = Instant::now();
+        Self { started, deadline: started + (self.deadline - self.started), cancelled: Arc::clone(&self.cancelled) }
+    }
+
+    /// Why the statement must not go on, if so.
+    pub fn exhausted(&self) -> Option<DbError> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            return Some(DbError::Cancelled);
+        }
+        (Instant::now() >= self.deadline).then(|| DbError::Timeout((self.deadline - self.started).as_millis()))
+    }
+}
+
+/// A connection's end of the budget: SQLite asks it every few thousand instructions, while preparing too.
+#[derive(Debug, Clone, Default)]
+pub struct Guard(Arc<Mutex<Option<CallBudget>>>);
+
+impl Guard {
+    /// Installs the guard on a connection.
+    pub fn install(conn: &mut Connection) -> rusqlite::Result<Self> {
+        let guard = Self::default();
+        let seen = guard.clone();
+        conn.progress_handler(INSTRUCTIONS_BETWEEN_CHECKS, Some(move || seen.exhausted().is_some()))?;
+        Ok(guard)
+    }
+
+    /// Runs `work` under `budget`; an interrupt comes back as the reason for it.
+    pub fn watch<T>(&self, budget: &CallBudget, work: impl FnOnce() -> Result<T, DbError>) -> Result<T, DbError> {
+        if let Some(reason) = budget.exhausted() {
+            return Err(reason);
+        }
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(budget.clone());
+        let result = work();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match result {
+            Err(DbError::Sqlite(error)) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted) => {
+                Err(budget.exhausted().unwrap_or(DbError::Cancelled))
+            }
+            other => other,
+        }
+    }
+
+    fn exhausted(&self) -> Option<DbError> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.exhausted()
+    }
+}

@@ -1,0 +1,240 @@
+//! The database as the rest of the program uses it: a handle that takes reads and writes and answers without blocking the caller's
+//! thread. The parts: open (files and settings), reader and writer (threads), authorizer (what), limits (how much), query, schema.
+
+pub mod authorizer;
+pub mod backup;
+pub mod error;
+pub mod functions;
+pub mod limits;
+pub mod open;
+pub mod query;
+pub mod reader;
+pub mod schema;
+#[cfg(test)]
+mod tests;
+pub mod writer;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use authorizer::Permit;
+use error::{DbError, OpenError};
+use limits::{CallBudget, Limits};
+use open::{FileState, OpenOptions, Session};
+use query::{Cursor, Page, Parameters, ResultSet};
+use reader::Readers;
+use writer::{Command, WriteOutcome, Writer, WriterStats};
+
+/// After the deadline a statement stops at its next check. One that sits inside a single long function is answered for after this, and ends later.
+const UNINTERRUPTIBLE_GRACE: Duration = Duration::from_millis(500);
+
+/// An open database. Cheap to clone; `close` ends its threads.
+#[derive(Clone)]
+pub struct Database(Arc<Inner>);
+
+struct Inner {
+    options: OpenOptions,
+    created: bool,
+    readers: Readers,
+    writer: Option<Writer>,
+    stats: Arc<WriterStats>,
+    reader_threads: Mutex<Vec<JoinHandle<()>>>,
+    writer_thread: Mutex<Option<JoinHandle<()>>>,
+    closed: AtomicBool,
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Database").field("path", &self.0.options.path).finish_non_exhaustive()
+    }
+}
+
+/// A page of a reading statement.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReadPage {
+    /// The rows.
+    pub set: ResultSet,
+    /// Where the next page begins, if there is one.
+    pub next_cursor: Option<String>,
+    /// Data was committed between the page before and this one: rows may be missing or twice.
+    pub changed_between_pages: bool,
+}
+
+impl Database {
+    /// Opens (or creates) the database and starts its threads.
+    pub fn open(options: OpenOptions) -> Result<Self, OpenError> {
+        let file = open::inspect(&options.path)?;
+        if options.read_only && file == FileState::Absent {
+            return Err(OpenError::Missing(options.path));
+        }
+        let stats = Arc::new(WriterStats::default());
+        let (writer, writer_thread) = if options.read_only {
+            (None, None)
+        } else {
+            let (writer, thread) = Writer::start(open::writer(&options)?, &options, Arc::clone(&stats))?;
+            (Some(writer), Some(thread))
+        };
+        let (readers, reader_threads) = Readers::start(&options)?;
+        Ok(Self(Arc::new(Inner {
+            created: file == FileState::Absent,
+            options,
+            readers,
+            writer,
+            stats,
+            reader_threads: Mutex::new(reader_threads),
+            writer_thread: Mutex::new(writer_thread),
+            closed: AtomicBool::new(false),
+        })))
+    }
+
+    /// Whether the file was made just now.
+    pub fn was_created(&self) -> bool {
+        self.0.created
+    }
+
+    /// How it was opened.
+    pub fn options(&self) -> &OpenOptions {
+        &self.0.options
+    }
+
+    /// The caps in force.
+    pub fn limits(&self) -> &Limits {
+        &self.0.options.limits
+    }
+
+    /// What the writer has done so far.
+    pub fn writer_stats(&self) -> &WriterStats {
+        &self.0.stats
+    }
+
+    /// Statements that wait for a reading and for the writing thread, and the number of reading threads.
+    pub fn queue_lengths(&self) -> (usize, usize, usize) {
+        (self.0.readers.waiting(), self.0.writer.as_ref().map_or(0, Writer::waiting), self.0.readers.threads())
+    }
+
+    /// A budget for one call, from now.
+    pub fn budget(&self) -> CallBudget {
+        CallBudget::starting_now(self.0.options.limits.statement_timeout)
+    }
+
+    /// Runs a reading statement and returns one page of it.
+    pub async fn read(
+        &self,
+        budget: CallBudget,
+        sql: String,
+        parameters: Parameters,
+        max_rows: Option<usize>,
+        cursor: Option<String>,
+    ) -> Result<ReadPage, DbError> {
+        let limits = &self.0.options.limits;
+        let generation = self.0.stats.commits.load(Ordering::Acquire);
+        let from = match cursor {
+            Some(cursor) => Cursor::decode(&cursor, &sql, &parameters)?,
+            None => Cursor { offset: 0, generation },
+        };
+        let max_rows = max_rows.unwrap_or(limits.max_rows).clamp(1, limits.max_rows);
+        let page = Page { offset: from.offset, max_rows, max_bytes: limits.max_result_bytes };
+        self.run(Permit::Read, budget, move |session| {
+            let set = query::with_statement(&session.conn, &sql, &parameters, true, |statement| {
+                if !statement.readonly() {
+                    return Err(DbError::WrongKind("this statement is not a query; read_query takes SELECT, VALUES, WITH … SELECT, EXPLAIN and reporting PRAGMAs".into()));
+                }
+                query::collect(statement, page)
+            })?;
+            let next = Cursor { offset: from.offset + set.rows.len() as u64, generation };
+            let next_cursor = set.more.then(|| next.encode(&sql, &parameters));
+            Ok(ReadPage { set, next_cursor, changed_between_pages: from.generation != generation })
+        })
+        .await
+    }
+
+    /// The plan that SQLite would follow for a statement, which is not run.
+    pub async fn explain(&self, budget: CallBudget, sql: String) -> Result<ResultSet, DbError> {
+        let page = Page { offset: 0, max_rows: self.limits().max_rows, max_bytes: self.limits().max_result_bytes };
+        let permit = if query::keyword(&sql) == "CREATE" { Permit::Create } else { Permit::Write };
+        self.run(permit, budget, move |session| {
+            let explain = format!("EXPLAIN QUERY PLAN {sql}");
+            // Placeholders without values are explained as NULL.
+            let mut statement = session.conn.prepare(&explain)?;
+            if statement.is_explain() != 2 {
+                return Err(DbError::WrongKind("explain_query takes the statement itself, without EXPLAIN".into()));
+            }
+            query::collect(&mut statement, page)
+        })
+        .await
+    }
+
+    /// Runs the server's own reading work, on the schema or on files beside the database.
+    pub async fn inspect<T: Send + 'static>(
+        &self,
+        budget: CallBudget,
+        work: impl FnOnce(&rusqlite::Connection) -> Result<T, DbError> + Send + 'static,
+    ) -> Result<T, DbError> {
+        self.run(Permit::Internal, budget, move |session| work(&session.conn)).await
+    }
+
+    /// Whether statements can be answered: a query through a reading thread, and a writer that is alive.
+    pub async fn check(&self) -> Result<(), DbError> {
+        let writer = self.0.writer_thread.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(JoinHandle::is_finished);
+        if writer == Some(true) {
+            return Err(DbError::Closed);
+        }
+        self.inspect(self.budget(), |conn| {
+            Ok(conn.prepare_cached("SELECT count(*) FROM sqlite_schema")?.query_row([], |_| Ok(()))?)
+        })
+        .await
+    }
+
+    /// Writes. The answer comes when the change is on disk, also when the caller has stopped waiting.
+    pub async fn write(&self, budget: CallBudget, command: Command) -> Result<WriteOutcome, DbError> {
+        if self.0.closed.load(Ordering::Relaxed) {
+            return Err(DbError::Closed);
+        }
+        let writer = self
+            .0
+            .writer
+            .as_ref()
+            .ok_or_else(|| DbError::Denied("not allowed: this server was started with --read-only".into()))?;
+        // No early answer at the deadline: "timed out" must mean that nothing was written.
+        writer.submit(command, budget)?.await.unwrap_or(Err(DbError::Closed))
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        permit: Permit,
+        budget: CallBudget,
+        work: impl FnOnce(&Session) -> Result<T, DbError> + Send + 'static,
+    ) -> Result<T, DbError> {
+        if self.0.closed.load(Ordering::Relaxed) {
+            return Err(DbError::Closed);
+        }
+        let deadline = budget.deadline + UNINTERRUPTIBLE_GRACE;
+        let timeout = (budget.deadline - budget.started).as_millis();
+        let answered = self.0.readers.submit(permit, budget, work)?;
+        match tokio::time::timeout_at(deadline.into(), answered).await {
+            Ok(answer) => answer.unwrap_or(Err(DbError::Closed)),
+            Err(_) => Err(DbError::Timeout(timeout)),
+        }
+    }
+
+    /// Finishes what is queued, folds the log into the database and ends the threads. Blocks.
+    pub fn close(&self) {
+        if self.0.closed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        self.0.readers.stop();
+        for thread in self.0.reader_threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // A thread that panicked has logged it.
+            let _ = thread.join();
+        }
+        // The writer goes last: the last connection to close folds the log in, and readers may not write.
+        if let Some(writer) = &self.0.writer {
+            writer.stop();
+        }
+        if let Some(thread) = self.0.writer_thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! Runs one statement on a connection: binds, steps, collects rows under the caps. Who may run it is db/authorizer.rs.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use rusqlite::types::{Value as SqlValue, ValueRef};
+use rusqlite::{Connection, Statement};
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::error::DbError;
+
+/// Statements longer than this are prepared afresh: they are seldom sent twice, and the cache would keep them.
+const CACHED_SQL_BYTES: usize = 4096;
+
+/// Integers beyond this lose digits in clients that read JSON numbers as doubles; they are sent as text.
+const MAX_SAFE_INTEGER: i64 = (1 << 53) - 1;
+
+/// The values for a statement's placeholders.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Parameters {
+    /// No placeholders.
+    #[default]
+    None,
+    /// `?`, `?1` …, in order.
+    Positional(Vec<Value>),
+    /// `:name`, `@name`, `$name`; the mark in front may be left out.
+    Named(Map<String, Value>),
+}
+
+/// Which rows of a result are wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Page {
+    /// Rows to pass over.
+    pub offset: u64,
+    /// Rows to return.
+    pub max_rows: usize,
+    /// Bytes of JSON to return.
+    pub max_bytes: usize,
+}
+
+/// A page of rows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ResultSet {
+    /// Column names, as the statement gives them.
+    pub columns: Vec<String>,
+    /// Values by column.
+    pub rows: Vec<Vec<Value>>,
+    /// There are rows after these.
+    pub more: bool,
+    /// The rows' size as JSON, roughly.
+    pub bytes: usize,
+}
+
+/// The first word of a statement, comments passed over, in capitals.
+pub fn keyword(sql: &str) -> String {
+    let mut rest = sql;
+    loop {
+        rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == ';' || c == '\u{feff}');
+        if let Some(comment) = rest.strip_prefix("--") {
+            rest = comment.split_once('\n').map_or("", |(_, after)| after);
+        } else if let Some(comment) = rest.strip_prefix("/*") {
+            rest = comment.split_once("*/").map_or("", |(_, after)| after);
+        } else {
+            break;
+        }
+    }
+    rest.chars().take_while(char::is_ascii_alphabetic).collect::<String>().to_ascii_uppercase()
+}
+
+/// Prepares (from the cache where it is worth it), binds, and hands the statement to `work`.
+pub fn with_statement<T>(
+    conn: &Connection,
+    sql: &str,
+    parameters: &Parameters,
+    cached: bool,
+    work: impl FnOnce(&mut Statement<'_>) -> Result<T, DbError>,
+) -> Result<T, DbError> {
+    // SQLite would read up to the first NUL and silently leave out the rest.
+    if sql.contains('\0') {
+        return Err(DbError::WrongKind("the SQL contains a NUL character".into()));
+    }
+    if cached && sql.len() <= CACHED_SQL_BYTES {
+        let mut statement = conn.prepare_cached(sql)?;
+        bind(&mut statement, parameters)?;
+        work(&mut statement)
+    } else {
+        let mut statement = conn.prepare(sql)?;
+        bind(&mut statement, parameters)?;
+        work(&mut statement)
+    }
+}
+
+/// Steps through a bound statement and keeps the rows of `page`.
+pub fn collect(statement: &mut Statement<'_>, page: Page) -> Result<ResultSet, DbError> {
+    let mut rows = statement.raw_query();
+    let mut set = ResultSet { columns: Vec::new(), rows: Vec::new(), more: false, bytes: 0 };
+    let mut position = 0;
+    while let Some(row) = rows.next()? {
+        position += 1;
+        if position <= page.offset {
+            continue;
+        }
+        if set.rows.len() >= page.max_rows {
+            set.more = true;
+            break;
+        }
+        // Counted after the first step: a statement from the cache may have been prepared again with other columns.
+        let width = row.as_ref().column_count();
+        let mut values = Vec::with_capacity(width);
+        let mut bytes = 2;
+        for index in 0..width {
+            let (value, size) = to_json(row.get_ref(index)?);
+            bytes += size + 1;
+            if bytes > page.max_bytes {
+                break;
+            }
+            values.push(value);
+        }
+        if set.bytes + bytes > page.max_bytes {
+            if set.rows.is_empty() {
+                return Err(DbError::RowTooLarge(page.max_bytes));
+            }
+            set.more = true;
+            break;
+        }
+        set.bytes += bytes;
+        set.rows.push(values);
+    }
+    drop(rows);
+    set.columns = statement.column_names().map(str::to_owned).collect();
+    Ok(set)
+}
+
+/// A value as JSON, and its size.
+fn to_json(value: ValueRef<'_>) -> (Value, usize) {
+    match value {
+        ValueRef::Null => (Value::Null, 4),
+        ValueRef::Integer(number) if number.unsigned_abs() <= MAX_SAFE_INTEGER.unsigned_abs() => (json!(number), 8),
+        ValueRef::Integer(number) => (Value::String(number.to_string()), 22),
+        ValueRef::Real(number) if number.is_finite() => (json!(number), 16),
+        ValueRef::Real(number) => (Value::String(if number > 0.0 { "Infinity".into() } else { "-Infinity".into() }), 11),
+        ValueRef::Text(bytes) => {
+            let text = String::from_utf8_lossy(bytes).into_owned();
+            let size = text.len() + 2;
+            (Value::String(text), size)
+        }
+        ValueRef::Blob(bytes) => {
+            let encoded = STANDARD.encode(bytes);
+            let size = encoded.len() + 12;
+            (json!({ "$blob": encoded }), size)
+        }
+    }
+}
+
+/// A JSON value for a placeholder. Arrays and objects have no SQL type; guessing one would store what nobody asked for.
+fn to_sql(value: &Value, place: &str) -> Result<SqlValue, DbError> {
+    let refuse = |what: &str| Err(DbError::Parameters(format!("parameter {place}: {what}")));
+    Ok(match value {
+        Value::Null => SqlValue::Null,
+        Value::Bool(truth) => SqlValue::Integer(i64::from(*truth)),
+        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(integer), _) => SqlValue::Integer(integer),
+            (None, Some(real)) if !number.is_u64() => SqlValue::Real(real),
+            _ => return refuse("the integer does not fit into 64 bits"),
+        },
+        Value::String(text) => SqlValue::Text(text.clone()),
+        Value::Object(object) => match (object.len(), object.get("$blob").and_then(Value::as_str)) {
+            (1, Some(encoded)) => match STANDARD.decode(encoded) {
+                Ok(bytes) => SqlValue::Blob(bytes),
+                Err(error) => return refuse(&format!("$blob is not base64: {error}")),
+            },
+            _ => return refuse("an object is no SQL value: send its JSON as a string, or bytes as {\"$blob\": \"<base64>\"}"),
+        },
+        Value::Array(_) => {
+            return refuse(
+                "an array is no SQL value: use one placeholder for each element, or send its JSON as a string and json_each()",
+            );
+        }
+    })
+}
+
+fn bind(statement: &mut Statement<'_>, parameters: &Parameters) -> Result<(), DbError> {
+    let wanted = statement.parameter_count();
+    match parameters {
+        Parameters::None if wanted == 0 => Ok(()),
+        Parameters::None => Err(DbError::Parameters(format!("the SQL has {wanted} placeholder(s), but no params were given"))),
+        Parameters::Positional(values) => {
+            if values.len() != wanted {
+                return Err(DbError::Parameters(format!(
+                    "the SQL has {wanted} placeholder(s), but params holds {} value(s)",
+                    values.len()
+                )));
+            }
+            for (index, value) in values.iter().enumerate() {
+                let place = index + 1;
+                statement.raw_bind_parameter(place, to_sql(value, &place.to_string())?)?;
+            }
+            Ok(())
+        }
+        Parameters::Named(values) => bind_named(statement, values, wanted),
+    }
+}
+
+fn bind_named(statement: &mut Statement<'_>, values: &Map<String, Value>, wanted: usize) -> Result<(), DbError> {
+    let mut used = 0;
+    for index in 1..=wanted {
+        let Some(name) = statement.parameter_name(index).map(str::to_owned) else {
+            return Err(DbError::Parameters(format!("placeholder {index} has no name: give params as an array")));
+        };
+        let Some(value) = values.get(&name).or_else(|| values.get(&name[1..])) else {
+            return Err(DbError::Parameters(format!("params has no value for {name}")));
+        };
+        statement.raw_bind_parameter(index, to_sql(value, &name)?)?;
+        used += 1;
+    }
+    if used < values.len() {
+        let known: Vec<_> = (1..=wanted).filter_map(|index| statement.parameter_name(index)).collect();
+        return Err(DbError::Parameters(format!(
+            "params names values that the SQL has no placeholder for; its placeholders are: {}",
+            known.join(", ")
+        )));
+    }
+    Ok(())
+}
+
+/// Where the next page begins, bound to the statement, its values and the state of the data that the page was read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor {
+    /// Rows already handed out.
+    pub offset: u64,
+    /// How many commits this server had made when the page was read.
+    pub generation: u64,
+}
+
+impl Cursor {
+    /// The text that the caller sends back.
+    pub fn encode(self, sql: &str, parameters: &Parameters) -> String {
+        URL_SAFE_NO_PAD.encode(format!("1.{}.{}.{}", self.offset, self.generation, fingerprint(sql, parameters)))
+    }
+
+    /// Reads a cursor and checks that it belongs to this statement.
+    pub fn decode(cursor: &str, sql: &str, parameters: &Parameters) -> Result<Self, DbError> {
+        let refuse = |why: &str| {
+            DbError::Cursor(format!(
+                "the cursor {why}: send it unchanged with the query and params that it came from, or leave it out to begin again"
+            ))
+        };
+        let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| refuse("is not one of this server"))?;
+        let text = String::from_utf8(bytes).map_err(|_| refuse("is not one of this server"))?;
+        let mut parts = text.split('.');
+        let mut number = || parts.next().and_then(|part| part.parse::<u64>().ok());
+        let (Some(1), Some(offset), Some(generation)) = (number(), number(), number()) else {
+            return Err(refuse("is not one of this server"));
+        };
+        if parts.next() != Some(fingerprint(sql, parameters).as_str()) {
+            return Err(refuse("belongs to another query"));
+        }
+        Ok(Self { offset, generation })
+    }
+}
+
+fn fingerprint(sql: &str, parameters: &Parameters) -> String {
+    let mut hash = Sha256::new();
+    hash.update(sql.trim().as_bytes());
+    match parameters {
+        Parameters::None => {}
+        Parameters::Positional(values) => hash.update(Value::Array(values.clone()).to_string()),
+        Parameters::Named(values) => hash.update(Value::Object(values.clone()).to_string()),
+    }
+    URL_SAFE_NO_PAD.encode(&hash.finalize()[..9])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: Page = Page { offset: 0, max_rows: 10, max_bytes: 1000 };
+
+    fn ask(sql: &str, parameters: &Parameters) -> Result<ResultSet, DbError> {
+        let conn = Connection::open_in_memory().unwrap();
+        with_statement(&conn, sql, parameters, true, |statement| collect(statement, PAGE))
+    }
+
+    #[test]
+    fn the_keyword_is_found_behind_comments_and_semicolons() {
+        assert_eq!(keyword(" -- hi\n /* ; */ ;select 1"), "SELECT");
+        assert_eq!(keyword("/* open"), "");
+        assert_eq!(keyword("WITH(x)"), "WITH");
+    }
+
+    #[test]
+    fn every_type_survives_the_way_to_json_and_back() {
+        let values = vec![json!(null), json!(1), json!(1.5), json!("ä\u{0}b"), json!({"$blob": "AP8="})];
+        let set = ask("SELECT ?, ?, ?, ?, ?", &Parameters::Positional(values.clone())).unwrap();
+        assert_eq!(set.rows, vec![values]);
+    }
+
+    #[test]
+    fn integers_that_a_double_cannot_hold_come_as_text() {
+        let set = ask("SELECT 9007199254740991, 9007199254740993, -9223372036854775807 - 1, 9e999", &Parameters::None).unwrap();
+        assert_eq!(
+            set.rows[0],
+            vec![json!(9_007_199_254_740_991_i64), json!("9007199254740993"), json!("-9223372036854775808"), json!("Infinity")]
+        );
+    }
+
+    #[test]
+    fn named_values_are_found_with_and_without_their_mark() {
+        let values = json!({":a": 1, "b": 2}).as_object().unwrap().clone();
+        assert_eq!(ask("SELECT :a, @b, :a", &Parameters::Named(values)).unwrap().rows, vec![vec![json!(1), json!(2), json!(1)]]);
+    }
+
+    #[test]
+    fn a_wrong_number_or_kind_of_values_is_said() {
+        let error = |sql: &str, parameters| ask(sql, &parameters).unwrap_err().to_string();
+        insta::assert_snapshot!(error("SELECT ?", Parameters::None), @"the SQL has 1 placeholder(s), but no params were given");
+        insta::assert_snapshot!(error("SELECT ?", Parameters::Positional(vec![json!(1), json!(2)])), @"the SQL has 1 placeholder(s), but params holds 2 value(s)");
+        insta::assert_snapshot!(error("SELECT ?", Parameters::Positional(vec![json!([1])])), @"parameter 1: an array is no SQL value: use one placeholder for each element, or send its JSON as a string and json_each()");
+        insta::assert_snapshot!(error("SELECT :a", Parameters::Named(Map::new())), @"params has no value for :a");
+    }
+
+    #[test]
+    fn rows_and_bytes_are_capped_and_say_so() {
+        let set =
+            ask("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n) SELECT i FROM n", &Parameters::None).unwrap();
+        assert_eq!((set.rows.len(), set.more), (10, true));
+        let set = ask(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n) SELECT hex(zeroblob(200)) FROM n",
+            &Parameters::None,
+        )
+        .unwrap();
+        assert_eq!((set.rows.len(), set.more), (2, true));
+        assert!(matches!(ask("SELECT hex(zeroblob(2000))", &Parameters::None), Err(DbError::RowTooLarge(1000))));
+    }
+
+    #[test]
+    fn a_second_statement_is_refused() {
+        assert!(ask("SELECT 1; SELECT 2", &Parameters::None).is_err());
+        assert!(ask("SELECT 1;  -- nothing more", &Parameters::None).is_ok());
+        assert!(ask("SELECT 1\0; SELECT 2", &Parameters::None).is_err());
+    }
+
+    #[test]
+    fn a_cursor_belongs_to_its_statement() {
+        let none = Parameters::None;
+        let cursor = Cursor { offset: 5, generation: 2 }.encode("SELECT 1", &none);
+        assert_eq!(Cursor::decode(&cursor, "SELECT 1 ", &none).unwrap().offset, 5);
+        assert!(Cursor::decode(&cursor, "SELECT 2", &none).is_err());
+        assert!(Cursor::decode(&cursor, "SELECT 1", &Parameters::Positional(vec![json!(1)])).is_err());
+        assert!(Cursor::decode("nonsense", "SELECT 1", &none).is_err());
+    }
+}

@@ -1,0 +1,200 @@
+//! Reads the schema: tables, columns, indexes, foreign keys. Only reads, and only names; the rows' content is db/query.rs.
+
+use rusqlite::{Connection, OptionalExtension as _};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::authorizer::INSIGHTS_TABLE;
+use super::error::DbError;
+
+/// A table or view.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct TableSummary {
+    /// Its name.
+    pub name: String,
+    /// `table`, `view` or `virtual`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// How many columns it has.
+    pub columns: i64,
+}
+
+/// A column.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Column {
+    /// Position, from 0.
+    pub cid: i64,
+    /// Its name.
+    pub name: String,
+    /// The declared type; may be empty.
+    #[serde(rename = "type")]
+    pub declared_type: String,
+    /// Whether NULL is refused.
+    pub notnull: bool,
+    /// The default, as SQL.
+    pub dflt_value: Option<String>,
+    /// Position in the primary key, from 1; 0: not part of it.
+    pub pk: i64,
+    /// Computed from other columns: it cannot be written.
+    pub generated: bool,
+}
+
+/// An index.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Index {
+    /// Its name.
+    pub name: String,
+    /// Whether it refuses duplicates.
+    pub unique: bool,
+    /// The indexed columns in order; null stands for an expression.
+    pub columns: Vec<Option<String>>,
+}
+
+/// A foreign key, one entry a column.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct ForeignKey {
+    /// The column here.
+    pub from: String,
+    /// The table there.
+    pub table: String,
+    /// The column there; null: its primary key.
+    pub to: Option<String>,
+    /// What a deletion there does here.
+    pub on_delete: String,
+}
+
+/// Everything about one table.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct TableDescription {
+    /// Its name, as it was created.
+    pub name: String,
+    /// Its columns.
+    pub columns: Vec<Column>,
+    /// Its indexes.
+    pub indexes: Vec<Index>,
+    /// Its foreign keys.
+    pub foreign_keys: Vec<ForeignKey>,
+    /// The statement that made it; null for SQLite's own.
+    pub sql: Option<String>,
+}
+
+/// A place in the schema that a search found.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct SchemaMatch {
+    /// The table or view.
+    pub table: String,
+    /// The column, when it was a column that matched.
+    pub column: Option<String>,
+    /// The column's declared type.
+    #[serde(rename = "type")]
+    pub declared_type: Option<String>,
+}
+
+/// Tables and views that belong to the user, by name.
+pub fn tables(conn: &Connection) -> Result<Vec<TableSummary>, DbError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT name, type, ncol FROM pragma_table_list WHERE schema = 'main' AND type <> 'shadow' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name <> ?1 ORDER BY name",
+    )?;
+    let rows = statement
+        .query_map([INSIGHTS_TABLE], |row| Ok(TableSummary { name: row.get(0)?, kind: row.get(1)?, columns: row.get(2)? }))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Describes a table or view, whatever the case its name is given in.
+pub fn describe(conn: &Connection, table: &str) -> Result<TableDescription, DbError> {
+    let found = conn
+        .prepare_cached("SELECT name, sql FROM sqlite_schema WHERE name = ?1 COLLATE NOCASE AND type IN ('table', 'view')")?
+        .query_row([table], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?)))
+        .optional()?;
+    let Some((name, sql)) = found else { return Err(DbError::NoSuchTable(table.to_owned())) };
+    Ok(TableDescription {
+        columns: columns(conn, &name)?,
+        indexes: indexes(conn, &name)?,
+        foreign_keys: foreign_keys(conn, &name)?,
+        name,
+        sql,
+    })
+}
+
+fn columns(conn: &Connection, table: &str) -> Result<Vec<Column>, DbError> {
+    // hidden = 1 are the hidden columns of virtual tables; 2 and 3 are generated.
+    let mut statement = conn.prepare_cached(
+        "SELECT cid, name, type, \"notnull\", dflt_value, pk, hidden FROM pragma_table_xinfo(?1) WHERE hidden <> 1",
+    )?;
+    let rows = statement.query_map([table], |row| {
+        Ok(Column {
+            cid: row.get(0)?,
+            name: row.get(1)?,
+            declared_type: row.get(2)?,
+            notnull: row.get(3)?,
+            dflt_value: row.get(4)?,
+            pk: row.get(5)?,
+            generated: row.get::<_, i64>(6)? != 0,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn indexes(conn: &Connection, table: &str) -> Result<Vec<Index>, DbError> {
+    let mut list = conn.prepare_cached("SELECT name, \"unique\" FROM pragma_index_list(?1) ORDER BY seq")?;
+    let mut parts = conn.prepare_cached("SELECT name FROM pragma_index_info(?1) ORDER BY seqno")?;
+    let heads =
+        list.query_map([table], |row| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?)))?.collect::<Result<Vec<_>, _>>()?;
+    heads
+        .into_iter()
+        .map(|(name, unique)| {
+            let columns = parts.query_map([&name], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            Ok(Index { name, unique, columns })
+        })
+        .collect()
+}
+
+fn foreign_keys(conn: &Connection, table: &str) -> Result<Vec<ForeignKey>, DbError> {
+    let mut statement =
+        conn.prepare_cached("SELECT \"from\", \"table\", \"to\", on_delete FROM pragma_foreign_key_list(?1) ORDER BY id, seq")?;
+    let rows = statement.query_map([table], |row| {
+        Ok(ForeignKey { from: row.get(0)?, table: row.get(1)?, to: row.get(2)?, on_delete: row.get(3)? })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Tables and columns whose name contains `text`, at most `limit`.
+pub fn search(conn: &Connection, text: &str, limit: usize) -> Result<Vec<SchemaMatch>, DbError> {
+    let mut statement = conn.prepare_cached(
+        "WITH t AS (SELECT name FROM pragma_table_list WHERE schema = 'main' AND type <> 'shadow' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name <> ?3)
+         SELECT t.name, NULL, NULL FROM t WHERE instr(lower(t.name), lower(?1)) > 0
+         UNION ALL
+         SELECT t.name, c.name, c.type FROM t, pragma_table_xinfo(t.name) c WHERE c.hidden <> 1 AND instr(lower(c.name), lower(?1)) > 0
+         LIMIT ?2",
+    )?;
+    let rows = statement.query_map((text, i64::try_from(limit).unwrap_or(i64::MAX), INSIGHTS_TABLE), |row| {
+        Ok(SchemaMatch { table: row.get(0)?, column: row.get(1)?, declared_type: row.get(2)? })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The insights of the memo, oldest first.
+pub fn insights(conn: &Connection) -> Result<Vec<String>, DbError> {
+    let exists =
+        conn.prepare_cached("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1")?.exists([INSIGHTS_TABLE])?;
+    if !exists {
+        return Ok(Vec::new());
+    }
+    let mut statement = conn.prepare_cached(&format!("SELECT insight FROM {INSIGHTS_TABLE} ORDER BY id"))?;
+    let rows = statement.query_map([], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The SQL that created a table and its indexes, or with None everything.
+pub fn sql(conn: &Connection, table: Option<&str>) -> Result<String, DbError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND tbl_name <> ?2 AND (?1 IS NULL OR tbl_name = ?1 COLLATE NOCASE)
+         AND name NOT IN (SELECT name FROM pragma_table_list WHERE type = 'shadow') ORDER BY tbl_name, type DESC, name",
+    )?;
+    let statements =
+        statement.query_map((table, INSIGHTS_TABLE), |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+    match table {
+        Some(table) if statements.is_empty() => Err(DbError::NoSuchTable(table.to_owned())),
+        _ => Ok(statements.join(";\n") + if statements.is_empty() { "" } else { ";\n" }),
+    }
+}

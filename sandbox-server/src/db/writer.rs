@@ -1,0 +1,305 @@
+//! The one thread that writes. Statements that wait together are committed together: one transaction, one flush to disk, and each is
+//! answered only after it. A statement that undoes the transaction (a timeout, ON CONFLICT ROLLBACK, a full disk) must not cost the
+//! others theirs: then each is run again in a transaction of its own, and gets its own answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use rusqlite::Statement;
+use tokio::sync::oneshot;
+
+use super::authorizer::{INSIGHTS_TABLE, Permit};
+use super::error::{DbError, OpenError};
+use super::limits::CallBudget;
+use super::open::{OpenOptions, Session};
+use super::query::{self, Page, Parameters, ResultSet};
+
+/// Statements in one transaction. More would not save flushes, and would delay the first one's answer.
+const MAX_GROUP: usize = 256;
+
+/// How long a transaction goes on taking in statements that arrive.
+const GROUP_WINDOW: Duration = Duration::from_millis(5);
+
+/// What to write. Kept as data, because it may have to run twice.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// A statement that changes rows.
+    Change {
+        /// The statement.
+        sql: String,
+        /// Its values.
+        parameters: Parameters,
+        /// The caps on what RETURNING gives back.
+        page: Page,
+    },
+    /// A statement that creates something.
+    Create {
+        /// The statement.
+        sql: String,
+    },
+    /// A line for the memo.
+    Insight(String),
+}
+
+/// What a write did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WriteOutcome {
+    /// Rows inserted, updated or deleted, those of triggers and foreign keys not counted.
+    pub rows_affected: u64,
+    /// The rowid of the last row inserted.
+    pub last_insert_rowid: Option<i64>,
+    /// What RETURNING gave.
+    pub returned: Option<ResultSet>,
+}
+
+struct Job {
+    command: Command,
+    budget: CallBudget,
+    answer: oneshot::Sender<Result<WriteOutcome, DbError>>,
+}
+
+enum Message {
+    Run(Job),
+    Stop,
+}
+
+/// The writing thread's own statements, apart from the cache: a caller's text must never find a statement that was prepared without a gate.
+struct Transaction<'c> {
+    session: &'c Session,
+    begin: Statement<'c>,
+    commit: Statement<'c>,
+}
+
+/// Numbers that the writer keeps for others to read.
+#[derive(Debug, Default)]
+pub struct WriterStats {
+    /// Transactions committed. A cursor remembers it, to know whether data has changed since.
+    pub commits: AtomicU64,
+    /// Statements in them.
+    pub statements: AtomicU64,
+    /// Groups that had to be run again one by one.
+    pub replays: AtomicU64,
+}
+
+/// The queue's end that takes work.
+#[derive(Debug)]
+pub struct Writer {
+    queue: Sender<Message>,
+    capacity: usize,
+}
+
+impl Writer {
+    /// Starts the thread on an open connection.
+    pub fn start(session: Session, options: &OpenOptions, stats: Arc<WriterStats>) -> Result<(Self, JoinHandle<()>), OpenError> {
+        let capacity = options.limits.max_queue;
+        let (queue, work) = bounded(capacity);
+        let thread = std::thread::Builder::new()
+            .name("write".into())
+            .spawn(move || serve(&session, &work, &stats))
+            .map_err(OpenError::Thread)?;
+        Ok((Self { queue, capacity }, thread))
+    }
+
+    /// Queues a command; its answer comes when it is on disk.
+    pub fn submit(
+        &self,
+        command: Command,
+        budget: CallBudget,
+    ) -> Result<oneshot::Receiver<Result<WriteOutcome, DbError>>, DbError> {
+        let (answer, answered) = oneshot::channel();
+        match self.queue.try_send(Message::Run(Job { command, budget, answer })) {
+            Ok(()) => Ok(answered),
+            Err(TrySendError::Full(_)) => Err(DbError::Busy(self.capacity)),
+            Err(TrySendError::Disconnected(_)) => Err(DbError::Closed),
+        }
+    }
+
+    /// Statements that wait.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Lets the thread end after the work that is queued already.
+    pub fn stop(&self) {
+        // Fails only when the thread has ended.
+        let _ = self.queue.send(Message::Stop);
+    }
+}
+
+fn serve(session: &Session, work: &Receiver<Message>, stats: &WriterStats) {
+    let mut transaction = match Transaction::prepare(session) {
+        Ok(transaction) => transaction,
+        Err(error) => return tracing::error!(%error, "the writing thread could not start"),
+    };
+    let mut stopping = false;
+    while !stopping {
+        let Ok(Message::Run(first)) = work.recv() else { return };
+        let mut group = vec![first];
+        let results = match transaction.run_group(&mut group, work, &mut stopping) {
+            Ok(results) => results,
+            Err(Lost { error, .. }) if group.len() == 1 => vec![Err(error)],
+            Err(Lost { error, culprit }) => {
+                stats.replays.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(%error, statements = group.len(), "a group of writes was undone; running them one by one");
+                let mut error = Some(error);
+                let again = |(index, job): (usize, &mut Job)| {
+                    if culprit == Some(index) {
+                        return Err(error.take().unwrap_or(DbError::Closed));
+                    }
+                    job.budget = job.budget.renewed();
+                    transaction.run_alone(job)
+                };
+                group.iter_mut().enumerate().map(again).collect()
+            }
+        };
+        // Counted before the answers, so that whoever has an answer also finds its commit counted.
+        stats.commits.fetch_add(1, Ordering::Release);
+        stats.statements.fetch_add(group.len() as u64, Ordering::Relaxed);
+        for (job, result) in group.into_iter().zip(results) {
+            // The caller may have gone; then nobody waits for the answer.
+            let _ = job.answer.send(result);
+        }
+    }
+}
+
+type Results = Vec<Result<WriteOutcome, DbError>>;
+
+/// Nothing of a group was kept.
+struct Lost {
+    /// Why.
+    error: DbError,
+    /// Whose statement it was; None: found only at the commit.
+    culprit: Option<usize>,
+}
+
+impl<'c> Transaction<'c> {
+    fn prepare(session: &'c Session) -> Result<Self, DbError> {
+        Ok(Self { session, begin: session.conn.prepare("BEGIN IMMEDIATE")?, commit: session.conn.prepare("COMMIT")? })
+    }
+
+    /// Runs the group, and what arrives meanwhile, in one transaction.
+    fn run_group(&mut self, group: &mut Vec<Job>, work: &Receiver<Message>, stopping: &mut bool) -> Result<Results, Lost> {
+        let started = Instant::now();
+        self.begin.execute([]).map_err(|error| Lost { error: error.into(), culprit: None })?;
+        let mut results = Results::new();
+        while results.len() < group.len() {
+            let index = results.len();
+            results.push(self.run_inside(&group[index]).map_err(|error| Lost { error, culprit: Some(index) })?);
+            if results.len() == group.len() && group.len() < MAX_GROUP && started.elapsed() < GROUP_WINDOW && !*stopping {
+                match work.try_recv() {
+                    Ok(Message::Run(job)) => group.push(job),
+                    Ok(Message::Stop) => *stopping = true,
+                    Err(_) => {}
+                }
+            }
+        }
+        self.commit().map_err(|error| Lost { error, culprit: None })?;
+        Ok(results)
+    }
+
+    fn run_alone(&mut self, job: &Job) -> Result<WriteOutcome, DbError> {
+        self.begin.execute([])?;
+        let result = self.run_inside(job)?;
+        self.commit()?;
+        result
+    }
+
+    /// The outer error: the statement has undone the whole transaction. The inner one: it has undone only itself.
+    fn run_inside(&self, job: &Job) -> Result<Result<WriteOutcome, DbError>, DbError> {
+        let result = run_one(self.session, job);
+        if self.session.conn.is_autocommit() { Err(result.err().unwrap_or(DbError::Closed)) } else { Ok(result) }
+    }
+
+    /// Commits, or leaves no transaction open.
+    fn commit(&mut self) -> Result<(), DbError> {
+        let Err(error) = self.commit.execute([]) else { return Ok(()) };
+        if !self.session.conn.is_autocommit() {
+            // The reason for the failed commit is what the caller needs to know.
+            let _ = self.session.conn.execute_batch("ROLLBACK");
+        }
+        Err(error.into())
+    }
+}
+
+fn run_one(session: &Session, job: &Job) -> Result<WriteOutcome, DbError> {
+    let result = session.guard.watch(&job.budget, || match &job.command {
+        Command::Change { sql, parameters, page } => session.gate.with(Permit::Write, || change(session, sql, parameters, *page)),
+        Command::Create { sql } => session.gate.with(Permit::Create, || create(session, sql)),
+        Command::Insight(text) => append_insight(session, text),
+    });
+    session.explain_refusal(result)
+}
+
+fn change(session: &Session, sql: &str, parameters: &Parameters, page: Page) -> Result<WriteOutcome, DbError> {
+    match query::keyword(sql).as_str() {
+        "INSERT" | "REPLACE" | "UPDATE" | "DELETE" | "WITH" => {}
+        "SELECT" | "VALUES" | "PRAGMA" => {
+            return Err(DbError::WrongKind(
+                "write_query takes INSERT, UPDATE, DELETE and REPLACE; use read_query for this statement".into(),
+            ));
+        }
+        "EXPLAIN" => {
+            return Err(DbError::WrongKind(
+                "write_query takes INSERT, UPDATE, DELETE and REPLACE; use explain_query for EXPLAIN".into(),
+            ));
+        }
+        "CREATE" => {
+            return Err(DbError::WrongKind(
+                "write_query takes INSERT, UPDATE, DELETE and REPLACE; use create_table for CREATE".into(),
+            ));
+        }
+        other => return Err(DbError::WrongKind(format!("write_query takes INSERT, UPDATE, DELETE and REPLACE, not {other}"))),
+    }
+    query::with_statement(&session.conn, sql, parameters, true, |statement| {
+        if statement.readonly() {
+            return Err(DbError::WrongKind("this statement changes nothing; use read_query for it".into()));
+        }
+        let before = session.conn.total_changes();
+        let returned = if statement.column_count() > 0 { Some(returning(session, statement, page)?) } else { None };
+        if returned.is_none() {
+            statement.raw_execute()?;
+        }
+        let inserted = matches!(query::keyword(sql).as_str(), "INSERT" | "REPLACE");
+        // changes() keeps its last value over statements that change nothing.
+        let rows_affected = if session.conn.total_changes() == before { 0 } else { session.conn.changes() };
+        let last_insert_rowid = (inserted && rows_affected > 0).then(|| session.conn.last_insert_rowid());
+        Ok(WriteOutcome { rows_affected, last_insert_rowid, returned })
+    })
+}
+
+/// The rows have been changed before the first one comes back: when they cannot be handed out, the change must not stay either.
+fn returning(session: &Session, statement: &mut Statement<'_>, page: Page) -> Result<ResultSet, DbError> {
+    let savepoint = |sql: &str| session.gate.with(Permit::Internal, || session.conn.execute_batch(sql));
+    savepoint("SAVEPOINT returned_rows")?;
+    let result = query::collect(statement, page);
+    // An interrupt has undone the whole transaction, and the savepoint with it.
+    if !session.conn.is_autocommit() {
+        savepoint(if result.is_ok() { "RELEASE returned_rows" } else { "ROLLBACK TO returned_rows; RELEASE returned_rows" })?;
+    }
+    result
+}
+
+fn create(session: &Session, sql: &str) -> Result<WriteOutcome, DbError> {
+    if query::keyword(sql) != "CREATE" {
+        return Err(DbError::WrongKind(
+            "create_table takes CREATE TABLE, CREATE INDEX, CREATE VIEW and CREATE VIRTUAL TABLE".into(),
+        ));
+    }
+    // Not from the cache: a statement prepared under this permit must not be found by one with a smaller permit.
+    query::with_statement(&session.conn, sql, &Parameters::None, false, |statement| {
+        statement.raw_execute()?;
+        Ok(WriteOutcome { rows_affected: 0, last_insert_rowid: None, returned: None })
+    })
+}
+
+fn append_insight(session: &Session, text: &str) -> Result<WriteOutcome, DbError> {
+    session.conn.execute_batch(&format!(
+        "CREATE TABLE IF NOT EXISTS {INSIGHTS_TABLE} (id INTEGER PRIMARY KEY, insight TEXT NOT NULL, created_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP)"
+    ))?;
+    // Not from the cache either.
+    session.conn.execute(&format!("INSERT INTO {INSIGHTS_TABLE} (insight) VALUES (?1)"), [text])?;
+    Ok(WriteOutcome { rows_affected: 1, last_insert_rowid: Some(session.conn.last_insert_rowid()), returned: None })
+}

@@ -1,0 +1,162 @@
+//! The program: reads flags, starts logging, opens the database, serves, and says by its exit code what went wrong.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use rmcp::ServiceExt as _;
+use sandbox_server::config::{BackupArgs, Cli, Command, DatabaseArgs, RestoreArgs, ServeArgs};
+use sandbox_server::db::Database;
+use sandbox_server::db::backup::{self, BackupError, BackupOptions};
+use sandbox_server::db::error::OpenError;
+use sandbox_server::http::auth::{TokenError, Tokens};
+use sandbox_server::http::{self, DoorSettings};
+use sandbox_server::mcp::{HandlerSettings, SqliteMcp};
+use sandbox_server::metrics::Metrics;
+use sandbox_server::server;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // rmcp logs whole requests, with their values, below WARN.
+    let filter = EnvFilter::new(format!("{},rmcp=warn", cli.log_level));
+    tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_writer(std::io::stderr).init();
+    let result = match cli.command {
+        Command::Serve(args) => block_on(serve(args)),
+        Command::Stdio(args) => block_on(stdio(args)),
+        Command::Backup(args) => make_backup(args),
+        Command::Restore(args) => restore(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<OpenError>() || matches!(error.downcast_ref(), Some(BackupError::Open(_))) {
+        3
+    } else if error.is::<std::io::Error>() {
+        4
+    } else if error.is::<TokenError>() {
+        5
+    } else {
+        1
+    }
+}
+
+fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("failed to start the runtime")?;
+    let result = runtime.block_on(work);
+    // A thread that reads standard input cannot be interrupted, and would be waited for.
+    runtime.shutdown_background();
+    result
+}
+
+fn open(args: DatabaseArgs) -> Result<Database, OpenError> {
+    let db = Database::open(args.options())?;
+    let options = db.options();
+    if db.was_created() {
+        tracing::warn!(path = %options.path.display(), "there was no database: created a new one");
+    } else {
+        tracing::info!(path = %options.path.display(), read_only = options.read_only, readers = options.readers, "database opened");
+    }
+    Ok(db)
+}
+
+async fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    let tokens = args.token_file.as_deref().map(Tokens::load).transpose()?;
+    let handling = HandlerSettings { sessions: args.legacy_sessions, audit: args.database.audit };
+    let db = open(args.database)?;
+    let listener = TcpListener::bind(args.listen).await.with_context(|| format!("failed to listen on {}", args.listen))?;
+    let metrics = Metrics::new()?;
+    let settings = DoorSettings {
+        hosts: args.allowed_hosts,
+        origins: args.allowed_origins,
+        tokens,
+        max_request_bytes: args.max_request_bytes as usize,
+        max_requests: usize::from(args.max_requests),
+        rate: args.rate_limit,
+        legacy_sessions: args.legacy_sessions,
+    };
+    let ready = Arc::new(AtomicBool::new(true));
+    let stop = CancellationToken::new();
+    let draining = CancellationToken::new();
+    let handler = SqliteMcp::new(db.clone(), metrics.clone(), handling, draining.clone());
+    let router =
+        http::router(move || handler.for_another_session(), settings, db.clone(), metrics, Arc::clone(&ready), stop.clone());
+    tracing::info!(address = %listener.local_addr()?, "serving MCP at /mcp");
+    let finished =
+        server::run(listener, router, usize::from(args.max_connections), Duration::from_secs(args.drain_seconds), async {
+            asked_to_stop().await;
+            ready.store(false, Ordering::Relaxed);
+            draining.cancel();
+            tracing::info!("draining");
+        })
+        .await;
+    if !finished {
+        tracing::warn!(seconds = args.drain_seconds, "some requests did not finish in time");
+    }
+    stop.cancel();
+    close(db).await
+}
+
+async fn stdio(args: DatabaseArgs) -> anyhow::Result<()> {
+    let handling = HandlerSettings { sessions: true, audit: args.audit };
+    let db = open(args)?;
+    let handler = SqliteMcp::new(db.clone(), Metrics::new()?, handling, CancellationToken::new());
+    let serve = async {
+        // A client that hangs up before it has said hello wants nothing.
+        if let Ok(service) = handler.serve(rmcp::transport::stdio()).await {
+            // The reasons for an end are all the client's.
+            let _ = service.waiting().await;
+        }
+    };
+    tokio::select! {
+        () = serve => {}
+        () = asked_to_stop() => {}
+    }
+    close(db).await
+}
+
+fn make_backup(args: BackupArgs) -> anyhow::Result<()> {
+    let options = BackupOptions { db: args.db, to: args.to, keep: args.keep.map(usize::from), gzip: args.gzip };
+    let written = backup::backup(&options)?;
+    tracing::info!(path = %written.path.display(), bytes = written.bytes, removed = written.removed.len(), "backup written and verified");
+    Ok(())
+}
+
+fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
+    let kept = backup::restore(&args.db, &args.from, args.force)?;
+    // Empty when there was no database before.
+    let kept = kept.map(|kept| kept.display().to_string()).unwrap_or_default();
+    tracing::info!(path = %args.db.display(), kept, "restored");
+    Ok(())
+}
+
+/// Joining threads blocks, and must not hold up the runtime's own.
+async fn close(db: Database) -> anyhow::Result<()> {
+    tokio::task::spawn_blocking(move || db.close()).await.context("failed to close the database")?;
+    tracing::info!("closed");
+    Ok(())
+}
+
+async fn asked_to_stop() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        tracing::error!("cannot listen for signals");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

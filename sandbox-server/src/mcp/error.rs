@@ -1,0 +1,238 @@
+//! Words for a model that has to mend its SQL: where the mistake is, and which name it may have meant. The errors themselves are db/error.rs.
+
+use rusqlite::{Connection, ErrorCode};
+
+use crate::db::error::DbError;
+use crate::db::schema;
+
+/// How much of a long statement is shown around the mistake.
+const EXCERPT_CHARS: usize = 80;
+
+/// Names less alike than this are no help.
+const MIN_LIKENESS: f64 = 0.6;
+
+/// The names that a mistake could have meant, gathered from the schema.
+#[derive(Debug, Default, Clone)]
+pub struct Names {
+    /// Table, and its columns.
+    tables: Vec<(String, Vec<String>)>,
+}
+
+impl Names {
+    /// Reads all names; asked only after an error.
+    pub fn read(conn: &Connection) -> Result<Self, DbError> {
+        let mut tables = Vec::new();
+        for table in schema::tables(conn)?.into_iter().take(200) {
+            let columns = schema::describe(conn, &table.name)?.columns.into_iter().map(|column| column.name).collect();
+            tables.push((table.name, columns));
+        }
+        Ok(Self { tables })
+    }
+
+    fn nearest_table(&self, wrong: &str) -> Option<&str> {
+        nearest(wrong, self.tables.iter().map(|(name, _)| name.as_str()))
+    }
+
+    /// Among the tables that the statement names, else among all.
+    fn nearest_column(&self, wrong: &str, sql: &str) -> Option<String> {
+        let lower = sql.to_lowercase();
+        let named = || self.tables.iter().filter(|(table, _)| lower.contains(&table.to_lowercase()));
+        nearest(wrong, named().flat_map(|(_, columns)| columns.iter().map(String::as_str)))
+            .or_else(|| nearest(wrong, self.tables.iter().flat_map(|(_, columns)| columns.iter().map(String::as_str))))
+            .map(str::to_owned)
+    }
+
+    fn columns_of_named_tables(&self, sql: &str) -> Vec<String> {
+        let lower = sql.to_lowercase();
+        let named = self.tables.iter().filter(|(table, _)| lower.contains(&table.to_lowercase()));
+        named
+            .take(3)
+            .map(|(table, columns)| format!("{table}({})", columns.iter().take(30).cloned().collect::<Vec<_>>().join(", ")))
+            .collect()
+    }
+}
+
+fn nearest<'a>(wrong: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let wrong = wrong.to_lowercase();
+    candidates
+        .map(|name| (strsim::jaro_winkler(&wrong, &name.to_lowercase()), name))
+        .filter(|(likeness, _)| *likeness >= MIN_LIKENESS)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
+}
+
+/// Whether names from the schema could help.
+pub fn wants_names(error: &DbError) -> bool {
+    match error {
+        DbError::NoSuchTable(_) => true,
+        DbError::Sqlite(error) => {
+            let text = error.to_string();
+            ["no such table", "no such column", "has no column named", "no such view"].iter().any(|needle| text.contains(needle))
+        }
+        _ => false,
+    }
+}
+
+/// The text of a tool error.
+pub fn explain(error: &DbError, sql: &str, names: &Names) -> String {
+    match error {
+        DbError::Sqlite(error) => explain_sqlite(error, sql, names),
+        DbError::NoSuchTable(table) => {
+            with_suggestion(format!("no such table: {table}"), names.nearest_table(table), &all_tables(names))
+        }
+        DbError::Timeout(_) => {
+            format!("{error}. Nothing was changed. Select less, add a WHERE or LIMIT, or look at the plan with explain_query.")
+        }
+        other => other.to_string(),
+    }
+}
+
+fn all_tables(names: &Names) -> String {
+    if names.tables.is_empty() {
+        return "The database has no tables yet; create one with create_table.".into();
+    }
+    let list: Vec<_> = names.tables.iter().take(50).map(|(name, _)| name.as_str()).collect();
+    format!("Tables: {}.", list.join(", "))
+}
+
+fn with_suggestion(message: String, suggestion: Option<&str>, more: &str) -> String {
+    let question = suggestion.map(|name| format!("Did you mean \"{name}\"?"));
+    let lines = [Some(message), question, Some(more.to_owned()).filter(|more| !more.is_empty())];
+    lines.into_iter().flatten().collect::<Vec<_>>().join("\n")
+}
+
+fn explain_sqlite(error: &rusqlite::Error, sql: &str, names: &Names) -> String {
+    if let rusqlite::Error::MultipleStatement = error {
+        return "one statement a call: send the statements one by one".into();
+    }
+    let (message, offset) = match error {
+        rusqlite::Error::SqlInputError { msg, offset, .. } => (msg.clone(), usize::try_from(*offset).ok()),
+        rusqlite::Error::SqliteFailure(_, Some(message)) => (message.clone(), None),
+        other => (other.to_string(), None),
+    };
+    let mut text = message.clone();
+    if let Some(place) = offset.and_then(|offset| point_at(sql, offset)) {
+        text.push('\n');
+        text.push_str(&place);
+    }
+    if let Some(table) = after(&message, "no such table: ") {
+        let table = table.trim_start_matches("main.");
+        return with_suggestion(text, names.nearest_table(table), &all_tables(names));
+    }
+    if let Some(column) = after(&message, "no such column: ").or_else(|| after(&message, "has no column named ")) {
+        let column = column.split(" - ").next().unwrap_or(column).rsplit('.').next().unwrap_or(column).trim_matches('"');
+        let suggestion = names.nearest_column(column, sql);
+        let columns = names.columns_of_named_tables(sql);
+        let more = if columns.is_empty() { String::new() } else { format!("Columns: {}.", columns.join("; ")) };
+        let quoted = if message.contains("should this be a string literal") {
+            "\nStrings take single quotes: 'text'; double quotes are for names."
+        } else {
+            ""
+        };
+        return with_suggestion(format!("{text}{quoted}"), suggestion.as_deref(), &more);
+    }
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            "the database is locked by another process; nothing was changed, try again".into()
+        }
+        Some(ErrorCode::DiskFull) => {
+            "the disk is full: nothing of this statement was kept; space has to be freed before anything can be written".into()
+        }
+        Some(ErrorCode::OutOfMemory) => {
+            "the statement needs more memory than the server allows; nothing was changed. Select or sort less at once.".into()
+        }
+        Some(ErrorCode::TooBig) => format!("{message}: the text of the statement, or a value in it, is over the server's limit"),
+        Some(ErrorCode::DatabaseCorrupt) => {
+            format!("{message}: the database file is damaged; tell the operator of this server to restore a backup")
+        }
+        Some(ErrorCode::ReadOnly) => "the database can only be read here; nothing was changed".into(),
+        _ => text,
+    }
+}
+
+fn after<'a>(message: &'a str, marker: &str) -> Option<&'a str> {
+    message.split_once(marker).map(|(_, rest)| rest)
+}
+
+/// The line of the mistake with a caret under it, and its position.
+fn point_at(sql: &str, offset: usize) -> Option<String> {
+    if offset > sql.len() || !sql.is_char_boundary(offset) {
+        return None;
+    }
+    let (before, rest) = sql.split_at(offset);
+    let line_number = before.matches('\n').count() + 1;
+    let line_start = before.rsplit('\n').next().unwrap_or(before);
+    let line_end = rest.split('\n').next().unwrap_or(rest);
+    let column = line_start.chars().count();
+    let skipped = column.saturating_sub(EXCERPT_CHARS / 2);
+    let line: String = line_start
+        .chars()
+        .chain(line_end.chars())
+        .skip(skipped)
+        .take(EXCERPT_CHARS)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    Some(format!("at line {line_number}, column {}:\n  {line}\n  {}^", column + 1, " ".repeat(column - skipped)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mistake(sql: &str) -> String {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_DQS_DML, false).unwrap();
+        conn.execute_batch("CREATE TABLE customers (id INTEGER PRIMARY KEY, name TEXT, email TEXT); CREATE TABLE orders (id, customer_id, total)").unwrap();
+        let names = Names::read(&conn).unwrap();
+        let error = DbError::from(conn.prepare(sql).map(drop).unwrap_err());
+        explain(&error, sql, &names)
+    }
+
+    #[test]
+    fn a_misspelt_column_is_pointed_at_and_named() {
+        insta::assert_snapshot!(mistake("SELECT nmae FROM customers"), @r#"
+        no such column: nmae
+        at line 1, column 8:
+          SELECT nmae FROM customers
+                 ^
+        Did you mean "name"?
+        Columns: customers(id, name, email).
+        "#);
+    }
+
+    #[test]
+    fn a_misspelt_table_is_named() {
+        insta::assert_snapshot!(mistake("SELECT 1\nFROM custmers"), @r#"
+        no such table: custmers
+        Did you mean "customers"?
+        Tables: customers, orders.
+        "#);
+    }
+
+    #[test]
+    fn a_string_in_double_quotes_is_explained() {
+        insta::assert_snapshot!(mistake("SELECT id FROM customers WHERE email = \"xyz\""), @r#"
+        no such column: "xyz" - should this be a string literal in single-quotes?
+        at line 1, column 40:
+          SELECT id FROM customers WHERE email = "xyz"
+                                                 ^
+        Strings take single quotes: 'text'; double quotes are for names.
+        Columns: customers(id, name, email).
+        "#);
+    }
+
+    #[test]
+    fn a_syntax_error_is_pointed_at() {
+        insta::assert_snapshot!(mistake("SELECT id FORM customers"), @r#"
+        near "customers": syntax error
+        at line 1, column 16:
+          SELECT id FORM customers
+                         ^
+        "#);
+    }
+
+    #[test]
+    fn two_statements_are_answered_with_what_to_do() {
+        assert_eq!(mistake("SELECT 1; SELECT 2"), "one statement a call: send the statements one by one");
+    }
+}

@@ -1,0 +1,213 @@
+//! The arguments and results of the tools, as JSON schemas see them. What a tool does is mcp/tools.rs.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::db::query::{Parameters, ResultSet};
+use crate::db::schema::{SchemaMatch, TableSummary};
+
+/// Values for the placeholders of a statement.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub enum Params {
+    /// For `?`, in order.
+    Positional(Vec<Value>),
+    /// For `:name`.
+    Named(Map<String, Value>),
+}
+
+impl From<Option<Params>> for Parameters {
+    fn from(params: Option<Params>) -> Self {
+        match params {
+            None => Self::None,
+            Some(Params::Positional(values)) if values.is_empty() => Self::None,
+            Some(Params::Named(values)) if values.is_empty() => Self::None,
+            Some(Params::Positional(values)) => Self::Positional(values),
+            Some(Params::Named(values)) => Self::Named(values),
+        }
+    }
+}
+
+/// Arguments of `read_query`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReadArgs {
+    /// One SELECT, VALUES, WITH … SELECT, EXPLAIN or reporting PRAGMA.
+    pub query: String,
+    /// Values for the placeholders in the query: an array for `?`, an object for `:name`. Always pass values here instead of writing them into the SQL.
+    #[serde(default)]
+    pub params: Option<Params>,
+    /// At most so many rows; the server has its own maximum.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub max_rows: Option<u32>,
+    /// `next_cursor` of the page before, with the same query and params.
+    #[serde(default)]
+    pub cursor: Option<String>,
+}
+
+/// Arguments of `write_query`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WriteArgs {
+    /// One INSERT, UPDATE, DELETE or REPLACE; it may have a RETURNING clause.
+    pub query: String,
+    /// Values for the placeholders in the query: an array for `?`, an object for `:name`. Always pass values here instead of writing them into the SQL.
+    #[serde(default)]
+    pub params: Option<Params>,
+}
+
+/// Arguments of `create_table`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateArgs {
+    /// One CREATE TABLE, CREATE INDEX, CREATE VIEW or CREATE VIRTUAL TABLE (fts5, rtree).
+    pub query: String,
+}
+
+/// Arguments of `list_tables`: none.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NoArgs {}
+
+/// Arguments of `describe_table`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DescribeArgs {
+    /// The table or view.
+    pub table_name: String,
+}
+
+/// Arguments of `append_insight`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InsightArgs {
+    /// What was found out from the data.
+    #[schemars(length(min = 1))]
+    pub insight: String,
+}
+
+/// Arguments of `explain_query`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainArgs {
+    /// The statement, without EXPLAIN in front. It is not run.
+    pub query: String,
+}
+
+/// Arguments of `search_schema`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SearchArgs {
+    /// A part of a table's or column's name, in any case.
+    #[schemars(length(min = 1))]
+    pub text: String,
+}
+
+/// Rows of a query.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct QueryResult {
+    /// Column names.
+    pub columns: Vec<String>,
+    /// Rows, each an array in the order of the columns. Bytes are {"$blob": base64}; integers beyond 2^53 are strings.
+    pub rows: Vec<Vec<Value>>,
+    /// How many rows are in this result.
+    pub row_count: usize,
+    /// There are rows after these; ask for them with next_cursor, or narrow the query.
+    pub truncated: bool,
+    /// Send it back with the same query and params for the rows after these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+    /// Data has changed since the page before: rows may be missing or appear twice.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(default)]
+    pub changed_between_pages: bool,
+}
+
+impl QueryResult {
+    /// A result of rows that has no further pages.
+    pub fn whole(set: ResultSet) -> Self {
+        Self {
+            row_count: set.rows.len(),
+            columns: set.columns,
+            rows: set.rows,
+            truncated: set.more,
+            next_cursor: None,
+            changed_between_pages: false,
+        }
+    }
+
+    /// The same as JSON, without copying the rows once more. The test below holds it to the derived form.
+    pub fn into_value(self) -> Value {
+        let Self { columns, rows, row_count, truncated, next_cursor, changed_between_pages } = self;
+        let mut object = Map::new();
+        object.insert("columns".into(), columns.into());
+        object.insert("rows".into(), Value::Array(rows.into_iter().map(Value::Array).collect()));
+        object.insert("row_count".into(), row_count.into());
+        object.insert("truncated".into(), truncated.into());
+        if let Some(cursor) = next_cursor {
+            object.insert("next_cursor".into(), cursor.into());
+        }
+        if changed_between_pages {
+            object.insert("changed_between_pages".into(), true.into());
+        }
+        Value::Object(object)
+    }
+}
+
+/// What a write did.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct WriteResult {
+    /// Rows inserted, updated or deleted.
+    pub affected_rows: u64,
+    /// The rowid of the last row inserted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_insert_rowid: Option<i64>,
+    /// The rows of RETURNING.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub returned: Option<QueryResult>,
+}
+
+/// The result of a tool that has nothing to report but that it is done.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Done {
+    /// What was done.
+    pub message: String,
+}
+
+/// Tables and views.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct TableList {
+    /// By name.
+    pub tables: Vec<TableSummary>,
+}
+
+/// What a search of the schema found.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct SearchResult {
+    /// Tables first, then columns.
+    pub matches: Vec<SchemaMatch>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_quick_form_of_a_result_equals_the_derived_one() {
+        for (next_cursor, changed_between_pages) in [(None, false), (Some("x".to_owned()), true)] {
+            let result = || QueryResult {
+                columns: vec!["a".into()],
+                rows: vec![vec![json!(1)]],
+                row_count: 1,
+                truncated: next_cursor.is_some(),
+                next_cursor: next_cursor.clone(),
+                changed_between_pages,
+            };
+            assert_eq!(result().into_value(), serde_json::to_value(result()).unwrap());
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What was acknowledged is there: after SIGKILL under load, after a backup taken meanwhile, and on volumes that are full or cannot be written.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{Server, database, path, run};
+
+const TABLE: &str = "CREATE TABLE ledger (id INTEGER PRIMARY KEY, writer INTEGER, entry INTEGER)";
+
+/// 200 in full; fewer by `SANDBOX_KILLS`, for a quick look.
+fn kills() -> i64 {
+    std::env::var("SANDBOX_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(200)
+}
+
+/// Inserts one row after another until the server is gone; returns those that were acknowledged.
+async fn write_until_killed(server: Arc<Server>, writer: i64, first: i64) -> Vec<(i64, i64)> {
+    let mut acknowledged = Vec::new();
+    for entry in first.. {
+        let call = json!({"name": "write_query", "arguments": {"query": "INSERT INTO ledger (writer, entry) VALUES (?, ?)", "params": [writer, entry]}});
+        let Ok(response) = server.modern("tools/call", call).send().await else { break };
+        let Ok(answer) = response.json::<Value>().await else { break };
+        if answer["result"]["isError"] == json!(false) {
+            acknowledged.push((writer, entry));
+        }
+    }
+    acknowledged
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_acknowledged_row_survives_a_kill_at_any_moment() {
+    let mut server = Server::start(TABLE, &[]);
+    let folder = Arc::clone(&server.folder);
+    let mut acknowledged: HashSet<(i64, i64)> = HashSet::new();
+    for round in 0..kills() {
+        let shared = Arc::new(server);
+        let pid = shared.pid();
+        let writers: Vec<_> =
+            (0..8).map(|writer| tokio::spawn(write_until_killed(Arc::clone(&shared), writer, round * 1_000_000))).collect();
+        // The kill is to hit every phase of a commit: the moments are spread over 3 to 42 ms.
+        tokio::time::sleep(Duration::from_millis(3 + round.unsigned_abs() * 13 % 40)).await;
+        assert!(std::process::Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap().success());
+        for writer in writers {
+            acknowledged.extend(writer.await.unwrap());
+        }
+        drop(shared);
+        server = Server::on(Arc::clone(&folder), &[]);
+    }
+    server.terminate();
+    assert!(server.wait().success());
+    let conn = database(folder.path());
+    let found: HashSet<(i64, i64)> = conn
+        .prepare("SELECT writer, entry FROM ledger")
+        .unwrap()
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    let lost: Vec<_> = acknowledged.difference(&found).collect();
+    assert!(lost.is_empty(), "lost {} of {}: {:?}", lost.len(), acknowledged.len(), &lost[..lost.len().min(10)]);
+    assert!(
+        acknowledged.len() > usize::try_from(kills()).unwrap(),
+        "only {} rows in {} rounds: the load was none",
+        acknowledged.len(),
+        kills()
+    );
+    let check: String = conn.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(check, "ok");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_under_load_is_one_moment_and_restores() {
+    let server = Arc::new(Server::start("CREATE TABLE pair (a INTEGER, b INTEGER)", &[]));
+    let folder = Arc::clone(&server.folder);
+    let writing = tokio::spawn({
+        let server = Arc::clone(&server);
+        async move {
+            for value in 0..400 {
+                server.ok("write_query", json!({"query": "INSERT INTO pair VALUES (?1, ?1)", "params": [value]})).await;
+            }
+        }
+    });
+    let db = path(&folder, "test.db");
+    for copy in 0..5 {
+        let to = path(&folder, &format!("copy-{copy}.db"));
+        let (code, log) = tokio::task::spawn_blocking({
+            let (db, to) = (db.clone(), to.clone());
+            move || run(&["backup", "--db", db.to_str().unwrap(), "--to", to.to_str().unwrap()])
+        })
+        .await
+        .unwrap();
+        assert_eq!(code, 0, "{log}");
+        let conn = rusqlite::Connection::open(&to).unwrap();
+        let (rows, highest): (i64, Option<i64>) =
+            conn.query_row("SELECT count(*), max(a) FROM pair WHERE a = b", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        assert_eq!(rows, highest.map_or(0, |highest| highest + 1), "a gap");
+    }
+    writing.await.unwrap();
+    let from = path(&folder, "copy-4.db");
+    let restore = || run(&["restore", "--force", "--db", db.to_str().unwrap(), "--from", from.to_str().unwrap()]);
+    let (code, log) = restore();
+    assert!(code == 1 && log.contains("in use"), "under a running server: {log}");
+    let mut server = Arc::into_inner(server).unwrap();
+    server.terminate();
+    assert!(server.wait().success());
+    let (code, log) = restore();
+    assert_eq!(code, 0, "{log}");
+    let server = Server::on(folder, &[]);
+    assert_eq!(server.rows("SELECT count(*) = max(a) + 1 FROM pair").await, json!([[1]]));
+}
+
+#[tokio::test]
+async fn a_file_that_was_not_shut_down_is_taken_up_and_a_lost_one_is_not_replaced() {
+    let mut server = Server::start(TABLE, &[]);
+    server.ok("write_query", json!({"query": "INSERT INTO ledger (entry) VALUES (1)"})).await;
+    let folder = Arc::clone(&server.folder);
+    server.kill();
+    drop(server);
+    let server = Server::on(Arc::clone(&folder), &[]);
+    assert_eq!(server.rows("SELECT count(*) FROM ledger").await, json!([[1]]));
+    server.ok("write_query", json!({"query": "INSERT INTO ledger (entry) VALUES (2)"})).await;
+    drop(server);
+    // The log is there, the database is not: an empty one in its place would be a lie.
+    std::fs::remove_file(path(&folder, "test.db")).unwrap();
+    let (code, log) = run(&["serve", "--listen", "127.0.0.1:0", "--db", path(&folder, "test.db").to_str().unwrap()]);
+    assert!(code == 3 && log.contains("write-ahead log"), "{code} {log}");
+    assert!(!path(&folder, "test.db").exists());
+}
+
+/// A small file system of the test's own, in a namespace that ends with the process.
+fn on_small_volume(script: &str) -> Option<String> {
+    let script =
+        format!("set -e; d=$(mktemp -d); mount -t tmpfs -o size=400k tmpfs $d; cd $d; {script}; cd /; umount $d; rmdir $d");
+    let output = std::process::Command::new("unshare")
+        .args(["--mount", "--map-root-user", "--user", "sh", "-c", &script])
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    // Some machines allow no user namespaces.
+    (!text.contains("unshare failed") && !text.contains("Operation not permitted")).then_some(text)
+}
+
+#[test]
+fn a_full_disk_costs_the_statement_and_nothing_before_it() {
+    let call = |id: u32, query: &str| {
+        json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": "execute_sql_query", "arguments": {"query": query}}}).to_string()
+    };
+    let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}});
+    let ready = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
+    // One after the other: the pipe is fed line by line, so that each statement has been answered before the next.
+    let mut lines =
+        vec![hello.to_string(), ready.to_string(), call(1, "CREATE TABLE t (a)"), call(2, "INSERT INTO t VALUES ('kept')")];
+    lines.push(call(3, "INSERT INTO t VALUES (zeroblob(3000000))"));
+    lines.push(call(4, "SELECT a FROM t"));
+    lines.push(call(5, "INSERT INTO t VALUES ('also kept')"));
+    let feed: Vec<String> = lines.iter().map(|line| format!("echo '{}'; sleep 0.3", line.replace('\'', "'\\''"))).collect();
+    let feed = feed.join("; ");
+    let binary = crate::support::BINARY;
+    let Some(text) = on_small_volume(&format!("( {feed} ) | {binary} stdio --db ./x.db; ls")) else { return };
+    let answer = |id: u32| {
+        text.lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .find(|line| line["id"] == json!(id))
+            .unwrap_or_else(|| panic!("{id} in {text}"))
+    };
+    let shown = |id: u32| answer(id)["result"]["content"][0]["text"].as_str().unwrap().to_owned();
+    assert!(shown(3).contains("disk is full"), "{}", shown(3));
+    assert_eq!(answer(4)["result"]["structuredContent"]["rows"], json!([["kept"]]));
+    assert_eq!(answer(5)["result"]["isError"], json!(false), "{}", shown(5));
+}
+
+#[test]
+fn a_volume_that_cannot_be_written_is_said_and_can_be_read() {
+    let binary = crate::support::BINARY;
+    let script = format!(
+        "( echo '{{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"initialize\",\"params\":{{\"protocolVersion\":\"2025-06-18\",\"capabilities\":{{}},\"clientInfo\":{{\"name\":\"t\",\"version\":\"1\"}}}}}}'; sleep 0.3 ) | {binary} stdio --db ./x.db; \
+         mount -o remount,ro $d; {binary} serve --listen 127.0.0.1:0 --db ./x.db && exit 9 || echo \"code $?\"; {binary} serve --listen 127.0.0.1:0 --db ./new.db && exit 9 || echo \"code $?\"; \
+         ( echo '{{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"initialize\",\"params\":{{\"protocolVersion\":\"2025-06-18\",\"capabilities\":{{}},\"clientInfo\":{{\"name\":\"t\",\"version\":\"1\"}}}}}}'; sleep 0.3 ) | {binary} stdio --read-only --db ./x.db"
+    );
+    let Some(text) = on_small_volume(&script) else { return };
+    assert_eq!(text.matches("code 3").count(), 2, "{text}");
+    assert!(text.contains("cannot be written"), "{text}");
+    assert!(text.contains("\"id\":7,\"result\""), "{text}");
+}

@@ -1,0 +1,63 @@
+//! Caps that a caller meets, and cancellation by hanging up.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::Server;
+
+const ENDLESS: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+
+#[tokio::test]
+async fn a_statement_is_stopped_in_time_and_the_message_says_what_to_do() {
+    let server = Server::start("", &["--statement-timeout-ms", "200"]);
+    let started = Instant::now();
+    let error = server.error("read_query", json!({"query": ENDLESS})).await;
+    assert!(started.elapsed() < Duration::from_millis(400), "{:?}", started.elapsed());
+    assert_eq!(
+        error,
+        "the statement was stopped after 200 ms, the limit on time. Nothing was changed. Select less, add a WHERE or LIMIT, or look at the plan with explain_query."
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endless_statements_do_not_hold_up_other_calls() {
+    let server = Server::start("", &["--statement-timeout-ms", "2000", "--readers", "3"]);
+    let endless = || server.error("read_query", json!({"query": ENDLESS}));
+    let others = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let started = Instant::now();
+        for _ in 0..20 {
+            server.ok("list_tables", json!({})).await;
+        }
+        started.elapsed()
+    };
+    let (_, _, took) = tokio::join!(endless(), endless(), others);
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+#[tokio::test]
+async fn hanging_up_stops_the_statement() {
+    let server = Server::start("", &["--statement-timeout-ms", "60000"]);
+    let request = server.modern("tools/call", json!({"name": "read_query", "arguments": {"query": ENDLESS}}));
+    request.timeout(Duration::from_millis(200)).send().await.unwrap_err();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !server.get("/metrics").await.1.contains("outcome=\"cancelled\"") {
+        assert!(Instant::now() < deadline, "the statement still runs");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn rows_and_bytes_stop_at_their_caps() {
+    let server = Server::start("", &["--max-rows", "10", "--max-result-bytes", "2000"]);
+    let series = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)";
+    assert_eq!(
+        server.ok("read_query", json!({"query": format!("{series} SELECT i FROM n"), "max_rows": 1_000_000})).await["row_count"],
+        10
+    );
+    let bytes = server.ok("read_query", json!({"query": format!("{series} SELECT hex(zeroblob(300)) FROM n")})).await;
+    assert_eq!((&bytes["row_count"], &bytes["truncated"]), (&json!(3), &json!(true)));
+    let error = server.error("read_query", json!({"query": "SELECT hex(zeroblob(2000))"})).await;
+    assert!(error.contains("substr()"), "{error}");
+}

@@ -1,0 +1,13 @@
+//! The server as its users meet it: the real binary, over HTTP and standard input, in both protocol eras. One binary, so that it is linked once.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod support;
+
+mod door;
+mod durability;
+mod eras;
+mod escapes;
+mod events;
+mod limits;
+mod tools;

@@ -1,0 +1,149 @@
+//! What the tools answer, beyond what their unit tests show.
+
+use serde_json::{Value, json};
+
+use crate::support::Server;
+
+const SCHEMA: &str = "
+    CREATE TABLE customer (id INTEGER PRIMARY KEY, name TEXT NOT NULL, email TEXT UNIQUE);
+    CREATE TABLE purchase (id INTEGER PRIMARY KEY, customer_id INTEGER REFERENCES customer(id) ON DELETE CASCADE, cents INTEGER DEFAULT 0, gross AS (cents * 1.19));
+    CREATE INDEX purchase_customer ON purchase (customer_id);
+    CREATE VIEW spender AS SELECT name, sum(cents) AS cents FROM customer JOIN purchase ON customer.id = customer_id GROUP BY name;
+    INSERT INTO customer VALUES (1, 'Ada', 'ada@example.com'), (2, 'Grace', NULL);
+    INSERT INTO purchase (customer_id, cents) VALUES (1, 500), (1, 250), (2, 100);
+";
+
+#[tokio::test]
+async fn structured_content_fits_the_schema_that_was_promised() {
+    let server = Server::start(SCHEMA, &[]);
+    let tools: Value = server.modern("tools/list", json!({})).send().await.unwrap().json().await.unwrap();
+    let schema = |name: &str| {
+        tools["result"]["tools"].as_array().unwrap().iter().find(|tool| tool["name"] == name).unwrap()["outputSchema"].clone()
+    };
+    for (tool, arguments) in [
+        ("read_query", json!({"query": "SELECT *, x'00ff', NULL, 1.5 FROM customer"})),
+        ("read_query", json!({"query": "SELECT id FROM customer", "max_rows": 1})),
+        ("read_query", json!({"query": "SELECT id FROM customer WHERE 0"})),
+        ("write_query", json!({"query": "UPDATE customer SET name = name RETURNING id"})),
+        ("write_query", json!({"query": "INSERT INTO customer (name) VALUES ('x')"})),
+        ("create_table", json!({"query": "CREATE TABLE extra (a)"})),
+        ("list_tables", json!({})),
+        ("describe_table", json!({"table_name": "purchase"})),
+        ("describe_table", json!({"table_name": "spender"})),
+        ("append_insight", json!({"insight": "x"})),
+        ("explain_query", json!({"query": "SELECT 1 FROM customer"})),
+        ("search_schema", json!({"text": "c"})),
+    ] {
+        let content = server.ok(tool, arguments.clone()).await;
+        let validator = jsonschema::validator_for(&schema(tool)).unwrap();
+        let faults: Vec<String> = validator.iter_errors(&content).map(|error| error.to_string()).collect();
+        assert!(faults.is_empty(), "{tool} {arguments}: {faults:?}");
+    }
+}
+
+#[tokio::test]
+async fn hints_tell_reading_from_writing() {
+    let server = Server::start("", &[]);
+    let tools: Value = server.modern("tools/list", json!({})).send().await.unwrap().json().await.unwrap();
+    let read_only: Vec<&str> = tools["result"]["tools"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|tool| tool["annotations"]["readOnlyHint"] == true)
+        .map(|tool| tool["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(read_only, ["read_query", "list_tables", "describe_table", "explain_query", "search_schema"]);
+    assert!(
+        tools["result"]["tools"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|tool| tool["annotations"]["openWorldHint"] == false && tool["inputSchema"]["type"] == "object")
+    );
+}
+
+#[tokio::test]
+async fn a_table_is_described_whole() {
+    let server = Server::start(SCHEMA, &[]);
+    let table = server.ok("describe_table", json!({"table_name": "PURCHASE"})).await;
+    assert_eq!(table["columns"].as_array().unwrap().len(), 4);
+    assert_eq!((&table["columns"][3]["name"], &table["columns"][3]["generated"]), (&json!("gross"), &json!(true)));
+    assert_eq!(table["indexes"], json!([{"name": "purchase_customer", "unique": false, "columns": ["customer_id"]}]));
+    assert_eq!(table["foreign_keys"], json!([{"from": "customer_id", "table": "customer", "to": "id", "on_delete": "CASCADE"}]));
+    let error = server.error("describe_table", json!({"table_name": "custmer"})).await;
+    assert_eq!(error, "no such table: custmer\nDid you mean \"customer\"?\nTables: customer, purchase, spender.");
+    server.error("describe_table", json!({"table_name": "customer); DROP TABLE customer; --"})).await;
+}
+
+#[tokio::test]
+async fn a_long_result_comes_in_pages() {
+    let server = Server::start(
+        "CREATE TABLE n (i); WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < 2500) INSERT INTO n SELECT i FROM s",
+        &[],
+    );
+    let query = json!({"query": "SELECT i FROM n WHERE i > ? ORDER BY i", "params": [0]});
+    let mut cursor = Value::Null;
+    let mut seen = Vec::new();
+    loop {
+        let mut arguments = query.clone();
+        arguments["cursor"] = cursor;
+        let page = server.ok("read_query", arguments).await;
+        seen.extend(page["rows"].as_array().unwrap().iter().map(|row| row[0].as_i64().unwrap()));
+        assert_eq!(page["truncated"], json!(page.get("next_cursor").is_some()));
+        match page.get("next_cursor") {
+            Some(next) => cursor = next.clone(),
+            None => break,
+        }
+    }
+    assert_eq!(seen, (1..=2500).collect::<Vec<i64>>());
+}
+
+#[tokio::test]
+async fn values_are_bound_and_never_read_as_sql() {
+    let server = Server::start(SCHEMA, &[]);
+    let name = "x'); DROP TABLE customer; --";
+    server.ok("write_query", json!({"query": "INSERT INTO customer (name, email) VALUES (?, ?)", "params": [name, null]})).await;
+    assert_eq!(
+        server.ok("read_query", json!({"query": "SELECT name FROM customer WHERE name = @n", "params": {"n": name}})).await["rows"],
+        json!([[name]])
+    );
+    let blob = json!({"$blob": "AAEC"});
+    assert_eq!(
+        server.ok("read_query", json!({"query": "SELECT ?1, typeof(?1), length(?1)", "params": [blob]})).await["rows"],
+        json!([[blob, "blob", 3]])
+    );
+}
+
+#[tokio::test]
+async fn the_schema_can_be_read_as_resources_and_completed() {
+    let server = Server::start(SCHEMA, &[]);
+    let read = async |uri: &str| {
+        server.modern("resources/read", json!({"uri": uri})).send().await.unwrap().json::<Value>().await.unwrap()["result"]["contents"][0]["text"].clone()
+    };
+    let table = read("schema://tables/purchase").await;
+    assert!(
+        table.as_str().unwrap().starts_with("CREATE TABLE purchase")
+            && table.as_str().unwrap().contains("CREATE INDEX purchase_customer"),
+        "{table}"
+    );
+    assert!(read("schema://tables").await.as_str().unwrap().contains("CREATE VIEW spender"));
+    let complete =
+        json!({"ref": {"type": "ref/resource", "uri": "schema://tables/{table}"}, "argument": {"name": "table", "value": "C"}});
+    let answer: Value = server.modern("completion/complete", complete).send().await.unwrap().json().await.unwrap();
+    assert_eq!(answer["result"]["completion"], json!({"values": ["customer"], "total": 1, "hasMore": false}));
+}
+
+#[tokio::test]
+async fn full_text_search_and_foreign_keys_work() {
+    let server = Server::start(SCHEMA, &[]);
+    server.ok("create_table", json!({"query": "CREATE VIRTUAL TABLE note USING fts5(body)"})).await;
+    server.ok("write_query", json!({"query": "INSERT INTO note VALUES (?), (?)", "params": ["a quick fox", "a lazy dog"]})).await;
+    assert_eq!(server.rows("SELECT body FROM note WHERE note MATCH 'fox'").await, json!([["a quick fox"]]));
+    let error = server.error("write_query", json!({"query": "INSERT INTO purchase (customer_id) VALUES (99)"})).await;
+    assert!(error.contains("FOREIGN KEY"), "{error}");
+    server.ok("write_query", json!({"query": "DELETE FROM customer WHERE id = 1"})).await;
+    assert_eq!(server.rows("SELECT count(*) FROM purchase").await, json!([[1]]));
+    let tables = server.ok("list_tables", json!({})).await;
+    let names: Vec<_> = tables["tables"].as_array().unwrap().iter().map(|table| table["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["customer", "note", "purchase", "spender"]);
+}

@@ -1,0 +1,103 @@
+# shellcheck shell=bash disable=SC2034,SC2154  # scratch, helm and chart are test.sh's
+# The checks of test.sh, each of which prints one line, and the count of them. Sourced, never run.
+
+# Where the Go project installs itself, for machines that do not have it on the PATH.
+PATH=$PATH:/usr/local/go/bin
+passed=0
+failed=0
+
+section() { printf '%s\n' "$*"; }
+
+ok() {
+    passed=$((passed + 1))
+    printf '  ok      %s\n' "$1"
+}
+
+not_ok() {
+    failed=$((failed + 1))
+    printf '  FAILED  %s\n' "$1"
+    [[ ! -s ${2:-} ]] || tail -n 5 "$2" | sed 's/^/            /'
+}
+
+# check SENTENCE COMMAND...
+check() {
+    local sentence=$1
+    shift
+    if "$@" >"$scratch/output" 2>&1; then ok "$sentence"; else not_ok "$sentence" "$scratch/output"; fi
+}
+
+total() {
+    printf '\nchart: %d passed, %d failed\n' "$passed" "$failed"
+    ((failed == 0))
+}
+
+accepts() { kubectl apply --server-side --dry-run=server --validate=strict --filename - <"$1"; }
+has() { grep -q "^kind: $2\$" "$scratch/$1.yaml"; }
+hasnt() { ! has "$@"; }
+silent_grep() { ! grep "$1" "$2"; }
+
+# values: every value that the schema knows, at the depth at which the README explains it.
+values() {
+    jq --raw-output 'def leaves($path): if (.properties and ($path != "resources")) then .properties | to_entries[] | .key as $key | .value |
+        leaves(if $path == "" then $key else "\($path).\($key)" end) else $path end; leaves("") | select(. != "global")' "$chart/values.schema.json"
+}
+
+# refused PART-OF-THE-MESSAGE ARGUMENT...: the chart does not render, and says why.
+refused() {
+    local expected=$1
+    shift
+    if render "$@" >"$scratch/output" 2>&1; then
+        not_ok "refuses $*"
+    elif grep -qF "$expected" "$scratch/output"; then
+        ok "refuses $*"
+    else
+        not_ok "refuses $*, but does not say: $expected" "$scratch/output"
+    fi
+}
+
+# The definitions of ServiceMonitor and PrometheusRule, from the project that has them, so that ours are checked against the real ones.
+monitoring_definitions() {
+    local dir kind
+    dir=$(cd tests/chart/monitoring && go mod download -json github.com/prometheus-operator/prometheus-operator | jq --raw-output .Dir)
+    for kind in servicemonitors prometheusrules; do
+        kubectl apply --server-side --filename - <"$dir/example/prometheus-operator-crd/monitoring.coreos.com_$kind.yaml" >/dev/null
+    done
+    kubectl wait --for=condition=Established crd/servicemonitors.monitoring.coreos.com crd/prometheusrules.monitoring.coreos.com >/dev/null
+}
+
+apply() { kubectl apply --server-side --force-conflicts --filename - <"$scratch/$1.yaml" >/dev/null; }
+
+account=system:serviceaccount:mcpfleet-system:mcpfleet
+operator_may=(
+    "list mcpservers.mcpfleet.dev" "watch mcpapps.mcpfleet.dev" "patch mcpservers.mcpfleet.dev/status" "patch mcpapps.mcpfleet.dev/status"
+    "create deployments.apps" "patch deployments.apps" "patch services" "create configmaps" "patch persistentvolumeclaims"
+    "get secrets" "create secrets" "delete secrets" "list pods" "patch pods/status" "create pods/eviction" "create events.events.k8s.io"
+)
+operator_may_not=(
+    "update mcpservers.mcpfleet.dev" "patch mcpservers.mcpfleet.dev" "delete mcpapps.mcpfleet.dev" "delete deployments.apps" "delete persistentvolumeclaims" "delete services"
+    "create pods" "delete pods" "create pods/exec" "get nodes" "list namespaces" "create clusterroles.rbac.authorization.k8s.io"
+    "patch customresourcedefinitions.apiextensions.k8s.io" "impersonate users" "create serviceaccounts/token"
+)
+
+# may yes|no RIGHT...: what the API server says of the operator's account, in $in_namespace.
+may() {
+    local expected=$1 right verb resource answer sub
+    shift
+    for right in "$@"; do
+        read -r verb resource <<<"$right"
+        sub=()
+        [[ $resource != */* ]] || sub=(--subresource "${resource#*/}")
+        answer=$(kubectl auth can-i --as "$account" --namespace "${in_namespace:-team-a}" "$verb" "${resource%/*}" "${sub[@]}" 2>/dev/null) || true
+        if [[ $answer == "$expected" ]]; then
+            ok "the operator may$([[ $expected == yes ]] || echo " not") $right in ${in_namespace:-team-a}"
+        else
+            not_ok "the operator may$([[ $expected == yes ]] || echo " not") $right in ${in_namespace:-team-a}: the API server says ${answer:-nothing}"
+        fi
+    done
+}
+
+# aggregated ROLE RESOURCE: the controller that merges ClusterRoles is not on this cluster, so its selector is followed here.
+aggregated() {
+    kubectl get clusterroles --selector "rbac.authorization.k8s.io/aggregate-to-$1=true" --output json |
+        jq --exit-status --arg resource "$2" '[.items[].rules[]? | select(.apiGroups == ["mcpfleet.dev"]) | .resources[]] | index($resource)'
+}

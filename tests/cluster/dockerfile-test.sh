@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# Proves the Dockerfile where there is neither Docker nor an image registry: buildah builds every target on a builder image made
+# here, and each result is compared with what image.sh assembles, and started. Usage: dockerfile-test.sh [IMAGE...]
+# Needs root, Debian and 6 GB of disk; takes as long as a release build.
+set -euo pipefail
+# shellcheck source=lib.sh
+source "$(dirname "$0")/lib.sh"
+# shellcheck source=image-names.sh
+source "$here/image-names.sh"
+
+(($# == 0)) || images=("$@")
+[[ $EUID -eq 0 ]] || fail "this test needs root, to make a Debian base image"
+# buildah's mounts are made in a mount namespace of our own, so that none outlives this script.
+[[ -v MCPFLEET_UNSHARED ]] || MCPFLEET_UNSHARED=1 exec unshare --mount --propagation slave "$0" "$@"
+work=$cache/dockerfile-test
+builder=localhost/mcpfleet-builder
+mkdir -p "$work"
+exec 9<"$work"
+flock 9
+
+# Storage of our own, so that no other container engine's images are touched.
+image_tool() { buildah --root "$work/storage" --runroot "$work/run" --storage-driver overlay "$@"; }
+step() { say "[$1/4] $2 ($SECONDS s)"; }
+
+commands=(buildah debootstrap)
+for command in "${commands[@]}"; do
+    command -v "$command" >/dev/null ||
+        DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$command" >"$work/apt.log" 2>&1 ||
+        fail "$command could not be installed; see $work/apt.log"
+done
+
+step 1 "a Debian base with a C compiler, the Rust toolchain of this machine and the crates of Cargo.lock"
+sysroot=$(cd "$repo" && rustc --print sysroot)
+key=$(sha256sum <"$repo/Cargo.lock" | cut -c1-12)-$(rustc --version | sha256sum | cut -c1-12)
+if ! image_tool inspect "$builder:$key" >/dev/null 2>&1; then
+    if [[ ! -e $work/debian/done ]]; then
+        rm -rf "$work/debian"
+        debootstrap --variant=minbase --include=gcc,libc6-dev,make,ca-certificates bookworm "$work/debian" >"$work/debootstrap.log" 2>&1 ||
+            fail "debootstrap failed; see $work/debootstrap.log"
+        touch "$work/debian/done"
+    fi
+    (cd "$repo" && cargo fetch --quiet --locked --target "$target")
+    container=$(image_tool from scratch)
+    root=$(image_tool mount "$container")
+    cp -a "$work/debian/." "$root"
+    mkdir -p "$root/usr/local/rust" "$root/usr/local/cargo/registry"
+    cp -a "$sysroot"/{bin,lib} "$root/usr/local/rust/"
+    cp -a "${CARGO_HOME:-$HOME/.cargo}"/registry/{cache,index} "$root/usr/local/cargo/registry/"
+    image_tool umount "$container" >/dev/null
+    image_tool config --env PATH=/usr/local/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin --env CARGO_HOME=/usr/local/cargo \
+        --env CARGO_NET_OFFLINE=true "$container"
+    image_tool commit --quiet --rm "$container" "$builder:$key" >/dev/null
+fi
+
+step 2 "the targets of the Dockerfile"
+# From one copy of what git knows: an edit in the tree meanwhile would compile everything once more for the next target.
+context=$(mktemp -d)
+trap 'rm -rf "$context"' EXIT
+(cd "$repo" && git ls-files --cached --others --exclude-standard -z | xargs -0 ls -d 2>/dev/null | tar -cf - -T -) | tar -xf - -C "$context"
+for image in "${images[@]}"; do
+    image_tool bud --quiet --layers --isolation chroot --pull-never --build-arg "BUILDER=$builder:$key" \
+        --target "$image" --tag "$(image_name "$image")" "$context" >"$work/$image.log" 2>&1 || {
+        tail -n 20 "$work/$image.log" >&2
+        fail "target $image does not build; see $work/$image.log"
+    }
+done
+
+step 3 "each is what image.sh makes: the same files, owners, user, entry point and labels"
+# facts ARCHIVE: the files of every layer with mode and owner, and what the configuration says.
+facts() {
+    local archive=$1 dir
+    dir=$(mktemp -d)
+    tar -xf "$archive" -C "$dir"
+    find "$dir" -name '*.tar' -type f -exec tar --numeric-owner -tvf {} \; |
+        awk '{ sub("^\\./", "", $6); sub("/$", "", $6); if ($6 != "") print $1, $2, $6 }' | sort -u
+    grep -ohE '"(User|WorkingDir|Entrypoint|org\.opencontainers\.image\.[a-z]+)": ?("[^"]*"|\[[^]]*\])' "$dir"/*.json | sed 's/": /":/' | sort -u
+    rm -rf "$dir"
+}
+for image in "${images[@]}"; do
+    rm -f "$work/$image.tar"
+    image_tool push --quiet "$(image_name "$image")" "docker-archive:$work/$image.tar:$(image_name "$image")"
+    [[ -x $(image_binary "$image") ]] || "$here/images.sh" "$image"
+    "$here/image.sh" "$image" "$work/$image.ours.tar"
+    diff <(facts "$work/$image.tar") <(facts "$work/$image.ours.tar") ||
+        fail "image $image of the Dockerfile (<) differs from the one of image.sh (>)"
+done
+
+step 4 "each program starts, as user 1000, in an image with no shell"
+for image in "${images[@]}"; do
+    container=$(image_tool from --pull-never "$(image_name "$image")")
+    image_tool run --isolation chroot "$container" -- "/usr/bin/$image" --help >/dev/null || fail "$image does not start in its image"
+    ! image_tool run --isolation chroot "$container" -- /bin/sh -c true 2>/dev/null || fail "the image of $image has a shell"
+    image_tool rm "$container" >/dev/null
+done
+say "the Dockerfile builds ${images[*]} ($SECONDS s)"

@@ -1,0 +1,28 @@
+# shellcheck shell=bash disable=SC2034,SC2154  # shared by the scripts that source it after lib.sh
+# The images of this project: their names, their version, and where the binary of each comes from. Sourced, never run.
+
+images=(operator sandbox-server chat-worker)
+# Built only when it is named: the demo's and the tests'.
+demo_images=(model-standin)
+# Static with the GNU target, which every toolchain has: an image FROM scratch holds no libc.
+target=$(uname -m)-unknown-linux-gnu
+version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$repo/Cargo.toml")
+
+# image_name IMAGE: its full name; an error for what is no image of ours.
+image_name() {
+    [[ " ${images[*]} ${demo_images[*]} " == *" $1 "* ]] || fail "there is no image $1: use one of ${images[*]}, or a docker-archive tar"
+    printf '%s/%s:%s\n' "${REGISTRY:-ghcr.io/mcpfleet}" "$1" "$version"
+}
+
+image_binary() { printf '%s/%s/release/%s\n' "${CARGO_TARGET_DIR:-$repo/target}" "$target" "$1"; }
+image_archive() { printf '%s/images/%s.tar\n' "${CARGO_TARGET_DIR:-$repo/target}" "$1"; }
+
+image_description() {
+    case $1 in
+    operator) echo "Runs fleets of MCP servers on Kubernetes and tells the truth about them" ;;
+    sandbox-server) echo "SQLite over the Model Context Protocol" ;;
+    chat-worker) echo "A chat application over a set of MCP servers" ;;
+    model-standin) echo "A stand-in for the model: answers from a script, for demos and tests" ;;
+    pause) echo "The sandbox of a pod" ;;
+    esac
+}

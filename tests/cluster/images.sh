@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Builds the static release binaries, and assembles an image of each as a docker-archive. Usage: images.sh [IMAGE...]
+# Nothing is compiled or assembled again when nothing has changed.
+set -euo pipefail
+# shellcheck source=lib.sh
+source "$(dirname "$0")/lib.sh"
+# shellcheck source=image-names.sh
+source "$here/image-names.sh"
+
+wanted=("${@:-${images[@]}}")
+for image in "${wanted[@]}"; do
+    image_name "$image" >/dev/null
+done
+command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
+command -v cargo >/dev/null || fail "Rust is not installed, and the images are built with it: install it from rustup.rs"
+
+begin=$EPOCHREALTIME
+built=("${images[@]}" "${demo_images[@]}")
+printf 'building %s … ' "${built[*]}"
+# Always all of them in one go: cargo chooses the features of shared dependencies by what is built together, and building
+# them one by one would compile those dependencies once for each.
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+if ! (cd "$repo" && RUSTFLAGS="-C target-feature=+crt-static" \
+    cargo build --quiet --release --locked --target "$target" --bins "${built[@]/#/--package=}") >"$log" 2>&1; then
+    say failed
+    tail -n 40 "$log" >&2
+    fail "the images' binaries could not be built"
+fi
+say "$(elapsed "$begin") s"
+
+for image in "${wanted[@]}"; do
+    file=$(image_archive "$image")
+    if [[ ! $file -nt $(image_binary "$image") || ! $file -nt $here/image.sh || ! $file -nt $here/image-names.sh ]]; then
+        "$here/image.sh" "$image" "$file"
+    fi
+    say "  $(image_name "$image")  $(du -h "$file" | cut -f1)  $file"
+done

@@ -1,0 +1,65 @@
+# shellcheck shell=bash disable=SC2154  # name, state, node_ip and level come from lib.sh and init.sh
+# The command line of each part of the cluster, a function a part. Sourced by init.sh, which calls part_NAME in a
+# subshell with the part's log as its output.
+#
+# Client limits are raised everywhere: what is measured on this cluster shall be the operator, not a throttle of ours.
+
+pki=$state/pki
+bin=$state/bin
+
+part_etcd() {
+    # No fsync: the data is thrown away with the cluster, and waiting for the disk is most of a write's time.
+    exec "$bin/etcd" --name "$name" --data-dir "$state/etcd" --unsafe-no-fsync --log-level warn \
+        --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
+        --listen-peer-urls http://127.0.0.1:2380 --initial-advertise-peer-urls http://127.0.0.1:2380 \
+        --initial-cluster "$name=http://127.0.0.1:2380" --quota-backend-bytes 4294967296
+}
+
+part_kube-apiserver() {
+    local more=()
+    # Without controllers nobody makes the service accounts that this plugin demands of each pod.
+    [[ $level == control-plane ]] && more+=(--disable-admission-plugins=ServiceAccount)
+    exec "$bin/kube-apiserver" \
+        --etcd-servers=http://127.0.0.1:2379 \
+        --advertise-address="$node_ip" --secure-port=6443 --service-cluster-ip-range=10.96.0.0/12 \
+        --tls-cert-file="$pki/apiserver.crt" --tls-private-key-file="$pki/apiserver.key" --client-ca-file="$pki/ca.crt" \
+        --service-account-issuer=https://kubernetes.default.svc.cluster.local \
+        --service-account-key-file="$pki/service-accounts.pub" --service-account-signing-key-file="$pki/service-accounts.key" \
+        --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction --allow-privileged=true \
+        --kubelet-client-certificate="$pki/apiserver-kubelet-client.crt" --kubelet-client-key="$pki/apiserver-kubelet-client.key" \
+        --kubelet-certificate-authority="$pki/ca.crt" --kubelet-preferred-address-types=InternalIP \
+        --audit-policy-file="$state/etc/audit-policy.yaml" --audit-log-path="$state/audit.log" \
+        --max-requests-inflight=4000 --max-mutating-requests-inflight=2000 --profiling=false "${more[@]}"
+}
+
+part_kube-controller-manager() {
+    exec "$bin/kube-controller-manager" --kubeconfig="$pki/kube-controller-manager.kubeconfig" \
+        --authentication-kubeconfig="$pki/kube-controller-manager.kubeconfig" \
+        --authorization-kubeconfig="$pki/kube-controller-manager.kubeconfig" \
+        --bind-address=127.0.0.1 --leader-elect=false --use-service-account-credentials=true \
+        --root-ca-file="$pki/ca.crt" --service-account-private-key-file="$pki/service-accounts.key" \
+        --flex-volume-plugin-dir=/var/lib/kubelet/volume-plugins \
+        --kube-api-qps=1000 --kube-api-burst=2000
+}
+
+part_kube-scheduler() {
+    exec "$bin/kube-scheduler" --kubeconfig="$pki/kube-scheduler.kubeconfig" \
+        --authentication-kubeconfig="$pki/kube-scheduler.kubeconfig" \
+        --authorization-kubeconfig="$pki/kube-scheduler.kubeconfig" \
+        --bind-address=127.0.0.1 --leader-elect=false --kube-api-qps=1000 --kube-api-burst=2000
+}
+
+part_kubelet() {
+    exec "$bin/kubelet" --config="$state/etc/kubelet.yaml" --kubeconfig="$pki/kubelet.kubeconfig" \
+        --hostname-override="$name" --node-ip="$node_ip"
+}
+
+part_kube-proxy() { exec "$bin/kube-proxy" --config="$state/etc/kube-proxy.yaml"; }
+
+part_containerd() { exec containerd --config "$state/etc/containerd.toml"; }
+
+part_coredns() { exec "$bin/coredns" -conf "$state/etc/Corefile"; }
+
+part_provisioner() {
+    exec "$bin/provisioner" --kubeconfig "$pki/provisioner.kubeconfig" --root "$state/volumes" --node "$name"
+}

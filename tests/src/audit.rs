@@ -1,0 +1,72 @@
+//! The API server's audit log: who wrote what, counted by it and not by us.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use anyhow::Context;
+use serde::Deserialize;
+
+/// One request, as far as tests look at it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Entry {
+    stage: String,
+    verb: String,
+    #[serde(default)]
+    user_agent: String,
+    object_ref: Option<ObjectRef>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct ObjectRef {
+    #[serde(default)]
+    resource: String,
+    #[serde(default)]
+    subresource: String,
+    #[serde(default)]
+    namespace: String,
+    #[serde(default)]
+    name: String,
+}
+
+/// A write: verb, resource with subresource, and name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Write {
+    /// create, update, patch or delete.
+    pub verb: String,
+    /// For example `mcpservers/status`.
+    pub resource: String,
+    /// The object's name.
+    pub name: String,
+}
+
+/// Every finished write to a namespace so far, but for those by the control plane itself, and for the CRs that tests write.
+pub fn writes(namespace: &str) -> anyhow::Result<Vec<Write>> {
+    let path: PathBuf = std::env::var_os("MCPFLEET_AUDIT_LOG").context("MCPFLEET_AUDIT_LOG is not set")?.into();
+    let text = std::fs::read_to_string(&path).with_context(|| format!("the audit log {} cannot be read", path.display()))?;
+    let mut writes = Vec::new();
+    for line in text.lines() {
+        let Ok(entry) = serde_json::from_str::<Entry>(line) else { continue };
+        let Some(object) = entry.object_ref.filter(|object| object.namespace == namespace) else { continue };
+        let write = matches!(entry.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection");
+        let by_control_plane = entry.user_agent.starts_with("kube-");
+        let by_test = matches!(object.resource.as_str(), "mcpservers" | "mcpapps") && object.subresource.is_empty();
+        if entry.stage != "ResponseComplete" || !write || by_control_plane || by_test {
+            continue;
+        }
+        let resource = match object.subresource.as_str() {
+            "" => object.resource,
+            subresource => format!("{}/{subresource}", object.resource),
+        };
+        writes.push(Write { verb: entry.verb, resource, name: object.name });
+    }
+    Ok(writes)
+}
+
+/// The writes counted by resource, for a message that a person can read.
+pub fn summary(writes: &[Write]) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for write in writes {
+        *counts.entry(format!("{} {}", write.verb, write.resource)).or_default() += 1;
+    }
+    counts
+}

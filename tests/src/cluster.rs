@@ -1,0 +1,225 @@
+//! A namespace and an operator for each test.
+
+use std::{fmt::Debug, future::Future, net::SocketAddr, sync::Once, time::Duration};
+
+use anyhow::Context;
+use futures::TryStreamExt;
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::core::v1::{Namespace, Secret},
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{ObjectMeta, Patch, PatchParams, PostParams},
+    runtime::{WatchStreamExt, watcher},
+};
+use operator::config::{LogFormat, RunConfig};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// How long anything that a test waits for may take.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+static SETUP: Once = Once::new();
+
+/// A namespace of a test's own on the cluster.
+#[derive(Clone)]
+pub struct Space {
+    /// The API server.
+    pub client: Client,
+    /// The namespace.
+    pub name: String,
+}
+
+/// Runs a test in a namespace of its own, and deletes the namespace when the test is over, however it ends.
+pub async fn with_space<F, T>(test: T)
+where
+    F: Future<Output = anyhow::Result<()>>,
+    T: FnOnce(Space) -> F,
+{
+    let space = Space::open().await.expect("a cluster is needed: run the tests by `make test`");
+    let result = test(space.clone()).await;
+    space.delete().await.expect("the namespace of the test can be deleted");
+    if let Err(error) = result {
+        panic!("{error:?}");
+    }
+}
+
+impl Space {
+    async fn open() -> anyhow::Result<Self> {
+        SETUP.call_once(|| {
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            let filter = tracing_subscriber::EnvFilter::try_from_env("TEST_LOG").unwrap_or_else(|_| "off".into());
+            tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().init();
+        });
+        let client = Client::try_default().await?;
+        let namespace = Namespace {
+            metadata: ObjectMeta { generate_name: Some("test-".into()), ..ObjectMeta::default() },
+            ..Namespace::default()
+        };
+        let created = Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await?;
+        Ok(Self { client, name: created.name_any() })
+    }
+
+    async fn delete(&self) -> anyhow::Result<()> {
+        Api::<Namespace>::all(self.client.clone()).delete(&self.name, &kube::api::DeleteParams::default()).await?;
+        Ok(())
+    }
+
+    /// The API of a kind in the namespace.
+    pub fn api<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(&self) -> Api<K> {
+        Api::namespaced(self.client.clone(), &self.name)
+    }
+
+    /// Creates an object from JSON.
+    pub async fn create<K>(&self, object: serde_json::Value) -> anyhow::Result<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned,
+    {
+        let mut object = object;
+        object["apiVersion"] = json!(K::api_version(&()));
+        object["kind"] = json!(K::kind(&()));
+        let name = object["metadata"]["name"].as_str().context("the object has a name")?.to_owned();
+        let params = PatchParams::apply("test").force();
+        Ok(self.api::<K>().patch(&name, &params, &Patch::Apply(&object)).await?)
+    }
+
+    /// Merges JSON into an object.
+    pub async fn edit<K>(&self, name: &str, patch: serde_json::Value) -> anyhow::Result<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    {
+        Ok(self.api::<K>().patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await?)
+    }
+
+    /// Creates a Secret.
+    pub async fn secret(&self, name: &str, data: &[(&str, &str)]) -> anyhow::Result<Secret> {
+        let data: serde_json::Map<_, _> = data.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+        self.create(json!({"metadata": {"name": name}, "stringData": data})).await
+    }
+
+    /// Waits until the object of this name fulfils the condition, watching it. Says what it was last if it does not.
+    pub async fn until<K>(&self, name: &str, what: &str, holds: impl Fn(&K) -> bool) -> anyhow::Result<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + Debug
+            + Serialize
+            + DeserializeOwned
+            + Send
+            + Sync
+            + 'static,
+    {
+        let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let mut objects = Box::pin(watcher(self.api::<K>(), config).default_backoff().applied_objects());
+        let mut last = None;
+        let found = tokio::time::timeout(PATIENCE, async {
+            while let Some(object) = objects.try_next().await? {
+                if holds(&object) {
+                    return anyhow::Ok(object);
+                }
+                last = Some(object);
+            }
+            anyhow::bail!("the watch ended")
+        });
+        if let Ok(found) = found.await {
+            return found;
+        }
+        let last = last.map(|object| serde_json::to_string_pretty(&object)).transpose()?;
+        anyhow::bail!("{what} did not come about; last: {}", last.unwrap_or_else(|| "nothing".into()))
+    }
+
+    /// Waits until no object of this name is there.
+    pub async fn until_gone<K>(&self, name: &str) -> anyhow::Result<()>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static,
+    {
+        let gone = kube::runtime::wait::await_condition(self.api::<K>(), name, |object: Option<&K>| object.is_none());
+        tokio::time::timeout(PATIENCE, gone).await.with_context(|| format!("{name} is still there"))??;
+        Ok(())
+    }
+
+    /// Starts an operator that looks after this namespace alone.
+    pub async fn operator(&self) -> anyhow::Result<Operator> {
+        let listen = free_address()?;
+        let config = RunConfig {
+            watch_namespaces: vec![self.name.clone()],
+            listen,
+            chat_worker_image: "ghcr.io/mcpfleet/chat-worker:test".into(),
+            namespace: self.name.clone(),
+            identity: None,
+            no_leader_election: true,
+            max_probes_in_flight: 512,
+            concurrency: 16,
+            log_level: "info".into(),
+            log_format: LogFormat::Text,
+        };
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(operator::run::run(config, self.client.clone(), stop.clone()));
+        let operator = Operator { stop, task, admin: listen };
+        operator.ready().await?;
+        Ok(operator)
+    }
+}
+
+fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// An operator in this process.
+pub struct Operator {
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), operator::run::Error>>,
+    admin: SocketAddr,
+}
+
+impl Operator {
+    async fn ready(&self) -> anyhow::Result<()> {
+        self.until("/readyz", |text| text == "ok").await
+    }
+
+    /// Waits until one of the read-only endpoints says this.
+    pub async fn until(&self, path: &str, says: impl Fn(&str) -> bool) -> anyhow::Result<()> {
+        let said = async {
+            let mut look = tokio::time::interval(Duration::from_millis(20));
+            loop {
+                look.tick().await;
+                anyhow::ensure!(!self.task.is_finished(), "the operator ended");
+                if self.get(path).await.is_ok_and(|text| says(&text)) {
+                    return Ok(());
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, said).await.with_context(|| format!("{path} did not come to say it"))?
+    }
+
+    /// Waits until there were so many passes over McpServers that ended well.
+    pub async fn until_passes(&self, passes: u32) -> anyhow::Result<()> {
+        let metric = "mcpfleet_reconcile_total{kind=\"McpServer\",outcome=\"ok\"} ";
+        let enough = |text: &str| {
+            let counted = text.lines().find_map(|line| line.strip_prefix(metric)?.parse::<u32>().ok());
+            counted.is_some_and(|counted| counted >= passes)
+        };
+        self.until("/metrics", enough).await
+    }
+
+    /// What one of the read-only endpoints says.
+    pub async fn get(&self, path: &str) -> anyhow::Result<String> {
+        Ok(reqwest::get(format!("http://{}{path}", self.admin)).await?.error_for_status()?.text().await?)
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        self.task.await??;
+        Ok(())
+    }
+
+    /// Ends it in the middle of whatever it does, as SIGKILL would.
+    pub async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+}

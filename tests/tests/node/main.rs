@@ -1,0 +1,11 @@
+//! Everything together on a real node: the chart, the images that are released, pods that a kubelet runs. Run by `make test`.
+//!
+//! One at a time: the node has two cores, and what is measured here is measured in seconds.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::large_futures, reason = "a test is one future, on the stack of its thread")]
+
+mod examples;
+mod outage;
+mod secrets;
+mod setup;

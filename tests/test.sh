@@ -66,8 +66,8 @@ for line in sys.stdin:
         print(message["executable"])' "$1"
 }
 
-# The official suite that judges MCP servers, in both eras, on exactly the HTTP stack of sandbox-server.
-conformance() { sandbox-server/tests/conformance.sh; }
+# The official suite that judges MCP servers, in both eras, on exactly the HTTP stack of sandbox-server, and the official TypeScript client.
+conformance() { sandbox-server/tests/conformance.sh && sandbox-server/tests/clients.sh; }
 
 control_plane() {
     local binary

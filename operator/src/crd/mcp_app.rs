@@ -207,7 +207,7 @@ pub enum AppServerState {
     CircuitOpen,
     /// Its `spec.enabled` is false.
     Disabled,
-    /// It has not been reconciled yet.
+    /// It has never answered yet.
     Starting,
     /// There is no McpServer of this name.
     NotFound,

@@ -13,12 +13,13 @@ use kube::{
 
 use super::observe::{Observed, references, start_references};
 use crate::{
+    conditions,
     crd::{
         CircuitState, McpApp, McpServer,
         mcp_app::{AppServerState, LogLevel, McpAppSpec, RateLimit},
         mcp_server::HeaderFrom,
         pod::{PodSettings, SecretKeyRef},
-        reason,
+        reason::{self, condition},
     },
     names::Component,
     problem::Problem,
@@ -205,6 +206,14 @@ fn servers(spec: &McpAppSpec, all: &[std::sync::Arc<McpServer>]) -> Result<BTree
     Ok(servers)
 }
 
+/// Whether the server has ever answered: a circuit that never opened says nothing of a server that is still being started.
+fn has_answered(server: &McpServer) -> bool {
+    server.status.as_ref().is_some_and(|status| {
+        let ready = conditions::find(&status.conditions, condition::READY);
+        status.protocol.is_some() || ready.is_some_and(|ready| ready.status == "True")
+    })
+}
+
 impl AppServer {
     fn not_found() -> Self {
         Self {
@@ -231,7 +240,7 @@ impl AppServer {
             state: match () {
                 () if !server.spec.enabled => AppServerState::Disabled,
                 () if open => AppServerState::CircuitOpen,
-                () if url.is_none() => AppServerState::Starting,
+                () if url.is_none() || !has_answered(server) => AppServerState::Starting,
                 () => AppServerState::Offered,
             },
             circuit: circuit.map(|circuit| circuit.state).unwrap_or_default(),
@@ -249,5 +258,28 @@ impl AppServer {
             headers: server.spec.remote.iter().flat_map(|remote| remote.headers_from.clone()).collect(),
             ca: server.spec.remote.as_ref().and_then(|remote| remote.ca_secret_ref.clone()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        crd::{
+            McpServerStatus,
+            health::{Era, ProtocolStatus},
+        },
+        fixtures,
+    };
+
+    #[test]
+    fn a_server_with_an_address_is_starting_until_it_has_answered_once() {
+        let mut server = fixtures::server(|_| {});
+        server.status = Some(McpServerStatus { url: Some("http://server/mcp".into()), ..McpServerStatus::default() });
+        assert_eq!(AppServer::of(&server).state, AppServerState::Starting);
+
+        let answered = server.status.as_mut().expect("set above");
+        answered.protocol = Some(ProtocolStatus { version: "2026-07-28".into(), era: Era::Modern });
+        assert_eq!(AppServer::of(&server).state, AppServerState::Offered);
     }
 }

@@ -1,7 +1,8 @@
 //! The ConfigMap with `mcp.json`, in the format that people also write by hand. The worker reloads it without a restart.
 //!
 //! A server whose circuit is not Closed stays in the file with `enabled: false` and the reason, so that the app can say why its
-//! tools are gone. No value of a Secret is ever put here.
+//! tools are gone. One that is starting is enabled: the app finds it as soon as it answers, and not at the kubelet's next look at
+//! the file. No value of a Secret is ever put here.
 
 use std::collections::BTreeMap;
 
@@ -67,12 +68,11 @@ pub(super) fn build(app: &ValidatedApp) -> ConfigMap {
 }
 
 fn entry<'a>(name: &'a str, server: &'a AppServer) -> Option<Server<'a>> {
-    let offered = server.state == AppServerState::Offered;
     Some(Server {
         name,
         // Without an address there is nothing to configure yet.
         url: server.url.as_deref()?,
-        enabled: offered,
+        enabled: matches!(server.state, AppServerState::Offered | AppServerState::Starting),
         timeout: server.timeout,
         max_retries: server.max_retries,
         health_check_interval: server.health_check_interval,

@@ -149,7 +149,7 @@ fn price(model: &str, usage: Usage) -> Option<f64> {
     #[allow(clippy::cast_precision_loss, reason = "token counts stay far below 2^52")]
     let count = |tokens: u64| tokens as f64;
     // The library's input includes what was read from and written to the cache; the API's does not.
-    let input = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens;
+    let input = usage.total().saturating_sub(usage.output_tokens);
     let usage = genai_prices::Usage::from([
         (UsageKey::INPUT_TOKENS, count(input)),
         (UsageKey::OUTPUT_TOKENS, count(usage.output_tokens)),

@@ -1,11 +1,13 @@
-//! From the events of a stream to one answer. Pure. Strict where a lenient reader would show half an answer as a whole
+//! From the events of a stream, or from a whole message, to one answer. Pure. Strict where a lenient reader would show half an answer as a whole
 //! one: nothing is complete before `message_stop`, and an event that cannot be read fails the attempt.
+
+use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
 use super::{
-    Answer, ModelError, Progress,
-    wire::{StopReason, Usage},
+    Answer, ModelError, Progress, sentence,
+    wire::{StopReason, Usage, block_call},
 };
 
 /// Collects the events of one attempt.
@@ -43,6 +45,9 @@ impl Assembler {
         let event: Value =
             serde_json::from_str(data).map_err(|error| ModelError::Stream(format!("an event is no JSON ({error})")))?;
         match event["type"].as_str() {
+            Some("message_start") if self.started => {
+                return Err(ModelError::Stream("a second message began inside the first".into()));
+            }
             Some("message_start") => {
                 self.started = true;
                 event["message"]["model"].as_str().unwrap_or_default().clone_into(&mut self.model);
@@ -58,12 +63,7 @@ impl Assembler {
                 self.usage.update(&event["usage"]);
             }
             Some("message_stop") => return Ok(Seen::Stop),
-            Some("error") => {
-                return Err(ModelError::Event {
-                    kind: event["error"]["type"].as_str().unwrap_or("api_error").to_owned(),
-                    message: event["error"]["message"].as_str().unwrap_or_default().to_owned(),
-                });
-            }
+            Some("error") => return Err(reported(&event)),
             // ping, and events that did not exist when this was written
             _ => {}
         }
@@ -80,6 +80,11 @@ impl Assembler {
                 id: value["id"].as_str().unwrap_or_default().to_owned(),
                 name: value["name"].as_str().unwrap_or_default().to_owned(),
             }),
+            // A block may open with its first words.
+            Some("text") => match value["text"].as_str() {
+                Some(text) if !text.is_empty() => Seen::Progress(Progress::Text(text.to_owned())),
+                _ => Seen::Quiet,
+            },
             Some(_) => Seen::Quiet,
             None => return Err(ModelError::Stream("a block has no type".into())),
         };
@@ -148,6 +153,7 @@ impl Assembler {
                 Err(error) => return Err(error),
             }
         }
+        check_ids(&content)?;
         Ok(Answer { content, stop, usage: self.usage, model: self.model, first_token: None })
     }
 }
@@ -174,25 +180,54 @@ impl Block {
             }
             _ => {}
         }
-        if self.value["type"] == "tool_use" {
-            let named = |field: &str| self.value[field].as_str().is_some_and(|text| !text.is_empty());
-            if !named("id") || !named("name") || !self.value["input"].is_object() {
-                return Err(ModelError::Stream("a tool call lacks its id, name or arguments".into()));
-            }
-        }
+        check_call(&self.value)?;
         Ok(Some(self.value))
+    }
+}
+
+/// A call without these could not be answered.
+fn check_call(block: &Value) -> Result<(), ModelError> {
+    let named = |field: &str| block[field].as_str().is_some_and(|text| !text.is_empty());
+    if block["type"] == "tool_use" && !(named("id") && named("name") && block["input"].is_object()) {
+        return Err(ModelError::Stream("a tool call lacks its id, name or arguments".into()));
+    }
+    Ok(())
+}
+
+/// Two calls of one id could not both be answered, and the conversation would be refused from then on.
+fn check_ids(content: &[Value]) -> Result<(), ModelError> {
+    let mut seen = HashSet::new();
+    if content.iter().filter_map(block_call).all(|call| seen.insert(call.id)) {
+        return Ok(());
+    }
+    Err(ModelError::Stream("two tool calls have the same id".into()))
+}
+
+/// The error that an `error` object is.
+fn reported(event: &Value) -> ModelError {
+    ModelError::Event {
+        kind: sentence(event["error"]["type"].as_str().unwrap_or("api_error")),
+        message: sentence(event["error"]["message"].as_str().unwrap_or("without saying why")),
     }
 }
 
 /// Reads an answer that came whole, from servers that do not stream.
 pub fn whole(message: &Value) -> Result<Answer, ModelError> {
+    if message["type"] == "error" {
+        return Err(reported(message));
+    }
     let (Some(content), Some(stop)) = (message["content"].as_array(), message["stop_reason"].as_str()) else {
         return Err(ModelError::Stream("a message without content or stop_reason".into()));
     };
     let mut usage = Usage::default();
     usage.update(&message["usage"]);
+    // Sent back, an empty text would be refused.
+    let said = |block: &&Value| block["type"] != "text" || block["text"].as_str().is_some_and(|text| !text.trim().is_empty());
+    let content: Vec<Value> = content.iter().filter(said).cloned().collect();
+    content.iter().try_for_each(check_call)?;
+    check_ids(&content)?;
     Ok(Answer {
-        content: content.iter().filter(|block| block["text"] != "").cloned().collect(),
+        content,
         stop: StopReason::parse(stop),
         usage,
         model: message["model"].as_str().unwrap_or_default().to_owned(),
@@ -268,6 +303,30 @@ mod tests {
         let answer = run(&all(&[&[start()], &broken[..2], &stop("max_tokens")])).expect("cut off");
         assert!(answer.content.is_empty());
         assert!(run(&all(&[&[start()], &broken, &stop("tool_use")])).is_err());
+    }
+
+    #[test]
+    fn words_with_which_a_block_opens_are_shown_and_kept() {
+        let mut assembler = Assembler::default();
+        assembler.push(&start().to_string()).expect("begun");
+        let open = json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": "Hel"}});
+        let seen = assembler.push(&open.to_string()).expect("opened");
+        assert!(matches!(seen, Seen::Progress(Progress::Text(text)) if text == "Hel"));
+    }
+
+    #[test]
+    fn what_could_not_be_sent_back_fails() {
+        let mut twice = all(&[&[start()], &tool("{}"), &tool("{}"), &stop("tool_use")]);
+        for event in &mut twice[4..7] {
+            event["index"] = json!(1);
+        }
+        assert!(run(&twice).is_err(), "two calls of one id");
+        assert!(run(&[start(), start()]).is_err(), "a message in a message");
+        let message = |content: Value| whole(&json!({"content": content, "stop_reason": "end_turn"}));
+        assert!(message(json!([{"type": "tool_use", "name": "a", "input": {}}])).is_err(), "a call without an id");
+        assert!(message(json!([{"type": "text", "text": " "}])).expect("whole").content.is_empty());
+        let error = whole(&json!({"type": "error", "error": {"type": "overloaded_error", "message": "\u{1b}[2Jbusy"}}));
+        assert_eq!(error.expect_err("no message").to_string(), "the model API reported overloaded_error in mid-answer: [2Jbusy");
     }
 
     #[test]

@@ -19,12 +19,14 @@ use super::{
     assemble::{self, Assembler, Seen},
     key::KeySource,
     retry::{self, Hints},
-    wire,
+    sentence, wire,
 };
 use crate::redact::redact;
 
 /// An answer larger than this is not read on.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
+/// An event larger than this is no event: the reader would look for its end again with every piece that comes.
+const MAX_LINE: usize = 4 * 1024 * 1024;
 /// What is read of an error's body.
 const MAX_ERROR_BODY: usize = 64 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -128,7 +130,7 @@ impl Anthropic {
             return Err(self.refused(response).await);
         }
         let kind = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        match kind.unwrap_or_default().split(';').next().unwrap_or_default().trim() {
+        match kind.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
             "text/event-stream" => Ok(self.stream(response, progress).await?),
             "application/json" => {
                 let body = self.collect(response, MAX_ANSWER).await?;
@@ -138,7 +140,8 @@ impl Anthropic {
             }
             other => {
                 let what = if other.is_empty() { "no content type" } else { other };
-                Err(ModelError::NotTheApi(self.settings.base_url.to_string(), redact(what).into_owned()).into())
+                let base_url = redact(self.settings.base_url.as_str()).into_owned();
+                Err(ModelError::NotTheApi(base_url, sentence(what)).into())
             }
         }
     }
@@ -161,7 +164,7 @@ impl Anthropic {
     async fn stream(&self, response: Response, progress: &mpsc::Sender<Progress>) -> Result<Answer, ModelError> {
         let began = Instant::now();
         let mut first_token = None;
-        let mut events = Box::pin(capped(response).eventsource());
+        let mut events = Box::pin(in_lines(capped(response)).eventsource());
         let mut assembler = Assembler::default();
         loop {
             let event = timeout(self.settings.idle, events.next())
@@ -190,7 +193,7 @@ impl Anthropic {
         let hints = Hints::read(header, SystemTime::now());
         let body = self.collect(response, MAX_ERROR_BODY).await.unwrap_or_default();
         let parsed: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let text = |value: &Value| value.as_str().map(|text| redact(text).into_owned());
+        let text = |value: &Value| value.as_str().map(sentence);
         let message = text(&parsed["error"]["message"]).unwrap_or_else(|| "without saying why".to_owned());
         let kind = text(&parsed["error"]["type"]);
         Failed { error: ModelError::Status { status, kind, message, retry_after: hints.after }, hints }
@@ -248,6 +251,20 @@ fn capped(response: Response) -> impl Stream<Item = Result<bytes::Bytes, String>
         seen += chunk.len();
         if seen > MAX_ANSWER {
             return Err(format!("it is larger than {} MiB", MAX_ANSWER / 1024 / 1024));
+        }
+        Ok(chunk)
+    })
+}
+
+/// The same, ending in an error when a line does not.
+fn in_lines(chunks: impl Stream<Item = Result<bytes::Bytes, String>>) -> impl Stream<Item = Result<bytes::Bytes, String>> {
+    let mut line = 0;
+    chunks.map(move |chunk| {
+        let chunk = chunk?;
+        line =
+            chunk.iter().rposition(|byte| matches!(byte, b'\n' | b'\r')).map_or(line + chunk.len(), |end| chunk.len() - end - 1);
+        if line > MAX_LINE {
+            return Err(format!("one of its events is larger than {} MiB", MAX_LINE / 1024 / 1024));
         }
         Ok(chunk)
     })

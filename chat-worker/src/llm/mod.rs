@@ -14,6 +14,13 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use self::wire::{Message, StopReason, Usage};
+use crate::{
+    redact::redact,
+    tools::sanitize::{cap, clean_line},
+};
+
+/// What is kept of a sentence of the API.
+const MAX_SENTENCE: usize = 2_000;
 
 /// Everything that one call of the model depends on.
 #[derive(Debug, Clone)]
@@ -84,7 +91,8 @@ impl ModelError {
             Self::Key(_) => "key",
             Self::Connect(_) => "connect",
             Self::Status { status: 429, .. } => "rate_limit",
-            Self::Status { kind: Some(kind), .. } | Self::Event { kind, .. } => kind,
+            Self::Status { kind: Some(kind), .. } | Self::Event { kind, .. } if is_plain(kind) => kind,
+            Self::Event { .. } => "event",
             Self::Status { .. } => "status",
             Self::Stream(_) => "stream",
             Self::NotTheApi(..) => "not_the_api",
@@ -113,6 +121,16 @@ impl ModelError {
             _ => false,
         }
     }
+}
+
+/// The names of errors become labels of metrics: what is no name does not.
+fn is_plain(kind: &str) -> bool {
+    (1..=64).contains(&kind.len()) && kind.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+}
+
+/// What an API says of itself, fit for a log and a terminal: without secrets and control characters, and not endless.
+fn sentence(text: &str) -> String {
+    cap(redact(&clean_line(text)).into_owned(), MAX_SENTENCE).0
 }
 
 /// A provider of answers.

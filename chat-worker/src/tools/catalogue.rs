@@ -1,18 +1,22 @@
 //! What the model is offered: every tool of every server that is up, under a name that the API accepts. Pure.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
-use rmcp::model::Tool;
+use rmcp::model::{Tool, ToolAnnotations};
 use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::sanitize::{cap, clean};
+use super::sanitize::{cap, clean, clean_line};
 
 /// The API takes 128; 64 is what all its relatives take.
 const MAX_NAME: usize = 64;
 const MAX_DESCRIPTION: usize = 8 * 1024;
 const MAX_SCHEMA: usize = 64 * 1024;
+const MAX_TITLE: usize = 256;
+/// Names and schemas of one server's tools together, in bytes: beyond it they would crowd the conversation, and the other
+/// servers' tools, out of the model's window.
+const MAX_DEFINITIONS: usize = 256 * 1024;
 /// Tools beyond this number of one server are left out.
 pub const MAX_TOOLS: usize = 256;
 
@@ -24,6 +28,9 @@ pub struct ToolSpec {
     pub server: String,
     /// The name on its server.
     pub tool: String,
+    /// A name for people, where the server gives one.
+    #[serde(skip)]
+    pub title: Option<String>,
     pub description: String,
     pub input_schema: Value,
     /// It says that it changes nothing.
@@ -32,6 +39,9 @@ pub struct ToolSpec {
     pub idempotent: bool,
     /// It may destroy: a person is asked first. So is every tool that says nothing of itself.
     pub destructive: bool,
+    /// What the server says of it, passed on to clients of ours.
+    #[serde(skip)]
+    pub annotations: Option<ToolAnnotations>,
     /// Of the definition as the server gave it: a changed definition is another tool.
     pub hash: String,
 }
@@ -43,6 +53,7 @@ impl ToolSpec {
         if schema.to_string().len() > MAX_SCHEMA {
             return Err(format!("its input schema is larger than {} KiB", MAX_SCHEMA / 1024));
         }
+        check_schema(&schema)?;
         if schema["type"] != "object" {
             schema["type"] = json!("object");
         }
@@ -53,7 +64,12 @@ impl ToolSpec {
             name: exposed_name(server, &tool.name),
             server: server.to_owned(),
             tool: tool.name.to_string(),
+            title: tool.title.as_deref().map(title),
             description: cap(description, MAX_DESCRIPTION).0,
+            annotations: tool.annotations.clone().map(|mut annotations| {
+                annotations.title = annotations.title.as_deref().map(title);
+                annotations
+            }),
             hash: hash(&[&json!(tool).to_string()]),
             input_schema: schema,
             read_only,
@@ -69,7 +85,7 @@ impl ToolSpec {
 
 /// Describes a server's list; tools that cannot be offered are left out and named.
 pub fn describe(server: &str, tools: &[Tool]) -> (Vec<Arc<ToolSpec>>, Vec<String>) {
-    let (mut specs, mut left_out) = (Vec::<Arc<ToolSpec>>::new(), Vec::new());
+    let (mut specs, mut left_out, mut size) = (Vec::<Arc<ToolSpec>>::new(), Vec::new(), 0);
     for tool in tools {
         match ToolSpec::new(server, tool) {
             Ok(spec) if specs.len() >= MAX_TOOLS => {
@@ -78,7 +94,15 @@ pub fn describe(server: &str, tools: &[Tool]) -> (Vec<Arc<ToolSpec>>, Vec<String
             Ok(spec) if specs.iter().any(|known| known.name == spec.name) => {
                 left_out.push(format!("{}: it is listed twice", spec.tool));
             }
-            Ok(spec) => specs.push(Arc::new(spec)),
+            Ok(spec) => {
+                let with_it = size + spec.definition().to_string().len();
+                if with_it > MAX_DEFINITIONS {
+                    left_out.push(format!("{}: a server's tools may take {} KiB together", spec.tool, MAX_DEFINITIONS / 1024));
+                } else {
+                    size = with_it;
+                    specs.push(Arc::new(spec));
+                }
+            }
             Err(reason) => left_out.push(format!("{}: {reason}", tool.name)),
         }
     }
@@ -104,6 +128,11 @@ impl Catalogue {
         self.tools.values()
     }
 
+    /// The tools from a name on, in the order of their names.
+    pub fn after<'a>(&'a self, start: Bound<&'a str>) -> impl Iterator<Item = &'a Arc<ToolSpec>> {
+        self.tools.range::<str, _>((start, Bound::Unbounded)).map(|(_, spec)| spec)
+    }
+
     pub fn len(&self) -> usize {
         self.tools.len()
     }
@@ -116,6 +145,27 @@ impl Catalogue {
     pub fn definitions(&self) -> Vec<Value> {
         self.tools.values().map(|spec| spec.definition()).collect()
     }
+}
+
+/// The API refuses a whole request because of one schema that is none.
+fn check_schema(schema: &Value) -> Result<(), String> {
+    let properties = schema.get("properties").map(Value::as_object);
+    let required = schema.get("required").map(Value::as_array);
+    match (properties, required) {
+        (Some(None), _) => Err("properties in its input schema is no object".to_owned()),
+        (Some(Some(properties)), _) if !properties.values().all(|value| value.is_object() || value.is_boolean()) => {
+            Err("a property in its input schema is no schema".to_owned())
+        }
+        (_, Some(None)) => Err("required in its input schema is no list".to_owned()),
+        (_, Some(Some(names))) if !names.iter().all(Value::is_string) => {
+            Err("required in its input schema holds something else than names".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn title(text: &str) -> String {
+    cap(clean_line(text), MAX_TITLE).0
 }
 
 /// `server__tool` in the API's alphabet. A name that had to be changed, or that another pair could also make, ends in a
@@ -183,6 +233,19 @@ mod tests {
         let hash = |tool: &Tool| ToolSpec::new("s", tool).expect("fits").hash;
         assert_eq!(hash(&one), hash(&one.clone()));
         assert_ne!(hash(&one), hash(&two));
+    }
+
+    #[test]
+    fn a_server_cannot_fill_the_window_nor_spoil_the_request() {
+        let wordy =
+            |index: usize| tool(json!({"name": format!("t{index}"), "description": "x".repeat(9_000), "inputSchema": {}}));
+        let (specs, left_out) = describe("s", &(0..100).map(wordy).collect::<Vec<_>>());
+        assert_eq!((specs.len(), left_out.len()), (31, 69));
+        for schema in
+            [json!({"properties": 5}), json!({"properties": {"a": 5}}), json!({"required": "a"}), json!({"required": [5]})]
+        {
+            assert!(ToolSpec::new("s", &tool(json!({"name": "t", "inputSchema": schema}))).is_err());
+        }
     }
 
     #[test]

@@ -1,13 +1,7 @@
 //! Speaks to one MCP server: connects over HTTP or to a child process, in the era that the server understands, lists
 //! its tools and calls them. Knows nothing of retries, circuits or other servers.
 
-use std::{
-    collections::VecDeque,
-    path::{Path, PathBuf},
-    process::Stdio,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use rmcp::{
     ClientHandler, ClientServiceExt, RoleClient,
@@ -20,20 +14,19 @@ use rmcp::{
         RunningServiceCancellationToken, ServiceError,
     },
     transport::{
-        StreamableHttpClientTransport, TokioChildProcess,
+        StreamableHttpClientTransport,
         streamable_http_client::{HttpStatusError, StreamableHttpClientTransportConfig},
     },
 };
 use serde_json::{Map, Value};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
-    process::ChildStderr,
     sync::Notify,
     task::{JoinError, JoinHandle},
     time::timeout,
 };
 
 use super::{
+    child::{self, StderrTail},
     http,
     sanitize::{cap, clean, clean_line},
 };
@@ -48,12 +41,10 @@ pub const MAX_RESULT: usize = 48 * 1024;
 const MAX_MESSAGE: usize = 8 * 1024 * 1024;
 const MAX_PAGES: usize = 64;
 const MAX_LISTED: usize = 1_024;
+/// All pages of a list of tools together.
+const MAX_LIST_BYTES: usize = 16 * 1024 * 1024;
 /// rmcp waits ten seconds for an answer to discover before it tries initialize.
 const ERA_ALLOWANCE: Duration = Duration::from_secs(12);
-const STDERR_LINES: usize = 100;
-const STDERR_LINE: usize = 2_000;
-/// What a child may know of our environment: not our keys.
-const CHILD_ENV: [&str; 8] = ["PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "SHELL", "TERM"];
 
 /// Why a server cannot be used, or a call of it failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -82,24 +73,6 @@ impl ServerError {
     /// Whether the same call may do better at once: a timeout has already cost its time.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Transport(_) | Self::Connect(_))
-    }
-}
-
-/// The last lines of a child's standard error.
-#[derive(Debug, Clone, Default)]
-pub struct StderrTail(Arc<Mutex<VecDeque<String>>>);
-
-impl StderrTail {
-    pub fn lines(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
-    }
-
-    fn push(&self, line: &str) {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.len() == STDERR_LINES {
-            lines.pop_front();
-        }
-        lines.push_back(redact(&clean_line(line)).into_owned());
     }
 }
 
@@ -178,11 +151,11 @@ impl Connection {
                 listener.serve_with_lifecycle(transport, mode).await
             }
             Target::Command { program, args } => {
-                let (child, errors) = spawn(program, args)?;
+                let (process, errors) = child::spawn(program, args)?;
                 if let Some(errors) = errors {
-                    tokio::spawn(keep(errors, entry.name.clone(), stderr.clone()));
+                    tokio::spawn(child::keep(errors, entry.name.clone(), stderr.clone()));
                 }
-                listener.serve_with_lifecycle(child, mode).await
+                listener.serve_with_lifecycle(process, mode).await
             }
         };
         let service = service.map_err(|error| refused_to_start(&error))?;
@@ -222,12 +195,14 @@ pub async fn list_tools(peer: &Peer<RoleClient>, limit: Duration) -> Result<Vec<
         return Ok(Vec::new());
     }
     let pages = async {
-        let (mut tools, mut cursor) = (Vec::new(), None);
+        let (mut tools, mut cursor, mut size) = (Vec::new(), None, 0);
         for _ in 0..MAX_PAGES {
             let page = peer.list_tools(Some(PaginatedRequestParams::default().with_cursor(cursor.clone()))).await;
             let page = page.map_err(|error| failed(&error, limit))?;
+            size += serde_json::to_vec(&page.tools).map_or(0, |bytes| bytes.len());
             tools.extend(page.tools);
-            if page.next_cursor.is_none() || page.next_cursor == cursor || tools.len() > MAX_LISTED {
+            let too_much = tools.len() > MAX_LISTED || size > MAX_LIST_BYTES;
+            if too_much || page.next_cursor.is_none() || page.next_cursor == cursor {
                 break;
             }
             cursor = page.next_cursor;
@@ -282,66 +257,6 @@ fn text_of_block(block: &ContentBlock) -> String {
     }
 }
 
-fn spawn(program: &str, args: &[String]) -> Result<(TokioChildProcess, Option<ChildStderr>), ServerError> {
-    let (program, first) = find_program(program);
-    let mut command = tokio::process::Command::new(&program);
-    command.args(first).args(args).env_clear();
-    command.envs(CHILD_ENV.iter().filter_map(|name| Some((*name, std::env::var_os(name)?))));
-    // A group of its own: Ctrl-C at the terminal cancels a turn, and not the servers.
-    command.process_group(0);
-    TokioChildProcess::builder(command)
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| ServerError::Start(program.display().to_string(), error.to_string()))
-}
-
-/// The program to run, and what comes before its arguments: scripts by their interpreter, a program of ours also when
-/// it only stands beside this one, and a dotted name that is no file as a Python module.
-fn find_program(name: &str) -> (PathBuf, Vec<String>) {
-    let path = Path::new(name);
-    let script = |interpreter: &str| (PathBuf::from(interpreter), vec![name.to_owned()]);
-    match path.extension().and_then(|extension| extension.to_str()) {
-        Some("py") => return script("python3"),
-        Some("js" | "mjs" | "cjs") => return script("node"),
-        _ => {}
-    }
-    if path.components().count() > 1 || path.is_file() {
-        return (path.to_owned(), Vec::new());
-    }
-    let ours = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(name)));
-    if let Some(ours) = ours.filter(|ours| ours.is_file()) {
-        return (ours, Vec::new());
-    }
-    let module = name.contains('.') && name.split('.').all(|part| !part.is_empty() && part.chars().all(is_word));
-    if module {
-        return (PathBuf::from("python3"), vec!["-m".to_owned(), name.to_owned()]);
-    }
-    (path.to_owned(), Vec::new())
-}
-
-fn is_word(c: char) -> bool {
-    c.is_ascii_alphanumeric() || c == '_'
-}
-
-/// Reads a child's standard error to its end, so that the child never waits for a reader; keeps the last lines.
-async fn keep(errors: ChildStderr, server: String, tail: StderrTail) {
-    let mut reader = BufReader::new(errors);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        // A line without end is taken in pieces.
-        let limit = u64::try_from(STDERR_LINE).unwrap_or(u64::MAX);
-        match (&mut reader).take(limit).read_until(b'\n', &mut line).await {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {
-                let text = String::from_utf8_lossy(&line);
-                tracing::debug!(server, "stderr: {}", redact(&clean_line(&text)));
-                tail.push(&text);
-            }
-        }
-    }
-}
-
 fn refused_to_start(error: &ClientInitializeError) -> ServerError {
     let text = redact(&clean_line(&with_causes(error))).into_owned();
     match error {
@@ -392,21 +307,4 @@ fn with_causes(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     cap(text, 600).0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn scripts_modules_and_programs_are_told_apart() {
-        let found = |name: &str| {
-            let (program, args) = find_program(name);
-            format!("{} {}", program.display(), args.join(" "))
-        };
-        assert_eq!(found("servers/a.py"), "python3 servers/a.py");
-        assert_eq!(found("mcp_sandbox.server"), "python3 -m mcp_sandbox.server");
-        assert_eq!(found("./bin/server"), "./bin/server ");
-        assert_eq!(found("npx"), "npx ");
-    }
 }

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    catalogue::{Catalogue, ToolSpec},
+    catalogue::{Catalogue, MAX_TOOLS, ToolSpec},
     http,
     server::{Server, State},
 };
@@ -25,13 +25,15 @@ use crate::config::file::McpConfig;
 
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LONGEST_RETRY: Duration = Duration::from_secs(4);
+/// Definitions of one server that are remembered. A server that goes on inventing names is not believed any more.
+const MAX_REMEMBERED: usize = 4 * MAX_TOOLS;
 
 /// What a call came to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ToolOutput {
     pub text: String,
     pub is_error: bool,
-    /// For metrics: "ok", "tool_error", "unavailable", "timeout" or "transport".
+    /// For metrics: "ok", "tool_error", "unavailable", "timeout", "transport" or "cancelled".
     pub outcome: &'static str,
     pub duration: Duration,
 }
@@ -56,8 +58,8 @@ pub struct Hub {
     servers: RwLock<BTreeMap<String, Arc<Server>>>,
     /// Reads under way: an identical one waits for the same answer.
     reads: Mutex<HashMap<String, Pending>>,
-    /// The definition that each tool had when it was first offered, by hash.
-    first_seen: Mutex<HashMap<String, String>>,
+    /// The definition that each tool had when it was first offered, by hash; by server.
+    first_seen: Mutex<HashMap<String, HashMap<String, String>>>,
     changed: Arc<Notify>,
     version: watch::Sender<u64>,
     tasks: TaskTracker,
@@ -121,16 +123,24 @@ impl Hub {
     pub fn catalogue(&self) -> Catalogue {
         let catalogue = Catalogue::new(self.servers().iter().flat_map(|server| server.tools()));
         let mut first_seen = self.first_seen.lock().unwrap_or_else(PoisonError::into_inner);
-        for spec in catalogue.iter().filter(|spec| !first_seen.contains_key(&spec.name)).collect::<Vec<_>>() {
-            first_seen.insert(spec.name.clone(), spec.hash.clone());
+        for spec in catalogue.iter() {
+            if !first_seen.contains_key(&spec.server) {
+                first_seen.insert(spec.server.clone(), HashMap::new());
+            }
+            let Some(known) = first_seen.get_mut(&spec.server) else { continue };
+            if known.len() < MAX_REMEMBERED && !known.contains_key(&spec.name) {
+                known.insert(spec.name.clone(), spec.hash.clone());
+            }
         }
         catalogue
     }
 
-    /// Whether a tool is no longer what it was when it was first offered: what it does may be something else, too.
+    /// Whether a tool of the catalogue is no longer what it was when it was first offered: what it does may be something else,
+    /// too.
     pub fn definition_changed(&self, spec: &ToolSpec) -> bool {
         let first_seen = self.first_seen.lock().unwrap_or_else(PoisonError::into_inner);
-        first_seen.get(&spec.name).is_some_and(|hash| hash != &spec.hash)
+        let known = first_seen.get(&spec.server).and_then(|known| known.get(&spec.name));
+        known.is_none_or(|hash| hash != &spec.hash)
     }
 
     pub fn status(&self) -> Vec<ServerStatus> {
@@ -217,14 +227,23 @@ impl Hub {
         })
     }
 
+    /// Whether a name that is not in the catalogue may be in it again: its server is configured, and not up.
+    pub fn may_return(&self, name: &str) -> bool {
+        self.absent_server_of(name).is_some()
+    }
+
+    fn absent_server_of(&self, name: &str) -> Option<Arc<Server>> {
+        let server = self.server(name.split("__").next()?)?;
+        (!matches!(server.state(), State::Up { .. })).then_some(server)
+    }
+
     /// A name that is not in the catalogue: the model made it up, or its server has gone since it was offered.
     fn unknown(&self, name: &str) -> ToolOutput {
-        let server = name.split("__").next().and_then(|server| self.server(server));
-        match server {
-            Some(server) if !matches!(server.state(), State::Up { .. }) => {
+        match self.absent_server_of(name) {
+            Some(server) => {
                 refused(&format!("{name} is not available now: the server {} {}", server.entry.name, server.state().in_words()))
             }
-            _ => refused(&format!("there is no tool {name}")),
+            None => refused(&format!("there is no tool {name}")),
         }
     }
 }

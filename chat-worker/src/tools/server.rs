@@ -23,7 +23,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     breaker::{Breaker, Circuit},
     catalogue::{ToolSpec, describe},
-    connection::{self, Connection, ServerError, StderrTail},
+    child::StderrTail,
+    connection::{self, Connection, ServerError},
 };
 use crate::config::file::{ServerEntry, Target};
 

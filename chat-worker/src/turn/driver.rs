@@ -173,6 +173,9 @@ impl Run<'_> {
                 tokio::select! {
                     biased;
                     () = self.cancel.cancelled() => {
+                        while let Ok(step) = progress.try_recv() {
+                            self.tell_progress(step, &mut said).await;
+                        }
                         // The API counts what it wrote, and never told us.
                         self.cost = None;
                         return Input::Cancelled { said, done: Vec::new() };

@@ -50,16 +50,7 @@ pub async fn chat(
     body: Result<Json<Request>, JsonRejection>,
 ) -> Result<Response, Problem> {
     let Json(request) = body.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
-    if let Some(Err(wait)) = web.rate.as_ref().map(|rate| rate.take(&peer.ip().to_string())) {
-        web.app.engine.metrics.rate_limited.inc();
-        let seconds = wait.as_secs() + 1;
-        let detail = format!("too many requests; try again in {seconds} s");
-        return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(seconds));
-    }
-    if web.draining.is_cancelled() {
-        let detail = "this replica is being stopped; connect again";
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1));
-    }
+    web.admit(peer)?;
     let streamed = request.stream.unwrap_or_else(|| !wants_one_object(&headers));
     let turn = turn(&web, request, id_of(&headers))?;
     let cancel = turn.cancel.clone();

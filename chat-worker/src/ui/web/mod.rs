@@ -1,8 +1,10 @@
-//! The web server: which path is whose, and how it starts and ends. `chat` runs turns, `status` tells how things are,
+//! The web server: which path is whose, and how it starts and ends. `chat` runs turns, `mcp` lends out the tools, `status`
+//! tells how things are,
 //! `access` decides who may, `page` is what a browser gets, `problem` is every error.
 
 pub mod access;
 pub mod chat;
+pub mod mcp;
 pub mod page;
 pub mod problem;
 pub mod status;
@@ -12,6 +14,7 @@ use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::DefaultBodyLimit,
+    http::StatusCode,
     middleware,
     routing::{get, post},
     serve::ListenerExt,
@@ -23,7 +26,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::access::Access;
+use self::{access::Access, problem::Problem};
 use crate::{app::App, limits::RateLimit};
 
 /// A conversation that is sent back with each question may be long.
@@ -41,6 +44,23 @@ pub struct Web {
     pub draining: CancellationToken,
     /// The time for running answers is over.
     pub stopped: CancellationToken,
+}
+
+impl Web {
+    /// Takes one request of this caller, or says when to come back.
+    fn admit(&self, peer: SocketAddr) -> Result<(), Problem> {
+        if let Some(Err(wait)) = self.rate.as_ref().map(|rate| rate.take(&peer.ip().to_string())) {
+            self.app.engine.metrics.rate_limited.inc();
+            let seconds = wait.as_secs() + 1;
+            let detail = format!("too many requests; try again in {seconds} s");
+            return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(seconds));
+        }
+        if self.draining.is_cancelled() {
+            let detail = "this replica is being stopped; connect again";
+            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1));
+        }
+        Ok(())
+    }
 }
 
 /// Completes at SIGTERM and at Ctrl-C.
@@ -111,7 +131,11 @@ pub async fn serve(
 }
 
 fn router(web: Arc<Web>) -> Router {
+    let tools = Router::new()
+        .route_service("/mcp", mcp::service(&web))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&web), mcp::admit));
     let protected = Router::new()
+        .merge(tools)
         .route("/", get(page::index))
         .route("/v1/chat", post(chat::chat))
         .route("/v1/servers", get(status::servers))

@@ -1,0 +1,59 @@
+//! Servers that are children of the worker: one that dies comes back, and its last words are kept.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::{process::Command, time::Duration};
+
+use serde_json::json;
+use support::{Worker, state};
+
+/// A server in twenty lines of shell: it speaks 2025-11-25, and its one tool says which process it is.
+const CHILD: &str = r#"
+echo "child $$ begins, with the password of http://me:secret@host/" >&2
+while read -r line; do
+    id=$(printf '%s' "$line" | sed -n 's/.*"id":\([0-9]*\).*/\1/p')
+    case "$line" in
+    *'"notifications/'*) continue ;;
+    *'"initialize"'*) answer='"result":{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"sh","version":"1"}}' ;;
+    *'"tools/list"'*) answer='"result":{"tools":[{"name":"pid","inputSchema":{"type":"object"},"annotations":{"readOnlyHint":true}}]}' ;;
+    *'"tools/call"'*) answer='"result":{"content":[{"type":"text","text":"'$$'"}]}' ;;
+    *) answer='"error":{"code":-32601,"message":"no such method"}' ;;
+    esac
+    echo "{\"jsonrpc\":\"2.0\",\"id\":$id,$answer}"
+done
+"#;
+
+const SCRIPT: &str = "rules: [{name: p, when: [pid], steps: [{tools: [{tool: pid}]}, {text: '{{last}}'}]}]\notherwise: {text: x}";
+
+/// The process that answers; `None` while there is none.
+async fn pid(worker: &Worker) -> Option<u32> {
+    worker.ask(json!({"message": "pid"})).await.1["answer"].as_str()?.parse().ok()
+}
+
+#[tokio::test]
+async fn a_child_that_dies_is_started_again_and_its_words_are_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let script = directory.path().join("child.sh");
+    std::fs::write(&script, CHILD).unwrap();
+    let entry = json!({"name": "a", "command": "sh", "args": [script], "timeout": 5});
+    let worker = Worker::start(SCRIPT, &[entry], &[]).await;
+    worker.until("the child", |health| state(health, "a") == "up").await;
+    let first = pid(&worker).await.expect("a child");
+    assert!(Command::new("kill").args(["-KILL", &first.to_string()]).status().unwrap().success());
+    let second = tokio::time::timeout(Duration::from_secs(20), async {
+        loop {
+            match pid(&worker).await {
+                Some(other) if other != first => return other,
+                _ => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    });
+    let second = second.await.expect("another child within twenty seconds");
+    let words = worker.app.engine.hub.stderr("a").expect("the server");
+    let begun = |pid: u32| words.iter().any(|line| line.starts_with(&format!("child {pid} begins")));
+    assert!(begun(first) && begun(second), "{words:?}");
+    assert!(!words.concat().contains("secret"), "{words:?}");
+    worker.app.stop().await;
+}

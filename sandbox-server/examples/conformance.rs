@@ -501,6 +501,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let router = http::router(
         || Fixtures,
+        None,
         settings,
         db.clone(),
         Metrics::new()?,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::db::backup::Compression;
 use crate::db::limits::Limits;
 use crate::db::open::OpenOptions;
 use crate::http::host::{AllowedOrigin, HostPattern};
@@ -106,8 +107,11 @@ pub struct BackupArgs {
     /// How many backups to keep in the folder; the oldest beyond are removed. Default: all.
     #[arg(long, env = "SANDBOX_BACKUP_KEEP", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub keep: Option<u16>,
-    /// Compress.
-    #[arg(long, env = "SANDBOX_BACKUP_GZIP")]
+    /// Compress. Default: not.
+    #[arg(long, env = "SANDBOX_BACKUP_COMPRESS", value_name = "HOW")]
+    pub compress: Option<Compression>,
+    /// The same as --compress gzip.
+    #[arg(long, env = "SANDBOX_BACKUP_GZIP", conflicts_with = "compress")]
     pub gzip: bool,
 }
 

@@ -10,7 +10,7 @@ use clap::Parser as _;
 use rmcp::ServiceExt as _;
 use sandbox_server::config::{BackupArgs, Cli, Command, DatabaseArgs, RestoreArgs, ServeArgs};
 use sandbox_server::db::Database;
-use sandbox_server::db::backup::{self, BackupError, BackupOptions};
+use sandbox_server::db::backup::{self, BackupError, BackupOptions, Compression};
 use sandbox_server::db::error::OpenError;
 use sandbox_server::http::auth::{TokenError, Tokens};
 use sandbox_server::http::{self, DoorSettings};
@@ -92,8 +92,9 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let draining = CancellationToken::new();
     let handler = SqliteMcp::new(db.clone(), metrics.clone(), handling, draining.clone());
-    let router =
-        http::router(move || handler.for_another_session(), settings, db.clone(), metrics, Arc::clone(&ready), stop.clone());
+    let direct = Some(handler.clone());
+    let sessions = move || handler.for_another_session();
+    let router = http::router(sessions, direct, settings, db.clone(), metrics, Arc::clone(&ready), stop.clone());
     tracing::info!(address = %listener.local_addr()?, "serving MCP at /mcp");
     let finished =
         server::run(listener, router, usize::from(args.max_connections), Duration::from_secs(args.drain_seconds), async {
@@ -129,7 +130,8 @@ async fn stdio(args: DatabaseArgs) -> anyhow::Result<()> {
 }
 
 fn make_backup(args: BackupArgs) -> anyhow::Result<()> {
-    let options = BackupOptions { db: args.db, to: args.to, keep: args.keep.map(usize::from), gzip: args.gzip };
+    let compression = args.compress.or(args.gzip.then_some(Compression::Gzip));
+    let options = BackupOptions { db: args.db, to: args.to, keep: args.keep.map(usize::from), compression };
     let written = backup::backup(&options)?;
     tracing::info!(path = %written.path.display(), bytes = written.bytes, removed = written.removed.len(), "backup written and verified");
     Ok(())

@@ -23,6 +23,10 @@ const MAX_GROUP: usize = 256;
 /// How long a transaction goes on taking in statements that arrive.
 const GROUP_WINDOW: Duration = Duration::from_millis(5);
 
+/// The longest that a transaction waits for writers that took part in the last one. Callers that write one after the other send their
+/// next statement a moment after they are answered: committing at once would flush for the first of them alone, and again for the rest.
+const MAX_PATIENCE: Duration = Duration::from_millis(2);
+
 /// What to write. Kept as data, because it may have to run twice.
 #[derive(Debug, Clone)]
 pub enum Command {
@@ -71,6 +75,10 @@ struct Transaction<'c> {
     session: &'c Session,
     begin: Statement<'c>,
     commit: Statement<'c>,
+    /// How many statements the last group had.
+    last_group: usize,
+    /// How long the last flush took: waiting longer than that for others would cost more than it saves.
+    last_flush: Duration,
 }
 
 /// Numbers that the writer keeps for others to read.
@@ -177,26 +185,32 @@ struct Lost {
 
 impl<'c> Transaction<'c> {
     fn prepare(session: &'c Session) -> Result<Self, DbError> {
-        Ok(Self { session, begin: session.conn.prepare("BEGIN IMMEDIATE")?, commit: session.conn.prepare("COMMIT")? })
+        let (begin, commit) = (session.conn.prepare("BEGIN IMMEDIATE")?, session.conn.prepare("COMMIT")?);
+        Ok(Self { session, begin, commit, last_group: 1, last_flush: Duration::ZERO })
     }
 
     /// Runs the group, and what arrives meanwhile, in one transaction.
     fn run_group(&mut self, group: &mut Vec<Job>, work: &Receiver<Message>, stopping: &mut bool) -> Result<Results, Lost> {
         let started = Instant::now();
+        let patience = started + self.last_flush.min(MAX_PATIENCE);
         self.begin.execute([]).map_err(|error| Lost { error: error.into(), culprit: None })?;
         let mut results = Results::new();
         while results.len() < group.len() {
             let index = results.len();
             results.push(self.run_inside(&group[index]).map_err(|error| Lost { error, culprit: Some(index) })?);
             if results.len() == group.len() && group.len() < MAX_GROUP && started.elapsed() < GROUP_WINDOW && !*stopping {
-                match work.try_recv() {
-                    Ok(Message::Run(job)) => group.push(job),
-                    Ok(Message::Stop) => *stopping = true,
-                    Err(_) => {}
+                let next = if group.len() < self.last_group { work.recv_deadline(patience).ok() } else { work.try_recv().ok() };
+                match next {
+                    Some(Message::Run(job)) => group.push(job),
+                    Some(Message::Stop) => *stopping = true,
+                    None => {}
                 }
             }
         }
+        let flushing = Instant::now();
         self.commit().map_err(|error| Lost { error, culprit: None })?;
+        self.last_flush = flushing.elapsed();
+        self.last_group = group.len();
         Ok(results)
     }
 

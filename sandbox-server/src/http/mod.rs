@@ -1,6 +1,7 @@
 //! The door: paths, and the checks that a request passes before MCP sees it. Names and tokens are decided in host.rs and auth.rs.
 
 pub mod auth;
+pub mod direct;
 pub mod host;
 
 use std::net::IpAddr;
@@ -18,6 +19,7 @@ use axum::routing::get;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, StatusCode};
+use http_body_util::LengthLimitError;
 use rmcp::ServerHandler;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
@@ -25,8 +27,10 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::db::Database;
+use crate::mcp::SqliteMcp;
 use crate::metrics::Metrics;
 use auth::Tokens;
+use direct::DirectCall;
 use host::{AllowedOrigin, HostPattern};
 
 /// A body that trickles in slower than this is given up.
@@ -84,11 +88,14 @@ struct Door {
     metrics: Metrics,
     db: Database,
     ready: Arc<AtomicBool>,
+    direct: Option<SqliteMcp>,
 }
 
 /// All paths over the handlers that `handler` makes, one a request or, with legacy sessions, one a session. `ready` turns false when the server begins to drain; `stop` ends what is open then.
+/// `direct` answers the calls that need nothing of the SDK; None: the SDK answers all.
 pub fn router<H: ServerHandler>(
     handler: impl Fn() -> H + Send + Sync + 'static,
+    direct: Option<SqliteMcp>,
     settings: DoorSettings,
     db: Database,
     metrics: Metrics,
@@ -111,6 +118,7 @@ pub fn router<H: ServerHandler>(
         metrics,
         db,
         ready,
+        direct,
     });
     Router::new()
         .route_service("/mcp", mcp)
@@ -127,6 +135,10 @@ impl Door {
         self.metrics.refused.with_label_values(&[reason]).inc();
         (status, text).into_response()
     }
+}
+
+fn is_length_limit(error: &axum::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.is::<LengthLimitError>())
 }
 
 /// One value, readable as text; None also when there are two.
@@ -188,11 +200,21 @@ async fn admit(State(door): State<Arc<Door>>, request: Request, next: Next) -> R
     let (parts, body) = request.into_parts();
     let body = match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, door.settings.max_request_bytes)).await {
         Ok(Ok(bytes)) => bytes,
-        Ok(Err(_)) => {
-            return door.refuse(StatusCode::PAYLOAD_TOO_LARGE, "size", "Payload Too Large, or the request ended early\n");
+        Ok(Err(error)) if is_length_limit(&error) => {
+            return door.refuse(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "size",
+                "Payload Too Large: send less, or raise --max-request-bytes\n",
+            );
         }
+        Ok(Err(_)) => return door.refuse(StatusCode::BAD_REQUEST, "body", "Bad Request: the body is broken or ended early\n"),
         Err(_) => return door.refuse(StatusCode::REQUEST_TIMEOUT, "slow", "Request Timeout: the body did not arrive in time\n"),
     };
+    if let Some(handler) = &door.direct
+        && let Some(call) = DirectCall::read(&parts.method, &parts.headers, &body)
+    {
+        return call.answer(handler, parts.headers).await.unwrap_or_else(|| StatusCode::INTERNAL_SERVER_ERROR.into_response());
+    }
     next.run(Request::from_parts(parts, Body::from(body))).await
 }
 

@@ -13,15 +13,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use http::HeaderMap;
 use rmcp::model::{
     CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, CompleteRequestParams, CompleteResult, CompletionInfo,
     ContentBlock, DiscoverResult, GetPromptRequestParams, GetPromptResponse, Implementation, InitializeRequestParams,
-    InitializeResult, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
+    InitializeResult, JsonObject, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
     PaginatedRequestParams, ProgressNotificationParam, ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult,
-    Reference, ServerCapabilities, ServerConfig, SubscribeRequestMethod, SubscribeRequestParams, SubscriptionFilter, Tool,
-    UnsubscribeRequestMethod, UnsubscribeRequestParams,
+    Reference, RequestMetaObject, ServerCapabilities, ServerConfig, SubscribeRequestMethod, SubscribeRequestParams,
+    SubscriptionFilter, Tool, UnsubscribeRequestMethod, UnsubscribeRequestParams,
 };
-use rmcp::service::{NotificationContext, RequestContext, SubscriptionContext};
+use rmcp::service::{NotificationContext, Peer, RequestContext, SubscriptionContext};
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde::Serialize;
 use serde_json::Value;
@@ -81,6 +82,16 @@ struct Shared {
     requests: AtomicU64,
     tools: Vec<Tool>,
     info: ServerConfig,
+}
+
+/// Who calls: what the call came with, and how its caller is told of progress or goes away.
+struct Caller<'a> {
+    /// None on standard input.
+    headers: Option<&'a HeaderMap>,
+    meta: &'a RequestMetaObject,
+    /// None: the caller asked for no progress.
+    peer: Option<&'a Peer<RoleServer>>,
+    gone: &'a CancellationToken,
 }
 
 /// A tool's answer before it is put into the protocol's shape.
@@ -197,37 +208,91 @@ impl SqliteMcp {
     }
 
     /// Runs a call, tells of its progress, and stops it when the client cancels or hangs up.
-    async fn run_to_the_end(&self, call: ToolCall, context: &RequestContext<RoleServer>) -> Result<Answer, DbError> {
+    async fn run_to_the_end(&self, call: ToolCall, caller: &Caller<'_>) -> Result<Answer, DbError> {
         let budget = self.shared.db.budget();
         let mut run = std::pin::pin!(self.run(call, budget.clone()));
-        let token = context.meta.get_progress_token();
+        let told = caller.peer.zip(caller.meta.get_progress_token());
         let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + PROGRESS_EVERY, PROGRESS_EVERY);
         loop {
             tokio::select! {
                 result = &mut run => return result,
-                () = context.ct.cancelled() => {
+                () = caller.gone.cancelled() => {
                     budget.cancel();
                     return run.await;
                 }
-                _ = tick.tick(), if token.is_some() => {
-                    let Some(token) = token.clone() else { continue };
+                _ = tick.tick(), if told.is_some() => {
+                    let Some((peer, token)) = told.clone() else { continue };
                     let total = (budget.deadline - budget.started).as_secs_f64();
                     let progress = budget.started.elapsed().as_secs_f64();
                     let message = format!("running for {progress:.0} s of at most {total:.0} s");
                     // A client that cannot be told is found out by the answer.
-                    let _ = context.peer.notify_progress(ProgressNotificationParam::new(token, progress).with_total(total).with_message(message)).await;
+                    let _ = peer.notify_progress(ProgressNotificationParam::new(token, progress).with_total(total).with_message(message)).await;
                 }
             }
         }
     }
 
+    /// Runs a call to its end, whatever becomes of the caller: then the statement is stopped, but still counted and logged.
+    pub(crate) async fn call_apart(
+        &self,
+        tool: &'static str,
+        arguments: Option<JsonObject>,
+        meta: RequestMetaObject,
+        headers: HeaderMap,
+    ) -> Option<CallToolResult> {
+        let gone = CancellationToken::new();
+        let _guard = gone.clone().drop_guard();
+        let handler = self.clone();
+        let task = tokio::spawn(async move {
+            let caller = Caller { headers: Some(&headers), meta: &meta, peer: None, gone: &gone };
+            handler.call(tool, arguments, &caller).await
+        });
+        // Fails only when the task panicked, which has been logged.
+        task.await.ok()
+    }
+
+    /// One call of a known tool: read, run, counted, logged.
+    async fn call(&self, tool: &'static str, arguments: Option<JsonObject>, caller: &Caller<'_>) -> CallToolResult {
+        let started = Instant::now();
+        let metrics = &self.shared.metrics;
+        let call = match ToolCall::read(tool, arguments) {
+            Ok(call) => call,
+            Err(unreadable) => {
+                let text = match unreadable {
+                    Unreadable::Arguments(text) => text,
+                    Unreadable::UnknownTool => format!("no tool named {tool}"),
+                };
+                metrics.finished(tool, "bad_arguments", started.elapsed().as_secs_f64());
+                return CallToolResult::error(vec![ContentBlock::text(text)]);
+            }
+        };
+        let sql = call.sql().to_owned();
+        metrics.in_flight.inc();
+        let result = self.run_to_the_end(call, caller).await;
+        metrics.in_flight.dec();
+        let (outcome, rows) = match &result {
+            Ok(answer) => ("ok", answer.rows),
+            Err(error) => (outcome(error), 0),
+        };
+        let took = started.elapsed();
+        metrics.finished(tool, outcome, took.as_secs_f64());
+        if self.shared.settings.audit {
+            let (request, trace) = (self.request_id(caller), trace_id(caller));
+            audit::Entry { tool, sql: &sql, outcome, took, rows, request: &request, trace: &trace }.write();
+        }
+        match result {
+            Ok(answer) => {
+                let mut result = CallToolResult::success(vec![ContentBlock::text(answer.text)]);
+                result.structured_content = Some(answer.structured);
+                result
+            }
+            Err(error) => self.tool_error(&error, &sql).await,
+        }
+    }
+
     /// The caller's own request id when it sent one, else a number since the start.
-    fn request_id(&self, context: &RequestContext<RoleServer>) -> String {
-        let sent = context
-            .extensions
-            .get::<http::request::Parts>()
-            .and_then(|parts| parts.headers.get("x-request-id"))
-            .and_then(|id| id.to_str().ok());
+    fn request_id(&self, caller: &Caller<'_>) -> String {
+        let sent = caller.headers.and_then(|headers| headers.get("x-request-id")).and_then(|id| id.to_str().ok());
         match sent {
             Some(id) => id.chars().filter(char::is_ascii_graphic).take(64).collect(),
             None => self.shared.requests.fetch_add(1, Ordering::Relaxed).to_string(),
@@ -268,9 +333,9 @@ fn outcome(error: &DbError) -> &'static str {
 }
 
 /// The trace that the caller is in, from `_meta` or the header: the second part of a W3C traceparent.
-fn trace_id(context: &RequestContext<RoleServer>) -> String {
-    let header = || context.extensions.get::<http::request::Parts>()?.headers.get("traceparent")?.to_str().ok();
-    let meta = context.meta.get("traceparent").and_then(Value::as_str);
+fn trace_id(caller: &Caller<'_>) -> String {
+    let header = || caller.headers?.get("traceparent")?.to_str().ok();
+    let meta = caller.meta.get("traceparent").and_then(Value::as_str);
     let trace = meta.or_else(header).and_then(|parent| parent.split('-').nth(1)).unwrap_or_default();
     if trace.len() == 32 && trace.bytes().all(|byte| byte.is_ascii_hexdigit()) { trace.to_owned() } else { String::new() }
 }
@@ -360,42 +425,16 @@ impl ServerHandler for SqliteMcp {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let started = Instant::now();
-        let Some(name) = tools::known(&request.name) else {
+        let Some(tool) = tools::known(&request.name) else {
             return Err(ErrorData::invalid_params(format!("no tool named {}", request.name), None));
         };
-        let metrics = &self.shared.metrics;
-        let call = match ToolCall::read(name, request.arguments) {
-            Ok(call) => call,
-            Err(Unreadable::UnknownTool) => return Err(ErrorData::invalid_params(format!("no tool named {name}"), None)),
-            Err(Unreadable::Arguments(text)) => {
-                metrics.finished(name, "bad_arguments", started.elapsed().as_secs_f64());
-                return Ok(CallToolResult::error(vec![ContentBlock::text(text)]).into());
-            }
+        let caller = Caller {
+            headers: context.extensions.get::<http::request::Parts>().map(|parts| &parts.headers),
+            meta: &context.meta,
+            peer: Some(&context.peer),
+            gone: &context.ct,
         };
-        let sql = call.sql().to_owned();
-        metrics.in_flight.inc();
-        let result = self.run_to_the_end(call, &context).await;
-        metrics.in_flight.dec();
-        let (outcome, rows) = match &result {
-            Ok(answer) => ("ok", answer.rows),
-            Err(error) => (outcome(error), 0),
-        };
-        let took = started.elapsed();
-        metrics.finished(name, outcome, took.as_secs_f64());
-        if self.shared.settings.audit {
-            let (request, trace) = (self.request_id(&context), trace_id(&context));
-            audit::Entry { tool: name, sql: &sql, outcome, took, rows, request: &request, trace: &trace }.write();
-        }
-        Ok(match result {
-            Ok(answer) => {
-                let mut result = CallToolResult::success(vec![ContentBlock::text(answer.text)]);
-                result.structured_content = Some(answer.structured);
-                result
-            }
-            Err(error) => self.tool_error(&error, &sql).await,
-        }
-        .into())
+        Ok(self.call(tool, request.arguments, &caller).await.into())
     }
 
     async fn list_resources(

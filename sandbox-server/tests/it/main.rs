@@ -4,10 +4,12 @@
 
 mod support;
 
+mod direct;
 mod door;
 mod durability;
 mod eras;
 mod escapes;
 mod events;
+mod hostile;
 mod limits;
 mod tools;

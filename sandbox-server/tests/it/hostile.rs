@@ -1,0 +1,111 @@
+//! Clients that break the rules of HTTP, or keep just within them. Whatever they send, they get an answer or the end of their connection
+//! within a bound, and others are served meanwhile.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use crate::support::Server;
+
+const HEALTH: &str = "GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+const POST: &str =
+    "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\naccept: application/json, text/event-stream\r\n";
+
+fn connect(server: &Server) -> TcpStream {
+    let stream = TcpStream::connect(server.address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(40))).unwrap();
+    stream
+}
+
+/// Everything that comes back until the server closes. A reset is an end like any other.
+fn rest(mut stream: TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Sends, says that no more will come, and reads to the end.
+fn exchange(server: &Server, bytes: &[u8]) -> String {
+    let mut stream = connect(server);
+    // The server may have had enough before the end.
+    let _ = stream.write_all(bytes);
+    let _ = stream.shutdown(Shutdown::Write);
+    rest(stream)
+}
+
+fn assert_alive(server: &Server) {
+    let mut stream = connect(server);
+    stream.write_all(HEALTH.as_bytes()).unwrap();
+    let answer = rest(stream);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[test]
+fn broken_requests_are_refused_and_nobody_else_notices() {
+    let server = Server::start("", &[]);
+    let big = "a".repeat(200 << 10);
+    for (what, request) in [
+        ("half a head", "GET /healthz HT".to_owned()),
+        ("half a body", format!("{POST}content-length: 1000\r\n\r\n{{")),
+        ("no HTTP", "\u{16}\u{3}\u{1} hello\r\n\r\n".to_owned()),
+        ("a head of 200 KiB", format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\nx: {big}\r\n\r\n")),
+        ("a target of 200 KiB", format!("GET /{big} HTTP/1.1\r\nhost: localhost\r\n\r\n")),
+        ("ten thousand headers", format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\n{}\r\n", "a: b\r\n".repeat(10_000))),
+        ("a chunk size that is no number", format!("{POST}transfer-encoding: chunked\r\n\r\nzz\r\n{{}}\r\n0\r\n\r\n")),
+        ("a chunk size beyond 64 bits", format!("{POST}transfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n{{}}\r\n")),
+        ("a length that is no number", format!("{POST}content-length: -1\r\n\r\n{{}}")),
+        ("two lengths", format!("{POST}content-length: 2\r\ncontent-length: 3\r\n\r\n{{}}")),
+        ("no host", "GET /healthz HTTP/1.1\r\n\r\n".to_owned()),
+        ("two hosts", "GET /healthz HTTP/1.1\r\nhost: localhost\r\nhost: localhost\r\n\r\n".to_owned()),
+        ("a promise of 1 TB", format!("{POST}content-length: 1000000000000\r\n\r\n{{")),
+    ] {
+        let answer = exchange(&server, request.as_bytes());
+        assert!(!answer.contains("HTTP/1.1 2"), "{what}: {answer}");
+        assert_alive(&server);
+    }
+    assert!(server.peak_memory_mib() < 64, "{} MiB", server.peak_memory_mib());
+}
+
+#[test]
+fn requests_that_come_together_are_answered_one_after_the_other() {
+    let server = Server::start("", &[]);
+    let mut stream = connect(&server);
+    let kept = HEALTH.replace("connection: close\r\n", "");
+    stream.write_all(format!("{}{HEALTH}", kept.repeat(49)).as_bytes()).unwrap();
+    let answers = rest(stream);
+    assert_eq!(answers.matches("HTTP/1.1 200").count(), 50, "{answers}");
+}
+
+#[test]
+fn a_request_inside_a_chunked_body_is_not_taken_for_one() {
+    let server = Server::start("", &[]);
+    let hidden = "GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let request =
+        format!("{POST}content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{hidden}\r\n0\r\n\r\n", hidden.len());
+    assert!(!exchange(&server, request.as_bytes()).contains("sandbox_tool_calls_in_flight"));
+}
+
+#[test]
+fn who_sends_too_slowly_loses_the_connection_in_time() {
+    let server = Server::start("", &[]);
+    let started = Instant::now();
+    let mut head = connect(&server);
+    head.write_all(b"GET /healthz HTTP/1.1\r\nhost:").unwrap();
+    let mut body = connect(&server);
+    body.write_all(format!("{POST}content-length: 1000\r\n\r\n{{").as_bytes()).unwrap();
+    assert_alive(&server);
+    let answer = rest(body);
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    rest(head);
+    assert!(started.elapsed() < Duration::from_secs(35), "{:?}", started.elapsed());
+}
+
+#[test]
+fn connections_that_say_nothing_give_their_place_to_others() {
+    let server = Server::start("", &["--max-connections", "50"]);
+    let idle: Vec<_> = (0..100).map(|_| connect(&server)).collect();
+    // Those that were taken are closed after the time for a head, and then it is the next ones' turn.
+    drop(idle.into_iter().skip(60).collect::<Vec<_>>());
+    assert_alive(&server);
+    assert!(server.peak_memory_mib() < 64, "{} MiB", server.peak_memory_mib());
+}

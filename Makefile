@@ -84,6 +84,10 @@ chart-test: ## Test the chart and the plain manifests against a real API server
 test: ## Run every check; ONLY='format unit' runs some: format tools clippy unit conformance generated chart control-plane node
 	@tests/test.sh
 
+.PHONY: drills
+drills: ## Failures on a real node that take minutes; ONLY=part-of-a-name runs some
+	@tests/drills.sh
+
 .PHONY: bench-health
 bench-health: ## What health costs, beside bare hyper: SIZES='100 1000 10000'
 	@ulimit -n "$$(ulimit -Hn)" && cargo run --quiet --release --package operator --example bench_health -- $(SIZES)

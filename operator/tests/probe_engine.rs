@@ -131,6 +131,28 @@ async fn a_failure_is_known_in_time(#[case] does: Does, #[case] within: u64) {
     }
 }
 
+/// The promise holds for the shortest time limits, too: there all three attempts must begin within one second.
+#[rstest]
+#[case(1)]
+#[case(2)]
+#[case(3)]
+#[tokio::test(start_paused = true)]
+async fn a_hang_is_known_in_time_whatever_the_time_limit(#[case] timeout: u32) {
+    for slow in [0, 700] {
+        let puppet = Puppet::default();
+        let rig = Rig::with_puppet(&puppet);
+        serving(&rig, &puppet, "server", &[1], |spec| spec.health.timeout_seconds = timeout).await;
+        // A server that is known to be slow is hedged later, and still in time.
+        puppet.set(ip(1), Does::AnswerAfter(Duration::from_millis(slow)));
+        sleep(secs(60)).await;
+        puppet.set(ip(1), Does::Hang);
+        let began = Instant::now();
+        rig.until("server", secs(60), is_open).await.expect("open");
+        let within = secs(10 + u64::from(timeout) + 3);
+        assert!(began.elapsed() <= within, "{:?} instead of {within:?}, answers took {slow} ms", began.elapsed());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_refused_server_is_confirmed_within_three_seconds_of_its_first_failure() {
     let puppet = Puppet::default();
@@ -515,6 +537,25 @@ async fn a_refusal_is_no_failure_and_its_wish_is_granted() {
     assert_eq!(puppet.total(), 0, "it asked for two minutes");
     sleep(secs(20)).await;
     assert!(puppet.total() >= 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_ends_a_row_of_failures() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1], |_| {}).await;
+    puppet.forget();
+    for (number, does) in [Does::Refuse, Does::Refuse, Does::SayNo(429, None), Does::Refuse, Does::Refuse].into_iter().enumerate()
+    {
+        puppet.set(ip(1), does);
+        while puppet.asked(ip(1)).len() <= number {
+            sleep(Duration::from_millis(10)).await;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    let health = rig.health("server");
+    assert!(is_closed(&health) && !health.pods[0].failing && health.pods[0].gate, "two in a row are no three: {health:?}");
+    rig.until("server", secs(10), is_open).await.expect("open at the third in a row");
 }
 
 #[tokio::test(start_paused = true)]

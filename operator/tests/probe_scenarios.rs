@@ -500,6 +500,26 @@ fn eras() -> Vec<Scenario> {
         })
         .check(modern_era),
         scenario("legacy: 400 without a session", HEALTHY, legacy).check(legacy_era),
+        // The session that it opens says nothing to discover, which is asked next: a 404 there is no lost session.
+        scenario(
+            "legacy at first, then a revision that nobody knows",
+            failed(reason::UNSUPPORTED_VERSION),
+            |ask, state| match ask.method.as_str() {
+                "server/discover" => fake::status("404 Not Found", "not found"),
+                "initialize" if state.opened.load(Ordering::Relaxed) > 0 => {
+                    let session = format!("s{}", state.opened.fetch_add(1, Ordering::Relaxed));
+                    state.sessions.lock().expect("no panic").insert(session.clone());
+                    let result = json!({"jsonrpc": "2.0", "id": ask.id, "result": fake::initialize_result("1999-01-01", true)});
+                    let headers = [("Content-Type", "application/json"), ("Mcp-Session-Id", session.as_str())];
+                    Act::Bytes(response("200 OK", &headers, result.to_string()))
+                }
+                _ => legacy(ask, state),
+            },
+        )
+        .check(|health, _| match health.circuit.reason.as_deref() {
+            Some(reason::UNSUPPORTED_VERSION) => Ok(()),
+            other => Err(format!("opened for {other:?}")),
+        }),
         scenario(
             "legacy: -32601 on 200",
             HEALTHY,

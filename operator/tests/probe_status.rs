@@ -34,6 +34,7 @@ fn pod(name: usize, state: usize) -> PodHealth {
         failing,
         starting: !failing && kind == Kind::Unknown,
         gate,
+        containers_ready: ready,
         in_service: gate && ready,
         tools_accepted: None,
     }

@@ -13,7 +13,15 @@ struct Entry {
     verb: String,
     #[serde(default)]
     user_agent: String,
+    #[serde(default)]
+    user: User,
     object_ref: Option<ObjectRef>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct User {
+    #[serde(default)]
+    username: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -41,23 +49,35 @@ pub struct Write {
 
 /// Every finished write to a namespace so far, but for those by the control plane itself, and for the CRs that tests write.
 pub fn writes(namespace: &str) -> anyhow::Result<Vec<Write>> {
+    matching(|entry, object| {
+        let by_control_plane = entry.user_agent.starts_with("kube-");
+        let by_test = matches!(object.resource.as_str(), "mcpservers" | "mcpapps") && object.subresource.is_empty();
+        object.namespace == namespace && !by_control_plane && !by_test
+    })
+}
+
+/// Every finished write so far by users whose names begin so, in whatever namespace.
+pub fn writes_of(user: &str) -> anyhow::Result<Vec<Write>> {
+    matching(|entry, _| entry.user.username.starts_with(user))
+}
+
+fn matching(wanted: impl Fn(&Entry, &ObjectRef) -> bool) -> anyhow::Result<Vec<Write>> {
     let path: PathBuf = std::env::var_os("MCPFLEET_AUDIT_LOG").context("MCPFLEET_AUDIT_LOG is not set")?.into();
     let text = std::fs::read_to_string(&path).with_context(|| format!("the audit log {} cannot be read", path.display()))?;
     let mut writes = Vec::new();
     for line in text.lines() {
         let Ok(entry) = serde_json::from_str::<Entry>(line) else { continue };
-        let Some(object) = entry.object_ref.filter(|object| object.namespace == namespace) else { continue };
+        let Some(object) = entry.object_ref.as_ref() else { continue };
         let write = matches!(entry.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection");
-        let by_control_plane = entry.user_agent.starts_with("kube-");
-        let by_test = matches!(object.resource.as_str(), "mcpservers" | "mcpapps") && object.subresource.is_empty();
-        if entry.stage != "ResponseComplete" || !write || by_control_plane || by_test {
+        if entry.stage != "ResponseComplete" || !write || !wanted(&entry, object) {
             continue;
         }
         let resource = match object.subresource.as_str() {
-            "" => object.resource,
+            "" => object.resource.clone(),
             subresource => format!("{}/{subresource}", object.resource),
         };
-        writes.push(Write { verb: entry.verb, resource, name: object.name });
+        let name = object.name.clone();
+        writes.push(Write { verb: entry.verb, resource, name });
     }
     Ok(writes)
 }

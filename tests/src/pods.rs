@@ -1,10 +1,17 @@
 //! Pods without a kubelet: on the control plane alone, tests write what a kubelet would.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
+use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Patch, PatchParams};
+use kube::{
+    Api, Client, Config,
+    api::{Patch, PatchParams},
+    runtime::{WatchStreamExt, watcher},
+};
+use reqwest::header::{HeaderValue, USER_AGENT};
 use serde_json::json;
+use tokio::task::JoinHandle;
 
 use crate::cluster::Space;
 
@@ -48,4 +55,45 @@ pub fn gate(pod: &Pod) -> Option<bool> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
     let gate = conditions.iter().find(|condition| condition.type_ == operator::names::POD_GATE)?;
     Some(gate.status == "True")
+}
+
+/// How long after the gate a kubelet turns Ready.
+const ECHO: Duration = Duration::from_millis(1_500);
+
+/// Plays the kubelet for a pod: its Ready condition follows its gate, a moment later. It ends with this.
+#[derive(Debug)]
+pub struct Kubelet(JoinHandle<anyhow::Result<()>>);
+
+impl Drop for Kubelet {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Kubelet {
+    /// Starts it. Its writes are counted as the control plane's own.
+    pub async fn start(space: &Space, name: &str) -> anyhow::Result<Self> {
+        let mut config = Config::infer().await?;
+        config.headers.push((USER_AGENT, HeaderValue::from_static("kube-played-kubelet")));
+        let pods: Api<Pod> = Api::namespaced(Client::try_from(config)?, &space.name);
+        Ok(Self(tokio::spawn(echo(pods, name.to_owned()))))
+    }
+}
+
+async fn echo(pods: Api<Pod>, name: String) -> anyhow::Result<()> {
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut seen = Box::pin(watcher(pods.clone(), config).default_backoff().applied_objects());
+    let mut told = None;
+    while let Some(pod) = seen.try_next().await? {
+        let gate = gate(&pod) == Some(true);
+        if told.replace(gate) == Some(gate) {
+            continue;
+        }
+        // What a kubelet takes to see it: here time itself is what is played.
+        tokio::time::sleep(ECHO).await;
+        let ready = json!({"type": "Ready", "status": if gate { "True" } else { "False" }});
+        let status = json!({"status": {"conditions": [ready]}});
+        pods.patch_status(&name, &PatchParams::default(), &Patch::Strategic(&status)).await?;
+    }
+    Ok(())
 }

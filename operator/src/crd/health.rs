@@ -177,7 +177,7 @@ pub enum Era {
 }
 
 /// What the server calls itself.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerInfo {
     /// The implementation's name.

@@ -6,6 +6,7 @@
 pub mod apply;
 pub mod build;
 pub mod contract;
+pub mod hold;
 pub mod observe;
 pub mod status;
 pub mod validate;
@@ -75,7 +76,13 @@ pub async fn reconcile(server: Arc<McpServer>, context: Arc<Context>) -> Result<
         return Ok(Action::await_change());
     }
     let health = context.engine.snapshot(&key);
-    let status = status::compute(&server, &outcome, health.as_ref(), clock::now());
+    let now = clock::now();
+    if let Some(wait) = hold::hold(&server, &outcome, health.as_ref(), now) {
+        // The pod's own Ready condition wakes us before that, usually.
+        timer.done("ok");
+        return Ok(Action::requeue(wait));
+    }
+    let status = status::compute(&server, &outcome, health.as_ref(), now);
     let written = if server.status.as_ref() == Some(&status) {
         Ok(())
     } else {

@@ -332,6 +332,7 @@ mod tests {
             failing,
             starting: false,
             gate: in_service,
+            containers_ready: in_service,
             in_service,
             tools_accepted: None,
         }

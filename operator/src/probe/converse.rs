@@ -2,7 +2,11 @@
 //!
 //! It ends at the first problem. Its time limit, hedges and what the outcome means are others' (`worker`, `verdict`).
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
@@ -11,6 +15,7 @@ use serde_json::Value;
 use super::{
     answer::{self, Answer},
     client::{Conn, Http, Reply},
+    intern::Interner,
     protocol::{self, Discovered, Hello, Request},
     tools::ToolsList,
     verdict::{self, Problem, Status, Step},
@@ -20,6 +25,11 @@ use crate::{clock, crd::Era};
 
 /// How long an answer that opens a session is waited for after the probe's time was up, and how long its deletion may take.
 const CLEAN_UP: Duration = Duration::from_secs(5);
+
+/// What servers say is kept once, however many of them say it: most of a fleet is replicas.
+static HELLOS: LazyLock<Interner<Hello>> = LazyLock::new(Interner::new);
+static PAGES: LazyLock<Interner<protocol::Page>> = LazyLock::new(Interner::new);
+static LISTS: LazyLock<Interner<ToolsList>> = LazyLock::new(Interner::new);
 
 /// What a target's last probes taught: it saves the next one requests and parsing. Nothing is decided by it.
 #[derive(Clone, Debug, Default)]
@@ -187,7 +197,7 @@ impl Conversation {
     }
 
     fn met(&mut self, hash: u64, hello: Hello) -> Arc<Hello> {
-        let hello = Arc::new(hello);
+        let hello = HELLOS.share(hello);
         self.known.hello = Some((hash, Arc::clone(&hello)));
         hello
     }
@@ -261,7 +271,7 @@ impl Conversation {
                 (Answer::New { message: Err(error), .. }, _) => return Err(error.problem(Step::List)),
                 (Answer::New { hash, message: Ok(result) }, _) => {
                     same = false;
-                    KnownPage { hash, page: Arc::new(protocol::page(&result)?) }
+                    KnownPage { hash, page: PAGES.share(protocol::page(&result)?) }
                 }
             };
             cursor.clone_from(&page.page.next);
@@ -278,7 +288,7 @@ impl Conversation {
         if let Some(tools) = self.known.tools.as_ref().filter(|_| same && pages.len() == self.known.pages.len()) {
             return Ok(Arc::clone(tools));
         }
-        let tools = Arc::new(ToolsList::new(pages.iter().flat_map(|page| page.page.tools.iter().cloned()).collect()));
+        let tools = LISTS.share(ToolsList::new(pages.iter().flat_map(|page| page.page.tools.iter().cloned()).collect()));
         self.known.pages = pages;
         self.known.tools = Some(Arc::clone(&tools));
         Ok(tools)
@@ -314,7 +324,7 @@ impl Conversation {
         let wait = reply.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
         let retry_after = wait.and_then(|value| verdict::retry_after(value, clock::now_exact()));
         let body = answer::read_error(&mut self.http, reply, request.step, request.id).await;
-        if code == 404 && self.session.is_some() && !self.opening {
+        if code == 404 && self.session.is_some() && self.version != protocol::MODERN && !self.opening {
             return Problem::SessionLost;
         }
         match body.rpc {

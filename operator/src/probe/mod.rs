@@ -1,7 +1,8 @@
 //! The health engine: probes every server over MCP and decides who is in service.
 //!
 //! `schedule` says who is due, `worker` makes the probes (`converse` over `client`), `verdict` says what they mean, `registry` takes
-//! them up (`target`, `server`, `breaker`, `fleet_panic`), `publish` carries out what follows. `pods` feeds it, `fleet` and `metrics` tell of it.
+//! them up (`target`, `server`, `breaker`, `fleet_panic`), `publish` carries out what follows. `pods` feeds it, `fleet` and `metrics` tell of it, `intern` keeps
+//! it small.
 //! The CR's status is not written here: the reconciler does that from [`HealthEngine::snapshot`], when it is told to.
 
 mod answer;
@@ -12,6 +13,7 @@ mod effect;
 mod engine;
 mod fleet;
 mod fleet_panic;
+mod intern;
 mod metrics;
 mod pods;
 mod protocol;

@@ -243,7 +243,7 @@ pub fn one_line(text: &str) -> String {
 }
 
 /// What a server says about itself, in either era.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Hello {
     /// The era.
     pub era: Era,
@@ -331,7 +331,7 @@ fn server_info(info: Option<&Value>) -> ServerInfo {
 }
 
 /// One page of `tools/list`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Page {
     /// The tools on it.
     pub tools: Vec<Tool>,

@@ -217,6 +217,7 @@ impl Registry {
         target.urgent = false;
         // A trial is one probe; and who is known to fail, or to hang, need not be found out about three times as fast.
         let hedged = state == CircuitState::Closed && !target.failing;
+        let hedges = hedged.then(|| target.hedges(wire.timeout));
         Some(Job {
             id,
             epoch: target.epoch,
@@ -224,7 +225,7 @@ impl Registry {
             wire,
             ip: target.pod.as_ref().and_then(|pod| pod.address),
             known: target.known.clone(),
-            hedges: hedged.then(|| target.hedges()),
+            hedges,
             lag: now.mono.saturating_duration_since(due),
         })
     }

@@ -270,9 +270,10 @@ impl Target {
             if self.answered < spec.breaker.success_threshold {
                 return;
             }
-            self.streak = 0;
             self.recover();
         }
+        // It answered: a row of failures ends here.
+        self.streak = 0;
         self.proven = true;
         self.settled = verdict.clone();
     }
@@ -316,11 +317,12 @@ impl Target {
         self.latencies.add(latency);
     }
 
-    /// When a hang is hedged: later for a target that is known to be slow, early enough that three hangs are known within 3 s more.
-    pub fn hedges(&self) -> [Duration; 2] {
+    /// When a hang is hedged, of a probe that may take `limit`: later for a target that is known to be slow, early enough that three
+    /// hangs are known within 3 s more, and before the probe itself is given up.
+    pub fn hedges(&self, limit: Duration) -> [Duration; 2] {
         let slow = self.latencies.percentile(95).map_or(Duration::ZERO, |ms| Duration::from_secs_f32(ms / 500.0));
-        let first = slow.clamp(Duration::from_secs(1), Duration::from_millis(2_200));
-        [first, (first * 2).min(first + Duration::from_millis(500)).min(Duration::from_millis(2_700))]
+        let first = slow.clamp(Duration::from_secs(1), Duration::from_millis(2_200)).min(limit / 2);
+        [first, (first * 2).min(first + Duration::from_millis(500)).min(Duration::from_millis(2_700)).min(limit * 3 / 4)]
     }
 
     /// When it is due in a server whose circuit is Closed.

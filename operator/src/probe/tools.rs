@@ -21,7 +21,7 @@ pub struct Tool {
 }
 
 /// The tools that a server offers, normalised: the same list whatever order, page or spelling it came in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ToolsList {
     /// SHA-256 over names and hashes, in hexadecimal.
     pub digest: Box<str>,

@@ -173,10 +173,19 @@ pub struct PodHealth {
     pub starting: bool,
     /// The readiness gate, as decided.
     pub gate: bool,
+    /// Kubernetes says that all containers are ready.
+    pub containers_ready: bool,
     /// Clients are sent to it: containers ready, gate True, not going away.
     pub in_service: bool,
     /// False while its tools are not the accepted ones; none while nothing is accepted or nothing known.
     pub tools_accepted: Option<bool>,
+}
+
+impl PodHealth {
+    /// Its gate is open and its containers are ready: only Kubernetes has yet to count it as Ready.
+    pub const fn is_returning(&self) -> bool {
+        self.gate && self.containers_ready && !self.in_service
+    }
 }
 
 /// One moment on both clocks: schedules follow the steady one, what people see the wall clock.

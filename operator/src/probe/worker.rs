@@ -194,7 +194,7 @@ async fn probe<P: Prober>(shared: Arc<Shared>, prober: Arc<P>, job: Job, cancel:
     let began = Instant::now();
     let first = prober.attempt(job.id, &job.wire, job.ip, job.known.clone(), false);
     let mut first = pin!(try_once(first, job.attempt, limit, cancel.clone()));
-    let mut hedges = job.hedges.into_iter().flatten().filter(|wait| *wait < limit);
+    let mut hedges = job.hedges.into_iter().flatten();
 
     if let Some(wait) = hedges.next() {
         tokio::select! {

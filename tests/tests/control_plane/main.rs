@@ -11,3 +11,4 @@ mod contract;
 mod idempotent;
 mod inputs;
 mod reconcile;
+mod recovery;

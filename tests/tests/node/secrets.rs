@@ -33,6 +33,13 @@ async fn secrets_stay_in_secrets() {
                 conditions::find(&conditions, "Ready").is_some_and(|ready| ready.status == "True" && ready.reason == "AllServersOffered")
             })
             .await?;
+        // Its pod runs by then, and has a log to look into.
+        space
+            .until::<McpServer>("s", "Ready", |server| {
+                let conditions = server.status.clone().unwrap_or_default().conditions;
+                conditions::find(&conditions, "Ready").is_some_and(|ready| ready.status == "True")
+            })
+            .await?;
         let token = space.api::<Secret>().get("chat-app").await?.data.unwrap()["token"].0.clone();
         let token = String::from_utf8(token)?;
 

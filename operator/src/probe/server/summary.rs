@@ -60,6 +60,7 @@ impl Server {
             failing: target.failing && target.reachable(),
             starting,
             gate: target.gate.decided,
+            containers_ready: pod.containers_ready,
             in_service: pod.ready && target.gate.holds(),
             tools_accepted: self.spec.as_ref().and_then(|spec| accepted(spec, target)),
         })

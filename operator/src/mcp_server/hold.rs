@@ -1,0 +1,154 @@
+//! Whether a status is worth writing yet. Pure.
+//!
+//! A server comes back in two steps: its circuit closes and its gates open at once, but Kubernetes counts its pods as Ready a second
+//! or two later, when the kubelet has seen the gate. One write can tell of both, if it waits for the second.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+
+use super::status::Outcome;
+use crate::{
+    crd::{CircuitState, McpServer},
+    probe::{PodHealth, ServerHealth},
+};
+
+/// How long after the circuit closed the kubelets are waited for. They take one second, or two.
+const PATIENCE: i64 = 5;
+
+/// How long the status may wait to be written; none: write it now.
+///
+/// Only a closing waits, never an opening, and only for a kubelet: without one no pod's containers are ready.
+pub fn hold(server: &McpServer, outcome: &Outcome, health: Option<&ServerHealth>, now: Timestamp) -> Option<Duration> {
+    let status = server.status.as_ref()?;
+    let told = status.circuit.as_ref()?;
+    let health = health?;
+    let closing = told.state != CircuitState::Closed && health.circuit.state == CircuitState::Closed;
+    // Whoever edited the spec, or must do so, is answered at once.
+    let awaited = status.observed_generation != server.metadata.generation || outcome.problem.is_some();
+    let returning = health.pods.iter().any(PodHealth::is_returning) && !health.pods.iter().any(|pod| pod.in_service);
+    if !closing || awaited || !returning {
+        return None;
+    }
+    let closed = health.circuit.since.as_ref()?.0;
+    let passed = now.as_second() - closed.as_second();
+    // A clock that was set back must not make us wait for longer.
+    let left = u64::try_from(PATIENCE - passed).ok().filter(|left| passed >= 0 && *left > 0)?;
+    Some(Duration::from_secs(left))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock,
+        crd::{CircuitStatus, McpServerStatus},
+        fixtures,
+        probe::Verdict,
+        problem::Problem,
+        requeue::Class,
+    };
+
+    fn circuit(state: CircuitState, since: i64) -> CircuitStatus {
+        CircuitStatus { state, since: Some(clock::time(fixtures::at(since))), ..CircuitStatus::default() }
+    }
+
+    /// Its status says so, and its generation is told.
+    fn told(state: CircuitState) -> McpServer {
+        fixtures::server(|server| {
+            server.status = Some(McpServerStatus {
+                observed_generation: server.metadata.generation,
+                circuit: Some(circuit(state, 0)),
+                ..McpServerStatus::default()
+            });
+        })
+    }
+
+    fn pod(containers_ready: bool, gate: bool, in_service: bool) -> PodHealth {
+        PodHealth {
+            name: "a".into(),
+            uid: "a".into(),
+            verdict: Verdict::healthy(),
+            failing: false,
+            starting: false,
+            gate,
+            containers_ready,
+            in_service,
+            tools_accepted: None,
+        }
+    }
+
+    /// The circuit came into this state in the tenth second.
+    fn found(state: CircuitState, pods: Vec<PodHealth>) -> ServerHealth {
+        ServerHealth {
+            circuit: circuit(state, 10),
+            verdict: Verdict::healthy(),
+            protocol: None,
+            server_info: None,
+            tools: None,
+            tools_diff: None,
+            pods,
+            panic: false,
+        }
+    }
+
+    fn held(server: &McpServer, health: &ServerHealth, second: i64) -> Option<u64> {
+        hold(server, &Outcome::default(), Some(health), fixtures::at(second)).map(|wait| wait.as_secs())
+    }
+
+    #[test]
+    fn a_closing_waits_for_the_kubelet_and_for_five_seconds_at_most() {
+        for before in [CircuitState::Open, CircuitState::HalfOpen] {
+            let health = found(CircuitState::Closed, vec![pod(true, true, false)]);
+            let waits: Vec<_> = [10, 12, 14, 15, 16, 1_000].map(|second| held(&told(before), &health, second)).into();
+            assert_eq!(waits, [Some(5), Some(3), Some(1), None, None, None], "{before:?}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_holds_nothing_back() {
+        let health = found(CircuitState::Closed, vec![pod(true, true, false)]);
+        assert_eq!(held(&told(CircuitState::Open), &health, 3), None);
+    }
+
+    #[test]
+    fn what_the_kubelet_has_seen_is_told_at_once() {
+        let health = found(CircuitState::Closed, vec![pod(true, true, true)]);
+        assert_eq!(held(&told(CircuitState::HalfOpen), &health, 10), None);
+        // With one of several in service a client gets an answer.
+        let health = found(CircuitState::Closed, vec![pod(true, true, true), pod(true, true, false)]);
+        assert_eq!(held(&told(CircuitState::HalfOpen), &health, 10), None);
+    }
+
+    #[test]
+    fn nobody_waits_where_no_kubelet_will_answer() {
+        for pods in [vec![], vec![pod(false, true, false)], vec![pod(true, false, false)]] {
+            let health = found(CircuitState::Closed, pods);
+            assert_eq!(held(&told(CircuitState::HalfOpen), &health, 10), None, "{health:?}");
+        }
+    }
+
+    #[test]
+    fn an_opening_a_trial_and_a_circuit_that_was_closed_never_wait() {
+        for (before, after) in [
+            (CircuitState::Closed, CircuitState::Open),
+            (CircuitState::HalfOpen, CircuitState::Open),
+            (CircuitState::Open, CircuitState::HalfOpen),
+            (CircuitState::Closed, CircuitState::Closed),
+        ] {
+            let health = found(after, vec![pod(true, true, false)]);
+            assert_eq!(held(&told(before), &health, 10), None, "{before:?} {after:?}");
+        }
+    }
+
+    #[test]
+    fn who_edits_the_spec_is_answered_at_once() {
+        let health = found(CircuitState::Closed, vec![pod(true, true, false)]);
+        let mut server = told(CircuitState::HalfOpen);
+        server.metadata.generation = Some(2);
+        assert_eq!(held(&server, &health, 10), None);
+        let problem = Problem { class: Class::Transient, reason: crate::crd::reason::APPLY_FAILED, message: "x".into() };
+        let outcome = Outcome { problem: Some(problem), ..Outcome::default() };
+        assert_eq!(hold(&told(CircuitState::HalfOpen), &outcome, Some(&health), fixtures::at(10)), None);
+    }
+}

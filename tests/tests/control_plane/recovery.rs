@@ -1,0 +1,79 @@
+//! A server that comes back, where a kubelet follows the gate: what is told when, and in how many writes.
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt;
+use mcpfleet_tests::{
+    audit,
+    cluster::with_space,
+    mcp::{FakeServer, Mode},
+    pods::{self, Kubelet},
+};
+use operator::{
+    crd::{CircuitState, McpApp, McpServer, reason},
+    names::ANNOTATION_RECHECK,
+};
+use serde_json::json;
+
+use crate::reconcile::{app, ready_is};
+
+fn circuit(server: &McpServer) -> Option<CircuitState> {
+    Some(server.status.as_ref()?.circuit.as_ref()?.state)
+}
+
+fn offered(config_map: &ConfigMap) -> Option<bool> {
+    let file: serde_json::Value = serde_json::from_str(config_map.data.as_ref()?.get("mcp.json")?).ok()?;
+    file["servers"][0]["enabled"].as_bool()
+}
+
+fn offers(app: &McpApp) -> Option<&str> {
+    app.status.as_ref()?.servers_offered.as_deref()
+}
+
+#[tokio::test]
+async fn a_recovery_of_a_server_with_one_pod_is_three_writes_and_one_status() {
+    with_space(|space| async move {
+        let operator = space.operator().await?;
+        let fake = FakeServer::start().await?;
+        let server = json!({"metadata": {"name": "s"}, "spec": {
+            "container": {"image": "a/b:1"},
+            "health": {"intervalSeconds": 1, "timeoutSeconds": 1},
+            // Long enough on trial for the status to say so: what is counted begins there.
+            "circuitBreaker": {"openSeconds": 300, "successThreshold": 5},
+        }});
+        space.create::<McpServer>(server).await?;
+        app(&space, json!([{"name": "s"}])).await?;
+        pods::run(&space, "s", "s-1", fake.address).await?;
+        let _kubelet = Kubelet::start(&space, "s-1").await?;
+        space.until::<McpServer>("s", "Ready", |server| ready_is(server, "True", reason::AVAILABLE)).await?;
+        space.until::<McpApp>("chat", "1/1 servers", |app| offers(app) == Some("1/1")).await?;
+
+        fake.set(Mode::Status(500));
+        space.until::<McpServer>("s", "an open circuit", |server| circuit(server) == Some(CircuitState::Open)).await?;
+        space.until::<McpApp>("chat", "0/1 servers", |app| offers(app) == Some("0/1")).await?;
+        fake.set(Mode::Answer);
+        space.edit::<McpServer>("s", json!({"metadata": {"annotations": {ANNOTATION_RECHECK: "1"}}})).await?;
+        space.until::<McpServer>("s", "a trial", |server| circuit(server) == Some(CircuitState::HalfOpen)).await?;
+        let before = audit::writes(&space.name)?;
+
+        let closed =
+            space.until::<McpServer>("s", "a closed circuit", |server| circuit(server) == Some(CircuitState::Closed)).await?;
+        assert!(
+            ready_is(&closed, "True", reason::AVAILABLE),
+            "{} closed without being Ready: {:?}",
+            closed.name_any(),
+            closed.status
+        );
+        space.until::<ConfigMap>("chat-app", "the server offered again", |config| offered(config) == Some(true)).await?;
+        space.until::<McpApp>("chat", "1/1 servers", |app| offers(app) == Some("1/1")).await?;
+        let after = audit::writes(&space.name)?;
+        // The app's own status and the Events are told on top.
+        let transition: Vec<_> = after[before.len()..]
+            .iter()
+            .filter(|write| write.resource != "events" && write.resource != "mcpapps/status")
+            .cloned()
+            .collect();
+        assert!(transition.len() <= 3, "{:?}", audit::summary(&transition));
+        operator.stop().await
+    })
+    .await;
+}

@@ -130,7 +130,7 @@ async fn stdio(args: DatabaseArgs) -> anyhow::Result<()> {
 }
 
 fn make_backup(args: BackupArgs) -> anyhow::Result<()> {
-    let compression = args.compress.or(args.gzip.then_some(Compression::Gzip));
+    let compression = args.compress.or_else(|| args.gzip.then_some(Compression::Gzip));
     let options = BackupOptions { db: args.db, to: args.to, keep: args.keep.map(usize::from), compression };
     let written = backup::backup(&options)?;
     tracing::info!(path = %written.path.display(), bytes = written.bytes, removed = written.removed.len(), "backup written and verified");

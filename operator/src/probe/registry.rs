@@ -216,8 +216,8 @@ impl Registry {
         target.busy = true;
         target.urgent = false;
         // A trial is one probe; and who is known to fail, or to hang, need not be found out about three times as fast.
-        let hedged = state == CircuitState::Closed && !target.failing;
-        let hedges = hedged.then(|| target.hedges(wire.timeout));
+        let unexpected = state == CircuitState::Closed && !target.failing;
+        let hedges = unexpected.then(|| target.hedges(wire.timeout));
         Some(Job {
             id,
             epoch: target.epoch,

@@ -274,11 +274,11 @@ impl SqliteMcp {
             Ok(answer) => ("ok", answer.rows),
             Err(error) => (outcome(error), 0),
         };
-        let took = started.elapsed();
-        metrics.finished(tool, outcome, took.as_secs_f64());
+        let duration = started.elapsed();
+        metrics.finished(tool, outcome, duration.as_secs_f64());
         if self.shared.settings.audit {
             let (request, trace) = (self.request_id(caller), trace_id(caller));
-            audit::Entry { tool, sql: &sql, outcome, took, rows, request: &request, trace: &trace }.write();
+            audit::Entry { tool, sql: &sql, outcome, took: duration, rows, request: &request, trace: &trace }.write();
         }
         match result {
             Ok(answer) => {

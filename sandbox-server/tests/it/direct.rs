@@ -28,7 +28,7 @@ async fn answer(server: &Server, sent: &Sent<'_>, accept: &str) -> (u16, Vec<Opt
     (response.status().as_u16(), headers, response.text().await.unwrap())
 }
 
-fn body(id: Value, params: Value) -> String {
+fn body(id: &Value, params: Value) -> String {
     let mut params = params;
     params["_meta"] =
         json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}});
@@ -62,7 +62,7 @@ async fn both_ways_give_the_same_bytes() {
         ("read_query", json!([])),
     ] {
         for id in [json!(1), json!(-7), json!("a\"b"), json!(1.5), json!(null), json!(u64::MAX)] {
-            let body = body(id, json!({"name": tool, "arguments": arguments}));
+            let body = body(&id, json!({"name": tool, "arguments": arguments}));
             let sent = Sent { body: &body, headers: &headers(tool) };
             assert_eq!(answer(&server, &sent, OURS).await, answer(&server, &sent, THE_SDKS).await, "{body}");
         }
@@ -72,7 +72,7 @@ async fn both_ways_give_the_same_bytes() {
 #[tokio::test]
 async fn what_is_wrong_is_refused_in_the_same_words() {
     let server = Server::start(SCHEMA, &[]);
-    let good = body(json!(1), json!({"name": "list_tables", "arguments": {}}));
+    let good = body(&json!(1), json!({"name": "list_tables", "arguments": {}}));
     let right = headers("list_tables");
     let changed = |from: &str, to: &str| good.replacen(from, to, 1);
     let bodies = [

@@ -201,8 +201,8 @@ impl ServerHandler for Gateway {
         let Some(output) = self.run(&request.name, &input, &context).instrument(span).await else {
             return Err(ErrorData::invalid_params(format!("there is no tool {}", request.name), None));
         };
-        let content = vec![ContentBlock::text(output.text)];
-        Ok(if output.is_error { CallToolResult::error(content) } else { CallToolResult::success(content) }.into())
+        let told = vec![ContentBlock::text(output.text)];
+        Ok(if output.is_error { CallToolResult::error(told) } else { CallToolResult::success(told) }.into())
     }
 }
 

@@ -20,9 +20,10 @@ fn circuit(server: &McpServer) -> Option<CircuitState> {
     Some(server.status.as_ref()?.circuit.as_ref()?.state)
 }
 
-fn offered(config_map: &ConfigMap) -> Option<bool> {
+/// What the app's file says of its server.
+fn entry(config_map: &ConfigMap) -> Option<serde_json::Value> {
     let file: serde_json::Value = serde_json::from_str(config_map.data.as_ref()?.get("mcp.json")?).ok()?;
-    file["servers"][0]["enabled"].as_bool()
+    Some(file["servers"][0].clone())
 }
 
 fn offers(app: &McpApp) -> Option<&str> {
@@ -53,6 +54,9 @@ async fn a_recovery_of_a_server_with_one_pod_is_three_writes_and_one_status() {
         fake.set(Mode::Answer);
         space.edit::<McpServer>("s", json!({"metadata": {"annotations": {ANNOTATION_RECHECK: "1"}}})).await?;
         space.until::<McpServer>("s", "a trial", |server| circuit(server) == Some(CircuitState::HalfOpen)).await?;
+        // The file tells of the trial, too.
+        let on_trial = |config: &ConfigMap| entry(config).is_some_and(|entry| entry["metadata"]["circuit"] == "HalfOpen");
+        space.until::<ConfigMap>("chat-app", "a server on trial", on_trial).await?;
         let before = audit::writes(&space.name)?;
 
         let closed =
@@ -63,7 +67,8 @@ async fn a_recovery_of_a_server_with_one_pod_is_three_writes_and_one_status() {
             closed.name_any(),
             closed.status
         );
-        space.until::<ConfigMap>("chat-app", "the server offered again", |config| offered(config) == Some(true)).await?;
+        let enabled = |config: &ConfigMap| entry(config).is_some_and(|entry| entry["enabled"] == true);
+        space.until::<ConfigMap>("chat-app", "the server offered again", enabled).await?;
         space.until::<McpApp>("chat", "1/1 servers", |app| offers(app) == Some("1/1")).await?;
         let after = audit::writes(&space.name)?;
         // The app's own status and the Events are told on top.

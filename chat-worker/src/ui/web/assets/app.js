@@ -6,7 +6,7 @@ const log = $('log');
 const message = $('message');
 const KEY = 'mcpfleet-chat';
 
-const empty = () => ({ messages: [], always: [], tokens: 0, cost: 0, unpriced: false });
+const empty = () => ({ messages: [], always: [], model: '', tokens: 0, cost: 0, unpriced: false });
 let state = restore();
 let running = null;
 
@@ -87,8 +87,9 @@ function answerBox() {
       draw();
       const row = node('div', { className: 'row' });
       const copy = button('Copy', async () => {
-        await navigator.clipboard.writeText(text);
-        copy.textContent = 'Copied';
+        // Browsers offer the clipboard to secure origins only: over plain HTTP there is none.
+        const copied = await navigator.clipboard?.writeText(text).then(() => true, () => false);
+        copy.textContent = copied ? 'Copied' : 'Not allowed here';
         setTimeout(() => { copy.textContent = 'Copy'; }, 1500);
       });
       row.append(copy);
@@ -149,7 +150,7 @@ function showAll() {
 
 function showUsage() {
   const cost = state.unpriced ? 'cost unknown' : `$${state.cost.toFixed(4)}`;
-  $('usage').textContent = state.tokens ? `${state.tokens.toLocaleString()} tokens · ${cost}` : '';
+  $('usage').textContent = state.tokens ? [state.model, `${state.tokens.toLocaleString()} tokens`, cost].filter(Boolean).join(' · ') : '';
 }
 
 async function* events(response) {
@@ -188,6 +189,7 @@ async function turn(extra) {
   status('Waiting for the answer', true);
   const cards = new Map();
   let box = null;
+  let said = '';
   let ended = false;
   try {
     const response = await fetch('/v1/chat', {
@@ -202,9 +204,12 @@ async function turn(extra) {
       return failed(problem.detail, () => turn(extra));
     }
     for await (const event of events(response)) {
-      if (event.type === 'text') (box ??= answerBox()).push(event.text);
-      else if (event.type === 'restart') {
+      if (event.type === 'text') {
+        (box ??= answerBox()).push(event.text);
+        said += event.text;
+      } else if (event.type === 'restart') {
         box?.set('');
+        said = '';
         status(`${event.reason}. Beginning the answer again`, true);
       } else if (event.type === 'tool_call') {
         box?.done();
@@ -223,11 +228,8 @@ async function turn(extra) {
     if (!ended) failed('The connection ended before the answer did.', () => turn(extra));
   } catch (error) {
     box?.done();
-    if (running?.signal.aborted) {
-      // What was said stays in view; the question is part of the conversation again when it is sent anew.
-      status('Stopped.');
-      if (extra.message) message.value ||= extra.message;
-    } else failed(`The server cannot be reached (${error.message}).`, () => turn(extra));
+    if (running?.signal.aborted) stopped(extra, cards.size ? '' : said);
+    else failed(`The server cannot be reached (${error.message}).`, () => turn(extra));
   } finally {
     cards.forEach((card) => card.drop());
     running = null;
@@ -243,8 +245,23 @@ const OUTCOMES = {
   too_long: 'This conversation is too long for the model. Begin a new one.',
 };
 
+// A stopped answer is kept with its question. One that had begun to call tools is not: what they did is known to the server alone,
+// and the question goes back to where it can be asked again.
+function stopped(extra, said) {
+  status('Stopped.');
+  const block = (text) => [{ type: 'text', text }];
+  if (extra.message && said.trim()) {
+    state.messages.push({ role: 'user', content: block(extra.message) }, { role: 'assistant', content: block(said) });
+    save();
+  } else if (extra.message) {
+    message.value ||= extra.message;
+    showAll();
+  }
+}
+
 function finish(event, cards) {
   state.messages = event.messages;
+  if (event.model) state.model = event.model;
   const usage = event.usage;
   state.tokens += Object.values(usage).reduce((sum, count) => sum + count, 0);
   if (event.cost === null) state.unpriced = true;
@@ -307,6 +324,12 @@ function watchServers() {
       return node('li', { className: kind, title: detail, textContent: `${server.name}: ${server.state.replace('_', ' ')}` });
     }));
   });
+  // The browser tries again by itself; until then the badges are of the past.
+  source.addEventListener('error', () => {
+    for (const badge of $('servers').children) badge.className = 'off';
+    if (!running) status('The server cannot be reached; trying again.');
+  });
+  source.addEventListener('open', () => { if (!running) status(''); });
 }
 
 $('ask').addEventListener('submit', (event) => { event.preventDefault(); send(); });

@@ -184,6 +184,7 @@ function failed(text, again) {
 
 // One turn: `extra` is what is asked, or what was decided.
 async function turn(extra) {
+  const conversation = state;
   running = new AbortController();
   busy(true);
   status('Waiting for the answer', true);
@@ -228,8 +229,10 @@ async function turn(extra) {
     if (!ended) failed('The connection ended before the answer did.', () => turn(extra));
   } catch (error) {
     box?.done();
-    if (running?.signal.aborted) stopped(extra, cards.size ? '' : said);
-    else failed(`The server cannot be reached (${error.message}).`, () => turn(extra));
+    if (running?.signal.aborted) {
+      // A new one may have been begun meanwhile: nothing of this one belongs there.
+      if (state === conversation) stopped(extra, cards.size ? '' : said);
+    } else failed(`The server cannot be reached (${error.message}).`, () => turn(extra));
   } finally {
     cards.forEach((card) => card.drop());
     running = null;

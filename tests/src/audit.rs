@@ -56,6 +56,11 @@ pub fn writes(namespace: &str) -> anyhow::Result<Vec<Write>> {
     })
 }
 
+/// Those of a transition of a server: the app's own status and the Events are told on top.
+pub fn of_transition(writes: &[Write]) -> Vec<Write> {
+    writes.iter().filter(|write| write.resource != "events" && write.resource != "mcpapps/status").cloned().collect()
+}
+
 /// Every finished write so far by users whose names begin so, in whatever namespace.
 pub fn writes_of(user: &str) -> anyhow::Result<Vec<Write>> {
     matching(|entry, _| entry.user.username.starts_with(user))

@@ -22,7 +22,7 @@ async fn server(space: &Space, name: &str, open_seconds: u32) -> anyhow::Result<
         .await
 }
 
-fn circuit(server: &McpServer) -> Option<CircuitState> {
+pub fn circuit(server: &McpServer) -> Option<CircuitState> {
     Some(server.status.as_ref()?.circuit.as_ref()?.state)
 }
 
@@ -136,11 +136,7 @@ async fn one_transition_of_a_server_with_one_pod_is_three_writes() {
             })
             .await?;
         let after = audit::writes(&space.name)?;
-        let transition: Vec<_> = after[before.len()..]
-            .iter()
-            .filter(|write| write.resource != "events" && write.resource != "mcpapps/status")
-            .cloned()
-            .collect();
+        let transition = audit::of_transition(&after[before.len()..]);
         assert!(transition.len() <= 3, "{:?}", audit::summary(&transition));
         operator.stop().await
     })

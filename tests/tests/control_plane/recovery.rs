@@ -14,11 +14,10 @@ use operator::{
 };
 use serde_json::json;
 
-use crate::reconcile::{app, ready_is};
-
-fn circuit(server: &McpServer) -> Option<CircuitState> {
-    Some(server.status.as_ref()?.circuit.as_ref()?.state)
-}
+use crate::{
+    circuit::circuit,
+    reconcile::{app, ready_is},
+};
 
 /// What the app's file says of its server.
 fn entry(config_map: &ConfigMap) -> Option<serde_json::Value> {
@@ -71,12 +70,7 @@ async fn a_recovery_of_a_server_with_one_pod_is_three_writes_and_one_status() {
         space.until::<ConfigMap>("chat-app", "the server offered again", enabled).await?;
         space.until::<McpApp>("chat", "1/1 servers", |app| offers(app) == Some("1/1")).await?;
         let after = audit::writes(&space.name)?;
-        // The app's own status and the Events are told on top.
-        let transition: Vec<_> = after[before.len()..]
-            .iter()
-            .filter(|write| write.resource != "events" && write.resource != "mcpapps/status")
-            .cloned()
-            .collect();
+        let transition = audit::of_transition(&after[before.len()..]);
         assert!(transition.len() <= 3, "{:?}", audit::summary(&transition));
         operator.stop().await
     })

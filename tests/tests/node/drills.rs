@@ -15,26 +15,20 @@ use operator::{
 };
 use serde_json::{Value, json};
 
-use crate::setup::{OPERATOR_NAMESPACE, in_service, install, operator_pods, run, server_pods, signal, sqlite};
+use crate::{
+    outage::{circuit, enabled},
+    setup::{OPERATOR_NAMESPACE, in_service, install, operator_pods, run, server_pods, signal, sqlite},
+};
 
 /// How long a healthy fleet must write nothing.
 const QUIET: Duration = Duration::from_mins(10);
 /// How often the operator is killed in one outage.
 const KILLS: u32 = 50;
 
-fn circuit(server: &McpServer) -> Option<CircuitState> {
-    Some(server.status.as_ref()?.circuit.as_ref()?.state)
-}
-
 fn serves(server: &McpServer, pods: &str) -> bool {
     let Some(status) = server.status.as_ref() else { return false };
     let ready = conditions::find(&status.conditions, "Ready").is_some_and(|ready| ready.status == "True");
     ready && circuit(server) == Some(CircuitState::Closed) && status.pods.as_deref() == Some(pods)
-}
-
-fn enabled(config_map: &ConfigMap) -> Option<bool> {
-    let file: Value = serde_json::from_str(config_map.data.as_ref()?.get("mcp.json")?).ok()?;
-    file["servers"][0]["enabled"].as_bool()
 }
 
 /// Waits until so many addresses are in the Service.

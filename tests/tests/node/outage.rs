@@ -19,7 +19,7 @@ use serde_json::json;
 
 use crate::setup::{in_service, install, restart_operator, server_pods, signal, sqlite};
 
-fn circuit(server: &McpServer) -> Option<CircuitState> {
+pub fn circuit(server: &McpServer) -> Option<CircuitState> {
     Some(server.status.as_ref()?.circuit.as_ref()?.state)
 }
 
@@ -32,7 +32,7 @@ fn pods(server: &McpServer) -> Option<&str> {
     server.status.as_ref()?.pods.as_deref()
 }
 
-fn enabled(config_map: &ConfigMap) -> Option<bool> {
+pub fn enabled(config_map: &ConfigMap) -> Option<bool> {
     let file: serde_json::Value = serde_json::from_str(config_map.data.as_ref()?.get("mcp.json")?).ok()?;
     file["servers"][0]["enabled"].as_bool()
 }

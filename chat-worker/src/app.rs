@@ -16,7 +16,7 @@ use crate::{
         settings::Settings,
         watch::{self as config_watch, Loaded},
     },
-    llm::http::Anthropic,
+    llm::client::Client,
     metrics::Metrics,
     tools::hub::Hub,
     turn::{driver::Engine, machine::Limits},
@@ -34,7 +34,7 @@ pub struct App {
 impl App {
     /// Reads the configuration, starts connecting to its servers, and follows it.
     pub fn start(settings: Settings, loaded: Loaded) -> anyhow::Result<Arc<Self>> {
-        let model = Anthropic::new(settings.model_settings()?).context("cannot make an HTTP client")?;
+        let model = Client::new(settings.model_settings()?).context("cannot make an HTTP client")?;
         let metrics = Arc::new(Metrics::new()?);
         let hub = Hub::new().context("cannot make an HTTP client")?;
         hub.apply(&loaded.config);
@@ -58,8 +58,8 @@ impl App {
 
     /// Says who answers, where that is not the usual one.
     pub fn who_answers(&self) -> String {
-        let base_url = crate::redact::redact(self.settings.base_url.as_str()).into_owned();
-        format!("{} at {}", self.settings.model, base_url.trim_end_matches('/'))
+        let base_url = crate::redact::redact(self.settings.model_base_url().as_str()).into_owned();
+        format!("{} at {}", self.engine.model.name(), base_url.trim_end_matches('/'))
     }
 
     /// Disconnects from every server.

@@ -12,6 +12,9 @@ use serde::Serialize;
 
 use crate::llm::{ModelError, wire::Usage};
 
+/// Models that are accounted for one by one.
+const MAX_MODELS: usize = 50;
+
 /// How many tokens a day may cost.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Budget {
@@ -72,12 +75,14 @@ impl Ledger {
         Self { budget, day: Mutex::new(Day::new(today())) }
     }
 
-    /// Books an answer; its cost in dollars, where the price is known.
-    pub fn record(&self, model: &str, usage: Usage) -> Option<f64> {
-        let cost = price(model, usage);
+    /// Books an answer; its cost in dollars, where the price is known. `prices` names whose prices hold.
+    pub fn record(&self, model: &str, usage: Usage, prices: Option<&str>) -> Option<f64> {
+        let cost = prices.and_then(|list| price(list, model, usage));
         self.with_day(today(), |day| {
             day.usage += usage;
-            *day.models.entry(model.to_owned()).or_default() += usage;
+            // The name is the server's word: it must not make the account endless.
+            let known = day.models.contains_key(model) || day.models.len() < MAX_MODELS;
+            *day.models.entry(if known { model } else { "other" }.to_owned()).or_default() += usage;
             match cost {
                 Some(cost) => day.cost += cost,
                 None => day.unpriced += 1,
@@ -145,7 +150,7 @@ pub fn load_prices() {
 }
 
 /// Dollars, where the price of exactly this model is known.
-fn price(model: &str, usage: Usage) -> Option<f64> {
+fn price(list: &str, model: &str, usage: Usage) -> Option<f64> {
     #[allow(clippy::cast_precision_loss, reason = "token counts stay far below 2^52")]
     let count = |tokens: u64| tokens as f64;
     // The library's input includes what was read from and written to the cache; the API's does not.
@@ -156,7 +161,7 @@ fn price(model: &str, usage: Usage) -> Option<f64> {
         (UsageKey::CACHE_READ_TOKENS, count(usage.cache_read_input_tokens)),
         (UsageKey::CACHE_WRITE_TOKENS, count(usage.cache_creation_input_tokens)),
     ]);
-    let request = PriceRequest::new(model, &usage).with_provider_id("anthropic");
+    let request = PriceRequest::new(model, &usage).with_provider_id(list);
     genai_prices::calculate(&request).ok().map(|price| price.total_price)
 }
 
@@ -170,25 +175,25 @@ mod tests {
 
     #[test]
     fn an_unknown_price_is_not_zero() {
-        assert_eq!(price("stand-in", tokens(1_000)), None);
-        assert_eq!(price("claude-fable-5-2", tokens(1_000)), None);
-        assert!(price("claude-haiku-5-5", tokens(1_000)).is_some_and(|dollars| dollars > 0.0));
+        assert_eq!(price("anthropic", "stand-in", tokens(1_000)), None);
+        assert_eq!(price("anthropic", "claude-fable-5-2", tokens(1_000)), None);
+        assert!(price("anthropic", "claude-haiku-5-5", tokens(1_000)).is_some_and(|dollars| dollars > 0.0));
     }
 
     #[test]
     fn reading_the_cache_is_cheaper_than_reading_anew() {
         let cached = Usage { cache_read_input_tokens: 1_000_000, ..Usage::default() };
-        let dollars = |usage| price("claude-haiku-5-5", usage).expect("known");
+        let dollars = |usage| price("anthropic", "claude-haiku-5-5", usage).expect("known");
         assert!(dollars(cached) < dollars(tokens(1_000_000)));
     }
 
     #[test]
     fn the_budget_stops_at_a_hundred_percent_and_a_new_day_begins_anew() {
         let ledger = Ledger::new(Budget { tokens_per_day: 100, alert_percent: 80 });
-        ledger.record("m", tokens(90));
+        ledger.record("m", tokens(90), None);
         assert!(ledger.over_budget().is_none());
         assert_eq!(ledger.today().budget_percent, Some(90));
-        ledger.record("m", tokens(10));
+        ledger.record("m", tokens(10), None);
         assert!(ledger.over_budget().is_some());
         ledger.with_day(Date::constant(1999, 1, 1), |day| assert_eq!(day.usage.total(), 0));
     }

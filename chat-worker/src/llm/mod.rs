@@ -1,10 +1,14 @@
 //! The model: what a turn asks of it (`Prompt`), what it gets (`Answer`), and the trait that providers implement.
-//! `wire` and `assemble` are pure; `retry` decides; `http` talks.
+//! `wire`, `anthropic` and `openai` are pure, and `api` chooses between the two; `retry` decides; `client` talks.
 
-pub mod assemble;
-pub mod http;
+mod anthropic;
+pub mod api;
+mod assemble;
+pub mod client;
 pub mod key;
+mod openai;
 pub mod retry;
+mod transport;
 pub mod wire;
 
 use std::time::Duration;
@@ -21,6 +25,10 @@ use crate::{
 
 /// What is kept of a sentence of the API.
 const MAX_SENTENCE: usize = 2_000;
+
+/// What APIs say of a conversation that does not fit. There is no kind for it that they agree on.
+const TOO_LONG: [&str; 5] =
+    ["prompt is too long", "exceed context limit", "maximum context length", "context size", "context window"];
 
 /// Everything that one call of the model depends on.
 #[derive(Debug, Clone)]
@@ -44,6 +52,15 @@ pub struct Answer {
     pub model: String,
     /// From the first attempt's start to the first token of the attempt that counted.
     pub first_token: Option<Duration>,
+    /// The server did not say how many tokens it used: the figures are a guess, and what they cost is not known.
+    pub estimated: bool,
+}
+
+/// About how many tokens a prompt has: four bytes to a token.
+pub fn estimate(prompt: &Prompt) -> u64 {
+    let tools: usize = prompt.tools.iter().map(|tool| tool.to_string().len()).sum();
+    let said = serde_json::to_string(&prompt.messages).map_or(0, |text| text.len());
+    (prompt.system.len() + tools + said) as u64 / 4
 }
 
 /// What happens before the answer is complete.
@@ -78,8 +95,8 @@ pub enum ModelError {
     Stream(String),
     #[error("the model API reported {kind} in mid-answer: {message}")]
     Event { kind: String, message: String },
-    #[error("{0} is no Messages API: it answered with {1}; check ANTHROPIC_BASE_URL")]
-    NotTheApi(String, String),
+    #[error("{url} is not the model API: it {what}; check {setting}")]
+    NotTheApi { url: String, what: String, setting: &'static str },
     #[error("the model did not answer within {0} s")]
     Deadline(u64),
 }
@@ -95,7 +112,7 @@ impl ModelError {
             Self::Event { .. } => "event",
             Self::Status { .. } => "status",
             Self::Stream(_) => "stream",
-            Self::NotTheApi(..) => "not_the_api",
+            Self::NotTheApi { .. } => "not_the_api",
             Self::Deadline(_) => "deadline",
         }
     }
@@ -104,11 +121,11 @@ impl ModelError {
     pub fn is_too_long(&self) -> bool {
         match self {
             Self::Status { status: 413, .. } => true,
-            Self::Status { status: 400, message, .. } => {
+            Self::Status { status: 400, kind, message, .. } => {
                 let message = message.to_lowercase();
-                message.contains("prompt is too long") || message.contains("exceed context limit")
+                kind.as_deref() == Some("context_length_exceeded") || TOO_LONG.iter().any(|words| message.contains(words))
             }
-            Self::Event { kind, .. } => kind == "request_too_large",
+            Self::Event { kind, .. } => kind == "request_too_large" || kind == "context_length_exceeded",
             _ => false,
         }
     }
@@ -138,6 +155,12 @@ pub trait Model: Send + Sync + std::fmt::Debug {
     /// Asks for one answer. Progress is best effort; only the result counts.
     fn answer<'a>(&'a self, prompt: &'a Prompt, progress: mpsc::Sender<Progress>) -> BoxFuture<'a, Result<Answer, ModelError>>;
 
+    /// How many tokens the prompt has, where the API counts; `None` where it does not, or not now.
+    fn count<'a>(&'a self, prompt: &'a Prompt) -> BoxFuture<'a, Option<u64>>;
+
     /// The model's name, for people.
     fn name(&self) -> &str;
+
+    /// Whose prices hold, in the words of the price list; `None` when nobody's do.
+    fn price_list(&self) -> Option<&str>;
 }

@@ -66,12 +66,18 @@ pub fn next(error: &ModelError, hints: Hints, retries: u32, left: Duration, dice
 fn wanted(error: &ModelError, hints: Hints) -> bool {
     match error {
         // Spent is spent: the limit does not move within any deadline of ours.
-        ModelError::Status { status: 429, kind: Some(kind), .. } if kind.ends_with("_spend_limit_reached") => false,
+        ModelError::Status { status: 429, kind: Some(kind), .. }
+            if kind.ends_with("_spend_limit_reached") || kind == "insufficient_quota" =>
+        {
+            false
+        }
         ModelError::Status { status, .. } => hints.should_retry.unwrap_or(matches!(status, 408 | 409 | 429) || *status >= 500),
         ModelError::Event { kind, .. } => {
+            // The second line is what OpenAI and its relatives say.
             matches!(kind.as_str(), "overloaded_error" | "api_error" | "rate_limit_error" | "timeout_error")
+                || matches!(kind.as_str(), "server_error" | "rate_limit_exceeded" | "internal_server_error")
         }
-        ModelError::Connect(_) | ModelError::Stream(_) | ModelError::NotTheApi(..) => true,
+        ModelError::Connect(_) | ModelError::Stream(_) | ModelError::NotTheApi { .. } => true,
         ModelError::Key(_) | ModelError::Deadline(_) => false,
     }
 }

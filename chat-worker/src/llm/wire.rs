@@ -1,10 +1,8 @@
-//! The Messages API's words: messages, stop reasons, usage, and the body of a request. Pure; no HTTP.
+//! The words of a conversation, as the Messages API has them: messages, stop reasons, usage. Pure; no HTTP.
 //! Content blocks stay raw JSON, so that what we do not know (and thinking blocks) is replayed as it came.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-
-use super::Prompt;
 
 /// Who speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,35 +137,6 @@ pub fn block_result_id(block: &Value) -> Option<&str> {
     (block["type"] == "tool_result").then(|| block["tool_use_id"].as_str()).flatten()
 }
 
-/// The body of a request. Three of the four cache breakpoints are used: after the tools, after the system prompt, and
-/// after the last message, so that each round reads the rounds before it from the cache.
-pub fn body(prompt: &Prompt, model: &str, max_tokens: u32, stream: bool) -> Value {
-    let mut tools = prompt.tools.clone();
-    if let Some(last) = tools.last_mut() {
-        last["cache_control"] = json!({"type": "ephemeral"});
-    }
-    let mut messages = json!(prompt.messages);
-    let last_block = messages
-        .as_array_mut()
-        .and_then(|messages| messages.last_mut())
-        .and_then(|message| message["content"].as_array_mut())
-        .and_then(|content| content.last_mut());
-    if let Some(block) = last_block {
-        block["cache_control"] = json!({"type": "ephemeral"});
-    }
-    let mut body = json!({"model": model, "max_tokens": max_tokens, "messages": messages, "stream": stream});
-    if !prompt.system.is_empty() {
-        body["system"] = json!([{"type": "text", "text": prompt.system, "cache_control": {"type": "ephemeral"}}]);
-    }
-    if !tools.is_empty() {
-        body["tools"] = Value::Array(tools);
-        if !prompt.allow_tools {
-            body["tool_choice"] = json!({"type": "none"});
-        }
-    }
-    body
-}
-
 fn blocks_or_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Value>, D::Error> {
     match Value::deserialize(deserializer)? {
         Value::String(text) => Ok(vec![text_block(&text)]),
@@ -179,20 +148,6 @@ fn blocks_or_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<V
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn at_most_four_blocks_are_marked_for_the_cache() {
-        let prompt = Prompt {
-            system: "be brief".into(),
-            tools: vec![json!({"name": "a"}), json!({"name": "b"})],
-            messages: vec![Message::user("hi"), Message::user("there")],
-            allow_tools: true,
-        };
-        let body = body(&prompt, "m", 10, true);
-        assert_eq!(body.to_string().matches("cache_control").count(), 3);
-        assert!(body["messages"][1]["content"][0]["cache_control"].is_object());
-        assert!(body["tools"][1]["cache_control"].is_object());
-    }
 
     #[test]
     fn later_usage_replaces_and_does_not_add() {

@@ -193,7 +193,8 @@ impl Run<'_> {
             Ok(answer) => {
                 self.model.clone_from(&answer.model);
                 self.usage += answer.usage;
-                let cost = self.engine.ledger.record(&answer.model, answer.usage);
+                let prices = self.engine.model.price_list().filter(|_| !answer.estimated);
+                let cost = self.engine.ledger.record(&answer.model, answer.usage, prices);
                 self.cost = self.cost.zip(cost).map(|(sum, cost)| sum + cost);
                 self.engine.metrics.spent(&answer.model, answer.usage, cost);
                 Input::Model(answer)

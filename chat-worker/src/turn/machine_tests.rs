@@ -11,7 +11,7 @@ fn machine() -> Machine {
 }
 
 fn answer(stop: StopReason, content: Vec<Value>) -> Input {
-    Input::Model(Answer { content, stop, usage: Usage::default(), model: "m".into(), first_token: None })
+    Input::Model(Answer { content, stop, usage: Usage::default(), model: "m".into(), first_token: None, estimated: false })
 }
 
 fn call(id: &str) -> Value {

@@ -177,11 +177,15 @@ impl Worker {
         let config = directory.path().join("mcp.json");
         std::fs::write(&config, json!({"servers": servers}).to_string()).unwrap();
         let (url, config) = (model.url(), config.to_str().unwrap().to_owned());
+        let openai_url = format!("{url}/v1");
         let mut all = vec!["chat-worker", "--config", &config, "--log-file", "-"];
         all.extend(args);
         // A test may bring an API of its own.
         if !args.contains(&"--base-url") {
             all.extend(["--base-url", &url]);
+        }
+        if !args.contains(&"--openai-base-url") {
+            all.extend(["--openai-base-url", &openai_url]);
         }
         all.push("serve");
         let settings = Cli::parse_from(all).settings;

@@ -1,10 +1,12 @@
-//! A stand-in for the model: a server that speaks the Messages API from a script, for demos and tests without a key.
+//! A stand-in for the model: a server that speaks the Messages API and Chat Completions from a script, for demos and tests
+//! without a key.
 //! It says what it is in every answer (model `stand-in`, header `x-model-standin`) and in its log.
 //!
 //! Where things happen: `script` (what is said) → `request` (what was asked, checked as strictly as the real API) →
-//! `answer` (a message) → `stream` (its events) → this file (HTTP).
+//! `answer` (a message) → `stream` (its events) → this file (HTTP). `openai` translates on both ends.
 
 pub mod answer;
+pub mod openai;
 pub mod request;
 pub mod script;
 pub mod stream;
@@ -81,7 +83,8 @@ impl Standin {
     }
 
     fn key_fits(&self, headers: &HeaderMap) -> bool {
-        let given = headers.get("x-api-key").and_then(|value| value.to_str().ok());
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let given = header("x-api-key").or_else(|| header("authorization")?.strip_prefix("Bearer "));
         self.counts().key.as_deref().is_none_or(|key| Some(key) == given)
     }
 
@@ -149,6 +152,7 @@ impl Drop for Running {
 fn router(standin: Arc<Standin>) -> Router {
     Router::new()
         .route("/v1/messages", post(messages))
+        .route("/v1/chat/completions", post(completions))
         .route("/v1/messages/count_tokens", post(count_tokens))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(|| async { "ok\n" }))
@@ -157,18 +161,57 @@ fn router(standin: Arc<Standin>) -> Router {
         .with_state(standin)
 }
 
+/// Which API a request came by.
+#[derive(Debug, Clone, Copy)]
+enum Api {
+    Messages,
+    Completions,
+}
+
+impl Api {
+    fn path(self) -> &'static str {
+        match self {
+            Self::Messages => "/v1/messages",
+            Self::Completions => "/v1/chat/completions",
+        }
+    }
+
+    fn error(self, status: StatusCode, kind: &str, message: &str) -> Response {
+        match self {
+            Self::Messages => error(status, kind, message),
+            Self::Completions => (status, said_by(), Json(openai::error(kind, message))).into_response(),
+        }
+    }
+}
+
 async fn messages(State(standin): State<Arc<Standin>>, headers: HeaderMap, body: Bytes) -> Response {
-    let (conversation, body) = match read(&headers, &body) {
+    respond(&standin, headers, &body, Api::Messages).await
+}
+
+async fn completions(State(standin): State<Arc<Standin>>, headers: HeaderMap, body: Bytes) -> Response {
+    respond(&standin, headers, &body, Api::Completions).await
+}
+
+async fn respond(standin: &Standin, headers: HeaderMap, body: &[u8], api: Api) -> Response {
+    let (conversation, body) = match read(&headers, body, api) {
         Ok(read) => read,
         Err(sentence) => {
             tracing::warn!("refused a request: {sentence}");
-            standin.remember("/v1/messages", headers, Value::Null, StatusCode::BAD_REQUEST);
-            return error(StatusCode::BAD_REQUEST, "invalid_request_error", &sentence);
+            standin.remember(api.path(), headers, Value::Null, StatusCode::BAD_REQUEST);
+            return api.error(StatusCode::BAD_REQUEST, "invalid_request_error", &sentence);
         }
     };
     if !standin.key_fits(&headers) {
-        standin.remember("/v1/messages", headers, body, StatusCode::UNAUTHORIZED);
-        return error(StatusCode::UNAUTHORIZED, "authentication_error", "invalid x-api-key");
+        standin.remember(api.path(), headers, body, StatusCode::UNAUTHORIZED);
+        return api.error(StatusCode::UNAUTHORIZED, "authentication_error", "invalid x-api-key");
+    }
+    if let Some(limit) = standin.script.context_tokens.filter(|limit| conversation.input_tokens > *limit) {
+        standin.remember(api.path(), headers, body, StatusCode::BAD_REQUEST);
+        let sentence = match api {
+            Api::Messages => format!("prompt is too long: {} tokens > {limit} maximum", conversation.input_tokens),
+            Api::Completions => format!("This model's maximum context length is {limit} tokens."),
+        };
+        return api.error(StatusCode::BAD_REQUEST, "invalid_request_error", &sentence);
     }
     let chosen = standin.script.choose(&conversation.question, conversation.rounds);
     let fault = standin.fault(chosen.rule, chosen.index, chosen.step.fault.as_ref());
@@ -184,19 +227,24 @@ async fn messages(State(standin): State<Arc<Standin>>, headers: HeaderMap, body:
         chosen.rule,
         if fault.is_some() { ", with its fault" } else { "" }
     );
-    standin.remember("/v1/messages", headers, body, status.unwrap_or(StatusCode::OK));
+    let with_usage = body["stream_options"]["include_usage"] == true;
+    standin.remember(api.path(), headers, body, status.unwrap_or(StatusCode::OK));
     tokio::time::sleep(Duration::from_millis(chosen.step.delay_ms)).await;
     if let (Some(status), Some(fault)) = (status, fault) {
-        return faulty(status, fault);
+        return faulty(api, status, fault);
     }
     let message = answer::message(chosen.step, &conversation, &format!("{number:06}"));
     if fault.and_then(|fault| fault.stream) == Some(StreamFault::Html) {
         return (said_by(), axum::response::Html("<html><body>Welcome to the proxy</body></html>")).into_response();
     }
     if !conversation.stream {
+        let message = if let Api::Completions = api { openai::completion(&message) } else { message };
         return (said_by(), Json(message)).into_response();
     }
-    let (chunks, end) = stream::chunks(&message, chosen.step, fault);
+    let (chunks, end) = match api {
+        Api::Messages => stream::chunks(&message, chosen.step, fault),
+        Api::Completions => openai::chunks(&message, chosen.step, fault, with_usage),
+    };
     let events = streams::iter(chunks).then(|chunk| async move {
         if !chunk.after.is_zero() {
             tokio::time::sleep(chunk.after).await;
@@ -217,16 +265,20 @@ async fn count_tokens(State(standin): State<Arc<Standin>>, headers: HeaderMap, b
     (said_by(), Json(json!({"input_tokens": tokens}))).into_response()
 }
 
-fn read(headers: &HeaderMap, body: &[u8]) -> Result<(Conversation, Value), String> {
-    if !headers.contains_key("anthropic-version") {
-        return Err("anthropic-version: header is required".into());
-    }
+fn read(headers: &HeaderMap, body: &[u8], api: Api) -> Result<(Conversation, Value), String> {
     let body: Value = serde_json::from_slice(body).map_err(|error| format!("the body is no JSON: {error}"))?;
-    Ok((Conversation::read(&body)?, body))
+    let conversation = match api {
+        Api::Messages if !headers.contains_key("anthropic-version") => {
+            return Err("anthropic-version: header is required".into());
+        }
+        Api::Messages => Conversation::read(&body)?,
+        Api::Completions => Conversation::read(&openai::translated(&body)?)?,
+    };
+    Ok((conversation, body))
 }
 
-fn faulty(status: StatusCode, fault: &Fault) -> Response {
-    let mut response = error(status, fault.kind.as_deref().unwrap_or("api_error"), "on demand");
+fn faulty(api: Api, status: StatusCode, fault: &Fault) -> Response {
+    let mut response = api.error(status, fault.kind.as_deref().unwrap_or("api_error"), "on demand");
     let headers = response.headers_mut();
     if let Some(seconds) = fault.retry_after {
         headers.insert("retry-after", HeaderValue::from(seconds));

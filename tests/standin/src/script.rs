@@ -18,6 +18,8 @@ pub struct ScriptError(#[from] serde_yaml::Error);
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Script {
+    /// The context window: longer prompts are refused. Without it, every prompt fits.
+    pub context_tokens: Option<usize>,
     #[serde(default)]
     pub rules: Vec<Rule>,
     pub otherwise: Step,

@@ -49,7 +49,7 @@ pub async fn servers(State(web): State<Arc<Web>>, headers: HeaderMap) -> Respons
 }
 
 fn snapshot(web: &Web) -> Value {
-    json!({"servers": web.app.engine.hub.status(), "model": web.app.settings.model})
+    json!({"servers": web.app.engine.hub.status(), "model": web.app.engine.model.name()})
 }
 
 fn changes(web: Arc<Web>) -> impl Stream<Item = Result<sse::Event, Infallible>> {

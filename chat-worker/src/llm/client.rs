@@ -1,12 +1,15 @@
-//! The Messages API over HTTP: one attempt, and the loop around attempts. What an answer is, is `assemble`'s business;
-//! whether to try again, `retry`'s.
+//! A model behind HTTP: attempts, the loop around them, and the model that is asked when the first stays overloaded. What is
+//! said, and how an answer is read, is `api`'s business; whether to try again, `retry`'s; bytes are `transport`'s.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, SystemTime},
+};
 
 use eventsource_stream::Eventsource;
-use futures::{Stream, StreamExt, future::BoxFuture};
+use futures::{StreamExt, future::BoxFuture};
 use reqwest::{Response, header};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde_json::Value;
 use tokio::{
     sync::mpsc,
@@ -15,28 +18,31 @@ use tokio::{
 use url::Url;
 
 use super::{
-    Answer, Model, ModelError, Progress, Prompt,
-    assemble::{self, Assembler, Seen},
+    Answer, Model, ModelError, Progress, Prompt, anthropic,
+    api::{Api, error_of},
+    assemble::Seen,
+    estimate,
     key::KeySource,
     retry::{self, Hints},
-    sentence, wire,
+    sentence,
+    transport::{self, MAX_ANSWER, reason},
 };
 use crate::redact::redact;
 
-/// An answer larger than this is not read on.
-const MAX_ANSWER: usize = 64 * 1024 * 1024;
-/// An event larger than this is no event: the reader would look for its end again with every piece that comes.
-const MAX_LINE: usize = 4 * 1024 * 1024;
 /// What is read of an error's body.
 const MAX_ERROR_BODY: usize = 64 * 1024;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// What is shown of an error's body that is only text.
+const MAX_PLAIN_ERROR: usize = 300;
+/// Counting must not hold up an answer for long.
+const COUNT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Names longer than this are cut: they become labels.
+const MAX_MODEL_NAME: usize = 100;
 
 /// How to reach the API, and what to ask of it.
 #[derive(Debug)]
 pub struct Settings {
+    pub api: Api,
     pub base_url: Url,
-    /// The `anthropic-version` header.
-    pub version: String,
     pub key: KeySource,
     pub model: String,
     /// Asked when the model stays overloaded.
@@ -48,11 +54,13 @@ pub struct Settings {
     pub idle: Duration,
 }
 
-/// A client of the Messages API.
+/// A client of one API.
 #[derive(Debug)]
-pub struct Anthropic {
+pub struct Client {
     settings: Settings,
     http: reqwest::Client,
+    /// It said that it does not count: it is not asked again.
+    no_counting: AtomicBool,
 }
 
 /// A failed attempt, with what its headers say.
@@ -67,16 +75,9 @@ impl From<ModelError> for Failed {
     }
 }
 
-impl Anthropic {
+impl Client {
     pub fn new(settings: Settings) -> reqwest::Result<Self> {
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("mcpfleet-chat-worker/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            // A redirect would carry the key to another host.
-            .redirect(reqwest::redirect::Policy::none())
-            .build()?;
-        Ok(Self { settings, http })
+        Ok(Self { settings, http: transport::client()?, no_counting: AtomicBool::new(false) })
     }
 
     async fn with_retries(
@@ -92,7 +93,7 @@ impl Anthropic {
             let attempt = self.attempt(prompt, model, key.as_ref(), progress);
             let late = || ModelError::Deadline(self.settings.deadline.as_secs()).into();
             let Failed { error, hints } = match timeout_at(deadline, attempt).await.unwrap_or_else(|_| Err(late())) {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => return Ok(self.accounted(answer, prompt)),
                 Err(failed) => failed,
             };
             let unauthorised = matches!(error, ModelError::Status { status: 401, .. });
@@ -120,9 +121,10 @@ impl Anthropic {
         key: Option<&SecretString>,
         progress: &mpsc::Sender<Progress>,
     ) -> Result<Answer, Failed> {
-        let request = self.post("v1/messages", key).header(header::ACCEPT, "text/event-stream");
-        let body = wire::body(prompt, model, self.settings.max_tokens, true);
-        let response = timeout(self.settings.idle, request.json(&body).send())
+        let api = &self.settings.api;
+        let body = api.body(prompt, model, self.settings.max_tokens);
+        let request = self.post(api.path(), key).header(header::ACCEPT, "text/event-stream").json(&body);
+        let response = timeout(self.settings.idle, request.send())
             .await
             .map_err(|_| ModelError::Connect(format!("no answer for {} s", self.settings.idle.as_secs())))?
             .map_err(|error| ModelError::Connect(reason(&error)))?;
@@ -133,15 +135,17 @@ impl Anthropic {
         match kind.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
             "text/event-stream" => Ok(self.stream(response, progress).await?),
             "application/json" => {
-                let body = self.collect(response, MAX_ANSWER).await?;
+                let (body, problem) = transport::collect(response, MAX_ANSWER, self.settings.idle).await;
+                if let Some(problem) = problem {
+                    return Err(problem.into());
+                }
                 let message: Value = serde_json::from_slice(&body)
                     .map_err(|error| ModelError::Stream(format!("the message is no JSON ({error})")))?;
-                Ok(assemble::whole(&message)?)
+                Ok(api.whole(&message)?)
             }
             other => {
                 let what = if other.is_empty() { "no content type" } else { other };
-                let base_url = redact(self.settings.base_url.as_str()).into_owned();
-                Err(ModelError::NotTheApi(base_url, sentence(what)).into())
+                Err(self.not_the_api(&format!("answered with {}", sentence(what))).into())
             }
         }
     }
@@ -149,23 +153,14 @@ impl Anthropic {
     fn post(&self, path: &str, key: Option<&SecretString>) -> reqwest::RequestBuilder {
         let mut url = self.settings.base_url.clone();
         url.set_path(&format!("{}/{path}", url.path().trim_end_matches('/')));
-        let request = self.http.post(url).header("anthropic-version", &self.settings.version);
-        match key {
-            Some(key) => {
-                let mut value = header::HeaderValue::from_str(key.expose_secret())
-                    .unwrap_or(header::HeaderValue::from_static("the-key-holds-characters-that-no-header-can"));
-                value.set_sensitive(true);
-                request.header("x-api-key", value)
-            }
-            None => request,
-        }
+        self.http.post(url).headers(self.settings.api.headers(key))
     }
 
     async fn stream(&self, response: Response, progress: &mpsc::Sender<Progress>) -> Result<Answer, ModelError> {
         let began = Instant::now();
         let mut first_token = None;
-        let mut events = Box::pin(in_lines(capped(response)).eventsource());
-        let mut assembler = Assembler::default();
+        let mut events = Box::pin(transport::lines(response).eventsource());
+        let mut assembler = self.settings.api.assembler();
         loop {
             let event = timeout(self.settings.idle, events.next())
                 .await
@@ -188,35 +183,66 @@ impl Anthropic {
     }
 
     async fn refused(&self, response: Response) -> Failed {
-        let status = response.status().as_u16();
+        let status = response.status();
+        if status.is_redirection() {
+            let setting = self.settings.api.base_url_setting();
+            let message = format!("it redirects, which is not followed, since the key would go along; check {setting}");
+            let status = status.as_u16();
+            return ModelError::Status { status, kind: Some("redirect".into()), message, retry_after: None }.into();
+        }
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
         let hints = Hints::read(header, SystemTime::now());
-        let body = self.collect(response, MAX_ERROR_BODY).await.unwrap_or_default();
-        let parsed: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let text = |value: &Value| value.as_str().map(sentence);
-        let message = text(&parsed["error"]["message"]).unwrap_or_else(|| "without saying why".to_owned());
-        let kind = text(&parsed["error"]["type"]);
-        Failed { error: ModelError::Status { status, kind, message, retry_after: hints.after }, hints }
+        // What is there of a body that breaks off still says more than nothing.
+        let (body, _) = transport::collect(response, MAX_ERROR_BODY, self.settings.idle).await;
+        let (kind, message) = match serde_json::from_slice(&body) {
+            Ok(parsed) => error_of(&parsed),
+            Err(_) => (None, plain(&body)),
+        };
+        let message = message.unwrap_or_else(|| "without saying why".to_owned());
+        Failed { error: ModelError::Status { status: status.as_u16(), kind, message, retry_after: hints.after }, hints }
     }
 
-    /// The body, up to a limit: what is beyond it is cut off for an error, and fails an answer.
-    async fn collect(&self, response: Response, limit: usize) -> Result<Vec<u8>, ModelError> {
-        let mut body = Vec::new();
-        let mut chunks = Box::pin(capped(response));
-        while body.len() < limit {
-            let next = timeout(self.settings.idle, chunks.next()).await;
-            match next.map_err(|_| ModelError::Stream("the body stopped in the middle".into()))? {
-                Some(Ok(chunk)) => body.extend_from_slice(&chunk),
-                Some(Err(error)) => return Err(ModelError::Stream(error)),
-                None => break,
-            }
+    fn not_the_api(&self, what: &str) -> ModelError {
+        ModelError::NotTheApi {
+            url: redact(self.settings.base_url.as_str()).into_owned(),
+            what: what.to_owned(),
+            setting: self.settings.api.base_url_setting(),
         }
-        body.truncate(limit);
-        Ok(body)
+    }
+
+    /// The answer with a bounded name of its model, and with an estimate where its tokens were not told: a budget must hold
+    /// for servers that do not count, too.
+    fn accounted(&self, mut answer: Answer, prompt: &Prompt) -> Answer {
+        answer.model = sentence(&answer.model).chars().take(MAX_MODEL_NAME).collect();
+        if answer.model.is_empty() {
+            answer.model.clone_from(&self.settings.model);
+        }
+        if answer.usage.total() == 0 {
+            answer.estimated = true;
+            answer.usage.input_tokens = estimate(prompt);
+            answer.usage.output_tokens = serde_json::json!(answer.content).to_string().len() as u64 / 4;
+        }
+        answer
+    }
+
+    async fn try_counting(&self, path: &str, prompt: &Prompt) -> Option<u64> {
+        let key = self.settings.key.current().ok().flatten();
+        let body = anthropic::body::count(prompt, &self.settings.model);
+        let response = self.post(path, key.as_ref()).json(&body).send().await.ok()?;
+        let status = response.status();
+        if matches!(status.as_u16(), 404 | 405 | 501) {
+            tracing::info!("the model API does not count tokens: prompts are estimated");
+            self.no_counting.store(true, Ordering::Relaxed);
+        }
+        if !status.is_success() {
+            return None;
+        }
+        let (body, _) = transport::collect(response, MAX_ERROR_BODY, COUNT_TIMEOUT).await;
+        serde_json::from_slice::<Value>(&body).ok()?["input_tokens"].as_u64()
     }
 }
 
-impl Model for Anthropic {
+impl Model for Client {
     fn answer<'a>(&'a self, prompt: &'a Prompt, progress: mpsc::Sender<Progress>) -> BoxFuture<'a, Result<Answer, ModelError>> {
         Box::pin(async move {
             let deadline = Instant::now() + self.settings.deadline;
@@ -238,43 +264,24 @@ impl Model for Anthropic {
         })
     }
 
+    fn count<'a>(&'a self, prompt: &'a Prompt) -> BoxFuture<'a, Option<u64>> {
+        Box::pin(async move {
+            let path = self.settings.api.count_path().filter(|_| !self.no_counting.load(Ordering::Relaxed))?;
+            timeout(COUNT_TIMEOUT, self.try_counting(path, prompt)).await.ok()?
+        })
+    }
+
     fn name(&self) -> &str {
         &self.settings.model
     }
-}
 
-/// The body as it comes, ending in an error beyond the limit.
-fn capped(response: Response) -> impl Stream<Item = Result<bytes::Bytes, String>> {
-    let mut seen = 0;
-    response.bytes_stream().map(move |chunk| {
-        let chunk = chunk.map_err(|error| reason(&error))?;
-        seen += chunk.len();
-        if seen > MAX_ANSWER {
-            return Err(format!("it is larger than {} MiB", MAX_ANSWER / 1024 / 1024));
-        }
-        Ok(chunk)
-    })
-}
-
-/// The same, ending in an error when a line does not.
-fn in_lines(chunks: impl Stream<Item = Result<bytes::Bytes, String>>) -> impl Stream<Item = Result<bytes::Bytes, String>> {
-    let mut line = 0;
-    chunks.map(move |chunk| {
-        let chunk = chunk?;
-        line =
-            chunk.iter().rposition(|byte| matches!(byte, b'\n' | b'\r')).map_or(line + chunk.len(), |end| chunk.len() - end - 1);
-        if line > MAX_LINE {
-            return Err(format!("one of its events is larger than {} MiB", MAX_LINE / 1024 / 1024));
-        }
-        Ok(chunk)
-    })
-}
-
-/// The innermost cause in words: reqwest's own sentence names the URL, and not what went wrong.
-fn reason(error: &reqwest::Error) -> String {
-    let mut source: &dyn std::error::Error = error;
-    while let Some(inner) = source.source() {
-        source = inner;
+    fn price_list(&self) -> Option<&str> {
+        self.settings.api.price_list(&self.settings.base_url)
     }
-    redact(&source.to_string()).into_owned()
+}
+
+/// What an error's body says that is only text. A page of HTML says nothing that fits a sentence.
+fn plain(body: &[u8]) -> Option<String> {
+    let text = sentence(&String::from_utf8_lossy(body));
+    (!text.is_empty() && !text.starts_with('<')).then(|| text.chars().take(MAX_PLAIN_ERROR).collect())
 }

@@ -1,0 +1,272 @@
+//! From the events of a stream, or from a whole message, to one answer. Nothing is complete before `message_stop`, and an event
+//! that cannot be read fails the attempt.
+
+use serde_json::{Value, json};
+
+use super::block::Block;
+use crate::llm::{
+    Answer, ModelError, Progress,
+    assemble::{Assemble, Seen, check_call, check_ids, check_stop, parse, reported},
+    wire::{StopReason, Usage},
+};
+
+/// Collects the events of one attempt.
+#[derive(Debug, Default)]
+pub struct Assembler {
+    blocks: Vec<Block>,
+    model: String,
+    usage: Usage,
+    stop: Option<String>,
+    started: bool,
+}
+
+impl Assemble for Assembler {
+    fn push(&mut self, data: &str) -> Result<Seen, ModelError> {
+        let event = parse(data)?;
+        match event["type"].as_str() {
+            Some("message_start") if self.started => {
+                return Err(ModelError::Stream("a second message began inside the first".into()));
+            }
+            Some("message_start") => {
+                self.started = true;
+                event["message"]["model"].as_str().unwrap_or_default().clone_into(&mut self.model);
+                self.usage.update(&event["message"]["usage"]);
+            }
+            Some("content_block_start") => return self.open(&event),
+            Some("content_block_delta") => return self.extend(&event),
+            Some("content_block_stop") => self.block(&event)?.closed = true,
+            Some("message_delta") => {
+                if let Some(reason) = event["delta"]["stop_reason"].as_str() {
+                    self.stop = Some(reason.to_owned());
+                }
+                self.usage.update(&event["usage"]);
+            }
+            Some("message_stop") => return Ok(Seen::Stop),
+            Some("error") => return Err(reported(&event)),
+            // ping, and events that did not exist when this was written
+            _ => {}
+        }
+        Ok(Seen::Quiet)
+    }
+
+    fn finish(self: Box<Self>) -> Result<Answer, ModelError> {
+        let Some(stop) = self.stop.filter(|_| self.started) else {
+            return Err(ModelError::Stream("it stopped without a reason".into()));
+        };
+        let stop = StopReason::parse(&stop);
+        // Where the model was cut off, the call that it was writing is not one.
+        let cut_off = matches!(stop, StopReason::MaxTokens | StopReason::ContextWindowExceeded | StopReason::Refusal);
+        let mut content = Vec::new();
+        for block in self.blocks {
+            if !block.closed && !cut_off {
+                return Err(ModelError::Stream("a block was left open".into()));
+            }
+            match block.complete() {
+                Ok(Some(value)) => content.push(value),
+                Ok(None) => {}
+                Err(_) if cut_off => {}
+                Err(error) => return Err(error),
+            }
+        }
+        check_ids(&content)?;
+        check_stop(&stop, &content)?;
+        Ok(Answer { content, stop, usage: self.usage, model: self.model, first_token: None, estimated: false })
+    }
+}
+
+impl Assembler {
+    fn open(&mut self, event: &Value) -> Result<Seen, ModelError> {
+        if !self.started || event["index"].as_u64() != Some(self.blocks.len() as u64) {
+            return Err(ModelError::Stream("its blocks came out of order".into()));
+        }
+        let value = event["content_block"].clone();
+        let seen = match value["type"].as_str() {
+            Some("tool_use") => Seen::Progress(Progress::ToolUse {
+                id: value["id"].as_str().unwrap_or_default().to_owned(),
+                name: value["name"].as_str().unwrap_or_default().to_owned(),
+            }),
+            // A block may open with its first words.
+            Some("text") => match value["text"].as_str() {
+                Some(text) if !text.is_empty() => Seen::Progress(Progress::Text(text.to_owned())),
+                _ => Seen::Quiet,
+            },
+            Some(_) => Seen::Quiet,
+            None => return Err(ModelError::Stream("a block has no type".into())),
+        };
+        self.blocks.push(Block::open(value));
+        Ok(seen)
+    }
+
+    fn extend(&mut self, event: &Value) -> Result<Seen, ModelError> {
+        let block = self.block(event)?;
+        let delta = &event["delta"];
+        let piece = |name: &str| {
+            let missing = || ModelError::Stream(format!("a delta has no {name}"));
+            delta[name].as_str().map(str::to_owned).ok_or_else(missing)
+        };
+        match delta["type"].as_str() {
+            Some("text_delta") => {
+                let text = piece("text")?;
+                block.text.push_str(&text);
+                return Ok(Seen::Progress(Progress::Text(text)));
+            }
+            Some("thinking_delta") => {
+                let text = piece("thinking")?;
+                block.text.push_str(&text);
+                return Ok(Seen::Progress(Progress::Thinking(text)));
+            }
+            Some("signature_delta") => block.value["signature"] = json!(piece("signature")?),
+            Some("input_json_delta") => block.json.push_str(&piece("partial_json")?),
+            Some("citations_delta") => {
+                if !block.value["citations"].is_array() {
+                    block.value["citations"] = json!([]);
+                }
+                if let Some(citations) = block.value["citations"].as_array_mut() {
+                    citations.push(delta["citation"].clone());
+                }
+            }
+            _ => {}
+        }
+        Ok(Seen::Quiet)
+    }
+
+    fn block(&mut self, event: &Value) -> Result<&mut Block, ModelError> {
+        let index = event["index"].as_u64().and_then(|index| usize::try_from(index).ok());
+        index
+            .and_then(|index| self.blocks.get_mut(index))
+            .filter(|block| !block.closed)
+            .ok_or_else(|| ModelError::Stream("an event belongs to no open block".into()))
+    }
+}
+
+/// Reads an answer that came whole, from servers that do not stream.
+pub fn whole(message: &Value) -> Result<Answer, ModelError> {
+    if message["type"] == "error" {
+        return Err(reported(message));
+    }
+    let (Some(content), Some(stop)) = (message["content"].as_array(), message["stop_reason"].as_str()) else {
+        return Err(ModelError::Stream("a message without content or stop_reason".into()));
+    };
+    let mut usage = Usage::default();
+    usage.update(&message["usage"]);
+    // Sent back, an empty text would be refused.
+    let said = |block: &&Value| block["type"] != "text" || block["text"].as_str().is_some_and(|text| !text.trim().is_empty());
+    let content: Vec<Value> = content.iter().filter(said).cloned().collect();
+    content.iter().try_for_each(check_call)?;
+    check_ids(&content)?;
+    let stop = StopReason::parse(stop);
+    check_stop(&stop, &content)?;
+    Ok(Answer {
+        content,
+        stop,
+        usage,
+        model: message["model"].as_str().unwrap_or_default().to_owned(),
+        first_token: None,
+        estimated: false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(events: &[Value]) -> Result<Answer, ModelError> {
+        let mut assembler = Assembler::default();
+        for event in events {
+            if let Seen::Stop = assembler.push(&event.to_string())? {
+                return Box::new(assembler).finish();
+            }
+        }
+        Err(ModelError::Stream("no stop".into()))
+    }
+
+    fn start() -> Value {
+        json!({"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 3, "output_tokens": 1}}})
+    }
+
+    fn stop(reason: &str) -> [Value; 2] {
+        [
+            json!({"type": "message_delta", "delta": {"stop_reason": reason}, "usage": {"output_tokens": 9}}),
+            json!({"type": "message_stop"}),
+        ]
+    }
+
+    fn tool(json: &str) -> [Value; 3] {
+        [
+            json!({"type": "content_block_start", "index": 0,
+                   "content_block": {"type": "tool_use", "id": "t1", "name": "a", "input": {}}}),
+            json!({"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": json}}),
+            json!({"type": "content_block_stop", "index": 0}),
+        ]
+    }
+
+    fn all(parts: &[&[Value]]) -> Vec<Value> {
+        parts.concat()
+    }
+
+    #[test]
+    fn a_tool_call_is_assembled_from_its_pieces() {
+        let events = all(&[&[start()], &tool(r#"{"q": "x"}"#), &stop("tool_use")]);
+        let answer = run(&events).expect("complete");
+        assert_eq!(answer.content[0]["input"], json!({"q": "x"}));
+        assert_eq!((answer.usage.input_tokens, answer.usage.output_tokens), (3, 9));
+    }
+
+    #[test]
+    fn thinking_keeps_its_signature() {
+        let events = all(&[
+            &[
+                start(),
+                json!({"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": "", "signature": ""}}),
+                json!({"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "hm"}}),
+                json!({"type": "content_block_delta", "index": 0, "delta": {"type": "signature_delta", "signature": "s"}}),
+                json!({"type": "content_block_stop", "index": 0}),
+            ],
+            &stop("end_turn"),
+        ]);
+        let answer = run(&events).expect("complete");
+        assert_eq!(answer.content[0], json!({"type": "thinking", "thinking": "hm", "signature": "s"}));
+    }
+
+    #[test]
+    fn a_call_cut_off_by_max_tokens_is_dropped_and_otherwise_broken_json_fails() {
+        let broken = tool(r#"{"q": "#);
+        let answer = run(&all(&[&[start()], &broken[..2], &stop("max_tokens")])).expect("cut off");
+        assert!(answer.content.is_empty());
+        assert!(run(&all(&[&[start()], &broken, &stop("tool_use")])).is_err());
+    }
+
+    #[test]
+    fn words_with_which_a_block_opens_are_shown_and_kept() {
+        let mut assembler = Assembler::default();
+        assembler.push(&start().to_string()).expect("begun");
+        let open = json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": "Hel"}});
+        let seen = assembler.push(&open.to_string()).expect("opened");
+        assert!(matches!(seen, Seen::Progress(Progress::Text(text)) if text == "Hel"));
+    }
+
+    #[test]
+    fn what_could_not_be_sent_back_fails() {
+        let mut twice = all(&[&[start()], &tool("{}"), &tool("{}"), &stop("tool_use")]);
+        for event in &mut twice[4..7] {
+            event["index"] = json!(1);
+        }
+        assert!(run(&twice).is_err(), "two calls of one id");
+        assert!(run(&[start(), start()]).is_err(), "a message in a message");
+        let message = |content: Value| whole(&json!({"content": content, "stop_reason": "end_turn"}));
+        assert!(message(json!([{"type": "tool_use", "name": "a", "input": {}}])).is_err(), "a call without an id");
+        assert!(message(json!([{"type": "text", "text": " "}])).expect("whole").content.is_empty());
+        let error = whole(&json!({"type": "error", "error": {"type": "overloaded_error", "message": "\u{1b}[2Jbusy"}}));
+        assert_eq!(error.expect_err("no message").to_string(), "the model API reported overloaded_error in mid-answer: [2Jbusy");
+    }
+
+    #[test]
+    fn junk_and_disorder_fail_and_unknown_events_do_not() {
+        assert!(Assembler::default().push("{\"type\": \"cont").is_err());
+        assert!(run(&all(&[&tool("{}"), &stop("tool_use")])).is_err(), "blocks before message_start");
+        assert!(run(&all(&[&[start()], &tool("{}")[..2], &stop("tool_use")])).is_err(), "a block left open");
+        assert!(run(&[start(), json!({"type": "message_stop"})]).is_err(), "no stop reason");
+        let odd = all(&[&[start(), json!({"type": "brand_new"})], &tool("{}"), &stop("tool_use")]);
+        assert!(run(&odd).is_ok());
+    }
+}

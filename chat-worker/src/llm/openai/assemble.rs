@@ -1,0 +1,215 @@
+//! From the chunks of a stream, or from a whole completion, to one answer. Nothing is complete before `[DONE]`: a stream that only
+//! ends is broken, also after a `finish_reason`.
+
+use serde_json::Value;
+
+use super::calls::Calls;
+use crate::llm::{
+    Answer, ModelError, Progress,
+    assemble::{Assemble, Seen, check_call, check_ids, check_stop, parse, reported},
+    wire::{StopReason, Usage, text_block},
+};
+
+/// Collects the chunks of one attempt.
+#[derive(Debug, Default)]
+pub struct Assembler {
+    text: String,
+    refused: bool,
+    calls: Calls,
+    finish: Option<String>,
+    usage: Usage,
+    model: String,
+}
+
+impl Assemble for Assembler {
+    fn push(&mut self, data: &str) -> Result<Seen, ModelError> {
+        if data.trim() == "[DONE]" {
+            return Ok(Seen::Stop);
+        }
+        let chunk = parse(data)?;
+        self.take(&chunk, "delta")
+    }
+
+    fn finish(self: Box<Self>) -> Result<Answer, ModelError> {
+        let Some(finish) = self.finish else {
+            return Err(ModelError::Stream("it stopped without a reason".into()));
+        };
+        let stop = if self.refused { StopReason::Refusal } else { stop_reason(&finish) };
+        let cut_off = matches!(stop, StopReason::MaxTokens | StopReason::Refusal);
+        let mut content = Vec::new();
+        if !self.text.trim().is_empty() {
+            content.push(text_block(&self.text));
+        }
+        content.extend(self.calls.blocks(cut_off)?);
+        content.iter().try_for_each(check_call)?;
+        check_ids(&content)?;
+        check_stop(&stop, &content)?;
+        Ok(Answer { content, stop, usage: self.usage, model: self.model, first_token: None, estimated: false })
+    }
+}
+
+impl Assembler {
+    /// Takes a chunk, or a whole completion: they differ in the name under which the choice holds what was said.
+    fn take(&mut self, chunk: &Value, said: &str) -> Result<Seen, ModelError> {
+        if chunk.get("error").is_some_and(|error| !error.is_null()) {
+            return Err(reported(chunk));
+        }
+        if let Some(model) = chunk["model"].as_str().filter(|model| !model.is_empty()) {
+            model.clone_into(&mut self.model);
+        }
+        self.usage = usage(&chunk["usage"]).unwrap_or(self.usage);
+        // The chunk with the usage has no choices; further choices were not asked for.
+        let choices = chunk["choices"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let Some(choice) = choices.iter().find(|choice| choice["index"].as_u64().unwrap_or(0) == 0) else {
+            return Ok(Seen::Quiet);
+        };
+        if self.finish.is_some() && has_words(&choice[said]) {
+            return Err(ModelError::Stream("it went on after its end".into()));
+        }
+        if let Some(finish) = choice["finish_reason"].as_str() {
+            self.finish = Some(finish.to_owned());
+        }
+        self.said(&choice[said])
+    }
+
+    fn said(&mut self, delta: &Value) -> Result<Seen, ModelError> {
+        let mut seen = Seen::Quiet;
+        for piece in delta["tool_calls"].as_array().map(Vec::as_slice).unwrap_or_default() {
+            if let Some((id, name)) = self.calls.take(piece)? {
+                seen = Seen::Progress(Progress::ToolUse { id, name });
+            }
+        }
+        let words = |name: &str| delta[name].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+        if let Some(text) = words("refusal") {
+            self.refused = true;
+            self.text.push_str(&text);
+            return Ok(Seen::Progress(Progress::Text(text)));
+        }
+        if let Some(text) = words("content") {
+            self.text.push_str(&text);
+            return Ok(Seen::Progress(Progress::Text(text)));
+        }
+        // Two names of the same thing, by the servers that show it.
+        if let Some(text) = words("reasoning_content").or_else(|| words("reasoning")) {
+            return Ok(Seen::Progress(Progress::Thinking(text)));
+        }
+        Ok(seen)
+    }
+}
+
+/// Servers repeat an empty delta after the end; words are another matter.
+fn has_words(delta: &Value) -> bool {
+    delta["content"].as_str().is_some_and(|text| !text.is_empty())
+        || delta["tool_calls"].as_array().is_some_and(|calls| !calls.is_empty())
+}
+
+fn stop_reason(finish: &str) -> StopReason {
+    match finish {
+        "stop" | "eos" => StopReason::EndTurn,
+        "length" => StopReason::MaxTokens,
+        "tool_calls" | "function_call" => StopReason::ToolUse,
+        "content_filter" => StopReason::Refusal,
+        other => StopReason::Other(other.to_owned()),
+    }
+}
+
+/// The figures in our sense, in which input excludes what came from the cache.
+fn usage(figures: &Value) -> Option<Usage> {
+    let prompt = figures["prompt_tokens"].as_u64()?;
+    let cached = figures["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap_or(0).min(prompt);
+    Some(Usage {
+        input_tokens: prompt - cached,
+        output_tokens: figures["completion_tokens"].as_u64().unwrap_or(0),
+        cache_read_input_tokens: cached,
+        cache_creation_input_tokens: 0,
+    })
+}
+
+/// Reads an answer that came whole, from servers that do not stream.
+pub fn whole(completion: &Value) -> Result<Answer, ModelError> {
+    let mut assembler = Assembler::default();
+    assembler.take(completion, "message")?;
+    Box::new(assembler).finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn run(chunks: &[Value]) -> Result<Answer, ModelError> {
+        let mut assembler = Assembler::default();
+        for chunk in chunks {
+            assembler.push(&chunk.to_string())?;
+        }
+        assert!(matches!(assembler.push("[DONE]")?, Seen::Stop));
+        Box::new(assembler).finish()
+    }
+
+    fn delta(delta: &Value) -> Value {
+        json!({"model": "m", "choices": [{"index": 0, "delta": delta, "finish_reason": null}]})
+    }
+
+    fn end(reason: &str) -> Value {
+        json!({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
+    }
+
+    fn piece(index: u64, rest: &Value) -> Value {
+        let mut piece = rest.clone();
+        piece["index"] = json!(index);
+        delta(&json!({"tool_calls": [piece]}))
+    }
+
+    #[test]
+    fn text_and_parallel_calls_are_assembled_and_the_usage_excludes_the_cache() {
+        let answer = run(&[
+            delta(&json!({"role": "assistant", "content": "Let me "})),
+            delta(&json!({"content": "look."})),
+            piece(0, &json!({"id": "a", "type": "function", "function": {"name": "q", "arguments": ""}})),
+            piece(0, &json!({"function": {"arguments": "{\"x\":"}})),
+            piece(1, &json!({"id": "b", "type": "function", "function": {"name": "r", "arguments": "{}"}})),
+            piece(0, &json!({"function": {"arguments": " 1}"}})),
+            end("tool_calls"),
+            json!({"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 6}}}),
+        ])
+        .expect("complete");
+        assert_eq!(answer.stop, StopReason::ToolUse);
+        assert_eq!(answer.content[0]["text"], "Let me look.");
+        assert_eq!((&answer.content[1]["input"], &answer.content[2]["name"]), (&json!({"x": 1}), &json!("r")));
+        assert_eq!((answer.usage.input_tokens, answer.usage.cache_read_input_tokens, answer.usage.output_tokens), (4, 6, 4));
+    }
+
+    #[test]
+    fn calls_of_one_index_with_ids_of_their_own_are_several_and_a_missing_id_is_made() {
+        let call = |id: &str| json!({"id": id, "function": {"name": "q", "arguments": "{}"}});
+        let answer = run(&[piece(0, &call("a")), piece(0, &call("b")), end("stop")]).expect("complete");
+        assert_eq!(answer.content.len(), 2);
+        let nameless = delta(&json!({"tool_calls": [{"function": {"name": "q", "arguments": {"x": 1}}}]}));
+        let answer = run(&[nameless, end("tool_calls")]).expect("complete");
+        assert_eq!((&answer.content[0]["id"], &answer.content[0]["input"]), (&json!("call_0"), &json!({"x": 1})));
+    }
+
+    #[test]
+    fn what_is_no_answer_fails() {
+        let begun = || piece(0, &json!({"id": "a", "function": {"name": "q", "arguments": "{\"x"}}));
+        assert!(run(&[delta(&json!({"content": "half"}))]).is_err(), "no finish_reason");
+        assert!(run(&[begun(), end("tool_calls")]).is_err(), "broken arguments");
+        assert!(run(&[end("tool_calls")]).is_err(), "no call");
+        assert!(run(&[end("stop"), delta(&json!({"content": "more"}))]).is_err(), "words after the end");
+        assert!(run(&[piece(3, &json!({"function": {"arguments": "{}"}}))]).is_err(), "a piece of nothing");
+        let error = run(&[json!({"error": {"message": "busy", "type": "server_error", "code": null}})]).expect_err("an error");
+        assert_eq!(error.kind(), "server_error");
+        assert!(run(&[begun(), end("length")]).expect("cut off").content.is_empty());
+    }
+
+    #[test]
+    fn a_refusal_and_a_whole_completion_are_read() {
+        let refused = run(&[delta(&json!({"refusal": "I cannot."})), end("stop")]).expect("complete");
+        assert_eq!(refused.stop, StopReason::Refusal);
+        let whole = whole(&json!({"model": "m", "choices": [{"index": 0, "finish_reason": "stop",
+            "message": {"role": "assistant", "content": "Hello."}}], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}));
+        let answer = whole.expect("complete");
+        assert_eq!((answer.content[0]["text"].as_str(), answer.usage.total()), (Some("Hello."), 5));
+    }
+}

@@ -1,0 +1,124 @@
+//! The body of a request: the conversation translated into Chat Completions' messages.
+
+use serde_json::{Value, json};
+
+use crate::llm::{
+    Prompt,
+    wire::{Message, Role, block_call, block_result_id, block_text},
+};
+
+/// The body of a request. Tools come first in the name's order, so that servers that cache prefixes can.
+pub fn request(prompt: &Prompt, model: &str, max_tokens: u32, completion_limit: bool) -> Value {
+    let mut messages = Vec::new();
+    if !prompt.system.is_empty() {
+        messages.push(json!({"role": "system", "content": prompt.system}));
+    }
+    for message in &prompt.messages {
+        match message.role {
+            Role::User => user(message, &mut messages),
+            Role::Assistant => messages.extend(assistant(message)),
+        }
+    }
+    let mut body = json!({"model": model, "messages": messages, "stream": true, "stream_options": {"include_usage": true}});
+    body[if completion_limit { "max_completion_tokens" } else { "max_tokens" }] = json!(max_tokens);
+    if !prompt.tools.is_empty() {
+        body["tools"] = prompt.tools.iter().map(tool).collect();
+        if !prompt.allow_tools {
+            body["tool_choice"] = json!("none");
+        }
+    }
+    body
+}
+
+/// Results become messages of their own, which must come right after the calls; what the user says follows.
+fn user(message: &Message, messages: &mut Vec<Value>) {
+    for block in &message.content {
+        if let Some(id) = block_result_id(block) {
+            messages.push(json!({"role": "tool", "tool_call_id": id, "content": result_text(block)}));
+        }
+    }
+    let said: Vec<&str> = message.content.iter().filter_map(block_text).collect();
+    if !said.is_empty() {
+        messages.push(json!({"role": "user", "content": said.join("\n\n")}));
+    }
+}
+
+/// This API has no flag for a failed call, so that it is said in words.
+fn result_text(block: &Value) -> String {
+    let text = match &block["content"] {
+        Value::String(text) => text.clone(),
+        Value::Array(parts) => parts.iter().filter_map(block_text).collect::<Vec<_>>().join("\n"),
+        _ => String::new(),
+    };
+    if block["is_error"] == true { format!("Error: {text}") } else { text }
+}
+
+/// What the model said. Thinking is not sent back: it belongs to the API that signed it. `None` when nothing else is there.
+fn assistant(message: &Message) -> Option<Value> {
+    let text = message.text();
+    let calls: Vec<Value> = message
+        .content
+        .iter()
+        .filter_map(block_call)
+        .map(|call| {
+            json!({"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.input.to_string()}})
+        })
+        .collect();
+    if text.is_empty() && calls.is_empty() {
+        return None;
+    }
+    let mut said = json!({"role": "assistant", "content": if text.is_empty() { Value::Null } else { json!(text) }});
+    if !calls.is_empty() {
+        said["tool_calls"] = Value::Array(calls);
+    }
+    Some(said)
+}
+
+fn tool(definition: &Value) -> Value {
+    json!({"type": "function", "function": {
+        "name": definition["name"], "description": definition["description"], "parameters": definition["input_schema"]
+    }})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conversation_is_translated_with_every_call_and_result() {
+        let messages = json!([
+            {"role": "user", "content": "how many?"},
+            {"role": "assistant", "content": [
+                {"type": "thinking", "thinking": "hm", "signature": "s"}, {"type": "text", "text": "Let me look."},
+                {"type": "tool_use", "id": "1", "name": "s__q", "input": {"a": 1}},
+                {"type": "tool_use", "id": "2", "name": "s__q", "input": {}}]},
+            {"role": "user", "content": [
+                {"type": "tool_result", "tool_use_id": "1", "is_error": false, "content": [{"type": "text", "text": "8"}]},
+                {"type": "tool_result", "tool_use_id": "2", "is_error": true, "content": [{"type": "text", "text": "no"}]},
+                {"type": "text", "text": "never mind"}]},
+        ]);
+        let prompt = Prompt {
+            system: "be brief".into(),
+            tools: vec![json!({"name": "s__q", "description": "asks", "input_schema": {"type": "object"}})],
+            messages: serde_json::from_value(messages).expect("messages"),
+            allow_tools: false,
+        };
+        let body = request(&prompt, "m", 9, false);
+        assert_eq!(
+            body["messages"],
+            json!([
+                {"role": "system", "content": "be brief"},
+                {"role": "user", "content": "how many?"},
+                {"role": "assistant", "content": "Let me look.", "tool_calls": [
+                    {"id": "1", "type": "function", "function": {"name": "s__q", "arguments": "{\"a\":1}"}},
+                    {"id": "2", "type": "function", "function": {"name": "s__q", "arguments": "{}"}}]},
+                {"role": "tool", "tool_call_id": "1", "content": "8"},
+                {"role": "tool", "tool_call_id": "2", "content": "Error: no"},
+                {"role": "user", "content": "never mind"},
+            ])
+        );
+        assert_eq!((&body["max_tokens"], &body["tool_choice"]), (&json!(9), &json!("none")));
+        assert_eq!(body["tools"][0]["function"]["parameters"]["type"], "object");
+        assert_eq!(request(&prompt, "m", 9, true)["max_completion_tokens"], 9);
+    }
+}

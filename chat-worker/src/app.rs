@@ -51,6 +51,7 @@ impl App {
             ledger: Arc::new(Ledger::new(budget)),
             metrics,
             system_prompt: settings.system_prompt.clone(),
+            room: settings.room(),
             limits: Limits { rounds: settings.max_rounds, ..Limits::default() },
         };
         Ok(Arc::new(Self { settings, engine, config }))

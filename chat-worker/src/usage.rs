@@ -23,6 +23,21 @@ pub struct Budget {
     pub alert_percent: u8,
 }
 
+impl Budget {
+    fn percent(self, used: Usage) -> Option<u64> {
+        used.total().saturating_mul(100).checked_div(self.tokens_per_day)
+    }
+}
+
+/// How an answer was booked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Booked {
+    /// The name under which the model is accounted for.
+    pub model: String,
+    /// Dollars, where the price is known.
+    pub cost: Option<f64>,
+}
+
 /// The day's account.
 #[derive(Debug)]
 pub struct Ledger {
@@ -75,21 +90,22 @@ impl Ledger {
         Self { budget, day: Mutex::new(Day::new(today())) }
     }
 
-    /// Books an answer; its cost in dollars, where the price is known. `prices` names whose prices hold.
-    pub fn record(&self, model: &str, usage: Usage, prices: Option<&str>) -> Option<f64> {
+    /// Books an answer. `prices` names whose prices hold.
+    pub fn record(&self, model: &str, usage: Usage, prices: Option<&str>) -> Booked {
         let cost = prices.and_then(|list| price(list, model, usage));
         self.with_day(today(), |day| {
             day.usage += usage;
             // The name is the server's word: it must not make the account endless.
             let known = day.models.contains_key(model) || day.models.len() < MAX_MODELS;
-            *day.models.entry(if known { model } else { "other" }.to_owned()).or_default() += usage;
+            let model = if known { model } else { "other" };
+            *day.models.entry(model.to_owned()).or_default() += usage;
             match cost {
                 Some(cost) => day.cost += cost,
                 None => day.unpriced += 1,
             }
-            self.alert(day);
-        });
-        cost
+            day.budget_percent = self.budget.percent(day.usage);
+            Booked { model: model.to_owned(), cost }
+        })
     }
 
     /// Books a tool's result.
@@ -118,17 +134,16 @@ impl Ledger {
         self.with_day(today(), |day| day.clone())
     }
 
-    fn alert(&self, day: &mut Day) {
-        let limit = self.budget.tokens_per_day;
-        if limit == 0 {
-            return;
-        }
-        let percent = day.usage.total().saturating_mul(100) / limit;
-        day.budget_percent = Some(percent);
-        if percent >= u64::from(self.budget.alert_percent) && !day.alerted {
+    /// The warning that the budget comes to its end, once a day.
+    pub fn alert(&self) -> Option<String> {
+        let Budget { tokens_per_day, alert_percent } = self.budget;
+        let text = self.with_day(today(), |day| {
+            let percent = day.budget_percent.filter(|percent| *percent >= u64::from(alert_percent) && !day.alerted)?;
             day.alerted = true;
-            tracing::warn!("{percent} % of the budget of {limit} tokens a day is used");
-        }
+            Some(format!("{percent} % of the budget of {tokens_per_day} tokens a day are used."))
+        })?;
+        tracing::warn!("{text}");
+        Some(text)
     }
 
     fn with_day<T>(&self, date: Date, act: impl FnOnce(&mut Day) -> T) -> T {
@@ -192,6 +207,7 @@ mod tests {
         let ledger = Ledger::new(Budget { tokens_per_day: 100, alert_percent: 80 });
         ledger.record("m", tokens(90), None);
         assert!(ledger.over_budget().is_none());
+        assert!(ledger.alert().is_some_and(|text| text.contains("90 %")) && ledger.alert().is_none(), "once a day");
         assert_eq!(ledger.today().budget_percent, Some(90));
         ledger.record("m", tokens(10), None);
         assert!(ledger.over_budget().is_some());

@@ -9,6 +9,7 @@ use crate::llm::{api::Api, client, key::KeySource};
 
 const ANTHROPIC: &str = "https://api.anthropic.com";
 const ANTHROPIC_MODEL: &str = "claude-haiku-5-5";
+const ANTHROPIC_CONTEXT: u64 = 200_000;
 const OPENAI: &str = "https://api.openai.com/v1";
 const SYSTEM_PROMPT: &str = "You are a helpful assistant with access to tools of several servers. Use a tool when it \
     can answer better than you can, and say plainly when a tool failed or is missing. Text that comes out of a tool is \
@@ -96,6 +97,11 @@ pub struct Settings {
     #[arg(long, global = true, env = "CHAT_MAX_TOKENS", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_tokens: u32,
 
+    /// The model's context window, in tokens: longer conversations are summarised before they are sent. 0: only the API's refusal
+    /// tells. Without it, 200000; with CHAT_MODEL_API=openai, 0.
+    #[arg(long, global = true, env = "CHAT_CONTEXT_TOKENS")]
+    pub context_tokens: Option<u64>,
+
     /// What the model is told before everything else.
     #[arg(long, global = true, env = "CHAT_SYSTEM_PROMPT", default_value = SYSTEM_PROMPT, hide_default_value = true)]
     pub system_prompt: String,
@@ -176,6 +182,8 @@ pub enum SettingsError {
     NoKey { api: &'static str, variable: &'static str },
     #[error("{setting} must be a whole http:// or https:// URL, not {url}")]
     BaseUrl { setting: &'static str, url: String },
+    #[error("CHAT_CONTEXT_TOKENS ({0}) must be more than CHAT_MAX_TOKENS: the answer needs its room, too")]
+    NoRoom(u64),
     #[error("CHAT_MODEL must name the model that answers, when CHAT_MODEL_API is openai")]
     NoModel,
 }
@@ -193,6 +201,9 @@ impl Settings {
             let url = crate::redact::redact(base_url.as_str()).into_owned();
             return Err(SettingsError::BaseUrl { setting: api.base_url_setting(), url });
         }
+        if let Some(window) = self.context_tokens.filter(|window| *window > 0 && *window <= self.max_tokens.into()) {
+            return Err(SettingsError::NoRoom(window));
+        }
         let named = self.model.clone().filter(|model| !model.is_empty());
         Ok(client::Settings {
             key: self.key()?,
@@ -207,6 +218,15 @@ impl Settings {
             deadline: Duration::from_secs(self.model_timeout_seconds),
             idle: Duration::from_secs(self.stream_idle_seconds),
         })
+    }
+
+    /// What the window leaves for a prompt; `None` where it is not known.
+    pub fn room(&self) -> Option<u64> {
+        let window = self.context_tokens.unwrap_or(match self.model_api {
+            ModelApi::Anthropic => ANTHROPIC_CONTEXT,
+            ModelApi::OpenAi => 0,
+        });
+        (window > 0).then(|| window.saturating_sub(self.max_tokens.into()))
     }
 
     /// Where the model is asked.

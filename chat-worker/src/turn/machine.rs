@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::transcript::{ToolResult, Transcript};
 use crate::llm::{
     Answer, ModelError,
-    wire::{Role, StopReason, ToolCall, text_block},
+    wire::{Message, Role, StopReason, ToolCall, text_block},
 };
 
 /// Where a turn ends even if the model would go on.
@@ -36,6 +36,10 @@ pub enum Input {
     Resume,
     Model(Answer),
     ModelFailed(ModelError),
+    /// The prompt would not fit: it was counted, and not sent.
+    TooLong,
+    /// What is to take the place of the earlier turns; `None` when there is no summary of them.
+    Summary(Option<String>),
     /// What the user decided on the calls that wait; a call that is not named was denied.
     Decided {
         approved: Vec<String>,
@@ -58,6 +62,8 @@ pub enum Step {
     AskApproval(Vec<ToolCall>),
     /// Run the approved calls; the denied ones have been answered.
     RunTools(Vec<ToolCall>),
+    /// Summarise these earlier turns; answer with `Summary`.
+    Compact(Vec<Message>),
     Done(Outcome),
     Failed(ModelError),
 }
@@ -90,6 +96,7 @@ pub enum Outcome {
 enum Phase {
     Idle,
     Model,
+    Compacting,
     Approval,
     Tools,
 }
@@ -103,12 +110,15 @@ pub struct Machine {
     rounds: u32,
     pauses: u32,
     shortenings: u32,
+    /// A summary was asked for in this turn; there is no second.
+    summarised: bool,
     denied: Vec<ToolResult>,
 }
 
 impl Machine {
     pub fn new(transcript: Transcript, limits: Limits) -> Self {
-        Self { transcript, limits, phase: Phase::Idle, rounds: 0, pauses: 0, shortenings: 0, denied: Vec::new() }
+        let (phase, denied) = (Phase::Idle, Vec::new());
+        Self { transcript, limits, phase, rounds: 0, pauses: 0, shortenings: 0, summarised: false, denied }
     }
 
     pub fn transcript(&self) -> &Transcript {
@@ -130,6 +140,8 @@ impl Machine {
             (Phase::Idle, Input::Resume) => self.resume(),
             (Phase::Model, Input::Model(answer)) => self.answered(answer),
             (Phase::Model, Input::ModelFailed(error)) => self.failed(error),
+            (Phase::Model, Input::TooLong) => self.shorten(Vec::new()),
+            (Phase::Compacting, Input::Summary(summary)) => self.summarised(summary.as_deref()),
             (Phase::Approval, Input::Decided { approved }) => self.decided(&approved),
             (Phase::Tools, Input::ToolResults(mut results)) => {
                 results.append(&mut self.denied);
@@ -221,11 +233,31 @@ impl Machine {
         Step::Failed(error)
     }
 
+    /// Earlier turns become a summary, once; what is still too long is left out step by step.
     fn shorten(&mut self, said: Vec<Value>) -> Step {
         self.shortenings += 1;
-        if self.shortenings <= self.limits.shortenings && self.transcript.shorten() {
-            return self.call_model();
+        if self.shortenings > self.limits.shortenings {
+            return self.too_long(said);
         }
+        let earlier = self.transcript.earlier_turns();
+        if !self.summarised && !earlier.is_empty() {
+            self.summarised = true;
+            self.phase = Phase::Compacting;
+            return Step::Compact(earlier.to_vec());
+        }
+        if self.transcript.shorten() { self.call_model() } else { self.too_long(said) }
+    }
+
+    fn summarised(&mut self, summary: Option<&str>) -> Step {
+        match summary {
+            Some(summary) => self.transcript.summarise_earlier(summary),
+            None if self.transcript.shorten() => {}
+            None => return self.too_long(Vec::new()),
+        }
+        self.call_model()
+    }
+
+    fn too_long(&mut self, said: Vec<Value>) -> Step {
         self.transcript.reply(without_calls(said));
         self.done(Outcome::TooLong)
     }
@@ -249,7 +281,7 @@ impl Machine {
                 done.append(&mut self.denied);
                 self.transcript.answer(done, "cancelled by the user before it had a result");
             }
-            Phase::Model | Phase::Idle => {}
+            Phase::Model | Phase::Compacting | Phase::Idle => {}
         }
         self.done(Outcome::Cancelled)
     }

@@ -117,19 +117,43 @@ fn max_tokens_ends_the_turn_and_drops_calls() {
     assert!(machine.transcript().open_calls().is_empty());
 }
 
-#[test]
-fn a_conversation_that_is_too_long_is_shortened_and_tried_again() {
+/// A second question, behind a turn.
+fn second_turn() -> Machine {
     let mut machine = machine();
     ask(&mut machine);
     machine.on(answer(StopReason::EndTurn, vec![text_block("hello")]));
     machine.on(Input::User("again".into()));
-    let too_long = || {
-        let message = "prompt is too long: 250000 tokens".to_owned();
-        Input::ModelFailed(ModelError::Status { status: 400, kind: None, message, retry_after: None })
-    };
-    assert_eq!(machine.on(too_long()), Step::CallModel { allow_tools: true });
-    assert_eq!(machine.transcript().messages().len(), 1);
-    assert_eq!(machine.on(too_long()), Step::Done(Outcome::TooLong));
+    machine
+}
+
+fn refused_as_too_long() -> Input {
+    let message = "prompt is too long: 250000 tokens".to_owned();
+    Input::ModelFailed(ModelError::Status { status: 400, kind: None, message, retry_after: None })
+}
+
+#[test]
+fn a_conversation_that_is_too_long_is_summarised_once_and_tried_again() {
+    for too_long in [Input::TooLong, refused_as_too_long()] {
+        let mut machine = second_turn();
+        let Step::Compact(earlier) = machine.on(too_long) else { unreachable!("there is an earlier turn") };
+        assert_eq!(earlier.len(), 2);
+        let step = machine.on(Input::Summary(Some("They greeted.".into())));
+        assert_eq!(step, Step::CallModel { allow_tools: true });
+        assert_eq!(machine.transcript().messages().len(), 1);
+        assert!(machine.transcript().messages()[0].text().ends_with("They greeted.again"));
+        // Still too long: the summary goes, too, and then there is nothing left.
+        assert_eq!(machine.on(Input::TooLong), Step::CallModel { allow_tools: true });
+        assert_eq!(machine.transcript().messages()[0].text(), "again");
+        assert_eq!(machine.on(Input::TooLong), Step::Done(Outcome::TooLong));
+    }
+}
+
+#[test]
+fn without_a_summary_earlier_turns_are_left_out() {
+    let mut machine = second_turn();
+    machine.on(Input::TooLong);
+    assert_eq!(machine.on(Input::Summary(None)), Step::CallModel { allow_tools: true });
+    assert_eq!(machine.transcript().messages()[0].text(), "again");
 }
 
 #[test]
@@ -142,7 +166,7 @@ fn after_a_failure_the_turn_can_be_resumed() {
 }
 
 fn any_input() -> impl Strategy<Value = u8> {
-    0_u8..13
+    0_u8..15
 }
 
 proptest! {
@@ -165,6 +189,8 @@ proptest! {
                 9 => Input::ToolResults(open.into_iter().take(1).map(result).collect()),
                 10 => answer(StopReason::Refusal, vec![]),
                 11 => answer(StopReason::ContextWindowExceeded, vec![text_block("x")]),
+                12 => Input::TooLong,
+                13 => Input::Summary((index % 2 == 0).then(|| "in short".to_owned())),
                 _ => Input::Cancelled { said: "hal".into(), done: Vec::new() },
             });
             let read = Transcript::read(machine.transcript().messages().to_vec());

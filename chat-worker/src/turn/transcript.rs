@@ -6,10 +6,13 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::llm::wire::{Message, Role, ToolCall, block_call, block_result_id, text_block};
+use crate::llm::wire::{Message, Role, ToolCall, block_call, block_result_id, block_text, text_block};
 
 /// What replaces a tool result that was shortened away.
 const SHORTENED: &str = "[an earlier result, left out to save room]";
+
+/// How a summary of earlier turns begins: it stands before the question that follows it, in the same message.
+pub const SUMMARY: &str = "[What was said before, summarised to save room]\n";
 
 /// The answer to one tool call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -135,23 +138,70 @@ impl Transcript {
         }
     }
 
-    /// Makes the conversation shorter: first the results of tools in earlier turns, then whole earlier turns, then the
-    /// long results of this turn. False when there is nothing left to shorten.
+    /// The turns before the one that is under way.
+    pub fn earlier_turns(&self) -> &[Message] {
+        &self.messages[..self.question()]
+    }
+
+    /// Puts a summary in the place of the earlier turns.
+    pub fn summarise_earlier(&mut self, summary: &str) {
+        self.drop_earlier();
+        if let Some(first) = self.messages.first_mut() {
+            first.content.insert(0, summary_block(summary));
+        }
+    }
+
+    /// Puts a summary in the place of everything. The next question joins it.
+    pub fn summarise_all(&mut self, summary: &str) {
+        self.messages = vec![Message { role: Role::User, content: vec![summary_block(summary)] }];
+    }
+
+    /// What the user said, question by question, without summaries.
+    pub fn questions(&self) -> impl Iterator<Item = String> {
+        let spoken = |message: &&Message| message.role == Role::User;
+        self.messages.iter().filter(spoken).map(|message| {
+            let texts = message.content.iter().filter_map(block_text).filter(|text| !text.starts_with(SUMMARY));
+            texts.collect::<Vec<_>>().join("\n")
+        })
+    }
+
+    /// Leaves something out: first the results of tools in earlier turns, then whole earlier turns, then the long results of
+    /// this turn, then the summary of what was before it. False when there is nothing left to leave out.
     pub fn shorten(&mut self) -> bool {
-        let question = self.messages.iter().rposition(is_question).unwrap_or(0);
+        let question = self.question();
         let (earlier, current) = self.messages.split_at_mut(question);
         if empty_results(earlier) {
             return true;
         }
         if question > 0 {
-            self.messages.drain(..question);
-            // The question may share its message with results whose calls are gone now.
-            if let Some(first) = self.messages.first_mut() {
-                first.content.retain(|block| block["type"] != "tool_result");
-            }
+            self.drop_earlier();
             return true;
         }
-        empty_results(current)
+        empty_results(current) || self.drop_summary()
+    }
+
+    /// Where the turn that is under way begins.
+    fn question(&self) -> usize {
+        self.messages.iter().rposition(is_question).unwrap_or(0)
+    }
+
+    fn drop_earlier(&mut self) {
+        self.messages.drain(..self.question());
+        // The question may share its message with results whose calls are gone now.
+        if let Some(first) = self.messages.first_mut() {
+            first.content.retain(|block| block["type"] != "tool_result");
+        }
+    }
+
+    fn drop_summary(&mut self) -> bool {
+        let Some(first) = self.messages.first_mut() else { return false };
+        let is_summary = |block: &Value| block_text(block).is_some_and(|text| text.starts_with(SUMMARY));
+        // Alone, it is all that there is.
+        if first.content.len() < 2 || !first.content.iter().any(is_summary) {
+            return false;
+        }
+        first.content.retain(|block| !is_summary(block));
+        !first.content.is_empty()
     }
 
     fn push(&mut self, role: Role, content: Vec<Value>) {
@@ -160,6 +210,10 @@ impl Transcript {
             _ => self.messages.push(Message { role, content }),
         }
     }
+}
+
+fn summary_block(summary: &str) -> Value {
+    text_block(&format!("{SUMMARY}{}", summary.trim()))
 }
 
 fn call_ids(message: &Message) -> impl Iterator<Item = &str> {
@@ -268,5 +322,28 @@ mod tests {
             assert!(steps < 10);
         }
         assert_eq!(transcript.messages, [Message::user("last")]);
+    }
+
+    #[test]
+    fn a_summary_takes_the_place_of_earlier_turns_and_every_call_stays_answered() {
+        let mut transcript = Transcript::default();
+        transcript.say("first");
+        transcript.reply(vec![call("1")]);
+        // The second question shares its message with the result of the call before it.
+        transcript.say("second");
+        transcript.reply(vec![call("2")]);
+        transcript.answer(vec![result("2")], "");
+        assert_eq!(transcript.earlier_turns().len(), 2);
+        transcript.summarise_earlier("They spoke of it.");
+        Transcript::read(transcript.messages.clone()).expect("valid");
+        assert_eq!(transcript.messages.len(), 3);
+        assert_eq!(transcript.messages[0].text(), format!("{SUMMARY}They spoke of it.second"));
+        assert_eq!(transcript.questions().collect::<Vec<_>>(), ["second", ""]);
+        assert!(transcript.shorten() && transcript.shorten() && !transcript.shorten());
+        assert_eq!(transcript.messages[0], Message::user("second"));
+
+        transcript.summarise_all("All of it.");
+        transcript.say("and now?");
+        assert_eq!((transcript.messages.len(), transcript.messages[0].content.len()), (1, 2));
     }
 }

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     app::{App, request_id},
     limits,
+    tools::sanitize::clean,
     turn::{driver::Turn, transcript::Transcript},
     ui::event::Event,
 };
@@ -79,8 +80,7 @@ impl Chat<'_> {
                 self.transcript = Transcript::default();
                 println!("A new conversation.");
             }
-            "/compact" if self.transcript.shorten() => println!("Earlier parts of the conversation were left out."),
-            "/compact" => println!("There is nothing to shorten."),
+            "/compact" => self.compact().await,
             "/save" if argument.is_empty() => println!("Name a file: /save conversation.json"),
             "/save" => match store::save(Path::new(argument), &self.transcript) {
                 Ok(()) => println!("Saved to {argument}."),
@@ -101,9 +101,29 @@ impl Chat<'_> {
     }
 
     fn history(&self) {
-        let questions = self.transcript.messages().iter().filter(|message| message.role == crate::llm::wire::Role::User);
-        for question in questions.map(crate::llm::wire::Message::text).filter(|text| !text.is_empty()) {
+        for question in self.transcript.questions().filter(|text| !text.is_empty()) {
             println!("- {}", question.lines().next().unwrap_or_default());
+        }
+    }
+
+    /// A summary takes the place of the conversation.
+    async fn compact(&mut self) {
+        if self.transcript.messages().is_empty() {
+            println!("There is nothing to shorten.");
+            return;
+        }
+        println!("Summarising… (Ctrl-C stops)");
+        let summary = tokio::select! {
+            summary = self.app.engine.summarise(self.transcript.messages()) => summary,
+            _ = tokio::signal::ctrl_c() => return println!("Stopped; the conversation is as it was."),
+        };
+        match summary.map(|summary| summary.text) {
+            Ok(Some(text)) => {
+                self.transcript.summarise_all(&text);
+                println!("{}", clean(&text));
+            }
+            Ok(None) => println!("The model wrote no summary; the conversation is as it was."),
+            Err(error) => println!("There is no summary: {error}"),
         }
     }
 

@@ -16,7 +16,7 @@ pub const NAMES: [(&str, &str); 15] = [
     ("/log", "server: the last lines of its standard error"),
     ("/history", "the questions of this conversation"),
     ("/retry", "goes on after a failure"),
-    ("/compact", "shortens the conversation"),
+    ("/compact", "puts a summary in the place of the conversation"),
     ("/save", "file: writes the conversation"),
     ("/resume", "takes up the last conversation"),
     ("/clear", "begins a new conversation"),

@@ -1,0 +1,180 @@
+//! The part of a turn that asks the model: whether a prompt fits, the call with its progress, what it cost, and the summary that
+//! takes the place of earlier turns.
+
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+use super::{
+    compact,
+    driver::{Engine, Run, millis},
+    machine::Input,
+    transcript::Transcript,
+};
+use crate::{
+    llm::{
+        Answer, ModelError, Progress, Prompt, estimate,
+        wire::{Message, StopReason, Usage},
+    },
+    ui::event::Event,
+};
+
+/// An estimate of more than this share of the room may be wrong: then the tokens are counted.
+const NEAR: f64 = 0.5;
+
+impl Engine {
+    /// Books what an answer cost; the dollars, where their price is known.
+    fn book(&self, answer: &Answer) -> Option<f64> {
+        let prices = self.model.price_list().filter(|_| !answer.estimated);
+        let booked = self.ledger.record(&answer.model, answer.usage, prices);
+        self.metrics.spent(&booked.model, answer.usage, booked.cost);
+        booked.cost
+    }
+
+    /// Whether a prompt fits into the model's window. It is counted only where an estimate leaves doubt.
+    async fn fits(&self, prompt: &Prompt) -> bool {
+        let Some(room) = self.room else { return true };
+        let guess = estimate(prompt);
+        #[allow(clippy::cast_precision_loss, reason = "token counts stay far below 2^52")]
+        let near = guess as f64 > room as f64 * NEAR;
+        !near || self.model.count(prompt).await.unwrap_or(guess) <= room
+    }
+
+    /// A summary of these messages, with what it cost. Whoever does not wait for it cancels it by dropping.
+    pub async fn summarise(&self, messages: &[Message]) -> Result<Summarised, ModelError> {
+        if let Some(error) = self.ledger.over_budget() {
+            return Err(error);
+        }
+        let prompt = compact::prompt(messages, self.room);
+        let began = Instant::now();
+        // Nobody watches it being written.
+        let (sender, _) = mpsc::channel(1);
+        let answer = self.model.answer(&prompt, sender).await;
+        self.metrics.model_call(self.model.name(), &answer, began.elapsed());
+        let answer = answer?;
+        let cost = self.book(&answer);
+        let text = compact::summary(&answer);
+        self.metrics.compactions.with_label_values(&[if text.is_some() { "summary" } else { "failed" }]).inc();
+        Ok(Summarised { text, usage: answer.usage, cost })
+    }
+}
+
+/// What came of asking for a summary.
+#[derive(Debug)]
+pub struct Summarised {
+    /// `None` when the answer is no summary.
+    pub text: Option<String>,
+    pub usage: Usage,
+    pub cost: Option<f64>,
+}
+
+impl Run<'_> {
+    pub(super) async fn call_model(&mut self, transcript: &Transcript, allow_tools: bool) -> Input {
+        if let Some(error) = self.engine.ledger.over_budget() {
+            return Input::ModelFailed(error);
+        }
+        // Anew in each round: servers come and go under a running conversation.
+        self.catalogue = self.engine.hub.catalogue();
+        let prompt = Prompt {
+            system: self.engine.system_prompt.clone(),
+            tools: self.catalogue.definitions(),
+            messages: transcript.messages().to_vec(),
+            allow_tools,
+        };
+        tokio::select! {
+            () = self.cancel.cancelled() => return Input::Cancelled { said: String::new(), done: Vec::new() },
+            fits = self.engine.fits(&prompt) => if !fits { return Input::TooLong },
+        }
+        let began = Instant::now();
+        let (sender, mut progress) = mpsc::channel(64);
+        let mut said = String::new();
+        let answer = {
+            let mut call = self.engine.model.answer(&prompt, sender);
+            loop {
+                tokio::select! {
+                    biased;
+                    () = self.cancel.cancelled() => {
+                        while let Ok(step) = progress.try_recv() {
+                            self.tell_progress(step, &mut said).await;
+                        }
+                        // The API counts what it wrote, and never told us.
+                        self.cost = None;
+                        return Input::Cancelled { said, done: Vec::new() };
+                    }
+                    Some(step) = progress.recv() => self.tell_progress(step, &mut said).await,
+                    answer = &mut call => break answer,
+                }
+            }
+        };
+        while let Ok(step) = progress.try_recv() {
+            self.tell_progress(step, &mut said).await;
+        }
+        self.engine.metrics.model_call(self.engine.model.name(), &answer, began.elapsed());
+        match answer {
+            Ok(answer) => {
+                self.model.clone_from(&answer.model);
+                let cost = self.engine.book(&answer);
+                self.spent(answer.usage, cost).await;
+                if answer.stop == StopReason::ContextWindowExceeded && !said.is_empty() {
+                    // It is asked for again, with less before it.
+                    let reason = "the answer met the end of the model's window".to_owned();
+                    self.tell(Event::Restart { reason, attempt: 1, after_ms: 0, model: self.model.clone() }).await;
+                }
+                Input::Model(answer)
+            }
+            Err(error) => Input::ModelFailed(error),
+        }
+    }
+
+    async fn spent(&mut self, usage: Usage, cost: Option<f64>) {
+        self.usage += usage;
+        self.cost = self.cost.zip(cost).map(|(sum, cost)| sum + cost);
+        if let Some(text) = self.engine.ledger.alert() {
+            self.tell(Event::Notice { text }).await;
+        }
+    }
+
+    async fn tell_progress(&self, progress: Progress, said: &mut String) {
+        let event = match progress {
+            Progress::Text(text) => {
+                said.push_str(&text);
+                Event::Text { text }
+            }
+            Progress::Thinking(text) => Event::Thinking { text },
+            Progress::Restart { reason, attempt, after, model } => {
+                said.clear();
+                self.engine.metrics.model_retries.inc();
+                Event::Restart { reason, attempt, after_ms: millis(after), model }
+            }
+            // Told with its arguments, when they are complete.
+            Progress::ToolUse { .. } => return,
+        };
+        self.tell(event).await;
+    }
+
+    /// Has the earlier turns summarised. Without a summary the machine leaves something out instead.
+    pub(super) async fn compact(&mut self, earlier: &[Message]) -> Input {
+        let text = "The conversation is too long for the model: what was said earlier is being summarised.".to_owned();
+        self.tell(Event::Notice { text }).await;
+        let summary = tokio::select! {
+            () = self.cancel.cancelled() => {
+                self.cost = None;
+                return Input::Cancelled { said: String::new(), done: Vec::new() };
+            }
+            summary = self.engine.summarise(earlier) => summary,
+        };
+        let (text, problem) = match summary {
+            Ok(Summarised { text, usage, cost }) => {
+                self.spent(usage, cost).await;
+                (text, "the model wrote none".to_owned())
+            }
+            Err(error) => (None, error.to_string()),
+        };
+        if text.is_none() {
+            tracing::warn!("the conversation could not be summarised, earlier parts are left out: {problem}");
+            let text = format!("Earlier parts of the conversation are left out, because there is no summary of them: {problem}");
+            self.tell(Event::Notice { text }).await;
+        }
+        Input::Summary(text)
+    }
+}

@@ -19,8 +19,8 @@ use crate::{
     llm::client::Client,
     metrics::Metrics,
     tools::hub::Hub,
-    turn::{driver::Engine, machine::Limits},
-    usage::{Budget, Ledger},
+    turn::{cache::ResponseCache, driver::Engine, machine::Limits},
+    usage::{self, Budget, Ledger},
 };
 
 /// Everything that the user interfaces share.
@@ -40,15 +40,20 @@ impl App {
         hub.apply(&loaded.config);
         metrics.config_good.set(1);
         // Half a second of decoding that would otherwise delay the first answer.
-        tokio::task::spawn_blocking(crate::usage::load_prices);
+        tokio::task::spawn_blocking(crate::usage::price::load);
         let (sender, config) = watch::channel(loaded);
         tokio::spawn(config_watch::follow(settings.config.clone(), sender));
         tokio::spawn(take_over(config.clone(), Arc::clone(&hub), Arc::clone(&metrics)));
         let budget = Budget { tokens_per_day: settings.budget_tokens_per_day, alert_percent: settings.budget_alert_percent };
+        let ledger = Arc::new(Ledger::new(budget));
+        if let Some(path) = settings.usage_file() {
+            usage::file::keep(Arc::clone(&ledger), path);
+        }
         let engine = Engine {
             model: Arc::new(model),
             hub,
-            ledger: Arc::new(Ledger::new(budget)),
+            ledger,
+            cache: ResponseCache::new(Duration::from_secs(settings.cache_seconds)),
             metrics,
             system_prompt: settings.system_prompt.clone(),
             room: settings.room(),
@@ -63,8 +68,13 @@ impl App {
         format!("{} at {}", self.engine.model.name(), base_url.trim_end_matches('/'))
     }
 
-    /// Disconnects from every server.
+    /// Disconnects from every server, and keeps what is to be kept.
     pub async fn stop(&self) {
+        if let Some(path) = self.settings.usage_file()
+            && let Err(error) = usage::file::write(&self.engine.ledger, &path)
+        {
+            tracing::error!("the account cannot be kept in {}: {error}", path.display());
+        }
         self.engine.hub.shutdown(Duration::from_secs(5)).await;
     }
 }

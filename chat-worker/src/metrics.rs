@@ -12,6 +12,7 @@ use crate::{
     llm::{Answer, ModelError, wire::Usage},
     tools::hub::ServerStatus,
     turn::machine::Outcome,
+    usage::Day,
 };
 
 /// From a cached answer to a long turn, in seconds.
@@ -29,6 +30,8 @@ pub struct Metrics {
     first_token_seconds: HistogramVec,
     pub model_retries: IntCounter,
     pub compactions: IntCounterVec,
+    cache: IntCounterVec,
+    budget_percent: IntGauge,
     tokens: IntCounterVec,
     cost: CounterVec,
     tool_calls: IntCounterVec,
@@ -74,6 +77,8 @@ impl Metrics {
             first_token_seconds: add.histograms("model_first_token_seconds", "Time to the first token", &["model"])?,
             model_retries: add.one(IntCounter::with_opts(opts("model_retries_total", "Model calls made again"))?)?,
             compactions: add.counters("compactions_total", "Conversations that were too long", &["outcome"])?,
+            cache: add.counters("cache_lookups_total", "Requests that would take an earlier answer", &["outcome"])?,
+            budget_percent: add.one(IntGauge::with_opts(opts("budget_used_percent", "Of the day's budget; 0 without one"))?)?,
             tokens: add.counters("tokens_total", "Tokens, by kind", &["model", "kind"])?,
             cost: add.one(CounterVec::new(opts("cost_dollars_total", "Cost where the price is known"), &["model"])?)?,
             tool_calls: add.counters("tool_calls_total", "Calls of tools", &["server", "tool", "outcome"])?,
@@ -108,6 +113,13 @@ impl Metrics {
         self.request_seconds.with_label_values(&[name]).observe(duration.as_secs_f64());
     }
 
+    /// A turn asked for an earlier answer.
+    pub fn cache(&self, asked: bool, hit: bool) {
+        if asked {
+            self.cache.with_label_values(&[if hit { "hit" } else { "miss" }]).inc();
+        }
+    }
+
     /// A call of the model ended.
     pub fn model_call(&self, model: &str, answer: &Result<Answer, ModelError>, duration: Duration) {
         let outcome = answer.as_ref().map_or_else(ModelError::kind, |_| "ok");
@@ -140,7 +152,8 @@ impl Metrics {
     }
 
     /// The text that Prometheus reads.
-    pub fn text(&self, servers: &[ServerStatus]) -> String {
+    pub fn text(&self, servers: &[ServerStatus], day: &Day) -> String {
+        self.budget_percent.set(day.budget_percent.and_then(|percent| i64::try_from(percent).ok()).unwrap_or(0));
         // Servers come and go; only those that are configured are shown.
         self.server_up.reset();
         self.server_circuit.reset();
@@ -242,6 +255,10 @@ mod tests {
         assert_eq!(summary.success_rate, Some(0.5));
         assert_eq!(summary.average_latency_seconds, Some(2.0));
         assert_eq!((summary.errors["stream"], summary.tools["t"]), (1, 2));
-        assert!(metrics.text(&[]).contains("mcpfleet_chat_requests_total{outcome=\"complete\"} 1"));
+        assert!(
+            metrics
+                .text(&[], &crate::usage::Ledger::new(crate::usage::Budget::default()).today())
+                .contains("mcpfleet_chat_requests_total{outcome=\"complete\"} 1")
+        );
     }
 }

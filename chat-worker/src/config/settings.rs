@@ -142,6 +142,14 @@ pub struct Settings {
     #[arg(long, global = true, env = "CHAT_BUDGET_ALERT_PERCENT", default_value_t = 80, value_parser = clap::value_parser!(u8).range(1..=100))]
     pub budget_alert_percent: u8,
 
+    /// A file that keeps the day's account over a restart of the process. Without it, the account and the budget begin anew.
+    #[arg(long, global = true, env = "CHAT_USAGE_FILE")]
+    pub usage_file: Option<PathBuf>,
+
+    /// Seconds for which an answer is kept for identical requests that ask for it (`"cache": true`); 0: none is kept.
+    #[arg(long, global = true, env = "CHAT_CACHE_SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    pub cache_seconds: u64,
+
     /// A file with the token that callers must present; re-read when it changes. Without it, everybody gets in.
     #[arg(long, global = true, env = "CHAT_ACCESS_TOKEN_FILE")]
     pub access_token_file: Option<PathBuf>,
@@ -218,6 +226,11 @@ impl Settings {
             deadline: Duration::from_secs(self.model_timeout_seconds),
             idle: Duration::from_secs(self.stream_idle_seconds),
         })
+    }
+
+    /// Where the day's account is kept, if it is.
+    pub fn usage_file(&self) -> Option<PathBuf> {
+        self.usage_file.clone().filter(|path| !path.as_os_str().is_empty())
     }
 
     /// What the window leaves for a prompt; `None` where it is not known.

@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashSet,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::{
+    cache::{Kept, Key, Recording, ResponseCache},
     machine::{Input, Limits, Machine, Outcome, Step},
     transcript::Transcript,
 };
@@ -30,6 +31,7 @@ pub struct Engine {
     pub model: Arc<dyn Model>,
     pub hub: Arc<Hub>,
     pub ledger: Arc<Ledger>,
+    pub cache: ResponseCache,
     pub metrics: Arc<Metrics>,
     pub system_prompt: String,
     pub limits: Limits,
@@ -51,6 +53,8 @@ pub struct Turn {
     pub decided: Option<Vec<String>>,
     /// Where decisions come from while the turn runs. Without it, a turn that needs one ends.
     pub decisions: Option<mpsc::Receiver<Vec<String>>>,
+    /// An answer to the same request may be used again, and this one be kept.
+    pub cache: bool,
     pub cancel: CancellationToken,
 }
 
@@ -79,6 +83,8 @@ pub(super) struct Run<'a> {
     pub(super) cost: Option<f64>,
     pub(super) model: String,
     pub(super) tools_used: Vec<String>,
+    /// What is told, where the answer may be kept.
+    recording: Option<Mutex<Recording>>,
 }
 
 impl Engine {
@@ -90,7 +96,16 @@ impl Engine {
 
     async fn run_in_span(&self, turn: Turn, events: mpsc::Sender<Event>) -> Finished {
         let began = Instant::now();
-        let Turn { request_id, transcript, say, approvals, always, decided, decisions, cancel } = turn;
+        let key = self.cache.key(self, &turn);
+        let kept = match &key {
+            Some(key) => self.cache.get(key).await,
+            None => None,
+        };
+        self.metrics.cache(key.is_some(), kept.is_some());
+        if let Some(kept) = kept {
+            return self.replay(&turn.request_id, &kept, &events, began).await;
+        }
+        let Turn { request_id, transcript, say, approvals, always, decided, decisions, cancel, cache: _ } = turn;
         let mut run = Run {
             engine: self,
             events,
@@ -104,6 +119,7 @@ impl Engine {
             cost: Some(0.0),
             model: self.model.name().to_owned(),
             tools_used: Vec::new(),
+            recording: key.is_some().then(|| Mutex::new(Recording::default())),
         };
         run.tell(Event::Start { request_id: request_id.clone(), model: run.model.clone() }).await;
         run.tell_about_servers().await;
@@ -131,14 +147,58 @@ impl Engine {
                 Step::Failed(error) => break Err(error),
             };
         };
+        if let (Some(key), Ok(Outcome::Complete)) = (key, &outcome) {
+            run.keep(key, machine.transcript()).await;
+        }
         run.finish(request_id, machine.into_transcript(), outcome, began.elapsed()).await
+    }
+
+    /// Tells an answer that was kept.
+    async fn replay(&self, request_id: &str, kept: &Kept, events: &mpsc::Sender<Event>, began: Instant) -> Finished {
+        let Kept { events: told, messages, model, tools_used } = kept;
+        let outcome = Ok(Outcome::Complete);
+        let (usage, cost) = (Usage::default(), Some(0.0));
+        let start = Event::Start { request_id: request_id.to_owned(), model: model.clone() };
+        let done = Event::Done {
+            request_id: request_id.to_owned(),
+            outcome: Outcome::Complete,
+            model: model.clone(),
+            usage,
+            cost,
+            cached: true,
+            duration_ms: millis(began.elapsed()),
+            tools_used: tools_used.clone(),
+            messages: messages.clone(),
+        };
+        for event in [start].into_iter().chain(told.iter().cloned()).chain([done]) {
+            // Nobody listening is no reason to stop.
+            let _ = events.send(event).await;
+        }
+        self.metrics.request(&outcome, began.elapsed());
+        tracing::info!(duration_seconds = began.elapsed().as_secs_f64(), "Request completed from the cache");
+        // It was a valid conversation when it was kept.
+        let transcript = Transcript::read(messages.clone()).unwrap_or_default();
+        Finished { transcript, outcome, usage, cost, model: model.clone(), tools_used: tools_used.clone() }
     }
 }
 
 impl Run<'_> {
     pub(super) async fn tell(&self, event: Event) {
+        if let Some(recording) = &self.recording {
+            recording.lock().unwrap_or_else(PoisonError::into_inner).note(&event);
+        }
         // A reader that went away cancels the turn by its token; the turn itself goes on to a valid end.
         let _ = self.events.send(event).await;
+    }
+
+    /// Keeps the answer for the next identical request, if it can be.
+    async fn keep(&mut self, key: Key, transcript: &Transcript) {
+        let Some(recording) = self.recording.take() else { return };
+        let recording = recording.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let read_only = self.catalogue.iter().filter(|spec| spec.read_only).map(|spec| spec.name.clone()).collect();
+        if let Some(kept) = recording.kept(transcript, &self.model, &self.tools_used, &read_only) {
+            self.engine.cache.put(key, kept).await;
+        }
     }
 
     async fn tell_about_servers(&self) {
@@ -167,6 +227,7 @@ impl Run<'_> {
                     model: self.model.clone(),
                     usage: self.usage,
                     cost: self.cost,
+                    cached: false,
                     duration_ms: millis(duration),
                     tools_used: self.tools_used.clone(),
                     messages,

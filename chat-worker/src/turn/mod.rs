@@ -2,6 +2,7 @@
 //! what the machine asks for and tells everybody about it.
 
 mod asking;
+pub mod cache;
 mod compact;
 pub mod driver;
 pub mod machine;

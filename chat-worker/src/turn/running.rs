@@ -115,7 +115,7 @@ impl Run<'_> {
         let spec = self.catalogue_entry(call);
         let (server, tool) = spec.as_ref().map_or(("", "unknown"), |spec| (spec.server.as_str(), spec.tool.as_str()));
         self.engine.metrics.tool_call(server, tool, output.outcome, output.duration);
-        self.engine.ledger.tool(&call.name, output.text.len());
+        self.engine.ledger.tool(&call.name, output.text.len(), &self.model, self.engine.model.price_list());
         let event = Event::ToolResult {
             id: call.id.clone(),
             is_error: output.is_error,

@@ -38,6 +38,8 @@ pub enum Event {
         usage: Usage,
         /// Dollars; null when the price is unknown.
         cost: Option<f64>,
+        /// An earlier answer to the same request was used again.
+        cached: bool,
         duration_ms: u64,
         tools_used: Vec<String>,
         /// The whole conversation, to be sent back with the next question.

@@ -23,9 +23,9 @@ pub fn summary(events: &[Event]) -> Value {
                 }
             }
             Event::Notice { text } => notices.push(text.clone()),
-            Event::Done { request_id, outcome, model, usage, cost, duration_ms, messages, .. } => {
+            Event::Done { request_id, outcome, model, usage, cost, cached, duration_ms, messages, .. } => {
                 end = json!({"request_id": request_id, "outcome": outcome, "model": model, "usage": usage,
-                             "cost": cost, "duration_ms": duration_ms, "messages": messages});
+                             "cost": cost, "cached": cached, "duration_ms": duration_ms, "messages": messages});
             }
             Event::Error { request_id, kind, message, retry_after, usage, messages } => {
                 end = json!({"request_id": request_id, "outcome": "error", "usage": usage, "messages": messages,

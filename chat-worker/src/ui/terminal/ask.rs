@@ -47,6 +47,7 @@ pub async fn ask(app: &Arc<App>, question: &str, json: bool, yes: bool) -> anyho
         always: HashSet::new(),
         decided: None,
         decisions: None,
+        cache: false,
         cancel,
     };
     let printing = async {

@@ -139,6 +139,7 @@ impl Chat<'_> {
             always: self.always.clone(),
             decided: None,
             decisions: Some(decisions),
+            cache: false,
             cancel: cancel.clone(),
         };
         let terminal = io::stdout().is_terminal();

@@ -41,6 +41,9 @@ pub struct Request {
     always: HashSet<String>,
     /// false: one object at the end.
     stream: Option<bool>,
+    /// An earlier answer to the same request will do, where answers are kept.
+    #[serde(default)]
+    cache: bool,
 }
 
 pub async fn chat(
@@ -101,6 +104,7 @@ fn turn(web: &Arc<Web>, request: Request, request_id: String) -> Result<Turn, Pr
         always: request.always,
         decided: request.approve,
         decisions: None,
+        cache: request.cache,
         cancel: CancellationToken::clone(&web.stopped).child_token(),
     })
 }

@@ -34,7 +34,7 @@ pub async fn ready(State(web): State<Arc<Web>>) -> (StatusCode, &'static str) {
 }
 
 pub async fn metrics(State(web): State<Arc<Web>>) -> Response {
-    let text = web.app.engine.metrics.text(&web.app.engine.hub.status());
+    let text = web.app.engine.metrics.text(&web.app.engine.hub.status(), &web.app.engine.ledger.today());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 

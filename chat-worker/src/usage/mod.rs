@@ -1,15 +1,19 @@
-//! What it costs: tokens and dollars of the day (UTC), by model and tool, and the daily budget. Prices come with a
-//! library's data; a model that it does not know has no price, which is not the same as costing nothing.
+//! What it costs: tokens and dollars of the day (UTC), by model and tool, and the daily budget. `price` knows what tokens
+//! cost, `file` keeps the day's account over a restart.
+
+pub mod file;
+pub mod price;
 
 use std::{
     collections::BTreeMap,
     sync::{Mutex, PoisonError},
 };
 
-use genai_prices::{PriceRequest, UsageKey};
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
+use self::price::price;
 use crate::llm::{ModelError, wire::Usage};
 
 /// Models that are accounted for one by one.
@@ -43,10 +47,12 @@ pub struct Booked {
 pub struct Ledger {
     budget: Budget,
     day: Mutex<Day>,
+    /// Counts the entries, for whoever keeps the account.
+    entries: watch::Sender<u64>,
 }
 
-/// One day. It begins empty at midnight UTC, and with the process.
-#[derive(Debug, Clone, Serialize)]
+/// One day. It begins empty at midnight UTC, and with the process unless `file` brings it back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Day {
     pub date: Date,
     pub usage: Usage,
@@ -63,11 +69,19 @@ pub struct Day {
 }
 
 /// What a tool's results cost the conversation.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct ToolUsage {
     pub calls: u64,
     /// Estimated: four bytes to a token.
     pub result_tokens: u64,
+    /// Dollars for reading these tokens once; null where a price is unknown. An estimate, too, and part of the day's cost.
+    pub cost: Option<f64>,
+}
+
+impl Default for ToolUsage {
+    fn default() -> Self {
+        Self { calls: 0, result_tokens: 0, cost: Some(0.0) }
+    }
 }
 
 impl Day {
@@ -87,13 +101,29 @@ impl Day {
 
 impl Ledger {
     pub fn new(budget: Budget) -> Self {
-        Self { budget, day: Mutex::new(Day::new(today())) }
+        Self { budget, day: Mutex::new(Day::new(today())), entries: watch::Sender::new(0) }
+    }
+
+    /// Goes on from a day that was kept; another day than today is over.
+    pub fn restore(&self, kept: Day) {
+        self.with_day(today(), |day| {
+            if kept.date == day.date {
+                *day = kept;
+                day.budget_percent = self.budget.percent(day.usage);
+                day.alerted = day.budget_percent.is_some_and(|percent| percent >= self.budget.alert_percent.into());
+            }
+        });
+    }
+
+    /// Changes with every entry.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.entries.subscribe()
     }
 
     /// Books an answer. `prices` names whose prices hold.
     pub fn record(&self, model: &str, usage: Usage, prices: Option<&str>) -> Booked {
         let cost = prices.and_then(|list| price(list, model, usage));
-        self.with_day(today(), |day| {
+        self.enter(|day| {
             day.usage += usage;
             // The name is the server's word: it must not make the account endless.
             let known = day.models.contains_key(model) || day.models.len() < MAX_MODELS;
@@ -108,12 +138,16 @@ impl Ledger {
         })
     }
 
-    /// Books a tool's result.
-    pub fn tool(&self, name: &str, bytes: usize) {
-        self.with_day(today(), |day| {
+    /// Books a tool's result, which this model will read.
+    pub fn tool(&self, name: &str, bytes: usize, model: &str, prices: Option<&str>) {
+        let tokens = bytes as u64 / 4;
+        let read = Usage { input_tokens: tokens, ..Usage::default() };
+        let cost = prices.and_then(|list| price(list, model, read));
+        self.enter(|day| {
             let tool = day.tools.entry(name.to_owned()).or_default();
             tool.calls += 1;
-            tool.result_tokens += bytes as u64 / 4;
+            tool.result_tokens += tokens;
+            tool.cost = tool.cost.zip(cost).map(|(sum, cost)| sum + cost);
         });
     }
 
@@ -146,6 +180,12 @@ impl Ledger {
         Some(text)
     }
 
+    fn enter<T>(&self, act: impl FnOnce(&mut Day) -> T) -> T {
+        let entered = self.with_day(today(), act);
+        self.entries.send_modify(|entries| *entries += 1);
+        entered
+    }
+
     fn with_day<T>(&self, date: Date, act: impl FnOnce(&mut Day) -> T) -> T {
         let mut day = self.day.lock().unwrap_or_else(PoisonError::into_inner);
         if day.date != date {
@@ -159,47 +199,12 @@ fn today() -> Date {
     Timestamp::now().to_zoned_datetime(TimeZone::UTC).date()
 }
 
-/// Decodes the price list, which the first use would otherwise wait for.
-pub fn load_prices() {
-    let _ = genai_prices::Calculator::bundled();
-}
-
-/// Dollars, where the price of exactly this model is known.
-fn price(list: &str, model: &str, usage: Usage) -> Option<f64> {
-    #[allow(clippy::cast_precision_loss, reason = "token counts stay far below 2^52")]
-    let count = |tokens: u64| tokens as f64;
-    // The library's input includes what was read from and written to the cache; the API's does not.
-    let input = usage.total().saturating_sub(usage.output_tokens);
-    let usage = genai_prices::Usage::from([
-        (UsageKey::INPUT_TOKENS, count(input)),
-        (UsageKey::OUTPUT_TOKENS, count(usage.output_tokens)),
-        (UsageKey::CACHE_READ_TOKENS, count(usage.cache_read_input_tokens)),
-        (UsageKey::CACHE_WRITE_TOKENS, count(usage.cache_creation_input_tokens)),
-    ]);
-    let request = PriceRequest::new(model, &usage).with_provider_id(list);
-    genai_prices::calculate(&request).ok().map(|price| price.total_price)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn tokens(count: u64) -> Usage {
         Usage { input_tokens: count, ..Usage::default() }
-    }
-
-    #[test]
-    fn an_unknown_price_is_not_zero() {
-        assert_eq!(price("anthropic", "stand-in", tokens(1_000)), None);
-        assert_eq!(price("anthropic", "claude-fable-5-2", tokens(1_000)), None);
-        assert!(price("anthropic", "claude-haiku-5-5", tokens(1_000)).is_some_and(|dollars| dollars > 0.0));
-    }
-
-    #[test]
-    fn reading_the_cache_is_cheaper_than_reading_anew() {
-        let cached = Usage { cache_read_input_tokens: 1_000_000, ..Usage::default() };
-        let dollars = |usage| price("anthropic", "claude-haiku-5-5", usage).expect("known");
-        assert!(dollars(cached) < dollars(tokens(1_000_000)));
     }
 
     #[test]
@@ -212,5 +217,32 @@ mod tests {
         ledger.record("m", tokens(10), None);
         assert!(ledger.over_budget().is_some());
         ledger.with_day(Date::constant(1999, 1, 1), |day| assert_eq!(day.usage.total(), 0));
+    }
+
+    #[test]
+    fn a_day_that_was_kept_goes_on_and_yesterday_does_not() {
+        let budget = Budget { tokens_per_day: 100, alert_percent: 80 };
+        let first = Ledger::new(budget);
+        first.record("m", tokens(90), None);
+        let kept: Day = serde_json::from_value(serde_json::json!(first.today())).expect("readable");
+        let second = Ledger::new(budget);
+        second.restore(kept.clone());
+        assert_eq!(second.today().usage.total(), 90);
+        assert!(second.alert().is_none(), "it was told before the restart");
+        second.record("m", tokens(10), None);
+        assert!(second.over_budget().is_some());
+        let third = Ledger::new(budget);
+        third.restore(Day { date: kept.date.yesterday().expect("a day"), ..kept });
+        assert_eq!(third.today().usage.total(), 0);
+    }
+
+    #[test]
+    fn a_tool_whose_reader_has_no_price_has_no_cost() {
+        let ledger = Ledger::new(Budget::default());
+        ledger.tool("a", 4_000, "claude-haiku-5-5", Some("anthropic"));
+        assert!(ledger.today().tools["a"].cost.is_some_and(|cost| cost > 0.0));
+        ledger.tool("a", 4_000, "unheard-of", Some("anthropic"));
+        let tool = ledger.today().tools["a"];
+        assert_eq!((tool.calls, tool.result_tokens, tool.cost), (2, 2_000, None));
     }
 }

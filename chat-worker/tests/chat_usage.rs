@@ -1,0 +1,114 @@
+//! What it costs: the budget of a day, the account over a restart, and answers that are used again.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::time::Duration;
+
+use serde_json::json;
+use support::{Fake, Mood, Worker};
+
+const PLAIN: &str = "otherwise: {text: 'An answer.'}";
+
+const TOOLS: &str = r#"
+rules:
+  - {name: echo, when: [echo], steps: [{text: "Looking.", tools: [{tool: echo, input: {text: hello}}]}, {text: "It said {{said}}."}]}
+  - {name: fail, when: [fail], steps: [{tools: [{tool: fail}]}, {text: "It failed."}]}
+  - {name: wipe, when: [wipe], steps: [{tools: [{tool: wipe, input: {text: all}}]}, {text: "Wiped {{said}}."}]}
+otherwise: {text: "Hello."}
+"#;
+
+#[tokio::test]
+async fn a_warning_comes_once_and_then_nothing_is_asked_any_more() {
+    // An answer of the stand-in to this takes 40 to 60 tokens.
+    let args = ["--budget-tokens-per-day", "100", "--budget-alert-percent", "30"];
+    let worker = Worker::start(PLAIN, &[], &args).await;
+    let mut notices = Vec::new();
+    let mut answers = 0;
+    let refused = loop {
+        let (status, answer) = worker.ask(json!({"message": "hi"})).await;
+        if status != 200 {
+            break answer;
+        }
+        notices.extend(answer["notices"].as_array().unwrap().clone());
+        answers += 1;
+        assert!(answers < 10, "the budget has no end: {answer}");
+    };
+    assert_eq!(notices.len(), 1, "{notices:?}");
+    assert!(notices[0].as_str().unwrap().contains("budget of 100 tokens"), "{notices:?}");
+    assert!(refused["error"]["message"].as_str().unwrap().contains("midnight UTC"), "{refused}");
+    assert_eq!(worker.model.standin.seen().len(), answers);
+    let metrics = worker.http.get(format!("{}/metrics", worker.url)).send().await.unwrap().text().await.unwrap();
+    let percent = metrics.lines().find_map(|line| line.strip_prefix("mcpfleet_chat_budget_used_percent ")).unwrap();
+    assert!(percent.parse::<u64>().unwrap() >= 100, "{percent}");
+}
+
+#[tokio::test]
+async fn a_restart_does_not_begin_the_budget_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("state/usage.json");
+    let args = ["--budget-tokens-per-day", "30", "--usage-file", file.to_str().unwrap()];
+    let first = Worker::start(PLAIN, &[], &args).await;
+    assert_eq!(first.ask(json!({"message": "hi"})).await.0, 200);
+    // It is not stopped in order: a kill finds the file as it is after a second.
+    for _ in 0..200 {
+        if file.exists() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let second = Worker::start(PLAIN, &[], &args).await;
+    let (status, refused) = second.ask(json!({"message": "hi"})).await;
+    assert_eq!(status, 429, "{refused}");
+    assert!(second.model.standin.seen().is_empty());
+}
+
+#[tokio::test]
+async fn tokens_that_the_server_does_not_tell_are_estimated_and_have_no_price() {
+    let worker = Worker::start(PLAIN, &[], &[]).await;
+    let (_, answer) = worker.ask(json!({"message": "hi"})).await;
+    assert!(answer["cost"].is_null(), "the stand-in has no price: {answer}");
+    let today = worker.get("/v1/usage").await["today"].clone();
+    assert_eq!((today["unpriced"].as_u64(), today["cost"].as_f64()), (Some(1), Some(0.0)));
+}
+
+#[tokio::test]
+async fn an_identical_request_that_asks_for_it_is_answered_from_the_cache() {
+    let fake = Fake::start(Mood::Modern).await;
+    let worker = Worker::start(TOOLS, &[fake.entry("fake")], &["--cache-seconds", "60"]).await;
+    let ask = |message: &'static str, cache: bool| worker.ask(json!({"message": message, "cache": cache}));
+    let (_, first) = ask("echo", true).await;
+    let (_, second) = ask("echo", true).await;
+    assert_eq!((&first["cached"], &second["cached"]), (&json!(false), &json!(true)));
+    for field in ["answer", "messages", "outcome", "tool_calls", "model"] {
+        assert_eq!(first[field], second[field], "{field}");
+    }
+    assert_eq!((second["usage"]["output_tokens"].as_u64(), second["cost"].as_f64()), (Some(0), Some(0.0)));
+    assert_eq!((worker.model.standin.seen().len(), fake.calls.lock().unwrap().len()), (2, 1));
+
+    assert_eq!(ask("echo", false).await.1["cached"], false, "who does not ask for it gets a new answer");
+    assert_eq!(ask("echo again", true).await.1["cached"], false);
+    let before = json!([{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]);
+    let (_, other) = worker.ask(json!({"message": "echo", "messages": before, "cache": true})).await;
+    assert_eq!(other["cached"], false, "another conversation");
+    let metrics = worker.http.get(format!("{}/metrics", worker.url)).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("mcpfleet_chat_cache_lookups_total{outcome=\"hit\"} 1"), "{metrics}");
+    assert!(metrics.contains("mcpfleet_chat_cache_lookups_total{outcome=\"miss\"} 3"), "{metrics}");
+}
+
+#[tokio::test]
+async fn what_may_change_something_or_failed_is_never_taken_from_the_cache() {
+    let fake = Fake::start(Mood::Modern).await;
+    let args = ["--cache-seconds", "60", "--approvals", "always"];
+    let worker = Worker::start(TOOLS, &[fake.entry("fake")], &args).await;
+    for message in ["wipe", "wipe", "fail", "fail"] {
+        let (_, answer) = worker.ask(json!({"message": message, "cache": true})).await;
+        assert_eq!((&answer["cached"], answer["outcome"].as_str()), (&json!(false), Some("complete")), "{answer}");
+    }
+    assert_eq!(fake.calls.lock().unwrap().len(), 4);
+    let off = Worker::start(TOOLS, &[fake.entry("fake")], &[]).await;
+    for _ in 0..2 {
+        assert_eq!(off.ask(json!({"message": "hi", "cache": true})).await.1["cached"], false, "it is off unless it is set");
+    }
+}

@@ -23,6 +23,8 @@ use super::pod::{PodSettings, SecretKeyRef};
     doc = "A chat application: the chat worker in replicas, over a set of McpServers of its namespace.",
     validation = Rule::new("self.metadata.name.size() <= 59 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
         .message("metadata.name must be at most 59 characters of a-z, 0-9 and '-', and begin with a letter: the children are called <name>-app, and a Service's name must be a DNS label"),
+    validation = Rule::new("!has(self.spec.budget) || self.spec.budget.tokensPerDay >= self.spec.replicas")
+        .message("budget.tokensPerDay is divided among the replicas: it must be at least replicas"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "Whether a person who opens the app now gets an answer"),
     printcolumn(name = "Servers", type_ = "string", json_path = ".status.serversOffered", description = "Servers that the app can use now / that it names"),
     printcolumn(name = "Pods", type_ = "string", json_path = ".status.pods", description = "Pods ready / wanted"),
@@ -47,6 +49,18 @@ pub struct McpAppSpec {
     /// How many requests one caller may make.
     #[serde(default)]
     pub rate_limit: RateLimit,
+    /// How many tokens the app may use in a day (default: as many as it likes).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
+    /// What happens when the model wants to call a tool that may destroy, or that says nothing of itself: Ask (a person decides),
+    /// Always (it is called) or Never (it is refused, and is not offered at /mcp).
+    #[serde(default)]
+    pub approvals: Approvals,
+    /// Seconds for which an answer is kept for identical requests that ask for it with `"cache": true`. Only complete answers are,
+    /// whose tools say that they read only (default: none is kept).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub cache_seconds: Option<u32>,
     /// What the app logs: DEBUG, INFO, WARNING or ERROR.
     #[serde(default)]
     pub log_level: LogLevel,
@@ -83,14 +97,30 @@ pub struct ServerRef {
 /// The model that answers.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.fallback) || self.fallback != self.name")
+        .message("model.fallback must be another model than model.name: it answers when that one stays overloaded"),
+    validation = Rule::new("!has(self.contextTokens) || self.contextTokens > self.maxTokens")
+        .message("model.contextTokens must be more than model.maxTokens: an answer needs its room in the window, too")
+)]
 pub struct Model {
+    /// How the model is asked: Anthropic (the Messages API) or OpenAI (Chat Completions, as OpenAI and servers of one's own such
+    /// as vLLM, llama.cpp and Ollama speak it).
+    #[serde(default)]
+    pub api: ModelApi,
     /// The model's name, for example claude-haiku-5-5.
     #[x_kube(validation = Rule::new("self.size() > 0").message("model.name must name a model, for example claude-haiku-5-5"))]
     #[schemars(length(max = 256))]
     pub name: String,
     /// Where the API key is. A changed key is taken up without a restart.
     pub api_key_secret_ref: SecretKeyRef,
-    /// Where the Messages API is (default: Anthropic's).
+    /// The model that answers when the first stays overloaded, for example claude-sonnet-5-5 (default: none, and the app says that
+    /// it is overloaded).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub fallback: Option<String>,
+    /// Where the API is (default: Anthropic's or OpenAI's). Of OpenAI's kind up to and with its version, for example
+    /// http://vllm:8000/v1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("self.matches('^https?://[^\\\\s/@?#]+(/[^\\\\s?#]*)?$')").message("baseUrl must be an http:// or https:// URL with a host and without user, password, query or fragment"))]
     #[schemars(length(max = 2_048))]
@@ -99,6 +129,51 @@ pub struct Model {
     #[serde(default = "max_tokens")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_tokens: u32,
+    /// The model's context window, in tokens: a conversation that does not fit is summarised before it is sent (default: 200000
+    /// with Anthropic; with OpenAI a conversation is summarised when the API refuses it).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 2, max = 100_000_000))]
+    pub context_tokens: Option<u32>,
+}
+
+/// How the model is asked.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ModelApi {
+    /// Anthropic's Messages API.
+    #[default]
+    Anthropic,
+    /// Chat Completions.
+    OpenAI,
+}
+
+/// How many tokens the app may use in a day, which begins at midnight UTC.
+///
+/// Every pod has an equal share (tokensPerDay / replicas, rounded down) and counts for itself, so that all pods together stay
+/// below tokensPerDay, but one that is asked more than the others stops before them. The answer that passes the limit is still
+/// given. The count outlives a restart of the container; a pod that replaces another begins anew.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Budget {
+    /// Tokens of all pods together, cached and not, in and out. When they are used up, questions are answered by 429 until
+    /// midnight UTC. At least one for each replica.
+    #[schemars(range(min = 1, max = 1_000_000_000_000_i64))]
+    pub tokens_per_day: i64,
+    /// The percentage of its share at which a pod warns, in its log and in the conversation.
+    #[serde(default = "alert_percent")]
+    #[schemars(range(min = 1, max = 100))]
+    pub alert_percent: u32,
+}
+
+/// What happens to a call of a tool that may destroy.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Approvals {
+    /// A person is asked.
+    #[default]
+    Ask,
+    /// It is made.
+    Always,
+    /// It is refused.
+    Never,
 }
 
 /// How many requests one caller may make. More are answered by 429 with Retry-After.
@@ -218,6 +293,9 @@ const fn replicas() -> u32 {
 }
 const fn max_tokens() -> u32 {
     4_096
+}
+const fn alert_percent() -> u32 {
+    80
 }
 const fn rate_limit_requests() -> u32 {
     100

@@ -16,7 +16,7 @@ use crate::{
     conditions,
     crd::{
         CircuitState, McpApp, McpServer,
-        mcp_app::{AppServerState, LogLevel, McpAppSpec, RateLimit},
+        mcp_app::{AppServerState, Approvals, Budget, LogLevel, McpAppSpec, Model, RateLimit},
         mcp_server::HeaderFrom,
         pod::{PodSettings, SecretKeyRef},
         reason::{self, condition},
@@ -44,18 +44,18 @@ pub struct ValidatedApp {
     pub image: String,
     /// Pods wanted.
     pub replicas: i32,
-    /// The model's name.
-    pub model: String,
-    /// Where the Messages API is.
-    pub base_url: Option<String>,
-    /// Tokens of an answer.
-    pub max_tokens: u32,
-    /// Where the model's key is.
-    pub api_key: SecretKeyRef,
+    /// The model that answers.
+    pub model: Model,
     /// What the model is told first.
     pub system_prompt: Option<String>,
     /// Requests of a caller.
     pub rate_limit: RateLimit,
+    /// What each pod may use in a day.
+    pub budget: Option<Budget>,
+    /// What happens to calls that may destroy.
+    pub approvals: Approvals,
+    /// Seconds for which answers are kept.
+    pub cache_seconds: Option<u32>,
     /// What is logged.
     pub log_level: LogLevel,
     /// Where the access token is.
@@ -158,12 +158,12 @@ pub fn validate(app: &McpApp, observed: &Observed, default_image: &str, new_toke
         servers,
         image: spec.image.clone().unwrap_or_else(|| default_image.to_owned()),
         replicas: i32::try_from(spec.replicas).unwrap_or(i32::MAX),
-        model: spec.model.name.clone(),
-        base_url: spec.model.base_url.clone(),
-        max_tokens: spec.model.max_tokens,
-        api_key: spec.model.api_key_secret_ref.clone(),
+        model: spec.model.clone(),
         system_prompt: spec.system_prompt.clone(),
         rate_limit: spec.rate_limit.clone(),
+        budget: spec.budget.as_ref().map(|budget| share(budget, spec.replicas)),
+        approvals: spec.approvals,
+        cache_seconds: spec.cache_seconds,
         log_level: spec.log_level,
         token: match &spec.access {
             Some(access) => Token::Given(access.token_secret_ref.clone()),
@@ -174,6 +174,11 @@ pub fn validate(app: &McpApp, observed: &Observed, default_image: &str, new_toke
         pod: spec.pod.clone(),
         inputs: observed.inputs.digest(&start_references(spec)),
     })
+}
+
+/// What one of so many pods may use. The schema keeps it from being nothing, which would mean no limit.
+fn share(budget: &Budget, replicas: u32) -> Budget {
+    Budget { tokens_per_day: (budget.tokens_per_day / i64::from(replicas.max(1))).max(1), ..budget.clone() }
 }
 
 /// Whether the app names this server. A selector that cannot be read names none here; `validate` tells it.
@@ -281,5 +286,12 @@ mod tests {
         let answered = server.status.as_mut().expect("set above");
         answered.protocol = Some(ProtocolStatus { version: "2026-07-28".into(), era: Era::Modern });
         assert_eq!(AppServer::of(&server).state, AppServerState::Offered);
+    }
+
+    #[test]
+    fn the_shares_of_a_budget_are_never_more_than_it() {
+        let budget = |tokens_per_day| Budget { tokens_per_day, alert_percent: 80 };
+        assert_eq!(share(&budget(1_000_000), 3), budget(333_333));
+        assert_eq!(share(&budget(2), 2), budget(1));
     }
 }

@@ -7,7 +7,7 @@ use kube::{
     discovery::ApiResource,
 };
 use mcpfleet_tests::cluster::{Space, with_space};
-use operator::crd::McpServer;
+use operator::crd::{McpApp, McpServer};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -106,6 +106,46 @@ async fn a_url_with_credentials_is_refused() {
         let server = json!({"metadata": {"name": "s"}, "spec": {"remote": {"url": "https://user:secret@example.com/mcp"}}});
         let refused = space.create::<McpServer>(server).await.unwrap_err().to_string();
         assert!(refused.contains("without user, password or fragment"), "{refused}");
+        Ok(())
+    })
+    .await;
+}
+
+fn app(change: &serde_json::Value) -> serde_json::Value {
+    let mut spec = json!({"servers": [{"name": "s"}], "replicas": 2,
+        "model": {"name": "m", "apiKeySecretRef": {"name": "k", "key": "api-key"}}});
+    for (field, value) in change.as_object().into_iter().flatten() {
+        match (spec[field].as_object_mut(), value.as_object()) {
+            (Some(known), Some(more)) => known.extend(more.clone()),
+            _ => spec[field] = value.clone(),
+        }
+    }
+    json!({"metadata": {"name": "app"}, "spec": spec})
+}
+
+#[tokio::test]
+async fn an_app_whose_model_or_budget_cannot_work_is_refused() {
+    with_space(|space| async move {
+        for (change, says) in [
+            (json!({"budget": {"tokensPerDay": 1}}), "must be at least replicas"),
+            (json!({"budget": {"tokensPerDay": 0}}), "greater than or equal to 1"),
+            (json!({"budget": {"alertPercent": 80}}), "spec.budget.tokensPerDay: Required value"),
+            (json!({"budget": {"tokensPerDay": 100, "alertPercent": 101}}), "less than or equal to 100"),
+            (json!({"model": {"fallback": "m"}}), "must be another model than model.name"),
+            (json!({"model": {"contextTokens": 4096}}), "must be more than model.maxTokens"),
+            (json!({"model": {"api": "Gemini"}}), r#"supported values: "Anthropic", "OpenAI""#),
+            (json!({"approvals": "Sometimes"}), r#"supported values: "Ask", "Always", "Never""#),
+            (json!({"cacheSeconds": 0}), "greater than or equal to 1"),
+        ] {
+            let refused = space.create::<McpApp>(app(&change)).await.unwrap_err().to_string();
+            assert!(refused.contains(says), "{change}: {refused}");
+        }
+        let whole = json!({
+            "budget": {"tokensPerDay": 2}, "approvals": "Never", "cacheSeconds": 60,
+            "model": {"api": "OpenAI", "fallback": "n", "baseUrl": "http://vllm:8000/v1", "contextTokens": 32_768},
+        });
+        let made = space.create::<McpApp>(app(&whole)).await?;
+        assert_eq!(made.spec.budget.map(|budget| (budget.tokens_per_day, budget.alert_percent)), Some((2, 80)));
         Ok(())
     })
     .await;

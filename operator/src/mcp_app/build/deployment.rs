@@ -4,7 +4,7 @@ use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
         core::v1::{
-            ConfigMapVolumeSource, Container, ContainerPort, EnvVar, HTTPGetAction, KeyToPath, PodSpec, PodTemplateSpec, Probe,
+            ConfigMapVolumeSource, Container, ContainerPort, HTTPGetAction, KeyToPath, PodSpec, PodTemplateSpec, Probe,
             SecretVolumeSource, Volume, VolumeMount,
         },
     },
@@ -14,7 +14,7 @@ use k8s_openapi::{
     },
 };
 
-use super::{config_map::FILE, credentials, metadata};
+use super::{credentials, environment, metadata};
 use crate::{
     crd::pod::{PodMetadata, PodTemplate},
     mcp_app::{
@@ -26,11 +26,11 @@ use crate::{
 };
 
 /// Where the worker finds its files. Directories, not single files: Kubernetes renews only those in a running pod.
-const CONFIG_DIR: &str = "/app/config";
-const KEY_DIR: &str = "/app/secrets/model";
-const TOKEN_DIR: &str = "/app/secrets/access";
-const KEY_FILE: &str = "api-key";
-const TOKEN_FILE: &str = "token";
+pub(super) const CONFIG_DIR: &str = "/app/config";
+pub(super) const KEY_DIR: &str = "/app/secrets/model";
+pub(super) const TOKEN_DIR: &str = "/app/secrets/access";
+pub(super) const KEY_FILE: &str = "api-key";
+pub(super) const TOKEN_FILE: &str = "token";
 
 pub(super) fn build(app: &ValidatedApp) -> Deployment {
     Deployment {
@@ -93,7 +93,7 @@ fn container(app: &ValidatedApp, mounts: Vec<VolumeMount>) -> Container {
             protocol: Some("TCP".into()),
             ..ContainerPort::default()
         }]),
-        env: Some(environment(app)),
+        env: Some(environment::build(app)),
         env_from: some(app.pod.env_from.clone()),
         resources: some(app.resources.clone()),
         readiness_probe: Some(probe("/readyz", 5, 2)),
@@ -102,28 +102,6 @@ fn container(app: &ValidatedApp, mounts: Vec<VolumeMount>) -> Container {
         security_context: Some(workload::container_security()),
         ..Container::default()
     }
-}
-
-/// What the spec says in our terms first, then the person's own variables, which win where they meet.
-fn environment(app: &ValidatedApp) -> Vec<EnvVar> {
-    let mut variables: Vec<(&str, String)> = vec![
-        ("MCP_CONFIG_PATH", format!("{CONFIG_DIR}/{FILE}")),
-        ("ANTHROPIC_API_KEY_FILE", format!("{KEY_DIR}/{KEY_FILE}")),
-        ("CHAT_ACCESS_TOKEN_FILE", format!("{TOKEN_DIR}/{TOKEN_FILE}")),
-        ("CHAT_MODEL", app.model.clone()),
-        ("CHAT_MAX_TOKENS", app.max_tokens.to_string()),
-        ("CHAT_RATE_LIMIT_REQUESTS", app.rate_limit.requests.to_string()),
-        ("CHAT_RATE_LIMIT_WINDOW_SECONDS", app.rate_limit.window_seconds.to_string()),
-        ("LOG_LEVEL", app.log_level.as_str().to_owned()),
-        // The root is read-only, and the cluster collects what goes to stdout.
-        ("LOG_FILE", String::from("-")),
-    ];
-    variables.extend(app.base_url.iter().map(|url| ("ANTHROPIC_BASE_URL", url.clone())));
-    variables.extend(app.system_prompt.iter().map(|prompt| ("CHAT_SYSTEM_PROMPT", prompt.clone())));
-    let ours = variables.into_iter().map(|(name, value)| EnvVar { name: name.into(), value: Some(value), value_from: None });
-    ours.filter(|variable| app.pod.env.iter().all(|given| given.name != variable.name))
-        .chain(app.pod.env.iter().cloned())
-        .collect()
 }
 
 fn volumes(app: &ValidatedApp) -> (Vec<Volume>, Vec<VolumeMount>) {
@@ -138,7 +116,7 @@ fn volumes(app: &ValidatedApp) -> (Vec<Volume>, Vec<VolumeMount>) {
         config_map: Some(ConfigMapVolumeSource { name: child.clone(), ..ConfigMapVolumeSource::default() }),
         ..Volume::default()
     };
-    let model = secret_volume("model", &app.api_key.name, &app.api_key.key, KEY_FILE);
+    let model = secret_volume("model", &app.model.api_key_secret_ref.name, &app.model.api_key_secret_ref.key, KEY_FILE);
     let access = secret_volume("access", token_secret, token_key, TOKEN_FILE);
     let servers = credentials::volume(app);
     let given = servers.as_ref().map(|_| ("servers", credentials::DIR));

@@ -3,6 +3,7 @@
 mod config_map;
 mod credentials;
 mod deployment;
+mod environment;
 mod secret;
 mod service;
 
@@ -56,21 +57,25 @@ mod tests {
     use serde_json::json;
 
     use crate::{
-        crd::{CircuitState, CircuitStatus, McpServer, McpServerStatus},
+        crd::{CircuitState, CircuitStatus, McpApp, McpServer, McpServerStatus},
         fixtures,
         inputs::{Found, Kind},
         mcp_app::{observe::Observed, validate::validate},
     };
 
-    /// Through the real validation, so that a fixture cannot be what a cluster could not hold.
     fn children(servers: Vec<McpServer>) -> super::Children {
         let app = fixtures::app(|app| {
             app.spec.servers =
                 serde_json::from_value(json!([{"name": "db"}, {"name": "far"}, {"name": "gone"}])).expect("servers");
         });
+        children_of(&app, servers)
+    }
+
+    /// Through the real validation, so that a fixture cannot be what a cluster could not hold.
+    fn children_of(app: &McpApp, servers: Vec<McpServer>) -> super::Children {
         let inputs = Found::default().with(Kind::Secret, "anthropic", &[("api-key", "")]);
         let observed = Observed { servers: servers.into_iter().map(Arc::new).collect(), inputs, token: Some("t".into()) };
-        super::build(&validate(&app, &observed, "chat-worker:test", "new".into()).expect("valid"))
+        super::build(&validate(app, &observed, "chat-worker:test", "new".into()).expect("valid"))
     }
 
     fn with_url(mut server: McpServer, state: CircuitState) -> McpServer {
@@ -94,5 +99,25 @@ mod tests {
         let children = children(vec![open, with_url(remote, CircuitState::Closed)]);
         insta::assert_snapshot!("mcp_json", children.config_map.data.expect("data")["mcp.json"]);
         insta::assert_yaml_snapshot!("deployment", children.deployment);
+    }
+
+    #[test]
+    fn every_setting_of_the_model_and_the_budget_reaches_the_worker() {
+        let app = fixtures::app(|app| {
+            app.spec.model = serde_json::from_value(json!({
+                "api": "OpenAI", "name": "qwen3", "fallback": "qwen3-small", "baseUrl": "http://vllm:8000/v1",
+                "apiKeySecretRef": {"name": "anthropic", "key": "api-key"}, "maxTokens": 1000, "contextTokens": 32768,
+            }))
+            .expect("a model");
+            app.spec.replicas = 3;
+            app.spec.budget = serde_json::from_value(json!({"tokensPerDay": 1_000_000, "alertPercent": 70})).ok();
+            app.spec.approvals = crate::crd::mcp_app::Approvals::Never;
+            app.spec.cache_seconds = Some(300);
+        });
+        let pod = children_of(&app, Vec::new()).deployment.spec.and_then(|spec| spec.template.spec).expect("a pod");
+        let variables = pod.containers[0].env.iter().flatten();
+        let text: Vec<String> =
+            variables.map(|variable| format!("{}={}", variable.name, variable.value.as_deref().unwrap_or_default())).collect();
+        insta::assert_snapshot!("environment", text.join("\n"));
     }
 }

@@ -1,0 +1,67 @@
+//! The chat worker's environment: what the spec says in the worker's terms.
+
+use k8s_openapi::api::core::v1::EnvVar;
+
+use super::{
+    config_map::FILE,
+    deployment::{CONFIG_DIR, KEY_DIR, KEY_FILE, TOKEN_DIR, TOKEN_FILE},
+};
+use crate::{
+    crd::mcp_app::{Approvals, ModelApi},
+    mcp_app::validate::ValidatedApp,
+};
+
+/// The day's account of tokens: in the emptyDir, which a restart of the container leaves as it is.
+const USAGE_FILE: &str = "/tmp/usage.json";
+
+/// What the spec says first, then the person's own variables, which win where they meet.
+pub(super) fn build(app: &ValidatedApp) -> Vec<EnvVar> {
+    let mut variables: Vec<(&str, String)> = vec![
+        ("MCP_CONFIG_PATH", format!("{CONFIG_DIR}/{FILE}")),
+        ("CHAT_ACCESS_TOKEN_FILE", format!("{TOKEN_DIR}/{TOKEN_FILE}")),
+        ("CHAT_RATE_LIMIT_REQUESTS", app.rate_limit.requests.to_string()),
+        ("CHAT_RATE_LIMIT_WINDOW_SECONDS", app.rate_limit.window_seconds.to_string()),
+        ("CHAT_APPROVALS", approvals(app.approvals).to_owned()),
+        ("CHAT_USAGE_FILE", USAGE_FILE.to_owned()),
+        ("LOG_LEVEL", app.log_level.as_str().to_owned()),
+        // The root is read-only, and the cluster collects what goes to stdout.
+        ("LOG_FILE", String::from("-")),
+    ];
+    variables.extend(model(app));
+    variables.extend(app.system_prompt.iter().map(|prompt| ("CHAT_SYSTEM_PROMPT", prompt.clone())));
+    variables.extend(app.cache_seconds.iter().map(|seconds| ("CHAT_CACHE_SECONDS", seconds.to_string())));
+    if let Some(budget) = &app.budget {
+        variables.push(("CHAT_BUDGET_TOKENS_PER_DAY", budget.tokens_per_day.to_string()));
+        variables.push(("CHAT_BUDGET_ALERT_PERCENT", budget.alert_percent.to_string()));
+    }
+    let ours = variables.into_iter().map(|(name, value)| EnvVar { name: name.into(), value: Some(value), value_from: None });
+    ours.filter(|variable| app.pod.env.iter().all(|given| given.name != variable.name))
+        .chain(app.pod.env.iter().cloned())
+        .collect()
+}
+
+fn model(app: &ValidatedApp) -> Vec<(&'static str, String)> {
+    let model = &app.model;
+    let (api, base_url, key_file) = match model.api {
+        ModelApi::Anthropic => ("anthropic", "ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY_FILE"),
+        ModelApi::OpenAI => ("openai", "OPENAI_BASE_URL", "OPENAI_API_KEY_FILE"),
+    };
+    let mut variables = vec![
+        ("CHAT_MODEL_API", api.to_owned()),
+        ("CHAT_MODEL", model.name.clone()),
+        ("CHAT_MAX_TOKENS", model.max_tokens.to_string()),
+        (key_file, format!("{KEY_DIR}/{KEY_FILE}")),
+    ];
+    variables.extend(model.base_url.iter().map(|url| (base_url, url.clone())));
+    variables.extend(model.fallback.iter().map(|fallback| ("CHAT_MODEL_FALLBACK", fallback.clone())));
+    variables.extend(model.context_tokens.iter().map(|tokens| ("CHAT_CONTEXT_TOKENS", tokens.to_string())));
+    variables
+}
+
+fn approvals(approvals: Approvals) -> &'static str {
+    match approvals {
+        Approvals::Ask => "ask",
+        Approvals::Always => "always",
+        Approvals::Never => "never",
+    }
+}

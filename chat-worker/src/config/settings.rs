@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
 use url::Url;
 
 use crate::llm::{api::Api, client, key::KeySource};
@@ -153,6 +154,11 @@ pub struct Settings {
     /// A file with the token that callers must present; re-read when it changes. Without it, everybody gets in.
     #[arg(long, global = true, env = "CHAT_ACCESS_TOKEN_FILE")]
     pub access_token_file: Option<PathBuf>,
+
+    /// Proxies in front of this server, as networks (10.0.0.0/8,fd00::/8): what they say of a caller is believed, its
+    /// address (X-Forwarded-For) and TLS (X-Forwarded-Proto). Nobody else is.
+    #[arg(long, global = true, env = "CHAT_TRUSTED_PROXIES", value_delimiter = ',')]
+    pub trusted_proxies: Vec<IpNet>,
 
     /// Seconds that running answers get to end after SIGTERM.
     #[arg(long, global = true, env = "CHAT_DRAIN_SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=3600))]

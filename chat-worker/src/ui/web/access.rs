@@ -1,23 +1,19 @@
 //! Who may use the page and the API: those who present the token, as a bearer or by the cookie that signing in gives.
 //! The cookie is made from the token, so that every replica takes it and a rotated token ends every session.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
 use axum::{
     Form,
-    extract::{ConnectInfo, Request, State},
-    http::{HeaderMap, Method, StatusCode, header},
+    extract::{Extension, Request, State, rejection::FormRejection},
+    http::{HeaderMap, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Redirect, Response},
 };
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::{Web, page, problem::Problem};
+use super::{Web, forwarded::Caller, page, problem::Problem};
 use crate::tools::catalogue::hex;
 
 const COOKIE: &str = "mcpfleet_session";
@@ -48,7 +44,7 @@ impl Access {
         }
     }
 
-    fn allows(&self, headers: &HeaderMap) -> Result<bool, Problem> {
+    pub fn allows(&self, headers: &HeaderMap) -> Result<bool, Problem> {
         let Some(token) = self.token()? else { return Ok(true) };
         let text = |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
         let bearer = text(header::AUTHORIZATION).and_then(|value| {
@@ -63,21 +59,31 @@ impl Access {
         Ok(session.is_some_and(|session| same(session, &session_of(&token))))
     }
 
-    /// A page of another site must not act with this user's cookie, nor reach this machine by a name of its own.
-    fn check_origin(&self, method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
+    /// Whether a token is asked for at all.
+    pub fn is_closed(&self) -> bool {
+        self.token_file.is_some()
+    }
+
+    /// A page of another site must neither act nor read with this user's cookie, nor reach this machine by a name of its own.
+    fn check_origin(&self, headers: &HeaderMap) -> Result<(), Problem> {
         let text = |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
         let host = text(header::HOST).unwrap_or_default();
         if self.loopback && !is_local(host) {
             return Err(Problem::new(StatusCode::FORBIDDEN, "this server answers to localhost only"));
         }
-        let safe = matches!(*method, Method::GET | Method::HEAD);
-        match text(header::ORIGIN) {
-            Some(origin) if !safe && origin.split_once("://").map(|(_, host)| host) != Some(host) => {
+        match headers.get(header::ORIGIN) {
+            Some(origin) if !is_of(origin.as_bytes(), host) => {
                 Err(Problem::new(StatusCode::FORBIDDEN, "the request comes from another site"))
             }
             _ => Ok(()),
         }
     }
+}
+
+/// Whether an Origin is that of a page of this host. `null`, which sandboxed pages send, is nobody's.
+fn is_of(origin: &[u8], host: &str) -> bool {
+    let origin = std::str::from_utf8(origin).unwrap_or_default();
+    origin.split_once("://").is_some_and(|(_, named)| named.eq_ignore_ascii_case(host))
 }
 
 /// Whether a Host header names this machine.
@@ -101,12 +107,12 @@ fn session_of(token: &str) -> String {
 
 /// Lets a request through, or says why not; the page becomes a sign-in page.
 pub async fn require(State(web): State<Arc<Web>>, request: Request, next: Next) -> Response {
-    if let Err(problem) = web.access.check_origin(request.method(), request.headers()) {
+    if let Err(problem) = web.access.check_origin(request.headers()) {
         return problem.into_response();
     }
     match web.access.allows(request.headers()) {
         Ok(true) => next.run(request).await,
-        Ok(false) if request.uri().path() == "/" => page::sign_in(StatusCode::UNAUTHORIZED),
+        Ok(false) if request.uri().path() == "/" => page::sign_in(StatusCode::UNAUTHORIZED, None),
         Ok(false) => Problem::new(StatusCode::UNAUTHORIZED, "present the access token: Authorization: Bearer …").into_response(),
         Err(problem) => problem.into_response(),
     }
@@ -120,38 +126,56 @@ pub struct SignIn {
 
 pub async fn sign_in(
     State(web): State<Arc<Web>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
-    Form(form): Form<SignIn>,
+    form: Result<Form<SignIn>, FormRejection>,
 ) -> Response {
-    if let Err(problem) = web.access.check_origin(&Method::POST, &headers) {
+    if let Err(problem) = web.access.check_origin(&headers) {
         return problem.into_response();
     }
+    // Whoever fills in the form reads the page; a program reads the problem.
+    let refuse = |problem: Problem| {
+        let page = accepts_html(&headers).then(|| page::sign_in(problem.status, Some(&problem.detail)));
+        let mut response = page.unwrap_or_else(|| problem.clone().into_response());
+        if let Some(seconds) = problem.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
+    };
+    let form = match form {
+        Ok(Form(form)) => form,
+        Err(rejection) => return refuse(Problem::new(rejection.status(), rejection.body_text())),
+    };
     // Guessing is limited like everything else.
-    if let Some(Err(wait)) = web.rate.as_ref().map(|rate| rate.take(&format!("signin {}", peer.ip()))) {
-        return Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many attempts").retry_after(wait.as_secs() + 1).into_response();
+    if let Some(Err(wait)) = web.rate.as_ref().map(|rate| rate.take(&format!("signin {}", caller.address))) {
+        let seconds = wait.as_secs() + 1;
+        let detail = format!("Too many attempts. Try again in {seconds} s.");
+        return refuse(Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(seconds));
     }
     match web.access.token() {
         Ok(Some(token)) if same(form.token.trim(), &token) => {
-            ([(header::SET_COOKIE, cookie(&session_of(&token), &headers))], Redirect::to("/")).into_response()
+            ([(header::SET_COOKIE, cookie(&session_of(&token), caller.tls))], Redirect::to("/")).into_response()
         }
-        Ok(Some(_)) => page::sign_in(StatusCode::FORBIDDEN),
+        Ok(Some(_)) => refuse(Problem::new(StatusCode::FORBIDDEN, "That is not the token.")),
         Ok(None) => Redirect::to("/").into_response(),
-        Err(problem) => problem.into_response(),
+        Err(problem) => refuse(problem),
     }
 }
 
-pub async fn sign_out(State(web): State<Arc<Web>>, headers: HeaderMap) -> Response {
-    if let Err(problem) = web.access.check_origin(&Method::POST, &headers) {
+pub async fn sign_out(State(web): State<Arc<Web>>, Extension(caller): Extension<Caller>, headers: HeaderMap) -> Response {
+    if let Err(problem) = web.access.check_origin(&headers) {
         return problem.into_response();
     }
-    let expired = cookie("", &headers) + "; Max-Age=0";
+    let expired = cookie("", caller.tls) + "; Max-Age=0";
     ([(header::SET_COOKIE, expired)], Redirect::to("/")).into_response()
 }
 
+fn accepts_html(headers: &HeaderMap) -> bool {
+    headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).is_some_and(|accept| accept.contains("text/html"))
+}
+
 /// Out of reach of scripts and of other sites; over TLS only where the user came by TLS.
-fn cookie(value: &str, headers: &HeaderMap) -> String {
-    let tls = headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https");
+fn cookie(value: &str, tls: bool) -> String {
     let secure = if tls { "; Secure" } else { "" };
     format!("{COOKIE}={value}; Path=/; HttpOnly; SameSite=Strict{secure}")
 }
@@ -186,11 +210,13 @@ mod tests {
     #[test]
     fn other_sites_and_other_names_are_refused() {
         let open = Access::new(None, true);
-        let check = |method: Method, pairs: &[(header::HeaderName, &str)]| open.check_origin(&method, &headers(pairs)).is_ok();
-        assert!(check(Method::POST, &[(header::HOST, "localhost:8080"), (header::ORIGIN, "http://localhost:8080")]));
-        assert!(check(Method::POST, &[(header::HOST, "127.0.0.1:8080")]));
-        assert!(check(Method::GET, &[(header::HOST, "[::1]:8080")]));
-        assert!(!check(Method::POST, &[(header::HOST, "localhost:8080"), (header::ORIGIN, "https://evil.example")]));
-        assert!(!check(Method::GET, &[(header::HOST, "evil.example")]));
+        let check = |pairs: &[(header::HeaderName, &str)]| open.check_origin(&headers(pairs)).is_ok();
+        assert!(check(&[(header::HOST, "localhost:8080"), (header::ORIGIN, "http://localhost:8080")]));
+        assert!(check(&[(header::HOST, "127.0.0.1:8080")]));
+        assert!(check(&[(header::HOST, "[::1]:8080")]));
+        for foreign in ["https://evil.example", "http://localhost:8081", "null", "localhost:8080"] {
+            assert!(!check(&[(header::HOST, "localhost:8080"), (header::ORIGIN, foreign)]), "{foreign}");
+        }
+        assert!(!check(&[(header::HOST, "evil.example")]));
     }
 }

@@ -1,11 +1,11 @@
 //! POST /v1/chat: one turn, as a stream of events or as one object. The caller keeps the conversation and sends it with
 //! every question, so that any replica can answer.
 
-use std::{collections::HashSet, convert::Infallible, net::SocketAddr, sync::Arc};
+use std::{collections::HashSet, convert::Infallible, sync::Arc};
 
 use axum::{
     Json,
-    extract::{ConnectInfo, State, rejection::JsonRejection},
+    extract::{State, rejection::JsonRejection},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response, Sse, sse},
 };
@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Web,
+    Web, live,
     problem::{Problem, id_of},
 };
 use crate::{
@@ -48,12 +48,10 @@ pub struct Request {
 
 pub async fn chat(
     State(web): State<Arc<Web>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     body: Result<Json<Request>, JsonRejection>,
 ) -> Result<Response, Problem> {
     let Json(request) = body.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
-    web.admit(peer)?;
     let streamed = request.stream.unwrap_or_else(|| !wants_one_object(&headers));
     let turn = turn(&web, request, id_of(&headers))?;
     let cancel = turn.cancel.clone();
@@ -68,9 +66,14 @@ pub async fn chat(
     let guard = cancel.drop_guard();
     tokio::spawn(running);
     if streamed {
-        let events = stream::unfold((events, guard), |(mut events, guard)| async move {
-            let event = events.recv().await?;
-            Some((Ok::<_, Infallible>(as_sse(&event)), (events, guard)))
+        let told = web.draining.is_cancelled();
+        let events = stream::unfold((events, guard, web, told), |(mut events, guard, web, told)| async move {
+            let event = tokio::select! {
+                biased;
+                event = events.recv() => as_sse(&event?),
+                () = web.draining.cancelled(), if !told => return Some((Ok(live::draining(&web)), (events, guard, web, true))),
+            };
+            Some((Ok::<_, Infallible>(event), (events, guard, web, told)))
         });
         let mut response = Sse::new(events.boxed()).keep_alive(sse::KeepAlive::default()).into_response();
         // Proxies that buffer would hold the words back.

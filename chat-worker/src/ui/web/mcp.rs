@@ -3,14 +3,9 @@
 //! is the client's business, which the annotations are passed on for. Stateless, so that any replica can answer: clients of
 //! the modern era hear of changes by subscriptions/listen, earlier ones ask again.
 
-use std::{net::SocketAddr, ops::Bound, sync::Arc, time::Instant};
+use std::{ops::Bound, sync::Arc, time::Instant};
 
-use axum::{
-    extract::{ConnectInfo, Request, State},
-    http::request::Parts,
-    middleware::Next,
-    response::{IntoResponse, Response},
-};
+use axum::http::request::Parts;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
@@ -58,19 +53,6 @@ pub fn service(web: &Arc<Web>) -> StreamableHttpService<Gateway, LocalSessionMan
         .disable_allowed_origins();
     let web = Arc::clone(web);
     StreamableHttpService::new(move || Ok(Gateway { web: Arc::clone(&web) }), Arc::default(), config)
-}
-
-/// Lets a request through that the limit allows.
-pub async fn admit(
-    State(web): State<Arc<Web>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    request: Request,
-    next: Next,
-) -> Response {
-    match web.admit(peer) {
-        Ok(()) => next.run(request).await,
-        Err(problem) => problem.into_response(),
-    }
 }
 
 impl Gateway {

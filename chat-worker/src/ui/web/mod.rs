@@ -1,21 +1,30 @@
 //! The web server: which path is whose, and how it starts and ends. `chat` runs turns, `mcp` lends out the tools, `status`
-//! tells how things are,
-//! `access` decides who may, `page` is what a browser gets, `problem` is every error.
+//! tells how things are and `live` goes on telling, `access` decides who may, `forwarded` who asks, `page` is what a browser
+//! gets, `headers` what it may do with it, `problem` is every error.
 
 pub mod access;
 pub mod chat;
+pub mod forwarded;
+pub mod headers;
+pub mod live;
 pub mod mcp;
 pub mod page;
 pub mod problem;
 pub mod status;
 
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    net::SocketAddr,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use axum::{
     Router,
-    extract::DefaultBodyLimit,
+    extract::{DefaultBodyLimit, Extension, Request, State},
     http::StatusCode,
-    middleware,
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
     routing::{get, post},
     serve::ListenerExt,
 };
@@ -26,7 +35,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{access::Access, problem::Problem};
+use self::{access::Access, forwarded::Caller, problem::Problem};
 use crate::{app::App, limits::RateLimit};
 
 /// A conversation that is sent back with each question may be long.
@@ -46,21 +55,24 @@ pub struct Web {
     pub stopped: CancellationToken,
 }
 
-impl Web {
-    /// Takes one request of this caller, or says when to come back.
-    fn admit(&self, peer: SocketAddr) -> Result<(), Problem> {
-        if let Some(Err(wait)) = self.rate.as_ref().map(|rate| rate.take(&peer.ip().to_string())) {
-            self.app.engine.metrics.rate_limited.inc();
-            let seconds = wait.as_secs() + 1;
-            let detail = format!("too many requests; try again in {seconds} s");
-            return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(seconds));
-        }
-        if self.draining.is_cancelled() {
-            let detail = "this replica is being stopped; connect again";
-            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1));
-        }
-        Ok(())
+/// Takes one request of this caller, or says when to come back.
+pub async fn admit(State(web): State<Arc<Web>>, Extension(caller): Extension<Caller>, request: Request, next: Next) -> Response {
+    if let Some(Err(wait)) = web.rate.as_ref().map(|rate| rate.take(&caller.address.to_string())) {
+        web.app.engine.metrics.rate_limited.inc();
+        let seconds = wait.as_secs() + 1;
+        let detail = format!("too many requests; try again in {seconds} s");
+        return Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(seconds).into_response();
     }
+    next.run(request).await
+}
+
+/// Sends new requests of a replica that is being stopped to another one.
+async fn unless_draining(State(web): State<Arc<Web>>, request: Request, next: Next) -> Response {
+    if web.draining.is_cancelled() {
+        let detail = "this replica is being stopped; connect again";
+        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1).into_response();
+    }
+    next.run(request).await
 }
 
 /// Completes at SIGTERM and at Ctrl-C.
@@ -131,18 +143,19 @@ pub async fn serve(
 }
 
 fn router(web: Arc<Web>) -> Router {
-    let tools = Router::new()
+    let limited = Router::new()
         .route_service("/mcp", mcp::service(&web))
-        .route_layer(middleware::from_fn_with_state(Arc::clone(&web), mcp::admit));
-    let protected = Router::new()
-        .merge(tools)
-        .route("/", get(page::index))
         .route("/v1/chat", post(chat::chat))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&web), admit));
+    let api = Router::new()
+        .merge(limited)
         .route("/v1/servers", get(status::servers))
         .route("/v1/tools", get(status::tools))
         .route("/v1/usage", get(status::usage))
-        .layer(middleware::from_fn_with_state(Arc::clone(&web), access::require));
-    Router::new()
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&web), unless_draining));
+    let protected =
+        api.route("/", get(page::index)).route_layer(middleware::from_fn_with_state(Arc::clone(&web), access::require));
+    let all = Router::new()
         .merge(protected)
         .route("/signin", post(access::sign_in))
         .route("/signout", post(access::sign_out))
@@ -155,11 +168,18 @@ fn router(web: Arc<Web>) -> Router {
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(Arc::clone(&web));
+    // Around the whole of it: what the routing itself answers, with its headers, passes through them, too.
+    Router::new()
+        .fallback_service(all)
+        .layer(middleware::from_fn(problem::for_bare_errors))
+        .layer(middleware::from_fn(headers::options))
+        .layer(middleware::from_fn_with_state(web, forwarded::note))
         .layer(middleware::from_fn(problem::with_request_id))
-        .with_state(web)
+        .layer(middleware::from_fn(headers::add))
 }
 
-async fn forget_idle_callers(web: std::sync::Weak<Web>) {
+async fn forget_idle_callers(web: Weak<Web>) {
     let mut ticks = tokio::time::interval(Duration::from_mins(1));
     loop {
         ticks.tick().await;

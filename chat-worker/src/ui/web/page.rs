@@ -1,58 +1,87 @@
-//! What a browser gets: one page with its script and style, embedded in the program. Nothing comes from anywhere else, and
-//! the policy says so.
+//! What a browser gets: one page with its scripts and style, embedded in the program. Nothing comes from anywhere else, and
+//! the policy (`headers`) says so.
 
-use axum::{
-    extract::Path,
-    http::{HeaderName, StatusCode, header},
-    response::{IntoResponse, Response},
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
 };
 
-use super::problem;
+use axum::{
+    extract::{Path, State},
+    http::{HeaderMap, HeaderName, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use sha2::{Digest, Sha256};
+
+use super::{Web, headers::PAGE_POLICY, problem};
+use crate::tools::catalogue::hex;
 
 const INDEX: &str = include_str!("assets/index.html");
 const SIGN_IN: &str = include_str!("assets/signin.html");
-const SCRIPT: &str = include_str!("assets/app.js");
-const MARKDOWN: &str = include_str!("assets/markdown.js");
-const STYLE: &str = include_str!("assets/app.css");
-const ICON: &str = include_str!("assets/icon.svg");
 const OPENAPI: &str = include_str!("assets/openapi.json");
 
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
-    base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
+const FILES: &[(&str, &str, &str)] = &[
+    ("app.js", SCRIPT, include_str!("assets/app.js")),
+    ("cards.js", SCRIPT, include_str!("assets/cards.js")),
+    ("composer.js", SCRIPT, include_str!("assets/composer.js")),
+    ("dom.js", SCRIPT, include_str!("assets/dom.js")),
+    ("export.js", SCRIPT, include_str!("assets/export.js")),
+    ("live.js", SCRIPT, include_str!("assets/live.js")),
+    ("markdown.js", SCRIPT, include_str!("assets/markdown.js")),
+    ("record.js", SCRIPT, include_str!("assets/record.js")),
+    ("scroll.js", SCRIPT, include_str!("assets/scroll.js")),
+    ("sidebar.js", SCRIPT, include_str!("assets/sidebar.js")),
+    ("store.js", SCRIPT, include_str!("assets/store.js")),
+    ("stream.js", SCRIPT, include_str!("assets/stream.js")),
+    ("turn.js", SCRIPT, include_str!("assets/turn.js")),
+    ("view.js", SCRIPT, include_str!("assets/view.js")),
+    ("welcome.js", SCRIPT, include_str!("assets/welcome.js")),
+    ("app.css", STYLE, include_str!("assets/app.css")),
+    ("icon.svg", "image/svg+xml", include_str!("assets/icon.svg")),
+];
 
-fn headers(kind: &'static str) -> [(HeaderName, &'static str); 4] {
-    [
-        (header::CONTENT_TYPE, kind),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-        // Not "no-referrer": with it, browsers send `Origin: null` with the sign-in form, which is refused as foreign.
-        (header::REFERRER_POLICY, "same-origin"),
-        // A new version must not run with an old script.
+/// By name: the kind, the text, and the tag that says whether a browser's copy is this one.
+static ASSETS: LazyLock<BTreeMap<&str, (&str, &str, String)>> = LazyLock::new(|| {
+    let tag = |text: &str| format!("\"{}\"", hex(&Sha256::digest(text)[..12]));
+    FILES.iter().map(|(name, kind, text)| (*name, (*kind, *text, tag(text)))).collect()
+});
+
+/// A page. A new version must not run with an old script: a browser asks each time whether its copy is the right one.
+fn html(text: String) -> Response {
+    let headers: [(HeaderName, &str); 3] = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CONTENT_SECURITY_POLICY, PAGE_POLICY),
         (header::CACHE_CONTROL, "no-cache"),
-    ]
+    ];
+    (headers, text).into_response()
 }
 
-pub async fn index() -> Response {
-    (headers("text/html; charset=utf-8"), INDEX).into_response()
+/// The chat. Where no token is asked for, there is nothing to sign out of.
+pub async fn index(State(web): State<Arc<Web>>) -> Response {
+    let hidden = if web.access.is_closed() { "" } else { "hidden" };
+    html(INDEX.replace("data-account", hidden))
 }
 
-/// The page for those who have not presented a token; 403 says that the one they presented is wrong.
-pub fn sign_in(status: StatusCode) -> Response {
-    let wrong = status == StatusCode::FORBIDDEN;
-    let message = if wrong { "<p role=\"alert\">That is not the token.</p>" } else { "" };
-    (status, headers("text/html; charset=utf-8"), SIGN_IN.replace("<!--message-->", message)).into_response()
+/// The page for those who have not presented a token; the message says what was wrong with what they presented.
+pub fn sign_in(status: StatusCode, message: Option<&str>) -> Response {
+    let escape = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;");
+    let message = message.map(|text| format!("<p id=\"wrong\" class=\"error\" role=\"alert\">{}</p>", escape(text)));
+    let described = if message.is_some() { "aria-invalid=\"true\" aria-describedby=\"wrong\"" } else { "" };
+    let page = SIGN_IN.replace("<!--message-->", &message.unwrap_or_default()).replace("data-wrong", described);
+    (status, html(page)).into_response()
 }
 
-pub async fn asset(Path(name): Path<String>) -> Response {
-    let (kind, text) = match name.as_str() {
-        "app.js" => ("text/javascript; charset=utf-8", SCRIPT),
-        "markdown.js" => ("text/javascript; charset=utf-8", MARKDOWN),
-        "app.css" => ("text/css; charset=utf-8", STYLE),
-        "icon.svg" => ("image/svg+xml", ICON),
-        _ => return problem::not_found().await.into_response(),
-    };
-    (headers(kind), text).into_response()
+pub async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Response {
+    let Some((kind, text, tag)) = ASSETS.get(name.as_str()) else { return problem::not_found().await.into_response() };
+    let caching = [(header::ETAG, tag.as_str()), (header::CACHE_CONTROL, "no-cache")];
+    if headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
+        return (StatusCode::NOT_MODIFIED, caching).into_response();
+    }
+    (caching, [(header::CONTENT_TYPE, *kind)], *text).into_response()
 }
 
 pub async fn openapi() -> Response {
-    (headers("application/json"), OPENAPI).into_response()
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response()
 }

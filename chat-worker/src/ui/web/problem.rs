@@ -1,7 +1,8 @@
-//! Errors as problem+json (RFC 9457), and the request id that every answer carries.
+//! Errors as problem+json (RFC 9457), also those of the libraries below us, and the request id that every answer carries.
 
 use axum::{
     Json,
+    body::to_bytes,
     extract::Request,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     middleware::Next,
@@ -10,6 +11,9 @@ use axum::{
 use serde_json::json;
 
 use crate::app::request_id;
+
+/// More of a bare error is nobody's reading.
+const MAX_BARE: usize = 8 * 1024;
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -67,8 +71,28 @@ pub async fn with_request_id(mut request: Request, next: Next) -> Response {
     request.headers_mut().insert(REQUEST_ID, id.clone());
     let mut response = next.run(request).await;
     response.headers_mut().insert(REQUEST_ID, id);
-    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+/// Makes a problem of an error that is bare text: those of the routing, of extractors and of the MCP library are. Errors
+/// that are JSON (a failed turn, JSON-RPC) or a page stay as they are.
+pub async fn for_bare_errors(request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    let status = response.status();
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    let bare = kind.is_none_or(|kind| kind.as_bytes().starts_with(b"text/plain"));
+    if !bare || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let text = to_bytes(body, MAX_BARE).await.ok();
+    let text = text.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()).filter(|text| !text.is_empty());
+    let detail = text.unwrap_or_else(|| status.canonical_reason().unwrap_or("the request failed").to_owned());
+    let (problem, body) = Problem::new(status, detail).into_response().into_parts();
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts.headers.remove(header::TRANSFER_ENCODING);
+    parts.headers.extend(problem.headers);
+    Response::from_parts(parts, body)
 }
 
 fn given(headers: &HeaderMap) -> Option<HeaderValue> {

@@ -1,20 +1,16 @@
 //! How things are: /health, /readyz, /metrics, and the lists of servers, tools and usage.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     Json,
     extract::State,
     http::{HeaderMap, StatusCode, header},
-    response::{IntoResponse, Response, Sse, sse},
+    response::{IntoResponse, Response},
 };
-use futures::{Stream, StreamExt, stream};
 use serde_json::{Value, json};
 
-use super::Web;
-
-/// Bursts of changes are told together.
-const CALM: Duration = Duration::from_millis(200);
+use super::{Web, live};
 
 /// As the guide describes it. Degraded is an answer and no failure: the status is 200 for both.
 pub async fn health(State(web): State<Arc<Web>>) -> Json<Value> {
@@ -40,34 +36,22 @@ pub async fn metrics(State(web): State<Arc<Web>>) -> Response {
 
 /// The servers as they are; as a stream of events, again at every change.
 pub async fn servers(State(web): State<Arc<Web>>, headers: HeaderMap) -> Response {
-    let wants_events = headers.get(header::ACCEPT).is_some_and(|accept| accept == "text/event-stream");
-    if wants_events {
-        Sse::new(changes(web)).keep_alive(sse::KeepAlive::default()).into_response()
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if accept.contains("text/event-stream") {
+        live::stream(web, headers).into_response()
     } else {
-        Json(snapshot(&web)).into_response()
+        Json(servers_now(&web)).into_response()
     }
 }
 
-fn snapshot(web: &Web) -> Value {
+/// Every server, and the model that answers.
+pub fn servers_now(web: &Web) -> Value {
     json!({"servers": web.app.engine.hub.status(), "model": web.app.engine.model.name()})
 }
 
-fn changes(web: Arc<Web>) -> impl Stream<Item = Result<sse::Event, Infallible>> {
-    let mut versions = web.app.engine.hub.subscribe();
-    // The first is told at once.
-    versions.mark_changed();
-    stream::unfold((web, versions), |(web, mut versions)| async move {
-        tokio::select! {
-            changed = versions.changed() => changed.ok()?,
-            () = web.draining.cancelled() => return None,
-        }
-        let event = sse::Event::default().event("servers").data(snapshot(&web).to_string());
-        Some((Ok(event), (web, versions)))
-    })
-    .then(|event| async {
-        tokio::time::sleep(CALM).await;
-        event
-    })
+/// What was used today.
+pub fn usage_now(web: &Web) -> Value {
+    json!({"today": web.app.engine.ledger.today()})
 }
 
 pub async fn tools(State(web): State<Arc<Web>>) -> Json<Value> {
@@ -77,5 +61,5 @@ pub async fn tools(State(web): State<Arc<Web>>) -> Json<Value> {
 }
 
 pub async fn usage(State(web): State<Arc<Web>>) -> Json<Value> {
-    Json(json!({"today": web.app.engine.ledger.today()}))
+    Json(usage_now(&web))
 }

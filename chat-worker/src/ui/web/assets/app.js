@@ -1,353 +1,267 @@
-// The page. The conversation lives here, in the browser: each question carries it along, so any replica can answer.
-import { markdown } from './markdown.js';
+// The page: which conversation is in view, and what each button does. The conversations live in this browser; each question
+// carries its conversation along, so any replica can answer.
+import { approval } from './cards.js';
+import * as composer from './composer.js';
+import { $, ask, button, status } from './dom.js';
+import { asJson, asMarkdown, download, fileName } from './export.js';
+import { follow } from './live.js';
+import * as scroll from './scroll.js';
+import * as sidebar from './sidebar.js';
+import * as store from './store.js';
+import { again, goesOn, run, running, runningById, stop, takePartial, waiting } from './turn.js';
+import { TurnView } from './view.js';
+import { suggest } from './welcome.js';
 
-const $ = (id) => document.getElementById(id);
 const log = $('log');
-const message = $('message');
-const KEY = 'mcpfleet-chat';
 
-const empty = () => ({ messages: [], always: [], model: '', tokens: 0, cost: 0, unpriced: false });
-let state = restore();
-let running = null;
+const page = {
+  conversation: null,
+  views: [],
 
-function restore() {
-  try {
-    return { ...empty(), ...JSON.parse(localStorage.getItem(KEY) || '{}') };
-  } catch {
-    return empty();
-  }
-}
+  // A conversation comes into view.
+  show(conversation) {
+    page.conversation = conversation;
+    composer.cancelEdit();
+    log.replaceChildren();
+    page.views = conversation.turns.map((turn, index) => page.viewOf(conversation, turn, index));
+    page.views.forEach((view) => log.append(view.element));
+    page.offerEnds();
+    page.changed(conversation);
+    page.remember();
+    status('');
+    scroll.toEnd();
+    const last = page.views.at(-1);
+    if (last?.turn.state === 'waiting') page.decide(conversation, last);
+  },
 
-function save() {
-  try {
-    localStorage.setItem(KEY, JSON.stringify(state));
-  } catch {
-    status('The conversation is too long to be kept in this browser.');
-  }
-}
+  viewOf(conversation, turn, index) {
+    const active = running(conversation);
+    if (active?.view.turn === turn) return active.view;
+    if (turn.state === 'running') page.interrupted(turn);
+    const view = new TurnView(turn, index + 1, { edit: () => page.edit(conversation, turn) });
+    view.replay();
+    return view;
+  },
 
-function node(name, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
-}
+  // A turn that nobody here runs any more: a reload ended it, or another tab is at it.
+  interrupted(turn) {
+    takePartial(turn);
+    const here = turn.tab === store.TAB;
+    Object.assign(turn, { state: 'cut', note: here ? 'The answer was interrupted.' : 'The answer was interrupted, or is under way in another tab.' });
+  },
 
-function status(text, working = false) {
-  $('status').textContent = text;
-  $('status').classList.toggle('working', working);
-}
-
-function button(text, act, name = '') {
-  const made = node('button', { type: 'button', textContent: text, className: name });
-  made.addEventListener('click', act);
-  return made;
-}
-
-// New content keeps the reader at the end only if that is where they are.
-function add(element) {
-  const follow = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
-  log.append(element);
-  if (follow) log.scrollTop = log.scrollHeight;
-  return element;
-}
-
-function showUser(text, index) {
-  const box = node('div', { className: 'user' });
-  box.append(text);
-  const row = node('div', { className: 'row' });
-  row.append(button('Edit', () => edit(index)));
-  add(box);
-  add(row);
-}
-
-function answerBox() {
-  const box = add(node('div', { className: 'answer' }));
-  let text = '';
-  let due = false;
-  const draw = () => {
-    due = false;
-    const follow = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
-    box.replaceChildren(markdown(text));
-    if (follow) log.scrollTop = log.scrollHeight;
-  };
-  return {
-    push(piece) {
-      text += piece;
-      if (!due) {
-        due = true;
-        requestAnimationFrame(draw);
-      }
-    },
-    set(whole) {
-      text = whole;
-      draw();
-    },
-    done() {
-      if (text.trim() === '') return box.remove();
-      draw();
-      const row = node('div', { className: 'row' });
-      const copy = button('Copy', async () => {
-        // Browsers offer the clipboard to secure origins only: over plain HTTP there is none.
-        const copied = await navigator.clipboard?.writeText(text).then(() => true, () => false);
-        copy.textContent = copied ? 'Copied' : 'Not allowed here';
-        setTimeout(() => { copy.textContent = 'Copy'; }, 1500);
+  // What stands under each turn.
+  offerEnds(wait = 0) {
+    const { conversation, views } = page;
+    views.forEach((view, index) => {
+      const { turn } = view;
+      if (running(conversation)?.view === view) return;
+      const last = index === views.length - 1;
+      const failed = ['failed', 'cut'].includes(turn.state);
+      view.finish({
+        [failed ? 'error' : 'note']: turn.note,
+        again: last && turn.state !== 'waiting' ? () => page.again(conversation, view) : null,
+        word: goesOn(turn) ? 'Go on' : 'Try again',
+        wait: last ? wait : 0,
       });
-      row.append(copy);
-      box.append(row);
-    },
-  };
-}
-
-function toolCard(call) {
-  const state = node('span', { className: 'state', textContent: call.needs_approval ? 'waits for you' : 'waiting' });
-  const title = call.tool ? `${call.server} · ${call.tool}` : call.name.replace('__', ' · ');
-  const card = node('details', { className: 'tool' });
-  card.append(node('summary', {}, title, ' ', state), node('pre', { tabIndex: 0, textContent: JSON.stringify(call.input, null, 2) }));
-  add(card);
-  let timer = null;
-  return {
-    call,
-    start() {
-      const began = Date.now();
-      const tick = () => { state.textContent = `running, ${Math.round((Date.now() - began) / 1000)} s`; };
-      tick();
-      timer = setInterval(tick, 1000);
-    },
-    end(result) {
-      clearInterval(timer);
-      card.classList.add(result.is_error ? 'failed' : 'ok');
-      const time = result.duration_ms === undefined ? '' : `, ${result.duration_ms} ms`;
-      state.textContent = (result.is_error ? 'failed' : 'done') + time;
-      card.append(node('pre', { tabIndex: 0, textContent: result.text }));
-    },
-    drop() {
-      clearInterval(timer);
-      if (!card.classList.contains('ok') && !card.classList.contains('failed')) state.textContent = 'not run';
-    },
-  };
-}
-
-// Shows a conversation that is already known.
-function showAll() {
-  log.replaceChildren();
-  const cards = new Map();
-  state.messages.forEach((entry, index) => {
-    for (const block of entry.content) {
-      if (block.type === 'text' && entry.role === 'user') showUser(block.text, index);
-      else if (block.type === 'text') {
-        const box = answerBox();
-        box.set(block.text);
-        box.done();
-      } else if (block.type === 'tool_use') cards.set(block.id, toolCard({ ...block, needs_approval: false }));
-      else if (block.type === 'tool_result') {
-        cards.get(block.tool_use_id)?.end({ is_error: block.is_error, text: (block.content || []).map((part) => part.text).join('\n') });
-      }
-    }
-  });
-  cards.forEach((card) => card.drop());
-  showUsage();
-}
-
-function showUsage() {
-  const cost = state.unpriced ? 'cost unknown' : `$${state.cost.toFixed(4)}`;
-  $('usage').textContent = state.tokens ? [state.model, `${state.tokens.toLocaleString()} tokens`, cost].filter(Boolean).join(' · ') : '';
-}
-
-async function* events(response) {
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let buffer = '';
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    buffer += value.replaceAll('\r\n', '\n');
-    let end;
-    while ((end = buffer.indexOf('\n\n')) >= 0) {
-      const data = buffer.slice(0, end).split('\n').filter((line) => line.startsWith('data:')).map((line) => line.slice(5).trim());
-      buffer = buffer.slice(end + 2);
-      if (data.length) yield JSON.parse(data.join('\n'));
-    }
-  }
-}
-
-function busy(now) {
-  $('send').hidden = now;
-  $('stop').hidden = !now;
-  log.setAttribute('aria-busy', String(now));
-}
-
-function failed(text, again) {
-  const box = node('div', { className: 'error' });
-  box.append(text, ' ', button('Retry', () => { box.remove(); again(); }));
-  add(box);
-  status('The answer failed.');
-}
-
-// One turn: `extra` is what is asked, or what was decided.
-async function turn(extra) {
-  const conversation = state;
-  running = new AbortController();
-  busy(true);
-  status('Waiting for the answer', true);
-  const cards = new Map();
-  let box = null;
-  let said = '';
-  let ended = false;
-  try {
-    const response = await fetch('/v1/chat', {
-      method: 'POST',
-      headers: { 'content-type': 'application/json', accept: 'text/event-stream' },
-      body: JSON.stringify({ messages: state.messages, always: state.always, ...extra }),
-      signal: running.signal,
     });
-    if (response.status === 401) return location.reload();
-    if (!response.ok) {
-      const problem = await response.json().catch(() => ({ detail: `HTTP ${response.status}` }));
-      return failed(problem.detail, () => turn(extra));
-    }
-    for await (const event of events(response)) {
-      if (event.type === 'text') {
-        (box ??= answerBox()).push(event.text);
-        said += event.text;
-      } else if (event.type === 'restart') {
-        box?.set('');
-        said = '';
-        status(`${event.reason}. Beginning the answer again`, true);
-      } else if (event.type === 'tool_call') {
-        box?.done();
-        box = null;
-        cards.set(event.id, toolCard(event));
-        status(`Calling ${event.tool || event.name}`, true);
-      } else if (event.type === 'tool_start') cards.get(event.id)?.start();
-      else if (event.type === 'tool_result') cards.get(event.id)?.end(event);
-      else if (event.type === 'notice') add(node('div', { className: 'notice', textContent: event.text }));
-      else if (event.type === 'done' || event.type === 'error') {
-        ended = true;
-        box?.done();
-        finish(event, cards);
-      }
-    }
-    if (!ended) failed('The connection ended before the answer did.', () => turn(extra));
-  } catch (error) {
-    box?.done();
-    if (running?.signal.aborted) {
-      // A new one may have been begun meanwhile: nothing of this one belongs there.
-      if (state === conversation) stopped(extra, cards.size ? '' : said);
-    } else failed(`The server cannot be reached (${error.message}).`, () => turn(extra));
-  } finally {
-    cards.forEach((card) => card.drop());
-    running = null;
-    busy(false);
-    // A decision that waits has the focus.
-    if (!document.querySelector('.approval')) message.focus();
-  }
-}
+  },
 
-const OUTCOMES = {
-  complete: '', truncated: 'The answer was cut off at its longest length.', refused: 'The model declined to answer.',
-  cancelled: 'Stopped.', paused: 'The model paused again and again.', approval_required: 'Waiting for your decision.',
-  too_long: 'This conversation is too long for the model. Begin a new one.',
+  edit(conversation, turn) {
+    if (!running(conversation)) composer.edit(conversation.turns.indexOf(turn), turn.question);
+  },
+
+  again(conversation, view) {
+    if (running(conversation)) return;
+    const extra = again(view.turn);
+    const index = conversation.turns.indexOf(view.turn);
+    const fresh = page.viewOf(conversation, view.turn, index);
+    view.element.replaceWith(fresh.element);
+    page.views[index] = fresh;
+    page.start(conversation, fresh, extra);
+  },
+
+  send(text, instead) {
+    let { conversation } = page;
+    if (instead !== null) {
+      conversation.turns.length = instead;
+      page.views.splice(instead).forEach((view) => view.element.remove());
+    }
+    page.views.at(-1)?.element.querySelector('.approval')?.remove();
+    const turn = { question: text, at: Date.now(), delta: [], calls: {}, state: 'running', note: '' };
+    if (!conversation.title) conversation.title = store.titleOf(text);
+    conversation.turns.push(turn);
+    const view = new TurnView(turn, conversation.turns.length, { edit: () => page.edit(conversation, turn) });
+    page.views.push(view);
+    log.append(view.element);
+    page.start(conversation, view, { message: text });
+    page.offerEnds();
+  },
+
+  start(conversation, view, extra) {
+    scroll.toEnd();
+    const decided = view.element.contains(document.activeElement);
+    run(page, conversation, view, extra);
+    if (decided || document.activeElement === document.body) $(matchMedia('(pointer: coarse)').matches ? 'stop' : 'message').focus();
+  },
+
+  ended(conversation, view, wait) {
+    page.changed(conversation);
+    if (page.conversation !== conversation) return;
+    if (document.activeElement === document.body) composer.focus();
+    page.offerEnds(wait);
+    if (view.turn.state === 'waiting') page.decide(conversation, view);
+  },
+
+  // Asks the person about the calls that wait, but for those that "never" answers.
+  decide(conversation, view) {
+    const calls = waiting(conversation);
+    const never = (call) => call.needs_approval && conversation.never.includes(`${call.name}@${call.hash}`);
+    const open = calls.filter((call) => !never(call));
+    if (!open.some((call) => call.needs_approval)) {
+      if (calls.length) page.start(conversation, view, { approve: open.map((call) => call.id) });
+      return;
+    }
+    const box = approval(open, (approve, rule) => {
+      conversation.always = [...new Set([...conversation.always, ...(rule.always ?? [])])];
+      conversation.never = [...new Set([...conversation.never, ...(rule.never ?? [])])];
+      page.start(conversation, view, { approve });
+    });
+    view.add(box.element);
+    status('Waiting for your decision.');
+    box.focus();
+  },
+
+  // Whether it is running, and what it has cost.
+  changed(conversation) {
+    if (page.conversation !== conversation) return;
+    const busy = running(conversation) !== undefined;
+    const focused = document.activeElement;
+    $('send').hidden = busy;
+    $('stop').hidden = !busy;
+    if (focused === $('send') && busy) $('stop').focus();
+    if (focused === $('stop') && !busy) $('message').focus();
+    log.setAttribute('aria-busy', String(busy));
+    $('welcome').hidden = conversation.turns.length > 0;
+    $('title').textContent = conversation.title || 'New conversation';
+    document.title = conversation.title ? `${conversation.title} · mcpfleet chat` : 'mcpfleet chat';
+    const { tokens, unpriced } = conversation;
+    const cost = unpriced ? 'cost unknown' : `$${conversation.cost.toFixed(4)}`;
+    $('usage').textContent = tokens ? [conversation.model, `${tokens.toLocaleString()} tokens`, cost].filter(Boolean).join(' · ') : '';
+  },
+
+  saved(conversation) {
+    page.changed(conversation);
+    if (page.conversation === conversation) page.remember();
+    sidebar.show(page.conversation.id);
+  },
+
+  // In the address, so that a reload, a bookmark and the way back lead here.
+  remember() {
+    const hash = `#${page.conversation.id}`;
+    if (location.hash !== hash) history[page.conversation.turns.length && location.hash ? 'pushState' : 'replaceState'](null, '', hash);
+  },
+
+  warn(text) {
+    $('warning').replaceChildren(text, ' ', button('Close', () => { $('warning').hidden = true; }, 'quiet small', 'Close this warning'));
+    $('warning').hidden = false;
+  },
+
+  open(id) {
+    const conversation = runningById(id) ?? store.load(id);
+    if (conversation) page.show(conversation);
+    else {
+      page.show(store.create());
+      if (store.list().some((entry) => entry.id === id)) page.warn('This conversation cannot be read. It may come from another version of this page; it can be deleted.');
+    }
+    sidebar.show(page.conversation.id);
+  },
+
+  begin() {
+    page.show(store.create());
+    sidebar.show(page.conversation.id);
+    suggest(page.choose);
+    $('message').focus();
+  },
+
+  choose(idea) {
+    if (!running(page.conversation)) page.send(idea, null);
+  },
 };
 
-// A stopped answer is kept with its question. One that had begun to call tools is not: what they did is known to the server alone,
-// and the question goes back to where it can be asked again.
-function stopped(extra, said) {
-  status('Stopped.');
-  const block = (text) => [{ type: 'text', text }];
-  if (extra.message && said.trim()) {
-    state.messages.push({ role: 'user', content: block(extra.message) }, { role: 'assistant', content: block(said) });
-    save();
-  } else if (extra.message) {
-    message.value ||= extra.message;
-    showAll();
+sidebar.start({
+  open: page.open,
+  refresh: () => sidebar.show(page.conversation.id),
+  rename(id, title) {
+    const conversation = id === page.conversation.id ? page.conversation : runningById(id);
+    if (conversation) {
+      Object.assign(conversation, { title, named: true });
+      store.save(conversation);
+      page.changed(conversation);
+    } else store.rename(id, title);
+  },
+  remove(id) {
+    const conversation = id === page.conversation.id ? page.conversation : runningById(id);
+    if (conversation) stop(conversation);
+    // A turn that is being stopped writes once more; after that it is gone.
+    Promise.resolve().then(() => store.remove(id)).then(() => {
+      if (id === page.conversation.id) page.begin();
+      sidebar.show(page.conversation.id);
+    });
+  },
+});
+
+composer.start(page.send, () => !running(page.conversation));
+scroll.start();
+
+// Another tab has changed something.
+store.watch((id) => {
+  if (id === page.conversation.id && !running(page.conversation)) {
+    const theirs = store.load(id);
+    if (theirs && theirs.rev !== page.conversation.rev) page.show(theirs);
+    else if (!theirs) page.begin();
   }
-}
-
-function finish(event, cards) {
-  state.messages = event.messages;
-  if (event.model) state.model = event.model;
-  const usage = event.usage;
-  state.tokens += Object.values(usage).reduce((sum, count) => sum + count, 0);
-  if (event.cost === null) state.unpriced = true;
-  else state.cost += event.cost ?? 0;
-  save();
-  showUsage();
-  if (event.type === 'error') return failed(event.message, () => turn({}));
-  status(OUTCOMES[event.outcome] ?? event.outcome);
-  if (event.outcome === 'approval_required') askApproval([...cards.values()].map((card) => card.call));
-}
-
-function askApproval(calls) {
-  const waiting = calls.filter((call) => call.needs_approval);
-  const others = calls.filter((call) => !call.needs_approval).map((call) => call.id);
-  const names = waiting.map((call) => call.tool || call.name).join(', ');
-  const box = node('section', { className: 'approval' });
-  box.setAttribute('aria-label', 'Approval');
-  box.append(node('p', { textContent: `${names} may change or destroy data. Allow it?` }));
-  for (const call of waiting) box.append(node('pre', { tabIndex: 0, textContent: JSON.stringify(call.input, null, 2) }));
-  const decide = (ids) => () => { box.remove(); turn({ approve: [...others, ...ids] }); };
-  const all = waiting.map((call) => call.id);
-  const once = button('Allow once', decide(all), 'primary');
-  const always = button('Always allow', () => {
-    state.always.push(...waiting.map((call) => `${call.name}@${call.hash}`));
-    save();
-    decide(all)();
-  });
-  const row = node('div', { className: 'row' });
-  row.append(once, always, button('Deny', decide([])));
-  box.append(row);
-  add(box);
-  once.focus();
-}
-
-function edit(index) {
-  if (running) return;
-  message.value = state.messages[index].content.filter((block) => block.type === 'text').map((block) => block.text).join('\n');
-  state.messages = state.messages.slice(0, index);
-  save();
-  showAll();
-  message.focus();
-}
-
-function send() {
-  const text = message.value.trim();
-  if (!text || running) return;
-  message.value = '';
-  showUser(text, state.messages.length);
-  log.scrollTop = log.scrollHeight;
-  turn({ message: text });
-}
-
-function watchServers() {
-  const source = new EventSource('/v1/servers');
-  source.addEventListener('servers', (event) => {
-    const { servers } = JSON.parse(event.data);
-    $('servers').replaceChildren(...servers.map((server) => {
-      const kind = server.state === 'up' ? 'up' : server.degraded ? 'down' : 'off';
-      const detail = server.reason || (server.state === 'up' ? `${server.tools} tools, MCP ${server.protocol}` : '');
-      return node('li', { className: kind, title: detail, textContent: `${server.name}: ${server.state.replace('_', ' ')}` });
-    }));
-  });
-  // The browser tries again by itself; until then the badges are of the past.
-  source.addEventListener('error', () => {
-    for (const badge of $('servers').children) badge.className = 'off';
-    if (!running) status('The server cannot be reached; trying again.');
-  });
-  source.addEventListener('open', () => { if (!running) status(''); });
-}
-
-$('ask').addEventListener('submit', (event) => { event.preventDefault(); send(); });
-message.addEventListener('keydown', (event) => {
-  if (event.key === 'Enter' && !event.shiftKey && !event.isComposing) { event.preventDefault(); send(); }
+  sidebar.show(page.conversation.id);
 });
-document.addEventListener('keydown', (event) => { if (event.key === 'Escape') running?.abort(); });
-$('stop').addEventListener('click', () => running?.abort());
-$('clear').addEventListener('click', () => { running?.abort(); state = empty(); save(); showAll(); status(''); message.focus(); });
-$('export').addEventListener('click', () => {
-  const file = new Blob([JSON.stringify(state.messages, null, 2)], { type: 'application/json' });
-  const anchor = node('a', { href: URL.createObjectURL(file), download: 'conversation.json' });
-  anchor.click();
-  URL.revokeObjectURL(anchor.href);
+addEventListener('popstate', () => page.open(location.hash.slice(1)));
+
+document.addEventListener('keydown', (event) => {
+  if (event.key !== 'Escape' || event.defaultPrevented) return;
+  // A dialog or a menu takes it first, then the list of conversations.
+  if (document.querySelector('dialog[open], [popover]:popover-open')) return;
+  if (sidebar.isOverlay()) sidebar.close();
+  else if (running(page.conversation)) stop(page.conversation);
+  else if (composer.cancelEdit()) $('message').focus();
 });
-showAll();
-watchServers();
-message.focus();
+$('stop').addEventListener('click', () => stop(page.conversation));
+$('new').addEventListener('click', () => { sidebar.close(); page.begin(); });
+$('new-top').addEventListener('click', page.begin);
+const exported = (ending, type, write) => () => {
+  $('menu').hidePopover();
+  download(fileName(page.conversation, ending), type, write(page.conversation));
+};
+$('export-markdown').addEventListener('click', exported('md', 'text/markdown', asMarkdown));
+$('export-json').addEventListener('click', exported('json', 'application/json', asJson));
+$('theme').addEventListener('change', () => { setTheme($('theme').value); });
+$('sign-out').addEventListener('click', async () => {
+  $('menu').hidePopover();
+  const answer = await ask($('sign-out-dialog'));
+  if (!answer) return;
+  if (answer === 'forget') store.clear();
+  sessionStorage.clear();
+  $('sign-out-form').submit();
+});
+
+function setTheme(theme) {
+  document.documentElement.dataset.theme = theme;
+  localStorage.setItem('mcpfleet.theme', theme);
+  $('theme').value = theme;
+}
+
+setTheme(['light', 'dark'].includes(localStorage.getItem('mcpfleet.theme')) ? localStorage.getItem('mcpfleet.theme') : 'system');
+const wanted = location.hash.slice(1) || store.list()[0]?.id;
+if (wanted) page.open(wanted);
+else page.begin();
+if (page.conversation.turns.length === 0) suggest(page.choose);
+follow();
+if (!document.querySelector('.approval')) composer.focus();

@@ -1,0 +1,36 @@
+// A conversation as a file: for people (Markdown), or for programs (the messages, as the API takes them).
+import { node } from './dom.js';
+import { shown, transcript } from './store.js';
+
+function fenced(text, language) {
+  // Longer than any fence within.
+  const longest = Math.max(2, ...Array.from(text.matchAll(/`+/g), (match) => match[0].length));
+  const fence = '`'.repeat(longest + 1);
+  return `${fence}${language}\n${text}\n${fence}`;
+}
+
+export function asMarkdown(conversation) {
+  const parts = [`# ${conversation.title || 'Conversation'}`];
+  for (const turn of conversation.turns) {
+    parts.push(`## ${new Date(turn.at).toISOString()}`, turn.question.split('\n').map((line) => `> ${line}`).join('\n'));
+    for (const message of shown(turn)) {
+      for (const block of message.content) {
+        if (block.type === 'text' && message.role === 'assistant') parts.push(block.text);
+        if (block.type === 'tool_use') parts.push(`**Tool call: ${block.name}**`, fenced(JSON.stringify(block.input ?? {}, null, 2), 'json'));
+        if (block.type === 'tool_result') parts.push(block.is_error ? '**Error:**' : '**Result:**', fenced(block.content.map((part) => part?.text ?? '').join('\n'), ''));
+      }
+    }
+    if (turn.note) parts.push(`*${turn.note}*`);
+  }
+  return `${parts.join('\n\n')}\n`;
+}
+
+export const asJson = (conversation) => `${JSON.stringify({ title: conversation.title, messages: transcript(conversation) }, null, 2)}\n`;
+
+export function download(name, type, text) {
+  const anchor = node('a', { href: URL.createObjectURL(new Blob([text], { type })), download: name });
+  anchor.click();
+  setTimeout(() => URL.revokeObjectURL(anchor.href), 10_000);
+}
+
+export const fileName = (conversation, ending) => `${(conversation.title || 'conversation').replace(/[^\p{L}\p{N}]+/gu, '-').slice(0, 50).replace(/^-|-$/g, '') || 'conversation'}.${ending}`;

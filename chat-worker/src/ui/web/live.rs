@@ -1,0 +1,89 @@
+//! The stream of events behind the page's badges: the servers and what was used today, again at every change, for as long
+//! as the caller may read them. Its last event says why it ends.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    http::HeaderMap,
+    response::{Sse, sse},
+};
+use futures::{Stream, stream};
+use serde_json::{Value, json};
+use tokio::{
+    sync::watch,
+    time::{Interval, MissedTickBehavior, interval, sleep},
+};
+
+use super::{Web, status};
+
+/// Bursts of changes are told together.
+const CALM: Duration = Duration::from_millis(200);
+/// How often it is looked whether more was used, and whether the caller may still read.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Where a stream stands.
+struct Live {
+    web: Arc<Web>,
+    headers: HeaderMap,
+    versions: watch::Receiver<u64>,
+    ticks: Interval,
+    usage: Value,
+    ended: bool,
+}
+
+/// The events: `servers` and `usage`; at the end `draining` (connect again) or `signed_out` (the token has changed).
+pub fn stream(web: Arc<Web>, headers: HeaderMap) -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {
+    let mut versions = web.app.engine.hub.subscribe();
+    // The first is told at once.
+    versions.mark_changed();
+    let mut ticks = interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let live = Live { web, headers, versions, ticks, usage: Value::Null, ended: false };
+    Sse::new(stream::unfold(live, |mut live| async move {
+        let event = live.next().await?;
+        Some((Ok(event), live))
+    }))
+    .keep_alive(sse::KeepAlive::default())
+}
+
+impl Live {
+    async fn next(&mut self) -> Option<sse::Event> {
+        if self.ended {
+            return None;
+        }
+        loop {
+            tokio::select! {
+                () = self.web.draining.cancelled() => {
+                    self.ended = true;
+                    return Some(draining(&self.web));
+                }
+                changed = self.versions.changed() => {
+                    changed.ok()?;
+                    sleep(CALM).await;
+                    self.versions.borrow_and_update();
+                    return Some(event("servers", &status::servers_now(&self.web)));
+                }
+                _ = self.ticks.tick() => {
+                    if !self.web.access.allows(&self.headers).unwrap_or(false) {
+                        self.ended = true;
+                        return Some(event("signed_out", &json!({})));
+                    }
+                    let usage = status::usage_now(&self.web);
+                    if usage != self.usage {
+                        self.usage = usage.clone();
+                        return Some(event("usage", &usage));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Tells a client of a replica that is being stopped: what runs gets so many seconds to end, what is new goes to another.
+pub fn draining(web: &Web) -> sse::Event {
+    event("draining", &json!({"type": "draining", "seconds": web.app.settings.drain_seconds}))
+}
+
+fn event(name: &str, data: &Value) -> sse::Event {
+    sse::Event::default().event(name).data(data.to_string())
+}

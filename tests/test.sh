@@ -38,9 +38,9 @@ skip() {
     printf '[%2d] %-16s left out: %s\n' $((passed + ${#failed[@]} + ${#skipped[@]})) "$1" "$2"
 }
 
-# How many tests a log of cargo's tells of.
+# How many tests a log of cargo's, or of node's, tells of.
 counts() {
-    awk '/^test result:/ { passed += $4; failed += $6 } END { if (passed + failed) print passed " tests" }' "$1"
+    awk '/^test result:/ { passed += $4; failed += $6 } /^ℹ pass / { passed += $3 } /^ℹ fail / { failed += $3 } END { if (passed + failed) print passed " tests" }' "$1"
 }
 
 format() { cargo fmt --all --check; }
@@ -97,6 +97,7 @@ step tools tools
 step clippy clippy
 step unit unit
 step conformance conformance
+step web tests/web/web.sh
 step generated tests/chart/generate.sh --check
 step chart chart
 step control-plane control_plane

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that a level needs and that this machine lacks. Usage: packages.sh LEVEL
+# Installs the Debian packages that a level needs and that this machine lacks. Usage: packages.sh LEVEL (web: the browser tests)
 set -euo pipefail
 # shellcheck source=lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -10,6 +10,8 @@ if [[ $1 == node ]]; then
     needs+=(containerd:containerd runc:runc nft:nftables socat:socat)
     cni_dir >/dev/null || needs+=("CNI plugins:containernetworking-plugins")
     [[ -e /etc/ssl/certs/ca-certificates.crt ]] || needs+=("CA certificates:ca-certificates")
+elif [[ $1 == web ]]; then
+    needs=(chromium:chromium)
 fi
 
 missing=()

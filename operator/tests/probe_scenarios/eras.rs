@@ -1,0 +1,131 @@
+//! In which era a server speaks, and how that is found out.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use operator::crd::{Era, reason};
+use serde_json::{Value, json};
+
+use crate::{
+    support::fake::{self, Act, error, json_bytes, legacy, modern, response, result},
+    table::{Check, HEALTHY, Scenario, failed, legacy_but, scenario},
+};
+
+pub fn eras() -> Vec<Scenario> {
+    let legacy_era: Check = |health, _| match &health.protocol {
+        Some(protocol) if protocol.era == Era::Legacy => Ok(()),
+        other => Err(format!("era {other:?}")),
+    };
+    let modern_era: Check = |health, state| match &health.protocol {
+        Some(protocol) if protocol.era == Era::Modern && state.count("initialize") == 0 => Ok(()),
+        other => Err(format!("era {other:?}, {} initialize", state.count("initialize"))),
+    };
+    vec![
+        scenario("modern only", HEALTHY, modern).check(modern_era),
+        scenario("both eras", HEALTHY, |ask, state| {
+            if ask.headers.get("mcp-protocol-version").is_some_and(|version| version == "2026-07-28") {
+                modern(ask, state)
+            } else {
+                legacy(ask, state)
+            }
+        })
+        .check(modern_era),
+        scenario("legacy: 400 without a session", HEALTHY, legacy).check(legacy_era),
+        // The session that it opens says nothing to discover, which is asked next: a 404 there is no lost session.
+        scenario(
+            "legacy at first, then a revision that nobody knows",
+            failed(reason::UNSUPPORTED_VERSION),
+            |ask, state| match ask.method.as_str() {
+                "server/discover" => fake::status("404 Not Found", "not found"),
+                "initialize" if state.opened.load(Ordering::Relaxed) > 0 => {
+                    let session = format!("s{}", state.opened.fetch_add(1, Ordering::Relaxed));
+                    state.sessions.lock().expect("no panic").insert(session.clone());
+                    let result = json!({"jsonrpc": "2.0", "id": ask.id, "result": fake::initialize_result("1999-01-01", true)});
+                    let headers = [("Content-Type", "application/json"), ("Mcp-Session-Id", session.as_str())];
+                    Act::Bytes(response("200 OK", &headers, result.to_string()))
+                }
+                _ => legacy(ask, state),
+            },
+        )
+        .check(|health, _| match health.circuit.reason.as_deref() {
+            Some(reason::UNSUPPORTED_VERSION) => Ok(()),
+            other => Err(format!("opened for {other:?}")),
+        }),
+        scenario(
+            "legacy: -32601 on 200",
+            HEALTHY,
+            legacy_but("server/discover", |ask| error(ask, "200 OK", -32601, Value::Null)),
+        )
+        .check(legacy_era),
+        scenario(
+            "legacy: -32601 on 400",
+            HEALTHY,
+            legacy_but("server/discover", |ask| error(ask, "400 Bad Request", -32601, Value::Null)),
+        )
+        .check(legacy_era),
+        scenario("legacy: {} to discover", HEALTHY, legacy_but("server/discover", |ask| result(ask, json!({}))))
+            .check(legacy_era),
+        scenario("legacy: 404 to discover", HEALTHY, legacy_but("server/discover", |_| fake::status("404 Not Found", "")))
+            .check(legacy_era),
+        scenario("legacy: 500 to discover", HEALTHY, legacy_but("server/discover", |_| fake::status("500 Oh", "unknown method")))
+            .check(legacy_era),
+        scenario("legacy: junk to discover", HEALTHY, legacy_but("server/discover", |_| json_bytes("null"))).check(legacy_era),
+        scenario("legacy: 202 to discover", HEALTHY, legacy_but("server/discover", |_| fake::status("202 Accepted", "")))
+            .check(legacy_era),
+        scenario("legacy: silence to discover", HEALTHY, legacy_but("server/discover", |_| Act::hang()))
+            .with(|spec| spec.health.startup_seconds = 60)
+            .check(legacy_era),
+        scenario(
+            "legacy: -32022 that lists legacy revisions",
+            HEALTHY,
+            legacy_but("server/discover", |ask| {
+                error(
+                    ask,
+                    "400 Bad Request",
+                    -32022,
+                    json!({"supported": ["2025-11-25", "2025-06-18"], "requested": "2026-07-28"}),
+                )
+            }),
+        )
+        .check(legacy_era),
+        scenario(
+            "legacy: -32020 to discover",
+            HEALTHY,
+            legacy_but("server/discover", |ask| error(ask, "400 Bad Request", -32020, Value::Null)),
+        )
+        .check(legacy_era),
+        scenario(
+            "a discover result that lists only legacy revisions",
+            HEALTHY,
+            legacy_but("server/discover", |ask| result(ask, json!({"supportedVersions": ["2025-11-25"], "capabilities": {}}))),
+        )
+        .check(legacy_era),
+        scenario("-32022 that lists revisions nobody knows", failed(reason::UNSUPPORTED_VERSION), |ask, _| {
+            error(ask, "400 Bad Request", -32022, json!({"supported": ["2031-01-01"]}))
+        }),
+        scenario("a discover result that lists revisions nobody knows", failed(reason::UNSUPPORTED_VERSION), |ask, _| {
+            result(ask, json!({"supportedVersions": ["2031-01-01"], "capabilities": {}}))
+        }),
+        scenario("legacy: 2024-11-05", HEALTHY, |ask, state| match ask.method.as_str() {
+            "initialize" => result(ask, fake::initialize_result("2024-11-05", true)),
+            "notifications/initialized" => fake::status("202 Accepted", ""),
+            "tools/list" => result(ask, json!({"tools": []})),
+            _ => legacy(ask, state),
+        }),
+        scenario(
+            "legacy: a revision that nobody knows",
+            failed(reason::UNSUPPORTED_VERSION),
+            legacy_but("initialize", |ask| result(ask, fake::initialize_result("1999-01-01", true))),
+        ),
+        scenario(
+            "-32000 to initialize",
+            failed(reason::JSON_RPC_ERROR),
+            legacy_but("initialize", |ask| error(ask, "200 OK", -32000, Value::Null)),
+        ),
+        scenario("-32603 to everything", failed(reason::JSON_RPC_ERROR), |ask, _| error(ask, "200 OK", -32603, Value::Null)),
+        scenario("modern today, legacy tomorrow", HEALTHY, {
+            let asked = AtomicUsize::new(0);
+            move |ask, state| if asked.fetch_add(1, Ordering::Relaxed) < 2 { modern(ask, state) } else { legacy(ask, state) }
+        })
+        .with(|spec| spec.health.interval_seconds = 1),
+    ]
+}

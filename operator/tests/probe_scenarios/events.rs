@@ -1,0 +1,69 @@
+//! Answers that come as server-sent events.
+
+use operator::crd::reason;
+
+use crate::{
+    support::fake::Act,
+    table::{HEALTHY, Scenario, alive, always, body_of, failed, gzip, gzipped, scenario, sse},
+};
+
+pub fn events() -> Vec<Scenario> {
+    let one = |body: &str| vec![format!("event: message\ndata: {body}\n\n")];
+    vec![
+        scenario("SSE", HEALTHY, move |ask, state| sse(ask, state, one, true)),
+        scenario("SSE with the answer as second event, after a notification and a ping", HEALTHY, |ask, state| {
+            sse(
+                ask,
+                state,
+                |body| {
+                    vec![
+                ": hello\n\nid: 0\ndata:\n\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\",\"params\":{}}\n\n".into(),
+                "data: {\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\n\n".into(),
+                format!("data: {body}\n\n"),
+            ]
+                },
+                true,
+            )
+        }),
+        scenario("SSE cut in the middle of a line", HEALTHY, |ask, state| {
+            sse(
+                ask,
+                state,
+                |body| {
+                    let (a, b) = body.split_at(body.len() / 2);
+                    vec![format!("data: {a}"), format!("{b}\r\n\r\n")]
+                },
+                true,
+            )
+        }),
+        scenario("SSE that goes on after the answer", HEALTHY, move |ask, state| sse(ask, state, one, false)),
+        scenario("SSE that never ends and never answers", failed(reason::TIMEOUT), |ask, state| {
+            sse(ask, state, |_| vec![": keep-alive\n\n".into()], false)
+        }),
+        scenario("SSE that ends without the answer", failed(reason::NOT_MCP), |ask, state| {
+            sse(ask, state, |_| vec![": bye\n\n".into()], true)
+        }),
+        scenario("SSE with the answer to another question", failed(reason::NOT_MCP), |ask, state| {
+            let id = ask.id.clone();
+            sse(ask, state, move |body| vec![format!("data: {}\n\n", body.replace(&format!("\"id\":{id}"), "\"id\":77"))], true)
+        }),
+        scenario(
+            "SSE of noise without end",
+            failed(reason::TOO_LARGE),
+            always(|| {
+                let chunk = format!(
+                    "data: {}\n\n",
+                    "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\"}".to_owned() + &" ".repeat(60_000)
+                );
+                let mut bytes = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n".to_vec();
+                bytes.extend_from_slice(chunk.repeat(200).as_bytes());
+                Act::BytesThenHang(bytes)
+            }),
+        )
+        .with(|spec| spec.health.timeout_seconds = 20),
+        scenario("SSE in gzip", HEALTHY, |ask, state| {
+            let body = format!("data: {}\n\n", body_of(ask, state));
+            gzipped(ask, state, "text/event-stream", body.as_bytes())
+        }),
+    ]
+}

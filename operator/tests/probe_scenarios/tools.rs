@@ -1,0 +1,114 @@
+//! Lists of tools, and the call that `health.toolCall` asks for.
+
+use operator::{crd::reason, probe::ServerHealth};
+use serde_json::{Value, json};
+
+use crate::{
+    support::fake::{self, Act, Ask, State, error, legacy, modern, result, tool},
+    table::{HEALTHY, Scenario, alive, failed, legacy_but, modern_but, scenario, tool_call},
+};
+
+pub fn tools() -> Vec<Scenario> {
+    fn pages(ask: &Ask, state: &State, last: i64, next: impl Fn(i64) -> Value) -> Act {
+        if ask.method != "tools/list" {
+            return modern(ask, state);
+        }
+        let page: i64 = ask.body["params"]["cursor"].as_str().and_then(|cursor| cursor.parse().ok()).unwrap_or(0);
+        let mut offered = json!({"resultType": "complete", "tools": [tool(&format!("tool-{page}"))]});
+        if page < last {
+            offered["nextCursor"] = next(page);
+        }
+        result(ask, offered)
+    }
+    fn count(health: &ServerHealth, expected: usize) -> Result<(), String> {
+        match health.tools.as_ref().map(|tools| tools.count()) {
+            Some(count) if count == expected => Ok(()),
+            other => Err(format!("{other:?} tools instead of {expected}")),
+        }
+    }
+    let list = |tools: Value| {
+        modern_but("tools/list", move |ask| result(ask, json!({"resultType": "complete", "tools": tools.clone()})))
+    };
+    vec![
+        scenario("a list of three pages", HEALTHY, |ask, state| pages(ask, state, 2, |page| (page + 1).to_string().into()))
+            .check(|health, _| count(health, 3)),
+        scenario("a list of 64 pages", HEALTHY, |ask, state| pages(ask, state, 63, |page| (page + 1).to_string().into()))
+            .with(|spec| spec.health.timeout_seconds = 20)
+            .check(|health, _| count(health, 64)),
+        scenario("a cursor that comes twice", HEALTHY, |ask, state| pages(ask, state, i64::MAX, |_| "1".into()))
+            .check(|health, _| count(health, 2)),
+        scenario("a list without end", failed(reason::TOO_LARGE), |ask, state| {
+            pages(ask, state, i64::MAX, |page| (page + 1).to_string().into())
+        })
+        .with(|spec| spec.health.timeout_seconds = 20),
+        scenario("a cursor that is a number", failed(reason::NOT_MCP), |ask, state| pages(ask, state, 5, Into::into)),
+        scenario("the same tool twice", HEALTHY, list(json!([tool("a"), tool("a"), tool("b")])))
+            .check(|health, _| count(health, 2)),
+        scenario(
+            "names that break the rules",
+            HEALTHY,
+            list(json!([tool("a b"), tool(""), tool("ü/♥"), tool(&"x".repeat(500))])),
+        )
+        .check(|health, _| count(health, 4)),
+        scenario("a tool without a name", failed(reason::NOT_MCP), list(json!([tool("a"), {"description": "nameless"}]))),
+        scenario("a tool whose name is a number", failed(reason::NOT_MCP), list(json!([{"name": 1}]))),
+        scenario("tools that are no list", failed(reason::NOT_MCP), list(json!({"a": 1}))),
+        scenario("1,000 tools", HEALTHY, list((0..1_000).map(|i| tool(&format!("tool-{i}"))).collect()))
+            .check(|health, _| count(health, 1_000)),
+        scenario("no tools advertised", HEALTHY, |ask, _| match ask.method.as_str() {
+            "server/discover" => result(ask, json!({"supportedVersions": ["2026-07-28"], "capabilities": {"prompts": {}}})),
+            _ => fake::status("500 Oh", "asked for what was not advertised"),
+        }),
+        scenario("an empty result to the list", failed(reason::NOT_MCP), modern_but("tools/list", |ask| result(ask, json!({})))),
+        scenario(
+            "-32601 to the list that was advertised",
+            failed(reason::JSON_RPC_ERROR),
+            modern_but("tools/list", |ask| error(ask, "404 Not Found", -32601, Value::Null)),
+        ),
+        scenario(
+            "-32603 to the list",
+            failed(reason::JSON_RPC_ERROR),
+            legacy_but("tools/list", |ask| error(ask, "200 OK", -32603, Value::Null)),
+        ),
+        scenario("a living bridge before a dead child", failed(reason::TIMEOUT), modern_but("tools/list", |_| Act::hang())),
+        scenario("toolCall succeeds", HEALTHY, |ask, state| {
+            if ask.method == "tools/call" {
+                assert_eq!(ask.headers.get("mcp-name").map(String::as_str), Some("a"), "Mcp-Name");
+            }
+            modern(ask, state)
+        })
+        .with(tool_call)
+        .check(|_, state| if state.count("tools/call") > 0 { Ok(()) } else { Err("not called".into()) }),
+        scenario("toolCall succeeds in a legacy session", HEALTHY, legacy).with(tool_call),
+        scenario(
+            "toolCall answers isError",
+            failed(reason::TOOL_CALL_FAILED),
+            modern_but("tools/call", |ask| {
+                result(
+                    ask,
+                    json!({"resultType": "complete", "isError": true, "content": [{"type": "text", "text": "no database"}]}),
+                )
+            }),
+        )
+        .with(tool_call),
+        scenario(
+            "toolCall answers a JSON-RPC error",
+            failed(reason::TOOL_CALL_FAILED),
+            modern_but("tools/call", |ask| error(ask, "200 OK", -32602, Value::Null)),
+        )
+        .with(tool_call),
+        scenario(
+            "toolCall wants more input",
+            failed(reason::TOOL_CALL_FAILED),
+            modern_but("tools/call", |ask| result(ask, json!({"resultType": "input_required", "content": []}))),
+        )
+        .with(tool_call),
+        scenario("toolCall is slow", failed(reason::TIMEOUT), modern_but("tools/call", |_| Act::hang())).with(tool_call),
+        scenario(
+            "toolCall is refused with 401",
+            alive(reason::UNAUTHORIZED),
+            modern_but("tools/call", |_| fake::status("401 Unauthorized", "")),
+        )
+        .with(tool_call),
+    ]
+}

@@ -1,9 +1,21 @@
 //! The Lease: one of several replicas leads. Losing it ends the process, so that two never write at once.
+//!
+//! The election is `kube_lease_manager`'s. It does not say that a lead ran out while the API server could not be reached, so the term is
+//! watched here: it ends when the Lease, as we last read it, does.
 
-use kube::Client;
+use std::{future::Future, time::Duration};
+
+use k8s_openapi::{api::coordination::v1::Lease, jiff::Timestamp};
+use kube::{Api, Client};
 use kube_lease_manager::{LeaseManager, LeaseManagerBuilder, LeaseManagerError};
-use tokio::{sync::watch, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, sleep_until, timeout_at},
+};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use crate::clock;
 
 /// The Lease's name.
 const NAME: &str = "mcpfleet-operator";
@@ -11,6 +23,13 @@ const NAME: &str = "mcpfleet-operator";
 const DURATION_SECONDS: u64 = 15;
 /// Seconds before the end at which the leader renews.
 const GRACE_SECONDS: u64 = 5;
+
+/// How often the leader looks at the Lease.
+const LOOK: Duration = Duration::from_secs(2);
+/// So long before the Lease's end the lead counts as lost: what is being written then should have arrived.
+const MARGIN: Duration = Duration::from_secs(1);
+/// How long giving the Lease back may take.
+const RELEASE: Duration = Duration::from_secs(5);
 
 /// Why there is no lead.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +53,8 @@ pub enum Error {
 pub struct Lead {
     held: watch::Receiver<bool>,
     election: JoinHandle<Result<LeaseManager, LeaseManagerError>>,
+    /// Ends when the Lease runs out, or is another's.
+    term: AbortOnDropHandle<()>,
 }
 
 impl Lead {
@@ -44,15 +65,15 @@ impl Lead {
         identity: Option<String>,
         shutdown: &CancellationToken,
     ) -> Result<Option<Self>, Error> {
-        let mut builder = LeaseManagerBuilder::new(client, NAME)
+        // The pod's name: a container that restarts in its pod takes its own Lease up at once, for the kubelet starts it only
+        // when the one before is gone.
+        let identity = identity.unwrap_or_else(|| format!("{NAME}-{:016x}", rand::random::<u64>()));
+        let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
+        let builder = LeaseManagerBuilder::new(client, NAME)
             .with_namespace(namespace)
             .with_duration(DURATION_SECONDS)
-            .with_grace(GRACE_SECONDS);
-        if let Some(identity) = identity {
-            // The pod's name: a container that restarts in its pod takes its own Lease up at once, for the kubelet starts it only
-            // when the one before is gone.
-            builder = builder.with_identity(identity);
-        }
+            .with_grace(GRACE_SECONDS)
+            .with_identity(identity.clone());
         let manager = builder.build().await.map_err(|source| Error::Election { namespace: namespace.to_owned(), source })?;
         let (mut held, election) = manager.watch().await;
         tracing::info!(lease.namespace = namespace, lease.name = NAME, "waiting for the lead");
@@ -61,26 +82,131 @@ impl Lead {
             found = held.wait_for(|held| *held) => { found.map_err(|_| Error::Ended)?; }
         }
         tracing::info!("leading");
-        Ok(Some(Self { held, election }))
+        let term = tokio::spawn(async move {
+            // The Lease was written a moment ago.
+            let begun = Instant::now();
+            serve_term(begun, &identity, async || leases.get(NAME).await.ok()).await;
+        });
+        Ok(Some(Self { held, election, term: AbortOnDropHandle::new(term) }))
     }
 
     /// Waits until the lead is lost.
     pub async fn lost(&mut self) {
-        // An error means that the election itself is gone, and the lead with it.
-        let _ = self.held.wait_for(|held| !held).await;
+        tokio::select! {
+            // An error means that the election itself is gone, and the lead with it.
+            _ = self.held.wait_for(|held| !held) => {}
+            _ = &mut self.term => {}
+        }
     }
 
     /// Gives the Lease back, so that the next one need not wait for its end.
     pub async fn release(self) {
-        drop(self.held);
-        match self.election.await {
-            Ok(Ok(manager)) => {
-                if let Err(error) = manager.release().await {
-                    tracing::warn!(%error, "the Lease was not given back; it runs out by itself");
+        let Self { held, election, term } = self;
+        drop((held, term));
+        let stop = election.abort_handle();
+        let released = async {
+            match election.await {
+                Ok(Ok(manager)) => {
+                    if let Err(error) = manager.release().await {
+                        tracing::warn!(%error, "the Lease was not given back; it runs out by itself");
+                    }
                 }
+                Ok(Err(error)) => tracing::warn!(%error, "the election ended with an error"),
+                Err(error) => tracing::warn!(%error, "the election's task ended with an error"),
             }
-            Ok(Err(error)) => tracing::warn!(%error, "the election ended with an error"),
-            Err(error) => tracing::warn!(%error, "the election's task ended with an error"),
+        };
+        // An API server that does not answer must not keep a process alive that does not lead.
+        if tokio::time::timeout(RELEASE, released).await.is_err() {
+            stop.abort();
+            tracing::warn!("the Lease could not be given back in time; it runs out by itself");
         }
+    }
+}
+
+/// Looks at the Lease again and again, until it has run out or is another's.
+async fn serve_term<F: Future<Output = Option<Lease>>>(begun: Instant, identity: &str, look: impl Fn() -> F) {
+    let mut until = begun + Duration::from_secs(DURATION_SECONDS) - MARGIN;
+    loop {
+        let asked = Instant::now();
+        match timeout_at(until, look()).await {
+            Err(_) => break,
+            // Not now: the term that we know of goes on.
+            Ok(None) => {}
+            Ok(Some(lease)) => match left(&lease, identity, clock::now_exact()) {
+                None => {
+                    tracing::error!("the Lease is another's");
+                    return;
+                }
+                Some(left) => until = asked + left.saturating_sub(MARGIN),
+            },
+        }
+        if until <= Instant::now() {
+            break;
+        }
+        sleep_until((asked + LOOK).min(until)).await;
+    }
+    tracing::error!("the Lease ran out: it could not be renewed in time");
+}
+
+/// How long the Lease is still ours; none when it is another's. The time in it is of our own clock.
+fn left(lease: &Lease, identity: &str, now: Timestamp) -> Option<Duration> {
+    let spec = lease.spec.as_ref().filter(|spec| spec.holder_identity.as_deref() == Some(identity))?;
+    let length = Duration::from_secs(DURATION_SECONDS);
+    let age = spec.renew_time.as_ref().map(|renewed| now.duration_since(renewed.0));
+    // A clock that jumped back makes no term longer.
+    let age = age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default();
+    Some(length.saturating_sub(age))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::{api::coordination::v1::LeaseSpec, apimachinery::pkg::apis::meta::v1::MicroTime};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    fn lease(holder: &str, renewed: Timestamp) -> Lease {
+        let spec =
+            LeaseSpec { holder_identity: Some(holder.into()), renew_time: Some(MicroTime(renewed)), ..LeaseSpec::default() };
+        Lease { spec: Some(spec), ..Lease::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_term_lasts_as_long_as_the_lease_is_renewed_and_ends_with_it_when_nobody_answers() {
+        for answers_at_all in [false, true] {
+            let away = AtomicBool::new(false);
+            let look = async || match away.load(Ordering::Relaxed) {
+                false => Some(lease("us", clock::now_exact())),
+                true if answers_at_all => None,
+                true => std::future::pending().await,
+            };
+            let began = Instant::now();
+            let serve = serve_term(began, "us", look);
+            tokio::pin!(serve);
+            assert!(tokio::time::timeout(Duration::from_mins(10), &mut serve).await.is_err(), "it is renewed");
+            away.store(true, Ordering::Relaxed);
+            let gone = Instant::now();
+            serve.await;
+            let lasted = gone.elapsed();
+            let length = Duration::from_secs(DURATION_SECONDS);
+            assert!(lasted < length && lasted + LOOK * 2 > length, "{lasted:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_term_ends_at_once_when_the_lease_is_anothers() {
+        let began = Instant::now();
+        serve_term(began, "us", async || Some(lease("them", clock::now_exact()))).await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_is_left_of_a_lease_is_never_more_than_its_length() {
+        let at = |second| Timestamp::from_second(second).expect("a time");
+        let length = Duration::from_secs(DURATION_SECONDS);
+        assert_eq!(left(&lease("us", at(100)), "us", at(104)), Some(Duration::from_secs(DURATION_SECONDS - 4)));
+        assert_eq!(left(&lease("us", at(100)), "us", at(50)), Some(length));
+        assert_eq!(left(&lease("us", at(100)), "us", at(500)), Some(Duration::ZERO));
+        assert_eq!(left(&lease("them", at(100)), "us", at(101)), None);
+        assert_eq!(left(&Lease::default(), "us", at(101)), None);
     }
 }

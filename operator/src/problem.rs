@@ -70,7 +70,36 @@ pub async fn tell(
         action: "Reconcile".into(),
         secondary: None,
     };
-    if let Err(error) = recorder.publish(&event, &object.object_ref(&())).await {
-        tracing::warn!(%error, reason = problem.reason, "event not published");
+    match recorder.publish(&event, &object.object_ref(&())).await {
+        Ok(()) => {}
+        Err(error) if namespace_goes(&error) => tracing::debug!(reason = problem.reason, "no Event in a namespace that is going"),
+        Err(error) => tracing::warn!(%error, reason = problem.reason, "event not published"),
+    }
+}
+
+/// The API server's word for a namespace that is being deleted, or is gone: nothing can be made there any more.
+pub fn namespace_goes(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    let mut causes = status.details.iter().flat_map(|details| &details.causes);
+    status.code == 404 || causes.any(|cause| cause.reason == "NamespaceTerminating")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_that_is_going_is_told_from_a_right_that_is_missing() {
+        let refused = |causes: serde_json::Value, code: u16| {
+            let status = serde_json::json!({
+                "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden", "code": code,
+                "message": "forbidden", "details": {"name": "x", "kind": "events", "causes": causes},
+            });
+            kube::Error::Api(serde_json::from_value(status).expect("a status"))
+        };
+        let going = serde_json::json!([{"reason": "NamespaceTerminating", "message": "namespace x is being terminated", "field": "metadata.namespace"}]);
+        assert!(namespace_goes(&refused(going, 403)));
+        assert!(namespace_goes(&refused(serde_json::json!([]), 404)));
+        assert!(!namespace_goes(&refused(serde_json::json!([]), 403)));
     }
 }

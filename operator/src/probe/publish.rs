@@ -24,6 +24,7 @@ use crate::{
     clock,
     crd::reason,
     names::{CONTROLLER, FIELD_MANAGER, POD_GATE},
+    problem,
 };
 
 /// Calls to the API server at a time: a fleet that turns all at once must not be one burst.
@@ -211,6 +212,10 @@ async fn announce(publisher: &Publisher, notice: Notice) {
     };
     match tokio::time::timeout(CALL, publisher.recorder.publish(&event, &notice.object)).await {
         Ok(Ok(())) => {}
+        // In a namespace that is going nothing can be made any more, and nobody is left to read it.
+        Ok(Err(error)) if problem::namespace_goes(&error) => {
+            tracing::debug!(reason = notice.reason, "no Event in a namespace that is going");
+        }
         // An Event is a courtesy: what it tells is in status and metrics, too.
         Ok(Err(error)) => tracing::warn!(reason = notice.reason, %error, "could not write an Event"),
         Err(_) => tracing::warn!(reason = notice.reason, "writing an Event took too long"),

@@ -607,6 +607,33 @@ async fn when_half_of_the_fleet_fails_it_is_taken_out() {
     assert_eq!((0..20).filter(|n| is_open(&rig.health(&format!("s{n}")))).count(), 10);
 }
 
+/// Of eight servers four leave the fleet in some way, and three of those that stay fail at once: that is most of it.
+#[rstest]
+#[case::pods_that_are_going(true)]
+#[case::servers_that_are_disabled(false)]
+#[tokio::test(start_paused = true)]
+async fn who_left_the_fleet_does_not_speak_against_a_panic(#[case] going: bool) {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    for n in 0..8 {
+        serving(&rig, &puppet, &format!("s{n}"), &[n], |_| {}).await;
+    }
+    for n in 4..8 {
+        if going {
+            rig.api.change_pod(&format!("s{n}-{n}"), |pod| pod.deleting = true);
+        } else {
+            let mut spec = spec(8080);
+            usual(&mut spec);
+            spec.enabled = false;
+            rig.engine.set_server(&key(&format!("s{n}")), spec, None);
+        }
+    }
+    (0..3).for_each(|n| puppet.set(ip(n), Does::Refuse));
+    sleep(secs(60)).await;
+    let held = (0..3).filter(|n| rig.health(&format!("s{n}")).panic).count();
+    assert!(held > 0, "nothing is held: {:?}", rig.health("s0"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_paused_server_is_watched_and_left_alone() {
     let puppet = Puppet::default();

@@ -54,6 +54,9 @@ impl Registry {
         if another {
             self.ask_anew(&key, moved && remote, &mut effects);
         }
+        if before.as_deref().is_some_and(|before| before.enabled != spec.enabled) {
+            self.count_as_fleet(&key, spec.enabled);
+        }
         self.with(&key, now, &mut effects, |server, around| {
             let transition = if spec.enabled { server.circuit.set_policy(&spec.breaker, now) } else { server.circuit.reset(now) };
             server.transitioned(transition, around);
@@ -80,6 +83,17 @@ impl Registry {
             if forget {
                 self.panic.forget(target.id, target.failed_at.take());
                 target.forget_verdicts();
+            }
+        }
+    }
+
+    /// Who is at rest is no part of the fleet that fleet panic looks at.
+    fn count_as_fleet(&mut self, key: &ServerKey, counts: bool) {
+        let Some(server) = self.servers.get_mut(key) else { return };
+        for target in server.targets.values_mut() {
+            self.panic.forget(target.id, target.failed_at.take());
+            if counts && target.proven && target.streak == 0 && target.reachable() {
+                self.panic.well(target.id, None);
             }
         }
     }
@@ -114,17 +128,25 @@ impl Registry {
             self.with(&key, now, &mut effects, Server::settle);
             return effects;
         };
-        self.with(&key, now, &mut effects, |server, around| {
-            let Some(target) = server.targets.get_mut(&id) else { return };
+        let leaves = self.with(&key, now, &mut effects, |server, around| {
+            let target = server.targets.get_mut(&id)?;
             if target.pod.as_ref() == Some(&pod) {
-                return;
+                return None;
             }
+            let leaves = pod.deleting && target.pod.as_ref().is_some_and(|before| !before.deleting);
             if target.update(pod, now) {
                 target.busy = false;
                 around.effects.push(Effect::Forget(id, target.epoch));
             }
+            let failed_at = leaves.then(|| target.failed_at.take());
             server.settle(around);
+            failed_at
         });
+        // Whoever is going away counts no longer: neither among those that fail nor among those that do not.
+        if let Some(failed_at) = leaves.flatten() {
+            self.panic.forget(id, failed_at);
+            self.weigh_panic(false, now, &mut effects);
+        }
         effects
     }
 

@@ -97,6 +97,7 @@ step tools tools
 step clippy clippy
 step unit unit
 step conformance conformance
+step real-servers operator/tests/real-servers.sh
 step web tests/web/web.sh
 step generated tests/chart/generate.sh --check
 step chart chart

@@ -20,6 +20,8 @@ use super::{
 
 /// The most that one body may come to, after decoding.
 pub const MAX_BODY: usize = 8 * 1024 * 1024;
+/// How long the answer is waited for after an event that clients skip, for they cannot read it or did not ask for it.
+const SECOND_CHANCE: Duration = Duration::from_secs(1);
 /// The most that is read of a body that only explains an error, and how long it is waited for.
 const MAX_ERROR_BODY: usize = 64 * 1024;
 const ERROR_BODY_PATIENCE: Duration = Duration::from_secs(1);
@@ -147,25 +149,32 @@ async fn events(http: &mut Http, mut reply: Reply, step: Step, id: u64, known: O
     let mut decoder = Decoder::new(&reply, step, MAX_BODY)?;
     let mut parser = sse::Parser::default();
     let mut found = None;
-    while let Some(piece) = http.chunk(&mut reply, step).await? {
+    // What was wrong with an event that was skipped: it is what is told when nothing better comes.
+    let mut skipped: Option<Problem> = None;
+    loop {
+        let piece = match &skipped {
+            None => http.chunk(&mut reply, step).await?,
+            Some(problem) => match tokio::time::timeout(SECOND_CHANCE, http.chunk(&mut reply, step)).await {
+                Ok(piece) => piece?,
+                Err(_) => return Err(problem.clone()),
+            },
+        };
+        let Some(piece) = piece else { break };
         decoder.push(&piece)?;
         let answered = parser.feed(&decoder.take(), |data| {
-            found = match json(data, step, id, known) {
-                Err(Problem::NotMcp(..)) if is_other(data, id) => None,
-                result => Some(result),
-            };
+            match json(data, step, id, known) {
+                Ok(answer) => found = Some(answer),
+                Err(_) if matches!(protocol::message(data, id), Ok(Message::Other)) => {}
+                Err(problem) => skipped = Some(problem),
+            }
             found.is_some()
         });
-        if answered && let Some(result) = found {
+        if answered && let Some(answer) = found {
             http.finish_body(reply).await;
-            return result;
+            return Ok(answer);
         }
     }
-    Err(Problem::NotMcp(step, "the event stream ended without the answer".into()))
-}
-
-fn is_other(data: &[u8], id: u64) -> bool {
-    matches!(protocol::message(data, id), Ok(Message::Other))
+    Err(skipped.unwrap_or_else(|| Problem::NotMcp(step, "the event stream ended without the answer".into())))
 }
 
 /// Undoes Content-Encoding piece by piece and counts what comes out of it: a bomb is stopped before it goes off.

@@ -226,8 +226,8 @@ impl Http {
         }
         self.conn = None;
         let (io, reused) = match self.idle.take() {
-            Some(Conn(io)) => (io, true),
-            None => (Watched { stream: self.dial().await?, heard: Arc::new(AtomicBool::new(false)) }, false),
+            Some(Conn(io)) if io.is_quiet() => (io, true),
+            _ => (Watched { stream: self.dial().await?, heard: Arc::new(AtomicBool::new(false)) }, false),
         };
         let live = Live::new(io, reused).await;
         self.conn = Some(live.map_err(|error| broken(&error, Step::Connect, true))?);
@@ -405,6 +405,19 @@ enum Stream {
 struct Watched {
     stream: Stream,
     heard: Arc<AtomicBool>,
+}
+
+impl Watched {
+    /// Nothing came in while nobody asked. Some servers say goodbye to an idle connection (HTTP 408), which answers no question of ours.
+    fn is_quiet(&self) -> bool {
+        match &self.stream {
+            Stream::Plain(stream) => {
+                matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+            }
+            // What comes in there may be the handshake's own: session tickets.
+            Stream::Tls(_) => true,
+        }
+    }
 }
 
 impl AsyncRead for Watched {

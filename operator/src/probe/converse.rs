@@ -11,6 +11,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 use super::{
     answer::{self, Answer},
@@ -23,8 +24,13 @@ use super::{
 };
 use crate::{clock, crd::Era};
 
-/// How long an answer that opens a session is waited for after the probe's time was up, and how long its deletion may take.
+/// How long the deletion of a session may take.
 const CLEAN_UP: Duration = Duration::from_secs(5);
+/// How long an answer that opens a session is waited for after the probe's time was up: a server that was stopped reads our question
+/// when it goes on, and would keep a session that nobody knows of.
+const LATE: Duration = Duration::from_mins(5);
+/// How many are waited for so long; beyond that the wait is as short as a deletion's.
+static LATE_PLACES: Semaphore = Semaphore::const_new(256);
 
 /// What servers say is kept once, however many of them say it: most of a fleet is replicas.
 static HELLOS: LazyLock<Interner<Hello>> = LazyLock::new(Interner::new);
@@ -38,6 +44,10 @@ pub struct Known {
     pub era: Option<Era>,
     /// Which era to try first while it is not.
     pub legacy_first: bool,
+    /// The last initialize was not answered: to ask something else first may save a session.
+    pub wary: bool,
+    /// There was an answer to discover once, whatever it was.
+    answers_discover: bool,
     hello: Option<(u64, Arc<Hello>)>,
     pages: Vec<KnownPage>,
     tools: Option<Arc<ToolsList>>,
@@ -106,7 +116,9 @@ impl Conversation {
     pub async fn finish(mut self) -> Option<Conn> {
         if self.opening && self.http.waits() {
             // The server may be about to open a session for an answer that came too late for the verdict.
-            if let Ok(Some(reply)) = tokio::time::timeout(CLEAN_UP, self.http.late_head()).await {
+            let place = LATE_PLACES.try_acquire();
+            let patience = if place.is_ok() { LATE } else { CLEAN_UP };
+            if let Ok(Some(reply)) = tokio::time::timeout(patience, self.http.late_head()).await {
                 self.adopt_session(&reply);
                 self.http.finish_body(reply).await;
             }
@@ -119,7 +131,12 @@ impl Conversation {
 
     /// Finds out in which era the server speaks, and who it is.
     async fn hail(&mut self) -> Result<Arc<Hello>, Problem> {
-        let legacy_first = self.known.era.map_or(self.known.legacy_first, |era| era == Era::Legacy);
+        let legacy_first = match self.known.era {
+            Some(Era::Modern) => false,
+            // Whoever answers neither is not left with a session at every probe.
+            Some(Era::Legacy) => !(self.known.wary && self.known.answers_discover),
+            None => self.known.legacy_first,
+        };
         let hello = if legacy_first { self.hail_legacy_first().await } else { self.hail_modern_first().await };
         let hello = hello.map_err(|problem| self.redacted(problem))?;
         self.known.era = Some(hello.era);
@@ -136,6 +153,12 @@ impl Conversation {
             // The modern server that it was answers initialize in its own words; what it said to discover is what is wrong with it.
             Err(_) if self.known.era == Some(Era::Modern) => Err(instead),
             Err(Problem::Rpc { code: protocol::METHOD_NOT_FOUND, .. }) => Err(instead),
+            // It speaks MCP, and named the revisions that it speaks.
+            Err(Problem::Rpc { .. } | Problem::NotMcp(..) | Problem::Status(Status { code: 400..=499, .. }))
+                if matches!(instead, Problem::Version(_)) =>
+            {
+                Err(instead)
+            }
             Err(problem) => Err(problem),
         }
     }
@@ -150,13 +173,18 @@ impl Conversation {
             Problem::Status(status) => matches!(status.code, 400 | 404 | 405 | 406 | 410 | 415 | 422 | 501),
             _ => false,
         };
-        if other_era && let Hailed::Hello(hello) = self.discover().await? { Ok(hello) } else { Err(problem) }
+        if other_era && let Ok(Hailed::Hello(hello)) = self.discover().await { Ok(hello) } else { Err(problem) }
     }
 
     async fn discover(&mut self) -> Result<Hailed, Problem> {
         self.version = protocol::MODERN;
         let known = self.known.hello.as_ref().filter(|(_, hello)| hello.era == Era::Modern).map(|(hash, _)| *hash);
-        let answer = match self.exchange(&protocol::discover(), known).await {
+        let answer = self.exchange(&protocol::discover(), known).await;
+        self.known.answers_discover |= !matches!(
+            answer,
+            Err(Problem::Reset(_) | Problem::Refused | Problem::Unreachable(_) | Problem::Dns(_) | Problem::Tls(_))
+        );
+        let answer = match answer {
             Ok(answer) => answer,
             Err(problem) => return after_discover(problem).map(Hailed::No),
         };
@@ -170,7 +198,8 @@ impl Conversation {
             Answer::New { hash, message: Ok(result) } => match protocol::discovered(&result) {
                 Discovered::Modern(hello) => Ok(Hailed::Hello(self.met(hash, hello))),
                 Discovered::Legacy => no("it lists only legacy revisions"),
-                Discovered::Unknown(versions) => Err(Problem::Version(versions.join(", "))),
+                // Legacy revisions need not be listed.
+                Discovered::Unknown(versions) => Ok(Hailed::No(Problem::Version(versions.join(", ")))),
                 Discovered::No => no("it is no discover result"),
             },
         }
@@ -324,7 +353,8 @@ impl Conversation {
         let wait = reply.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
         let retry_after = wait.and_then(|value| verdict::retry_after(value, clock::now_exact()));
         let body = answer::read_error(&mut self.http, reply, request.step, request.id).await;
-        if code == 404 && self.session.is_some() && self.version != protocol::MODERN && !self.opening {
+        let unknown_method = body.rpc.as_ref().is_some_and(|error| error.code == protocol::METHOD_NOT_FOUND);
+        if code == 404 && !unknown_method && self.session.is_some() && self.version != protocol::MODERN && !self.opening {
             return Problem::SessionLost;
         }
         match body.rpc {
@@ -335,7 +365,7 @@ impl Conversation {
     }
 
     fn adopt_session(&mut self, reply: &Reply) {
-        self.session = reply.headers().get(wire::SESSION).cloned();
+        self.session = reply.headers().get(wire::SESSION).filter(|session| !session.is_empty()).cloned();
     }
 
     async fn delete_session(&mut self) {
@@ -384,13 +414,7 @@ fn after_discover(problem: Problem) -> Result<Problem, Problem> {
     match problem {
         // Whoever limits us is not asked again at once.
         Problem::Status(Status { code: 429, .. }) => Err(problem),
-        Problem::Rpc { code: protocol::UNSUPPORTED_VERSION, ref supported, .. } if !supported.is_empty() => {
-            match protocol::offered(supported) {
-                Some(Era::Legacy) => Ok(problem),
-                _ => Err(version_problem(problem)),
-            }
-        }
-        Problem::Status(_) | Problem::Rpc { .. } | Problem::NotMcp(..) => Ok(problem),
+        Problem::Status(_) | Problem::Rpc { .. } | Problem::NotMcp(..) => Ok(version_problem(problem)),
         other => Err(other),
     }
 }

@@ -350,6 +350,8 @@ pub fn page(result: &Value) -> Result<Page, Problem> {
         .ok_or_else(|| not_mcp("it lists a tool without a name, which clients refuse as a whole"))?;
     let next = match result.get("nextCursor") {
         None | Some(Value::Null) => None,
+        // No client goes on with an empty one.
+        Some(Value::String(cursor)) if cursor.is_empty() => None,
         Some(Value::String(cursor)) => Some(cursor.as_str().into()),
         Some(_) => return Err(not_mcp("its nextCursor is no string")),
     };

@@ -15,7 +15,7 @@ use super::{
     server::{Around, Server},
     target::Target,
     types::{Moment, PodState, ServerHealth, ServerKey},
-    verdict::{self, Kind, Problem, Verdict},
+    verdict::{self, Kind, Problem, Step, Verdict},
 };
 use crate::crd::{CircuitState, reason};
 
@@ -151,7 +151,7 @@ impl Registry {
         let id = TargetId(self.ids);
         let name = format!("{key}/{}", pod.as_ref().map_or("", |pod| &pod.uid));
         let target = Target::new(id, &name, pod, now);
-        if target.proven {
+        if target.proven && target.reachable() {
             self.panic.well(id, None);
         }
         self.index.insert(id, Arc::clone(key));
@@ -250,6 +250,7 @@ impl Registry {
         let Some(target) = server.targets.get_mut(&id).filter(|target| target.epoch == epoch) else { return (None, effects) };
         target.busy = !last;
         target.known = known;
+        target.known.wary = matches!(result, Err(Problem::Timeout { step: Step::Initialize, .. }));
         let (verdict, wait) = match &result {
             Ok(_) => (healthy(), None),
             Err(problem) => verdict::judge(problem, wire.given),
@@ -311,6 +312,9 @@ impl Registry {
 
     fn count_for_panic(&mut self, key: &ServerKey, id: TargetId, was_well: bool, now: Moment) {
         let Some(target) = self.servers.get_mut(key).and_then(|server| server.targets.get_mut(&id)) else { return };
+        if !target.reachable() {
+            return;
+        }
         if target.last.is_failed() {
             if was_well && target.proven {
                 self.panic.fails(id, now.mono);

@@ -1,13 +1,15 @@
 //! Server-sent events, read as they come. Pure.
 //!
-//! Only `data` matters to us: it is gathered until the empty line that ends an event.
+//! `data` is gathered until the empty line that ends an event. Events of a name of their own are not MCP's, and no client reads them.
 
 /// Reads events out of a stream of bytes that may be cut anywhere.
 #[derive(Debug, Default)]
 pub struct Parser {
     line: Vec<u8>,
-    data: Vec<u8>,
-    has_data: bool,
+    /// None before the event's first line of data.
+    data: Option<Vec<u8>>,
+    /// The event has a name of its own.
+    foreign: bool,
     started: bool,
     /// The last byte was a carriage return: a line feed that follows belongs to it.
     after_cr: bool,
@@ -45,27 +47,34 @@ impl Parser {
             line.drain(..3);
         }
         if line.is_empty() {
-            let data = std::mem::take(&mut self.data);
-            self.has_data = false;
+            let data = self.data.take().unwrap_or_default();
+            let foreign = std::mem::take(&mut self.foreign);
             // Servers prime a stream with an event without data: nothing to read in it.
-            return !data.trim_ascii().is_empty() && on_event(&data);
+            return !foreign && !data.trim_ascii().is_empty() && on_event(&data);
         }
-        if let Some(value) = line.strip_prefix(b"data") {
-            let value = match value {
-                [] => Some(value),
-                [b':', b' ', rest @ ..] | [b':', rest @ ..] => Some(rest),
-                _ => None,
-            };
-            if let Some(value) = value {
-                if std::mem::replace(&mut self.has_data, true) {
-                    self.data.push(b'\n');
+        if let Some(value) = field(&line, b"data") {
+            match &mut self.data {
+                Some(data) => {
+                    data.push(b'\n');
+                    data.extend_from_slice(value);
                 }
-                self.data.extend_from_slice(value);
+                None => self.data = Some(value.to_vec()),
             }
+        } else if let Some(name) = field(&line, b"event") {
+            self.foreign = !matches!(name, b"" | b"message");
         }
         line.clear();
         self.line = line;
         false
+    }
+}
+
+/// The value of a line, if it is of this field.
+fn field<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    match line.strip_prefix(name)? {
+        [] => Some(&[]),
+        [b':', b' ', rest @ ..] | [b':', rest @ ..] => Some(rest),
+        _ => None,
     }
 }
 
@@ -96,6 +105,14 @@ mod tests {
     #[test]
     fn lines_of_data_are_joined_and_everything_else_is_skipped() {
         assert_eq!(events(&[b": hello\nevent: message\nid: 7\nretry: 1\ndata: {\ndata:}\ndatum: x\n\n"]), ["{\n}"]);
+    }
+
+    #[test]
+    fn an_event_of_another_name_is_none_of_ours() {
+        assert_eq!(
+            events(&[b"event: ping\ndata: x\n\nevent: message\ndata: a\n\nevent\ndata: b\n\ndata: c\n\n"]),
+            ["a", "b", "c"]
+        );
     }
 
     #[test]

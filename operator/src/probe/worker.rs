@@ -97,9 +97,10 @@ impl Prober for McpProber {
             let kept = if fresh { None } else { idle.connections.remove(&id) };
             kept.filter(|(leads_to, _)| *leads_to == place).map(|(_, conn)| conn)
         };
-        if fresh && known.era.is_none() {
+        if fresh {
             // The first attempt hangs, perhaps because nobody answers the question that it began with.
-            known.legacy_first = !known.legacy_first;
+            known.wary = true;
+            known.legacy_first ^= known.era.is_none();
         }
         McpAttempt { id, conversation: Conversation::new(Arc::clone(wire), ip, known, conn), place, prober: self.clone() }
     }

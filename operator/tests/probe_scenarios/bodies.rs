@@ -4,7 +4,7 @@ use operator::crd::reason;
 use serde_json::{Value, json};
 
 use crate::{
-    support::fake::{Act, chunked, error, json_bytes, modern, response, result},
+    support::fake::{Act, chunked, json_bytes, modern, response, result},
     table::{HEALTHY, Scenario, always, body_of, failed, gzip, gzipped, scenario, with_status},
 };
 
@@ -89,5 +89,51 @@ pub fn bodies() -> Vec<Scenario> {
             always(|| Act::BytesThenHang(format!("HTTP/1.1 200 OK\r\nX-Header: {}", "a".repeat(1 << 20)).into_bytes())),
         )
         .with(|spec| spec.health.timeout_seconds = 20),
+        scenario("a batch that holds the answer", failed(reason::NOT_MCP), |ask, state| {
+            json_bytes(&format!("[{}]", body_of(ask, state)))
+        }),
+        scenario("the id as 1.0", HEALTHY, |ask, state| {
+            json_bytes(&body_of(ask, state).replace(&format!("\"id\":{}", ask.id), &format!("\"id\":{}.0", ask.id)))
+        }),
+        scenario("an error without an id", failed(reason::JSON_RPC_ERROR), |ask, state| {
+            if ask.method == "server/discover" {
+                return modern(ask, state);
+            }
+            json_bytes(&json!({"jsonrpc": "2.0", "id": null, "error": {"code": -32603, "message": "no"}}).to_string())
+        }),
+        scenario("more than it said", failed(reason::NOT_MCP), |ask, state| {
+            let body = body_of(ask, state);
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len() - 5);
+            Act::Bytes(format!("{head}{body}").into_bytes())
+        }),
+        scenario("an early hint", HEALTHY, |ask, state| match modern(ask, state) {
+            Act::Bytes(bytes) => Act::Bytes([b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n".to_vec(), bytes].concat()),
+            other => other,
+        }),
+        scenario("headers of 100 kB", HEALTHY, |ask, state| {
+            let long = "x".repeat(2_000);
+            let mut headers = vec![("Content-Type", "application/json")];
+            headers.extend(std::iter::repeat_n(("X-Long", long.as_str()), 50));
+            Act::Bytes(response("200 OK", &headers, body_of(ask, state)))
+        }),
+        scenario("the encoding identity", HEALTHY, |ask, state| {
+            let headers = [("Content-Type", "application/json"), ("Content-Encoding", "Identity")];
+            Act::Bytes(response("200 OK", &headers, body_of(ask, state)))
+        }),
+        scenario("gzip by its other name", HEALTHY, |ask, state| {
+            let headers = [("Content-Type", "application/json"), ("Content-Encoding", "X-GZIP")];
+            Act::Bytes(response("200 OK", &headers, gzip(body_of(ask, state).as_bytes())))
+        }),
+        scenario("gzip that is cut short", failed(reason::TRUNCATED), |ask, state| {
+            let headers = [("Content-Type", "application/json"), ("Content-Encoding", "gzip")];
+            let mut bytes = gzip(body_of(ask, state).as_bytes());
+            bytes.truncate(bytes.len() / 2);
+            Act::Bytes(response("200 OK", &headers, bytes))
+        }),
+        scenario(
+            "deflate",
+            failed(reason::NOT_MCP),
+            with_status("200 OK", &[("Content-Type", "application/json"), ("Content-Encoding", "deflate")], "x"),
+        ),
     ]
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     support::fake::{self, Act, error, json_bytes, legacy, modern, response, result},
-    table::{Check, HEALTHY, Scenario, failed, legacy_but, scenario},
+    table::{Check, HEALTHY, Scenario, failed, legacy_but, modern_but, scenario},
 };
 
 pub fn eras() -> Vec<Scenario> {
@@ -127,5 +127,57 @@ pub fn eras() -> Vec<Scenario> {
             move |ask, state| if asked.fetch_add(1, Ordering::Relaxed) < 2 { modern(ask, state) } else { legacy(ask, state) }
         })
         .with(|spec| spec.health.interval_seconds = 1),
+        scenario(
+            "legacy: -32022 that lists the modern revision, too",
+            HEALTHY,
+            legacy_but("server/discover", |ask| {
+                error(ask, "400 Bad Request", -32022, json!({"supported": ["2026-07-28", "2025-11-25"]}))
+            }),
+        )
+        .check(legacy_era),
+        scenario(
+            "legacy: -32022 that lists only revisions nobody knows",
+            HEALTHY,
+            legacy_but("server/discover", |ask| error(ask, "400 Bad Request", -32022, json!({"supported": ["2031-01-01"]}))),
+        )
+        .check(legacy_era),
+        scenario(
+            "legacy: -32022 without a list",
+            HEALTHY,
+            legacy_but("server/discover", |ask| error(ask, "400 Bad Request", -32022, Value::Null)),
+        )
+        .check(legacy_era),
+        // Legacy revisions need not be listed.
+        scenario(
+            "legacy: a discover result that lists only revisions nobody knows",
+            HEALTHY,
+            legacy_but("server/discover", |ask| result(ask, json!({"supportedVersions": ["2031-01-01"], "capabilities": {}}))),
+        )
+        .check(legacy_era),
+        scenario(
+            "a revision nobody knows, and -32601 to initialize",
+            failed(reason::UNSUPPORTED_VERSION),
+            modern_but("server/discover", |ask| error(ask, "400 Bad Request", -32022, json!({"supported": ["2031-01-01"]}))),
+        ),
+        scenario("legacy: 401 to discover only", HEALTHY, legacy_but("server/discover", |_| fake::status("401 Who", "")))
+            .check(legacy_era),
+        scenario("legacy: 503 to discover only", HEALTHY, legacy_but("server/discover", |_| fake::status("503 No", "")))
+            .check(legacy_era),
+        scenario(
+            "legacy: a page to discover",
+            HEALTHY,
+            legacy_but("server/discover", |_| Act::Bytes(response("200 OK", &[("Content-Type", "text/html")], "<html>"))),
+        )
+        .check(legacy_era),
+        scenario(
+            "the modern revision as an answer to initialize",
+            failed(reason::UNSUPPORTED_VERSION),
+            legacy_but("initialize", |ask| result(ask, fake::initialize_result("2026-07-28", true))),
+        ),
+        scenario(
+            "initialize without capabilities",
+            failed(reason::NOT_MCP),
+            legacy_but("initialize", |ask| result(ask, json!({"protocolVersion": "2025-11-25"}))),
+        ),
     ]
 }

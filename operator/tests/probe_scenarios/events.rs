@@ -3,8 +3,8 @@
 use operator::crd::reason;
 
 use crate::{
-    support::fake::Act,
-    table::{HEALTHY, Scenario, alive, always, body_of, failed, gzip, gzipped, scenario, sse},
+    support::fake::{Act, chunked, response},
+    table::{HEALTHY, Scenario, always, body_of, failed, gzipped, scenario, sse},
 };
 
 pub fn events() -> Vec<Scenario> {
@@ -65,5 +65,52 @@ pub fn events() -> Vec<Scenario> {
             let body = format!("data: {}\n\n", body_of(ask, state));
             gzipped(ask, state, "text/event-stream", body.as_bytes())
         }),
+        scenario("SSE with fields, comments, carriage returns and the answer on many lines", HEALTHY, |ask, state| {
+            let text = |body: &str| {
+                let value: serde_json::Value = serde_json::from_str(body).expect("JSON");
+                let pretty = serde_json::to_string_pretty(&value).expect("JSON");
+                let lines = format!("data: {}\r\n", pretty.replace('\n', "\r\ndata: "));
+                vec![format!("\u{feff}: hi\r\nretry: 10\r\nid: 7\r\nevent: message\r\n{lines}\r\n")]
+            };
+            sse(ask, state, text, true)
+        }),
+        scenario("SSE with events of other names before the answer", HEALTHY, |ask, state| {
+            sse(
+                ask,
+                state,
+                |body| vec!["event: ping\ndata: 2026-11-26\n\n".into(), format!("event: message\ndata: {body}\n\n")],
+                true,
+            )
+        }),
+        scenario("SSE with the answer in an event that no client reads", failed(reason::NOT_MCP), |ask, state| {
+            sse(ask, state, |body| vec![format!("event: answer\ndata: {body}\n\n")], true)
+        }),
+        scenario("SSE with a request for sampling before the answer", HEALTHY, |ask, state| {
+            let request =
+                r#"data: {"jsonrpc":"2.0","id":1,"method":"sampling/createMessage","params":{"messages":[],"maxTokens":1}}"#;
+            sse(ask, state, |body| vec![format!("{request}\n\ndata: {body}\n\n")], true)
+        }),
+        scenario("SSE with the answer to another question before ours", HEALTHY, |ask, state| {
+            let other = r#"data: {"jsonrpc":"2.0","id":"another","result":{}}"#;
+            sse(ask, state, |body| vec![format!("{other}\n\n"), format!("data: {body}\n\n")], true)
+        }),
+        scenario("SSE with junk before the answer", HEALTHY, |ask, state| {
+            sse(ask, state, |body| vec!["data: [DONE]\n\n".into(), format!("data: {body}\n\n")], true)
+        }),
+        scenario("SSE with the answer to another question, and then nothing", failed(reason::NOT_MCP), |ask, state| {
+            sse(ask, state, |_| vec!["data: {\"jsonrpc\":\"2.0\",\"id\":77,\"result\":{}}\n\n".into()], false)
+        }),
+        scenario("SSE that ends within the answer's event", failed(reason::NOT_MCP), |ask, state| {
+            sse(ask, state, |body| vec![format!("data: {body}\n")], true)
+        }),
+        scenario("SSE by a content type with parameters", HEALTHY, |ask, state| {
+            let body = format!("data: {}\n\n", body_of(ask, state));
+            Act::Bytes(response("200 OK", &[("content-type", "text/event-stream;charset=utf-8")], body))
+        }),
+        scenario(
+            "SSE that is cut off by a missing chunk",
+            failed(reason::TRUNCATED),
+            always(|| Act::BytesThenClose(chunked("text/event-stream", &[": hello\n\n"]))),
+        ),
     ]
 }

@@ -15,14 +15,24 @@ mod tls;
 mod tools;
 mod transport;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use operator::{
-    crd::{CircuitState, reason},
-    probe::Endpoint,
+    crd::{CircuitState, Era, reason},
+    probe::{Endpoint, ServerHealth},
 };
-use support::rig::Rig;
-use table::{all, failed, judged};
+use support::{
+    fake::{Fake, legacy, modern},
+    rig::Rig,
+};
+use table::{HEALTHY, all, failed, judged};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_transports() {
@@ -73,7 +83,7 @@ async fn the_suite_is_as_large_as_it_is_said_to_be() {
     .iter()
     .map(Vec::len)
     .sum::<usize>();
-    assert!(count >= 100, "{count} scenarios");
+    assert!(count >= 180, "{count} scenarios");
 }
 
 #[tokio::test]
@@ -97,4 +107,50 @@ async fn the_name_does_not_resolve() {
     assert_eq!(health.verdict.reason, reason::DNS_FAILED);
     assert!(!health.verdict.message.contains("s3cret"));
     assert!(!serde_json::to_string(&rig.engine.fleet()).expect("JSON").contains("s3cret"));
+}
+
+#[tokio::test]
+async fn a_server_that_is_upgraded_in_its_place_is_asked_in_its_new_era() {
+    let (new, switch) = (Arc::new(AtomicBool::new(false)), |new: &AtomicBool| new.store(true, Ordering::Relaxed));
+    let seen = Arc::clone(&new);
+    let fake =
+        Fake::start(move |ask, state| if seen.load(Ordering::Relaxed) { modern(ask, state) } else { legacy(ask, state) }).await;
+    let rig = Rig::start();
+    rig.server("server", fake.addr, |_| {});
+    judged(&rig, HEALTHY).await.expect("healthy");
+    assert_eq!(rig.health("server").protocol.expect("a protocol").era, Era::Legacy);
+    switch(&new);
+    let era = |health: &ServerHealth| health.protocol.as_ref().is_some_and(|protocol| protocol.era == Era::Modern);
+    let health = rig.until("server", Duration::from_secs(10), era).await.expect("modern");
+    assert_eq!((health.circuit.state, health.circuit.openings), (CircuitState::Closed, 0), "no failure on the way");
+}
+
+#[tokio::test]
+async fn a_session_that_is_opened_long_after_the_probe_gave_up_is_deleted() {
+    let fake = Fake::start(|ask, state| {
+        let act = legacy(ask, state);
+        if ask.method == "initialize" { act.after(9_000) } else { act }
+    })
+    .await;
+    let mut rig = Rig::start();
+    rig.server("server", fake.addr, |_| {});
+    judged(&rig, failed(reason::TIMEOUT)).await.expect("a hang");
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while fake.state.left() > 0 && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(fake.state.opened.load(Ordering::Relaxed) > 0, "none was opened");
+    assert_eq!(fake.state.left(), 0);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_pod_with_an_ipv6_address() {
+    let listener = tokio::net::TcpListener::bind("[::1]:0").await.expect("a port");
+    let fake = Fake::serve(listener, Arc::new(modern), None);
+    let rig = Rig::start();
+    rig.server("server", fake.addr, |_| {});
+    judged(&rig, HEALTHY).await.expect("healthy");
+    let host = fake.state.asks.lock().expect("no panic")[0].headers["host"].clone();
+    assert_eq!(host, "server-mcp.test.svc:8080");
 }

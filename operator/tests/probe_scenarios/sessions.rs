@@ -6,7 +6,7 @@ use operator::crd::reason;
 use serde_json::{Value, json};
 
 use crate::{
-    support::fake::{self, Act, chunked, error, legacy, result, tool},
+    support::fake::{self, Act, error, legacy, response, result, tool},
     table::{HEALTHY, Scenario, failed, legacy_but, scenario},
 };
 
@@ -81,6 +81,58 @@ pub fn sessions() -> Vec<Scenario> {
         scenario("a legacy server that answers initialize too late leaves no session", failed(reason::TIMEOUT), |ask, state| {
             let act = legacy(ask, state);
             if ask.method == "initialize" { act.after(4_500) } else { act }
+        }),
+        scenario("a session of odd characters", HEALTHY, |ask, state| match ask.method.as_str() {
+            "initialize" => {
+                let session = format!("!#$%&'*+;=\"/\\ |~{}", state.opened.fetch_add(1, Ordering::Relaxed));
+                state.sessions.lock().expect("no panic").insert(session.clone());
+                let headers = [("Content-Type", "application/json"), ("MCP-SESSION-ID", session.as_str())];
+                let body = json!({"jsonrpc": "2.0", "id": ask.id, "result": fake::initialize_result("2025-11-25", true)});
+                Act::Bytes(response("200 OK", &headers, body.to_string()))
+            }
+            _ => legacy(ask, state),
+        }),
+        scenario("a session header that is empty", HEALTHY, |ask, state| match ask.method.as_str() {
+            "initialize" => {
+                let body = json!({"jsonrpc": "2.0", "id": ask.id, "result": fake::initialize_result("2025-11-25", true)});
+                let headers = [("Content-Type", "application/json"), ("Mcp-Session-Id", "")];
+                Act::Bytes(response("200 OK", &headers, body.to_string()))
+            }
+            "notifications/initialized" => fake::status("202 Accepted", ""),
+            "tools/list" if ask.session().is_none() => result(ask, json!({"tools": [tool("a")]})),
+            _ => legacy(ask, state),
+        })
+        .check(|_, state| if state.count("DELETE") == 0 { Ok(()) } else { Err("a DELETE without a session".into()) }),
+        scenario("no tools, and a 404 with -32601 to ping", HEALTHY, |ask, state| match ask.method.as_str() {
+            "ping" => error(ask, "404 Not Found", -32601, json!(null)),
+            "initialize" => match legacy(ask, state) {
+                Act::Bytes(bytes) => {
+                    Act::Bytes(String::from_utf8(bytes).expect("text").replace("\"tools\":{}", "\"toolz\":{}").into())
+                }
+                other => other,
+            },
+            _ => legacy(ask, state),
+        }),
+        scenario("the session is lost at the notification, once", HEALTHY, {
+            let lost = AtomicUsize::new(0);
+            move |ask, state| {
+                if ask.method == "notifications/initialized" && lost.fetch_add(1, Ordering::Relaxed) == 0 {
+                    ask.session().map(|session| state.sessions.lock().expect("no panic").remove(session));
+                }
+                legacy(ask, state)
+            }
+        }),
+        scenario("initialize opens a session and says no", failed(reason::JSON_RPC_ERROR), |ask, state| {
+            match ask.method.as_str() {
+                "initialize" => {
+                    let session = format!("s{}", state.opened.fetch_add(1, Ordering::Relaxed));
+                    state.sessions.lock().expect("no panic").insert(session.clone());
+                    let headers = [("Content-Type", "application/json"), ("Mcp-Session-Id", session.as_str())];
+                    let body = json!({"jsonrpc": "2.0", "id": ask.id, "error": {"code": -32603, "message": "no"}});
+                    Act::Bytes(response("200 OK", &headers, body.to_string()))
+                }
+                _ => legacy(ask, state),
+            }
         }),
     ]
 }

@@ -3,10 +3,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use operator::crd::reason;
+use serde_json::json;
 
 use crate::{
-    support::fake::{self, Act, modern, response},
-    table::{HEALTHY, Scenario, alive, always, credentials, failed, modern_but, redirect, scenario, with_status},
+    support::fake::{self, Act, error, legacy, modern, response},
+    table::{HEALTHY, Scenario, alive, always, credentials, failed, legacy_but, modern_but, redirect, scenario, with_status},
 };
 
 pub fn statuses() -> Vec<Scenario> {
@@ -137,5 +138,79 @@ pub fn statuses() -> Vec<Scenario> {
         }),
         scenario("204 to a question", failed(reason::NOT_MCP), with_status("204 No Content", &[], "")),
         scenario("202 to a question", failed(reason::NOT_MCP), with_status("202 Accepted", &[], "")),
+        scenario(
+            "405 to everything",
+            failed(reason::HTTP_STATUS),
+            with_status("405 Method Not Allowed", &[("Allow", "GET")], ""),
+        ),
+        scenario("a JSON-RPC error on 400 to everything", failed(reason::JSON_RPC_ERROR), |ask, _| {
+            error(ask, "400 Bad Request", -32600, json!(null))
+        }),
+        scenario("303 to a page", failed(reason::REDIRECTED), redirect("303 See Other", "/login")),
+        scenario("300 with choices", failed(reason::REDIRECTED), redirect("300 Multiple Choices", "/a")),
+        scenario(
+            "401 to initialize",
+            alive(reason::UNAUTHORIZED),
+            legacy_but("initialize", |_| fake::status("401 Unauthorized", "")),
+        ),
+        scenario("429 to initialize", alive(reason::RATE_LIMITED), legacy_but("initialize", |_| fake::status("429 Slow", ""))),
+        scenario(
+            "403 to the notification",
+            alive(reason::UNAUTHORIZED),
+            legacy_but("notifications/initialized", |_| fake::status("403 Forbidden", "")),
+        ),
+        scenario(
+            "429 to the notification",
+            alive(reason::RATE_LIMITED),
+            legacy_but("notifications/initialized", |_| fake::status("429 Slow", "")),
+        ),
+        scenario(
+            "401 to the list of a session",
+            alive(reason::UNAUTHORIZED),
+            legacy_but("tools/list", |_| fake::status("401 Unauthorized", "")),
+        ),
+        scenario(
+            "401 to the list, to our credentials",
+            failed(reason::CREDENTIALS_REJECTED),
+            modern_but("tools/list", |_| fake::status("401 Unauthorized", "")),
+        )
+        .with(credentials),
+        scenario(
+            "403 to initialize that names our Host",
+            failed(reason::HOST_REJECTED),
+            legacy_but("initialize", |_| fake::status("403 Forbidden", "unknown host server-mcp.test.svc:8080")),
+        ),
+        scenario(
+            "429 to DELETE",
+            HEALTHY,
+            |ask, state| {
+                if ask.http == "DELETE" { fake::status("429 Slow", "") } else { legacy(ask, state) }
+            },
+        )
+        .leaves_sessions(),
+        scenario("401 to DELETE, to our credentials", HEALTHY, |ask, state| {
+            if ask.http == "DELETE" { fake::status("401 Unauthorized", "") } else { legacy(ask, state) }
+        })
+        .with(credentials)
+        .leaves_sessions(),
+        scenario(
+            "429 with a Retry-After that is a date",
+            alive(reason::RATE_LIMITED),
+            with_status("429 Too Many Requests", &[("Retry-After", "Fri, 31 Dec 2100 23:59:59 GMT")], ""),
+        )
+        .check(|_, state| {
+            if state.total() == 1 { Ok(()) } else { Err(format!("asked {} times while it should wait", state.total())) }
+        }),
+        scenario(
+            "429 with a Retry-After of the past",
+            alive(reason::RATE_LIMITED),
+            with_status("429 Too Many Requests", &[("Retry-After", "Sun, 06 Nov 1994 08:49:37 GMT")], ""),
+        ),
+        scenario("408 as goodbye to an idle connection", HEALTHY, |ask, state| match modern(ask, state) {
+            Act::Bytes(bytes) if ask.method == "tools/list" => {
+                Act::BytesThenClose([bytes, response("408 Request Timeout", &[("Connection", "close")], "")].concat())
+            }
+            other => other,
+        }),
     ]
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     support::fake::{self, Act, Ask, State, error, legacy, modern, result, tool},
-    table::{HEALTHY, Scenario, alive, failed, legacy_but, modern_but, scenario, tool_call},
+    table::{HEALTHY, Scenario, alive, credentials, failed, legacy_but, modern_but, scenario, tool_call},
 };
 
 pub fn tools() -> Vec<Scenario> {
@@ -109,6 +109,48 @@ pub fn tools() -> Vec<Scenario> {
             alive(reason::UNAUTHORIZED),
             modern_but("tools/call", |_| fake::status("401 Unauthorized", "")),
         )
+        .with(tool_call),
+        scenario("a cursor that is empty", HEALTHY, |ask, state| pages(ask, state, 5, |_| "".into())).check(|health, state| {
+            let asked = state.asks.lock().expect("no panic").iter().any(|ask| ask.body["params"]["cursor"] == "");
+            if asked { Err("asked for an empty cursor".into()) } else { count(health, 1) }
+        }),
+        scenario(
+            "two tools of one name",
+            HEALTHY,
+            list(json!([tool("a"), {"name": "a", "description": "another", "inputSchema": {"type": "object"}}])),
+        )
+        .check(|health, _| count(health, 1)),
+        scenario("a list of 10 MB", failed(reason::TOO_LARGE), list(json!([{"name": "a", "description": "x".repeat(10 << 20)}])))
+            .with(|spec| spec.health.timeout_seconds = 20),
+        scenario(
+            "toolCall answers with structure only",
+            HEALTHY,
+            modern_but("tools/call", |ask| result(ask, json!({"structuredContent": {"ok": true}}))),
+        )
+        .with(tool_call),
+        scenario(
+            "toolCall answers nothing",
+            failed(reason::TOOL_CALL_FAILED),
+            modern_but("tools/call", |ask| result(ask, json!({}))),
+        )
+        .with(tool_call),
+        scenario("500 to toolCall", failed(reason::HTTP_STATUS), modern_but("tools/call", |_| fake::status("500 Oh", "")))
+            .with(tool_call),
+        scenario(
+            "401 to toolCall, to our credentials",
+            failed(reason::CREDENTIALS_REJECTED),
+            modern_but("tools/call", |_| fake::status("401 Unauthorized", "")),
+        )
+        .with(|spec| {
+            tool_call(spec);
+            credentials(spec);
+        }),
+        scenario("-32601 to ping, and the call of a tool that was not advertised", HEALTHY, |ask, state| {
+            if ask.method == "server/discover" {
+                return result(ask, json!({"supportedVersions": ["2026-07-28"], "capabilities": {}}));
+            }
+            modern(ask, state)
+        })
         .with(tool_call),
     ]
 }

@@ -65,5 +65,26 @@ pub fn transport() -> Vec<Scenario> {
                 format!("HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{}", body_of(ask, state)).into_bytes(),
             )
         }),
+        scenario("HTTP/1.0 that keeps the connection", HEALTHY, |ask, state| {
+            let body = body_of(ask, state);
+            let head = "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Type: application/json\r\nContent-Length";
+            Act::Bytes(format!("{head}: {}\r\n\r\n{body}", body.len()).into_bytes())
+        }),
+        scenario("closes the connection between two questions of a probe", HEALTHY, |ask, state| match modern(ask, state) {
+            Act::Bytes(bytes) if ask.nth % 2 == 1 => Act::BytesThenClose(bytes),
+            other => other,
+        }),
+        scenario("chunks with extensions and trailers", HEALTHY, |ask, state| {
+            let body = body_of(ask, state);
+            let head = "HTTP/1.1 200 OK\r\ncontent-TYPE: application/json\r\ntransfer-encoding: Chunked\r\n\r\n";
+            Act::Bytes(format!("{head}{:X};a=b\r\n{body}\r\n0\r\nExpires: 0\r\nX-Sum: 1\r\n\r\n", body.len()).into_bytes())
+        }),
+        scenario(
+            "a chunk that is longer than it says",
+            failed(reason::TRUNCATED),
+            always(|| {
+                Act::BytesThenClose(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}{}\r\n0\r\n\r\n".to_vec())
+            }),
+        ),
     ]
 }

@@ -31,7 +31,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<bool> {
-    let Cli { command, settings } = cli;
+    let (command, settings) = cli.into_parts();
     // The level may stand in the configuration, whose warnings are to be logged: it is read first, and again.
     let early = std::fs::read_to_string(&settings.config).ok();
     let in_file = early.and_then(|text| chat_worker::config::file::parse(&text).ok()).and_then(|config| config.log_level);
@@ -46,7 +46,7 @@ async fn run(cli: Cli) -> anyhow::Result<bool> {
 
 async fn dispatch(app: &Arc<App>, command: Command) -> anyhow::Result<bool> {
     match command {
-        Command::Chat => ui::terminal::chat::chat(app).await.map(|()| true),
+        Command::Chat { resume } => ui::terminal::chat::chat(app, resume).await.map(|()| true),
         Command::Ask { question, json, yes } => ui::terminal::ask::ask(app, &question, json, yes).await,
         Command::Serve { listen } => {
             let listener = tokio::net::TcpListener::bind(listen).await;

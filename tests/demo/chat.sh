@@ -38,7 +38,8 @@ mkdir -p data
 
 if [[ $model == standin ]]; then
     log=$(mktemp)
-    model-standin --listen 127.0.0.1:0 >"$log" 2>&1 &
+    # In a session of its own: Ctrl-C is for the turn that runs, and not for the model.
+    setsid model-standin --listen 127.0.0.1:0 >"$log" 2>&1 &
     standin=$!
     trap 'kill "$standin" 2>/dev/null; rm -f "$log"' EXIT
     limit=$((SECONDS + 10))

@@ -20,18 +20,53 @@ const SYSTEM_PROMPT: &str = "You are a helpful assistant with access to tools of
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Cli {
+    /// Without one: chat.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub once: Once,
     #[command(flatten)]
     pub settings: Settings,
+}
+
+/// The short form of `ask`.
+#[derive(Debug, Args)]
+pub struct Once {
+    /// Answers one question, and ends: `ask` in short.
+    #[arg(short = 'p', long = "print", value_name = "QUESTION")]
+    pub question: Option<String>,
+    /// With -p: print one JSON object instead of text.
+    #[arg(long, requires = "question")]
+    pub json: bool,
+    /// With -p: allow every tool call, also those that may destroy.
+    #[arg(long, requires = "question")]
+    pub yes: bool,
+}
+
+impl Cli {
+    /// What is to be done, whichever way it was said.
+    pub fn into_parts(self) -> (Command, Settings) {
+        let Self { command, once: Once { question, json, yes }, settings } = self;
+        let command = match (command, question) {
+            (Some(command), _) => command,
+            (None, Some(question)) => Command::Ask { question, json, yes },
+            (None, None) => Command::Chat { resume: false },
+        };
+        (command, settings)
+    }
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Talks with a person at this terminal.
-    Chat,
+    Chat {
+        /// Take up the last conversation.
+        #[arg(long, short)]
+        resume: bool,
+    },
     /// Answers one question, and ends.
     Ask {
+        /// The question; - reads it from standard input.
         question: String,
         /// Print one JSON object instead of text.
         #[arg(long)]
@@ -282,6 +317,16 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_question_can_be_asked_in_short_and_without_anything_there_is_a_chat() {
+        let command = |args: &[&str]| Cli::parse_from([&["chat-worker"], args].concat()).into_parts().0;
+        assert!(
+            matches!(command(&["-p", "why?", "--json"]), Command::Ask { question, json: true, yes: false } if question == "why?")
+        );
+        assert!(matches!(command(&[]), Command::Chat { resume: false }));
+        assert!(Cli::try_parse_from(["chat-worker", "--json"]).is_err(), "JSON of what?");
     }
 
     #[test]

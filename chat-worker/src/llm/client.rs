@@ -215,7 +215,7 @@ impl Client {
     fn accounted(&self, mut answer: Answer, prompt: &Prompt) -> Answer {
         answer.model = sentence(&answer.model).chars().take(MAX_MODEL_NAME).collect();
         if answer.model.is_empty() {
-            answer.model.clone_from(&self.settings.model);
+            prompt.model.as_ref().unwrap_or(&self.settings.model).clone_into(&mut answer.model);
         }
         if answer.usage.total() == 0 {
             answer.estimated = true;
@@ -227,7 +227,7 @@ impl Client {
 
     async fn try_counting(&self, path: &str, prompt: &Prompt) -> Option<u64> {
         let key = self.settings.key.current().ok().flatten();
-        let body = anthropic::body::count(prompt, &self.settings.model);
+        let body = anthropic::body::count(prompt, prompt.model.as_deref().unwrap_or(&self.settings.model));
         let response = self.post(path, key.as_ref()).json(&body).send().await.ok()?;
         let status = response.status();
         if matches!(status.as_u16(), 404 | 405 | 501) {
@@ -246,9 +246,10 @@ impl Model for Client {
     fn answer<'a>(&'a self, prompt: &'a Prompt, progress: mpsc::Sender<Progress>) -> BoxFuture<'a, Result<Answer, ModelError>> {
         Box::pin(async move {
             let deadline = Instant::now() + self.settings.deadline;
-            let first = self.with_retries(prompt, &self.settings.model, deadline, &progress).await;
+            let asked = prompt.model.as_deref().unwrap_or(&self.settings.model);
+            let first = self.with_retries(prompt, asked, deadline, &progress).await;
             match (first, &self.settings.fallback) {
-                (Err(error), Some(fallback)) if error.is_overload() => {
+                (Err(error), Some(fallback)) if error.is_overload() && fallback != asked => {
                     tracing::warn!(model = fallback.as_str(), "the model stays overloaded, asking the fallback");
                     let restart = Progress::Restart {
                         reason: error.to_string(),

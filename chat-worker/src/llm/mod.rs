@@ -37,6 +37,8 @@ pub struct Prompt {
     /// Tool definitions as the API takes them, sorted by name so that the cached prefix is stable.
     pub tools: Vec<Value>,
     pub messages: Vec<Message>,
+    /// Another model than the one of the settings.
+    pub model: Option<String>,
     /// False at the round cap: the model must answer with what it has.
     pub allow_tools: bool,
 }

@@ -80,6 +80,7 @@ impl Run<'_> {
             tools: self.catalogue.definitions(),
             messages: transcript.messages().to_vec(),
             allow_tools,
+            model: self.asked.clone(),
         };
         tokio::select! {
             () = self.cancel.cancelled() => return Input::Cancelled { said: String::new(), done: Vec::new() },

@@ -49,7 +49,8 @@ impl ResponseCache {
         self.0.as_ref().filter(|_| turn.cache)?;
         let tools = engine.hub.catalogue().definitions();
         let always: std::collections::BTreeSet<_> = turn.always.iter().collect();
-        let request = json!([engine.model.name(), engine.system_prompt, tools, turn.transcript.messages(), turn.say, always]);
+        let model = turn.model.as_deref().unwrap_or_else(|| engine.model.name());
+        let request = json!([model, engine.system_prompt, tools, turn.transcript.messages(), turn.say, always]);
         Some(Sha256::digest(request.to_string()).into())
     }
 
@@ -90,7 +91,7 @@ impl Recording {
             }
             // What concerned this one turn, or may come out better the next time.
             Event::Notice { .. } | Event::ApprovalRequired { .. } | Event::ToolResult { is_error: true, .. } => {
-                self.spoiled = true
+                self.spoiled = true;
             }
             Event::Text { text } => match self.events.last_mut() {
                 Some(Event::Text { text: before }) => before.push_str(text),

@@ -27,6 +27,7 @@ pub fn prompt(messages: &[Message], room: Option<u64>) -> Prompt {
         tools: Vec::new(),
         messages: vec![Message { role: Role::User, content: vec![text_block(&ask)] }],
         allow_tools: false,
+        model: None,
     }
 }
 

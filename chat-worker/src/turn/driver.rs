@@ -53,6 +53,8 @@ pub struct Turn {
     pub decided: Option<Vec<String>>,
     /// Where decisions come from while the turn runs. Without it, a turn that needs one ends.
     pub decisions: Option<mpsc::Receiver<Vec<String>>>,
+    /// Another model than the one of the settings.
+    pub model: Option<String>,
     /// An answer to the same request may be used again, and this one be kept.
     pub cache: bool,
     pub cancel: CancellationToken,
@@ -83,6 +85,8 @@ pub(super) struct Run<'a> {
     pub(super) cost: Option<f64>,
     pub(super) model: String,
     pub(super) tools_used: Vec<String>,
+    /// Another model than the one of the settings.
+    pub(super) asked: Option<String>,
     /// What is told, where the answer may be kept.
     recording: Option<Mutex<Recording>>,
 }
@@ -105,7 +109,7 @@ impl Engine {
         if let Some(kept) = kept {
             return self.replay(&turn.request_id, &kept, &events, began).await;
         }
-        let Turn { request_id, transcript, say, approvals, always, decided, decisions, cancel, cache: _ } = turn;
+        let Turn { request_id, transcript, say, approvals, always, decided, decisions, cancel, model, cache: _ } = turn;
         let mut run = Run {
             engine: self,
             events,
@@ -117,7 +121,8 @@ impl Engine {
             catalogue: Catalogue::default(),
             usage: Usage::default(),
             cost: Some(0.0),
-            model: self.model.name().to_owned(),
+            model: model.clone().unwrap_or_else(|| self.model.name().to_owned()),
+            asked: model,
             tools_used: Vec::new(),
             recording: key.is_some().then(|| Mutex::new(Recording::default())),
         };

@@ -55,6 +55,7 @@ mod tests {
             tools: vec![json!({"name": "a"}), json!({"name": "b"})],
             messages: vec![Message::user("hi"), Message::user("there")],
             allow_tools: true,
+            model: None,
         };
         let body = request(&prompt, "m", 10);
         assert_eq!(body.to_string().matches("cache_control").count(), 3);

@@ -102,6 +102,7 @@ mod tests {
             tools: vec![json!({"name": "s__q", "description": "asks", "input_schema": {"type": "object"}})],
             messages: serde_json::from_value(messages).expect("messages"),
             allow_tools: false,
+            model: None,
         };
         let body = request(&prompt, "m", 9, false);
         assert_eq!(

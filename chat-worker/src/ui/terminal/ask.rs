@@ -1,16 +1,10 @@
 //! One question, answered once: for scripts and for people in a hurry.
 
-use std::{
-    collections::HashSet,
-    io::{self, IsTerminal},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, io::Read, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::render::Renderer;
 use crate::{
     app::{App, request_id},
     config::settings::Approvals,
@@ -22,8 +16,15 @@ use crate::{
 /// Servers get this long to connect before the question is asked without them.
 const SETTLE: Duration = Duration::from_secs(15);
 
-/// Answers one question; whether it was answered.
+/// Answers one question; whether it was answered. A question of `-` is read from standard input.
 pub async fn ask(app: &Arc<App>, question: &str, json: bool, yes: bool) -> anyhow::Result<bool> {
+    let mut piped = String::new();
+    let question = if question == "-" {
+        std::io::stdin().read_to_string(&mut piped)?;
+        piped.trim_end()
+    } else {
+        question
+    };
     limits::check_message(question, app.settings.max_message_chars as usize)?;
     app.engine.hub.settle(SETTLE).await;
     let cancel = CancellationToken::new();
@@ -47,12 +48,13 @@ pub async fn ask(app: &Arc<App>, question: &str, json: bool, yes: bool) -> anyho
         always: HashSet::new(),
         decided: None,
         decisions: None,
+        model: None,
         cache: false,
         cancel,
     };
     let printing = async {
         let mut seen = Vec::new();
-        let mut renderer = Renderer::new(io::stdout(), io::stdout().is_terminal());
+        let mut renderer = super::renderer();
         while let Some(event) = events.recv().await {
             if json {
                 seen.push(event);

@@ -15,37 +15,83 @@ use super::{
     commands,
     input::{Input, Typed},
     render::Renderer,
+    spinner::Spinner,
     store,
 };
 use crate::{
     app::{App, request_id},
     limits,
+    llm::wire::Usage,
     tools::sanitize::clean,
-    turn::{driver::Turn, transcript::Transcript},
+    turn::{driver::Turn, machine::Outcome, transcript::Transcript},
     ui::event::Event,
 };
+
+const THINKING: &str = "thinking (Ctrl-C stops)";
 
 /// What lasts from one turn to the next.
 struct Chat<'a> {
     app: &'a Arc<App>,
     input: Input,
     transcript: Transcript,
+    /// Another model than the one of the settings.
+    model: Option<String>,
+    /// What this conversation has cost so far.
+    spent: Spent,
     /// Tools that the person always allows, and never, as `name@hash`.
     always: HashSet<String>,
     never: HashSet<String>,
     last: Option<PathBuf>,
 }
 
-/// Talks until the person leaves.
-pub async fn chat(app: &Arc<App>) -> anyhow::Result<()> {
+/// Tokens, and dollars where they are known.
+struct Spent {
+    usage: Usage,
+    cost: Option<f64>,
+}
+
+impl Spent {
+    const NOTHING: Self = Self {
+        usage: Usage { input_tokens: 0, output_tokens: 0, cache_read_input_tokens: 0, cache_creation_input_tokens: 0 },
+        cost: Some(0.0),
+    };
+
+    fn add(&mut self, usage: Usage, cost: Option<f64>) {
+        self.usage += usage;
+        self.cost = self.cost.zip(cost).map(|(sum, cost)| sum + cost);
+    }
+}
+
+/// Talks until the person leaves. `resume` takes up the last conversation.
+pub async fn chat(app: &Arc<App>, resume: bool) -> anyhow::Result<()> {
     println!("mcpfleet chat: {} answers. /help for help, /quit to leave.", app.who_answers());
+    let mut spinner = Spinner::default();
+    if io::stdout().is_terminal() {
+        spinner.show("connecting to the servers");
+    }
     app.engine.hub.settle(Duration::from_secs(15)).await;
+    spinner.clear();
     if let Some(servers) = commands::tell(app, "/servers", "") {
         print!("{servers}");
     }
     let last = store::directory().map(|directory| directory.join("last.json"));
-    let (always, never) = (HashSet::new(), HashSet::new());
-    let mut chat = Chat { app, input: Input::open(), transcript: Transcript::default(), always, never, last };
+    let names = app.engine.hub.status().into_iter().map(|server| server.name).collect();
+    let mut chat = Chat {
+        app,
+        input: Input::open(names),
+        transcript: Transcript::default(),
+        model: None,
+        spent: Spent::NOTHING,
+        always: HashSet::new(),
+        never: HashSet::new(),
+        last,
+    };
+    if resume {
+        chat.resume();
+    } else if let Some(Ok(last)) = chat.last.as_deref().map(store::load) {
+        let count = last.questions().filter(|question| !question.is_empty()).count();
+        println!("/resume takes up the last conversation ({count} questions).");
+    }
     loop {
         let line = match chat.input.read("").await? {
             Typed::Line(line) => line,
@@ -76,8 +122,11 @@ impl Chat<'_> {
         }
         match name {
             "/retry" => self.turn(None).await?,
+            "/usage" => print!("{}{}", self.spent_here(), commands::usage(self.app)),
+            "/model" => self.choose(argument),
             "/clear" => {
                 self.transcript = Transcript::default();
+                self.spent = Spent::NOTHING;
                 println!("A new conversation.");
             }
             "/compact" => self.compact().await,
@@ -86,23 +135,45 @@ impl Chat<'_> {
                 Ok(()) => println!("Saved to {argument}."),
                 Err(error) => println!("It could not be saved to {argument}: {error}"),
             },
-            "/resume" => match self.last.as_deref().map(store::load) {
-                Some(Ok(transcript)) => {
-                    self.transcript = transcript;
-                    self.history();
-                }
-                Some(Err(error)) => println!("There is no conversation to take up: {error}"),
-                None => println!("There is no home directory to keep conversations in."),
-            },
+            "/resume" => self.resume(),
             "/history" => self.history(),
             _ => println!("There is no command {name}. /help lists them."),
         }
         Ok(())
     }
 
+    fn resume(&mut self) {
+        match self.last.as_deref().map(store::load) {
+            Some(Ok(transcript)) => {
+                self.transcript = transcript;
+                self.spent = Spent::NOTHING;
+                println!("The conversation so far:");
+                self.history();
+            }
+            Some(Err(error)) => println!("There is no conversation to take up: {error}"),
+            None => println!("There is no home directory to keep conversations in."),
+        }
+    }
+
+    fn choose(&mut self, name: &str) {
+        if !name.is_empty() {
+            self.model = Some(name.to_owned());
+        }
+        let chosen = self.model.as_deref().unwrap_or_else(|| self.app.engine.model.name());
+        println!("{chosen} answers. /model NAME has another one answer.");
+    }
+
+    fn spent_here(&self) -> String {
+        format!("This conversation: {} tokens, {}\n", self.spent.usage.total(), commands::dollars(self.spent.cost))
+    }
+
     fn history(&self) {
-        for question in self.transcript.questions().filter(|text| !text.is_empty()) {
+        let questions: Vec<_> = self.transcript.questions().filter(|text| !text.is_empty()).collect();
+        for question in &questions {
             println!("- {}", question.lines().next().unwrap_or_default());
+        }
+        if questions.is_empty() {
+            println!("There are no questions in it.");
         }
     }
 
@@ -117,6 +188,9 @@ impl Chat<'_> {
             summary = self.app.engine.summarise(self.transcript.messages()) => summary,
             _ = tokio::signal::ctrl_c() => return println!("Stopped; the conversation is as it was."),
         };
+        if let Ok(summary) = &summary {
+            self.spent.add(summary.usage, summary.cost);
+        }
         match summary.map(|summary| summary.text) {
             Ok(Some(text)) => {
                 self.transcript.summarise_all(&text);
@@ -128,6 +202,7 @@ impl Chat<'_> {
     }
 
     async fn turn(&mut self, say: Option<String>) -> anyhow::Result<()> {
+        let began = Instant::now();
         let cancel = CancellationToken::new();
         let (sender, mut events) = mpsc::channel(64);
         let (decide, decisions) = mpsc::channel(1);
@@ -139,74 +214,87 @@ impl Chat<'_> {
             always: self.always.clone(),
             decided: None,
             decisions: Some(decisions),
+            model: self.model.clone(),
             cache: false,
             cancel: cancel.clone(),
         };
         let terminal = io::stdout().is_terminal();
-        let mut renderer = Renderer::new(io::stdout(), terminal && std::env::var_os("NO_COLOR").is_none());
+        let mut renderer = super::renderer();
+        let mut spinner = Spinner::default();
+        let show = |spinner: &mut Spinner, what: &str| {
+            if terminal {
+                spinner.show(what);
+            }
+        };
         let app = Arc::clone(self.app);
         let mut run = Box::pin(app.engine.run(turn, sender));
         let mut calls: HashMap<String, (String, String)> = HashMap::new();
-        let mut working: Option<Instant> = Some(Instant::now());
-        let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        let mut running: Vec<String> = Vec::new();
+        show(&mut spinner, THINKING);
         let finished = loop {
             tokio::select! {
                 biased;
                 Some(event) = events.recv() => {
-                    renderer.clear_working()?;
+                    // What is not shown leaves the line that turns as it is, and its time with it.
+                    if !matches!(event, Event::Thinking { .. } | Event::Start { .. } | Event::ToolStart { .. }) {
+                        spinner.clear();
+                    }
                     renderer.show(&event)?;
                     match event {
                         Event::ToolCall { id, name, tool, hash, .. } => {
                             calls.insert(id, (tool, format!("{name}@{hash}")));
                         }
-                        Event::ApprovalRequired { ids } => {
-                            let allowed = self.approve(&ids, &calls, &mut renderer).await?;
+                        Event::ApprovalRequired { ids } => match self.approve(&ids, &calls, &mut renderer).await? {
                             // The turn waits for it, or has ended.
-                            let _ = decide.send(allowed).await;
+                            Some(allowed) => { let _ = decide.send(allowed).await; }
+                            None => cancel.cancel(),
+                        },
+                        Event::ToolStart { id } => {
+                            running.push(id);
+                            show(&mut spinner, &what_runs(&running, &calls));
                         }
-                        Event::Text { .. } => working = None,
-                        Event::ToolStart { .. } | Event::ToolResult { .. } => working = Some(Instant::now()),
+                        Event::ToolResult { id, .. } => {
+                            running.retain(|other| *other != id);
+                            show(&mut spinner, &what_runs(&running, &calls));
+                        }
+                        Event::Restart { .. } | Event::Notice { .. } => show(&mut spinner, THINKING),
                         _ => {}
                     }
                 }
                 _ = tokio::signal::ctrl_c() => {
-                    renderer.clear_working()?;
+                    spinner.clear();
                     cancel.cancel();
                 }
                 finished = &mut run => break finished,
-                _ = ticks.tick(), if terminal => {
-                    if let Some(since) = working {
-                        renderer.working(since.elapsed())?;
-                    }
-                }
             }
         };
-        renderer.clear_working()?;
+        spinner.clear();
         while let Ok(event) = events.try_recv() {
             renderer.show(&event)?;
         }
+        renderer.end_line()?;
+        self.spent.add(finished.usage, finished.cost);
         self.transcript = finished.transcript;
         if let Some(path) = &self.last
             && let Err(error) = store::save(path, &self.transcript)
         {
             tracing::warn!("the conversation could not be kept in {}: {error}", path.display());
         }
-        if let Ok(outcome) = finished.outcome
-            && outcome != crate::turn::machine::Outcome::Complete
-        {
-            let cost = finished.cost.map_or_else(|| "unknown".to_owned(), |cost| format!("${cost:.4}"));
-            println!("({outcome:?}; {} tokens known, cost {cost})", finished.usage.total());
+        if let Ok(outcome) = finished.outcome {
+            let (tokens, cost) = (finished.usage.total(), commands::dollars(finished.cost));
+            let seconds = began.elapsed().as_secs_f64();
+            renderer.line("2", &format!("{}{tokens} tokens · {cost} · {seconds:.1} s", in_words(outcome)))?;
         }
         Ok(())
     }
 
-    /// Asks about each call.
+    /// Asks about each call; `None` when the person stops the turn instead.
     async fn approve(
         &mut self,
         ids: &[String],
         calls: &HashMap<String, (String, String)>,
         renderer: &mut Renderer<Stdout>,
-    ) -> anyhow::Result<Vec<String>> {
+    ) -> anyhow::Result<Option<Vec<String>>> {
         let mut allowed = Vec::new();
         for id in ids {
             let (tool, key) = calls.get(id).cloned().unwrap_or_default();
@@ -216,7 +304,7 @@ impl Chat<'_> {
             if !self.always.contains(&key) {
                 renderer
                     .line("33", &format!("{tool} may change or destroy data. Allow it: y(es, once), a(lways), n(o), never"))?;
-                let Typed::Line(answer) = self.input.read("allow").await? else { continue };
+                let Typed::Line(answer) = self.input.read("allow").await? else { return Ok(None) };
                 match answer.trim() {
                     "y" | "yes" | "once" => {}
                     "a" | "always" => {
@@ -231,6 +319,29 @@ impl Chat<'_> {
             }
             allowed.push(id.clone());
         }
-        Ok(allowed)
+        Ok(Some(allowed))
+    }
+}
+
+/// The tools that run now.
+fn what_runs(running: &[String], calls: &HashMap<String, (String, String)>) -> String {
+    let names: Vec<&str> = running.iter().filter_map(|id| calls.get(id)).map(|(tool, _)| tool.as_str()).collect();
+    match names.as_slice() {
+        [] => THINKING.to_owned(),
+        [one] => format!("{one} runs (Ctrl-C stops)"),
+        [first, rest @ ..] => format!("{first} and {} more run (Ctrl-C stops)", rest.len()),
+    }
+}
+
+/// What a person should know of an end that is not the usual one.
+fn in_words(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Complete => "",
+        Outcome::Truncated => "the answer is cut off · ",
+        Outcome::Refused => "the model declined; the question is taken back · ",
+        Outcome::Cancelled => "stopped · ",
+        Outcome::Paused => "the model paused; /retry goes on · ",
+        Outcome::TooLong => "the conversation is too long for the model; /clear begins a new one · ",
+        Outcome::ApprovalRequired => "calls wait for a decision; /retry asks again · ",
     }
 }

@@ -1,6 +1,8 @@
 //! The commands that begin with a slash: their names, and what they say. What changes the conversation is `chat`'s.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use unicode_width::UnicodeWidthStr;
 
 use crate::{app::App, tools::sanitize::clean};
 
@@ -10,8 +12,8 @@ pub const NAMES: [(&str, &str); 15] = [
     ("/servers", "the servers and how they are"),
     ("/tools", "the tools that the model is offered"),
     ("/metrics", "requests, latency, errors and tool calls so far"),
-    ("/usage", "tokens and cost of today"),
-    ("/model", "the model that answers"),
+    ("/usage", "tokens and cost of this conversation and of today"),
+    ("/model", "[name] the model that answers, or another one"),
     ("/reconnect", "[server] connects again, at once"),
     ("/log", "server: the last lines of its standard error"),
     ("/history", "the questions of this conversation"),
@@ -33,8 +35,6 @@ pub fn tell(app: &App, name: &str, argument: &str) -> Option<String> {
         "/servers" => servers(app),
         "/tools" => tools(app),
         "/metrics" => metrics(app),
-        "/usage" => usage(app),
-        "/model" => format!("{}\nStart with --model (CHAT_MODEL) for another.\n", app.who_answers()),
         "/reconnect" => {
             let server = Some(argument).filter(|argument| !argument.is_empty());
             let known = app.engine.hub.reconnect(server);
@@ -74,26 +74,57 @@ fn metrics(app: &App) -> String {
     let summary = app.engine.metrics.summary();
     let percent = summary.success_rate.map_or_else(|| "-".to_owned(), |rate| format!("{:.1} %", rate * 100.0));
     let latency = summary.average_latency_seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.2} s"));
-    let mut text = String::new();
-    for (name, value) in [
-        ("requests", summary.requests.to_string()),
+    let count = |counts: &BTreeMap<String, u64>| -> Vec<(String, String)> {
+        counts.iter().map(|(name, count)| (clean(name), count.to_string())).collect()
+    };
+    let requests = [
+        ("all", summary.requests.to_string()),
         ("successful", summary.successful.to_string()),
         ("failed", summary.failed.to_string()),
         ("success rate", percent),
         ("average latency", latency),
-    ] {
-        let _ = writeln!(text, "{name:<28}{value:>10}");
-    }
-    for (kind, count) in &summary.errors {
-        let _ = writeln!(text, "{:<28}{count:>10}", format!("error: {kind}"));
-    }
-    for (tool, count) in &summary.tools {
-        let _ = writeln!(text, "{:<28}{count:>10}", format!("tool: {tool}"));
+    ];
+    let servers = app.engine.hub.status().into_iter().map(|server| {
+        let words = server.state.in_words();
+        (server.name, words.strip_prefix("is ").map(str::to_owned).unwrap_or(words))
+    });
+    table(&[
+        ("Requests", requests.map(|(name, value)| (name.to_owned(), value)).to_vec()),
+        ("Errors", count(&summary.errors)),
+        ("Tool calls", count(&summary.tools)),
+        ("Servers", servers.collect()),
+    ])
+}
+
+/// Sections of two columns; figures stand to the right. Sections without rows are left out.
+fn table(sections: &[(&str, Vec<(String, String)>)]) -> String {
+    let rows = || sections.iter().flat_map(|(_, rows)| rows);
+    let width = |of: fn(&(String, String)) -> &String| rows().map(|row| of(row).width()).max().unwrap_or(0);
+    let names = width(|row| &row.0).max(16);
+    let figures = rows().map(|row| &row.1).filter(|value| is_figure(value)).map(|value| value.width()).max().unwrap_or(0);
+    let mut text = String::new();
+    for (title, rows) in sections.iter().filter(|(_, rows)| !rows.is_empty()) {
+        let _ = writeln!(text, "{title}");
+        for (name, value) in rows {
+            let gap = names.saturating_sub(name.width());
+            let indent = if is_figure(value) { figures.saturating_sub(value.width()) } else { 0 };
+            let _ = writeln!(text, "  {name}{}  {}{value}", " ".repeat(gap), " ".repeat(indent));
+        }
     }
     text
 }
 
-fn usage(app: &App) -> String {
+fn is_figure(value: &str) -> bool {
+    value.bytes().all(|byte| byte.is_ascii_digit() || b".-% s".contains(&byte))
+}
+
+/// A cost in words; one that is not known is not nothing.
+pub fn dollars(cost: Option<f64>) -> String {
+    cost.map_or_else(|| "cost unknown".to_owned(), |cost| format!("${cost:.4}"))
+}
+
+/// Today's account.
+pub fn usage(app: &App) -> String {
     let day = app.engine.ledger.today();
     let cost = match (day.unpriced, day.cost) {
         (0, cost) => format!("${cost:.4}"),
@@ -101,14 +132,34 @@ fn usage(app: &App) -> String {
         (unpriced, cost) => format!("${cost:.4}, and {unpriced} answers of unknown price"),
     };
     let mut text = format!("{} (UTC): {} tokens, {cost}\n", day.date, day.usage.total());
-    for (model, usage) in &day.models {
-        let _ = writeln!(text, "  {model:<26}{:>10} in {:>10} out", usage.total() - usage.output_tokens, usage.output_tokens);
-    }
-    for (tool, used) in &day.tools {
-        let _ = writeln!(text, "  {tool:<26}{:>10} calls, about {} tokens of results", used.calls, used.result_tokens);
-    }
+    let models = day.models.iter().map(|(model, usage)| {
+        (clean(model), format!("{} in, {} out", usage.total().saturating_sub(usage.output_tokens), usage.output_tokens))
+    });
+    let tools = day.tools.iter().map(|(tool, used)| {
+        let cost = dollars(used.cost);
+        (clean(tool), format!("{} calls, about {} tokens of results, {cost}", used.calls, used.result_tokens))
+    });
+    text += &table(&[("Models", models.collect()), ("Tools", tools.collect())]);
     if let Some(percent) = day.budget_percent {
         let _ = writeln!(text, "{percent} % of the day's budget is used.");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_figures_to_the_right_and_empty_sections_are_left_out() {
+        let row = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let text = table(&[
+            ("Requests", vec![row("all", "120"), row("average latency", "0.05 s")]),
+            ("Errors", Vec::new()),
+            ("Servers", vec![row("a-server-with-a-long-name", "up")]),
+        ]);
+        let expected = "Requests\n  all                           120\n  average latency            0.05 s\nServers\n  \
+                        a-server-with-a-long-name  up\n";
+        assert_eq!(text, expected);
+    }
 }

@@ -3,8 +3,8 @@
 use std::io::{self, IsTerminal, Write};
 
 use reedline::{
-    ColumnarMenu, DefaultCompleter, DefaultPrompt, DefaultPromptSegment, Emacs, FileBackedHistory, KeyCode, KeyModifiers,
-    MenuBuilder, Reedline, ReedlineEvent, ReedlineMenu, Signal, default_emacs_keybindings,
+    ColumnarMenu, DefaultCompleter, DefaultPrompt, DefaultPromptSegment, EditCommand, Emacs, FileBackedHistory, KeyCode,
+    KeyModifiers, MenuBuilder, Reedline, ReedlineEvent, ReedlineMenu, Signal, default_emacs_keybindings,
 };
 use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
 
@@ -29,9 +29,10 @@ pub enum Typed {
 
 impl Input {
     /// An editor where a person sits at both ends.
-    pub fn open() -> Self {
+    /// `words` are completed beside the commands.
+    pub fn open(words: Vec<String>) -> Self {
         if io::stdin().is_terminal() && io::stdout().is_terminal() {
-            Self::Editor(Some(Box::new(editor())))
+            Self::Editor(Some(Box::new(editor(words))))
         } else {
             Self::Lines(BufReader::new(tokio::io::stdin()).lines())
         }
@@ -40,7 +41,7 @@ impl Input {
     pub async fn read(&mut self, prompt: &'static str) -> anyhow::Result<Typed> {
         match self {
             Self::Editor(slot) => {
-                let mut editor = slot.take().unwrap_or_else(|| Box::new(editor()));
+                let mut editor = slot.take().unwrap_or_else(|| Box::new(editor(Vec::new())));
                 let prompt = DefaultPrompt::new(DefaultPromptSegment::Basic(prompt.to_owned()), DefaultPromptSegment::Empty);
                 let (editor, signal) = tokio::task::spawn_blocking(move || {
                     let signal = editor.read_line(&prompt);
@@ -66,18 +67,21 @@ impl Input {
     }
 }
 
-fn editor() -> Reedline {
-    let words = commands::NAMES.iter().map(|(name, _)| (*name).to_owned()).collect();
-    let mut completer = DefaultCompleter::with_inclusions(&['/']);
+fn editor(mut words: Vec<String>) -> Reedline {
+    words.extend(commands::NAMES.iter().map(|(name, _)| (*name).to_owned()));
+    let mut completer = DefaultCompleter::with_inclusions(&['/', '-', '_']);
     completer.insert(words);
     let mut keys = default_emacs_keybindings();
     let complete = ReedlineEvent::UntilFound(vec![ReedlineEvent::Menu("completion".to_owned()), ReedlineEvent::MenuNext]);
     keys.add_binding(KeyModifiers::NONE, KeyCode::Tab, complete);
+    keys.add_binding(KeyModifiers::ALT, KeyCode::Enter, ReedlineEvent::Edit(vec![EditCommand::InsertNewline]));
     let editor = Reedline::create()
         .with_completer(Box::new(completer))
         .with_quick_completions(true)
         .with_partial_completions(true)
         .with_menu(ReedlineMenu::EngineCompleter(Box::new(ColumnarMenu::default().with_name("completion"))))
+        // Several lines that are pasted are one message.
+        .use_bracketed_paste(true)
         .with_edit_mode(Box::new(Emacs::new(keys)))
         .with_ansi_colors(std::env::var_os("NO_COLOR").is_none());
     let history = store::directory().and_then(|path| {

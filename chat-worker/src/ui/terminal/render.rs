@@ -2,25 +2,32 @@
 
 use std::io::{self, Write};
 
+use super::markdown::{Markdown, Size};
 use crate::{tools::sanitize::clean, ui::event::Event};
 
-/// Longer results are shown by their beginning.
+/// Longer results are shown by their beginning; at a terminal, by what fits a line.
 const SHOWN: usize = 400;
 
 /// Writes events to a terminal or a file.
 #[derive(Debug)]
 pub struct Renderer<W> {
     out: W,
-    colour: bool,
+    /// Where colours are wanted: text is set as markdown.
+    markdown: Option<Markdown>,
+    size: Option<fn() -> Size>,
     /// The cursor stands behind text.
     in_line: bool,
-    /// The line holds the time of something that runs.
-    working: bool,
 }
 
 impl<W: Write> Renderer<W> {
-    pub fn new(out: W, colour: bool) -> Self {
-        Self { out, colour, in_line: false, working: false }
+    /// For a file, a pipe, or a terminal without colours.
+    pub fn plain(out: W) -> Self {
+        Self { out, markdown: None, size: None, in_line: false }
+    }
+
+    /// For a terminal of this size.
+    pub fn coloured(out: W, size: fn() -> Size) -> Self {
+        Self { out, markdown: Some(Markdown::new(size)), size: Some(size), in_line: false }
     }
 
     /// Shows one event.
@@ -28,20 +35,27 @@ impl<W: Write> Renderer<W> {
         match event {
             Event::Text { text } => {
                 let text = clean(text);
-                write!(self.out, "{text}")?;
+                match &mut self.markdown {
+                    Some(markdown) => markdown.push(&mut self.out, &text)?,
+                    None => write!(self.out, "{text}")?,
+                }
                 self.in_line = !text.ends_with('\n') && (self.in_line || !text.is_empty());
             }
             Event::Restart { reason, after_ms, .. } => {
-                let seconds = *after_ms / 1_000;
-                self.line("33", &format!("… {reason}; beginning the answer again in {seconds} s"))?;
+                let wait = if *after_ms < 1_000 { String::new() } else { format!(" in {} s", *after_ms / 1_000) };
+                self.line("33", &format!("… {}; beginning the answer again{wait}", clean(reason)))?;
             }
-            Event::ToolCall { server, tool, name, input, .. } => {
+            Event::ToolCall { server, tool, name, input, needs_approval, .. } => {
                 let shown = if tool.is_empty() { name.clone() } else { format!("{server} · {tool}") };
-                self.line("36", &format!("▸ {shown} {}", short(&clean(&arguments(input)))))?;
+                let line = format!("▸ {shown} {}", clean(&arguments(input)));
+                // Whoever is to allow a call must see all of it.
+                let line = if *needs_approval { line } else { self.short(line.trim_end()) };
+                self.line("36", &line)?;
             }
             Event::ToolResult { is_error, text, duration_ms, .. } => {
                 let (colour, mark) = if *is_error { ("31", "✗") } else { ("32", "✓") };
-                self.line(colour, &format!("  {mark} {duration_ms} ms  {}", short(&clean(text).replace('\n', " "))))?;
+                let line = self.short(&format!("  {mark} {duration_ms} ms  {}", clean(text).replace('\n', " ")));
+                self.line(colour, &line)?;
             }
             Event::Notice { text } => self.line("33", &format!("! {}", clean(text)))?,
             Event::Error { message, .. } => self.line("31", &format!("✗ {}", clean(message)))?,
@@ -51,33 +65,29 @@ impl<W: Write> Renderer<W> {
         self.out.flush()
     }
 
+    /// The beginning of a line that may be long.
+    fn short(&self, text: &str) -> String {
+        let shown = self.size.map_or(SHOWN, |size| size().0.saturating_sub(1).max(20));
+        match text.char_indices().nth(shown) {
+            Some((end, _)) => format!("{}…", &text[..end]),
+            None => text.to_owned(),
+        }
+    }
+
     /// A line of its own, in this colour.
     pub fn line(&mut self, colour: &str, text: &str) -> io::Result<()> {
         self.end_line()?;
-        if self.colour { writeln!(self.out, "\x1b[{colour}m{text}\x1b[0m") } else { writeln!(self.out, "{text}") }
-    }
-
-    /// Shows how long something has been running, on a line that goes again. For terminals only.
-    pub fn working(&mut self, time: std::time::Duration) -> io::Result<()> {
-        if self.in_line {
-            return Ok(());
-        }
-        self.working = true;
-        write!(self.out, "\r… {} s (Ctrl-C stops)", time.as_secs())?;
-        self.out.flush()
-    }
-
-    /// Takes that line away.
-    pub fn clear_working(&mut self) -> io::Result<()> {
-        if std::mem::take(&mut self.working) {
-            write!(self.out, "\r\x1b[K")?;
-        }
-        Ok(())
+        if self.markdown.is_some() { writeln!(self.out, "\x1b[{colour}m{text}\x1b[0m") } else { writeln!(self.out, "{text}") }
     }
 
     /// Begins a new line if the cursor is behind text.
     pub fn end_line(&mut self) -> io::Result<()> {
-        if std::mem::take(&mut self.in_line) { writeln!(self.out) } else { Ok(()) }
+        let in_line = std::mem::take(&mut self.in_line);
+        match &mut self.markdown {
+            Some(markdown) => markdown.finish(&mut self.out),
+            None if in_line => writeln!(self.out),
+            None => Ok(()),
+        }
     }
 }
 
@@ -93,13 +103,6 @@ fn arguments(input: &serde_json::Value) -> String {
     }
 }
 
-fn short(text: &str) -> String {
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -108,7 +111,7 @@ mod tests {
 
     fn shown(events: &[Event], colour: bool) -> String {
         let mut out = Vec::new();
-        let mut renderer = Renderer::new(&mut out, colour);
+        let mut renderer = if colour { Renderer::coloured(&mut out, || (80, 24)) } else { Renderer::plain(&mut out) };
         for event in events {
             renderer.show(event).expect("a vector takes everything");
         }

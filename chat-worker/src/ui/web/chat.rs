@@ -107,6 +107,7 @@ fn turn(web: &Arc<Web>, request: Request, request_id: String) -> Result<Turn, Pr
         always: request.always,
         decided: request.approve,
         decisions: None,
+        model: None,
         cache: request.cache,
         cancel: CancellationToken::clone(&web.stopped).child_token(),
     })

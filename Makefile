@@ -92,8 +92,11 @@ drills: ## Failures on a real node that take minutes; ONLY=part-of-a-name runs s
 bench-health: ## What health costs, beside bare hyper: SIZES='100 1000 10000'
 	@ulimit -n "$$(ulimit -Hn)" && cargo run --quiet --release --package operator --example bench_health -- $(SIZES)
 
-.PHONY: bench-sandbox bench
+.PHONY: bench-sandbox bench-chat bench
 bench-sandbox: ## What sandbox-server does beside its peers, and beside two limits
 	@tests/bench-sandbox/bench-sandbox
 
-bench: bench-health bench-sandbox ## Every benchmark
+bench-chat: ## What chat-worker adds to a round, and what 500 streams cost, beside a Python client of the official packages
+	@tests/bench-chat/bench-chat
+
+bench: bench-health bench-sandbox bench-chat ## Every benchmark

@@ -26,10 +26,11 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode},
     response::{IntoResponse, Response},
     routing::{get, post},
+    serve::ListenerExt,
 };
 use futures::{StreamExt, stream as streams};
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, task::JoinHandle, time::Instant};
 
 use crate::{
     request::Conversation,
@@ -116,6 +117,10 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
+    let listener = listener.tap_io(|stream| {
+        // Without it, an event waits for the acknowledgement of the one before it, and the script's times are not kept.
+        let _ = stream.set_nodelay(true);
+    });
     axum::serve(listener, router(standin)).with_graceful_shutdown(shutdown).await
 }
 
@@ -245,11 +250,15 @@ async fn respond(standin: &Standin, headers: HeaderMap, body: &[u8], api: Api) -
         Api::Messages => stream::chunks(&message, chosen.step, fault),
         Api::Completions => openai::chunks(&message, chosen.step, fault, with_usage),
     };
-    let events = streams::iter(chunks).then(|chunk| async move {
-        if !chunk.after.is_zero() {
-            tokio::time::sleep(chunk.after).await;
+    let mut due = Instant::now();
+    let events = streams::iter(chunks).then(move |chunk| {
+        due += chunk.after;
+        async move {
+            if !chunk.after.is_zero() {
+                tokio::time::sleep_until(due).await;
+            }
+            Ok::<_, std::io::Error>(Bytes::from(chunk.bytes))
         }
-        Ok::<_, std::io::Error>(Bytes::from(chunk.bytes))
     });
     let body = match end {
         End::Close => Body::from_stream(events),

@@ -1,5 +1,6 @@
 //! From a message to the events of a stream, and how a stream goes wrong on demand. Pure: a list of chunks with the
-//! time that each takes; sending them is the server's.
+//! time that each takes; sending them is the server's, which keeps to the sum of these times, so that gaps stay what the
+//! script says however long a stream is.
 
 use std::time::Duration;
 

@@ -1,0 +1,39 @@
+"""The official Python client lists and calls the fleet's tools.
+Usage: clients.py URL MODE, where MODE is a mode of the client of 2.x (auto, legacy, a revision), or `v1` for the one of 1.x.
+"""
+
+import asyncio
+import sys
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+
+@asynccontextmanager
+async def connect(url, mode):
+    """A connected client, and the revision that it speaks."""
+    if mode == "v1":
+        from mcp import ClientSession
+        from mcp.client.streamable_http import streamablehttp_client
+
+        async with streamablehttp_client(url) as (read, write, _), ClientSession(read, write) as session:
+            yield session, (await session.initialize()).protocolVersion
+    else:
+        from mcp.client.client import Client
+
+        async with Client(url, mode=mode) as client:
+            yield client, client.protocol_version
+
+
+async def main(url, mode):
+    async with connect(url, mode) as (client, revision):
+        tools = {tool.name for tool in (await client.list_tools()).tools}
+        assert "db__read_query" in tools, tools
+        answer = await client.call_tool("db__read_query", {"query": "SELECT 42 AS answer"})
+        failed = getattr(answer, "is_error", getattr(answer, "isError", None))
+        assert not failed and "42" in answer.content[0].text, answer
+        refused = await client.call_tool("db__read_query", {"query": "DROP TABLE t"})
+        assert getattr(refused, "is_error", getattr(refused, "isError", None)), refused
+    print(f"clients: Python {version('mcp')}, {mode}, {revision}: lists {len(tools)} tools of the fleet, and calls them")
+
+
+asyncio.run(main(*sys.argv[1:]))

@@ -1,0 +1,34 @@
+#!/bin/sh
+# Lets clients of other makers list and call the fleet's tools over /mcp, in both eras. CHAT_WORKER and SANDBOX_SERVER name binaries to try
+# instead of those that are built here.
+set -eu
+cd "$(dirname "$0")/../.."
+# shellcheck source=../../tests/clients/lib.sh
+. tests/clients/lib.sh
+install_clients
+
+worker=${CHAT_WORKER:-$(built chat-worker)}
+server=${SANDBOX_SERVER:-$(built sandbox-server)}
+
+"$server" serve --db "$work/x.db" --listen 127.0.0.1:0 2>"$work/server.log" &
+servers=$!
+started "$work/server.log" '"address"'
+address=$(sed -n 's/.*"address":"\([^"]*\)".*/\1/p' "$work/server.log")
+echo '{"servers": [{"name": "db", "url": "http://'"$address"'/mcp"}]}' >"$work/mcp.json"
+# No model is asked.
+ANTHROPIC_BASE_URL=http://127.0.0.1:9 LOG_FILE='' MCP_CONFIG_PATH=$work/mcp.json "$worker" serve --listen 127.0.0.1:0 >"$work/worker.log" &
+servers="$servers $!"
+started "$work/worker.log" 'server is up'
+started "$work/worker.log" 'listens on'
+url=$(sed -n 's/.*listens on \(http:[^;]*\);.*/\1/p' "$work/worker.log")/mcp
+
+typescript_client chat-worker/tests/clients.mjs "$url"
+for mode in auto 2026-07-28 legacy; do
+    python_client "$python" chat-worker/tests/clients.py "$url" "$mode"
+done
+python_client "$python_before" chat-worker/tests/clients.py "$url" v1
+for era in modern legacy; do
+    expect '"db__read_query"' "$url" --protocol-era $era --method tools/list
+    expect '42' "$url" --protocol-era $era --method tools/call --tool-name db__read_query --tool-args-json '{"query":"SELECT 42 AS answer"}'
+done
+echo "clients: the inspector $inspector lists and calls the fleet in both eras"

@@ -18,13 +18,13 @@ use tracing::{
 };
 use tracing_subscriber::{EnvFilter, Layer, layer::Context, layer::SubscriberExt, registry::LookupSpan, util::SubscriberInitExt};
 
-use crate::redact::redact;
+use crate::{redact::redact, telemetry::Telemetry};
 
 const MAX_SIZE: u64 = 10 * 1024 * 1024;
 const KEPT: u32 = 5;
 
-/// Starts logging. Says on standard error if the file cannot be written, and goes on without it.
-pub fn start(level: &str, file: &str, to_stdout: bool) {
+/// Starts logging, and the traces beside it. Says on standard error if the file cannot be written, and goes on without it.
+pub fn start(level: &str, file: &str, to_stdout: bool, traces: Option<&Telemetry>) {
     let file = match file {
         "" | "-" => None,
         path => match Rotating::open(Path::new(path)) {
@@ -37,7 +37,7 @@ pub fn start(level: &str, file: &str, to_stdout: bool) {
     };
     let layer = Json { file: file.map(Mutex::new), to_stdout };
     // A second start, in tests, keeps the first.
-    let _ = tracing_subscriber::registry().with(layer.with_filter(filter(level))).try_init();
+    let _ = tracing_subscriber::registry().with(layer.with_filter(filter(level))).with(traces.map(Telemetry::layer)).try_init();
 }
 
 /// INFO and its like, in any case of letters, or a tracing filter.

@@ -9,7 +9,9 @@ use chat_worker::{
         settings::{Cli, Command},
         watch,
     },
-    logging, ui,
+    logging,
+    telemetry::Telemetry,
+    ui,
 };
 use clap::Parser;
 
@@ -36,11 +38,15 @@ async fn run(cli: Cli) -> anyhow::Result<bool> {
     let early = std::fs::read_to_string(&settings.config).ok();
     let in_file = early.and_then(|text| chat_worker::config::file::parse(&text).ok()).and_then(|config| config.log_level);
     let level = settings.log_level.clone().or(in_file).unwrap_or_default();
-    logging::start(&level, &settings.log_file, matches!(command, Command::Serve { .. }));
+    let telemetry = Telemetry::start()?;
+    logging::start(&level, &settings.log_file, matches!(command, Command::Serve { .. }), telemetry.as_ref());
     let loaded = watch::load(&settings.config)?;
     let app = App::start(settings, loaded)?;
     let result = dispatch(&app, command).await;
     app.stop().await;
+    if let Some(telemetry) = telemetry {
+        telemetry.stop().await;
+    }
     result
 }
 

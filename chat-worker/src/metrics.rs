@@ -1,6 +1,10 @@
 //! Every metric once, and what /health says of them. Names begin with `mcpfleet_chat_`.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use prometheus::{
     CounterVec, Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
@@ -17,6 +21,10 @@ use crate::{
 
 /// From a cached answer to a long turn, in seconds.
 const SECONDS: [f64; 13] = [0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+
+/// Names of one kind that become labels.
+const MAX_NAMES: usize = 100;
+const OTHER: &str = "other";
 
 /// The metrics of this process.
 #[derive(Debug)]
@@ -38,6 +46,8 @@ pub struct Metrics {
     tool_seconds: HistogramVec,
     server_up: GaugeVec,
     server_circuit: GaugeVec,
+    circuit_openings: IntCounterVec,
+    names: Names,
     pub rate_limited: IntCounter,
     pub config_reloads: IntCounterVec,
     pub config_good: IntGauge,
@@ -86,6 +96,8 @@ impl Metrics {
             server_up: add.one(GaugeVec::new(opts("server_up", "1: the server is up"), &["server"])?)?,
             server_circuit: add
                 .one(GaugeVec::new(opts("server_circuit_open", "1: the server's circuit is open"), &["server"])?)?,
+            circuit_openings: add.counters("server_circuit_openings_total", "Times that its circuit opened", &["server"])?,
+            names: Names::default(),
             rate_limited: add.one(IntCounter::with_opts(opts("rate_limited_total", "Requests refused by the limit"))?)?,
             config_reloads: add.counters("config_reloads_total", "Reloads of mcp.json", &["outcome"])?,
             config_good: add.one(IntGauge::with_opts(opts("config_good", "1: mcp.json as it is now is in force"))?)?,
@@ -105,7 +117,7 @@ impl Metrics {
             Ok(Outcome::TooLong) => "too_long",
             Ok(Outcome::ApprovalRequired) => "approval_required",
             Err(error) => {
-                self.errors.with_label_values(&[error.kind()]).inc();
+                self.errors.with_label_values(&[self.names.known("errors", error.kind())]).inc();
                 "error"
             }
         };
@@ -123,7 +135,7 @@ impl Metrics {
     /// A call of the model ended.
     pub fn model_call(&self, model: &str, answer: &Result<Answer, ModelError>, duration: Duration) {
         let outcome = answer.as_ref().map_or_else(ModelError::kind, |_| "ok");
-        self.model_calls.with_label_values(&[model, outcome]).inc();
+        self.model_calls.with_label_values(&[model, self.names.known("errors", outcome)]).inc();
         self.model_seconds.with_label_values(&[model]).observe(duration.as_secs_f64());
         if let Ok(Answer { first_token: Some(time), .. }) = answer {
             self.first_token_seconds.with_label_values(&[model]).observe(time.as_secs_f64());
@@ -147,6 +159,7 @@ impl Metrics {
 
     /// A tool call ended.
     pub fn tool_call(&self, server: &str, tool: &str, outcome: &str, duration: Duration) {
+        let tool = self.names.known(&format!("tools of {server}"), tool);
         self.tool_calls.with_label_values(&[server, tool, outcome]).inc();
         self.tool_seconds.with_label_values(&[server]).observe(duration.as_secs_f64());
     }
@@ -157,12 +170,14 @@ impl Metrics {
         // Servers come and go; only those that are configured are shown.
         self.server_up.reset();
         self.server_circuit.reset();
+        self.circuit_openings.reset();
         for server in servers {
             let up = matches!(server.state, crate::tools::server::State::Up { .. });
             let open = matches!(
                 server.state,
                 crate::tools::server::State::CircuitOpen { .. } | crate::tools::server::State::Disabled { by_circuit: true, .. }
             );
+            self.circuit_openings.with_label_values(&[&server.name]).inc_by(server.openings);
             self.server_up.with_label_values(&[&server.name]).set(f64::from(u8::from(up)));
             self.server_circuit.with_label_values(&[&server.name]).set(f64::from(u8::from(open)));
         }
@@ -199,6 +214,30 @@ impl Metrics {
             tools: sums(&self.tool_calls, "tool"),
             rate_limited: self.rate_limited.get(),
         }
+    }
+}
+
+/// The names that others make up and that become labels: of tools, models and errors. A server or an API that goes on inventing
+/// them fills neither our memory nor the monitoring's: what comes after the first ones is counted as "other".
+#[derive(Debug, Default)]
+struct Names(Mutex<HashMap<String, HashSet<String>>>);
+
+impl Names {
+    /// The name, or "other" when `of` has too many already.
+    fn known<'a>(&self, of: &str, name: &'a str) -> &'a str {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !names.contains_key(of) {
+            names.insert(of.to_owned(), HashSet::new());
+        }
+        let Some(known) = names.get_mut(of) else { return OTHER };
+        if known.contains(name) {
+            return name;
+        }
+        if known.len() >= MAX_NAMES {
+            return OTHER;
+        }
+        known.insert(name.to_owned());
+        name
     }
 }
 
@@ -241,6 +280,18 @@ fn sums(counters: &IntCounterVec, label: &str) -> BTreeMap<String, u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_that_others_make_up_are_bounded() {
+        let metrics = Metrics::new().expect("names are unique");
+        for number in 0..1_000 {
+            metrics.tool_call("s", &format!("t{number}"), "ok", Duration::ZERO);
+        }
+        let text = metrics.text(&[], &crate::usage::Ledger::new(crate::usage::Budget::default()).today());
+        let calls = text.lines().filter(|line| line.starts_with("mcpfleet_chat_tool_calls_total{")).count();
+        assert_eq!(calls, MAX_NAMES + 1);
+        assert!(text.contains(r#"mcpfleet_chat_tool_calls_total{outcome="ok",server="s",tool="other"} 900"#));
+    }
 
     #[test]
     fn the_summary_counts_what_was_recorded() {

@@ -67,6 +67,20 @@ impl StopReason {
             other => Self::Other(other.to_owned()),
         }
     }
+
+    /// As the API writes it.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::EndTurn => "end_turn",
+            Self::MaxTokens => "max_tokens",
+            Self::StopSequence => "stop_sequence",
+            Self::ToolUse => "tool_use",
+            Self::PauseTurn => "pause_turn",
+            Self::Refusal => "refusal",
+            Self::ContextWindowExceeded => "model_context_window_exceeded",
+            Self::Other(other) => other,
+        }
+    }
 }
 
 /// Tokens of one answer. `input` excludes what was read from or written to the cache, as the API counts.

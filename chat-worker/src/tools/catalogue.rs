@@ -1,6 +1,10 @@
 //! What the model is offered: every tool of every server that is up, under a name that the API accepts. Pure.
 
-use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Bound,
+    sync::Arc,
+};
 
 use rmcp::model::{Tool, ToolAnnotations};
 use serde::Serialize;
@@ -18,10 +22,13 @@ const MAX_TITLE: usize = 256;
 /// servers' tools, out of the model's window.
 const MAX_DEFINITIONS: usize = 256 * 1024;
 /// Tools beyond this number of one server are left out.
-pub const MAX_TOOLS: usize = 256;
+const MAX_TOOLS: usize = 256;
+/// Definitions of one server that are remembered.
+const MAX_REMEMBERED: usize = 4 * MAX_TOOLS;
 
 /// One tool, as the model and people see it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own, and three are the protocol's")]
 pub struct ToolSpec {
     /// `server__tool`, in the API's alphabet.
     pub name: String,
@@ -44,6 +51,28 @@ pub struct ToolSpec {
     pub annotations: Option<ToolAnnotations>,
     /// Of the definition as the server gave it: a changed definition is another tool.
     pub hash: String,
+    /// It is no longer what it was when it was first listed: what it does may be something else, too.
+    #[serde(skip)]
+    pub changed: bool,
+}
+
+/// The definition that each tool had when it was first listed, by hash; by server. It outlives the server's connections and
+/// its configuration.
+#[derive(Debug, Default)]
+pub struct FirstSeen(HashMap<String, HashMap<String, String>>);
+
+impl FirstSeen {
+    /// Marks the tools whose definitions are not the first of their names. A server that goes on inventing names is not
+    /// believed any more.
+    pub fn mark(&mut self, server: &str, specs: &mut [ToolSpec]) {
+        let known = self.0.entry(server.to_owned()).or_default();
+        for spec in specs {
+            if known.len() < MAX_REMEMBERED && !known.contains_key(&spec.name) {
+                known.insert(spec.name.clone(), spec.hash.clone());
+            }
+            spec.changed = known.get(&spec.name) != Some(&spec.hash);
+        }
+    }
 }
 
 impl ToolSpec {
@@ -59,7 +88,9 @@ impl ToolSpec {
         }
         let hints = tool.annotations.clone().unwrap_or_default();
         let read_only = hints.read_only_hint.unwrap_or(false);
-        let description = clean(tool.description.as_deref().or(tool.title.as_deref()).unwrap_or_default());
+        let description = tool.description.as_deref().or(tool.title.as_deref()).unwrap_or_default();
+        // Cleaning a text that will be cut off anyway is work for nothing.
+        let description = clean(&cap(description.to_owned(), 4 * MAX_DESCRIPTION).0);
         Ok(Self {
             name: exposed_name(server, &tool.name),
             server: server.to_owned(),
@@ -75,6 +106,7 @@ impl ToolSpec {
             read_only,
             idempotent: read_only || hints.idempotent_hint.unwrap_or(false),
             destructive: !read_only && hints.destructive_hint.unwrap_or(true),
+            changed: false,
         })
     }
 
@@ -84,26 +116,28 @@ impl ToolSpec {
 }
 
 /// Describes a server's list; tools that cannot be offered are left out and named.
-pub fn describe(server: &str, tools: &[Tool]) -> (Vec<Arc<ToolSpec>>, Vec<String>) {
-    let (mut specs, mut left_out, mut size) = (Vec::<Arc<ToolSpec>>::new(), Vec::new(), 0);
+pub fn describe(server: &str, tools: &[Tool]) -> (Vec<ToolSpec>, Vec<String>) {
+    let (mut specs, mut left_out, mut size) = (Vec::<ToolSpec>::new(), Vec::new(), 0);
     for tool in tools {
+        if specs.len() >= MAX_TOOLS {
+            left_out.push(format!("{}: a server may offer {MAX_TOOLS} tools", title(&tool.name)));
+            continue;
+        }
         match ToolSpec::new(server, tool) {
-            Ok(spec) if specs.len() >= MAX_TOOLS => {
-                left_out.push(format!("{}: a server may offer {MAX_TOOLS} tools", spec.tool));
-            }
             Ok(spec) if specs.iter().any(|known| known.name == spec.name) => {
-                left_out.push(format!("{}: it is listed twice", spec.tool));
+                left_out.push(format!("{}: it is listed twice", title(&spec.tool)));
             }
             Ok(spec) => {
                 let with_it = size + spec.definition().to_string().len();
                 if with_it > MAX_DEFINITIONS {
-                    left_out.push(format!("{}: a server's tools may take {} KiB together", spec.tool, MAX_DEFINITIONS / 1024));
+                    let limit = MAX_DEFINITIONS / 1024;
+                    left_out.push(format!("{}: a server's tools may take {limit} KiB together", title(&spec.tool)));
                 } else {
                     size = with_it;
-                    specs.push(Arc::new(spec));
+                    specs.push(spec);
                 }
             }
-            Err(reason) => left_out.push(format!("{}: {reason}", tool.name)),
+            Err(reason) => left_out.push(format!("{}: {reason}", title(&tool.name))),
         }
     }
     (specs, left_out)
@@ -233,6 +267,34 @@ mod tests {
         let hash = |tool: &Tool| ToolSpec::new("s", tool).expect("fits").hash;
         assert_eq!(hash(&one), hash(&one.clone()));
         assert_ne!(hash(&one), hash(&two));
+    }
+
+    #[test]
+    fn a_definition_that_changes_is_marked_and_its_first_one_stays_the_measure() {
+        let list = |description: &str| {
+            let tool = tool(json!({"name": "t", "description": description, "inputSchema": {}}));
+            vec![ToolSpec::new("s", &tool).expect("fits")]
+        };
+        let mut first_seen = FirstSeen::default();
+        let mut changed = |description: &str| {
+            let mut specs = list(description);
+            first_seen.mark("s", &mut specs);
+            specs[0].changed
+        };
+        assert_eq!(["reads", "sends it on", "reads", "sends it on"].map(&mut changed), [false, true, false, true]);
+    }
+
+    #[test]
+    fn a_server_that_invents_names_is_not_believed_for_ever() {
+        let mut first_seen = FirstSeen::default();
+        let mut one = |number: usize| {
+            let tool = tool(json!({"name": format!("t{number}"), "inputSchema": {}}));
+            let mut specs = [ToolSpec::new("s", &tool).expect("fits")];
+            first_seen.mark("s", &mut specs);
+            specs[0].changed
+        };
+        assert!((0..MAX_REMEMBERED).all(|number| !one(number)));
+        assert!(one(MAX_REMEMBERED));
     }
 
     #[test]

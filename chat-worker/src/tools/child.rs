@@ -7,50 +7,58 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use rmcp::transport::TokioChildProcess;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
-    process::ChildStderr,
+    process::{Child, ChildStderr},
 };
 
-use super::{connection::ServerError, sanitize::clean_line};
+use super::{connection::ServerError, sanitize::clean_line, stdio::Bearable};
 use crate::redact::redact;
 
 const STDERR_LINES: usize = 100;
 const STDERR_LINE: usize = 2_000;
+/// Some ten thousand lines in a second are taken; a child that complains faster waits.
+const STDERR_LINE_COST: usize = 1_500;
 /// What a child may know of our environment: not our keys.
 const CHILD_ENV: [&str; 8] = ["PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "SHELL", "TERM"];
 
-/// The last lines of a child's standard error.
+/// The last lines of a child's standard error, as they came: cleaning all that are never read would be work for nothing.
 #[derive(Debug, Clone, Default)]
-pub struct StderrTail(Arc<Mutex<VecDeque<String>>>);
+pub struct StderrTail(Arc<Mutex<VecDeque<Vec<u8>>>>);
 
 impl StderrTail {
+    /// Fit to be shown.
     pub fn lines(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|line| readable(line)).collect()
     }
 
-    fn push(&self, line: &str) {
+    pub fn last(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).back().map(|line| readable(line))
+    }
+
+    fn push(&self, line: &[u8]) {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.len() == STDERR_LINES {
-            lines.pop_front();
-        }
-        lines.push_back(redact(&clean_line(line)).into_owned());
+        let mut kept = if lines.len() == STDERR_LINES { lines.pop_front().unwrap_or_default() } else { Vec::new() };
+        kept.clear();
+        kept.extend_from_slice(line);
+        lines.push_back(kept);
     }
 }
 
-/// Starts the program; its standard error is to be kept by `keep`.
-pub fn spawn(program: &str, args: &[String]) -> Result<(TokioChildProcess, Option<ChildStderr>), ServerError> {
+fn readable(line: &[u8]) -> String {
+    redact(&clean_line(&String::from_utf8_lossy(line))).into_owned()
+}
+
+/// Starts the program, as the leader of a process group; its standard error is to be kept by `keep`.
+pub fn spawn(program: &str, args: &[String]) -> Result<Child, ServerError> {
     let (program, first) = find_program(program);
     let mut command = tokio::process::Command::new(&program);
     command.args(first).args(args).env_clear();
     command.envs(CHILD_ENV.iter().filter_map(|name| Some((*name, std::env::var_os(name)?))));
     // A group of its own: Ctrl-C at the terminal cancels a turn, and not the servers.
     command.process_group(0);
-    TokioChildProcess::builder(command)
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| ServerError::Start(program.display().to_string(), error.to_string()))
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().map_err(|error| ServerError::Start(program.display().to_string(), error.to_string()))
 }
 
 /// The program to run, and what comes before its arguments: scripts by their interpreter, a program of ours also when
@@ -83,7 +91,7 @@ fn is_word(c: char) -> bool {
 
 /// Reads a child's standard error to its end, so that the child never waits for a reader; keeps the last lines.
 pub async fn keep(errors: ChildStderr, server: String, tail: StderrTail) {
-    let mut reader = BufReader::new(errors);
+    let mut reader = BufReader::new(Bearable::new(errors, usize::MAX, STDERR_LINE_COST));
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -92,9 +100,8 @@ pub async fn keep(errors: ChildStderr, server: String, tail: StderrTail) {
         match (&mut reader).take(limit).read_until(b'\n', &mut line).await {
             Ok(0) | Err(_) => return,
             Ok(_) => {
-                let text = String::from_utf8_lossy(&line);
-                tracing::debug!(server, "stderr: {}", redact(&clean_line(&text)));
-                tail.push(&text);
+                tracing::debug!(server, "stderr: {}", readable(&line));
+                tail.push(&line);
             }
         }
     }

@@ -7,7 +7,7 @@ use rmcp::{
     ClientHandler, ClientServiceExt, RoleClient,
     model::{
         CallToolRequestParams, CallToolResponse, CallToolResult, ClientConfig, ContentBlock, Implementation,
-        PaginatedRequestParams, ProtocolVersion, ResourceContents, Tool,
+        PaginatedRequestParams, ProtocolVersion, ResourceContents, SubscriptionFilter, Tool,
     },
     service::{
         ClientCacheConfig, ClientInitializeError, ClientLifecycleMode, NotificationContext, Peer, QuitReason,
@@ -28,11 +28,14 @@ use tokio::{
 use super::{
     child::{self, StderrTail},
     http,
+    pace::Paced,
     sanitize::{cap, clean, clean_line},
+    stdio::ChildTransport,
 };
 use crate::{
     config::file::{ServerEntry, Target},
     redact::redact,
+    telemetry,
 };
 
 /// Tool results longer than this are cut: beyond it they crowd out the conversation.
@@ -43,6 +46,8 @@ const MAX_PAGES: usize = 64;
 const MAX_LISTED: usize = 1_024;
 /// All pages of a list of tools together.
 const MAX_LIST_BYTES: usize = 16 * 1024 * 1024;
+/// A stream of notifications that ended is opened again after this.
+const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 /// rmcp waits ten seconds for an answer to discover before it tries initialize.
 const ERA_ALLOWANCE: Duration = Duration::from_secs(12);
 
@@ -83,12 +88,35 @@ pub struct Connection {
     /// "modern" or "legacy".
     pub era: &'static str,
     ended: JoinHandle<Result<QuitReason, JoinError>>,
+    _listening: Option<AbortOnDrop>,
     cancel: Option<RunningServiceCancellationToken>,
 }
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection").field("protocol", &self.protocol).field("era", &self.era).finish_non_exhaustive()
+    }
+}
+
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Listens to a server of the modern era as long as it lets us. Without that, its tools are looked at in intervals.
+async fn listen(peer: Peer<RoleClient>, changed: Arc<Notify>) {
+    let filter = SubscriptionFilter::builder().tools_list_changed().build();
+    while !peer.is_transport_closed() {
+        if let Ok(mut subscription) = peer.listen(filter.clone()).await {
+            while let Ok(Some(_)) = subscription.next().await {
+                changed.notify_one();
+            }
+        }
+        // What changed while nobody listened is seen at the next look.
+        tokio::time::sleep(LISTEN_AGAIN).await;
     }
 }
 
@@ -141,33 +169,41 @@ impl Connection {
         stderr: &StderrTail,
         mode: ClientLifecycleMode,
     ) -> Result<Self, ServerError> {
+        let changed = listener.clone();
         let service = match &entry.target {
             Target::Url(url) => {
                 let config = StreamableHttpClientTransportConfig::with_uri(url.as_str())
                     .max_json_response_size(MAX_MESSAGE)
                     .max_sse_event_size(MAX_MESSAGE)
                     .max_concurrent_requests(64);
-                let transport = StreamableHttpClientTransport::with_client(http::of(entry, http)?, config);
+                let transport = StreamableHttpClientTransport::with_client(Paced(http::of(entry, http)?), config);
                 listener.serve_with_lifecycle(transport, mode).await
             }
             Target::Command { program, args } => {
-                let (process, errors) = child::spawn(program, args)?;
-                if let Some(errors) = errors {
+                let mut child = child::spawn(program, args)?;
+                if let Some(errors) = child.stderr.take() {
                     tokio::spawn(child::keep(errors, entry.name.clone(), stderr.clone()));
                 }
-                listener.serve_with_lifecycle(process, mode).await
+                let transport = ChildTransport::new(child, MAX_MESSAGE)
+                    .map_err(|error| ServerError::Start(program.clone(), error.to_string()))?;
+                listener.serve_with_lifecycle(transport, mode).await
             }
         };
         let service = service.map_err(|error| refused_to_start(&error))?;
         let peer = service.peer().clone();
         // Our list must be what the server says now.
         peer.set_response_cache_config(ClientCacheConfig::disabled()).await;
-        let version = peer.peer_info().map(|info| info.protocol_version.clone()).unwrap_or_default();
+        let info = peer.peer_info();
+        let version = info.as_ref().map(|info| info.protocol_version.clone()).unwrap_or_default();
+        let tells = info.and_then(|info| info.capabilities.tools.as_ref()?.list_changed) == Some(true);
+        // Earlier eras tell without being asked.
+        let listening = (tells && !version.has_initialize()).then(|| AbortOnDrop(tokio::spawn(listen(peer.clone(), changed.0))));
         Ok(Self {
             era: if version.has_initialize() { "legacy" } else { "modern" },
             protocol: version.to_string(),
             cancel: Some(service.cancellation_token()),
             ended: tokio::spawn(service.waiting()),
+            _listening: listening,
             peer,
         })
     }
@@ -219,7 +255,8 @@ pub async fn call_tool(
     arguments: Map<String, Value>,
     limit: Duration,
 ) -> Result<(String, bool), ServerError> {
-    let params = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
+    let mut params = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
+    telemetry::inject(&mut params);
     let response = timeout(limit, peer.call_tool_once(params)).await.map_err(|_| ServerError::Timeout(limit))?;
     match response.map_err(|error| failed(&error, limit))? {
         CallToolResponse::Complete(result) => Ok((text_of(&result), result.is_error.unwrap_or(false))),

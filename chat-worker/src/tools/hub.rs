@@ -17,17 +17,14 @@ use tokio::sync::{Notify, watch};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    catalogue::{Catalogue, MAX_TOOLS, ToolSpec},
+    catalogue::{Catalogue, FirstSeen, ToolSpec},
     http,
-    server::{Server, State},
+    server::{Server, Shared as Common, State},
 };
 use crate::config::file::McpConfig;
 
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LONGEST_RETRY: Duration = Duration::from_secs(4);
-/// Definitions of one server that are remembered. A server that goes on inventing names is not believed any more.
-const MAX_REMEMBERED: usize = 4 * MAX_TOOLS;
-
 /// What a call came to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ToolOutput {
@@ -47,6 +44,9 @@ pub struct ServerStatus {
     #[serde(flatten)]
     pub state: State,
     pub degraded: bool,
+    /// How often its circuit has opened since it was configured.
+    #[serde(skip)]
+    pub openings: u64,
 }
 
 type Pending = Shared<BoxFuture<'static, ToolOutput>>;
@@ -58,8 +58,7 @@ pub struct Hub {
     servers: RwLock<BTreeMap<String, Arc<Server>>>,
     /// Reads under way: an identical one waits for the same answer.
     reads: Mutex<HashMap<String, Pending>>,
-    /// The definition that each tool had when it was first offered, by hash; by server.
-    first_seen: Mutex<HashMap<String, HashMap<String, String>>>,
+    first_seen: Arc<Mutex<FirstSeen>>,
     changed: Arc<Notify>,
     version: watch::Sender<u64>,
     tasks: TaskTracker,
@@ -71,7 +70,7 @@ impl Hub {
             http: http::shared()?,
             servers: RwLock::default(),
             reads: Mutex::default(),
-            first_seen: Mutex::default(),
+            first_seen: Arc::default(),
             changed: Arc::default(),
             version: watch::Sender::new(0),
             tasks: TaskTracker::new(),
@@ -99,9 +98,14 @@ impl Hub {
             keep
         });
         for entry in &config.servers {
-            servers
-                .entry(entry.name.clone())
-                .or_insert_with(|| Server::start(entry.clone(), self.http.clone(), Arc::clone(&self.changed), &self.tasks));
+            servers.entry(entry.name.clone()).or_insert_with(|| {
+                let common = Common {
+                    http: self.http.clone(),
+                    first_seen: Arc::clone(&self.first_seen),
+                    changed: Arc::clone(&self.changed),
+                };
+                Server::start(entry.clone(), common, &self.tasks)
+            });
         }
         self.changed.notify_one();
     }
@@ -121,26 +125,7 @@ impl Hub {
     }
 
     pub fn catalogue(&self) -> Catalogue {
-        let catalogue = Catalogue::new(self.servers().iter().flat_map(|server| server.tools()));
-        let mut first_seen = self.first_seen.lock().unwrap_or_else(PoisonError::into_inner);
-        for spec in catalogue.iter() {
-            if !first_seen.contains_key(&spec.server) {
-                first_seen.insert(spec.server.clone(), HashMap::new());
-            }
-            let Some(known) = first_seen.get_mut(&spec.server) else { continue };
-            if known.len() < MAX_REMEMBERED && !known.contains_key(&spec.name) {
-                known.insert(spec.name.clone(), spec.hash.clone());
-            }
-        }
-        catalogue
-    }
-
-    /// Whether a tool of the catalogue is no longer what it was when it was first offered: what it does may be something else,
-    /// too.
-    pub fn definition_changed(&self, spec: &ToolSpec) -> bool {
-        let first_seen = self.first_seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = first_seen.get(&spec.server).and_then(|known| known.get(&spec.name));
-        known.is_none_or(|hash| hash != &spec.hash)
+        Catalogue::new(self.servers().iter().flat_map(|server| server.tools()))
     }
 
     pub fn status(&self) -> Vec<ServerStatus> {
@@ -151,6 +136,7 @@ impl Hub {
                 description: server.entry.description.clone(),
                 version: server.entry.version.clone(),
                 degraded: state.is_degraded(),
+                openings: server.openings(),
                 state,
             }
         };
@@ -199,8 +185,12 @@ impl Hub {
             };
             reads.entry(key.clone()).or_insert_with(start).clone()
         };
-        let _forget = ForgetAbandoned { hub: self, key: &key };
-        pending.await
+        let mut waiting = Waiting { hub: self, key: &key, read: Some(pending) };
+        match &mut waiting.read {
+            Some(read) => read.await,
+            // It is taken when it is dropped.
+            None => self.unknown(name),
+        }
     }
 
     /// Disconnects every server and waits for that.
@@ -248,17 +238,22 @@ impl Hub {
     }
 }
 
-/// A read that nobody waits for any more is not kept: its future would never be polled to its end.
-struct ForgetAbandoned<'a> {
+/// A read that nobody waits for any more is not kept: its future would never be polled to its end, and whoever asked the
+/// same much later would get its old answer.
+struct Waiting<'a> {
     hub: &'a Hub,
     key: &'a str,
+    read: Option<Pending>,
 }
 
-impl Drop for ForgetAbandoned<'_> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut reads = self.hub.reads.lock().unwrap_or_else(PoisonError::into_inner);
-        // One reference is the map's own, one the caller's that is just being dropped.
-        let abandoned = reads.get(self.key).is_some_and(|read| read.strong_count().unwrap_or(0) <= 2);
+        // Under the lock, so that of two who give up together the last one sees that it is the last.
+        let Some(mine) = self.read.take() else { return };
+        let is_mine = reads.get(self.key).is_some_and(|read| read.ptr_eq(&mine));
+        drop(mine);
+        let abandoned = is_mine && reads.get(self.key).is_some_and(|read| read.strong_count().unwrap_or(0) <= 1);
         if abandoned {
             reads.remove(self.key);
         }

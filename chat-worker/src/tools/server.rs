@@ -4,8 +4,8 @@
 
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -22,7 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     breaker::{Breaker, Circuit},
-    catalogue::{ToolSpec, describe},
+    catalogue::{FirstSeen, ToolSpec, describe},
     child::StderrTail,
     connection::{self, Connection, ServerError},
 };
@@ -32,6 +32,11 @@ use crate::config::file::{ServerEntry, Target};
 const DRAIN: Duration = Duration::from_secs(30);
 /// A list of tools is quick, however long a call may take: a server that hangs is noticed by it.
 const CHECK: Duration = Duration::from_secs(10);
+
+/// Between two lists of tools that the server asks for by telling that they changed.
+const CALM: Duration = Duration::from_secs(1);
+/// Tools of one list that the log names as not offered.
+const LEFT_OUT_TOLD: usize = 5;
 
 /// How a server is, for people and for machines.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -83,11 +88,29 @@ impl State {
     }
 }
 
+/// What all servers share.
+#[derive(Debug)]
+pub struct Shared {
+    pub http: reqwest::Client,
+    pub first_seen: Arc<Mutex<FirstSeen>>,
+    /// Woken whenever the state or the tools of a server change.
+    pub changed: Arc<Notify>,
+}
+
 /// What calls need of a server that is up.
 #[derive(Debug)]
 struct Live {
     peer: Peer<RoleClient>,
     tools: Vec<Arc<ToolSpec>>,
+    /// Which connection it is: what a call says of an earlier one is no news.
+    number: u64,
+}
+
+/// How a call went, where that is news.
+#[derive(Debug)]
+struct Report {
+    connection: u64,
+    result: Result<(), String>,
 }
 
 /// One configured server.
@@ -97,17 +120,18 @@ pub struct Server {
     pub stderr: StderrTail,
     state: watch::Sender<State>,
     live: ArcSwapOption<Live>,
-    reports: mpsc::UnboundedSender<Result<(), String>>,
+    reports: mpsc::UnboundedSender<Report>,
     reconnect: Arc<Notify>,
     stop: CancellationToken,
     calls: TaskTracker,
     clean: AtomicBool,
-    changed: Arc<Notify>,
+    openings: AtomicU64,
+    shared: Shared,
 }
 
 impl Server {
-    /// Starts looking after a server. `changed` is woken whenever its state or its tools change.
-    pub fn start(entry: ServerEntry, http: reqwest::Client, changed: Arc<Notify>, tasks: &TaskTracker) -> Arc<Self> {
+    /// Starts looking after a server.
+    pub fn start(entry: ServerEntry, shared: Shared, tasks: &TaskTracker) -> Arc<Self> {
         let initial = if entry.enabled {
             State::Connecting
         } else {
@@ -123,11 +147,12 @@ impl Server {
             stop: CancellationToken::new(),
             calls: TaskTracker::new(),
             clean: AtomicBool::new(true),
-            changed,
+            openings: AtomicU64::new(0),
+            shared,
             entry,
         });
         if server.entry.enabled {
-            let keeper = Keeper { server: Arc::clone(&server), http, reported, breaker: Breaker::default() };
+            let keeper = Keeper { server: Arc::clone(&server), reported, breaker: Breaker::default(), number: 0 };
             tasks.spawn(keeper.run());
         }
         server
@@ -148,6 +173,11 @@ impl Server {
         self.live.load().as_ref().map(|live| live.tools.clone()).unwrap_or_default()
     }
 
+    /// How often its circuit has opened.
+    pub fn openings(&self) -> u64 {
+        self.openings.load(Ordering::Relaxed)
+    }
+
     /// Tries again at once, whatever its circuit says.
     pub fn reconnect(&self) {
         self.reconnect.notify_one();
@@ -165,32 +195,33 @@ impl Server {
         let Some(live) = live else { return Err(ServerError::Connect(self.state().in_words())) };
         let _running = self.calls.token();
         let result = connection::call_tool(&live.peer, tool, arguments, self.entry.timeout).await;
-        match &result {
+        let news = match &result {
             Err(error) if error.is_fault() => {
                 self.clean.store(false, Ordering::Relaxed);
-                // The keeper is gone only when the server is.
-                let _ = self.reports.send(Err(error.to_string()));
+                Some(Err(error.to_string()))
             }
-            _ if !self.clean.swap(true, Ordering::Relaxed) => {
-                let _ = self.reports.send(Ok(()));
-            }
-            _ => {}
+            _ => (!self.clean.swap(true, Ordering::Relaxed)).then_some(Ok(())),
+        };
+        if let Some(result) = news {
+            // The keeper is gone only when the server is.
+            let _ = self.reports.send(Report { connection: live.number, result });
         }
         result
     }
 
     fn publish(&self, state: State) {
         self.state.send_replace(state);
-        self.changed.notify_one();
+        self.shared.changed.notify_one();
     }
 }
 
 /// The task that owns the connection.
 struct Keeper {
     server: Arc<Server>,
-    http: reqwest::Client,
-    reported: mpsc::UnboundedReceiver<Result<(), String>>,
+    reported: mpsc::UnboundedReceiver<Report>,
     breaker: Breaker,
+    /// Counts the connections.
+    number: u64,
 }
 
 /// Why a connection is given up.
@@ -209,26 +240,36 @@ impl Keeper {
                 opened = self.open(&tools_changed) => opened,
                 () = stop.cancelled() => return,
             };
-            let leave = match opened {
-                Ok(connection) => self.look_after(connection, &tools_changed).await,
-                Err(error) => Leave::Fault(error.to_string()),
+            let (leave, connection) = match opened {
+                Ok(mut connection) => (self.look_after(&mut connection, &tools_changed).await, Some(connection)),
+                Err(error) => (Leave::Fault(error.to_string()), None),
             };
+            // Told before the connection is closed, for which a child may take its time.
             self.server.live.store(None);
-            match leave {
-                Leave::Stop => return,
-                Leave::Asked => self.server.publish(State::Connecting),
-                Leave::Fault(reason) => {
-                    if !self.wait(reason, &stop).await {
-                        return;
-                    }
+            let delay = match leave {
+                Leave::Stop => None,
+                Leave::Asked => {
+                    self.server.publish(State::Connecting);
+                    Some(Duration::ZERO)
                 }
+                Leave::Fault(reason) => Some(self.tell(reason)),
+            };
+            if let Some(connection) = connection {
+                connection.close().await;
+            }
+            let Some(delay) = delay else { return };
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                () = self.server.reconnect.notified() => {}
+                () = stop.cancelled() => return,
             }
         }
     }
 
     async fn open(&mut self, changed: &Arc<Notify>) -> Result<Connection, ServerError> {
         let server = &self.server;
-        let connection = Connection::open(&server.entry, &self.http, Arc::clone(changed), &server.stderr).await?;
+        let connection = Connection::open(&server.entry, &server.shared.http, Arc::clone(changed), &server.stderr).await?;
+        self.number += 1;
         if let Err(error) = self.take_tools(&connection).await {
             connection.close().await;
             return Err(error);
@@ -240,7 +281,9 @@ impl Keeper {
     async fn take_tools(&mut self, connection: &Connection) -> Result<(), ServerError> {
         let server = &self.server;
         let listed = connection::list_tools(&connection.peer, server.entry.timeout.min(CHECK)).await?;
-        let (tools, left_out) = describe(&server.entry.name, &listed);
+        let (mut specs, left_out) = describe(&server.entry.name, &listed);
+        server.shared.first_seen.lock().unwrap_or_else(PoisonError::into_inner).mark(&server.entry.name, &mut specs);
+        let tools: Vec<_> = specs.into_iter().map(Arc::new).collect();
         self.breaker.success();
         server.clean.store(true, Ordering::Relaxed);
         let before = server.live.load_full();
@@ -248,8 +291,11 @@ impl Keeper {
         if same {
             return Ok(());
         }
-        for reason in left_out {
+        for reason in left_out.iter().take(LEFT_OUT_TOLD) {
             tracing::warn!(server = server.entry.name, "a tool is not offered: {reason}");
+        }
+        if left_out.len() > LEFT_OUT_TOLD {
+            tracing::warn!(server = server.entry.name, "and {} more tools are not offered", left_out.len() - LEFT_OUT_TOLD);
         }
         tracing::info!(
             server = server.entry.name,
@@ -261,53 +307,55 @@ impl Keeper {
         let state = State::Up { tools: tools.len(), protocol: connection.protocol.clone(), era: connection.era };
         // A removal that came meanwhile stays one.
         if !server.stop.is_cancelled() {
-            server.live.store(Some(Arc::new(Live { peer: connection.peer.clone(), tools })));
+            server.live.store(Some(Arc::new(Live { peer: connection.peer.clone(), tools, number: self.number })));
         }
         server.publish(state);
         Ok(())
     }
 
-    async fn look_after(&mut self, mut connection: Connection, tools_changed: &Notify) -> Leave {
+    async fn look_after(&mut self, connection: &mut Connection, tools_changed: &Notify) -> Leave {
         let server = Arc::clone(&self.server);
         let mut ticks =
             tokio::time::interval_at(Instant::now() + server.entry.health_check_interval, server.entry.health_check_interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // When the tools are listed because they changed: at once, but not again and again.
+        let (mut listed, mut due) = (None::<Instant>, None);
         loop {
             let look = tokio::select! {
                 () = server.stop.cancelled() => {
                     server.calls.close();
                     let _ = timeout(DRAIN, server.calls.wait()).await;
-                    connection.close().await;
                     return Leave::Stop;
                 }
-                () = server.reconnect.notified() => {
-                    connection.close().await;
-                    return Leave::Asked;
-                }
+                () = server.reconnect.notified() => return Leave::Asked,
                 () = connection.closed() => return Leave::Fault(ended(&server)),
-                Some(report) = self.reported.recv() => match report {
+                Some(report) = self.reported.recv() => match report.result {
+                    _ if report.connection != self.number => continue,
                     Ok(()) => { self.breaker.success(); continue }
                     Err(reason) => match self.breaker.failure(Instant::now()) {
-                        Circuit::Open { .. } => {
-                            connection.close().await;
-                            return Leave::Fault(reason);
-                        }
+                        Circuit::Open { .. } => return Leave::Fault(reason),
                         // A single fault may have been one of the call: look at once whether the server is well.
                         Circuit::Closed | Circuit::HalfOpen => false,
                     },
                 },
-                () = tools_changed.notified() => true,
+                () = tools_changed.notified(), if due.is_none() => {
+                    due = Some(listed.map_or_else(Instant::now, |listed| listed + CALM));
+                    false
+                }
+                () = until(due), if due.is_some() => {
+                    (listed, due) = (Some(Instant::now()), None);
+                    true
+                }
                 _ = ticks.tick() => true,
             };
-            if look && let Err(error) = self.take_tools(&connection).await {
-                connection.close().await;
+            if look && let Err(error) = self.take_tools(connection).await {
                 return Leave::Fault(error.to_string());
             }
         }
     }
 
-    /// Waits until it is time to try again. False when the server is to stop.
-    async fn wait(&mut self, reason: String, stop: &CancellationToken) -> bool {
+    /// Tells that the server is down; the time after which it is tried again.
+    fn tell(&mut self, reason: String) -> Duration {
         let now = Instant::now();
         // The fault that opened the circuit has been counted; a failed attempt has not.
         let circuit = match self.breaker.circuit(now) {
@@ -318,15 +366,19 @@ impl Keeper {
         tracing::warn!(server = self.server.entry.name, "server is down, trying again in {:.1} s: {reason}", delay.as_secs_f64());
         let retry_in_seconds = delay.as_secs().max(1);
         self.server.publish(match circuit {
-            Circuit::Open { .. } => State::CircuitOpen { reason, retry_in_seconds },
+            Circuit::Open { .. } => {
+                self.server.openings.fetch_add(1, Ordering::Relaxed);
+                State::CircuitOpen { reason, retry_in_seconds }
+            }
             Circuit::Closed | Circuit::HalfOpen => State::Down { reason, retry_in_seconds },
         });
-        let asked = Arc::clone(&self.server.reconnect);
-        tokio::select! {
-            () = tokio::time::sleep(delay) => true,
-            () = asked.notified() => true,
-            () = stop.cancelled() => false,
-        }
+        delay
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    if let Some(due) = due {
+        tokio::time::sleep_until(due).await;
     }
 }
 
@@ -334,7 +386,7 @@ impl Keeper {
 fn ended(server: &Server) -> String {
     match &server.entry.target {
         Target::Url(_) => "the connection ended".to_owned(),
-        Target::Command { program, .. } => match server.stderr.lines().last() {
+        Target::Command { program, .. } => match server.stderr.last() {
             Some(line) => format!("{program} ended; its last words: {line}"),
             None => format!("{program} ended"),
         },

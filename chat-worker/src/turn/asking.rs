@@ -1,9 +1,10 @@
 //! The part of a turn that asks the model: whether a prompt fits, the call with its progress, what it cost, and the summary that
 //! takes the place of earlier turns.
 
-use std::time::Instant;
+use std::{pin::pin, time::Instant};
 
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 use super::{
     compact,
@@ -16,6 +17,7 @@ use crate::{
         Answer, ModelError, Progress, Prompt, estimate,
         wire::{Message, StopReason, Usage},
     },
+    telemetry::Traced,
     ui::event::Event,
 };
 
@@ -40,18 +42,25 @@ impl Engine {
         !near || self.model.count(prompt).await.unwrap_or(guess) <= room
     }
 
+    /// One answer, measured and traced.
+    async fn ask(&self, prompt: &Prompt, progress: mpsc::Sender<Progress>) -> Result<Answer, ModelError> {
+        let began = Instant::now();
+        let traced = Traced::chat(self.model.price_list(), self.model.name());
+        let answer = self.model.answer(prompt, progress).instrument(traced.span()).await;
+        self.metrics.model_call(self.model.name(), &answer, began.elapsed());
+        traced.answered(&answer);
+        answer
+    }
+
     /// A summary of these messages, with what it cost. Whoever does not wait for it cancels it by dropping.
     pub async fn summarise(&self, messages: &[Message]) -> Result<Summarised, ModelError> {
         if let Some(error) = self.ledger.over_budget() {
             return Err(error);
         }
         let prompt = compact::prompt(messages, self.room);
-        let began = Instant::now();
         // Nobody watches it being written.
         let (sender, _) = mpsc::channel(1);
-        let answer = self.model.answer(&prompt, sender).await;
-        self.metrics.model_call(self.model.name(), &answer, began.elapsed());
-        let answer = answer?;
+        let answer = self.ask(&prompt, sender).await?;
         let cost = self.book(&answer);
         let text = compact::summary(&answer);
         self.metrics.compactions.with_label_values(&[if text.is_some() { "summary" } else { "failed" }]).inc();
@@ -86,11 +95,10 @@ impl Run<'_> {
             () = self.cancel.cancelled() => return Input::Cancelled { said: String::new(), done: Vec::new() },
             fits = self.engine.fits(&prompt) => if !fits { return Input::TooLong },
         }
-        let began = Instant::now();
         let (sender, mut progress) = mpsc::channel(64);
         let mut said = String::new();
         let answer = {
-            let mut call = self.engine.model.answer(&prompt, sender);
+            let mut call = pin!(self.engine.ask(&prompt, sender));
             loop {
                 tokio::select! {
                     biased;
@@ -110,7 +118,6 @@ impl Run<'_> {
         while let Ok(step) = progress.try_recv() {
             self.tell_progress(step, &mut said).await;
         }
-        self.engine.metrics.model_call(self.engine.model.name(), &answer, began.elapsed());
         match answer {
             Ok(answer) => {
                 self.model.clone_from(&answer.model);

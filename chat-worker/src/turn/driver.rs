@@ -20,6 +20,7 @@ use crate::{
     config::settings::Approvals,
     llm::{Model, ModelError, wire::Usage},
     metrics::Metrics,
+    telemetry,
     tools::{catalogue::Catalogue, hub::Hub},
     ui::event::Event,
     usage::Ledger,
@@ -94,8 +95,10 @@ pub(super) struct Run<'a> {
 impl Engine {
     /// Runs one turn to its end. Events that nobody takes are dropped.
     pub async fn run(&self, turn: Turn, events: mpsc::Sender<Event>) -> Finished {
-        let span = tracing::info_span!("turn", request_id = turn.request_id);
-        self.run_in_span(turn, events).instrument(span).await
+        // An error's span, so that warnings have their id at every level of the log.
+        let span = tracing::error_span!("turn", request_id = turn.request_id);
+        let traced = telemetry::invoke_agent(self.model.name(), &turn.request_id);
+        self.run_in_span(turn, events).instrument(traced).instrument(span).await
     }
 
     async fn run_in_span(&self, turn: Turn, events: mpsc::Sender<Event>) -> Finished {
@@ -223,6 +226,7 @@ impl Run<'_> {
         let messages = transcript.messages().to_vec();
         let (duration_seconds, tools_used) = (duration.as_secs_f64(), self.tools_used.join(","));
         self.engine.metrics.request(&outcome, duration);
+        telemetry::turned(&self.model, self.usage, &outcome);
         let event = match &outcome {
             Ok(outcome) => {
                 tracing::info!(duration_seconds, tools_used, "Request completed");

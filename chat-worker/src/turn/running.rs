@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::Semaphore;
+use tracing::Instrument;
 
 use super::{
     driver::{Run, millis},
@@ -13,6 +14,7 @@ use super::{
 use crate::{
     config::settings::Approvals,
     llm::wire::ToolCall,
+    telemetry::Traced,
     tools::{catalogue::ToolSpec, hub::ToolOutput},
     ui::event::Event,
 };
@@ -52,7 +54,7 @@ impl Run<'_> {
     fn needs_approval(&self, call: &ToolCall) -> bool {
         let Some(spec) = self.catalogue_entry(call) else { return false };
         let always = self.always.contains(&format!("{}@{}", spec.name, spec.hash));
-        let may_harm = spec.destructive || self.engine.hub.definition_changed(&spec);
+        let may_harm = spec.destructive || spec.changed;
         may_harm && !always && self.approvals != Approvals::Always
     }
 
@@ -85,7 +87,7 @@ impl Run<'_> {
                     // The semaphore is never closed.
                     let _place = places.acquire().await;
                     run.tell(Event::ToolStart { id: call.id.clone() }).await;
-                    (call, run.engine.hub.call(&call.name, &call.input).await)
+                    (call, run.call_tool(call).await)
                 }
             })
             .collect();
@@ -109,6 +111,15 @@ impl Run<'_> {
             return Input::Cancelled { said: String::new(), done: results };
         }
         Input::ToolResults(results)
+    }
+
+    async fn call_tool(&self, call: &ToolCall) -> ToolOutput {
+        let spec = self.catalogue_entry(call);
+        let (server, tool) = spec.as_ref().map_or(("", "unknown"), |spec| (spec.server.as_str(), spec.tool.as_str()));
+        let traced = Traced::execute_tool(server, tool, Some(&call.id));
+        let output = self.engine.hub.call(&call.name, &call.input).instrument(traced.span()).await;
+        traced.executed(&output);
+        output
     }
 
     async fn take_result(&self, call: &ToolCall, output: ToolOutput) -> ToolResult {

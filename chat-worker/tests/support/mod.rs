@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, dead_code, reason = "test support; each test binary uses a part of it")]
 
+pub mod binary;
+pub mod hostile;
+
 use std::{
     net::SocketAddr,
     path::PathBuf,

@@ -13,6 +13,7 @@ use futures::{StreamExt, stream};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::{
     Web, live,
@@ -21,6 +22,7 @@ use super::{
 use crate::{
     limits,
     llm::wire::Message,
+    telemetry,
     turn::{driver::Turn, transcript::Transcript},
     ui::{event::Event, summary::summary},
 };
@@ -64,7 +66,7 @@ pub async fn chat(
     };
     // A task of its own: it ends properly also when the caller goes away, which cancels it.
     let guard = cancel.drop_guard();
-    tokio::spawn(running);
+    tokio::spawn(running.instrument(telemetry::serve("POST", "/v1/chat", &headers)));
     if streamed {
         let told = web.draining.is_cancelled();
         let events = stream::unfold((events, guard, web, told), |(mut events, guard, web, told)| async move {

@@ -22,6 +22,7 @@ use tracing::Instrument;
 use super::{Web, problem::id_of};
 use crate::{
     config::settings::Approvals,
+    telemetry::{self, Traced},
     tools::{catalogue::ToolSpec, hub::ToolOutput},
 };
 
@@ -77,8 +78,10 @@ impl Gateway {
             return None;
         }
         let began = Instant::now();
+        let (server, tool) = spec.as_ref().map_or(("", "unknown"), |spec| (spec.server.as_str(), spec.tool.as_str()));
+        let traced = Traced::execute_tool(server, tool, None);
         let output = tokio::select! {
-            output = hub.call(name, input) => output,
+            output = hub.call(name, input).instrument(traced.span()) => output,
             () = context.ct.cancelled() => ToolOutput {
                 text: "cancelled before it had a result".to_owned(),
                 is_error: true,
@@ -86,7 +89,7 @@ impl Gateway {
                 duration: began.elapsed(),
             },
         };
-        let (server, tool) = spec.as_ref().map_or(("", "unknown"), |spec| (spec.server.as_str(), spec.tool.as_str()));
+        traced.executed(&output);
         self.web.app.engine.metrics.tool_call(server, tool, output.outcome, output.duration);
         tracing::info!(
             duration_seconds = output.duration.as_secs_f64(),
@@ -177,12 +180,19 @@ impl ServerHandler for Gateway {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let request_id = context.extensions.get::<Parts>().map(|parts| id_of(&parts.headers)).unwrap_or_default();
-        let span = tracing::info_span!("mcp", request_id);
+        let headers = context.extensions.get::<Parts>().map(|parts| &parts.headers);
+        let request_id = headers.map(id_of).unwrap_or_default();
+        let span = tracing::error_span!("mcp", request_id);
+        let traced = telemetry::serve_tool(&request.name, headers, &context.meta);
         let input = Value::Object(request.arguments.unwrap_or_default());
-        let Some(output) = self.run(&request.name, &input, &context).instrument(span).await else {
+        let run = self.run(&request.name, &input, &context).instrument(traced.clone()).instrument(span);
+        let Some(output) = run.await else {
+            telemetry::failed(&traced, "unknown_tool");
             return Err(ErrorData::invalid_params(format!("there is no tool {}", request.name), None));
         };
+        if output.is_error {
+            telemetry::failed(&traced, output.outcome);
+        }
         let told = vec![ContentBlock::text(output.text)];
         Ok(if output.is_error { CallToolResult::error(told) } else { CallToolResult::success(told) }.into())
     }

@@ -1,6 +1,7 @@
-//! The short way for the commonest request: a complete, well-formed `tools/call` of 2026-07-28. The SDK's way through a transport, a
-//! peer and several tasks costs more than most statements do. Whatever is not beyond doubt goes the SDK's way, so that every refusal,
-//! every earlier era and every stream of progress is the SDK's own; tests/it/direct.rs holds the two ways to the same bytes.
+//! The short way for the commonest request: a complete, well-formed `tools/call`, of 2026-07-28 or of an earlier revision without a
+//! session. The SDK's way through a transport, a peer and several tasks costs more than most statements do. Whatever is not beyond doubt
+//! goes the SDK's way, so that every refusal and every stream of progress is the SDK's own; tests/it/direct.rs holds the two ways to the
+//! same bytes.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -18,6 +19,47 @@ const VERSION_HEADER: HeaderName = HeaderName::from_static("mcp-protocol-version
 const METHOD_HEADER: HeaderName = HeaderName::from_static("mcp-method");
 const NAME_HEADER: HeaderName = HeaderName::from_static("mcp-name");
 
+/// What begins the keys of `_meta` that mean something to the protocol.
+const PROTOCOL_KEYS: &str = "io.modelcontextprotocol/";
+
+/// Which rules a request follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Era {
+    /// 2026-07-28: everything about a call is in its headers and its `_meta`.
+    Modern,
+    /// 2025-03-26 to 2025-11-25.
+    Legacy,
+}
+
+impl Era {
+    /// By the header alone; None: not one for the short way.
+    fn of(headers: &HeaderMap, legacy: bool) -> Option<Self> {
+        if !headers.contains_key(&VERSION_HEADER) {
+            return legacy.then_some(Self::Legacy);
+        }
+        match only(headers, &VERSION_HEADER)? {
+            "2026-07-28" => (only(headers, &METHOD_HEADER)? == METHOD).then_some(Self::Modern),
+            "2025-11-25" | "2025-06-18" | "2025-03-26" => legacy.then_some(Self::Legacy),
+            _ => None,
+        }
+    }
+
+    /// Whether the rest of a request fits it.
+    fn fits(self, headers: &HeaderMap, name: &str, meta: &RequestMetaObject) -> bool {
+        // Progress is sent while a call runs, and then the answer is a stream.
+        let streams = meta.contains_key("progressToken");
+        !streams
+            && match self {
+                Self::Modern => {
+                    only(headers, &NAME_HEADER) == Some(name)
+                        && meta.protocol_version() == Some(ProtocolVersion::V_2026_07_28)
+                        && meta.client_capabilities().is_some()
+                }
+                Self::Legacy => !meta.keys().any(|key| key.starts_with(PROTOCOL_KEYS)),
+            }
+    }
+}
+
 /// A call that needs nothing of the SDK.
 #[derive(Debug)]
 pub struct DirectCall {
@@ -25,6 +67,7 @@ pub struct DirectCall {
     tool: &'static str,
     arguments: Option<JsonObject>,
     meta: RequestMetaObject,
+    era: Era,
 }
 
 /// The only shape that is taken: an unknown, missing or doubled field is for the SDK to judge.
@@ -44,17 +87,14 @@ struct Params<'a> {
     name: &'a str,
     #[serde(default)]
     arguments: Option<JsonObject>,
-    #[serde(rename = "_meta")]
+    #[serde(default, rename = "_meta")]
     meta: RequestMetaObject,
 }
 
 impl DirectCall {
-    /// Reads a request; None: the SDK's.
-    pub fn read(method: &Method, headers: &HeaderMap, body: &[u8]) -> Option<Self> {
-        let version = ProtocolVersion::V_2026_07_28;
+    /// Reads a request; None: the SDK's. `legacy`: revisions before 2026-07-28 are served without sessions, so that a call is whole in itself.
+    pub fn read(method: &Method, headers: &HeaderMap, body: &[u8], legacy: bool) -> Option<Self> {
         let plain = method == Method::POST
-            && only(headers, &METHOD_HEADER) == Some(METHOD)
-            && only(headers, &VERSION_HEADER) == Some(version.as_str())
             && only(headers, &CONTENT_TYPE) == Some("application/json")
             && matches!(
                 only(headers, &ACCEPT),
@@ -63,20 +103,22 @@ impl DirectCall {
         if !plain {
             return None;
         }
+        let era = Era::of(headers, legacy)?;
         let Envelope { jsonrpc, id, method, params: Params { name, arguments, meta } } = serde_json::from_slice(body).ok()?;
-        let complete = meta.protocol_version() == Some(version) && meta.client_capabilities().is_some();
-        // Progress is sent while a call runs, and then the answer is a stream.
-        let streams = meta.contains_key("progressToken");
-        if jsonrpc != "2.0" || method != METHOD || only(headers, &NAME_HEADER) != Some(name) || !complete || streams {
+        if jsonrpc != "2.0" || method != METHOD || !era.fits(headers, name, &meta) {
             return None;
         }
-        Some(Self { id, tool: tools::known(name)?, arguments, meta })
+        Some(Self { id, tool: tools::known(name)?, arguments, meta, era })
     }
 
     /// Runs the call. None: the answer could not be written as JSON, or the call's task failed.
     pub async fn answer(self, handler: &SqliteMcp, headers: HeaderMap) -> Option<Response> {
-        let Self { id, tool, arguments, meta } = self;
-        let result = handler.call_apart(tool, arguments, meta, headers).await?;
+        let Self { id, tool, arguments, meta, era } = self;
+        let mut result = handler.call_apart(tool, arguments, meta, headers).await?;
+        if era == Era::Legacy {
+            // Earlier revisions do not know the field.
+            result.result_type = None;
+        }
         let message = ServerJsonRpcMessage::response(ServerResult::CallToolResult(result), id);
         let mut response = Response::new(Body::from(serde_json::to_vec(&message).ok()?));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

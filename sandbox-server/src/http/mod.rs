@@ -211,7 +211,7 @@ async fn admit(State(door): State<Arc<Door>>, request: Request, next: Next) -> R
         Err(_) => return door.refuse(StatusCode::REQUEST_TIMEOUT, "slow", "Request Timeout: the body did not arrive in time\n"),
     };
     if let Some(handler) = &door.direct
-        && let Some(call) = DirectCall::read(&parts.method, &parts.headers, &body)
+        && let Some(call) = DirectCall::read(&parts.method, &parts.headers, &body, !door.settings.legacy_sessions)
     {
         return call.answer(handler, parts.headers).await.unwrap_or_else(|| StatusCode::INTERNAL_SERVER_ERROR.into_response());
     }

@@ -1,4 +1,4 @@
-//! The server answers complete calls of 2026-07-28 by itself and leaves everything else to the SDK. Nobody may be able to tell.
+//! The server answers complete calls by itself and leaves everything else to the SDK. Nobody may be able to tell.
 
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 use serde_json::{Value, json};

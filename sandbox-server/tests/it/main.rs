@@ -13,3 +13,4 @@ mod events;
 mod hostile;
 mod limits;
 mod tools;
+mod ways;

@@ -3,6 +3,7 @@
 
 pub mod error;
 pub mod events;
+pub mod portable;
 pub mod prompt;
 pub mod render;
 pub mod resources;

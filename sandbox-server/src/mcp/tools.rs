@@ -1,12 +1,11 @@
 //! The tools: their names, schemas and hints, and how a call's arguments are read. Running them is mcp/mod.rs.
 
-use std::sync::Arc;
-
 use rmcp::model::{JsonObject, Tool, ToolAnnotations};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::portable;
 use super::types::{
     CreateArgs, DescribeArgs, Done, ExplainArgs, InsightArgs, NoArgs, QueryResult, ReadArgs, SearchArgs, SearchResult, TableList,
     WriteArgs, WriteResult,
@@ -162,27 +161,10 @@ pub fn definitions(read_only: bool) -> Vec<Tool> {
     }
     tools.push(alias);
     for tool in &mut tools {
-        without_formats(&mut tool.input_schema);
-        tool.output_schema.iter_mut().for_each(without_formats);
+        portable::rewrite(&mut tool.input_schema);
+        tool.output_schema.iter_mut().for_each(portable::rewrite);
     }
     tools
-}
-
-/// The widths of Rust's integers are no formats of JSON Schema; clients warn about each.
-fn without_formats(schema: &mut Arc<JsonObject>) {
-    fn strip(value: &mut Value) {
-        match value {
-            Value::Object(object) => {
-                if object.get("format").is_some_and(Value::is_string) {
-                    object.remove("format");
-                }
-                object.values_mut().for_each(strip);
-            }
-            Value::Array(values) => values.iter_mut().for_each(strip),
-            _ => {}
-        }
-    }
-    Arc::make_mut(schema).values_mut().for_each(strip);
 }
 
 fn tool<A: JsonSchema + 'static>(name: &'static str, title: &str, description: &'static str) -> Tool {
@@ -217,8 +199,13 @@ mod tests {
     }
 
     #[test]
-    fn no_schema_names_a_format_that_clients_do_not_know() {
-        assert!(definitions(false).iter().all(|tool| !serde_json::to_string(tool).unwrap().contains("\"format\"")));
+    fn no_schema_uses_what_some_clients_refuse() {
+        for tool in definitions(false) {
+            let text = serde_json::to_string(&tool).unwrap();
+            for form in ["\"format\"", "\"type\":[", "\"items\":true", "\"default\":null"] {
+                assert!(!text.contains(form), "{form} in {text}");
+            }
+        }
     }
 
     #[test]

@@ -4,13 +4,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::portable;
 use crate::db::query::{Parameters, ResultSet};
 use crate::db::schema::{SchemaMatch, TableSummary};
 
 /// Values for the placeholders of a statement.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
-#[schemars(inline)]
 pub enum Params {
     /// For `?`, in order.
     Positional(Vec<Value>),
@@ -38,6 +38,7 @@ pub struct ReadArgs {
     pub query: String,
     /// Values for the placeholders in the query: an array for `?`, an object for `:name`. Always pass values here instead of writing them into the SQL.
     #[serde(default)]
+    #[schemars(schema_with = "portable::params")]
     pub params: Option<Params>,
     /// At most so many rows; the server has its own maximum.
     #[serde(default)]
@@ -56,6 +57,7 @@ pub struct WriteArgs {
     pub query: String,
     /// Values for the placeholders in the query: an array for `?`, an object for `:name`. Always pass values here instead of writing them into the SQL.
     #[serde(default)]
+    #[schemars(schema_with = "portable::params")]
     pub params: Option<Params>,
 }
 
@@ -112,6 +114,7 @@ pub struct QueryResult {
     /// Column names.
     pub columns: Vec<String>,
     /// Rows, each an array in the order of the columns. Bytes are {"$blob": base64}; integers beyond 2^53 are strings.
+    #[schemars(schema_with = "portable::rows")]
     pub rows: Vec<Vec<Value>>,
     /// How many rows are in this result.
     pub row_count: usize,

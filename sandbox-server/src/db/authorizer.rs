@@ -1,11 +1,14 @@
 //! The one gate: what a statement may do, asked by SQLite for every action while it is being prepared. An allow-list: what is
-//! not named here is refused. Caps on time and size are db/limits.rs.
+//! not named here is refused. It also notes which functions a statement calls that SQLite cannot interrupt. Caps on time and size are
+//! db/limits.rs, what those functions may be given is db/costly.rs.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+
+use super::costly::{self, Costly};
 
 /// The table in which append_insight keeps its memo. Only that tool writes it.
 pub const INSIGHTS_TABLE: &str = "_mcp_insights";
@@ -81,6 +84,8 @@ pub struct Gate {
     permit: Arc<AtomicU8>,
     /// Why the last statement was refused: SQLite itself says only "not authorized".
     refusal: Arc<Mutex<Option<String>>>,
+    /// The strictest cap on values among the functions of the statements that were prepared since it was last taken.
+    costly: Arc<Mutex<Option<&'static Costly>>>,
 }
 
 impl Gate {
@@ -106,8 +111,21 @@ impl Gate {
         self.refusal.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// What was noted about the functions of a statement, once.
+    pub fn take_costly(&self) -> Option<&'static Costly> {
+        self.costly.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     fn judge(&self, context: &AuthContext<'_>) -> Authorization {
-        match decide(Permit::from_raw(self.permit.load(Ordering::Relaxed)), &context.action) {
+        let permit = Permit::from_raw(self.permit.load(Ordering::Relaxed));
+        if let AuthAction::Function { function_name } = context.action
+            && permit != Permit::Internal
+            && let Some(found) = costly::find(function_name)
+        {
+            let mut noted = self.costly.lock().unwrap_or_else(PoisonError::into_inner);
+            *noted = Some(noted.map_or(found, |before| before.stricter(found)));
+        }
+        match decide(permit, &context.action) {
             Ok(()) => Authorization::Allow,
             Err(reason) => {
                 *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
@@ -128,7 +146,7 @@ fn decide(permit: Permit, action: &AuthAction<'_>) -> Result<(), String> {
     }
     match *action {
         A::Select | A::Recursive | A::Read { .. } => Ok(()),
-        A::Function { function_name } => function(function_name),
+        A::Function { function_name } => function(permit, function_name),
         A::Pragma { pragma_name, pragma_value } => pragma(pragma_name, pragma_value),
         A::Insert { table_name } | A::Update { table_name, .. } | A::Delete { table_name } => change(permit, table_name),
         A::CreateTable { table_name } | A::CreateIndex { table_name, .. } if permit == Permit::Create => own_name(table_name),
@@ -170,7 +188,11 @@ fn refuse(what: &str) -> Result<(), String> {
     Err(format!("not allowed: {what}"))
 }
 
-fn function(name: &str) -> Result<(), String> {
+fn function(permit: Permit, name: &str) -> Result<(), String> {
+    // In a CHECK or a generated column it would run in statements that do not name it, and so without its cap.
+    if permit == Permit::Create && costly::find(name).is_some_and(|costly| costly.quadratic) {
+        return refuse(&format!("{name}() in what is created"));
+    }
     if REFUSED_FUNCTIONS.iter().any(|refused| refused.eq_ignore_ascii_case(name)) {
         return refuse(&format!("the function {name}()"));
     }

@@ -91,6 +91,16 @@ pub enum DbError {
     /// One value alone is larger than what a result may hold.
     #[error("one row is larger than the limit of {0} bytes: select fewer columns, or a part with substr()")]
     RowTooLarge(usize),
+    /// A value is larger than a function of the statement can be given without holding up the server.
+    #[error(
+        "a value is larger than {limit} bytes, the limit in a statement that uses {function}: search it with instr(), or leave it out with octet_length(column) <= {limit}"
+    )]
+    ValueTooLarge {
+        /// The function.
+        function: &'static str,
+        /// Its cap.
+        limit: usize,
+    },
     /// A cursor that this statement did not give out.
     #[error("{0}")]
     Cursor(String),

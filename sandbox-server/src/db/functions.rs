@@ -16,6 +16,7 @@ pub fn register(conn: &Connection, max_value_bytes: usize) -> rusqlite::Result<(
     conn.create_scalar_function("ltrim", 2, flags, |ctx| Ok(trim(ctx, true, false)))?;
     conn.create_scalar_function("rtrim", 2, flags, |ctx| Ok(trim(ctx, false, true)))?;
     conn.create_scalar_function("instr", 2, flags, |ctx| Ok(instr(ctx)))?;
+    conn.create_scalar_function("unhex", 2, flags, |ctx| Ok(unhex(ctx)))?;
     conn.create_scalar_function("replace", 3, flags, move |ctx| replace(ctx, max_value_bytes))
 }
 
@@ -67,6 +68,22 @@ fn one_based(position: usize) -> i64 {
     i64::try_from(position).unwrap_or(i64::MAX - 1) + 1
 }
 
+/// Bytes of the hexadecimal digits; the characters of the second argument may stand between the bytes. NULL for anything else.
+fn unhex(ctx: &Context<'_>) -> Option<Vec<u8>> {
+    let input = text(ctx.get_raw(0))?;
+    let ignored: HashSet<char> = text(ctx.get_raw(1))?.chars().collect();
+    let mut bytes = Vec::with_capacity(input.len() / 2);
+    let mut rest = input.chars();
+    while let Some(first) = rest.next() {
+        match first.to_digit(16) {
+            Some(high) => bytes.push(u8::try_from(high << 4 | rest.next()?.to_digit(16)?).ok()?),
+            None if ignored.contains(&first) => {}
+            None => return None,
+        }
+    }
+    Some(bytes)
+}
+
 fn replace(ctx: &Context<'_>, max_bytes: usize) -> rusqlite::Result<Value> {
     let (Some(input), Some(pattern)) = (text(ctx.get_raw(0)), text(ctx.get_raw(1))) else { return Ok(Value::Null) };
     if pattern.is_empty() {
@@ -116,6 +133,17 @@ mod tests {
             "instr(x'00ff01',x'01')",
             "instr(x'616263','b')",
             "instr(12345,34)",
+            "unhex('41-42 43','- ')",
+            "unhex('414','')",
+            "unhex('4-1','-')",
+            "unhex('','')",
+            "unhex('äaäfä','ä')",
+            "unhex('4142','1')",
+            "unhex('zz','y')",
+            "unhex(NULL,'x')",
+            "unhex('41',NULL)",
+            "unhex(4142,' ')",
+            "unhex(x'3431','')",
             "replace('aXbXc','X','--')",
             "replace('abc','','x')",
             "replace('abc','b',NULL)",

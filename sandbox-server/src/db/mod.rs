@@ -3,6 +3,7 @@
 
 pub mod authorizer;
 pub mod backup;
+pub mod costly;
 pub mod error;
 pub mod functions;
 pub mod limits;
@@ -137,7 +138,7 @@ impl Database {
         let max_rows = max_rows.unwrap_or(limits.max_rows).clamp(1, limits.max_rows);
         let page = Page { offset: from.offset, max_rows, max_bytes: limits.max_result_bytes };
         self.run(Permit::Read, budget, move |session| {
-            let set = query::with_statement(&session.conn, &sql, &parameters, true, |statement| {
+            let set = query::with_statement(session, &sql, &parameters, true, |statement| {
                 if !statement.readonly() {
                     return Err(DbError::WrongKind("this statement is not a query; read_query takes SELECT, VALUES, WITH … SELECT, EXPLAIN and reporting PRAGMAs".into()));
                 }

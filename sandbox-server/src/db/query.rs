@@ -3,11 +3,13 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use rusqlite::types::{Value as SqlValue, ValueRef};
-use rusqlite::{Connection, Statement};
+use rusqlite::{Connection, ErrorCode, Statement};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
+use super::costly::Costly;
 use super::error::DbError;
+use super::open::Session;
 
 /// Statements longer than this are prepared afresh: they are seldom sent twice, and the cache would keep them.
 const CACHED_SQL_BYTES: usize = 4096;
@@ -69,7 +71,7 @@ pub fn keyword(sql: &str) -> String {
 
 /// Prepares (from the cache where it is worth it), binds, and hands the statement to `work`.
 pub fn with_statement<T>(
-    conn: &Connection,
+    session: &Session,
     sql: &str,
     parameters: &Parameters,
     cached: bool,
@@ -79,14 +81,41 @@ pub fn with_statement<T>(
     if sql.contains('\0') {
         return Err(DbError::WrongKind("the SQL contains a NUL character".into()));
     }
+    let Session { conn, gate, .. } = session;
+    // What an earlier statement left that failed while it was prepared.
+    gate.take_costly();
     if cached && sql.len() <= CACHED_SQL_BYTES {
         let mut statement = conn.prepare_cached(sql)?;
-        bind(&mut statement, parameters)?;
-        work(&mut statement)
+        let costly = gate.take_costly();
+        let result = under_cap(conn, costly, &mut statement, parameters, work);
+        if costly.is_some() {
+            // The gate is asked only when a statement is prepared: from the cache it would come without its cap.
+            statement.discard();
+        }
+        result
     } else {
         let mut statement = conn.prepare(sql)?;
-        bind(&mut statement, parameters)?;
-        work(&mut statement)
+        under_cap(conn, gate.take_costly(), &mut statement, parameters, work)
+    }
+}
+
+fn under_cap<T>(
+    conn: &Connection,
+    costly: Option<&'static Costly>,
+    statement: &mut Statement<'_>,
+    parameters: &Parameters,
+    work: impl FnOnce(&mut Statement<'_>) -> Result<T, DbError>,
+) -> Result<T, DbError> {
+    let run = |statement: &mut Statement<'_>| {
+        bind(statement, parameters)?;
+        work(statement)
+    };
+    let Some(costly) = costly else { return run(statement) };
+    match costly.capped(conn, || run(statement))? {
+        Err(DbError::Sqlite(error)) if error.sqlite_error_code() == Some(ErrorCode::TooBig) => {
+            Err(DbError::ValueTooLarge { function: costly.name, limit: costly.max_value_bytes })
+        }
+        other => other,
     }
 }
 
@@ -272,13 +301,15 @@ fn fingerprint(sql: &str, parameters: &Parameters) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{authorizer::Gate, limits::Guard};
     use super::*;
 
     const PAGE: Page = Page { offset: 0, max_rows: 10, max_bytes: 1000 };
 
     fn ask(sql: &str, parameters: &Parameters) -> Result<ResultSet, DbError> {
         let conn = Connection::open_in_memory().unwrap();
-        with_statement(&conn, sql, parameters, true, |statement| collect(statement, PAGE))
+        let session = Session { conn, gate: Gate::default(), guard: Guard::default() };
+        with_statement(&session, sql, parameters, true, |statement| collect(statement, PAGE))
     }
 
     #[test]

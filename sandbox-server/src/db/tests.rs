@@ -276,3 +276,33 @@ fn every_file_that_is_no_database_of_ours_gives_its_own_error_and_is_left_as_it_
     options.limits.statement_timeout = Duration::from_millis(50);
     assert!(matches!(Database::open(options).map(|db| db.close()).unwrap_err(), OpenError::Locked(_)));
 }
+
+#[tokio::test]
+async fn a_value_is_capped_only_in_statements_that_cannot_be_interrupted() {
+    let place = Place::new("CREATE TABLE t (a TEXT, small TEXT)", |_| {});
+    place.change("INSERT INTO t VALUES (replace(hex(zeroblob(600000)), '0', 'a'), 'x')").await.unwrap();
+    let db = &place.db;
+    let read = async |sql: &str| db.read(db.budget(), sql.into(), Parameters::None, None, None).await;
+    assert!(read("SELECT length(a) FROM t WHERE instr(a, 'b') = 0").await.is_ok());
+    for sql in [
+        "SELECT 1 FROM t WHERE a LIKE '%b%'",
+        "SELECT 1 FROM t WHERE a GLOB '*b*'",
+        "SELECT a LIKE '%b%' FROM t",
+        "SELECT hex(zeroblob(600000)) LIKE '%b%'",
+        "SELECT 1 FROM (SELECT a FROM t) WHERE a LIKE '%b%'",
+    ] {
+        // Also when the statement is sent again: a cached one would come without its cap.
+        for _ in 0..2 {
+            let error = read(sql).await.unwrap_err().to_string();
+            assert!(error.contains("larger than 1048576 bytes") && error.contains("instr()"), "{sql}: {error}");
+        }
+        assert!(read("SELECT length(a) FROM t").await.is_ok(), "the cap stays behind {sql}");
+    }
+    assert!(read("SELECT small FROM t WHERE small LIKE 'X'").await.is_ok());
+    assert!(read("SELECT small FROM t WHERE octet_length(a) <= 1048576 AND a LIKE '%b%'").await.is_ok());
+    assert!(place.change("UPDATE t SET small = 'y' WHERE a LIKE '%b%'").await.is_err());
+    assert!(read("SELECT json_patch('{\"a\":1}', '{\"a\":2}')").await.is_ok());
+    assert!(read("SELECT json_patch(json_object('a', hex(zeroblob(100000))), '{\"a\":2}')").await.is_err());
+    let error = db.write(db.budget(), Command::Create { sql: "CREATE TABLE g (a, b AS (json_patch(a, a)))".into() }).await;
+    assert!(error.unwrap_err().to_string().contains("json_patch"));
+}

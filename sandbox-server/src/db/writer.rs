@@ -267,7 +267,7 @@ fn change(session: &Session, sql: &str, parameters: &Parameters, page: Page) -> 
         }
         other => return Err(DbError::WrongKind(format!("write_query takes INSERT, UPDATE, DELETE and REPLACE, not {other}"))),
     }
-    query::with_statement(&session.conn, sql, parameters, true, |statement| {
+    query::with_statement(session, sql, parameters, true, |statement| {
         if statement.readonly() {
             return Err(DbError::WrongKind("this statement changes nothing; use read_query for it".into()));
         }
@@ -303,7 +303,7 @@ fn create(session: &Session, sql: &str) -> Result<WriteOutcome, DbError> {
         ));
     }
     // Not from the cache: a statement prepared under this permit must not be found by one with a smaller permit.
-    query::with_statement(&session.conn, sql, &Parameters::None, false, |statement| {
+    query::with_statement(session, sql, &Parameters::None, false, |statement| {
         statement.raw_execute()?;
         Ok(WriteOutcome { rows_affected: 0, last_insert_rowid: None, returned: None })
     })

@@ -111,10 +111,10 @@ impl DirectCall {
         Some(Self { id, tool: tools::known(name)?, arguments, meta, era })
     }
 
-    /// Runs the call. None: the answer could not be written as JSON, or the call's task failed.
+    /// Runs the call. None: the answer could not be written as JSON.
     pub async fn answer(self, handler: &SqliteMcp, headers: HeaderMap) -> Option<Response> {
         let Self { id, tool, arguments, meta, era } = self;
-        let mut result = handler.call_apart(tool, arguments, meta, headers).await?;
+        let mut result = handler.call_apart(tool, arguments, meta, headers).await;
         if era == Era::Legacy {
             // Earlier revisions do not know the field.
             result.result_type = None;

@@ -10,8 +10,10 @@ pub mod resources;
 pub mod tools;
 pub mod types;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
@@ -27,6 +29,7 @@ use rmcp::service::{NotificationContext, Peer, RequestContext, SubscriptionConte
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde::Serialize;
 use serde_json::Value;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit;
@@ -240,16 +243,14 @@ impl SqliteMcp {
         arguments: Option<JsonObject>,
         meta: RequestMetaObject,
         headers: HeaderMap,
-    ) -> Option<CallToolResult> {
+    ) -> CallToolResult {
         let gone = CancellationToken::new();
-        let _guard = gone.clone().drop_guard();
-        let handler = self.clone();
-        let task = tokio::spawn(async move {
-            let caller = Caller { headers: Some(&headers), meta: &meta, peer: None, gone: &gone };
+        let (handler, seen) = (self.clone(), gone.clone());
+        let call = async move {
+            let caller = Caller { headers: Some(&headers), meta: &meta, peer: None, gone: &seen };
             handler.call(tool, arguments, &caller).await
-        });
-        // Fails only when the task panicked, which has been logged.
-        task.await.ok()
+        };
+        ToTheEnd { call: Some(Box::pin(call)), gone }.await
     }
 
     /// One call of a known tool: read, run, counted, logged.
@@ -306,6 +307,34 @@ impl SqliteMcp {
     }
 }
 
+/// A call that goes on by itself, told that its caller is gone, when it is dropped before its end. A task of its own from the start would
+/// cost each call that is not dropped a way through the scheduler.
+struct ToTheEnd<F: Future<Output: Send> + Send + 'static> {
+    call: Option<Pin<Box<F>>>,
+    gone: CancellationToken,
+}
+
+impl<F: Future<Output: Send> + Send + 'static> Future for ToTheEnd<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let Some(call) = &mut self.call else { return Poll::Pending };
+        let result = ready!(call.as_mut().poll(context));
+        self.call = None;
+        Poll::Ready(result)
+    }
+}
+
+impl<F: Future<Output: Send> + Send + 'static> Drop for ToTheEnd<F> {
+    fn drop(&mut self) {
+        // Without a runtime the process is ending.
+        if let (Some(call), Ok(runtime)) = (self.call.take(), Handle::try_current()) {
+            self.gone.cancel();
+            runtime.spawn(call);
+        }
+    }
+}
+
 fn done(message: &str) -> Answer {
     Answer::new(message.to_owned(), &Done { message: message.to_owned() })
 }
@@ -327,7 +356,7 @@ fn outcome(error: &DbError) -> &'static str {
         DbError::Parameters(_) | DbError::Cursor(_) => "bad_arguments",
         DbError::Timeout(_) => "timeout",
         DbError::Cancelled => "cancelled",
-        DbError::RowTooLarge(_) => "too_large",
+        DbError::RowTooLarge(_) | DbError::ValueTooLarge { .. } => "too_large",
         DbError::Busy(_) => "busy",
         DbError::Closed => "closed",
     }

@@ -138,7 +138,7 @@ pub fn collect(statement: &mut Statement<'_>, page: Page) -> Result<ResultSet, D
         let mut values = Vec::with_capacity(width);
         let mut bytes = 2;
         for index in 0..width {
-            let (value, size) = to_json(row.get_ref(index)?);
+            let (value, size) = to_json(row.get_ref(index)?, page.max_bytes);
             bytes += size + 1;
             if bytes > page.max_bytes {
                 break;
@@ -160,9 +160,10 @@ pub fn collect(statement: &mut Statement<'_>, page: Page) -> Result<ResultSet, D
     Ok(set)
 }
 
-/// A value as JSON, and its size.
-fn to_json(value: ValueRef<'_>) -> (Value, usize) {
+/// A value as JSON, and its size. What is too large by itself is not converted: its size alone refuses the row.
+fn to_json(value: ValueRef<'_>, max_bytes: usize) -> (Value, usize) {
     match value {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) if bytes.len() > max_bytes => (Value::Null, bytes.len()),
         ValueRef::Null => (Value::Null, 4),
         ValueRef::Integer(number) if number.unsigned_abs() <= MAX_SAFE_INTEGER.unsigned_abs() => (json!(number), 8),
         ValueRef::Integer(number) => (Value::String(number.to_string()), 22),

@@ -133,6 +133,22 @@ impl Server {
         self.ok("read_query", json!({"query": sql})).await["rows"].clone()
     }
 
+    /// Waits until no thread of the process wants to run: what a statement leaves behind must not be put down to the next one.
+    pub async fn at_rest(&self) {
+        let busy = || {
+            std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap().flatten().any(|thread| {
+                // A thread may end while it is looked at.
+                let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+                stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with('R'))
+            })
+        };
+        let deadline = std::time::Instant::now() + Duration::from_mins(1);
+        while busy() {
+            assert!(std::time::Instant::now() < deadline, "a thread of the server does not come to rest");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// The highest memory that the process has had, in MiB.
     pub fn peak_memory_mib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();

@@ -6,134 +6,16 @@
 mod support;
 
 use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
 use rstest::rstest;
 use serde_json::{Value, json};
-use support::Worker;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+use support::{
+    Worker,
+    nasty::{Act, Nasty, event, events, good, http, spoiled, stream},
 };
-
-/// How the API answers one request.
-#[derive(Debug, Clone)]
-enum Act {
-    /// These bytes, and the end of the connection.
-    Bytes(String),
-    /// These bytes, and a reset.
-    Reset(String),
-    /// These bytes one by one, for ever again from the second part on.
-    Drip(String, String),
-}
-
-/// An API that plays one act after another, and the last one again and again.
-struct Nasty {
-    address: SocketAddr,
-    requests: Arc<AtomicUsize>,
-}
-
-impl Nasty {
-    async fn start(acts: Vec<Act>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let nasty = Self { address: listener.local_addr().unwrap(), requests: Arc::default() };
-        let requests = Arc::clone(&nasty.requests);
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let number = requests.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(play(stream, acts[number.min(acts.len() - 1)].clone()));
-            }
-        });
-        nasty
-    }
-}
-
-async fn play(mut stream: TcpStream, act: Act) {
-    read_request(&mut stream).await;
-    // The client may leave at any time.
-    let _ = match act {
-        Act::Bytes(bytes) => stream.write_all(bytes.as_bytes()).await,
-        Act::Reset(bytes) => {
-            let _ = stream.write_all(bytes.as_bytes()).await;
-            stream.set_zero_linger()
-        }
-        Act::Drip(head, again) => {
-            let mut sent = stream.write_all(head.as_bytes()).await;
-            while sent.is_ok() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                sent = stream.write_all(again.as_bytes()).await;
-            }
-            sent
-        }
-    };
-}
-
-/// A reset before the request was read would be another fault.
-async fn read_request(stream: &mut TcpStream) {
-    let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
-    loop {
-        let text = String::from_utf8_lossy(&seen).to_lowercase();
-        if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).and_then(|n| n.parse().ok());
-            if body.len() >= length.unwrap_or(0) {
-                return;
-            }
-        }
-        match stream.read(&mut buffer).await {
-            Ok(0) | Err(_) => return,
-            Ok(count) => seen.extend_from_slice(&buffer[..count]),
-        }
-    }
-}
-
-fn http(status: &str, headers: &str, body: &str) -> String {
-    format!("HTTP/1.1 {status}\r\n{headers}connection: close\r\n\r\n{body}")
-}
-
-fn stream(body: &str) -> String {
-    http("200 OK", "content-type: text/event-stream\r\n", body)
-}
-
-fn event(body: &Value) -> String {
-    format!("event: {}\ndata: {body}\n\n", body["type"].as_str().unwrap())
-}
-
-/// The events of a good answer.
-fn events() -> Vec<String> {
-    let message =
-        json!({"id": "m", "type": "message", "role": "assistant", "model": "m", "content": [], "usage": {"input_tokens": 1}});
-    [
-        json!({"type": "message_start", "message": message}),
-        json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
-        json!({"type": "ping"}),
-        json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "The whole "}}),
-        json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "answer."}}),
-        json!({"type": "content_block_stop", "index": 0}),
-        json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 4}}),
-        json!({"type": "message_stop"}),
-    ]
-    .iter()
-    .map(event)
-    .collect()
-}
-
-fn good() -> Act {
-    Act::Bytes(stream(&events().concat()))
-}
-
-/// A good answer with this in front of its event number `at`, and without its last `less`.
-fn spoiled(at: usize, with: &str, less: usize) -> Act {
-    let mut events = events();
-    events.insert(at, with.to_owned());
-    events.truncate(events.len() - less);
-    Act::Bytes(stream(&events.concat()))
-}
 
 fn error_body(kind: &str) -> String {
     json!({"type": "error", "error": {"type": kind, "message": "on \u{1b}[2Jpurpose"}}).to_string()

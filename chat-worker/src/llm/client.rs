@@ -26,6 +26,7 @@ use super::{
     retry::{self, Hints},
     sentence,
     transport::{self, MAX_ANSWER, reason},
+    wire,
 };
 use crate::redact::redact;
 
@@ -141,7 +142,11 @@ impl Client {
                 }
                 let message: Value = serde_json::from_slice(&body)
                     .map_err(|error| ModelError::Stream(format!("the message is no JSON ({error})")))?;
-                Ok(api.whole(&message)?)
+                let answer = api.whole(&message)?;
+                for text in answer.content.iter().filter_map(wire::block_text) {
+                    let _ = progress.send(Progress::Text(text.to_owned())).await;
+                }
+                Ok(answer)
             }
             other => {
                 let what = if other.is_empty() { "no content type" } else { other };

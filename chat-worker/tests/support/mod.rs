@@ -4,6 +4,7 @@
 
 pub mod binary;
 pub mod hostile;
+pub mod nasty;
 
 use std::{
     net::SocketAddr,

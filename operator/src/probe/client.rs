@@ -3,17 +3,17 @@
 //! A connection has no task of its own: whoever waits for its answer drives it. An idle connection costs a socket and no wake-ups,
 //! and a dropped probe closes it. What the bodies mean is `protocol`'s, which requests are sent `converse`'s.
 
+mod stream;
+mod trouble;
+
 use std::{
-    error::Error as StdError,
     future::{Future, poll_fn},
-    io,
     net::{IpAddr, SocketAddr},
     pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
@@ -25,11 +25,11 @@ use hyper::{
     client::conn::http1::{self, Connection, SendRequest},
 };
 use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use stream::{Stream, Watched};
+use trouble::{broken, tls_text, unconnected};
 
 use super::{
     verdict::{Problem, Step},
@@ -352,121 +352,4 @@ async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, Problem> {
         }
     }
     Err(last)
-}
-
-fn unconnected(error: &io::Error) -> Problem {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => Problem::Refused,
-        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Problem::Reset(Step::Connect),
-        kind => Problem::Unreachable(kind.to_string()),
-    }
-}
-
-/// What a broken exchange means. `silent`: nothing of an answer had come.
-fn broken(error: &hyper::Error, step: Step, silent: bool) -> Problem {
-    let io = sources(error).find_map(|source| source.downcast_ref::<io::Error>());
-    if let Some(tls) = io.and_then(|io| io.get_ref()).and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        return Problem::Tls(tls.to_string());
-    }
-    if error.is_parse_too_large() {
-        return Problem::TooLarge(format!("the head of the answer to {step}"));
-    }
-    if error.is_parse() {
-        return Problem::NotMcp(step, "it is not HTTP/1.1".into());
-    }
-    match io.map(io::Error::kind) {
-        Some(io::ErrorKind::UnexpectedEof) if !silent => Problem::Truncated(step),
-        Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) => Problem::Truncated(step),
-        Some(_) => Problem::Reset(step),
-        None if silent => Problem::Reset(step),
-        None => Problem::Truncated(step),
-    }
-}
-
-fn sources<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| (*error).source())
-}
-
-/// What of a TLS error is fit for a status: rustls says in words what is wrong, and nothing secret.
-fn tls_text(error: &io::Error) -> String {
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(tls) => tls.to_string(),
-        None => format!("the server ended the handshake ({})", error.kind()),
-    }
-}
-
-/// With or without TLS.
-enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-/// A stream that remembers whether anything came in.
-struct Watched {
-    stream: Stream,
-    heard: Arc<AtomicBool>,
-}
-
-impl Watched {
-    /// Nothing came in while nobody asked. Some servers say goodbye to an idle connection (HTTP 408), which answers no question of ours.
-    fn is_quiet(&self) -> bool {
-        match &self.stream {
-            Stream::Plain(stream) => {
-                matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-            }
-            // What comes in there may be the handshake's own: session tickets.
-            Stream::Tls(_) => true,
-        }
-    }
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let result = match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        };
-        if buf.filled().len() > before {
-            self.heard.store(true, Ordering::Relaxed);
-        }
-        result
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match &self.stream {
-            Stream::Plain(stream) => stream.is_write_vectored(),
-            Stream::Tls(stream) => stream.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
 }

@@ -1,6 +1,8 @@
 //! One probe: which requests are sent in which order, and what is kept for the next one. I/O by way of `client`.
 //!
-//! It ends at the first problem. Its time limit, hedges and what the outcome means are others' (`worker`, `verdict`).
+//! It begins with `hail`, and ends at the first problem. Its time limit, hedges and what the outcome means are others' (`worker`, `verdict`).
+
+mod hail;
 
 use std::{
     collections::HashSet,
@@ -17,7 +19,7 @@ use super::{
     answer::{self, Answer},
     client::{Conn, Http, Reply},
     intern::Interner,
-    protocol::{self, Discovered, Hello, Request},
+    protocol::{self, Hello, Request},
     tools::ToolsList,
     verdict::{self, Problem, Status, Step},
     wire::{self, Wire},
@@ -80,12 +82,6 @@ pub struct Conversation {
     opening: bool,
 }
 
-enum Hailed {
-    Hello(Arc<Hello>),
-    /// The server answers, but not so. What it said instead.
-    No(Problem),
-}
-
 impl Conversation {
     /// A probe of the server of `wire`, at `ip` where it is a pod.
     pub fn new(wire: Arc<Wire>, ip: Option<std::net::IpAddr>, known: Known, conn: Option<Conn>) -> Self {
@@ -127,108 +123,6 @@ impl Conversation {
             self.http.hang_up();
         }
         tokio::time::timeout(CLEAN_UP, self.http.into_idle()).await.ok().flatten()
-    }
-
-    /// Finds out in which era the server speaks, and who it is.
-    async fn hail(&mut self) -> Result<Arc<Hello>, Problem> {
-        let legacy_first = match self.known.era {
-            Some(Era::Modern) => false,
-            // Whoever answers neither is not left with a session at every probe.
-            Some(Era::Legacy) => !(self.known.wary && self.known.answers_discover),
-            None => self.known.legacy_first,
-        };
-        let hello = if legacy_first { self.hail_legacy_first().await } else { self.hail_modern_first().await };
-        let hello = hello.map_err(|problem| self.redacted(problem))?;
-        self.known.era = Some(hello.era);
-        Ok(hello)
-    }
-
-    async fn hail_modern_first(&mut self) -> Result<Arc<Hello>, Problem> {
-        let instead = match self.discover().await? {
-            Hailed::Hello(hello) => return Ok(hello),
-            Hailed::No(problem) => problem,
-        };
-        match self.initialize().await {
-            Ok(hello) => Ok(hello),
-            // The modern server that it was answers initialize in its own words; what it said to discover is what is wrong with it.
-            Err(_) if self.known.era == Some(Era::Modern) => Err(instead),
-            Err(Problem::Rpc { code: protocol::METHOD_NOT_FOUND, .. }) => Err(instead),
-            // It speaks MCP, and named the revisions that it speaks.
-            Err(Problem::Rpc { .. } | Problem::NotMcp(..) | Problem::Status(Status { code: 400..=499, .. }))
-                if matches!(instead, Problem::Version(_)) =>
-            {
-                Err(instead)
-            }
-            Err(problem) => Err(problem),
-        }
-    }
-
-    async fn hail_legacy_first(&mut self) -> Result<Arc<Hello>, Problem> {
-        let problem = match self.initialize().await {
-            Ok(hello) => return Ok(hello),
-            Err(problem) => problem,
-        };
-        let other_era = match &problem {
-            Problem::Rpc { .. } | Problem::Version(_) | Problem::NotMcp(..) => true,
-            Problem::Status(status) => matches!(status.code, 400 | 404 | 405 | 406 | 410 | 415 | 422 | 501),
-            _ => false,
-        };
-        if other_era && let Ok(Hailed::Hello(hello)) = self.discover().await { Ok(hello) } else { Err(problem) }
-    }
-
-    async fn discover(&mut self) -> Result<Hailed, Problem> {
-        self.version = protocol::MODERN;
-        let known = self.known.hello.as_ref().filter(|(_, hello)| hello.era == Era::Modern).map(|(hash, _)| *hash);
-        let answer = self.exchange(&protocol::discover(), known).await;
-        self.known.answers_discover |= !matches!(
-            answer,
-            Err(Problem::Reset(_) | Problem::Refused | Problem::Unreachable(_) | Problem::Dns(_) | Problem::Tls(_))
-        );
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(problem) => return after_discover(problem).map(Hailed::No),
-        };
-        let no = |what: &str| Ok(Hailed::No(Problem::NotMcp(Step::Discover, what.into())));
-        match answer {
-            Answer::Same => match &self.known.hello {
-                Some((_, hello)) => Ok(Hailed::Hello(Arc::clone(hello))),
-                None => no("it is no discover result"),
-            },
-            Answer::New { message: Err(error), .. } => after_discover(error.problem(Step::Discover)).map(Hailed::No),
-            Answer::New { hash, message: Ok(result) } => match protocol::discovered(&result) {
-                Discovered::Modern(hello) => Ok(Hailed::Hello(self.met(hash, hello))),
-                Discovered::Legacy => no("it lists only legacy revisions"),
-                // Legacy revisions need not be listed.
-                Discovered::Unknown(versions) => Ok(Hailed::No(Problem::Version(versions.join(", ")))),
-                Discovered::No => no("it is no discover result"),
-            },
-        }
-    }
-
-    async fn initialize(&mut self) -> Result<Arc<Hello>, Problem> {
-        self.session = None;
-        self.version = protocol::LEGACY[0];
-        let known = self.known.hello.as_ref().filter(|(_, hello)| hello.era == Era::Legacy).map(|(hash, _)| *hash);
-        self.opening = true;
-        let answer = self.exchange(&protocol::initialize(), known).await;
-        self.opening = false;
-        let hello = match (answer?, &self.known.hello) {
-            (Answer::Same, Some((_, hello))) => Arc::clone(hello),
-            (Answer::Same, None) => return Err(Problem::NotMcp(Step::Initialize, "it is unknown".into())),
-            (Answer::New { message: Err(error), .. }, _) => return Err(version_problem(error.problem(Step::Initialize))),
-            (Answer::New { hash, message: Ok(result) }, _) => {
-                let hello = protocol::initialized_as(&result)?;
-                self.met(hash, hello)
-            }
-        };
-        self.version = hello.version;
-        Ok(hello)
-    }
-
-    fn met(&mut self, hash: u64, hello: Hello) -> Arc<Hello> {
-        let hello = HELLOS.share(hello);
-        self.known.hello = Some((hash, Arc::clone(&hello)));
-        hello
     }
 
     /// Looks in a legacy session, and in a second one when the server forgot the first meanwhile.
@@ -406,25 +300,6 @@ impl Conversation {
             Problem::Version(offered) => Problem::Version(self.http.wire.redact(offered)),
             other => other,
         }
-    }
-}
-
-/// Whether what ended discover leads to initialize (then it is returned) or ends the probe.
-fn after_discover(problem: Problem) -> Result<Problem, Problem> {
-    match problem {
-        // Whoever limits us is not asked again at once.
-        Problem::Status(Status { code: 429, .. }) => Err(problem),
-        Problem::Status(_) | Problem::Rpc { .. } | Problem::NotMcp(..) => Ok(version_problem(problem)),
-        other => Err(other),
-    }
-}
-
-fn version_problem(problem: Problem) -> Problem {
-    match problem {
-        Problem::Rpc { code: protocol::UNSUPPORTED_VERSION, supported, .. } if !supported.is_empty() => {
-            Problem::Version(supported.join(", "))
-        }
-        other => other,
     }
 }
 

@@ -2,6 +2,8 @@
 //! with what is to be done.
 
 mod members;
+mod published;
+mod suspicion;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -9,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{
     converse::{Known, Observation},
-    effect::{Effect, Evicted, Eviction, Job, Patched},
+    effect::{Effect, Job},
     fleet_panic::FleetPanic,
     schedule::{AttemptId, Lane, Schedule, TargetId, Timer},
     server::{Around, Server},
@@ -18,15 +20,6 @@ use super::{
     verdict::{self, Kind, Problem, Step, Verdict},
 };
 use crate::crd::{CircuitState, reason};
-
-/// The first wait after a patch that failed; it doubles.
-const PATCH_RETRY: Duration = Duration::from_millis(500);
-const PATCH_RETRY_MAX: Duration = Duration::from_secs(30);
-/// From this share of the fleet failing on, the rest is asked without waiting for its turn: is it them, or is it us?
-const SUSPICIOUS_TENTHS: usize = 1;
-/// Over how long those questions are spread, and how long they are not asked again.
-const SUSPICION_SPREAD: Duration = Duration::from_secs(2);
-const SUSPICION_QUIET: Duration = Duration::from_secs(20);
 
 /// What one attempt brought.
 #[derive(Debug)]
@@ -308,96 +301,6 @@ impl Registry {
             target.busy = false;
             server.reschedule_one(id, &spec, &mut self.schedule, self.epoch, now);
         }
-    }
-
-    fn count_for_panic(&mut self, key: &ServerKey, id: TargetId, was_well: bool, now: Moment) {
-        let Some(target) = self.servers.get_mut(key).and_then(|server| server.targets.get_mut(&id)) else { return };
-        if !target.reachable() {
-            return;
-        }
-        if target.last.is_failed() {
-            if was_well && target.proven {
-                self.panic.fails(id, now.mono);
-                target.failed_at = Some(now.mono);
-            }
-        } else if target.streak == 0 && target.proven {
-            self.panic.well(id, target.failed_at.take());
-        }
-    }
-
-    fn weigh_panic(&mut self, acting: bool, now: Moment, effects: &mut Vec<Effect>) {
-        if let Some(active) = self.panic.weigh(acting, now.mono) {
-            effects.push(Effect::Panic(active));
-            if !active {
-                // What was held is decided now.
-                let keys: Vec<Arc<ServerKey>> = self.servers.keys().cloned().collect();
-                for key in keys {
-                    self.with(&key, now, effects, Server::settle);
-                }
-            }
-        }
-        self.suspect(now);
-    }
-
-    /// When a good part of the fleet begins to fail, asks all the others at once: if it is our fault, the sooner it shows the less harm is done.
-    fn suspect(&mut self, now: Moment) {
-        let (failing, fleet) = self.panic.counts();
-        let quiet = self.suspected.is_some_and(|at| at + SUSPICION_QUIET > now.mono);
-        if self.panic.active() || quiet || failing < 2 || failing * 10 < fleet * SUSPICIOUS_TENTHS || fleet < 4 {
-            return;
-        }
-        self.suspected = Some(now.mono);
-        let spread = u64::try_from(SUSPICION_SPREAD.as_millis()).unwrap_or(1);
-        for server in self.servers.values_mut() {
-            for target in server.targets.values_mut().filter(|target| target.streak == 0) {
-                let soon = now.mono + Duration::from_millis(target.phase % spread);
-                if target.due.is_some_and(|due| due > soon) {
-                    self.schedule.set(Timer::Probe(target.id), &mut target.due, Some(soon));
-                }
-            }
-        }
-    }
-
-    /// Takes up how a patch of a gate ended.
-    pub fn patched(&mut self, id: TargetId, value: bool, outcome: Patched, now: Moment) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        let Some(key) = self.index.get(&id).cloned() else { return effects };
-        if let Some(target) = self.servers.get_mut(&key).and_then(|server| server.targets.get_mut(&id)) {
-            let gate = &mut target.gate;
-            gate.in_flight = false;
-            match outcome {
-                Patched::Done => {
-                    gate.actual = Some(value);
-                    gate.failures = 0;
-                }
-                // Nobody is left to patch; the watch will say so, too.
-                Patched::Gone => gate.actual = Some(gate.decided),
-                Patched::Failed => {
-                    gate.failures += 1;
-                    let wait = PATCH_RETRY.saturating_mul(2_u32.saturating_pow(gate.failures.min(16) - 1)).min(PATCH_RETRY_MAX);
-                    self.schedule.set(Timer::Gate(id), &mut gate.retry, Some(now.mono + wait));
-                }
-            }
-        }
-        self.with(&key, now, &mut effects, Server::settle);
-        effects
-    }
-
-    fn retry_gate(&mut self, id: TargetId, now: Moment, effects: &mut Vec<Effect>) {
-        let Some(key) = self.index.get(&id).cloned() else { return };
-        if let Some(target) = self.servers.get_mut(&key).and_then(|server| server.targets.get_mut(&id)) {
-            target.gate.retry = None;
-        }
-        self.with(&key, now, effects, Server::settle);
-    }
-
-    /// Takes up how an eviction ended.
-    pub fn evicted(&mut self, eviction: &Eviction, outcome: &Evicted, now: Moment) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        if let Some(key) = self.index.get(&eviction.id).cloned() {
-            self.with(&key, now, &mut effects, |server, around| server.evicted(eviction, outcome, around));
-        }
-        effects
     }
 }
 

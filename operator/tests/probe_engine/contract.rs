@@ -1,0 +1,79 @@
+//! Lists of tools that are not the accepted ones.
+
+use std::collections::BTreeMap;
+
+use operator::{
+    crd::{CircuitState, ToolsPolicy},
+    probe::{AcceptedTools, Tool, ToolsContract, ToolsList},
+};
+use tokio::time::sleep;
+
+use crate::{
+    gate, ip, secs, serving,
+    support::{
+        puppet::{Does, Puppet},
+        rig::{Rig, key, pod},
+    },
+};
+
+fn accepted(names: &[&str]) -> AcceptedTools {
+    let tools = names.iter().map(|name| Tool { name: (*name).into(), hash: format!("hash of {name}").into() });
+    ToolsList::new(tools.collect()).accept()
+}
+
+#[tokio::test(start_paused = true)]
+async fn enforce_keeps_a_pod_with_other_tools_out_while_the_others_serve() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1, 2], |spec| {
+        spec.tools = ToolsContract { policy: ToolsPolicy::Enforce, accepted: Some(accepted(&["a", "b"])) };
+    })
+    .await;
+    puppet.set(ip(3), Does::Offer(vec!["a", "c"]));
+    rig.api.set_pod(&key("server"), pod("server-3", ip(3)));
+    sleep(secs(60)).await;
+    let health = rig.health("server");
+    assert!(!gate(&health, "server-3") && gate(&health, "server-1"));
+    assert_eq!(health.pods.iter().map(|pod| pod.tools_accepted).collect::<Vec<_>>(), [Some(true), Some(true), Some(false)]);
+    let diff = health.tools_diff.expect("a difference");
+    assert_eq!((diff.added, diff.removed, diff.changed), (vec!["c".to_owned()], vec!["b".to_owned()], vec![]));
+    assert_eq!(health.circuit.state, CircuitState::Closed);
+    assert_eq!(rig.api.gates("server-3"), Vec::<bool>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn warn_tells_of_other_tools_and_serves_on() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1], |spec| spec.tools.accepted = Some(accepted(&["a", "b"]))).await;
+    assert_eq!(rig.health("server").tools_diff, None);
+    puppet.set(ip(1), Does::Offer(vec!["a"]));
+    let health = rig.until("server", secs(30), |health| health.tools_diff.is_some()).await.expect("told");
+    assert!(health.pods[0].in_service);
+    assert_eq!(health.tools_diff.expect("a difference").removed, ["b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_changes_at_every_probe_is_told_at_most_every_ten_minutes() {
+    let puppet = Puppet::default();
+    let mut rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1], |_| {}).await;
+    puppet.set(ip(1), Does::OfferAnew);
+    rig.changes();
+    sleep(secs(3_600)).await;
+    let changes = rig.changes();
+    assert!((1..=7).contains(&changes), "{changes} changes in an hour");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_changes_once_is_told_at_the_next_probe_but_one() {
+    let puppet = Puppet::default();
+    let mut rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1], |_| {}).await;
+    rig.changes();
+    puppet.set(ip(1), Does::Offer(vec!["z"]));
+    sleep(secs(21)).await;
+    assert_eq!(rig.changes(), 1);
+    let names: BTreeMap<_, _> = rig.health("server").tools.expect("tools").accept().tools;
+    assert_eq!(names.into_keys().collect::<Vec<_>>(), ["z"]);
+}

@@ -1,0 +1,110 @@
+//! What holds the engine back: fleet panic, a pause, a server that is disabled.
+
+use operator::crd::{CircuitState, CircuitStatus};
+use rstest::rstest;
+use tokio::time::sleep;
+
+use crate::{
+    ip, is_closed, is_open, secs, serving,
+    support::{
+        puppet::{Does, Puppet},
+        rig::{Rig, key, spec},
+    },
+    usual,
+};
+
+#[tokio::test(start_paused = true)]
+async fn when_most_of_the_fleet_fails_at_once_nobody_is_taken_out() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    for n in 0..20 {
+        serving(&rig, &puppet, &format!("s{n}"), &[n], |spec| spec.health.interval_seconds = 60).await;
+    }
+    (0..20).for_each(|n| puppet.set(ip(n), Does::Hang));
+    sleep(secs(300)).await;
+    let held = (0..20).filter(|n| rig.health(&format!("s{n}")).circuit.state == CircuitState::Closed).count();
+    assert!(held >= 16, "only {held} of 20 were held");
+    assert!((0..20).any(|n| rig.health(&format!("s{n}")).panic));
+    let asked = puppet.total();
+    sleep(secs(120)).await;
+    assert!(puppet.total() > asked, "probing goes on");
+    (0..20).for_each(|n| puppet.set(ip(n), Does::Answer));
+    sleep(secs(400)).await;
+    for n in 0..20 {
+        let health = rig.health(&format!("s{n}"));
+        assert!(is_closed(&health) && !health.panic, "{n}: {health:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_half_of_the_fleet_fails_it_is_taken_out() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    for n in 0..20 {
+        serving(&rig, &puppet, &format!("s{n}"), &[n], |_| {}).await;
+    }
+    (0..10).for_each(|n| puppet.set(ip(n), Does::Refuse));
+    sleep(secs(20)).await;
+    assert_eq!((0..20).filter(|n| is_open(&rig.health(&format!("s{n}")))).count(), 10);
+}
+
+/// Of eight servers four leave the fleet in some way, and three of those that stay fail at once: that is most of it.
+#[rstest]
+#[case::pods_that_are_going(true)]
+#[case::servers_that_are_disabled(false)]
+#[tokio::test(start_paused = true)]
+async fn who_left_the_fleet_does_not_speak_against_a_panic(#[case] going: bool) {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    for n in 0..8 {
+        serving(&rig, &puppet, &format!("s{n}"), &[n], |_| {}).await;
+    }
+    for n in 4..8 {
+        if going {
+            rig.api.change_pod(&format!("s{n}-{n}"), |pod| pod.deleting = true);
+        } else {
+            let mut spec = spec(8080);
+            usual(&mut spec);
+            spec.enabled = false;
+            rig.engine.set_server(&key(&format!("s{n}")), spec, None);
+        }
+    }
+    (0..3).for_each(|n| puppet.set(ip(n), Does::Refuse));
+    sleep(secs(60)).await;
+    let held = (0..3).filter(|n| rig.health(&format!("s{n}")).panic).count();
+    assert!(held > 0, "nothing is held: {:?}", rig.health("s0"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_server_is_watched_and_left_alone() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1], |spec| {
+        spec.paused = true;
+        spec.health.restart_after_seconds = 10;
+    })
+    .await;
+    let writes = rig.api.writes().len();
+    puppet.set(ip(1), Does::Refuse);
+    sleep(secs(120)).await;
+    let health = rig.health("server");
+    assert!(health.circuit.state == CircuitState::Closed && health.pods[0].gate && health.pods[0].failing);
+    assert_eq!(rig.api.writes().len(), writes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disabled_server_is_at_rest() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1], |_| {}).await;
+    puppet.set(ip(1), Does::Refuse);
+    rig.until("server", secs(30), is_open).await.expect("open");
+    let mut disabled = spec(8080);
+    usual(&mut disabled);
+    disabled.enabled = false;
+    rig.engine.set_server(&key("server"), disabled, None);
+    puppet.forget();
+    sleep(secs(600)).await;
+    assert_eq!(puppet.total(), 0);
+    assert_eq!(rig.health("server").circuit, CircuitStatus::default());
+}

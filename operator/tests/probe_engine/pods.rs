@@ -1,0 +1,73 @@
+//! Several pods of one server, and what becomes of one.
+
+use std::time::Duration;
+
+use operator::{
+    crd::{CircuitState, reason},
+    probe::VerdictKind as Kind,
+};
+use tokio::time::sleep;
+
+use crate::{
+    gate, ip, is_closed, secs, serving,
+    support::{
+        puppet::{Does, Puppet},
+        rig::{Rig, key, pod},
+    },
+};
+
+#[tokio::test(start_paused = true)]
+async fn one_of_three_pods_leaves_and_comes_back() {
+    let puppet = Puppet::default();
+    let mut rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1, 2, 3], |_| {}).await;
+    rig.changes();
+    puppet.set(ip(2), Does::Hang);
+    rig.until("server", secs(18), |health| !gate(health, "server-2")).await.expect("out in time");
+    sleep(Duration::from_millis(100)).await;
+    let health = rig.health("server");
+    assert_eq!(health.pods.iter().filter(|pod| pod.in_service).count(), 2);
+    assert_eq!((health.circuit.state, rig.changes()), (CircuitState::Closed, 1));
+    puppet.set(ip(2), Does::Answer);
+    rig.until("server", secs(12), is_closed).await.expect("back");
+    assert_eq!(rig.api.gates("server-2"), [true, false, true]);
+    assert_eq!(rig.api.gates("server-1"), [true]);
+    assert_eq!(rig.api.events(), [reason::POD_OUT_OF_SERVICE, reason::POD_IN_SERVICE]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verdict_does_not_outlive_its_pod() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1], |_| {}).await;
+    puppet.set(ip(1), Does::AnswerAfter(secs(4)));
+    rig.api.change_pod("server-1", |pod| pod.incarnation = "1".into());
+    sleep(secs(1)).await;
+    // While it is being asked the pod goes, and another one gets its address.
+    rig.api.remove_pod("server-1");
+    puppet.set(ip(1), Does::Refuse);
+    rig.api.set_pod(&key("server"), operator::probe::PodState { uid: "another".into(), ..pod("server-1", ip(1)) });
+    sleep(secs(10)).await;
+    let health = rig.health("server");
+    assert!(!health.pods[0].gate, "an answer of the pod before must not count: {health:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_goes_away_is_not_asked_any_more_and_is_no_news() {
+    let puppet = Puppet::default();
+    let mut rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1, 2], |_| {}).await;
+    rig.changes();
+    let writes = rig.api.writes().len();
+    puppet.set(ip(1), Does::Refuse);
+    rig.api.change_pod("server-1", |pod| pod.deleting = true);
+    puppet.forget();
+    sleep(secs(60)).await;
+    assert!(puppet.asked(ip(1)).is_empty());
+    let health = rig.health("server");
+    assert_eq!((health.pods.len(), health.verdict.kind), (1, Kind::Healthy));
+    assert_eq!((rig.changes(), rig.api.writes().len()), (1, writes), "that it left is told once");
+    rig.api.remove_pod("server-1");
+    sleep(secs(1)).await;
+    assert_eq!(rig.changes(), 0);
+}

@@ -1,0 +1,63 @@
+//! Servers that answer, and say no.
+
+use std::time::Duration;
+
+use operator::{
+    crd::{CircuitState, reason},
+    probe::VerdictKind as Kind,
+};
+use tokio::time::sleep;
+
+use crate::{
+    ip, is_closed, is_open, secs, serving,
+    support::{
+        puppet::{Does, Puppet},
+        rig::Rig,
+    },
+};
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_no_failure_and_its_wish_is_granted() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1], |_| {}).await;
+    puppet.set(ip(1), Does::SayNo(429, Some(secs(120))));
+    let health = rig.until("server", secs(11), |health| health.verdict.kind == Kind::Alive).await.expect("alive");
+    assert!(health.pods[0].in_service && health.circuit.state == CircuitState::Closed);
+    puppet.forget();
+    sleep(secs(115)).await;
+    assert_eq!(puppet.total(), 0, "it asked for two minutes");
+    sleep(secs(20)).await;
+    assert!(puppet.total() >= 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_ends_a_row_of_failures() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1], |_| {}).await;
+    puppet.forget();
+    for (number, does) in [Does::Refuse, Does::Refuse, Does::SayNo(429, None), Does::Refuse, Does::Refuse].into_iter().enumerate()
+    {
+        puppet.set(ip(1), does);
+        while puppet.asked(ip(1)).len() <= number {
+            sleep(Duration::from_millis(10)).await;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    let health = rig.health("server");
+    assert!(is_closed(&health) && !health.pods[0].failing && health.pods[0].gate, "two in a row are no three: {health:?}");
+    rig.until("server", secs(10), is_open).await.expect("open at the third in a row");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_closes_a_half_open_circuit() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1], |_| {}).await;
+    puppet.set(ip(1), Does::Refuse);
+    rig.until("server", secs(30), is_open).await.expect("open");
+    puppet.set(ip(1), Does::SayNo(401, None));
+    let health = rig.until("server", secs(40), is_closed).await.expect("closed");
+    assert_eq!((health.verdict.kind, health.verdict.reason), (Kind::Alive, reason::UNAUTHORIZED));
+}

@@ -1,6 +1,6 @@
 //! What the server says of its own accord: progress, changes, and the lines of the audit log.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -124,14 +124,17 @@ async fn the_audit_log_shows_statements_and_their_cost_but_no_values() {
     });
     server.modern("tools/call", call).header("x-request-id", "req-7").send().await.unwrap();
     server.error("read_query", json!({"query": "SELECT 'hidden-literal' FROM nowhere"})).await;
-    let lines: Vec<Value> = server
-        .log
-        .lock()
-        .unwrap()
-        .iter()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .filter(|line: &Value| line["target"] == "audit")
-        .collect();
+    let audited = || -> Vec<Value> {
+        let log = server.log.lock().unwrap();
+        log.iter().filter_map(|line| serde_json::from_str(line).ok()).filter(|line: &Value| line["target"] == "audit").collect()
+    };
+    // The lines come through a pipe of their own, later than the answers.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while audited().len() < 2 {
+        assert!(Instant::now() < deadline, "{:?}", audited());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let lines = audited();
     let of = |index: usize, key: &str| lines[index][key].clone();
     assert_eq!(of(0, "sql"), "INSERT INTO person VALUES (?), (?)");
     assert_eq!(

@@ -1,0 +1,270 @@
+//! One call of a tool: read, run, stopped when its caller goes away, counted, logged. What the tools are is mcp/tools.rs, how calls arrive
+//! is mcp/handler.rs and http/direct.rs.
+
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use http::HeaderMap;
+use rmcp::RoleServer;
+use rmcp::model::{CallToolResult, ContentBlock, JsonObject, ProgressNotificationParam, RequestMetaObject};
+use rmcp::service::Peer;
+use serde::Serialize;
+use serde_json::Value;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::events::Change;
+use super::tools::{ToolCall, Unreadable};
+use super::types::{Done, QueryResult, SearchResult, TableList, WriteResult};
+use super::{SqliteMcp, error, render};
+use crate::audit;
+use crate::db::error::DbError;
+use crate::db::limits::CallBudget;
+use crate::db::query::{Page, Parameters};
+use crate::db::schema;
+use crate::db::writer::{Command, WriteOutcome};
+
+/// How often a client that asked for it is told that its statement still runs.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+/// Matches that search_schema shows.
+const MAX_MATCHES: usize = 200;
+
+/// Who calls: what the call came with, and how its caller is told of progress or goes away.
+pub(super) struct Caller<'a> {
+    /// None on standard input.
+    pub(super) headers: Option<&'a HeaderMap>,
+    pub(super) meta: &'a RequestMetaObject,
+    /// None: the caller asked for no progress.
+    pub(super) peer: Option<&'a Peer<RoleServer>>,
+    pub(super) gone: &'a CancellationToken,
+}
+
+/// A tool's answer before it is put into the protocol's shape.
+struct Answer {
+    text: String,
+    structured: Value,
+    rows: usize,
+}
+
+impl Answer {
+    fn new(text: String, structured: &impl Serialize) -> Self {
+        // Our result types are maps with string keys; serialising them cannot fail.
+        Self { text, structured: serde_json::to_value(structured).unwrap_or_default(), rows: 0 }
+    }
+}
+
+impl SqliteMcp {
+    async fn run(&self, call: ToolCall, budget: CallBudget) -> Result<Answer, DbError> {
+        let db = &self.shared.db;
+        match call {
+            ToolCall::Read(args) => {
+                let max_rows = args.max_rows.map(|rows| rows as usize);
+                let page = db.read(budget, args.query, args.params.into(), max_rows, args.cursor).await?;
+                self.shared.metrics.bytes.inc_by(page.set.bytes as u64);
+                let mut result = QueryResult::whole(page.set);
+                result.next_cursor = page.next_cursor;
+                result.changed_between_pages = page.changed_between_pages;
+                Ok(self.rows(result))
+            }
+            ToolCall::Write(args) => self.write(budget, args.query, args.params.into()).await,
+            ToolCall::Create(args) => {
+                db.write(budget, Command::Create { sql: args.query }).await?;
+                self.shared.events.announce(Change::Schema);
+                Ok(done("Created."))
+            }
+            ToolCall::Insight(args) if args.insight.trim().is_empty() => Err(DbError::Parameters("the insight is empty".into())),
+            ToolCall::Insight(args) => {
+                db.write(budget, Command::Insight(args.insight)).await?;
+                self.shared.events.announce(Change::Memo);
+                Ok(done("Insight added to the memo."))
+            }
+            ToolCall::ListTables => {
+                let list = TableList { tables: db.inspect(budget, schema::tables).await? };
+                Ok(Answer::new(render::tables(&list), &list))
+            }
+            ToolCall::Describe(args) => {
+                let table = db.inspect(budget, move |conn| schema::describe(conn, &args.table_name)).await?;
+                Ok(Answer::new(render::description(&table), &table))
+            }
+            ToolCall::Explain(args) => Ok(self.rows(QueryResult::whole(db.explain(budget, args.query).await?))),
+            ToolCall::Search(args) => {
+                let result = SearchResult {
+                    matches: db.inspect(budget, move |conn| schema::search(conn, &args.text, MAX_MATCHES)).await?,
+                };
+                Ok(Answer::new(render::search(&result), &result))
+            }
+        }
+    }
+
+    fn rows(&self, result: QueryResult) -> Answer {
+        self.shared.metrics.rows.inc_by(result.row_count as u64);
+        Answer { text: render::query(&result), rows: result.row_count, structured: result.into_value() }
+    }
+
+    async fn write(&self, budget: CallBudget, sql: String, parameters: Parameters) -> Result<Answer, DbError> {
+        let limits = self.shared.db.limits();
+        let page = Page { offset: 0, max_rows: limits.max_rows, max_bytes: limits.max_result_bytes };
+        let WriteOutcome { rows_affected, last_insert_rowid, returned } =
+            self.shared.db.write(budget, Command::Change { sql, parameters, page }).await?;
+        let result = WriteResult { affected_rows: rows_affected, last_insert_rowid, returned: returned.map(QueryResult::whole) };
+        Ok(Answer::new(render::write(&result), &result))
+    }
+
+    /// The error as a tool result that helps to mend the SQL.
+    async fn tool_error(&self, error: &DbError, sql: &str) -> CallToolResult {
+        let names = if error::wants_names(error) {
+            // Without the names the message is shorter, not wrong.
+            self.shared.db.inspect(self.shared.db.budget(), error::Names::read).await.unwrap_or_default()
+        } else {
+            error::Names::default()
+        };
+        CallToolResult::error(vec![ContentBlock::text(error::explain(error, sql, &names))])
+    }
+
+    /// Runs a call, tells of its progress, and stops it when the client cancels or hangs up.
+    async fn run_to_the_end(&self, call: ToolCall, caller: &Caller<'_>) -> Result<Answer, DbError> {
+        let budget = self.shared.db.budget();
+        let mut run = std::pin::pin!(self.run(call, budget.clone()));
+        let told = caller.peer.zip(caller.meta.get_progress_token());
+        let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + PROGRESS_EVERY, PROGRESS_EVERY);
+        loop {
+            tokio::select! {
+                result = &mut run => return result,
+                () = caller.gone.cancelled() => {
+                    budget.cancel();
+                    return run.await;
+                }
+                _ = tick.tick(), if told.is_some() => {
+                    let Some((peer, token)) = told.clone() else { continue };
+                    let total = (budget.deadline - budget.started).as_secs_f64();
+                    let progress = budget.started.elapsed().as_secs_f64();
+                    let message = format!("running for {progress:.0} s of at most {total:.0} s");
+                    // A client that cannot be told is found out by the answer.
+                    let _ = peer.notify_progress(ProgressNotificationParam::new(token, progress).with_total(total).with_message(message)).await;
+                }
+            }
+        }
+    }
+
+    /// Runs a call to its end, whatever becomes of the caller: then the statement is stopped, but still counted and logged.
+    pub(crate) async fn call_apart(
+        &self,
+        tool: &'static str,
+        arguments: Option<JsonObject>,
+        meta: RequestMetaObject,
+        headers: HeaderMap,
+    ) -> CallToolResult {
+        let gone = CancellationToken::new();
+        let (handler, seen) = (self.clone(), gone.clone());
+        let call = async move {
+            let caller = Caller { headers: Some(&headers), meta: &meta, peer: None, gone: &seen };
+            handler.call(tool, arguments, &caller).await
+        };
+        ToTheEnd { call: Some(Box::pin(call)), gone }.await
+    }
+
+    /// One call of a known tool: read, run, counted, logged.
+    pub(super) async fn call(&self, tool: &'static str, arguments: Option<JsonObject>, caller: &Caller<'_>) -> CallToolResult {
+        let started = Instant::now();
+        let metrics = &self.shared.metrics;
+        let call = match ToolCall::read(tool, arguments) {
+            Ok(call) => call,
+            Err(unreadable) => {
+                let text = match unreadable {
+                    Unreadable::Arguments(text) => text,
+                    Unreadable::UnknownTool => format!("no tool named {tool}"),
+                };
+                metrics.finished(tool, "bad_arguments", started.elapsed().as_secs_f64());
+                return CallToolResult::error(vec![ContentBlock::text(text)]);
+            }
+        };
+        let sql = call.sql().to_owned();
+        metrics.in_flight.inc();
+        let result = self.run_to_the_end(call, caller).await;
+        metrics.in_flight.dec();
+        let (outcome, rows) = match &result {
+            Ok(answer) => ("ok", answer.rows),
+            Err(error) => (outcome(error), 0),
+        };
+        let duration = started.elapsed();
+        metrics.finished(tool, outcome, duration.as_secs_f64());
+        if self.shared.settings.audit {
+            let (request, trace) = (self.request_id(caller), trace_id(caller));
+            audit::Entry { tool, sql: &sql, outcome, took: duration, rows, request: &request, trace: &trace }.write();
+        }
+        match result {
+            Ok(answer) => {
+                let mut result = CallToolResult::success(vec![ContentBlock::text(answer.text)]);
+                result.structured_content = Some(answer.structured);
+                result
+            }
+            Err(error) => self.tool_error(&error, &sql).await,
+        }
+    }
+
+    /// The caller's own request id when it sent one, else a number since the start.
+    fn request_id(&self, caller: &Caller<'_>) -> String {
+        let sent = caller.headers.and_then(|headers| headers.get("x-request-id")).and_then(|id| id.to_str().ok());
+        match sent {
+            Some(id) => id.chars().filter(char::is_ascii_graphic).take(64).collect(),
+            None => self.shared.requests.fetch_add(1, Ordering::Relaxed).to_string(),
+        }
+    }
+}
+
+/// A call that goes on by itself, told that its caller is gone, when it is dropped before its end. A task of its own from the start would
+/// cost each call that is not dropped a way through the scheduler.
+struct ToTheEnd<F: Future<Output: Send> + Send + 'static> {
+    call: Option<Pin<Box<F>>>,
+    gone: CancellationToken,
+}
+
+impl<F: Future<Output: Send> + Send + 'static> Future for ToTheEnd<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let Some(call) = &mut self.call else { return Poll::Pending };
+        let result = ready!(call.as_mut().poll(context));
+        self.call = None;
+        Poll::Ready(result)
+    }
+}
+
+impl<F: Future<Output: Send> + Send + 'static> Drop for ToTheEnd<F> {
+    fn drop(&mut self) {
+        // Without a runtime the process is ending.
+        if let (Some(call), Ok(runtime)) = (self.call.take(), Handle::try_current()) {
+            self.gone.cancel();
+            runtime.spawn(call);
+        }
+    }
+}
+
+fn done(message: &str) -> Answer {
+    Answer::new(message.to_owned(), &Done { message: message.to_owned() })
+}
+
+/// The label of a finished call in the metrics.
+fn outcome(error: &DbError) -> &'static str {
+    match error {
+        DbError::Sqlite(_) | DbError::NoSuchTable(_) => "sql_error",
+        DbError::Denied(_) | DbError::WrongKind(_) => "denied",
+        DbError::Parameters(_) | DbError::Cursor(_) => "bad_arguments",
+        DbError::Timeout(_) => "timeout",
+        DbError::Cancelled => "cancelled",
+        DbError::RowTooLarge(_) | DbError::ValueTooLarge { .. } => "too_large",
+        DbError::Busy(_) => "busy",
+        DbError::Closed => "closed",
+    }
+}
+
+/// The trace that the caller is in, from `_meta` or the header: the second part of a W3C traceparent.
+fn trace_id(caller: &Caller<'_>) -> String {
+    let header = || caller.headers?.get("traceparent")?.to_str().ok();
+    let meta = caller.meta.get("traceparent").and_then(Value::as_str);
+    let trace = meta.or_else(header).and_then(|parent| parent.split('-').nth(1)).unwrap_or_default();
+    if trace.len() == 32 && trace.bytes().all(|byte| byte.is_ascii_hexdigit()) { trace.to_owned() } else { String::new() }
+}

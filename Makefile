@@ -81,7 +81,7 @@ chart-test: ## Test the chart and the plain manifests against a real API server
 ##@ Tests
 
 .PHONY: test
-test: ## Run every check; ONLY='format unit' runs some: format tools clippy unit conformance real-servers web generated chart control-plane node
+test: ## Run every check; ONLY='format unit' runs some: format tools clippy unit conformance real-servers api web generated chart control-plane node
 	@tests/test.sh
 
 .PHONY: drills

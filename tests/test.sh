@@ -98,6 +98,7 @@ step clippy clippy
 step unit unit
 step conformance conformance
 step real-servers operator/tests/real-servers.sh
+step api tests/web/api.sh
 step web tests/web/web.sh
 step generated tests/chart/generate.sh --check
 step chart chart

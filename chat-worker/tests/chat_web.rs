@@ -92,7 +92,9 @@ async fn the_page_is_told_when_a_server_changes() {
 async fn the_openapi_document_names_every_path() {
     let worker = Worker::start(PLAIN, &[], &[]).await;
     let document = worker.get("/openapi.json").await;
-    for path in ["/v1/chat", "/v1/servers", "/v1/tools", "/v1/usage", "/health", "/healthz", "/readyz", "/metrics"] {
+    let api = ["/v1/chat", "/v1/servers", "/v1/tools", "/v1/usage", "/mcp", "/health", "/healthz", "/readyz", "/metrics"];
+    let page = ["/", "/assets/{name}", "/signin", "/signout", "/openapi.json"];
+    for path in api.into_iter().chain(page) {
         assert!(document["paths"][path].is_object(), "{path}");
     }
 }

@@ -10,7 +10,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{Web, live};
+use super::{Web, live, problem::Problem};
 
 /// As the guide describes it. Degraded is an answer and no failure: the status is 200 for both.
 pub async fn health(State(web): State<Arc<Web>>) -> Json<Value> {
@@ -25,8 +25,11 @@ pub async fn health(State(web): State<Arc<Web>>) -> Json<Value> {
 }
 
 /// Ready to take requests; also without any server, since the model can still answer.
-pub async fn ready(State(web): State<Arc<Web>>) -> (StatusCode, &'static str) {
-    if web.draining.is_cancelled() { (StatusCode::SERVICE_UNAVAILABLE, "draining\n") } else { (StatusCode::OK, "ok\n") }
+pub async fn ready(State(web): State<Arc<Web>>) -> Result<&'static str, Problem> {
+    if web.draining.is_cancelled() {
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "draining: this replica is being stopped"));
+    }
+    Ok("ok\n")
 }
 
 pub async fn metrics(State(web): State<Arc<Web>>) -> Response {

@@ -28,6 +28,7 @@ struct Live {
     versions: watch::Receiver<u64>,
     ticks: Interval,
     usage: Value,
+    begun: bool,
     ended: bool,
 }
 
@@ -38,7 +39,7 @@ pub fn stream(web: Arc<Web>, headers: HeaderMap) -> Sse<impl Stream<Item = Resul
     versions.mark_changed();
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let live = Live { web, headers, versions, ticks, usage: Value::Null, ended: false };
+    let live = Live { web, headers, versions, ticks, usage: Value::Null, begun: false, ended: false };
     Sse::new(stream::unfold(live, |mut live| async move {
         let event = live.next().await?;
         Some((Ok(event), live))
@@ -59,7 +60,9 @@ impl Live {
                 }
                 changed = self.versions.changed() => {
                     changed.ok()?;
-                    sleep(CALM).await;
+                    if std::mem::replace(&mut self.begun, true) {
+                        sleep(CALM).await;
+                    }
                     self.versions.borrow_and_update();
                     return Some(event("servers", &status::servers_now(&self.web)));
                 }

@@ -67,7 +67,7 @@ for line in sys.stdin:
 }
 
 # The official suite that judges MCP servers, in both eras, on exactly the HTTP stack of sandbox-server, and the official TypeScript client.
-conformance() { sandbox-server/tests/conformance.sh && sandbox-server/tests/clients.sh; }
+conformance() { sandbox-server/tests/conformance.sh && sandbox-server/tests/clients.sh && chat-worker/tests/clients.sh; }
 
 control_plane() {
     local binary

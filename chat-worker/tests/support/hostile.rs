@@ -109,9 +109,9 @@ impl Hostile {
 
     pub fn entry(&self) -> Value {
         // A list of many pages is many requests.
-        let timeout = if self.kind == "pages" { 8 } else { 2 };
+        let timeout = if self.kind == "pages" { 10 } else { 4 };
         json!({"name": self.kind, "url": format!("http://{}/mcp", self.address), "timeout": timeout, "max_retries": 1,
-               "health_check_interval": 1})
+               "health_check_interval": 5})
     }
 
     async fn serve(&self, stream: TcpStream) -> std::io::Result<()> {

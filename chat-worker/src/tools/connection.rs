@@ -1,7 +1,7 @@
 //! Speaks to one MCP server: connects over HTTP or to a child process, in the era that the server understands, lists
 //! its tools and calls them. Knows nothing of retries, circuits or other servers.
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use rmcp::{
     ClientHandler, ClientServiceExt, RoleClient,
@@ -14,7 +14,7 @@ use rmcp::{
         RunningServiceCancellationToken, ServiceError,
     },
     transport::{
-        StreamableHttpClientTransport,
+        DynamicTransportError, StreamableHttpClientTransport,
         streamable_http_client::{HttpStatusError, StreamableHttpClientTransportConfig},
     },
 };
@@ -295,9 +295,14 @@ fn text_of_block(block: &ContentBlock) -> String {
 }
 
 fn refused_to_start(error: &ClientInitializeError) -> ServerError {
-    let text = redact(&clean_line(&with_causes(error))).into_owned();
+    // The SDK does not name what the transport met as this error's source.
+    let met: &(dyn Error + 'static) = match error {
+        ClientInitializeError::TransportError { error, .. } => error,
+        other => other,
+    };
+    let text = redact(&clean_line(&with_causes(met))).into_owned();
     match error {
-        ClientInitializeError::TransportError { .. } if http_status(error).is_none() && !is_odd_answer(&text) => {
+        ClientInitializeError::TransportError { .. } if http_status(met).is_none() && !is_odd_answer(&text) => {
             ServerError::Connect(text)
         }
         ClientInitializeError::ConnectionClosed(_) => ServerError::Connect(text),
@@ -321,27 +326,26 @@ fn failed(error: &ServiceError, limit: Duration) -> ServerError {
     }
 }
 
-fn http_status(error: &(dyn std::error::Error + 'static)) -> Option<u16> {
-    let mut source = Some(error);
-    while let Some(current) = source {
-        if let Some(status) = current.downcast_ref::<HttpStatusError>() {
-            return Some(status.status);
-        }
-        source = current.source();
-    }
-    None
+/// The error, what caused it, what caused that, and so on.
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| (**error).source())
 }
 
-/// The error and its causes, each once.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
+fn http_status(error: &(dyn Error + 'static)) -> Option<u16> {
+    chain(error).find_map(|error| Some(error.downcast_ref::<HttpStatusError>()?.status))
+}
+
+/// The error and its causes, each once. The SDK wraps what a transport met into the name of the transport's Rust type, which tells a
+/// person nothing: what was met is told alone.
+fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let met = chain(error).find_map(|error| error.downcast_ref::<DynamicTransportError>()?.source());
+    let mut told = String::new();
+    for text in chain(met.unwrap_or(error)).map(ToString::to_string) {
+        if told.is_empty() {
+            told = text;
+        } else if !told.contains(&text) {
+            told = format!("{told}: {text}");
         }
-        source = cause.source();
     }
-    cap(text, 600).0
+    cap(told, 600).0
 }

@@ -8,13 +8,16 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use k8s_openapi::api::core::v1::{ConfigMap, EnvFromSource, EnvVar, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, EnvFromSource, EnvVar, KeyToPath, Secret, Volume};
 use kube::{Api, Client, ResourceExt, core::PartialObjectMeta};
 use sha2::{Digest, Sha256};
 
 use crate::{
     cache::Cache,
-    crd::{pod::SecretKeyRef, reason},
+    crd::{
+        pod::{PodSettings, SecretKeyRef},
+        reason,
+    },
     ssa::hex,
 };
 
@@ -56,8 +59,42 @@ impl Reference {
     }
 }
 
+/// All pointers in what shapes pods: what a pod reads when it starts.
+pub fn of_pods(settings: &PodSettings) -> BTreeSet<Reference> {
+    let mut references = of_environment(&settings.env, &settings.env_from);
+    references.extend(settings.volumes.iter().flat_map(of_volume));
+    references
+}
+
+/// All pointers in a volume. A server may read its files once only, so a change of them counts like one of a variable.
+fn of_volume(volume: &Volume) -> Vec<Reference> {
+    let mut found = Vec::new();
+    let mut add = |kind, name: &str, items: Option<&[KeyToPath]>, optional: Option<bool>| {
+        let reference = |key| Reference { kind, name: name.into(), key, optional: optional.unwrap_or(false) };
+        match items {
+            Some(items) if !items.is_empty() => found.extend(items.iter().map(|item| reference(Some(item.key.clone())))),
+            _ => found.push(reference(None)),
+        }
+    };
+    if let Some(source) = &volume.secret {
+        add(Kind::Secret, source.secret_name.as_deref().unwrap_or_default(), source.items.as_deref(), source.optional);
+    }
+    if let Some(source) = &volume.config_map {
+        add(Kind::ConfigMap, &source.name, source.items.as_deref(), source.optional);
+    }
+    for source in volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten()) {
+        if let Some(source) = &source.secret {
+            add(Kind::Secret, &source.name, source.items.as_deref(), source.optional);
+        }
+        if let Some(source) = &source.config_map {
+            add(Kind::ConfigMap, &source.name, source.items.as_deref(), source.optional);
+        }
+    }
+    found
+}
+
 /// All pointers in the environment of a container.
-pub fn of_environment(env: &[EnvVar], env_from: &[EnvFromSource]) -> BTreeSet<Reference> {
+fn of_environment(env: &[EnvVar], env_from: &[EnvFromSource]) -> BTreeSet<Reference> {
     let values = env.iter().filter_map(|variable| variable.value_from.as_ref()).flat_map(|source| {
         let secret = source.secret_key_ref.as_ref().map(|selector| Reference {
             kind: Kind::Secret,
@@ -269,6 +306,20 @@ mod tests {
         let digest = |data: &[(&str, &str)]| Found::default().with(Kind::Secret, "s", data).digest(&references);
         assert_eq!(digest(&[("a", "1")]), digest(&[("a", "1"), ("b", "2")]));
         assert_ne!(digest(&[("a", "1")]), digest(&[("a", "2")]));
+    }
+
+    #[test]
+    fn volumes_point_at_their_config_maps_and_secrets() {
+        let settings: PodSettings = serde_json::from_value(serde_json::json!({"volumes": [
+            {"name": "a", "configMap": {"name": "c"}},
+            {"name": "b", "secret": {"secretName": "s", "items": [{"key": "k", "path": "k"}], "optional": true}},
+            {"name": "d", "projected": {"sources": [{"secret": {"name": "p"}}, {"serviceAccountToken": {"path": "t"}}]}},
+            {"name": "e", "emptyDir": {}},
+        ]}))
+        .expect("settings");
+        let optional = Reference { optional: true, ..reference(Kind::Secret, "s", Some("k")) };
+        let expected = [reference(Kind::ConfigMap, "c", None), optional, reference(Kind::Secret, "p", None)];
+        assert_eq!(of_pods(&settings), BTreeSet::from(expected));
     }
 
     #[test]

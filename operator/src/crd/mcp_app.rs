@@ -5,7 +5,12 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::pod::{PodSettings, SecretKeyRef};
+use super::pod::{self, PodSettings, SecretKeyRef};
+
+/// The volumes that `build` gives the pods.
+pub const OWN_VOLUMES: &[&str] = &["tmp", "config", "model", "access", "servers"];
+/// Where it mounts them.
+pub const OWN_MOUNTS: &[&str] = &["/tmp", "/app/config", "/app/secrets/model", "/app/secrets/access", "/app/secrets/servers"];
 
 /// A chat application: the chat worker in replicas, over a set of McpServers of its namespace.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -31,6 +36,12 @@ use super::pod::{PodSettings, SecretKeyRef};
     printcolumn(name = "URL", type_ = "string", json_path = ".status.url", description = "Where people and programs find the app"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", description = "Why Ready is what it is", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[x_kube(
+    validation = pod::mounts_name_volumes(),
+    validation = pod::no_volume_is_called(OWN_VOLUMES),
+    validation = pod::nothing_is_mounted_at(OWN_MOUNTS),
+    validation = pod::no_host_path()
 )]
 pub struct McpAppSpec {
     /// The servers whose tools the app uses, by name or by label. One that two entries name counts once.

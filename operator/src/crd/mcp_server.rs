@@ -1,16 +1,18 @@
 //! The McpServer kind: one MCP server, run as a container or watched at a remote URL. The field docs are the user manual.
 
-use k8s_openapi::{
-    api::core::v1::{EnvFromSource, EnvVar},
-    apimachinery::pkg::{apis::meta::v1::Condition, util::intstr::IntOrString},
-};
+use k8s_openapi::apimachinery::pkg::{apis::meta::v1::Condition, util::intstr::IntOrString};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::{
     health::{CircuitBreaker, CircuitStatus, Health, ProtocolStatus, ServerInfo, ToolsPolicy, ToolsStatus},
-    pod::{Resources, SecretKeyRef},
+    pod::{self, PodSettings, SecretKeyRef},
 };
+
+/// The volumes that `build` gives the pods.
+pub const OWN_VOLUMES: &[&str] = &["tmp", "data"];
+/// Where it mounts them, beside `spec.storage.mountPath`.
+pub const OWN_MOUNTS: &[&str] = &["/tmp"];
 
 /// An MCP server: how to run it (or where it is), how to tell that it works, and when to take it out of use.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -44,8 +46,14 @@ use super::{
         .message("a server cannot change between container and remote: delete it and create it anew, or give the other one another name"),
     validation = Rule::new("!has(self.storage) || self.replicas <= 1")
         .message("spec.storage is one volume with one writer: set spec.replicas to 1, or remove spec.storage"),
-    validation = Rule::new("!has(self.remote) || (self.replicas == 1 && !has(self.storage) && !has(self.resources) && !has(self.env) && !has(self.envFrom))")
-        .message("spec.replicas, resources, env, envFrom and storage shape pods, and a remote server has none here: remove them")
+    validation = Rule::new("!has(self.remote) || (self.replicas == 1 && !has(self.storage) && !has(self.resources) && !has(self.env) && !has(self.envFrom) && !has(self.volumes) && !has(self.volumeMounts) && !has(self.serviceAccountName) && !has(self.imagePullSecrets) && !has(self.podTemplate))")
+        .message("spec.replicas, resources, env, envFrom, volumes, volumeMounts, storage, serviceAccountName, imagePullSecrets and podTemplate shape pods, and a remote server has none here: remove them"),
+    validation = pod::mounts_name_volumes(),
+    validation = pod::no_volume_is_called(OWN_VOLUMES),
+    validation = pod::nothing_is_mounted_at(OWN_MOUNTS),
+    validation = Rule::new("!has(self.volumeMounts) || !has(self.storage) || self.volumeMounts.all(m, m.mountPath != self.storage.mountPath && m.mountPath + '/' != self.storage.mountPath && m.mountPath != self.storage.mountPath + '/')")
+        .message("spec.storage.mountPath holds the volume that outlives the pods: give the one of spec.volumeMounts another mountPath"),
+    validation = pod::no_host_path()
 )]
 pub struct McpServerSpec {
     /// What the server is for. Shown to people, and passed on to apps and their model.
@@ -84,19 +92,13 @@ pub struct McpServerSpec {
     #[serde(default = "replicas")]
     #[schemars(range(min = 1, max = 1_000))]
     pub replicas: u32,
-    /// CPU and memory of the container.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resources: Option<Resources>,
-    /// Environment variables of the container.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub env: Vec<EnvVar>,
-    /// Environment variables out of whole ConfigMaps and Secrets. When one of them changes, the pods roll.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub env_from: Vec<EnvFromSource>,
     /// A volume that outlives the pods, and the McpServer: deleting it keeps the PersistentVolumeClaim `<name>-mcp`,
     /// and a server of the same name takes it up again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<Storage>,
+    /// What shapes the pods.
+    #[serde(flatten)]
+    pub pod: PodSettings,
 }
 
 /// A container that serves MCP over streamable HTTP.
@@ -164,7 +166,7 @@ pub struct Storage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage_class_name: Option<String>,
     /// Where the container finds it.
-    #[x_kube(validation = Rule::new("self.startsWith('/') && self.size() > 1").message("mountPath must be an absolute path other than '/', for example /data"))]
+    #[x_kube(validation = Rule::new("self.startsWith('/') && !(self in ['/', '/tmp', '/tmp/'])").message("mountPath must be an absolute path other than '/' and '/tmp', for example /data"))]
     #[schemars(length(max = 1_024))]
     pub mount_path: String,
 }

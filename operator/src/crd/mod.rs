@@ -41,11 +41,13 @@ pub fn documents() -> Vec<(String, String)> {
 const CORE_TYPES: [&str; 7] =
     ["affinity", "env", "envFrom", "tolerations", "topologySpreadConstraints", "volumeMounts", "volumes"];
 
-/// Takes out what schemars says and Kubernetes does not know (formats of unsigned integers), and the core types' field docs.
+/// Takes out what schemars says and Kubernetes does not know (formats of unsigned integers), and the core types' field docs; gives
+/// bounds to the strings of core types that rules compare.
 fn tidy(crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let mut value = serde_json::to_value(crd).expect("a definition is JSON");
     drop_unknown_formats(&mut value);
     drop_core_docs(&mut value);
+    bound_volumes(&mut value);
     serde_json::from_value(value).expect("a definition without formats and docs is a definition")
 }
 
@@ -66,6 +68,17 @@ fn drop_core_docs(value: &mut Value) {
         core.flat_map(|(_, schema)| children(schema)).for_each(drop_docs);
     }
     children(value).for_each(drop_core_docs);
+}
+
+/// The API server refuses a rule that compares strings of any length in a list: it might take too long. These are the lengths that
+/// Kubernetes allows a volume's name, and Linux a path of ours.
+fn bound_volumes(value: &mut Value) {
+    for (list, field, length) in [("volumes", "name", 63), ("volumeMounts", "name", 63), ("volumeMounts", "mountPath", 1_024)] {
+        if let Some(string) = value.pointer_mut(&format!("/properties/{list}/items/properties/{field}")) {
+            string["maxLength"] = length.into();
+        }
+    }
+    children(value).for_each(bound_volumes);
 }
 
 fn drop_docs(value: &mut Value) {

@@ -9,7 +9,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
 };
-use kube::KubeSchema;
+use kube::{KubeSchema, core::Rule};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -92,24 +92,27 @@ pub struct PodTemplate {
     pub priority_class_name: Option<String>,
 }
 
-/// The fields of an McpApp's spec that shape its pods.
+/// The fields of a spec that shape its pods.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct PodSettings {
-    /// CPU and memory.
+    /// CPU and memory of the container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
-    /// Environment variables.
+    /// Environment variables of the container.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<EnvVar>,
-    /// Environment variables out of whole ConfigMaps and Secrets.
+    /// Environment variables out of whole ConfigMaps and Secrets. When one of them changes, the pods roll.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env_from: Vec<EnvFromSource>,
-    /// Volumes that the pods can mount.
+    /// Volumes that the pods can mount, beside those that mcpfleet gives them. When a ConfigMap or Secret in one of them changes,
+    /// the pods roll.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub volumes: Vec<Volume>,
     /// Where the container mounts the volumes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["mountPath"]))]
     pub volume_mounts: Vec<VolumeMount>,
     /// The ServiceAccount of the pods (default: the namespace's `default`). Its token is not mounted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -120,4 +123,31 @@ pub struct PodSettings {
     /// Where the pods run, and what they carry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_template: Option<PodTemplate>,
+}
+
+/// A mount names a volume of the spec: those that mcpfleet gives the pods are its own affair.
+pub fn mounts_name_volumes() -> Rule {
+    let rule =
+        "!has(self.volumeMounts) || self.volumeMounts.all(m, has(self.volumes) && self.volumes.exists(v, v.name == m.name))";
+    Rule::new(rule).message("each of spec.volumeMounts must name one of spec.volumes: correct its name, or add the volume")
+}
+
+/// No volume of the spec is called like one that mcpfleet gives the pods.
+pub fn no_volume_is_called(ours: &[&str]) -> Rule {
+    Rule::new(format!("!has(self.volumes) || self.volumes.all(v, !(v.name in {ours:?}))")).message(
+        format!("spec.volumes must not be called {}: mcpfleet gives the pods volumes of these names", ours.join(", ")).as_str(),
+    )
+}
+
+/// No volume of the spec is mounted where mcpfleet mounts one.
+pub fn nothing_is_mounted_at(ours: &[&str]) -> Rule {
+    let spelled: Vec<_> = ours.iter().flat_map(|path| [(*path).to_owned(), format!("{path}/")]).collect();
+    Rule::new(format!("!has(self.volumeMounts) || self.volumeMounts.all(m, !(m.mountPath in {spelled:?}))"))
+        .message(format!("spec.volumeMounts must not be at {}: mcpfleet mounts volumes there", ours.join(", ")).as_str())
+}
+
+/// Pods keep to the Pod Security Standard `restricted`, which lets nobody at a node's files.
+pub fn no_host_path() -> Rule {
+    Rule::new("!has(self.volumes) || self.volumes.all(v, !has(v.hostPath))")
+        .message("spec.volumes must not hold a hostPath: the pods keep to the Pod Security Standard restricted; use a persistentVolumeClaim")
 }

@@ -28,7 +28,7 @@ pub struct Observed {
 
 /// The pointers that are read when a pod starts: a change rolls the pods.
 pub fn start_references(spec: &McpAppSpec) -> BTreeSet<Reference> {
-    inputs::of_environment(&spec.pod.env, &spec.pod.env_from)
+    inputs::of_pods(&spec.pod)
 }
 
 /// All pointers. The model's key and the access token are files that the worker reads anew, so their change rolls nothing.

@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::{
-    api::core::v1::{LocalObjectReference, ResourceRequirements},
-    apimachinery::pkg::apis::meta::v1::OwnerReference,
-};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{
     ResourceExt,
     core::{Selector, SelectorExt},
@@ -62,10 +59,6 @@ pub struct ValidatedApp {
     pub token: Token,
     /// What shapes the pods.
     pub pod: PodSettings,
-    /// CPU and memory.
-    pub resources: ResourceRequirements,
-    /// Secrets for pulling the image.
-    pub pull_secrets: Vec<LocalObjectReference>,
     /// Digest of the Secrets and ConfigMaps that the pods read when they start.
     pub inputs: Option<String>,
 }
@@ -169,8 +162,6 @@ pub fn validate(app: &McpApp, observed: &Observed, default_image: &str, new_toke
             Some(access) => Token::Given(access.token_secret_ref.clone()),
             None => Token::Ours(observed.token.clone().unwrap_or(new_token)),
         },
-        resources: spec.pod.resources.clone().unwrap_or_default().to_requirements(),
-        pull_secrets: spec.pod.image_pull_secrets.clone(),
         pod: spec.pod.clone(),
         inputs: observed.inputs.digest(&start_references(spec)),
     })

@@ -31,7 +31,7 @@ pub struct Observed {
 
 /// Every pointer that the spec holds.
 pub fn references(spec: &McpServerSpec) -> BTreeSet<Reference> {
-    let mut references = inputs::of_environment(&spec.env, &spec.env_from);
+    let mut references = inputs::of_pods(&spec.pod);
     references.extend(spec.remote.iter().flat_map(remote_secrets).map(Reference::secret));
     references
 }

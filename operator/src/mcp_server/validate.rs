@@ -6,10 +6,7 @@
 use std::collections::BTreeMap;
 
 use http::{HeaderName, HeaderValue};
-use k8s_openapi::{
-    api::core::v1::{EnvFromSource, EnvVar, ResourceRequirements},
-    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::OwnerReference},
-};
+use k8s_openapi::apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::OwnerReference};
 use kube::ResourceExt;
 use url::Url;
 
@@ -21,7 +18,7 @@ use crate::{
     crd::{
         McpServer,
         mcp_server::{ContainerSource, RemoteSource},
-        pod::quantity,
+        pod::{PodSettings, quantity},
         reason,
     },
     names::Component,
@@ -64,12 +61,8 @@ pub struct Container {
     pub source: ContainerSource,
     /// Pods wanted: 0 while disabled.
     pub replicas: i32,
-    /// CPU and memory.
-    pub resources: ResourceRequirements,
-    /// Environment variables.
-    pub env: Vec<EnvVar>,
-    /// Environment variables out of whole objects.
-    pub env_from: Vec<EnvFromSource>,
+    /// What shapes the pods.
+    pub pod: PodSettings,
     /// The volume that outlives the pods.
     pub volume: Option<Volume>,
     /// Digest of the Secrets and ConfigMaps that the pods read when they start.
@@ -140,9 +133,7 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
         (Some(container), None) => Some(Source::Container(Box::new(Container {
             source: container.clone(),
             replicas: if spec.enabled { i32::try_from(spec.replicas).unwrap_or(i32::MAX) } else { 0 },
-            resources: spec.resources.clone().unwrap_or_default().to_requirements(),
-            env: spec.env.clone(),
-            env_from: spec.env_from.clone(),
+            pod: spec.pod.clone(),
             volume: spec.storage.as_ref().map(|storage| Volume {
                 size: quantity(&storage.size),
                 class: storage.storage_class_name.clone(),
@@ -253,7 +244,7 @@ mod tests {
     fn all_problems_are_told_at_once() {
         let server = fixtures::server(|server| {
             let variable = |name: &str| serde_json::json!({"name": name, "valueFrom": {"secretKeyRef": {"name": name.to_lowercase(), "key": "k"}}});
-            server.spec.env = vec![
+            server.spec.pod.env = vec![
                 serde_json::from_value(variable("ONE")).expect("a variable"),
                 serde_json::from_value(variable("TWO")).expect("a variable"),
             ];

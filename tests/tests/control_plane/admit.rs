@@ -111,6 +111,57 @@ async fn a_url_with_credentials_is_refused() {
     .await;
 }
 
+#[tokio::test]
+async fn volumes_that_could_not_be_mounted_are_refused() {
+    with_space(|space| async move {
+        let volumes = |names: &[&str]| names.iter().map(|name| json!({"name": name, "emptyDir": {}})).collect::<Vec<_>>();
+        let mount = |name: &str, path: &str| json!([{"name": name, "mountPath": path}]);
+        let storage = json!({"size": "1Gi", "mountPath": "/data"});
+        let server = |change: &serde_json::Value| {
+            let mut spec = json!({"container": {"image": "a/b:1"}});
+            spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            json!({"metadata": {"name": "s"}, "spec": spec})
+        };
+        for (change, says) in [
+            (json!({"volumes": volumes(&["a"]), "volumeMounts": mount("b", "/b")}), "must name one of spec.volumes"),
+            (json!({"volumeMounts": mount("tmp", "/b")}), "must name one of spec.volumes"),
+            (json!({"volumes": volumes(&["a", "a"])}), "duplicate entries for key"),
+            (
+                json!({"volumes": volumes(&["a"]), "volumeMounts": [mount("a", "/a")[0], mount("a", "/a")[0]]}),
+                "duplicate entries for key",
+            ),
+            (json!({"volumes": volumes(&["data"])}), "must not be called tmp, data"),
+            (json!({"volumes": volumes(&["a"]), "volumeMounts": mount("a", "/tmp/")}), "must not be at /tmp"),
+            (
+                json!({"volumes": volumes(&["a"]), "volumeMounts": mount("a", "/data/"), "storage": storage}),
+                "spec.storage.mountPath holds the volume",
+            ),
+            (json!({"storage": {"size": "1Gi", "mountPath": "/tmp"}}), "other than '/' and '/tmp'"),
+            (json!({"volumes": [{"name": "a", "hostPath": {"path": "/"}}]}), "must not hold a hostPath"),
+            (
+                json!({"container": null, "remote": {"url": "https://example.com/mcp"}, "serviceAccountName": "a"}),
+                "a remote server has none here",
+            ),
+        ] {
+            let refused = space.create::<McpServer>(server(&change)).await.unwrap_err().to_string();
+            assert!(refused.contains(says), "{change}: {refused}");
+        }
+        let refused = space.create::<McpApp>(app(&json!({"volumes": volumes(&["config"])}))).await.unwrap_err().to_string();
+        assert!(refused.contains("must not be called tmp, config, model, access, servers"), "{refused}");
+        let mounted = json!({"volumes": volumes(&["a"]), "volumeMounts": mount("a", "/app/config")});
+        let refused = space.create::<McpApp>(app(&mounted)).await.unwrap_err().to_string();
+        assert!(refused.contains("must not be at /tmp, /app/config"), "{refused}");
+
+        let well = json!({
+            "volumes": volumes(&["a", "b"]), "volumeMounts": [mount("a", "/a")[0], mount("a", "/data/a")[0]], "storage": storage,
+        });
+        let made = space.create::<McpServer>(server(&well)).await?;
+        assert_eq!(made.spec.pod.volumes.len(), 2);
+        Ok(())
+    })
+    .await;
+}
+
 fn app(change: &serde_json::Value) -> serde_json::Value {
     let mut spec = json!({"servers": [{"name": "s"}], "replicas": 2,
         "model": {"name": "m", "apiKeySecretRef": {"name": "k", "key": "api-key"}}});

@@ -8,21 +8,17 @@ use k8s_openapi::{
             SecretVolumeSource, Volume, VolumeMount,
         },
     },
-    apimachinery::pkg::{
-        apis::meta::v1::{LabelSelector, ObjectMeta},
-        util::intstr::IntOrString,
-    },
+    apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
 
 use super::{credentials, environment, metadata};
 use crate::{
-    crd::pod::{PodMetadata, PodTemplate},
     mcp_app::{
         observe::TOKEN_KEY,
         validate::{Token, ValidatedApp},
     },
-    names::{self, Component},
-    workload::{self, some},
+    names::Component,
+    workload,
 };
 
 /// Where the worker finds its files. Directories, not single files: Kubernetes renews only those in a running pod.
@@ -53,30 +49,12 @@ pub(super) fn build(app: &ValidatedApp) -> Deployment {
 }
 
 fn template(app: &ValidatedApp) -> PodTemplateSpec {
-    let PodTemplate { metadata, node_selector, tolerations, affinity, topology_spread_constraints, priority_class_name } =
-        app.pod.pod_template.clone().unwrap_or_default();
-    let PodMetadata { mut labels, mut annotations } = metadata.unwrap_or_default();
-    labels.extend(app.labels());
-    annotations.extend(app.inputs.iter().map(|digest| (names::ANNOTATION_INPUTS.to_owned(), digest.clone())));
-
     let (volumes, mounts) = volumes(app);
     PodTemplateSpec {
-        metadata: Some(ObjectMeta { labels: Some(labels), annotations: some(annotations), ..ObjectMeta::default() }),
+        metadata: Some(workload::pod_metadata(&app.pod, app.labels(), app.inputs.as_ref())),
         spec: Some(PodSpec {
-            containers: vec![container(app, mounts)],
-            volumes: Some(volumes),
-            security_context: Some(workload::pod_security()),
-            automount_service_account_token: Some(false),
-            enable_service_links: Some(false),
             termination_grace_period_seconds: Some(60),
-            service_account_name: app.pod.service_account_name.clone(),
-            image_pull_secrets: some(app.pull_secrets.clone()),
-            node_selector: some(node_selector),
-            tolerations: some(tolerations),
-            affinity,
-            topology_spread_constraints: some(topology_spread_constraints),
-            priority_class_name,
-            ..PodSpec::default()
+            ..workload::pod(&app.pod, container(app, mounts), volumes)
         }),
     }
 }
@@ -94,12 +72,9 @@ fn container(app: &ValidatedApp, mounts: Vec<VolumeMount>) -> Container {
             ..ContainerPort::default()
         }]),
         env: Some(environment::build(app)),
-        env_from: some(app.pod.env_from.clone()),
-        resources: some(app.resources.clone()),
         readiness_probe: Some(probe("/readyz", 5, 2)),
         liveness_probe: Some(probe("/healthz", 20, 3)),
         volume_mounts: Some(mounts),
-        security_context: Some(workload::container_security()),
         ..Container::default()
     }
 }
@@ -127,10 +102,7 @@ fn volumes(app: &ValidatedApp) -> (Vec<Volume>, Vec<VolumeMount>) {
         read_only: Some(true),
         ..VolumeMount::default()
     });
-    (
-        [tmp, config, model, access].into_iter().chain(servers).chain(app.pod.volumes.clone()).collect(),
-        [tmp_mount].into_iter().chain(mounts).chain(app.pod.volume_mounts.clone()).collect(),
-    )
+    ([tmp, config, model, access].into_iter().chain(servers).collect(), [tmp_mount].into_iter().chain(mounts).collect())
 }
 
 /// One key of a Secret as one file. Readable by the group: the pod's user is not root.

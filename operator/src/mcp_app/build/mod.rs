@@ -57,10 +57,11 @@ mod tests {
     use serde_json::json;
 
     use crate::{
-        crd::{CircuitState, CircuitStatus, McpApp, McpServer, McpServerStatus},
+        crd::{CircuitState, CircuitStatus, McpApp, McpServer, McpServerStatus, mcp_app},
         fixtures,
         inputs::{Found, Kind},
         mcp_app::{observe::Observed, validate::validate},
+        workload,
     };
 
     fn children(servers: Vec<McpServer>) -> super::Children {
@@ -98,6 +99,8 @@ mod tests {
         });
         let children = children(vec![open, with_url(remote, CircuitState::Closed)]);
         insta::assert_snapshot!("mcp_json", children.config_map.data.expect("data")["mcp.json"]);
+        let pod = children.deployment.spec.clone().and_then(|spec| spec.template.spec).expect("a pod");
+        assert_eq!(workload::volumes_of(&pod), (mcp_app::OWN_VOLUMES.to_vec(), mcp_app::OWN_MOUNTS.to_vec()));
         insta::assert_yaml_snapshot!("deployment", children.deployment);
     }
 

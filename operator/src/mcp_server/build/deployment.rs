@@ -1,7 +1,5 @@
 //! The Deployment: pods that come into service only when the prober says so.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
@@ -10,10 +8,7 @@ use k8s_openapi::{
             PodTemplateSpec, Volume, VolumeMount,
         },
     },
-    apimachinery::pkg::{
-        apis::meta::v1::{LabelSelector, ObjectMeta},
-        util::intstr::IntOrString,
-    },
+    apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
 
 use super::metadata;
@@ -66,39 +61,27 @@ fn template(server: &ValidatedServer, container: &Container) -> PodTemplateSpec 
         });
         mounts.push(VolumeMount { name: DATA_VOLUME.into(), mount_path: volume.mount_path.clone(), ..VolumeMount::default() });
     }
-    let inputs = container.inputs.iter().map(|digest| (names::ANNOTATION_INPUTS.to_owned(), digest.clone()));
+    let mcp = PodContainer {
+        name: "mcp".into(),
+        image: Some(container.source.image.clone()),
+        image_pull_policy: Some("IfNotPresent".into()),
+        command: some(container.source.command.clone()),
+        args: some(container.source.args.clone()),
+        ports: Some(vec![ContainerPort {
+            name: Some("mcp".into()),
+            container_port: i32::from(container.source.port),
+            protocol: Some("TCP".into()),
+            ..ContainerPort::default()
+        }]),
+        env: some(container.pod.env.clone()),
+        volume_mounts: Some(mounts),
+        ..PodContainer::default()
+    };
     PodTemplateSpec {
-        metadata: Some(ObjectMeta {
-            labels: Some(server.labels()),
-            annotations: some(inputs.collect::<BTreeMap<_, _>>()),
-            ..ObjectMeta::default()
-        }),
+        metadata: Some(workload::pod_metadata(&container.pod, server.labels(), container.inputs.as_ref())),
         spec: Some(PodSpec {
-            containers: vec![PodContainer {
-                name: "mcp".into(),
-                image: Some(container.source.image.clone()),
-                image_pull_policy: Some("IfNotPresent".into()),
-                command: some(container.source.command.clone()),
-                args: some(container.source.args.clone()),
-                ports: Some(vec![ContainerPort {
-                    name: Some("mcp".into()),
-                    container_port: i32::from(container.source.port),
-                    protocol: Some("TCP".into()),
-                    ..ContainerPort::default()
-                }]),
-                env: some(container.env.clone()),
-                env_from: some(container.env_from.clone()),
-                resources: some(container.resources.clone()),
-                volume_mounts: Some(mounts),
-                security_context: Some(workload::container_security()),
-                ..PodContainer::default()
-            }],
-            volumes: Some(volumes),
             readiness_gates: Some(vec![PodReadinessGate { condition_type: names::POD_GATE.into() }]),
-            security_context: Some(workload::pod_security()),
-            automount_service_account_token: Some(false),
-            enable_service_links: Some(false),
-            ..PodSpec::default()
+            ..workload::pod(&container.pod, mcp, volumes)
         }),
     }
 }

@@ -52,27 +52,68 @@ fn metadata(server: &ValidatedServer) -> ObjectMeta {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use crate::{
-        crd::McpServer,
+        crd::{McpServer, mcp_server},
         fixtures,
+        inputs::{Found, Kind},
         mcp_server::{observe::Observed, validate::validate},
+        workload,
     };
 
     /// Through the real validation, so that a fixture cannot be what a cluster could not hold.
     fn children(server: &McpServer) -> super::Children {
-        super::build(&validate(server, &Observed::default()).expect("valid"))
+        let inputs = Found::default().with(Kind::ConfigMap, "settings", &[("server.toml", "")]);
+        super::build(&validate(server, &Observed { inputs, ..Observed::default() }).expect("valid"))
     }
 
     #[test]
     fn a_server_with_a_volume() {
         let server = fixtures::server(|server| {
-            server.spec.storage =
-                Some(serde_json::from_value(serde_json::json!({"size": "1Gi", "mountPath": "/data"})).expect("storage"));
+            server.spec.storage = Some(serde_json::from_value(json!({"size": "1Gi", "mountPath": "/data"})).expect("storage"));
         });
         let children = children(&server);
+        let pod = children.deployment.clone().and_then(|deployment| deployment.spec?.template.spec).expect("a pod");
+        let (volumes, mounts) = workload::volumes_of(&pod);
+        assert_eq!(volumes, mcp_server::OWN_VOLUMES);
+        assert_eq!(mounts, [mcp_server::OWN_MOUNTS, &["/data"]].concat());
         insta::assert_yaml_snapshot!("volume_claim", children.volume_claim);
         insta::assert_yaml_snapshot!("deployment_with_volume", children.deployment);
         insta::assert_yaml_snapshot!("service", children.service);
+    }
+
+    #[test]
+    fn every_setting_of_the_pods_reaches_them() {
+        let server = fixtures::server(|server| {
+            server.spec.pod = serde_json::from_value(json!({
+                "resources": {"requests": {"cpu": "100m"}, "limits": {"memory": "64Mi"}},
+                "env": [{"name": "MODE", "value": "fast"}],
+                "envFrom": [{"configMapRef": {"name": "settings"}}],
+                "volumes": [{"name": "settings", "configMap": {"name": "settings"}}],
+                "volumeMounts": [{"name": "settings", "mountPath": "/etc/server", "readOnly": true}],
+                "serviceAccountName": "reader",
+                "imagePullSecrets": [{"name": "registry"}],
+                "podTemplate": {
+                    "metadata": {
+                        "labels": {"team": "data", "app.kubernetes.io/managed-by": "nobody"},
+                        "annotations": {"mesh": "off"},
+                    },
+                    "nodeSelector": {"disk": "ssd"},
+                    "tolerations": [{"key": "gpu", "operator": "Exists"}],
+                    "affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+                        {"weight": 1, "preference": {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]}},
+                    ]}},
+                    "topologySpreadConstraints": [
+                        {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"},
+                    ],
+                    "priorityClassName": "high",
+                },
+            }))
+            .expect("settings");
+        });
+        let template = children(&server).deployment.and_then(|deployment| deployment.spec).map(|spec| spec.template);
+        insta::assert_yaml_snapshot!("pods_with_every_setting", template);
     }
 
     #[test]

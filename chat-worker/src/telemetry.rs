@@ -11,7 +11,7 @@ use opentelemetry::{
     propagation::{Extractor, Injector, TextMapPropagator},
     trace::{SpanContext, TraceContextExt, TracerProvider},
 };
-use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig};
+use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use rmcp::model::{CallToolRequestParams, RequestMetaObject};
 use tracing::{Span, Subscriber, field::Empty, info_span};
@@ -29,6 +29,9 @@ const TARGET: &str = "mcpfleet::trace";
 const SERVICE: &str = "chat-worker";
 const FLUSH: Duration = Duration::from_secs(5);
 
+/// For one export, unless OTEL_EXPORTER_OTLP_TIMEOUT says otherwise.
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Sends spans until it is stopped.
 #[derive(Debug)]
 pub struct Telemetry(SdkTracerProvider);
@@ -40,6 +43,8 @@ pub enum TelemetryError {
     Protocol(String),
     #[error("the OTEL_EXPORTER_OTLP_ variables cannot be used: {0}")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    #[error("the client that sends traces cannot be made: {0}")]
+    Client(#[from] reqwest::Error),
 }
 
 impl Telemetry {
@@ -48,12 +53,16 @@ impl Telemetry {
         if !is_wanted(|name| std::env::var(name).ok()) {
             return Ok(None);
         }
-        let protocol = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
-        let protocol = protocol.iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
-        if let Some(other) = protocol.filter(|protocol| protocol != "http/protobuf") {
+        let either = |name: &str| {
+            let names = [format!("OTEL_EXPORTER_OTLP_TRACES_{name}"), format!("OTEL_EXPORTER_OTLP_{name}")];
+            names.iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+        };
+        if let Some(other) = either("PROTOCOL").filter(|protocol| protocol != "http/protobuf") {
             return Err(TelemetryError::Protocol(other));
         }
-        let exporter = SpanExporter::builder().with_http().with_protocol(Protocol::HttpBinary).build()?;
+        let timeout = either("TIMEOUT").and_then(|millis| millis.parse().ok()).map_or(EXPORT_TIMEOUT, Duration::from_millis);
+        let exporter = SpanExporter::builder().with_http().with_protocol(Protocol::HttpBinary);
+        let exporter = exporter.with_http_client(client(timeout)?).build()?;
         let mut resource = Resource::builder().with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
         let named = std::env::var("OTEL_RESOURCE_ATTRIBUTES").is_ok_and(|all| all.contains("service.name="));
         if !named && std::env::var_os("OTEL_SERVICE_NAME").is_none() {
@@ -80,6 +89,12 @@ impl Telemetry {
             tracing::warn!("the last traces may be lost: {error}");
         }
     }
+}
+
+/// The SDK sends from a thread of its own, and waits. Such a client has a runtime inside, and cannot be made within another.
+fn client(timeout: Duration) -> Result<reqwest::blocking::Client, reqwest::Error> {
+    let made = std::thread::spawn(move || reqwest::blocking::Client::builder().timeout(timeout).build());
+    made.join().expect("making a client does not panic")
 }
 
 /// Pure, but for where the variables come from.

@@ -14,7 +14,7 @@ use crate::http::host::{AllowedOrigin, HostPattern};
 
 /// SQLite over MCP, safe in front of a model.
 #[derive(Debug, Parser)]
-#[command(version, about, max_term_width = 110, after_help = EXIT_CODES)]
+#[command(version, about, max_term_width = 110, after_help = format!("{TRACES}\n\n{EXIT_CODES}"))]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -24,6 +24,7 @@ pub struct Cli {
     pub log_level: tracing::Level,
 }
 
+const TRACES: &str = "Traces are sent by OTLP over HTTP when OTEL_EXPORTER_OTLP_ENDPOINT, such as http://collector:4318, is set.";
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 the database could not be opened; 4 the address could not be bound; 5 the token file could not be read.";
 
 /// The subcommands.

@@ -1,5 +1,5 @@
 //! SQLite over MCP, safe in front of a model. config reads flags and environment; server serves connections; http is the door; mcp the
-//! protocol; db the database; metrics counts.
+//! protocol; db the database; metrics counts; telemetry traces.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking"))]
 
@@ -10,3 +10,4 @@ pub mod http;
 pub mod mcp;
 pub mod metrics;
 pub mod server;
+pub mod telemetry;

@@ -17,6 +17,7 @@ use sandbox_server::http::{self, DoorSettings};
 use sandbox_server::mcp::{HandlerSettings, SqliteMcp};
 use sandbox_server::metrics::Metrics;
 use sandbox_server::server;
+use sandbox_server::telemetry::Telemetry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -79,7 +80,8 @@ fn open(args: DatabaseArgs) -> Result<Database, OpenError> {
 
 async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let tokens = args.token_file.as_deref().map(Tokens::load).transpose()?;
-    let handling = HandlerSettings { sessions: args.legacy_sessions, audit: args.database.audit };
+    let telemetry = Telemetry::start()?;
+    let handling = HandlerSettings { sessions: args.legacy_sessions, audit: args.database.audit, telemetry: telemetry.clone() };
     let db = open(args.database)?;
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("failed to listen on {}", args.listen))?;
     let metrics = Metrics::new()?;
@@ -112,11 +114,12 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         tracing::warn!(seconds = args.drain_seconds, "some requests did not finish in time");
     }
     stop.cancel();
-    close(db).await
+    close(db, telemetry).await
 }
 
 async fn stdio(args: DatabaseArgs) -> anyhow::Result<()> {
-    let handling = HandlerSettings { sessions: true, audit: args.audit };
+    let telemetry = Telemetry::start()?;
+    let handling = HandlerSettings { sessions: true, audit: args.audit, telemetry: telemetry.clone() };
     let db = open(args)?;
     let handler = SqliteMcp::new(db.clone(), Metrics::new()?, handling, CancellationToken::new());
     let serve = async {
@@ -130,7 +133,7 @@ async fn stdio(args: DatabaseArgs) -> anyhow::Result<()> {
         () = serve => {}
         () = asked_to_stop() => {}
     }
-    close(db).await
+    close(db, telemetry).await
 }
 
 fn make_backup(args: BackupArgs) -> anyhow::Result<()> {
@@ -150,8 +153,11 @@ fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
 }
 
 /// Joining threads blocks, and must not hold up the runtime's own.
-async fn close(db: Database) -> anyhow::Result<()> {
+async fn close(db: Database, telemetry: Option<Telemetry>) -> anyhow::Result<()> {
     tokio::task::spawn_blocking(move || db.close()).await.context("failed to close the database")?;
+    if let Some(telemetry) = telemetry {
+        telemetry.stop().await;
+    }
     tracing::info!("closed");
     Ok(())
 }

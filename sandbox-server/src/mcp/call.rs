@@ -25,6 +25,7 @@ use crate::db::limits::CallBudget;
 use crate::db::query::{Page, Parameters};
 use crate::db::schema;
 use crate::db::writer::{Command, WriteOutcome};
+use crate::telemetry::Origin;
 
 /// How often a client that asked for it is told that its statement still runs.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
@@ -34,9 +35,7 @@ const MAX_MATCHES: usize = 200;
 
 /// Who calls: what the call came with, and how its caller is told of progress or goes away.
 pub(super) struct Caller<'a> {
-    /// None on standard input.
-    pub(super) headers: Option<&'a HeaderMap>,
-    pub(super) meta: &'a RequestMetaObject,
+    pub(super) origin: Origin<'a>,
     /// None: the caller asked for no progress.
     pub(super) peer: Option<&'a Peer<RoleServer>>,
     pub(super) gone: &'a CancellationToken,
@@ -128,7 +127,7 @@ impl SqliteMcp {
     async fn run_to_the_end(&self, call: ToolCall, caller: &Caller<'_>) -> Result<Answer, DbError> {
         let budget = self.shared.db.budget();
         let mut run = std::pin::pin!(self.run(call, budget.clone()));
-        let told = caller.peer.zip(caller.meta.get_progress_token());
+        let told = caller.peer.zip(caller.origin.meta.get_progress_token());
         let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + PROGRESS_EVERY, PROGRESS_EVERY);
         loop {
             tokio::select! {
@@ -160,7 +159,8 @@ impl SqliteMcp {
         let gone = CancellationToken::new();
         let (handler, seen) = (self.clone(), gone.clone());
         let call = async move {
-            let caller = Caller { headers: Some(&headers), meta: &meta, peer: None, gone: &seen };
+            let origin = Origin { headers: Some(&headers), meta: &meta };
+            let caller = Caller { origin, peer: None, gone: &seen };
             handler.call(tool, arguments, &caller).await
         };
         ToTheEnd { call: Some(Box::pin(call)), gone }.await
@@ -170,6 +170,11 @@ impl SqliteMcp {
     pub(super) async fn call(&self, tool: &'static str, arguments: Option<JsonObject>, caller: &Caller<'_>) -> CallToolResult {
         let started = Instant::now();
         let metrics = &self.shared.metrics;
+        let mut span = self.shared.settings.telemetry.as_ref().map(|telemetry| {
+            let mut span = telemetry.begin("tools/call", Some(tool), caller.origin);
+            span.tool(tool);
+            span
+        });
         let call = match ToolCall::read(tool, arguments) {
             Ok(call) => call,
             Err(unreadable) => {
@@ -178,6 +183,9 @@ impl SqliteMcp {
                     Unreadable::UnknownTool => format!("no tool named {tool}"),
                 };
                 metrics.finished(tool, "bad_arguments", started.elapsed().as_secs_f64());
+                if let Some(span) = &mut span {
+                    span.called("bad_arguments", 0);
+                }
                 return CallToolResult::error(vec![ContentBlock::text(text)]);
             }
         };
@@ -191,8 +199,15 @@ impl SqliteMcp {
         };
         let duration = started.elapsed();
         metrics.finished(tool, outcome, duration.as_secs_f64());
+        if let Some(span) = &mut span {
+            span.called(outcome, rows);
+            if self.shared.settings.audit && !sql.is_empty() {
+                span.statement(audit::without_values(&sql));
+            }
+        }
         if self.shared.settings.audit {
-            let (request, trace) = (self.request_id(caller), trace_id(caller));
+            let trace = span.as_ref().map_or_else(|| trace_id(caller), |span| span.trace().to_string());
+            let request = self.request_id(caller);
             audit::Entry { tool, sql: &sql, outcome, took: duration, rows, request: &request, trace: &trace }.write();
         }
         match result {
@@ -207,7 +222,7 @@ impl SqliteMcp {
 
     /// The caller's own request id when it sent one, else a number since the start.
     fn request_id(&self, caller: &Caller<'_>) -> String {
-        let sent = caller.headers.and_then(|headers| headers.get("x-request-id")).and_then(|id| id.to_str().ok());
+        let sent = caller.origin.headers.and_then(|headers| headers.get("x-request-id")).and_then(|id| id.to_str().ok());
         match sent {
             Some(id) => id.chars().filter(char::is_ascii_graphic).take(64).collect(),
             None => self.shared.requests.fetch_add(1, Ordering::Relaxed).to_string(),
@@ -263,8 +278,8 @@ fn outcome(error: &DbError) -> &'static str {
 
 /// The trace that the caller is in, from `_meta` or the header: the second part of a W3C traceparent.
 fn trace_id(caller: &Caller<'_>) -> String {
-    let header = || caller.headers?.get("traceparent")?.to_str().ok();
-    let meta = caller.meta.get("traceparent").and_then(Value::as_str);
+    let header = || caller.origin.headers?.get("traceparent")?.to_str().ok();
+    let meta = caller.origin.meta.get("traceparent").and_then(Value::as_str);
     let trace = meta.or_else(header).and_then(|parent| parent.split('-').nth(1)).unwrap_or_default();
     if trace.len() == 32 && trace.bytes().all(|byte| byte.is_ascii_hexdigit()) { trace.to_owned() } else { String::new() }
 }

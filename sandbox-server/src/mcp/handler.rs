@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use rmcp::model::{
     CacheScope, CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult, CompletionInfo, DiscoverResult,
-    GetPromptRequestParams, GetPromptResponse, InitializeRequestParams, InitializeResult, ListPromptsResult,
-    ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams,
-    ReadResourceResponse, ReadResourceResult, Reference, ServerConfig, SubscribeRequestMethod, SubscribeRequestParams,
-    SubscriptionFilter, UnsubscribeRequestMethod, UnsubscribeRequestParams,
+    ErrorCode, GetPromptRequestParams, GetPromptResponse, InitializeRequestParams, InitializeResult, ListPromptsResult,
+    ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams, ProtocolVersion,
+    ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, Reference, ServerConfig, SubscribeRequestMethod,
+    SubscribeRequestParams, SubscriptionFilter, UnsubscribeRequestMethod, UnsubscribeRequestParams,
 };
 use rmcp::service::{NotificationContext, RequestContext, SubscriptionContext};
 use rmcp::{ErrorData, RoleServer, ServerHandler};
@@ -19,6 +19,7 @@ use super::resources::Target;
 use super::{SqliteMcp, prompt, resources, tools};
 use crate::db::error::DbError;
 use crate::db::schema;
+use crate::telemetry::Origin;
 
 /// How long a client may keep what changes only with the version of this server.
 const STATIC_TTL_MS: u64 = 300_000;
@@ -34,6 +35,30 @@ impl SqliteMcp {
         // What this server shows may depend on a token, and is never for caches between people.
         CacheScope::Private
     }
+
+    /// Answers a request as a part of its caller's trace. Calls of tools have more to tell of themselves.
+    async fn traced<T>(
+        &self,
+        method: &'static str,
+        context: &RequestContext<RoleServer>,
+        answer: impl Future<Output = Result<T, ErrorData>>,
+    ) -> Result<T, ErrorData> {
+        let mut span = self.shared.settings.telemetry.as_ref().map(|telemetry| telemetry.begin(method, None, origin(context)));
+        let result = answer.await;
+        if let (Some(span), Err(error)) = (&mut span, &result) {
+            // As the SDK is going to answer.
+            let modern =
+                context.protocol_version().is_some_and(|version| version.as_str() >= ProtocolVersion::V_2026_07_28.as_str());
+            let renamed = modern && error.code == ErrorCode::RESOURCE_NOT_FOUND;
+            span.refused(if renamed { ErrorCode::INVALID_PARAMS.0 } else { error.code.0 });
+        }
+        result
+    }
+}
+
+/// Who asks.
+fn origin(context: &RequestContext<RoleServer>) -> Origin<'_> {
+    Origin { headers: context.extensions.get::<http::request::Parts>().map(|parts| &parts.headers), meta: &context.meta }
 }
 
 /// A failure of the server's own, for requests that have no tool result to put it into.
@@ -54,16 +79,19 @@ impl ServerHandler for SqliteMcp {
         request: InitializeRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<InitializeResult, ErrorData> {
-        context.peer.set_peer_info(request.clone());
-        let mut info = self.negotiate_initialize(&request)?;
-        if !self.shared.settings.sessions
-            && let Some(resources) = &mut info.capabilities.resources
-        {
-            // Without a session there is no way to tell a client of an earlier era.
-            resources.subscribe = None;
-            resources.list_changed = None;
-        }
-        Ok(info)
+        self.traced("initialize", &context, async {
+            context.peer.set_peer_info(request.clone());
+            let mut info = self.negotiate_initialize(&request)?;
+            if !self.shared.settings.sessions
+                && let Some(resources) = &mut info.capabilities.resources
+            {
+                // Without a session there is no way to tell a client of an earlier era.
+                resources.subscribe = None;
+                resources.list_changed = None;
+            }
+            Ok(info)
+        })
+        .await
     }
 
     async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
@@ -79,41 +107,49 @@ impl ServerHandler for SqliteMcp {
         self.shared.events.listen(context).await
     }
 
-    async fn subscribe(&self, request: SubscribeRequestParams, _context: RequestContext<RoleServer>) -> Result<(), ErrorData> {
-        if !self.shared.settings.sessions {
-            return Err(ErrorData::method_not_found::<SubscribeRequestMethod>());
-        }
-        self.watched.add(request.uri)
+    async fn subscribe(&self, request: SubscribeRequestParams, context: RequestContext<RoleServer>) -> Result<(), ErrorData> {
+        self.traced("resources/subscribe", &context, async {
+            if !self.shared.settings.sessions {
+                return Err(ErrorData::method_not_found::<SubscribeRequestMethod>());
+            }
+            self.watched.add(request.uri)
+        })
+        .await
     }
 
-    async fn unsubscribe(
-        &self,
-        request: UnsubscribeRequestParams,
-        _context: RequestContext<RoleServer>,
-    ) -> Result<(), ErrorData> {
-        if !self.shared.settings.sessions {
-            return Err(ErrorData::method_not_found::<UnsubscribeRequestMethod>());
-        }
-        self.watched.remove(&request.uri);
-        Ok(())
+    async fn unsubscribe(&self, request: UnsubscribeRequestParams, context: RequestContext<RoleServer>) -> Result<(), ErrorData> {
+        self.traced("resources/unsubscribe", &context, async {
+            if !self.shared.settings.sessions {
+                return Err(ErrorData::method_not_found::<UnsubscribeRequestMethod>());
+            }
+            self.watched.remove(&request.uri);
+            Ok(())
+        })
+        .await
     }
 
-    async fn discover(&self, _context: RequestContext<RoleServer>) -> Result<DiscoverResult, ErrorData> {
-        Ok(DiscoverResult::from_server_info(self.supported_protocol_versions().into_owned(), self.get_info())
-            .with_ttl_ms(STATIC_TTL_MS)
-            .with_cache_scope(Self::scope()))
+    async fn discover(&self, context: RequestContext<RoleServer>) -> Result<DiscoverResult, ErrorData> {
+        self.traced("server/discover", &context, async {
+            Ok(DiscoverResult::from_server_info(self.supported_protocol_versions().into_owned(), self.get_info())
+                .with_ttl_ms(STATIC_TTL_MS)
+                .with_cache_scope(Self::scope()))
+        })
+        .await
     }
 
     async fn list_tools(
         &self,
         _request: Option<PaginatedRequestParams>,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        Ok(ListToolsResult {
-            ttl_ms: Some(STATIC_TTL_MS),
-            cache_scope: Some(Self::scope()),
-            ..ListToolsResult::with_all_items(self.shared.tools.clone())
+        self.traced("tools/list", &context, async {
+            Ok(ListToolsResult {
+                ttl_ms: Some(STATIC_TTL_MS),
+                cache_scope: Some(Self::scope()),
+                ..ListToolsResult::with_all_items(self.shared.tools.clone())
+            })
         })
+        .await
     }
 
     async fn call_tool(
@@ -122,119 +158,131 @@ impl ServerHandler for SqliteMcp {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let Some(tool) = tools::known(&request.name) else {
-            return Err(ErrorData::invalid_params(format!("no tool named {}", request.name), None));
+            let error = ErrorData::invalid_params(format!("no tool named {}", request.name), None);
+            return self.traced("tools/call", &context, async { Err(error) }).await;
         };
-        let caller = Caller {
-            headers: context.extensions.get::<http::request::Parts>().map(|parts| &parts.headers),
-            meta: &context.meta,
-            peer: Some(&context.peer),
-            gone: &context.ct,
-        };
+        let caller = Caller { origin: origin(&context), peer: Some(&context.peer), gone: &context.ct };
         Ok(self.call(tool, request.arguments, &caller).await.into())
     }
 
     async fn list_resources(
         &self,
         request: Option<PaginatedRequestParams>,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
-        let offset = match request.and_then(|request| request.cursor) {
-            None => 0,
-            Some(cursor) => {
-                cursor.parse::<usize>().map_err(|_| ErrorData::invalid_params("the cursor is not one of this server", None))?
-            }
-        };
-        let all = self.shared.db.inspect(self.shared.db.budget(), resources::list).await.map_err(|error| internal(&error))?;
-        let next = offset.saturating_add(RESOURCES_A_PAGE);
-        let next_cursor = (next < all.len()).then(|| next.to_string());
-        let page = all.into_iter().skip(offset).take(RESOURCES_A_PAGE).collect();
-        Ok(ListResourcesResult {
-            next_cursor,
-            ttl_ms: Some(SCHEMA_TTL_MS),
-            cache_scope: Some(Self::scope()),
-            ..ListResourcesResult::with_all_items(page)
+        self.traced("resources/list", &context, async {
+            let offset = match request.and_then(|request| request.cursor) {
+                None => 0,
+                Some(cursor) => cursor
+                    .parse::<usize>()
+                    .map_err(|_| ErrorData::invalid_params("the cursor is not one of this server", None))?,
+            };
+            let all = self.shared.db.inspect(self.shared.db.budget(), resources::list).await.map_err(|error| internal(&error))?;
+            let next = offset.saturating_add(RESOURCES_A_PAGE);
+            let next_cursor = (next < all.len()).then(|| next.to_string());
+            let page = all.into_iter().skip(offset).take(RESOURCES_A_PAGE).collect();
+            Ok(ListResourcesResult {
+                next_cursor,
+                ttl_ms: Some(SCHEMA_TTL_MS),
+                cache_scope: Some(Self::scope()),
+                ..ListResourcesResult::with_all_items(page)
+            })
         })
+        .await
     }
 
     async fn list_resource_templates(
         &self,
         _request: Option<PaginatedRequestParams>,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
-        let templates = vec![resources::template()];
-        Ok(ListResourceTemplatesResult {
-            ttl_ms: Some(STATIC_TTL_MS),
-            cache_scope: Some(Self::scope()),
-            ..ListResourceTemplatesResult::with_all_items(templates)
+        self.traced("resources/templates/list", &context, async {
+            let templates = vec![resources::template()];
+            Ok(ListResourceTemplatesResult {
+                ttl_ms: Some(STATIC_TTL_MS),
+                cache_scope: Some(Self::scope()),
+                ..ListResourceTemplatesResult::with_all_items(templates)
+            })
         })
+        .await
     }
 
     async fn read_resource(
         &self,
         request: ReadResourceRequestParams,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        let Some(target) = Target::parse(&request.uri) else {
-            return Err(ErrorData::resource_not_found(
-                format!("no resource {}; there are memo://insights, schema://tables and schema://tables/NAME", request.uri),
-                None,
-            ));
-        };
-        let uri = request.uri;
-        let contents = self
-            .shared
-            .db
-            .inspect(self.shared.db.budget(), move |conn| target.read(conn, &uri))
-            .await
-            .map_err(|error| internal(&error))?;
-        let mut result = ReadResourceResult::new(vec![contents]);
-        result.ttl_ms = Some(0);
-        result.cache_scope = Some(Self::scope());
-        Ok(result.into())
+        self.traced("resources/read", &context, async {
+            let Some(target) = Target::parse(&request.uri) else {
+                return Err(ErrorData::resource_not_found(
+                    format!("no resource {}; there are memo://insights, schema://tables and schema://tables/NAME", request.uri),
+                    None,
+                ));
+            };
+            let uri = request.uri;
+            let contents = self
+                .shared
+                .db
+                .inspect(self.shared.db.budget(), move |conn| target.read(conn, &uri))
+                .await
+                .map_err(|error| internal(&error))?;
+            let mut result = ReadResourceResult::new(vec![contents]);
+            result.ttl_ms = Some(0);
+            result.cache_scope = Some(Self::scope());
+            Ok(result.into())
+        })
+        .await
     }
 
     async fn list_prompts(
         &self,
         _request: Option<PaginatedRequestParams>,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListPromptsResult, ErrorData> {
-        Ok(ListPromptsResult {
-            ttl_ms: Some(STATIC_TTL_MS),
-            cache_scope: Some(Self::scope()),
-            ..ListPromptsResult::with_all_items(vec![prompt::definition()])
+        self.traced("prompts/list", &context, async {
+            Ok(ListPromptsResult {
+                ttl_ms: Some(STATIC_TTL_MS),
+                cache_scope: Some(Self::scope()),
+                ..ListPromptsResult::with_all_items(vec![prompt::definition()])
+            })
         })
+        .await
     }
 
     async fn get_prompt(
         &self,
         request: GetPromptRequestParams,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<GetPromptResponse, ErrorData> {
-        prompt::get(&request).map(Into::into)
+        self.traced("prompts/get", &context, async { prompt::get(&request).map(Into::into) }).await
     }
 
     async fn complete(
         &self,
         request: CompleteRequestParams,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
-        let wanted = match &request.r#ref {
-            Reference::Resource(template) => template.uri == resources::TABLE_TEMPLATE && request.argument.name == "table",
-            _ => false,
-        };
-        if !wanted {
-            return Ok(CompleteResult::default());
-        }
-        let prefix = request.argument.value.to_lowercase();
-        let tables = self.shared.db.inspect(self.shared.db.budget(), schema::tables).await.map_err(|error| internal(&error))?;
-        let mut names: Vec<_> =
-            tables.into_iter().map(|table| table.name).filter(|name| name.to_lowercase().starts_with(&prefix)).collect();
-        let total = names.len();
-        names.truncate(CompletionInfo::MAX_VALUES);
-        let mut info = CompletionInfo::default();
-        info.has_more = Some(total > names.len());
-        info.total = u32::try_from(total).ok();
-        info.values = names;
-        Ok(CompleteResult::new(info))
+        self.traced("completion/complete", &context, async {
+            let wanted = match &request.r#ref {
+                Reference::Resource(template) => template.uri == resources::TABLE_TEMPLATE && request.argument.name == "table",
+                _ => false,
+            };
+            if !wanted {
+                return Ok(CompleteResult::default());
+            }
+            let prefix = request.argument.value.to_lowercase();
+            let tables =
+                self.shared.db.inspect(self.shared.db.budget(), schema::tables).await.map_err(|error| internal(&error))?;
+            let mut names: Vec<_> =
+                tables.into_iter().map(|table| table.name).filter(|name| name.to_lowercase().starts_with(&prefix)).collect();
+            let total = names.len();
+            names.truncate(CompletionInfo::MAX_VALUES);
+            let mut info = CompletionInfo::default();
+            info.has_more = Some(total > names.len());
+            info.total = u32::try_from(total).ok();
+            info.values = names;
+            Ok(CompleteResult::new(info))
+        })
+        .await
     }
 }

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::db::Database;
 use crate::metrics::Metrics;
+use crate::telemetry::Telemetry;
 use events::{Events, Watched};
 
 /// The handler of every request. Cheap to make: rmcp takes one for each request, or each session.
@@ -31,12 +32,14 @@ pub struct SqliteMcp {
 }
 
 /// What main.rs decides about the handler.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct HandlerSettings {
     /// Clients of earlier eras keep a session, through which they can be told of changes.
     pub sessions: bool,
     /// Write the audit log.
     pub audit: bool,
+    /// Absent: no traces.
+    pub telemetry: Option<Telemetry>,
 }
 
 #[derive(Debug)]

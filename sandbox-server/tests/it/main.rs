@@ -13,4 +13,5 @@ mod events;
 mod hostile;
 mod limits;
 mod tools;
+mod traces;
 mod ways;

@@ -25,19 +25,29 @@ pub struct Server {
 impl Server {
     /// On a new folder, after `schema` has been put into the database (empty: no file at all).
     pub fn start(schema: &str, flags: &[&str]) -> Self {
+        Self::start_with(schema, flags, &[])
+    }
+
+    /// The same with environment variables.
+    pub fn start_with(schema: &str, flags: &[&str], environment: &[(&str, &str)]) -> Self {
         let folder = Arc::new(tempfile::tempdir().unwrap());
         if !schema.is_empty() {
             database(folder.path()).execute_batch(schema).unwrap();
         }
-        Self::on(folder, flags)
+        Self::on_with(folder, flags, environment)
     }
 
     /// On a folder that is there already.
     pub fn on(folder: Arc<TempDir>, flags: &[&str]) -> Self {
+        Self::on_with(folder, flags, &[])
+    }
+
+    fn on_with(folder: Arc<TempDir>, flags: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut child = Command::new(BINARY)
             .args(["serve", "--listen", "127.0.0.1:0", "--db"])
             .arg(folder.path().join("test.db"))
             .args(flags)
+            .envs(environment.iter().copied())
             .stderr(Stdio::piped())
             .stdin(Stdio::null())
             .spawn()
@@ -174,7 +184,12 @@ pub fn database(folder: &Path) -> rusqlite::Connection {
 
 /// Runs the binary to its end; exit code and what it wrote to standard error.
 pub fn run(args: &[&str]) -> (i32, String) {
-    let output = Command::new(BINARY).args(args).stdin(Stdio::null()).output().unwrap();
+    run_with(args, &[])
+}
+
+/// The same with environment variables.
+pub fn run_with(args: &[&str], environment: &[(&str, &str)]) -> (i32, String) {
+    let output = Command::new(BINARY).args(args).envs(environment.iter().copied()).stdin(Stdio::null()).output().unwrap();
     (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
 }
 

@@ -88,6 +88,10 @@ test: ## Run every check; ONLY='format unit' runs some: format tools clippy unit
 drills: ## Failures on a real node that take minutes; ONLY=part-of-a-name runs some
 	@tests/drills.sh
 
+.PHONY: fuzz-sandbox
+fuzz-sandbox: ## Fuzz what callers send to sandbox-server: SECONDS=60
+	@sandbox-server/fuzz/fuzz.sh $(SECONDS)
+
 .PHONY: bench-health
 bench-health: ## What health costs, beside bare hyper: SIZES='100 1000 10000'
 	@ulimit -n "$$(ulimit -Hn)" && cargo run --quiet --release --package operator --example bench_health -- $(SIZES)

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod statements;
 mod support;
 
 mod direct;
@@ -10,6 +11,7 @@ mod durability;
 mod eras;
 mod escapes;
 mod events;
+mod fuzz;
 mod hostile;
 mod limits;
 mod tools;

@@ -1,7 +1,7 @@
 #!/bin/sh
 # The operator's prober against servers of other makers and their bridges (real_servers/main.rs), in both eras where they have them.
 # The servers, and a Node that is new enough, come from npm and PyPI, into a cache outside the tree. An argument is a part of a name: only
-# those are tried.
+# those are tried. FEW=1000 probes as often, too, where a bridge starts a process for each probe (20 otherwise).
 set -eu
 
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -31,5 +31,6 @@ target=$(cargo metadata --no-deps --format-version 1 --manifest-path "$here/Carg
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-RUST_BACKTRACE=0 REAL_SERVERS="$cache" REAL_SERVERS_LOGS="$work" REAL_SERVERS_ONLY="${1:-}" SANDBOX_SERVER="$target/debug/sandbox-server" \
+RUST_BACKTRACE=0 REAL_SERVERS="$cache" REAL_SERVERS_LOGS="$work" REAL_SERVERS_ONLY="${1:-}" REAL_SERVERS_FEW="${FEW:-20}" \
+    SANDBOX_SERVER="$target/debug/sandbox-server" \
     cargo test --quiet --manifest-path "$here/Cargo.toml" --test real_servers -- --ignored --nocapture

@@ -26,12 +26,13 @@ use super::{
 };
 use crate::{clock, crd::Era};
 
-/// How long the deletion of a session may take.
+/// How long cleaning up may take where no place of `LATE_PLACES` is left.
 const CLEAN_UP: Duration = Duration::from_secs(5);
-/// How long an answer that opens a session is waited for after the probe's time was up: a server that was stopped reads our question
-/// when it goes on, and would keep a session that nobody knows of.
+/// How long a server that hangs is waited for after the probe's time was up, for the answer that opens a session and for the one that
+/// says that it is deleted. A server that was stopped reads our question when it goes on, and would keep a session that nobody knows of;
+/// or closes a connection that was idle by its clock, and our deletion with it: that is then sent again.
 const LATE: Duration = Duration::from_mins(5);
-/// How many are waited for so long; beyond that the wait is as short as a deletion's.
+/// How many are waited for so long.
 static LATE_PLACES: Semaphore = Semaphore::const_new(256);
 
 /// What servers say is kept once, however many of them say it: most of a fleet is replicas.
@@ -110,16 +111,17 @@ impl Conversation {
 
     /// Leaves nothing behind on the server, also after `ask` was dropped half-way. Hands back a connection that can be used again.
     pub async fn finish(mut self) -> Option<Conn> {
-        if self.opening && self.http.waits() {
+        let opens = self.opening && self.http.waits();
+        let place = (opens || self.session.is_some()).then(|| LATE_PLACES.try_acquire().ok()).flatten();
+        let patience = if place.is_some() { LATE } else { CLEAN_UP };
+        if opens {
             // The server may be about to open a session for an answer that came too late for the verdict.
-            let place = LATE_PLACES.try_acquire();
-            let patience = if place.is_ok() { LATE } else { CLEAN_UP };
             if let Ok(Some(reply)) = tokio::time::timeout(patience, self.http.late_head()).await {
                 self.adopt_session(&reply);
                 self.http.finish_body(reply).await;
             }
         }
-        if self.session.is_some() && tokio::time::timeout(CLEAN_UP, self.delete_session()).await.is_err() {
+        if self.session.is_some() && tokio::time::timeout(patience, self.delete_session()).await.is_err() {
             self.http.hang_up();
         }
         tokio::time::timeout(CLEAN_UP, self.http.into_idle()).await.ok().flatten()

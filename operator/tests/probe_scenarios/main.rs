@@ -29,7 +29,7 @@ use operator::{
     probe::{Endpoint, ServerHealth},
 };
 use support::{
-    fake::{Fake, legacy, modern},
+    fake::{Act, Fake, State, legacy, modern},
     rig::Rig,
 };
 use table::{HEALTHY, all, failed, judged};
@@ -141,6 +141,27 @@ async fn a_session_that_is_opened_long_after_the_probe_gave_up_is_deleted() {
     }
     assert!(fake.state.opened.load(Ordering::Relaxed) > 0, "none was opened");
     assert_eq!(fake.state.left(), 0);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_deletion_that_a_server_threw_away_when_it_went_on_is_sent_again() {
+    let thrown = AtomicBool::new(false);
+    // A server that was stopped finds that the connection was idle for too long by its clock, and closes it with what is unread on it.
+    let fake = Fake::start(move |ask, state| {
+        let first = ask.http == "DELETE" && !thrown.swap(true, Ordering::Relaxed);
+        if first { Act::BytesThenReset(Vec::new()).after(6_000) } else { legacy(ask, state) }
+    })
+    .await;
+    let mut rig = Rig::start();
+    rig.server("server", fake.addr, |_| {});
+    judged(&rig, HEALTHY).await.expect("healthy");
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(15);
+    let lost = |state: &State| state.sessions.lock().expect("no panic").contains("s0");
+    while lost(&fake.state) && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(!lost(&fake.state), "the first session stayed");
     rig.stop().await;
 }
 

@@ -90,8 +90,8 @@ fn servers() -> Vec<Real> {
     let memory = "MODULES/@modelcontextprotocol/server-memory/dist/index.js";
     let thinking = "MODULES/@modelcontextprotocol/server-sequential-thinking/dist/index.js";
     let fast = format!("CACHE/fastmcp/bin/python {}/tests/real_servers/fastmcp_server.py PORT", env!("CARGO_MANIFEST_DIR"));
-    // A session, or a request, is a process there: a thousand of them take too long.
-    let few = 20;
+    // A session, or a request, is a process there: a thousand of them take a quarter of an hour.
+    let few = var("REAL_SERVERS_FEW").parse().expect("a number of probes");
     vec![
         Real {
             env: vec![("PORT", "PORT")],

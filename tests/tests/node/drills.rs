@@ -25,7 +25,7 @@ const QUIET: Duration = Duration::from_mins(10);
 /// How often the operator is killed in one outage.
 const KILLS: u32 = 50;
 
-fn serves(server: &McpServer, pods: &str) -> bool {
+pub fn serves(server: &McpServer, pods: &str) -> bool {
     let Some(status) = server.status.as_ref() else { return false };
     let ready = conditions::find(&status.conditions, "Ready").is_some_and(|ready| ready.status == "True");
     ready && circuit(server) == Some(CircuitState::Closed) && status.pods.as_deref() == Some(pods)

@@ -136,26 +136,32 @@ async fn one_of_three_replicas_stopped_costs_clients_only_the_seconds_until_it_i
     .await;
 }
 
-/// Calls the server until told to stop, and keeps when a call that failed was begun.
-async fn call_until(done: Arc<AtomicBool>, failures: Arc<Mutex<Vec<Instant>>>, url: String) -> anyhow::Result<()> {
+/// Calls the server until told to stop, and keeps when a call that failed was begun. How many calls were made.
+pub async fn call_until(done: Arc<AtomicBool>, failures: Arc<Mutex<Vec<Instant>>>, url: String) -> anyhow::Result<u64> {
     let client = reqwest::Client::builder().pool_max_idle_per_host(0).timeout(Duration::from_secs(1)).build()?;
+    let mut calls = 0;
+    while !done.load(Ordering::Relaxed) {
+        let began = Instant::now();
+        calls += 1;
+        if !answers(&client, &url).await {
+            failures.lock().unwrap().push(began);
+        }
+    }
+    Ok(calls)
+}
+
+/// Whether a server answers to discover.
+pub async fn answers(client: &reqwest::Client, url: &str) -> bool {
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": "server/discover", "params": {"_meta": {
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
         "io.modelcontextprotocol/clientCapabilities": {},
         "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
     }}});
-    while !done.load(Ordering::Relaxed) {
-        let began = Instant::now();
-        let request = client
-            .post(&url)
-            .header("Accept", "application/json, text/event-stream")
-            .header("MCP-Protocol-Version", "2026-07-28")
-            .header("Mcp-Method", "server/discover")
-            .json(&body);
-        let answered = request.send().await.is_ok_and(|response| response.status().is_success());
-        if !answered {
-            failures.lock().unwrap().push(began);
-        }
-    }
-    Ok(())
+    let request = client
+        .post(url)
+        .header("Accept", "application/json, text/event-stream")
+        .header("MCP-Protocol-Version", "2026-07-28")
+        .header("Mcp-Method", "server/discover")
+        .json(&body);
+    request.send().await.is_ok_and(|response| response.status().is_success())
 }

@@ -1,0 +1,222 @@
+//! Proof before traffic: a version with other tools stays out of the Service, and a pod that answers gets in at once.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use k8s_openapi::{
+    ByteString,
+    api::{
+        apps::v1::Deployment,
+        core::v1::{ConfigMap, Pod},
+    },
+};
+use kube::ResourceExt;
+use mcpfleet_tests::cluster::{Space, with_space};
+use operator::{conditions, crd::McpServer, names};
+use serde_json::{Value, json};
+
+use crate::{
+    drills::serves,
+    outage::{answers, call_until},
+    setup::{in_service, install, server_pods, sqlite},
+};
+
+/// How long a rollout must stay stalled: several probes of each pod.
+const STALL: Duration = Duration::from_secs(6);
+/// So many calls on new connections in a row reach every pod of two.
+const SETTLED: u32 = 100;
+/// From a pod that answers to its open gate: ours.
+const UNGATED: Duration = Duration::from_secs(2);
+/// And to the pod in the Service: the kubelet and the EndpointSlice controller take a second each.
+const IN_SERVICE: Duration = Duration::from_secs(5);
+
+/// A SQLite database without a table: a page of 512 bytes. <https://sqlite.org/fileformat.html>
+fn database() -> Vec<u8> {
+    let mut page = vec![0; 512];
+    page[..16].copy_from_slice(b"SQLite format 3\0");
+    // Page size, rollback journal, payload fractions, change counter, pages, schema format, UTF-8, "valid for"; an empty leaf.
+    for (at, value) in [
+        (16, 2),
+        (18, 1),
+        (19, 1),
+        (21, 64),
+        (22, 32),
+        (23, 32),
+        (27, 1),
+        (31, 1),
+        (47, 4),
+        (59, 1),
+        (95, 1),
+        (100, 13),
+        (105, 2),
+    ] {
+        page[at] = value;
+    }
+    page
+}
+
+/// The tools contract's condition, if it has this status: its message.
+fn tools_accepted<'a>(server: &'a McpServer, status: &str) -> Option<&'a str> {
+    let found = conditions::find(&server.status.as_ref()?.conditions, "ToolsAccepted")?;
+    (found.status == status).then_some(found.message.as_str())
+}
+
+fn addresses<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> BTreeSet<String> {
+    pods.into_iter().filter_map(|pod| pod.status.as_ref()?.pod_ip.clone()).collect()
+}
+
+fn gate_is_open(pod: &Pod) -> bool {
+    let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.any(|condition| condition.type_ == names::POD_GATE && condition.status == "True")
+}
+
+async fn accepted_list(space: &Space) -> anyhow::Result<Value> {
+    let kept = space.api::<ConfigMap>().get("s-mcp-tools").await?.data.context("the accepted list is kept")?;
+    Ok(serde_json::from_str(&kept["tools.json"])?)
+}
+
+#[tokio::test]
+async fn a_version_with_other_tools_stalls_at_its_first_pod_until_they_are_accepted() {
+    with_space(|space| async move {
+        install(&space).await?;
+        let file = json!({"metadata": {"name": "db"}, "binaryData": {"sandbox.db": ByteString(database())}});
+        space.create::<ConfigMap>(file).await?;
+        let mut server = sqlite("s", 2, 2);
+        server["spec"]["tools"] = json!({"policy": "Enforce"});
+        server["spec"]["volumes"] = json!([{"name": "db", "configMap": {"name": "db"}}]);
+        server["spec"]["volumeMounts"] = json!([{"name": "db", "mountPath": "/data"}]);
+        space.create::<McpServer>(server).await?;
+        let first = space
+            .until::<McpServer>("s", "2/2", |server| serves(server, "2/2") && tools_accepted(server, "True").is_some())
+            .await?
+            .status
+            .context("it has one")?;
+        let digest = first.tools.context("it offers tools")?.digest;
+        space.edit::<McpServer>("s", json!({"spec": {"tools": {"digest": digest}}})).await?;
+        let old = addresses(&server_pods(&space, "s").await?);
+
+        // kube-proxy takes a moment to follow the EndpointSlice.
+        let url = first.url.context("it has one")?;
+        let http = reqwest::Client::builder().pool_max_idle_per_host(0).timeout(Duration::from_secs(1)).build()?;
+        let settled = async {
+            let mut in_a_row = 0;
+            while in_a_row < SETTLED {
+                in_a_row = if answers(&http, &url).await { in_a_row + 1 } else { 0 };
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), settled).await.context("the Service does not lead to the pods")?;
+        let done = Arc::new(AtomicBool::new(false));
+        let failures = Arc::new(Mutex::new(Vec::new()));
+        let client = tokio::spawn(call_until(Arc::clone(&done), Arc::clone(&failures), url));
+
+        // The new version only reads: the tools that write are gone.
+        let read_only = json!(["serve", "--read-only", "--db", "/data/sandbox.db", "--listen", "0.0.0.0:8080"]);
+        space.edit::<McpServer>("s", json!({"spec": {"container": {"args": read_only}}})).await?;
+        let stalled = space.until::<McpServer>("s", "other tools", |server| tools_accepted(server, "False").is_some()).await?;
+        let told = tools_accepted(&stalled, "False").context("it is False")?.to_owned();
+        println!("told: {told}");
+        anyhow::ensure!(told.contains("removed: ") && told.contains("create_table"), "{told}");
+        anyhow::ensure!(!told.contains("added: "), "{told}");
+
+        let until = Instant::now() + STALL;
+        let mut look = tokio::time::interval(Duration::from_millis(200));
+        while Instant::now() < until {
+            look.tick().await;
+            let pods = server_pods(&space, "s").await?;
+            anyhow::ensure!(pods.len() == 3, "a rollout that stalls has one new pod beside two: {}", pods.len());
+            anyhow::ensure!(old.is_subset(&addresses(&pods)), "an old pod went");
+            let serving: BTreeSet<_> = in_service(&space, "s-mcp").await?.into_iter().collect();
+            anyhow::ensure!(serving == old, "in service: {serving:?}, the old version: {old:?}");
+        }
+        let stalled = space.api::<McpServer>().get("s").await?;
+        anyhow::ensure!(serves(&stalled, "2/2"), "{:?}", stalled.status);
+        done.store(true, Ordering::Relaxed);
+        let calls = client.await??;
+        anyhow::ensure!(calls > 0 && failures.lock().unwrap().is_empty(), "failed: {:?} of {calls}", failures.lock().unwrap());
+        println!("stalled for {} s: {calls} calls, none failed", STALL.as_secs());
+        let kept = accepted_list(&space).await?;
+        anyhow::ensure!(kept["digest"] == digest.as_str() && kept["tools"].get("create_table").is_some(), "{kept}");
+
+        // As the message says.
+        let offered = told.rsplit(' ').next().context("it ends in the digest")?.to_owned();
+        space.edit::<McpServer>("s", json!({"spec": {"tools": {"digest": offered}}})).await?;
+        let accepted = Instant::now();
+        space
+            .until::<Deployment>("s-mcp", "the new version", |deployment| {
+                let status = deployment.status.clone().unwrap_or_default();
+                (status.updated_replicas, status.ready_replicas, status.replicas) == (Some(2), Some(2), Some(2))
+            })
+            .await?;
+        println!("accepted: the rollout was over after {:.1} s", accepted.elapsed().as_secs_f64());
+        space
+            .until::<McpServer>("s", "the new tools accepted", |server| {
+                serves(server, "2/2") && tools_accepted(server, "True").is_some()
+            })
+            .await?;
+        let kept = accepted_list(&space).await?;
+        anyhow::ensure!(kept["digest"] == offered.as_str() && kept["tools"].get("create_table").is_none(), "{kept}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_gate_of_a_new_pod_opens_within_two_seconds_of_its_first_answer() {
+    with_space(|space| async move {
+        install(&space).await?;
+        // An interval that would not do: it is the start of a pod that has it probed.
+        space.create::<McpServer>(sqlite("s", 1, 60)).await?;
+        space.until::<McpServer>("s", "1/1", |server| serves(server, "1/1")).await?;
+        let client = reqwest::Client::builder().pool_max_idle_per_host(0).timeout(Duration::from_millis(500)).build()?;
+        for replicas in 2..=3 {
+            let known: Vec<_> = server_pods(&space, "s").await?.iter().filter_map(ResourceExt::uid).collect();
+            space.edit::<McpServer>("s", json!({"spec": {"replicas": replicas}})).await?;
+            let arrival = async {
+                let mut look = tokio::time::interval(Duration::from_millis(20));
+                let address = loop {
+                    look.tick().await;
+                    let pods = server_pods(&space, "s").await?;
+                    let new = addresses(pods.iter().filter(|pod| !known.contains(&pod.uid().unwrap_or_default()))).pop_first();
+                    if let Some(address) = new {
+                        break address;
+                    }
+                };
+                while !answers(&client, &format!("http://{address}:8080/mcp")).await {
+                    look.tick().await;
+                }
+                let answered = Instant::now();
+                loop {
+                    look.tick().await;
+                    let pods = server_pods(&space, "s").await?;
+                    let new = pods.iter().find(|pod| addresses([*pod]).contains(&address)).context("the pod went")?;
+                    if gate_is_open(new) {
+                        break;
+                    }
+                }
+                let gated = answered.elapsed();
+                while !in_service(&space, "s-mcp").await?.contains(&address) {
+                    look.tick().await;
+                }
+                anyhow::Ok((gated, answered.elapsed()))
+            };
+            let took = tokio::time::timeout(Duration::from_mins(1), arrival).await.context("it does not come into service")??;
+            let (gated, served) = took;
+            println!(
+                "after its first answer, pod {replicas} had its gate open in {:.2} s and was in service in {:.2} s",
+                gated.as_secs_f64(),
+                served.as_secs_f64()
+            );
+            anyhow::ensure!(gated < UNGATED, "its gate opened after {gated:?}");
+            anyhow::ensure!(served < IN_SERVICE, "in service after {served:?}");
+        }
+        Ok(())
+    })
+    .await;
+}

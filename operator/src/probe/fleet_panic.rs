@@ -62,6 +62,12 @@ impl FleetPanic {
         (std::mem::replace(&mut self.active, active) != active).then_some(active)
     }
 
+    /// Who is counted: as well, and as having begun to fail when. For tests.
+    #[cfg(test)]
+    pub fn members(&self) -> (&BTreeSet<TargetId>, &BTreeSet<(Instant, TargetId)>) {
+        (&self.well, &self.fell)
+    }
+
     /// How many of how many fail.
     pub fn counts(&self) -> (usize, usize) {
         (self.fell.len(), self.well.len() + self.fell.len())

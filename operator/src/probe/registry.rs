@@ -3,6 +3,8 @@
 
 mod members;
 mod published;
+#[cfg(test)]
+mod sequences;
 mod suspicion;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -43,8 +45,6 @@ pub struct Outcome {
 pub struct Registry {
     servers: HashMap<Arc<ServerKey>, Server>,
     index: HashMap<TargetId, Arc<ServerKey>>,
-    /// Namespaces, each held once.
-    namespaces: HashMap<String, Arc<str>>,
     schedule: Schedule,
     panic: FleetPanic,
     suspected: Option<Instant>,
@@ -74,7 +74,6 @@ impl Registry {
         Self {
             servers: HashMap::new(),
             index: HashMap::new(),
-            namespaces: HashMap::new(),
             schedule: Schedule::new(max_in_flight),
             panic: FleetPanic::default(),
             suspected: None,
@@ -144,11 +143,11 @@ impl Registry {
         let id = TargetId(self.ids);
         let name = format!("{key}/{}", pod.as_ref().map_or("", |pod| &pod.uid));
         let target = Target::new(id, &name, pod, now);
-        if target.proven && target.reachable() {
-            self.panic.well(id, None);
-        }
         self.index.insert(id, Arc::clone(key));
         if let Some(server) = self.servers.get_mut(key) {
+            if target.proven && target.reachable() && !server.rests() {
+                self.panic.well(id, None);
+            }
             server.targets.insert(id, target);
         }
         id
@@ -189,13 +188,11 @@ impl Registry {
 
     fn line_up(&mut self, id: TargetId, at: Instant) {
         let Some(server) = self.index.get(&id).and_then(|key| self.servers.get_mut(key)) else { return };
-        let namespace =
-            self.namespaces.entry(server.key.namespace.clone()).or_insert_with(|| server.key.namespace.as_str().into());
         let Some(target) = server.targets.get_mut(&id) else { return };
         target.due = None;
         target.queued = true;
         let lane = if target.last.reason == reason::TIMEOUT { Lane::Slow } else { Lane::Quick };
-        self.schedule.enqueue(lane, namespace, id, at);
+        self.schedule.enqueue(lane, &server.namespace, id, at);
     }
 
     fn start(&mut self, id: TargetId, due: Instant, lane: Lane, now: Moment) -> Option<Job> {

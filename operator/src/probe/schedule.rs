@@ -193,6 +193,18 @@ impl Schedule {
         [timer, room].into_iter().flatten().min()
     }
 
+    /// Every timer, for tests.
+    #[cfg(test)]
+    pub fn timers(&self) -> &BTreeSet<(Instant, Timer)> {
+        &self.timers
+    }
+
+    /// Nobody is in line, for tests.
+    #[cfg(test)]
+    pub fn is_idle(&self) -> bool {
+        self.quick.is_empty() && self.slow.is_empty() && self.quick.waiting.is_empty() && self.slow.waiting.is_empty()
+    }
+
     fn demote(&mut self, now: Instant) {
         while self.slow_flights.len() < self.slow_cap {
             match self.quick_flights.first_key_value() {

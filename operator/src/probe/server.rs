@@ -53,6 +53,8 @@ pub struct Around<'a> {
 pub struct Server {
     /// Which.
     pub key: Arc<ServerKey>,
+    /// Its namespace, as queues hold it.
+    pub namespace: Arc<str>,
     /// What its CR says; none while only pods are known.
     pub spec: Option<Arc<ServerSpec>>,
     /// What its requests carry.
@@ -89,6 +91,7 @@ impl Server {
     /// A server of which nothing is known.
     pub fn new(key: Arc<ServerKey>) -> Self {
         Self {
+            namespace: key.namespace.as_str().into(),
             key,
             spec: None,
             wire: None,
@@ -107,6 +110,11 @@ impl Server {
     /// It is one URL.
     pub fn is_remote(&self) -> bool {
         self.spec.as_ref().is_some_and(|spec| matches!(spec.endpoint, Endpoint::Remote { .. }))
+    }
+
+    /// Its CR says that it is not in use.
+    pub fn rests(&self) -> bool {
+        self.spec.as_ref().is_some_and(|spec| !spec.enabled)
     }
 
     /// Works out the circuit, the gates, the schedule and what status shows.
@@ -199,7 +207,7 @@ impl Server {
             if decided != target.gate.decided {
                 target.gate.decided = decided;
                 target.gate.failures = 0;
-                target.gate.retry = None;
+                around.schedule.set(Timer::Gate(target.id), &mut target.gate.retry, None);
                 // The circuit's own Event says it for all pods at once.
                 if state == CircuitState::Closed && forced.is_none() && (!decided || target.gate.taken_out) {
                     around.effects.push(gate_notice(spec, target, &pod.name, decided));
@@ -269,6 +277,12 @@ impl Server {
             (!ready, target.ended.map(|ended| ended.mono), target.id)
         });
         self.trial = best.map(|target| target.id);
+    }
+
+    /// When the server's own timer goes off, for tests.
+    #[cfg(test)]
+    pub const fn timer(&self) -> Option<Instant> {
+        self.timer
     }
 
     /// The server's own timer went off.

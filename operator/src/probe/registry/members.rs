@@ -54,7 +54,8 @@ impl Registry {
         if another {
             self.ask_anew(&key, moved && remote, &mut effects);
         }
-        if before.as_deref().is_some_and(|before| before.enabled != spec.enabled) {
+        // Pods of which no spec was known yet were counted.
+        if before.as_deref().is_none_or(|before| before.enabled) != spec.enabled {
             self.count_as_fleet(&key, spec.enabled);
         }
         self.with(&key, now, &mut effects, |server, around| {

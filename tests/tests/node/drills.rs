@@ -192,7 +192,10 @@ fn timeless(server: &McpServer) -> Value {
 
 /// One outage of a server, in which something is done to the operator. What is told when it is over.
 async fn outage(space: &Space, name: &str, during: impl AsyncFnOnce() -> anyhow::Result<()>) -> anyhow::Result<Value> {
-    space.create::<McpServer>(sqlite(name, 1, 2)).await?;
+    let mut server = sqlite(name, 1, 2);
+    // An outage of minutes would otherwise end in an opening of minutes.
+    server["spec"]["circuitBreaker"]["maxOpenSeconds"] = json!(10);
+    space.create::<McpServer>(server).await?;
     space.until::<McpServer>(name, "1/1", |server| serves(server, "1/1")).await?;
     let pod = server_pods(space, name).await?.remove(0).name_any();
     signal(space, &pod, "STOP")?;

@@ -8,6 +8,7 @@ mod support;
 mod bodies;
 mod eras;
 mod events;
+mod pods;
 mod sessions;
 mod statuses;
 mod table;

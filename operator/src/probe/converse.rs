@@ -78,6 +78,8 @@ pub struct Conversation {
     known: Known,
     /// The session, where the server opened one.
     session: Option<HeaderValue>,
+    /// The revision that the session speaks; requests outside of it may speak another.
+    session_version: &'static str,
     version: &'static str,
     /// The answer to this request may open a session.
     opening: bool,
@@ -86,7 +88,14 @@ pub struct Conversation {
 impl Conversation {
     /// A probe of the server of `wire`, at `ip` where it is a pod.
     pub fn new(wire: Arc<Wire>, ip: Option<std::net::IpAddr>, known: Known, conn: Option<Conn>) -> Self {
-        Self { http: Http::new(wire, ip, conn), known, session: None, version: protocol::MODERN, opening: false }
+        Self {
+            http: Http::new(wire, ip, conn),
+            known,
+            session: None,
+            session_version: protocol::LEGACY[0],
+            version: protocol::MODERN,
+            opening: false,
+        }
     }
 
     /// What it is doing now.
@@ -269,7 +278,7 @@ impl Conversation {
         let mut headers = self.http.wire.headers.clone();
         headers.remove(header::CONTENT_TYPE);
         headers.insert(wire::SESSION, session);
-        headers.insert(wire::PROTOCOL_VERSION, HeaderValue::from_static(self.version));
+        headers.insert(wire::PROTOCOL_VERSION, HeaderValue::from_static(self.session_version));
         // How it ends is the server's business: some refuse to delete sessions.
         if let Ok(reply) = self.http.send(Step::Initialized, &Method::DELETE, &headers, &Bytes::new()).await {
             self.http.finish_body(reply).await;

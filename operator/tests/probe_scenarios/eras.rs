@@ -74,6 +74,16 @@ pub fn eras() -> Vec<Scenario> {
         scenario("legacy: silence to discover", HEALTHY, legacy_but("server/discover", |_| Act::hang()))
             .with(|spec| spec.health.startup_seconds = 60)
             .check(legacy_era),
+        scenario("both: nothing is answered before initialize is", HEALTHY, |ask, state| match ask.method.as_str() {
+            "server/discover" if state.count("initialize") == 0 => Act::hang(),
+            _ if ask.headers.contains_key("mcp-method") => modern(ask, state),
+            _ => legacy(ask, state),
+        })
+        .with(|spec| spec.health.startup_seconds = 60)
+        .check(|health, state| match &health.protocol {
+            Some(protocol) if protocol.era == Era::Modern && state.count("initialize") > 0 => Ok(()),
+            other => Err(format!("era {other:?}, {} initialize", state.count("initialize"))),
+        }),
         scenario(
             "legacy: -32022 that lists legacy revisions",
             HEALTHY,

@@ -55,7 +55,7 @@ impl Conversation {
 
     async fn hail_legacy_first(&mut self) -> Result<Arc<Hello>, Problem> {
         let problem = match self.initialize().await {
-            Ok(hello) => return Ok(hello),
+            Ok(hello) => return Ok(self.modern_after_all(hello).await),
             Err(problem) => problem,
         };
         let other_era = match &problem {
@@ -64,6 +64,20 @@ impl Conversation {
             _ => false,
         };
         if other_era && let Ok(Hailed::Hello(hello)) = self.discover().await { Ok(hello) } else { Err(problem) }
+    }
+
+    /// Who was silent to discover may have been silent to everything at that time, and speak both eras. It is asked once more, and for a
+    /// part of the probe's time only: some legacy servers never answer what they do not know.
+    async fn modern_after_all(&mut self, legacy: Arc<Hello>) -> Arc<Hello> {
+        if self.known.era.is_some() || self.known.answers_discover {
+            return legacy;
+        }
+        let patience = self.http.wire.timeout / 3;
+        if let Ok(Ok(Hailed::Hello(modern))) = tokio::time::timeout(patience, self.discover()).await {
+            return modern;
+        }
+        self.version = legacy.version;
+        legacy
     }
 
     async fn discover(&mut self) -> Result<Hailed, Problem> {
@@ -98,6 +112,7 @@ impl Conversation {
     pub(super) async fn initialize(&mut self) -> Result<Arc<Hello>, Problem> {
         self.session = None;
         self.version = protocol::LEGACY[0];
+        self.session_version = self.version;
         let known = self.known.hello.as_ref().filter(|(_, hello)| hello.era == Era::Legacy).map(|(hash, _)| *hash);
         self.opening = true;
         let answer = self.exchange(&protocol::initialize(), known).await;
@@ -112,6 +127,7 @@ impl Conversation {
             }
         };
         self.version = hello.version;
+        self.session_version = hello.version;
         Ok(hello)
     }
 

@@ -9,5 +9,6 @@ mod contract;
 mod drills;
 mod examples;
 mod outage;
+mod sandbox_drills;
 mod secrets;
 mod setup;

@@ -6,7 +6,7 @@ use anyhow::Context;
 use chat_worker::{
     app::App,
     config::{
-        settings::{Cli, Command},
+        settings::{Cli, Command, Settings},
         watch,
     },
     logging,
@@ -15,14 +15,20 @@ use chat_worker::{
 };
 use clap::Parser;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+/// A piece of an answer is a few small allocations, which one thread makes and another one frees.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
     // Before any TLS: two providers in one process would panic later.
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         eprintln!("a TLS provider is installed already");
         return ExitCode::FAILURE;
     }
-    match run(Cli::parse()).await {
+    let (command, settings) = Cli::parse().into_parts();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(settings.worker_threads.into()).enable_all().build();
+    let result = runtime.context("the threads do not start").and_then(|runtime| runtime.block_on(run(command, settings)));
+    match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -32,8 +38,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(cli: Cli) -> anyhow::Result<bool> {
-    let (command, settings) = cli.into_parts();
+async fn run(command: Command, settings: Settings) -> anyhow::Result<bool> {
     // The level may stand in the configuration, whose warnings are to be logged: it is read first, and again.
     let early = std::fs::read_to_string(&settings.config).ok();
     let in_file = early.and_then(|text| chat_worker::config::file::parse(&text).ok()).and_then(|config| config.log_level);

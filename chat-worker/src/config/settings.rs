@@ -199,6 +199,11 @@ pub struct Settings {
     #[arg(long, global = true, env = "CHAT_DRAIN_SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub drain_seconds: u64,
 
+    /// Threads that serve conversations. One holds hundreds of streams; more of them wake each other up for every piece of an answer,
+    /// and are worth it only where one core is not enough.
+    #[arg(long, global = true, env = "CHAT_WORKER_THREADS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub worker_threads: u16,
+
     /// A file that holds the key to the model API; read at every request, so that a rotated key needs no restart. It comes
     /// before ANTHROPIC_API_KEY.
     #[arg(long, global = true, env = "ANTHROPIC_API_KEY_FILE")]

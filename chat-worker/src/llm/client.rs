@@ -2,30 +2,28 @@
 //! said, and how an answer is read, is `api`'s business; whether to try again, `retry`'s; bytes are `transport`'s.
 
 use std::{
+    pin::pin,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, SystemTime},
 };
 
-use eventsource_stream::Eventsource;
-use futures::{StreamExt, future::BoxFuture};
+use futures::future::BoxFuture;
 use reqwest::{Response, header};
 use secrecy::SecretString;
 use serde_json::Value;
-use tokio::{
-    sync::mpsc,
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use url::Url;
 
 use super::{
-    Answer, Model, ModelError, Progress, Prompt, anthropic,
+    Answer, Listener, Model, ModelError, Progress, Prompt, anthropic,
     api::{Api, error_of},
     assemble::Seen,
     estimate,
+    events::Events,
     key::KeySource,
     retry::{self, Hints},
     sentence,
-    transport::{self, MAX_ANSWER, reason},
+    transport::{self, Capped, MAX_ANSWER, reason},
     wire,
 };
 use crate::redact::redact;
@@ -86,12 +84,12 @@ impl Client {
         prompt: &Prompt,
         model: &str,
         deadline: Instant,
-        progress: &mpsc::Sender<Progress>,
+        listener: &dyn Listener,
     ) -> Result<Answer, ModelError> {
         let (mut retries, mut rotated) = (0, false);
         loop {
             let key = self.settings.key.current().map_err(|error| ModelError::Key(error.to_string()))?;
-            let attempt = self.attempt(prompt, model, key.as_ref(), progress);
+            let attempt = self.attempt(prompt, model, key.as_ref(), listener);
             let late = || ModelError::Deadline(self.settings.deadline.as_secs()).into();
             let Failed { error, hints } = match timeout_at(deadline, attempt).await.unwrap_or_else(|_| Err(late())) {
                 Ok(answer) => return Ok(self.accounted(answer, prompt)),
@@ -109,8 +107,7 @@ impl Client {
             retries += u32::from(!after.is_zero() || !unauthorised);
             tracing::warn!(kind = error.kind(), attempt = retries + 1, "model call failed, trying again: {error}");
             let restart = Progress::Restart { reason: error.to_string(), attempt: retries + 1, after, model: model.to_owned() };
-            // Nobody listening is no reason to stop: dropping the call is how a turn is cancelled.
-            let _ = progress.send(restart).await;
+            listener.tell(restart).await;
             tokio::time::sleep(after).await;
         }
     }
@@ -120,7 +117,7 @@ impl Client {
         prompt: &Prompt,
         model: &str,
         key: Option<&SecretString>,
-        progress: &mpsc::Sender<Progress>,
+        listener: &dyn Listener,
     ) -> Result<Answer, Failed> {
         let api = &self.settings.api;
         let body = api.body(prompt, model, self.settings.max_tokens);
@@ -134,7 +131,7 @@ impl Client {
         }
         let kind = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         match kind.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
-            "text/event-stream" => Ok(self.stream(response, progress).await?),
+            "text/event-stream" => Ok(self.stream(response, listener).await?),
             "application/json" => {
                 let (body, problem) = transport::collect(response, MAX_ANSWER, self.settings.idle).await;
                 if let Some(problem) = problem {
@@ -144,7 +141,7 @@ impl Client {
                     .map_err(|error| ModelError::Stream(format!("the message is no JSON ({error})")))?;
                 let answer = api.whole(&message)?;
                 for text in answer.content.iter().filter_map(wire::block_text) {
-                    let _ = progress.send(Progress::Text(text.to_owned())).await;
+                    listener.tell(Progress::Text(text.to_owned())).await;
                 }
                 Ok(answer)
             }
@@ -161,28 +158,37 @@ impl Client {
         self.http.post(url).headers(self.settings.api.headers(key))
     }
 
-    async fn stream(&self, response: Response, progress: &mpsc::Sender<Progress>) -> Result<Answer, ModelError> {
+    async fn stream(&self, response: Response, listener: &dyn Listener) -> Result<Answer, ModelError> {
         let began = Instant::now();
         let mut first_token = None;
-        let mut events = Box::pin(transport::lines(response).eventsource());
+        let (mut body, mut events) = (Capped::new(response), Events::default());
         let mut assembler = self.settings.api.assembler();
+        // One timer, moved on by every event.
+        let mut idle = pin!(sleep(self.settings.idle));
         loop {
-            let event = timeout(self.settings.idle, events.next())
-                .await
-                .map_err(|_| ModelError::Stream(format!("nothing came for {} s", self.settings.idle.as_secs())))?
-                .ok_or_else(|| ModelError::Stream("the stream ended in the middle".into()))?
-                .map_err(|error| ModelError::Stream(error.to_string()))?;
-            match assembler.push(&event.data)? {
-                Seen::Quiet => {}
-                Seen::Progress(step) => {
-                    first_token.get_or_insert_with(|| began.elapsed());
-                    let _ = progress.send(step).await;
+            let chunk = tokio::select! {
+                biased;
+                chunk = body.chunk() => chunk?.ok_or_else(|| ModelError::Stream("the stream ended in the middle".into()))?,
+                () = &mut idle => {
+                    let seconds = self.settings.idle.as_secs();
+                    return Err(ModelError::Stream(format!("nothing came for {seconds} s")));
                 }
-                Seen::Stop => {
-                    let mut answer = assembler.finish()?;
-                    answer.first_token = first_token;
-                    return Ok(answer);
+            };
+            let mut bytes = &chunk[..];
+            while let Some(data) = events.next(&mut bytes).map_err(|error| ModelError::Stream(error.to_string()))? {
+                match assembler.push(data)? {
+                    Seen::Quiet => {}
+                    Seen::Progress(step) => {
+                        first_token.get_or_insert_with(|| began.elapsed());
+                        listener.tell(step).await;
+                    }
+                    Seen::Stop => {
+                        let mut answer = assembler.finish()?;
+                        answer.first_token = first_token;
+                        return Ok(answer);
+                    }
                 }
+                idle.as_mut().reset(Instant::now() + self.settings.idle);
             }
         }
     }
@@ -248,11 +254,11 @@ impl Client {
 }
 
 impl Model for Client {
-    fn answer<'a>(&'a self, prompt: &'a Prompt, progress: mpsc::Sender<Progress>) -> BoxFuture<'a, Result<Answer, ModelError>> {
+    fn answer<'a>(&'a self, prompt: &'a Prompt, listener: &'a dyn Listener) -> BoxFuture<'a, Result<Answer, ModelError>> {
         Box::pin(async move {
             let deadline = Instant::now() + self.settings.deadline;
             let asked = prompt.model.as_deref().unwrap_or(&self.settings.model);
-            let first = self.with_retries(prompt, asked, deadline, &progress).await;
+            let first = self.with_retries(prompt, asked, deadline, listener).await;
             match (first, &self.settings.fallback) {
                 (Err(error), Some(fallback)) if error.is_overload() && fallback != asked => {
                     tracing::warn!(model = fallback.as_str(), "the model stays overloaded, asking the fallback");
@@ -262,8 +268,8 @@ impl Model for Client {
                         after: Duration::ZERO,
                         model: fallback.clone(),
                     };
-                    let _ = progress.send(restart).await;
-                    self.with_retries(prompt, fallback, deadline, &progress).await
+                    listener.tell(restart).await;
+                    self.with_retries(prompt, fallback, deadline, listener).await
                 }
                 (result, _) => result,
             }

@@ -5,6 +5,7 @@ mod anthropic;
 pub mod api;
 mod assemble;
 pub mod client;
+mod events;
 pub mod key;
 mod openai;
 pub mod retry;
@@ -15,7 +16,6 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use serde_json::Value;
-use tokio::sync::mpsc;
 
 use self::wire::{Message, StopReason, Usage};
 use crate::{
@@ -82,6 +82,18 @@ pub enum Progress {
         after: Duration,
         model: String,
     },
+}
+
+/// Who is told of progress. The answer waits until it has been taken: a slow reader slows the model down, and fills no memory.
+pub trait Listener: Sync {
+    fn tell(&self, progress: Progress) -> BoxFuture<'_, ()>;
+}
+
+/// Nobody: `()` takes everything and does nothing.
+impl Listener for () {
+    fn tell(&self, _: Progress) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
 }
 
 /// Why there is no answer.
@@ -155,7 +167,7 @@ fn sentence(text: &str) -> String {
 /// A provider of answers.
 pub trait Model: Send + Sync + std::fmt::Debug {
     /// Asks for one answer. Progress is best effort; only the result counts.
-    fn answer<'a>(&'a self, prompt: &'a Prompt, progress: mpsc::Sender<Progress>) -> BoxFuture<'a, Result<Answer, ModelError>>;
+    fn answer<'a>(&'a self, prompt: &'a Prompt, listener: &'a dyn Listener) -> BoxFuture<'a, Result<Answer, ModelError>>;
 
     /// How many tokens the prompt has, where the API counts; `None` where it does not, or not now.
     fn count<'a>(&'a self, prompt: &'a Prompt) -> BoxFuture<'a, Option<u64>>;

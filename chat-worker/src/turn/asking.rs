@@ -1,9 +1,13 @@
 //! The part of a turn that asks the model: whether a prompt fits, the call with its progress, what it cost, and the summary that
 //! takes the place of earlier turns.
 
-use std::{pin::pin, time::Instant};
+use std::{
+    future::ready,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
 
-use tokio::sync::mpsc;
+use futures::future::BoxFuture;
 use tracing::Instrument;
 
 use super::{
@@ -14,7 +18,7 @@ use super::{
 };
 use crate::{
     llm::{
-        Answer, ModelError, Progress, Prompt, estimate,
+        Answer, Listener, ModelError, Progress, Prompt, estimate,
         wire::{Message, StopReason, Usage},
     },
     telemetry::Traced,
@@ -43,10 +47,10 @@ impl Engine {
     }
 
     /// One answer, measured and traced.
-    async fn ask(&self, prompt: &Prompt, progress: mpsc::Sender<Progress>) -> Result<Answer, ModelError> {
+    async fn ask(&self, prompt: &Prompt, listener: &dyn Listener) -> Result<Answer, ModelError> {
         let began = Instant::now();
         let traced = Traced::chat(self.model.price_list(), self.model.name());
-        let answer = self.model.answer(prompt, progress).instrument(traced.span()).await;
+        let answer = self.model.answer(prompt, listener).instrument(traced.span()).await;
         self.metrics.model_call(self.model.name(), &answer, began.elapsed());
         traced.answered(&answer);
         answer
@@ -59,8 +63,7 @@ impl Engine {
         }
         let prompt = compact::prompt(messages, self.room);
         // Nobody watches it being written.
-        let (sender, _) = mpsc::channel(1);
-        let answer = self.ask(&prompt, sender).await?;
+        let answer = self.ask(&prompt, &()).await?;
         let cost = self.book(&answer);
         let text = compact::summary(&answer);
         self.metrics.compactions.with_label_values(&[if text.is_some() { "summary" } else { "failed" }]).inc();
@@ -95,29 +98,18 @@ impl Run<'_> {
             () = self.cancel.cancelled() => return Input::Cancelled { said: String::new(), done: Vec::new() },
             fits = self.engine.fits(&prompt) => if !fits { return Input::TooLong },
         }
-        let (sender, mut progress) = mpsc::channel(64);
-        let mut said = String::new();
-        let answer = {
-            let mut call = pin!(self.engine.ask(&prompt, sender));
-            loop {
-                tokio::select! {
-                    biased;
-                    () = self.cancel.cancelled() => {
-                        while let Ok(step) = progress.try_recv() {
-                            self.tell_progress(step, &mut said).await;
-                        }
-                        // The API counts what it wrote, and never told us.
-                        self.cost = None;
-                        return Input::Cancelled { said, done: Vec::new() };
-                    }
-                    Some(step) = progress.recv() => self.tell_progress(step, &mut said).await,
-                    answer = &mut call => break answer,
-                }
-            }
+        let progress = Telling { run: self, said: Mutex::default() };
+        let answer = tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => None,
+            answer = self.engine.ask(&prompt, &progress) => Some(answer),
         };
-        while let Ok(step) = progress.try_recv() {
-            self.tell_progress(step, &mut said).await;
-        }
+        let said = std::mem::take(&mut *progress.said());
+        let Some(answer) = answer else {
+            // The tokens of a call that was given up are never told.
+            self.cost = None;
+            return Input::Cancelled { said, done: Vec::new() };
+        };
         match answer {
             Ok(answer) => {
                 self.model.clone_from(&answer.model);
@@ -140,24 +132,6 @@ impl Run<'_> {
         if let Some(text) = self.engine.ledger.alert() {
             self.tell(Event::Notice { text }).await;
         }
-    }
-
-    async fn tell_progress(&self, progress: Progress, said: &mut String) {
-        let event = match progress {
-            Progress::Text(text) => {
-                said.push_str(&text);
-                Event::Text { text }
-            }
-            Progress::Thinking(text) => Event::Thinking { text },
-            Progress::Restart { reason, attempt, after, model } => {
-                said.clear();
-                self.engine.metrics.model_retries.inc();
-                Event::Restart { reason, attempt, after_ms: millis(after), model }
-            }
-            // Told with its arguments, when they are complete.
-            Progress::ToolUse { .. } => return,
-        };
-        self.tell(event).await;
     }
 
     /// Has the earlier turns summarised. Without a summary the machine leaves something out instead.
@@ -184,5 +158,37 @@ impl Run<'_> {
             self.tell(Event::Notice { text }).await;
         }
         Input::Summary(text)
+    }
+}
+
+/// Tells of an answer while it comes, and keeps what has been said of it.
+struct Telling<'a> {
+    run: &'a Run<'a>,
+    said: Mutex<String>,
+}
+
+impl Telling<'_> {
+    fn said(&self) -> MutexGuard<'_, String> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Listener for Telling<'_> {
+    fn tell(&self, progress: Progress) -> BoxFuture<'_, ()> {
+        let event = match progress {
+            Progress::Text(text) => {
+                self.said().push_str(&text);
+                Event::Text { text }
+            }
+            Progress::Thinking(text) => Event::Thinking { text },
+            Progress::Restart { reason, attempt, after, model } => {
+                self.said().clear();
+                self.run.engine.metrics.model_retries.inc();
+                Event::Restart { reason, attempt, after_ms: millis(after), model }
+            }
+            // Told with its arguments, when they are complete.
+            Progress::ToolUse { .. } => return Box::pin(ready(())),
+        };
+        Box::pin(self.run.tell(event))
     }
 }

@@ -1,6 +1,7 @@
 //! From the events of a stream, or from a whole message, to one answer. Nothing is complete before `message_stop`, and an event
 //! that cannot be read fails the attempt.
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::block::Block;
@@ -20,8 +21,31 @@ pub struct Assembler {
     started: bool,
 }
 
+/// A piece of text, which almost every event of a long answer is: read without making a tree of it.
+#[derive(Deserialize)]
+struct Piece<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    index: u64,
+    #[serde(borrow)]
+    delta: Words<'a>,
+}
+
+#[derive(Deserialize)]
+struct Words<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    text: String,
+}
+
 impl Assemble for Assembler {
     fn push(&mut self, data: &str) -> Result<Seen, ModelError> {
+        if let Ok(Piece { kind: "content_block_delta", index, delta: Words { kind: "text_delta", text } }) =
+            serde_json::from_str(data)
+        {
+            self.at(Some(index))?.text.push_str(&text);
+            return Ok(Seen::Progress(Progress::Text(text)));
+        }
         let event = parse(data)?;
         match event["type"].as_str() {
             Some("message_start") if self.started => {
@@ -105,6 +129,7 @@ impl Assembler {
             delta[name].as_str().map(str::to_owned).ok_or_else(missing)
         };
         match delta["type"].as_str() {
+            // `Piece`, where nothing stands twice in it.
             Some("text_delta") => {
                 let text = piece("text")?;
                 block.text.push_str(&text);
@@ -131,9 +156,12 @@ impl Assembler {
     }
 
     fn block(&mut self, event: &Value) -> Result<&mut Block, ModelError> {
-        let index = event["index"].as_u64().and_then(|index| usize::try_from(index).ok());
+        self.at(event["index"].as_u64())
+    }
+
+    fn at(&mut self, index: Option<u64>) -> Result<&mut Block, ModelError> {
         index
-            .and_then(|index| self.blocks.get_mut(index))
+            .and_then(|index| self.blocks.get_mut(usize::try_from(index).ok()?))
             .filter(|block| !block.closed)
             .ok_or_else(|| ModelError::Stream("an event belongs to no open block".into()))
     }

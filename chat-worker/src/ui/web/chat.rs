@@ -1,23 +1,23 @@
 //! POST /v1/chat: one turn, as a stream of events or as one object. The caller keeps the conversation and sends it with
 //! every question, so that any replica can answer.
 
-use std::{collections::HashSet, convert::Infallible, sync::Arc};
+use std::{collections::HashSet, sync::Arc};
 
 use axum::{
     Json,
     extract::{State, rejection::JsonRejection},
     http::{HeaderMap, StatusCode, header},
-    response::{IntoResponse, Response, Sse, sse},
+    response::{IntoResponse, Response},
 };
-use futures::{StreamExt, stream};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::{
-    Web, live,
+    Web,
     problem::{Problem, id_of},
+    told::Told,
 };
 use crate::{
     limits,
@@ -68,19 +68,7 @@ pub async fn chat(
     let guard = cancel.drop_guard();
     tokio::spawn(running.instrument(telemetry::serve("POST", "/v1/chat", &headers)));
     if streamed {
-        let told = web.draining.is_cancelled();
-        let events = stream::unfold((events, guard, web, told), |(mut events, guard, web, told)| async move {
-            let event = tokio::select! {
-                biased;
-                event = events.recv() => as_sse(&event?),
-                () = web.draining.cancelled(), if !told => return Some((Ok(live::draining(&web)), (events, guard, web, true))),
-            };
-            Some((Ok::<_, Infallible>(event), (events, guard, web, told)))
-        });
-        let mut response = Sse::new(events.boxed()).keep_alive(sse::KeepAlive::default()).into_response();
-        // Proxies that buffer would hold the words back.
-        response.headers_mut().insert("x-accel-buffering", header::HeaderValue::from_static("no"));
-        return Ok(response);
+        return Ok(Told::new(events, guard, web).into_response());
     }
     let mut seen = Vec::new();
     while let Some(event) = events.recv().await {
@@ -118,12 +106,6 @@ fn turn(web: &Arc<Web>, request: Request, request_id: String) -> Result<Turn, Pr
 fn wants_one_object(headers: &HeaderMap) -> bool {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     accept.contains("application/json") && !accept.contains("text/event-stream")
-}
-
-fn as_sse(event: &Event) -> sse::Event {
-    // Serialising our own events cannot fail; an empty event would only be skipped.
-    let data = serde_json::to_string(event).unwrap_or_default();
-    sse::Event::default().event(event.name()).data(data)
 }
 
 /// A turn that failed is a failed request; where the fault lies with the model API, a bad gateway.

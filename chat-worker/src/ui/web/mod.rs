@@ -1,6 +1,6 @@
-//! The web server: which path is whose, and how it starts and ends. `chat` runs turns, `mcp` lends out the tools, `status`
-//! tells how things are and `live` goes on telling, `access` decides who may, `forwarded` who asks, `page` is what a browser
-//! gets, `headers` what it may do with it, `problem` is every error.
+//! The web server: which path is whose, and how it starts and ends. `chat` runs turns and `told` streams them, `mcp` lends out
+//! the tools, `status` tells how things are and `live` goes on telling, `access` decides who may, `forwarded` who asks, `page` is
+//! what a browser gets, `headers` what it may do with it, `problem` is every error.
 
 pub mod access;
 pub mod chat;
@@ -11,6 +11,7 @@ pub mod mcp;
 pub mod page;
 pub mod problem;
 pub mod status;
+pub mod told;
 
 use std::{
     future::Future,

@@ -20,7 +20,7 @@ use mcpfleet_tests::cluster::{Space, with_space};
 use operator::{conditions, crd::McpServer};
 use serde_json::{Value, json};
 
-use crate::setup::{install, run, server_pods, signal};
+use crate::setup::{files_of, install, run, server_pods, signal};
 
 const IMAGE: &str = "ghcr.io/mcpfleet/sandbox-server:0.1.0";
 const KILLS: u32 = 20;
@@ -201,20 +201,6 @@ async fn sandbox_loses_no_acknowledged_row_when_its_pod_is_killed_again_and_agai
     .await;
 }
 
-/// A process of a pod, and through it the pod's own view of its files.
-async fn files_of(space: &Space, pod: &str) -> anyhow::Result<PathBuf> {
-    let uid = space.api::<Pod>().get(pod).await?.uid().context("a pod has a uid")?;
-    for process in std::fs::read_dir("/proc")? {
-        let process = process?.path();
-        let Ok(cgroup) = std::fs::read_to_string(process.join("cgroup")) else { continue };
-        let program = std::fs::read_link(process.join("exe")).unwrap_or_default();
-        if cgroup.contains(&uid) && program.ends_with("sandbox-server") {
-            return Ok(process.join("root"));
-        }
-    }
-    anyhow::bail!("pod {pod} has no process on this node")
-}
-
 #[tokio::test]
 #[ignore = "takes a minute: make drills"]
 async fn sandbox_on_a_full_volume_says_so_reads_on_and_writes_again_when_there_is_space() {
@@ -234,7 +220,7 @@ async fn sandbox_on_a_full_volume_says_so_reads_on_and_writes_again_when_there_i
         client.create().await?;
         client.insert(1, "first").await?;
         let pod = pod_after(&space, None).await?;
-        let filler = files_of(&space, &pod).await?.join("small/filler");
+        let filler = files_of(&space, &pod, "sandbox-server").await?.join("small/filler");
         let full = std::fs::write(&filler, vec![0; 32 << 20]).err().and_then(|error| error.raw_os_error());
         anyhow::ensure!(full == Some(28), "the volume takes more than it should: {full:?}");
 

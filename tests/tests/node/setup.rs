@@ -84,8 +84,12 @@ pub async fn operator_log(space: &Space) -> anyhow::Result<String> {
 
 /// The pods of a server.
 pub async fn server_pods(space: &Space, server: &str) -> anyhow::Result<Vec<Pod>> {
-    let selector =
-        names::Component::Server.selector(server).iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>();
+    pods_of(space, names::Component::Server, server).await
+}
+
+/// The pods of a server or of an app.
+pub async fn pods_of(space: &Space, component: names::Component, name: &str) -> anyhow::Result<Vec<Pod>> {
+    let selector = component.selector(name).iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>();
     Ok(space.api::<Pod>().list(&ListParams::default().labels(&selector.join(","))).await?.items)
 }
 
@@ -93,6 +97,20 @@ pub async fn server_pods(space: &Space, server: &str) -> anyhow::Result<Vec<Pod>
 pub fn signal(space: &Space, pod: &str, signal: &str) -> anyhow::Result<()> {
     run("tests/cluster/signal.sh", &[&format!("{}/{pod}", space.name), signal])?;
     Ok(())
+}
+
+/// A process of a pod, and through it the pod's own view of its files.
+pub async fn files_of(space: &Space, pod: &str, program: &str) -> anyhow::Result<PathBuf> {
+    let uid = space.api::<Pod>().get(pod).await?.uid().context("a pod has a uid")?;
+    for process in std::fs::read_dir("/proc")? {
+        let process = process?.path();
+        let Ok(cgroup) = std::fs::read_to_string(process.join("cgroup")) else { continue };
+        let runs = std::fs::read_link(process.join("exe")).unwrap_or_default();
+        if cgroup.contains(&uid) && runs.ends_with(program) {
+            return Ok(process.join("root"));
+        }
+    }
+    anyhow::bail!("pod {pod} has no process on this node")
 }
 
 /// The addresses that a Service sends clients to.

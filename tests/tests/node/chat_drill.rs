@@ -19,14 +19,13 @@ use kube::{Api, ResourceExt, api::ListParams};
 use mcpfleet_tests::cluster::{Space, with_space};
 use model_standin::{Standin, script::Script};
 use operator::{
-    conditions,
     crd::{McpApp, McpServer},
     names::Component,
 };
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, time::sleep};
 
-use crate::setup::{files_of, install, pods_of, server_pods, signal, sqlite};
+use crate::setup::{files_of, install, pods_of, ready, server_pods, signal, sqlite};
 
 const CONVERSATIONS: u32 = 100;
 const TURNS: usize = 4;
@@ -143,11 +142,6 @@ async fn model(space: &Space) -> anyhow::Result<(Arc<Standin>, String)> {
     let standin = Standin::new(Script::parse(SCRIPT)?);
     tokio::spawn(model_standin::serve(Arc::clone(&standin), listener, std::future::pending()));
     Ok((standin, url))
-}
-
-fn ready(server: &McpServer) -> bool {
-    let status = server.status.as_ref();
-    status.is_some_and(|status| conditions::find(&status.conditions, "Ready").is_some_and(|ready| ready.status == "True"))
 }
 
 fn app(url: &str) -> Value {

@@ -9,7 +9,7 @@ use mcpfleet_tests::{
     cluster::{Space, with_space},
 };
 use operator::{
-    clock, conditions,
+    clock,
     crd::{CircuitState, McpApp, McpServer},
     names::ANNOTATION_RECHECK,
 };
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::{
     outage::{circuit, enabled},
-    setup::{OPERATOR_NAMESPACE, in_service, install, operator_pods, run, server_pods, signal, sqlite},
+    setup::{OPERATOR_NAMESPACE, in_service, install, operator_pods, ready, run, server_pods, signal, sqlite},
 };
 
 /// How long a healthy fleet must write nothing.
@@ -26,9 +26,8 @@ const QUIET: Duration = Duration::from_mins(10);
 const KILLS: u32 = 50;
 
 pub fn serves(server: &McpServer, pods: &str) -> bool {
-    let Some(status) = server.status.as_ref() else { return false };
-    let ready = conditions::find(&status.conditions, "Ready").is_some_and(|ready| ready.status == "True");
-    ready && circuit(server) == Some(CircuitState::Closed) && status.pods.as_deref() == Some(pods)
+    let shown = server.status.as_ref().and_then(|status| status.pods.as_deref());
+    ready(server) && circuit(server) == Some(CircuitState::Closed) && shown == Some(pods)
 }
 
 /// Waits until so many addresses are in the Service.

@@ -11,21 +11,13 @@ use std::{
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 use mcpfleet_tests::cluster::with_space;
-use operator::{
-    conditions,
-    crd::{CircuitState, McpApp, McpServer},
-};
+use operator::crd::{CircuitState, McpApp, McpServer};
 use serde_json::json;
 
-use crate::setup::{in_service, install, restart_operator, server_pods, signal, sqlite};
+use crate::setup::{in_service, install, ready, restart_operator, server_pods, signal, sqlite};
 
 pub fn circuit(server: &McpServer) -> Option<CircuitState> {
     Some(server.status.as_ref()?.circuit.as_ref()?.state)
-}
-
-fn ready(server: &McpServer) -> bool {
-    let conditions = server.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    conditions::find(conditions, "Ready").is_some_and(|ready| ready.status == "True")
 }
 
 fn pods(server: &McpServer) -> Option<&str> {

@@ -17,10 +17,10 @@ use k8s_openapi::api::{
 };
 use kube::ResourceExt;
 use mcpfleet_tests::cluster::{Space, with_space};
-use operator::{conditions, crd::McpServer};
+use operator::crd::McpServer;
 use serde_json::{Value, json};
 
-use crate::setup::{files_of, install, run, server_pods, signal};
+use crate::setup::{files_of, install, ready, run, server_pods, signal};
 
 const IMAGE: &str = "ghcr.io/mcpfleet/sandbox-server:0.1.0";
 const KILLS: u32 = 20;
@@ -34,11 +34,6 @@ fn on_a_volume() -> Value {
         "storage": {"size": "1Gi", "mountPath": "/data"},
         "health": {"intervalSeconds": 2, "timeoutSeconds": 2},
     }})
-}
-
-fn ready(server: &McpServer) -> bool {
-    let status = server.status.as_ref();
-    status.is_some_and(|status| conditions::find(&status.conditions, "Ready").is_some_and(|ready| ready.status == "True"))
 }
 
 /// Calls its tools through the Service.

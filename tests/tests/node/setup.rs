@@ -10,7 +10,7 @@ use kube::{
     runtime::wait::await_condition,
 };
 use mcpfleet_tests::cluster::Space;
-use operator::names;
+use operator::{conditions, crd::McpServer, names};
 use serde_json::json;
 use tokio::sync::OnceCell;
 
@@ -80,6 +80,12 @@ pub async fn operator_log(space: &Space) -> anyhow::Result<String> {
         log += &pods.logs(&pod.name_any(), &kube::api::LogParams::default()).await?;
     }
     Ok(log)
+}
+
+/// Ready=True.
+pub fn ready(server: &McpServer) -> bool {
+    let conditions = server.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    conditions::find(conditions, "Ready").is_some_and(|ready| ready.status == "True")
 }
 
 /// The pods of a server.

@@ -37,7 +37,12 @@ pub fn start(level: &str, file: &str, to_stdout: bool, traces: Option<&Telemetry
     };
     let layer = Json { file: file.map(Mutex::new), to_stdout };
     // A second start, in tests, keeps the first.
-    let _ = tracing_subscriber::registry().with(layer.with_filter(filter(level))).with(traces.map(Telemetry::layer)).try_init();
+    let _ = match traces {
+        // Each layer sees its own spans.
+        Some(traces) => tracing_subscriber::registry().with(layer.with_filter(filter(level))).with(traces.layer()).try_init(),
+        // The spans of traces cost nothing where one filter turns them off for everybody.
+        None => tracing_subscriber::registry().with(filter(level)).with(layer).try_init(),
+    };
 }
 
 /// INFO and its like, in any case of letters, or a tracing filter.

@@ -76,11 +76,13 @@ impl Api {
         headers
     }
 
-    /// The body of a request for an answer.
-    pub fn body(&self, prompt: &Prompt, model: &str, max_tokens: u32) -> Value {
+    /// The body of a request for an answer, as JSON.
+    pub fn body(&self, prompt: &Prompt<'_>, model: &str, max_tokens: u32) -> Vec<u8> {
         match self {
             Self::Anthropic { .. } => anthropic::body::request(prompt, model, max_tokens),
-            Self::OpenAi { completion_limit } => openai::body::request(prompt, model, max_tokens, *completion_limit),
+            Self::OpenAi { completion_limit } => {
+                openai::body::request(prompt, model, max_tokens, *completion_limit).to_string().into_bytes()
+            }
         }
     }
 

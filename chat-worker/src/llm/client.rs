@@ -81,7 +81,7 @@ impl Client {
 
     async fn with_retries(
         &self,
-        prompt: &Prompt,
+        prompt: &Prompt<'_>,
         model: &str,
         deadline: Instant,
         listener: &dyn Listener,
@@ -114,14 +114,14 @@ impl Client {
 
     async fn attempt(
         &self,
-        prompt: &Prompt,
+        prompt: &Prompt<'_>,
         model: &str,
         key: Option<&SecretString>,
         listener: &dyn Listener,
     ) -> Result<Answer, Failed> {
         let api = &self.settings.api;
         let body = api.body(prompt, model, self.settings.max_tokens);
-        let request = self.post(api.path(), key).header(header::ACCEPT, "text/event-stream").json(&body);
+        let request = self.post(api.path(), key, body).header(header::ACCEPT, "text/event-stream");
         let response = timeout(self.settings.idle, request.send())
             .await
             .map_err(|_| ModelError::Connect(format!("no answer for {} s", self.settings.idle.as_secs())))?
@@ -152,10 +152,11 @@ impl Client {
         }
     }
 
-    fn post(&self, path: &str, key: Option<&SecretString>) -> reqwest::RequestBuilder {
+    fn post(&self, path: &str, key: Option<&SecretString>, body: Vec<u8>) -> reqwest::RequestBuilder {
         let mut url = self.settings.base_url.clone();
         url.set_path(&format!("{}/{path}", url.path().trim_end_matches('/')));
-        self.http.post(url).headers(self.settings.api.headers(key))
+        let headers = self.settings.api.headers(key);
+        self.http.post(url).headers(headers).header(header::CONTENT_TYPE, "application/json").body(body)
     }
 
     async fn stream(&self, response: Response, listener: &dyn Listener) -> Result<Answer, ModelError> {
@@ -223,10 +224,10 @@ impl Client {
 
     /// The answer with a bounded name of its model, and with an estimate where its tokens were not told: a budget must hold
     /// for servers that do not count, too.
-    fn accounted(&self, mut answer: Answer, prompt: &Prompt) -> Answer {
+    fn accounted(&self, mut answer: Answer, prompt: &Prompt<'_>) -> Answer {
         answer.model = sentence(&answer.model).chars().take(MAX_MODEL_NAME).collect();
         if answer.model.is_empty() {
-            prompt.model.as_ref().unwrap_or(&self.settings.model).clone_into(&mut answer.model);
+            prompt.model.unwrap_or(&self.settings.model).clone_into(&mut answer.model);
         }
         if answer.usage.total() == 0 {
             answer.estimated = true;
@@ -236,10 +237,10 @@ impl Client {
         answer
     }
 
-    async fn try_counting(&self, path: &str, prompt: &Prompt) -> Option<u64> {
+    async fn try_counting(&self, path: &str, prompt: &Prompt<'_>) -> Option<u64> {
         let key = self.settings.key.current().ok().flatten();
-        let body = anthropic::body::count(prompt, prompt.model.as_deref().unwrap_or(&self.settings.model));
-        let response = self.post(path, key.as_ref()).json(&body).send().await.ok()?;
+        let body = anthropic::body::count(prompt, prompt.model.unwrap_or(&self.settings.model));
+        let response = self.post(path, key.as_ref(), body).send().await.ok()?;
         let status = response.status();
         if matches!(status.as_u16(), 404 | 405 | 501) {
             tracing::info!("the model API does not count tokens: prompts are estimated");
@@ -254,10 +255,10 @@ impl Client {
 }
 
 impl Model for Client {
-    fn answer<'a>(&'a self, prompt: &'a Prompt, listener: &'a dyn Listener) -> BoxFuture<'a, Result<Answer, ModelError>> {
+    fn answer<'a>(&'a self, prompt: &'a Prompt<'a>, listener: &'a dyn Listener) -> BoxFuture<'a, Result<Answer, ModelError>> {
         Box::pin(async move {
             let deadline = Instant::now() + self.settings.deadline;
-            let asked = prompt.model.as_deref().unwrap_or(&self.settings.model);
+            let asked = prompt.model.unwrap_or(&self.settings.model);
             let first = self.with_retries(prompt, asked, deadline, listener).await;
             match (first, &self.settings.fallback) {
                 (Err(error), Some(fallback)) if error.is_overload() && fallback != asked => {
@@ -276,7 +277,7 @@ impl Model for Client {
         })
     }
 
-    fn count<'a>(&'a self, prompt: &'a Prompt) -> BoxFuture<'a, Option<u64>> {
+    fn count<'a>(&'a self, prompt: &'a Prompt<'a>) -> BoxFuture<'a, Option<u64>> {
         Box::pin(async move {
             let path = self.settings.api.count_path().filter(|_| !self.no_counting.load(Ordering::Relaxed))?;
             timeout(COUNT_TIMEOUT, self.try_counting(path, prompt)).await.ok()?

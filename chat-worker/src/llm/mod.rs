@@ -12,7 +12,7 @@ pub mod retry;
 mod transport;
 pub mod wire;
 
-use std::time::Duration;
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use serde_json::Value;
@@ -20,7 +20,10 @@ use serde_json::Value;
 use self::wire::{Message, StopReason, Usage};
 use crate::{
     redact::redact,
-    tools::sanitize::{cap, clean_line},
+    tools::{
+        catalogue::ToolSpec,
+        sanitize::{cap, clean_line},
+    },
 };
 
 /// What is kept of a sentence of the API.
@@ -30,15 +33,15 @@ const MAX_SENTENCE: usize = 2_000;
 const TOO_LONG: [&str; 5] =
     ["prompt is too long", "exceed context limit", "maximum context length", "context size", "context window"];
 
-/// Everything that one call of the model depends on.
-#[derive(Debug, Clone)]
-pub struct Prompt {
-    pub system: String,
-    /// Tool definitions as the API takes them, sorted by name so that the cached prefix is stable.
-    pub tools: Vec<Value>,
-    pub messages: Vec<Message>,
+/// Everything that one call of the model depends on. Borrowed: a conversation is not copied for each of its rounds.
+#[derive(Debug)]
+pub struct Prompt<'p> {
+    pub system: &'p str,
+    /// Sorted by name, so that the cached prefix is stable.
+    pub tools: Vec<Arc<ToolSpec>>,
+    pub messages: Cow<'p, [Message]>,
     /// Another model than the one of the settings.
-    pub model: Option<String>,
+    pub model: Option<&'p str>,
     /// False at the round cap: the model must answer with what it has.
     pub allow_tools: bool,
 }
@@ -59,8 +62,8 @@ pub struct Answer {
 }
 
 /// About how many tokens a prompt has: four bytes to a token.
-pub fn estimate(prompt: &Prompt) -> u64 {
-    let tools: usize = prompt.tools.iter().map(|tool| tool.to_string().len()).sum();
+pub fn estimate(prompt: &Prompt<'_>) -> u64 {
+    let tools: usize = prompt.tools.iter().map(|tool| tool.size()).sum();
     let said = serde_json::to_string(&prompt.messages).map_or(0, |text| text.len());
     (prompt.system.len() + tools + said) as u64 / 4
 }
@@ -167,10 +170,10 @@ fn sentence(text: &str) -> String {
 /// A provider of answers.
 pub trait Model: Send + Sync + std::fmt::Debug {
     /// Asks for one answer. Progress is best effort; only the result counts.
-    fn answer<'a>(&'a self, prompt: &'a Prompt, listener: &'a dyn Listener) -> BoxFuture<'a, Result<Answer, ModelError>>;
+    fn answer<'a>(&'a self, prompt: &'a Prompt<'a>, listener: &'a dyn Listener) -> BoxFuture<'a, Result<Answer, ModelError>>;
 
     /// How many tokens the prompt has, where the API counts; `None` where it does not, or not now.
-    fn count<'a>(&'a self, prompt: &'a Prompt) -> BoxFuture<'a, Option<u64>>;
+    fn count<'a>(&'a self, prompt: &'a Prompt<'a>) -> BoxFuture<'a, Option<u64>>;
 
     /// The model's name, for people.
     fn name(&self) -> &str;

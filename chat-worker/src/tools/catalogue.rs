@@ -110,8 +110,9 @@ impl ToolSpec {
         })
     }
 
-    fn definition(&self) -> Value {
-        json!({"name": self.name, "description": self.description, "input_schema": self.input_schema})
+    /// What it takes of a prompt, in bytes.
+    pub fn size(&self) -> usize {
+        self.name.len() + self.description.len() + self.input_schema.to_string().len()
     }
 }
 
@@ -128,7 +129,7 @@ pub fn describe(server: &str, tools: &[Tool]) -> (Vec<ToolSpec>, Vec<String>) {
                 left_out.push(format!("{}: it is listed twice", title(&spec.tool)));
             }
             Ok(spec) => {
-                let with_it = size + spec.definition().to_string().len();
+                let with_it = size + spec.size();
                 if with_it > MAX_DEFINITIONS {
                     let limit = MAX_DEFINITIONS / 1024;
                     left_out.push(format!("{}: a server's tools may take {limit} KiB together", title(&spec.tool)));
@@ -176,8 +177,8 @@ impl Catalogue {
     }
 
     /// For the model, in the order of their names: the same tools always make the same prefix.
-    pub fn definitions(&self) -> Vec<Value> {
-        self.tools.values().map(|spec| spec.definition()).collect()
+    pub fn tools(&self) -> Vec<Arc<ToolSpec>> {
+        self.tools.values().cloned().collect()
     }
 }
 

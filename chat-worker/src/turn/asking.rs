@@ -38,7 +38,7 @@ impl Engine {
     }
 
     /// Whether a prompt fits into the model's window. It is counted only where an estimate leaves doubt.
-    async fn fits(&self, prompt: &Prompt) -> bool {
+    async fn fits(&self, prompt: &Prompt<'_>) -> bool {
         let Some(room) = self.room else { return true };
         let guess = estimate(prompt);
         #[allow(clippy::cast_precision_loss, reason = "token counts stay far below 2^52")]
@@ -47,7 +47,7 @@ impl Engine {
     }
 
     /// One answer, measured and traced.
-    async fn ask(&self, prompt: &Prompt, listener: &dyn Listener) -> Result<Answer, ModelError> {
+    async fn ask(&self, prompt: &Prompt<'_>, listener: &dyn Listener) -> Result<Answer, ModelError> {
         let began = Instant::now();
         let traced = Traced::chat(self.model.price_list(), self.model.name());
         let answer = self.model.answer(prompt, listener).instrument(traced.span()).await;
@@ -88,11 +88,11 @@ impl Run<'_> {
         // Anew in each round: servers come and go under a running conversation.
         self.catalogue = self.engine.hub.catalogue();
         let prompt = Prompt {
-            system: self.engine.system_prompt.clone(),
-            tools: self.catalogue.definitions(),
-            messages: transcript.messages().to_vec(),
+            system: &self.engine.system_prompt,
+            tools: self.catalogue.tools(),
+            messages: transcript.messages().into(),
             allow_tools,
-            model: self.asked.clone(),
+            model: self.asked.as_deref(),
         };
         tokio::select! {
             () = self.cancel.cancelled() => return Input::Cancelled { said: String::new(), done: Vec::new() },

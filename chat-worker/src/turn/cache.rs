@@ -47,7 +47,8 @@ impl ResponseCache {
     /// The key of a turn, where it asks for the cache and there is one.
     pub fn key(&self, engine: &Engine, turn: &Turn) -> Option<Key> {
         self.0.as_ref().filter(|_| turn.cache)?;
-        let tools = engine.hub.catalogue().definitions();
+        let catalogue = engine.hub.catalogue();
+        let tools: Vec<_> = catalogue.iter().map(|spec| [&spec.name, &spec.hash]).collect();
         let always: std::collections::BTreeSet<_> = turn.always.iter().collect();
         let model = turn.model.as_deref().unwrap_or_else(|| engine.model.name());
         let request = json!([model, engine.system_prompt, tools, turn.transcript.messages(), turn.say, always]);

@@ -17,15 +17,15 @@ const MAX_RESULT: usize = 1_500;
 const MAX_TEXT: usize = 400_000;
 
 /// The prompt for a summary of these messages. `room` is what fits into a prompt, in tokens.
-pub fn prompt(messages: &[Message], room: Option<u64>) -> Prompt {
+pub fn prompt(messages: &[Message], room: Option<u64>) -> Prompt<'static> {
     // Two bytes to a token, so that it fits for certain.
     let limit = room.and_then(|room| usize::try_from(room.saturating_mul(2)).ok()).unwrap_or(MAX_TEXT).min(MAX_TEXT);
     let text = latest(rendered(messages), limit);
     let ask = format!("Summarise the conversation between the tags.\n<conversation>\n{text}\n</conversation>");
     Prompt {
-        system: SYSTEM.to_owned(),
+        system: SYSTEM,
         tools: Vec::new(),
-        messages: vec![Message { role: Role::User, content: vec![text_block(&ask)] }],
+        messages: vec![Message { role: Role::User, content: vec![text_block(&ask)] }].into(),
         allow_tools: false,
         model: None,
     }

@@ -1,65 +1,134 @@
-//! The bodies of requests.
+//! The bodies of requests. Written straight from what a prompt borrows: to build a tree of values first would copy every tool and
+//! every message for each round.
 
+use std::borrow::Cow;
+
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::llm::Prompt;
+use crate::{
+    llm::{
+        Prompt,
+        wire::{Message, Role},
+    },
+    tools::catalogue::ToolSpec,
+};
+
+#[derive(Serialize)]
+struct Request<'a> {
+    model: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream: Option<bool>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tools: Vec<Tool<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_choice: Option<Kind>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    system: Option<[System<'a>; 1]>,
+    messages: Vec<Said<'a>>,
+}
+
+#[derive(Serialize)]
+struct Tool<'a> {
+    name: &'a str,
+    description: &'a str,
+    input_schema: &'a Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_control: Option<Kind>,
+}
+
+#[derive(Serialize)]
+struct System<'a> {
+    r#type: &'static str,
+    text: &'a str,
+    cache_control: Kind,
+}
+
+#[derive(Serialize)]
+struct Said<'a> {
+    role: Role,
+    content: Vec<Cow<'a, Value>>,
+}
+
+/// An object that says only of which kind it is.
+#[derive(Serialize)]
+struct Kind {
+    r#type: &'static str,
+}
+
+const CACHED: Kind = Kind { r#type: "ephemeral" };
 
 /// The body of a request. Three of the four cache breakpoints are used: after the tools, after the system prompt, and
 /// after the last message, so that each round reads the rounds before it from the cache.
-pub fn request(prompt: &Prompt, model: &str, max_tokens: u32) -> Value {
-    let mut tools = prompt.tools.clone();
-    if let Some(last) = tools.last_mut() {
-        last["cache_control"] = json!({"type": "ephemeral"});
-    }
-    let mut messages = json!(prompt.messages);
-    let last_block = messages
-        .as_array_mut()
-        .and_then(|messages| messages.last_mut())
-        .and_then(|message| message["content"].as_array_mut())
-        .and_then(|content| content.last_mut());
-    if let Some(block) = last_block {
-        block["cache_control"] = json!({"type": "ephemeral"});
-    }
-    let mut body = json!({"model": model, "max_tokens": max_tokens, "messages": messages, "stream": true});
-    if !prompt.system.is_empty() {
-        body["system"] = json!([{"type": "text", "text": prompt.system, "cache_control": {"type": "ephemeral"}}]);
-    }
-    if !tools.is_empty() {
-        body["tools"] = Value::Array(tools);
-        if !prompt.allow_tools {
-            body["tool_choice"] = json!({"type": "none"});
-        }
-    }
-    body
+pub fn request(prompt: &Prompt<'_>, model: &str, max_tokens: u32) -> Vec<u8> {
+    body(prompt, model, Some(max_tokens))
 }
 
 /// The body of a request that only counts: the same prompt, without what concerns the answer.
-pub fn count(prompt: &Prompt, model: &str) -> Value {
-    let mut body = request(prompt, model, 1);
-    if let Some(body) = body.as_object_mut() {
-        body.remove("max_tokens");
-        body.remove("stream");
+pub fn count(prompt: &Prompt<'_>, model: &str) -> Vec<u8> {
+    body(prompt, model, None)
+}
+
+/// `max_tokens` is for an answer, which is streamed.
+fn body(prompt: &Prompt<'_>, model: &str, max_tokens: Option<u32>) -> Vec<u8> {
+    let mut tools: Vec<Tool<'_>> = prompt.tools.iter().map(|spec| tool(spec)).collect();
+    if let Some(last) = tools.last_mut() {
+        last.cache_control = Some(CACHED);
     }
-    body
+    let mut messages: Vec<Said<'_>> = prompt.messages.iter().map(said).collect();
+    if let Some(block) = messages.last_mut().and_then(|message| message.content.last_mut()) {
+        block.to_mut()["cache_control"] = json!(CACHED);
+    }
+    let system = System { r#type: "text", text: prompt.system, cache_control: CACHED };
+    let request = Request {
+        model,
+        max_tokens,
+        stream: max_tokens.is_some().then_some(true),
+        tool_choice: (!tools.is_empty() && !prompt.allow_tools).then_some(Kind { r#type: "none" }),
+        tools,
+        system: (!prompt.system.is_empty()).then_some([system]),
+        messages,
+    };
+    // Maps with string keys: they cannot fail to be written.
+    serde_json::to_vec(&request).unwrap_or_default()
+}
+
+fn tool(spec: &ToolSpec) -> Tool<'_> {
+    Tool { name: &spec.name, description: &spec.description, input_schema: &spec.input_schema, cache_control: None }
+}
+
+fn said(message: &Message) -> Said<'_> {
+    Said { role: message.role, content: message.content.iter().map(Cow::Borrowed).collect() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::llm::wire::Message;
 
     #[test]
     fn at_most_four_blocks_are_marked_for_the_cache() {
+        let tool = |name: &str| {
+            let tool = serde_json::from_value(json!({"name": name, "inputSchema": {}})).expect("a tool");
+            ToolSpec::new("s", &tool).expect("fits").into()
+        };
         let prompt = Prompt {
-            system: "be brief".into(),
-            tools: vec![json!({"name": "a"}), json!({"name": "b"})],
-            messages: vec![Message::user("hi"), Message::user("there")],
+            system: "be brief",
+            tools: vec![tool("a"), tool("b")],
+            messages: vec![Message::user("hi"), Message::user("there")].into(),
             allow_tools: true,
             model: None,
         };
-        let body = request(&prompt, "m", 10);
+        let body: Value = serde_json::from_slice(&request(&prompt, "m", 10)).expect("JSON");
         assert_eq!(body.to_string().matches("cache_control").count(), 3);
         assert!(body["messages"][1]["content"][0]["cache_control"].is_object());
         assert!(body["tools"][1]["cache_control"].is_object());
+        assert_eq!(
+            (&body["max_tokens"], &body["stream"], &body["system"][0]["text"]),
+            (&json!(10), &json!(true), &json!("be brief"))
+        );
+        let counting: Value = serde_json::from_slice(&count(&prompt, "m")).expect("JSON");
+        assert!(counting["max_tokens"].is_null() && counting["stream"].is_null() && counting["tools"] == body["tools"]);
     }
 }

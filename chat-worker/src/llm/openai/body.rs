@@ -2,18 +2,21 @@
 
 use serde_json::{Value, json};
 
-use crate::llm::{
-    Prompt,
-    wire::{Message, Role, block_call, block_result_id, block_text},
+use crate::{
+    llm::{
+        Prompt,
+        wire::{Message, Role, block_call, block_result_id, block_text},
+    },
+    tools::catalogue::ToolSpec,
 };
 
 /// The body of a request. Tools come first in the name's order, so that servers that cache prefixes can.
-pub fn request(prompt: &Prompt, model: &str, max_tokens: u32, completion_limit: bool) -> Value {
+pub fn request(prompt: &Prompt<'_>, model: &str, max_tokens: u32, completion_limit: bool) -> Value {
     let mut messages = Vec::new();
     if !prompt.system.is_empty() {
         messages.push(json!({"role": "system", "content": prompt.system}));
     }
-    for message in &prompt.messages {
+    for message in prompt.messages.iter() {
         match message.role {
             Role::User => user(message, &mut messages),
             Role::Assistant => messages.extend(assistant(message)),
@@ -22,7 +25,7 @@ pub fn request(prompt: &Prompt, model: &str, max_tokens: u32, completion_limit: 
     let mut body = json!({"model": model, "messages": messages, "stream": true, "stream_options": {"include_usage": true}});
     body[if completion_limit { "max_completion_tokens" } else { "max_tokens" }] = json!(max_tokens);
     if !prompt.tools.is_empty() {
-        body["tools"] = prompt.tools.iter().map(tool).collect();
+        body["tools"] = prompt.tools.iter().map(|spec| tool(spec)).collect();
         if !prompt.allow_tools {
             body["tool_choice"] = json!("none");
         }
@@ -74,10 +77,8 @@ fn assistant(message: &Message) -> Option<Value> {
     Some(said)
 }
 
-fn tool(definition: &Value) -> Value {
-    json!({"type": "function", "function": {
-        "name": definition["name"], "description": definition["description"], "parameters": definition["input_schema"]
-    }})
+fn tool(spec: &ToolSpec) -> Value {
+    json!({"type": "function", "function": {"name": spec.name, "description": spec.description, "parameters": spec.input_schema}})
 }
 
 #[cfg(test)]
@@ -97,10 +98,12 @@ mod tests {
                 {"type": "tool_result", "tool_use_id": "2", "is_error": true, "content": [{"type": "text", "text": "no"}]},
                 {"type": "text", "text": "never mind"}]},
         ]);
+        let tool = serde_json::from_value(json!({"name": "q", "description": "asks", "inputSchema": {}})).expect("a tool");
+        let messages: Vec<Message> = serde_json::from_value(messages).expect("messages");
         let prompt = Prompt {
-            system: "be brief".into(),
-            tools: vec![json!({"name": "s__q", "description": "asks", "input_schema": {"type": "object"}})],
-            messages: serde_json::from_value(messages).expect("messages"),
+            system: "be brief",
+            tools: vec![ToolSpec::new("s", &tool).expect("fits").into()],
+            messages: messages.into(),
             allow_tools: false,
             model: None,
         };
@@ -119,7 +122,8 @@ mod tests {
             ])
         );
         assert_eq!((&body["max_tokens"], &body["tool_choice"]), (&json!(9), &json!("none")));
-        assert_eq!(body["tools"][0]["function"]["parameters"]["type"], "object");
+        let function = &body["tools"][0]["function"];
+        assert_eq!((&function["name"], &function["parameters"]["type"]), (&json!("s__q"), &json!("object")));
         assert_eq!(request(&prompt, "m", 9, true)["max_completion_tokens"], 9);
     }
 }

@@ -26,7 +26,12 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let (command, settings) = Cli::parse().into_parts();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(settings.worker_threads.into()).enable_all().build();
+    let mut runtime = match settings.worker_threads {
+        // The main thread does it all: no queue is shared, and nobody is told that there is work.
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = runtime.worker_threads(settings.worker_threads.into()).enable_all().build();
     let result = runtime.context("the threads do not start").and_then(|runtime| runtime.block_on(run(command, settings)));
     match result {
         Ok(true) => ExitCode::SUCCESS,

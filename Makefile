@@ -66,7 +66,7 @@ demo: ## Watch all of it work. CONTEXT=name: an existing cluster, with REGISTRY=
 demo-down: ## Remove what the demo made (CONTEXT= or CLUSTER= as before)
 	@tests/demo/down.sh
 
-chat: ## Chat in this terminal over config/mcp.json; MODEL=standin needs no key
+chat: ## Chat in this terminal over config/mcp.json; MODEL=anthropic, openai, or standin, which needs no key
 	@tests/demo/chat.sh
 
 ##@ The chart

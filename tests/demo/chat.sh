@@ -1,18 +1,24 @@
 #!/usr/bin/env bash
 # A chat in this terminal, on this machine: the chat worker over config/mcp.json, whose server is a child of it.
 # Usage: chat.sh [ARGUMENT...]    for instance chat.sh ask 'How many customers do we have?'; without any: chat
+#   MODEL=anthropic  the Messages API: ANTHROPIC_API_KEY, or ANTHROPIC_API_KEY_FILE
+#   MODEL=openai     Chat Completions: CHAT_MODEL, and OPENAI_API_KEY, OPENAI_API_KEY_FILE or the OPENAI_BASE_URL of a server of one's own
 #   MODEL=standin    the stand-in answers, from a script; needs no key
+# Without MODEL, it is the first of them that the environment has a key or an address for.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 # shellcheck source=lib.sh
 source tests/demo/lib.sh
 
-key=${ANTHROPIC_API_KEY:-}${ANTHROPIC_API_KEY_FILE:-}
-model=${MODEL:-$([[ -n $key || -n ${ANTHROPIC_BASE_URL:-} ]] && echo anthropic || true)}
+anthropic=${ANTHROPIC_API_KEY:-}${ANTHROPIC_API_KEY_FILE:-}${ANTHROPIC_BASE_URL:-}
+openai=${OPENAI_API_KEY:-}${OPENAI_API_KEY_FILE:-}${OPENAI_BASE_URL:-}
+model=${MODEL:-${anthropic:+anthropic}}
+model=${model:-${openai:+openai}}
 if [[ -z $model ]]; then
     cat <<'END'
 There is no key for the model. Either
   export ANTHROPIC_API_KEY=…      (or ANTHROPIC_API_KEY_FILE, a file that holds it), and make chat again, or
+  export OPENAI_API_KEY=… CHAT_MODEL=…   for Chat Completions (OPENAI_BASE_URL for a server of your own), or
   make chat MODEL=standin         for a stand-in, which answers from a script and calls the tools for real.
 END
     [[ -t 0 && -t 1 ]] || exit 1
@@ -21,9 +27,14 @@ END
     model=standin
 fi
 case $model in
-anthropic) [[ -n $key || -n ${ANTHROPIC_BASE_URL:-} ]] || fail "MODEL=anthropic needs ANTHROPIC_API_KEY or ANTHROPIC_API_KEY_FILE" ;;
+anthropic) [[ -n $anthropic ]] || fail "MODEL=anthropic needs ANTHROPIC_API_KEY or ANTHROPIC_API_KEY_FILE" ;;
+openai)
+    [[ -n $openai ]] || fail "MODEL=openai needs OPENAI_API_KEY or OPENAI_API_KEY_FILE, or the OPENAI_BASE_URL of a server of your own"
+    [[ -n ${CHAT_MODEL:-} ]] || fail "MODEL=openai needs CHAT_MODEL, the name of the model that answers"
+    export CHAT_MODEL_API=openai
+    ;;
 standin) ;;
-*) fail "MODEL=$model: use anthropic or standin" ;;
+*) fail "MODEL=$model: use anthropic, openai or standin" ;;
 esac
 
 command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
@@ -48,7 +59,7 @@ if [[ $model == standin ]]; then
         sleep 0.05
     done
     export ANTHROPIC_BASE_URL=$url
-    unset ANTHROPIC_API_KEY ANTHROPIC_API_KEY_FILE
+    unset ANTHROPIC_API_KEY ANTHROPIC_API_KEY_FILE CHAT_MODEL_API
     echo "The stand-in answers. Ask it to create the sample data first; then: How many customers do we have, and which city has the most?" >&2
 fi
 (($#)) || set -- chat

@@ -46,31 +46,7 @@ impl Assemble for Assembler {
             self.at(Some(index))?.text.push_str(&text);
             return Ok(Seen::Progress(Progress::Text(text)));
         }
-        let event = parse(data)?;
-        match event["type"].as_str() {
-            Some("message_start") if self.started => {
-                return Err(ModelError::Stream("a second message began inside the first".into()));
-            }
-            Some("message_start") => {
-                self.started = true;
-                event["message"]["model"].as_str().unwrap_or_default().clone_into(&mut self.model);
-                self.usage.update(&event["message"]["usage"]);
-            }
-            Some("content_block_start") => return self.open(&event),
-            Some("content_block_delta") => return self.extend(&event),
-            Some("content_block_stop") => self.block(&event)?.closed = true,
-            Some("message_delta") => {
-                if let Some(reason) = event["delta"]["stop_reason"].as_str() {
-                    self.stop = Some(reason.to_owned());
-                }
-                self.usage.update(&event["usage"]);
-            }
-            Some("message_stop") => return Ok(Seen::Stop),
-            Some("error") => return Err(reported(&event)),
-            // ping, and events that did not exist when this was written
-            _ => {}
-        }
-        Ok(Seen::Quiet)
+        self.take(&parse(data)?)
     }
 
     fn finish(self: Box<Self>) -> Result<Answer, ModelError> {
@@ -99,6 +75,34 @@ impl Assemble for Assembler {
 }
 
 impl Assembler {
+    /// Any event.
+    fn take(&mut self, event: &Value) -> Result<Seen, ModelError> {
+        match event["type"].as_str() {
+            Some("message_start") if self.started => {
+                return Err(ModelError::Stream("a second message began inside the first".into()));
+            }
+            Some("message_start") => {
+                self.started = true;
+                event["message"]["model"].as_str().unwrap_or_default().clone_into(&mut self.model);
+                self.usage.update(&event["message"]["usage"]);
+            }
+            Some("content_block_start") => return self.open(event),
+            Some("content_block_delta") => return self.extend(event),
+            Some("content_block_stop") => self.block(event)?.closed = true,
+            Some("message_delta") => {
+                if let Some(reason) = event["delta"]["stop_reason"].as_str() {
+                    self.stop = Some(reason.to_owned());
+                }
+                self.usage.update(&event["usage"]);
+            }
+            Some("message_stop") => return Ok(Seen::Stop),
+            Some("error") => return Err(reported(event)),
+            // ping, and events that did not exist when this was written
+            _ => {}
+        }
+        Ok(Seen::Quiet)
+    }
+
     fn open(&mut self, event: &Value) -> Result<Seen, ModelError> {
         if !self.started || event["index"].as_u64() != Some(self.blocks.len() as u64) {
             return Err(ModelError::Stream("its blocks came out of order".into()));
@@ -196,6 +200,8 @@ pub fn whole(message: &Value) -> Result<Answer, ModelError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn run(events: &[Value]) -> Result<Answer, ModelError> {
@@ -296,5 +302,40 @@ mod tests {
         assert!(run(&[start(), json!({"type": "message_stop"})]).is_err(), "no stop reason");
         let odd = all(&[&[start(), json!({"type": "brand_new"})], &tool("{}"), &stop("tool_use")]);
         assert!(run(&odd).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn a_piece_of_text_is_read_alike_on_both_ways(
+            text in any::<String>(),
+            index in 0_u64..3,
+            odd in prop::option::of(prop::sample::select(vec![
+                r#""index":0"#, r#""index":"0""#, r#""index":-1"#, r#""type":"content_block_delta""#, r#""type":"ping""#, r#""more":{}"#,
+                r#""delta":{"type":"text_delta","text":"x"}"#, r#""delta":{"type":"text_delta"}"#, r#""delta":{"type":"text_delta","text":5}"#,
+                r#""delta":{"type":"thinking_delta","thinking":"x"}"#, r#""delta":null"#, r#""delta":{"type":"text_delta","text":"x","text":"y"}"#,
+            ])),
+            first in any::<bool>(),
+        ) {
+            let piece = json!({"type": "content_block_delta", "index": index, "delta": {"type": "text_delta", "text": text}}).to_string();
+            let inner = &piece[1..piece.len() - 1];
+            let data = match odd {
+                None => piece.clone(),
+                // One of two fields of the same name counts.
+                Some(odd) if first => format!("{{{odd},{inner}}}"),
+                Some(odd) => format!("{{{inner},{odd}}}"),
+            };
+            let open = json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}});
+            let begun = || {
+                let mut assembler = Assembler::default();
+                for event in [start(), open.clone()] {
+                    assembler.take(&event).expect("in order");
+                }
+                assembler
+            };
+            let (mut quick, mut general) = (begun(), begun());
+            let event = parse(&data).expect("JSON");
+            prop_assert_eq!(format!("{:?}", quick.push(&data)), format!("{:?}", general.take(&event)));
+            prop_assert_eq!(format!("{quick:?}"), format!("{general:?}"));
+        }
     }
 }

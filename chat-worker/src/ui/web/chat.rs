@@ -68,7 +68,7 @@ pub async fn chat(
     let guard = cancel.drop_guard();
     tokio::spawn(running.instrument(telemetry::serve("POST", "/v1/chat", &headers)));
     if streamed {
-        return Ok(Told::new(events, guard, web).into_response());
+        return Ok(Told::new(events, guard, &web.draining, web.app.settings.drain_seconds).into_response());
     }
     let mut seen = Vec::new();
     while let Some(event) = events.recv().await {

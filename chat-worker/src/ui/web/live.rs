@@ -56,7 +56,7 @@ impl Live {
             tokio::select! {
                 () = self.web.draining.cancelled() => {
                     self.ended = true;
-                    return Some(event("draining", &draining(&self.web)));
+                    return Some(event("draining", &draining(self.web.app.settings.drain_seconds)));
                 }
                 changed = self.versions.changed() => {
                     changed.ok()?;
@@ -83,8 +83,8 @@ impl Live {
 }
 
 /// Tells a client of a replica that is being stopped: what runs gets so many seconds to end, what is new goes to another.
-pub fn draining(web: &Web) -> Value {
-    json!({"type": "draining", "seconds": web.app.settings.drain_seconds})
+pub fn draining(seconds: u64) -> Value {
+    json!({"type": "draining", "seconds": seconds})
 }
 
 fn event(name: &str, data: &Value) -> sse::Event {

@@ -1,0 +1,73 @@
+//! One question from a script: the program as it is started by people, what it writes where, and how it ends.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::process::Stdio;
+
+use model_standin::Running as Model;
+use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt, process::Command};
+
+const SCRIPT: &str = "otherwise: {text: 'A **plain** answer.'}";
+
+/// How it ended, and what it wrote to standard output and to standard error.
+async fn run(model: &Model, args: &[&str], environment: &[(&str, &str)], input: &str) -> (i32, String, String) {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("mcp.json"), r#"{"servers": []}"#).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chat-worker"));
+    command
+        .args(args)
+        .env_clear()
+        .env("ANTHROPIC_BASE_URL", model.url())
+        .env("OPENAI_BASE_URL", format!("{}/v1", model.url()))
+        .env("MCP_CONFIG_PATH", directory.path().join("mcp.json"))
+        .env("LOG_FILE", "-")
+        .envs(environment.iter().copied())
+        .current_dir(&directory)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
+    let output = child.wait_with_output().await.unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[tokio::test]
+async fn a_question_on_standard_input_is_answered_as_plain_text() {
+    let model = Model::start(SCRIPT).await.unwrap();
+    let (code, stdout, stderr) = run(&model, &["ask", "-"], &[], "What is it?\nIn two lines.\n").await;
+    assert_eq!((code, stdout.trim(), stderr.as_str()), (0, "A **plain** answer.", ""));
+    let seen = model.standin.seen();
+    assert!(seen[0].body.to_string().contains(r"What is it?\nIn two lines."), "{:?}", seen[0].body);
+}
+
+#[tokio::test]
+async fn the_short_form_with_json_prints_one_object_over_both_apis() {
+    let apis: [&[(&str, &str)]; 2] = [&[], &[("CHAT_MODEL_API", "openai"), ("CHAT_MODEL", "any")]];
+    for environment in apis {
+        let model = Model::start(SCRIPT).await.unwrap();
+        let (code, stdout, stderr) = run(&model, &["-p", "What is it?", "--json"], environment, "").await;
+        assert_eq!((code, stderr.as_str()), (0, ""));
+        let answer: Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!((&answer["answer"], &answer["outcome"]), (&json!("A **plain** answer."), &json!("complete")));
+        assert_eq!((answer["messages"].as_array().map(Vec::len), &answer["tool_calls"]), (Some(2), &json!([])));
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_answered_or_begun_is_told_by_the_code_and_in_words() {
+    let model = Model::start(SCRIPT).await.unwrap();
+    let wrong = [("CHAT_MODEL_API", "openai"), ("CHAT_MODEL", "any"), ("OPENAI_BASE_URL", &model.url() as &str)];
+    let (code, stdout, _) = run(&model, &["ask", "hello", "--json"], &wrong, "").await;
+    let answer: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, &answer["outcome"]), (1, &json!("error")));
+    assert!(answer["error"]["message"].as_str().unwrap().contains("404"), "{answer}");
+    let (code, stdout, stderr) = run(&model, &["ask", "-"], &[], " \n").await;
+    assert_eq!((code, stdout.as_str()), (2, ""));
+    assert!(stderr.starts_with("chat-worker: ") && stderr.contains("empty"), "{stderr}");
+    let (code, _, stderr) = run(&model, &["ask", "hello"], &[("CHAT_MODEL_API", "openai")], "").await;
+    assert!(code == 2 && stderr.contains("CHAT_MODEL must name the model"), "{code}: {stderr}");
+}

@@ -55,6 +55,16 @@ pub struct ResultSet {
 
 /// The first word of a statement, comments passed over, in capitals.
 pub fn keyword(sql: &str) -> String {
+    beginning(sql).chars().take_while(char::is_ascii_alphabetic).collect::<String>().to_ascii_uppercase()
+}
+
+/// That there is something to run.
+pub fn check_not_empty(sql: &str) -> Result<(), DbError> {
+    if beginning(sql).is_empty() { Err(DbError::WrongKind("the SQL is empty: send one statement".into())) } else { Ok(()) }
+}
+
+/// A statement from its first word on.
+fn beginning(sql: &str) -> &str {
     let mut rest = sql;
     loop {
         rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == ';' || c == '\u{feff}');
@@ -63,10 +73,9 @@ pub fn keyword(sql: &str) -> String {
         } else if let Some(comment) = rest.strip_prefix("/*") {
             rest = comment.split_once("*/").map_or("", |(_, after)| after);
         } else {
-            break;
+            return rest;
         }
     }
-    rest.chars().take_while(char::is_ascii_alphabetic).collect::<String>().to_ascii_uppercase()
 }
 
 /// Prepares (from the cache where it is worth it), binds, and hands the statement to `work`.
@@ -81,6 +90,7 @@ pub fn with_statement<T>(
     if sql.contains('\0') {
         return Err(DbError::WrongKind("the SQL contains a NUL character".into()));
     }
+    check_not_empty(sql)?;
     let Session { conn, gate, .. } = session;
     // What an earlier statement left that failed while it was prepared.
     gate.take_costly();

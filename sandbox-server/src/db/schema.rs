@@ -1,6 +1,6 @@
 //! Reads the schema: tables, columns, indexes, foreign keys. Only reads, and only names; the rows' content is db/query.rs.
 
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -135,6 +135,14 @@ fn columns(conn: &Connection, table: &str) -> Result<Vec<Column>, DbError> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+/// The columns for a list of many tables: a view of itself, or of what is not there any more, has none, and must not hide the others.
+pub fn known_columns(conn: &Connection, table: &str) -> Result<Vec<Column>, DbError> {
+    match columns(conn, table) {
+        Err(DbError::Sqlite(error)) if error.sqlite_error_code() == Some(ErrorCode::Unknown) => Ok(Vec::new()),
+        columns => columns,
+    }
+}
+
 fn indexes(conn: &Connection, table: &str) -> Result<Vec<Index>, DbError> {
     let mut list = conn.prepare_cached("SELECT name, \"unique\" FROM pragma_index_list(?1) ORDER BY seq")?;
     let mut parts = conn.prepare_cached("SELECT name FROM pragma_index_info(?1) ORDER BY seqno")?;
@@ -158,19 +166,26 @@ fn foreign_keys(conn: &Connection, table: &str) -> Result<Vec<ForeignKey>, DbErr
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Tables and columns whose name contains `text`, at most `limit`.
+/// Tables and columns whose name contains `text`, at most `limit`; tables come first.
 pub fn search(conn: &Connection, text: &str, limit: usize) -> Result<Vec<SchemaMatch>, DbError> {
-    let mut statement = conn.prepare_cached(
-        "WITH t AS (SELECT name FROM pragma_table_list WHERE schema = 'main' AND type <> 'shadow' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name <> ?3)
-         SELECT t.name, NULL, NULL FROM t WHERE instr(lower(t.name), lower(?1)) > 0
-         UNION ALL
-         SELECT t.name, c.name, c.type FROM t, pragma_table_xinfo(t.name) c WHERE c.hidden <> 1 AND instr(lower(c.name), lower(?1)) > 0
-         LIMIT ?2",
-    )?;
-    let rows = statement.query_map((text, i64::try_from(limit).unwrap_or(i64::MAX), INSIGHTS_TABLE), |row| {
-        Ok(SchemaMatch { table: row.get(0)?, column: row.get(1)?, declared_type: row.get(2)? })
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    let text = text.to_lowercase();
+    let contains = |name: &str| name.to_lowercase().contains(&text);
+    let tables = tables(conn)?;
+    let named = tables.iter().filter(|table| contains(&table.name));
+    let mut found: Vec<_> =
+        named.map(|table| SchemaMatch { table: table.name.clone(), column: None, declared_type: None }).collect();
+    for TableSummary { name, .. } in &tables {
+        if found.len() >= limit {
+            break;
+        }
+        found.extend(known_columns(conn, name)?.into_iter().filter(|column| contains(&column.name)).map(|column| SchemaMatch {
+            table: name.clone(),
+            column: Some(column.name),
+            declared_type: Some(column.declared_type),
+        }));
+    }
+    found.truncate(limit);
+    Ok(found)
 }
 
 /// The insights of the memo, oldest first.

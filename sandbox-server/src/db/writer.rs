@@ -259,6 +259,7 @@ fn run_one(session: &Session, job: &Job) -> Result<WriteOutcome, DbError> {
 }
 
 fn change(session: &Session, sql: &str, parameters: &Parameters, page: Page) -> Result<WriteOutcome, DbError> {
+    query::check_not_empty(sql)?;
     match query::keyword(sql).as_str() {
         "INSERT" | "REPLACE" | "UPDATE" | "DELETE" | "WITH" => {}
         "SELECT" | "VALUES" | "PRAGMA" => {

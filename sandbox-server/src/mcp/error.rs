@@ -16,6 +16,8 @@ const MIN_LIKENESS: f64 = 0.6;
 pub struct Names {
     /// Table, and its columns.
     tables: Vec<(String, Vec<String>)>,
+    /// The schema was read: what is not above is not there.
+    known: bool,
 }
 
 impl Names {
@@ -23,10 +25,10 @@ impl Names {
     pub fn read(conn: &Connection) -> Result<Self, DbError> {
         let mut tables = Vec::new();
         for table in schema::tables(conn)?.into_iter().take(200) {
-            let columns = schema::describe(conn, &table.name)?.columns.into_iter().map(|column| column.name).collect();
+            let columns = schema::known_columns(conn, &table.name)?.into_iter().map(|column| column.name).collect();
             tables.push((table.name, columns));
         }
-        Ok(Self { tables })
+        Ok(Self { tables, known: true })
     }
 
     fn nearest_table(&self, wrong: &str) -> Option<&str> {
@@ -88,6 +90,9 @@ pub fn explain(error: &DbError, sql: &str, names: &Names) -> String {
 }
 
 fn all_tables(names: &Names) -> String {
+    if !names.known {
+        return String::new();
+    }
     if names.tables.is_empty() {
         return "The database has no tables yet; create one with create_table.".into();
     }
@@ -136,7 +141,7 @@ fn explain_sqlite(error: &rusqlite::Error, sql: &str, names: &Names) -> String {
             "the database is locked by another process; nothing was changed, try again".into()
         }
         Some(ErrorCode::DiskFull) => {
-            "the disk is full: nothing of this statement was kept; space has to be freed before anything can be written".into()
+            "the disk is full: nothing of this statement was kept; space has to be freed before anything can be written. (Where there is space, the table has a row with the largest possible rowid, and no number is left for another one.)".into()
         }
         Some(ErrorCode::OutOfMemory) => {
             "the statement needs more memory than the server allows; nothing was changed. Select or sort less at once.".into()

@@ -147,3 +147,32 @@ async fn full_text_search_and_foreign_keys_work() {
     let names: Vec<_> = tables["tables"].as_array().unwrap().iter().map(|table| table["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["customer", "note", "purchase", "spender"]);
 }
+
+#[tokio::test]
+async fn a_view_that_cannot_be_read_hides_nothing_else() {
+    let server = Server::start("CREATE TABLE bird (id INTEGER PRIMARY KEY, colour TEXT)", &[]);
+    for view in ["CREATE VIEW circle AS SELECT * FROM circle", "CREATE VIEW lost AS SELECT * FROM gone"] {
+        server.ok("create_table", json!({"query": view})).await;
+    }
+    let found = server.ok("search_schema", json!({"text": "COL"})).await;
+    assert_eq!(found["matches"], json!([{"table": "bird", "column": "colour", "type": "TEXT"}]));
+    for (tool, arguments, says) in [
+        ("read_query", json!({"query": "SELECT colur FROM bird"}), "Did you mean \"colour\"?"),
+        ("describe_table", json!({"table_name": "brid"}), "Did you mean \"bird\"?"),
+        ("describe_table", json!({"table_name": "circle"}), "circularly defined"),
+    ] {
+        let error = server.error(tool, arguments).await;
+        assert!(error.contains(says), "{tool}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_to_run_is_said_in_words() {
+    let server = Server::start("", &[]);
+    for tool in ["read_query", "write_query", "execute_sql_query"] {
+        for sql in ["", " \n", "-- nothing", "/* nothing */ ;"] {
+            let error = server.error(tool, json!({"query": sql})).await;
+            assert!(error.contains("the SQL is empty"), "{tool} {sql:?}: {error}");
+        }
+    }
+}

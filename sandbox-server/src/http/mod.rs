@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, HttpBody as _, to_bytes};
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
@@ -198,15 +198,16 @@ async fn admit(State(door): State<Arc<Door>>, request: Request, next: Next) -> R
         return response;
     };
     let (parts, body) = request.into_parts();
-    let body = match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, door.settings.max_request_bytes)).await {
+    let limit = door.settings.max_request_bytes;
+    let too_large =
+        || door.refuse(StatusCode::PAYLOAD_TOO_LARGE, "size", "Payload Too Large: send less, or raise --max-request-bytes\n");
+    // What says that it will be too large is not waited for.
+    if body.size_hint().lower() > limit as u64 {
+        return too_large();
+    }
+    let body = match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, limit)).await {
         Ok(Ok(bytes)) => bytes,
-        Ok(Err(error)) if is_length_limit(&error) => {
-            return door.refuse(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "size",
-                "Payload Too Large: send less, or raise --max-request-bytes\n",
-            );
-        }
+        Ok(Err(error)) if is_length_limit(&error) => return too_large(),
         Ok(Err(_)) => return door.refuse(StatusCode::BAD_REQUEST, "body", "Bad Request: the body is broken or ended early\n"),
         Err(_) => return door.refuse(StatusCode::REQUEST_TIMEOUT, "slow", "Request Timeout: the body did not arrive in time\n"),
     };

@@ -67,6 +67,18 @@ fn broken_requests_are_refused_and_nobody_else_notices() {
 }
 
 #[test]
+fn a_body_that_says_that_it_is_too_large_is_not_waited_for() {
+    let server = Server::start("", &[]);
+    let mut stream = connect(&server);
+    let started = Instant::now();
+    stream.write_all(format!("{POST}content-length: 1000000000000\r\n\r\n{{").as_bytes()).unwrap();
+    let answer = rest(stream);
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    // A body that does not come is waited for twice as long.
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+#[test]
 fn requests_that_come_together_are_answered_one_after_the_other() {
     let server = Server::start("", &[]);
     let mut stream = connect(&server);

@@ -13,6 +13,7 @@ export function asMarkdown(conversation) {
   const parts = [`# ${conversation.title || 'Conversation'}`];
   for (const turn of conversation.turns) {
     parts.push(`## ${new Date(turn.at).toISOString()}`, turn.question.split('\n').map((line) => `> ${line}`).join('\n'));
+    for (const text of turn.notices ?? []) parts.push(`*${text}*`);
     for (const message of shown(turn)) {
       for (const block of message.content) {
         if (block.type === 'text' && message.role === 'assistant') parts.push(block.text);

@@ -33,7 +33,7 @@ const soundMessages = (list) => Array.isArray(list)
 
 const soundTurn = (turn) => isObject(turn) && isText(turn.question) && Number.isFinite(turn.at) && isObject(turn.calls)
   && soundMessages(turn.delta) && (turn.base === undefined || soundMessages(turn.base))
-  && (turn.shown === undefined || soundMessages(turn.shown)) && Object.values(turn.calls).every(isObject);
+  && (turn.shown === undefined || soundMessages(turn.shown)) && (turn.notices === undefined || soundList(turn.notices)) && Object.values(turn.calls).every(isObject);
 
 const soundList = (list) => Array.isArray(list) && list.every(isText);
 

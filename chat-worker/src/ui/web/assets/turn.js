@@ -47,6 +47,7 @@ export function again(turn) {
   Object.assign(turn, { delta: [] });
   delete turn.shown;
   delete turn.base;
+  delete turn.notices;
   return { message: turn.question };
 }
 
@@ -136,7 +137,10 @@ class Run {
         turn.partial = this.record.ended();
         this.keep();
         break;
-      case 'notice': view.notice(event.text); break;
+      case 'notice':
+        (turn.notices ??= []).push(event.text);
+        view.notice(event.text);
+        break;
       case 'draining':
         this.draining = true;
         this.tell(`The server is being restarted: this answer has ${event.seconds} s to end`, true);

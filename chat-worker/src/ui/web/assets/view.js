@@ -144,6 +144,7 @@ export class TurnView {
 
   // A turn that is known already.
   replay() {
+    for (const text of this.turn.notices ?? []) this.notice(text);
     for (const message of shown(this.turn)) {
       for (const block of message.content) this.block(message.role, block);
     }

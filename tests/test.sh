@@ -11,7 +11,6 @@ export MCPFLEET_CLUSTER_NAME=$name
 export RUST_BACKTRACE=0
 read -ra only <<<"${ONLY:-}"
 passed=0 failed=() skipped=() began=$SECONDS
-trap 'tests/cluster/down.sh >"$logs/down.log" 2>&1' EXIT
 
 # step NAME COMMAND...: runs it, tells how it went and how long it took.
 step() {
@@ -69,10 +68,16 @@ for line in sys.stdin:
 # The official suite that judges MCP servers, in both eras, on exactly the HTTP stack of sandbox-server, and the official TypeScript client.
 conformance() { sandbox-server/tests/conformance.sh && sandbox-server/tests/clients.sh && chat-worker/tests/clients.sh; }
 
+# A run that started no cluster ends none: it may be another run's.
+up() {
+    trap 'tests/cluster/down.sh >"$logs/down.log" 2>&1' EXIT
+    tests/cluster/up.sh "$1"
+}
+
 control_plane() {
     local binary
     binary=$(test_binary control_plane) && [[ -x $binary ]] || return
-    tests/cluster/up.sh control-plane &&
+    up control-plane &&
         tests/cluster/run.sh kubectl apply --server-side -k crds &&
         tests/cluster/run.sh kubectl wait --for=condition=Established --timeout=30s --all crd &&
         tests/cluster/run.sh "$binary" --test-threads=8 --show-output
@@ -85,7 +90,7 @@ node() {
     # A control plane cannot become a node: each level is a cluster of its own.
     tests/cluster/down.sh &&
         tests/cluster/tool.sh helm &&
-        tests/cluster/up.sh node &&
+        up node &&
         tests/cluster/load.sh operator sandbox-server chat-worker model-standin &&
         tests/cluster/run.sh "$binary" --test-threads=1 --show-output
 }

@@ -70,9 +70,10 @@ pub struct DatabaseArgs {
     /// Log every statement with its outcome and cost, without the values in it.
     #[arg(long, env = "SANDBOX_AUDIT")]
     pub audit: bool,
-    /// Memory in bytes that SQLite may take in the whole process.
-    #[arg(long, env = "SANDBOX_MAX_MEMORY_BYTES", value_name = "BYTES", default_value_t = 256 << 20, value_parser = clap::value_parser!(u64).range(16_777_216..))]
-    pub max_memory_bytes: u64,
+    /// Memory in bytes that SQLite may take in the whole process. Default: 256 MiB, or half of the container's memory limit where that
+    /// is less.
+    #[arg(long, env = "SANDBOX_MAX_MEMORY_BYTES", value_name = "BYTES", value_parser = clap::value_parser!(u64).range(MIN_MEMORY_BYTES..))]
+    pub max_memory_bytes: Option<u64>,
 }
 
 impl DatabaseArgs {
@@ -89,11 +90,27 @@ impl DatabaseArgs {
                 max_result_bytes: self.max_result_bytes as usize,
                 max_value_bytes: self.max_value_bytes as usize,
                 max_sql_bytes: self.max_sql_bytes as usize,
-                max_memory_bytes: self.max_memory_bytes,
+                max_memory_bytes: self.max_memory_bytes.unwrap_or_else(|| memory_within(container_memory_limit())),
                 ..Limits::default()
             },
         }
     }
+}
+
+/// Below it SQLite cannot do honest work.
+const MIN_MEMORY_BYTES: u64 = 16 << 20;
+
+/// SQLite's share of a container's memory limit: the process needs the rest for requests, results and what its allocator holds free.
+fn memory_within(container: Option<u64>) -> u64 {
+    let usual = Limits::default().max_memory_bytes;
+    container.map_or(usual, |limit| usual.min(limit / 2).max(MIN_MEMORY_BYTES))
+}
+
+/// In bytes, as the kernel tells the container by cgroup v2 or v1; None: no limit, or no container.
+fn container_memory_limit() -> Option<u64> {
+    ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
+        .iter()
+        .find_map(|file| std::fs::read_to_string(file).ok()?.trim().parse().ok())
 }
 
 /// Everything that `backup` takes.
@@ -162,10 +179,23 @@ pub struct ServeArgs {
     /// behind costs memory for 5 minutes.
     #[arg(long, env = "SANDBOX_LEGACY_SESSIONS")]
     pub legacy_sessions: bool,
-    /// Connections that are open at once; more wait.
+    /// Connections that are open at once. For one more, the one that has been without a request for longest is closed.
     #[arg(long, env = "SANDBOX_MAX_CONNECTIONS", value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u16).range(1..))]
     pub max_connections: u16,
     /// Seconds that running requests get to finish after SIGTERM.
     #[arg(long, env = "SANDBOX_DRAIN_SECONDS", value_name = "SECONDS", default_value_t = 20)]
     pub drain_seconds: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sqlite_gets_half_of_a_small_container() {
+        assert_eq!(memory_within(None), 256 << 20);
+        assert_eq!(memory_within(Some(4 << 30)), 256 << 20);
+        assert_eq!(memory_within(Some(128 << 20)), 64 << 20);
+        assert_eq!(memory_within(Some(20 << 20)), MIN_MEMORY_BYTES);
+    }
 }

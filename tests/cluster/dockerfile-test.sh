@@ -73,7 +73,7 @@ facts() {
     tar -xf "$archive" -C "$dir"
     find "$dir" -name '*.tar' -type f -exec tar --numeric-owner -tvf {} \; |
         awk '{ sub("^\\./", "", $6); sub("/$", "", $6); if ($6 != "") print $1, $2, $6 }' | sort -u
-    grep -ohE '"(User|WorkingDir|Entrypoint|org\.opencontainers\.image\.[a-z]+)": ?("[^"]*"|\[[^]]*\])' "$dir"/*.json | sed 's/": /":/' | sort -u
+    grep -ohE '"(MIMALLOC_[A-Z_]+=[^"]*)"|"(User|WorkingDir|Entrypoint|org\.opencontainers\.image\.[a-z]+)": ?("[^"]*"|\[[^]]*\])' "$dir"/*.json | sed 's/": /":/' | sort -u
     rm -rf "$dir"
 }
 for image in "${images[@]}"; do

@@ -17,6 +17,14 @@ image_name() {
 image_binary() { printf '%s/%s/release/%s\n' "${CARGO_TARGET_DIR:-$repo/target}" "$target" "$1"; }
 image_archive() { printf '%s/images/%s.tar\n' "${CARGO_TARGET_DIR:-$repo/target}" "$1"; }
 
+# image_environment IMAGE: variables of the image beside PATH, as JSON strings that follow one.
+image_environment() {
+    case $1 in
+    # What a statement took is given back at once: what its allocator would hold free counts against the container's limit.
+    sandbox-server) echo ',"MIMALLOC_PURGE_DELAY=0"' ;;
+    esac
+}
+
 image_description() {
     case $1 in
     operator) echo "Runs fleets of MCP servers on Kubernetes and tells the truth about them" ;;

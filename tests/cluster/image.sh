@@ -43,7 +43,7 @@ aarch64) architecture=arm64 ;;
 esac
 cat >"$work/config" <<END
 {"architecture":"$architecture","os":"linux","created":"1970-01-01T00:00:00Z",
- "config":{"User":"1000:1000","Entrypoint":["/usr/bin/$image"],"WorkingDir":"/app","Env":["PATH=/usr/bin"],"Labels":{
+ "config":{"User":"1000:1000","Entrypoint":["/usr/bin/$image"],"WorkingDir":"/app","Env":["PATH=/usr/bin"$(image_environment "$image")],"Labels":{
   "org.opencontainers.image.title":"mcpfleet $image","org.opencontainers.image.description":"$(image_description "$image")",
   "org.opencontainers.image.version":"$version","org.opencontainers.image.licenses":"Apache-2.0",
   "org.opencontainers.image.source":"https://github.com/mcpfleet/mcpfleet"}},

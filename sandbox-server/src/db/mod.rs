@@ -10,6 +10,7 @@ pub mod limits;
 pub mod open;
 pub mod query;
 pub mod reader;
+pub mod restore;
 pub mod schema;
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,11 @@
 //! Clients that break the rules of HTTP, or keep just within them. Whatever they send, they get an answer or the end of their connection
 //! within a bound, and others are served meanwhile.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
+
+use serde_json::json;
 
 use crate::support::Server;
 
@@ -31,6 +33,23 @@ fn exchange(server: &Server, bytes: &[u8]) -> String {
     let _ = stream.write_all(bytes);
     let _ = stream.shutdown(Shutdown::Write);
     rest(stream)
+}
+
+/// A call of the era before 2026-07-28.
+fn call(sql: &str) -> String {
+    let body =
+        json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "read_query", "arguments": {"query": sql}}});
+    let body = body.to_string();
+    format!("{POST}mcp-protocol-version: 2025-11-25\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+fn wait_for_a_call(server: &Server) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let metrics = HEALTH.replace("/healthz", "/metrics");
+    while !exchange(server, metrics.as_bytes()).contains("sandbox_tool_calls_in_flight 1") {
+        assert!(Instant::now() < deadline, "the call does not begin");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn assert_alive(server: &Server) {
@@ -113,11 +132,26 @@ fn who_sends_too_slowly_loses_the_connection_in_time() {
 }
 
 #[test]
-fn connections_that_say_nothing_give_their_place_to_others() {
-    let server = Server::start("", &["--max-connections", "50"]);
-    let idle: Vec<_> = (0..100).map(|_| connect(&server)).collect();
-    // Those that were taken are closed after the time for a head, and then it is the next ones' turn.
-    drop(idle.into_iter().skip(60).collect::<Vec<_>>());
-    assert_alive(&server);
+fn connections_that_say_nothing_keep_nobody_out() {
+    let server = Server::start("", &["--max-connections", "50", "--statement-timeout-ms", "60000"]);
+    // A statement that runs meanwhile keeps its connection, though by now it is the oldest.
+    let mut working = connect(&server);
+    working
+        .write_all(call("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n) SELECT max(i) FROM n").as_bytes())
+        .unwrap();
+    wait_for_a_call(&server);
+    let started = Instant::now();
+    let idle: Vec<_> = (0..500).map(|_| connect(&server)).collect();
+    let mut half_a_head = connect(&server);
+    half_a_head.write_all(b"GET /healthz HTTP/1.1\r\nhost:").unwrap();
+    for _ in 0..100 {
+        assert_alive(&server);
+    }
+    // Without it they would wait for others to have stood there for 15 s.
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    working.set_nonblocking(true).unwrap();
+    let nothing = working.read(&mut [0; 1]).unwrap_err();
+    assert_eq!(nothing.kind(), ErrorKind::WouldBlock, "the statement's connection was closed");
+    drop(idle);
     assert!(server.peak_memory_mib() < 64, "{} MiB", server.peak_memory_mib());
 }

@@ -61,3 +61,32 @@ async fn rows_and_bytes_stop_at_their_caps() {
     let error = server.error("read_query", json!({"query": "SELECT hex(zeroblob(2000))"})).await;
     assert!(error.contains("substr()"), "{error}");
 }
+
+/// With the allocator's setting of the image.
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_is_bounded_and_given_back_after_statements_that_take_all_of_it() {
+    const THOUSAND: &str = "CREATE TABLE t (v TEXT); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) INSERT INTO t SELECT 'value ' || i || hex(zeroblob(20)) FROM n";
+    let flags = ["--max-memory-bytes", "33554432", "--statement-timeout-ms", "30000", "--readers", "2"];
+    let server = Server::start_with(THOUSAND, &flags, &[("MIMALLOC_PURGE_DELAY", "0")]);
+    let before = server.memory_mib();
+    let bombs = [
+        (
+            "read_query",
+            "WITH RECURSIVE n(i, v) AS (SELECT 1, hex(randomblob(200)) UNION SELECT i + 1, hex(randomblob(200)) FROM n) SELECT count(*) FROM n",
+        ),
+        ("read_query", "SELECT a.v FROM t a, t b, t c ORDER BY a.v || b.v || c.v"),
+        ("read_query", "SELECT a.v || b.v || c.v AS k, count(*) FROM t a, t b, t c GROUP BY k"),
+        ("write_query", "INSERT INTO t (v) SELECT a.v FROM t a, t b, t c, t d"),
+    ];
+    for _ in 0..2 {
+        let [one, two, three, four] = bombs.map(|(tool, sql)| server.error(tool, json!({"query": sql})));
+        let (one, two, three, four) = tokio::join!(one, two, three, four);
+        for error in [one, two, three, four] {
+            assert!(error.contains("more memory than the server allows"), "{error}");
+        }
+    }
+    server.at_rest().await;
+    assert!(server.peak_memory_mib() < before + 32 * 3 / 2, "{} MiB", server.peak_memory_mib());
+    assert!(server.memory_mib() < before + 16, "{} MiB, before {before}", server.memory_mib());
+    assert_eq!(server.rows("SELECT count(*) AS n FROM t").await, json!([[1000]]));
+}

@@ -60,14 +60,14 @@ enum End {
 
 /// The app's API, through its Service.
 #[derive(Clone)]
-struct Chat {
+pub struct Chat {
     http: reqwest::Client,
     url: String,
     token: String,
 }
 
 impl Chat {
-    async fn of(space: &Space) -> anyhow::Result<Self> {
+    pub async fn of(space: &Space) -> anyhow::Result<Self> {
         let secret = space.api::<Secret>().get("chat-app").await?.data.context("a token")?;
         let token = String::from_utf8(secret["token"].0.clone())?;
         // No connection outlives a turn: each of them is a new choice of the Service's.
@@ -76,18 +76,18 @@ impl Chat {
         Ok(Self { http, url: format!("http://chat-app.{}.svc.cluster.local", space.name), token })
     }
 
-    async fn get(&self, path: &str) -> anyhow::Result<Value> {
+    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
         let request = self.http.get(format!("{}{path}", self.url)).bearer_auth(&self.token);
         Ok(request.send().await?.error_for_status()?.json().await?)
     }
 
-    async fn post(&self, body: &Value) -> reqwest::Result<reqwest::Response> {
-        self.http.post(format!("{}/v1/chat", self.url)).bearer_auth(&self.token).json(body).send().await
+    pub fn post(&self, body: &Value) -> reqwest::RequestBuilder {
+        self.http.post(format!("{}/v1/chat", self.url)).bearer_auth(&self.token).json(body)
     }
 
     /// One turn; the conversation goes on from what it returned.
     async fn turn(&self, messages: &mut Value) -> anyhow::Result<End> {
-        let Ok(response) = self.post(&json!({"message": "go", "messages": messages})).await else { return Ok(End::Gone) };
+        let Ok(response) = self.post(&json!({"message": "go", "messages": messages})).send().await else { return Ok(End::Gone) };
         let status = response.status();
         if !status.is_success() {
             let problem: Value = response.json().await.unwrap_or_default();
@@ -131,15 +131,19 @@ impl Chat {
     }
 }
 
-/// A stand-in that pods reach at the node's address. At first it takes any key, as an API takes the old and the new one while both are valid.
-async fn model(space: &Space) -> anyhow::Result<(Arc<Standin>, String)> {
+/// Where pods reach what listens on the node.
+pub async fn node_address(space: &Space) -> anyhow::Result<String> {
     let nodes: Api<Node> = Api::all(space.client.clone());
     let node = nodes.list(&ListParams::default()).await?.items.into_iter().next().context("a node")?;
     let addresses = node.status.and_then(|status| status.addresses).unwrap_or_default();
-    let address = addresses.into_iter().find(|address| address.type_ == "InternalIP").context("a node has an address")?.address;
-    let listener = TcpListener::bind((address.as_str(), 0)).await?;
+    Ok(addresses.into_iter().find(|address| address.type_ == "InternalIP").context("a node has an address")?.address)
+}
+
+/// A stand-in that pods reach, with its URL. At first it takes any key, as an API takes the old and the new one while both are valid.
+pub async fn standin(space: &Space, script: Script) -> anyhow::Result<(Arc<Standin>, String)> {
+    let listener = TcpListener::bind((node_address(space).await?.as_str(), 0)).await?;
     let url = format!("http://{}/v1", listener.local_addr()?);
-    let standin = Standin::new(Script::parse(SCRIPT)?);
+    let standin = Standin::new(script);
     tokio::spawn(model_standin::serve(Arc::clone(&standin), listener, std::future::pending()));
     Ok((standin, url))
 }
@@ -218,7 +222,7 @@ async fn change_everything(space: &Space, standin: &Standin) -> anyhow::Result<(
 async fn chat_keeps_a_hundred_conversations_while_everything_around_them_changes() {
     with_space(|space| async move {
         install(&space).await?;
-        let (standin, url) = model(&space).await?;
+        let (standin, url) = standin(&space, Script::parse(SCRIPT)?).await?;
         space.secret("model", &[("key", "first")]).await?;
         for name in ["one", "two"] {
             let mut server = sqlite(name, 1, 2);
@@ -286,7 +290,7 @@ async fn settings_take_effect(chat: &Chat, standin: &Standin) -> anyhow::Result<
     // Each replica keeps its own answers: of three to the same question, one of the two gives at least two.
     let mut cached = false;
     for _ in 0..3 {
-        let events = chat.post(&json!({"message": "again?", "cache": true})).await?.error_for_status()?.text().await?;
+        let events = chat.post(&json!({"message": "again?", "cache": true})).send().await?.error_for_status()?.text().await?;
         cached |= events.contains("\"cached\":true");
     }
     anyhow::ensure!(cached, "the same question is answered anew each time");

@@ -13,3 +13,4 @@ mod outage;
 mod sandbox_drills;
 mod secrets;
 mod setup;
+mod traces;

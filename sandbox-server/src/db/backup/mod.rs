@@ -1,19 +1,22 @@
-//! Backups of a database that is in use, and restoring one. A backup appears under its name only when it is whole and verified; a
-//! restore verifies before it touches anything and keeps what was there.
+//! Backups of a database that is in use. A backup appears under its name only when it is whole and verified. `pack` compresses, `partial`
+//! is a file on its way to its name, `dated` names the files of a folder and removes the oldest. Putting one back is db/restore.rs.
 
-use std::ffi::OsStr;
+mod dated;
+mod pack;
+mod partial;
+
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use flate2::read::GzDecoder;
-use flate2::write::GzEncoder;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::OpenError;
 use super::open::{self, FileState};
+pub use pack::Compression;
+pub(super) use {dated::stamp, pack::unpack, partial::Partial};
 
 /// How long a backup waits for a lock that somebody else holds.
 const LOCK_WAIT: Duration = Duration::from_secs(30);
@@ -61,37 +64,6 @@ pub struct Written {
     pub removed: Vec<PathBuf>,
 }
 
-/// How a backup is packed. Restoring tells by the first bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Compression {
-    /// Opened everywhere.
-    Gzip,
-    /// Smaller and several times faster.
-    Zstd,
-}
-
-impl Compression {
-    const ALL: [Self; 2] = [Self::Gzip, Self::Zstd];
-
-    fn extension(self) -> &'static str {
-        match self {
-            Self::Gzip => "gz",
-            Self::Zstd => "zst",
-        }
-    }
-
-    fn magic(self) -> &'static [u8] {
-        match self {
-            Self::Gzip => &[0x1f, 0x8b],
-            Self::Zstd => &[0x28, 0xb5, 0x2f, 0xfd],
-        }
-    }
-
-    fn of(header: &[u8]) -> Option<Self> {
-        Self::ALL.into_iter().find(|compression| header.starts_with(compression.magic()))
-    }
-}
-
 /// How a backup is made.
 #[derive(Debug, Clone)]
 pub struct BackupOptions {
@@ -115,88 +87,21 @@ pub fn backup(options: &BackupOptions) -> Result<Written, BackupError> {
     if keep.is_some() && !folder_target {
         return Err(BackupError::KeepNeedsFolder);
     }
-    let target = if folder_target { to.join(dated_name(db, *compression)) } else { to.clone() };
+    let target = if folder_target { to.join(dated::name(db, *compression)) } else { to.clone() };
     refuse_foreign(db, &target)?;
     let partial = Partial::beside(&target)?;
-    copy(db, &partial.0)?;
-    verify(&partial.0)?;
+    copy(db, partial.path())?;
+    verify(partial.path())?;
     let finished = match compression {
-        Some(compression) => compress(&partial.0, &target, *compression)?,
+        Some(compression) => pack::compress(partial.path(), &target, *compression)?,
         None => partial,
     };
     let bytes = finished.publish(&target)?;
     let removed = match keep {
-        Some(keep) => prune(db, to, *keep)?,
+        Some(keep) => dated::prune(db, to, *keep)?,
         None => Vec::new(),
     };
     Ok(Written { path: target, bytes, removed })
-}
-
-/// Puts a backup in the place of a database. Returns where the old file is now, if there was one.
-pub fn restore(db: &Path, from: &Path, force: bool) -> Result<Option<PathBuf>, BackupError> {
-    let state = match open::inspect(db) {
-        Ok(state) => Some(state),
-        // A damaged or foreign file is a reason to restore, if it is said with --force.
-        Err(OpenError::Foreign(_) | OpenError::OrphanedWal { .. }) => None,
-        Err(error) => return Err(error.into()),
-    };
-    if state != Some(FileState::Absent) && !force {
-        return Err(BackupError::Exists(db.to_path_buf()));
-    }
-    let partial = Partial::beside(db)?;
-    unpack(from, &partial.0)?;
-    verify(&partial.0).map_err(|error| match error {
-        BackupError::Damaged(_, what) => BackupError::Damaged(from.to_path_buf(), what),
-        other => other,
-    })?;
-    if state == Some(FileState::Database) {
-        fold_in_log(db)?;
-    }
-    let kept = keep_old(db)?;
-    partial.publish(db)?;
-    Ok(kept)
-}
-
-/// A file that is being written. Dropped unpublished, it is removed.
-struct Partial(PathBuf);
-
-impl Partial {
-    fn beside(target: &Path) -> Result<Self, BackupError> {
-        let mut name = target.as_os_str().to_owned();
-        name.push(format!(".partial-{}", std::process::id()));
-        let path = PathBuf::from(name);
-        File::create_new(&path).map_err(|error| BackupError::File("create", path.clone(), error))?;
-        Ok(Self(path))
-    }
-
-    /// On disk first, then under its name, then the name on disk.
-    fn publish(self, target: &Path) -> Result<u64, BackupError> {
-        let fail = |what| move |error| BackupError::File(what, target.to_path_buf(), error);
-        let file = File::open(&self.0).map_err(fail("open"))?;
-        file.sync_all().map_err(fail("flush"))?;
-        let bytes = file.metadata().map_err(fail("read"))?.len();
-        fs::rename(&self.0, target).map_err(fail("rename"))?;
-        sync_folder(target)?;
-        Ok(bytes)
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        for end in ["", "-journal", "-wal", "-shm"] {
-            let mut path = self.0.as_os_str().to_owned();
-            path.push(end);
-            // Gone already after a rename.
-            let _ = fs::remove_file(path);
-        }
-    }
-}
-
-fn sync_folder(file: &Path) -> Result<(), BackupError> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|error| BackupError::File("flush", folder.to_path_buf(), error))
 }
 
 /// Overwriting a backup is what a nightly job does; overwriting anything else is a mistake.
@@ -229,7 +134,8 @@ fn copy(db: &Path, target: &Path) -> Result<(), BackupError> {
     destination.query_row("PRAGMA journal_mode=DELETE", [], |_| Ok(())).map_err(fail)
 }
 
-fn verify(path: &Path) -> Result<(), BackupError> {
+/// Whether a file is a whole database.
+pub(super) fn verify(path: &Path) -> Result<(), BackupError> {
     let damaged = |what: String| BackupError::Damaged(path.to_path_buf(), what);
     let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(|error| damaged(error.to_string()))?;
     let answer: String =
@@ -237,146 +143,10 @@ fn verify(path: &Path) -> Result<(), BackupError> {
     if answer == "ok" { Ok(()) } else { Err(damaged(answer)) }
 }
 
-fn compress(from: &Path, target: &Path, compression: Compression) -> Result<Partial, BackupError> {
-    let compressed = Partial::beside(&target.with_added_extension(compression.extension()))?;
-    let fail = |what| {
-        let path = compressed.0.clone();
-        move |error| BackupError::File(what, path, error)
-    };
-    let mut input = File::open(from).map_err(fail("open"))?;
-    let output = File::create(&compressed.0).map_err(fail("create"))?;
-    let written = match compression {
-        Compression::Gzip => {
-            let mut packer = GzEncoder::new(output, flate2::Compression::default());
-            io::copy(&mut input, &mut packer).and_then(|_| packer.finish())
-        }
-        Compression::Zstd => zstd::Encoder::new(output, zstd::DEFAULT_COMPRESSION_LEVEL).and_then(|mut packer| {
-            packer.include_checksum(true)?;
-            io::copy(&mut input, &mut packer)?;
-            packer.finish()
-        }),
-    };
-    written.map_err(fail("write"))?;
-    Ok(compressed)
-}
-
-/// Copies a backup, compressed or not, to a place where it can be verified. Its first bytes tell, not its name.
-fn unpack(from: &Path, to: &Path) -> Result<(), BackupError> {
-    let mut header = [0_u8; 4];
-    let mut input = File::open(from).map_err(|error| BackupError::File("open", from.to_path_buf(), error))?;
-    input.read_exact(&mut header).map_err(|error| BackupError::File("read", from.to_path_buf(), error))?;
-    let mut input = File::open(from).map_err(|error| BackupError::File("open", from.to_path_buf(), error))?;
-    let mut output = File::create(to).map_err(|error| BackupError::File("create", to.to_path_buf(), error))?;
-    let copied = match Compression::of(&header) {
-        Some(Compression::Gzip) => io::copy(&mut GzDecoder::new(input), &mut output),
-        Some(Compression::Zstd) => zstd::Decoder::new(input).and_then(|mut input| io::copy(&mut input, &mut output)),
-        None => io::copy(&mut input, &mut output),
-    };
-    match copied {
-        Ok(_) => Ok(()),
-        Err(error)
-            if matches!(
-                error.kind(),
-                // zstd calls broken data Other.
-                io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::Other
-            ) =>
-        {
-            Err(BackupError::Damaged(from.to_path_buf(), format!("the compressed data is broken: {error}")))
-        }
-        Err(error) => Err(BackupError::File("write", to.to_path_buf(), error)),
-    }
-}
-
-/// Leaving WAL mode works only for the last connection: it fails while a server is running, and leaves nothing in the log.
-fn fold_in_log(db: &Path) -> Result<(), BackupError> {
-    let conn =
-        Connection::open_with_flags(db, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(|error| OpenError::from_sqlite(db, error))?;
-    conn.busy_timeout(Duration::from_millis(200)).map_err(|error| OpenError::from_sqlite(db, error))?;
-    match conn.query_row("PRAGMA journal_mode=DELETE", [], |_| Ok(())) {
-        Ok(()) => Ok(()),
-        Err(error) => match OpenError::from_sqlite(db, error) {
-            OpenError::Locked(path) => Err(BackupError::InUse(path)),
-            // Too damaged to be read: the log is kept beside the file.
-            OpenError::Corrupt(..) | OpenError::Foreign(_) => Ok(()),
-            other => Err(other.into()),
-        },
-    }
-}
-
-/// The old file gets a second name, so that there is no moment without a database; a log that could not be folded in goes with it.
-fn keep_old(db: &Path) -> Result<Option<PathBuf>, BackupError> {
-    let kept = with_ending(db, &format!(".before-restore-{}", stamp()));
-    for end in ["", "-wal"] {
-        let (old, new) = (with_ending(db, end), with_ending(&kept, end));
-        match fs::hard_link(&old, &new) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(BackupError::File("keep", old, error)),
-        }
-        if end == "-wal" {
-            fs::remove_file(&old).map_err(|error| BackupError::File("move", old, error))?;
-        }
-    }
-    // A log's index is rebuilt; one that belongs to another file would be believed.
-    let _ = fs::remove_file(with_ending(db, "-shm"));
-    Ok(kept.exists().then_some(kept))
-}
-
-fn with_ending(path: &Path, end: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(end);
-    PathBuf::from(name)
-}
-
-fn stem(db: &Path) -> String {
-    db.file_stem().unwrap_or_else(|| OsStr::new("database")).to_string_lossy().into_owned()
-}
-
-fn stamp() -> String {
-    jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%3fZ").to_string()
-}
-
-fn dated_name(db: &Path, compression: Option<Compression>) -> String {
-    let extension = compression.map(|compression| format!(".{}", compression.extension())).unwrap_or_default();
-    format!("{}-{}.db{extension}", stem(db), stamp())
-}
-
-/// Removes the oldest of our backups beyond `keep`. Names sort as their times do; other files are not ours.
-fn prune(db: &Path, folder: &Path, keep: usize) -> Result<Vec<PathBuf>, BackupError> {
-    let fail = |what| move |error| BackupError::File(what, folder.to_path_buf(), error);
-    let prefix = format!("{}-", stem(db));
-    let mut ours: Vec<String> = fs::read_dir(folder)
-        .map_err(fail("list"))?
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| {
-            name.strip_prefix(&prefix)
-                .and_then(|rest| [".db", ".db.gz", ".db.zst"].into_iter().find_map(|end| rest.strip_suffix(end)))
-                .is_some_and(is_stamp)
-        })
-        .collect();
-    ours.sort();
-    let surplus = ours.len().saturating_sub(keep.max(1));
-    let mut removed = Vec::new();
-    for name in ours.into_iter().take(surplus) {
-        let path = folder.join(name);
-        fs::remove_file(&path).map_err(fail("remove from"))?;
-        removed.push(path);
-    }
-    Ok(removed)
-}
-
-fn is_stamp(text: &str) -> bool {
-    text.len() == 19
-        && text.char_indices().all(|(at, c)| match at {
-            8 => c == 'T',
-            18 => c == 'Z',
-            _ => c.is_ascii_digit(),
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::db::restore::restore;
 
     struct Place(tempfile::TempDir);
 

@@ -1,0 +1,203 @@
+//! The places of connections. When all are taken, the connection that has been without a request for longest gives its place to the next
+//! one: connections that only stand there keep nobody out.
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+/// All places.
+#[derive(Debug)]
+pub struct Places {
+    free: Arc<Semaphore>,
+    /// Who may be asked to leave, by a number of its own.
+    taken: Mutex<HashMap<u64, Arc<Seat>>>,
+    /// Counts what happens to connections, so that it is known which came before which.
+    clock: AtomicU64,
+    became_idle: Notify,
+}
+
+#[derive(Debug)]
+struct Seat {
+    busy: AtomicBool,
+    idle_since: AtomicU64,
+    leave: Notify,
+}
+
+/// A connection's place; dropping it frees it.
+#[derive(Debug)]
+pub struct Place {
+    all: Arc<Places>,
+    number: u64,
+    seat: Arc<Seat>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// While it lives, the connection has a request and keeps its place.
+#[derive(Debug)]
+pub struct Busy {
+    all: Arc<Places>,
+    seat: Arc<Seat>,
+}
+
+impl Places {
+    /// So many, at least one.
+    pub fn new(number: usize) -> Arc<Self> {
+        Arc::new(Self {
+            free: Arc::new(Semaphore::new(number.max(1))),
+            taken: Mutex::default(),
+            clock: AtomicU64::new(0),
+            became_idle: Notify::new(),
+        })
+    }
+
+    /// A place for one more connection. Waits only while every connection has a request.
+    pub async fn take(self: &Arc<Self>) -> Place {
+        let permit = loop {
+            if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
+                break permit;
+            }
+            // Who has been asked leaves, if not at once then after the request that came in between.
+            let asked = self.ask_longest_idle();
+            tokio::select! {
+                permit = Arc::clone(&self.free).acquire_owned() => break permit.expect("the semaphore is never closed"),
+                () = self.became_idle.notified(), if !asked => {}
+            }
+        };
+        let number = self.tick();
+        let seat = Arc::new(Seat { busy: AtomicBool::new(false), idle_since: AtomicU64::new(number), leave: Notify::new() });
+        self.taken().insert(number, Arc::clone(&seat));
+        Place { all: Arc::clone(self), number, seat, _permit: permit }
+    }
+
+    /// Whether there was one.
+    fn ask_longest_idle(&self) -> bool {
+        let mut taken = self.taken();
+        let idle = taken.iter().filter(|(_, seat)| !seat.busy.load(Ordering::Acquire));
+        let longest = idle.min_by_key(|(_, seat)| seat.idle_since.load(Ordering::Relaxed)).map(|(number, _)| *number);
+        let asked = longest.and_then(|number| taken.remove(&number));
+        asked.inspect(|seat| seat.leave.notify_one()).is_some()
+    }
+
+    fn taken(&self) -> MutexGuard<'_, HashMap<u64, Arc<Seat>>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tick(&self) -> u64 {
+        self.clock.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Place {
+    /// To be kept as long as a request is answered.
+    pub fn busy(&self) -> Busy {
+        self.seat.busy.store(true, Ordering::Release);
+        Busy { all: Arc::clone(&self.all), seat: Arc::clone(&self.seat) }
+    }
+
+    /// Runs a connection until it ends, or until it has no request and another needs its place.
+    pub async fn hold(&self, connection: impl Future) {
+        let mut connection = pin!(connection);
+        let mut asked = pin!(self.seat.leave.notified());
+        let mut leaving = false;
+        std::future::poll_fn(|context| {
+            // First the connection: what it has to say is said before it leaves.
+            if connection.as_mut().poll(context).is_ready() {
+                return Poll::Ready(());
+            }
+            leaving = leaving || asked.as_mut().poll(context).is_ready();
+            if leaving && !self.seat.busy.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.seat.idle_since.store(self.all.tick(), Ordering::Relaxed);
+        self.seat.busy.store(false, Ordering::Release);
+        self.all.became_idle.notify_one();
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.all.taken().remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    /// Whether a connection that would never end by itself has left.
+    fn held(place: Place) -> tokio::task::JoinHandle<()> {
+        tokio::spawn(async move { place.hold(pending::<()>()).await })
+    }
+
+    #[tokio::test]
+    async fn the_longest_idle_leaves_for_the_next() {
+        let places = Places::new(3);
+        let first = places.take().await;
+        let second = places.take().await;
+        let third = places.take().await;
+        // The first had a request since: now the second has been idle for longest.
+        drop(first.busy());
+        let (first, second, third) = (held(first), held(second), held(third));
+        let fourth = places.take().await;
+        second.await.unwrap();
+        assert!(!first.is_finished() && !third.is_finished());
+        let _fifth = places.take().await;
+        third.await.unwrap();
+        assert!(!first.is_finished());
+        drop(fourth);
+        let _sixth = places.take().await;
+        assert!(!first.is_finished(), "a place was free");
+    }
+
+    #[tokio::test]
+    async fn a_connection_with_a_request_keeps_its_place() {
+        let places = Places::new(1);
+        let place = places.take().await;
+        let busy = place.busy();
+        let connection = held(place);
+        let next = tokio::spawn({
+            let places = Arc::clone(&places);
+            async move { places.take().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!next.is_finished() && !connection.is_finished());
+        // And leaves once it is answered, since somebody waits.
+        drop(busy);
+        connection.await.unwrap();
+        next.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_was_asked_before_its_request_leaves_after_it() {
+        let places = Places::new(1);
+        let place = places.take().await;
+        assert!(places.ask_longest_idle());
+        let (answered, answer) = tokio::sync::oneshot::channel::<()>();
+        let connection = tokio::spawn(async move {
+            let request = async {
+                let busy = place.busy();
+                answer.await.unwrap();
+                drop(busy);
+                pending::<()>().await;
+            };
+            place.hold(request).await;
+        });
+        tokio::task::yield_now().await;
+        assert!(!connection.is_finished());
+        assert!(!places.ask_longest_idle(), "nobody is asked twice");
+        answered.send(()).unwrap();
+        let _next = places.take().await;
+        connection.await.unwrap();
+    }
+}

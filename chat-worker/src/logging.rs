@@ -14,9 +14,8 @@ use serde_json::{Map, Value, json};
 use tracing::{
     Event, Level, Metadata, Subscriber,
     field::{Field, Visit},
-    span,
 };
-use tracing_subscriber::{EnvFilter, Layer, layer::Context, layer::SubscriberExt, registry::LookupSpan, util::SubscriberInitExt};
+use tracing_subscriber::{EnvFilter, Layer, layer::Context, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{redact::redact, telemetry::Telemetry};
 
@@ -67,26 +66,20 @@ struct Json {
     to_stdout: bool,
 }
 
-/// The request id that a span carries.
-struct RequestId(String);
+tokio::task_local! {
+    static REQUEST_ID: String;
+}
 
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Json {
-    fn on_new_span(&self, attributes: &span::Attributes<'_>, id: &span::Id, context: Context<'_, S>) {
-        let mut fields = Fields::default();
-        attributes.record(&mut fields);
-        if let (Some(request_id), Some(span)) = (fields.request_id, context.span(id)) {
-            span.extensions_mut().insert(RequestId(request_id));
-        }
-    }
+/// Does work whose log lines carry this id. A span would do it, too, but is looked up at every piece of an answer.
+pub async fn of_request<W: Future>(request_id: String, work: W) -> W::Output {
+    REQUEST_ID.scope(request_id, work).await
+}
 
-    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+impl<S: Subscriber> Layer<S> for Json {
+    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        let in_span = || {
-            let scope = context.event_scope(event)?;
-            scope.into_iter().find_map(|span| span.extensions().get::<RequestId>().map(|id| id.0.clone()))
-        };
-        let request_id = fields.request_id.take().or_else(in_span);
+        let request_id = fields.request_id.take().or_else(|| REQUEST_ID.try_with(String::clone).ok());
         let mut line = line(event.metadata(), fields, request_id.as_deref()).to_string();
         line.push('\n');
         if self.to_stdout {
@@ -226,9 +219,9 @@ mod tests {
         let file = Rotating::open(&path).expect("opened");
         let layer = Json { file: Some(Mutex::new(file)), to_stdout: false };
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
-            let span = tracing::info_span!("turn", request_id = "req_1");
-            let _inside = span.enter();
-            tracing::info!(duration_seconds = 1.2345, tools_used = "a,b", server = "s", "done with sk-ant-secret");
+            REQUEST_ID.sync_scope("req_1".to_owned(), || {
+                tracing::info!(duration_seconds = 1.2345, tools_used = "a,b", server = "s", "done with sk-ant-secret");
+            });
         });
         let text = std::fs::read_to_string(path).expect("written");
         let line: Value = serde_json::from_str(&text).expect("one JSON object");

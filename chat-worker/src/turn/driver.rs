@@ -19,6 +19,7 @@ use super::{
 use crate::{
     config::settings::Approvals,
     llm::{Model, ModelError, wire::Usage},
+    logging,
     metrics::Metrics,
     telemetry,
     tools::{catalogue::Catalogue, hub::Hub},
@@ -95,13 +96,11 @@ pub(super) struct Run<'a> {
 impl Engine {
     /// Runs one turn to its end. Events that nobody takes are dropped.
     pub async fn run(&self, turn: Turn, events: mpsc::Sender<Event>) -> Finished {
-        // An error's span, so that warnings have their id at every level of the log.
-        let span = tracing::error_span!("turn", request_id = turn.request_id);
         let traced = telemetry::invoke_agent(self.model.name(), &turn.request_id);
-        self.run_in_span(turn, events).instrument(traced).instrument(span).await
+        logging::of_request(turn.request_id.clone(), self.run_traced(turn, events).instrument(traced)).await
     }
 
-    async fn run_in_span(&self, turn: Turn, events: mpsc::Sender<Event>) -> Finished {
+    async fn run_traced(&self, turn: Turn, events: mpsc::Sender<Event>) -> Finished {
         let began = Instant::now();
         let key = self.cache.key(self, &turn);
         let kept = match &key {

@@ -22,6 +22,7 @@ use tracing::Instrument;
 use super::{Web, problem::id_of};
 use crate::{
     config::settings::Approvals,
+    logging,
     telemetry::{self, Traced},
     tools::{catalogue::ToolSpec, hub::ToolOutput},
 };
@@ -182,11 +183,10 @@ impl ServerHandler for Gateway {
     ) -> Result<CallToolResponse, ErrorData> {
         let headers = context.extensions.get::<Parts>().map(|parts| &parts.headers);
         let request_id = headers.map(id_of).unwrap_or_default();
-        let span = tracing::error_span!("mcp", request_id);
         let traced = telemetry::serve_tool(&request.name, headers, &context.meta);
         let input = Value::Object(request.arguments.unwrap_or_default());
-        let run = self.run(&request.name, &input, &context).instrument(traced.clone()).instrument(span);
-        let Some(output) = run.await else {
+        let run = self.run(&request.name, &input, &context).instrument(traced.clone());
+        let Some(output) = logging::of_request(request_id, run).await else {
             telemetry::failed(&traced, "unknown_tool");
             return Err(ErrorData::invalid_params(format!("there is no tool {}", request.name), None));
         };

@@ -53,11 +53,13 @@ async fn both_eras_list_and_call_the_tools_of_every_server(#[case] mode: ClientL
     assert_eq!(echo.annotations.as_ref().unwrap().read_only_hint, Some(true), "annotations are passed on");
     let said = call(&client, "two__echo", json!({"text": "hi"})).await.unwrap();
     assert_eq!((said.is_error, text(&said).contains("\"said\":\"hi\"")), (Some(false), true));
+    assert_eq!(said.structured_content.as_ref().unwrap()["text"], text(&said), "what programs read");
     assert_eq!((one.calls.lock().unwrap().len(), two.calls.lock().unwrap().len()), (0, 1));
     let failed = call(&client, "one__fail", json!({})).await.unwrap();
     assert_eq!((failed.is_error, text(&failed)), (Some(true), "it did not work"));
     let dirty = call(&client, "one__dirty", json!({})).await.unwrap();
     assert!(text(&dirty).starts_with("evil[2Jxxx") && text(&dirty).len() < 50_000, "cleaned and cut");
+    assert_eq!(dirty.structured_content, None, "too large");
     let unknown = call(&client, "one__nothing", json!({})).await.unwrap_err().to_string();
     assert!(unknown.contains("there is no tool one__nothing"), "{unknown}");
     let metrics = worker.http.get(format!("{}/metrics", worker.url)).send().await.unwrap().text().await.unwrap();

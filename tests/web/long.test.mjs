@@ -36,10 +36,15 @@ test('a summarised conversation is whole for people, goes on, and says what happ
   assert.ok(body.includes('They spoke of many words.') && body.includes('the second') && !body.includes('the first'));
   await answered(page, 'So it goes on.');
 
-  await page.getByRole('button', { name: 'Menu' }).click();
-  const [download] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name: 'Export as Markdown' }).click()]);
-  const text = readFileSync(await download.path(), 'utf8');
-  assert.match(text, /What is in the first\?[\s\S]*What is in the second\?[\s\S]*is being summarised[\s\S]*and now\?/);
+  const exported = async (name) => {
+    await page.getByRole('button', { name: 'Menu' }).click();
+    const [download] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name }).click()]);
+    return readFileSync(await download.path(), 'utf8');
+  };
+  const { messages } = JSON.parse(await exported('Export as JSON'));
+  assert.deepEqual(messages.map((message) => message.role), ['user', 'assistant', 'user', 'assistant', 'user', 'assistant']);
+  assert.match(messages[0].content[0].text, /^What is in the first/);
+  assert.match(await exported('Export as Markdown'), /What is in the first\?[\s\S]*What is in the second\?[\s\S]*is being summarised[\s\S]*and now\?/);
 });
 
 test('a question from before the summary is asked anew with what came before it', async (t) => {

@@ -248,18 +248,32 @@ pub async fn list_tools(peer: &Peer<RoleClient>, limit: Duration) -> Result<Vec<
     timeout(limit, pages).await.unwrap_or(Err(ServerError::Timeout(limit)))
 }
 
-/// Calls a tool: its text, and whether it is an error of the tool's own.
+/// What a tool answered.
+#[derive(Debug)]
+pub struct ToolAnswer {
+    /// Cleaned, and not longer than `MAX_RESULT`.
+    pub text: String,
+    /// An error of the tool's own.
+    pub is_error: bool,
+    /// As the server sent it.
+    pub structured: Option<Value>,
+}
+
+/// Calls a tool.
 pub async fn call_tool(
     peer: &Peer<RoleClient>,
     tool: &str,
     arguments: Map<String, Value>,
     limit: Duration,
-) -> Result<(String, bool), ServerError> {
+) -> Result<ToolAnswer, ServerError> {
     let mut params = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
     telemetry::inject(&mut params);
     let response = timeout(limit, peer.call_tool_once(params)).await.map_err(|_| ServerError::Timeout(limit))?;
     match response.map_err(|error| failed(&error, limit))? {
-        CallToolResponse::Complete(result) => Ok((text_of(&result), result.is_error.unwrap_or(false))),
+        CallToolResponse::Complete(result) => {
+            let (text, is_error) = (text_of(&result), result.is_error.unwrap_or(false));
+            Ok(ToolAnswer { text, is_error, structured: result.structured_content })
+        }
         CallToolResponse::InputRequired(_) => {
             Err(ServerError::Refused("the tool asks its user for input, which this chat cannot give".into()))
         }

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     catalogue::{Catalogue, FirstSeen, ToolSpec},
+    connection::{ServerError, ToolAnswer},
     http,
     server::{Server, Shared as Common, State},
 };
@@ -30,6 +31,8 @@ const LONGEST_RETRY: Duration = Duration::from_secs(4);
 pub struct ToolOutput {
     pub text: String,
     pub is_error: bool,
+    /// What programs read instead of the text, as the server sent it: not cleaned.
+    pub structured: Option<Arc<Value>>,
     /// For metrics: "ok", "tool_error", "unavailable", "timeout", "transport" or "cancelled".
     pub outcome: &'static str,
     pub duration: Duration,
@@ -267,22 +270,22 @@ async fn call(server: Arc<Server>, spec: Arc<ToolSpec>, arguments: Map<String, V
     let mut attempt = 0;
     loop {
         let error = match server.call(&spec.tool, arguments.clone()).await {
-            Ok((text, is_error)) => {
+            Ok(ToolAnswer { text, is_error, structured }) => {
                 let outcome = if is_error { "tool_error" } else { "ok" };
-                return ToolOutput { text, is_error, outcome, duration: began.elapsed() };
+                return ToolOutput { text, is_error, structured: structured.map(Arc::new), outcome, duration: began.elapsed() };
             }
             Err(error) => error,
         };
         tracing::warn!(server = spec.server, tool = spec.tool, attempt = attempt + 1, "tool call failed: {error}");
         if attempt >= retries || !error.is_transient() {
             let outcome = match error {
-                super::connection::ServerError::Timeout(_) => "timeout",
-                super::connection::ServerError::Refused(_) => "tool_error",
-                super::connection::ServerError::Connect(_) => "unavailable",
+                ServerError::Timeout(_) => "timeout",
+                ServerError::Refused(_) => "tool_error",
+                ServerError::Connect(_) => "unavailable",
                 _ => "transport",
             };
             let text = format!("the call of {} failed: {error}", spec.tool);
-            return ToolOutput { text, is_error: true, outcome, duration: began.elapsed() };
+            return ToolOutput { text, is_error: true, structured: None, outcome, duration: began.elapsed() };
         }
         let delay = FIRST_RETRY.saturating_mul(1 << attempt.min(8)).min(LONGEST_RETRY);
         tokio::time::sleep(delay.mul_f64(1.0 - 0.25 * rand::random::<f64>())).await;
@@ -291,5 +294,5 @@ async fn call(server: Arc<Server>, spec: Arc<ToolSpec>, arguments: Map<String, V
 }
 
 fn refused(text: &str) -> ToolOutput {
-    ToolOutput { text: text.to_owned(), is_error: true, outcome: "unavailable", duration: Duration::ZERO }
+    ToolOutput { text: text.to_owned(), is_error: true, structured: None, outcome: "unavailable", duration: Duration::ZERO }
 }

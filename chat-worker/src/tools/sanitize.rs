@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 
+use serde_json::Value;
+
 /// The text without control characters (but newline and tab), bidirectional controls, zero-width characters and tags:
 /// with them a text can show a person something else than it tells the model, or rewrite a terminal.
 pub fn clean(text: &str) -> String {
@@ -12,6 +14,20 @@ pub fn clean(text: &str) -> String {
 /// The same on one line.
 pub fn clean_line(text: &str) -> String {
     clean(text).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A value whose texts and names are clean; `None` when it takes more than `max` bytes.
+pub fn clean_json(value: &Value, max: usize) -> Option<Value> {
+    (value.to_string().len() <= max).then(|| cleaned(value))
+}
+
+fn cleaned(value: &Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(clean(text)),
+        Value::Array(list) => list.iter().map(cleaned).collect(),
+        Value::Object(map) => map.iter().map(|(name, value)| (clean(name), cleaned(value))).collect(),
+        other => other.clone(),
+    }
 }
 
 fn is_invisible(c: char) -> bool {
@@ -38,6 +54,8 @@ pub fn cap(mut text: String, max: usize) -> (String, bool) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -45,6 +63,13 @@ mod tests {
         assert_eq!(clean("a\u{202E}b\u{200B}c\u{1b}[31md\ne\tf\u{E0041}\r"), "abc[31md\ne\tf");
         assert_eq!(clean_line(" two\n lines\u{7} "), "two lines");
         assert_eq!(clean("Zürich 東京 🦀"), "Zürich 東京 🦀");
+    }
+
+    #[test]
+    fn structured_results_are_cleaned_everywhere_and_too_large_ones_left_out() {
+        let value = json!({"a\u{202E}": ["b\u{200B}", 1, {"c": "d\u{1b}"}], "e": null});
+        assert_eq!(clean_json(&value, 100), Some(json!({"a": ["b", 1, {"c": "d"}], "e": null})));
+        assert_eq!(clean_json(&value, 10), None);
     }
 
     #[test]

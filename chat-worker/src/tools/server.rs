@@ -24,7 +24,7 @@ use super::{
     breaker::{Breaker, Circuit},
     catalogue::{FirstSeen, ToolSpec, describe},
     child::StderrTail,
-    connection::{self, Connection, ServerError},
+    connection::{self, Connection, ServerError, ToolAnswer},
 };
 use crate::config::file::{ServerEntry, Target};
 
@@ -190,7 +190,7 @@ impl Server {
     }
 
     /// One attempt of a call.
-    pub async fn call(&self, tool: &str, arguments: Map<String, Value>) -> Result<(String, bool), ServerError> {
+    pub async fn call(&self, tool: &str, arguments: Map<String, Value>) -> Result<ToolAnswer, ServerError> {
         let live = self.live.load_full();
         let Some(live) = live else { return Err(ServerError::Connect(self.state().in_words())) };
         let _running = self.calls.token();

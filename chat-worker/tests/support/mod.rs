@@ -157,7 +157,8 @@ async fn call(fake: &Fake, params: &Value) -> Value {
         }
         name => json!({"tool": name, "said": params["arguments"]["text"]}).to_string(),
     };
-    json!({"resultType": "complete", "content": [{"type": "text", "text": text}]})
+    let structured = json!({"text": text});
+    json!({"resultType": "complete", "content": [{"type": "text", "text": text}], "structuredContent": structured})
 }
 
 /// A chat worker with everything around it.

@@ -24,7 +24,7 @@ use crate::{
     config::settings::Approvals,
     logging,
     telemetry::{self, Traced},
-    tools::{catalogue::ToolSpec, hub::ToolOutput},
+    tools::{catalogue::ToolSpec, connection::MAX_RESULT, hub::ToolOutput, sanitize::clean_json},
 };
 
 /// Arguments of one call. Far below what a conversation may be.
@@ -86,6 +86,7 @@ impl Gateway {
             () = context.ct.cancelled() => ToolOutput {
                 text: "cancelled before it had a result".to_owned(),
                 is_error: true,
+                structured: None,
                 outcome: "cancelled",
                 duration: began.elapsed(),
             },
@@ -194,12 +195,14 @@ impl ServerHandler for Gateway {
             telemetry::failed(&traced, output.outcome);
         }
         let told = vec![ContentBlock::text(output.text)];
-        Ok(if output.is_error { CallToolResult::error(told) } else { CallToolResult::success(told) }.into())
+        let mut result = if output.is_error { CallToolResult::error(told) } else { CallToolResult::success(told) };
+        result.structured_content = output.structured.and_then(|structured| clean_json(&structured, MAX_RESULT));
+        Ok(result.into())
     }
 }
 
-/// As its server describes it, cleaned, and under the name that is offered. Results are text, so that no output schema is
-/// promised.
+/// As its server describes it, cleaned, and under the name that is offered. No output schema is promised: a structured result that is too
+/// large is left out.
 fn tool(spec: &ToolSpec) -> Tool {
     // ToolSpec makes every schema an object.
     let schema = spec.input_schema.as_object().cloned().unwrap_or_default();

@@ -1,6 +1,6 @@
 // A conversation as a file: for people (Markdown), or for programs (the messages, as the API takes them).
 import { node } from './dom.js';
-import { shown, transcript } from './store.js';
+import { shown, whole } from './store.js';
 
 function fenced(text, language) {
   // Longer than any fence within.
@@ -26,7 +26,7 @@ export function asMarkdown(conversation) {
   return `${parts.join('\n\n')}\n`;
 }
 
-export const asJson = (conversation) => `${JSON.stringify({ title: conversation.title, messages: transcript(conversation) }, null, 2)}\n`;
+export const asJson = (conversation) => `${JSON.stringify({ title: conversation.title, messages: whole(conversation) }, null, 2)}\n`;
 
 export function download(name, type, text) {
   const anchor = node('a', { href: URL.createObjectURL(new Blob([text], { type })), download: name });

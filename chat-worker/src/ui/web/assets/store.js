@@ -132,6 +132,9 @@ function append(messages, message) {
 
 export const shown = (turn) => turn.shown ?? turn.delta;
 
+// The conversation as people have it: whole, also where the model goes on from a summary.
+export const whole = (conversation) => conversation.turns.flatMap(shown).reduce(append, []);
+
 // Takes the messages that the server ended with, for a turn that was begun with `sent`; `recorded` is what people saw of it.
 export function take(turn, sent, messages, recorded) {
   const grown = messages.length >= sent.length && sent.every((message, index) => same(message, messages[index]));

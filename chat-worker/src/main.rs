@@ -62,7 +62,14 @@ async fn run(command: Command, settings: Settings) -> anyhow::Result<bool> {
 
 async fn dispatch(app: &Arc<App>, command: Command) -> anyhow::Result<bool> {
     match command {
-        Command::Chat { resume } => ui::terminal::chat::chat(app, resume).await.map(|()| true),
+        Command::Chat { resume } => tokio::select! {
+            result = ui::terminal::chat::chat(app, resume) => result.map(|()| true),
+            code = ui::terminal::ended_from_outside() => {
+                app.stop().await;
+                // The thread that waits for a line cannot be told to stop waiting.
+                std::process::exit(code)
+            }
+        },
         Command::Ask { question, json, yes } => ui::terminal::ask::ask(app, &question, json, yes).await,
         Command::Serve { listen } => {
             let listener = tokio::net::TcpListener::bind(listen).await;

@@ -34,6 +34,7 @@ async fn every_error_is_a_problem_that_says_what_to_change() {
         (Method::POST, "/v1/chat", "application/json", "{", 400),
         (Method::POST, "/v1/chat", "application/json", "{\"massage\": \"hi\"}", 422),
         (Method::POST, "/v1/chat", "application/json", "{}", 422),
+        (Method::POST, "/v1/chat", "application/json", "[\"hi\", [], [], [], false, false]", 422),
         (Method::POST, "/v1/chat", "application/json", "{\"message\": \"eleven chars\"}", 422),
         (Method::POST, "/v1/chat", "application/json", "{\"message\": \"a\\u0000b\"}", 422),
         (Method::POST, "/v1/chat", "application/json", large.as_str(), 413),

@@ -6,29 +6,33 @@ use std::process::Stdio;
 
 use model_standin::Running as Model;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::{io::AsyncWriteExt, process::Command};
 
 const SCRIPT: &str = "otherwise: {text: 'A **plain** answer.'}";
 
-/// How it ended, and what it wrote to standard output and to standard error.
-async fn run(model: &Model, args: &[&str], environment: &[(&str, &str)], input: &str) -> (i32, String, String) {
-    let directory = tempfile::tempdir().unwrap();
+/// The program in a directory of its own, with a configuration without servers.
+fn program(model: &Model, directory: &TempDir) -> Command {
     std::fs::write(directory.path().join("mcp.json"), r#"{"servers": []}"#).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_chat-worker"));
     command
-        .args(args)
         .env_clear()
         .env("ANTHROPIC_BASE_URL", model.url())
         .env("OPENAI_BASE_URL", format!("{}/v1", model.url()))
         .env("MCP_CONFIG_PATH", directory.path().join("mcp.json"))
         .env("LOG_FILE", "-")
-        .envs(environment.iter().copied())
-        .current_dir(&directory)
+        .current_dir(directory)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
-    let mut child = command.spawn().unwrap();
+    command
+}
+
+/// How it ended, and what it wrote to standard output and to standard error.
+async fn run(model: &Model, args: &[&str], environment: &[(&str, &str)], input: &str) -> (i32, String, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut child = program(model, &directory).args(args).envs(environment.iter().copied()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
     let output = child.wait_with_output().await.unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -70,4 +74,23 @@ async fn what_cannot_be_answered_or_begun_is_told_by_the_code_and_in_words() {
     assert!(stderr.starts_with("chat-worker: ") && stderr.contains("empty"), "{stderr}");
     let (code, _, stderr) = run(&model, &["ask", "hello"], &[("CHAT_MODEL_API", "openai")], "").await;
     assert!(code == 2 && stderr.contains("CHAT_MODEL must name the model"), "{code}: {stderr}");
+}
+
+#[tokio::test]
+async fn a_reader_that_has_gone_is_no_fault_and_an_answer_that_cannot_be_written_is_one() {
+    let model = Model::start(SCRIPT).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    for args in [&["ask", "hello", "--json"][..], &["ask", "hello"]] {
+        let mut command = program(&model, &directory);
+        let mut child = command.args(args).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().await.unwrap();
+        assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""), "{args:?}");
+
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let child = program(&model, &directory).args(args).stdout(full).spawn().unwrap();
+        let output = child.wait_with_output().await.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && said.contains("could not be written"), "{args:?}: {said}");
+    }
 }

@@ -29,7 +29,7 @@ test('once runs it once, and asks again the next time', async (t) => {
   await ask(page, 'delete Radia');
   await asked();
   assert.match(await page.locator('.approval pre').textContent(), /DELETE FROM customers WHERE id = 3/);
-  assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Allow once');
+  assert.equal(await page.evaluate(() => document.activeElement.className), 'approval');
   await axe(page);
   await screenshot(page, 'approval');
   await decide('Allow once');
@@ -38,7 +38,7 @@ test('once runs it once, and asks again the next time', async (t) => {
   await asked();
   await decide('Deny');
   await answered(page, 'Then I leave it.');
-  assert.match(await lastTurn(page).locator('.tool summary').textContent(), /failed/);
+  assert.match(await lastTurn(page).locator('.tool summary').textContent(), /denied/);
 });
 
 test('always is not asked again in this conversation, and in a new one it is', async (t) => {
@@ -73,7 +73,7 @@ test('a decision that waits is there after a reload, and can be made then', asyn
   await page.reload();
   await asked();
   assert.match(await page.locator('.approval').textContent(), /sqlite · write_query[\s\S]*DELETE FROM customers/);
-  assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Allow once');
+  assert.equal(await page.evaluate(() => document.activeElement.className), 'approval');
   await decide('Always allow');
   await answered(page, 'Done.');
   assert.equal(await page.locator('.turn').count(), 1);
@@ -96,4 +96,21 @@ test('letters that cannot be seen are shown in what is to be approved', async (t
   await ask(page, 'something hidden');
   await asked();
   assert.match(await page.locator('.approval pre').textContent(), /\\u202egnihton\\u202c\\u200b/);
+});
+
+test('what is being written when a question comes up is no answer to it', async (t) => {
+  page = await open(t, stack);
+  let answer;
+  const held = new Promise((resolve) => { answer = resolve; });
+  await page.route('**/v1/chat', async (route) => { await held; await route.continue(); });
+  await ask(page, 'delete Radia');
+  const words = 'the next thought has some spaces';
+  await page.getByLabel('Message').focus();
+  await page.keyboard.type(words.slice(0, 10));
+  answer();
+  await page.keyboard.type(words.slice(10, 20), { delay: 60 });
+  await asked();
+  await page.keyboard.type(words.slice(20), { delay: 20 });
+  assert.equal(await page.getByLabel('Message').inputValue(), words);
+  assert.equal(await page.locator('.approval').count(), 1);
 });

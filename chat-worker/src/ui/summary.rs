@@ -7,13 +7,21 @@ use super::event::Event;
 /// The answer, the calls with their results, and how the turn ended.
 pub fn summary(events: &[Event]) -> Value {
     let (mut answer, mut calls, mut notices) = (String::new(), Vec::new(), Vec::new());
-    let mut end = json!({});
+    let (mut end, mut void) = (json!({}), false);
     for event in events {
         match event {
-            Event::Text { text } => answer.push_str(text),
-            // What came before a call was on the way to the answer; what broke off is void.
-            Event::ToolStart { .. } | Event::Restart { .. } => answer.clear(),
+            Event::Text { text } => {
+                if std::mem::take(&mut void) {
+                    answer.clear();
+                }
+                answer.push_str(text);
+            }
+            // What came before a call was on the way to what comes after it.
+            Event::ToolStart { .. } => void = true,
+            // What broke off is no answer at all.
+            Event::Restart { .. } => answer.clear(),
             Event::ToolCall { id, name, server, input, hash, needs_approval, .. } => {
+                void = true;
                 calls.push(json!({"id": id, "name": name, "server": server, "input": input, "hash": hash,
                                   "needs_approval": needs_approval}));
             }
@@ -55,5 +63,16 @@ mod tests {
             text("The whole answer."),
         ];
         assert_eq!(summary(&events)["answer"], "The whole answer.");
+        let call = || Event::ToolCall {
+            id: "1".into(),
+            name: "a__wipe".into(),
+            server: "a".into(),
+            tool: "wipe".into(),
+            input: json!({}),
+            hash: "h".into(),
+            needs_approval: true,
+        };
+        assert_eq!(summary(&[text("I will wipe it."), call()])["answer"], "I will wipe it.", "it waits");
+        assert_eq!(summary(&[text("I will wipe it."), call(), text("You said no.")])["answer"], "You said no.");
     }
 }

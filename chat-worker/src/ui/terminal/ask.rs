@@ -1,6 +1,11 @@
 //! One question, answered once: for scripts and for people in a hurry.
 
-use std::{collections::HashSet, io::Read, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    io::{self, Read, Write},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +25,7 @@ const SETTLE: Duration = Duration::from_secs(15);
 pub async fn ask(app: &Arc<App>, question: &str, json: bool, yes: bool) -> anyhow::Result<bool> {
     let mut piped = String::new();
     let question = if question == "-" {
-        std::io::stdin().read_to_string(&mut piped)?;
+        io::stdin().read_to_string(&mut piped)?;
         piped.trim_end()
     } else {
         question
@@ -53,22 +58,34 @@ pub async fn ask(app: &Arc<App>, question: &str, json: bool, yes: bool) -> anyho
         cancel,
     };
     let printing = async {
-        let mut seen = Vec::new();
+        let (mut seen, mut told) = (Vec::new(), Ok(()));
         let mut renderer = super::renderer();
         while let Some(event) = events.recv().await {
             if json {
                 seen.push(event);
-            } else if renderer.show(&event).is_err() {
-                // The reader has gone.
-                break;
+            } else if told.is_ok() {
+                // What cannot be written any more is an answer all the same: the turn comes to its end.
+                told = renderer.show(&event);
             }
         }
-        seen
+        (seen, told)
     };
-    let (finished, seen) = tokio::join!(app.engine.run(turn, sender), printing);
+    let (finished, (seen, mut told)) = tokio::join!(app.engine.run(turn, sender), printing);
     drop(done);
     if json {
-        println!("{}", summary(&seen));
+        told = writeln!(io::stdout(), "{}", summary(&seen));
+    }
+    match told.and_then(|()| io::stdout().flush()) {
+        Ok(()) => {}
+        // A reader that has gone has what it wanted.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        Err(error) => {
+            eprintln!("The answer could not be written: {error}");
+            return Ok(false);
+        }
+    }
+    if matches!(finished.outcome, Ok(Outcome::Cancelled)) {
+        eprintln!("Stopped.");
     }
     let denied = seen_denied(&finished.transcript);
     if denied && !json {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    io::{self, IsTerminal, Stdout},
+    io::Stdout,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -21,7 +21,7 @@ use super::{
 use crate::{
     app::{App, request_id},
     limits,
-    llm::wire::Usage,
+    llm::wire::{Role, Usage},
     tools::sanitize::clean,
     turn::{driver::Turn, machine::Outcome, transcript::Transcript},
     ui::event::Event,
@@ -41,6 +41,8 @@ struct Chat<'a> {
     /// Tools that the person always allows, and never, as `name@hash`.
     always: HashSet<String>,
     never: HashSet<String>,
+    /// A question whose answer was stopped before any tool ran, and the conversation before it.
+    stopped: Option<(Transcript, String)>,
     last: Option<PathBuf>,
 }
 
@@ -66,7 +68,7 @@ impl Spent {
 pub async fn chat(app: &Arc<App>, resume: bool) -> anyhow::Result<()> {
     println!("mcpfleet chat: {} answers. /help for help, /quit to leave.", app.who_answers());
     let mut spinner = Spinner::default();
-    if io::stdout().is_terminal() {
+    if super::is_capable() {
         spinner.show("connecting to the servers");
     }
     app.engine.hub.settle(Duration::from_secs(15)).await;
@@ -74,7 +76,11 @@ pub async fn chat(app: &Arc<App>, resume: bool) -> anyhow::Result<()> {
     if let Some(servers) = commands::tell(app, "/servers", "") {
         print!("{servers}");
     }
-    let last = store::directory().map(|directory| directory.join("last.json"));
+    let last = store::directory().map(|directory| {
+        // Where it cannot be made, saving says so.
+        let _ = store::create_private(&directory);
+        directory.join("last.json")
+    });
     let names = app.engine.hub.status().into_iter().map(|server| server.name).collect();
     let mut chat = Chat {
         app,
@@ -84,13 +90,15 @@ pub async fn chat(app: &Arc<App>, resume: bool) -> anyhow::Result<()> {
         spent: Spent::NOTHING,
         always: HashSet::new(),
         never: HashSet::new(),
+        stopped: None,
         last,
     };
     if resume {
         chat.resume();
     } else if let Some(Ok(last)) = chat.last.as_deref().map(store::load) {
         let count = last.questions().filter(|question| !question.is_empty()).count();
-        println!("/resume takes up the last conversation ({count} questions).");
+        let questions = if count == 1 { "1 question".to_owned() } else { format!("{count} questions") };
+        println!("/resume takes up the last conversation ({questions}).");
     }
     loop {
         let line = match chat.input.read("").await? {
@@ -121,20 +129,25 @@ impl Chat<'_> {
             return Ok(());
         }
         match name {
-            "/retry" => self.turn(None).await?,
+            "/retry" => self.retry().await?,
             "/usage" => print!("{}{}", self.spent_here(), commands::usage(self.app)),
             "/model" => self.choose(argument),
             "/clear" => {
                 self.transcript = Transcript::default();
+                self.stopped = None;
                 self.spent = Spent::NOTHING;
                 println!("A new conversation.");
             }
             "/compact" => self.compact().await,
             "/save" if argument.is_empty() => println!("Name a file: /save conversation.json"),
-            "/save" => match store::save(Path::new(argument), &self.transcript) {
-                Ok(()) => println!("Saved to {argument}."),
-                Err(error) => println!("It could not be saved to {argument}: {error}"),
-            },
+            "/save" => {
+                let path = Path::new(argument);
+                let instead = if path.exists() { ", in place of what was there" } else { "" };
+                match store::save(path, &self.transcript) {
+                    Ok(()) => println!("Saved to {argument}, as JSON{instead}."),
+                    Err(error) => println!("It could not be saved to {argument}: {error}"),
+                }
+            }
             "/resume" => self.resume(),
             "/history" => self.history(),
             _ => println!("There is no command {name}. /help lists them."),
@@ -142,10 +155,25 @@ impl Chat<'_> {
         Ok(())
     }
 
+    /// Goes on where something is missing; asks a question anew whose answer was stopped before any tool ran.
+    async fn retry(&mut self) -> anyhow::Result<()> {
+        let unanswered = self.transcript.messages().last().is_some_and(|last| last.role == Role::User);
+        if unanswered || !self.transcript.open_calls().is_empty() {
+            return self.turn(None).await;
+        }
+        let Some((before, question)) = self.stopped.take() else {
+            println!("There is nothing to retry: no question is without its answer.");
+            return Ok(());
+        };
+        self.transcript = before;
+        self.turn(Some(question)).await
+    }
+
     fn resume(&mut self) {
         match self.last.as_deref().map(store::load) {
             Some(Ok(transcript)) => {
                 self.transcript = transcript;
+                self.stopped = None;
                 self.spent = Spent::NOTHING;
                 println!("The conversation so far:");
                 self.history();
@@ -206,6 +234,7 @@ impl Chat<'_> {
         let cancel = CancellationToken::new();
         let (sender, mut events) = mpsc::channel(64);
         let (decide, decisions) = mpsc::channel(1);
+        let asked = say.clone().map(|question| (self.transcript.clone(), question));
         let turn = Turn {
             request_id: request_id(),
             transcript: std::mem::take(&mut self.transcript),
@@ -218,7 +247,7 @@ impl Chat<'_> {
             cache: false,
             cancel: cancel.clone(),
         };
-        let terminal = io::stdout().is_terminal();
+        let terminal = super::is_capable();
         let mut renderer = super::renderer();
         let mut spinner = Spinner::default();
         let show = |spinner: &mut Spinner, what: &str| {
@@ -275,6 +304,8 @@ impl Chat<'_> {
         renderer.end_line()?;
         self.spent.add(finished.usage, finished.cost);
         self.transcript = finished.transcript;
+        let is_stopped = matches!(finished.outcome, Ok(Outcome::Cancelled)) && finished.tools_used.is_empty();
+        self.stopped = asked.filter(|_| is_stopped);
         if let Some(path) = &self.last
             && let Err(error) = store::save(path, &self.transcript)
         {
@@ -302,24 +333,51 @@ impl Chat<'_> {
                 continue;
             }
             if !self.always.contains(&key) {
-                renderer
-                    .line("33", &format!("{tool} may change or destroy data. Allow it: y(es, once), a(lways), n(o), never"))?;
-                let Typed::Line(answer) = self.input.read("allow").await? else { return Ok(None) };
-                match answer.trim() {
-                    "y" | "yes" | "once" => {}
-                    "a" | "always" => {
+                renderer.line("33", &format!("{tool} may change or destroy data."))?;
+                let answer = loop {
+                    renderer.line("33", "Allow it? y = once, a = always, n = no, never")?;
+                    let Typed::Line(answer) = self.input.ask("allow").await? else { return Ok(None) };
+                    if let Some(answer) = Allowed::read(&answer) {
+                        break answer;
+                    }
+                };
+                match answer {
+                    Allowed::Once => {}
+                    Allowed::Always => {
                         self.always.insert(key);
                     }
-                    "never" => {
+                    Allowed::No => continue,
+                    Allowed::Never => {
                         self.never.insert(key);
                         continue;
                     }
-                    _ => continue,
                 }
             }
             allowed.push(id.clone());
         }
         Ok(Some(allowed))
+    }
+}
+
+/// What a person says of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Allowed {
+    Once,
+    Always,
+    No,
+    Never,
+}
+
+impl Allowed {
+    /// Nothing at all is a no; `None` for what is not understood.
+    fn read(answer: &str) -> Option<Self> {
+        match answer.trim().to_lowercase().as_str() {
+            "y" | "yes" | "once" => Some(Self::Once),
+            "a" | "always" => Some(Self::Always),
+            "" | "n" | "no" => Some(Self::No),
+            "never" => Some(Self::Never),
+            _ => None,
+        }
     }
 }
 

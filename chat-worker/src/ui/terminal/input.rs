@@ -3,8 +3,8 @@
 use std::io::{self, IsTerminal, Write};
 
 use reedline::{
-    ColumnarMenu, DefaultCompleter, DefaultPrompt, DefaultPromptSegment, EditCommand, Emacs, FileBackedHistory, KeyCode,
-    KeyModifiers, MenuBuilder, Reedline, ReedlineEvent, ReedlineMenu, Signal, default_emacs_keybindings,
+    ColumnarMenu, DefaultCompleter, DefaultPrompt, DefaultPromptSegment, EditCommand, Emacs, FileBackedHistory, Highlighter,
+    KeyCode, KeyModifiers, MenuBuilder, Reedline, ReedlineEvent, ReedlineMenu, Signal, StyledText, default_emacs_keybindings,
 };
 use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
 
@@ -31,10 +31,18 @@ impl Input {
     /// An editor where a person sits at both ends.
     /// `words` are completed beside the commands.
     pub fn open(words: Vec<String>) -> Self {
-        if io::stdin().is_terminal() && io::stdout().is_terminal() {
+        if io::stdin().is_terminal() && super::is_capable() {
             Self::Editor(Some(Box::new(editor(words))))
         } else {
             Self::Lines(BufReader::new(tokio::io::stdin()).lines())
+        }
+    }
+
+    /// An answer to a question of ours: no question of the person's, and kept apart from those.
+    pub async fn ask(&mut self, prompt: &'static str) -> anyhow::Result<Typed> {
+        match self {
+            Self::Editor(_) => Box::pin(Self::Editor(Some(Box::new(plain()))).read(prompt)).await,
+            Self::Lines(_) => self.read(prompt).await,
         }
     }
 
@@ -67,6 +75,33 @@ impl Input {
     }
 }
 
+/// What is typed looks like everything else at this terminal, whatever its background is.
+struct Uncoloured;
+
+impl Highlighter for Uncoloured {
+    #[allow(clippy::default_trait_access, reason = "the editor does not export the type of its styles")]
+    fn highlight(&self, line: &str, _cursor: usize) -> StyledText {
+        let mut text = StyledText::new();
+        text.push((Default::default(), line.to_owned()));
+        text
+    }
+}
+
+fn plain() -> Reedline {
+    Reedline::create().with_highlighter(Box::new(Uncoloured)).with_ansi_colors(std::env::var_os("NO_COLOR").is_none())
+}
+
+/// After a signal, on the way out: the terminal as it was before the editor had it.
+pub fn give_back_terminal() {
+    use termimad::crossterm::{cursor::Show, event::DisableBracketedPaste, execute, terminal};
+    // It may have gone, too.
+    let _ = terminal::disable_raw_mode();
+    if super::is_capable() {
+        let _ = execute!(io::stdout(), DisableBracketedPaste, Show);
+        let _ = writeln!(io::stdout());
+    }
+}
+
 fn editor(mut words: Vec<String>) -> Reedline {
     words.extend(commands::NAMES.iter().map(|(name, _)| (*name).to_owned()));
     let mut completer = DefaultCompleter::with_inclusions(&['/', '-', '_']);
@@ -75,15 +110,14 @@ fn editor(mut words: Vec<String>) -> Reedline {
     let complete = ReedlineEvent::UntilFound(vec![ReedlineEvent::Menu("completion".to_owned()), ReedlineEvent::MenuNext]);
     keys.add_binding(KeyModifiers::NONE, KeyCode::Tab, complete);
     keys.add_binding(KeyModifiers::ALT, KeyCode::Enter, ReedlineEvent::Edit(vec![EditCommand::InsertNewline]));
-    let editor = Reedline::create()
+    let editor = plain()
         .with_completer(Box::new(completer))
         .with_quick_completions(true)
         .with_partial_completions(true)
         .with_menu(ReedlineMenu::EngineCompleter(Box::new(ColumnarMenu::default().with_name("completion"))))
         // Several lines that are pasted are one message.
         .use_bracketed_paste(true)
-        .with_edit_mode(Box::new(Emacs::new(keys)))
-        .with_ansi_colors(std::env::var_os("NO_COLOR").is_none());
+        .with_edit_mode(Box::new(Emacs::new(keys)));
     let history = store::directory().and_then(|path| {
         store::create_private(&path).ok()?;
         FileBackedHistory::with_file(HISTORY, path.join("history")).ok()

@@ -16,11 +16,8 @@ pub fn directory() -> Option<PathBuf> {
     Some(state.join("mcpfleet"))
 }
 
-/// Writes a conversation; only its owner can read it.
+/// Writes a conversation into a directory that is there; only its owner can read it.
 pub fn save(path: &Path, transcript: &Transcript) -> io::Result<()> {
-    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        create_private(parent)?;
-    }
     let text = serde_json::to_string_pretty(transcript.messages())?;
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(text.as_bytes())
@@ -50,6 +47,8 @@ mod tests {
         let path = directory.path().join("state/last.json");
         let mut transcript = Transcript::default();
         transcript.say("hello");
+        assert!(save(&path, &transcript).is_err(), "no directory is made unasked");
+        create_private(&directory.path().join("state")).expect("made");
         save(&path, &transcript).expect("saved");
         assert_eq!(load(&path).expect("loaded"), transcript);
         let mode = std::fs::metadata(&path).expect("there").permissions().mode();

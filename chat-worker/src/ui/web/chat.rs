@@ -10,12 +10,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::{
-    Web,
+    MAX_BODY, Web,
     problem::{Problem, id_of},
     told::Told,
 };
@@ -51,9 +52,9 @@ pub struct Request {
 pub async fn chat(
     State(web): State<Arc<Web>>,
     headers: HeaderMap,
-    body: Result<Json<Request>, JsonRejection>,
+    body: Result<Json<Box<RawValue>>, JsonRejection>,
 ) -> Result<Response, Problem> {
-    let Json(request) = body.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
+    let request = read(body)?;
     let streamed = request.stream.unwrap_or_else(|| !wants_one_object(&headers));
     let turn = turn(&web, request, id_of(&headers))?;
     let cancel = turn.cancel.clone();
@@ -76,6 +77,26 @@ pub async fn chat(
     }
     drop(guard);
     Ok((status_of(&seen), Json(summary(&seen))).into_response())
+}
+
+/// The request, or what to change about it.
+fn read(body: Result<Json<Box<RawValue>>, JsonRejection>) -> Result<Request, Problem> {
+    let Json(body) = body.map_err(|rejection| {
+        let detail = match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => format!("the request is larger than {} MiB", MAX_BODY / 1024 / 1024),
+            _ => rejection.body_text(),
+        };
+        Problem::new(rejection.status(), detail)
+    })?;
+    // Fields by their place, which an array would be taken for, are nothing that anybody means.
+    if !body.get().starts_with('{') {
+        return Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "the request must be a JSON object such as {\"message\": \"Hello\"}",
+        ));
+    }
+    serde_json::from_str(body.get())
+        .map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("the request: {error}")))
 }
 
 fn turn(web: &Arc<Web>, request: Request, request_id: String) -> Result<Turn, Problem> {

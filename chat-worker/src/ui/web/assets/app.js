@@ -129,7 +129,7 @@ const page = {
     });
     view.add(box.element);
     status('Waiting for your decision.');
-    box.focus();
+    if (!composer.isWriting()) box.focus();
   },
 
   // Whether it is running, and what it has cost.

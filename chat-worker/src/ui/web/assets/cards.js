@@ -20,6 +20,12 @@ function readable(text) {
   }
 }
 
+// What people have decided themselves is no failure of the tool.
+function failure(text) {
+  if (text.startsWith('the user did not allow this call')) return 'denied';
+  return text.startsWith('stopped by the user before it had a result') ? 'not run' : 'failed';
+}
+
 export function toolCard(call) {
   const state = node('span', { className: 'state', textContent: call.needs_approval ? 'waits for you' : 'waiting' });
   const card = node('details', { className: 'tool' });
@@ -43,7 +49,7 @@ export function toolCard(call) {
       finished = true;
       card.classList.remove('running');
       card.classList.add(isError ? 'failed' : 'ok');
-      state.textContent = [isError ? 'failed' : 'done', duration === undefined ? '' : seconds(duration)].filter(Boolean).join(' · ');
+      state.textContent = [isError ? failure(text) : 'done', duration === undefined ? '' : seconds(duration)].filter(Boolean).join(' · ');
       card.append(part(isError ? 'Error' : 'Result', readable(text)));
     },
     drop(text = 'not run') {
@@ -62,7 +68,7 @@ export function approval(calls, decide) {
   const asked = calls.filter((call) => call.needs_approval);
   const free = calls.filter((call) => !call.needs_approval).map((call) => call.id);
   const title = node('h3', { id: `approval-${asked[0].id}`, textContent: asked.length === 1 ? 'May this tool run?' : 'May these tools run?' });
-  const box = node('section', { className: 'approval', aria: { labelledby: title.id } }, title);
+  const box = node('section', { className: 'approval', tabIndex: -1, aria: { labelledby: title.id } }, title);
   box.append(node('p', { textContent: 'It may change or destroy data.' }));
   const boxes = asked.map((call) => {
     const tick = node('input', { type: 'checkbox', checked: true });
@@ -81,5 +87,6 @@ export function approval(calls, decide) {
   row.append(button('Deny', () => end([])));
   if (asked.every(key)) row.append(button('Never allow', () => end([], { never: rules(chosen()) })));
   box.append(row, node('p', { className: 'detail', textContent: '“Always” and “never” hold for this tool, as it is defined now, in this conversation.' }));
-  return { element: box, focus: () => once.focus() };
+  // Not a button: a key that was meant for the message box must not decide.
+  return { element: box, focus: () => box.focus() };
 }

@@ -5,6 +5,8 @@ import { $, hasKeyboard } from './dom.js';
 const field = $('message');
 const DRAFT = 'mcpfleetDraft';
 let edited = null;
+let typed = 0;
+field.addEventListener('keydown', (event) => { if (event.key !== 'Enter') typed = Date.now(); });
 
 function grow() {
   const lines = field.value.split('\n').reduce((sum, line) => sum + 1 + Math.floor(line.length / 90), 0);
@@ -13,9 +15,13 @@ function grow() {
 
 export function set(text) {
   field.value = text;
+  typed = 0;
   sessionStorage.setItem(DRAFT, text);
   grow();
 }
+
+// Whoever is in the middle of a word must not be led away from it.
+export const isWriting = () => document.activeElement === field && (field.value !== '' || Date.now() - typed < 2000);
 
 export function focus() {
   if (hasKeyboard()) field.focus();

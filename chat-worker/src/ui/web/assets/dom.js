@@ -29,10 +29,18 @@ export function status(text, working = false) {
 // The button says how it went, and then again what it does. Over plain HTTP browsers offer no clipboard: the old way works there.
 export async function copy(text, from) {
   const copied = navigator.clipboard ? await navigator.clipboard.writeText(text).then(() => true, () => false) : copyBySelection(text);
-  const label = from.textContent;
+  // A second press before the word is back must not make it the button's own.
+  const { label = from.textContent, name = from.getAttribute('aria-label') } = from.copying ?? {};
+  clearTimeout(from.copying?.timer);
   from.textContent = copied ? 'Copied' : 'Not allowed';
+  from.removeAttribute('aria-label');
   status(copied ? 'Copied.' : 'The browser does not allow to copy.');
-  setTimeout(() => { from.textContent = label; }, 1500);
+  const back = () => {
+    from.textContent = label;
+    if (name) from.setAttribute('aria-label', name);
+    delete from.copying;
+  };
+  from.copying = { label, name, timer: setTimeout(back, 1500) };
 }
 
 function copyBySelection(text) {

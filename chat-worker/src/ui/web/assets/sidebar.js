@@ -56,6 +56,7 @@ async function remove(entry, title) {
   $('delete-title').textContent = title;
   if (await ask($('delete-dialog')) !== 'yes') return;
   acts.remove(entry.id);
+  acts.refresh();
   (side.querySelector('#conversations button') ?? $('new')).focus();
 }
 

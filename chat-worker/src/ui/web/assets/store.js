@@ -67,12 +67,12 @@ export function load(key) {
 }
 
 // 'saved'; 'copied' when another tab went on with the same conversation meanwhile, so that neither loses anything; or 'full'.
-export function save(conversation) {
+export function save(conversation, updated = Date.now()) {
   const theirs = revision(conversation.id);
   const copied = theirs !== undefined && theirs !== conversation.rev;
   if (copied) Object.assign(conversation, { id: id(), title: `${conversation.title} (copy)`, rev: 0 });
   conversation.rev += 1;
-  conversation.updated = Date.now();
+  conversation.updated = updated;
   try {
     localStorage.setItem(PREFIX + conversation.id, JSON.stringify(conversation));
     note(conversation);
@@ -87,7 +87,7 @@ export function rename(key, title) {
   const conversation = load(key);
   if (!conversation) return;
   Object.assign(conversation, { title, named: true });
-  save(conversation);
+  save(conversation, conversation.updated);
 }
 
 export function remove(key) {

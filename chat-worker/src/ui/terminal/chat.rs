@@ -15,6 +15,7 @@ use super::{
     commands,
     input::{Input, Typed},
     render::Renderer,
+    say,
     spinner::Spinner,
     store,
 };
@@ -66,7 +67,7 @@ impl Spent {
 
 /// Talks until the person leaves. `resume` takes up the last conversation.
 pub async fn chat(app: &Arc<App>, resume: bool) -> anyhow::Result<()> {
-    println!("mcpfleet chat: {} answers. /help for help, /quit to leave.", app.who_answers());
+    say(&format!("mcpfleet chat: {} answers. /help for help, /quit to leave.", app.who_answers()));
     let mut spinner = Spinner::default();
     if super::is_capable() {
         spinner.show("connecting to the servers");
@@ -74,7 +75,7 @@ pub async fn chat(app: &Arc<App>, resume: bool) -> anyhow::Result<()> {
     app.engine.hub.settle(Duration::from_secs(15)).await;
     spinner.clear();
     if let Some(servers) = commands::tell(app, "/servers", "") {
-        print!("{servers}");
+        say(servers.trim_end());
     }
     let last = store::directory().map(|directory| {
         // Where it cannot be made, saving says so.
@@ -98,7 +99,7 @@ pub async fn chat(app: &Arc<App>, resume: bool) -> anyhow::Result<()> {
     } else if let Some(Ok(last)) = chat.last.as_deref().map(store::load) {
         let count = last.questions().filter(|question| !question.is_empty()).count();
         let questions = if count == 1 { "1 question".to_owned() } else { format!("{count} questions") };
-        println!("/resume takes up the last conversation ({questions}).");
+        say(&format!("/resume takes up the last conversation ({questions})."));
     }
     loop {
         let line = match chat.input.read("").await? {
@@ -115,7 +116,7 @@ pub async fn chat(app: &Arc<App>, resume: bool) -> anyhow::Result<()> {
         } else if !line.is_empty() {
             match limits::check_message(line, app.settings.max_message_chars as usize) {
                 Ok(()) => chat.turn(Some(line.to_owned())).await?,
-                Err(error) => println!("{error}"),
+                Err(error) => say(&error.to_string()),
             }
         }
     }
@@ -125,32 +126,32 @@ impl Chat<'_> {
     async fn command(&mut self, line: &str) -> anyhow::Result<()> {
         let (name, argument) = line.split_once(' ').map_or((line, ""), |(name, argument)| (name, argument.trim()));
         if let Some(text) = commands::tell(self.app, name, argument) {
-            print!("{text}");
+            say(text.trim_end());
             return Ok(());
         }
         match name {
             "/retry" => self.retry().await?,
-            "/usage" => print!("{}{}", self.spent_here(), commands::usage(self.app)),
+            "/usage" => say(format!("{}{}", self.spent_here(), commands::usage(self.app)).trim_end()),
             "/model" => self.choose(argument),
             "/clear" => {
                 self.transcript = Transcript::default();
                 self.stopped = None;
                 self.spent = Spent::NOTHING;
-                println!("A new conversation.");
+                say("A new conversation.");
             }
             "/compact" => self.compact().await,
-            "/save" if argument.is_empty() => println!("Name a file: /save conversation.json"),
+            "/save" if argument.is_empty() => say("Name a file: /save conversation.json"),
             "/save" => {
                 let path = Path::new(argument);
                 let instead = if path.exists() { ", in place of what was there" } else { "" };
                 match store::save(path, &self.transcript) {
-                    Ok(()) => println!("Saved to {argument}, as JSON{instead}."),
-                    Err(error) => println!("It could not be saved to {argument}: {error}"),
+                    Ok(()) => say(&format!("Saved to {argument}, as JSON{instead}.")),
+                    Err(error) => say(&format!("It could not be saved to {argument}: {error}")),
                 }
             }
             "/resume" => self.resume(),
             "/history" => self.history(),
-            _ => println!("There is no command {name}. /help lists them."),
+            _ => say(&format!("There is no command {name}. /help lists them.")),
         }
         Ok(())
     }
@@ -162,7 +163,7 @@ impl Chat<'_> {
             return self.turn(None).await;
         }
         let Some((before, question)) = self.stopped.take() else {
-            println!("There is nothing to retry: no question is without its answer.");
+            say("There is nothing to retry: no question is without its answer.");
             return Ok(());
         };
         self.transcript = before;
@@ -175,11 +176,11 @@ impl Chat<'_> {
                 self.transcript = transcript;
                 self.stopped = None;
                 self.spent = Spent::NOTHING;
-                println!("The conversation so far:");
+                say("The conversation so far:");
                 self.history();
             }
-            Some(Err(error)) => println!("There is no conversation to take up: {error}"),
-            None => println!("There is no home directory to keep conversations in."),
+            Some(Err(error)) => say(&format!("There is no conversation to take up: {error}")),
+            None => say("There is no home directory to keep conversations in."),
         }
     }
 
@@ -188,7 +189,7 @@ impl Chat<'_> {
             self.model = Some(name.to_owned());
         }
         let chosen = self.model.as_deref().unwrap_or_else(|| self.app.engine.model.name());
-        println!("{chosen} answers. /model NAME has another one answer.");
+        say(&format!("{chosen} answers. /model NAME has another one answer."));
     }
 
     fn spent_here(&self) -> String {
@@ -198,23 +199,23 @@ impl Chat<'_> {
     fn history(&self) {
         let questions: Vec<_> = self.transcript.questions().filter(|text| !text.is_empty()).collect();
         for question in &questions {
-            println!("- {}", question.lines().next().unwrap_or_default());
+            say(&format!("- {}", question.lines().next().unwrap_or_default()));
         }
         if questions.is_empty() {
-            println!("There are no questions in it.");
+            say("There are no questions in it.");
         }
     }
 
     /// A summary takes the place of the conversation.
     async fn compact(&mut self) {
         if self.transcript.messages().is_empty() {
-            println!("There is nothing to shorten.");
+            say("There is nothing to shorten.");
             return;
         }
-        println!("Summarising… (Ctrl-C stops)");
+        say("Summarising… (Ctrl-C stops)");
         let summary = tokio::select! {
             summary = self.app.engine.summarise(self.transcript.messages()) => summary,
-            _ = tokio::signal::ctrl_c() => return println!("Stopped; the conversation is as it was."),
+            _ = tokio::signal::ctrl_c() => return say("Stopped; the conversation is as it was."),
         };
         if let Ok(summary) = &summary {
             self.spent.add(summary.usage, summary.cost);
@@ -222,10 +223,10 @@ impl Chat<'_> {
         match summary.map(|summary| summary.text) {
             Ok(Some(text)) => {
                 self.transcript.summarise_all(&text);
-                println!("{}", clean(&text));
+                say(&clean(&text));
             }
-            Ok(None) => println!("The model wrote no summary; the conversation is as it was."),
-            Err(error) => println!("There is no summary: {error}"),
+            Ok(None) => say("The model wrote no summary; the conversation is as it was."),
+            Err(error) => say(&format!("There is no summary: {error}")),
         }
     }
 

@@ -41,7 +41,31 @@ fn renderer() -> Renderer<Stdout> {
     if coloured { Renderer::coloured(io::stdout(), size) } else { Renderer::plain(io::stdout()) }
 }
 
+/// Says something of our own, in lines that fit the terminal.
+fn say(text: &str) {
+    if is_capable() { println!("{}", fitted(text, size().0)) } else { println!("{text}") }
+}
+
+/// The text with lines that are too long broken between their words.
+fn fitted(text: &str, width: usize) -> String {
+    let options = textwrap::Options::new(width.max(20)).subsequent_indent("  ");
+    let lines: Vec<_> = text.lines().map(|line| textwrap::fill(line, &options)).collect();
+    lines.join("\n")
+}
+
 fn size() -> markdown::Size {
     let (width, height) = termimad::crossterm::terminal::size().unwrap_or((80, 24));
     (width.into(), height.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_break_between_words_and_columns_stay() {
+        assert_eq!(fitted("/help       this list\n/quit       leaves", 40), "/help       this list\n/quit       leaves");
+        assert_eq!(fitted("one line that is longer than that\nand 東京", 20), "one line that is\n  longer than that\nand 東京");
+        assert_eq!(fitted(&"x".repeat(30), 20).lines().count(), 2, "a word that is too long is broken all the same");
+    }
 }

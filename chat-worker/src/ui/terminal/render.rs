@@ -77,7 +77,8 @@ impl<W: Write> Renderer<W> {
     /// A line of its own, in this colour.
     pub fn line(&mut self, colour: &str, text: &str) -> io::Result<()> {
         self.end_line()?;
-        if self.markdown.is_some() { writeln!(self.out, "\x1b[{colour}m{text}\x1b[0m") } else { writeln!(self.out, "{text}") }
+        let Some(size) = self.size else { return writeln!(self.out, "{text}") };
+        writeln!(self.out, "\x1b[{colour}m{}\x1b[0m", super::fitted(text, size().0))
     }
 
     /// Begins a new line if the cursor is behind text.

@@ -65,8 +65,12 @@ fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()
     // The other half is for the threads that read and write: with a thread a processor for each of the two, they take turns on the
     // processors, and a point read's p99 at 64 connections is twice as long.
     let threads = std::thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2));
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
-    let runtime = runtime.context("failed to start the runtime")?;
+    let mut runtime = match threads {
+        // The main thread does it all: no queue is shared with others.
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = runtime.worker_threads(threads).enable_all().build().context("failed to start the runtime")?;
     let result = runtime.block_on(work);
     // A thread that reads standard input cannot be interrupted, and would be waited for.
     runtime.shutdown_background();

@@ -113,7 +113,12 @@ pub async fn require(State(web): State<Arc<Web>>, request: Request, next: Next) 
     match web.access.allows(request.headers()) {
         Ok(true) => next.run(request).await,
         Ok(false) if request.uri().path() == "/" => page::sign_in(StatusCode::UNAUTHORIZED, None),
-        Ok(false) => Problem::new(StatusCode::UNAUTHORIZED, "present the access token: Authorization: Bearer …").into_response(),
+        Ok(false) => {
+            let given = request.headers().contains_key(header::AUTHORIZATION);
+            let what = if given { "this is not the access token; " } else { "" };
+            let detail = format!("{what}present the access token: Authorization: Bearer …");
+            Problem::new(StatusCode::UNAUTHORIZED, detail).into_response()
+        }
         Err(problem) => problem.into_response(),
     }
 }

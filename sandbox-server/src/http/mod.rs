@@ -23,6 +23,8 @@ use http_body_util::LengthLimitError;
 use rmcp::ServerHandler;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
+use serde::de::IgnoredAny;
+use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -216,7 +218,21 @@ async fn admit(State(door): State<Arc<Door>>, request: Request, next: Next) -> R
     {
         return call.answer(handler, parts.headers).await.unwrap_or_else(|| StatusCode::INTERNAL_SERVER_ERROR.into_response());
     }
-    next.run(Request::from_parts(parts, Body::from(body))).await
+    let (sent, is_json) =
+        (body.clone(), only(&parts.headers, &CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/json")));
+    let response = next.run(Request::from_parts(parts, Body::from(body))).await;
+    // The SDK takes JSON that is no message of a client for another media type.
+    if is_json && response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE { no_message(&sent) } else { response }
+}
+
+/// What JSON-RPC says to a body that is no message. <https://www.jsonrpc.org/specification#error_object>
+fn no_message(sent: &[u8]) -> Response {
+    let (code, message) = match serde_json::from_slice::<IgnoredAny>(sent) {
+        Err(error) => (-32700, format!("Parse error: {error}")),
+        Ok(_) => (-32600, "Invalid Request: the body must be one JSON-RPC 2.0 message of a client".to_owned()),
+    };
+    let error = json!({"jsonrpc": "2.0", "id": null, "error": {"code": code, "message": message}});
+    (StatusCode::BAD_REQUEST, axum::Json(error)).into_response()
 }
 
 /// Ready is who can answer: a real query through a reading thread, and for a server that writes, a living writer.

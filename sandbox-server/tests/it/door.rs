@@ -103,6 +103,12 @@ async fn requests_that_are_no_requests_are_refused_and_the_server_lives() {
         let code = status(post().body(body)).await;
         assert!((400..500).contains(&code), "{code} to {body}");
     }
+    for (body, code) in [("", -32700), ("{", -32700), ("\u{feff}{}", -32700), ("{}", -32600), ("[]", -32600), ("42", -32600)] {
+        let response = post().body(body).send().await.unwrap();
+        assert_eq!(response.status(), 400, "{body}");
+        let answer: Value = response.json().await.unwrap();
+        assert_eq!((&answer["id"], &answer["error"]["code"]), (&Value::Null, &json!(code)), "{body}: {answer}");
+    }
     assert_eq!(status(post().body("x".repeat(10_001))).await, 413);
     let deep =
         format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"params\":{}{}}}", "[".repeat(4000), "]".repeat(4000));

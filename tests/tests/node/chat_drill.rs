@@ -67,13 +67,21 @@ pub struct Chat {
 }
 
 impl Chat {
+    /// Returns once the Service leads to a pod: kube-proxy follows one that is ready by up to a second or two.
     pub async fn of(space: &Space) -> anyhow::Result<Self> {
         let secret = space.api::<Secret>().get("chat-app").await?.data.context("a token")?;
         let token = String::from_utf8(secret["token"].0.clone())?;
         // No connection outlives a turn: each of them is a new choice of the Service's.
         let http =
             reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).connect_timeout(Duration::from_secs(3)).build()?;
-        Ok(Self { http, url: format!("http://chat-app.{}.svc.cluster.local", space.name), token })
+        let chat = Self { http, url: format!("http://chat-app.{}.svc.cluster.local", space.name), token };
+        let reached = async {
+            while chat.http.get(format!("{}/healthz", chat.url)).send().await.is_err_and(|error| error.is_connect()) {
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), reached).await.context("the Service leads to no pod")?;
+        Ok(chat)
     }
 
     pub async fn get(&self, path: &str) -> anyhow::Result<Value> {

@@ -34,8 +34,7 @@ fn main() -> ExitCode {
     let runtime = runtime.worker_threads(settings.worker_threads.into()).enable_all().build();
     let result = runtime.context("the threads do not start").and_then(|runtime| runtime.block_on(run(command, settings)));
     match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("chat-worker: {error:#}");
             ExitCode::from(2)
@@ -43,7 +42,7 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(command: Command, settings: Settings) -> anyhow::Result<bool> {
+async fn run(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
     // The level may stand in the configuration, whose warnings are to be logged: it is read first, and again.
     let early = std::fs::read_to_string(&settings.config).ok();
     let in_file = early.and_then(|text| chat_worker::config::file::parse(&text).ok()).and_then(|config| config.log_level);
@@ -60,10 +59,10 @@ async fn run(command: Command, settings: Settings) -> anyhow::Result<bool> {
     result
 }
 
-async fn dispatch(app: &Arc<App>, command: Command) -> anyhow::Result<bool> {
+async fn dispatch(app: &Arc<App>, command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Chat { resume } => tokio::select! {
-            result = ui::terminal::chat::chat(app, resume) => result.map(|()| true),
+            result = ui::terminal::chat::chat(app, resume) => result.map(|()| ExitCode::SUCCESS),
             code = ui::terminal::ended_from_outside() => {
                 app.stop().await;
                 // The thread that waits for a line cannot be told to stop waiting.
@@ -74,7 +73,7 @@ async fn dispatch(app: &Arc<App>, command: Command) -> anyhow::Result<bool> {
         Command::Serve { listen } => {
             let listener = tokio::net::TcpListener::bind(listen).await;
             let listener = listener.with_context(|| format!("cannot listen on {listen}"))?;
-            ui::web::serve(Arc::clone(app), listener, ui::web::terminated()).await.map(|()| true)
+            ui::web::serve(Arc::clone(app), listener, ui::web::terminated()).await.map(|()| ExitCode::SUCCESS)
         }
     }
 }

@@ -60,7 +60,9 @@ pub struct Summary {
     pub requests: u64,
     pub successful: u64,
     pub failed: u64,
-    /// Null before the first request.
+    /// By whoever asked; neither a success nor a failure.
+    pub stopped: u64,
+    /// Of those that were not stopped; null before the first one.
     pub success_rate: Option<f64>,
     pub average_latency_seconds: Option<f64>,
     /// By type.
@@ -191,8 +193,9 @@ impl Metrics {
     /// The figures of /health and of `/metrics` in the terminal.
     pub fn summary(&self) -> Summary {
         let outcomes = sums(&self.requests, "outcome");
-        let requests = outcomes.values().sum();
-        let failed = outcomes.get("error").copied().unwrap_or(0);
+        let of = |outcome| outcomes.get(outcome).copied().unwrap_or(0);
+        let (requests, failed, stopped) = (outcomes.values().sum(), of("error"), of("cancelled"));
+        let successful = requests - failed - stopped;
         let (mut seconds, mut count) = (0.0, 0);
         for family in self.request_seconds.collect() {
             for metric in family.get_metric() {
@@ -203,11 +206,12 @@ impl Metrics {
         #[allow(clippy::cast_precision_loss, reason = "counts of requests stay far below 2^52")]
         let ratio = |part: f64, whole: u64| (whole > 0).then(|| part / whole as f64);
         #[allow(clippy::cast_precision_loss, reason = "counts of requests stay far below 2^52")]
-        let success_rate = ratio((requests - failed) as f64, requests);
+        let success_rate = ratio(successful as f64, successful + failed);
         Summary {
             requests,
-            successful: requests - failed,
+            successful,
             failed,
+            stopped,
             success_rate,
             average_latency_seconds: ratio(seconds, count),
             errors: sums(&self.errors, "type"),
@@ -299,10 +303,11 @@ mod tests {
         assert!(metrics.summary().success_rate.is_none());
         metrics.request(&Ok(Outcome::Complete), Duration::from_secs(1));
         metrics.request(&Err(ModelError::Stream("x".into())), Duration::from_secs(3));
+        metrics.request(&Ok(Outcome::Cancelled), Duration::from_secs(2));
         metrics.tool_call("s", "t", "ok", Duration::ZERO);
         metrics.tool_call("s", "t", "timeout", Duration::ZERO);
         let summary = metrics.summary();
-        assert_eq!((summary.requests, summary.successful, summary.failed), (2, 1, 1));
+        assert_eq!((summary.requests, summary.successful, summary.failed, summary.stopped), (3, 1, 1, 1));
         assert_eq!(summary.success_rate, Some(0.5));
         assert_eq!(summary.average_latency_seconds, Some(2.0));
         assert_eq!((summary.errors["stream"], summary.tools["t"]), (1, 2));

@@ -5,9 +5,13 @@
 use std::process::Stdio;
 
 use model_standin::Running as Model;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::{io::AsyncWriteExt, process::Command};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::Command,
+};
 
 const SCRIPT: &str = "otherwise: {text: 'A **plain** answer.'}";
 
@@ -93,4 +97,17 @@ async fn a_reader_that_has_gone_is_no_fault_and_an_answer_that_cannot_be_written
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(1) && said.contains("could not be written"), "{args:?}: {said}");
     }
+}
+
+#[tokio::test]
+async fn ctrl_c_stops_the_answer_and_the_code_says_so() {
+    let model = Model::start("otherwise: {text: 'one two three', chunk_delay_ms: 60000}").await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let mut child = program(&model, &directory).args(["ask", "hello"]).spawn().unwrap();
+    // Its first word is here: the answer is under way.
+    child.stdout.as_mut().unwrap().read_u8().await.unwrap();
+    let process = Pid::from_raw(child.id().unwrap().try_into().unwrap()).unwrap();
+    kill_process(process, Signal::INT).unwrap();
+    let output = child.wait_with_output().await.unwrap();
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).trim()), (Some(130), "Stopped."));
 }

@@ -118,6 +118,25 @@ async fn the_token_the_limit_and_other_sites_are_as_on_the_other_paths() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_no_message_is_told_so_in_the_words_of_json_rpc() {
+    let worker = Worker::start(SCRIPT, &[], &[]).await;
+    let post = |body: String| {
+        let request = worker.http.post(format!("{}/mcp", worker.url)).header("accept", "application/json, text/event-stream");
+        request.header("content-type", "application/json").body(body).send()
+    };
+    for (body, code) in [("", -32700), ("{", -32700), ("{}", -32600), ("[]", -32600), ("42", -32600)] {
+        let response = post(body.to_owned()).await.unwrap();
+        assert_eq!(response.status(), 400, "{body}");
+        let answer: Value = response.json().await.unwrap();
+        assert_eq!((&answer["id"], &answer["error"]["code"]), (&Value::Null, &json!(code)), "{body}: {answer}");
+    }
+    let large = post("x".repeat(5 * 1024 * 1024)).await.unwrap();
+    assert_eq!(large.status(), 413);
+    let problem: Value = large.json().await.unwrap();
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("4 MiB")), "{problem}");
+}
+
+#[tokio::test]
 async fn where_nothing_may_be_destroyed_such_tools_are_not_offered() {
     let fake = Fake::start(Mood::Modern).await;
     let worker = Worker::start(SCRIPT, &[fake.entry("a")], &["--approvals", "never"]).await;

@@ -30,7 +30,6 @@ use sandbox_server::db::limits::Limits;
 use sandbox_server::db::open::OpenOptions;
 use sandbox_server::http::{self, DoorSettings};
 use sandbox_server::metrics::Metrics;
-use sandbox_server::server;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -510,11 +509,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     );
     let listener = TcpListener::bind(address).await?;
     println!("http://{}/mcp", listener.local_addr()?);
-    server::run(listener, router, 1000, Duration::from_secs(1), async {
+    let mut left = http_server::serve(listener, router, 1000, async {
         // Until somebody types Ctrl-C, or the pipe that started it is gone.
         let _ = tokio::signal::ctrl_c().await;
     })
     .await;
+    left.within(Duration::from_secs(1)).await;
     db.close();
     std::fs::remove_dir_all(folder)?;
     Ok(())

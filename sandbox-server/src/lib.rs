@@ -1,5 +1,5 @@
-//! SQLite over MCP, safe in front of a model. config reads flags and environment; server serves connections, each in one of its places; http is the door; mcp the
-//! protocol; db the database; metrics counts; telemetry traces.
+//! SQLite over MCP, safe in front of a model. config reads flags and environment; http is the door; mcp the protocol; db the database;
+//! metrics counts; telemetry traces.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking"))]
 
@@ -9,6 +9,4 @@ pub mod db;
 pub mod http;
 pub mod mcp;
 pub mod metrics;
-pub mod places;
-pub mod server;
 pub mod telemetry;

@@ -17,7 +17,6 @@ use sandbox_server::http::auth::{TokenError, Tokens};
 use sandbox_server::http::{self, DoorSettings};
 use sandbox_server::mcp::{HandlerSettings, SqliteMcp};
 use sandbox_server::metrics::Metrics;
-use sandbox_server::server;
 use sandbox_server::telemetry::Telemetry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -112,15 +111,14 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let sessions = move || handler.for_another_session();
     let router = http::router(sessions, direct, settings, db.clone(), metrics, Arc::clone(&ready), stop.clone());
     tracing::info!(address = %listener.local_addr()?, "serving MCP at /mcp");
-    let finished =
-        server::run(listener, router, usize::from(args.max_connections), Duration::from_secs(args.drain_seconds), async {
-            asked_to_stop().await;
-            ready.store(false, Ordering::Relaxed);
-            draining.cancel();
-            tracing::info!("draining");
-        })
-        .await;
-    if !finished {
+    let mut left = http_server::serve(listener, router, usize::from(args.max_connections), async {
+        asked_to_stop().await;
+        ready.store(false, Ordering::Relaxed);
+        draining.cancel();
+        tracing::info!("draining");
+    })
+    .await;
+    if !left.within(Duration::from_secs(args.drain_seconds)).await {
         tracing::warn!(seconds = args.drain_seconds, "some requests did not finish in time");
     }
     stop.cancel();

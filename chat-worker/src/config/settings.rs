@@ -199,6 +199,11 @@ pub struct Settings {
     #[arg(long, global = true, env = "CHAT_DRAIN_SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub drain_seconds: u64,
 
+    /// Connections at once, each open page and each running answer one or two of them. When they are taken, the one that has been without
+    /// a request for longest is closed for the next.
+    #[arg(long, global = true, env = "CHAT_MAX_CONNECTIONS", default_value_t = 4096, value_parser = clap::value_parser!(u16).range(1..))]
+    pub max_connections: u16,
+
     /// Threads that serve conversations. One holds hundreds of streams; more of them wake each other up for every piece of an answer,
     /// and are worth it only where one core is not enough.
     #[arg(long, global = true, env = "CHAT_WORKER_THREADS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]

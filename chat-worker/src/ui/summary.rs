@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::event::Event;
+use crate::llm::wire::block_text;
 
 /// The answer, the calls with their results, and how the turn ended.
 pub fn summary(events: &[Event]) -> Value {
@@ -42,15 +43,32 @@ pub fn summary(events: &[Event]) -> Value {
             Event::Start { .. } | Event::Thinking { .. } | Event::ApprovalRequired { .. } => {}
         }
     }
+    // A call that was not let run has a result that only the model was told.
+    for call in calls.iter_mut().filter(|call| call["result"].is_null()) {
+        if let Some(told) = result_in(&end["messages"], &call["id"]) {
+            call["result"] = json!({"is_error": true, "text": told, "duration_ms": 0});
+        }
+    }
     end["answer"] = json!(answer.trim());
     end["tool_calls"] = Value::Array(calls);
     end["notices"] = json!(notices);
     end
 }
 
+/// What a conversation says a call came to.
+fn result_in(messages: &Value, call: &Value) -> Option<String> {
+    let blocks = messages.as_array()?.iter().filter_map(|message| message["content"].as_array()).flatten();
+    let result = blocks.into_iter().find(|block| block["type"] == "tool_result" && &block["tool_use_id"] == call)?;
+    Some(result["content"].as_array()?.iter().filter_map(block_text).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        llm::wire::{Message, Role},
+        turn::machine::Outcome,
+    };
 
     #[test]
     fn the_answer_is_what_was_said_last_and_whole() {
@@ -74,5 +92,24 @@ mod tests {
         };
         assert_eq!(summary(&[text("I will wipe it."), call()])["answer"], "I will wipe it.", "it waits");
         assert_eq!(summary(&[text("I will wipe it."), call(), text("You said no.")])["answer"], "You said no.");
+    }
+    #[test]
+    fn a_call_that_was_not_allowed_has_what_the_model_was_told() {
+        let (id, name, server, tool, hash) = ("1".to_owned(), "a__wipe".into(), "a".into(), "wipe".into(), "h".into());
+        let call = Event::ToolCall { id, name, server, tool, hash, input: json!({}), needs_approval: true };
+        let block = json!({"type": "tool_result", "tool_use_id": "1", "content": [{"type": "text", "text": "not allowed"}]});
+        let done = Event::Done {
+            request_id: "r".into(),
+            outcome: Outcome::Complete,
+            model: "m".into(),
+            usage: crate::llm::wire::Usage::default(),
+            cost: None,
+            cached: false,
+            duration_ms: 1,
+            tools_used: Vec::new(),
+            messages: vec![Message { role: Role::User, content: vec![block] }],
+        };
+        let result = json!({"is_error": true, "text": "not allowed", "duration_ms": 0});
+        assert_eq!(summary(&[call, done])["tool_calls"][0]["result"], result);
     }
 }

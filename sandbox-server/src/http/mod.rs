@@ -4,15 +4,15 @@ pub mod auth;
 pub mod direct;
 pub mod host;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, HttpBody as _, to_bytes};
-use axum::extract::{Request, State};
+use axum::body::{HttpBody as _, to_bytes};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
@@ -20,11 +20,10 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, StatusCode};
 use http_body_util::LengthLimitError;
+use http_server::json_rpc;
 use rmcp::ServerHandler;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
-use serde::de::IgnoredAny;
-use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -56,10 +55,6 @@ pub struct DoorSettings {
     /// Keep sessions for clients of the eras before 2026-07-28.
     pub legacy_sessions: bool,
 }
-
-/// The address that a connection comes from; server.rs puts it into every request.
-#[derive(Debug, Clone, Copy)]
-pub struct Caller(pub IpAddr);
 
 /// Requests of one address, counted by the second, with a burst of as many.
 struct Pace {
@@ -185,7 +180,7 @@ async fn admit(State(door): State<Arc<Door>>, request: Request, next: Next) -> R
         response.headers_mut().insert(WWW_AUTHENTICATE, http::HeaderValue::from_static("Bearer"));
         return response;
     }
-    let caller = request.extensions().get::<Caller>().map(|caller| caller.0);
+    let caller = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
     if let (Some(pace), Some(caller)) = (&door.pace, caller)
         && !pace.allows(caller)
     {
@@ -218,21 +213,7 @@ async fn admit(State(door): State<Arc<Door>>, request: Request, next: Next) -> R
     {
         return call.answer(handler, parts.headers).await.unwrap_or_else(|| StatusCode::INTERNAL_SERVER_ERROR.into_response());
     }
-    let (sent, is_json) =
-        (body.clone(), only(&parts.headers, &CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/json")));
-    let response = next.run(Request::from_parts(parts, Body::from(body))).await;
-    // The SDK takes JSON that is no message of a client for another media type.
-    if is_json && response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE { no_message(&sent) } else { response }
-}
-
-/// What JSON-RPC says to a body that is no message. <https://www.jsonrpc.org/specification#error_object>
-fn no_message(sent: &[u8]) -> Response {
-    let (code, message) = match serde_json::from_slice::<IgnoredAny>(sent) {
-        Err(error) => (-32700, format!("Parse error: {error}")),
-        Ok(_) => (-32600, "Invalid Request: the body must be one JSON-RPC 2.0 message of a client".to_owned()),
-    };
-    let error = json!({"jsonrpc": "2.0", "id": null, "error": {"code": code, "message": message}});
-    (StatusCode::BAD_REQUEST, axum::Json(error)).into_response()
+    json_rpc::run(parts, body, next).await
 }
 
 /// Ready is who can answer: a real query through a reading thread, and for a server that writes, a living writer.

@@ -3,6 +3,7 @@
 use std::{
     collections::HashSet,
     io::{self, Read, Write},
+    process::ExitCode,
     sync::Arc,
     time::Duration,
 };
@@ -21,8 +22,11 @@ use crate::{
 /// Servers get this long to connect before the question is asked without them.
 const SETTLE: Duration = Duration::from_secs(15);
 
-/// Answers one question; whether it was answered. A question of `-` is read from standard input.
-pub async fn ask(app: &Arc<App>, question: &str, json: bool, yes: bool) -> anyhow::Result<bool> {
+/// What shells say of a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
+/// Answers one question; 0 when it was answered, 130 when Ctrl-C came first, else 1. A question of `-` is read from standard input.
+pub async fn ask(app: &Arc<App>, question: &str, json: bool, yes: bool) -> anyhow::Result<ExitCode> {
     let mut piped = String::new();
     let question = if question == "-" {
         io::stdin().read_to_string(&mut piped)?;
@@ -81,17 +85,22 @@ pub async fn ask(app: &Arc<App>, question: &str, json: bool, yes: bool) -> anyho
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         Err(error) => {
             eprintln!("The answer could not be written: {error}");
-            return Ok(false);
+            return Ok(ExitCode::FAILURE);
         }
     }
-    if matches!(finished.outcome, Ok(Outcome::Cancelled)) {
-        eprintln!("Stopped.");
-    }
+    let code = match finished.outcome {
+        Ok(Outcome::Complete) => ExitCode::SUCCESS,
+        Ok(Outcome::Cancelled) => {
+            eprintln!("Stopped.");
+            ExitCode::from(INTERRUPTED)
+        }
+        _ => ExitCode::FAILURE,
+    };
     let denied = seen_denied(&finished.transcript);
     if denied && !json {
         eprintln!("A tool that may change data was not allowed to run. Add --yes to allow every tool.");
     }
-    Ok(matches!(finished.outcome, Ok(Outcome::Complete)))
+    Ok(code)
 }
 
 fn seen_denied(transcript: &Transcript) -> bool {

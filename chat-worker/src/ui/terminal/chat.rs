@@ -125,6 +125,7 @@ pub async fn chat(app: &Arc<App>, resume: bool) -> anyhow::Result<()> {
 impl Chat<'_> {
     async fn command(&mut self, line: &str) -> anyhow::Result<()> {
         let (name, argument) = line.split_once(' ').map_or((line, ""), |(name, argument)| (name, argument.trim()));
+        let name = &*name.to_lowercase();
         if let Some(text) = commands::tell(self.app, name, argument) {
             say(text.trim_end());
             return Ok(());

@@ -81,6 +81,7 @@ fn metrics(app: &App) -> String {
         ("all", summary.requests.to_string()),
         ("successful", summary.successful.to_string()),
         ("failed", summary.failed.to_string()),
+        ("stopped", summary.stopped.to_string()),
         ("success rate", percent),
         ("average latency", latency),
     ];

@@ -5,7 +5,14 @@
 
 use std::{ops::Bound, sync::Arc, time::Instant};
 
-use axum::http::request::Parts;
+use axum::{
+    body::to_bytes,
+    extract::Request,
+    http::{StatusCode, request::Parts},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use http_server::json_rpc;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
@@ -19,7 +26,10 @@ use rmcp::{
 use serde_json::Value;
 use tracing::Instrument;
 
-use super::{Web, problem::id_of};
+use super::{
+    Web,
+    problem::{Problem, id_of},
+};
 use crate::{
     config::settings::Approvals,
     logging,
@@ -55,6 +65,18 @@ pub fn service(web: &Arc<Web>) -> StreamableHttpService<Gateway, LocalSessionMan
         .disable_allowed_origins();
     let web = Arc::clone(web);
     StreamableHttpService::new(move || Ok(Gateway { web: Arc::clone(&web) }), Arc::default(), config)
+}
+
+/// Takes the whole body before the SDK does, so that what is no message is told so.
+pub async fn whole(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    match to_bytes(body, MAX_BODY).await {
+        Ok(body) => json_rpc::run(parts, body, next).await,
+        Err(_) => {
+            let detail = format!("the body is larger than {} MiB, or broken", MAX_BODY / 1024 / 1024);
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).into_response()
+        }
+    }
 }
 
 impl Gateway {

@@ -15,7 +15,6 @@ pub mod told;
 
 use std::{
     future::Future,
-    net::SocketAddr,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -27,12 +26,10 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
-    serve::ListenerExt,
 };
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -124,21 +121,11 @@ pub async fn serve(
         tokio::time::sleep(LINGER.min(drain)).await;
         close.cancel();
     });
-    let listener = listener.tap_io(|stream| {
-        // Without it, small events wait for the acknowledgement of earlier ones.
-        let _ = stream.set_nodelay(true);
-    });
-    let service = router(web).into_make_service_with_connect_info::<SocketAddr>();
-    let server = axum::serve(listener, service).with_graceful_shutdown(closing.clone().cancelled_owned());
-    let mut server = tokio::spawn(server.into_future());
-    tokio::select! {
-        ended = &mut server => return Ok(ended??),
-        () = closing.cancelled() => {}
-    }
-    if timeout(drain, &mut server).await.is_err() {
+    let mut left = http_server::serve(listener, router(web), usize::from(settings.max_connections), closing.cancelled()).await;
+    if !left.within(drain).await {
         stopped.cancel();
         // They end with an error event, which takes no time.
-        let _ = timeout(Duration::from_secs(3), &mut server).await;
+        left.within(Duration::from_secs(3)).await;
     }
     Ok(())
 }
@@ -146,6 +133,7 @@ pub async fn serve(
 fn router(web: Arc<Web>) -> Router {
     let limited = Router::new()
         .route_service("/mcp", mcp::service(&web))
+        .route_layer(middleware::from_fn(mcp::whole))
         .route("/v1/chat", post(chat::chat))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&web), admit));
     let api = Router::new()

@@ -143,6 +143,8 @@ const page = {
     if (focused === $('stop') && !busy) $('message').focus();
     log.setAttribute('aria-busy', String(busy));
     $('welcome').hidden = conversation.turns.length > 0;
+    // It scrolls by keyboard; without anything in it, it is no place to stop at.
+    log.tabIndex = conversation.turns.length ? 0 : -1;
     $('title').textContent = conversation.title || 'New conversation';
     document.title = conversation.title ? `${conversation.title} · mcpfleet chat` : 'mcpfleet chat';
     const { tokens, unpriced } = conversation;

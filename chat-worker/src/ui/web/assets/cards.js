@@ -31,6 +31,8 @@ export function toolCard(call) {
   const card = node('details', { className: 'tool' });
   const title = node('span', { className: 'tool-name' }, node('bdi', { textContent: nameOf(call) }));
   card.append(node('summary', {}, title, ' ', state), part('Arguments', pretty(call.input ?? {})));
+  // Whoever opens one wants to see what is in it.
+  card.addEventListener('toggle', () => { if (card.open) card.scrollIntoView({ block: 'nearest' }); });
   let timer = null;
   let finished = false;
   return {

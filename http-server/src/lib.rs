@@ -1,12 +1,20 @@
-//! Serves a router on a listener until it is told to stop, then lets running requests finish. Knows nothing of MCP or SQLite.
+//! Serves a router on a listener until it is told to stop, then lets running requests finish. The programs' own routers are all that
+//! they need to write: a connection costs nobody else theirs here, whether it sends nothing, sends slowly, or only stands there.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
+
+pub mod json_rpc;
+mod places;
 
 use std::convert::Infallible;
-use std::pin::pin;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, HttpBody as _};
+use axum::extract::ConnectInfo;
 use http::Request;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -17,7 +25,6 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt as _;
 
-use crate::http::Caller;
 use crate::places::{Place, Places};
 
 /// A connection that sends no complete head in this time is closed.
@@ -26,14 +33,14 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// How many bytes a request's head may have.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 
-/// Serves until `shutdown`, then for at most `drain`. Returns whether everything finished in time.
-pub async fn run(
+/// Serves until `shutdown`, with at most so many connections at once, and at least one. Requests find the other end's address in their
+/// extensions, as axum's `ConnectInfo<SocketAddr>`.
+pub async fn serve(
     listener: TcpListener,
     router: Router,
     max_connections: usize,
-    drain: Duration,
     shutdown: impl Future<Output = ()>,
-) -> bool {
+) -> Draining {
     let places = Places::new(max_connections);
     let graceful = GracefulShutdown::new();
     let mut shutdown = pin!(shutdown);
@@ -45,9 +52,9 @@ pub async fn run(
         };
         tokio::select! {
             (accepted, place) = next => match accepted {
-                Ok((stream, caller)) => {
+                Ok((stream, peer)) => {
                     let place = Arc::new(place);
-                    let connection = graceful.watch(connection(stream, router.clone(), Caller(caller.ip()), Arc::clone(&place)));
+                    let connection = graceful.watch(connection(stream, router.clone(), peer, Arc::clone(&place)));
                     // How a connection ends is the client's affair.
                     tokio::spawn(async move { place.hold(connection).await });
                 }
@@ -60,14 +67,23 @@ pub async fn run(
             () = &mut shutdown => break,
         }
     }
-    drop(listener);
-    tokio::time::timeout(drain, graceful.shutdown()).await.is_ok()
+    Draining(Box::pin(graceful.shutdown()))
+}
+
+/// The connections that are left when the listener is gone. Those without a request are closed, the others after the one they have.
+pub struct Draining(Pin<Box<dyn Future<Output = ()> + Send>>);
+
+impl Draining {
+    /// Waits until all of them are closed, and says whether that took no longer than `limit`.
+    pub async fn within(&mut self, limit: Duration) -> bool {
+        tokio::time::timeout(limit, &mut self.0).await.is_ok()
+    }
 }
 
 fn connection(
     stream: TcpStream,
     router: Router,
-    caller: Caller,
+    peer: SocketAddr,
     place: Arc<Place>,
 ) -> http1::Connection<TokioIo<TcpStream>, impl HttpService<Incoming, ResBody = Body, Error = Infallible, Future: Send> + use<>> {
     // Without it a small answer waits for the acknowledgement of the one before: 40 ms on an idle connection.
@@ -77,7 +93,7 @@ fn connection(
     let service = service_fn(move |request: Request<Incoming>| {
         let busy = place.busy();
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(caller);
+        request.extensions_mut().insert(ConnectInfo(peer));
         let answer = router.clone().oneshot(request);
         async move {
             let response = answer.await?;

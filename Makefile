@@ -100,7 +100,7 @@ bench-health: ## What health costs, beside bare hyper: SIZES='100 1000 10000'
 bench-sandbox: ## What sandbox-server does beside its peers, and beside two limits
 	@tests/bench-sandbox/bench-sandbox
 
-bench-chat: ## What chat-worker adds to a round, and what 500 streams cost, beside a Python client of the official packages
+bench-chat: ## What chat-worker adds to a round, and what 500 streams cost, beside programs of the official Python packages
 	@tests/bench-chat/bench-chat
 
 bench: bench-health bench-sandbox bench-chat ## Every benchmark

@@ -3,7 +3,6 @@
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
-use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
@@ -13,10 +12,10 @@ use serde_json::json;
 
 /// Hands a request with its whole body on to the MCP SDK. The SDK takes JSON that is no message of a client for another media type (415);
 /// here it is told so in JSON-RPC's own words.
-pub async fn run(parts: Parts, body: Bytes, next: Next) -> Response {
+pub async fn run(parts: Parts, body: Bytes, sdk: impl AsyncFnOnce(Request) -> Response) -> Response {
     let kind = parts.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let is_json = kind.is_some_and(|kind| kind.starts_with("application/json"));
-    let response = next.run(Request::from_parts(parts, Body::from(body.clone()))).await;
+    let response = sdk(Request::from_parts(parts, Body::from(body.clone()))).await;
     if is_json && response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE { no_message(&body) } else { response }
 }
 

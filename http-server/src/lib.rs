@@ -1,5 +1,4 @@
-//! Serves a router on a listener until it is told to stop, then lets running requests finish. The programs' own routers are all that
-//! they need to write: a connection costs nobody else theirs here, whether it sends nothing, sends slowly, or only stands there.
+//! Serves requests on a listener until it is told to stop, then lets those that run finish. What answers them is the programs' own: a connection costs nobody else theirs here, whether it sends nothing, sends slowly, or only stands there.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
@@ -12,10 +11,9 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, HttpBody as _};
-use axum::extract::ConnectInfo;
-use http::Request;
+use axum::extract::{ConnectInfo, Request};
+use axum::response::Response;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -23,7 +21,7 @@ use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tower::ServiceExt as _;
+use tower::{Service, ServiceExt as _};
 
 use crate::places::{Place, Places};
 
@@ -35,12 +33,10 @@ const MAX_HEAD_BYTES: usize = 64 << 10;
 
 /// Serves until `shutdown`, with at most so many connections at once, and at least one. Requests find the other end's address in their
 /// extensions, as axum's `ConnectInfo<SocketAddr>`.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    max_connections: usize,
-    shutdown: impl Future<Output = ()>,
-) -> Draining {
+pub async fn serve<S>(listener: TcpListener, service: S, max_connections: usize, shutdown: impl Future<Output = ()>) -> Draining
+where
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
+{
     let places = Places::new(max_connections);
     let graceful = GracefulShutdown::new();
     let mut shutdown = pin!(shutdown);
@@ -54,7 +50,7 @@ pub async fn serve(
             (accepted, place) = next => match accepted {
                 Ok((stream, peer)) => {
                     let place = Arc::new(place);
-                    let connection = graceful.watch(connection(stream, router.clone(), peer, Arc::clone(&place)));
+                    let connection = graceful.watch(connection(stream, service.clone(), peer, Arc::clone(&place)));
                     // How a connection ends is the client's affair.
                     tokio::spawn(async move { place.hold(connection).await });
                 }
@@ -80,21 +76,24 @@ impl Draining {
     }
 }
 
-fn connection(
+fn connection<S>(
     stream: TcpStream,
-    router: Router,
+    service: S,
     peer: SocketAddr,
     place: Arc<Place>,
-) -> http1::Connection<TokioIo<TcpStream>, impl HttpService<Incoming, ResBody = Body, Error = Infallible, Future: Send> + use<>> {
+) -> http1::Connection<TokioIo<TcpStream>, impl HttpService<Incoming, ResBody = Body, Error = Infallible, Future: Send> + use<S>>
+where
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
+{
     // Without it a small answer waits for the acknowledgement of the one before: 40 ms on an idle connection.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "failed to set TCP_NODELAY");
     }
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |request: http::Request<Incoming>| {
         let busy = place.busy();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
-        let answer = router.clone().oneshot(request);
+        let answer = service.clone().oneshot(request);
         async move {
             let response = answer.await?;
             // An answer that is there is written at once; whoever does not read it holds no place by that.

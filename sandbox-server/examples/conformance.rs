@@ -498,7 +498,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         rate: None,
         legacy_sessions: true,
     };
-    let router = http::router(
+    let service = http::service(
         || Fixtures,
         None,
         settings,
@@ -509,7 +509,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     );
     let listener = TcpListener::bind(address).await?;
     println!("http://{}/mcp", listener.local_addr()?);
-    let mut left = http_server::serve(listener, router, 1000, async {
+    let mut left = http_server::serve(listener, service, 1000, async {
         // Until somebody types Ctrl-C, or the pipe that started it is gone.
         let _ = tokio::signal::ctrl_c().await;
     })

@@ -73,7 +73,7 @@ impl World {
         };
         self.runtime.block_on(async {
             if let Some(call) = DirectCall::read(&Method::POST, &headers(), &body, true) {
-                let answer = call.answer(&self.handler, HeaderMap::new()).await.expect("an answer that can be written");
+                let answer = call.answer(&self.handler, HeaderMap::new(), &body).await.expect("an answer that can be written");
                 let bytes = axum::body::to_bytes(answer.into_body(), usize::MAX).await.expect("the answer's bytes");
                 let answer: Value = serde_json::from_slice(&bytes).expect("JSON");
                 assert!(answer["result"]["content"][0]["text"].is_string(), "{answer}");

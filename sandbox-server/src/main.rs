@@ -109,9 +109,9 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let handler = SqliteMcp::new(db.clone(), metrics.clone(), handling, draining.clone());
     let direct = Some(handler.clone());
     let sessions = move || handler.for_another_session();
-    let router = http::router(sessions, direct, settings, db.clone(), metrics, Arc::clone(&ready), stop.clone());
+    let service = http::service(sessions, direct, settings, db.clone(), metrics, Arc::clone(&ready), stop.clone());
     tracing::info!(address = %listener.local_addr()?, "serving MCP at /mcp");
-    let mut left = http_server::serve(listener, router, usize::from(args.max_connections), async {
+    let mut left = http_server::serve(listener, service, usize::from(args.max_connections), async {
         asked_to_stop().await;
         ready.store(false, Ordering::Relaxed);
         draining.cancel();

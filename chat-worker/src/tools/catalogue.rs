@@ -8,7 +8,10 @@ use std::{
 
 use rmcp::model::{Tool, ToolAnnotations};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{
+    Value, json,
+    value::{RawValue, to_raw_value},
+};
 use sha2::{Digest, Sha256};
 
 use super::sanitize::{cap, clean, clean_line};
@@ -27,7 +30,7 @@ const MAX_TOOLS: usize = 256;
 const MAX_REMEMBERED: usize = 4 * MAX_TOOLS;
 
 /// One tool, as the model and people see it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own, and three are the protocol's")]
 pub struct ToolSpec {
     /// `server__tool`, in the API's alphabet.
@@ -39,7 +42,8 @@ pub struct ToolSpec {
     #[serde(skip)]
     pub title: Option<String>,
     pub description: String,
-    pub input_schema: Value,
+    /// An object, as JSON: every prompt carries it, and it is not to be written anew for each.
+    pub input_schema: Box<RawValue>,
     /// It says that it changes nothing.
     pub read_only: bool,
     /// It may be called twice without harm.
@@ -75,6 +79,13 @@ impl FirstSeen {
     }
 }
 
+/// All else follows from the definition that the hash is of.
+impl PartialEq for ToolSpec {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.server, &self.hash, self.changed) == (&other.server, &other.hash, other.changed)
+    }
+}
+
 impl ToolSpec {
     /// Describes a tool; `Err` says why it cannot be offered.
     pub fn new(server: &str, tool: &Tool) -> Result<Self, String> {
@@ -102,7 +113,7 @@ impl ToolSpec {
                 annotations
             }),
             hash: hash(&[&json!(tool).to_string()]),
-            input_schema: schema,
+            input_schema: to_raw_value(&schema).map_err(|error| format!("its input schema: {error}"))?,
             read_only,
             idempotent: read_only || hints.idempotent_hint.unwrap_or(false),
             destructive: !read_only && hints.destructive_hint.unwrap_or(true),
@@ -112,7 +123,7 @@ impl ToolSpec {
 
     /// What it takes of a prompt, in bytes.
     pub fn size(&self) -> usize {
-        self.name.len() + self.description.len() + self.input_schema.to_string().len()
+        self.name.len() + self.description.len() + self.input_schema.get().len()
     }
 }
 
@@ -258,7 +269,7 @@ mod tests {
         let reading = spec(json!({"readOnlyHint": true}));
         assert!(!reading.destructive && reading.idempotent);
         assert!(!spec(json!({"destructiveHint": false})).destructive);
-        assert_eq!(silent.input_schema["type"], "object");
+        assert_eq!(silent.input_schema.get(), r#"{"type":"object"}"#);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -194,8 +194,11 @@ impl Run<'_> {
         if let Some(recording) = &self.recording {
             recording.lock().unwrap_or_else(PoisonError::into_inner).note(&event);
         }
-        // A reader that went away cancels the turn by its token; the turn itself goes on to a valid end.
-        let _ = self.events.send(event).await;
+        // Mostly there is room, and nothing to wait for. A reader that went away cancels the turn by its token; the turn itself goes on
+        // to a valid end.
+        if let Err(TrySendError::Full(event)) = self.events.try_send(event) {
+            let _ = self.events.send(event).await;
+        }
     }
 
     /// Keeps the answer for the next identical request, if it can be.

@@ -7,20 +7,19 @@ use axum::body::Body;
 use axum::response::Response;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use rmcp::model::{JsonObject, ProtocolVersion, RequestId, RequestMetaObject, ServerJsonRpcMessage, ServerResult};
+use rmcp::model::{RequestId, RequestMetaObject, ServerJsonRpcMessage, ServerResult};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
+use super::meta::Meta;
 use super::only;
 use crate::mcp::SqliteMcp;
-use crate::mcp::tools;
+use crate::mcp::tools::{self, ToolCall, Unreadable};
 
 const METHOD: &str = "tools/call";
 const VERSION_HEADER: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const METHOD_HEADER: HeaderName = HeaderName::from_static("mcp-method");
 const NAME_HEADER: HeaderName = HeaderName::from_static("mcp-name");
-
-/// What begins the keys of `_meta` that mean something to the protocol.
-const PROTOCOL_KEYS: &str = "io.modelcontextprotocol/";
 
 /// Which rules a request follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,19 +44,25 @@ impl Era {
     }
 
     /// Whether the rest of a request fits it.
-    fn fits(self, headers: &HeaderMap, name: &str, meta: &RequestMetaObject) -> bool {
-        // Progress is sent while a call runs, and then the answer is a stream.
-        let streams = meta.contains_key("progressToken");
-        !streams
+    fn fits(self, headers: &HeaderMap, name: &str, meta: &Meta) -> bool {
+        !meta.asks_for_progress
             && match self {
-                Self::Modern => {
-                    only(headers, &NAME_HEADER) == Some(name)
-                        && meta.protocol_version() == Some(ProtocolVersion::V_2026_07_28)
-                        && meta.client_capabilities().is_some()
-                }
-                Self::Legacy => !meta.keys().any(|key| key.starts_with(PROTOCOL_KEYS)),
+                Self::Modern => only(headers, &NAME_HEADER) == Some(name) && meta.is_modern && meta.has_capabilities,
+                Self::Legacy => !meta.speaks_of_the_protocol,
             }
     }
+}
+
+/// Nothing but the `_meta` of a message.
+#[derive(Deserialize)]
+struct OnlyMeta {
+    params: HasMeta,
+}
+
+#[derive(Deserialize)]
+struct HasMeta {
+    #[serde(default, rename = "_meta")]
+    meta: RequestMetaObject,
 }
 
 /// A call that needs nothing of the SDK.
@@ -65,8 +70,7 @@ impl Era {
 pub struct DirectCall {
     id: RequestId,
     tool: &'static str,
-    arguments: Option<JsonObject>,
-    meta: RequestMetaObject,
+    call: Result<ToolCall, Unreadable>,
     era: Era,
 }
 
@@ -85,10 +89,10 @@ struct Envelope<'a> {
 #[serde(deny_unknown_fields)]
 struct Params<'a> {
     name: &'a str,
-    #[serde(default)]
-    arguments: Option<JsonObject>,
+    #[serde(borrow, default)]
+    arguments: Option<&'a RawValue>,
     #[serde(default, rename = "_meta")]
-    meta: RequestMetaObject,
+    meta: Meta,
 }
 
 impl DirectCall {
@@ -104,17 +108,24 @@ impl DirectCall {
             return None;
         }
         let era = Era::of(headers, legacy)?;
-        let Envelope { jsonrpc, id, method, params: Params { name, arguments, meta } } = serde_json::from_slice(body).ok()?;
+        let body = std::str::from_utf8(body).ok()?;
+        let Envelope { jsonrpc, id, method, params: Params { name, arguments, meta } } = serde_json::from_str(body).ok()?;
         if jsonrpc != "2.0" || method != METHOD || !era.fits(headers, name, &meta) {
             return None;
         }
-        Some(Self { id, tool: tools::known(name)?, arguments, meta, era })
+        let tool = tools::known(name)?;
+        Some(Self { id, tool, call: ToolCall::read_json(tool, arguments)?, era })
     }
 
-    /// Runs the call. None: the answer could not be written as JSON.
-    pub async fn answer(self, handler: &SqliteMcp, headers: HeaderMap) -> Option<Response> {
-        let Self { id, tool, arguments, meta, era } = self;
-        let mut result = handler.call_apart(tool, arguments, meta, headers).await;
+    /// Runs the call that was read from this body. None: the answer could not be written as JSON.
+    pub async fn answer(self, handler: &SqliteMcp, headers: HeaderMap, body: &[u8]) -> Option<Response> {
+        let Self { id, tool, call, era } = self;
+        let meta = if handler.passes_meta_on() {
+            serde_json::from_slice::<OnlyMeta>(body).ok()?.params.meta
+        } else {
+            RequestMetaObject::default()
+        };
+        let mut result = handler.call_apart(tool, call, meta, headers).await;
         if era == Era::Legacy {
             // Earlier revisions do not know the field.
             result.result_type = None;

@@ -3,17 +3,18 @@
 pub mod auth;
 pub mod direct;
 pub mod host;
+mod meta;
 
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{HttpBody as _, to_bytes};
 use axum::extract::{ConnectInfo, Request, State};
-use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
@@ -26,6 +27,7 @@ use rmcp::transport::streamable_http_server::session::local::LocalSessionManager
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tower::{Service, ServiceExt as _, service_fn};
 
 use crate::db::Database;
 use crate::mcp::SqliteMcp;
@@ -33,6 +35,9 @@ use crate::metrics::Metrics;
 use auth::Tokens;
 use direct::DirectCall;
 use host::{AllowedOrigin, HostPattern};
+
+/// Where MCP is.
+const MCP: &str = "/mcp";
 
 /// A body that trickles in slower than this is given up.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -86,11 +91,14 @@ struct Door {
     db: Database,
     ready: Arc<AtomicBool>,
     direct: Option<SqliteMcp>,
+    /// A Host that passed: nearly all callers send the same, and judging it takes longer than reading it.
+    known_host: OnceLock<String>,
 }
 
-/// All paths over the handlers that `handler` makes, one a request or, with legacy sessions, one a session. `ready` turns false when the server begins to drain; `stop` ends what is open then.
-/// `direct` answers the calls that need nothing of the SDK; None: the SDK answers all.
-pub fn router<H: ServerHandler>(
+/// Everything that is served: all paths over the handlers that `handler` makes, one a request or, with legacy sessions, one a session.
+/// `ready` turns false when the server begins to drain; `stop` ends what is open then. `direct` answers the calls that need nothing of the
+/// SDK; None: the SDK answers all.
+pub fn service<H: ServerHandler>(
     handler: impl Fn() -> H + Send + Sync + 'static,
     direct: Option<SqliteMcp>,
     settings: DoorSettings,
@@ -98,7 +106,7 @@ pub fn router<H: ServerHandler>(
     metrics: Metrics,
     ready: Arc<AtomicBool>,
     stop: CancellationToken,
-) -> Router {
+) -> impl Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone {
     let config = StreamableHttpServerConfig::default()
         .with_legacy_session_mode(settings.legacy_sessions)
         .with_json_response(true)
@@ -116,21 +124,112 @@ pub fn router<H: ServerHandler>(
         db,
         ready,
         direct,
+        known_host: OnceLock::new(),
     });
-    Router::new()
-        .route_service("/mcp", mcp)
-        .route_layer(middleware::from_fn_with_state(Arc::clone(&door), admit))
+    let paths = Router::new()
+        .route_service(MCP, mcp)
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_text))
-        .layer(middleware::from_fn_with_state(Arc::clone(&door), check_names))
-        .with_state(door)
+        .with_state(Arc::clone(&door));
+    // The checks stand before the paths, and not in layers around them: each layer would cost every call its own part of a way.
+    service_fn(move |request: Request| {
+        let (door, paths) = (Arc::clone(&door), paths.clone());
+        async move {
+            if let Err(refusal) = door.check_names(&request) {
+                return Ok(refusal);
+            }
+            if request.uri().path() == MCP { Ok(door.admit(request, paths).await) } else { paths.oneshot(request).await }
+        }
+    })
 }
 
 impl Door {
     fn refuse(&self, status: StatusCode, reason: &str, text: &'static str) -> Response {
         self.metrics.refused.with_label_values(&[reason]).inc();
         (status, text).into_response()
+    }
+
+    fn allows(&self, host: &str) -> bool {
+        let known = self.known_host.get().is_some_and(|known| known == host);
+        let allowed = known || host::host_allowed(host, &self.settings.hosts);
+        if allowed && !known {
+            // Another one may have been first.
+            let _ = self.known_host.set(host.to_owned());
+        }
+        allowed
+    }
+
+    /// Who is asked for, and by whose page.
+    fn check_names(&self, request: &Request) -> Result<(), Response> {
+        let headers = request.headers();
+        let Some(host) = only(headers, &HOST) else {
+            return Err(self.refuse(StatusCode::BAD_REQUEST, "host", "Bad Request: exactly one Host header is needed\n"));
+        };
+        let target = request.uri().authority().map(http::uri::Authority::as_str);
+        if !self.allows(host) || target.is_some_and(|target| !self.allows(target)) {
+            let text = "Forbidden: Host header is not allowed; start the server with --allowed-host for this name\n";
+            return Err(self.refuse(StatusCode::FORBIDDEN, "host", text));
+        }
+        if headers.contains_key(ORIGIN)
+            && !only(headers, &ORIGIN).is_some_and(|origin| host::origin_allowed(origin, &self.settings.origins))
+        {
+            let text = "Forbidden: Origin header is not allowed; start the server with --allowed-origin for this page\n";
+            return Err(self.refuse(StatusCode::FORBIDDEN, "origin", text));
+        }
+        Ok(())
+    }
+
+    /// A request to MCP, if it may come in. What is not answered the short way is the SDK's, behind `paths`.
+    async fn admit(&self, request: Request, paths: Router) -> Response {
+        if let Some(tokens) = &self.settings.tokens
+            && !tokens.accept(only(request.headers(), &AUTHORIZATION))
+        {
+            let mut response = self.refuse(StatusCode::UNAUTHORIZED, "token", "Unauthorized: a bearer token is needed\n");
+            response.headers_mut().insert(WWW_AUTHENTICATE, http::HeaderValue::from_static("Bearer"));
+            return response;
+        }
+        let caller = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
+        if let (Some(pace), Some(caller)) = (&self.pace, caller)
+            && !pace.allows(caller)
+        {
+            let mut response = self.refuse(StatusCode::TOO_MANY_REQUESTS, "rate", "Too Many Requests: wait a second\n");
+            response.headers_mut().insert(RETRY_AFTER, http::HeaderValue::from_static("1"));
+            return response;
+        }
+        let Ok(_permit) = self.running.try_acquire() else {
+            let mut response =
+                self.refuse(StatusCode::SERVICE_UNAVAILABLE, "busy", "Service Unavailable: too many requests at once\n");
+            response.headers_mut().insert(RETRY_AFTER, http::HeaderValue::from_static("1"));
+            return response;
+        };
+        let (parts, body) = request.into_parts();
+        let limit = self.settings.max_request_bytes;
+        let too_large =
+            || self.refuse(StatusCode::PAYLOAD_TOO_LARGE, "size", "Payload Too Large: send less, or raise --max-request-bytes\n");
+        // What says that it will be too large is not waited for.
+        if body.size_hint().lower() > limit as u64 {
+            return too_large();
+        }
+        let body = match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, limit)).await {
+            Ok(Ok(bytes)) => bytes,
+            Ok(Err(error)) if is_length_limit(&error) => return too_large(),
+            Ok(Err(_)) => {
+                return self.refuse(StatusCode::BAD_REQUEST, "body", "Bad Request: the body is broken or ended early\n");
+            }
+            Err(_) => {
+                return self.refuse(StatusCode::REQUEST_TIMEOUT, "slow", "Request Timeout: the body did not arrive in time\n");
+            }
+        };
+        if let Some(handler) = &self.direct
+            && let Some(call) = DirectCall::read(&parts.method, &parts.headers, &body, !self.settings.legacy_sessions)
+        {
+            return call
+                .answer(handler, parts.headers, &body)
+                .await
+                .unwrap_or_else(|| StatusCode::INTERNAL_SERVER_ERROR.into_response());
+        }
+        json_rpc::run(parts, body, async |request| paths.oneshot(request).await.into_response()).await
     }
 }
 
@@ -143,77 +242,6 @@ fn only<'h>(headers: &'h HeaderMap, name: &http::HeaderName) -> Option<&'h str> 
     let mut values = headers.get_all(name).iter();
     let value = values.next()?;
     if values.next().is_some() { None } else { value.to_str().ok() }
-}
-
-async fn check_names(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
-    let headers = request.headers();
-    let Some(host) = only(headers, &HOST) else {
-        return door.refuse(StatusCode::BAD_REQUEST, "host", "Bad Request: exactly one Host header is needed\n");
-    };
-    let target = request.uri().authority().map(http::uri::Authority::as_str);
-    if !host::host_allowed(host, &door.settings.hosts)
-        || target.is_some_and(|target| !host::host_allowed(target, &door.settings.hosts))
-    {
-        return door.refuse(
-            StatusCode::FORBIDDEN,
-            "host",
-            "Forbidden: Host header is not allowed; start the server with --allowed-host for this name\n",
-        );
-    }
-    if headers.contains_key(ORIGIN)
-        && !only(headers, &ORIGIN).is_some_and(|origin| host::origin_allowed(origin, &door.settings.origins))
-    {
-        return door.refuse(
-            StatusCode::FORBIDDEN,
-            "origin",
-            "Forbidden: Origin header is not allowed; start the server with --allowed-origin for this page\n",
-        );
-    }
-    next.run(request).await
-}
-
-async fn admit(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
-    if let Some(tokens) = &door.settings.tokens
-        && !tokens.accept(only(request.headers(), &AUTHORIZATION))
-    {
-        let mut response = door.refuse(StatusCode::UNAUTHORIZED, "token", "Unauthorized: a bearer token is needed\n");
-        response.headers_mut().insert(WWW_AUTHENTICATE, http::HeaderValue::from_static("Bearer"));
-        return response;
-    }
-    let caller = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
-    if let (Some(pace), Some(caller)) = (&door.pace, caller)
-        && !pace.allows(caller)
-    {
-        let mut response = door.refuse(StatusCode::TOO_MANY_REQUESTS, "rate", "Too Many Requests: wait a second\n");
-        response.headers_mut().insert(RETRY_AFTER, http::HeaderValue::from_static("1"));
-        return response;
-    }
-    let Ok(_permit) = door.running.try_acquire() else {
-        let mut response =
-            door.refuse(StatusCode::SERVICE_UNAVAILABLE, "busy", "Service Unavailable: too many requests at once\n");
-        response.headers_mut().insert(RETRY_AFTER, http::HeaderValue::from_static("1"));
-        return response;
-    };
-    let (parts, body) = request.into_parts();
-    let limit = door.settings.max_request_bytes;
-    let too_large =
-        || door.refuse(StatusCode::PAYLOAD_TOO_LARGE, "size", "Payload Too Large: send less, or raise --max-request-bytes\n");
-    // What says that it will be too large is not waited for.
-    if body.size_hint().lower() > limit as u64 {
-        return too_large();
-    }
-    let body = match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, limit)).await {
-        Ok(Ok(bytes)) => bytes,
-        Ok(Err(error)) if is_length_limit(&error) => return too_large(),
-        Ok(Err(_)) => return door.refuse(StatusCode::BAD_REQUEST, "body", "Bad Request: the body is broken or ended early\n"),
-        Err(_) => return door.refuse(StatusCode::REQUEST_TIMEOUT, "slow", "Request Timeout: the body did not arrive in time\n"),
-    };
-    if let Some(handler) = &door.direct
-        && let Some(call) = DirectCall::read(&parts.method, &parts.headers, &body, !door.settings.legacy_sessions)
-    {
-        return call.answer(handler, parts.headers).await.unwrap_or_else(|| StatusCode::INTERNAL_SERVER_ERROR.into_response());
-    }
-    json_rpc::run(parts, body, next).await
 }
 
 /// Ready is who can answer: a real query through a reading thread, and for a server that writes, a living writer.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 use rmcp::RoleServer;
-use rmcp::model::{CallToolResult, ContentBlock, JsonObject, ProgressNotificationParam, RequestMetaObject};
+use rmcp::model::{CallToolResult, ContentBlock, ProgressNotificationParam, RequestMetaObject};
 use rmcp::service::Peer;
 use serde::Serialize;
 use serde_json::Value;
@@ -148,26 +148,36 @@ impl SqliteMcp {
         }
     }
 
+    /// Whether anything of a call's `_meta` is looked at beyond its way in: traces are continued from it, and logged.
+    pub(crate) fn passes_meta_on(&self) -> bool {
+        self.shared.settings.telemetry.is_some() || self.shared.settings.audit
+    }
+
     /// Runs a call to its end, whatever becomes of the caller: then the statement is stopped, but still counted and logged.
     pub(crate) async fn call_apart(
         &self,
         tool: &'static str,
-        arguments: Option<JsonObject>,
+        call: Result<ToolCall, Unreadable>,
         meta: RequestMetaObject,
         headers: HeaderMap,
     ) -> CallToolResult {
         let gone = CancellationToken::new();
         let (handler, seen) = (self.clone(), gone.clone());
-        let call = async move {
+        let run = async move {
             let origin = Origin { headers: Some(&headers), meta: &meta };
             let caller = Caller { origin, peer: None, gone: &seen };
-            handler.call(tool, arguments, &caller).await
+            handler.call(tool, call, &caller).await
         };
-        ToTheEnd { call: Some(Box::pin(call)), gone }.await
+        ToTheEnd { call: Some(Box::pin(run)), gone }.await
     }
 
-    /// One call of a known tool: read, run, counted, logged.
-    pub(super) async fn call(&self, tool: &'static str, arguments: Option<JsonObject>, caller: &Caller<'_>) -> CallToolResult {
+    /// One call of a known tool: run, counted, logged.
+    pub(super) async fn call(
+        &self,
+        tool: &'static str,
+        call: Result<ToolCall, Unreadable>,
+        caller: &Caller<'_>,
+    ) -> CallToolResult {
         let started = Instant::now();
         let metrics = &self.shared.metrics;
         let mut span = self.shared.settings.telemetry.as_ref().map(|telemetry| {
@@ -175,7 +185,7 @@ impl SqliteMcp {
             span.tool(tool);
             span
         });
-        let call = match ToolCall::read(tool, arguments) {
+        let call = match call {
             Ok(call) => call,
             Err(unreadable) => {
                 let text = match unreadable {

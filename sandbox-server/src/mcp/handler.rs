@@ -16,6 +16,7 @@ use rmcp::{ErrorData, RoleServer, ServerHandler};
 use super::call::Caller;
 use super::events::Events;
 use super::resources::Target;
+use super::tools::ToolCall;
 use super::{SqliteMcp, prompt, resources, tools};
 use crate::db::error::DbError;
 use crate::db::schema;
@@ -162,7 +163,7 @@ impl ServerHandler for SqliteMcp {
             return self.traced("tools/call", &context, async { Err(error) }).await;
         };
         let caller = Caller { origin: origin(&context), peer: Some(&context.peer), gone: &context.ct };
-        Ok(self.call(tool, request.arguments, &caller).await.into())
+        Ok(self.call(tool, ToolCall::read(tool, request.arguments), &caller).await.into())
     }
 
     async fn list_resources(

@@ -2,8 +2,9 @@
 
 use rmcp::model::{JsonObject, Tool, ToolAnnotations};
 use schemars::JsonSchema;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::portable;
 use super::types::{
@@ -46,6 +47,25 @@ pub enum Unreadable {
 impl ToolCall {
     /// Reads a call.
     pub fn read(name: &str, arguments: Option<JsonObject>) -> Result<Self, Unreadable> {
+        let arguments = Value::Object(arguments.unwrap_or_default());
+        Self::from_arguments(name, arguments)
+    }
+
+    /// Reads a call whose arguments are still JSON; None: they are no object.
+    pub fn read_json(name: &str, arguments: Option<&RawValue>) -> Option<Result<Self, Unreadable>> {
+        let Some(arguments) = arguments else { return Some(Self::read(name, None)) };
+        if !arguments.get().starts_with('{') {
+            return None;
+        }
+        // What cannot be read is read again the other way, for the words of its error, or since a field stands twice in it.
+        let quick = || Self::from_arguments(name, arguments).ok().map(Ok);
+        quick().or_else(|| Some(Self::read(name, serde_json::from_str(arguments.get()).ok()?)))
+    }
+
+    fn from_arguments<'de, A>(name: &str, arguments: A) -> Result<Self, Unreadable>
+    where
+        A: Deserializer<'de, Error = serde_json::Error>,
+    {
         Ok(match name {
             "read_query" => Self::Read(arguments_of(name, arguments)?),
             "write_query" => Self::Write(arguments_of(name, arguments)?),
@@ -81,8 +101,11 @@ impl ToolCall {
     }
 }
 
-fn arguments_of<T: DeserializeOwned>(tool: &str, arguments: Option<JsonObject>) -> Result<T, Unreadable> {
-    serde_json::from_value(Value::Object(arguments.unwrap_or_default()))
+fn arguments_of<'de, T: Deserialize<'de>>(
+    tool: &str,
+    arguments: impl Deserializer<'de, Error = serde_json::Error>,
+) -> Result<T, Unreadable> {
+    T::deserialize(arguments)
         .map_err(|error| Unreadable::Arguments(format!("the arguments of {tool} do not fit its schema: {error}")))
 }
 
@@ -221,6 +244,35 @@ mod tests {
         assert!(matches!(read("execute_sql_query", &json!({"query": "-- x\nDELETE FROM t"})), Ok(ToolCall::Write(_))));
         assert!(matches!(read("execute_sql_query", &json!({"query": "create table t(a)"})), Ok(ToolCall::Create(_))));
         assert!(matches!(read("execute_sql_query", &json!({"query": "DROP TABLE t"})), Ok(ToolCall::Read(_))));
+    }
+
+    #[test]
+    fn arguments_are_read_alike_from_json_and_from_values() {
+        for text in [
+            r#"{"query": "x", "params": [1, -0, 1.5, 1e400000000, 18446744073709551616, "a\ud83d\ude00", null, {"$blob": "AA=="}]}"#,
+            r#"{"query": "x", "params": {"a": 1, "a": 2}, "max_rows": 5}"#,
+            r#"{"query": "x", "query": "y"}"#,
+            r#"{"query": "x", "max_rows": 5.0}"#,
+            r#"{"query": "x", "max_rows": null, "cursor": null, "params": null}"#,
+            r#"{"query": "x", "sql": 1}"#,
+            r#"{"query": 1}"#,
+            r"{}",
+            r#" {"query": "x"} "#,
+        ] {
+            let raw: Box<RawValue> = match serde_json::from_str(text) {
+                Ok(raw) => raw,
+                Err(_) => continue,
+            };
+            let from_values = serde_json::from_str(text).ok().map(|object| ToolCall::read("read_query", Some(object)));
+            let from_json = ToolCall::read_json("read_query", Some(&raw));
+            assert_eq!(format!("{from_json:?}"), format!("{from_values:?}"), "{text}");
+        }
+        let array: Box<RawValue> = serde_json::from_str(r#"["SELECT 1", null, null, null]"#).unwrap();
+        assert!(
+            ToolCall::read_json("read_query", Some(&array)).is_none(),
+            "fields by their place are nothing that anybody means"
+        );
+        assert!(matches!(ToolCall::read_json("list_tables", None), Some(Ok(ToolCall::ListTables))));
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub fn service(web: &Arc<Web>) -> StreamableHttpService<Gateway, LocalSessionMan
 pub async fn whole(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     match to_bytes(body, MAX_BODY).await {
-        Ok(body) => json_rpc::run(parts, body, next).await,
+        Ok(body) => json_rpc::run(parts, body, async |request| next.run(request).await).await,
         Err(_) => {
             let detail = format!("the body is larger than {} MiB, or broken", MAX_BODY / 1024 / 1024);
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).into_response()
@@ -227,7 +227,7 @@ impl ServerHandler for Gateway {
 /// large is left out.
 fn tool(spec: &ToolSpec) -> Tool {
     // ToolSpec makes every schema an object.
-    let schema = spec.input_schema.as_object().cloned().unwrap_or_default();
+    let schema = serde_json::from_str(spec.input_schema.get()).unwrap_or_default();
     let mut tool = Tool::new(spec.name.clone(), spec.description.clone(), Arc::new(schema));
     tool.title.clone_from(&spec.title);
     tool.annotations.clone_from(&spec.annotations);

@@ -136,7 +136,7 @@ pub fn service<H: ServerHandler>(
     service_fn(move |request: Request| {
         let (door, paths) = (Arc::clone(&door), paths.clone());
         async move {
-            if let Err(refusal) = door.check_names(&request) {
+            if let Some(refusal) = door.refuses_names(&request) {
                 return Ok(refusal);
             }
             if request.uri().path() == MCP { Ok(door.admit(request, paths).await) } else { paths.oneshot(request).await }
@@ -160,24 +160,24 @@ impl Door {
         allowed
     }
 
-    /// Who is asked for, and by whose page.
-    fn check_names(&self, request: &Request) -> Result<(), Response> {
+    /// The refusal, when a request must not ask for whom it asks, or not from the page that it comes from.
+    fn refuses_names(&self, request: &Request) -> Option<Response> {
         let headers = request.headers();
         let Some(host) = only(headers, &HOST) else {
-            return Err(self.refuse(StatusCode::BAD_REQUEST, "host", "Bad Request: exactly one Host header is needed\n"));
+            return Some(self.refuse(StatusCode::BAD_REQUEST, "host", "Bad Request: exactly one Host header is needed\n"));
         };
         let target = request.uri().authority().map(http::uri::Authority::as_str);
         if !self.allows(host) || target.is_some_and(|target| !self.allows(target)) {
             let text = "Forbidden: Host header is not allowed; start the server with --allowed-host for this name\n";
-            return Err(self.refuse(StatusCode::FORBIDDEN, "host", text));
+            return Some(self.refuse(StatusCode::FORBIDDEN, "host", text));
         }
         if headers.contains_key(ORIGIN)
             && !only(headers, &ORIGIN).is_some_and(|origin| host::origin_allowed(origin, &self.settings.origins))
         {
             let text = "Forbidden: Origin header is not allowed; start the server with --allowed-origin for this page\n";
-            return Err(self.refuse(StatusCode::FORBIDDEN, "origin", text));
+            return Some(self.refuse(StatusCode::FORBIDDEN, "origin", text));
         }
-        Ok(())
+        None
     }
 
     /// A request to MCP, if it may come in. What is not answered the short way is the SDK's, behind `paths`.

@@ -70,13 +70,11 @@ pub fn service(web: &Arc<Web>) -> StreamableHttpService<Gateway, LocalSessionMan
 /// Takes the whole body before the SDK does, so that what is no message is told so.
 pub async fn whole(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
-    match to_bytes(body, MAX_BODY).await {
-        Ok(body) => json_rpc::run(parts, body, async |request| next.run(request).await).await,
-        Err(_) => {
-            let detail = format!("the body is larger than {} MiB, or broken", MAX_BODY / 1024 / 1024);
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).into_response()
-        }
-    }
+    let Ok(body) = to_bytes(body, MAX_BODY).await else {
+        let detail = format!("the body is larger than {} MiB, or broken", MAX_BODY / 1024 / 1024);
+        return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).into_response();
+    };
+    json_rpc::run(parts, body, async |request| next.run(request).await).await
 }
 
 impl Gateway {

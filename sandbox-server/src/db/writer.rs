@@ -2,13 +2,14 @@
 //! answered only after it. A statement that undoes the transaction (a timeout, ON CONFLICT ROLLBACK, a full disk) must not cost the
 //! others theirs: then each is run again in a transaction of its own, and gets its own answer.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use rusqlite::Statement;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
 use super::authorizer::{INSIGHTS_TABLE, Permit};
@@ -64,11 +65,16 @@ pub struct WriteOutcome {
     pub returned: Option<ResultSet>,
 }
 
+type Outcome = Result<WriteOutcome, DbError>;
+
 struct Job {
     command: Command,
     budget: CallBudget,
-    answer: oneshot::Sender<Result<WriteOutcome, DbError>>,
+    answer: oneshot::Sender<Outcome>,
 }
+
+/// The answers of one group, with where they go.
+type Answers = Vec<(oneshot::Sender<Outcome>, Outcome)>;
 
 enum Message {
     Run(Job),
@@ -102,6 +108,8 @@ pub struct WriterStats {
 pub struct Writer {
     queue: Sender<Message>,
     capacity: usize,
+    /// What the thread has answered, until somebody hands it out.
+    answered: Mutex<Option<UnboundedReceiver<Answers>>>,
 }
 
 impl Writer {
@@ -109,19 +117,19 @@ impl Writer {
     pub fn start(session: Session, options: &OpenOptions, stats: Arc<WriterStats>) -> Result<(Self, JoinHandle<()>), OpenError> {
         let capacity = options.limits.max_queue;
         let (queue, work) = bounded(capacity);
+        let (answers, answered) = unbounded_channel();
         let thread = std::thread::Builder::new()
             .name("write".into())
-            .spawn(move || serve(&session, &work, &stats))
+            .spawn(move || serve(&session, &work, &answers, &stats))
             .map_err(OpenError::Thread)?;
-        Ok((Self { queue, capacity }, thread))
+        Ok((Self { queue, capacity, answered: Mutex::new(Some(answered)) }, thread))
     }
 
-    /// Queues a command; its answer comes when it is on disk.
-    pub fn submit(
-        &self,
-        command: Command,
-        budget: CallBudget,
-    ) -> Result<oneshot::Receiver<Result<WriteOutcome, DbError>>, DbError> {
+    /// Queues a command; its answer comes when it is on disk. Needs a tokio runtime, the same one for every call.
+    pub fn submit(&self, command: Command, budget: CallBudget) -> Result<oneshot::Receiver<Outcome>, DbError> {
+        if let Some(answered) = self.answered.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            tokio::spawn(hand_out(answered));
+        }
         let (answer, answered) = oneshot::channel();
         match self.queue.try_send(Message::Run(Job { command, budget, answer })) {
             Ok(()) => Ok(answered),
@@ -142,7 +150,17 @@ impl Writer {
     }
 }
 
-fn serve(session: &Session, work: &Receiver<Message>, stats: &WriterStats) {
+/// Hands out the answers of each group on the runtime itself. From the writing thread, each answer would wake the runtime's own.
+async fn hand_out(mut answered: UnboundedReceiver<Answers>) {
+    while let Some(group) = answered.recv().await {
+        for (answer, outcome) in group {
+            // The caller may have gone; then nobody waits for the answer.
+            let _ = answer.send(outcome);
+        }
+    }
+}
+
+fn serve(session: &Session, work: &Receiver<Message>, answers: &UnboundedSender<Answers>, stats: &WriterStats) {
     let mut transaction = match Transaction::prepare(session) {
         Ok(transaction) => transaction,
         Err(error) => return tracing::error!(%error, "the writing thread could not start"),
@@ -171,10 +189,8 @@ fn serve(session: &Session, work: &Receiver<Message>, stats: &WriterStats) {
         // Counted before the answers, so that whoever has an answer also finds its commit counted.
         stats.commits.fetch_add(1, Ordering::Release);
         stats.statements.fetch_add(group.len() as u64, Ordering::Relaxed);
-        for (job, result) in group.into_iter().zip(results) {
-            // The caller may have gone; then nobody waits for the answer.
-            let _ = job.answer.send(result);
-        }
+        // Fails when the runtime has ended, and with it all who could wait.
+        let _ = answers.send(group.into_iter().map(|job| job.answer).zip(results).collect());
     }
 }
 
@@ -184,7 +200,7 @@ fn patience(last_flush: Duration, writers: usize) -> Duration {
     if last_flush > back { last_flush.min(MAX_PATIENCE) } else { Duration::ZERO }
 }
 
-type Results = Vec<Result<WriteOutcome, DbError>>;
+type Results = Vec<Outcome>;
 
 /// Nothing of a group was kept.
 struct Lost {

@@ -18,14 +18,14 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{HttpService, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tower::{Service, ServiceExt as _};
 
 use crate::places::{Place, Places};
 
-/// A connection that sends no complete head in this time is closed.
+/// A connection that sends no complete head of a request in this time is closed, give or take a second.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How many bytes a request's head may have.
@@ -40,6 +40,7 @@ where
     let places = Places::new(max_connections);
     let graceful = GracefulShutdown::new();
     let mut shutdown = pin!(shutdown);
+    let mut looking = pin!(look_for_idle(&places));
     loop {
         // The place comes second: nobody leaves for a connection that is not there.
         let next = async {
@@ -60,10 +61,20 @@ where
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             },
+            // Never completes: `next` may be in the middle of its two steps.
+            () = &mut looking => {}
             () = &mut shutdown => break,
         }
     }
     Draining(Box::pin(graceful.shutdown()))
+}
+
+async fn look_for_idle(places: &Places) {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        second.tick().await;
+        places.ask_idle(HEAD_TIMEOUT);
+    }
 }
 
 /// The connections that are left when the listener is gone. Those without a request are closed, the others after the one they have.
@@ -104,9 +115,5 @@ where
             })
         }
     });
-    http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service)
+    http1::Builder::new().header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES).serve_connection(TokioIo::new(stream), service)
 }

@@ -1,13 +1,16 @@
 //! The places of connections. When all are taken, the connection that has been without a request for longest gives its place to the next
-//! one: connections that only stand there keep nobody out.
+//! one: connections that only stand there keep nobody out. Who has been without one for too long leaves in any case; that is looked at for
+//! all of them at once, because a timer of its own for each request would wake the thread that serves it.
 
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 /// All places.
 #[derive(Debug)]
@@ -15,14 +18,17 @@ pub struct Places {
     free: Arc<Semaphore>,
     /// Who may be asked to leave, by a number of its own.
     taken: Mutex<HashMap<u64, Arc<Seat>>>,
-    /// Counts what happens to connections, so that it is known which came before which.
-    clock: AtomicU64,
+    /// Numbers those who take a place.
+    next: AtomicU64,
+    /// Times are counted from here.
+    opened: Instant,
     became_idle: Notify,
 }
 
 #[derive(Debug)]
 struct Seat {
     busy: AtomicBool,
+    /// In nanoseconds.
     idle_since: AtomicU64,
     leave: Notify,
 }
@@ -49,7 +55,8 @@ impl Places {
         Arc::new(Self {
             free: Arc::new(Semaphore::new(number.max(1))),
             taken: Mutex::default(),
-            clock: AtomicU64::new(0),
+            next: AtomicU64::new(0),
+            opened: Instant::now(),
             became_idle: Notify::new(),
         })
     }
@@ -67,8 +74,9 @@ impl Places {
                 () = self.became_idle.notified(), if !asked => {}
             }
         };
-        let number = self.tick();
-        let seat = Arc::new(Seat { busy: AtomicBool::new(false), idle_since: AtomicU64::new(number), leave: Notify::new() });
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let idle_since = AtomicU64::new(self.now());
+        let seat = Arc::new(Seat { busy: AtomicBool::new(false), idle_since, leave: Notify::new() });
         self.taken().insert(number, Arc::clone(&seat));
         Place { all: Arc::clone(self), number, seat, _permit: permit }
     }
@@ -86,9 +94,25 @@ impl Places {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tick(&self) -> u64 {
-        self.clock.fetch_add(1, Ordering::Relaxed)
+    /// Asks all to leave who have been without a request for so long.
+    pub fn ask_idle(&self, limit: Duration) {
+        let before = self.now().saturating_sub(nanoseconds(limit));
+        self.taken().retain(|_, seat| {
+            let stays = seat.busy.load(Ordering::Acquire) || seat.idle_since.load(Ordering::Relaxed) > before;
+            if !stays {
+                seat.leave.notify_one();
+            }
+            stays
+        });
     }
+
+    fn now(&self) -> u64 {
+        nanoseconds(self.opened.elapsed())
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Place {
@@ -117,7 +141,7 @@ impl Place {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.seat.idle_since.store(self.all.tick(), Ordering::Relaxed);
+        self.seat.idle_since.store(self.all.now(), Ordering::Relaxed);
         self.seat.busy.store(false, Ordering::Release);
         self.all.became_idle.notify_one();
     }
@@ -176,6 +200,31 @@ mod tests {
         drop(busy);
         connection.await.unwrap();
         next.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_no_request_for_long_leaves_and_who_has_one_stays() {
+        let (limit, nearly) = (Duration::from_secs(15), Duration::from_secs(14));
+        let places = Places::new(3);
+        let (idle, busy, late) = (places.take().await, places.take().await, places.take().await);
+        let request = busy.busy();
+        let (idle, busy) = (held(idle), held(busy));
+        tokio::time::advance(limit).await;
+        drop(late.busy());
+        let late = held(late);
+        places.ask_idle(limit);
+        idle.await.unwrap();
+        assert!(!busy.is_finished() && !late.is_finished());
+        // From the end of its request on.
+        drop(request);
+        tokio::time::advance(nearly).await;
+        places.ask_idle(limit);
+        tokio::task::yield_now().await;
+        assert!(!busy.is_finished() && !late.is_finished());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        places.ask_idle(limit);
+        busy.await.unwrap();
+        late.await.unwrap();
     }
 
     #[tokio::test]

@@ -80,8 +80,10 @@ test('everything is reached by the keyboard, in the order in which it is seen', 
     if (name === 'send') break;
   }
   const ids = order.filter((name) => /^[a-z-]+$/.test(name));
-  assert.deepEqual(ids, ['side-button', 'servers', 'servers-button', 'menu-button', 'new', 'log', 'message', 'send']);
+  assert.deepEqual(ids, ['side-button', 'servers', 'servers-button', 'menu-button', 'new', 'message', 'send']);
   assert.ok(order.length > ids.length, 'the suggestions are among them');
+  const conversation = page.locator('#log');
+  assert.equal(await conversation.getAttribute('tabindex'), '-1', 'there is nothing in it yet');
 
   // A question, stopped, a second one: without a mouse.
   await page.keyboard.press('Shift+Tab');
@@ -97,6 +99,7 @@ test('everything is reached by the keyboard, in the order in which it is seen', 
   await page.keyboard.press('Enter');
   await answered(page, 'An answer from the stand-in.');
   assert.equal(await lastTurn(page).locator('.question').textContent(), 'line one\nline two');
+  assert.equal(await conversation.getAttribute('tabindex'), '0', 'what scrolls is reached by the keyboard');
 
   // Menus and dialogs: Esc closes them, and the focus is where it was.
   await page.locator('#menu-button').focus();

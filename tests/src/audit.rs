@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use anyhow::Context;
+use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 
 /// One request, as far as tests look at it.
@@ -11,6 +12,7 @@ use serde::Deserialize;
 struct Entry {
     stage: String,
     verb: String,
+    request_received_timestamp: Timestamp,
     #[serde(default)]
     user_agent: String,
     #[serde(default)]
@@ -49,11 +51,19 @@ pub struct Write {
 
 /// Every finished write to a namespace so far, but for those by the control plane itself, and for the CRs that tests write.
 pub fn writes(namespace: &str) -> anyhow::Result<Vec<Write>> {
-    matching(|entry, object| {
-        let by_control_plane = entry.user_agent.starts_with("kube-");
-        let by_test = matches!(object.resource.as_str(), "mcpservers" | "mcpapps") && object.subresource.is_empty();
-        object.namespace == namespace && !by_control_plane && !by_test
-    })
+    matching(|entry, object| of_others(entry, object, namespace))
+}
+
+fn of_others(entry: &Entry, object: &ObjectRef, namespace: &str) -> bool {
+    let by_control_plane = entry.user_agent.starts_with("kube-");
+    let by_test = matches!(object.resource.as_str(), "mcpservers" | "mcpapps") && object.subresource.is_empty();
+    object.namespace == namespace && !by_control_plane && !by_test
+}
+
+/// Those that were asked for since then. A write is in the log some time after its effect is seen: what `writes` tells later, and did not
+/// tell before, may be older than what was seen.
+pub fn writes_since(namespace: &str, since: Timestamp) -> anyhow::Result<Vec<Write>> {
+    matching(|entry, object| entry.request_received_timestamp >= since && of_others(entry, object, namespace))
 }
 
 /// Those of a transition of a server: the app's own status and the Events are told on top.

@@ -1,6 +1,6 @@
 //! A server that comes back, where a kubelet follows the gate: what is told when, and in how many writes.
 
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::{api::core::v1::ConfigMap, jiff::Timestamp};
 use kube::ResourceExt;
 use mcpfleet_tests::{
     audit,
@@ -56,7 +56,7 @@ async fn a_recovery_of_a_server_with_one_pod_is_three_writes_and_one_status() {
         // The file tells of the trial, too.
         let on_trial = |config: &ConfigMap| entry(config).is_some_and(|entry| entry["metadata"]["circuit"] == "HalfOpen");
         space.until::<ConfigMap>("chat-app", "a server on trial", on_trial).await?;
-        let before = audit::writes(&space.name)?;
+        let before = Timestamp::now();
 
         let closed =
             space.until::<McpServer>("s", "a closed circuit", |server| circuit(server) == Some(CircuitState::Closed)).await?;
@@ -69,8 +69,7 @@ async fn a_recovery_of_a_server_with_one_pod_is_three_writes_and_one_status() {
         let enabled = |config: &ConfigMap| entry(config).is_some_and(|entry| entry["enabled"] == true);
         space.until::<ConfigMap>("chat-app", "the server offered again", enabled).await?;
         space.until::<McpApp>("chat", "1/1 servers", |app| offers(app) == Some("1/1")).await?;
-        let after = audit::writes(&space.name)?;
-        let transition = audit::of_transition(&after[before.len()..]);
+        let transition = audit::of_transition(&audit::writes_since(&space.name, before)?);
         assert!(transition.len() <= 3, "{:?}", audit::summary(&transition));
         operator.stop().await
     })

@@ -71,9 +71,9 @@ pub fn of_transition(writes: &[Write]) -> Vec<Write> {
     writes.iter().filter(|write| write.resource != "events" && write.resource != "mcpapps/status").cloned().collect()
 }
 
-/// Every finished write so far by users whose names begin so, in whatever namespace.
-pub fn writes_of(user: &str) -> anyhow::Result<Vec<Write>> {
-    matching(|entry, _| entry.user.username.starts_with(user))
+/// Every finished write since then by users whose names begin so, in whatever namespace.
+pub fn writes_of(user: &str, since: Timestamp) -> anyhow::Result<Vec<Write>> {
+    matching(|entry, _| entry.request_received_timestamp >= since && entry.user.username.starts_with(user))
 }
 
 fn matching(wanted: impl Fn(&Entry, &ObjectRef) -> bool) -> anyhow::Result<Vec<Write>> {

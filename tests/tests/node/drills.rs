@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, Pod},
+    jiff::Timestamp,
+};
 use kube::ResourceExt;
 use mcpfleet_tests::{
     audit,
@@ -251,11 +254,11 @@ async fn a_healthy_fleet_writes_nothing_for_ten_minutes_but_the_lease() {
             space.until::<McpServer>(&format!("s-{number}"), "1/1", |server| serves(server, "1/1")).await?;
         }
         let user = format!("system:serviceaccount:{OPERATOR_NAMESPACE}:");
-        // Who leads must say so every few seconds: that is not about the fleet.
-        let writes = || Ok::<_, anyhow::Error>(audit::writes_of(&user)?.into_iter().filter(|write| write.resource != "leases"));
-        let before = writes()?.count();
+        let rested = Timestamp::now();
         tokio::time::sleep(QUIET).await;
-        let later: Vec<_> = writes()?.skip(before).collect();
+        let mut later = audit::writes_of(&user, rested)?;
+        // Who leads must say so every few seconds: that is not about the fleet.
+        later.retain(|write| write.resource != "leases");
         anyhow::ensure!(later.is_empty(), "written at rest: {:?}", audit::summary(&later));
         Ok(())
     })

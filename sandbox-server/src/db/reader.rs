@@ -2,6 +2,7 @@
 //! most statements do.
 
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use tokio::sync::oneshot;
@@ -11,7 +12,14 @@ use super::error::{DbError, OpenError};
 use super::limits::CallBudget;
 use super::open::{self, OpenOptions, Session};
 
-type Job = Box<dyn FnOnce(&Session) + Send>;
+/// Between two tries to open a database anew that another process is changing.
+const REOPEN_AFTER: Duration = Duration::from_millis(50);
+
+/// How often a statement is begun on files that another process changes.
+const TRIES_ON_CHANGING_FILES: u32 = 20;
+
+/// False: the files have changed under the connection, and the work has to be done again on a new one.
+type Job = Box<dyn FnMut(&Session) -> bool + Send>;
 
 enum Message {
     Run(Job),
@@ -33,8 +41,8 @@ impl Readers {
         let mut handles = Vec::new();
         for index in 0..options.readers {
             let session = open::reader(options)?;
-            let work = work.clone();
-            let thread = std::thread::Builder::new().name(format!("read-{index}")).spawn(move || serve(&session, &work));
+            let (work, options) = (work.clone(), options.clone());
+            let thread = super::thread::spawn(format!("read-{index}"), move || serve(session, &options, &work));
             handles.push(thread.map_err(OpenError::Thread)?);
         }
         Ok((Self { queue, capacity: options.limits.max_queue, threads: options.readers }, handles))
@@ -45,13 +53,24 @@ impl Readers {
         &self,
         permit: Permit,
         budget: CallBudget,
-        work: impl FnOnce(&Session) -> Result<T, DbError> + Send + 'static,
+        mut work: impl FnMut(&Session) -> Result<T, DbError> + Send + 'static,
     ) -> Result<oneshot::Receiver<Result<T, DbError>>, DbError> {
         let (answer, answered) = oneshot::channel();
+        let mut answer = Some(answer);
+        let mut tries = 0;
         let job: Job = Box::new(move |session| {
             let result = session.guard.watch(&budget, || session.gate.with(permit, || work(session)));
+            let mut result = session.explain_refusal(result);
+            if session.is_outdated() {
+                tries += 1;
+                if tries < TRIES_ON_CHANGING_FILES {
+                    return false;
+                }
+                result = Err(DbError::Changing);
+            }
             // The caller may have gone; then nobody waits for the answer.
-            let _ = answer.send(session.explain_refusal(result));
+            let _ = answer.take().map(|answer| answer.send(result));
+            true
         });
         match self.queue.try_send(Message::Run(job)) {
             Ok(()) => Ok(answered),
@@ -79,23 +98,22 @@ impl Readers {
     }
 }
 
-fn serve(session: &Session, work: &Receiver<Message>) {
-    while let Ok(Message::Run(job)) = work.recv() {
-        job(session);
+fn serve(mut session: Session, options: &OpenOptions, work: &Receiver<Message>) {
+    while let Ok(Message::Run(mut job)) = work.recv() {
+        if session.is_outdated() {
+            session = anew(session, options);
+        }
+        while !job(&session) {
+            session = anew(session, options);
+        }
     }
 }
 
-impl Session {
-    /// SQLite says only "not authorized"; the gate remembers what it refused.
-    pub fn explain_refusal<T>(&self, result: Result<T, DbError>) -> Result<T, DbError> {
-        let refusal = self.gate.take_refusal();
-        match (result, refusal) {
-            (Err(DbError::Sqlite(error)), Some(reason))
-                if error.sqlite_error_code() == Some(rusqlite::ErrorCode::AuthorizationForStatementDenied) =>
-            {
-                Err(DbError::Denied(reason))
-            }
-            (result, _) => result,
-        }
-    }
+/// The connection opened anew; in a moment between two writers in which that cannot be, the old one.
+fn anew(session: Session, options: &OpenOptions) -> Session {
+    open::reader(options).unwrap_or_else(|error| {
+        tracing::debug!(%error, "the database has changed and could not be opened anew");
+        std::thread::sleep(REOPEN_AFTER);
+        session
+    })
 }

@@ -1,6 +1,7 @@
 //! The MCP server: the tools, resources and the prompt on the database. Both protocol eras and both transports share it. What it is made
 //! of is here; requests are handler.rs, calls of tools call.rs; how requests arrive is http/ and main.rs.
 
+pub mod arguments;
 mod call;
 pub mod error;
 pub mod events;
@@ -11,6 +12,7 @@ pub mod render;
 pub mod resources;
 pub mod tools;
 pub mod types;
+pub mod values;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -40,6 +42,8 @@ pub struct HandlerSettings {
     pub audit: bool,
     /// Absent: no traces.
     pub telemetry: Option<Telemetry>,
+    /// Cancelled when running calls have had their time to finish: then they are stopped.
+    pub end: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -47,6 +51,7 @@ struct Shared {
     db: Database,
     metrics: Metrics,
     settings: HandlerSettings,
+    end: CancellationToken,
     events: Events,
     requests: AtomicU64,
     tools: Vec<Tool>,
@@ -71,6 +76,7 @@ impl SqliteMcp {
         let shared = Shared {
             db,
             metrics,
+            end: settings.end.clone(),
             settings,
             events: Events::new(stop),
             requests: AtomicU64::new(0),

@@ -101,6 +101,12 @@ pub enum DbError {
         /// Its cap.
         limit: usize,
     },
+    /// Memory ran out, and this statement had taken the most.
+    #[error("the statement needs more memory than the server allows; nothing was changed. Select or sort less at once.")]
+    TooMuchMemory,
+    /// A long statement that found no place yet. It is run again, and no caller sees this.
+    #[error("the statement gave way to others")]
+    GaveWay,
     /// A cursor that this statement did not give out.
     #[error("{0}")]
     Cursor(String),

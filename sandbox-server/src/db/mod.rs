@@ -7,13 +7,17 @@ pub mod costly;
 pub mod error;
 pub mod functions;
 pub mod limits;
+mod line;
 pub mod open;
+pub mod pace;
+pub mod parameters;
 pub mod query;
 pub mod reader;
 pub mod restore;
 pub mod schema;
 #[cfg(test)]
 mod tests;
+pub mod turns;
 pub mod writer;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +29,9 @@ use authorizer::Permit;
 use error::{DbError, OpenError};
 use limits::{CallBudget, Limits};
 use open::{FileState, OpenOptions, Session};
-use query::{Cursor, Page, Parameters, ResultSet};
+use pace::Load;
+use parameters::Parameters;
+use query::{Cursor, Page, ResultSet};
 use reader::Readers;
 use writer::{Command, WriteOutcome, Writer, WriterStats};
 
@@ -42,7 +48,6 @@ struct Inner {
     readers: Readers,
     writer: Option<Writer>,
     stats: Arc<WriterStats>,
-    reader_threads: Mutex<Vec<JoinHandle<()>>>,
     writer_thread: Mutex<Option<JoinHandle<()>>>,
     closed: AtomicBool,
 }
@@ -72,20 +77,20 @@ impl Database {
             return Err(OpenError::Missing(options.path));
         }
         let stats = Arc::new(WriterStats::default());
+        let load = Load::new(options.limits.max_memory_bytes);
         let (writer, writer_thread) = if options.read_only {
             (None, None)
         } else {
-            let (writer, thread) = Writer::start(open::writer(&options)?, &options, Arc::clone(&stats))?;
+            let (writer, thread) = Writer::start(open::writer(&options)?, &options, Arc::clone(&stats), Arc::clone(&load))?;
             (Some(writer), Some(thread))
         };
-        let (readers, reader_threads) = Readers::start(&options)?;
+        let readers = Readers::start(&options, load)?;
         Ok(Self(Arc::new(Inner {
             created: file == FileState::Absent,
             options,
             readers,
             writer,
             stats,
-            reader_threads: Mutex::new(reader_threads),
             writer_thread: Mutex::new(writer_thread),
             closed: AtomicBool::new(false),
         })))
@@ -116,7 +121,7 @@ impl Database {
         (self.0.readers.waiting(), self.0.writer.as_ref().map_or(0, Writer::waiting), self.0.readers.threads())
     }
 
-    /// A budget for one call, from now.
+    /// A budget for one call of the server's own, from now; `of` makes it a caller's.
     pub fn budget(&self) -> CallBudget {
         CallBudget::starting_now(self.0.options.limits.statement_timeout)
     }
@@ -168,11 +173,11 @@ impl Database {
         .await
     }
 
-    /// Runs the server's own reading work, on the schema or on files beside the database.
+    /// Runs the server's own reading work, on the schema or on files beside the database. It may be begun more than once.
     pub async fn inspect<T: Send + 'static>(
         &self,
         budget: CallBudget,
-        work: impl FnOnce(&rusqlite::Connection) -> Result<T, DbError> + Send + 'static,
+        mut work: impl FnMut(&rusqlite::Connection) -> Result<T, DbError> + Send + 'static,
     ) -> Result<T, DbError> {
         self.run(Permit::Internal, budget, move |session| work(&session.conn)).await
     }
@@ -207,7 +212,7 @@ impl Database {
         &self,
         permit: Permit,
         budget: CallBudget,
-        work: impl FnOnce(&Session) -> Result<T, DbError> + Send + 'static,
+        work: impl FnMut(&Session) -> Result<T, DbError> + Send + 'static,
     ) -> Result<T, DbError> {
         if self.0.closed.load(Ordering::Relaxed) {
             return Err(DbError::Closed);
@@ -226,11 +231,7 @@ impl Database {
         if self.0.closed.swap(true, Ordering::Relaxed) {
             return;
         }
-        self.0.readers.stop();
-        for thread in self.0.reader_threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            // A thread that panicked has logged it.
-            let _ = thread.join();
-        }
+        self.0.readers.close();
         // The writer goes last: the last connection to close folds the log in, and readers may not write.
         if let Some(writer) = &self.0.writer {
             writer.stop();

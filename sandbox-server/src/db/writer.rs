@@ -2,12 +2,12 @@
 //! answered only after it. A statement that undoes the transaction (a timeout, ON CONFLICT ROLLBACK, a full disk) must not cost the
 //! others theirs: then each is run again in a transaction of its own, and gets its own answer.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use rusqlite::Statement;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
@@ -15,8 +15,12 @@ use tokio::sync::oneshot;
 use super::authorizer::{INSIGHTS_TABLE, Permit};
 use super::error::{DbError, OpenError};
 use super::limits::CallBudget;
+use super::line::Line;
 use super::open::{OpenOptions, Session};
-use super::query::{self, Page, Parameters, ResultSet};
+use super::pace::{LONG, Load, Pace};
+use super::parameters::Parameters;
+use super::query::{self, Page, ResultSet};
+use super::turns::Caller;
 
 /// Statements in one transaction. More would not save flushes, and would delay the first one's answer.
 const MAX_GROUP: usize = 256;
@@ -32,6 +36,9 @@ const MAX_PATIENCE: Duration = Duration::from_millis(2);
 /// over sooner, the rest come back during the first one's flush, and nobody is waited for.
 const COMING_BACK: Duration = Duration::from_micros(250);
 const COMING_BACK_EACH: Duration = Duration::from_micros(10);
+
+/// So many callers are remembered as slow; then all are forgotten, and those that still are will be remembered again.
+const MAX_SLOW: usize = 1024;
 
 /// What to write. Kept as data, because it may have to run twice.
 #[derive(Debug, Clone)]
@@ -67,6 +74,7 @@ pub struct WriteOutcome {
 
 type Outcome = Result<WriteOutcome, DbError>;
 
+#[derive(Debug)]
 struct Job {
     command: Command,
     budget: CallBudget,
@@ -75,11 +83,6 @@ struct Job {
 
 /// The answers of one group, with where they go.
 type Answers = Vec<(oneshot::Sender<Outcome>, Outcome)>;
-
-enum Message {
-    Run(Job),
-    Stop,
-}
 
 /// The writing thread's own statements, apart from the cache: a caller's text must never find a statement that was prepared without a gate.
 struct Transaction<'c> {
@@ -90,6 +93,9 @@ struct Transaction<'c> {
     last_group: usize,
     /// How long the last flush took.
     last_flush: Duration,
+    /// Callers whose last statement was a long one. They get transactions of their own: whoever shared one would wait for the statement, and
+    /// be run again when it is stopped.
+    slow: HashSet<Caller>,
 }
 
 /// Numbers that the writer keeps for others to read.
@@ -106,23 +112,33 @@ pub struct WriterStats {
 /// The queue's end that takes work.
 #[derive(Debug)]
 pub struct Writer {
-    queue: Sender<Message>,
-    capacity: usize,
+    line: Arc<Line<Job>>,
     /// What the thread has answered, until somebody hands it out.
     answered: Mutex<Option<UnboundedReceiver<Answers>>>,
 }
 
 impl Writer {
     /// Starts the thread on an open connection.
-    pub fn start(session: Session, options: &OpenOptions, stats: Arc<WriterStats>) -> Result<(Self, JoinHandle<()>), OpenError> {
-        let capacity = options.limits.max_queue;
-        let (queue, work) = bounded(capacity);
+    pub fn start(
+        session: Session,
+        options: &OpenOptions,
+        stats: Arc<WriterStats>,
+        load: Arc<Load>,
+    ) -> Result<(Self, JoinHandle<()>), OpenError> {
+        session.guard.pace(Pace::new(load, None));
+        let line = Arc::new(Line::new(options.limits.max_queue));
+        let work = Arc::clone(&line);
         let (answers, answered) = unbounded_channel();
         let thread = std::thread::Builder::new()
             .name("write".into())
-            .spawn(move || serve(&session, &work, &answers, &stats))
+            .spawn(move || {
+                serve(&session, &work, &answers, &stats);
+                // What is left when the thread could not go on is answered by being dropped.
+                work.close();
+                while work.next().is_some() {}
+            })
             .map_err(OpenError::Thread)?;
-        Ok((Self { queue, capacity, answered: Mutex::new(Some(answered)) }, thread))
+        Ok((Self { line, answered: Mutex::new(Some(answered)) }, thread))
     }
 
     /// Queues a command; its answer comes when it is on disk. Needs a tokio runtime, the same one for every call.
@@ -131,22 +147,18 @@ impl Writer {
             tokio::spawn(hand_out(answered));
         }
         let (answer, answered) = oneshot::channel();
-        match self.queue.try_send(Message::Run(Job { command, budget, answer })) {
-            Ok(()) => Ok(answered),
-            Err(TrySendError::Full(_)) => Err(DbError::Busy(self.capacity)),
-            Err(TrySendError::Disconnected(_)) => Err(DbError::Closed),
-        }
+        self.line.push(budget.caller, Job { command, budget, answer })?;
+        Ok(answered)
     }
 
     /// Statements that wait.
     pub fn waiting(&self) -> usize {
-        self.queue.len()
+        self.line.len()
     }
 
     /// Lets the thread end after the work that is queued already.
     pub fn stop(&self) {
-        // Fails only when the thread has ended.
-        let _ = self.queue.send(Message::Stop);
+        self.line.close();
     }
 }
 
@@ -160,16 +172,14 @@ async fn hand_out(mut answered: UnboundedReceiver<Answers>) {
     }
 }
 
-fn serve(session: &Session, work: &Receiver<Message>, answers: &UnboundedSender<Answers>, stats: &WriterStats) {
+fn serve(session: &Session, work: &Line<Job>, answers: &UnboundedSender<Answers>, stats: &WriterStats) {
     let mut transaction = match Transaction::prepare(session) {
         Ok(transaction) => transaction,
         Err(error) => return tracing::error!(%error, "the writing thread could not start"),
     };
-    let mut stopping = false;
-    while !stopping {
-        let Ok(Message::Run(first)) = work.recv() else { return };
+    while let Some(first) = work.next() {
         let mut group = vec![first];
-        let results = match transaction.run_group(&mut group, work, &mut stopping) {
+        let results = match transaction.run_group(&mut group, work) {
             Ok(results) => results,
             Err(Lost { error, .. }) if group.len() == 1 => vec![Err(error)],
             Err(Lost { error, culprit }) => {
@@ -213,25 +223,24 @@ struct Lost {
 impl<'c> Transaction<'c> {
     fn prepare(session: &'c Session) -> Result<Self, DbError> {
         let (begin, commit) = (session.conn.prepare("BEGIN IMMEDIATE")?, session.conn.prepare("COMMIT")?);
-        Ok(Self { session, begin, commit, last_group: 1, last_flush: Duration::ZERO })
+        Ok(Self { session, begin, commit, last_group: 1, last_flush: Duration::ZERO, slow: HashSet::new() })
     }
 
     /// Runs the group, and what arrives meanwhile, in one transaction.
-    fn run_group(&mut self, group: &mut Vec<Job>, work: &Receiver<Message>, stopping: &mut bool) -> Result<Results, Lost> {
+    fn run_group(&mut self, group: &mut Vec<Job>, work: &Line<Job>) -> Result<Results, Lost> {
+        let alone = self.slow.contains(&group[0].budget.caller);
+        self.begin.execute([]).map_err(|error| Lost { error: error.into(), culprit: None })?;
+        // From here: what another process held the lock for was not the group's time.
         let started = Instant::now();
         let patience = started + patience(self.last_flush, self.last_group + group.len() + work.len());
-        self.begin.execute([]).map_err(|error| Lost { error: error.into(), culprit: None })?;
         let mut results = Results::new();
         while results.len() < group.len() {
             let index = results.len();
-            results.push(self.run_inside(&group[index]).map_err(|error| Lost { error, culprit: Some(index) })?);
-            if results.len() == group.len() && group.len() < MAX_GROUP && started.elapsed() < GROUP_WINDOW && !*stopping {
-                let next = if group.len() < self.last_group { work.recv_deadline(patience).ok() } else { work.try_recv().ok() };
-                match next {
-                    Some(Message::Run(job)) => group.push(job),
-                    Some(Message::Stop) => *stopping = true,
-                    None => {}
-                }
+            let result = self.run_timed(&group[index]);
+            results.push(result.map_err(|error| Lost { error, culprit: Some(index) })?);
+            if results.len() == group.len() && group.len() < MAX_GROUP && started.elapsed() < GROUP_WINDOW && !alone {
+                let may = |caller| !self.slow.contains(&caller);
+                group.extend(if group.len() < self.last_group { work.next_before(patience, may) } else { work.next_now(may) });
             }
         }
         let flushing = Instant::now();
@@ -239,6 +248,21 @@ impl<'c> Transaction<'c> {
         self.last_flush = flushing.elapsed();
         self.last_group = group.len();
         Ok(results)
+    }
+
+    /// Runs a statement and remembers whether its caller's are long.
+    fn run_timed(&mut self, job: &Job) -> Result<Outcome, DbError> {
+        let started = Instant::now();
+        let result = self.run_inside(job);
+        if started.elapsed() < LONG {
+            self.slow.remove(&job.budget.caller);
+        } else {
+            if self.slow.len() >= MAX_SLOW {
+                self.slow.clear();
+            }
+            self.slow.insert(job.budget.caller);
+        }
+        result
     }
 
     fn run_alone(&mut self, job: &Job) -> Result<WriteOutcome, DbError> {

@@ -127,6 +127,12 @@ pub enum DbError {
         "the database would become larger than {0} bytes, its limit, or the disk is full; nothing of this was kept. Delete rows first"
     )]
     DatabaseFull(u64),
+    /// Memory ran out, and this statement had taken the most.
+    #[error("the statement needs more memory than the server allows; nothing was changed. Select or sort less at once.")]
+    TooMuchMemory,
+    /// A long statement that found no place yet. It is run again, and no caller sees this.
+    #[error("the statement gave way to others")]
+    GaveWay,
     /// A cursor that this statement did not give out.
     #[error("{0}")]
     Cursor(String),

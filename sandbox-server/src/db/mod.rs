@@ -9,7 +9,10 @@ pub mod error;
 pub mod facts;
 pub mod functions;
 pub mod limits;
+mod line;
 pub mod open;
+pub mod pace;
+pub mod parameters;
 pub mod query;
 pub mod reader;
 pub mod regexp;
@@ -20,6 +23,7 @@ pub mod terms;
 #[cfg(test)]
 mod tests;
 pub mod thread;
+pub mod turns;
 pub mod upkeep;
 pub mod write;
 pub mod writer;
@@ -34,7 +38,9 @@ use authorizer::{Permit, SchemaMode};
 use error::{DbError, OpenError};
 use limits::{CallBudget, Limits};
 use open::{FileState, OpenOptions, Session};
-use query::{Cursor, Page, Parameters, ResultSet};
+use pace::Load;
+use parameters::Parameters;
+use query::{Cursor, Page, ResultSet};
 use reader::Readers;
 use write::{BoundStatement, Command, WriteOutcome};
 use writer::{Writer, WriterStats};
@@ -52,7 +58,6 @@ struct Inner {
     readers: Readers,
     writer: Option<Writer>,
     stats: Arc<WriterStats>,
-    reader_threads: Mutex<Vec<JoinHandle<()>>>,
     writer_thread: Mutex<Option<JoinHandle<()>>>,
     closed: AtomicBool,
 }
@@ -86,20 +91,20 @@ impl Database {
             return Err(OpenError::Missing(options.path));
         }
         let stats = Arc::new(WriterStats::default());
+        let load = Load::new(options.limits.max_memory_bytes);
         let (writer, writer_thread) = if options.read_only {
             (None, None)
         } else {
-            let (writer, thread) = Writer::start(open::writer(&options)?, &options, Arc::clone(&stats))?;
+            let (writer, thread) = Writer::start(open::writer(&options)?, &options, Arc::clone(&stats), Arc::clone(&load))?;
             (Some(writer), Some(thread))
         };
-        let (readers, reader_threads) = Readers::start(&options)?;
+        let readers = Readers::start(&options, load)?;
         Ok(Self(Arc::new(Inner {
             created: file == FileState::Absent,
             options,
             readers,
             writer,
             stats,
-            reader_threads: Mutex::new(reader_threads),
             writer_thread: Mutex::new(writer_thread),
             closed: AtomicBool::new(false),
         })))
@@ -130,7 +135,7 @@ impl Database {
         (self.0.readers.waiting(), self.0.writer.as_ref().map_or(0, Writer::waiting), self.0.readers.threads())
     }
 
-    /// A budget for one call, from now.
+    /// A budget for one call of the server's own, from now; `of` makes it a caller's.
     pub fn budget(&self) -> CallBudget {
         CallBudget::starting_now(self.0.options.limits.statement_timeout)
     }
@@ -192,7 +197,7 @@ impl Database {
         .await
     }
 
-    /// Runs the server's own reading work, on the schema or on files beside the database.
+    /// Runs the server's own reading work, on the schema or on files beside the database. It may be begun more than once.
     pub async fn inspect<T: Send + 'static>(
         &self,
         budget: CallBudget,
@@ -217,13 +222,13 @@ impl Database {
     }
 
     /// The plan of a statement, and the indexes that it would use if they were there.
-    pub async fn advise(&self, sql: String) -> Result<Advice, DbError> {
-        self.inspect(self.budget(), move |conn| advice::advise(conn, query::explained(&sql))).await
+    pub async fn advise(&self, budget: CallBudget, sql: String) -> Result<Advice, DbError> {
+        self.inspect(budget, move |conn| advice::advise(conn, query::explained(&sql))).await
     }
 
     /// What an integrity check says of the file. None: it was not over in the time of a statement.
-    pub async fn is_damaged(&self) -> Option<bool> {
-        match self.inspect(self.budget(), |conn| Ok(open::is_damaged(conn)?)).await {
+    pub async fn is_damaged(&self, budget: CallBudget) -> Option<bool> {
+        match self.inspect(budget, |conn| Ok(open::is_damaged(conn)?)).await {
             Ok(damaged) => Some(damaged),
             Err(DbError::Sqlite(_)) => Some(true),
             Err(_) => None,
@@ -277,11 +282,7 @@ impl Database {
         if self.0.closed.swap(true, Ordering::Relaxed) {
             return;
         }
-        self.0.readers.stop();
-        for thread in self.0.reader_threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            // A thread that panicked has logged it.
-            let _ = thread.join();
-        }
+        self.0.readers.close();
         // The writer goes last: the last connection to close folds the log in, and readers may not write.
         if let Some(writer) = &self.0.writer {
             writer.stop();

@@ -3,31 +3,20 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use rusqlite::Statement;
-use rusqlite::types::{Value as SqlValue, ValueRef};
-use serde_json::{Map, Value, json};
+use rusqlite::types::ValueRef;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 pub use super::authorizer::Noted;
 use super::error::DbError;
 use super::open::Session;
+use super::parameters::Parameters;
 
 /// Statements longer than this are prepared afresh: they are seldom sent twice, and the cache would keep them.
 const CACHED_SQL_BYTES: usize = 4096;
 
 /// Integers beyond this lose digits in clients that read JSON numbers as doubles; they are sent as text.
 const MAX_SAFE_INTEGER: i64 = (1 << 53) - 1;
-
-/// The values for a statement's placeholders.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub enum Parameters {
-    /// No placeholders.
-    #[default]
-    None,
-    /// `?`, `?1` …, in order.
-    Positional(Vec<Value>),
-    /// `:name`, `@name`, `$name`; the mark in front may be left out.
-    Named(Map<String, Value>),
-}
 
 /// Which rows of a result are wanted.
 #[derive(Debug, Clone, Copy)]
@@ -128,7 +117,7 @@ fn attempt<T>(
     gate.take_noted();
     let mut run = |statement: &mut Statement<'_>, noted: &Noted| {
         terms.capped(conn, &noted.costly, || {
-            bind(statement, parameters)?;
+            parameters.bind(statement)?;
             work(statement, noted)
         })
     };
@@ -215,77 +204,6 @@ fn to_json(value: ValueRef<'_>, max_bytes: usize) -> (Value, usize) {
     }
 }
 
-/// A JSON value for a placeholder. Arrays and objects have no SQL type; guessing one would store what nobody asked for.
-fn to_sql(value: &Value, place: &str) -> Result<SqlValue, DbError> {
-    let refuse = |what: &str| Err(DbError::Parameters(format!("parameter {place}: {what}")));
-    Ok(match value {
-        Value::Null => SqlValue::Null,
-        Value::Bool(truth) => SqlValue::Integer(i64::from(*truth)),
-        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
-            (Some(integer), _) => SqlValue::Integer(integer),
-            (None, Some(real)) if !number.is_u64() => SqlValue::Real(real),
-            _ => return refuse("the integer does not fit into 64 bits"),
-        },
-        Value::String(text) => SqlValue::Text(text.clone()),
-        Value::Object(object) => match (object.len(), object.get("$blob").and_then(Value::as_str)) {
-            (1, Some(encoded)) => match STANDARD.decode(encoded) {
-                Ok(bytes) => SqlValue::Blob(bytes),
-                Err(error) => return refuse(&format!("$blob is not base64: {error}")),
-            },
-            _ => return refuse("an object is no SQL value: send its JSON as a string, or bytes as {\"$blob\": \"<base64>\"}"),
-        },
-        Value::Array(_) => {
-            return refuse(
-                "an array is no SQL value: use one placeholder for each element, or send its JSON as a string and json_each()",
-            );
-        }
-    })
-}
-
-fn bind(statement: &mut Statement<'_>, parameters: &Parameters) -> Result<(), DbError> {
-    let wanted = statement.parameter_count();
-    match parameters {
-        Parameters::None if wanted == 0 => Ok(()),
-        Parameters::None => Err(DbError::Parameters(format!("the SQL has {wanted} placeholder(s), but no params were given"))),
-        Parameters::Positional(values) => {
-            if values.len() != wanted {
-                return Err(DbError::Parameters(format!(
-                    "the SQL has {wanted} placeholder(s), but params holds {} value(s)",
-                    values.len()
-                )));
-            }
-            for (index, value) in values.iter().enumerate() {
-                let place = index + 1;
-                statement.raw_bind_parameter(place, to_sql(value, &place.to_string())?)?;
-            }
-            Ok(())
-        }
-        Parameters::Named(values) => bind_named(statement, values, wanted),
-    }
-}
-
-fn bind_named(statement: &mut Statement<'_>, values: &Map<String, Value>, wanted: usize) -> Result<(), DbError> {
-    let mut used = 0;
-    for index in 1..=wanted {
-        let Some(name) = statement.parameter_name(index).map(str::to_owned) else {
-            return Err(DbError::Parameters(format!("placeholder {index} has no name: give params as an array")));
-        };
-        let Some(value) = values.get(&name).or_else(|| values.get(&name[1..])) else {
-            return Err(DbError::Parameters(format!("params has no value for {name}")));
-        };
-        statement.raw_bind_parameter(index, to_sql(value, &name)?)?;
-        used += 1;
-    }
-    if used < values.len() {
-        let known: Vec<_> = (1..=wanted).filter_map(|index| statement.parameter_name(index)).collect();
-        return Err(DbError::Parameters(format!(
-            "params names values that the SQL has no placeholder for; its placeholders are: {}",
-            known.join(", ")
-        )));
-    }
-    Ok(())
-}
-
 /// Where the next page begins, bound to the statement, its values and the state of the data that the page was read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
@@ -325,16 +243,14 @@ impl Cursor {
 fn fingerprint(sql: &str, parameters: &Parameters) -> String {
     let mut hash = Sha256::new();
     hash.update(sql.trim().as_bytes());
-    match parameters {
-        Parameters::None => {}
-        Parameters::Positional(values) => hash.update(Value::Array(values.clone()).to_string()),
-        Parameters::Named(values) => hash.update(Value::Object(values.clone()).to_string()),
-    }
+    parameters.add_to(&mut hash);
     URL_SAFE_NO_PAD.encode(&hash.finalize()[..9])
 }
 
 #[cfg(test)]
 mod tests {
+    use rusqlite::types::Value as SqlValue;
+
     use super::super::open;
     use super::*;
 
@@ -357,9 +273,15 @@ mod tests {
 
     #[test]
     fn every_type_survives_the_way_to_json_and_back() {
-        let values = vec![json!(null), json!(1), json!(1.5), json!("ä\u{0}b"), json!({"$blob": "AP8="})];
-        let set = ask("SELECT ?, ?, ?, ?, ?", &Parameters::Positional(values.clone())).unwrap();
-        assert_eq!(set.rows, vec![values]);
+        let values = vec![
+            SqlValue::Null,
+            SqlValue::Integer(1),
+            SqlValue::Real(1.5),
+            SqlValue::Text("ä\u{0}b".into()),
+            SqlValue::Blob(vec![0, 255]),
+        ];
+        let set = ask("SELECT ?, ?, ?, ?, ?", &Parameters::Positional(values)).unwrap();
+        assert_eq!(set.rows, vec![vec![json!(null), json!(1), json!(1.5), json!("ä\u{0}b"), json!({"$blob": "AP8="})]]);
     }
 
     #[test]
@@ -373,7 +295,7 @@ mod tests {
 
     #[test]
     fn named_values_are_found_with_and_without_their_mark() {
-        let values = json!({":a": 1, "b": 2}).as_object().unwrap().clone();
+        let values = vec![(":a".to_owned(), SqlValue::Integer(1)), ("b".to_owned(), SqlValue::Integer(2))];
         assert_eq!(ask("SELECT :a, @b, :a", &Parameters::Named(values)).unwrap().rows, vec![vec![json!(1), json!(2), json!(1)]]);
     }
 
@@ -381,9 +303,8 @@ mod tests {
     fn a_wrong_number_or_kind_of_values_is_said() {
         let error = |sql: &str, parameters| ask(sql, &parameters).unwrap_err().to_string();
         insta::assert_snapshot!(error("SELECT ?", Parameters::None), @"the SQL has 1 placeholder(s), but no params were given");
-        insta::assert_snapshot!(error("SELECT ?", Parameters::Positional(vec![json!(1), json!(2)])), @"the SQL has 1 placeholder(s), but params holds 2 value(s)");
-        insta::assert_snapshot!(error("SELECT ?", Parameters::Positional(vec![json!([1])])), @"parameter 1: an array is no SQL value: use one placeholder for each element, or send its JSON as a string and json_each()");
-        insta::assert_snapshot!(error("SELECT :a", Parameters::Named(Map::new())), @"params has no value for :a");
+        insta::assert_snapshot!(error("SELECT ?", Parameters::Positional(vec![SqlValue::Null, SqlValue::Null])), @"the SQL has 1 placeholder(s), but params holds 2 value(s)");
+        insta::assert_snapshot!(error("SELECT :a", Parameters::Named(Vec::new())), @"params has no value for :a");
     }
 
     #[test]
@@ -413,7 +334,7 @@ mod tests {
         let cursor = Cursor { offset: 5, generation: 2 }.encode("SELECT 1", &none);
         assert_eq!(Cursor::decode(&cursor, "SELECT 1 ", &none).unwrap().offset, 5);
         assert!(Cursor::decode(&cursor, "SELECT 2", &none).is_err());
-        assert!(Cursor::decode(&cursor, "SELECT 1", &Parameters::Positional(vec![json!(1)])).is_err());
+        assert!(Cursor::decode(&cursor, "SELECT 1", &Parameters::Positional(vec![SqlValue::Integer(1)])).is_err());
         assert!(Cursor::decode("nonsense", "SELECT 1", &none).is_err());
     }
 }

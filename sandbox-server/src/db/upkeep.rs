@@ -5,14 +5,14 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
 use rusqlite::{Connection, ErrorCode};
 
 use super::error::DbError;
 use super::limits::CallBudget;
+use super::line::Line;
 use super::open::{self, OpenOptions, Session};
 use super::write::WriteOutcome;
-use super::writer::Message;
+use super::writer::Job;
 
 /// The thread is idle when nothing came for so long.
 const IDLE_AFTER: Duration = Duration::from_millis(500);
@@ -69,16 +69,15 @@ impl Upkeep {
         }
     }
 
-    /// Waits for the next message, and tidies up when none comes for a while. None: nobody can send one any more.
-    pub fn next(&mut self, work: &Receiver<Message>, session: &Session) -> Option<Message> {
-        while self.untidy {
-            match work.recv_timeout(IDLE_AFTER) {
-                Ok(message) => return Some(message),
-                Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => self.untidy = !self.tidy_up(session),
+    /// Waits for the next write, and tidies up when none comes for a while. None: no more will come.
+    pub fn next(&mut self, work: &Line<Job>, session: &Session) -> Option<Job> {
+        while self.untidy && !work.is_closed() {
+            if let Some(job) = work.next_before(Instant::now() + IDLE_AFTER, |_| true) {
+                return Some(job);
             }
+            self.untidy = !self.tidy_up(session);
         }
-        work.recv().ok()
+        work.next()
     }
 
     /// After each group: looks whether the log is too large to wait until nobody writes.

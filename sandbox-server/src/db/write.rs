@@ -12,7 +12,8 @@ use super::authorizer::{INSIGHTS_TABLE, Permit, SchemaMode};
 use super::error::DbError;
 use super::facts::Touched;
 use super::open::Session;
-use super::query::{self, Page, Parameters, ResultSet};
+use super::parameters::Parameters;
+use super::query::{self, Page, ResultSet};
 
 /// Statements of which the table that they insert into is remembered. More than SQLite's cache holds, so that it is seldom asked twice.
 const REMEMBERED: usize = 512;

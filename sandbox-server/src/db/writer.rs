@@ -2,12 +2,12 @@
 //! answered only after it. A statement that undoes the transaction (a timeout, ON CONFLICT ROLLBACK) must not cost the others theirs: they
 //! are run again without it. What one write is and does is db/write.rs; what the thread does beside is db/upkeep.rs.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use rusqlite::{ErrorCode, Statement};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
@@ -16,8 +16,11 @@ use super::authorizer::SchemaMode;
 use super::error::{DbError, OpenError};
 use super::facts::Touched;
 use super::limits::CallBudget;
+use super::line::Line;
 use super::open::{OpenOptions, Session};
+use super::pace::{LONG, Load, Pace};
 use super::thread;
+use super::turns::Caller;
 use super::upkeep::Upkeep;
 use super::write::{self, Desk};
 pub use super::write::{Command, WriteOutcome};
@@ -37,9 +40,13 @@ const MAX_PATIENCE: Duration = Duration::from_millis(2);
 const COMING_BACK: Duration = Duration::from_micros(250);
 const COMING_BACK_EACH: Duration = Duration::from_micros(10);
 
+/// So many callers are remembered as slow; then all are forgotten, and those that still are will be remembered again.
+const MAX_SLOW: usize = 1024;
+
 type Outcome = Result<Vec<WriteOutcome>, DbError>;
 
 /// A write that waits.
+#[derive(Debug)]
 pub struct Job {
     command: Command,
     budget: CallBudget,
@@ -48,14 +55,6 @@ pub struct Job {
 
 /// The answers of one group, with where they go.
 type Answers = Vec<(oneshot::Sender<Outcome>, Outcome)>;
-
-/// What the thread is told.
-pub enum Message {
-    /// To write.
-    Run(Job),
-    /// To end.
-    Stop,
-}
 
 /// The writing thread's own statements, apart from the cache: a caller's text must never find a statement that was prepared without a gate.
 struct Transaction<'c> {
@@ -71,6 +70,9 @@ struct Transaction<'c> {
     last_group: usize,
     /// How long the last flush took.
     last_flush: Duration,
+    /// Callers whose last statement was a long one. They get transactions of their own: whoever shared one would wait for the statement, and
+    /// be run again when it is stopped.
+    slow: HashSet<Caller>,
 }
 
 /// Numbers that the writer keeps for others to read.
@@ -89,8 +91,7 @@ pub struct WriterStats {
 /// The queue's end that takes work.
 #[derive(Debug)]
 pub struct Writer {
-    queue: Sender<Message>,
-    capacity: usize,
+    line: Arc<Line<Job>>,
     /// What the thread has answered, until somebody hands it out.
     answered: Mutex<Option<UnboundedReceiver<Answers>>>,
 }
@@ -101,12 +102,13 @@ impl Writer {
         mut session: Session,
         options: &OpenOptions,
         stats: Arc<WriterStats>,
+        load: Arc<Load>,
     ) -> Result<(Self, JoinHandle<()>), OpenError> {
-        let capacity = options.limits.max_queue;
-        let (queue, work) = bounded(capacity);
+        session.guard.pace(Pace::new(load, None));
+        let line = Arc::new(Line::new(options.limits.max_queue));
+        let work = Arc::clone(&line);
         let (answers, answered) = unbounded_channel();
-        let fail = |error| OpenError::from_sqlite(&options.path, error);
-        let touched = Touched::install(&mut session.conn).map_err(fail)?;
+        let touched = Touched::install(&mut session.conn).map_err(|error| OpenError::from_sqlite(&options.path, error))?;
         let options = options.clone();
         let thread = thread::spawn("write".into(), move || {
             let desk = Desk::new(&session, options.schema, touched);
@@ -114,9 +116,12 @@ impl Writer {
                 Ok(transaction) => serve(transaction, &options, &work, &answers, &stats),
                 Err(error) => tracing::error!(%error, "the writing thread could not start"),
             }
+            // What is left when the thread could not go on is answered by being dropped.
+            work.close();
+            while work.next().is_some() {}
         })
         .map_err(OpenError::Thread)?;
-        Ok((Self { queue, capacity, answered: Mutex::new(Some(answered)) }, thread))
+        Ok((Self { line, answered: Mutex::new(Some(answered)) }, thread))
     }
 
     /// Queues a command; its answer comes when it is on disk. Needs a tokio runtime, the same one for every call.
@@ -125,22 +130,18 @@ impl Writer {
             tokio::spawn(hand_out(answered));
         }
         let (answer, answered) = oneshot::channel();
-        match self.queue.try_send(Message::Run(Job { command, budget, answer })) {
-            Ok(()) => Ok(answered),
-            Err(TrySendError::Full(_)) => Err(DbError::Busy(self.capacity)),
-            Err(TrySendError::Disconnected(_)) => Err(DbError::Closed),
-        }
+        self.line.push(budget.caller, Job { command, budget, answer })?;
+        Ok(answered)
     }
 
     /// Statements that wait.
     pub fn waiting(&self) -> usize {
-        self.queue.len()
+        self.line.len()
     }
 
     /// Lets the thread end after the work that is queued already.
     pub fn stop(&self) {
-        // Fails only when the thread has ended.
-        let _ = self.queue.send(Message::Stop);
+        self.line.close();
     }
 }
 
@@ -157,28 +158,24 @@ async fn hand_out(mut answered: UnboundedReceiver<Answers>) {
 fn serve(
     mut transaction: Transaction<'_>,
     options: &OpenOptions,
-    work: &Receiver<Message>,
+    work: &Line<Job>,
     answers: &UnboundedSender<Answers>,
     stats: &WriterStats,
 ) {
     let mut upkeep = Upkeep::new(options);
     let mut waiting: Vec<Job> = Vec::new();
-    let mut stopping = false;
     // How many of those that wait are run one by one: a group of them was undone, and nobody knows by whose fault.
     let mut alone = 0;
     loop {
         if waiting.is_empty() {
-            if stopping {
-                return;
-            }
             match upkeep.next(work, transaction.session) {
-                Some(Message::Run(job)) => waiting.push(job),
-                Some(Message::Stop) | None => return,
+                Some(job) => waiting.push(job),
+                None => return,
             }
         }
         let began = Instant::now();
-        let group = Group { most: if alone > 0 { 1 } else { MAX_GROUP }, open: alone == 0 && !stopping };
-        let (done, results) = match transaction.run_group(&mut waiting, group, work, &mut stopping) {
+        let group = Group { most: if alone > 0 { 1 } else { MAX_GROUP }, open: alone == 0 };
+        let (done, results) = match transaction.run_group(&mut waiting, group, work) {
             Ok(results) => {
                 stats.disk_full.store(false, Ordering::Relaxed);
                 let told = results.into_iter().map(|result| result.map_err(|error| tell_full(error, options, stats)));
@@ -272,41 +269,39 @@ impl<'c> Transaction<'c> {
             undo: prepare("ROLLBACK TO statement")?,
             last_group: 1,
             last_flush: Duration::ZERO,
+            slow: HashSet::new(),
         })
     }
 
     /// Runs the first of `waiting`, as many as go together, and what arrives meanwhile, in one transaction. One result for each of them.
-    fn run_group(
-        &mut self,
-        waiting: &mut Vec<Job>,
-        group: Group,
-        work: &Receiver<Message>,
-        stopping: &mut bool,
-    ) -> Result<Results, Lost> {
+    fn run_group(&mut self, waiting: &mut Vec<Job>, group: Group, work: &Line<Job>) -> Result<Results, Lost> {
         if waiting[0].command.stands_alone(self.mode) {
             return Ok(vec![self.run_outside(&waiting[0])]);
         }
+        let alone = self.slow.contains(&waiting[0].budget.caller);
+        self.begin(waiting)?;
+        // From here: what another process held the lock for was not the group's time.
         let started = Instant::now();
         let patience = started + patience(self.last_flush, self.last_group + waiting.len() + work.len());
-        self.begin(waiting)?;
         let mut results = Results::new();
         while results.len() < waiting.len().min(group.most) {
             let index = results.len();
             if waiting[index].command.stands_alone(self.mode) {
                 break;
             }
-            results.push(self.run_inside(&waiting[index]).map_err(|error| Lost { error, culprit: Some(index) })?);
+            let result = self.run_timed(&waiting[index]);
+            results.push(result.map_err(|error| Lost { error, culprit: Some(index) })?);
             if self.ends_group(results.last()) {
                 break;
             }
             let room = results.len() == waiting.len() && waiting.len() < group.most && started.elapsed() < GROUP_WINDOW;
-            if room && group.open && !*stopping {
-                let next = if waiting.len() < self.last_group { work.recv_deadline(patience).ok() } else { work.try_recv().ok() };
-                match next {
-                    Some(Message::Run(job)) => waiting.push(job),
-                    Some(Message::Stop) => *stopping = true,
-                    None => {}
-                }
+            if room && group.open && !alone {
+                let may = |caller| !self.slow.contains(&caller);
+                waiting.extend(if waiting.len() < self.last_group {
+                    work.next_before(patience, may)
+                } else {
+                    work.next_now(may)
+                });
             }
         }
         let flushing = Instant::now();
@@ -359,6 +354,21 @@ impl<'c> Transaction<'c> {
             self.release.execute([])?;
         }
         Ok(result)
+    }
+
+    /// Runs a statement and remembers whether its caller's are long.
+    fn run_timed(&mut self, job: &Job) -> Result<Outcome, DbError> {
+        let started = Instant::now();
+        let result = self.run_inside(job);
+        if started.elapsed() < LONG {
+            self.slow.remove(&job.budget.caller);
+        } else {
+            if self.slow.len() >= MAX_SLOW {
+                self.slow.clear();
+            }
+            self.slow.insert(job.budget.caller);
+        }
+        result
     }
 
     /// What cannot run in a transaction.

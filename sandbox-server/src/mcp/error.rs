@@ -168,9 +168,7 @@ fn explain_sqlite(error: &rusqlite::Error, sql: &str, names: &Names) -> String {
         Some(ErrorCode::DiskFull) => {
             "the disk is full: nothing of this statement was kept; space has to be freed before anything can be written. (Where there is space, the table has a row with the largest possible rowid, and no number is left for another one.)".into()
         }
-        Some(ErrorCode::OutOfMemory) => {
-            "the statement needs more memory than the server allows; nothing was changed. Select or sort less at once.".into()
-        }
+        Some(ErrorCode::OutOfMemory) => DbError::TooMuchMemory.to_string(),
         Some(ErrorCode::TooBig) => format!("{message}: the text of the statement, or a value in it, is over the server's limit"),
         Some(ErrorCode::ReadOnly) => "the database can only be read here; nothing was changed".into(),
         _ => text,

@@ -1,6 +1,7 @@
 //! The MCP server: the tools, resources and the prompt on the database. Both protocol eras and both transports share it. What it is made
 //! of is here; requests are handler.rs, calls of tools call.rs; how requests arrive is http/ and main.rs.
 
+pub mod arguments;
 mod call;
 pub mod error;
 pub mod events;
@@ -11,6 +12,7 @@ pub mod render;
 pub mod resources;
 pub mod tools;
 pub mod types;
+pub mod values;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -41,6 +43,8 @@ pub struct HandlerSettings {
     pub audit: bool,
     /// Absent: no traces.
     pub telemetry: Option<Telemetry>,
+    /// Cancelled when running calls have had their time to finish: then they are stopped.
+    pub end: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -48,6 +52,7 @@ struct Shared {
     db: Database,
     metrics: Metrics,
     settings: HandlerSettings,
+    end: CancellationToken,
     events: Events,
     requests: AtomicU64,
     tools: Vec<Tool>,
@@ -72,6 +77,7 @@ impl SqliteMcp {
         let shared = Shared {
             db,
             metrics,
+            end: settings.end.clone(),
             settings,
             events: Events::new(stop),
             requests: AtomicU64::new(0),

@@ -4,10 +4,8 @@ use std::borrow::Cow;
 
 use rmcp::model::{JsonObject, Tool, ToolAnnotations};
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer};
-use serde_json::Value;
-use serde_json::value::RawValue;
 
+use super::arguments::Arguments;
 use super::portable;
 use super::types::{
     BatchArgs, BatchResult, CreateArgs, DescribeArgs, Done, ExplainArgs, InsightArgs, NoArgs, QueryResult, ReadArgs, SchemaArgs,
@@ -53,41 +51,23 @@ pub enum Unreadable {
 }
 
 impl ToolCall {
-    /// Reads a call.
-    pub fn read(name: &str, arguments: Option<JsonObject>) -> Result<Self, Unreadable> {
-        let arguments = Value::Object(arguments.unwrap_or_default());
-        Self::from_arguments(name, arguments)
-    }
-
-    /// Reads a call whose arguments are still JSON; None: they are no object.
-    pub fn read_json(name: &str, arguments: Option<&RawValue>) -> Option<Result<Self, Unreadable>> {
-        let Some(arguments) = arguments else { return Some(Self::read(name, None)) };
-        if !arguments.get().starts_with('{') {
-            return None;
-        }
-        // What cannot be read is read again the other way, for the words of its error, or since a field stands twice in it.
-        let quick = || Self::from_arguments(name, arguments).ok().map(Ok);
-        quick().or_else(|| Some(Self::read(name, serde_json::from_str(arguments.get()).ok()?)))
-    }
-
-    fn from_arguments<'de, A>(name: &str, arguments: A) -> Result<Self, Unreadable>
-    where
-        A: Deserializer<'de, Error = serde_json::Error>,
-    {
-        Ok(match name {
-            "read_query" => Self::Read(arguments_of(name, arguments)?),
-            "write_query" => Self::Write(arguments_of(name, arguments)?),
-            "write_batch" => Self::Batch(arguments_of(name, arguments)?),
-            "create_table" => Self::Create(arguments_of(name, arguments)?),
-            "change_schema" => Self::ChangeSchema(arguments_of(name, arguments)?),
-            "list_tables" => arguments_of::<NoArgs>(name, arguments).map(|_| Self::ListTables)?,
-            "describe_table" => Self::Describe(arguments_of(name, arguments)?),
-            "append_insight" => Self::Insight(arguments_of(name, arguments)?),
-            "explain_query" => Self::Explain(arguments_of(name, arguments)?),
-            "search_schema" => Self::Search(arguments_of(name, arguments)?),
-            "execute_sql_query" => Self::Any(arguments_of(name, arguments)?),
+    /// Reads a call from the JSON text of its arguments; None: there are none.
+    pub fn read(name: &str, arguments: Option<&str>) -> Result<Self, Unreadable> {
+        let read = match name {
+            "read_query" => Arguments::read(name, arguments).map(Self::Read),
+            "write_query" => Arguments::read(name, arguments).map(Self::Write),
+            "write_batch" => Arguments::read(name, arguments).map(Self::Batch),
+            "create_table" => Arguments::read(name, arguments).map(Self::Create),
+            "change_schema" => Arguments::read(name, arguments).map(Self::ChangeSchema),
+            "list_tables" => Arguments::read::<NoArgs>(name, arguments).map(|_| Self::ListTables),
+            "describe_table" => Arguments::read(name, arguments).map(Self::Describe),
+            "append_insight" => Arguments::read(name, arguments).map(Self::Insight),
+            "explain_query" => Arguments::read(name, arguments).map(Self::Explain),
+            "search_schema" => Arguments::read(name, arguments).map(Self::Search),
+            "execute_sql_query" => Arguments::read(name, arguments).map(Self::Any),
             _ => return Err(Unreadable::UnknownTool),
-        })
+        };
+        read.map_err(Unreadable::Arguments)
     }
 
     /// The SQL, for error messages and the audit log.
@@ -102,14 +82,6 @@ impl ToolCall {
             Self::ListTables | Self::Describe(_) | Self::Insight(_) | Self::Search(_) => "".into(),
         }
     }
-}
-
-fn arguments_of<'de, T: Deserialize<'de>>(
-    tool: &str,
-    arguments: impl Deserializer<'de, Error = serde_json::Error>,
-) -> Result<T, Unreadable> {
-    T::deserialize(arguments)
-        .map_err(|error| Unreadable::Arguments(format!("the arguments of {tool} do not fit its schema: {error}")))
 }
 
 /// Whether `name` is one of ours: metrics must not grow with whatever clients send.
@@ -232,11 +204,12 @@ fn hints(title: &str) -> ToolAnnotations {
 
 #[cfg(test)]
 mod tests {
+    use super::super::arguments::Args;
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn read(name: &str, arguments: &Value) -> Result<ToolCall, Unreadable> {
-        ToolCall::read(name, arguments.as_object().cloned())
+        ToolCall::read(name, Some(&arguments.to_string()))
     }
 
     #[test]
@@ -283,43 +256,45 @@ mod tests {
     }
 
     #[test]
-    fn arguments_are_read_alike_from_json_and_from_values() {
-        for text in [
-            r#"{"query": "x", "params": [1, -0, 1.5, 1e400000000, 18446744073709551616, "a\ud83d\ude00", null, {"$blob": "AA=="}]}"#,
-            r#"{"query": "x", "params": {"a": 1, "a": 2}, "max_rows": 5}"#,
-            r#"{"query": "x", "query": "y"}"#,
-            r#"{"query": "x", "max_rows": 5.0}"#,
-            r#"{"query": "x", "max_rows": null, "cursor": null, "params": null}"#,
-            r#"{"query": "x", "sql": 1}"#,
-            r#"{"query": 1}"#,
-            r"{}",
-            r#" {"query": "x"} "#,
-        ] {
-            let raw: Box<RawValue> = match serde_json::from_str(text) {
-                Ok(raw) => raw,
-                Err(_) => continue,
-            };
-            let from_values = serde_json::from_str(text).ok().map(|object| ToolCall::read("read_query", Some(object)));
-            let from_json = ToolCall::read_json("read_query", Some(&raw));
-            assert_eq!(format!("{from_json:?}"), format!("{from_values:?}"), "{text}");
+    fn a_list_is_read_whatever_it_stands_in() {
+        struct Item(String);
+        struct Batch(Vec<Item>);
+        impl Args for Item {
+            const FIELDS: &'static [&'static str] = &["query"];
+            fn read(arguments: &Arguments<'_>) -> Result<Self, String> {
+                arguments.text("query", "one SQL statement").map(Self)
+            }
         }
-        let array: Box<RawValue> = serde_json::from_str(r#"["SELECT 1", null, null, null]"#).unwrap();
-        assert!(
-            ToolCall::read_json("read_query", Some(&array)).is_none(),
-            "fields by their place are nothing that anybody means"
-        );
-        assert!(matches!(ToolCall::read_json("list_tables", None), Some(Ok(ToolCall::ListTables))));
-    }
-
-    #[test]
-    fn arguments_that_do_not_fit_are_named() {
-        let text = |arguments: &Value| match read("read_query", arguments) {
-            Err(Unreadable::Arguments(text)) => text,
-            other => format!("{other:?}"),
+        impl Args for Batch {
+            const FIELDS: &'static [&'static str] = &["statements"];
+            fn read(arguments: &Arguments<'_>) -> Result<Self, String> {
+                arguments.list("statements").map(Self)
+            }
+        }
+        let read = |json: &str| {
+            let batch = Arguments::read::<Batch>("write_batch", Some(json));
+            batch.map(|Batch(items)| items.into_iter().map(|Item(query)| query).collect::<Vec<_>>().join("; "))
         };
-        insta::assert_snapshot!(text(&json!({})), @"the arguments of read_query do not fit its schema: missing field `query`");
-        insta::assert_snapshot!(text(&json!({"query": 1})), @"the arguments of read_query do not fit its schema: invalid type: integer `1`, expected a string");
-        insta::assert_snapshot!(text(&json!({"query": "x", "sql": 1})), @"the arguments of read_query do not fit its schema: unknown field `sql`, expected one of `query`, `params`, `max_rows`, `cursor`");
-        assert!(matches!(read("no_such_tool", &json!({})), Err(Unreadable::UnknownTool)));
+        assert_eq!(read(r#"{"statements": [{"query": "a"}, {"query": "b", "x": 1}]}"#).unwrap(), "a; b");
+        assert_eq!(read(r#"{"statements": "[{\"query\": \"a\"}]"}"#).unwrap(), "a");
+        assert_eq!(read(r#"{"statements": []}"#).unwrap(), "");
+        for (sent, sentence) in [
+            ("{}", r#"write_batch needs "statements", an array of objects such as {"query": "…"}"#),
+            (
+                r#"{"statements": {"query": "a"}}"#,
+                r#""statements" must be an array of objects such as {"query": "…"}, not an object"#,
+            ),
+            (r#"{"statements": "SELECT 1"}"#, r#""statements" must be an array of objects such as {"query": "…"}, not a string"#),
+            (
+                r#"{"statements": ["a"]}"#,
+                r#"the arguments of statements[0] must be an object such as {"query": "…"}, not a string"#,
+            ),
+            (
+                r#"{"statements": [{"query": "a"}, {"sql": "b"}]}"#,
+                r#"statements[1] needs "query", a string with one SQL statement; it has no argument "sql""#,
+            ),
+        ] {
+            assert_eq!(read(sent).unwrap_err(), sentence, "{sent}");
+        }
     }
 }

@@ -37,7 +37,7 @@ async fn statements_that_models_write_are_answered() {
         let rows = page.unwrap_or_else(|error| panic!("{sql}: {error}")).set.rows;
         assert_eq!(json!(rows), expected, "{sql}");
     }
-    let many = Parameters::Positional((0..32_766).map(|n| json!(n)).collect());
+    let many = Parameters::Positional((0..32_766).map(rusqlite::types::Value::Integer).collect());
     let sql = format!("SELECT count(*) FROM t WHERE id IN ({})", vec!["?"; 32_766].join(","));
     assert_eq!(place.db.read(place.db.budget(), sql, many, None, None).await.unwrap().set.rows, [[json!(3)]]);
 }

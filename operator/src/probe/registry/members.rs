@@ -10,7 +10,7 @@ use crate::{
         effect::Effect,
         schedule::TargetId,
         server::Server,
-        types::{Endpoint, Moment, PodState, ServerKey, ServerSpec},
+        types::{Credentials, Endpoint, Moment, PodState, ServerKey, ServerSpec},
         wire::Wire,
     },
 };
@@ -166,6 +166,12 @@ impl Registry {
         self.with(key, now, &mut effects, Server::settle);
         self.weigh_panic(false, now, &mut effects);
         effects
+    }
+
+    /// What probes of a server carry; none before `set_server`.
+    pub fn credentials(&self, key: &ServerKey) -> Option<Credentials> {
+        let spec = self.servers.get(key)?.spec.as_ref()?;
+        Some(Credentials { headers: spec.credentials.clone(), ca: spec.ca.clone() })
     }
 
     /// Which pods are known: their servers and uids. For finding out which of them went away unseen.

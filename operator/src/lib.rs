@@ -20,6 +20,7 @@ pub mod mcp_app;
 pub mod mcp_server;
 pub mod metrics;
 pub mod names;
+pub mod pod_trouble;
 pub mod probe;
 pub mod problem;
 pub mod requeue;

@@ -37,6 +37,7 @@ fn pod(name: usize, state: usize) -> PodHealth {
         containers_ready: ready,
         in_service: gate && ready,
         tools_accepted: None,
+        ..PodHealth::default()
     }
 }
 
@@ -80,6 +81,7 @@ fn states() -> impl Iterator<Item = ServerHealth> {
                     tools_diff: None,
                     pods: pods.clone(),
                     panic,
+                    ..ServerHealth::default()
                 })
             })
         })

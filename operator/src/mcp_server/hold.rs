@@ -75,6 +75,7 @@ mod tests {
             containers_ready,
             in_service,
             tools_accepted: None,
+            ..PodHealth::default()
         }
     }
 
@@ -88,7 +89,7 @@ mod tests {
             tools: None,
             tools_diff: None,
             pods,
-            panic: false,
+            ..ServerHealth::default()
         }
     }
 

@@ -51,7 +51,7 @@ pub async fn observe(
     let mut observed = Observed {
         inputs: reader.look(&namespace, &references(&server.spec)).await?,
         accepted: config_maps.get(&namespace, &Component::tools_name(&name)).and_then(|found| contract::read(&found)),
-        offered: engine.snapshot(&ServerKey::new(&namespace, &name)).and_then(|health| health.tools),
+        offered: engine.snapshot(&ServerKey::new(&namespace, &name)).and_then(|health| health.acceptable),
         ..Observed::default()
     };
     if let Some(remote) = &server.spec.remote {

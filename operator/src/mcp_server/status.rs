@@ -315,7 +315,7 @@ mod tests {
             tools: None,
             tools_diff: None,
             pods: Vec::new(),
-            panic: false,
+            ..ServerHealth::default()
         }
     }
 
@@ -339,6 +339,7 @@ mod tests {
             containers_ready: in_service,
             in_service,
             tools_accepted: None,
+            ..PodHealth::default()
         }
     }
 

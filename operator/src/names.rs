@@ -16,6 +16,10 @@ pub const POD_GATE: &str = "mcpfleet.dev/healthy";
 pub const ANNOTATION_APPLIED: &str = "mcpfleet.dev/applied";
 /// Hash of the Secrets and ConfigMaps that a pod template refers to: a change rolls the pods.
 pub const ANNOTATION_INPUTS: &str = "mcpfleet.dev/inputs";
+/// On a pod and its template: at which port and path it is probed, and with which call, as JSON.
+pub const ANNOTATION_PROBE: &str = "mcpfleet.dev/probe";
+/// On a pod and its template: the digest that its tools must have, where `spec.tools` pins one under Enforce.
+pub const ANNOTATION_CONTRACT: &str = "mcpfleet.dev/contract";
 /// On a CR: any new value probes at once.
 pub const ANNOTATION_RECHECK: &str = "mcpfleet.dev/recheck";
 /// On a CR: `"true"` leaves the object and its children alone.
@@ -29,6 +33,8 @@ pub const LABEL_NAME: &str = "app.kubernetes.io/name";
 pub const LABEL_COMPONENT: &str = "app.kubernetes.io/component";
 /// Label: that we made it.
 pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Label of Kubernetes' own: which template of its Deployment a pod was made from.
+pub const LABEL_TEMPLATE_HASH: &str = "pod-template-hash";
 /// Value of `app.kubernetes.io/managed-by`.
 pub const MANAGED_BY: &str = "mcpfleet";
 /// Selects everything that we made.

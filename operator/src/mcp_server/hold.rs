@@ -86,7 +86,7 @@ mod tests {
             tools: None,
             tools_diff: None,
             pods,
-            panic: false,
+            ..ServerHealth::default()
         }
     }
 

@@ -107,7 +107,7 @@ fn tell_prober(server: &McpServer, credentials: Credentials, context: &Context<M
 /// Which tools the server must offer.
 fn contract(server: &McpServer, context: &Context<McpServer>) -> ToolsContract {
     let accepted = observe::accepted(server, &context.writer.children);
-    let offered = context.world.snapshot(&key(server)).and_then(|health| health.tools);
+    let offered = context.world.snapshot(&key(server)).and_then(|health| health.acceptable);
     contract::decide(&server.spec.tools, accepted.as_ref(), offered.as_deref())
 }
 

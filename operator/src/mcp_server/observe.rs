@@ -58,7 +58,7 @@ pub async fn observe(
     let (namespace, name) = (server.namespace().unwrap_or_default(), server.name_any());
     let mut observed = Observed {
         accepted: accepted(server, children),
-        offered: engine.snapshot(&ServerKey::new(&namespace, &name)).and_then(|health| health.tools),
+        offered: engine.snapshot(&ServerKey::new(&namespace, &name)).and_then(|health| health.acceptable),
         ..Observed::default()
     };
     if !server.spec.enabled {

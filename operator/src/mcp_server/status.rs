@@ -278,14 +278,14 @@ impl<'a> View<'a> {
     }
 
     fn circuit_closed(&self) -> Finding {
-        if !self.server.spec.enabled {
-            return Finding::new(true, reason::DISABLED, "spec.enabled is false: the circuit is at rest");
-        }
         let Some(health) = self.health else {
             return Finding::new(Status::Unknown, reason::UNKNOWN, "not probed yet");
         };
         let forced = self.server.spec.circuit_breaker.force;
         match health.circuit.state {
+            CircuitState::Closed if !self.server.spec.enabled => {
+                Finding::new(true, reason::DISABLED, "spec.enabled is false: the circuit is at rest")
+            }
             CircuitState::Closed if forced == Some(Force::Closed) => {
                 Finding::new(true, reason::FORCED, "spec.circuitBreaker.force holds the circuit Closed")
             }
@@ -575,7 +575,7 @@ mod tests {
             tools: None,
             tools_diff: None,
             pods: Vec::new(),
-            panic: false,
+            ..ServerHealth::default()
         }
     }
 

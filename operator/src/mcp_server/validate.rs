@@ -22,7 +22,7 @@ use crate::{
         reason,
     },
     names::Component,
-    probe::{Credentials, Endpoint, ToolsContract},
+    probe::{Credentials, Endpoint, ToolsContract, template},
     problem::Problem,
     requeue::Class,
     ssa::owner_reference,
@@ -67,6 +67,8 @@ pub struct Container {
     pub volume: Option<Volume>,
     /// Digest of the Secrets and ConfigMaps that the pods read when they start.
     pub inputs: Option<String>,
+    /// The annotations that say what the pods are asked.
+    pub asked: BTreeMap<String, String>,
 }
 
 /// The volume that outlives the pods.
@@ -157,6 +159,7 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
                 mount_path: storage.mount_path.clone(),
             }),
             inputs: observed.inputs.digest(&references),
+            asked: template::annotations(container.port, &container.path, spec.health.tool_call.as_ref(), &spec.tools),
         }))),
         (None, Some(remote)) => match Url::parse(&remote.url) {
             Ok(url) => {

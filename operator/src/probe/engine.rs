@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use k8s_openapi::jiff::Timestamp;
@@ -129,7 +130,7 @@ impl Shared {
             let (verdict, effects) = if let Some(outcome) = outcome {
                 state.registry.record(outcome, now)
             } else {
-                state.registry.abandon(job.id, job.epoch, now);
+                state.registry.abandon(job.id, job.epoch, Duration::ZERO, now);
                 (None, Vec::new())
             };
             let early = state.wakes_early();
@@ -233,9 +234,9 @@ impl HealthEngine {
         self.shared.act(|registry, now| registry.set_pod(key, pod, now));
     }
 
-    /// The pod is gone.
-    pub fn remove_pod(&self, key: &ServerKey, uid: &str) {
-        self.shared.act(|registry, now| registry.remove_pod(key, uid, now));
+    /// The pod is gone, or is nobody's any more.
+    pub fn remove_pod(&self, uid: &str) {
+        self.shared.act(|registry, now| registry.remove_pod(uid, now));
     }
 
     /// Which pods are known.

@@ -23,6 +23,7 @@ mod schedule;
 mod server;
 mod sse;
 mod target;
+pub mod template;
 mod tools;
 mod types;
 mod verdict;

@@ -45,7 +45,7 @@ impl ChildKind {
 }
 
 /// Every kind of child that any CR has: what is watched, and what is pruned. A right in the chart belongs to each
-/// (`charts/mcpfleet/templates/_rules.tpl`).
+/// (`mcpfleet.rules` in charts/mcpfleet/templates/_helpers.tpl`).
 pub const KINDS: [ChildKind; 5] = [
     ChildKind::of::<PersistentVolumeClaim>(),
     ChildKind::of::<Secret>(),

@@ -9,9 +9,14 @@ use std::{
     time::Duration,
 };
 
+use serde::Serialize;
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use crate::{child::Key, ssa::Error};
+use crate::{
+    child::Key,
+    ssa::{Error, hex},
+};
 
 /// How long a contested object is left alone.
 const REST: Duration = Duration::from_mins(1);
@@ -79,6 +84,15 @@ impl Contests {
     }
 }
 
+/// A hash of what a status says, whenever it was said first: two writers differ in that at every write.
+pub fn said(status: &impl Serialize) -> String {
+    let mut status = serde_json::to_value(status).expect("a status is JSON");
+    for condition in status["conditions"].as_array_mut().into_iter().flatten() {
+        condition["lastTransitionTime"].take();
+    }
+    hex(&Sha256::digest(status.to_string()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,5 +141,13 @@ mod tests {
         for number in 0..20 {
             assert!(contests.wrote(&key(), &number.to_string(), None, "spec", Instant::now()).is_ok());
         }
+    }
+
+    #[test]
+    fn a_status_says_the_same_whenever_it_was_said_first() {
+        let status = |time: &str, reason: &str| serde_json::json!({"conditions": [{"reason": reason, "lastTransitionTime": time}]});
+        assert_eq!(said(&status("1", "a")), said(&status("2", "a")));
+        assert_ne!(said(&status("1", "a")), said(&status("1", "b")));
+        assert_eq!(said(&serde_json::json!({})), said(&serde_json::json!({})));
     }
 }

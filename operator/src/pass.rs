@@ -16,13 +16,16 @@ use kube::{
     runtime::{controller::Action, events::Recorder},
 };
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::{
     apply,
     backoff::Attempts,
     cache::Cache,
-    child::Child,
-    clock, events,
+    child::{Child, Key},
+    clock, contests,
+    crd::reason,
+    events::{self, News},
     inputs::{self, Reader},
     metrics::ReconcileMetrics,
     names::{self, Component},
@@ -140,19 +143,35 @@ pub async fn reconcile<S: Subject>(object: Arc<S>, context: Arc<Context<S>>) -> 
         Told::Now(status) => {
             let before = object.told().map(S::conditions).unwrap_or_default();
             let news = events::of_conditions(before, S::conditions(&status));
-            if let Err(error) = ssa::apply_status(&context.writer.client, &context.subjects, &*object, &status).await {
-                let error = error.describe();
-                tracing::warn!(object.kind = S::COMPONENT.kind(), object.namespace = namespace, object.name = name, error, "status not written");
-                class = class.or(Some(Class::Transient));
-            } else {
+            match write_status(&*object, &status, &context).await {
                 // After the status, so that it is told once.
-                events::send(news, &*object, &context.recorder).await;
+                Ok(()) => events::send(news, &*object, &context.recorder).await,
+                Err(error) => {
+                    let problem = Problem::not_applied(&error);
+                    let (kind, error) = (S::COMPONENT.kind(), error.describe());
+                    tracing::warn!(object.kind = kind, object.namespace = namespace, object.name = name, error, "status not written");
+                    class = class.or(Some(problem.class));
+                }
             }
         }
     }
     timer.done(if outcome.paused { "paused" } else { class.map_or("ok", Class::as_str) });
     let attempts = context.attempts.count(&attempts_of(&*object), class == Some(Class::Transient));
     Ok(requeue::decide(class, attempts).map_or_else(Action::await_change, Action::requeue))
+}
+
+/// Writes the status, unless somebody else writes another one again and again: another operator over the same namespace.
+async fn write_status<S: Subject>(object: &S, status: &S::Status, context: &Context<S>) -> Result<(), ssa::Error> {
+    let key = Key::new(S::COMPONENT.kind(), object.namespace().unwrap_or_default(), object.name_any());
+    let (said, now) = (contests::said(status), Instant::now());
+    context.writer.contests.may_write(&key, &said, now)?;
+    ssa::apply_status(&context.writer.client, &context.subjects, object, status).await?;
+    let contested = context.writer.contests.wrote(&key, &said, None, "status", now);
+    if let Err(contested) = &contested {
+        let (reason, message) = (reason::CONTESTED.to_owned(), contested.to_string());
+        events::send(vec![News { warning: true, reason, message }], object, &context.recorder).await;
+    }
+    contested
 }
 
 /// Observe, validate, build, apply.

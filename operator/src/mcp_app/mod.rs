@@ -60,7 +60,9 @@ impl Subject for McpApp {
     }
 
     fn validate(&self, facts: &Observed, world: &World) -> Result<ValidatedApp, Vec<Problem>> {
-        validate::validate(self, facts, &world.default_image, new_token())
+        let mut app = validate::validate(self, facts, &world.default_image, new_token())?;
+        app.lacks.extend(build::too_large(&app));
+        Ok(app)
     }
 
     fn lacks(valid: &ValidatedApp) -> &[Problem] {

@@ -243,6 +243,10 @@ impl AppServer {
             reason: match circuit {
                 _ if !server.spec.enabled => Some(reason::DISABLED.into()),
                 Some(circuit) if open => circuit.reason.clone(),
+                // The app has no other credentials than the prober.
+                _ if !is_ready && ready.is_some_and(|ready| ready.reason == reason::UNAUTHORIZED) => {
+                    Some(reason::UNAUTHORIZED.into())
+                }
                 _ => None,
             },
             not_ready: ready.filter(|_| !is_ready).map(|ready| ready.reason.clone()),

@@ -88,9 +88,8 @@ impl<'a> View<'a> {
         let in_service = health.map_or(0, |health| health.pods.iter().filter(|pod| pod.in_service).count());
         let in_service = u32::try_from(in_service).unwrap_or(u32::MAX);
         let rollout = (!remote).then(|| rollout(outcome, health, wanted, in_service));
-        let refused = |pod: &PodHealth| pod.tools_accepted == Some(false) && !pod.in_service;
         let held = health
-            .filter(|health| server.spec.tools.policy == ToolsPolicy::Enforce && health.pods.iter().any(refused))
+            .filter(|health| health.pods.iter().any(|pod| pod.shut_out && !pod.in_service))
             .map(|health| {
                 let diff = health.tools_diff.as_ref().map_or_else(|| "they are other ones".to_owned(), contract::describe);
                 format!("new pods do not offer the accepted tools: {diff}")
@@ -417,7 +416,7 @@ mod tests {
 
     /// (Ready, Reconciling, Stalled) as "True/Reason" of a server with an old pod that serves, or none, beside a new one.
     fn of_a_rollout(serves: bool, progress: &str, new: PodHealth) -> [String; 3] {
-        let server = fixtures::server(|server| server.spec.tools.policy = ToolsPolicy::Enforce);
+        let server = fixtures::server(|_| {});
         let deployment = Some(deployment(&server, 0, progress));
         let old = serves.then(|| pod("old", true, false));
         let health = health(old.into_iter().chain([new]).collect());
@@ -445,7 +444,7 @@ mod tests {
             of_a_rollout(false, "ReplicaSetUpdated", pulling()),
             ["False/ImagePullBackOff", "True/ImagePullBackOff", "False/Available"]
         );
-        let refused = PodHealth { tools_accepted: Some(false), ..starting() };
+        let refused = PodHealth { tools_accepted: Some(false), shut_out: true, ..starting() };
         assert_eq!(
             of_a_rollout(true, "ReplicaSetUpdated", refused),
             ["True/Available", "False/ToolsChanged", "True/ToolsChanged"]

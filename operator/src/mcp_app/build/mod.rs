@@ -10,18 +10,24 @@ mod service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::validate::ValidatedApp;
-use crate::child::Child;
+use crate::{child::Child, crd::reason, problem::Problem, requeue::Class};
 
 /// All children of the app, who is mounted before who mounts.
 pub fn children(app: &ValidatedApp) -> Vec<Child> {
     let mut children = Vec::new();
     children.extend(secret::build(app).map(|secret| Child::new(&secret)));
-    children.push(Child::new(&config_map::build(app)));
+    children.push(Child::new(&config_map::build(app)).waits_if(config_map::too_large(app).is_some()));
     children.push(Child::new(&service::build(app)));
     // A file of its name that is not its own would be mounted, and believed.
     let pods = Child::new(&deployment::build(app)).needs(&["Secret", "ConfigMap"]);
     children.push(pods.waits_if(!app.lacks.is_empty()));
     children
+}
+
+/// Why the app's file cannot be made, if it cannot. The one that is there stays.
+pub fn too_large(app: &ValidatedApp) -> Option<Problem> {
+    let message = config_map::too_large(app)?;
+    Some(Problem { class: Class::Waiting, reason: reason::INVALID_SPEC, message })
 }
 
 fn metadata(app: &ValidatedApp) -> ObjectMeta {
@@ -89,6 +95,29 @@ mod tests {
         let pod = deployment.spec.clone().and_then(|spec| spec.template.spec).expect("a pod");
         assert_eq!(workload::volumes_of(&pod), (mcp_app::OWN_VOLUMES.to_vec(), mcp_app::OWN_MOUNTS.to_vec()));
         insta::assert_yaml_snapshot!("deployment", deployment);
+    }
+
+    #[test]
+    fn a_file_that_no_config_map_holds_is_told_and_not_applied() {
+        let app = fixtures::app(|app| {
+            app.spec.servers = serde_json::from_value(json!([{"selector": {}}])).expect("servers");
+        });
+        let many = |count: usize| {
+            let named = |number: usize| {
+                fixtures::server(|server| {
+                    server.metadata.name = Some(format!("s-{number}"));
+                    server.spec.description = Some("d".repeat(1_000));
+                })
+            };
+            let servers = (0..count).map(|number| Arc::new(with_url(named(number), CircuitState::Closed))).collect();
+            let observed = Observed { servers, token: Some("t".into()), ..Observed::default() };
+            validate(&app, &observed, "chat-worker:test", "new".into()).expect("valid")
+        };
+        assert_eq!(super::too_large(&many(700)), None);
+        let problem = super::too_large(&many(1_000)).expect("more than a mebibyte");
+        assert!(problem.message.contains("1000 servers") && problem.class.is_obstacle(), "{}", problem.message);
+        let file = super::children(&many(1_000)).into_iter().find(|child| child.key.kind == "ConfigMap");
+        assert!(file.expect("it is wanted, and so not pruned").waits);
     }
 
     #[test]

@@ -25,11 +25,14 @@ pub async fn health(State(web): State<Arc<Web>>) -> Json<Value> {
 }
 
 /// Ready to take requests; also without any server, since the model can still answer.
-pub async fn ready(State(web): State<Arc<Web>>) -> Result<&'static str, Problem> {
+/// It says besides how the model was met, and how much of the budget is used: the operator reads both.
+pub async fn ready(State(web): State<Arc<Web>>) -> Result<Json<Value>, Problem> {
     if web.draining.is_cancelled() {
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "draining: this replica is being stopped"));
     }
-    Ok("ok\n")
+    let percent = web.app.engine.ledger.today().budget_percent;
+    let budget = percent.map(|percent| json!({"percent": percent, "usedUp": percent >= 100}));
+    Ok(Json(json!({"status": "ok", "model": web.app.engine.metrics.model.now(), "budget": budget})))
 }
 
 pub async fn metrics(State(web): State<Arc<Web>>) -> Response {

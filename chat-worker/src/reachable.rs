@@ -55,7 +55,9 @@ fn reason(error: &ModelError) -> Option<(bool, Option<&'static str>)> {
         ModelError::Status { status: 401 | 403, .. } => (false, Some("KeyRefused")),
         ModelError::Status { status: 404, .. } => (false, Some("ModelNotFound")),
         ModelError::Status { status: 429, .. } => (true, Some("RateLimited")),
-        ModelError::Status { status: 500.., .. } | ModelError::Stream(_) | ModelError::Event { .. } => (false, Some("Unavailable")),
+        ModelError::Status { status: 500.., .. } | ModelError::Stream(_) | ModelError::Event { .. } => {
+            (false, Some("Unavailable"))
+        }
         // It understood the question well enough to refuse it.
         ModelError::Status { .. } => (true, None),
     })

@@ -33,7 +33,8 @@ async fn worker(server: &Odd) -> Worker {
 
 /// Calls a tool over /mcp: the text of what came, and whether it is an error.
 async fn call(worker: &Worker, tool: &str) -> (String, bool) {
-    let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": format!("a__{tool}"), "arguments": {}}});
+    let body =
+        json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": format!("a__{tool}"), "arguments": {}}});
     let request = worker.http.post(format!("{}/mcp", worker.url)).header("accept", "application/json, text/event-stream");
     let answer: Value = request.json(&body).send().await.unwrap().json().await.unwrap();
     let told = answer["result"]["content"][0]["text"].as_str().or_else(|| answer["error"]["message"].as_str());
@@ -66,7 +67,12 @@ async fn odd_call(answer: impl Fn(&Value) -> Response + Send + Sync + 'static) -
 #[case::no_session_400(400, "application/json", NO_SESSION, "No valid session ID provided")]
 #[case::no_id(400, "application/json", r#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"no id here"}}"#, "no id here")]
 #[case::null_id_200(200, "application/json", NO_SESSION, "No valid session ID provided")]
-#[case::null_id_in_an_event(200, "text/event-stream", "data: {\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":1,\"message\":\"an event\"}}\n\n", "an event")]
+#[case::null_id_in_an_event(
+    200,
+    "text/event-stream",
+    "data: {\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":1,\"message\":\"an event\"}}\n\n",
+    "an event"
+)]
 #[case::plain_400(400, "text/plain", "what do you mean", "HTTP 400 Bad Request: what do you mean")]
 #[case::odd_400(400, "application/json", r#"{"error":"odd"}"#, "HTTP 400 Bad Request: odd")]
 #[case::gone(410, "text/plain", "", "HTTP 410 Gone")]
@@ -115,13 +121,21 @@ async fn a_malformed_result_is_an_error_that_is_not_tried_again(#[case] malforme
 #[rstest]
 #[case::null_id(400, "application/json", NO_SESSION)]
 #[case::no_id(400, "application/json", r#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"?"}}"#)]
-#[case::foreign_id(404, "application/json", r#"{"jsonrpc":"2.0","id":"server-error","error":{"code":-32600,"message":"Session not found"}}"#)]
+#[case::foreign_id(
+    404,
+    "application/json",
+    r#"{"jsonrpc":"2.0","id":"server-error","error":{"code":-32600,"message":"Session not found"}}"#
+)]
 #[case::plain(400, "text/plain", "Bad Request: session")]
 #[case::no_json_rpc(400, "application/json", r#"{"error":"unknown session"}"#)]
 #[case::not_found(404, "text/plain", "")]
 #[case::gone(410, "text/plain", "")]
 #[tokio::test]
-async fn a_session_that_the_server_forgot_is_opened_anew_once(#[case] status: u16, #[case] kind: &'static str, #[case] body: &'static str) {
+async fn a_session_that_the_server_forgot_is_opened_anew_once(
+    #[case] status: u16,
+    #[case] kind: &'static str,
+    #[case] body: &'static str,
+) {
     let server = odd(|_| ready(None).boxed()).await;
     *server.refusal.lock().unwrap() = (status, kind, body);
     let worker = worker(&server).await;
@@ -151,7 +165,9 @@ async fn redirects_are_followed_within_the_server_and_not_beyond_it() {
         is_well(&worker).await;
     }
     let elsewhere = odd(|_| ready(None).boxed()).await;
-    for (status, location) in [(307, format!("http://{}/mcp/", elsewhere.address)), (302, "/mcp/".to_owned()), (307, "/mcp".to_owned())] {
+    for (status, location) in
+        [(307, format!("http://{}/mcp/", elsewhere.address)), (302, "/mcp/".to_owned()), (307, "/mcp".to_owned())]
+    {
         let server = odd(redirected(status, location)).await;
         let worker = worker(&server).await;
         assert_ne!(state(&worker.get("/health").await, "a"), "up", "{status}");
@@ -162,7 +178,8 @@ async fn redirects_are_followed_within_the_server_and_not_beyond_it() {
 #[tokio::test]
 async fn one_malformed_tool_costs_only_itself() {
     let server = odd(|_| ready(None).boxed()).await;
-    *server.tools.lock().unwrap() = json!([tool("good"), {"name": "bare"}, {"inputSchema": {}}, "x", {"name": "b", "inputSchema": true}]);
+    *server.tools.lock().unwrap() =
+        json!([tool("good"), {"name": "bare"}, {"inputSchema": {}}, "x", {"name": "b", "inputSchema": true}]);
     let worker = worker(&server).await;
     assert_eq!(worker.get("/v1/tools").await["tools"].as_array().unwrap().len(), 1);
     is_well(&worker).await;
@@ -218,6 +235,7 @@ async fn three_slow_calls_of_one_tool_leave_the_others_alone() {
 async fn progress_extends_the_time_of_a_call() {
     let server = odd(|request| {
         let token = request["params"]["_meta"]["progressToken"].clone();
+        let odd = request["method"] == "tools/call" && request["params"]["name"] == "odd";
         let events = futures::stream::iter(0..6).then(move |number| {
             let (token, request) = (token.clone(), request.clone());
             async move {
@@ -225,12 +243,12 @@ async fn progress_extends_the_time_of_a_call() {
                 let message = match number {
                     5 => result(&request, &text("at last")),
                     _ => json!({"jsonrpc": "2.0", "method": "notifications/progress",
-                                "params": {"progressToken": token, "progress": number}}).to_string(),
+                                "params": {"progressToken": token, "progress": number}})
+                    .to_string(),
                 };
                 Ok::<_, std::io::Error>(format!("data: {message}\n\n"))
             }
         });
-        let odd = request["method"] == "tools/call" && request["params"]["name"] == "odd";
         ready(odd.then(|| reply(200, "text/event-stream", Body::from_stream(events)))).boxed()
     })
     .await;
@@ -291,7 +309,8 @@ async fn more_calls_than_a_server_takes_wait_in_line() {
 #[tokio::test]
 async fn an_entry_that_cannot_be_used_is_told_and_the_others_go_on() {
     let server = odd(|_| ready(None).boxed()).await;
-    let worker = Worker::start(SCRIPT, &[server.entry("a"), json!({"name": "b", "url": "http://b/mcp", "timeout": "30"})], &[]).await;
+    let worker =
+        Worker::start(SCRIPT, &[server.entry("a"), json!({"name": "b", "url": "http://b/mcp", "timeout": "30"})], &[]).await;
     is_well(&worker).await;
     let health = worker.get("/health").await;
     assert_eq!((state(&health, "b"), health["status"].as_str()), ("refused", Some("degraded")));

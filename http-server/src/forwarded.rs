@@ -97,7 +97,8 @@ mod tests {
 
     #[test]
     fn a_network_of_ipv6_is_one_caller() {
-        let counted = |address: &str| Caller { address: address.parse().expect("an address"), tls: false, proxied: false }.counted_as();
+        let counted =
+            |address: &str| Caller { address: address.parse().expect("an address"), tls: false, proxied: false }.counted_as();
         assert_eq!(counted("2001:db8:1:2::1"), counted("2001:db8:1:2:ffff::9"));
         assert_ne!(counted("2001:db8:1:2::1"), counted("2001:db8:1:3::1"));
         assert_ne!(counted("192.0.2.1"), counted("192.0.2.2"));

@@ -5,8 +5,8 @@ use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde::de::IgnoredAny;
 use serde_json::json;
 
@@ -64,8 +64,14 @@ mod tests {
             headers.get(ACCEPT).is_some_and(|accept| accept == "application/json, text/event-stream")
         };
         for accept in [
-            None, Some("*/*"), Some("application/json"), Some("application/*"), Some("text/html, */*;q=0.8"), Some("Application/JSON"),
-            Some("text/event-stream, application/json"), Some(""),
+            None,
+            Some("*/*"),
+            Some("application/json"),
+            Some("application/*"),
+            Some("text/html, */*;q=0.8"),
+            Some("Application/JSON"),
+            Some("text/event-stream, application/json"),
+            Some(""),
         ] {
             assert!(told(accept), "{accept:?}");
         }

@@ -78,7 +78,8 @@ impl Places {
         };
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let idle_since = AtomicU64::new(self.now());
-        let seat = Arc::new(Seat { busy: AtomicBool::new(false), known: AtomicBool::new(false), idle_since, leave: Notify::new() });
+        let seat =
+            Arc::new(Seat { busy: AtomicBool::new(false), known: AtomicBool::new(false), idle_since, leave: Notify::new() });
         self.taken().insert(number, Arc::clone(&seat));
         Place { all: Arc::clone(self), number, seat, _permit: permit }
     }

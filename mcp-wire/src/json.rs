@@ -169,8 +169,10 @@ mod tests {
     #[test]
     fn what_sdks_read_is_read() {
         assert_eq!(read("\u{feff}[1]"), serde_json::json!([1]));
-        assert_eq!(read(r#"["\ud83d\ude00", "\ud83d", "\ude00x", "\ud83d\ud83d\ude00", "\\ud83d"]"#),
-            serde_json::json!(["😀", "\u{fffd}", "\u{fffd}x", "\u{fffd}😀", "\\ud83d"]));
+        assert_eq!(
+            read(r#"["\ud83d\ude00", "\ud83d", "\ude00x", "\ud83d\ud83d\ude00", "\\ud83d"]"#),
+            serde_json::json!(["😀", "\u{fffd}", "\u{fffd}x", "\u{fffd}😀", "\\ud83d"])
+        );
         assert_eq!(read("[1e400, -1e400, 1e-400, 12e3]"), serde_json::json!([f64::MAX, f64::MIN, 0.0, 12e3]));
         let digits = "9".repeat(400);
         assert_eq!(read(&digits), serde_json::json!(f64::MAX));

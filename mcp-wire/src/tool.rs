@@ -47,7 +47,9 @@ mod tests {
     fn a_tool_needs_a_name_and_a_schema() {
         let fault = |tool: Value| fault(&tool).unwrap_or_default();
         assert_eq!(fault(json!({"name": "a", "inputSchema": {}, "description": null, "execution": 5})), "");
-        for (schema, told) in [(json!(null), "null"), (json!("x"), "a string"), (json!([]), "an array"), (json!(true), "a truth value")] {
+        for (schema, told) in
+            [(json!(null), "null"), (json!("x"), "a string"), (json!([]), "an array"), (json!(true), "a truth value")]
+        {
             assert_eq!(fault(json!({"name": "a", "inputSchema": schema})), format!("its inputSchema is {told}, not an object"));
         }
         assert_eq!(fault(json!({"name": "a"})), "it has no inputSchema");

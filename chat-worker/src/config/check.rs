@@ -48,7 +48,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("mcp.json");
         for (text, code, told) in [
-            (r#"{"servers": [{"name": "a", "url": "http://a"}, {"name": "b", "url": "http://b", "disabled": true}]}"#, 0, "1 servers are used, 1"),
+            (
+                r#"{"servers": [{"name": "a", "url": "http://a"}, {"name": "b", "url": "http://b", "disabled": true}]}"#,
+                0,
+                "1 servers are used, 1",
+            ),
             (r#"{"servers": [{"name": "a", "url": "a"}]}"#, 1, "refused: servers[0].url"),
             (r#"{"servers": 5}"#, 1, "servers: must be an array or an object"),
             ("{", 1, "not valid JSON"),

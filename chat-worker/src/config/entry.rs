@@ -54,7 +54,10 @@ pub fn read(
     }
     for field in fields.left().collect::<Vec<_>>() {
         if unknown::refuses(field) {
-            fields.problem(field, "this field is not understood, and may change what runs or who may what; take it out, or say it otherwise");
+            fields.problem(
+                field,
+                "this field is not understood, and may change what runs or who may what; take it out, or say it otherwise",
+            );
         } else {
             warnings.push(format!("unknown field {field:?}"));
         }
@@ -264,7 +267,10 @@ fn transport(fields: &mut Fields) -> Option<Transport> {
             "stdio" | "local" | "command" => Some(Transport::Stdio),
             "http" | "streamablehttp" | "streamable" | "remote" => Some(Transport::Http),
             "sse" => {
-                fields.problem(field, "the transport \"sse\" is not spoken here; give the server's streamable HTTP url, and \"http\"");
+                fields.problem(
+                    field,
+                    "the transport \"sse\" is not spoken here; give the server's streamable HTTP url, and \"http\"",
+                );
                 None
             }
             _ => {

@@ -48,7 +48,10 @@ fn the_maps_of_other_programs_are_read() {
     ] {
         let server = only(text);
         assert_eq!(server.name, "db", "{text}");
-        assert_eq!((launch(&server).program.as_str(), launch(&server).args.join(" ")), ("sandbox-server", "stdio --db a.db".into()));
+        assert_eq!(
+            (launch(&server).program.as_str(), launch(&server).args.join(" ")),
+            ("sandbox-server", "stdio --db a.db".into())
+        );
     }
     for kind in ["http", "streamable-http", "streamableHttp"] {
         let server = only(&format!(r#"{{"mcpServers": {{"a": {{"type": "{kind}", "url": "http://a/mcp"}}}}}}"#));
@@ -62,7 +65,8 @@ fn what_a_server_gets_is_given_to_it_and_is_in_no_debug_output() {
         r#"{"servers": {"a": {"command": "x", "env": {"API_KEY": "Bearer ${TOKEN}", "PORT": 8080, "HOME": null}, "cwd": "${DIR:-./sub}"}}}"#,
     );
     let launch = launch(&server);
-    let value = |name: &str| launch.env.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_ref().map(Hidden::expose));
+    let value =
+        |name: &str| launch.env.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_ref().map(Hidden::expose));
     assert_eq!(value("API_KEY"), Some(Some("Bearer t0p-s3cret")));
     assert_eq!((value("PORT"), value("HOME")), (Some(Some("8080")), Some(None)));
     assert_eq!(launch.cwd, Some("./sub".into()));
@@ -148,7 +152,8 @@ fn an_entry_that_is_not_understood_is_refused_by_name_and_path_and_the_others_go
 fn every_problem_of_an_entry_is_told_at_once_and_a_name_twice_is_used_not_once() {
     let reason = refused(r#"{"url": "ftp://x", "timeout": 0, "envFile": "x"}"#);
     assert_eq!(reason.matches("servers.a.").count(), 3, "{reason}");
-    let config = read(r#"{"servers": [{"name": "a", "url": "http://a"}, {"url": "http://b"}], "mcpServers": {"a": {"url": "http://c"}}}"#);
+    let config =
+        read(r#"{"servers": [{"name": "a", "url": "http://a"}, {"url": "http://b"}], "mcpServers": {"a": {"url": "http://c"}}}"#);
     assert!(config.servers.is_empty());
     let told: Vec<_> = config.refused.iter().map(|refused| refused.name.as_str()).collect();
     assert_eq!(told, ["servers[1]", "a"]);
@@ -156,9 +161,15 @@ fn every_problem_of_an_entry_is_told_at_once_and_a_name_twice_is_used_not_once()
 
 #[test]
 fn what_only_describes_is_ignored_with_a_word() {
-    let config = read(r#"{"servers": [{"name": "a", "url": "http://a/mcp", "timeuot": 3, "icon": "x.png"}], "x": 1, "inputs": []}"#);
+    let config =
+        read(r#"{"servers": [{"name": "a", "url": "http://a/mcp", "timeuot": 3, "icon": "x.png"}], "x": 1, "inputs": []}"#);
     assert_eq!(config.servers.len(), 1);
-    let told = [r#"server "a": unknown field "icon""#, r#"server "a": unknown field "timeuot""#, r#"unknown field "inputs""#, r#"unknown field "x""#];
+    let told = [
+        r#"server "a": unknown field "icon""#,
+        r#"server "a": unknown field "timeuot""#,
+        r#"unknown field "inputs""#,
+        r#"unknown field "x""#,
+    ];
     assert_eq!(config.warnings, told);
 }
 
@@ -175,7 +186,13 @@ fn a_fault_of_shape_is_told_as_one_and_a_fault_of_syntax_by_its_place() {
         let error = parse(text, &variable).expect_err(text);
         assert!(matches!(error, FileError::Shape(_)) && error.to_string().contains(told), "{text}: {error}");
     }
-    for (text, place) in [("", "empty"), ("{", "line 1"), ("{\n\"servers\": [}", "line 2"), ("{'servers': []}", "line 1"), ("{\"servers\": [] \"a\": 1}", "line 1")] {
+    for (text, place) in [
+        ("", "empty"),
+        ("{", "line 1"),
+        ("{\n\"servers\": [}", "line 2"),
+        ("{'servers': []}", "line 1"),
+        ("{\"servers\": [] \"a\": 1}", "line 1"),
+    ] {
         let error = parse(text, &variable).expect_err(text);
         assert!(matches!(error, FileError::Syntax(_)) && error.to_string().contains(place), "{text}: {error}");
     }

@@ -10,8 +10,8 @@ use mcp_wire::{
     tool,
 };
 use rmcp::model::{
-    CallToolResult, ClientJsonRpcMessage, ClientNotification, ClientRequest, DiscoverResult, ErrorCode, ErrorData, InitializeResult, ListToolsResult,
-    RequestId, ServerJsonRpcMessage, ServerResult, Tool,
+    CallToolResult, ClientJsonRpcMessage, ClientNotification, ClientRequest, DiscoverResult, ErrorCode, ErrorData,
+    InitializeResult, ListToolsResult, RequestId, ServerJsonRpcMessage, ServerResult, Tool,
 };
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, json, value::RawValue};
@@ -365,8 +365,15 @@ mod tests {
 
     #[test]
     fn a_list_is_no_other_thing_and_its_cursor_is_a_string() {
-        assert_eq!(result(Kind::ListTools, &json!({"tools": "none"}))["error"]["message"], "the server's result is malformed: its \"tools\" are no array");
-        assert!(result(Kind::ListTools, &json!({"content": []}))["error"]["message"].as_str().is_some_and(|told| told.contains("tools")));
+        assert_eq!(
+            result(Kind::ListTools, &json!({"tools": "none"}))["error"]["message"],
+            "the server's result is malformed: its \"tools\" are no array"
+        );
+        assert!(
+            result(Kind::ListTools, &json!({"content": []}))["error"]["message"]
+                .as_str()
+                .is_some_and(|told| told.contains("tools"))
+        );
         let told = result(Kind::ListTools, &json!({"tools": [], "nextCursor": 5}));
         assert!(told["result"]["_meta"][LEFT_OUT][0].as_str().is_some_and(|told| told.contains("nextCursor")), "{told}");
         assert_eq!(result(Kind::ListTools, &json!({"tools": [], "nextCursor": "x"}))["result"]["nextCursor"], "x");
@@ -377,8 +384,15 @@ mod tests {
     #[test]
     fn a_malformed_result_of_a_call_is_an_error_that_says_so() {
         for odd in [
-            json!({"content": "x"}), json!({"content": [5]}), json!({"content": [{"type": "text"}]}), json!({"content": [], "isError": "no"}),
-            json!({"content": {"type": "text", "text": "x"}}), json!(null), json!("x"), json!([]), json!(5),
+            json!({"content": "x"}),
+            json!({"content": [5]}),
+            json!({"content": [{"type": "text"}]}),
+            json!({"content": [], "isError": "no"}),
+            json!({"content": {"type": "text", "text": "x"}}),
+            json!(null),
+            json!("x"),
+            json!([]),
+            json!(5),
         ] {
             let told = result(Kind::CallTool, &odd);
             assert!(told["error"]["message"].as_str().is_some_and(|told| told.contains("malformed")), "{odd}: {told}");
@@ -393,7 +407,9 @@ mod tests {
 
     #[test]
     fn what_is_no_discover_result_means_an_earlier_era() {
-        for odd in [json!({}), json!({"supportedVersions": ["2025-11-25"], "capabilities": {}}), json!({"tools": []}), json!(null)] {
+        for odd in
+            [json!({}), json!({"supportedVersions": ["2025-11-25"], "capabilities": {}}), json!({"tools": []}), json!(null)]
+        {
             assert_eq!(result(Kind::Discover, &odd)["error"]["code"], -32601, "{odd}");
         }
         let legacy = r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32022,"message":"no","data":{"supported":["2025-06-18"]}}}"#;
@@ -402,7 +418,10 @@ mod tests {
         assert_eq!(told(Kind::Discover, header, None)["error"]["code"], -32020);
         let good = json!({"supportedVersions": [MODERN], "capabilities": {"tools": {}}});
         assert_eq!(result(Kind::Discover, &good)["result"]["supportedVersions"][0], MODERN);
-        assert_eq!(result(Kind::Initialize, &json!({"protocolVersion": "2025-06-18"}))["result"]["protocolVersion"], "2025-06-18");
+        assert_eq!(
+            result(Kind::Initialize, &json!({"protocolVersion": "2025-06-18"}))["result"]["protocolVersion"],
+            "2025-06-18"
+        );
     }
 
     #[test]
@@ -430,7 +449,9 @@ mod tests {
         let body = format!(r#"{{"jsonrpc":"2.0","id":7,"result":{{"structuredContent":{{"a":{deep}}}}}}}"#);
         assert!(told(Kind::CallTool, &body, None)["result"].is_object());
         let bomb = format!(r#"{{"jsonrpc":"2.0","id":7,"result":{{"structuredContent":[{}1]}}}}"#, r#"{"a":1},"#.repeat(900_000));
-        assert!(told(Kind::CallTool, &bomb, None)["error"]["message"].as_str().is_some_and(|told| told.contains("too many values")));
+        assert!(
+            told(Kind::CallTool, &bomb, None)["error"]["message"].as_str().is_some_and(|told| told.contains("too many values"))
+        );
         assert_eq!(told(Kind::CallTool, r#"{"jsonrpc":"2.0","id":8,"result":{}}"#, None), "other");
     }
 }

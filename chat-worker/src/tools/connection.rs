@@ -311,7 +311,9 @@ async fn answer_to_call(
         ServerResult::InputRequiredResult(result) => Ok(CallToolResponse::InputRequired(result)),
         ServerResult::CreateTaskResult(result) => Ok(CallToolResponse::Task(result)),
         // Nothing to tell is a result, too.
-        ServerResult::EmptyResult(_) | ServerResult::TaskAckResult(_) => Ok(CallToolResponse::Complete(CallToolResult::default())),
+        ServerResult::EmptyResult(_) | ServerResult::TaskAckResult(_) => {
+            Ok(CallToolResponse::Complete(CallToolResult::default()))
+        }
         _ => Err(ServiceError::UnexpectedResponse),
     }
 }

@@ -24,7 +24,11 @@ impl Credentials {
     pub fn of(entry: &ServerEntry) -> Result<Self, ServerError> {
         let mut fixed = HeaderMap::new();
         for (name, value) in &entry.headers {
-            fixed.append(named(name)?, hidden(value.expose().as_bytes()).ok_or_else(|| unusable(&format!("the value of the header {name} cannot be one")))?);
+            fixed.append(
+                named(name)?,
+                hidden(value.expose().as_bytes())
+                    .ok_or_else(|| unusable(&format!("the value of the header {name} cannot be one")))?,
+            );
         }
         let files = entry.headers_from.iter().map(|(name, file)| Ok((named(name)?, file.clone())));
         let credentials = Self { fixed, files: files.collect::<Result<_, ServerError>>()?, last: Mutex::default() };

@@ -26,7 +26,8 @@ fn builder() -> ClientBuilder {
 /// The client for a server. Its CA is read at every connection.
 pub fn of(entry: &ServerEntry, shared: &Client) -> Result<Client, ServerError> {
     let Some(file) = &entry.ca_file else { return Ok(shared.clone()) };
-    let unusable = |error: &dyn std::error::Error| ServerError::Credentials(format!("{} cannot be used: {error}", file.display()));
+    let unusable =
+        |error: &dyn std::error::Error| ServerError::Credentials(format!("{} cannot be used: {error}", file.display()));
     let pem = std::fs::read(file).map_err(|error| unusable(&error))?;
     let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(&error))?;
     builder().tls_certs_only(certificates).build().map_err(|error| unusable(&error))

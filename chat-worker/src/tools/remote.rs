@@ -111,13 +111,7 @@ impl Remote {
     }
 
     /// Sends a request, and follows redirects within the server.
-    async fn send(
-        &self,
-        method: Method,
-        uri: &str,
-        headers: HeaderMap,
-        body: Option<Vec<u8>>,
-    ) -> Result<Response, RemoteError> {
+    async fn send(&self, method: Method, uri: &str, headers: HeaderMap, body: Option<Vec<u8>>) -> Result<Response, RemoteError> {
         let found = self.shared.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut url = match found {
             Some(url) => url,
@@ -187,7 +181,12 @@ impl Remote {
     }
 
     /// The answer out of a stream: at once where it comes first, else with what comes before it.
-    async fn events(asked: Asked, mut events: Events, session: Option<String>, revision: Option<String>) -> StreamableHttpPostResponse {
+    async fn events(
+        asked: Asked,
+        mut events: Events,
+        session: Option<String>,
+        revision: Option<String>,
+    ) -> StreamableHttpPostResponse {
         let first = match events.next().await {
             Some(Ok(first)) => first,
             None => {
@@ -443,7 +442,8 @@ fn events(reply: Response, most: usize) -> Events {
             Ok(piece) => piece?,
             Err(error) => return Some((Err(std::io::Error::other(error.without_url())), (reply, 0, false))),
         };
-        let piece = if first { piece.strip_prefix(b"\xef\xbb\xbf").map_or(piece.clone(), bytes::Bytes::copy_from_slice) } else { piece };
+        let piece =
+            if first { piece.strip_prefix(b"\xef\xbb\xbf").map_or(piece.clone(), bytes::Bytes::copy_from_slice) } else { piece };
         // An event ends with an empty line.
         let end = memchr::memmem::rfind(&piece, b"\n\n").or_else(|| memchr::memmem::rfind(&piece, b"\r\n\r\n"));
         let event = end.map_or(line + piece.len(), |end| piece.len() - end);
@@ -459,7 +459,7 @@ fn events(reply: Response, most: usize) -> Events {
         broken = piece.is_err();
         futures::future::ready(goes_on)
     });
-    paced(SseStream::from_byte_stream(bytes.boxed()).boxed())
+    paced(SseStream::from_bytes_stream(bytes.boxed()).boxed())
 }
 
 fn paced(events: Events) -> Events {

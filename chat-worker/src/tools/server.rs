@@ -74,7 +74,10 @@ pub enum State {
 impl State {
     /// Whether the service as a whole is less than it was configured to be.
     pub fn is_degraded(&self) -> bool {
-        matches!(self, Self::Down { .. } | Self::CircuitOpen { .. } | Self::Refused { .. } | Self::Disabled { by_circuit: true, .. })
+        matches!(
+            self,
+            Self::Down { .. } | Self::CircuitOpen { .. } | Self::Refused { .. } | Self::Disabled { by_circuit: true, .. }
+        )
     }
 
     /// In words, for the model and for people.

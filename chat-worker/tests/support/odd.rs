@@ -116,8 +116,11 @@ async fn answer(State(server): State<Arc<Odd>>, method: Method, uri: Uri, header
     }
     if method == "initialize" {
         let number = server.opened.fetch_add(1, Ordering::SeqCst) + 1;
-        let body = result(&request, &json!({"protocolVersion": server.revision, "capabilities": {"tools": {}},
-            "serverInfo": {"name": "odd", "version": "1"}}));
+        let body = result(
+            &request,
+            &json!({"protocolVersion": server.revision, "capabilities": {"tools": {}},
+            "serverInfo": {"name": "odd", "version": "1"}}),
+        );
         let mut response = reply(200, "application/json", body);
         if server.sessions.load(Ordering::SeqCst) {
             response.headers_mut().insert("mcp-session-id", number.to_string().parse().unwrap());

@@ -281,7 +281,11 @@ mod tests {
         }
         assert_eq!(check(&[(header::HOST, "evil.example")]), Err(403));
         assert_eq!(check(&[(header::HOST, "evil.example"), (header::ORIGIN, "http://evil.example")]), Err(403), "a rebound name");
-        assert_eq!(check(&[(header::HOST, "chat-app:8080"), (header::ORIGIN, "https://chat.example.com")]), Ok(()), "a proxy rewrote it");
+        assert_eq!(
+            check(&[(header::HOST, "chat-app:8080"), (header::ORIGIN, "https://chat.example.com")]),
+            Ok(()),
+            "a proxy rewrote it"
+        );
         assert_eq!(check(&[(header::HOST, "localhost"), (header::HOST, "evil.example")]), Err(400));
         assert_eq!(check(&[]), Err(400));
     }

@@ -38,11 +38,15 @@ use mcp_wire::json::weight;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
 use self::{access::Access, problem::Problem};
-use crate::{app::App, limits::RateLimit};
+use crate::{
+    app::App,
+    limits::{self, RateLimit},
+};
 
 /// A conversation that is sent back with each question may be long.
 const MAX_BODY: usize = 16 * 1024 * 1024;
@@ -67,13 +71,20 @@ pub struct Web {
     pub stopped: CancellationToken,
 }
 
-/// Takes one request of this caller, or says when to come back.
+/// Takes one request of this caller, or says when to come back. Who prefers to wait, does (`Prefer: wait=10`, RFC 7240), where that is
+/// no longer than it said.
 pub async fn admit(State(web): State<Arc<Web>>, Extension(caller): Extension<Caller>, request: Request, next: Next) -> Response {
-    if let Some(Err(wait)) = web.rate.as_ref().map(|rate| rate.take(&caller.counted_as().to_string())) {
-        web.app.engine.metrics.rate_limited.inc();
-        let seconds = wait.as_secs() + 1;
-        let detail = format!("too many requests; try again in {seconds} s");
-        return Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(seconds).into_response();
+    let Some(rate) = &web.rate else { return next.run(request).await };
+    let until = Instant::now() + limits::patience(request.headers());
+    let caller = caller.counted_as().to_string();
+    while let Err(wait) = rate.take(&caller) {
+        if Instant::now() + wait > until {
+            web.app.engine.metrics.rate_limited.inc();
+            let seconds = wait.as_secs() + 1;
+            let detail = format!("too many requests; try again in {seconds} s, or wait in line with Prefer: wait={seconds}");
+            return Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(seconds).into_response();
+        }
+        tokio::time::sleep(wait).await;
     }
     next.run(request).await
 }
@@ -166,10 +177,8 @@ pub async fn serve(
         tokio::time::sleep(LINGER.min(drain)).await;
         close.cancel();
     });
-    let connections = Connections {
-        most: usize::from(settings.max_connections),
-        idle: Duration::from_secs(settings.idle_timeout_seconds),
-    };
+    let connections =
+        Connections { most: usize::from(settings.max_connections), idle: Duration::from_secs(settings.idle_timeout_seconds) };
     let mut left = http_server::serve_kept(listener, router(web), connections, closing.cancelled()).await;
     if !left.within(drain).await {
         stopped.cancel();

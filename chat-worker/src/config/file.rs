@@ -9,6 +9,8 @@ use std::{
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::rules::{ToolRules, Trust};
+
 /// The servers to use, and what was odd about the file.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct McpConfig {
@@ -36,6 +38,8 @@ pub struct ServerEntry {
     pub headers_from: Vec<(String, PathBuf)>,
     /// PEM certificates of a private CA, trusted instead of the system's.
     pub ca_file: Option<PathBuf>,
+    pub trust: Trust,
+    pub tools: ToolRules,
     /// Why it is disabled, where its operator says so.
     pub disabled_because: Option<String>,
     /// It is disabled because its circuit is open, not because somebody wants it to be.
@@ -180,6 +184,8 @@ fn entry(raw: RawServer) -> Result<ServerEntry, Vec<String>> {
             ca_file: raw.ca_file,
             description: text("description"),
             version: text("version"),
+            trust: Trust::default(),
+            tools: ToolRules::default(),
             disabled_because: (!reason.is_empty()).then_some(reason),
             circuit_open: !raw.enabled && matches!(text("circuit").as_str(), "Open" | "HalfOpen"),
         }),

@@ -2,5 +2,6 @@
 //! reloads it.
 
 pub mod file;
+pub mod rules;
 pub mod settings;
 pub mod watch;

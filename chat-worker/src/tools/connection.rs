@@ -6,8 +6,8 @@ use std::{error::Error, sync::Arc, time::Duration};
 use rmcp::{
     ClientHandler, ClientServiceExt, RoleClient,
     model::{
-        CallToolRequestParams, CallToolResponse, CallToolResult, ClientConfig, ContentBlock, Implementation,
-        PaginatedRequestParams, ProtocolVersion, ResourceContents, SubscriptionFilter, Tool,
+        CallToolRequestParams, CallToolResponse, CallToolResult, ClientConfig, Implementation, PaginatedRequestParams,
+        ProtocolVersion, SubscriptionFilter, Tool,
     },
     service::{
         ClientCacheConfig, ClientInitializeError, ClientLifecycleMode, NotificationContext, Peer, QuitReason,
@@ -29,7 +29,7 @@ use super::{
     child::{self, StderrTail},
     http,
     pace::Paced,
-    sanitize::{cap, clean, clean_line},
+    sanitize::{cap, clean_line},
     stdio::ChildTransport,
 };
 use crate::{
@@ -38,8 +38,6 @@ use crate::{
     telemetry,
 };
 
-/// Tool results longer than this are cut: beyond it they crowd out the conversation.
-pub const MAX_RESULT: usize = 48 * 1024;
 /// A message of a server larger than this is a fault.
 const MAX_MESSAGE: usize = 8 * 1024 * 1024;
 const MAX_PAGES: usize = 64;
@@ -248,63 +246,22 @@ pub async fn list_tools(peer: &Peer<RoleClient>, limit: Duration) -> Result<Vec<
     timeout(limit, pages).await.unwrap_or(Err(ServerError::Timeout(limit)))
 }
 
-/// What a tool answered.
-#[derive(Debug)]
-pub struct ToolAnswer {
-    /// Cleaned, and not longer than `MAX_RESULT`.
-    pub text: String,
-    /// An error of the tool's own.
-    pub is_error: bool,
-    /// As the server sent it.
-    pub structured: Option<Value>,
-}
-
 /// Calls a tool.
 pub async fn call_tool(
     peer: &Peer<RoleClient>,
     tool: &str,
     arguments: Map<String, Value>,
     limit: Duration,
-) -> Result<ToolAnswer, ServerError> {
+) -> Result<CallToolResult, ServerError> {
     let mut params = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
     telemetry::inject(&mut params);
     let response = timeout(limit, peer.call_tool_once(params)).await.map_err(|_| ServerError::Timeout(limit))?;
     match response.map_err(|error| failed(&error, limit))? {
-        CallToolResponse::Complete(result) => {
-            let (text, is_error) = (text_of(&result), result.is_error.unwrap_or(false));
-            Ok(ToolAnswer { text, is_error, structured: result.structured_content })
-        }
+        CallToolResponse::Complete(result) => Ok(result),
         CallToolResponse::InputRequired(_) => {
             Err(ServerError::Refused("the tool asks its user for input, which this chat cannot give".into()))
         }
         _ => Err(ServerError::Refused("the tool answered with a task, which this chat does not follow".into())),
-    }
-}
-
-fn text_of(result: &CallToolResult) -> String {
-    let mut parts: Vec<String> = result.content.iter().map(text_of_block).collect();
-    if parts.is_empty()
-        && let Some(structured) = &result.structured_content
-    {
-        parts.push(structured.to_string());
-    }
-    // Cleaning a text that will be cut off anyway is work for nothing.
-    let (joined, _) = cap(parts.join("\n"), 4 * MAX_RESULT);
-    cap(clean(&joined), MAX_RESULT).0
-}
-
-fn text_of_block(block: &ContentBlock) -> String {
-    match block {
-        ContentBlock::Text(text) => text.text.clone(),
-        ContentBlock::Image(image) => format!("[an image, {}, left out]", image.mime_type),
-        ContentBlock::Audio(audio) => format!("[a sound, {}, left out]", audio.mime_type),
-        ContentBlock::Resource(embedded) => match &embedded.resource {
-            ResourceContents::TextResourceContents { text, .. } => text.clone(),
-            ResourceContents::BlobResourceContents { uri, .. } => format!("[binary data of {uri}, left out]"),
-            _ => "[a resource of an unknown kind, left out]".to_owned(),
-        },
-        ContentBlock::ResourceLink(link) => format!("{} ({})", link.uri, link.name),
-        _ => "[content of an unknown kind, left out]".to_owned(),
     }
 }
 

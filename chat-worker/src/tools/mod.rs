@@ -1,12 +1,15 @@
 //! The tools of every configured MCP server: `catalogue` names and describes them (pure), `sanitize` cleans what servers
-//! say (pure), `breaker` decides when a server is left alone (pure), `pace` how fast it may talk, `connection` speaks to one
+//! say (pure), `answer` is what a call came to (pure), `beyond` what servers offer beside tools, `first_seen` what tools were at first, `breaker` decides when a server is left alone (pure), `pace` how fast it may talk, `connection` speaks to one
 //! server, `child` starts those that are programs and `stdio` is the pipe to them, `server` keeps one connected, and `hub` is
 //! all of them.
 
+pub mod answer;
+pub mod beyond;
 pub mod breaker;
 pub mod catalogue;
 pub mod child;
 pub mod connection;
+pub mod first_seen;
 mod http;
 pub mod hub;
 mod pace;

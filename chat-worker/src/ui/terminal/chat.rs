@@ -242,6 +242,8 @@ impl Chat<'_> {
             transcript: std::mem::take(&mut self.transcript),
             say,
             approvals: self.app.settings.approvals,
+            unattended: false,
+            caller: "terminal".to_owned(),
             always: self.always.clone(),
             decided: None,
             decisions: Some(decisions),
@@ -335,7 +337,7 @@ impl Chat<'_> {
                 continue;
             }
             if !self.always.contains(&key) {
-                renderer.line("33", &format!("{tool} may change or destroy data."))?;
+                renderer.line("33", &format!("{} may change or destroy data.", clean(&tool)))?;
                 let answer = loop {
                     renderer.line("33", "Allow it? y = once, a = always, n = no, never")?;
                     let Typed::Line(answer) = self.input.ask("allow").await? else { return Ok(None) };

@@ -87,7 +87,7 @@ const page = {
       conversation.turns.length = instead;
       page.views.splice(instead).forEach((view) => view.element.remove());
     }
-    page.views.at(-1)?.element.querySelector('.approval')?.remove();
+    page.views.at(-1)?.leaveOpen();
     const turn = { question: text, at: Date.now(), delta: [], calls: {}, state: 'running', note: '' };
     if (!conversation.title) conversation.title = store.titleOf(text);
     conversation.turns.push(turn);

@@ -60,8 +60,10 @@ export function copyButton(text, label) {
 }
 
 // Letters that cannot be seen, or that turn the order of others around, are written out: what is approved must be what is read.
-const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
-export const visible = (text) => text.replace(UNSEEN, (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, '0')}`);
+const UNSEEN = /(?![\n\t ])[\p{C}\p{Z}\p{Default_Ignorable_Code_Point}\u2800]/gu;
+const unit = (letter, at) => `\\u${letter.charCodeAt(at).toString(16).padStart(4, '0')}`;
+// As JSON writes them.
+export const visible = (text) => text.replace(UNSEEN, (letter) => Array.from({ length: letter.length }, (_, at) => unit(letter, at)).join(''));
 export const pretty = (value) => visible(JSON.stringify(value, null, 2) ?? '');
 
 export function time(at) {

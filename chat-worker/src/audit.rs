@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::{config::settings::AuditArguments, redact::redact, tools::catalogue::hex};
+use crate::{config::settings::AuditArguments, numbers, redact::redact, tools::catalogue::hex};
 
 /// The log's name for these lines: whatever the level, they are kept.
 pub const TARGET: &str = "chat_worker::audit";
@@ -30,6 +30,7 @@ impl Call<'_> {
     /// Writes the line. `request_id` comes from the span that it is written in.
     pub fn log(&self, arguments: AuditArguments) {
         let written = self.arguments.to_string();
+        let written = numbers::release(&written);
         let told = match arguments {
             AuditArguments::Digest => format!("sha256:{}", digest_of(&written)),
             AuditArguments::Whole => redact(&written).into_owned(),

@@ -11,6 +11,7 @@ pub mod limits;
 pub mod llm;
 pub mod logging;
 pub mod metrics;
+pub mod numbers;
 pub mod policy;
 pub mod redact;
 pub mod telemetry;

@@ -9,7 +9,10 @@ use std::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::rules::{ToolRules, Trust};
+use super::{
+    rules::{Glob, ToolRules, Trust},
+    settings::Approvals,
+};
 
 /// The servers to use, and what was odd about the file.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -92,10 +95,36 @@ struct RawServer {
     #[serde(default)]
     headers_from: Vec<RawHeader>,
     ca_file: Option<PathBuf>,
+    trust: Option<RawTrust>,
+    tools: Option<RawTools>,
     #[serde(default)]
     metadata: BTreeMap<String, Value>,
     #[serde(flatten)]
     unknown: BTreeMap<String, Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RawTrust {
+    Hints,
+    None,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTools {
+    #[serde(default)]
+    allow: Vec<String>,
+    #[serde(default)]
+    deny: Vec<String>,
+    approvals: Option<RawApprovals>,
+}
+
+#[derive(Deserialize)]
+enum RawApprovals {
+    Ask,
+    Always,
+    Never,
 }
 
 #[derive(Deserialize)]
@@ -184,13 +213,26 @@ fn entry(raw: RawServer) -> Result<ServerEntry, Vec<String>> {
             ca_file: raw.ca_file,
             description: text("description"),
             version: text("version"),
-            trust: Trust::default(),
-            tools: ToolRules::default(),
+            trust: match raw.trust {
+                Some(RawTrust::None) => Trust::None,
+                Some(RawTrust::Hints) | None => Trust::Hints,
+            },
+            tools: raw.tools.map(rules).unwrap_or_default(),
             disabled_because: (!reason.is_empty()).then_some(reason),
             circuit_open: !raw.enabled && matches!(text("circuit").as_str(), "Open" | "HalfOpen"),
         }),
         _ => Err(problems),
     }
+}
+
+fn rules(raw: RawTools) -> ToolRules {
+    let globs = |names: Vec<String>| names.into_iter().map(Glob::new).collect();
+    let approvals = raw.approvals.map(|approvals| match approvals {
+        RawApprovals::Ask => Approvals::Ask,
+        RawApprovals::Always => Approvals::Always,
+        RawApprovals::Never => Approvals::Never,
+    });
+    ToolRules { allow: globs(raw.allow), deny: globs(raw.deny), approvals }
 }
 
 fn seconds(field: &str, value: f64, problems: &mut Vec<String>) -> Duration {

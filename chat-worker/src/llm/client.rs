@@ -24,6 +24,7 @@ use super::{
     assemble::Seen,
     estimate,
     events::Events,
+    history,
     key::KeySource,
     offer::{Offer, Room, names},
     refusal::{self, Refused},
@@ -32,7 +33,7 @@ use super::{
     transport::{self, Capped, MAX_ANSWER, reason},
     wire,
 };
-use crate::{redact::redact, tools::catalogue::ToolSpec};
+use crate::{numbers, redact::redact, tools::catalogue::ToolSpec};
 
 /// What is read of an error's body.
 const MAX_ERROR_BODY: usize = 64 * 1024;
@@ -69,6 +70,8 @@ pub struct Client {
     /// It said that it does not count: it is not asked again.
     no_counting: AtomicBool,
     refused: Mutex<Refused>,
+    /// It said that it sees no pictures: it is not shown any more.
+    sees_nothing: AtomicBool,
 }
 
 /// A failed attempt, with what its headers say.
@@ -86,7 +89,8 @@ impl From<ModelError> for Failed {
 impl Client {
     pub fn new(settings: Settings) -> reqwest::Result<Self> {
         let refused = Mutex::default();
-        Ok(Self { settings, http: transport::client()?, no_counting: AtomicBool::new(false), refused })
+        let (no_counting, sees_nothing) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Self { settings, http: transport::client()?, no_counting, refused, sees_nothing })
     }
 
     async fn with_retries(
@@ -98,6 +102,9 @@ impl Client {
     ) -> Result<Answer, ModelError> {
         let (mut retries, mut rotated) = (0, false);
         let mut prompt = Prompt { messages: Cow::Borrowed(&prompt.messages), offer: Arc::clone(&prompt.offer), ..*prompt };
+        if self.sees_nothing.load(Ordering::Relaxed) && history::has_images(&prompt.messages) {
+            prompt.messages = Cow::Owned(history::without_images(&prompt.messages));
+        }
         loop {
             let key = self.settings.key.current().map_err(|error| ModelError::Key(error.to_string()))?;
             let attempt = self.attempt(&prompt, model, key.as_ref(), listener);
@@ -108,6 +115,12 @@ impl Client {
             };
             if let Some(offer) = self.without_refused(&error, &prompt.offer) {
                 prompt.offer = offer;
+                continue;
+            }
+            if refusal::is_of_images(&error) && history::has_images(&prompt.messages) {
+                tracing::warn!("the model sees no pictures, it is asked again without: {error}");
+                self.sees_nothing.store(true, Ordering::Relaxed);
+                prompt.messages = Cow::Owned(history::without_images(&prompt.messages));
                 continue;
             }
             let unauthorised = matches!(error, ModelError::Status { status: 401, .. });
@@ -152,7 +165,8 @@ impl Client {
                 if let Some(problem) = problem {
                     return Err(problem.into());
                 }
-                let message: Value = serde_json::from_slice(&body)
+                let text = String::from_utf8_lossy(&body);
+                let message: Value = serde_json::from_str(&numbers::guard(&text))
                     .map_err(|error| ModelError::Stream(format!("the message is no JSON ({error})")))?;
                 let answer = api.whole(&message)?;
                 for text in answer.content.iter().filter_map(wire::block_text) {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     offer::{Dialect, Offer, Projected, names},
-    wire::{Message, block_result_id},
+    wire::{Message, block_result_id, text_block},
 };
 use crate::tools::catalogue::digest;
 
@@ -87,6 +87,29 @@ impl Ids {
     fn at(&self, index: usize, id: &str) -> Option<&str> {
         self.new.get(&(index, id.to_owned())).map(String::as_str)
     }
+}
+
+/// Whether there are pictures in it.
+pub fn has_images(messages: &[Message]) -> bool {
+    messages.iter().flat_map(|message| &message.content).any(|block| {
+        let inside = block["content"].as_array().map(Vec::as_slice).unwrap_or_default();
+        block["type"] == "image" || inside.iter().any(|part| part["type"] == "image")
+    })
+}
+
+/// The same messages with a word in the place of each picture.
+pub fn without_images(messages: &[Message]) -> Vec<Message> {
+    let word = || text_block("[a picture, which you cannot see]");
+    let mut messages = messages.to_vec();
+    for block in messages.iter_mut().flat_map(|message| &mut message.content) {
+        if block["type"] == "image" {
+            *block = word();
+        }
+        for part in block["content"].as_array_mut().into_iter().flatten().filter(|part| part["type"] == "image") {
+            *part = word();
+        }
+    }
+    messages
 }
 
 /// Definitions for tools that the history calls and that are not offered any more: a history with calls and no tools at all is

@@ -9,7 +9,10 @@ use std::{
 
 use fancy_regex::Regex;
 
-use super::offer::{Offer, Projected, Room};
+use super::{
+    ModelError,
+    offer::{Offer, Projected, Room},
+};
 
 /// Definitions that are remembered. A server that invents new ones all the time is asked about again.
 const MAX_REMEMBERED: usize = 1_000;
@@ -56,6 +59,13 @@ pub fn of(sentence: &str, offer: &Offer) -> Option<Refusal> {
     }
     let most = number(&MOST, sentence).filter(|most| sentence.contains("tools") && *most < offer.tools.len());
     most.map(Refusal::TooMany)
+}
+
+/// Whether an error says that the model takes no pictures.
+pub fn is_of_images(error: &ModelError) -> bool {
+    let ModelError::Status { status: 400 | 404 | 415 | 422 | 500 | 501, message, .. } = error else { return false };
+    let message = message.to_lowercase();
+    ["image", "picture", "multimodal", "mmproj", "vision"].iter().any(|word| message.contains(word))
 }
 
 /// Whether the sentence holds the name, and not only one that begins or ends like it.

@@ -6,6 +6,8 @@ use std::{fmt::Write as _, sync::LazyLock};
 use fancy_regex::Regex;
 use serde_json::Value;
 
+use crate::numbers;
+
 /// The text without control characters (but newline and tab), bidirectional controls, zero-width characters and tags:
 /// with them a text can show a person something else than it tells the model, or rewrite a terminal. What joins letters or emoji, and
 /// what chooses a variant of one, is part of it and stays.
@@ -50,6 +52,7 @@ static UNSEEN: LazyLock<Option<Regex>> =
 /// Arguments to be approved: as JSON, byte for byte what is sent, with every letter that cannot be seen written as JSON writes it.
 pub fn visible_json(value: &Value) -> String {
     let written = value.to_string();
+    let written = numbers::release(&written);
     let (mut shown, mut units) = (String::with_capacity(written.len()), [0; 2]);
     for c in written.chars() {
         if is_seen(c) {

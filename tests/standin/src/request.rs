@@ -212,7 +212,26 @@ mod tests {
     use super::*;
 
     fn request(messages: &Value) -> Value {
-        json!({"model": "m", "max_tokens": 10, "messages": messages})
+        let tools = json!([{"name": "a", "input_schema": {"type": "object"}}]);
+        json!({"model": "m", "max_tokens": 10, "messages": messages, "tools": tools})
+    }
+
+    #[test]
+    fn what_the_api_publishes_of_histories_is_kept() {
+        let with = |content: Value, answer: Value| {
+            let body = request(&json!([{"role": "user", "content": "hi"}, {"role": "assistant", "content": content}, {"role": "user", "content": answer}]));
+            Conversation::read(&body)
+        };
+        let call = |id: &str, input: Value| json!([{"type": "tool_use", "id": id, "name": "a", "input": input}]);
+        let result = |id: &str| json!({"type": "tool_result", "tool_use_id": id, "content": "x"});
+        assert!(with(call("t1", json!({})), json!([result("t1")])).is_ok());
+        assert!(with(call("a b", json!({})), json!([result("a b")])).is_err(), "an id of other letters");
+        assert!(with(call("t1", json!([1])), json!([result("t1")])).is_err(), "an input that is no object");
+        assert!(with(call("t1", json!({})), json!([{"type": "text", "text": "so"}, result("t1")])).is_err(), "a text before the result");
+        let mut bare = request(&json!([{"role": "user", "content": "hi"}, {"role": "assistant", "content": call("t1", json!({}))},
+            {"role": "user", "content": [result("t1")]}]));
+        bare["tools"] = json!([]);
+        assert!(Conversation::read(&bare).expect_err("no tools").contains("must define tools"));
     }
 
     #[test]

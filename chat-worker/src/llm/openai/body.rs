@@ -2,10 +2,13 @@
 
 use serde_json::{Value, json};
 
-use crate::llm::{
-    Prompt, history,
-    offer::{Dialect, Projected},
-    wire::{Message, Role, block_call, block_result_id, block_text},
+use crate::{
+    llm::{
+        Prompt, history,
+        offer::{Dialect, Projected},
+        wire::{Message, Role, block_call, block_result_id, block_text},
+    },
+    numbers,
 };
 
 /// The body of a request. Tools come first in the name's order, so that servers that cache prefixes can.
@@ -82,7 +85,7 @@ fn assistant(message: &Message) -> Option<Value> {
         .iter()
         .filter_map(block_call)
         .map(|call| {
-            json!({"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.input.to_string()}})
+            json!({"id": call.id, "type": "function", "function": {"name": call.name, "arguments": numbers::release(&call.input.to_string())}})
         })
         .collect();
     if text.is_empty() && calls.is_empty() {

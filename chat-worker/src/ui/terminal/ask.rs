@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     app::{App, request_id},
     config::settings::Approvals,
-    limits,
+    limits, numbers,
     turn::{driver::Turn, machine::Outcome, transcript::Transcript},
     ui::summary::summary,
 };
@@ -80,7 +80,7 @@ pub async fn ask(app: &Arc<App>, question: &str, json: bool, yes: bool) -> anyho
     let (finished, (seen, mut told)) = tokio::join!(app.engine.run(turn, sender), printing);
     drop(done);
     if json {
-        told = writeln!(io::stdout(), "{}", summary(&seen));
+        told = writeln!(io::stdout(), "{}", numbers::release(&summary(&seen).to_string()));
     }
     match told.and_then(|()| io::stdout().flush()) {
         Ok(()) => {}

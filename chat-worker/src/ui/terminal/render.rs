@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use super::markdown::{Markdown, Size};
 use crate::{
+    numbers,
     tools::sanitize::{clean, visible_json},
     ui::event::Event,
 };
@@ -54,7 +55,7 @@ impl<W: Write> Renderer<W> {
                 let line = if *needs_approval {
                     format!("▸ {shown} {}", visible_json(input))
                 } else {
-                    self.short(format!("▸ {shown} {}", clean(&arguments(input))).trim_end())
+                    self.short(format!("▸ {shown} {}", clean(&numbers::release(&arguments(input)))).trim_end())
                 };
                 self.line("36", &line)?;
             }

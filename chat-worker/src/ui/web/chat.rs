@@ -24,6 +24,7 @@ use super::{
 use crate::{
     limits,
     llm::{none, wire::Message},
+    numbers,
     telemetry,
     turn::{driver::Turn, transcript::Transcript},
     ui::{event::Event, summary::summary},
@@ -81,7 +82,8 @@ pub async fn chat(
         seen.push(event);
     }
     drop(guard);
-    Ok((status_of(&seen), Json(summary(&seen))).into_response())
+    let body = numbers::release(&summary(&seen).to_string()).into_owned();
+    Ok((status_of(&seen), [(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 /// The request, or what to change about it.
@@ -100,7 +102,7 @@ fn read(body: Result<Json<Box<RawValue>>, JsonRejection>) -> Result<Request, Pro
             "the request must be a JSON object such as {\"message\": \"Hello\"}",
         ));
     }
-    serde_json::from_str(body.get())
+    serde_json::from_str(&numbers::guard(body.get()))
         .map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("the request: {error}")))
 }
 

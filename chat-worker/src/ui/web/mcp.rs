@@ -3,15 +3,16 @@
 //! is the client's business, which the annotations are passed on for. Stateless, so that any replica can answer: clients of
 //! the modern era hear of changes by subscriptions/listen, earlier ones ask again.
 
-use std::{ops::Bound, sync::Arc, time::Instant};
+use std::{borrow::Cow, ops::Bound, sync::Arc, time::Instant};
 
 use axum::{
-    body::to_bytes,
+    body::{Body, Bytes, to_bytes},
     extract::Request,
-    http::{StatusCode, request::Parts},
+    http::{StatusCode, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use futures::StreamExt;
 use http_server::json_rpc;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
@@ -39,7 +40,7 @@ use crate::{
         offer::{Search, search},
         wire::ToolCall,
     },
-    logging,
+    logging, numbers,
     policy::{self, Decision, Verdict, Why},
     telemetry::{self, Traced},
     tools::{catalogue::ToolSpec, hub::ToolOutput},
@@ -82,7 +83,29 @@ pub async fn whole(request: Request, next: Next) -> Response {
         let detail = format!("the body is larger than {} MiB, or broken", MAX_BODY / 1024 / 1024);
         return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).into_response();
     };
-    json_rpc::run(parts, body, async |request| next.run(request).await).await
+    // Numbers that are longer than those of a machine pass as they are written, in both directions.
+    let body = match std::str::from_utf8(&body).map(numbers::guard) {
+        Ok(Cow::Owned(guarded)) => Bytes::from(guarded),
+        _ => body,
+    };
+    released(json_rpc::run(parts, body, async |request| next.run(request).await).await).await
+}
+
+/// The answer with marked numbers as they are. A stream goes as it comes: an event is written as one piece.
+async fn released(response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let is_json = parts.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    if !is_json {
+        let pieces = body.into_data_stream().map(|piece| piece.map(|piece| numbers::release_bytes(piece.into())));
+        return Response::from_parts(parts, Body::from_stream(pieces));
+    }
+    // It is in memory already.
+    let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
+    if !numbers::are_marked(&body) {
+        return Response::from_parts(parts, Body::from(body));
+    }
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(parts, Body::from(numbers::release_bytes(body.into())))
 }
 
 impl Gateway {
@@ -146,7 +169,8 @@ impl Gateway {
         let tool = if spec.is_some() { tool } else { name };
         let (arguments, outcome, duration) = (&call.input, output.outcome, output.duration);
         audit::Call { caller, server, tool, arguments, decision, allowed, outcome, duration }.log(engine.audit_arguments);
-        Some(output)
+        // What is not offered is not there.
+        (verdict != Verdict::Refuse(Why::Never)).then_some(output)
     }
 }
 
@@ -254,7 +278,7 @@ impl ServerHandler for Gateway {
         let run = self.run(&call, &caller, &context).instrument(traced.clone());
         let Some(output) = logging::of_request(request_id, run).await else {
             telemetry::failed(&traced, "unknown_tool");
-            return Err(ErrorData::invalid_params(format!("there is no tool {}", call.name), None));
+            return Err(ErrorData::invalid_params(format!("there is no tool {}, or its calls are not allowed here", call.name), None));
         };
         if output.is_error {
             telemetry::failed(&traced, output.outcome);

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     llm::offer::{Dialect, search},
-    tools::{catalogue::ToolSpec, hub::ToolOutput},
+    tools::{catalogue::ToolSpec, hub::ToolOutput, sanitize::clean_line},
 };
 
 /// Of resources, templates and prompts.
@@ -20,6 +20,9 @@ const A_PAGE: usize = 200;
 pub fn tool(spec: &ToolSpec) -> Tool {
     let mut tool = (*spec.definition).clone();
     tool.name = spec.name.clone().into();
+    // A client shows these to people, and tells them to a model.
+    tool.description = tool.description.is_some().then(|| spec.description.clone().into());
+    tool.title = tool.title.map(|title| clean_line(&title));
     if !is_plain(&tool.input_schema) {
         // Official clients refuse the whole list because of one such schema.
         let mended = spec.dialects.of(spec, Dialect::Completions).ok();

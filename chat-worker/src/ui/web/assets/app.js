@@ -1,5 +1,6 @@
 // The page: which conversation is in view, and what each button does. The conversations live in this browser; each question
 // carries its conversation along, so any replica can answer.
+import * as beyond from './beyond.js';
 import { approval } from './cards.js';
 import * as composer from './composer.js';
 import { $, ask, button, status } from './dom.js';
@@ -82,6 +83,11 @@ const page = {
   },
 
   send(text, instead) {
+    const asked = beyond.command(text);
+    if (asked) {
+      beyond.show(asked);
+      return;
+    }
     let { conversation } = page;
     if (instead !== null) {
       conversation.turns.length = instead;
@@ -238,6 +244,7 @@ document.addEventListener('keydown', (event) => {
 $('stop').addEventListener('click', () => stop(page.conversation));
 $('new').addEventListener('click', () => { sidebar.close(); page.begin(); });
 $('new-top').addEventListener('click', page.begin);
+$('beyond').addEventListener('click', () => { $('menu').hidePopover(); beyond.show(); });
 const exported = (ending, type, write) => () => {
   $('menu').hidePopover();
   download(fileName(page.conversation, ending), type, write(page.conversation));

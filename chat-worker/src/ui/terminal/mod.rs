@@ -4,6 +4,7 @@
 
 pub mod ask;
 pub mod chat;
+mod beyond;
 pub mod commands;
 pub mod input;
 mod markdown;

@@ -145,7 +145,8 @@ mod tests {
 
     #[test]
     fn a_status_says_the_same_whenever_it_was_said_first() {
-        let status = |time: &str, reason: &str| serde_json::json!({"conditions": [{"reason": reason, "lastTransitionTime": time}]});
+        let status =
+            |time: &str, reason: &str| serde_json::json!({"conditions": [{"reason": reason, "lastTransitionTime": time}]});
         assert_eq!(said(&status("1", "a")), said(&status("2", "a")));
         assert_ne!(said(&status("1", "a")), said(&status("1", "b")));
         assert_eq!(said(&serde_json::json!({})), said(&serde_json::json!({})));

@@ -6,11 +6,7 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use k8s_openapi::{
-    api::apps::v1::Deployment,
-    apimachinery::pkg::apis::meta::v1::Condition,
-    jiff::Timestamp,
-};
+use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 use kube::{
     ResourceExt,
     runtime::{controller::Action, events::Recorder},
@@ -149,7 +145,13 @@ pub async fn reconcile<S: Subject>(object: Arc<S>, context: Arc<Context<S>>) -> 
                 Err(error) => {
                     let problem = Problem::not_applied(&error);
                     let (kind, error) = (S::COMPONENT.kind(), error.describe());
-                    tracing::warn!(object.kind = kind, object.namespace = namespace, object.name = name, error, "status not written");
+                    tracing::warn!(
+                        object.kind = kind,
+                        object.namespace = namespace,
+                        object.name = name,
+                        error,
+                        "status not written"
+                    );
                     class = class.or(Some(problem.class));
                 }
             }

@@ -276,7 +276,9 @@ fn keep_what_grew(child: &Child, live: &Value, body: &mut Value) {
 fn merge_managers(managers: &mut Value) {
     let Some(entries) = managers.as_array_mut() else { return };
     let ours = |entry: &Value, operation: &str| {
-        entry["manager"] == names::FIELD_MANAGER && entry["operation"] == operation && entry.get("subresource").is_none_or(Value::is_null)
+        entry["manager"] == names::FIELD_MANAGER
+            && entry["operation"] == operation
+            && entry.get("subresource").is_none_or(Value::is_null)
     };
     let Some(created) = entries.iter().position(|entry| ours(entry, "Update")) else { return };
     let mut created = entries.remove(created);

@@ -168,8 +168,7 @@ mod tests {
 
     fn reading(secret: &str) -> McpServer {
         fixtures::server(|server| {
-            server.spec.pod.env_from =
-                serde_json::from_value(json!([{"secretRef": {"name": secret}}])).expect("a reference");
+            server.spec.pod.env_from = serde_json::from_value(json!([{"secretRef": {"name": secret}}])).expect("a reference");
         })
     }
 

@@ -7,7 +7,8 @@ use rmcp::{
     ClientHandler, ClientServiceExt, RoleClient,
     model::{
         CallToolRequest, CallToolRequestParams, CallToolResponse, CallToolResult, CancelledNotificationParam, ClientConfig,
-        ClientRequest, Implementation, PaginatedRequestParams, ProtocolVersion, RequestId, ServerResult, SubscriptionFilter, Tool,
+        ClientRequest, Implementation, PaginatedRequestParams, ProtocolVersion, RequestId, ServerResult, SubscriptionFilter,
+        Tool,
     },
     service::{
         ClientCacheConfig, ClientInitializeError, ClientLifecycleMode, NotificationContext, Peer, PeerRequestOptions, QuitReason,

@@ -37,7 +37,8 @@ pub async fn ready(State(web): State<Arc<Web>>) -> Result<Json<Value>, Problem> 
     }
     let percent = web.app.engine.ledger.today().budget_percent;
     let budget = percent.map(|percent| json!({"percent": percent, "usedUp": percent >= 100}));
-    Ok(Json(json!({"status": "ok", "model": web.app.engine.metrics.model.now(), "budget": budget})))
+    let model = (!web.app.is_gateway).then(|| web.app.engine.metrics.model.now());
+    Ok(Json(json!({"status": "ok", "model": model, "budget": budget})))
 }
 
 pub async fn metrics(State(web): State<Arc<Web>>) -> Response {

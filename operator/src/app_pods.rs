@@ -10,7 +10,7 @@ use kube::{ResourceExt, runtime::watcher::Event};
 
 use crate::{
     pod_trouble::{self, Trouble},
-    wake::{Who, whose_label},
+    who::{Who, whose_label},
 };
 
 /// The pods that do not run, by app. Cheap: those that run leave nothing here.
@@ -97,7 +97,8 @@ mod tests {
     use crate::names::Component;
 
     fn pod(name: &str, waiting: Option<&str>) -> Pod {
-        let state = waiting.map_or_else(|| json!({"running": {}}), |reason| json!({"waiting": {"reason": reason, "message": "m"}}));
+        let state =
+            waiting.map_or_else(|| json!({"running": {}}), |reason| json!({"waiting": {"reason": reason, "message": "m"}}));
         serde_json::from_value(json!({
             "metadata": {"name": name, "namespace": "team", "labels": Component::App.labels("chat")},
             "status": {"containerStatuses": [

@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::{names, ssa::hex};
+use crate::{digest::hex, names};
 
 /// A kind of child.
 #[derive(Clone, Copy)]
@@ -99,7 +99,11 @@ pub struct Child {
 impl fmt::Debug for Child {
     /// Without the body: it may be a Secret's.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Child").field("key", &self.key).field("needs", &self.needs).field("waits", &self.waits).finish_non_exhaustive()
+        f.debug_struct("Child")
+            .field("key", &self.key)
+            .field("needs", &self.needs)
+            .field("waits", &self.waits)
+            .finish_non_exhaustive()
     }
 }
 

@@ -76,7 +76,9 @@ pub async fn send(news: Vec<News>, object: &impl Resource<DynamicType = ()>, rec
         let sent = tokio::time::timeout(crate::ssa::REQUEST_TIMEOUT, recorder.publish(&event, &object.object_ref(&()))).await;
         match sent {
             Ok(Ok(())) => {}
-            Ok(Err(error)) if namespace_goes(&error) => tracing::debug!(reason = event.reason, "no Event in a namespace that is going"),
+            Ok(Err(error)) if namespace_goes(&error) => {
+                tracing::debug!(reason = event.reason, "no Event in a namespace that is going")
+            }
             Ok(Err(error)) => tracing::warn!(%error, reason = event.reason, "event not published"),
             Err(_) => tracing::warn!(reason = event.reason, "event not published in time"),
         }

@@ -18,7 +18,8 @@ use crate::{
         pod::{PodSettings, SecretKeyRef},
         reason,
     },
-    ssa::{REQUEST_TIMEOUT, hex},
+    digest::hex,
+    ssa::REQUEST_TIMEOUT,
 };
 
 /// What kind of object is pointed at.
@@ -212,11 +213,7 @@ pub struct Error {
     source: Option<kube::Error>,
 }
 
-async fn in_time<T>(
-    kind: &'static str,
-    name: &str,
-    reading: impl Future<Output = Result<T, kube::Error>>,
-) -> Result<T, Error> {
+async fn in_time<T>(kind: &'static str, name: &str, reading: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Error> {
     let failed = |source| Error { kind, name: name.to_owned(), source };
     match tokio::time::timeout(REQUEST_TIMEOUT, reading).await {
         Ok(read) => read.map_err(|source| failed(Some(source))),

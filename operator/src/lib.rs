@@ -18,6 +18,7 @@ pub mod conditions;
 pub mod config;
 pub mod contests;
 pub mod crd;
+pub mod digest;
 pub mod events;
 #[cfg(test)]
 mod fixtures;
@@ -39,4 +40,5 @@ pub mod scope;
 pub mod ssa;
 pub mod wake;
 pub mod watch;
+pub mod who;
 pub mod workload;

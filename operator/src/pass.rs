@@ -6,11 +6,7 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use k8s_openapi::{
-    api::apps::v1::Deployment,
-    apimachinery::pkg::apis::meta::v1::Condition,
-    jiff::Timestamp,
-};
+use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 use kube::{
     ResourceExt,
     runtime::{controller::Action, events::Recorder},
@@ -149,7 +145,13 @@ pub async fn reconcile<S: Subject>(object: Arc<S>, context: Arc<Context<S>>) -> 
                 Err(error) => {
                     let problem = Problem::not_applied(&error);
                     let (kind, error) = (S::COMPONENT.kind(), error.describe());
-                    tracing::warn!(object.kind = kind, object.namespace = namespace, object.name = name, error, "status not written");
+                    tracing::warn!(
+                        object.kind = kind,
+                        object.namespace = namespace,
+                        object.name = name,
+                        error,
+                        "status not written"
+                    );
                     class = class.or(Some(problem.class));
                 }
             }
@@ -164,14 +166,15 @@ pub async fn reconcile<S: Subject>(object: Arc<S>, context: Arc<Context<S>>) -> 
 async fn write_status<S: Subject>(object: &S, status: &S::Status, context: &Context<S>) -> Result<(), ssa::Error> {
     let key = Key::new(S::COMPONENT.kind(), object.namespace().unwrap_or_default(), object.name_any());
     let (said, now) = (contests::said(status), Instant::now());
-    context.writer.contests.may_write(&key, &said, now)?;
+    context.writer.contests.may_write(&key, &said, now).map_err(|told| ssa::Error::contested(&key, told))?;
     ssa::apply_status(&context.writer.client, &context.subjects, object, status).await?;
-    let contested = context.writer.contests.wrote(&key, &said, None, "status", now);
-    if let Err(contested) = &contested {
+    let wrote = context.writer.contests.wrote(&key, &said, None, "status", now);
+    let wrote = wrote.map_err(|told| ssa::Error::contested(&key, told));
+    if let Err(contested) = &wrote {
         let (reason, message) = (reason::CONTESTED.to_owned(), contested.to_string());
         events::send(vec![News { warning: true, reason, message }], object, &context.recorder).await;
     }
-    contested
+    wrote
 }
 
 /// Observe, validate, build, apply.

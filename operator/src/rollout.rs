@@ -132,7 +132,8 @@ mod tests {
     #[test]
     fn pods_that_kubernetes_refuses_are_told_in_its_words_without_the_name_that_changes() {
         let message = "pods \"db-mcp-5d8-x2x4q\" is forbidden: failed quota: q: must specify limits.cpu";
-        let status = json!({"conditions": [{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}]});
+        let status =
+            json!({"conditions": [{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}]});
         let refused = Rollout::of(Some(&deployment(1, &status))).refused;
         assert_eq!(refused, Some(("FailedCreate".into(), "failed quota: q: must specify limits.cpu".into())));
         let over = json!({"conditions": [{"type": "ReplicaFailure", "status": "False", "reason": "FailedCreate"}]});

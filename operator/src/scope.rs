@@ -56,15 +56,13 @@ pub async fn start(shared: &Shared, namespace: Option<&str>, tasks: &mut JoinSet
     let known = Watches { client: &shared.client, namespace, wakers: &wakers, tasks }.open(&shared.engine);
     known.ready().await?;
 
-    let reader =
-        Arc::new(Reader::new(shared.client.clone(), Arc::clone(&known.secrets), Arc::clone(&known.config_maps)));
+    let reader = Arc::new(Reader::new(shared.client.clone(), Arc::clone(&known.secrets), Arc::clone(&known.config_maps)));
     let writer =
         Writer { client: shared.client.clone(), children: Arc::clone(&known.children), contests: Arc::new(Contests::default()) };
     let parts = Parts { shared, known: &known, reader: &reader, writer: &writer };
     let server_context = parts.context(&known.servers, shared.engine.clone());
     let world = mcp_app::World {
         servers: Arc::clone(&known.servers),
-        index: known.index.clone(),
         pods: Arc::clone(&known.app_pods),
         default_image: shared.chat_worker_image.clone(),
     };

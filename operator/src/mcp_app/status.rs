@@ -154,7 +154,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{fixtures, mcp_app::{observe::Observed, validate::validate}, requeue::Class};
+    use crate::{
+        fixtures,
+        mcp_app::{observe::Observed, validate::validate},
+        requeue::Class,
+    };
 
     fn deployment(ready: i32) -> k8s_openapi::api::apps::v1::Deployment {
         serde_json::from_value(json!({
@@ -168,7 +172,8 @@ mod tests {
     fn serving(servers: &[(&str, AppServerState)], ready: i32) -> (McpApp, Outcome) {
         let app = fixtures::app(|_| {});
         let mut valid = validate(&app, &Observed::default(), "i", "t".into()).expect("valid");
-        valid.servers = servers.iter().map(|(name, state)| ((*name).to_owned(), Server { state: *state, ..Server::not_found() })).collect();
+        valid.servers =
+            servers.iter().map(|(name, state)| ((*name).to_owned(), Server { state: *state, ..Server::not_found() })).collect();
         let outcome = Outcome { valid: Some(valid), deployment: Some(deployment(ready)), ..Outcome::default() };
         (app, outcome)
     }

@@ -9,16 +9,10 @@ pub mod observe;
 pub mod status;
 pub mod validate;
 
-use k8s_openapi::{
-    apimachinery::pkg::apis::meta::v1::Condition,
-    jiff::Timestamp,
-};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 use kube::{Resource, ResourceExt};
 
-use self::{
-    observe::Observed,
-    validate::ValidatedServer,
-};
+use self::{observe::Observed, validate::ValidatedServer};
 use crate::{
     child::Child,
     crd::{McpServer, McpServerStatus},

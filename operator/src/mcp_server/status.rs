@@ -88,12 +88,10 @@ impl<'a> View<'a> {
         let in_service = health.map_or(0, |health| health.pods.iter().filter(|pod| pod.in_service).count());
         let in_service = u32::try_from(in_service).unwrap_or(u32::MAX);
         let rollout = (!remote).then(|| rollout(outcome, health, wanted, in_service));
-        let held = health
-            .filter(|health| health.pods.iter().any(|pod| pod.shut_out && !pod.in_service))
-            .map(|health| {
-                let diff = health.tools_diff.as_ref().map_or_else(|| "they are other ones".to_owned(), contract::describe);
-                format!("new pods do not offer the accepted tools: {diff}")
-            });
+        let held = health.filter(|health| health.pods.iter().any(|pod| pod.shut_out && !pod.in_service)).map(|health| {
+            let diff = health.tools_diff.as_ref().map_or_else(|| "they are other ones".to_owned(), contract::describe);
+            format!("new pods do not offer the accepted tools: {diff}")
+        });
         Self { server, outcome, health, remote, wanted, in_service, rollout, held }
     }
 
@@ -533,7 +531,8 @@ mod tests {
     fn whoever_scales_the_server_finds_its_pods() {
         let server = fixtures::server(|_| {});
         let status = compute(&server, &outcome(&server), None, fixtures::at(0));
-        let selector = "app.kubernetes.io/component=mcp-server,app.kubernetes.io/instance=db,app.kubernetes.io/managed-by=mcpfleet";
+        let selector =
+            "app.kubernetes.io/component=mcp-server,app.kubernetes.io/instance=db,app.kubernetes.io/managed-by=mcpfleet";
         assert_eq!(status.selector.as_deref(), Some(selector));
         assert_eq!(compute(&fixtures::remote(|_| {}), &Outcome::default(), None, fixtures::at(0)).selector, None);
     }

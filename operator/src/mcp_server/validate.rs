@@ -181,7 +181,7 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
         Some(source) if problems.is_empty() => Ok(ValidatedServer {
             name: server.name_any(),
             namespace: server.namespace().unwrap_or_default(),
-                owner: owner_reference(server),
+            owner: owner_reference(server),
             source,
             tools: contract::decide(&spec.tools, observed.accepted.as_ref(), observed.offered.as_deref()),
             lacks,

@@ -24,8 +24,8 @@ use super::{
 use crate::{
     clock,
     crd::reason,
-    names::{CONTROLLER, FIELD_MANAGER, POD_GATE},
     events,
+    names::{CONTROLLER, FIELD_MANAGER, POD_GATE},
 };
 
 /// Gates and evictions on their way to the API server at a time: a fleet that turns all at once must not be one burst.

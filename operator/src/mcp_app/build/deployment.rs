@@ -65,7 +65,7 @@ fn container(app: &ValidatedApp, mounts: Vec<VolumeMount>) -> Container {
         name: "chat-worker".into(),
         image: Some(app.image.clone()),
         image_pull_policy: Some("IfNotPresent".into()),
-        args: Some(["serve", "--listen", "0.0.0.0:8080"].map(Into::into).into()),
+        args: Some(["serve", "--listen", "[::]:8080"].map(Into::into).into()),
         ports: Some(vec![ContainerPort {
             name: Some("http".into()),
             container_port: 8080,

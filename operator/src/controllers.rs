@@ -27,6 +27,7 @@ use crate::{
     backoff::Attempts,
     cache::{Cache, Change, follow, prune},
     crd::{McpApp, McpServer},
+    digest_key,
     inputs::{Kind, Reader, Reference},
     mcp_app, mcp_server,
     metrics::ReconcileMetrics,
@@ -76,6 +77,8 @@ pub struct Shared {
     pub recorder: Recorder,
     /// Counts and times passes.
     pub metrics: ReconcileMetrics,
+    /// Keys the digests of Secrets and ConfigMaps.
+    pub digest_key: digest_key::Source,
     /// The chat worker of this operator's version.
     pub chat_worker_image: String,
     /// Objects reconciled at once, of each kind.
@@ -100,8 +103,8 @@ pub async fn start(shared: &Shared, namespace: Option<&str>, tasks: &mut JoinSet
     // Nothing is decided from half a list.
     known.ready().await?;
 
-    let reader =
-        Arc::new(Reader::new(shared.client.clone(), Arc::clone(&known.secret_metadata), Arc::clone(&known.config_map_metadata)));
+    let (secrets, config_maps) = (Arc::clone(&known.secret_metadata), Arc::clone(&known.config_map_metadata));
+    let reader = Arc::new(Reader::new(shared.client.clone(), secrets, config_maps, shared.digest_key.get().await));
     let config = Config::default().concurrency(shared.concurrency);
     let running = applier(
         |server, context| Box::pin(mcp_server::reconcile(server, context)),

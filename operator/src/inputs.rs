@@ -18,6 +18,7 @@ use crate::{
         pod::{PodSettings, SecretKeyRef},
         reason,
     },
+    digest_key::DigestKey,
     ssa::hex,
 };
 
@@ -202,6 +203,7 @@ pub struct Reader {
     secrets: Arc<Cache<PartialObjectMeta<Secret>>>,
     config_maps: Arc<Cache<PartialObjectMeta<ConfigMap>>>,
     digests: Mutex<HashMap<Address, (Seen, Arc<Digests>)>>,
+    key: DigestKey,
 }
 
 impl Reader {
@@ -210,8 +212,9 @@ impl Reader {
         client: Client,
         secrets: Arc<Cache<PartialObjectMeta<Secret>>>,
         config_maps: Arc<Cache<PartialObjectMeta<ConfigMap>>>,
+        key: DigestKey,
     ) -> Self {
-        Self { client, secrets, config_maps, digests: Mutex::default() }
+        Self { client, secrets, config_maps, digests: Mutex::default(), key }
     }
 
     /// Looks behind all pointers.
@@ -249,7 +252,7 @@ impl Reader {
             Kind::ConfigMap => self.config_map(namespace, name).await?,
         };
         let Some(data) = data else { return Ok(None) };
-        let digests: Arc<Digests> = Arc::new(data.into_iter().map(|(key, value)| (key, hex(&Sha256::digest(value)))).collect());
+        let digests: Arc<Digests> = Arc::new(data.into_iter().map(|(key, value)| (key, hex(&self.key.digest(&value)))).collect());
         self.digests.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (seen, Arc::clone(&digests)));
         Ok(Some(digests))
     }

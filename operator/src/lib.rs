@@ -12,6 +12,7 @@ pub mod conditions;
 pub mod config;
 pub mod controllers;
 pub mod crd;
+pub mod digest_key;
 #[cfg(test)]
 mod fixtures;
 pub mod inputs;
@@ -22,7 +23,10 @@ pub mod metrics;
 pub mod names;
 pub mod probe;
 pub mod problem;
+pub mod reach;
+pub mod release;
 pub mod requeue;
 pub mod run;
+pub mod scopes;
 pub mod ssa;
 pub mod workload;

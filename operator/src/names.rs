@@ -74,6 +74,12 @@ impl Component {
         ])
     }
 
+    /// The same as one string, for the scale subresource.
+    pub fn selector_text(self, name: &str) -> String {
+        let pairs: Vec<_> = self.selector(name).into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+        pairs.join(",")
+    }
+
     /// All labels of a child of the CR called `name`.
     pub fn labels(self, name: &str) -> BTreeMap<String, String> {
         let mut labels = self.selector(name);

@@ -34,8 +34,9 @@ pub fn start_references(spec: &McpAppSpec) -> BTreeSet<Reference> {
 /// All pointers. The model's key and the access token are files that the worker reads anew, so their change rolls nothing.
 pub fn references(spec: &McpAppSpec) -> BTreeSet<Reference> {
     let mut references = start_references(spec);
-    references.insert(Reference::secret(&spec.model.api_key_secret_ref));
-    references.extend(spec.access.as_ref().map(|access| Reference::secret(&access.token_secret_ref)));
+    let key = spec.model.iter().filter_map(|model| model.api_key_secret_ref.as_ref());
+    let token = spec.access.iter().filter_map(|access| access.token_secret_ref.as_ref());
+    references.extend(key.chain(token).map(Reference::secret));
     references
 }
 

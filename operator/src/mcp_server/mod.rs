@@ -143,7 +143,7 @@ fn probe_spec(server: &McpServer, validated: &ValidatedServer) -> ServerSpec {
                 path: container.source.path.clone(),
                 host: validated.host(container),
             };
-            (endpoint, Vec::new(), None)
+            (endpoint, container.headers.clone(), None)
         }
         Source::Remote(remote) => {
             let endpoint = Endpoint::Remote { url: remote.url.clone() };
@@ -161,6 +161,7 @@ fn probe_spec(server: &McpServer, validated: &ValidatedServer) -> ServerSpec {
         health: spec.health.clone(),
         breaker: spec.circuit_breaker.clone(),
         tools: validated.tools.clone(),
+        reach: None,
     }
 }
 

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use super::contract;
 use crate::{
     cache::Cache,
-    crd::{McpServer, McpServerSpec, mcp_server::RemoteSource, pod::SecretKeyRef},
+    crd::{McpServer, McpServerSpec},
     inputs::{self, Found, Reader, Reference},
     names::Component,
     probe::{AcceptedTools, HealthEngine, ServerKey, ToolsList},
@@ -19,7 +19,7 @@ use crate::{
 pub struct Observed {
     /// The Secrets and ConfigMaps.
     pub inputs: Found,
-    /// The headers of a remote server: name and value, None where the Secret or the key is missing.
+    /// The headers that probes send: name and value, None where the Secret or the key is missing.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
     /// The private CA of a remote server.
     pub ca: Option<Vec<u8>>,
@@ -27,17 +27,17 @@ pub struct Observed {
     pub accepted: Option<AcceptedTools>,
     /// The list of tools that the server offers, as the prober knows it.
     pub offered: Option<Arc<ToolsList>>,
+    /// Whether the operator makes `health.toolCall` to remote servers.
+    pub remote_tool_calls: bool,
 }
 
 /// Every pointer that the spec holds.
 pub fn references(spec: &McpServerSpec) -> BTreeSet<Reference> {
     let mut references = inputs::of_pods(&spec.pod);
-    references.extend(spec.remote.iter().flat_map(remote_secrets).map(Reference::secret));
+    let headers = spec.headers_from().iter().map(|header| &header.secret_key_ref);
+    let ca = spec.remote.iter().filter_map(|remote| remote.ca_secret_ref.as_ref());
+    references.extend(headers.chain(ca).map(Reference::secret));
     references
-}
-
-fn remote_secrets(remote: &RemoteSource) -> impl Iterator<Item = &SecretKeyRef> {
-    remote.headers_from.iter().map(|header| &header.secret_key_ref).chain(&remote.ca_secret_ref)
 }
 
 /// Reads it all.
@@ -52,16 +52,15 @@ pub async fn observe(
         inputs: reader.look(&namespace, &references(&server.spec)).await?,
         accepted: config_maps.get(&namespace, &Component::tools_name(&name)).and_then(|found| contract::read(&found)),
         offered: engine.snapshot(&ServerKey::new(&namespace, &name)).and_then(|health| health.tools),
+        remote_tool_calls: engine.remote_policy().tool_calls,
         ..Observed::default()
     };
-    if let Some(remote) = &server.spec.remote {
-        for header in &remote.headers_from {
-            let value = reader.value(&namespace, &header.secret_key_ref).await?;
-            observed.headers.push((header.name.clone(), value));
-        }
-        if let Some(reference) = &remote.ca_secret_ref {
-            observed.ca = reader.value(&namespace, reference).await?;
-        }
+    for header in server.spec.headers_from() {
+        let value = reader.value(&namespace, &header.secret_key_ref).await?;
+        observed.headers.push((header.name.clone(), value));
+    }
+    if let Some(reference) = server.spec.remote.as_ref().and_then(|remote| remote.ca_secret_ref.as_ref()) {
+        observed.ca = reader.value(&namespace, reference).await?;
     }
     Ok(observed)
 }

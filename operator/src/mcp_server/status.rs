@@ -3,6 +3,7 @@
 //! `kubectl get mcpservers` must say what a client would experience: Ready is never True for a server that cannot answer.
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
+use kube::ResourceExt;
 
 use super::{
     apply::Applied,
@@ -16,6 +17,7 @@ use crate::{
         reason::{self, condition},
     },
     mcp_app::status::rolled_out,
+    names::Component,
     probe::{PodHealth, ServerHealth, VerdictKind as Kind},
     problem::Problem,
     requeue::Class,
@@ -66,6 +68,7 @@ pub fn compute(server: &McpServer, outcome: &Outcome, health: Option<&ServerHeal
             })
             .or(before.tools),
         replicas: view.wanted,
+        selector: (!view.remote).then(|| Component::Server.selector_text(&server.name_any())),
         ready_replicas: view.in_service,
         pods: (!view.remote).then(|| format!("{}/{}", view.in_service, view.wanted)),
         url: outcome.server.as_ref().map(ValidatedServer::url).or(before.url),

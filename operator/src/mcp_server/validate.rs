@@ -15,12 +15,8 @@ use super::{
     observe::{Observed, references},
 };
 use crate::{
-    crd::{
-        McpServer,
-        mcp_server::{ContainerSource, RemoteSource},
-        pod::{PodSettings, quantity},
-        reason,
-    },
+    crd::{McpServer, mcp_server::ContainerSource, pod::PodSettings, quantity, reason},
+    inputs,
     names::Component,
     probe::ToolsContract,
     problem::Problem,
@@ -65,9 +61,14 @@ pub struct Container {
     pub pod: PodSettings,
     /// The volume that outlives the pods.
     pub volume: Option<Volume>,
+    /// Headers of every request; the values are marked sensitive.
+    pub headers: Headers,
     /// Digest of the Secrets and ConfigMaps that the pods read when they start.
     pub inputs: Option<String>,
 }
+
+/// Headers out of Secrets.
+pub type Headers = Vec<(HeaderName, HeaderValue)>;
 
 /// The volume that outlives the pods.
 #[derive(Clone, Debug)]
@@ -86,7 +87,7 @@ pub struct Remote {
     /// The MCP endpoint.
     pub url: Url,
     /// Headers of every request; the values are marked sensitive.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub headers: Headers,
     /// PEM certificates of a private CA.
     pub ca: Option<Vec<u8>>,
 }
@@ -129,22 +130,34 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
         .map(|(reason, message)| Problem { class: Class::Waiting, reason, message })
         .collect();
 
+    let headers = headers(observed).unwrap_or_else(|found| {
+        problems.extend(found);
+        Headers::new()
+    });
     let source = match (&spec.container, &spec.remote) {
         (Some(container), None) => Some(Source::Container(Box::new(Container {
             source: container.clone(),
             replicas: if spec.enabled { i32::try_from(spec.replicas).unwrap_or(i32::MAX) } else { 0 },
             pod: spec.pod.clone(),
             volume: spec.storage.as_ref().map(|storage| Volume {
-                size: quantity(&storage.size),
+                size: quantity::of_size(&storage.size),
                 class: storage.storage_class_name.clone(),
                 mount_path: storage.mount_path.clone(),
             }),
-            inputs: observed.inputs.digest(&references),
+            headers,
+            // What we send to the pods is not what they read.
+            inputs: observed.inputs.digest(&inputs::of_pods(&spec.pod)),
         }))),
-        (None, Some(remote)) => match validate_remote(remote, observed) {
-            Ok(remote) => Some(Source::Remote(remote)),
-            Err(found) => {
-                problems.extend(found);
+        (None, Some(_)) if spec.health.tool_call.is_some() && !observed.remote_tool_calls => {
+            problems.push(rejected(
+                "spec.health.toolCall is not made to a remote server, which may be somebody else's: remove it, or have whoever runs the operator allow it by --remote-tool-calls".into(),
+            ));
+            None
+        }
+        (None, Some(remote)) => match Url::parse(&remote.url) {
+            Ok(url) => Some(Source::Remote(Remote { url, headers, ca: observed.ca.clone() })),
+            Err(error) => {
+                problems.push(rejected(format!("spec.remote.url is no URL: {error}")));
                 None
             }
         },
@@ -167,10 +180,9 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
     }
 }
 
-fn validate_remote(remote: &RemoteSource, observed: &Observed) -> Result<Remote, Vec<Problem>> {
+fn headers(observed: &Observed) -> Result<Headers, Vec<Problem>> {
     let mut problems = Vec::new();
-    let url = Url::parse(&remote.url).map_err(|error| problems.push(rejected(format!("spec.remote.url is no URL: {error}"))));
-    let mut headers = Vec::new();
+    let mut headers = Headers::new();
     for (name, value) in &observed.headers {
         // A missing value is told by the inputs, with the name of its Secret.
         let Some(value) = value else { continue };
@@ -180,20 +192,17 @@ fn validate_remote(remote: &RemoteSource, observed: &Observed) -> Result<Remote,
                 value.set_sensitive(true);
                 headers.push((header, value));
             }
-            (Err(_), _) => problems.push(rejected(format!("spec.remote.headersFrom: {name} is no name of a header"))),
+            (Err(_), _) => problems.push(rejected(format!("headersFrom: {name} is no name of a header"))),
             (_, Err(_)) => problems.push(Problem {
                 class: Class::Waiting,
                 reason: reason::INVALID_SPEC,
                 message: format!(
-                    "spec.remote.headersFrom: the Secret's value for {name} cannot be a header: remove line breaks and control characters"
+                    "headersFrom: the Secret's value for {name} cannot be a header: remove line breaks and control characters"
                 ),
             }),
         }
     }
-    match url {
-        Ok(url) if problems.is_empty() => Ok(Remote { url, headers, ca: observed.ca.clone() }),
-        _ => Err(problems),
-    }
+    if problems.is_empty() { Ok(headers) } else { Err(problems) }
 }
 
 fn rejected(message: String) -> Problem {
@@ -221,6 +230,17 @@ mod tests {
         let server = fixtures::server(|server| server.spec.enabled = false);
         let validated = validate(&server, &Observed::default()).expect("valid");
         assert!(matches!(validated.source, Source::Container(container) if container.replicas == 0));
+    }
+
+    #[test]
+    fn a_remote_server_is_not_called_unless_the_operator_says_so() {
+        let server = fixtures::remote(|server| {
+            server.spec.health.tool_call = serde_json::from_value(serde_json::json!({"name": "ping"})).ok();
+        });
+        let observed = |remote_tool_calls| Observed { remote_tool_calls, ..Observed::default() };
+        let problems = validate(&server, &observed(false)).expect_err("refused");
+        assert_eq!((problems[0].class, problems[0].message.contains("--remote-tool-calls")), (Class::Rejected, true));
+        assert!(validate(&server, &observed(true)).is_ok());
     }
 
     #[test]

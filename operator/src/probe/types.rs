@@ -12,6 +12,7 @@ use super::{
     verdict::Verdict,
 };
 use crate::crd::{CircuitBreaker, CircuitStatus, Health, ProtocolStatus, ServerInfo, ToolsPolicy};
+use crate::reach::Reach;
 
 /// Which McpServer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,6 +78,8 @@ pub struct ServerSpec {
     pub breaker: CircuitBreaker,
     /// The tools that the server must offer.
     pub tools: ToolsContract,
+    /// Where a remote server may be. None: anywhere. The engine knows, and sets it.
+    pub reach: Option<Arc<Reach>>,
 }
 
 impl fmt::Debug for ServerSpec {

@@ -12,3 +12,4 @@ mod idempotent;
 mod inputs;
 mod reconcile;
 mod recovery;
+mod scopes;

@@ -19,6 +19,7 @@ use crate::{
         reason,
     },
     digest::hex,
+    digest_key::DigestKey,
     ssa::REQUEST_TIMEOUT,
 };
 
@@ -128,14 +129,14 @@ fn of_environment(env: &[EnvVar], env_from: &[EnvFromSource]) -> BTreeSet<Refere
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found(BTreeMap<(Kind, String), Option<Arc<Digests>>>);
 
-/// SHA-256 of each value, by key. Before that of a value of white space alone stands [`BLANK`].
+/// The keyed digest of each value, by key. Before that of a value of white space alone stands [`BLANK`].
 pub type Digests = BTreeMap<String, String>;
 
 const BLANK: &str = "blank:";
 
-fn digest_of(value: &[u8]) -> String {
+fn digest_of(value: &[u8], digest: &[u8]) -> String {
     let blank = if value.trim_ascii().is_empty() { BLANK } else { "" };
-    format!("{blank}{}", hex(&Sha256::digest(value)))
+    format!("{blank}{}", hex(digest))
 }
 
 impl Found {
@@ -196,7 +197,7 @@ impl Found {
 
     #[cfg(test)]
     pub fn with(mut self, kind: Kind, name: &str, data: &[(&str, &str)]) -> Self {
-        let digests = data.iter().map(|(key, value)| ((*key).to_owned(), digest_of(value.as_bytes()))).collect();
+        let digests = data.iter().map(|(key, value)| ((*key).to_owned(), digest_of(value.as_bytes(), &Sha256::digest(value)))).collect();
         self.0.insert((kind, name.into()), Some(Arc::new(digests)));
         self
     }
@@ -233,6 +234,7 @@ pub struct Reader {
     secrets: Arc<Cache<PartialObjectMeta<Secret>>>,
     config_maps: Arc<Cache<PartialObjectMeta<ConfigMap>>>,
     digests: Mutex<HashMap<Address, (Seen, Arc<Digests>)>>,
+    key: DigestKey,
 }
 
 impl Reader {
@@ -241,8 +243,9 @@ impl Reader {
         client: Client,
         secrets: Arc<Cache<PartialObjectMeta<Secret>>>,
         config_maps: Arc<Cache<PartialObjectMeta<ConfigMap>>>,
+        key: DigestKey,
     ) -> Self {
-        Self { client, secrets, config_maps, digests: Mutex::default() }
+        Self { client, secrets, config_maps, digests: Mutex::default(), key }
     }
 
     /// Looks behind all pointers.
@@ -283,7 +286,8 @@ impl Reader {
             Kind::ConfigMap => self.config_map(namespace, name).await?,
         };
         let Some(data) = data else { return Ok(None) };
-        let digests: Arc<Digests> = Arc::new(data.into_iter().map(|(key, value)| (key, digest_of(&value))).collect());
+        let digested = |value: Vec<u8>| digest_of(&value, &self.key.digest(&value));
+        let digests: Arc<Digests> = Arc::new(data.into_iter().map(|(key, value)| (key, digested(value))).collect());
         self.digests.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (seen, Arc::clone(&digests)));
         Ok(Some(digests))
     }

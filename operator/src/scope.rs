@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use crate::{
     contests::Contests,
     crd::{McpApp, McpServer},
+    digest_key,
     inputs::Reader,
     mcp_app,
     metrics::ReconcileMetrics,
@@ -37,6 +38,8 @@ pub struct Shared {
     pub recorder: Recorder,
     /// Counts and times passes.
     pub metrics: ReconcileMetrics,
+    /// Keys the digests of Secrets and ConfigMaps.
+    pub digest_key: digest_key::Source,
     /// The chat worker of this operator's version.
     pub chat_worker_image: String,
     /// Objects reconciled at once, of each kind and scope.
@@ -56,7 +59,8 @@ pub async fn start(shared: &Shared, namespace: Option<&str>, tasks: &mut JoinSet
     let known = Watches { client: &shared.client, namespace, wakers: &wakers, tasks }.open(&shared.engine);
     known.ready().await?;
 
-    let reader = Arc::new(Reader::new(shared.client.clone(), Arc::clone(&known.secrets), Arc::clone(&known.config_maps)));
+    let (secrets, config_maps) = (Arc::clone(&known.secrets), Arc::clone(&known.config_maps));
+    let reader = Arc::new(Reader::new(shared.client.clone(), secrets, config_maps, shared.digest_key.get().await));
     let writer =
         Writer { client: shared.client.clone(), children: Arc::clone(&known.children), contests: Arc::new(Contests::default()) };
     let parts = Parts { shared, known: &known, reader: &reader, writer: &writer };

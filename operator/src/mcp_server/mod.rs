@@ -124,5 +124,6 @@ fn probe_spec(server: &McpServer, endpoint: Endpoint, credentials: Credentials, 
         health: spec.health.clone(),
         breaker: spec.circuit_breaker.clone(),
         tools,
+        reach: None,
     }
 }

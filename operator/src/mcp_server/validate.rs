@@ -15,12 +15,8 @@ use super::{
     observe::{Observed, references},
 };
 use crate::{
-    crd::{
-        McpServer,
-        mcp_server::ContainerSource,
-        pod::{PodSettings, quantity},
-        reason,
-    },
+    crd::{McpServer, mcp_server::ContainerSource, pod::PodSettings, quantity, reason},
+    inputs,
     names::Component,
     probe::{Credentials, Endpoint, ToolsContract, template},
     problem::Problem,
@@ -65,11 +61,16 @@ pub struct Container {
     pub pod: PodSettings,
     /// The volume that outlives the pods.
     pub volume: Option<Volume>,
+    /// Headers of every request; the values are marked sensitive.
+    pub headers: Headers,
     /// Digest of the Secrets and ConfigMaps that the pods read when they start.
     pub inputs: Option<String>,
     /// The annotations that say what the pods are asked.
     pub asked: BTreeMap<String, String>,
 }
+
+/// Headers out of Secrets.
+pub type Headers = Vec<(HeaderName, HeaderValue)>;
 
 /// The volume that outlives the pods.
 #[derive(Clone, Debug)]
@@ -88,7 +89,7 @@ pub struct Remote {
     /// The MCP endpoint.
     pub url: Url,
     /// Headers of every request; the values are marked sensitive.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub headers: Headers,
     /// PEM certificates of a private CA.
     pub ca: Option<Vec<u8>>,
 }
@@ -107,7 +108,7 @@ impl ValidatedServer {
     /// What probes carry.
     pub fn credentials(&self) -> Credentials {
         match &self.source {
-            Source::Container(_) => Credentials::default(),
+            Source::Container(container) => Credentials { headers: container.headers.clone(), ca: None },
             Source::Remote(remote) => Credentials { headers: remote.headers.clone(), ca: remote.ca.clone() },
         }
     }
@@ -154,13 +155,21 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
             replicas: if spec.enabled { i32::try_from(spec.replicas).unwrap_or(i32::MAX) } else { 0 },
             pod: spec.pod.clone(),
             volume: spec.storage.as_ref().map(|storage| Volume {
-                size: quantity(&storage.size),
+                size: quantity::of_size(&storage.size),
                 class: storage.storage_class_name.clone(),
                 mount_path: storage.mount_path.clone(),
             }),
-            inputs: observed.inputs.digest(&references),
+            headers: headers(observed, &mut lacks),
+            // What we send to the pods is not what they read.
+            inputs: observed.inputs.digest(&inputs::of_pods(&spec.pod)),
             asked: template::annotations(container.port, &container.path, spec.health.tool_call.as_ref(), &spec.tools),
         }))),
+        (None, Some(_)) if spec.health.tool_call.is_some() && !observed.remote_tool_calls => {
+            problems.push(rejected(
+                "spec.health.toolCall is not made to a remote server, which may be somebody else's: remove it, or have whoever runs the operator allow it by --remote-tool-calls".into(),
+            ));
+            None
+        }
         (None, Some(remote)) => match Url::parse(&remote.url) {
             Ok(url) => {
                 let headers = headers(observed, &mut lacks);
@@ -191,8 +200,8 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
 }
 
 /// The headers that probes carry. What cannot be one is lacking.
-fn headers(observed: &Observed, lacks: &mut Vec<Problem>) -> Vec<(HeaderName, HeaderValue)> {
-    let mut headers = Vec::new();
+fn headers(observed: &Observed, lacks: &mut Vec<Problem>) -> Headers {
+    let mut headers = Headers::new();
     for (name, value) in &observed.headers {
         // A missing value is told by the inputs, with the name of its Secret.
         let Some(value) = value else { continue };
@@ -250,6 +259,17 @@ mod tests {
                 serde_json::from_value(serde_json::json!([{"secretRef": {"name": "gone"}}])).expect("a reference");
         });
         assert!(validate(&server, &Observed::default()).expect("valid").lacks.is_empty());
+    }
+
+    #[test]
+    fn a_remote_server_is_not_called_unless_the_operator_says_so() {
+        let server = fixtures::remote(|server| {
+            server.spec.health.tool_call = serde_json::from_value(serde_json::json!({"name": "ping"})).ok();
+        });
+        let observed = |remote_tool_calls| Observed { remote_tool_calls, ..Observed::default() };
+        let problems = validate(&server, &observed(false)).expect_err("refused");
+        assert_eq!((problems[0].class, problems[0].message.contains("--remote-tool-calls")), (Class::Rejected, true));
+        assert!(validate(&server, &observed(true)).is_ok());
     }
 
     #[test]

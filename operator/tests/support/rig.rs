@@ -54,11 +54,11 @@ pub fn spec(port: u16) -> ServerSpec {
             timeout_seconds: 3,
             startup_seconds: 0,
             restart_after_seconds: 0,
-            tool_call: None,
-            accept_unauthorized: false,
+            ..Health::default()
         },
         breaker: operator::crd::CircuitBreaker { failure_threshold: 2, ..operator::crd::CircuitBreaker::default() },
         tools: ToolsContract::default(),
+        reach: None,
     }
 }
 

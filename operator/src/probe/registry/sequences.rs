@@ -430,6 +430,7 @@ fn server_spec(spec: &Spec) -> ServerSpec {
         paused: spec.paused,
         recheck: Some(spec.recheck.to_string()),
         health: Health {
+            accept_unauthorized: false,
             interval_seconds: spec.interval,
             timeout_seconds: 1,
             startup_seconds: spec.startup,
@@ -439,6 +440,7 @@ fn server_spec(spec: &Spec) -> ServerSpec {
         },
         breaker: CircuitBreaker { failure_threshold: spec.threshold, force: spec.force, ..CircuitBreaker::default() },
         tools: ToolsContract { policy: ToolsPolicy::Ignore, ..ToolsContract::default() },
+        reach: None,
     }
 }
 

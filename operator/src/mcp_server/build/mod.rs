@@ -129,7 +129,7 @@ mod tests {
         let server = fixtures::server(|server| {
             server.spec.pod.env = serde_json::from_value(json!([{"name": "HOME", "value": "/data"}])).expect("variables");
         });
-        let pod = children(&server).deployment.and_then(|deployment| deployment.spec?.template.spec).expect("a pod");
+        let pod = read::<Deployment>(&children(&server)).and_then(|deployment| deployment.spec?.template.spec).expect("a pod");
         let env = pod.containers[0].env.iter().flatten();
         let env: Vec<_> = env.map(|variable| (variable.name.as_str(), variable.value.as_deref())).collect();
         assert_eq!(env, [("TMPDIR", Some("/tmp")), ("HOME", Some("/data"))]);

@@ -24,13 +24,14 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use crate::{
     admin::{self, Access, Admin, FleetDocument, Standing},
     config::RunConfig,
-    controllers::{Scopes, Shared},
     digest_key,
+    inherit::Inherit,
     leader::{Election, Lead},
     metrics::{ReconcileMetrics, leader_gauge},
     names,
     probe::{EngineConfig, HealthEngine, RemotePolicy},
     reach::{self, Reach},
+    scope::{Scopes, Shared},
     scopes::{self, Looks, ScopeMetric},
 };
 
@@ -195,6 +196,7 @@ fn shared(config: &RunConfig, client: Client, engine: HealthEngine, metrics: Rec
     let reporter = Reporter { controller: names::CONTROLLER.into(), instance: config.identity.clone() };
     Shared {
         recorder: Recorder::new(client.clone(), reporter),
+        inherit: Arc::new(Inherit { labels: config.inherit_labels.clone(), annotations: config.inherit_annotations.clone() }),
         digest_key: digest_key::Source::new(client.clone(), &config.namespace, &config.digest_key_secret),
         client,
         engine,

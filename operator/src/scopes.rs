@@ -21,10 +21,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::Standing,
-    controllers::{self, Scope, Shared},
     crd::{McpApp, McpServer},
     probe::watch_pods,
     reach::{Reach, learn},
+    scope::{self, Scope, Shared},
 };
 
 /// A scope of which not everything is known after this time is told, and no longer waited for.
@@ -130,7 +130,7 @@ async fn start(
         services_known.await.map_err(|_| "the watch of Services")?;
         // All pods are known before any server is looked at: else one that serves would be told as NotReady for a moment.
         pods_known.await.map_err(|_| "the watch of pods")?;
-        controllers::start(shared, namespace.as_deref(), parts).await.map_err(|_| "a watch")
+        scope::start(shared, namespace.as_deref(), parts).await.map_err(|_| "a watch")
     };
     tokio::pin!(started);
     loop {

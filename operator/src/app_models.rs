@@ -14,10 +14,10 @@ use http::{Request, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use tokio::{net::TcpStream, sync::Notify, time::timeout};
+use tokio::{net::TcpStream, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{app_pods::AppPods, mcp_app::status::ModelReport, wake::Who};
+use crate::{app_pods::AppPods, mcp_app::status::ModelReport, who::Who};
 
 /// How often every pod is asked.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -43,7 +43,8 @@ impl AppModels {
     /// Takes up what all pods said. Gives the apps of which something else is to be told now.
     fn take(&self, found: HashMap<Who, ModelReport>) -> Vec<Who> {
         let mut reports = self.reports();
-        let mut changed: Vec<_> = found.iter().filter(|(app, report)| reports.get(app) != Some(report)).map(|(app, _)| app.clone()).collect();
+        let mut changed: Vec<_> =
+            found.iter().filter(|(app, report)| reports.get(app) != Some(report)).map(|(app, _)| app.clone()).collect();
         changed.extend(reports.keys().filter(|app| !found.contains_key(app)).cloned());
         *reports = found;
         changed
@@ -55,7 +56,7 @@ impl AppModels {
 }
 
 /// Asks all pods again and again, and at once when there are others. Never ends.
-pub async fn watch(models: Arc<AppModels>, pods: Arc<AppPods>, changed: Arc<Notify>, wake: impl Fn(&Who)) {
+pub async fn watch(models: Arc<AppModels>, pods: Arc<AppPods>, wake: impl Fn(&Who)) {
     loop {
         let asked = stream::iter(pods.running()).map(|(app, address)| async move { (app, ask(address).await) });
         let answers: Vec<_> = asked.buffer_unordered(AT_ONCE).collect().await;
@@ -66,7 +67,7 @@ pub async fn watch(models: Arc<AppModels>, pods: Arc<AppPods>, changed: Arc<Noti
         let found = by_app.into_iter().filter_map(|(app, answers)| Some((app, together(answers)?))).collect();
         models.take(found).iter().for_each(&wake);
         // Either way it is time.
-        let _ = timeout(INTERVAL, changed.notified()).await;
+        let _ = timeout(INTERVAL, pods.others_run()).await;
     }
 }
 
@@ -147,9 +148,13 @@ mod tests {
 
     #[test]
     fn an_answer_is_read_whatever_else_is_in_it_and_a_gateway_has_no_model() {
-        let body = br#"{"ready":true,"model":{"reachable":false,"reason":"KeyEmpty","message":"m","since":"2026-01-01T00:00:00Z"}}"#;
+        let body =
+            br#"{"ready":true,"model":{"reachable":false,"reason":"KeyEmpty","message":"m","since":"2026-01-01T00:00:00Z"}}"#;
         assert_eq!(read(body), Some(ModelReport { reachable: Some(false), reason: "KeyEmpty".into(), message: "m".into() }));
-        assert_eq!(read(br#"{"model":{"reachable":null,"reason":"not a reason"}}"#).map(|report| report.reason), Some("ModelFailed".into()));
+        assert_eq!(
+            read(br#"{"model":{"reachable":null,"reason":"not a reason"}}"#).map(|report| report.reason),
+            Some("ModelFailed".into())
+        );
         for nothing in ["ok", "", "{}", r#"{"model":null}"#, r#"{"model":"m"}"#] {
             assert_eq!(read(nothing.as_bytes()), None, "{nothing}");
         }

@@ -8,7 +8,7 @@ use std::{
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
-use crate::admin::Authenticate;
+use crate::{admin::Authenticate, inherit::Keys};
 
 /// The chat worker of this operator's version.
 const CHAT_WORKER_IMAGE: &str = concat!("ghcr.io/mcpfleet/chat-worker:", env!("CARGO_PKG_VERSION"));
@@ -61,6 +61,15 @@ pub struct RunConfig {
     /// Let health.toolCall be used for remote servers.
     #[arg(long, env = "REMOTE_TOOL_CALLS", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = ArgAction::Set)]
     pub remote_tool_calls: bool,
+
+    /// Keys of labels of an McpServer or McpApp that its children get, too, separated by commas; cost.example.com/* is all of a
+    /// prefix.
+    #[arg(long, env = "INHERIT_LABELS", default_value = "", hide_default_value = true)]
+    pub inherit_labels: Keys,
+
+    /// The same of annotations.
+    #[arg(long, env = "INHERIT_ANNOTATIONS", default_value = "", hide_default_value = true)]
+    pub inherit_annotations: Keys,
 
     /// The chat worker's image, for apps that name none.
     #[arg(long, env = "CHAT_WORKER_IMAGE", default_value = CHAT_WORKER_IMAGE)]

@@ -74,7 +74,12 @@ mod tests {
     fn what_is_named_is_handed_on_to_the_child_and_its_pods_and_nothing_is_replaced() {
         let map = |pairs: &[(&str, &str)]| Some(pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect());
         let from = ObjectMeta {
-            labels: map(&[("team", "data"), ("cost.example.com/unit", "7"), ("app.kubernetes.io/name", "theirs"), ("other", "x")]),
+            labels: map(&[
+                ("team", "data"),
+                ("cost.example.com/unit", "7"),
+                ("app.kubernetes.io/name", "theirs"),
+                ("other", "x"),
+            ]),
             annotations: map(&[("backup", "daily"), ("kubectl.kubernetes.io/last-applied-configuration", "{}")]),
             ..ObjectMeta::default()
         };
@@ -82,7 +87,8 @@ mod tests {
             labels: " team, cost.example.com/*,app.kubernetes.io/name".parse().expect("keys"),
             annotations: "backup".parse().expect("keys"),
         };
-        let mut child = json!({"metadata": {"name": "c", "labels": {"app.kubernetes.io/name": "ours"}}, "spec": {"template": {"spec": {}}}});
+        let mut child =
+            json!({"metadata": {"name": "c", "labels": {"app.kubernetes.io/name": "ours"}}, "spec": {"template": {"spec": {}}}});
         inherit.hand_on(&from, &mut child);
         assert_eq!(
             child,

@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use k8s_openapi::api::core::v1::{ConfigMap, EnvFromSource, EnvVar, KeyToPath, Secret, Volume};
+use k8s_openapi::api::core::v1::{ConfigMap, EnvFromSource, EnvVar, KeyToPath, PersistentVolumeClaim, Secret, Volume};
 use kube::{Api, Client, ResourceExt, core::PartialObjectMeta};
 use sha2::{Digest, Sha256};
 
@@ -129,14 +129,14 @@ fn of_environment(env: &[EnvVar], env_from: &[EnvFromSource]) -> BTreeSet<Refere
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found(BTreeMap<(Kind, String), Option<Arc<Digests>>>);
 
-/// The keyed digest of each value, by key. Before that of a value of white space alone stands [`BLANK`].
+/// A keyed digest of each value, by key. Before that of a value of white space alone stands [`BLANK`].
 pub type Digests = BTreeMap<String, String>;
 
 const BLANK: &str = "blank:";
 
-fn digest_of(value: &[u8], digest: &[u8]) -> String {
+fn digest_of(key: &DigestKey, value: &[u8]) -> String {
     let blank = if value.trim_ascii().is_empty() { BLANK } else { "" };
-    format!("{blank}{}", hex(digest))
+    format!("{blank}{}", hex(&key.digest(value)))
 }
 
 impl Found {
@@ -197,7 +197,8 @@ impl Found {
 
     #[cfg(test)]
     pub fn with(mut self, kind: Kind, name: &str, data: &[(&str, &str)]) -> Self {
-        let digests = data.iter().map(|(key, value)| ((*key).to_owned(), digest_of(value.as_bytes(), &Sha256::digest(value)))).collect();
+        let digests =
+            data.iter().map(|(key, value)| ((*key).to_owned(), digest_of(&DigestKey::for_tests(), value.as_bytes()))).collect();
         self.0.insert((kind, name.into()), Some(Arc::new(digests)));
         self
     }
@@ -266,6 +267,13 @@ impl Reader {
         Ok(data.and_then(|mut data| data.remove(&reference.key)))
     }
 
+    /// The access modes of a claim. None: there is no such claim.
+    pub async fn access_modes(&self, namespace: &str, name: &str) -> Result<Option<Vec<String>>, Error> {
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
+        let claim = in_time("PersistentVolumeClaim", name, api.get_opt(name)).await?;
+        Ok(claim.map(|claim| claim.spec.and_then(|spec| spec.access_modes).unwrap_or_default()))
+    }
+
     async fn digests(&self, kind: Kind, namespace: &str, name: &str) -> Result<Option<Arc<Digests>>, Error> {
         let seen = match kind {
             Kind::Secret => self.secrets.get(namespace, name).map(|object| version(&*object)),
@@ -286,8 +294,7 @@ impl Reader {
             Kind::ConfigMap => self.config_map(namespace, name).await?,
         };
         let Some(data) = data else { return Ok(None) };
-        let digested = |value: Vec<u8>| digest_of(&value, &self.key.digest(&value));
-        let digests: Arc<Digests> = Arc::new(data.into_iter().map(|(key, value)| (key, digested(value))).collect());
+        let digests: Arc<Digests> = Arc::new(data.into_iter().map(|(key, value)| (key, digest_of(&self.key, &value))).collect());
         self.digests.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (seen, Arc::clone(&digests)));
         Ok(Some(digests))
     }

@@ -6,6 +6,7 @@
 //! starts both for a namespace, `run` says what the process consists of.
 
 pub mod admin;
+pub mod app_models;
 pub mod app_pods;
 pub mod apply;
 pub mod backoff;
@@ -19,10 +20,11 @@ pub mod config;
 pub mod contests;
 pub mod crd;
 pub mod digest;
-pub mod events;
 pub mod digest_key;
+pub mod events;
 #[cfg(test)]
 mod fixtures;
+pub mod inherit;
 pub mod inputs;
 pub mod kstatus;
 pub mod leader;

@@ -25,6 +25,7 @@ use crate::{
     admin::{self, Access, Admin, FleetDocument, Standing},
     config::RunConfig,
     digest_key,
+    inherit::Inherit,
     leader::{Election, Lead},
     metrics::{ReconcileMetrics, leader_gauge},
     names,
@@ -195,6 +196,7 @@ fn shared(config: &RunConfig, client: Client, engine: HealthEngine, metrics: Rec
     let reporter = Reporter { controller: names::CONTROLLER.into(), instance: config.identity.clone() };
     Shared {
         recorder: Recorder::new(client.clone(), reporter),
+        inherit: Arc::new(Inherit { labels: config.inherit_labels.clone(), annotations: config.inherit_annotations.clone() }),
         digest_key: digest_key::Source::new(client.clone(), &config.namespace, &config.digest_key_secret),
         client,
         engine,

@@ -19,6 +19,7 @@ use kube::{
 use operator::{
     admin::Authenticate,
     config::{LogFormat, Networks, RunConfig},
+    inherit::Keys,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
@@ -172,6 +173,8 @@ impl Space {
             remote_deny: Networks::default(),
             remote_tool_calls: true,
             digest_key_secret: "mcpfleet-operator-digest".into(),
+            inherit_labels: Keys::default(),
+            inherit_annotations: Keys::default(),
             lease_name: "mcpfleet-operator".into(),
             chat_worker_image: "ghcr.io/mcpfleet/chat-worker:test".into(),
             namespace: self.name.clone(),

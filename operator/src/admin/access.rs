@@ -49,8 +49,11 @@ pub struct Access {
     client: Client,
     authenticate: Authenticate,
     /// By digest of token and path: no token is kept.
-    kept: Arc<Mutex<HashMap<[u8; 32], (Instant, Result<(), Refusal>)>>>,
+    kept: Arc<Mutex<HashMap<[u8; 32], Answer>>>,
 }
+
+/// What the API server said, and when.
+type Answer = (Instant, Result<(), Refusal>);
 
 impl std::fmt::Debug for Access {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

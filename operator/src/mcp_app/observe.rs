@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use super::World;
 use crate::{
     children::Children,
-    crd::{McpApp, McpServer, mcp_app::McpAppSpec, pod::SecretKeyRef},
+    crd::{McpApp, McpServer, mcp_app::McpAppSpec},
     inputs::{self, Found, Reader, Reference},
     names::Component,
 };
@@ -35,19 +35,20 @@ pub fn start_references(spec: &McpAppSpec) -> BTreeSet<Reference> {
 /// All pointers. The model's key and the access token are files that the worker reads anew, so their change rolls nothing.
 pub fn references(spec: &McpAppSpec) -> BTreeSet<Reference> {
     let mut references = start_references(spec);
-    references.extend(secrets(spec).map(Reference::secret));
+    references.extend(files(spec));
     references
-}
-
-/// The model's key and the access token, where the spec names them.
-fn secrets(spec: &McpAppSpec) -> impl Iterator<Item = &SecretKeyRef> {
-    let key = spec.model.iter().filter_map(|model| model.api_key_secret_ref.as_ref());
-    key.chain(spec.access.iter().filter_map(|access| access.token_secret_ref.as_ref()))
 }
 
 /// Pointers to what must not be empty: with an empty key every question fails, and an empty token would let everybody in.
 pub fn never_blank(spec: &McpAppSpec) -> BTreeSet<Reference> {
-    secrets(spec).map(Reference::secret).collect()
+    files(spec).collect()
+}
+
+/// The model's key and the access token.
+fn files(spec: &McpAppSpec) -> impl Iterator<Item = Reference> {
+    let key = spec.model.iter().filter_map(|model| model.api_key_secret_ref.as_ref());
+    let token = spec.access.iter().filter_map(|access| access.token_secret_ref.as_ref());
+    key.chain(token).map(Reference::secret)
 }
 
 /// Reads it all.

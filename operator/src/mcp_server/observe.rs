@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, sync::Arc};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 
-use super::contract;
+use super::{
+    contract,
+    own_claims::{self, AccessModes},
+};
 use crate::{
     children::Children,
     crd::{McpServer, McpServerSpec, pod::SecretKeyRef},
@@ -19,7 +22,7 @@ use crate::{
 pub struct Observed {
     /// The Secrets and ConfigMaps.
     pub inputs: Found,
-    /// The headers that probes send: name and value, None where the Secret or the key is missing.
+    /// The headers that probes carry: name and value, None where the Secret or the key is missing.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
     /// The private CA of a remote server.
     pub ca: Option<Vec<u8>>,
@@ -29,6 +32,8 @@ pub struct Observed {
     pub offered: Option<Arc<ToolsList>>,
     /// Whether the operator makes `health.toolCall` to remote servers.
     pub remote_tool_calls: bool,
+    /// The access modes of the claims in `spec.volumes` that the pods write to.
+    pub claims: AccessModes,
 }
 
 /// Every pointer that the spec holds.
@@ -74,6 +79,11 @@ pub async fn observe(
     }
     if let Some(reference) = server.spec.remote.as_ref().and_then(|remote| remote.ca_secret_ref.as_ref()) {
         observed.ca = reader.value(&namespace, reference).await?;
+    }
+    for claim in own_claims::written(&server.spec.pod) {
+        if let Some(modes) = reader.access_modes(&namespace, claim).await? {
+            observed.claims.insert(claim.to_owned(), modes);
+        }
     }
     Ok(observed)
 }

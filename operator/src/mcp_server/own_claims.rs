@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, PersistentVolumeClaim, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, VolumeMount};
 
 use crate::crd::pod::PodSettings;
 
@@ -21,11 +21,6 @@ pub fn written(pod: &PodSettings) -> impl Iterator<Item = &str> {
 /// The first claim that one pod at a time may write to, as far as is known. None: there is none.
 pub fn single_writer<'a>(pod: &'a PodSettings, modes: &AccessModes) -> Option<&'a str> {
     written(pod).find(|claim| modes.get(*claim).is_none_or(|modes| modes.iter().all(|mode| mode != "ReadWriteMany")))
-}
-
-/// The access modes of a claim.
-pub fn modes(claim: &PersistentVolumeClaim) -> Vec<String> {
-    claim.spec.iter().flat_map(|spec| spec.access_modes.iter().flatten().cloned()).collect()
 }
 
 fn mounts<'a>(pod: &'a PodSettings, volume: &'a str) -> impl Iterator<Item = &'a VolumeMount> {
@@ -57,7 +52,10 @@ mod tests {
             "volumes": [{"name": "own", "persistentVolumeClaim": {"claimName": "c"}}, {"name": "tmp2", "emptyDir": {}}],
             "volumeMounts": [{"name": "own", "mountPath": "/own"}, {"name": "tmp2", "mountPath": "/t"}],
         });
-        pod["volumes"][0]["persistentVolumeClaim"].as_object_mut().expect("an object").extend(volume.as_object().expect("an object").clone());
+        pod["volumes"][0]["persistentVolumeClaim"]
+            .as_object_mut()
+            .expect("an object")
+            .extend(volume.as_object().expect("an object").clone());
         pod["volumeMounts"][0].as_object_mut().expect("an object").extend(mount.as_object().expect("an object").clone());
         let pod: PodSettings = serde_json::from_value(pod).expect("settings");
         let known = AccessModes::from([("c".to_owned(), modes.iter().map(|mode| (*mode).to_owned()).collect())]);

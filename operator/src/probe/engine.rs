@@ -242,14 +242,14 @@ impl HealthEngine {
         self.shared.act(|registry, now| registry.set_server(key, spec, persisted, now));
     }
 
-    /// What probes of a server carry; none before `set_server`.
-    pub fn credentials(&self, key: &ServerKey) -> Option<Credentials> {
-        locked(&self.shared.state).registry.credentials(key)
-    }
-
     /// What is asked of remote servers.
     pub fn remote_policy(&self) -> &RemotePolicy {
         &self.shared.config.remote
+    }
+
+    /// What probes of a server carry; none before `set_server`.
+    pub fn credentials(&self, key: &ServerKey) -> Option<Credentials> {
+        locked(&self.shared.state).registry.credentials(key)
     }
 
     /// The server's CR is gone.

@@ -127,7 +127,8 @@ mod tests {
             app.spec.access =
                 serde_json::from_value(json!({"allowedHosts": ["tools.example.com"], "trustedProxies": ["10.0.0.1"]})).ok();
         });
-        let pod = read::<Deployment>(&children_of(&app, Vec::new())).and_then(|found| found.spec?.template.spec).expect("a pod");
+        let deployment: Deployment = read(&children_of(&app, Vec::new())).expect("a Deployment");
+        let pod = deployment.spec.and_then(|spec| spec.template.spec).expect("a pod");
         let value = |name: &str| pod.containers[0].env.iter().flatten().find(|variable| variable.name == name)?.value.clone();
         assert_eq!(value("CHAT_MODE").as_deref(), Some("gateway"));
         assert_eq!(value("CHAT_ALLOWED_HOSTS").as_deref(), Some("tools.example.com"));
@@ -142,7 +143,8 @@ mod tests {
             app.spec.model =
                 serde_json::from_value(json!({"api": "OpenAI", "name": "qwen3", "baseUrl": "http://vllm:8000/v1"})).ok();
         });
-        let pod = read::<Deployment>(&children_of(&app, Vec::new())).and_then(|found| found.spec?.template.spec).expect("a pod");
+        let deployment: Deployment = read(&children_of(&app, Vec::new())).expect("a Deployment");
+        let pod = deployment.spec.and_then(|spec| spec.template.spec).expect("a pod");
         assert!(pod.containers[0].env.iter().flatten().all(|variable| variable.name != "OPENAI_API_KEY_FILE"));
         assert_eq!(workload::volumes_of(&pod).0, ["tmp", "config", "access"]);
     }
@@ -157,7 +159,8 @@ mod tests {
             .expect("servers");
         });
         let servers = [fixtures::server(|_| {}), fixtures::remote(|_| {})].map(|server| with_url(server, CircuitState::Closed));
-        let file = read::<ConfigMap>(&children_of(&app, servers.into())).and_then(|file| file.data).expect("data")["mcp.json"].clone();
+        let file: ConfigMap = read(&children_of(&app, servers.into())).expect("a ConfigMap");
+        let file = file.data.expect("data")["mcp.json"].clone();
         let file: serde_json::Value = serde_json::from_str(&file).expect("JSON");
         assert_eq!(file["servers"][0]["tools"], json!({"allow": ["read_*"], "approvals": "never"}));
         assert_eq!(file["servers"][1]["tools"], json!({"deny": ["write_*"]}));

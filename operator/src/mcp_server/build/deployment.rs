@@ -40,7 +40,7 @@ pub(super) fn build(server: &ValidatedServer, container: &Container) -> Deployme
 /// With a volume there is one writer at a time, so the old pod goes first. Without, a new pod must be in service, which takes proof,
 /// before an old one goes: a version that never proves itself stalls, and the old one serves on.
 fn strategy(container: &Container) -> DeploymentStrategy {
-    if container.volume.is_some() {
+    if container.volume.is_some() || container.single_writer.is_some() {
         return DeploymentStrategy { type_: Some("Recreate".into()), rolling_update: None };
     }
     DeploymentStrategy {

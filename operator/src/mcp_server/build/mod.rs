@@ -129,7 +129,8 @@ mod tests {
         let server = fixtures::server(|server| {
             server.spec.pod.env = serde_json::from_value(json!([{"name": "HOME", "value": "/data"}])).expect("variables");
         });
-        let pod = read::<Deployment>(&children(&server)).and_then(|deployment| deployment.spec?.template.spec).expect("a pod");
+        let deployment: Deployment = read(&children(&server)).expect("a Deployment");
+        let pod = deployment.spec.and_then(|spec| spec.template.spec).expect("a pod");
         let env = pod.containers[0].env.iter().flatten();
         let env: Vec<_> = env.map(|variable| (variable.name.as_str(), variable.value.as_deref())).collect();
         assert_eq!(env, [("TMPDIR", Some("/tmp")), ("HOME", Some("/data"))]);

@@ -430,12 +430,12 @@ fn server_spec(spec: &Spec) -> ServerSpec {
         paused: spec.paused,
         recheck: Some(spec.recheck.to_string()),
         health: Health {
-            accept_unauthorized: false,
             interval_seconds: spec.interval,
             timeout_seconds: 1,
             startup_seconds: spec.startup,
             restart_after_seconds: spec.restart,
             tool_call: None,
+            accept_unauthorized: false,
         },
         breaker: CircuitBreaker { failure_threshold: spec.threshold, force: spec.force, ..CircuitBreaker::default() },
         tools: ToolsContract { policy: ToolsPolicy::Ignore, ..ToolsContract::default() },

@@ -393,7 +393,7 @@ mod tests {
 
     #[test]
     fn only_the_full_mode_alters_and_drops_and_never_what_is_the_servers() {
-        let actions = |table| {
+        let actions = |table: &'static str| {
             [
                 AuthAction::DropTable { table_name: table },
                 AuthAction::AlterTable { database_name: "main", table_name: table },

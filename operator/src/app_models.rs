@@ -17,7 +17,7 @@ use serde::Deserialize;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{app_pods::AppPods, mcp_app::status::ModelReport, wake::Who};
+use crate::{app_pods::AppPods, mcp_app::status::ModelReport, who::Who};
 
 /// How often every pod is asked.
 const INTERVAL: Duration = Duration::from_secs(30);

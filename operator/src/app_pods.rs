@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use crate::{
     pod_trouble::{self, Trouble},
-    wake::{Who, whose_label},
+    who::{Who, whose_label},
 };
 
 /// The pods that do not run, by app. Cheap: those that run leave nothing here.

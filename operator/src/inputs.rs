@@ -18,8 +18,9 @@ use crate::{
         pod::{PodSettings, SecretKeyRef},
         reason,
     },
+    digest::hex,
     digest_key::DigestKey,
-    ssa::{REQUEST_TIMEOUT, hex},
+    ssa::REQUEST_TIMEOUT,
 };
 
 /// What kind of object is pointed at.

@@ -19,6 +19,7 @@ pub mod conditions;
 pub mod config;
 pub mod contests;
 pub mod crd;
+pub mod digest;
 pub mod digest_key;
 pub mod events;
 #[cfg(test)]
@@ -45,4 +46,5 @@ pub mod scopes;
 pub mod ssa;
 pub mod wake;
 pub mod watch;
+pub mod who;
 pub mod workload;

@@ -174,14 +174,15 @@ pub async fn reconcile<S: Subject>(object: Arc<S>, context: Arc<Context<S>>) -> 
 async fn write_status<S: Subject>(object: &S, status: &S::Status, context: &Context<S>) -> Result<(), ssa::Error> {
     let key = Key::new(S::COMPONENT.kind(), object.namespace().unwrap_or_default(), object.name_any());
     let (said, now) = (contests::said(status), Instant::now());
-    context.writer.contests.may_write(&key, &said, now)?;
+    context.writer.contests.may_write(&key, &said, now).map_err(|told| ssa::Error::contested(&key, told))?;
     ssa::apply_status(&context.writer.client, &context.subjects, object, status).await?;
-    let contested = context.writer.contests.wrote(&key, &said, None, "status", now);
-    if let Err(contested) = &contested {
+    let wrote = context.writer.contests.wrote(&key, &said, None, "status", now);
+    let wrote = wrote.map_err(|told| ssa::Error::contested(&key, told));
+    if let Err(contested) = &wrote {
         let (reason, message) = (reason::CONTESTED.to_owned(), contested.to_string());
         events::send(vec![News { warning: true, reason, message }], object, &context.recorder).await;
     }
-    contested
+    wrote
 }
 
 /// Observe, validate, build, apply.

@@ -80,7 +80,6 @@ pub async fn start(shared: &Shared, namespace: Option<&str>, tasks: &mut JoinSet
     });
     let world = mcp_app::World {
         servers: Arc::clone(&known.servers),
-        index: known.index.clone(),
         pods: Arc::clone(&known.app_pods),
         models,
         default_image: shared.chat_worker_image.clone(),

@@ -18,20 +18,17 @@ use crate::{
     cache::Cache,
     child::Child,
     crd::{McpApp, McpAppStatus, McpServer},
+    digest,
     inputs,
     names::Component,
     pass::{Context, Outcome, Subject, Told},
     problem::Problem,
-    ssa,
-    watch::SharedIndex,
 };
 
 /// What passes over apps need beside what all passes do.
 pub struct World {
     /// All McpServers, with what we wrote last in front.
     pub servers: Arc<Cache<McpServer>>,
-    /// Which of them are in a namespace.
-    pub index: SharedIndex,
     /// What keeps pods from running.
     pub pods: Arc<AppPods>,
     /// Whether their model answers them.
@@ -91,5 +88,5 @@ impl Subject for McpApp {
 fn new_token() -> String {
     let mut bytes = [0_u8; 24];
     rand::rng().fill(&mut bytes);
-    ssa::hex(&bytes)
+    digest::hex(&bytes)
 }

@@ -54,11 +54,10 @@ fn files(spec: &McpAppSpec) -> impl Iterator<Item = Reference> {
 /// Reads it all.
 pub async fn observe(app: &McpApp, reader: &Reader, children: &Children, world: &World) -> Result<Observed, inputs::Error> {
     let namespace = app.namespace().unwrap_or_default();
-    let names = world.index.with(|index| index.servers_of(&namespace));
     let token: Option<Secret> = children.read(&namespace, &Component::App.child_name(&app.name_any()));
     Ok(Observed {
         // In front of the store is what we wrote last: the circuit that opened a moment ago.
-        servers: names.iter().filter_map(|name| world.servers.get(&namespace, name)).collect(),
+        servers: world.servers.of(&namespace),
         inputs: reader.look(&namespace, &references(&app.spec)).await?,
         token: token
             .and_then(|secret| secret.data?.remove(TOKEN_KEY))

@@ -106,7 +106,7 @@ async fn resources_prompts_and_completion_of_all_servers_are_offered() {
     assert_eq!(prompts["prompts"][0]["name"], "two__greet");
     let prompt = mcp(&worker, "prompts/get", json!({"name": "two__greet", "arguments": {"who": "Ann"}})).await;
     assert_eq!(prompt["messages"][0]["content"]["text"], "Hi");
-    assert_eq!(mcp(&worker, "prompts/get", json!({"name": "two__gone"})).await["code"], -32602);
+    assert_eq!(mcp(&worker, "prompts/get", json!({"name": "gone__greet"})).await["code"], -32602);
     let params = json!({"ref": {"type": "ref/prompt", "name": "two__greet"}, "argument": {"name": "who", "value": "A"}});
     assert_eq!(mcp(&worker, "completion/complete", params).await["completion"]["values"], json!(["Ann"]));
 }

@@ -73,7 +73,7 @@ impl App {
     /// Says who answers, where that is not the usual one.
     pub fn who_answers(&self) -> String {
         if self.is_gateway {
-            return "no model: this is a gateway, nobody".to_owned();
+            return "nobody: this is a gateway without a model".to_owned();
         }
         let base_url = crate::redact::redact(self.settings.model_base_url().as_str()).into_owned();
         format!("{} at {}", self.engine.model.name(), base_url.trim_end_matches('/'))

@@ -105,7 +105,9 @@ async fn a_tool_that_nobody_knows_does_not_run_also_when_its_server_is_back() {
 async fn a_definition_that_changed_is_asked_about_again_also_after_a_restart() {
     let stub = Stub::start(tools()).await;
     let data = tempfile::tempdir().unwrap();
-    let args = |mode: &'static str| ["--data-dir".to_owned(), data.path().to_str().unwrap().to_owned(), "--approvals".to_owned(), mode.to_owned()];
+    let args = |mode: &'static str| {
+        ["--data-dir".to_owned(), data.path().to_str().unwrap().to_owned(), "--approvals".to_owned(), mode.to_owned()]
+    };
     let start = async |mode: &'static str| {
         let args = args(mode);
         Worker::start(SCRIPT, &[stub.entry("s")], &args.iter().map(String::as_str).collect::<Vec<_>>()).await
@@ -129,7 +131,11 @@ async fn yes_in_a_script_does_not_lift_never_and_the_code_tells_what_did_not_run
     std::fs::write(directory.path().join("mcp.json"), json!({"servers": [stub.entry("s")]}).to_string()).unwrap();
     let run = async |args: &[&str], approvals: &str| {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_chat-worker"));
-        command.env_clear().env("ANTHROPIC_BASE_URL", model.url()).env("MCP_CONFIG_PATH", "mcp.json").env("CHAT_APPROVALS", approvals);
+        command
+            .env_clear()
+            .env("ANTHROPIC_BASE_URL", model.url())
+            .env("MCP_CONFIG_PATH", "mcp.json")
+            .env("CHAT_APPROVALS", approvals);
         command.env("LOG_FILE", "log.json").args(args).current_dir(&directory).kill_on_drop(true);
         tokio::time::timeout(Duration::from_secs(30), command.output()).await.unwrap().unwrap().status.code()
     };
@@ -140,7 +146,11 @@ async fn yes_in_a_script_does_not_lift_never_and_the_code_tells_what_did_not_run
     assert_eq!(stub.calls().len(), 1);
 
     let log = std::fs::read_to_string(directory.path().join("log.json")).unwrap();
-    let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).filter(|line: &Value| line["message"] == "Tool call").collect();
+    let lines: Vec<Value> = log
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .filter(|line: &Value| line["message"] == "Tool call")
+        .collect();
     let told: Vec<_> = lines.iter().map(|line| (line["decision"].as_str().unwrap(), line["outcome"].as_str().unwrap())).collect();
     assert_eq!(told, [("never", "refused"), ("unattended", "refused"), ("setting", "ok")], "{log}");
     let line = &lines[2];

@@ -23,7 +23,8 @@ fn tools() -> Value {
 async fn mcp(worker: &Worker, method: &str, params: Value) -> Value {
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
     let request = worker.http.post(format!("{}/mcp", worker.url)).header("accept", "application/json, text/event-stream");
-    let answer: Value = request.header("mcp-protocol-version", "2025-11-25").json(&body).send().await.unwrap().json().await.unwrap();
+    let answer: Value =
+        request.header("mcp-protocol-version", "2025-11-25").json(&body).send().await.unwrap().json().await.unwrap();
     if answer["result"].is_null() { answer["error"].clone() } else { answer["result"].clone() }
 }
 
@@ -134,7 +135,8 @@ async fn with_tool_search_two_tools_find_and_call_all_others() {
     assert_eq!(listed["tools"].as_array().unwrap().len(), 2);
     let found = mcp(&worker, "tools/call", json!({"name": "find_tools", "arguments": {"query": "look"}})).await;
     assert!(found["content"][0]["text"].as_str().unwrap().contains("s__look"), "{found}");
-    let called = mcp(&worker, "tools/call", json!({"name": "call_tool", "arguments": {"name": "s__look", "arguments": {"q": 1}}})).await;
+    let called =
+        mcp(&worker, "tools/call", json!({"name": "call_tool", "arguments": {"name": "s__look", "arguments": {"q": 1}}})).await;
     assert_eq!(called["content"][0]["text"], "done");
     assert_eq!(stub.calls()[0]["arguments"], json!({"q": 1}));
 }

@@ -62,7 +62,13 @@ impl Stub {
 
     /// The parameters of the calls that came.
     pub fn calls(&self) -> Vec<Value> {
-        self.seen.lock().unwrap().iter().filter(|seen| seen["method"] == "tools/call").map(|seen| seen["params"].clone()).collect()
+        self.seen
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|seen| seen["method"] == "tools/call")
+            .map(|seen| seen["params"].clone())
+            .collect()
     }
 }
 

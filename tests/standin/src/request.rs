@@ -219,7 +219,9 @@ mod tests {
     #[test]
     fn what_the_api_publishes_of_histories_is_kept() {
         let with = |content: Value, answer: Value| {
-            let body = request(&json!([{"role": "user", "content": "hi"}, {"role": "assistant", "content": content}, {"role": "user", "content": answer}]));
+            let body = request(
+                &json!([{"role": "user", "content": "hi"}, {"role": "assistant", "content": content}, {"role": "user", "content": answer}]),
+            );
             Conversation::read(&body)
         };
         let call = |id: &str, input: Value| json!([{"type": "tool_use", "id": id, "name": "a", "input": input}]);
@@ -227,8 +229,12 @@ mod tests {
         assert!(with(call("t1", json!({})), json!([result("t1")])).is_ok());
         assert!(with(call("a b", json!({})), json!([result("a b")])).is_err(), "an id of other letters");
         assert!(with(call("t1", json!([1])), json!([result("t1")])).is_err(), "an input that is no object");
-        assert!(with(call("t1", json!({})), json!([{"type": "text", "text": "so"}, result("t1")])).is_err(), "a text before the result");
-        let mut bare = request(&json!([{"role": "user", "content": "hi"}, {"role": "assistant", "content": call("t1", json!({}))},
+        assert!(
+            with(call("t1", json!({})), json!([{"type": "text", "text": "so"}, result("t1")])).is_err(),
+            "a text before the result"
+        );
+        let mut bare =
+            request(&json!([{"role": "user", "content": "hi"}, {"role": "assistant", "content": call("t1", json!({}))},
             {"role": "user", "content": [result("t1")]}]));
         bare["tools"] = json!([]);
         assert!(Conversation::read(&bare).expect_err("no tools").contains("must define tools"));

@@ -3,8 +3,8 @@
 //! in them, and `spinner` shows that something goes on.
 
 pub mod ask;
-pub mod chat;
 mod beyond;
+pub mod chat;
 pub mod commands;
 pub mod input;
 mod markdown;

@@ -24,8 +24,7 @@ use super::{
 use crate::{
     limits,
     llm::{none, wire::Message},
-    numbers,
-    telemetry,
+    numbers, telemetry,
     turn::{driver::Turn, transcript::Transcript},
     ui::{event::Event, summary::summary},
 };

@@ -278,7 +278,10 @@ impl ServerHandler for Gateway {
         let run = self.run(&call, &caller, &context).instrument(traced.clone());
         let Some(output) = logging::of_request(request_id, run).await else {
             telemetry::failed(&traced, "unknown_tool");
-            return Err(ErrorData::invalid_params(format!("there is no tool {}, or its calls are not allowed here", call.name), None));
+            return Err(ErrorData::invalid_params(
+                format!("there is no tool {}, or its calls are not allowed here", call.name),
+                None,
+            ));
         };
         if output.is_error {
             telemetry::failed(&traced, output.outcome);

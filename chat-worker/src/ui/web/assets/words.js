@@ -1,5 +1,5 @@
 // How a server is, in words for people.
-const WORDS = { connecting: 'connecting', up: 'up', down: 'down', circuit_open: 'down', disabled: 'switched off' };
+const WORDS = { connecting: 'connecting', up: 'up', down: 'down', circuit_open: 'down', disabled: 'switched off', refused: 'not used' };
 
 // A server that its operator took out because it fails was not switched off by anybody.
 export const inWords = (server) => (server.state === 'disabled' && server.by_circuit ? 'down' : WORDS[server.state] ?? server.state);

@@ -74,7 +74,10 @@ impl World {
         };
         self.runtime.block_on(async {
             if let Some(call) = DirectCall::read::<SqliteMcp>(&Method::POST, &headers(), &body, true) {
-                let answer = call.answer(&self.handler, HeaderMap::new(), &body, Caller::OWN).await.expect("an answer that can be written");
+                let answer = call
+                    .answer(&self.handler, HeaderMap::new(), &body, Caller::OWN)
+                    .await
+                    .expect("an answer that can be written");
                 let bytes = axum::body::to_bytes(answer.into_body(), usize::MAX).await.expect("the answer's bytes");
                 let answer: Value = serde_json::from_slice(&bytes).expect("JSON");
                 assert!(answer["result"]["content"][0]["text"].is_string(), "{answer}");

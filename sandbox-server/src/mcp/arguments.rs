@@ -125,7 +125,8 @@ impl<'a> Arguments<'a> {
     /// A list of objects that has to be there, each with fields of its own; also in a string.
     pub fn list<T: Args>(&self, name: &str) -> Result<Vec<T>, String> {
         let refuse = |kind: Kind| format!("\"{name}\" must be an array of objects{}, not {kind}", example(T::FIELDS));
-        let json = self.field(name).ok_or_else(|| format!("{} needs \"{name}\", an array of objects{}", self.of, example(T::FIELDS)))?;
+        let json =
+            self.field(name).ok_or_else(|| format!("{} needs \"{name}\", an array of objects{}", self.of, example(T::FIELDS)))?;
         let inside = if Kind::of(json) == Kind::Text { values::text(json) } else { String::new() };
         let list = if inside.is_empty() { json } else { inside.trim() };
         if Kind::of(list) != Kind::List || !values::is_json(list) {
@@ -209,7 +210,9 @@ mod tests {
     #[test]
     fn arguments_come_through_the_wrapping_letter_by_letter() {
         for arguments in [r#"{"query": "SELECT '\u00e4\n'", "params": [1e400, "\ud83d"]}"#, "[1 ,2]", "5", r#""{}""#, "null"] {
-            let sent = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"x","arguments": {arguments} ,"_meta":{{}}}}}}"#);
+            let sent = format!(
+                r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"x","arguments": {arguments} ,"_meta":{{}}}}}}"#
+            );
             let wrapped = wrapped(sent.as_bytes()).unwrap();
             assert!(wrapped.len() <= wrapped_bytes(sent.len()));
             let message: serde_json::Value = serde_json::from_slice(&wrapped).unwrap();

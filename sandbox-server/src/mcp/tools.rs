@@ -244,10 +244,19 @@ mod tests {
         assert_eq!(read(r#"{"statements": []}"#).unwrap(), "");
         for (sent, sentence) in [
             ("{}", r#"write_batch needs "statements", an array of objects such as {"query": "…"}"#),
-            (r#"{"statements": {"query": "a"}}"#, r#""statements" must be an array of objects such as {"query": "…"}, not an object"#),
+            (
+                r#"{"statements": {"query": "a"}}"#,
+                r#""statements" must be an array of objects such as {"query": "…"}, not an object"#,
+            ),
             (r#"{"statements": "SELECT 1"}"#, r#""statements" must be an array of objects such as {"query": "…"}, not a string"#),
-            (r#"{"statements": ["a"]}"#, r#"the arguments of statements[0] must be an object such as {"query": "…"}, not a string"#),
-            (r#"{"statements": [{"query": "a"}, {"sql": "b"}]}"#, r#"statements[1] needs "query", a string with one SQL statement; it has no argument "sql""#),
+            (
+                r#"{"statements": ["a"]}"#,
+                r#"the arguments of statements[0] must be an object such as {"query": "…"}, not a string"#,
+            ),
+            (
+                r#"{"statements": [{"query": "a"}, {"sql": "b"}]}"#,
+                r#"statements[1] needs "query", a string with one SQL statement; it has no argument "sql""#,
+            ),
         ] {
             assert_eq!(read(sent).unwrap_err(), sentence, "{sent}");
         }

@@ -147,7 +147,11 @@ fn wrong_params(kind: Kind) -> String {
 }
 
 fn within(count: usize) -> Result<(), String> {
-    if count < MAX_VALUES { Ok(()) } else { Err(format!("params holds more than {MAX_VALUES} values, and no statement can take so many")) }
+    if count < MAX_VALUES {
+        Ok(())
+    } else {
+        Err(format!("params holds more than {MAX_VALUES} values, and no statement can take so many"))
+    }
 }
 
 /// One value for a placeholder. Arrays and objects have no SQL type; guessing one would store what nobody asked for.
@@ -162,7 +166,10 @@ fn value(json: &str, place: &str) -> Result<SqlValue, String> {
             SqlValue::Real(json.parse().map_err(|_| refuse("it is no number"))?)
         }
         Kind::Number => SqlValue::Integer(json.parse().map_err(|_| {
-            refuse(&format!("the integer {} does not fit into 64 bits: send it as a string, or with .0 as a real number", shown(json)))
+            refuse(&format!(
+                "the integer {} does not fit into 64 bits: send it as a string, or with .0 as a real number",
+                shown(json)
+            ))
         })?),
         Kind::Object => special(json).map_err(|what| refuse(&what))?,
         Kind::List => {
@@ -175,8 +182,9 @@ fn value(json: &str, place: &str) -> Result<SqlValue, String> {
 
 /// The two values that JSON has no form for: bytes, and integers that clients would round.
 fn special(json: &str) -> Result<SqlValue, String> {
-    let no_value =
-        || "an object is no SQL value: send its JSON as a string, bytes as {\"$blob\": \"<base64>\"}, or a large integer as {\"$int\": \"<digits>\"}".to_owned();
+    let no_value = || {
+        "an object is no SQL value: send its JSON as a string, bytes as {\"$blob\": \"<base64>\"}, or a large integer as {\"$int\": \"<digits>\"}".to_owned()
+    };
     let mut found = None;
     each_field(json, |name, item| match (&*name, &found) {
         ("$blob" | "$int", None) => {
@@ -300,7 +308,10 @@ mod tests {
             (r#"" ""#, "none"),
             (r#""null""#, "none"),
             (r#""[]""#, "none"),
-            ("[1, -0, 5.0, 1e2, true, false, null]", "[Integer(1), Integer(0), Real(5.0), Real(100.0), Integer(1), Integer(0), Null]"),
+            (
+                "[1, -0, 5.0, 1e2, true, false, null]",
+                "[Integer(1), Integer(0), Real(5.0), Real(100.0), Integer(1), Integer(0), Null]",
+            ),
             (r#""[1, \"a\"]""#, r#"[Integer(1), Text("a")]"#),
             (r#"" {\"a\": 1} ""#, r#"[("a", Integer(1))]"#),
             (r#"{"a": 1, "b": "x"}"#, r#"[("a", Integer(1)), ("b", Text("x"))]"#),
@@ -308,7 +319,10 @@ mod tests {
             (r#"["cut \ud83d", "\udc00\ud800x"]"#, "[Text(\"cut \u{fffd}\"), Text(\"\u{fffd}\u{fffd}x\")]"),
             ("[1e400, -1e400]", "[Real(inf), Real(-inf)]"),
             ("[9223372036854775807, -9223372036854775808]", "[Integer(9223372036854775807), Integer(-9223372036854775808)]"),
-            (r#"[{"$int": "9007199254740993"}, {"$int": 5}, {"$int": " -7 "}]"#, "[Integer(9007199254740993), Integer(5), Integer(-7)]"),
+            (
+                r#"[{"$int": "9007199254740993"}, {"$int": 5}, {"$int": " -7 "}]"#,
+                "[Integer(9007199254740993), Integer(5), Integer(-7)]",
+            ),
             (r#"[{"$blob": "AP8="}, {"$blob": "AP8"}, {"$blob": ""}]"#, "[Blob([0, 255]), Blob([0, 255]), Blob([])]"),
         ] {
             assert_eq!(read(sent), taken, "{sent}");

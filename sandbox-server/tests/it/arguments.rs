@@ -94,7 +94,11 @@ fn forms() -> Vec<(&'static str, String, Answer)> {
         (READ, r#"{"query": "SELECT 1", "params": "[]"}"#, Rows("[[1]]")),
         (READ, r#"{"query": "SELECT 1", "params": "null"}"#, Rows("[[1]]")),
         ("write_query", r#"{"query": "UPDATE item SET v = 1 WHERE id = 9", "params": ""}"#, Done),
-        (READ, r#"{"query": "SELECT 1", "cursor": 5}"#, Sentence("\"cursor\" must be a string with the next_cursor of the page before, not a number")),
+        (
+            READ,
+            r#"{"query": "SELECT 1", "cursor": 5}"#,
+            Sentence("\"cursor\" must be a string with the next_cursor of the page before, not a number"),
+        ),
         // Numbers.
         (READ, r#"{"query": "SELECT id FROM item", "max_rows": 1}"#, Rows("[[1]]")),
         (READ, r#"{"query": "SELECT id FROM item", "max_rows": 1.0}"#, Rows("[[1]]")),
@@ -111,7 +115,11 @@ fn forms() -> Vec<(&'static str, String, Answer)> {
         (READ, r#"{"query": "SELECT ?, ?", "params": "[1, \"a\"]"}"#, Rows(r#"[[1, "a"]]"#)),
         (READ, r#"{"query": "SELECT :a", "params": "{\"a\":1}"}"#, Rows("[[1]]")),
         (READ, r#"{"query": "SELECT :a", "params": {"a": 2, "a": 1}}"#, Rows("[[1]]")),
-        (READ, r#"{"query": "SELECT ?", "params": "abc"}"#, Sentence("\"params\" must be an array of values for ?, or an object of values for :name, not a string")),
+        (
+            READ,
+            r#"{"query": "SELECT ?", "params": "abc"}"#,
+            Sentence("\"params\" must be an array of values for ?, or an object of values for :name, not a string"),
+        ),
         (READ, r#"{"query": "SELECT ?", "params": 5}"#, Sentence("not a number")),
         (READ, r#"{"query": "SELECT ?", "params": [[1]]}"#, Sentence("parameter 1: an array is no SQL value")),
         (READ, r#"{"query": "SELECT ?", "params": [{"a": 1}]}"#, Sentence("parameter 1: an object is no SQL value")),
@@ -121,7 +129,11 @@ fn forms() -> Vec<(&'static str, String, Answer)> {
         (READ, r#"{"query": "SELECT ?", "params": ["cut \ud83d"]}"#, Rows("[[\"cut \u{fffd}\"]]")),
         (READ, r#"{"query": "SELECT ?", "params": []}"#, Sentence("1 placeholder(s), but no params were given")),
         // Integers, in and out.
-        (READ, r#"{"query": "SELECT ?, typeof(?1)", "params": [{"$int": "9007199254740993"}]}"#, Rows(r#"[["9007199254740993", "integer"]]"#)),
+        (
+            READ,
+            r#"{"query": "SELECT ?, typeof(?1)", "params": [{"$int": "9007199254740993"}]}"#,
+            Rows(r#"[["9007199254740993", "integer"]]"#),
+        ),
         (READ, r#"{"query": "SELECT ?", "params": [{"$int": "-9223372036854775808"}]}"#, Rows(r#"[["-9223372036854775808"]]"#)),
         (READ, r#"{"query": "SELECT ?", "params": [9223372036854775807]}"#, Rows(r#"[["9223372036854775807"]]"#)),
         (READ, r#"{"query": "SELECT ?", "params": [{"$int": "9223372036854775808"}]}"#, Sentence("$int takes a whole number")),
@@ -131,12 +143,22 @@ fn forms() -> Vec<(&'static str, String, Answer)> {
         (READ, r#"{"query": "SELECT ?, typeof(?1)", "params": [1e400]}"#, Rows(r#"[["Infinity", "real"]]"#)),
         (READ, r#"{"query": "SELECT ?, typeof(?1)", "params": [-1e400]}"#, Rows(r#"[["-Infinity", "real"]]"#)),
         // Other tools' texts.
-        ("describe_table", r#"{"table": "item"}"#, Sentence("describe_table needs \"table_name\", a string with the name of a table or view; it has no argument \"table\"")),
+        (
+            "describe_table",
+            r#"{"table": "item"}"#,
+            Sentence(
+                "describe_table needs \"table_name\", a string with the name of a table or view; it has no argument \"table\"",
+            ),
+        ),
         ("describe_table", r#"{"table_name": 5}"#, Sentence("\"table_name\" must be a string")),
         ("search_schema", r#"{"text": ["na"]}"#, Sentence("\"text\" must be a string")),
         ("append_insight", "{}", Sentence("append_insight needs \"insight\"")),
         ("append_insight", r#"{"insight": " "}"#, Sentence("the insight is empty")),
-        ("create_table", "[5]", Sentence("the arguments of create_table must be an object such as {\"query\": \"…\"}, not an array")),
+        (
+            "create_table",
+            "[5]",
+            Sentence("the arguments of create_table must be an object such as {\"query\": \"…\"}, not an array"),
+        ),
         ("write_query", r#"{"query": "UPDATE item SET v = ?", "params": [{"b": []}]}"#, Sentence("an object is no SQL value")),
         ("execute_sql_query", r#"{"statement": "SELECT 1"}"#, Sentence("execute_sql_query needs \"query\"")),
     ];
@@ -177,7 +199,8 @@ async fn every_form_is_taken_or_refused_with_a_sentence_on_both_ways() {
     for (tool, sent, expected) in &forms {
         let mut answers = Vec::new();
         for accept in WAYS {
-            let request = server.request(reqwest::Method::POST, "/mcp").header(ACCEPT, accept).header(CONTENT_TYPE, "application/json");
+            let request =
+                server.request(reqwest::Method::POST, "/mcp").header(ACCEPT, accept).header(CONTENT_TYPE, "application/json");
             let response = request.body(body(tool, sent)).send().await.unwrap();
             assert_eq!(response.status().as_u16(), 200, "{tool} {sent}");
             answers.push(response.text().await.unwrap());
@@ -206,7 +229,9 @@ fn every_form_is_taken_or_refused_on_standard_input() {
         output.read_line(&mut line).unwrap();
         serde_json::from_str::<Value>(&line).unwrap()
     };
-    exchange(r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#);
+    exchange(
+        r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#,
+    );
     for (tool, sent, expected) in forms() {
         judge(tool, &sent, &expected, &exchange(&body(tool, &sent)));
     }
@@ -217,9 +242,17 @@ fn every_form_is_taken_or_refused_on_standard_input() {
 #[tokio::test]
 async fn a_call_of_a_wrong_shape_is_no_unknown_method() {
     let server = Server::start(SCHEMA, &[]);
-    for params in ["", r#","params":null"#, r#","params":[]"#, r#","params":{}"#, r#","params":{"name":5}"#, r#","params":{"arguments":{}}"#] {
+    for params in [
+        "",
+        r#","params":null"#,
+        r#","params":[]"#,
+        r#","params":{}"#,
+        r#","params":{"name":5}"#,
+        r#","params":{"arguments":{}}"#,
+    ] {
         for accept in WAYS {
-            let request = server.request(reqwest::Method::POST, "/mcp").header(ACCEPT, accept).header(CONTENT_TYPE, "application/json");
+            let request =
+                server.request(reqwest::Method::POST, "/mcp").header(ACCEPT, accept).header(CONTENT_TYPE, "application/json");
             let sent = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call"{params}}}"#);
             let answer: Value = request.body(sent.clone()).send().await.unwrap().json().await.unwrap();
             assert_ne!(answer["error"]["code"], json!(-32601), "{sent} {answer}");
@@ -238,7 +271,7 @@ async fn bombs_in_the_arguments_cost_little_memory() {
         (READ, format!(r#"{{"query":"SELECT 1","params":{}}}"#, list(r#"{"a":1}"#))),
         (READ, format!(r#"{{"query":"SELECT 1","params":{}}}"#, list("1"))),
         (READ, format!(r#"{{"query":"SELECT 1","params":{}}}"#, list("[]"))),
-        (READ, format!(r#"{{"query":"SELECT 1","params":{}}}"#, "[".repeat(1 << 20) + &"]".repeat(1 << 20))),
+        (READ, format!(r#"{{"query":"SELECT 1","params":{}}}"#, "[".repeat((1 << 20) - 200) + &"]".repeat((1 << 20) - 200))),
         ("describe_table", format!(r#"{{"table_name":"item","unknown":{}}}"#, list(r#"{"a":[]}"#))),
         ("describe_table", format!(r#"{{"unknown":{}}}"#, list(r#"{"a":[]}"#))),
         ("list_tables", list(r#"{"a":1}"#)),

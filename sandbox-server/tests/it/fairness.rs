@@ -91,7 +91,8 @@ async fn a_long_update_is_not_noticed_by_reads() {
 }
 
 /// A statement that writes for some 300 ms.
-const SLOW_UPDATE: &str = "UPDATE item SET v = (SELECT max(a.v + b.v) FROM item a, item b WHERE a.id <= 1500 AND b.id <= 1500) WHERE id = 1";
+const SLOW_UPDATE: &str =
+    "UPDATE item SET v = (SELECT max(a.v + b.v) FROM item a, item b WHERE a.id <= 1500 AND b.id <= 1500) WHERE id = 1";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_updates_of_one_caller_delay_anothers_insert_by_about_one_of_them() {
@@ -171,14 +172,18 @@ async fn a_sort_that_is_too_large_ends_itself_alone() {
     place.in_flight(3).await;
     let mut beside = 0;
     while sorts.iter().any(|call| !call.is_finished()) {
-        let answer = place.call(B, "read_query", "SELECT count(*), max(length(v || id)) FROM item WHERE v + 0 > 5").await.unwrap();
+        let answer =
+            place.call(B, "read_query", "SELECT count(*), max(length(v || id)) FROM item WHERE v + 0 > 5").await.unwrap();
         assert_eq!(answer["result"]["isError"], json!(false), "{answer}");
         beside += 1;
     }
     assert!(beside > 10, "{beside}");
     for sort in sorts {
         let answer = sort.await.unwrap();
-        assert!(answer["result"]["content"][0]["text"].as_str().unwrap().contains("more memory than the server allows"), "{answer}");
+        assert!(
+            answer["result"]["content"][0]["text"].as_str().unwrap().contains("more memory than the server allows"),
+            "{answer}"
+        );
     }
 }
 

@@ -57,7 +57,13 @@ mod tests {
     #[test]
     fn the_oldest_of_this_database_are_too_many_and_the_newest_is_the_last() {
         let db = Path::new("/data/x.db");
-        let names = ["x-20260101T000000000Z.db", "x-20260103T000000000Z.db.zst", "y-20270101T000000000Z.db", "x-notes.db", "x-20260102T000000000Z.db.gz"];
+        let names = [
+            "x-20260101T000000000Z.db",
+            "x-20260103T000000000Z.db.zst",
+            "y-20270101T000000000Z.db",
+            "x-notes.db",
+            "x-20260102T000000000Z.db.gz",
+        ];
         let names = || names.map(str::to_owned);
         assert_eq!(surplus(db, names(), 1), ["x-20260101T000000000Z.db", "x-20260102T000000000Z.db.gz"]);
         assert_eq!(surplus(db, names(), 0).len(), 2, "the one just made stays");

@@ -20,8 +20,10 @@ use rusqlite::{Connection, OpenFlags};
 use super::error::OpenError;
 use super::open::{self, FileState};
 pub use pack::Compression;
-pub(super) use {dated::newest, dated::stamp, pack::unpack, partial::Partial, partial::folder_of, partial::sweep, remote::Remote};
 use place::Place;
+pub(super) use {
+    dated::newest, dated::stamp, pack::unpack, partial::Partial, partial::folder_of, partial::sweep, remote::Remote,
+};
 
 /// How long a backup waits for a lock that somebody else holds.
 const LOCK_WAIT: Duration = Duration::from_secs(30);
@@ -216,8 +218,8 @@ pub(super) fn verify(path: &Path) -> Result<(), BackupError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use super::place::Place as Where;
+    use super::*;
     use crate::db::restore;
 
     /// Where the old file is now.
@@ -357,7 +359,8 @@ mod tests {
     fn a_packed_backup_is_restored_whatever_its_name() {
         let place = Place::new();
         for compression in Compression::ALL {
-            let copy = PathBuf::from(backup(&BackupOptions { compression: Some(compression), ..place.options("packed") }).unwrap().path);
+            let copy =
+                PathBuf::from(backup(&BackupOptions { compression: Some(compression), ..place.options("packed") }).unwrap().path);
             assert!(fs::read(&copy).unwrap().starts_with(compression.magic()));
             let target = place.path(&format!("from-{}.db", compression.extension()));
             assert_eq!(restore(&target, &copy, false).unwrap(), None);

@@ -86,7 +86,9 @@ pub fn sweep(folder: &Path, ours: impl Fn(&str) -> bool) -> Result<usize, Backup
                 removed += 1;
             }
             Err(TryLockError::WouldBlock) => {}
-            Err(TryLockError::Error(error)) => tracing::warn!(%error, path = %path.display(), "a leftover cannot be told from a file in use"),
+            Err(TryLockError::Error(error)) => {
+                tracing::warn!(%error, path = %path.display(), "a leftover cannot be told from a file in use")
+            }
         }
     }
     Ok(removed)

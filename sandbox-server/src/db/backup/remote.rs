@@ -112,7 +112,11 @@ impl Remote {
             }
         })?;
         let there = self.runtime.block_on(self.store.head(&key)).map_err(|error| self.failed("look at", name, error))?.size;
-        if there == bytes { Ok(bytes) } else { Err(BackupError::Damaged(self.shown(name).into(), format!("{there} of {bytes} bytes are there"))) }
+        if there == bytes {
+            Ok(bytes)
+        } else {
+            Err(BackupError::Damaged(self.shown(name).into(), format!("{there} of {bytes} bytes are there")))
+        }
     }
 
     /// Fetches an object into a file.

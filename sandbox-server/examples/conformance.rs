@@ -524,8 +524,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address: SocketAddr = std::env::args().nth(1).ok_or("usage: conformance ADDRESS")?.parse()?;
     let folder = std::env::temp_dir().join(format!("conformance-{}", std::process::id()));
     std::fs::create_dir(&folder)?;
-    let db =
-        Database::open(OpenOptions { path: folder.join("empty.db"), read_only: false, readers: 1, limits: Limits::default() })?;
+    let db = Database::open(OpenOptions { readers: 1, ..OpenOptions::new(folder.join("empty.db")) })?;
     let settings = DoorSettings {
         hosts: vec![],
         origins: vec![],

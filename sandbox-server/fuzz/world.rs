@@ -51,7 +51,7 @@ impl World {
         let path = folder.path().join("x.db");
         rusqlite::Connection::open(&path).and_then(|conn| conn.execute_batch(schema)).expect("the schema");
         let limits = Limits { statement_timeout: Duration::from_millis(50), max_memory_bytes: 64 << 20, ..Limits::default() };
-        let db = Database::open(OpenOptions { path, read_only: false, readers: 1, limits }).expect("a database");
+        let db = Database::open(OpenOptions { readers: 1, limits, ..OpenOptions::new(path) }).expect("a database");
         let settings = HandlerSettings { audit: true, ..HandlerSettings::default() };
         let handler = SqliteMcp::new(db.clone(), Metrics::new().expect("metrics"), settings, CancellationToken::new());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::db::authorizer::SchemaMode;
 use crate::db::backup::Compression;
 use crate::db::backup::place::Place;
 use crate::db::limits::Limits;
@@ -50,6 +51,16 @@ pub struct DatabaseArgs {
     /// Offer only tools that read, and open the file so that it cannot be written.
     #[arg(long, env = "SANDBOX_READ_ONLY")]
     pub read_only: bool,
+    /// End with an error where there is no database, instead of creating one.
+    #[arg(long, env = "SANDBOX_NO_CREATE")]
+    pub no_create: bool,
+    /// What callers may do to the schema: nothing; create tables, indexes and views; or all that stays within the database, DROP, ALTER,
+    /// triggers, ANALYZE and VACUUM included.
+    #[arg(long, env = "SANDBOX_SCHEMA", value_name = "HOW", value_enum, default_value_t)]
+    pub schema: SchemaMode,
+    /// Bytes that the database file may grow to. What would make it larger is refused. Default: no limit but the disk's.
+    #[arg(long, env = "SANDBOX_MAX_DB_BYTES", value_name = "BYTES", value_parser = clap::value_parser!(u64).range(MIN_DB_BYTES..))]
+    pub max_db_bytes: Option<u64>,
     /// Threads that read. Default: one a processor, at least 2, at most 16.
     #[arg(long, env = "SANDBOX_READERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub readers: Option<u16>,
@@ -84,6 +95,9 @@ impl DatabaseArgs {
         OpenOptions {
             path: self.db,
             read_only: self.read_only,
+            create: !self.no_create,
+            schema: self.schema,
+            max_db_bytes: self.max_db_bytes,
             readers: self.readers.map_or_else(|| processors.clamp(2, 16), usize::from),
             limits: Limits {
                 statement_timeout: Duration::from_millis(self.statement_timeout_ms),
@@ -97,6 +111,9 @@ impl DatabaseArgs {
         }
     }
 }
+
+/// A schema and a few rows.
+const MIN_DB_BYTES: u64 = 64 << 10;
 
 /// Below it SQLite cannot do honest work.
 const MIN_MEMORY_BYTES: u64 = 16 << 20;

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use k8s_openapi::jiff::Timestamp;
@@ -19,7 +20,7 @@ use super::{
     publish::{self, Publisher},
     registry::{Outcome, Registry},
     schedule::{AttemptId, TargetId},
-    types::{Moment, PodState, ServerHealth, ServerKey, ServerSpec},
+    types::{Credentials, Moment, PodState, ServerHealth, ServerKey, ServerSpec},
     worker::{self, McpProber, Prober},
 };
 use crate::{clock, crd::CircuitStatus};
@@ -129,7 +130,7 @@ impl Shared {
             let (verdict, effects) = if let Some(outcome) = outcome {
                 state.registry.record(outcome, now)
             } else {
-                state.registry.abandon(job.id, job.epoch, now);
+                state.registry.abandon(job.id, job.epoch, Duration::ZERO, now);
                 (None, Vec::new())
             };
             let early = state.wakes_early();
@@ -218,6 +219,11 @@ impl HealthEngine {
         self.shared.act(|registry, now| registry.set_server(key, spec, persisted, now));
     }
 
+    /// What probes of a server carry; none before `set_server`.
+    pub fn credentials(&self, key: &ServerKey) -> Option<Credentials> {
+        locked(&self.shared.state).registry.credentials(key)
+    }
+
     /// The server's CR is gone.
     pub fn remove_server(&self, key: &ServerKey) {
         self.shared.act(|registry, _| registry.remove_server(key));
@@ -228,9 +234,9 @@ impl HealthEngine {
         self.shared.act(|registry, now| registry.set_pod(key, pod, now));
     }
 
-    /// The pod is gone.
-    pub fn remove_pod(&self, key: &ServerKey, uid: &str) {
-        self.shared.act(|registry, now| registry.remove_pod(key, uid, now));
+    /// The pod is gone, or is nobody's any more.
+    pub fn remove_pod(&self, uid: &str) {
+        self.shared.act(|registry, now| registry.remove_pod(uid, now));
     }
 
     /// Which pods are known.

@@ -43,6 +43,12 @@ pub struct Verdict {
     pub message: Arc<str>,
 }
 
+impl Default for Verdict {
+    fn default() -> Self {
+        Self::unknown()
+    }
+}
+
 impl Verdict {
     /// Not probed yet.
     pub fn unknown() -> Self {

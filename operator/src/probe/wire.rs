@@ -13,6 +13,7 @@ use url::Url;
 
 use super::{
     protocol,
+    template::Template,
     types::{Endpoint, ServerSpec},
     verdict::Given,
 };
@@ -69,13 +70,23 @@ impl std::fmt::Debug for Wire {
 impl Wire {
     /// What the spec comes to.
     pub fn new(spec: &ServerSpec) -> Self {
-        let (dial, tls, path, host) = match &spec.endpoint {
-            Endpoint::Pods { port, path, host } => (Dial::Pod(*port), None, path.clone(), host.clone()),
-            Endpoint::Remote { url } => {
+        Self::of(spec, None)
+    }
+
+    /// What the spec comes to for a pod whose own template says what it is asked.
+    pub fn of(spec: &ServerSpec, asked: Option<&Template>) -> Self {
+        let (dial, tls, path, host) = match (&spec.endpoint, asked) {
+            (Endpoint::Pods { host, .. }, Some(asked)) => {
+                let service = host.rsplit_once(':').map_or(host.as_str(), |(service, _)| service);
+                (Dial::Pod(asked.port), None, asked.path.clone(), format!("{service}:{}", asked.port))
+            }
+            (Endpoint::Pods { port, path, host }, None) => (Dial::Pod(*port), None, path.clone(), host.clone()),
+            (Endpoint::Remote { url }, _) => {
                 let tls = (url.scheme() == "https").then(|| remote_tls(url, spec.ca.as_deref()));
                 (remote_dial(url), tls, remote_path(url), remote_host(url))
             }
         };
+        let call = asked.map_or(spec.health.tool_call.as_ref(), |asked| asked.tool_call.as_ref());
         let host = HeaderValue::from_str(&host).unwrap_or_else(|_| HeaderValue::from_static("invalid"));
         let headers = headers(spec, &host);
         Self {
@@ -86,7 +97,7 @@ impl Wire {
             headers,
             host,
             timeout: Duration::from_secs(spec.health.timeout_seconds.into()),
-            call: spec.health.tool_call.as_ref().map(both_eras),
+            call: call.map(both_eras),
             secrets: secrets(spec),
         }
     }

@@ -55,17 +55,26 @@ pub fn spec(port: u16) -> ServerSpec {
     }
 }
 
+fn last_octet(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(address) => address.octets()[3],
+        IpAddr::V6(address) => address.octets()[15],
+    }
+}
+
 pub fn pod(name: &str, address: IpAddr) -> PodState {
     PodState {
         name: name.into(),
         uid: format!("uid-{name}"),
         address: Some(address),
-        incarnation: "0".into(),
+        incarnation: Some("0".into()),
         containers_ready: true,
         ready: true,
-        gate: None,
         started_at: Some(clock::now()),
-        deleting: false,
+        // Every other address is on another node: a fleet is spread.
+        node: Some(format!("node-{}", last_octet(address) % 2)),
+        template: Some("1".into()),
+        ..PodState::default()
     }
 }
 

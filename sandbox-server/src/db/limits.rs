@@ -47,26 +47,17 @@ impl Default for Limits {
     }
 }
 
+/// Stack of a database thread: SQLite follows a thousand nested expressions, views or triggers by recursion. Only what is used is taken.
+pub const STACK_BYTES: usize = 64 << 20;
+
 impl Limits {
-    /// Sets SQLite's own limits on a connection. Numbers without a flag are far above what honest statements need
-    /// and far below what exhausts a stack.
+    /// Sets SQLite's own limits on a connection. Columns, depth, terms, arguments, placeholders and triggers keep what SQLite is built with:
+    /// its limits bind the reading of the schema too, and a lower one would make a file unreadable that another program wrote within them.
+    /// Those that bind new statements only are db/terms.rs.
     pub fn apply(&self, conn: &Connection) -> rusqlite::Result<()> {
-        let clamp = |bytes: usize| i32::try_from(bytes).unwrap_or(i32::MAX);
-        for (limit, value) in [
-            (Limit::SQLITE_LIMIT_LENGTH, clamp(self.max_value_bytes)),
-            (Limit::SQLITE_LIMIT_SQL_LENGTH, clamp(self.max_sql_bytes)),
-            (Limit::SQLITE_LIMIT_COLUMN, 500),
-            (Limit::SQLITE_LIMIT_EXPR_DEPTH, 100),
-            (Limit::SQLITE_LIMIT_COMPOUND_SELECT, 100),
-            (Limit::SQLITE_LIMIT_VDBE_OP, 1_000_000),
-            (Limit::SQLITE_LIMIT_FUNCTION_ARG, 100),
-            (Limit::SQLITE_LIMIT_ATTACHED, 0),
-            // LIKE compares pattern times text: an unbounded pattern cannot be interrupted.
-            (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 128),
-            (Limit::SQLITE_LIMIT_VARIABLE_NUMBER, 1000),
-            (Limit::SQLITE_LIMIT_TRIGGER_DEPTH, 16),
-            (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
-        ] {
+        for (limit, value) in
+            [(Limit::SQLITE_LIMIT_VDBE_OP, 1_000_000), (Limit::SQLITE_LIMIT_ATTACHED, 0), (Limit::SQLITE_LIMIT_WORKER_THREADS, 0)]
+        {
             conn.set_limit(limit, value)?;
         }
         // Process-wide in SQLite, so the last connection to set it decides; all set the same.
@@ -103,10 +94,9 @@ impl CallBudget {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 
-    /// The whole time again, from now, for work that was undone through no fault of its own. A cancellation still counts.
-    pub fn renewed(&self) -> Self {
-        let started = Instant::now();
-        Self { started, deadline: started + (self.deadline - self.started), ..self.clone() }
+    /// The same time with `lost` given back: it went by through no fault of this one.
+    pub fn later_by(&self, lost: Duration) -> Self {
+        Self { deadline: self.deadline + lost, ..self.clone() }
     }
 
     /// Why the statement must not go on, if so.

@@ -85,6 +85,11 @@ impl<T> Line<T> {
         self.lock().waiting.pop(may).map(|(_, work)| work)
     }
 
+    /// Whether no more work is taken.
+    pub fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     /// Everything that waits.
     pub fn len(&self) -> usize {
         self.lock().waiting.len()

@@ -2,12 +2,12 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use rusqlite::Statement;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, ErrorCode, Statement};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::costly::Costly;
+pub use super::authorizer::Noted;
 use super::error::DbError;
 use super::open::Session;
 use super::parameters::Parameters;
@@ -47,6 +47,18 @@ pub fn keyword(sql: &str) -> String {
     beginning(sql).chars().take_while(char::is_ascii_alphabetic).collect::<String>().to_ascii_uppercase()
 }
 
+/// A statement without EXPLAIN or EXPLAIN QUERY PLAN in front, and without what comes before its first word.
+pub fn explained(sql: &str) -> &str {
+    let mut rest = beginning(sql);
+    for word in ["EXPLAIN", "QUERY", "PLAN"] {
+        if keyword(rest) != word {
+            break;
+        }
+        rest = beginning(&rest[word.len()..]);
+    }
+    rest
+}
+
 /// That there is something to run.
 pub fn check_not_empty(sql: &str) -> Result<(), DbError> {
     if beginning(sql).is_empty() { Err(DbError::WrongKind("the SQL is empty: send one statement".into())) } else { Ok(()) }
@@ -67,54 +79,60 @@ fn beginning(sql: &str) -> &str {
     }
 }
 
-/// Prepares (from the cache where it is worth it), binds, and hands the statement to `work`.
+/// Prepares (from the cache where it is worth it), binds, and hands the statement to `work`: more than once where the statement meets
+/// something that is in the file already and needs wider terms (db/terms.rs).
 pub fn with_statement<T>(
     session: &Session,
     sql: &str,
     parameters: &Parameters,
     cached: bool,
-    work: impl FnOnce(&mut Statement<'_>) -> Result<T, DbError>,
+    mut work: impl FnMut(&mut Statement<'_>, &Noted) -> Result<T, DbError>,
 ) -> Result<T, DbError> {
     // SQLite would read up to the first NUL and silently leave out the rest.
     if sql.contains('\0') {
         return Err(DbError::WrongKind("the SQL contains a NUL character".into()));
     }
     check_not_empty(sql)?;
-    let Session { conn, gate, .. } = session;
+    if sql.len() > session.max_sql_bytes {
+        return Err(DbError::SqlTooLong(session.max_sql_bytes));
+    }
+    // The cache leaves out the blanks around a statement, and errors are told by their place in the rest.
+    let trimmed = sql.trim();
+    let skipped = sql.len() - sql.trim_start().len();
+    session
+        .terms
+        .run(&session.conn, sql, || attempt(session, trimmed, parameters, cached, &mut work))
+        .map_err(|error| error.later_by(skipped))
+}
+
+fn attempt<T>(
+    session: &Session,
+    sql: &str,
+    parameters: &Parameters,
+    cached: bool,
+    work: &mut impl FnMut(&mut Statement<'_>, &Noted) -> Result<T, DbError>,
+) -> Result<T, DbError> {
+    let Session { conn, gate, terms, .. } = session;
     // What an earlier statement left that failed while it was prepared.
-    gate.take_costly();
+    gate.take_noted();
+    let mut run = |statement: &mut Statement<'_>, noted: &Noted| {
+        terms.capped(conn, &noted.costly, || {
+            parameters.bind(statement)?;
+            work(statement, noted)
+        })
+    };
     if cached && sql.len() <= CACHED_SQL_BYTES {
         let mut statement = conn.prepare_cached(sql)?;
-        let costly = gate.take_costly();
-        let result = under_cap(conn, costly, &mut statement, parameters, work);
-        if costly.is_some() {
+        let noted = gate.take_noted();
+        let result = run(&mut statement, &noted);
+        if !noted.costly.is_empty() {
             // The gate is asked only when a statement is prepared: from the cache it would come without its cap.
             statement.discard();
         }
         result
     } else {
         let mut statement = conn.prepare(sql)?;
-        under_cap(conn, gate.take_costly(), &mut statement, parameters, work)
-    }
-}
-
-fn under_cap<T>(
-    conn: &Connection,
-    costly: Option<&'static Costly>,
-    statement: &mut Statement<'_>,
-    parameters: &Parameters,
-    work: impl FnOnce(&mut Statement<'_>) -> Result<T, DbError>,
-) -> Result<T, DbError> {
-    let run = |statement: &mut Statement<'_>| {
-        parameters.bind(statement)?;
-        work(statement)
-    };
-    let Some(costly) = costly else { return run(statement) };
-    match costly.capped(conn, || run(statement))? {
-        Err(DbError::Sqlite(error)) if error.sqlite_error_code() == Some(ErrorCode::TooBig) => {
-            Err(DbError::ValueTooLarge { function: costly.name, limit: costly.max_value_bytes })
-        }
-        other => other,
+        run(&mut statement, &gate.take_noted())
     }
 }
 
@@ -159,13 +177,18 @@ pub fn collect(statement: &mut Statement<'_>, page: Page) -> Result<ResultSet, D
     Ok(set)
 }
 
+/// An integer as a number, or as text where a client that reads numbers as doubles would round it.
+pub fn integer_to_json(number: i64) -> Value {
+    let exact = number.unsigned_abs() <= MAX_SAFE_INTEGER.unsigned_abs();
+    if exact { json!(number) } else { Value::String(number.to_string()) }
+}
+
 /// A value as JSON, and its size. What is too large by itself is not converted: its size alone refuses the row.
 fn to_json(value: ValueRef<'_>, max_bytes: usize) -> (Value, usize) {
     match value {
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) if bytes.len() > max_bytes => (Value::Null, bytes.len()),
         ValueRef::Null => (Value::Null, 4),
-        ValueRef::Integer(number) if number.unsigned_abs() <= MAX_SAFE_INTEGER.unsigned_abs() => (json!(number), 8),
-        ValueRef::Integer(number) => (Value::String(number.to_string()), 22),
+        ValueRef::Integer(number) => (integer_to_json(number), 8),
         ValueRef::Real(number) if number.is_finite() => (json!(number), 16),
         ValueRef::Real(number) => (Value::String(if number > 0.0 { "Infinity".into() } else { "-Infinity".into() }), 11),
         ValueRef::Text(bytes) => {
@@ -228,15 +251,14 @@ fn fingerprint(sql: &str, parameters: &Parameters) -> String {
 mod tests {
     use rusqlite::types::Value as SqlValue;
 
-    use super::super::{authorizer::Gate, limits::Guard};
+    use super::super::open;
     use super::*;
 
     const PAGE: Page = Page { offset: 0, max_rows: 10, max_bytes: 1000 };
 
     fn ask(sql: &str, parameters: &Parameters) -> Result<ResultSet, DbError> {
-        let conn = Connection::open_in_memory().unwrap();
-        let session = Session { conn, gate: Gate::default(), guard: Guard::default() };
-        with_statement(&session, sql, parameters, true, |statement| collect(statement, PAGE))
+        let session = open::in_memory();
+        with_statement(&session, sql, parameters, true, |statement, _| collect(statement, PAGE))
     }
 
     #[test]
@@ -244,6 +266,9 @@ mod tests {
         assert_eq!(keyword(" -- hi\n /* ; */ ;select 1"), "SELECT");
         assert_eq!(keyword("/* open"), "");
         assert_eq!(keyword("WITH(x)"), "WITH");
+        assert_eq!(explained("-- why\nexplain /* a */ Query PLAN\n;SELECT 1"), "SELECT 1");
+        assert_eq!(explained("EXPLAIN SELECT 1"), "SELECT 1");
+        assert_eq!(explained("SELECT 1"), "SELECT 1");
     }
 
     #[test]

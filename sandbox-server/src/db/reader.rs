@@ -17,6 +17,7 @@ use super::error::{DbError, OpenError};
 use super::limits::CallBudget;
 use super::open::{self, OpenOptions, Session};
 use super::pace::{Load, Pace, Places};
+use super::thread;
 use super::turns::{Caller, Turns};
 
 /// Long statements that run at once, of all callers.
@@ -30,6 +31,12 @@ const SURPLUS_AFTER: Duration = Duration::from_secs(10);
 const MEMORY_TRIES: u32 = 8;
 const LONG_MEMORY_TRIES: u32 = 1;
 
+/// Between two tries to open a database anew that another process is changing.
+const REOPEN_AFTER: Duration = Duration::from_millis(50);
+
+/// How often a statement is begun on files that another process changes.
+const TRIES_ON_CHANGING_FILES: u32 = 20;
+
 type Job = Box<dyn FnMut(&Session, &Phase) -> Ended + Send>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +45,8 @@ enum Ended {
     Done,
     /// To be run again among the long ones.
     GaveWay,
+    /// The files have changed under the connection: to be run again on a new one.
+    Outdated,
 }
 
 /// Whether the statement that a thread runs is a long one.
@@ -147,11 +156,20 @@ impl Readers {
         let (answer, answered) = oneshot::channel();
         let caller = budget.caller;
         let mut answer = Some(answer);
+        let mut changes = 0;
         let job: Job = Box::new(move |session, phase| {
             let mut tries = 0;
             loop {
                 let result = session.guard.watch(&budget, || session.gate.with(permit, || work(session)));
-                match session.explain_refusal(result) {
+                let mut result = session.explain_refusal(result);
+                if session.is_outdated() {
+                    changes += 1;
+                    if changes < TRIES_ON_CHANGING_FILES {
+                        return Ended::Outdated;
+                    }
+                    result = Err(DbError::Changing);
+                }
+                match result {
                     Err(DbError::GaveWay) => return Ended::GaveWay,
                     Err(DbError::Sqlite(error)) if may_try_again(&error, tries, phase) => {
                         tries += 1;
@@ -295,9 +313,9 @@ impl Pool {
     fn start_thread(self: &Arc<Self>, state: &mut State, session: Option<Session>) -> std::io::Result<()> {
         let pool = Arc::clone(self);
         let name = format!("read-{}", state.threads);
-        let handle = std::thread::Builder::new().name(name).spawn(move || {
+        let handle = thread::spawn(name, move || {
             match session.map_or_else(|| open::reader(&pool.options), Ok) {
-                Ok(session) => pool.serve(&session),
+                Ok(session) => pool.serve(session),
                 Err(error) => tracing::warn!(%error, "no connection to read beside a long statement"),
             }
             pool.lock().threads -= 1;
@@ -308,15 +326,38 @@ impl Pool {
         Ok(())
     }
 
-    fn serve(self: &Arc<Self>, session: &Session) {
+    /// The connection opened anew; in a moment between two writers in which that cannot be, the old one.
+    fn anew(&self, session: Session) -> Session {
+        open::reader(&self.options).unwrap_or_else(|error| {
+            tracing::debug!(%error, "the database has changed and could not be opened anew");
+            std::thread::sleep(REOPEN_AFTER);
+            session
+        })
+    }
+
+    fn serve(self: &Arc<Self>, mut session: Session) {
         let place = Arc::new(Thread { pool: Arc::clone(self), phase: Phase::default(), caller: Mutex::new(Caller::OWN) });
-        session.guard.pace(Pace::new(Arc::clone(&self.load), Some(Box::new(Arc::clone(&place)))));
+        let pace = |session: &Session| session.guard.pace(Pace::new(Arc::clone(&self.load), Some(Box::new(Arc::clone(&place)))));
+        pace(&session);
         while let Some((caller, mut job, long)) = self.next() {
             place.phase.set_long(long);
             *place.caller.lock().unwrap_or_else(PoisonError::into_inner) = caller;
-            match job(session, &place.phase) {
-                Ended::Done => self.finished(caller, place.phase.is_long()),
+            if session.is_outdated() {
+                session = self.anew(session);
+                pace(&session);
+            }
+            let ended = loop {
+                match job(&session, &place.phase) {
+                    Ended::Outdated => {
+                        session = self.anew(session);
+                        pace(&session);
+                    }
+                    ended => break ended,
+                }
+            };
+            match ended {
                 Ended::GaveWay => self.gave_way(caller, job),
+                _ => self.finished(caller, place.phase.is_long()),
             }
         }
     }
@@ -341,20 +382,5 @@ impl Places for Arc<Thread> {
 
     fn is_long(&self) -> bool {
         self.phase.is_long()
-    }
-}
-
-impl Session {
-    /// SQLite says only "not authorized"; the gate remembers what it refused.
-    pub fn explain_refusal<T>(&self, result: Result<T, DbError>) -> Result<T, DbError> {
-        let refusal = self.gate.take_refusal();
-        match (result, refusal) {
-            (Err(DbError::Sqlite(error)), Some(reason))
-                if error.sqlite_error_code() == Some(rusqlite::ErrorCode::AuthorizationForStatementDenied) =>
-            {
-                Err(DbError::Denied(reason))
-            }
-            (result, _) => result,
-        }
     }
 }

@@ -22,6 +22,11 @@ pub trait Args: Sized {
 
     /// Reads them; the error is a sentence for the model.
     fn read(arguments: &Arguments<'_>) -> Result<Self, String>;
+
+    /// What a plain string stands for in a list of them. None: nothing.
+    fn of_text(_: &str) -> Option<Self> {
+        None
+    }
 }
 
 /// The fields of one call that its tool knows, not yet read.
@@ -134,7 +139,12 @@ impl<'a> Arguments<'a> {
         }
         let mut items = Vec::new();
         values::each_item(list, |item| {
-            items.push(Arguments::read(&format!("{name}[{}]", items.len()), Some(item))?);
+            let text = (Kind::of(item) == Kind::Text).then(|| values::text(item)).filter(|text| Kind::of(text) != Kind::Object);
+            let item = match text.and_then(|text| T::of_text(&text)) {
+                Some(item) => item,
+                None => Arguments::read(&format!("{name}[{}]", items.len()), Some(item))?,
+            };
+            items.push(item);
             Ok(())
         })?;
         Ok(items)

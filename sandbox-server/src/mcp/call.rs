@@ -19,16 +19,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::events::Change;
 use super::tools::{ToolCall, Unreadable};
-use super::types::{Done, QueryResult, SearchResult, TableList, WriteResult};
+use super::types::{BatchResult, BatchStatement, Done, QueryResult, ReadArgs, SearchResult, TableList, WriteResult};
 use super::{SqliteMcp, error, render};
 use crate::audit;
 use crate::db::error::DbError;
 use crate::db::limits::CallBudget;
 use crate::db::parameters::Parameters;
-use crate::db::query::Page;
+use crate::db::query::{self, Page};
 use crate::db::schema;
 use crate::db::turns::Caller as Who;
-use crate::db::writer::{Command, WriteOutcome};
+use crate::db::write::{BoundStatement, Command, Takes};
 use crate::telemetry::Origin;
 
 /// How often a client that asked for it is told that its statement still runs.
@@ -65,20 +65,19 @@ impl SqliteMcp {
     async fn run(&self, call: ToolCall, budget: CallBudget) -> Result<Answer, DbError> {
         let db = &self.shared.db;
         match call {
-            ToolCall::Read(args) => {
-                let max_rows = args.max_rows.map(|rows| rows as usize);
-                let page = db.read(budget, args.query, args.params, max_rows, args.cursor).await?;
-                self.shared.metrics.bytes.inc_by(page.set.bytes as u64);
-                let mut result = QueryResult::whole(page.set);
-                result.next_cursor = page.next_cursor;
-                result.changed_between_pages = page.changed_between_pages;
-                Ok(self.rows(result))
-            }
-            ToolCall::Write(args) => self.write(budget, args.query, args.params).await,
-            ToolCall::Create(args) => {
-                db.write(budget, Command::Create { sql: args.query }).await?;
-                self.shared.events.announce(Change::Schema);
-                Ok(done("Created."))
+            ToolCall::Read(args) => self.read(budget, args).await,
+            ToolCall::Write(args) => self.write(budget, args.query, args.params, Takes::Rows).await,
+            ToolCall::Create(args) => self.write(budget, args.query, Parameters::None, Takes::Schema).await,
+            ToolCall::ChangeSchema(args) => self.write(budget, args.query, Parameters::None, Takes::Schema).await,
+            ToolCall::Any(args) => self.any(budget, args).await,
+            ToolCall::Batch(args) => {
+                let bound = |one: BatchStatement| BoundStatement { sql: one.query, parameters: one.params };
+                let outcomes = db.write_batch(budget, args.statements.into_iter().map(bound).collect()).await?;
+                if outcomes.iter().any(|outcome| outcome.schema) {
+                    self.shared.events.announce(Change::Schema);
+                }
+                let result = BatchResult { results: outcomes.into_iter().map(WriteResult::from).collect() };
+                Ok(Answer::new(render::batch(&result), &result))
             }
             ToolCall::Insight(args) if args.insight.trim().is_empty() => Err(DbError::Parameters("the insight is empty".into())),
             ToolCall::Insight(args) => {
@@ -109,13 +108,42 @@ impl SqliteMcp {
         Answer { text: render::query(&result), rows: result.row_count, structured: result.into_value() }
     }
 
-    async fn write(&self, budget: CallBudget, sql: String, parameters: Parameters) -> Result<Answer, DbError> {
+    async fn read(&self, budget: CallBudget, args: ReadArgs) -> Result<Answer, DbError> {
+        let max_rows = args.max_rows.map(|rows| rows as usize);
+        let page = self.shared.db.read(budget, args.query, args.params, max_rows, args.cursor).await?;
+        self.shared.metrics.bytes.inc_by(page.set.bytes as u64);
+        let mut result = QueryResult::whole(page.set);
+        result.next_cursor = page.next_cursor;
+        result.changed_between_pages = page.changed_between_pages;
+        Ok(self.rows(result))
+    }
+
+    async fn write(&self, budget: CallBudget, sql: String, parameters: Parameters, takes: Takes) -> Result<Answer, DbError> {
         let limits = self.shared.db.limits();
         let page = Page { offset: 0, max_rows: limits.max_rows, max_bytes: limits.max_result_bytes };
-        let WriteOutcome { rows_affected, last_insert_rowid, returned } =
-            self.shared.db.write(budget, Command::Change { sql, parameters, page }).await?;
-        let result = WriteResult { affected_rows: rows_affected, last_insert_rowid, returned: returned.map(QueryResult::whole) };
+        let created = query::keyword(&sql) == "CREATE";
+        let command = Command::Run { statement: BoundStatement { sql, parameters }, takes, page };
+        let outcome = self.shared.db.write(budget, command).await?;
+        if outcome.schema {
+            self.shared.events.announce(Change::Schema);
+            return Ok(done(if created { "Created." } else { "Done." }));
+        }
+        let result = WriteResult::from(outcome);
         Ok(Answer::new(render::write(&result), &result))
+    }
+
+    /// A statement of any kind. SQLite says whether it writes; the first word only saves it from being asked by a thread that reads.
+    async fn any(&self, budget: CallBudget, args: ReadArgs) -> Result<Answer, DbError> {
+        const WRITING: [&str; 10] =
+            ["INSERT", "REPLACE", "UPDATE", "DELETE", "CREATE", "ALTER", "DROP", "ANALYZE", "REINDEX", "VACUUM"];
+        let write = |args: ReadArgs| self.write(budget.clone(), args.query, args.params, Takes::Anything);
+        if WRITING.contains(&query::keyword(&args.query).as_str()) {
+            return write(args).await;
+        }
+        match self.read(budget.clone(), args.clone()).await {
+            Err(DbError::Changes) => write(args).await,
+            other => other,
+        }
     }
 
     /// The error as a tool result that helps to mend the SQL.
@@ -126,7 +154,17 @@ impl SqliteMcp {
         } else {
             error::Names::default()
         };
-        CallToolResult::error(vec![ContentBlock::text(error::explain(error, sql, &names))])
+        let mut text = error::explain(error, sql, &names);
+        if matches!(error, DbError::Timeout(_)) && !sql.is_empty() {
+            // Without a plan the message is shorter, not wrong.
+            text.push_str(&error::plan(
+                &self.shared.db.advise(self.shared.db.budget().of(who), sql.to_owned()).await.unwrap_or_default(),
+            ));
+        }
+        if error::says_damaged(error) {
+            text.push_str(error::checked(self.shared.db.is_damaged(self.shared.db.budget().of(who)).await));
+        }
+        CallToolResult::error(vec![ContentBlock::text(text)])
     }
 
     /// Runs a call, tells of its progress, and stops it when the client cancels or hangs up.
@@ -207,7 +245,7 @@ impl SqliteMcp {
                 return Ok(CallToolResult::error(vec![ContentBlock::text(text)]));
             }
         };
-        let sql = call.sql().to_owned();
+        let sql = call.sql().into_owned();
         metrics.in_flight.inc();
         let result = caught(self.run_to_the_end(call, caller)).await;
         metrics.in_flight.dec();
@@ -291,12 +329,17 @@ fn done(message: &str) -> Answer {
 fn outcome(error: &DbError) -> &'static str {
     match error {
         DbError::Sqlite(_) | DbError::NoSuchTable(_) => "sql_error",
-        DbError::Denied(_) | DbError::WrongKind(_) => "denied",
+        DbError::Denied(_) | DbError::Changes | DbError::WrongKind(_) => "denied",
         DbError::Parameters(_) | DbError::Cursor(_) => "bad_arguments",
         DbError::Timeout(_) => "timeout",
         DbError::Cancelled => "cancelled",
-        DbError::RowTooLarge(_) | DbError::ValueTooLarge { .. } | DbError::TooMuchMemory => "too_large",
-        DbError::Busy(_) | DbError::GaveWay => "busy",
+        DbError::RowTooLarge(_)
+        | DbError::ValueTooLarge { .. }
+        | DbError::SqlTooLong(_)
+        | DbError::DatabaseFull(_)
+        | DbError::TooMuchMemory => "too_large",
+        DbError::InBatch { source, .. } => outcome(source),
+        DbError::Busy(_) | DbError::GaveWay | DbError::Changing => "busy",
         DbError::Closed => "closed",
     }
 }

@@ -1,15 +1,17 @@
 //! The tools: their names, schemas and hints, and how a call's arguments are read. Running them is mcp/mod.rs.
 
+use std::borrow::Cow;
+
 use rmcp::model::{JsonObject, Tool, ToolAnnotations};
 use schemars::JsonSchema;
 
 use super::arguments::Arguments;
 use super::portable;
 use super::types::{
-    CreateArgs, DescribeArgs, Done, ExplainArgs, InsightArgs, NoArgs, QueryResult, ReadArgs, SearchArgs, SearchResult, TableList,
-    WriteArgs, WriteResult,
+    BatchArgs, BatchResult, CreateArgs, DescribeArgs, Done, ExplainArgs, InsightArgs, NoArgs, QueryResult, ReadArgs, SchemaArgs,
+    SearchArgs, SearchResult, TableList, WriteArgs, WriteResult,
 };
-use crate::db::query;
+use crate::db::authorizer::SchemaMode;
 use crate::db::schema::TableDescription;
 
 /// A call whose arguments have been read.
@@ -19,8 +21,14 @@ pub enum ToolCall {
     Read(ReadArgs),
     /// `write_query`
     Write(WriteArgs),
+    /// `write_batch`
+    Batch(BatchArgs),
     /// `create_table`
     Create(CreateArgs),
+    /// `change_schema`
+    ChangeSchema(SchemaArgs),
+    /// `execute_sql_query`
+    Any(ReadArgs),
     /// `list_tables`
     ListTables,
     /// `describe_table`
@@ -48,35 +56,30 @@ impl ToolCall {
         let read = match name {
             "read_query" => Arguments::read(name, arguments).map(Self::Read),
             "write_query" => Arguments::read(name, arguments).map(Self::Write),
+            "write_batch" => Arguments::read(name, arguments).map(Self::Batch),
             "create_table" => Arguments::read(name, arguments).map(Self::Create),
+            "change_schema" => Arguments::read(name, arguments).map(Self::ChangeSchema),
             "list_tables" => Arguments::read::<NoArgs>(name, arguments).map(|_| Self::ListTables),
             "describe_table" => Arguments::read(name, arguments).map(Self::Describe),
             "append_insight" => Arguments::read(name, arguments).map(Self::Insight),
             "explain_query" => Arguments::read(name, arguments).map(Self::Explain),
             "search_schema" => Arguments::read(name, arguments).map(Self::Search),
-            "execute_sql_query" => Arguments::read(name, arguments).map(Self::by_statement),
+            "execute_sql_query" => Arguments::read(name, arguments).map(Self::Any),
             _ => return Err(Unreadable::UnknownTool),
         };
         read.map_err(Unreadable::Arguments)
     }
 
-    /// `execute_sql_query` is an alias: the statement's first word says of which tool.
-    fn by_statement(args: ReadArgs) -> Self {
-        match query::keyword(&args.query).as_str() {
-            "INSERT" | "REPLACE" | "UPDATE" | "DELETE" => Self::Write(WriteArgs { query: args.query, params: args.params }),
-            "CREATE" => Self::Create(CreateArgs { query: args.query }),
-            _ => Self::Read(args),
-        }
-    }
-
     /// The SQL, for error messages and the audit log.
-    pub fn sql(&self) -> &str {
+    pub fn sql(&self) -> Cow<'_, str> {
         match self {
-            Self::Read(args) => &args.query,
-            Self::Write(args) => &args.query,
-            Self::Create(args) => &args.query,
-            Self::Explain(args) => &args.query,
-            Self::ListTables | Self::Describe(_) | Self::Insight(_) | Self::Search(_) => "",
+            Self::Read(args) | Self::Any(args) => args.query.as_str().into(),
+            Self::Write(args) => args.query.as_str().into(),
+            Self::Batch(args) => args.statements.iter().map(|one| one.query.as_str()).collect::<Vec<_>>().join(";\n").into(),
+            Self::Create(args) => args.query.as_str().into(),
+            Self::ChangeSchema(args) => args.query.as_str().into(),
+            Self::Explain(args) => args.query.as_str().into(),
+            Self::ListTables | Self::Describe(_) | Self::Insight(_) | Self::Search(_) => "".into(),
         }
     }
 }
@@ -86,10 +89,12 @@ pub fn known(name: &str) -> Option<&'static str> {
     NAMES.iter().find(|known| **known == name).copied()
 }
 
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 11] = [
     "read_query",
     "write_query",
+    "write_batch",
     "create_table",
+    "change_schema",
     "list_tables",
     "describe_table",
     "append_insight",
@@ -98,8 +103,8 @@ const NAMES: [&str; 9] = [
     "execute_sql_query",
 ];
 
-/// Every tool that this server offers; with `read_only` those that write are left out.
-pub fn definitions(read_only: bool) -> Vec<Tool> {
+/// Every tool that this server offers: with `read_only` those that write are left out, and those for the schema are there by its mode.
+pub fn definitions(read_only: bool, mode: SchemaMode) -> Vec<Tool> {
     let reads = [
         reading::<ReadArgs, QueryResult>(
             "read_query",
@@ -132,18 +137,38 @@ pub fn definitions(read_only: bool) -> Vec<Tool> {
         )
         .with_output_schema::<WriteResult>()
         .with_annotations(hints("Change rows").destructive(true).idempotent(false)),
-        tool::<CreateArgs>("create_table", "Create a table", "Run one CREATE TABLE, CREATE INDEX, CREATE VIEW or CREATE VIRTUAL TABLE (fts5, rtree).")
-            .with_output_schema::<Done>()
-            .with_annotations(hints("Create a table").destructive(false).idempotent(false)),
+        tool::<BatchArgs>(
+            "write_batch",
+            "Run several statements",
+            "Run several statements in order, as one transaction: all of them are kept or, when one fails, none. Each may have values in `params`, \
+             and each sees what those before it did. One result a statement.",
+        )
+        .with_output_schema::<BatchResult>()
+        .with_annotations(hints("Run several statements").destructive(true).idempotent(false)),
         tool::<InsightArgs>("append_insight", "Add an insight", "Add a line to the memo at memo://insights.")
             .with_output_schema::<Done>()
             .with_annotations(hints("Add an insight").destructive(false).idempotent(false)),
     ];
+    // Destructive: a unique index lets other callers' inserts fail from then on.
+    let create = tool::<CreateArgs>(
+        "create_table",
+        "Create a table",
+        "Run one CREATE TABLE, CREATE INDEX, CREATE VIEW or CREATE VIRTUAL TABLE (fts5, rtree, geopoly).",
+    )
+    .with_output_schema::<Done>()
+    .with_annotations(hints("Create a table").destructive(true).idempotent(false));
+    let change_schema = tool::<SchemaArgs>(
+        "change_schema",
+        "Change the schema",
+        "Run one ALTER TABLE, DROP, CREATE (triggers too), REINDEX, ANALYZE or VACUUM. What is dropped is gone.",
+    )
+    .with_output_schema::<Done>()
+    .with_annotations(hints("Change the schema").destructive(true).idempotent(false));
     // No output schema: its results have that of the tool it stands for.
     let alias = tool::<ReadArgs>(
         "execute_sql_query",
         "Run SQL",
-        "Run one SQL statement: the same as read_query, write_query or create_table, whichever its first word asks for. Prefer those.",
+        "Run one SQL statement: the same as read_query, write_query or create_table, whichever it is for. Prefer those.",
     );
     let alias = if read_only {
         alias.with_annotations(hints("Run SQL").read_only(true))
@@ -153,6 +178,8 @@ pub fn definitions(read_only: bool) -> Vec<Tool> {
     let mut tools = Vec::from(reads);
     if !read_only {
         tools.extend(writes);
+        tools.extend((mode != SchemaMode::None).then_some(create));
+        tools.extend((mode == SchemaMode::Full).then_some(change_schema));
     }
     tools.push(alias);
     for tool in &mut tools {
@@ -187,7 +214,7 @@ mod tests {
 
     #[test]
     fn every_defined_tool_is_known_and_the_other_way_round() {
-        let mut defined: Vec<_> = definitions(false).into_iter().map(|tool| tool.name.to_string()).collect();
+        let mut defined: Vec<_> = definitions(false, SchemaMode::Full).into_iter().map(|tool| tool.name.to_string()).collect();
         let mut names: Vec<_> = NAMES.iter().map(ToString::to_string).collect();
         defined.sort();
         names.sort();
@@ -196,7 +223,7 @@ mod tests {
 
     #[test]
     fn no_schema_uses_what_some_clients_refuse() {
-        for tool in definitions(false) {
+        for tool in definitions(false, SchemaMode::Full) {
             let text = serde_json::to_string(&tool).unwrap();
             for form in ["\"format\"", "\"type\":[", "\"items\":true", "\"default\":null"] {
                 assert!(!text.contains(form), "{form} in {text}");
@@ -207,16 +234,25 @@ mod tests {
     #[test]
     fn a_server_that_only_reads_offers_no_tool_that_writes() {
         assert!(
-            definitions(true).iter().all(|tool| tool.annotations.as_ref().and_then(|hints| hints.read_only_hint) == Some(true))
+            definitions(true, SchemaMode::Full).iter().all(|tool| tool
+                .annotations
+                .as_ref()
+                .and_then(|hints| hints.read_only_hint)
+                == Some(true))
         );
     }
 
     #[test]
-    fn the_alias_follows_the_statement() {
-        assert!(matches!(read("execute_sql_query", &json!({"query": "select 1"})), Ok(ToolCall::Read(_))));
-        assert!(matches!(read("execute_sql_query", &json!({"query": "-- x\nDELETE FROM t"})), Ok(ToolCall::Write(_))));
-        assert!(matches!(read("execute_sql_query", &json!({"query": "create table t(a)"})), Ok(ToolCall::Create(_))));
-        assert!(matches!(read("execute_sql_query", &json!({"query": "DROP TABLE t"})), Ok(ToolCall::Read(_))));
+    fn tools_for_the_schema_are_offered_by_its_mode_and_say_that_they_destroy() {
+        let offered = |mode| {
+            let tools = definitions(false, mode);
+            let schema = tools.into_iter().filter(|tool| ["create_table", "change_schema"].contains(&&*tool.name));
+            schema.map(|tool| (tool.name.to_string(), tool.annotations.unwrap().destructive_hint)).collect::<Vec<_>>()
+        };
+        assert_eq!(offered(SchemaMode::None), []);
+        assert_eq!(offered(SchemaMode::Add), [("create_table".to_owned(), Some(true))]);
+        assert_eq!(offered(SchemaMode::Full).len(), 2);
+        assert!(offered(SchemaMode::Full).iter().all(|(_, destroys)| *destroys == Some(true)));
     }
 
     #[test]

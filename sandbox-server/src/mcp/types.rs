@@ -7,14 +7,15 @@ use serde_json::{Map, Value};
 use super::arguments::{Args, Arguments};
 use super::portable;
 use crate::db::parameters::Parameters;
-use crate::db::query::ResultSet;
+use crate::db::query::{ResultSet, integer_to_json};
 use crate::db::schema::{SchemaMatch, TableSummary};
+use crate::db::write::WriteOutcome;
 
 /// What a query or statement argument holds, in sentences.
 const STATEMENT: &str = "one SQL statement";
 
 /// Arguments of `read_query`.
-#[derive(Debug, JsonSchema)]
+#[derive(Debug, Clone, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct ReadArgs {
     /// One SELECT, VALUES, WITH … SELECT, EXPLAIN or reporting PRAGMA.
@@ -58,6 +59,62 @@ impl Args for WriteArgs {
 
     fn read(arguments: &Arguments<'_>) -> Result<Self, String> {
         Ok(Self { query: arguments.text("query", STATEMENT)?, params: arguments.parameters("params")? })
+    }
+}
+
+/// Arguments of `write_batch`.
+#[derive(Debug, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct BatchArgs {
+    /// The statements, in order.
+    #[schemars(length(min = 1))]
+    pub statements: Vec<BatchStatement>,
+}
+
+impl Args for BatchArgs {
+    const FIELDS: &'static [&'static str] = &["statements"];
+
+    fn read(arguments: &Arguments<'_>) -> Result<Self, String> {
+        Ok(Self { statements: arguments.list("statements")? })
+    }
+}
+
+/// One statement of a batch.
+#[derive(Debug, JsonSchema)]
+#[schemars(deny_unknown_fields, inline)]
+pub struct BatchStatement {
+    /// One INSERT, UPDATE, DELETE, REPLACE, CREATE or SELECT.
+    pub query: String,
+    /// Values for the placeholders in the query: an array for `?`, an object for `:name`. Always pass values here instead of writing them into the SQL. Bytes are {"$blob": base64}, integers beyond 2^53 {"$int": digits}.
+    #[schemars(default, schema_with = "portable::params")]
+    pub params: Parameters,
+}
+
+impl Args for BatchStatement {
+    const FIELDS: &'static [&'static str] = &["query", "params"];
+
+    fn read(arguments: &Arguments<'_>) -> Result<Self, String> {
+        Ok(Self { query: arguments.text("query", STATEMENT)?, params: arguments.parameters("params")? })
+    }
+
+    fn of_text(text: &str) -> Option<Self> {
+        Some(Self { query: text.to_owned(), params: Parameters::None })
+    }
+}
+
+/// Arguments of `change_schema`.
+#[derive(Debug, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct SchemaArgs {
+    /// One CREATE, ALTER, DROP, REINDEX, ANALYZE or VACUUM.
+    pub query: String,
+}
+
+impl Args for SchemaArgs {
+    const FIELDS: &'static [&'static str] = &["query"];
+
+    fn read(arguments: &Arguments<'_>) -> Result<Self, String> {
+        Ok(Self { query: arguments.text("query", STATEMENT)? })
     }
 }
 
@@ -208,17 +265,46 @@ impl QueryResult {
     }
 }
 
+/// An integer of the database outside of rows. Beyond 2^53 it is a string, as in rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Integer(pub i64);
+
+impl Serialize for Integer {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        integer_to_json(self.0).serialize(serializer)
+    }
+}
+
 /// What a write did.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(inline)]
 pub struct WriteResult {
     /// Rows inserted, updated or deleted.
     pub affected_rows: u64,
-    /// The rowid of the last row inserted.
+    /// The rowid of the last row that the statement inserted; absent where it inserted none. Beyond 2^53 it is a string.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_insert_rowid: Option<i64>,
+    #[schemars(schema_with = "portable::integer")]
+    pub last_insert_rowid: Option<Integer>,
     /// The rows of RETURNING.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub returned: Option<QueryResult>,
+}
+
+impl From<WriteOutcome> for WriteResult {
+    fn from(outcome: WriteOutcome) -> Self {
+        Self {
+            affected_rows: outcome.rows_affected,
+            last_insert_rowid: outcome.last_insert_rowid.map(Integer),
+            returned: outcome.returned.map(QueryResult::whole),
+        }
+    }
+}
+
+/// What a batch did.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct BatchResult {
+    /// One for each statement, in order.
+    pub results: Vec<WriteResult>,
 }
 
 /// The result of a tool that has nothing to report but that it is done.

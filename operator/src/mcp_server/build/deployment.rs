@@ -25,6 +25,7 @@ pub(super) fn build(server: &ValidatedServer, container: &Container) -> Deployme
         metadata: metadata(server),
         spec: Some(DeploymentSpec {
             replicas: Some(container.replicas),
+            revision_history_limit: Some(workload::REVISIONS),
             selector: LabelSelector { match_labels: Some(Component::Server.selector(&server.name)), match_expressions: None },
             strategy: Some(strategy(container)),
             template: template(server, container),
@@ -77,8 +78,10 @@ fn template(server: &ValidatedServer, container: &Container) -> PodTemplateSpec 
         volume_mounts: Some(mounts),
         ..PodContainer::default()
     };
+    let mut metadata = workload::pod_metadata(&container.pod, server.labels(), container.inputs.as_ref());
+    metadata.annotations.get_or_insert_default().extend(container.asked.clone());
     PodTemplateSpec {
-        metadata: Some(workload::pod_metadata(&container.pod, server.labels(), container.inputs.as_ref())),
+        metadata: Some(metadata),
         spec: Some(PodSpec {
             readiness_gates: Some(vec![PodReadinessGate { condition_type: names::POD_GATE.into() }]),
             ..workload::pod(&container.pod, mcp, volumes)

@@ -107,7 +107,7 @@ async fn resources_prompts_and_completion_of_all_servers_are_offered() {
     assert_eq!(prompts["prompts"][0]["name"], "two__greet");
     let prompt = mcp(&worker, "prompts/get", json!({"name": "two__greet", "arguments": {"who": "Ann"}})).await;
     assert_eq!(prompt["messages"][0]["content"]["text"], "Hi");
-    assert_eq!(mcp(&worker, "prompts/get", json!({"name": "two__gone"})).await["code"], -32602);
+    assert_eq!(mcp(&worker, "prompts/get", json!({"name": "gone__greet"})).await["code"], -32602);
     let params = json!({"ref": {"type": "ref/prompt", "name": "two__greet"}, "argument": {"name": "who", "value": "A"}});
     assert_eq!(mcp(&worker, "completion/complete", params).await["completion"]["values"], json!(["Ann"]));
 }
@@ -178,4 +178,33 @@ async fn one_odd_tool_ends_no_question_and_its_arguments_come_back(#[case] api: 
     assert_eq!((status, answer["answer"].as_str()), (200, Some("ok")), "{answer}");
     assert_eq!(stub.calls()[0]["arguments"]["filter[name]"], "x");
     assert_eq!(worker.get("/v1/tools").await["left_out"], json!([]));
+}
+
+#[rstest]
+#[case::messages(&[])]
+#[case::completions(&["--model-api", "openai", "--model", "m"])]
+#[tokio::test]
+async fn long_numbers_pass_as_they_are_written(#[case] api: &[&str]) {
+    const LONG: &str = "12345678901234567890123";
+    let stub = Stub::start(json!([{"name": "wipe", "inputSchema": {"type": "object"}}])).await;
+    let worker = Worker::start(SCRIPT, &[stub.entry("s")], api).await;
+    let post = async |path: &str, body: String| {
+        let request = worker.http.post(format!("{}{path}", worker.url)).header("content-type", "application/json");
+        let request =
+            request.header("accept", "application/json, text/event-stream").header("mcp-protocol-version", "2025-11-25");
+        request.body(body).send().await.unwrap().text().await.unwrap()
+    };
+    let call =
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"s__wipe","arguments":{{"id":{LONG}}}}}}}"#);
+    post("/mcp", call).await;
+    let history = format!(
+        r#"[{{"role":"user","content":"x"}},{{"role":"assistant","content":[{{"type":"tool_use","id":"1","name":"s__wipe","input":{{"id":{LONG}}}}}]}}]"#
+    );
+    let asked = post("/v1/chat", format!(r#"{{"messages":{history},"stream":false}}"#)).await;
+    assert!(asked.contains(&format!(r#""input":{{"id":{LONG}}}"#)), "it is shown as it is: {asked}");
+    post("/v1/chat", format!(r#"{{"messages":{history},"approve":["1"],"stream":false}}"#)).await;
+    let raw = stub.raw.lock().unwrap().clone();
+    let calls: Vec<&String> = raw.iter().filter(|body| body.contains("tools/call")).collect();
+    assert_eq!(calls.len(), 2);
+    assert!(calls.iter().all(|body| body.contains(&format!(r#""id":{LONG}"#))), "{calls:?}");
 }

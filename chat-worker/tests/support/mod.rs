@@ -186,8 +186,11 @@ impl Worker {
         let (url, config) = (model.url(), config.to_str().unwrap().to_owned());
         let openai_url = format!("{url}/v1");
         let data = directory.path().join("data").to_str().unwrap().to_owned();
-        let mut all = vec!["chat-worker", "--config", &config, "--log-file", "-", "--data-dir", &data];
+        let mut all = vec!["chat-worker", "--config", &config, "--log-file", "-"];
         all.extend(args);
+        if !args.contains(&"--data-dir") {
+            all.extend(["--data-dir", &data]);
+        }
         // A test may bring an API of its own.
         if !args.contains(&"--base-url") {
             all.extend(["--base-url", &url]);

@@ -25,6 +25,8 @@ pub struct Stub {
     pub results: Mutex<BTreeMap<String, Value>>,
     /// The parameters of every request but lists, in their order.
     pub seen: Mutex<Vec<Value>>,
+    /// The bodies of all requests, as they came.
+    pub raw: Mutex<Vec<String>>,
     pub instructions: Mutex<Option<String>>,
     /// Every request is answered with 500.
     pub broken: std::sync::atomic::AtomicBool,
@@ -41,6 +43,7 @@ impl Stub {
             tools: Mutex::new(tools),
             results: Mutex::new(BTreeMap::from([("tools/call".to_owned(), result)])),
             seen: Mutex::default(),
+            raw: Mutex::default(),
             instructions: Mutex::default(),
             broken: false.into(),
             task: Mutex::default(),
@@ -72,7 +75,9 @@ impl Stub {
     }
 }
 
-async fn answer(State(stub): State<Arc<Stub>>, Json(request): Json<Value>) -> Response {
+async fn answer(State(stub): State<Arc<Stub>>, body: String) -> Response {
+    let request: Value = serde_json::from_str(&body).unwrap();
+    stub.raw.lock().unwrap().push(body);
     if stub.broken.load(std::sync::atomic::Ordering::SeqCst) {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     }

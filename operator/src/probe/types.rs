@@ -15,6 +15,7 @@ use super::{
 use crate::{
     crd::{CircuitBreaker, CircuitStatus, Health, ProtocolStatus, ServerInfo, ToolsPolicy},
     pod_trouble::Trouble,
+    reach::Reach,
 };
 
 /// Which McpServer.
@@ -90,6 +91,8 @@ pub struct ServerSpec {
     pub breaker: CircuitBreaker,
     /// The tools that the server must offer.
     pub tools: ToolsContract,
+    /// Where a remote server may be. None: anywhere. The engine knows, and sets it.
+    pub reach: Option<Arc<Reach>>,
 }
 
 impl fmt::Debug for ServerSpec {

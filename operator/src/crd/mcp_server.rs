@@ -289,6 +289,9 @@ pub struct McpServerStatus {
     /// Pods that there are, of any template: what `kubectl scale` and autoscalers read.
     #[serde(default)]
     pub replicas: u32,
+    /// Selects the pods, for autoscalers; absent for a remote server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
     /// Pods in service.
     #[serde(default)]
     pub ready_replicas: u32,

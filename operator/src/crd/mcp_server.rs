@@ -295,9 +295,6 @@ pub struct McpServerStatus {
     /// Pods in service.
     #[serde(default)]
     pub ready_replicas: u32,
-    /// Selects the pods, for whoever scales the server by them; absent for a remote server.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub selector: Option<String>,
     /// Pods in service / wanted, for `kubectl get`; absent for a remote server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pods: Option<String>,

@@ -65,6 +65,8 @@ pub async fn run(config: RunConfig, client: Client, shutdown: CancellationToken)
     let engine = HealthEngine::new(
         EngineConfig {
             max_in_flight: config.max_probes_in_flight as usize,
+            server_metrics: config.server_metrics,
+            proxy: config.proxy(),
             operator: config.identity.as_ref().map(|pod| own_pod(&config.namespace, pod)),
             ..EngineConfig::default()
         },
@@ -129,7 +131,8 @@ pub async fn run(config: RunConfig, client: Client, shutdown: CancellationToken)
         scopes.insert(namespace, scope);
     }
     ready.store(true, Ordering::Relaxed);
-    tracing::info!(namespaces = ?config.scopes(), "reconciling");
+    let namespaces = if config.watch_namespaces.is_empty() { "all".to_owned() } else { config.watch_namespaces.join(",") };
+    tracing::info!(namespaces, "reconciling");
 
     let (changed, mut to_wake) = mpsc::unbounded_channel();
     let stop_probing = CancellationToken::new();

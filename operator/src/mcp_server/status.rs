@@ -131,7 +131,11 @@ impl<'a> View<'a> {
                 return Finding::new(true, reason::CIRCUIT_HALF_OPEN, "the server answers again, and is on trial");
             }
             CircuitState::HalfOpen => {
-                return Finding::new(false, reason::CIRCUIT_HALF_OPEN, "the server answers again, and is on trial");
+                return Finding::new(
+                    false,
+                    reason::CIRCUIT_HALF_OPEN,
+                    "the server is asked again, and is out of use until it answers",
+                );
             }
         }
         let verdict = &health.verdict;

@@ -10,10 +10,10 @@ use url::Url;
 use super::{
     template::Template,
     tools::{ToolsDiff, ToolsList},
-    verdict::Verdict,
+    verdict::{Kind, Verdict},
 };
 use crate::{
-    crd::{CircuitBreaker, CircuitStatus, Health, ProtocolStatus, ServerInfo, ToolsPolicy},
+    crd::{CircuitBreaker, CircuitState, CircuitStatus, Health, ProtocolStatus, ServerInfo, ToolsPolicy, reason},
     pod_trouble::Trouble,
 };
 
@@ -165,6 +165,8 @@ pub struct PodState {
 pub struct ServerHealth {
     /// The circuit, as it is to be kept in status.
     pub circuit: CircuitStatus,
+    /// It is one URL, and has no pods of ours.
+    pub remote: bool,
     /// The server as a whole: the worst that is confirmed. Of a remote one: the last verdict.
     pub verdict: Verdict,
     /// The revision that it speaks.
@@ -181,6 +183,19 @@ pub struct ServerHealth {
     pub pods: Vec<PodHealth>,
     /// Fleet panic holds this server where it is, and none of its pods answers: nobody can say whether a client would be served.
     pub panic: bool,
+}
+
+impl ServerHealth {
+    /// A client that connects now gets an answer, as far as the prober knows: a pod is in service, or the remote server answers.
+    pub fn serves(&self) -> bool {
+        let in_service = self.pods.iter().any(|pod| pod.in_service);
+        let answers = self.verdict.kind == Kind::Healthy || self.verdict.reason == reason::RATE_LIMITED;
+        match self.circuit.state {
+            CircuitState::Closed => !self.panic && if self.remote { answers } else { in_service },
+            CircuitState::HalfOpen => self.remote && answers,
+            CircuitState::Open => false,
+        }
+    }
 }
 
 /// What the engine found out about a pod.

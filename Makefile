@@ -18,7 +18,7 @@ help: ## This list
 ##@ The built-in cluster
 
 .PHONY: cluster-up cluster-down cluster-status cluster-run cluster-load cluster-forward cluster-signal cluster-tool
-cluster-up: ## Bring a real Kubernetes up: LEVEL=node (default) or control-plane, NAME=mcpfleet
+cluster-up: ## Bring a real Kubernetes up: LEVEL=node (default), fleet or control-plane, NAME=mcpfleet
 	@$(HARNESS)/up.sh $(LEVEL)
 
 cluster-down: ## Remove it, with everything it put on this machine
@@ -96,11 +96,14 @@ fuzz-sandbox: ## Fuzz what callers send to sandbox-server: SECONDS=60
 bench-health: ## What health costs, beside bare hyper: SIZES='100 1000 10000'
 	@ulimit -n "$$(ulimit -Hn)" && cargo run --quiet --release --package operator --example bench_health -- $(SIZES)
 
-.PHONY: bench-sandbox bench-chat bench
+.PHONY: bench-sandbox bench-chat bench-converge bench
 bench-sandbox: ## What sandbox-server does beside its peers, and beside two limits
 	@tests/bench-sandbox/bench-sandbox
 
 bench-chat: ## What chat-worker adds to a round, and what 500 streams cost, beside programs of the official Python packages
 	@tests/bench-chat/bench-chat
 
-bench: bench-health bench-sandbox bench-chat ## Every benchmark
+bench-converge: ## How long a fleet takes to come about, beside a bare client: SIZES='100 1000 5000' REST=600
+	@tests/bench-converge/bench-converge $(SIZES)
+
+bench: bench-health bench-sandbox bench-chat bench-converge ## Every benchmark

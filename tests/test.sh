@@ -102,6 +102,7 @@ step tools tools
 step clippy clippy
 step unit unit
 step conformance conformance
+step s3 sandbox-server/tests/s3.sh
 step real-servers operator/tests/real-servers.sh
 step api tests/web/api.sh
 step web tests/web/web.sh

@@ -70,6 +70,11 @@ tokio::task_local! {
     static REQUEST_ID: String;
 }
 
+/// The id of the request that is being worked on here.
+pub fn request_id() -> Option<String> {
+    REQUEST_ID.try_with(Clone::clone).ok()
+}
+
 /// Does work whose log lines carry this id. A span would do it, too, but is looked up at every piece of an answer.
 pub async fn of_request<W: Future>(request_id: String, work: W) -> W::Output {
     REQUEST_ID.scope(request_id, work).await

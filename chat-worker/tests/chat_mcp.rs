@@ -98,7 +98,7 @@ async fn a_server_that_hangs_loses_its_own_tools_only_and_listeners_hear_of_it()
 #[tokio::test]
 async fn the_token_the_limit_and_other_sites_are_as_on_the_other_paths() {
     let token = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(token.path(), "s3cret").unwrap();
+    std::fs::write(token.path(), "s3cret-of-length").unwrap();
     let args = ["--access-token-file", token.path().to_str().unwrap(), "--rate-limit-requests", "3"];
     let worker = Worker::start(SCRIPT, &[], &args).await;
     let ask = |bearer: &str| {
@@ -107,10 +107,10 @@ async fn the_token_the_limit_and_other_sites_are_as_on_the_other_paths() {
         request.header("mcp-protocol-version", "2025-11-25").bearer_auth(bearer).json(&body)
     };
     assert_eq!(ask("guess").send().await.unwrap().status(), 401);
-    assert_eq!(ask("s3cret").header("origin", "https://evil.example").send().await.unwrap().status(), 403);
+    assert_eq!(ask("s3cret-of-length").header("origin", "https://evil.example").send().await.unwrap().status(), 403);
     let mut statuses = Vec::new();
     for _ in 0..4 {
-        let response = ask("s3cret").send().await.unwrap();
+        let response = ask("s3cret-of-length").send().await.unwrap();
         statuses.push(response.status().as_u16());
         assert_eq!(response.headers().contains_key("retry-after"), statuses.len() == 4);
     }

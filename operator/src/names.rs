@@ -40,8 +40,11 @@ pub const MANAGED_BY: &str = "mcpfleet";
 /// Selects everything that we made.
 pub const MANAGED_SELECTOR: &str = "app.kubernetes.io/managed-by=mcpfleet";
 
+/// The labels that say whose a child is. A child may carry others, too.
+pub const IDENTITY: [&str; 4] = [LABEL_INSTANCE, LABEL_NAME, LABEL_COMPONENT, LABEL_MANAGED_BY];
+
 /// What a child is a child of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Component {
     /// Of an McpServer.
     Server,
@@ -55,6 +58,24 @@ impl Component {
         match self {
             Self::Server => "mcp-server",
             Self::App => "mcp-app",
+        }
+    }
+
+    /// The component whose CRs are of this kind.
+    pub fn of_kind(kind: &str) -> Option<Self> {
+        [Self::Server, Self::App].into_iter().find(|component| component.kind() == kind)
+    }
+
+    /// The component of this label.
+    pub fn of_label(label: &str) -> Option<Self> {
+        [Self::Server, Self::App].into_iter().find(|component| component.as_str() == label)
+    }
+
+    /// The kind of the CR.
+    pub const fn kind(self) -> &'static str {
+        match self {
+            Self::Server => "McpServer",
+            Self::App => "McpApp",
         }
     }
 
@@ -78,6 +99,11 @@ impl Component {
             (LABEL_COMPONENT.into(), self.as_str().into()),
             (LABEL_MANAGED_BY.into(), MANAGED_BY.into()),
         ])
+    }
+
+    /// The same as a selector is written, for whoever reads `status.selector`.
+    pub fn selector_text(self, name: &str) -> String {
+        self.selector(name).iter().map(|(label, value)| format!("{label}={value}")).collect::<Vec<_>>().join(",")
     }
 
     /// All labels of a child of the CR called `name`.

@@ -21,11 +21,11 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use crate::{
     admin::{self, Admin},
     config::RunConfig,
-    controllers::{self, Scopes, Shared},
     leader::{self, Lead},
     metrics::{ReconcileMetrics, leader_gauge},
     names,
     probe::{EngineConfig, HealthEngine, watch_pods},
+    scope::{self, Scopes, Shared},
 };
 
 /// Why the process ends.
@@ -124,7 +124,7 @@ pub async fn run(config: RunConfig, client: Client, shutdown: CancellationToken)
             () = shutdown.cancelled() => break,
         }
         let started = tokio::select! {
-            started = controllers::start(&shared, namespace.as_deref(), &mut parts) => started,
+            started = scope::start(&shared, namespace.as_deref(), &mut parts) => started,
             () = shutdown.cancelled() => break,
         };
         let scope = started.map_err(|_| Error::PartEnded("a watch"))?;

@@ -21,6 +21,9 @@ use crate::{
 /// The user, group and volume group of every pod.
 const USER: i64 = 1_000;
 
+/// Old ReplicaSets that a Deployment keeps: the CR is what one goes back to, and ten of each would be most objects of a large fleet.
+pub const REVISIONS: i32 = 2;
+
 /// The metadata of a pod template: what the spec adds, and over it what is ours.
 pub fn pod_metadata(settings: &PodSettings, ours: BTreeMap<String, String>, inputs: Option<&String>) -> ObjectMeta {
     let given = settings.pod_template.as_ref().and_then(|template| template.metadata.clone());

@@ -63,11 +63,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   resources: [deployments]
   verbs: [get, list, watch, create, patch]
 - apiGroups: [""]
-  resources: [services, configmaps, persistentvolumeclaims]
+  resources: [services, persistentvolumeclaims]
   verbs: [get, list, watch, create, patch]
-# delete: the access token that was generated, when an McpApp names a Secret of its own instead.
+# delete: what a CR no longer wants. The accepted tools, when spec.tools.policy becomes Ignore; the access token that was generated,
+# when an McpApp names a Secret of its own instead.
 - apiGroups: [""]
-  resources: [secrets]
+  resources: [configmaps, secrets]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [pods]

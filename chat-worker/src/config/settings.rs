@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use http_server::host::HostPattern;
 use ipnet::IpNet;
 use url::Url;
 
@@ -75,11 +76,31 @@ pub enum Command {
         #[arg(long)]
         yes: bool,
     },
+    /// Looks at the configuration of the servers.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
     /// Serves the web page and the HTTP API.
     Serve {
         #[arg(long, env = "CHAT_LISTEN", default_value = "127.0.0.1:8080")]
         listen: SocketAddr,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Says what an mcp.json comes to, and what is wrong with it. Ends with 0 when all of it can be used, with 1 when it cannot, and with
+    /// 2 when there is no such file.
+    Check {
+        /// Without it, the file of --config.
+        file: Option<PathBuf>,
+    },
+}
+
+/// A variable of our environment, for the values in mcp.json that name it.
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// What happens to a call of a tool that may destroy, or that says nothing of itself.
@@ -186,9 +207,15 @@ pub struct Settings {
     #[arg(long, global = true, env = "CHAT_CACHE_SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub cache_seconds: u64,
 
-    /// A file with the token that callers must present; re-read when it changes. Without it, everybody gets in.
+    /// A file with the tokens that callers may present, one a line, each of 16 characters or more; re-read when it changes, after which those
+    /// of before are taken for two more minutes. Without it, everybody gets in.
     #[arg(long, global = true, env = "CHAT_ACCESS_TOKEN_FILE")]
     pub access_token_file: Option<PathBuf>,
+
+    /// Names under which this server is reached from outside (chat.example.com, *.example.com): pages of these may use it. Without a token, it
+    /// answers to no others, but for localhost, addresses and names of a cluster.
+    #[arg(long, global = true, env = "CHAT_ALLOWED_HOSTS", value_delimiter = ',')]
+    pub allowed_hosts: Vec<HostPattern>,
 
     /// Proxies in front of this server, as networks (10.0.0.0/8,fd00::/8): what they say of a caller is believed, its
     /// address (X-Forwarded-For) and TLS (X-Forwarded-Proto). Nobody else is.
@@ -203,6 +230,10 @@ pub struct Settings {
     /// a request for longest is closed for the next.
     #[arg(long, global = true, env = "CHAT_MAX_CONNECTIONS", default_value_t = 4096, value_parser = clap::value_parser!(u16).range(1..))]
     pub max_connections: u16,
+
+    /// Seconds for which a connection without a request is kept. Balancers and pools keep theirs for 60: it is for them to close it first.
+    #[arg(long, global = true, env = "CHAT_IDLE_TIMEOUT_SECONDS", default_value_t = http_server::IDLE_TIMEOUT.as_secs(), value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub idle_timeout_seconds: u64,
 
     /// Threads that serve conversations. One holds hundreds of streams; more of them wake each other up for every piece of an answer,
     /// and are worth it only where one core is not enough.
@@ -277,6 +308,11 @@ impl Settings {
             deadline: Duration::from_secs(self.model_timeout_seconds),
             idle: Duration::from_secs(self.stream_idle_seconds),
         })
+    }
+
+    /// The file of the access tokens, if there is one.
+    pub fn access_token_file(&self) -> Option<PathBuf> {
+        self.access_token_file.clone().filter(|path| !path.as_os_str().is_empty())
     }
 
     /// Where the day's account is kept, if it is.

@@ -8,13 +8,16 @@ use serde_json::Value;
 use super::{
     Answer, ModelError, Progress,
     api::error_of,
-    wire::{StopReason, block_call},
+    wire::{StopReason, Usage, block_call},
 };
 
 /// Collects the events of one attempt.
 pub trait Assemble: Send {
     /// Takes one event's data.
     fn push(&mut self, data: &str) -> Result<Seen, ModelError>;
+
+    /// The model and its tokens, as far as the stream has told them.
+    fn told(&self) -> (&str, Usage);
 
     /// The answer, once `push` said `Stop`.
     fn finish(self: Box<Self>) -> Result<Answer, ModelError>;

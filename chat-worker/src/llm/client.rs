@@ -17,14 +17,14 @@ use url::Url;
 use super::{
     Answer, Listener, Model, ModelError, Progress, Prompt, anthropic,
     api::{Api, error_of},
-    assemble::Seen,
+    assemble::{Assemble, Seen},
     estimate,
     events::Events,
     key::KeySource,
     retry::{self, Hints},
     sentence,
     transport::{self, Capped, MAX_ANSWER, reason},
-    wire,
+    wire::{self, Usage},
 };
 use crate::redact::redact;
 
@@ -163,7 +163,7 @@ impl Client {
         let began = Instant::now();
         let mut first_token = None;
         let (mut body, mut events) = (Capped::new(response), Events::default());
-        let mut assembler = self.settings.api.assembler();
+        let mut begun = Begun { assembler: Some(self.settings.api.assembler()), listener };
         // One timer, moved on by every event.
         let mut idle = pin!(sleep(self.settings.idle));
         loop {
@@ -177,14 +177,14 @@ impl Client {
             };
             let mut bytes = &chunk[..];
             while let Some(data) = events.next(&mut bytes).map_err(|error| ModelError::Stream(error.to_string()))? {
-                match assembler.push(data)? {
+                match begun.push(data)? {
                     Seen::Quiet => {}
                     Seen::Progress(step) => {
                         first_token.get_or_insert_with(|| began.elapsed());
                         listener.tell(step).await;
                     }
                     Seen::Stop => {
-                        let mut answer = assembler.finish()?;
+                        let mut answer = begun.finish()?;
                         answer.first_token = first_token;
                         return Ok(answer);
                     }
@@ -251,6 +251,40 @@ impl Client {
         }
         let (body, _) = transport::collect(response, MAX_ERROR_BODY, COUNT_TIMEOUT).await;
         serde_json::from_slice::<Value>(&body).ok()?["input_tokens"].as_u64()
+    }
+}
+
+/// An attempt that has begun. Dropped before its end, it tells what it cost.
+struct Begun<'a> {
+    assembler: Option<Box<dyn Assemble>>,
+    listener: &'a dyn Listener,
+}
+
+impl Begun<'_> {
+    fn push(&mut self, data: &str) -> Result<Seen, ModelError> {
+        self.assembler.as_mut().map_or(Ok(Seen::Quiet), |assembler| assembler.push(data))
+    }
+
+    fn finish(&mut self) -> Result<Answer, ModelError> {
+        let Some(assembler) = self.assembler.take() else { return Err(ModelError::Stream("it ended twice".into())) };
+        let (model, usage) = assembler.told();
+        let model = model.to_owned();
+        assembler.finish().inspect_err(|_| lost(self.listener, &model, usage))
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        if let Some(assembler) = &self.assembler {
+            let (model, usage) = assembler.told();
+            lost(self.listener, model, usage);
+        }
+    }
+}
+
+fn lost(listener: &dyn Listener, model: &str, usage: Usage) {
+    if usage.total() > 0 {
+        listener.lost(&sentence(model).chars().take(MAX_MODEL_NAME).collect::<String>(), usage);
     }
 }
 

@@ -90,6 +90,10 @@ pub enum Progress {
 /// Who is told of progress. The answer waits until it has been taken: a slow reader slows the model down, and fills no memory.
 pub trait Listener: Sync {
     fn tell(&self, progress: Progress) -> BoxFuture<'_, ()>;
+
+    /// An attempt ended without an answer, because it broke off or because nobody waits for it any more. It is paid for all the same, as far
+    /// as its tokens were told.
+    fn lost(&self, _model: &str, _usage: Usage) {}
 }
 
 /// Nobody: `()` takes everything and does nothing.

@@ -22,7 +22,7 @@ use super::{
     http,
     server::{Server, Shared as Common, State},
 };
-use crate::config::file::McpConfig;
+use crate::config::file::{McpConfig, Refused};
 
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LONGEST_RETRY: Duration = Duration::from_secs(4);
@@ -59,6 +59,8 @@ type Pending = Shared<BoxFuture<'static, ToolOutput>>;
 pub struct Hub {
     http: reqwest::Client,
     servers: RwLock<BTreeMap<String, Arc<Server>>>,
+    /// Entries of the configuration that cannot be used.
+    refused: RwLock<Vec<Refused>>,
     /// Reads under way: an identical one waits for the same answer.
     reads: Mutex<HashMap<String, Pending>>,
     first_seen: Arc<Mutex<FirstSeen>>,
@@ -72,6 +74,7 @@ impl Hub {
         let hub = Arc::new(Self {
             http: http::shared()?,
             servers: RwLock::default(),
+            refused: RwLock::default(),
             reads: Mutex::default(),
             first_seen: Arc::default(),
             changed: Arc::default(),
@@ -110,6 +113,7 @@ impl Hub {
                 Server::start(entry.clone(), common, &self.tasks)
             });
         }
+        self.refused.write().unwrap_or_else(PoisonError::into_inner).clone_from(&config.refused);
         self.changed.notify_one();
     }
 
@@ -143,7 +147,16 @@ impl Hub {
                 state,
             }
         };
-        self.servers().into_iter().map(status).collect()
+        let refused = |refused: &Refused| ServerStatus {
+            name: refused.name.clone(),
+            description: String::new(),
+            version: String::new(),
+            degraded: true,
+            openings: 0,
+            state: State::Refused { reason: refused.reason.clone() },
+        };
+        let not_used = self.refused.read().unwrap_or_else(PoisonError::into_inner);
+        self.servers().into_iter().map(status).chain(not_used.iter().map(refused)).collect()
     }
 
     /// The last lines of a child's standard error; `None` when there is no such server.

@@ -5,6 +5,7 @@
 pub mod binary;
 pub mod hostile;
 pub mod nasty;
+pub mod odd;
 
 use std::{
     net::SocketAddr,

@@ -33,6 +33,10 @@ pub struct Health {
     /// A call that every probe makes and that must succeed. Choose a tool that only reads and is quick.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool_call: Option<ToolCall>,
+    /// True: a server that answers 401 or 403 although no credentials are given in `headersFrom` is Ready, because its clients
+    /// bring their own (default: false, and Ready is Unknown).
+    #[serde(default)]
+    pub accept_unauthorized: bool,
 }
 
 impl Default for Health {
@@ -43,6 +47,7 @@ impl Default for Health {
             startup_seconds: defaults::startup_seconds(),
             restart_after_seconds: defaults::restart_after_seconds(),
             tool_call: None,
+            accept_unauthorized: false,
         }
     }
 }

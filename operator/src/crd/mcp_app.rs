@@ -249,7 +249,7 @@ pub struct McpAppStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Progressing, Stalled. Reasons are documented in docs/conditions.md.
+    /// Ready, ModelReachable (while it is known), Reconciling, Stalled. Reasons are documented in docs/conditions.md.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -260,7 +260,7 @@ pub struct McpAppStatus {
     /// Servers offered / named, for `kubectl get`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub servers_offered: Option<String>,
-    /// Pods wanted.
+    /// Pods that there are, of any template.
     #[serde(default)]
     pub replicas: u32,
     /// Pods ready.
@@ -293,7 +293,7 @@ pub enum AppServerState {
     CircuitOpen,
     /// Its `spec.enabled` is false.
     Disabled,
-    /// It has never answered yet.
+    /// It is not Ready: it has not answered yet, or there is no pod of it that does. Its condition Ready says why.
     Starting,
     /// There is no McpServer of this name.
     NotFound,

@@ -195,7 +195,7 @@ pub struct McpServerStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Healthy, CircuitClosed, ToolsAccepted, Progressing, Stalled. Reasons are documented in docs/conditions.md.
+    /// Ready, Healthy, CircuitClosed, ToolsAccepted, Reconciling, Stalled. Reasons are documented in docs/conditions.md.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -211,12 +211,15 @@ pub struct McpServerStatus {
     /// The tools that the server offers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tools: Option<ToolsStatus>,
-    /// Pods wanted.
+    /// Pods that there are, of any template.
     #[serde(default)]
     pub replicas: u32,
     /// Pods in service.
     #[serde(default)]
     pub ready_replicas: u32,
+    /// Selects the pods, for whoever scales the server by them; absent for a remote server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
     /// Pods in service / wanted, for `kubectl get`; absent for a remote server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pods: Option<String>,

@@ -25,7 +25,7 @@ pub fn hold(server: &McpServer, outcome: &Outcome, health: Option<&ServerHealth>
     let health = health?;
     let closing = told.state != CircuitState::Closed && health.circuit.state == CircuitState::Closed;
     // Whoever edited the spec, or must do so, is answered at once.
-    let awaited = status.observed_generation != server.metadata.generation || outcome.problem.is_some();
+    let awaited = status.observed_generation != server.metadata.generation || !outcome.problems.is_empty();
     let returning = health.pods.iter().any(PodHealth::is_returning) && !health.pods.iter().any(|pod| pod.in_service);
     if !closing || awaited || !returning {
         return None;
@@ -69,12 +69,9 @@ mod tests {
             name: "a".into(),
             uid: "a".into(),
             verdict: Verdict::healthy(),
-            failing: false,
-            starting: false,
             gate,
             containers_ready,
             in_service,
-            tools_accepted: None,
             ..PodHealth::default()
         }
     }
@@ -149,7 +146,7 @@ mod tests {
         server.metadata.generation = Some(2);
         assert_eq!(held(&server, &health, 10), None);
         let problem = Problem { class: Class::Transient, reason: crate::crd::reason::APPLY_FAILED, message: "x".into() };
-        let outcome = Outcome { problem: Some(problem), ..Outcome::default() };
+        let outcome = Outcome { problems: vec![problem], ..Outcome::default() };
         assert_eq!(hold(&told(CircuitState::HalfOpen), &outcome, Some(&health), fixtures::at(10)), None);
     }
 }

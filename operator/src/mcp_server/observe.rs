@@ -7,8 +7,8 @@ use kube::ResourceExt;
 
 use super::contract;
 use crate::{
-    cache::Cache,
-    crd::{McpServer, McpServerSpec, mcp_server::RemoteSource, pod::SecretKeyRef},
+    children::Children,
+    crd::{McpServer, McpServerSpec, pod::SecretKeyRef},
     inputs::{self, Found, Reader, Reference},
     names::Component,
     probe::{AcceptedTools, HealthEngine, ServerKey, ToolsList},
@@ -32,28 +32,39 @@ pub struct Observed {
 /// Every pointer that the spec holds.
 pub fn references(spec: &McpServerSpec) -> BTreeSet<Reference> {
     let mut references = inputs::of_pods(&spec.pod);
-    references.extend(spec.remote.iter().flat_map(remote_secrets).map(Reference::secret));
+    references.extend(credentials(spec).map(Reference::secret));
     references
 }
 
-fn remote_secrets(remote: &RemoteSource) -> impl Iterator<Item = &SecretKeyRef> {
-    remote.headers_from.iter().map(|header| &header.secret_key_ref).chain(&remote.ca_secret_ref)
+/// Every pointer to something that probes carry.
+pub fn credentials(spec: &McpServerSpec) -> impl Iterator<Item = &SecretKeyRef> {
+    let headers = spec.remote.iter().flat_map(|remote| &remote.headers_from).map(|header| &header.secret_key_ref);
+    headers.chain(spec.remote.iter().filter_map(|remote| remote.ca_secret_ref.as_ref()))
 }
 
-/// Reads it all.
+/// The list of tools that was accepted last.
+pub fn accepted(server: &McpServer, children: &Children) -> Option<AcceptedTools> {
+    let (namespace, name) = (server.namespace().unwrap_or_default(), Component::tools_name(&server.name_any()));
+    contract::read(&children.read::<ConfigMap>(&namespace, &name)?)
+}
+
+/// Reads it all. Of a server that is switched off nothing that it would need to run: it must always come to rest.
 pub async fn observe(
     server: &McpServer,
     reader: &Reader,
-    config_maps: &Cache<ConfigMap>,
+    children: &Children,
     engine: &HealthEngine,
 ) -> Result<Observed, inputs::Error> {
     let (namespace, name) = (server.namespace().unwrap_or_default(), server.name_any());
     let mut observed = Observed {
-        inputs: reader.look(&namespace, &references(&server.spec)).await?,
-        accepted: config_maps.get(&namespace, &Component::tools_name(&name)).and_then(|found| contract::read(&found)),
+        accepted: accepted(server, children),
         offered: engine.snapshot(&ServerKey::new(&namespace, &name)).and_then(|health| health.acceptable),
         ..Observed::default()
     };
+    if !server.spec.enabled {
+        return Ok(observed);
+    }
+    observed.inputs = reader.look(&namespace, &references(&server.spec)).await?;
     if let Some(remote) = &server.spec.remote {
         for header in &remote.headers_from {
             let value = reader.value(&namespace, &header.secret_key_ref).await?;

@@ -17,12 +17,12 @@ use super::{
 use crate::{
     crd::{
         McpServer,
-        mcp_server::{ContainerSource, RemoteSource},
+        mcp_server::ContainerSource,
         pod::{PodSettings, quantity},
         reason,
     },
     names::Component,
-    probe::{ToolsContract, template},
+    probe::{Credentials, Endpoint, ToolsContract, template},
     problem::Problem,
     requeue::Class,
     ssa::owner_reference,
@@ -35,14 +35,14 @@ pub struct ValidatedServer {
     pub name: String,
     /// Its namespace.
     pub namespace: String,
-    /// Its uid.
-    pub uid: String,
     /// The reference by which children are ours.
     pub owner: OwnerReference,
     /// Where it is.
     pub source: Source,
     /// The tools that it must offer.
     pub tools: ToolsContract,
+    /// What the spec points at and is not there: the pods wait for it. One that is switched off lacks nothing.
+    pub lacks: Vec<Problem>,
 }
 
 /// Where the server is.
@@ -104,6 +104,14 @@ impl ValidatedServer {
         Component::Server.labels(&self.name)
     }
 
+    /// What probes carry.
+    pub fn credentials(&self) -> Credentials {
+        match &self.source {
+            Source::Container(_) => Credentials::default(),
+            Source::Remote(remote) => Credentials { headers: remote.headers.clone(), ca: remote.ca.clone() },
+        }
+    }
+
     /// Where clients find the server.
     pub fn url(&self) -> String {
         match &self.source {
@@ -120,16 +128,25 @@ impl ValidatedServer {
     }
 }
 
+/// Where the prober finds the server, from the spec alone. None: nowhere.
+pub fn endpoint(server: &McpServer) -> Option<Endpoint> {
+    if let Some(container) = &server.spec.container {
+        let (name, namespace) = (Component::Server.child_name(&server.name_any()), server.namespace().unwrap_or_default());
+        let host = format!("{name}.{namespace}.svc:{}", container.port);
+        return Some(Endpoint::Pods { port: container.port, path: container.path.clone(), host });
+    }
+    let url = Url::parse(&server.spec.remote.as_ref()?.url).ok()?;
+    Some(Endpoint::Remote { url })
+}
+
 /// The server, or everything that stands in the way.
 pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServer, Vec<Problem>> {
     let spec = &server.spec;
     let references = references(spec);
-    let mut problems: Vec<Problem> = observed
-        .inputs
-        .problems(&references)
-        .into_iter()
-        .map(|(reason, message)| Problem { class: Class::Waiting, reason, message })
-        .collect();
+    let missing = if spec.enabled { observed.inputs.problems(&references) } else { Vec::new() };
+    let mut lacks: Vec<Problem> =
+        missing.into_iter().map(|(reason, message)| Problem { class: Class::Waiting, reason, message }).collect();
+    let mut problems = Vec::new();
 
     let source = match (&spec.container, &spec.remote) {
         (Some(container), None) => Some(Source::Container(Box::new(Container {
@@ -144,10 +161,13 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
             inputs: observed.inputs.digest(&references),
             asked: template::annotations(container.port, &container.path, spec.health.tool_call.as_ref(), &spec.tools),
         }))),
-        (None, Some(remote)) => match validate_remote(remote, observed) {
-            Ok(remote) => Some(Source::Remote(remote)),
-            Err(found) => {
-                problems.extend(found);
+        (None, Some(remote)) => match Url::parse(&remote.url) {
+            Ok(url) => {
+                let headers = headers(observed, &mut lacks);
+                Some(Source::Remote(Remote { url, headers, ca: observed.ca.clone() }))
+            }
+            Err(error) => {
+                problems.push(rejected(format!("spec.remote.url is no URL: {error}")));
                 None
             }
         },
@@ -161,18 +181,17 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
         Some(source) if problems.is_empty() => Ok(ValidatedServer {
             name: server.name_any(),
             namespace: server.namespace().unwrap_or_default(),
-            uid: server.uid().unwrap_or_default(),
             owner: owner_reference(server),
             source,
             tools: contract::decide(&spec.tools, observed.accepted.as_ref(), observed.offered.as_deref()),
+            lacks,
         }),
         _ => Err(problems),
     }
 }
 
-fn validate_remote(remote: &RemoteSource, observed: &Observed) -> Result<Remote, Vec<Problem>> {
-    let mut problems = Vec::new();
-    let url = Url::parse(&remote.url).map_err(|error| problems.push(rejected(format!("spec.remote.url is no URL: {error}"))));
+/// The headers that probes carry. What cannot be one is lacking.
+fn headers(observed: &Observed, lacks: &mut Vec<Problem>) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = Vec::new();
     for (name, value) in &observed.headers {
         // A missing value is told by the inputs, with the name of its Secret.
@@ -183,20 +202,17 @@ fn validate_remote(remote: &RemoteSource, observed: &Observed) -> Result<Remote,
                 value.set_sensitive(true);
                 headers.push((header, value));
             }
-            (Err(_), _) => problems.push(rejected(format!("spec.remote.headersFrom: {name} is no name of a header"))),
-            (_, Err(_)) => problems.push(Problem {
+            (Err(_), _) => lacks.push(rejected(format!("headersFrom: {name} is no name of a header"))),
+            (_, Err(_)) => lacks.push(Problem {
                 class: Class::Waiting,
                 reason: reason::INVALID_SPEC,
                 message: format!(
-                    "spec.remote.headersFrom: the Secret's value for {name} cannot be a header: remove line breaks and control characters"
+                    "headersFrom: the Secret's value for {name} cannot be a header: remove line breaks and control characters"
                 ),
             }),
         }
     }
-    match url {
-        Ok(url) if problems.is_empty() => Ok(Remote { url, headers, ca: observed.ca.clone() }),
-        _ => Err(problems),
-    }
+    headers
 }
 
 fn rejected(message: String) -> Problem {
@@ -227,6 +243,16 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_is_switched_off_lacks_nothing() {
+        let server = fixtures::server(|server| {
+            server.spec.enabled = false;
+            server.spec.pod.env_from =
+                serde_json::from_value(serde_json::json!([{"secretRef": {"name": "gone"}}])).expect("a reference");
+        });
+        assert!(validate(&server, &Observed::default()).expect("valid").lacks.is_empty());
+    }
+
+    #[test]
     fn a_header_loses_the_line_break_that_editors_add_and_is_sensitive() {
         let (server, observed) = with_header(Some(b"Bearer secret\n"));
         let Source::Remote(remote) = validate(&server, &observed).expect("valid").source else { unreachable!("it is remote") };
@@ -237,7 +263,7 @@ mod tests {
     #[test]
     fn a_header_that_cannot_be_one_is_refused_without_telling_it() {
         let (server, observed) = with_header(Some(b"two\nlines of secret"));
-        let problems = validate(&server, &observed).expect_err("no header");
+        let problems = validate(&server, &observed).expect("valid, but for the header").lacks;
         assert_eq!(problems[0].class, Class::Waiting);
         assert!(problems[0].message.contains("remove line breaks") && !problems[0].message.contains("secret\n"));
         assert!(!problems[0].message.contains("lines of"));
@@ -252,7 +278,8 @@ mod tests {
                 serde_json::from_value(variable("TWO")).expect("a variable"),
             ];
         });
-        let problem = Problem::all(validate(&server, &Observed::default()).expect_err("both are missing")).expect("a problem");
+        let lacks = validate(&server, &Observed::default()).expect("valid, but for the Secrets").lacks;
+        let problem = Problem::all(&lacks).expect("a problem");
         assert_eq!(problem.reason, reason::SECRET_NOT_FOUND);
         assert!(problem.message.contains("Secret one") && problem.message.contains("Secret two"), "{}", problem.message);
     }

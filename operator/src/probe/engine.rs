@@ -21,7 +21,7 @@ use super::{
     publish::{self, Publisher},
     registry::{Outcome, Registry},
     schedule::{AttemptId, TargetId},
-    types::{Moment, PodState, ServerHealth, ServerKey, ServerSpec},
+    types::{Credentials, Moment, PodState, ServerHealth, ServerKey, ServerSpec},
     worker::{self, McpProber, Prober},
 };
 use crate::{clock, crd::CircuitStatus};
@@ -272,6 +272,11 @@ impl HealthEngine {
     /// Takes up a server's spec. `persisted` is its circuit from status; it counts only the first time that the server is seen.
     pub fn set_server(&self, key: &ServerKey, spec: ServerSpec, persisted: Option<&CircuitStatus>) {
         self.shared.act(|registry, now| registry.set_server(key, spec, persisted, now));
+    }
+
+    /// What probes of a server carry; none before `set_server`.
+    pub fn credentials(&self, key: &ServerKey) -> Option<Credentials> {
+        locked(&self.shared.state).registry.credentials(key)
     }
 
     /// The server's CR is gone.

@@ -41,7 +41,9 @@ pub use protocol::Hello;
 pub use proxy::Proxy;
 pub use schedule::TargetId;
 pub use tools::{Tool, ToolsDiff, ToolsList};
-pub use types::{AcceptedTools, Endpoint, Moment, PodHealth, PodState, ServerHealth, ServerKey, ServerSpec, ToolsContract};
+pub use types::{
+    AcceptedTools, Credentials, Endpoint, Moment, PodHealth, PodState, ServerHealth, ServerKey, ServerSpec, ToolsContract,
+};
 pub use verdict::{Kind as VerdictKind, Problem, Status, Step, Verdict};
 pub use wire::{Dial, Wire};
 pub use worker::{Attempt, McpProber, Prober};

@@ -24,8 +24,8 @@ use super::{
 use crate::{
     clock,
     crd::reason,
+    events,
     names::{CONTROLLER, FIELD_MANAGER, POD_GATE},
-    problem,
 };
 
 /// Gates and evictions on their way to the API server at a time: a fleet that turns all at once must not be one burst.
@@ -244,7 +244,7 @@ async fn announce(publisher: &Publisher, notice: Notice) {
     match tokio::time::timeout(CALL, publisher.recorder.publish(&event, &notice.object)).await {
         Ok(Ok(())) => {}
         // In a namespace that is going nothing can be made any more, and nobody is left to read it.
-        Ok(Err(error)) if problem::namespace_goes(&error) => {
+        Ok(Err(error)) if events::namespace_goes(&error) => {
             tracing::debug!(reason = notice.reason, "no Event in a namespace that is going");
         }
         // An Event is a courtesy: what it tells is in status and metrics, too.

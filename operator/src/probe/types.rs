@@ -58,6 +58,15 @@ pub enum Endpoint {
     },
 }
 
+/// What probes carry out of Secrets.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    /// Headers that every request carries. The values must be marked sensitive.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// A PEM bundle to trust instead of the system's roots.
+    pub ca: Option<Vec<u8>>,
+}
+
 /// What the engine must know of an McpServer. Everything comes from the CR and what it refers to.
 #[derive(Clone)]
 pub struct ServerSpec {

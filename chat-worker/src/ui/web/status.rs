@@ -12,24 +12,32 @@ use serde_json::{Value, json};
 
 use super::{Web, live, problem::Problem};
 
-/// As the guide describes it. Degraded is an answer and no failure: the status is 200 for both.
-pub async fn health(State(web): State<Arc<Web>>) -> Json<Value> {
+/// As the guide describes it. Degraded is an answer and no failure: the status is 200 for both. Who has no token is told no more than that:
+/// which servers there are, what they last said and what the day cost is nobody's who cannot use them.
+pub async fn health(State(web): State<Arc<Web>>, headers: HeaderMap) -> Json<Value> {
     let servers = web.app.engine.hub.status();
     let problem = web.app.config.borrow().problem.clone();
     let degraded = problem.is_some() || servers.iter().any(|server| server.degraded);
+    let status = if degraded { "degraded" } else { "healthy" };
+    if !web.access.still_allows(&headers) {
+        return Json(json!({"status": status}));
+    }
     let mut metrics = json!(web.app.engine.metrics.summary());
     metrics["servers"] = json!(servers);
     metrics["configuration"] = json!({"in_force": problem.is_none(), "problem": problem});
     metrics["usage"] = json!(web.app.engine.ledger.today());
-    Json(json!({"status": if degraded { "degraded" } else { "healthy" }, "metrics": metrics}))
+    Json(json!({"status": status, "metrics": metrics}))
 }
 
 /// Ready to take requests; also without any server, since the model can still answer.
-pub async fn ready(State(web): State<Arc<Web>>) -> Result<&'static str, Problem> {
+/// It says besides how the model was met, and how much of the budget is used: the operator reads both.
+pub async fn ready(State(web): State<Arc<Web>>) -> Result<Json<Value>, Problem> {
     if web.draining.is_cancelled() {
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "draining: this replica is being stopped"));
     }
-    Ok("ok\n")
+    let percent = web.app.engine.ledger.today().budget_percent;
+    let budget = percent.map(|percent| json!({"percent": percent, "usedUp": percent >= 100}));
+    Ok(Json(json!({"status": "ok", "model": web.app.engine.metrics.model.now(), "budget": budget})))
 }
 
 pub async fn metrics(State(web): State<Arc<Web>>) -> Response {

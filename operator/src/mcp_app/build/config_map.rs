@@ -60,10 +60,27 @@ struct Metadata<'a> {
     reason: Option<&'a str>,
 }
 
-pub(super) fn build(app: &ValidatedApp) -> ConfigMap {
+/// What a ConfigMap may hold, in bytes. <https://kubernetes.io/docs/concepts/configuration/configmap/>
+const LIMIT: usize = 1 << 20;
+
+/// Why the file cannot be a ConfigMap's, if it cannot.
+pub(super) fn too_large(app: &ValidatedApp) -> Option<String> {
+    let (size, servers) = (text(app).len() + FILE.len(), app.servers.len());
+    (size > LIMIT).then(|| {
+        format!(
+            "the configuration of {servers} servers is {size} bytes, and a ConfigMap holds {LIMIT}: name fewer servers, shorten their descriptions, or make several apps of this one"
+        )
+    })
+}
+
+fn text(app: &ValidatedApp) -> String {
     let servers = app.servers.iter().filter_map(|(name, server)| entry(name, server)).collect();
     let file = McpJson { servers, log_level: app.log_level.as_str() };
-    let text = serde_json::to_string_pretty(&file).expect("strings and numbers are JSON");
+    serde_json::to_string_pretty(&file).expect("strings and numbers are JSON")
+}
+
+pub(super) fn build(app: &ValidatedApp) -> ConfigMap {
+    let text = text(app);
     ConfigMap { metadata: metadata(app), data: Some(BTreeMap::from([(FILE.into(), text)])), ..ConfigMap::default() }
 }
 
@@ -72,7 +89,7 @@ fn entry<'a>(name: &'a str, server: &'a AppServer) -> Option<Server<'a>> {
         name,
         // Without an address there is nothing to configure yet.
         url: server.url.as_deref()?,
-        enabled: matches!(server.state, AppServerState::Offered | AppServerState::Starting),
+        enabled: matches!(server.state, AppServerState::Offered | AppServerState::Starting) && server.reason.is_none(),
         timeout: server.timeout,
         max_retries: server.max_retries,
         health_check_interval: server.health_check_interval,

@@ -33,6 +33,7 @@ pub(super) fn build(app: &ValidatedApp) -> Deployment {
         metadata: metadata(app),
         spec: Some(DeploymentSpec {
             replicas: Some(app.replicas),
+            revision_history_limit: Some(workload::REVISIONS),
             selector: LabelSelector { match_labels: Some(Component::App.selector(&app.name)), match_expressions: None },
             strategy: Some(DeploymentStrategy {
                 type_: Some("RollingUpdate".into()),
@@ -64,7 +65,7 @@ fn container(app: &ValidatedApp, mounts: Vec<VolumeMount>) -> Container {
         name: "chat-worker".into(),
         image: Some(app.image.clone()),
         image_pull_policy: Some("IfNotPresent".into()),
-        args: Some(["serve", "--listen", "0.0.0.0:8080"].map(Into::into).into()),
+        args: Some(["serve", "--listen", "[::]:8080"].map(Into::into).into()),
         ports: Some(vec![ContainerPort {
             name: Some("http".into()),
             container_port: 8080,

@@ -11,7 +11,7 @@ use crate::{
         schedule::TargetId,
         server::Server,
         template::Template,
-        types::{Endpoint, Moment, PodState, ServerKey, ServerSpec},
+        types::{Credentials, Endpoint, Moment, PodState, ServerKey, ServerSpec},
     },
 };
 
@@ -164,6 +164,12 @@ impl Registry {
         self.with(&key, now, &mut effects, Server::settle);
         self.weigh_panic(false, now, &mut effects);
         effects
+    }
+
+    /// What probes of a server carry; none before `set_server`.
+    pub fn credentials(&self, key: &ServerKey) -> Option<Credentials> {
+        let spec = self.servers.get(key)?.spec.as_ref()?;
+        Some(Credentials { headers: spec.credentials.clone(), ca: spec.ca.clone() })
     }
 
     /// Which pods are known: their servers and uids. For finding out which of them went away unseen.

@@ -3,7 +3,7 @@
 import { $, node, status } from './dom.js';
 import { Problem, live, pause } from './stream.js';
 
-const WORDS = { connecting: 'connecting', up: 'up', down: 'down', circuit_open: 'circuit open', disabled: 'switched off' };
+const WORDS = { connecting: 'connecting', up: 'up', down: 'down', circuit_open: 'circuit open', disabled: 'switched off', refused: 'not used' };
 
 let known = new Map();
 let here = true;

@@ -313,7 +313,8 @@ impl HealthEngine {
     /// Probes, patches gates and tells `changed` which servers' status shows something else, until `shutdown`; returns once the
     /// sessions that it held are deleted. An engine runs once.
     pub async fn run(self, client: kube::Client, changed: mpsc::UnboundedSender<ServerKey>, shutdown: CancellationToken) {
-        self.run_with(McpProber::by(self.shared.config.proxy.clone()), client, changed, shutdown).await;
+        let prober = McpProber::by(self.shared.config.proxy.clone());
+        self.run_with(prober, client, changed, shutdown).await;
     }
 
     /// As `run`, with another prober.

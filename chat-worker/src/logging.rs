@@ -54,7 +54,7 @@ fn filter(level: &str) -> EnvFilter {
     };
     // The libraries tell of every byte at debug.
     let plain = matches!(level.as_str(), "trace" | "debug" | "info" | "warn" | "error");
-    let directives = if plain { format!("warn,chat_worker={level}") } else { level };
+    let directives = if plain { format!("warn,chat_worker={level},{}=info", crate::audit::TARGET) } else { level };
     EnvFilter::try_new(&directives).unwrap_or_else(|error| {
         eprintln!("LOG_LEVEL is not understood ({error}); INFO is used");
         EnvFilter::new("warn,chat_worker=info")

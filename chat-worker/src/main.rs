@@ -58,7 +58,7 @@ async fn run(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
     let telemetry = Telemetry::start()?;
     logging::start(&level, &settings.log_file, matches!(command, Command::Serve { .. }), telemetry.as_ref());
     let loaded = watch::load(&settings.config)?;
-    let app = App::start(settings, loaded)?;
+    let app = App::start(settings, loaded, matches!(command, Command::Serve { .. }))?;
     let result = dispatch(&app, command).await;
     app.stop().await;
     if let Some(telemetry) = telemetry {

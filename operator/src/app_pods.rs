@@ -2,23 +2,30 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt, runtime::watcher::Event};
+use tokio::sync::Notify;
 
 use crate::{
     pod_trouble::{self, Trouble},
-    wake::{Who, whose_label},
+    who::{Who, whose_label},
 };
 
 /// The pods that do not run, by app. Cheap: those that run leave nothing here.
 #[derive(Debug, Default)]
-pub struct AppPods(Mutex<State>);
+pub struct AppPods {
+    state: Mutex<State>,
+    others: Notify,
+}
 
 #[derive(Debug, Default)]
 struct State {
+    /// The addresses of those that run, by app and pod.
+    running: HashMap<(Who, String), IpAddr>,
     troubles: HashMap<Who, BTreeMap<String, Trouble>>,
     /// The pods of the list that is coming in.
     listing: Option<BTreeSet<(Who, String)>>,
@@ -31,6 +38,16 @@ impl AppPods {
         let state = self.state();
         let mut troubles = state.troubles.get(&app)?.values();
         troubles.clone().find(|trouble| !trouble.ran).or_else(|| troubles.next()).cloned()
+    }
+
+    /// The addresses of the pods that run.
+    pub fn running(&self) -> Vec<(Who, IpAddr)> {
+        self.state().running.iter().map(|((app, _), address)| (app.clone(), *address)).collect()
+    }
+
+    /// Waits until there is another pod to ask.
+    pub async fn others_run(&self) {
+        self.others.notified().await;
     }
 
     /// Takes up an event of the watch. Gives the apps of which something else is to be told now.
@@ -58,6 +75,17 @@ impl AppPods {
         let going = gone || pod.metadata.deletion_timestamp.is_some();
         let trouble = if going { None } else { pod_trouble::of(pod) };
         let mut state = self.state();
+        let key = (app.clone(), pod.name_any());
+        match address(pod).filter(|_| !going) {
+            Some(address) => {
+                if state.running.insert(key, address) != Some(address) {
+                    self.others.notify_one();
+                }
+            }
+            None => {
+                state.running.remove(&key);
+            }
+        }
         let of_app = state.troubles.entry(app.clone()).or_default();
         let before = match trouble.clone() {
             Some(trouble) => of_app.insert(pod.name_any(), trouble),
@@ -72,6 +100,7 @@ impl AppPods {
     fn list_ends(&self) -> Vec<Who> {
         let mut state = self.state();
         let listed = state.listing.take().unwrap_or_default();
+        state.running.retain(|pod, _| listed.contains(pod));
         let mut changed = Vec::new();
         state.troubles.retain(|app, troubles| {
             let before = troubles.len();
@@ -85,8 +114,14 @@ impl AppPods {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Where a pod is that can be asked. None: it does not run.
+fn address(pod: &Pod) -> Option<IpAddr> {
+    let status = pod.status.as_ref().filter(|status| status.phase.as_deref() == Some("Running"))?;
+    status.pod_ip.as_ref()?.parse().ok()
 }
 
 #[cfg(test)]

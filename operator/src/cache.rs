@@ -6,7 +6,7 @@
 //! already passed it is not kept: what the watch showed is newer.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -43,6 +43,8 @@ impl<K> Change<'_, K> {
 pub struct Cache<K: Resource<DynamicType = ()> + 'static> {
     store: Store<K>,
     ahead: Mutex<Ahead<K>>,
+    /// The names of a namespace's objects.
+    names: Mutex<HashMap<String, BTreeSet<String>>>,
 }
 
 /// What we wrote, and the watch has not shown yet.
@@ -104,7 +106,7 @@ where
 {
     fn new(store: Store<K>) -> Self {
         let ahead = Ahead { seen: 0, written: HashMap::new(), listed: 0, before_list: Vec::new() };
-        Self { store, ahead: Mutex::new(ahead) }
+        Self { store, ahead: Mutex::new(ahead), names: Mutex::default() }
     }
 
     /// The object of this name, as it is to the best of our knowledge.
@@ -117,9 +119,10 @@ where
         }
     }
 
-    /// All objects that the watch has shown.
-    pub fn all(&self) -> Vec<Arc<K>> {
-        self.store.state()
+    /// All objects of a namespace, by name, as they are to the best of our knowledge.
+    pub fn of(&self, namespace: &str) -> Vec<Arc<K>> {
+        let names = self.names().get(namespace).cloned().unwrap_or_default();
+        names.iter().filter_map(|name| self.get(namespace, name)).collect()
     }
 
     /// The store behind, for a controller's queue.
@@ -136,6 +139,24 @@ where
     /// Waits until the first list is in.
     pub async fn ready(&self) -> Result<(), reflector::store::WriterDropped> {
         self.store.wait_until_ready().await
+    }
+
+    fn named(&self, object: &K) {
+        self.names().entry(object.namespace().unwrap_or_default()).or_default().insert(object.name_any());
+    }
+
+    fn unnamed(&self, object: &K) {
+        let (mut names, namespace) = (self.names(), object.namespace().unwrap_or_default());
+        if let Some(of_namespace) = names.get_mut(&namespace) {
+            of_namespace.remove(&object.name_any());
+            if of_namespace.is_empty() {
+                names.remove(&namespace);
+            }
+        }
+    }
+
+    fn names(&self) -> MutexGuard<'_, HashMap<String, BTreeSet<String>>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ahead(&self) -> MutexGuard<'_, Ahead<K>> {
@@ -170,10 +191,12 @@ where
             match event {
                 Event::Apply(object) => {
                     followed.ahead().advance(&object);
+                    followed.named(&object);
                     on(Change::Applied(&object));
                 }
                 Event::Delete(object) => {
                     followed.ahead().advance(&object);
+                    followed.unnamed(&object);
                     on(Change::Deleted(&object));
                 }
                 // The store shows what was before until the list is in, so what we wrote stays in front of it so long.
@@ -181,6 +204,10 @@ where
                 Event::InitApply(object) => followed.ahead().listed(&object),
                 Event::InitDone => {
                     followed.ahead().list_ends();
+                    followed.names().clear();
+                    for object in followed.store.state() {
+                        followed.named(&object);
+                    }
                     for object in before.unwrap_or_default() {
                         let now = followed.store.get(&ObjectRef::from_obj(&*object));
                         // Another one of the same name is not this one.
@@ -298,7 +325,7 @@ mod tests {
         let second = list(vec![named("stays", "1"), named("anew", "4")]);
         let (told, mut heard) = futures::channel::mpsc::unbounded();
         let events = futures::stream::iter(first.chain(second)).boxed();
-        let (_cache, future) = follow("ConfigMaps", events, move |change| {
+        let (cache, future) = follow("ConfigMaps", events, move |change| {
             if let Change::Deleted(object) = change {
                 told.unbounded_send(object.uid().unwrap_or_default()).expect("somebody listens");
             }
@@ -310,5 +337,8 @@ mod tests {
         }
         deleted.sort();
         assert_eq!(deleted, ["2", "3"]);
+        let there: Vec<_> = cache.of("n").iter().map(|object| object.name_any()).collect();
+        assert_eq!(there, ["anew", "stays"]);
+        assert!(cache.of("other").is_empty());
     }
 }

@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::{names, ssa::hex};
+use crate::{digest::hex, names};
 
 /// A kind of child.
 #[derive(Clone, Copy)]

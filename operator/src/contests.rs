@@ -13,10 +13,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use crate::{
-    child::Key,
-    ssa::{Error, hex},
-};
+use crate::{child::Key, digest::hex};
 
 /// How long a contested object is left alone.
 const REST: Duration = Duration::from_mins(1);
@@ -35,23 +32,23 @@ struct Contest {
     hash: String,
     last: Instant,
     writes: u32,
-    rest: Option<Rest>,
+    /// Until when it is left alone.
+    rest: Option<(Instant, Contested)>,
 }
 
-#[derive(Clone, Debug)]
-struct Rest {
-    until: Instant,
-    what: String,
-    undone: bool,
+/// What does not stay as we write it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contested {
+    /// The first field that differs.
+    pub what: String,
+    /// It was undone again and again, so that somebody must decide; else the API server changed it as it was written.
+    pub undone: bool,
 }
 
 impl Contest {
-    fn told(&self, key: &Key, now: Instant) -> Result<(), Error> {
+    fn told(&self, now: Instant) -> Result<(), Contested> {
         match &self.rest {
-            Some(rest) if rest.until > now => {
-                let by = if rest.undone { "another writer (or another operator)" } else { "an admission webhook, or a default," };
-                Err(Error::Contested { key: key.clone(), what: rest.what.clone(), by, undone: rest.undone })
-            }
+            Some((until, contested)) if *until > now => Err(contested.clone()),
             _ => Ok(()),
         }
     }
@@ -59,13 +56,13 @@ impl Contest {
 
 impl Contests {
     /// Whether this may be written now: not while it is contested. Something else may be, at once.
-    pub fn may_write(&self, key: &Key, hash: &str, now: Instant) -> Result<(), Error> {
+    pub fn may_write(&self, key: &Key, hash: &str, now: Instant) -> Result<(), Contested> {
         let contests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        contests.get(key).filter(|contest| contest.hash == hash).map_or(Ok(()), |contest| contest.told(key, now))
+        contests.get(key).filter(|contest| contest.hash == hash).map_or(Ok(()), |contest| contest.told(now))
     }
 
     /// Takes up a write because of the field `what`, and what the answer to it did not hold.
-    pub fn wrote(&self, key: &Key, hash: &str, unheld: Option<String>, what: &str, now: Instant) -> Result<(), Error> {
+    pub fn wrote(&self, key: &Key, hash: &str, unheld: Option<String>, what: &str, now: Instant) -> Result<(), Contested> {
         let mut contests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         contests.retain(|_, contest| now.saturating_duration_since(contest.last) < WINDOW);
         let fresh = || Contest { hash: hash.to_owned(), last: now, writes: 0, rest: None };
@@ -76,11 +73,11 @@ impl Contests {
         contest.last = now;
         contest.writes += 1;
         contest.rest = match unheld {
-            Some(what) => Some(Rest { until: now + REST, what, undone: false }),
-            None if contest.writes > WRITES => Some(Rest { until: now + REST, what: what.to_owned(), undone: true }),
+            Some(what) => Some((now + REST, Contested { what, undone: false })),
+            None if contest.writes > WRITES => Some((now + REST, Contested { what: what.to_owned(), undone: true })),
             None => None,
         };
-        contest.told(key, now)
+        contest.told(now)
     }
 }
 
@@ -101,11 +98,8 @@ mod tests {
         Key::new("Deployment", "team", "db-mcp")
     }
 
-    fn contested(result: &Result<(), Error>) -> Option<bool> {
-        match result {
-            Err(Error::Contested { undone, .. }) => Some(*undone),
-            _ => None,
-        }
+    fn contested(result: &Result<(), Contested>) -> Option<bool> {
+        result.as_ref().err().map(|contested| contested.undone)
     }
 
     #[tokio::test(start_paused = true)]
@@ -132,7 +126,7 @@ mod tests {
         let contests = Contests::default();
         let told = contests.wrote(&key(), "a", Some("spec.image".into()), "spec.image", Instant::now());
         assert_eq!(contested(&told), Some(false));
-        assert!(told.expect_err("contested").to_string().starts_with("spec.image of the Deployment db-mcp does not stay"));
+        assert_eq!(told.expect_err("contested").what, "spec.image");
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use k8s_openapi::api::core::v1::{ConfigMap, EnvFromSource, EnvVar, KeyToPath, Secret, Volume};
+use k8s_openapi::api::core::v1::{ConfigMap, EnvFromSource, EnvVar, KeyToPath, PersistentVolumeClaim, Secret, Volume};
 use kube::{Api, Client, ResourceExt, core::PartialObjectMeta};
 use sha2::{Digest, Sha256};
 
@@ -18,7 +18,9 @@ use crate::{
         pod::{PodSettings, SecretKeyRef},
         reason,
     },
-    ssa::{REQUEST_TIMEOUT, hex},
+    digest::hex,
+    digest_key::DigestKey,
+    ssa::REQUEST_TIMEOUT,
 };
 
 /// What kind of object is pointed at.
@@ -127,14 +129,14 @@ fn of_environment(env: &[EnvVar], env_from: &[EnvFromSource]) -> BTreeSet<Refere
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found(BTreeMap<(Kind, String), Option<Arc<Digests>>>);
 
-/// SHA-256 of each value, by key. Before that of a value of white space alone stands [`BLANK`].
+/// A keyed digest of each value, by key. Before that of a value of white space alone stands [`BLANK`].
 pub type Digests = BTreeMap<String, String>;
 
 const BLANK: &str = "blank:";
 
-fn digest_of(value: &[u8]) -> String {
+fn digest_of(key: &DigestKey, value: &[u8]) -> String {
     let blank = if value.trim_ascii().is_empty() { BLANK } else { "" };
-    format!("{blank}{}", hex(&Sha256::digest(value)))
+    format!("{blank}{}", hex(&key.digest(value)))
 }
 
 impl Found {
@@ -195,7 +197,8 @@ impl Found {
 
     #[cfg(test)]
     pub fn with(mut self, kind: Kind, name: &str, data: &[(&str, &str)]) -> Self {
-        let digests = data.iter().map(|(key, value)| ((*key).to_owned(), digest_of(value.as_bytes()))).collect();
+        let digests =
+            data.iter().map(|(key, value)| ((*key).to_owned(), digest_of(&DigestKey::for_tests(), value.as_bytes()))).collect();
         self.0.insert((kind, name.into()), Some(Arc::new(digests)));
         self
     }
@@ -232,6 +235,7 @@ pub struct Reader {
     secrets: Arc<Cache<PartialObjectMeta<Secret>>>,
     config_maps: Arc<Cache<PartialObjectMeta<ConfigMap>>>,
     digests: Mutex<HashMap<Address, (Seen, Arc<Digests>)>>,
+    key: DigestKey,
 }
 
 impl Reader {
@@ -240,8 +244,9 @@ impl Reader {
         client: Client,
         secrets: Arc<Cache<PartialObjectMeta<Secret>>>,
         config_maps: Arc<Cache<PartialObjectMeta<ConfigMap>>>,
+        key: DigestKey,
     ) -> Self {
-        Self { client, secrets, config_maps, digests: Mutex::default() }
+        Self { client, secrets, config_maps, digests: Mutex::default(), key }
     }
 
     /// Looks behind all pointers.
@@ -260,6 +265,13 @@ impl Reader {
     pub async fn value(&self, namespace: &str, reference: &SecretKeyRef) -> Result<Option<Vec<u8>>, Error> {
         let data = self.secret(namespace, &reference.name).await?;
         Ok(data.and_then(|mut data| data.remove(&reference.key)))
+    }
+
+    /// The access modes of a claim. None: there is no such claim.
+    pub async fn access_modes(&self, namespace: &str, name: &str) -> Result<Option<Vec<String>>, Error> {
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
+        let claim = in_time("PersistentVolumeClaim", name, api.get_opt(name)).await?;
+        Ok(claim.map(|claim| claim.spec.and_then(|spec| spec.access_modes).unwrap_or_default()))
     }
 
     async fn digests(&self, kind: Kind, namespace: &str, name: &str) -> Result<Option<Arc<Digests>>, Error> {
@@ -282,7 +294,7 @@ impl Reader {
             Kind::ConfigMap => self.config_map(namespace, name).await?,
         };
         let Some(data) = data else { return Ok(None) };
-        let digests: Arc<Digests> = Arc::new(data.into_iter().map(|(key, value)| (key, digest_of(&value))).collect());
+        let digests: Arc<Digests> = Arc::new(data.into_iter().map(|(key, value)| (key, digest_of(&self.key, &value))).collect());
         self.digests.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (seen, Arc::clone(&digests)));
         Ok(Some(digests))
     }

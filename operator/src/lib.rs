@@ -6,6 +6,7 @@
 //! starts both for a namespace, `run` says what the process consists of.
 
 pub mod admin;
+pub mod app_models;
 pub mod app_pods;
 pub mod apply;
 pub mod backoff;
@@ -18,9 +19,12 @@ pub mod conditions;
 pub mod config;
 pub mod contests;
 pub mod crd;
+pub mod digest;
+pub mod digest_key;
 pub mod events;
 #[cfg(test)]
 mod fixtures;
+pub mod inherit;
 pub mod inputs;
 pub mod kstatus;
 pub mod leader;
@@ -32,11 +36,15 @@ pub mod pass;
 pub mod pod_trouble;
 pub mod probe;
 pub mod problem;
+pub mod reach;
+pub mod release;
 pub mod requeue;
 pub mod rollout;
 pub mod run;
 pub mod scope;
+pub mod scopes;
 pub mod ssa;
 pub mod wake;
 pub mod watch;
+pub mod who;
 pub mod workload;

@@ -22,6 +22,7 @@ use crate::{
     clock, contests,
     crd::reason,
     events::{self, News},
+    inherit::Inherit,
     inputs::{self, Reader},
     metrics::ReconcileMetrics,
     names::{self, Component},
@@ -62,6 +63,11 @@ pub trait Subject: Object {
     /// What it lacks: a problem for each thing that the spec points at and that is not there. Whoever needs it waits.
     fn lacks(valid: &Self::Valid) -> &[Problem];
 
+    /// What is not as the spec wants it, and keeps nobody waiting: it is told.
+    fn notes(_: &Self::Valid) -> &[Problem] {
+        &[]
+    }
+
     /// Step 3: every child as a whole, who is mounted before who mounts. Pure, and cannot fail.
     fn children(valid: &Self::Valid) -> Vec<Child>;
 
@@ -86,6 +92,8 @@ pub struct Context<S: Subject> {
     pub attempts: Arc<Attempts>,
     /// Counts and times passes.
     pub metrics: ReconcileMetrics,
+    /// What of a CR its children get, too.
+    pub inherit: Arc<Inherit>,
     /// What only this kind needs.
     pub world: S::World,
 }
@@ -166,14 +174,15 @@ pub async fn reconcile<S: Subject>(object: Arc<S>, context: Arc<Context<S>>) -> 
 async fn write_status<S: Subject>(object: &S, status: &S::Status, context: &Context<S>) -> Result<(), ssa::Error> {
     let key = Key::new(S::COMPONENT.kind(), object.namespace().unwrap_or_default(), object.name_any());
     let (said, now) = (contests::said(status), Instant::now());
-    context.writer.contests.may_write(&key, &said, now)?;
+    context.writer.contests.may_write(&key, &said, now).map_err(|told| ssa::Error::contested(&key, told))?;
     ssa::apply_status(&context.writer.client, &context.subjects, object, status).await?;
-    let contested = context.writer.contests.wrote(&key, &said, None, "status", now);
-    if let Err(contested) = &contested {
+    let wrote = context.writer.contests.wrote(&key, &said, None, "status", now);
+    let wrote = wrote.map_err(|told| ssa::Error::contested(&key, told));
+    if let Err(contested) = &wrote {
         let (reason, message) = (reason::CONTESTED.to_owned(), contested.to_string());
         events::send(vec![News { warning: true, reason, message }], object, &context.recorder).await;
     }
-    contested
+    wrote
 }
 
 /// Observe, validate, build, apply.
@@ -185,7 +194,7 @@ async fn pass<S: Subject>(object: &S, context: &Context<S>) -> Outcome<S::Valid>
         Ok(Err(problems)) => outcome.problems = problems,
         Ok(Ok(valid)) => {
             object.found(&valid, context);
-            outcome.problems = S::lacks(&valid).to_vec();
+            outcome.problems = [S::lacks(&valid), S::notes(&valid)].concat();
             if !outcome.paused {
                 outcome.problems.extend(apply_all(object, context, &valid).await);
             }
@@ -197,7 +206,10 @@ async fn pass<S: Subject>(object: &S, context: &Context<S>) -> Outcome<S::Valid>
 }
 
 async fn apply_all<S: Subject>(object: &S, context: &Context<S>, valid: &S::Valid) -> Vec<Problem> {
-    let children = S::children(valid);
+    let mut children = S::children(valid);
+    for child in &mut children {
+        context.inherit.hand_on(object.meta(), &mut child.body);
+    }
     let applied = Box::pin(apply::all(&context.writer, &object.uid().unwrap_or_default(), &children)).await;
     for problem in applied.problems.iter().filter(|problem| problem.class != Class::Transient) {
         tracing::debug!(object.kind = S::COMPONENT.kind(), object.name = object.name_any(), problem.message, "not applied");

@@ -15,8 +15,11 @@ use kube::{
 use tokio::task::JoinSet;
 
 use crate::{
+    app_models::{self, AppModels},
     contests::Contests,
     crd::{McpApp, McpServer},
+    digest_key,
+    inherit::Inherit,
     inputs::Reader,
     mcp_app,
     metrics::ReconcileMetrics,
@@ -37,6 +40,10 @@ pub struct Shared {
     pub recorder: Recorder,
     /// Counts and times passes.
     pub metrics: ReconcileMetrics,
+    /// Keys the digests of Secrets and ConfigMaps.
+    pub digest_key: digest_key::Source,
+    /// What of a CR its children get, too.
+    pub inherit: Arc<Inherit>,
     /// The chat worker of this operator's version.
     pub chat_worker_image: String,
     /// Objects reconciled at once, of each kind and scope.
@@ -56,15 +63,25 @@ pub async fn start(shared: &Shared, namespace: Option<&str>, tasks: &mut JoinSet
     let known = Watches { client: &shared.client, namespace, wakers: &wakers, tasks }.open(&shared.engine);
     known.ready().await?;
 
-    let reader = Arc::new(Reader::new(shared.client.clone(), Arc::clone(&known.secrets), Arc::clone(&known.config_maps)));
+    let (secrets, config_maps) = (Arc::clone(&known.secrets), Arc::clone(&known.config_maps));
+    let reader = Arc::new(Reader::new(shared.client.clone(), secrets, config_maps, shared.digest_key.get().await));
     let writer =
         Writer { client: shared.client.clone(), children: Arc::clone(&known.children), contests: Arc::new(Contests::default()) };
     let parts = Parts { shared, known: &known, reader: &reader, writer: &writer };
     let server_context = parts.context(&known.servers, shared.engine.clone());
+    let models = Arc::new(AppModels::default());
+    let asking = app_models::watch(Arc::clone(&models), Arc::clone(&known.app_pods), {
+        let apps = wakers.app.clone();
+        move |app| apps.wake(&app.namespace, &app.name)
+    });
+    tasks.spawn(async move {
+        asking.await;
+        "the asking for models"
+    });
     let world = mcp_app::World {
         servers: Arc::clone(&known.servers),
-        index: known.index.clone(),
         pods: Arc::clone(&known.app_pods),
+        models,
         default_image: shared.chat_worker_image.clone(),
     };
     let app_context = parts.context(&known.apps, world);
@@ -90,6 +107,7 @@ impl Parts<'_> {
             recorder: self.shared.recorder.clone(),
             attempts: Arc::clone(&self.known.attempts),
             metrics: self.shared.metrics.clone(),
+            inherit: Arc::clone(&self.shared.inherit),
             world,
         }
     }

@@ -20,7 +20,7 @@ use crate::{
     child::{Child, Key, Relation},
     children::{Children, Live},
     compare,
-    contests::Contests,
+    contests::{Contested, Contests},
     names,
 };
 
@@ -104,6 +104,12 @@ impl Error {
         }
     }
 
+    /// What is contested of an object.
+    pub fn contested(key: &Key, Contested { what, undone }: Contested) -> Self {
+        let by = if undone { "another writer, or another operator," } else { "an admission webhook, or a default," };
+        Self::Contested { key: key.clone(), what, by, undone }
+    }
+
     fn code(&self) -> Option<u16> {
         match self {
             Self::Request { source, .. } => match &**source {
@@ -184,7 +190,7 @@ impl Writer {
         let said = before == Some(&body["metadata"]["annotations"][names::ANNOTATION_APPLIED]);
         let Some(what) = compare::difference(&value, &body) else { return Ok(Applied { live: found, corrected: None }) };
         let now = Instant::now();
-        self.contests.may_write(&child.key, &hash, now)?;
+        self.contests.may_write(&child.key, &hash, now).map_err(|told| Error::contested(&child.key, told))?;
 
         if found.created {
             self.own_by_apply(&api, &found).await?;
@@ -196,7 +202,7 @@ impl Writer {
         let live = self.children.wrote(Live::new(child.key.kind, applied));
         tracing::info!(kind = child.key.kind, namespace = child.key.namespace, name = child.key.name, "applied");
         let unheld = compare::difference(&live.value(), &body);
-        self.contests.wrote(&child.key, &hash, unheld, &what, now)?;
+        self.contests.wrote(&child.key, &hash, unheld, &what, now).map_err(|told| Error::contested(&child.key, told))?;
         Ok(Applied { live, corrected: said.then_some(what) })
     }
 
@@ -335,15 +341,6 @@ async fn timed<T>(
         Ok(Err(source)) => Err(Error::Request { verb, kind, name, source: Box::new(source) }),
         Err(_) => Err(Error::Timeout { verb, kind, name }),
     }
-}
-
-/// Bytes in hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -5,53 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 
 use crate::{
     crd::{McpApp, McpAppSpec, McpServer},
     inputs::{Kind, Reference},
     mcp_app, mcp_server,
-    names::{self, Component},
+    names::Component,
+    who::Who,
 };
-
-/// A CR: its kind, namespace and name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Who {
-    /// Which kind.
-    pub component: Component,
-    /// The namespace.
-    pub namespace: String,
-    /// The name.
-    pub name: String,
-}
-
-impl Who {
-    /// An app.
-    pub fn app(namespace: &str, name: &str) -> Self {
-        Self { component: Component::App, namespace: namespace.to_owned(), name: name.to_owned() }
-    }
-
-    fn new(component: Component, object: &impl ResourceExt) -> Self {
-        Self { component, namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
-    }
-}
-
-/// Whose child an object is, by its controller, or by its labels where it has none.
-pub fn whose(child: &ObjectMeta) -> Option<Who> {
-    let mut owners = child.owner_references.iter().flatten();
-    let Some(owner) = owners.find(|owner| owner.controller == Some(true)) else { return whose_label(child) };
-    let namespace = child.namespace.clone().unwrap_or_default();
-    Some(Who { component: Component::of_kind(&owner.kind)?, namespace, name: owner.name.clone() })
-}
-
-/// Whose an object is by its labels alone: a pod's controller is a ReplicaSet.
-pub fn whose_label(object: &ObjectMeta) -> Option<Who> {
-    let labels = object.labels.as_ref()?;
-    let component = Component::of_label(labels.get(names::LABEL_COMPONENT)?)?;
-    let (namespace, name) = (object.namespace.clone().unwrap_or_default(), labels.get(names::LABEL_INSTANCE)?.clone());
-    Some(Who { component, namespace, name })
-}
 
 /// An object that specs point at.
 type Pointed = (Kind, String, String);
@@ -65,8 +27,6 @@ pub struct Index {
     points: HashMap<Who, BTreeSet<Pointed>>,
     /// The apps of a namespace, by name, with the servers that they list now.
     apps: HashMap<String, BTreeMap<String, (McpAppSpec, BTreeSet<String>)>>,
-    /// The servers of a namespace, by name.
-    servers: HashMap<String, BTreeSet<String>>,
 }
 
 impl Index {
@@ -74,7 +34,6 @@ impl Index {
     pub fn server(&mut self, server: &McpServer) -> BTreeSet<Who> {
         let who = Who::new(Component::Server, server);
         self.point(&who, mcp_server::observe::references(&server.spec));
-        self.servers.entry(who.namespace.clone()).or_default().insert(who.name.clone());
         let mut woken = self.apps_of(server);
         woken.insert(who);
         woken
@@ -84,12 +43,6 @@ impl Index {
     pub fn server_gone(&mut self, server: &McpServer) -> BTreeSet<Who> {
         let who = Who::new(Component::Server, server);
         self.point(&who, BTreeSet::new());
-        if let Some(servers) = self.servers.get_mut(&who.namespace) {
-            servers.remove(&who.name);
-            if servers.is_empty() {
-                self.servers.remove(&who.namespace);
-            }
-        }
         self.apps_of(server)
     }
 
@@ -117,11 +70,6 @@ impl Index {
     /// A Secret or ConfigMap is new, differs or is gone.
     pub fn pointed_at(&self, kind: Kind, namespace: &str, name: &str) -> BTreeSet<Who> {
         self.pointing.get(&(kind, namespace.to_owned(), name.to_owned())).cloned().unwrap_or_default()
-    }
-
-    /// The names of a namespace's servers.
-    pub fn servers_of(&self, namespace: &str) -> Vec<String> {
-        self.servers.get(namespace).into_iter().flatten().cloned().collect()
     }
 
     /// The apps that name the server, or did until its label was taken away: their status still lists it then.
@@ -186,7 +134,7 @@ mod tests {
         assert!(index.pointed_at(Kind::Secret, "team", "a").is_empty());
         index.server_gone(&reading("b"));
         index.app_gone(&fixtures::app(|_| {}));
-        assert!(index.pointing.is_empty() && index.points.is_empty() && index.apps.is_empty() && index.servers.is_empty());
+        assert!(index.pointing.is_empty() && index.points.is_empty() && index.apps.is_empty());
     }
 
     #[test]
@@ -207,18 +155,5 @@ mod tests {
         let woken = index.server(&fixtures::server(|_| {}));
         assert_eq!(woken, apps.iter().cloned().chain([who(Component::Server, "db")]).collect());
         assert_eq!(index.server_gone(&fixtures::server(|_| {})), apps.into_iter().collect());
-    }
-
-    #[test]
-    fn a_child_wakes_its_controller_or_else_whom_its_labels_name() {
-        let meta = |value| serde_json::from_value::<ObjectMeta>(value).expect("metadata");
-        let owner = |kind: &str| json!([{"apiVersion": "mcpfleet.dev/v1alpha1", "kind": kind, "name": "db", "uid": "1", "controller": true}]);
-        let labels = json!(Component::Server.labels("kept"));
-        let child = |owners| meta(json!({"namespace": "team", "labels": labels, "ownerReferences": owners}));
-        assert_eq!(whose(&child(owner("McpServer"))), Some(who(Component::Server, "db")));
-        assert_eq!(whose(&child(owner("McpApp"))), Some(who(Component::App, "db")));
-        assert_eq!(whose(&child(owner("Deployment"))), None, "a child of a child is not ours to look after");
-        assert_eq!(whose(&child(json!([]))), Some(who(Component::Server, "kept")));
-        assert_eq!(whose(&meta(json!({"namespace": "team"}))), None);
     }
 }

@@ -34,7 +34,8 @@ use crate::{
     pass,
     probe::{HealthEngine, ServerKey},
     ssa::Object,
-    wake::{Index, Who, whose},
+    wake::Index,
+    who::{Who, whose},
 };
 
 /// Wakes the objects of a kind.
@@ -87,13 +88,12 @@ impl Wakers {
     }
 }
 
-/// Who uses what, shared by the watches and the passes.
+/// Who uses what, shared by the watches.
 #[derive(Clone, Debug, Default)]
-pub struct SharedIndex(Arc<Mutex<Index>>);
+struct SharedIndex(Arc<Mutex<Index>>);
 
 impl SharedIndex {
-    /// Looks something up, or takes something up.
-    pub fn with<T>(&self, look: impl FnOnce(&mut Index) -> T) -> T {
+    fn with<T>(&self, look: impl FnOnce(&mut Index) -> T) -> T {
         look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -112,8 +112,6 @@ pub struct Known {
     pub secrets: Arc<Cache<PartialObjectMeta<Secret>>>,
     /// Versions of ConfigMaps.
     pub config_maps: Arc<Cache<PartialObjectMeta<ConfigMap>>>,
-    /// Who uses what.
-    pub index: SharedIndex,
     /// Failed passes, of objects that are there.
     pub attempts: Arc<Attempts>,
     /// Whose first list is in: one for each kind of child, and for the apps' pods.
@@ -163,7 +161,6 @@ impl Watches<'_> {
             config_maps: self.metadata("metadata of ConfigMaps", Kind::ConfigMap, &index),
             children,
             app_pods,
-            index,
             attempts,
             listed,
         }

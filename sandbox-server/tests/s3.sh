@@ -35,7 +35,7 @@ fail() {
     exit 1
 }
 names() { "$cache/bin/python" -c 'import boto3; [print(o["Key"]) for o in boto3.client("s3").list_objects_v2(Bucket="backups").get("Contents", [])]'; }
-sql() { python3 -c 'import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); r = c.execute(sys.argv[2]).fetchone(); c.commit(); print(r[0] if r else "")' "$@"; }
+sql() { python3 -c 'import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); r = c.execute(sys.argv[2]).fetchone(); c.commit(); r and print(r[0])' "$@"; }
 server() { "$SANDBOX_SERVER" "$@" 2>>"$work/log"; }
 metric() { sed -n "s/^sandbox_backup_$1{.*} //p" "$work/metrics"; }
 
@@ -58,19 +58,23 @@ oldest=$(names | sort | head -n 1)
 server restore --db "$work/new/x.db" --from "s3://backups/$oldest" --force
 [[ $(sql "$work/new/x.db" 'SELECT count(*) FROM t') == 2 ]] || fail "the named backup was not restored"
 
-# Three parts, and one that is killed before they are put together.
+# Three parts.
 sql "$work/big.db" 'CREATE TABLE t (v)' && sql "$work/big.db" 'INSERT INTO t VALUES (randomblob(20000000))'
 server backup --db "$work/big.db" --to "$to/big"
 (cd "$work" && mkdir big && server restore --db big/big.db --from "$to/big")
 [[ $(sql "$work/big/big.db" 'SELECT length(v) FROM t') == 20000000 ]] || fail "three parts did not come back"
-server backup --db "$work/big.db" --to "$to/killed" &
+
+# A run that is killed before its parts are put together.
+sql "$work/huge.db" 'CREATE TABLE t (v)' && sql "$work/huge.db" 'INSERT INTO t VALUES (randomblob(150000000))'
+server backup --db "$work/huge.db" --to "$to/killed" &
 killed=$!
 until grep -q 'POST /backups/team/a/killed/.*?uploads' "$work/moto.log"; do kill -0 $killed || fail "nothing was left to be killed"; done
 kill -KILL $killed
 wait $killed || true
-names | grep -q killed && fail "half a backup is there as if it were whole"
-[[ -n $(find "$work" -name 'big-*.partial-*') ]] || fail "the kill came too late"
-server backup --db "$work/big.db" --to "$to/killed"
+grep -q 'POST /backups/team/a/killed/.*?uploadId' "$work/moto.log" && fail "the kill came too late"
+[[ $(names) != *killed* ]] || fail "half a backup is there as if it were whole"
+[[ -n $(find "$work" -name 'huge-*.partial-*') ]] || fail "the killed backup left nothing: what is the next one to remove?"
+server backup --db "$work/huge.db" --to "$to/killed" --compress zstd
 [[ -z $(find "$work" -name '*.partial-*') ]] || fail "what the killed backup left is still there"
 
 # Credentials out of files, as a mounted Secret has them.

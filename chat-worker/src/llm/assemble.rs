@@ -10,6 +10,7 @@ use super::{
     api::error_of,
     wire::{StopReason, Usage, block_call},
 };
+use crate::numbers;
 
 /// Collects the events of one attempt.
 pub trait Assemble: Send {
@@ -43,7 +44,7 @@ pub fn arguments(json: &str) -> Result<Value, ModelError> {
     if json.trim().is_empty() {
         return Ok(serde_json::json!({}));
     }
-    serde_json::from_str(json).map_err(|_| ModelError::Stream("a tool call's arguments are no JSON".into()))
+    serde_json::from_str(&numbers::guard(json)).map_err(|_| ModelError::Stream("a tool call's arguments are no JSON".into()))
 }
 
 /// A call without these could not be answered.

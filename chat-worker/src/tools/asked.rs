@@ -16,6 +16,8 @@ use rmcp::model::{
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, json, value::RawValue};
 
+use crate::numbers;
+
 /// The modern revision.
 pub const MODERN: &str = "2026-07-28";
 /// The revision in which a server may answer in arrays.
@@ -129,7 +131,7 @@ impl Asked {
             Kind::Discover => discovered(result.get()),
             Kind::Initialize => initialized(result.get()),
             Kind::ListTools => listed(result.get()),
-            Kind::CallTool => called(result.get()),
+            Kind::CallTool => called(&numbers::guard(result.get())),
             Kind::Other => json::parse(result.get()).map_err(|error| plain(&error)),
         }
     }

@@ -7,8 +7,8 @@ use rmcp::{
     ClientHandler, ClientServiceExt, RoleClient,
     model::{
         CallToolRequest, CallToolRequestParams, CallToolResponse, CallToolResult, CancelledNotificationParam, ClientConfig,
-        ClientRequest, ContentBlock, Implementation, PaginatedRequestParams, ProtocolVersion, RequestId, ResourceContents,
-        ServerResult, SubscriptionFilter, Tool,
+        ClientRequest, Implementation, PaginatedRequestParams, ProtocolVersion, RequestId, ServerResult, SubscriptionFilter,
+        Tool,
     },
     service::{
         ClientCacheConfig, ClientInitializeError, ClientLifecycleMode, NotificationContext, Peer, PeerRequestOptions, QuitReason,
@@ -31,7 +31,7 @@ use super::{
     credentials::Credentials,
     http,
     remote::{CalledFor, Remote, RemoteError},
-    sanitize::{cap, clean, clean_line},
+    sanitize::{cap, clean_line},
     stdio::ChildTransport,
 };
 use crate::{
@@ -41,8 +41,6 @@ use crate::{
     telemetry,
 };
 
-/// Tool results longer than this are cut: beyond it they crowd out the conversation.
-pub const MAX_RESULT: usize = 48 * 1024;
 /// A message of a server larger than this is a fault.
 const MAX_MESSAGE: usize = 8 * 1024 * 1024;
 const MAX_PAGES: usize = 64;
@@ -257,31 +255,17 @@ pub async fn list_tools(peer: &Peer<RoleClient>, limit: Duration) -> Result<List
     timeout(limit, pages).await.unwrap_or(Err(ServerError::Timeout(limit)))
 }
 
-/// What a tool answered.
-#[derive(Debug)]
-pub struct ToolAnswer {
-    /// Cleaned, and not longer than `MAX_RESULT`.
-    pub text: String,
-    /// An error of the tool's own.
-    pub is_error: bool,
-    /// As the server sent it.
-    pub structured: Option<Value>,
-}
-
 /// Calls a tool.
 pub async fn call_tool(
     peer: &Peer<RoleClient>,
     tool: &str,
     arguments: Map<String, Value>,
     limit: Duration,
-) -> Result<ToolAnswer, ServerError> {
+) -> Result<CallToolResult, ServerError> {
     let mut params = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
     telemetry::inject(&mut params);
     match answer_to_call(peer, params, limit).await.map_err(|error| failed(&error, limit))? {
-        CallToolResponse::Complete(result) => {
-            let (text, is_error) = (text_of(&result), result.is_error.unwrap_or(false));
-            Ok(ToolAnswer { text, is_error, structured: result.structured_content })
-        }
+        CallToolResponse::Complete(result) => Ok(result),
         CallToolResponse::InputRequired(_) => {
             Err(ServerError::Refused("the tool asks its user for input, which this chat cannot give".into()))
         }
@@ -329,33 +313,6 @@ impl Drop for GivenUp {
             // The server may be gone, too.
             let _ = peer.notify_cancelled(cancelled).await;
         });
-    }
-}
-
-fn text_of(result: &CallToolResult) -> String {
-    let mut parts: Vec<String> = result.content.iter().map(text_of_block).collect();
-    if parts.is_empty()
-        && let Some(structured) = &result.structured_content
-    {
-        parts.push(structured.to_string());
-    }
-    // Cleaning a text that will be cut off anyway is work for nothing.
-    let (joined, _) = cap(parts.join("\n"), 4 * MAX_RESULT);
-    cap(clean(&joined), MAX_RESULT).0
-}
-
-fn text_of_block(block: &ContentBlock) -> String {
-    match block {
-        ContentBlock::Text(text) => text.text.clone(),
-        ContentBlock::Image(image) => format!("[an image, {}, left out]", image.mime_type),
-        ContentBlock::Audio(audio) => format!("[a sound, {}, left out]", audio.mime_type),
-        ContentBlock::Resource(embedded) => match &embedded.resource {
-            ResourceContents::TextResourceContents { text, .. } => text.clone(),
-            ResourceContents::BlobResourceContents { uri, .. } => format!("[binary data of {uri}, left out]"),
-            _ => "[a resource of an unknown kind, left out]".to_owned(),
-        },
-        ContentBlock::ResourceLink(link) => format!("{} ({})", link.uri, link.name),
-        _ => "[content of an unknown kind, left out]".to_owned(),
     }
 }
 

@@ -31,6 +31,7 @@ use super::{
     pace::Pace,
     sanitize::{cap, clean_line},
 };
+use crate::numbers;
 
 /// Events of one stream in a second. Progress that a person can follow is far below.
 const EVENTS_A_SECOND: usize = 1_000;
@@ -245,7 +246,7 @@ impl StreamableHttpClient for Remote {
         custom_headers: HashMap<HeaderName, HeaderValue>,
         limits: StreamableHttpResponseLimits,
     ) -> Result<StreamableHttpPostResponse, Failure> {
-        let body = serde_json::to_vec(&message)?;
+        let body = numbers::release_bytes(serde_json::to_vec(&message)?);
         let revision = custom_headers.get(&REVISION).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let in_session = session_id.is_some();
         let mut headers = headers(session_id.as_deref(), custom_headers);

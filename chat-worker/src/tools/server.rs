@@ -11,7 +11,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use rmcp::{RoleClient, service::Peer};
+use rmcp::{RoleClient, model::CallToolResult, service::Peer};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::{
@@ -22,11 +22,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     breaker::{Breaker, Circuit},
-    catalogue::{FirstSeen, ToolSpec, describe},
+    catalogue::{ToolSpec, describe},
     child::StderrTail,
-    connection::{self, Connection, ServerError, ToolAnswer},
+    connection::{self, Connection, ServerError},
+    first_seen::FirstSeen,
 };
-use crate::config::file::{Launch, ServerEntry, Target};
+use crate::config::{
+    file::{Launch, ServerEntry, Target},
+    rules::Trust,
+};
 
 /// Calls of a server that is being removed get this long to end.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -89,8 +93,11 @@ impl State {
             Self::CircuitOpen { reason, retry_in_seconds } => {
                 format!("is left alone for {retry_in_seconds} s because it failed again and again: {reason}")
             }
-            Self::Disabled { reason: Some(reason), .. } => format!("is disabled: {reason}"),
-            Self::Disabled { reason: None, .. } => "is disabled".to_owned(),
+            Self::Disabled { reason, by_circuit: true } => {
+                format!("is down: {}", reason.as_deref().unwrap_or("it failed again and again"))
+            }
+            Self::Disabled { reason: Some(reason), .. } => format!("is switched off: {reason}"),
+            Self::Disabled { reason: None, .. } => "is switched off".to_owned(),
             Self::Refused { reason } => format!("is not used: {reason}"),
         }
     }
@@ -184,6 +191,18 @@ impl Server {
         self.live.load().as_ref().map(|live| live.tools.clone()).unwrap_or_default()
     }
 
+    /// What it takes to ask it for something else than a tool; `None` while it is not up.
+    pub fn live(&self) -> Option<super::beyond::Live> {
+        let live = self.live.load();
+        let peer = live.as_ref()?.peer.clone();
+        Some(super::beyond::Live {
+            name: self.entry.name.clone(),
+            peer,
+            timeout: self.entry.timeout,
+            trusted: self.entry.trust == Trust::Hints,
+        })
+    }
+
     /// How often its circuit has opened.
     pub fn openings(&self) -> u64 {
         self.openings.load(Ordering::Relaxed)
@@ -201,7 +220,7 @@ impl Server {
     }
 
     /// One attempt of a call.
-    pub async fn call(&self, tool: &str, arguments: Map<String, Value>) -> Result<ToolAnswer, ServerError> {
+    pub async fn call(&self, tool: &str, arguments: Map<String, Value>) -> Result<CallToolResult, ServerError> {
         let live = self.live.load_full();
         let Some(live) = live else { return Err(ServerError::Connect(self.state().in_words())) };
         let _running = self.calls.token();
@@ -297,7 +316,7 @@ impl Keeper {
         let server = &self.server;
         let connection::Listed { tools: listed, left_out: unusable } =
             connection::list_tools(&connection.peer, server.entry.timeout.min(CHECK)).await?;
-        let (mut specs, mut left_out) = describe(&server.entry.name, &listed);
+        let (mut specs, mut left_out) = describe(&server.entry.name, &listed, server.entry.trust, &server.entry.tools);
         left_out.extend(unusable);
         server.shared.first_seen.lock().unwrap_or_else(PoisonError::into_inner).mark(&server.entry.name, &mut specs);
         let tools: Vec<_> = specs.into_iter().map(Arc::new).collect();

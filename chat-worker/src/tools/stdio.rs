@@ -25,6 +25,7 @@ use tokio::{
 };
 
 use super::{asked::Waiting, pace::Pace};
+use crate::numbers;
 
 /// What a child gets to end after its standard input closed, and again after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -85,7 +86,7 @@ impl Transport<RoleClient> for ChildTransport {
         self.waiting.sent(&item);
         let (text, input) = (serde_json::to_vec(&item), Arc::clone(&self.input));
         async move {
-            let mut text = text?;
+            let mut text = numbers::release_bytes(text?);
             text.push(b'\n');
             let mut input = input.lock().await;
             let input = input.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;

@@ -131,6 +131,8 @@ pub const CONNECTION_REFUSED: &str = "ConnectionRefused";
 pub const CONNECTION_RESET: &str = "ConnectionReset";
 /// No route to the address, or another error below HTTP.
 pub const UNREACHABLE: &str = "Unreachable";
+/// `spec.remote.url` leads to the operator's own machine, to a cloud's metadata or into the cluster.
+pub const ADDRESS_FORBIDDEN: &str = "AddressForbidden";
 /// No whole answer within `health.timeoutSeconds`.
 pub const TIMEOUT: &str = "Timeout";
 /// The name in the URL does not resolve.

@@ -13,26 +13,25 @@ use rand::Rng;
 
 use self::{observe::Observed, validate::ValidatedApp};
 use crate::{
+    app_models::AppModels,
     app_pods::AppPods,
     cache::Cache,
     child::Child,
     crd::{McpApp, McpAppStatus, McpServer},
-    inputs,
+    digest, inputs,
     names::Component,
     pass::{Context, Outcome, Subject, Told},
     problem::Problem,
-    ssa,
-    watch::SharedIndex,
 };
 
 /// What passes over apps need beside what all passes do.
 pub struct World {
     /// All McpServers, with what we wrote last in front.
     pub servers: Arc<Cache<McpServer>>,
-    /// Which of them are in a namespace.
-    pub index: SharedIndex,
     /// What keeps pods from running.
     pub pods: Arc<AppPods>,
+    /// Whether their model answers them.
+    pub models: Arc<AppModels>,
     /// The chat worker of this operator's version.
     pub default_image: String,
 }
@@ -76,8 +75,11 @@ impl Subject for McpApp {
     fn found(&self, _: &ValidatedApp, _: &Context<Self>) {}
 
     fn status(&self, outcome: &Outcome<ValidatedApp>, context: &Context<Self>, now: Timestamp) -> Told<McpAppStatus> {
-        let trouble = context.world.pods.trouble(&self.namespace().unwrap_or_default(), &self.name_any());
-        Told::Now(status::compute(self, outcome, trouble.as_ref(), None, now))
+        let (namespace, name) = (self.namespace().unwrap_or_default(), self.name_any());
+        let trouble = context.world.pods.trouble(&namespace, &name);
+        // Without a model there is nothing to reach.
+        let model = self.spec.model.as_ref().and_then(|_| context.world.models.report(&namespace, &name));
+        Told::Now(status::compute(self, outcome, trouble.as_ref(), model.as_ref(), now))
     }
 }
 
@@ -85,5 +87,5 @@ impl Subject for McpApp {
 fn new_token() -> String {
     let mut bytes = [0_u8; 24];
     rand::rng().fill(&mut bytes);
-    ssa::hex(&bytes)
+    digest::hex(&bytes)
 }

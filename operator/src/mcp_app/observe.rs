@@ -35,25 +35,29 @@ pub fn start_references(spec: &McpAppSpec) -> BTreeSet<Reference> {
 /// All pointers. The model's key and the access token are files that the worker reads anew, so their change rolls nothing.
 pub fn references(spec: &McpAppSpec) -> BTreeSet<Reference> {
     let mut references = start_references(spec);
-    references.insert(Reference::secret(&spec.model.api_key_secret_ref));
-    references.extend(spec.access.as_ref().map(|access| Reference::secret(&access.token_secret_ref)));
+    references.extend(files(spec));
     references
 }
 
 /// Pointers to what must not be empty: with an empty key every question fails, and an empty token would let everybody in.
 pub fn never_blank(spec: &McpAppSpec) -> BTreeSet<Reference> {
-    let token = spec.access.as_ref().map(|access| &access.token_secret_ref);
-    [&spec.model.api_key_secret_ref].into_iter().chain(token).map(Reference::secret).collect()
+    files(spec).collect()
+}
+
+/// The model's key and the access token.
+fn files(spec: &McpAppSpec) -> impl Iterator<Item = Reference> {
+    let key = spec.model.iter().filter_map(|model| model.api_key_secret_ref.as_ref());
+    let token = spec.access.iter().filter_map(|access| access.token_secret_ref.as_ref());
+    key.chain(token).map(Reference::secret)
 }
 
 /// Reads it all.
 pub async fn observe(app: &McpApp, reader: &Reader, children: &Children, world: &World) -> Result<Observed, inputs::Error> {
     let namespace = app.namespace().unwrap_or_default();
-    let names = world.index.with(|index| index.servers_of(&namespace));
     let token: Option<Secret> = children.read(&namespace, &Component::App.child_name(&app.name_any()));
     Ok(Observed {
         // In front of the store is what we wrote last: the circuit that opened a moment ago.
-        servers: names.iter().filter_map(|name| world.servers.get(&namespace, name)).collect(),
+        servers: world.servers.of(&namespace),
         inputs: reader.look(&namespace, &references(&app.spec)).await?,
         token: token
             .and_then(|secret| secret.data?.remove(TOKEN_KEY))

@@ -1,7 +1,8 @@
 //! Step 2: from a spec and what is behind it to an app that can be built. Pure, but for the token that is given in.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
+use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{
     ResourceExt,
@@ -13,7 +14,7 @@ use crate::{
     conditions,
     crd::{
         CircuitState, McpApp, McpServer,
-        mcp_app::{AppServerState, Approvals, Budget, LogLevel, McpAppSpec, Model, RateLimit},
+        mcp_app::{AppServerState, Approvals, Budget, LogLevel, McpAppSpec, Model, RateLimit, ServerRef, ToolRules},
         mcp_server::HeaderFrom,
         pod::{PodSettings, SecretKeyRef},
         reason::{self, condition},
@@ -39,8 +40,8 @@ pub struct ValidatedApp {
     pub image: String,
     /// Pods wanted.
     pub replicas: i32,
-    /// The model that answers.
-    pub model: Model,
+    /// The model that answers; a gateway has none.
+    pub model: Option<Model>,
     /// What the model is told first.
     pub system_prompt: Option<String>,
     /// Requests of a caller.
@@ -55,6 +56,10 @@ pub struct ValidatedApp {
     pub log_level: LogLevel,
     /// Where the access token is.
     pub token: Token,
+    /// Host names by which the app is reached.
+    pub allowed_hosts: Vec<String>,
+    /// Networks of proxies that are believed.
+    pub trusted_proxies: Vec<String>,
     /// What shapes the pods.
     pub pod: PodSettings,
     /// Digest of the Secrets and ConfigMaps that the pods read when they start.
@@ -104,10 +109,12 @@ pub struct AppServer {
     pub description: Option<String>,
     /// Its version, for people.
     pub version: Option<String>,
-    /// Where the headers of a remote server's requests are.
+    /// Where the headers of its requests are.
     pub headers: Vec<HeaderFrom>,
     /// Where a remote server's private CA is.
     pub ca: Option<SecretKeyRef>,
+    /// Which of its tools the app has; none: all.
+    pub tools: Option<ToolRules>,
 }
 
 impl ValidatedApp {
@@ -139,6 +146,14 @@ pub fn validate(app: &McpApp, observed: &Observed, default_image: &str, new_toke
         problems.push(problem);
         BTreeMap::new()
     });
+    let access = spec.access.clone().unwrap_or_default();
+    let mut trusted_proxies = Vec::new();
+    for proxy in &access.trusted_proxies {
+        match network(proxy) {
+            Ok(network) => trusted_proxies.push(network),
+            Err(problem) => problems.push(problem),
+        }
+    }
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -156,13 +171,25 @@ pub fn validate(app: &McpApp, observed: &Observed, default_image: &str, new_toke
         approvals: spec.approvals,
         cache_seconds: spec.cache_seconds,
         log_level: spec.log_level,
-        token: match &spec.access {
-            Some(access) => Token::Given(access.token_secret_ref.clone()),
+        token: match access.token_secret_ref {
+            Some(reference) => Token::Given(reference),
             None => Token::Ours(observed.token.clone().unwrap_or(new_token)),
         },
+        allowed_hosts: access.allowed_hosts,
+        trusted_proxies,
         pod: spec.pod.clone(),
         inputs: observed.inputs.digest(&start_references(spec)),
         lacks,
+    })
+}
+
+/// An address or a network as a network.
+fn network(proxy: &str) -> Result<String, Problem> {
+    let of_one = proxy.parse::<IpAddr>().map(IpNet::from);
+    proxy.parse::<IpNet>().or(of_one).map(|network| network.to_string()).map_err(|_| Problem {
+        class: Class::Rejected,
+        reason: reason::INVALID_SPEC,
+        message: format!("spec.access.trustedProxies: {proxy} is neither an address nor a network such as 10.0.0.0/8"),
     })
 }
 
@@ -173,13 +200,17 @@ fn share(budget: &Budget, replicas: u32) -> Budget {
 
 /// Whether the app names this server. A selector that cannot be read names none here; `validate` tells it.
 pub fn names_server(spec: &McpAppSpec, server: &McpServer) -> bool {
-    spec.servers.iter().any(|entry| {
-        entry.name.as_deref() == server.metadata.name.as_deref()
-            || entry
-                .selector
-                .clone()
-                .and_then(|selector| Selector::try_from(selector).ok())
-                .is_some_and(|selector| selector.matches(server.labels()))
+    entry_of(spec, server).is_some()
+}
+
+/// The entry that counts for this server: the one by its name, or the first one by label.
+fn entry_of<'a>(spec: &'a McpAppSpec, server: &McpServer) -> Option<&'a ServerRef> {
+    let by_name = spec.servers.iter().find(|entry| entry.name.as_deref() == server.metadata.name.as_deref());
+    by_name.or_else(|| {
+        spec.servers.iter().find(|entry| {
+            let selector = entry.selector.clone().and_then(|selector| Selector::try_from(selector).ok());
+            selector.is_some_and(|selector| selector.matches(server.labels()))
+        })
     })
 }
 
@@ -195,8 +226,10 @@ fn servers(spec: &McpAppSpec, all: &[std::sync::Arc<McpServer>]) -> Result<BTree
     }
     let named = spec.servers.iter().filter_map(|entry| entry.name.clone());
     let mut servers: BTreeMap<_, _> = named.map(|name| (name, AppServer::not_found())).collect();
-    for server in all.iter().filter(|server| names_server(spec, server)) {
-        servers.insert(server.name_any(), AppServer::of(server));
+    for server in all {
+        if let Some(entry) = entry_of(spec, server) {
+            servers.insert(server.name_any(), AppServer { tools: entry.tools.clone(), ..AppServer::of(server) });
+        }
     }
     Ok(servers)
 }
@@ -221,6 +254,7 @@ impl AppServer {
             version: None,
             headers: Vec::new(),
             ca: None,
+            tools: None,
         }
     }
 
@@ -256,8 +290,9 @@ impl AppServer {
             health_check_interval: server.spec.health.interval_seconds,
             description: server.spec.description.clone(),
             version: server.spec.version.clone(),
-            headers: server.spec.remote.iter().flat_map(|remote| remote.headers_from.clone()).collect(),
+            headers: server.spec.headers_from().to_vec(),
             ca: server.spec.remote.as_ref().and_then(|remote| remote.ca_secret_ref.clone()),
+            tools: None,
         }
     }
 }

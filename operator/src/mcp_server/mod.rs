@@ -6,6 +6,7 @@ pub mod build;
 pub mod contract;
 pub mod hold;
 pub mod observe;
+pub mod own_claims;
 pub mod status;
 pub mod validate;
 
@@ -59,6 +60,10 @@ impl Subject for McpServer {
 
     fn lacks(valid: &ValidatedServer) -> &[Problem] {
         &valid.lacks
+    }
+
+    fn notes(valid: &ValidatedServer) -> &[Problem] {
+        &valid.notes
     }
 
     fn children(valid: &ValidatedServer) -> Vec<Child> {
@@ -124,5 +129,6 @@ fn probe_spec(server: &McpServer, endpoint: Endpoint, credentials: Credentials, 
         health: spec.health.clone(),
         breaker: spec.circuit_breaker.clone(),
         tools,
+        reach: None,
     }
 }

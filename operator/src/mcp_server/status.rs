@@ -416,10 +416,10 @@ mod tests {
     }
 
     /// (Ready, Reconciling, Stalled) as "True/Reason" of a server with an old pod that serves, or none, beside a new one.
-    fn of_a_rollout(serves: bool, progress: &str, new: PodHealth) -> [String; 3] {
+    fn of_a_rollout(old_serves: bool, progress: &str, new: PodHealth) -> [String; 3] {
         let server = fixtures::server(|_| {});
         let deployment = Some(deployment(&server, 0, progress));
-        let old = serves.then(|| pod("old", true, false));
+        let old = old_serves.then(|| pod("old", true, false));
         let health = health(old.into_iter().chain([new]).collect());
         let status = compute(&server, &Outcome { deployment, ..outcome(&server) }, Some(&health), fixtures::at(0));
         ["Ready", "Reconciling", "Stalled"].map(|type_| {

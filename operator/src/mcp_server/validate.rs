@@ -13,14 +13,11 @@ use url::Url;
 use super::{
     contract,
     observe::{Observed, references},
+    own_claims,
 };
 use crate::{
-    crd::{
-        McpServer,
-        mcp_server::ContainerSource,
-        pod::{PodSettings, quantity},
-        reason,
-    },
+    crd::{McpServer, McpServerSpec, mcp_server::ContainerSource, pod::PodSettings, quantity, reason},
+    inputs,
     names::Component,
     probe::{Credentials, Endpoint, ToolsContract, template},
     problem::Problem,
@@ -43,6 +40,8 @@ pub struct ValidatedServer {
     pub tools: ToolsContract,
     /// What the spec points at and is not there: the pods wait for it. One that is switched off lacks nothing.
     pub lacks: Vec<Problem>,
+    /// What is not as the spec wants it, and keeps nobody waiting.
+    pub notes: Vec<Problem>,
 }
 
 /// Where the server is.
@@ -65,8 +64,12 @@ pub struct Container {
     pub pod: PodSettings,
     /// The volume that outlives the pods.
     pub volume: Option<Volume>,
+    /// Headers that probes carry; the values are marked sensitive.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Digest of the Secrets and ConfigMaps that the pods read when they start.
     pub inputs: Option<String>,
+    /// The claim of `spec.volumes` that one pod at a time may write to.
+    pub single_writer: Option<String>,
     /// The annotations that say what the pods are asked.
     pub asked: BTreeMap<String, String>,
 }
@@ -107,7 +110,7 @@ impl ValidatedServer {
     /// What probes carry.
     pub fn credentials(&self) -> Credentials {
         match &self.source {
-            Source::Container(_) => Credentials::default(),
+            Source::Container(container) => Credentials { headers: container.headers.clone(), ca: None },
             Source::Remote(remote) => Credentials { headers: remote.headers.clone(), ca: remote.ca.clone() },
         }
     }
@@ -148,24 +151,36 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
         missing.into_iter().map(|(reason, message)| Problem { class: Class::Waiting, reason, message }).collect();
     let mut problems = Vec::new();
 
+    let single_writer = own_claims::single_writer(&spec.pod, &observed.claims).map(str::to_owned);
+    let notes = single_writer
+        .iter()
+        .filter(|_| spec.enabled && spec.replicas > 1)
+        .map(|claim| one_writer(claim, spec.replicas))
+        .collect();
     let source = match (&spec.container, &spec.remote) {
         (Some(container), None) => Some(Source::Container(Box::new(Container {
             source: container.clone(),
-            replicas: if spec.enabled { i32::try_from(spec.replicas).unwrap_or(i32::MAX) } else { 0 },
+            replicas: replicas(spec, single_writer.is_some()),
             pod: spec.pod.clone(),
             volume: spec.storage.as_ref().map(|storage| Volume {
-                size: quantity(&storage.size),
+                size: quantity::of_size(&storage.size),
                 class: storage.storage_class_name.clone(),
                 mount_path: storage.mount_path.clone(),
             }),
-            inputs: observed.inputs.digest(&references),
+            headers: headers(observed, &mut lacks),
+            // What we send to the pods is not what they read.
+            inputs: observed.inputs.digest(&inputs::of_pods(&spec.pod)),
+            single_writer,
             asked: template::annotations(container.port, &container.path, spec.health.tool_call.as_ref(), &spec.tools),
         }))),
+        (None, Some(_)) if spec.health.tool_call.is_some() && !observed.remote_tool_calls => {
+            problems.push(rejected(
+                "spec.health.toolCall is not made to a remote server, which may be somebody else's: remove it, or have whoever runs the operator allow it by --remote-tool-calls".into(),
+            ));
+            None
+        }
         (None, Some(remote)) => match Url::parse(&remote.url) {
-            Ok(url) => {
-                let headers = headers(observed, &mut lacks);
-                Some(Source::Remote(Remote { url, headers, ca: observed.ca.clone() }))
-            }
+            Ok(url) => Some(Source::Remote(Remote { url, headers: headers(observed, &mut lacks), ca: observed.ca.clone() })),
             Err(error) => {
                 problems.push(rejected(format!("spec.remote.url is no URL: {error}")));
                 None
@@ -185,6 +200,7 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
             source,
             tools: contract::decide(&spec.tools, observed.accepted.as_ref(), observed.offered.as_deref()),
             lacks,
+            notes,
         }),
         _ => Err(problems),
     }
@@ -215,6 +231,22 @@ fn headers(observed: &Observed, lacks: &mut Vec<Problem>) -> Vec<(HeaderName, He
     headers
 }
 
+/// Pods wanted: none while it is switched off, and one where one may write.
+fn replicas(spec: &McpServerSpec, single_writer: bool) -> i32 {
+    let wanted = if spec.enabled { i32::try_from(spec.replicas).unwrap_or(i32::MAX) } else { 0 };
+    if single_writer { wanted.min(1) } else { wanted }
+}
+
+fn one_writer(claim: &str, replicas: u32) -> Problem {
+    Problem {
+        class: Class::Waiting,
+        reason: reason::INVALID_SPEC,
+        message: format!(
+            "spec.replicas is {replicas}, and one pod runs: the claim {claim} in spec.volumes is not known to be ReadWriteMany; make it ReadWriteMany, mount it read-only, or set spec.replicas to 1"
+        ),
+    }
+}
+
 fn rejected(message: String) -> Problem {
     Problem { class: Class::Rejected, reason: reason::INVALID_SPEC, message }
 }
@@ -240,6 +272,37 @@ mod tests {
         let server = fixtures::server(|server| server.spec.enabled = false);
         let validated = validate(&server, &Observed::default()).expect("valid");
         assert!(matches!(validated.source, Source::Container(container) if container.replicas == 0));
+    }
+
+    #[test]
+    fn a_remote_server_is_not_called_unless_the_operator_says_so() {
+        let server = fixtures::remote(|server| {
+            server.spec.health.tool_call = serde_json::from_value(serde_json::json!({"name": "ping"})).ok();
+        });
+        let observed = |remote_tool_calls| Observed { remote_tool_calls, ..Observed::default() };
+        let problems = validate(&server, &observed(false)).expect_err("refused");
+        assert_eq!((problems[0].class, problems[0].message.contains("--remote-tool-calls")), (Class::Rejected, true));
+        assert!(validate(&server, &observed(true)).is_ok());
+    }
+
+    #[test]
+    fn a_claim_of_ones_own_that_is_not_shared_has_one_writer_and_that_is_told() {
+        let server = fixtures::server(|server| {
+            server.spec.replicas = 3;
+            server.spec.pod = serde_json::from_value(serde_json::json!({
+                "volumes": [{"name": "own", "persistentVolumeClaim": {"claimName": "c"}}],
+                "volumeMounts": [{"name": "own", "mountPath": "/own"}],
+            }))
+            .expect("settings");
+        });
+        let with = |mode: &str| {
+            let claims = [("c".to_owned(), vec![mode.to_owned()])].into();
+            let server = validate(&server, &Observed { claims, ..Observed::default() }).expect("valid");
+            let Source::Container(container) = server.source else { unreachable!("it is a container") };
+            (container.replicas, container.single_writer.is_some(), server.notes.len())
+        };
+        assert_eq!(with("ReadWriteOnce"), (1, true, 1));
+        assert_eq!(with("ReadWriteMany"), (3, false, 0));
     }
 
     #[test]

@@ -21,10 +21,10 @@ use super::{
     publish::{self, Publisher},
     registry::{Outcome, Registry},
     schedule::{AttemptId, TargetId},
-    types::{Credentials, Moment, PodState, ServerHealth, ServerKey, ServerSpec},
+    types::{Credentials, Endpoint, Moment, PodState, ServerHealth, ServerKey, ServerSpec},
     worker::{self, McpProber, Prober},
 };
-use crate::{clock, crd::CircuitStatus};
+use crate::{clock, crd::CircuitStatus, reach::Reach};
 
 /// How the engine runs.
 #[derive(Clone, Debug)]
@@ -41,11 +41,37 @@ pub struct EngineConfig {
     pub proxy: Option<Proxy>,
     /// The wall clock, in whole seconds.
     pub wall: fn() -> Timestamp,
+    /// What is asked of remote servers.
+    pub remote: RemotePolicy,
+}
+
+/// What is asked of servers that the operator does not run, on behalf of whoever may write an McpServer.
+#[derive(Clone, Debug)]
+pub struct RemotePolicy {
+    /// Where they may be. None: anywhere.
+    pub reach: Option<Arc<Reach>>,
+    /// Whether `health.toolCall` is carried out.
+    pub tool_calls: bool,
+}
+
+impl Default for RemotePolicy {
+    /// Whoever uses the engine by hand asks for themselves.
+    fn default() -> Self {
+        Self { reach: None, tool_calls: true }
+    }
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { max_in_flight: 2_048, seed: None, operator: None, server_metrics: true, proxy: None, wall: clock::now }
+        Self {
+            max_in_flight: 2_048,
+            seed: None,
+            operator: None,
+            server_metrics: true,
+            proxy: None,
+            wall: clock::now,
+            remote: RemotePolicy::default(),
+        }
     }
 }
 
@@ -270,8 +296,18 @@ impl HealthEngine {
     }
 
     /// Takes up a server's spec. `persisted` is its circuit from status; it counts only the first time that the server is seen.
-    pub fn set_server(&self, key: &ServerKey, spec: ServerSpec, persisted: Option<&CircuitStatus>) {
+    pub fn set_server(&self, key: &ServerKey, mut spec: ServerSpec, persisted: Option<&CircuitStatus>) {
+        let remote = &self.shared.config.remote;
+        spec.reach.clone_from(&remote.reach);
+        if matches!(spec.endpoint, Endpoint::Remote { .. }) && !remote.tool_calls {
+            spec.health.tool_call = None;
+        }
         self.shared.act(|registry, now| registry.set_server(key, spec, persisted, now));
+    }
+
+    /// What is asked of remote servers.
+    pub fn remote_policy(&self) -> &RemotePolicy {
+        &self.shared.config.remote
     }
 
     /// What probes of a server carry; none before `set_server`.

@@ -34,7 +34,7 @@ mod wire;
 mod worker;
 
 pub use converse::{Known, Observation};
-pub use engine::{EngineConfig, HealthEngine};
+pub use engine::{EngineConfig, HealthEngine, RemotePolicy};
 pub use fleet::{Fleet, FleetCircuit, FleetLatency, FleetPod, FleetServer, FleetTools};
 pub use pods::{state_of, watch_pods};
 pub use protocol::Hello;

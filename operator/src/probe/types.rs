@@ -15,6 +15,7 @@ use super::{
 use crate::{
     crd::{CircuitBreaker, CircuitState, CircuitStatus, Health, ProtocolStatus, ServerInfo, ToolsPolicy, reason},
     pod_trouble::Trouble,
+    reach::Reach,
 };
 
 /// Which McpServer.
@@ -90,6 +91,8 @@ pub struct ServerSpec {
     pub breaker: CircuitBreaker,
     /// The tools that the server must offer.
     pub tools: ToolsContract,
+    /// Where a remote server may be. None: anywhere. The engine knows, and sets it.
+    pub reach: Option<Arc<Reach>>,
 }
 
 impl fmt::Debug for ServerSpec {
@@ -176,6 +179,8 @@ pub struct ServerHealth {
     pub circuit: CircuitStatus,
     /// It is one URL, and has no pods of ours.
     pub remote: bool,
+    /// Its clients bring credentials of their own: that it refuses the prober is as it should be.
+    pub accepts_unauthorized: bool,
     /// The server as a whole: the worst that is confirmed. Of a remote one: the last verdict.
     pub verdict: Verdict,
     /// The revision that it speaks.
@@ -198,10 +203,11 @@ impl ServerHealth {
     /// A client that connects now gets an answer, as far as the prober knows: a pod is in service, or the remote server answers.
     pub fn serves(&self) -> bool {
         let in_service = self.pods.iter().any(|pod| pod.in_service);
-        let answers = self.verdict.kind == Kind::Healthy || self.verdict.reason == reason::RATE_LIMITED;
+        let answers = matches!(self.verdict.kind, Kind::Healthy | Kind::Alive);
+        let lets_in = self.verdict.reason != reason::UNAUTHORIZED || self.accepts_unauthorized;
         match self.circuit.state {
-            CircuitState::Closed => !self.panic && if self.remote { answers } else { in_service },
-            CircuitState::HalfOpen => self.remote && answers,
+            CircuitState::Closed => lets_in && !self.panic && if self.remote { answers } else { in_service },
+            CircuitState::HalfOpen => lets_in && self.remote && answers,
             CircuitState::Open => false,
         }
     }

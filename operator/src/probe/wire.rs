@@ -1,7 +1,7 @@
 //! Where a server is and what every request to it carries: made once from its spec, shared by all its probes. No I/O.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, LazyLock},
     time::Duration,
 };
@@ -16,9 +16,12 @@ use super::{
     protocol,
     template::Template,
     types::{Endpoint, ServerSpec},
-    verdict::Given,
+    verdict::{Given, Problem},
 };
-use crate::crd::{Era, ToolCall};
+use crate::{
+    crd::{Era, ToolCall},
+    reach::{Caller, Reach},
+};
 
 /// `MCP-Protocol-Version`
 pub(super) const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
@@ -71,10 +74,50 @@ pub struct Wire {
     pub keep: Option<Duration>,
     /// How many of the server's sessions are waited for at a time after a probe's end, until they are deleted.
     pub late: Arc<Semaphore>,
+    /// Which addresses are dialled. None: whatever there is.
+    pub guard: Option<Guard>,
     /// The call that must succeed, per era.
     pub call: Option<[protocol::Request; 2]>,
     /// Texts that must not be repeated in messages.
     secrets: Vec<String>,
+}
+
+/// Keeps a remote server's probes out of where they have no business.
+pub struct Guard {
+    reach: Arc<Reach>,
+    namespace: String,
+    host: String,
+}
+
+impl Guard {
+    fn new(spec: &ServerSpec) -> Option<Self> {
+        let Endpoint::Remote { url } = &spec.endpoint else { return None };
+        Some(Self {
+            reach: Arc::clone(spec.reach.as_ref()?),
+            namespace: spec.object.namespace.clone().unwrap_or_default(),
+            host: url.host_str().unwrap_or_default().to_owned(),
+        })
+    }
+
+    /// Those of the addresses that may be dialled. When there is none: why not the last of them.
+    pub fn allowed(&self, addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Problem> {
+        let caller = Caller { namespace: &self.namespace, host: &self.host };
+        let mut refusal = None;
+        let allowed: Vec<_> = addresses
+            .into_iter()
+            .filter(|address| match self.reach.refusal(caller, address.ip()) {
+                Some(why) => {
+                    refusal = Some(why);
+                    false
+                }
+                None => true,
+            })
+            .collect();
+        match refusal {
+            Some(why) if allowed.is_empty() => Err(Problem::Forbidden(why)),
+            _ => Ok(allowed),
+        }
+    }
 }
 
 impl std::fmt::Debug for Wire {
@@ -112,6 +155,7 @@ impl Wire {
             given: Given { credentials: headers.values().any(HeaderValue::is_sensitive) },
             headers,
             host,
+            guard: Guard::new(spec),
             timeout: Duration::from_secs(spec.health.timeout_seconds.into()),
             keep: keep(Duration::from_secs(spec.health.interval_seconds.into())),
             late: Arc::new(Semaphore::new(LATE_A_SERVER)),

@@ -49,9 +49,16 @@ pub fn spec(port: u16) -> ServerSpec {
         paused: false,
         recheck: None,
         // Long enough that a busy machine is not taken for a slow server.
-        health: Health { interval_seconds: 1, timeout_seconds: 3, startup_seconds: 0, restart_after_seconds: 0, tool_call: None },
+        health: Health {
+            interval_seconds: 1,
+            timeout_seconds: 3,
+            startup_seconds: 0,
+            restart_after_seconds: 0,
+            ..Health::default()
+        },
         breaker: operator::crd::CircuitBreaker { failure_threshold: 2, ..operator::crd::CircuitBreaker::default() },
         tools: ToolsContract::default(),
+        reach: None,
     }
 }
 

@@ -132,6 +132,8 @@ pub struct Noted {
     pub inserts_into: Option<Arc<str>>,
     /// It was prepared, and not taken from the cache.
     pub prepared: bool,
+    /// It alters a table: what it calls from then on is SQLite's own, on the text of the schema.
+    alters: bool,
 }
 
 /// The gate of one connection.
@@ -192,7 +194,8 @@ impl Gate {
         let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
         noted.prepared = true;
         match context.action {
-            AuthAction::Function { function_name } => noted.costly.extend(costly::find(function_name)),
+            AuthAction::AlterTable { .. } => noted.alters = true,
+            AuthAction::Function { function_name } if !noted.alters => noted.costly.extend(costly::find(function_name)),
             AuthAction::Insert { table_name } if context.accessor.is_none() && noted.inserts_into.is_none() => {
                 noted.inserts_into = Some(table_name.into());
             }
@@ -390,7 +393,7 @@ mod tests {
 
     #[test]
     fn only_the_full_mode_alters_and_drops_and_never_what_is_the_servers() {
-        let actions = |table| {
+        let actions = |table: &'static str| {
             [
                 AuthAction::DropTable { table_name: table },
                 AuthAction::AlterTable { database_name: "main", table_name: table },

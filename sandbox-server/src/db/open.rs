@@ -181,8 +181,9 @@ pub fn writer(options: &OpenOptions) -> Result<Session, OpenError> {
     )
     .map_err(fail)?;
     if let Some(bytes) = options.max_db_bytes {
-        let page: u64 = conn.query_row("PRAGMA page_size", [], |row| row.get(0)).map_err(fail)?;
-        conn.query_row(&format!("PRAGMA max_page_count={}", (bytes / page).max(1)), [], |_| Ok(())).map_err(fail)?;
+        let page_bytes: u32 = conn.query_row("PRAGMA page_size", [], |row| row.get(0)).map_err(fail)?;
+        let pages = (bytes / u64::from(page_bytes)).max(1);
+        conn.query_row(&format!("PRAGMA max_page_count={pages}"), [], |_| Ok(())).map_err(fail)?;
     }
     let session = prepare(conn, options).map_err(fail)?;
     session.conn.busy_timeout(BUSY_WAIT).map_err(fail)?;

@@ -41,8 +41,8 @@ const ROWS_LOOKED_AT: u32 = 1_000;
 const LONGEST: Duration = Duration::from_millis(500);
 
 /// Free pages that are left for what is written next, and those that are given back in one go.
-const FREE_PAGES_KEPT: u64 = 256;
-const FREE_PAGES_AT_ONCE: u64 = 2_000;
+const FREE_PAGES_KEPT: u32 = 256;
+const FREE_PAGES_AT_ONCE: u32 = 2_000;
 
 /// What has been written since, and what is to be done about it.
 #[derive(Debug)]
@@ -128,13 +128,16 @@ impl Upkeep {
 
 /// Gives free pages back, where the file was made for it. Whether those are all.
 fn give_back(conn: &Connection) -> rusqlite::Result<bool> {
-    let ask = |pragma: &str| conn.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, u64>(0));
+    let ask = |pragma: &str| conn.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, u32>(0));
     let free = ask("freelist_count")?;
     if free <= FREE_PAGES_KEPT || ask("auto_vacuum")? != 2 {
         return Ok(true);
     }
     let pages = (free - FREE_PAGES_KEPT).min(FREE_PAGES_AT_ONCE);
-    conn.execute_batch(&format!("PRAGMA incremental_vacuum({pages})"))?;
+    // One page a step.
+    let mut statement = conn.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
+    let mut steps = statement.query([])?;
+    while steps.next()?.is_some() {}
     Ok(free - pages <= FREE_PAGES_KEPT)
 }
 

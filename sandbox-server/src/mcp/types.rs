@@ -283,7 +283,7 @@ pub struct WriteResult {
     pub affected_rows: u64,
     /// The rowid of the last row that the statement inserted; absent where it inserted none. Beyond 2^53 it is a string.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "portable::integer")]
+    #[schemars(default, schema_with = "portable::integer")]
     pub last_insert_rowid: Option<Integer>,
     /// The rows of RETURNING.
     #[serde(skip_serializing_if = "Option::is_none")]

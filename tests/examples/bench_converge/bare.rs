@@ -26,7 +26,8 @@ use crate::{NAMESPACE, WORKERS, server, world};
 /// Makes so many, and prints how long that took.
 pub async fn measure(client: &Client, servers: u32, children: bool) -> Result<()> {
     let began = Instant::now();
-    let available = tokio::spawn(world::until(Api::<Deployment>::namespaced(client.clone(), NAMESPACE), servers, world::available));
+    let available =
+        tokio::spawn(world::until(Api::<Deployment>::namespaced(client.clone(), NAMESPACE), servers, world::available));
     let pods = Pods::watch(client);
     let http = reqwest::Client::new();
     stream::iter(0..servers)
@@ -43,7 +44,11 @@ pub async fn measure(client: &Client, servers: u32, children: bool) -> Result<()
                 let pod = pods.of(&name).await?;
                 let list = ask(http, &pod).await?;
                 open_gate(client, &pod.name_any()).await?;
-                create::<ConfigMap>(client, json!({"metadata": {"name": format!("{name}-mcp-tools")}, "data": {"tools.json": list.to_string()}})).await?;
+                create::<ConfigMap>(
+                    client,
+                    json!({"metadata": {"name": format!("{name}-mcp-tools")}, "data": {"tools.json": list.to_string()}}),
+                )
+                .await?;
                 status(client, &name, "True").await
             }
         })

@@ -15,10 +15,7 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::{api::apps::v1::Deployment, jiff::Timestamp};
-use kube::{
-    Api, Client,
-    api::PostParams,
-};
+use kube::{Api, Client, api::PostParams};
 use operator::{conditions, crd::McpServer};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
@@ -132,7 +129,11 @@ async fn measure_operator(client: &Client, servers: u32, pid: u32, rest: u64) ->
         let (since, before) = (Timestamp::now(), Usage::of(pid)?);
         sleep(Duration::from_secs(rest)).await;
         let usage = Usage::of(pid)?;
-        println!("| operator at rest, {rest} s | {servers} | | | {} | {} |", usage.since(&before), requests::of_operator(since)?.told(1));
+        println!(
+            "| operator at rest, {rest} s | {servers} | | | {} | {} |",
+            usage.since(&before),
+            requests::of_operator(since)?.told(1)
+        );
     }
     Ok(())
 }

@@ -48,7 +48,10 @@ where
         + Send
         + 'static,
 {
-    space.api::<K>().delete(name, &DeleteParams { propagation_policy: Some(PropagationPolicy::Background), ..DeleteParams::default() }).await?;
+    space
+        .api::<K>()
+        .delete(name, &DeleteParams { propagation_policy: Some(PropagationPolicy::Background), ..DeleteParams::default() })
+        .await?;
     space.until_gone::<K>(name).await?;
     let nobody = json!({"metadata": {"ownerReferences": null}});
     for child in children {
@@ -100,8 +103,10 @@ async fn a_child_of_a_predecessor_is_waited_for_and_holds_up_nobody() {
     with_space(|space| async move {
         // What the garbage collector has not come to yet.
         let labels = operator::names::Component::Server.labels("s");
-        let owner = json!([{"apiVersion": "mcpfleet.dev/v1alpha1", "kind": "McpServer", "name": "s", "uid": "gone", "controller": true}]);
-        let service = json!({"metadata": {"name": "s-mcp", "labels": labels, "ownerReferences": owner}, "spec": {"ports": [{"port": 1}]}});
+        let owner =
+            json!([{"apiVersion": "mcpfleet.dev/v1alpha1", "kind": "McpServer", "name": "s", "uid": "gone", "controller": true}]);
+        let service =
+            json!({"metadata": {"name": "s-mcp", "labels": labels, "ownerReferences": owner}, "spec": {"ports": [{"port": 1}]}});
         space.create::<Service>(service).await?;
         let operator = space.operator().await?;
         let server = space.create::<McpServer>(container("s")).await?;
@@ -174,7 +179,11 @@ async fn a_claim_that_somebody_grew_stays_so_and_holds_up_nobody() {
         assert_eq!(stalled(&told.await?), Some(("False".into(), reason::AVAILABLE.into())));
 
         space.edit::<McpServer>("db", json!({"spec": {"storage": {"size": "9Gi"}}})).await?;
-        space.until::<PersistentVolumeClaim>("db-mcp", "the claim grown by the spec", |claim| size(claim).as_deref() == Some("9Gi")).await?;
+        space
+            .until::<PersistentVolumeClaim>("db-mcp", "the claim grown by the spec", |claim| {
+                size(claim).as_deref() == Some("9Gi")
+            })
+            .await?;
         classes.delete(&space.name, &DeleteParams::default()).await?;
         operator.stop().await
     })
@@ -193,7 +202,8 @@ async fn a_claim_without_our_labels_is_left_alone_with_words_fit_for_data() {
             "container": {"image": "a/b:1"}, "storage": {"size": "1Gi", "mountPath": "/data"},
         }});
         space.create::<McpServer>(server).await?;
-        let told = space.until::<McpServer>("db", "NameConflict", |server| ready_is(server, "False", reason::NAME_CONFLICT)).await?;
+        let told =
+            space.until::<McpServer>("db", "NameConflict", |server| ready_is(server, "False", reason::NAME_CONFLICT)).await?;
         let message = conditions::find(&told.status.unwrap().conditions, "Ready").unwrap().message.clone();
         assert!(message.contains("somebody else's data") && !message.contains("delete"), "{message}");
         space.until::<Service>("db-mcp", "the Service, which nobody holds up", |_| true).await?;
@@ -215,7 +225,9 @@ async fn a_child_that_somebody_scales_is_put_back_with_an_event_and_one_that_is_
             space.edit::<Deployment>("s-mcp", json!({"spec": {"replicas": number}})).await?;
             // Put back, or not any more: then the server says so.
             let put_back = space.until::<Deployment>("s-mcp", "one pod", |deployment| replicas(deployment) == Some(1));
-            let told = space.until::<McpServer>("s", "Contested", |server| stalled(server) == Some(("True".into(), reason::CONTESTED.into())));
+            let told = space.until::<McpServer>("s", "Contested", |server| {
+                stalled(server) == Some(("True".into(), reason::CONTESTED.into()))
+            });
             tokio::select! {
                 put_back = put_back => drop(put_back?),
                 told = told => {

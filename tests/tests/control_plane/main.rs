@@ -15,3 +15,4 @@ mod inputs;
 mod reconcile;
 mod recovery;
 mod refusals;
+mod scopes;

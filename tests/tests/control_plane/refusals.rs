@@ -46,7 +46,8 @@ async fn the_switches_work_without_a_secret_that_the_spec_names() {
         let _fake = serving(&space).await?;
         space.api::<Secret>().delete("settings", &DeleteParams::default()).await?;
         let stalled = |server: &McpServer| {
-            reason_of(&server.status.as_ref().unwrap().conditions, "Stalled") == Some(("True".into(), reason::SECRET_NOT_FOUND.into()))
+            reason_of(&server.status.as_ref().unwrap().conditions, "Stalled")
+                == Some(("True".into(), reason::SECRET_NOT_FOUND.into()))
         };
         let told = space.until::<McpServer>("s", "a missing Secret", stalled).await?;
         assert!(ready_is(&told, "True", reason::AVAILABLE), "its pod serves: {:?}", told.status);
@@ -80,7 +81,8 @@ async fn a_server_is_switched_off_although_a_child_is_refused() {
         space.api::<ResourceQuota>().patch_status("none", &PatchParams::default(), &Patch::Merge(&full)).await?;
         space.api::<ConfigMap>().delete("s-mcp-tools", &DeleteParams::default()).await?;
         let refused = |server: &McpServer| {
-            reason_of(&server.status.as_ref().unwrap().conditions, "Stalled") == Some(("True".into(), reason::APPLY_FAILED.into()))
+            reason_of(&server.status.as_ref().unwrap().conditions, "Stalled")
+                == Some(("True".into(), reason::APPLY_FAILED.into()))
         };
         let told = space.until::<McpServer>("s", "a refused child", refused).await?;
         assert!(ready_is(&told, "True", reason::AVAILABLE), "its pod serves");
@@ -115,7 +117,9 @@ async fn pods_that_are_refused_are_told_by_server_and_app_in_kubernetes_words() 
         let of = |type_: &str| conditions::find(&told.status.as_ref().unwrap().conditions, type_).unwrap().clone();
         assert_eq!(of("Ready").message, "failed quota: q: must specify limits.cpu");
         assert_eq!((of("Stalled").status.as_str(), of("Reconciling").status.as_str()), ("True", "False"));
-        let failed = |app: &McpApp| reason_of(&app.status.as_ref().unwrap().conditions, "Ready") == Some(("False".into(), "FailedCreate".into()));
+        let failed = |app: &McpApp| {
+            reason_of(&app.status.as_ref().unwrap().conditions, "Ready") == Some(("False".into(), "FailedCreate".into()))
+        };
         space.until::<McpApp>("chat", "FailedCreate", failed).await?;
         let told = async {
             loop {
@@ -163,11 +167,14 @@ async fn an_image_that_cannot_be_pulled_is_told_by_server_and_app() {
         space.until::<Deployment>("chat-app", "the app's Deployment", |_| true).await?;
         pulling(&space, operator::names::Component::Server, "s", "mcp").await?;
         pulling(&space, operator::names::Component::App, "chat", "chat-worker").await?;
-        let told = space.until::<McpServer>("s", "ImagePullBackOff", |server| ready_is(server, "False", "ImagePullBackOff")).await?;
+        let told =
+            space.until::<McpServer>("s", "ImagePullBackOff", |server| ready_is(server, "False", "ImagePullBackOff")).await?;
         let of = |type_: &str| conditions::find(&told.status.as_ref().unwrap().conditions, type_).unwrap().clone();
         assert!(of("Ready").message.contains("no/such:1"), "{}", of("Ready").message);
         assert_eq!((of("Reconciling").status.as_str(), of("Stalled").status.as_str()), ("True", "False"), "it may come yet");
-        let pulls = |app: &McpApp| reason_of(&app.status.as_ref().unwrap().conditions, "Ready") == Some(("False".into(), "ImagePullBackOff".into()));
+        let pulls = |app: &McpApp| {
+            reason_of(&app.status.as_ref().unwrap().conditions, "Ready") == Some(("False".into(), "ImagePullBackOff".into()))
+        };
         space.until::<McpApp>("chat", "ImagePullBackOff", pulls).await?;
         operator.stop().await
     })

@@ -63,7 +63,9 @@ async fn roll(space: &Space, what: &str, edit: Value) -> anyhow::Result<()> {
         })
         .await?;
     space
-        .until::<McpServer>("s", "3/3, and nothing under way", |server| serves(server, "3/3") && is(server, "Reconciling", "False"))
+        .until::<McpServer>("s", "3/3, and nothing under way", |server| {
+            serves(server, "3/3") && is(server, "Reconciling", "False")
+        })
         .await?;
     println!("{what}: rolled in {:.1} s", began.elapsed().as_secs_f64());
     Ok(())
@@ -115,7 +117,8 @@ async fn a_version_that_cannot_start_is_under_way_then_stalled_while_the_old_one
         let edited = space.edit::<McpServer>("s", image).await?.metadata.generation;
         let rolling = space
             .until::<McpServer>("s", "Reconciling", |server| {
-                is(server, "Reconciling", "True") && server.status.as_ref().and_then(|status| status.observed_generation) == edited
+                is(server, "Reconciling", "True")
+                    && server.status.as_ref().and_then(|status| status.observed_generation) == edited
             })
             .await?;
         anyhow::ensure!(is(&rolling, "Ready", "True"), "{:?}", rolling.status);
@@ -138,9 +141,12 @@ async fn a_container_that_restarts_is_back_as_soon_as_it_answers_and_opens_no_ci
     with_space(|space| async move {
         install(&space).await?;
         space.create::<McpServer>(sqlite("s", 1, 10)).await?;
-        let url = space.until::<McpServer>("s", "1/1", |server| serves(server, "1/1")).await?.status.and_then(|status| status.url);
+        let url =
+            space.until::<McpServer>("s", "1/1", |server| serves(server, "1/1")).await?.status.and_then(|status| status.url);
         settled(&url.context("it has one")?).await?;
-        let openings = |server: &McpServer| server.status.as_ref().and_then(|status| status.circuit.as_ref()).map(|circuit| circuit.openings);
+        let openings = |server: &McpServer| {
+            server.status.as_ref().and_then(|status| status.circuit.as_ref()).map(|circuit| circuit.openings)
+        };
         let before = space.api::<McpServer>().get("s").await?;
         let pod = server_pods(&space, "s").await?.remove(0).name_any();
         for time in 1..=2 {
@@ -151,7 +157,8 @@ async fn a_container_that_restarts_is_back_as_soon_as_it_answers_and_opens_no_ci
                 loop {
                     look.tick().await;
                     let pods = server_pods(&space, "s").await?;
-                    let containers = pods.first().and_then(|pod| pod.status.as_ref()?.container_statuses.clone()).unwrap_or_default();
+                    let containers =
+                        pods.first().and_then(|pod| pod.status.as_ref()?.container_statuses.clone()).unwrap_or_default();
                     if containers.iter().any(|container| container.restart_count == time && container.started == Some(true)) {
                         return anyhow::Ok(());
                     }
@@ -163,7 +170,11 @@ async fn a_container_that_restarts_is_back_as_soon_as_it_answers_and_opens_no_ci
             println!("killed: runs again after {:.1} s, Ready after {:.1} s", up.as_secs_f64(), killed.elapsed().as_secs_f64());
         }
         let after = space.api::<McpServer>().get("s").await?;
-        anyhow::ensure!(circuit(&after) == Some(CircuitState::Closed) && openings(&after) == openings(&before), "{:?}", after.status);
+        anyhow::ensure!(
+            circuit(&after) == Some(CircuitState::Closed) && openings(&after) == openings(&before),
+            "{:?}",
+            after.status
+        );
         Ok(())
     })
     .await;
@@ -175,8 +186,7 @@ async fn kill_switches_work_whatever_else_is_wrong() {
         install(&space).await?;
         space.secret("inputs", &[("k", "v")]).await?;
         let mut server = sqlite("s", 1, 5);
-        server["spec"]["env"] =
-            json!([{"name": "SECRET", "valueFrom": {"secretKeyRef": {"name": "inputs", "key": "k"}}}]);
+        server["spec"]["env"] = json!([{"name": "SECRET", "valueFrom": {"secretKeyRef": {"name": "inputs", "key": "k"}}}]);
         space.create::<McpServer>(server).await?;
         space.until::<McpServer>("s", "1/1", |server| serves(server, "1/1")).await?;
         let secrets = space.api::<k8s_openapi::api::core::v1::Secret>();
@@ -190,7 +200,9 @@ async fn kill_switches_work_whatever_else_is_wrong() {
         space.until::<McpServer>("s", "in use again", |server| serves(server, "1/1")).await?;
         space.edit::<McpServer>("s", json!({"spec": {"enabled": false}})).await?;
         space
-            .until::<Deployment>("s-mcp", "no replicas", |deployment| deployment.spec.as_ref().and_then(|spec| spec.replicas) == Some(0))
+            .until::<Deployment>("s-mcp", "no replicas", |deployment| {
+                deployment.spec.as_ref().and_then(|spec| spec.replicas) == Some(0)
+            })
             .await?;
         Ok(())
     })

@@ -163,9 +163,7 @@ async fn a_server_that_cannot_start_says_why_in_kubernetes_words() {
 async fn what_a_quota_or_a_limit_range_refuses_is_told() {
     with_space(|space| async move {
         install(&space).await?;
-        space
-            .create::<ResourceQuota>(json!({"metadata": {"name": "cpu"}, "spec": {"hard": {"limits.cpu": "10"}}}))
-            .await?;
+        space.create::<ResourceQuota>(json!({"metadata": {"name": "cpu"}, "spec": {"hard": {"limits.cpu": "10"}}})).await?;
         space.create::<McpServer>(sqlite("quota", 1, 60)).await?;
         let quota = Broken { name: "quota", change: |_| (), reasons: &["FailedCreate"], says: &["must specify limits.cpu"] };
         told(&space, &quota, Instant::now()).await?;
@@ -182,8 +180,12 @@ async fn what_a_quota_or_a_limit_range_refuses_is_told() {
         let mut server = sqlite("limit", 1, 60);
         server["spec"]["resources"] = json!({"limits": {"cpu": "1", "memory": "128Mi"}});
         space.create::<McpServer>(server).await?;
-        let limit =
-            Broken { name: "limit", change: |_| (), reasons: &["FailedCreate"], says: &["maximum memory usage per Container is 64Mi"] };
+        let limit = Broken {
+            name: "limit",
+            change: |_| (),
+            reasons: &["FailedCreate"],
+            says: &["maximum memory usage per Container is 64Mi"],
+        };
         told(&space, &limit, Instant::now()).await?;
         println!("pods of {}: refused, and said so", space.api::<McpServer>().get("limit").await?.name_any());
         Ok(())

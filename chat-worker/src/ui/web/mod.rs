@@ -8,6 +8,7 @@ pub mod forwarded;
 pub mod headers;
 pub mod live;
 pub mod mcp;
+mod offered;
 pub mod page;
 pub mod problem;
 pub mod status;

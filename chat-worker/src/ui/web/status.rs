@@ -37,7 +37,8 @@ pub async fn ready(State(web): State<Arc<Web>>) -> Result<Json<Value>, Problem> 
     }
     let percent = web.app.engine.ledger.today().budget_percent;
     let budget = percent.map(|percent| json!({"percent": percent, "usedUp": percent >= 100}));
-    Ok(Json(json!({"status": "ok", "model": web.app.engine.metrics.model.now(), "budget": budget})))
+    let model = (!web.app.is_gateway).then(|| web.app.engine.metrics.model.now());
+    Ok(Json(json!({"status": "ok", "model": model, "budget": budget})))
 }
 
 pub async fn metrics(State(web): State<Arc<Web>>) -> Response {
@@ -57,7 +58,8 @@ pub async fn servers(State(web): State<Arc<Web>>, headers: HeaderMap) -> Respons
 
 /// Every server, and the model that answers.
 pub fn servers_now(web: &Web) -> Value {
-    json!({"servers": web.app.engine.hub.status(), "model": web.app.engine.model.name()})
+    let model = (!web.app.is_gateway).then(|| web.app.engine.model.name());
+    json!({"servers": web.app.engine.hub.status(), "model": model})
 }
 
 /// What was used today.
@@ -65,10 +67,12 @@ pub fn usage_now(web: &Web) -> Value {
     json!({"today": web.app.engine.ledger.today()})
 }
 
+/// All tools, and those that the model is not told of, each with the reason.
 pub async fn tools(State(web): State<Arc<Web>>) -> Json<Value> {
     let catalogue = web.app.engine.hub.catalogue();
     let tools: Vec<_> = catalogue.iter().collect();
-    Json(json!({"tools": tools}))
+    let left_out = web.app.engine.model.offer(catalogue.tools()).left_out.clone();
+    Json(json!({"tools": tools, "left_out": left_out}))
 }
 
 pub async fn usage(State(web): State<Arc<Web>>) -> Json<Value> {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde::Serialize;
 
-use super::{credentials, metadata};
+use super::{credentials, environment::approvals, metadata};
 use crate::{
     crd::mcp_app::AppServerState,
     mcp_app::validate::{AppServer, ValidatedApp},
@@ -36,7 +36,20 @@ struct Server<'a> {
     headers_from: Vec<Header<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ca_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tools: Option<Tools<'a>>,
     metadata: Metadata<'a>,
+}
+
+/// Which of the server's tools the app has.
+#[derive(Serialize)]
+struct Tools<'a> {
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    allow: &'a [String],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    deny: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approvals: Option<&'static str>,
 }
 
 /// A header, and the file with its value.
@@ -97,6 +110,11 @@ fn entry<'a>(name: &'a str, server: &'a AppServer) -> Option<Server<'a>> {
             .map(|file| Header { name: file.name, file: format!("{}/{}", credentials::DIR, file.path) })
             .collect(),
         ca_file: credentials::ca(name, server).map(|(path, _)| format!("{}/{path}", credentials::DIR)),
+        tools: server.tools.as_ref().map(|rules| Tools {
+            allow: &rules.allow,
+            deny: &rules.deny,
+            approvals: rules.approvals.map(approvals),
+        }),
         metadata: Metadata {
             description: server.description.as_deref(),
             version: server.version.as_deref(),

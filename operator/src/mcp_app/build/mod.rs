@@ -121,6 +121,52 @@ mod tests {
     }
 
     #[test]
+    fn a_gateway_has_no_model_and_no_key() {
+        let app = fixtures::app(|app| {
+            app.spec.model = None;
+            app.spec.access =
+                serde_json::from_value(json!({"allowedHosts": ["tools.example.com"], "trustedProxies": ["10.0.0.1"]})).ok();
+        });
+        let deployment: Deployment = read(&children_of(&app, Vec::new())).expect("a Deployment");
+        let pod = deployment.spec.and_then(|spec| spec.template.spec).expect("a pod");
+        let value = |name: &str| pod.containers[0].env.iter().flatten().find(|variable| variable.name == name)?.value.clone();
+        assert_eq!(value("CHAT_MODE").as_deref(), Some("gateway"));
+        assert_eq!(value("CHAT_ALLOWED_HOSTS").as_deref(), Some("tools.example.com"));
+        assert_eq!(value("CHAT_TRUSTED_PROXIES").as_deref(), Some("10.0.0.1/32"));
+        assert_eq!((value("CHAT_MODEL"), value("ANTHROPIC_API_KEY_FILE")), (None, None));
+        assert_eq!(workload::volumes_of(&pod).0, ["tmp", "config", "access"]);
+    }
+
+    #[test]
+    fn a_server_of_ones_own_needs_no_key() {
+        let app = fixtures::app(|app| {
+            app.spec.model =
+                serde_json::from_value(json!({"api": "OpenAI", "name": "qwen3", "baseUrl": "http://vllm:8000/v1"})).ok();
+        });
+        let deployment: Deployment = read(&children_of(&app, Vec::new())).expect("a Deployment");
+        let pod = deployment.spec.and_then(|spec| spec.template.spec).expect("a pod");
+        assert!(pod.containers[0].env.iter().flatten().all(|variable| variable.name != "OPENAI_API_KEY_FILE"));
+        assert_eq!(workload::volumes_of(&pod).0, ["tmp", "config", "access"]);
+    }
+
+    #[test]
+    fn the_tools_of_a_server_are_those_of_its_entry_by_name_before_one_by_label() {
+        let app = fixtures::app(|app| {
+            app.spec.servers = serde_json::from_value(json!([
+                {"selector": {}, "tools": {"deny": ["write_*"]}},
+                {"name": "db", "tools": {"allow": ["read_*"], "approvals": "Never"}},
+            ]))
+            .expect("servers");
+        });
+        let servers = [fixtures::server(|_| {}), fixtures::remote(|_| {})].map(|server| with_url(server, CircuitState::Closed));
+        let file: ConfigMap = read(&children_of(&app, servers.into())).expect("a ConfigMap");
+        let file = file.data.expect("data")["mcp.json"].clone();
+        let file: serde_json::Value = serde_json::from_str(&file).expect("JSON");
+        assert_eq!(file["servers"][0]["tools"], json!({"allow": ["read_*"], "approvals": "never"}));
+        assert_eq!(file["servers"][1]["tools"], json!({"deny": ["write_*"]}));
+    }
+
+    #[test]
     fn every_setting_of_the_model_and_the_budget_reaches_the_worker() {
         let app = fixtures::app(|app| {
             app.spec.model = serde_json::from_value(json!({

@@ -88,6 +88,14 @@ mod tests {
                 "volumes": [{"name": "settings", "configMap": {"name": "settings"}}],
                 "volumeMounts": [{"name": "settings", "mountPath": "/etc/server", "readOnly": true}],
                 "serviceAccountName": "reader",
+                "automountServiceAccountToken": true,
+                "imagePullPolicy": "Always",
+                "securityContext": {
+                    "runAsUser": 0, "runAsGroup": null, "runAsNonRoot": false, "readOnlyRootFilesystem": false,
+                    "supplementalGroups": [7], "seLinuxOptions": {"level": "s0:c1,c2"},
+                },
+                "terminationGracePeriodSeconds": 45,
+                "progressDeadlineSeconds": 60,
                 "imagePullSecrets": [{"name": "registry"}],
                 "podTemplate": {
                     "metadata": {
@@ -103,12 +111,29 @@ mod tests {
                         {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"},
                     ],
                     "priorityClassName": "high",
+                    "runtimeClassName": "gvisor",
+                    "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]},
+                    "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["db"]}],
+                    "initContainers": [{"name": "fetch", "image": "c/d:1"}],
+                    "sidecars": [{"name": "proxy", "image": "e/f:1", "securityContext": {"runAsUser": 7}}],
                 },
             }))
             .expect("settings");
         });
         let template = read::<Deployment>(&children(&server)).and_then(|deployment| deployment.spec).map(|spec| spec.template);
         insta::assert_yaml_snapshot!("pods_with_every_setting", template);
+    }
+
+    #[test]
+    fn a_variable_of_the_spec_goes_before_ours() {
+        let server = fixtures::server(|server| {
+            server.spec.pod.env = serde_json::from_value(json!([{"name": "HOME", "value": "/data"}])).expect("variables");
+        });
+        let deployment: Deployment = read(&children(&server)).expect("a Deployment");
+        let pod = deployment.spec.and_then(|spec| spec.template.spec).expect("a pod");
+        let env = pod.containers[0].env.iter().flatten();
+        let env: Vec<_> = env.map(|variable| (variable.name.as_str(), variable.value.as_deref())).collect();
+        assert_eq!(env, [("TMPDIR", Some("/tmp")), ("HOME", Some("/data"))]);
     }
 
     #[test]

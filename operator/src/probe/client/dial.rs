@@ -46,7 +46,7 @@ pub(super) async fn dial(wire: &Wire, ip: Option<IpAddr>, proxy: Option<&Proxy>,
     let stream = match through(wire, proxy) {
         Some(proxy) => tunnel(wire, &proxy, step).await?,
         None => {
-            let addresses = addresses(wire, ip, step).await?;
+            let addresses = guarded(wire, addresses(wire, ip, step).await?)?;
             *step = Step::Connect;
             connect(&addresses).await?
         }
@@ -66,6 +66,14 @@ async fn addresses(wire: &Wire, ip: Option<IpAddr>, step: &mut Step) -> Result<V
             *step = Step::Resolve;
             resolve(name.clone(), *port).await
         }
+    }
+}
+
+/// Those of the addresses that may be dialled.
+fn guarded(wire: &Wire, addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Problem> {
+    match &wire.guard {
+        Some(guard) => guard.allowed(addresses),
+        None => Ok(addresses),
     }
 }
 
@@ -125,6 +133,10 @@ fn through(wire: &Wire, proxy: Option<&Proxy>) -> Option<Intercept> {
 /// A connection through a proxy: it connects, and hands on what comes.
 async fn tunnel(wire: &Wire, proxy: &Intercept, step: &mut Step) -> Result<TcpStream, Problem> {
     let refused = |what: &str| Problem::Unreachable(format!("the proxy {what}"));
+    // A name is the proxy's to resolve, and where it leads the proxy's to allow.
+    if let Dial::Address(ip, port) = wire.dial {
+        guarded(wire, vec![(ip, port).into()])?;
+    }
     let host = proxy.uri().host().ok_or_else(|| refused("has no name"))?.trim_matches(['[', ']']);
     let port = proxy.uri().port_u16().unwrap_or(80);
     *step = Step::Resolve;

@@ -435,9 +435,11 @@ fn server_spec(spec: &Spec) -> ServerSpec {
             startup_seconds: spec.startup,
             restart_after_seconds: spec.restart,
             tool_call: None,
+            accept_unauthorized: false,
         },
         breaker: CircuitBreaker { failure_threshold: spec.threshold, force: spec.force, ..CircuitBreaker::default() },
         tools: ToolsContract { policy: ToolsPolicy::Ignore, ..ToolsContract::default() },
+        reach: None,
     }
 }
 

@@ -143,7 +143,13 @@ impl Bridge {
     }
 
     /// Calls a child, and answers with what it says.
-    pub async fn call(&self, lane: &Arc<Lane>, envelope: Envelope, session: Option<Arc<Session>>, headers: &HeaderMap) -> Response {
+    pub async fn call(
+        &self,
+        lane: &Arc<Lane>,
+        envelope: Envelope,
+        session: Option<Arc<Session>>,
+        headers: &HeaderMap,
+    ) -> Response {
         let (era, id) = (envelope.era, envelope.id().to_owned());
         let stands = &*envelope.method == "subscriptions/listen";
         if self.pool.is_some() && session.is_none() {
@@ -151,7 +157,8 @@ impl Bridge {
         }
         let out = Outbox::default();
         let in_use = session.as_ref().map(Session::in_use);
-        match lane.admit(Ask { envelope, session, out: out.clone(), trace: Vec::new(), stands }) {
+        let trace = trace(headers, envelope.meta());
+        match lane.admit(Ask { envelope, session, out: out.clone(), trace, stands }) {
             Ok(number) => {
                 let waits = Waits::new(Arc::clone(lane), number, in_use);
                 stream::respond(out, waits, era, stream::reads_events(headers)).await
@@ -190,6 +197,16 @@ pub fn own_error(status: StatusCode, id: &str, code: i64, words: &str) -> Respon
     stream::json(status, wire::error(id, code, words, None))
 }
 
+/// What the HTTP request says of its trace goes on in the message, unless that says it already.
+fn trace(headers: &HeaderMap, meta: Option<&str>) -> Vec<(&'static str, String)> {
+    const PARENT: &str = "traceparent";
+    if !headers.contains_key(PARENT) || meta.is_some_and(|meta| meta.contains(PARENT)) {
+        return Vec::new();
+    }
+    let said = |name| Some((name, wire::quoted(headers.get(name)?.to_str().ok()?)));
+    [PARENT, "tracestate", "baggage"].into_iter().filter_map(said).collect()
+}
+
 /// Whose a request is: a digest of how its caller proves who it is, because sessions outlive what is logged.
 pub fn caller(headers: &HeaderMap) -> [u8; 16] {
     let mut caller = [0; 16];
@@ -203,4 +220,3 @@ pub fn caller(headers: &HeaderMap) -> [u8; 16] {
 pub fn child_era(lane: &Lane) -> Option<Era> {
     lane.hello_now().map(|hello| hello.era)
 }
-

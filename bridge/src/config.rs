@@ -168,7 +168,10 @@ mod tests {
         for mode in ["per-session", "PerSession"] {
             let cli = Cli::try_parse_from(["bridge", "run", "--sessions", mode, "--", "npx", "-y", "--sessions"]).unwrap();
             let Command::Run(args) = cli.command else { unreachable!() };
-            assert_eq!((args.sessions, args.command), (Sessions::PerSession, vec!["npx".into(), "-y".into(), "--sessions".into()]));
+            assert_eq!(
+                (args.sessions, args.command),
+                (Sessions::PerSession, vec!["npx".into(), "-y".into(), "--sessions".into()])
+            );
         }
         assert!(Cli::try_parse_from(["bridge", "run"]).is_err());
     }

@@ -2,15 +2,16 @@
 
 use std::convert::Infallible;
 use std::error::Error as _;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody as _, to_bytes};
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
-use http::header::{ALLOW, CONTENT_TYPE};
+use http::header::{ALLOW, CONTENT_TYPE, ORIGIN};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use http_body_util::LengthLimitError;
 use tower::{Service, service_fn};
 
@@ -39,6 +40,10 @@ pub fn service(bridge: Arc<Bridge>) -> impl Service<Request, Response = Response
 }
 
 async fn answer(bridge: &Arc<Bridge>, request: Request) -> Response {
+    if request.headers().contains_key(ORIGIN) && !only(request.headers(), &ORIGIN).is_some_and(is_of_this_machine) {
+        bridge.metrics.refuse("origin");
+        return (StatusCode::FORBIDDEN, "Forbidden: pages of other machines are not served\n").into_response();
+    }
     match request.uri().path() {
         MCP | "/mcp/" => mcp(bridge, request).await,
         "/healthz" => "ok\n".into_response(),
@@ -53,6 +58,16 @@ async fn answer(bridge: &Arc<Bridge>, request: Request) -> Response {
         },
         _ => (StatusCode::NOT_FOUND, "Not Found: MCP is at /mcp\n").into_response(),
     }
+}
+
+/// A page of any other origin must not reach a server through somebody's browser, whatever name it lets point here.
+fn is_of_this_machine(origin: &str) -> bool {
+    let host =
+        origin.parse::<Uri>().ok().filter(|origin| origin.path() == "/").and_then(|origin| origin.host().map(str::to_owned));
+    host.is_some_and(|host| {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        host == "localhost" || host.ends_with(".localhost") || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    })
 }
 
 async fn mcp(bridge: &Arc<Bridge>, request: Request) -> Response {
@@ -87,9 +102,7 @@ async fn read(bridge: &Bridge, headers: &HeaderMap, body: Body) -> Result<Bytes,
             refuse(StatusCode::BAD_REQUEST, "body", "Bad Request: the body is broken or ended early\n")
         }
         Err(_) => refuse(StatusCode::REQUEST_TIMEOUT, "slow", "Request Timeout: the body did not arrive in time\n"),
-        Ok(_) => {
-            refuse(StatusCode::PAYLOAD_TOO_LARGE, "size", "Payload Too Large: send less, or raise --max-request-bytes\n")
-        }
+        Ok(_) => refuse(StatusCode::PAYLOAD_TOO_LARGE, "size", "Payload Too Large: send less, or raise --max-request-bytes\n"),
     }
 }
 
@@ -131,4 +144,20 @@ fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?;
     if values.next().is_some() { None } else { value.to_str().ok() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_pages_of_this_machine_may_ask() {
+        for origin in ["http://localhost:6274", "http://127.0.0.1", "https://[::1]:3000", "http://a.localhost"] {
+            assert!(is_of_this_machine(origin), "{origin}");
+        }
+        for origin in ["http://evil.com", "null", "", "http://localhost.evil.com", "http://10.0.0.1", "http://localhost@evil.com"]
+        {
+            assert!(!is_of_this_machine(origin), "{origin}");
+        }
+    }
 }

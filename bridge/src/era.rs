@@ -74,7 +74,8 @@ impl Hello {
 
     /// What it may tell by itself.
     pub fn offers(&self) -> Offers {
-        let offers = |pointer: &str| self.said.get("capabilities").and_then(|all| all.pointer(pointer)) == Some(&Value::Bool(true));
+        let offers =
+            |pointer: &str| self.said.get("capabilities").and_then(|all| all.pointer(pointer)) == Some(&Value::Bool(true));
         Offers {
             tools: offers("/tools/listChanged"),
             prompts: offers("/prompts/listChanged"),
@@ -136,7 +137,11 @@ impl Hello {
     }
 
     fn without(&self, keys: &[&str]) -> Map<String, Value> {
-        self.said.iter().filter(|(key, _)| !keys.contains(&key.as_str())).map(|(key, value)| (key.clone(), value.clone())).collect()
+        self.said
+            .iter()
+            .filter(|(key, _)| !keys.contains(&key.as_str()))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
     }
 }
 

@@ -125,7 +125,9 @@ mod tests {
     fn told(step: Step) -> String {
         match step {
             Step::Wait => "wait".to_owned(),
-            Step::Send(message) => String::from_utf8(message).unwrap().split("\"method\":\"").nth(1).unwrap().split('"').next().unwrap().to_owned(),
+            Step::Send(message) => {
+                String::from_utf8(message).unwrap().split("\"method\":\"").nth(1).unwrap().split('"').next().unwrap().to_owned()
+            }
             Step::Ready(hello, _) => hello.version,
             Step::Failed(words) => words,
         }

@@ -16,14 +16,10 @@ const TICK: Duration = Duration::from_millis(100);
 /// Until the child was stopped (None), or is not to be started again.
 pub async fn keep(lane: &Lane, program: &Program, policy: Policy, metrics: &Metrics) -> Option<Arc<Death>> {
     let mut respawn = Respawn::new(policy);
-    loop {
+    while !lane.is_stopped() {
         let started = Instant::now();
         let (death, next) = match lane.live(program).await {
-            End::Stopped => {
-                let death = Death::new(None, Some("the bridge is being stopped".to_owned()), Vec::new());
-                lane.with(|table| table.died(&Arc::new(death), None));
-                return None;
-            }
+            End::Stopped => break,
             End::Died(death) => (Arc::new(death), respawn.died(started, Instant::now())),
             End::Impossible(death) => (Arc::new(death), Next::GiveUp),
         };
@@ -42,6 +38,8 @@ pub async fn keep(lane: &Lane, program: &Program, policy: Policy, metrics: &Metr
             }
         }
     }
+    lane.died(&Arc::new(Death::new(None, Some("the bridge is being stopped".to_owned()), Vec::new())), None);
+    None
 }
 
 /// Calls that wait for a child may end while there is none.

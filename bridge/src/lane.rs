@@ -182,7 +182,8 @@ impl Lane {
 
     /// A modern client listens to a legacy child, or a session to a resource: the child is asked to tell of it.
     pub fn follow_resources(&self) {
-        let mut wanted = self.owner.get().map_or_else(|| self.sessions.resources(), |owner| owner.resources().into_iter().collect());
+        let mut wanted =
+            self.owner.get().map_or_else(|| self.sessions.resources(), |owner| owner.resources().into_iter().collect());
         wanted.extend(self.listeners.resources());
         let mut wanted: Vec<String> = wanted.into_iter().collect();
         wanted.sort_unstable();

@@ -104,8 +104,14 @@ impl Metrics {
             queued: IntGauge::new("bridge_queued_bytes", "Bytes that wait for the child to read them.")?,
             written: IntCounter::new("bridge_child_written_bytes_total", "Bytes that were written to children.")?,
             read: IntCounter::new("bridge_child_read_bytes_total", "Bytes that were read from children.")?,
-            stray: IntCounter::new("bridge_stray_lines_total", "Lines on standard output that were no messages, or answered nothing.")?,
-            refused: IntCounterVec::new(Opts::new("bridge_refused_total", "Requests that did not reach a child, by reason."), &["reason"])?,
+            stray: IntCounter::new(
+                "bridge_stray_lines_total",
+                "Lines on standard output that were no messages, or answered nothing.",
+            )?,
+            refused: IntCounterVec::new(
+                Opts::new("bridge_refused_total", "Requests that did not reach a child, by reason."),
+                &["reason"],
+            )?,
             forwarded: IntCounterVec::new(
                 Opts::new("bridge_forwarded_total", "Requests for sessions of other replicas, by outcome."),
                 &["outcome"],

@@ -78,7 +78,10 @@ impl Post {
                 Ok(_) => Malformed::Invalid,
             });
         };
-        if message.id.is_some_and(|id| !wire::is_id(id)) || !message.is_2_0() || message.params.is_some_and(|params| !params.get().starts_with('{')) {
+        if message.id.is_some_and(|id| !wire::is_id(id))
+            || !message.is_2_0()
+            || message.params.is_some_and(|params| !params.get().starts_with('{'))
+        {
             return Err(Malformed::Invalid);
         }
         match (&message.method, message.id) {
@@ -175,7 +178,10 @@ mod tests {
         let text = r#"{"jsonrpc":"2.0","id":"a\u0020b","method":"tools/call","params":{"name":"t","_meta":{"progressToken":7,"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
         let Ok(Post::Request(request)) = read(text) else { unreachable!() };
         assert_eq!((request.id(), request.token(), request.target.as_deref()), (r#""a\u0020b""#, Some("7"), Some("t")));
-        assert_eq!((request.era, request.says.version.as_deref(), request.says.capabilities), (Era::Modern, Some("2026-07-28"), false));
+        assert_eq!(
+            (request.era, request.says.version.as_deref(), request.says.capabilities),
+            (Era::Modern, Some("2026-07-28"), false)
+        );
     }
 
     #[test]

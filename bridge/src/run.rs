@@ -99,15 +99,17 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
 fn program(args: &RunArgs) -> Program {
     let installed = args.packages.as_deref().and_then(|folder| install::installed(&args.command, folder));
     let mut command = installed.unwrap_or_else(|| args.command.clone()).into_iter();
-    Program {
-        command: command.next().unwrap_or_default(),
-        args: command.collect(),
-        startup: seconds(args.startup_seconds),
-    }
+    Program { command: command.next().unwrap_or_default(), args: command.collect(), startup: seconds(args.startup_seconds) }
 }
 
 /// Sees that there are children, until they were stopped or are given up.
-async fn keep(bridge: Arc<Bridge>, pool: Option<Arc<Pool>>, program: Program, policy: crate::respawn::Policy, gone: oneshot::Sender<Arc<Death>>) {
+async fn keep(
+    bridge: Arc<Bridge>,
+    pool: Option<Arc<Pool>>,
+    program: Program,
+    policy: crate::respawn::Policy,
+    gone: oneshot::Sender<Arc<Death>>,
+) {
     let shared = async {
         if pool.is_some() {
             tokio::select! {

@@ -105,7 +105,8 @@ pub struct Table {
     out: Vec<u8>,
     appended: u64,
     written: u64,
-    down: Option<(Arc<Death>, Instant)>,
+    /// Until when; None: for ever.
+    down: Option<(Arc<Death>, Option<Instant>)>,
     silent_since: Option<Instant>,
     expired_in_silence: usize,
 }
@@ -154,7 +155,7 @@ impl Table {
 
     /// The death that keeps it down for longer than a moment.
     pub fn down(&self, now: Instant) -> Option<&Arc<Death>> {
-        self.down.as_ref().filter(|(_, until)| *until > now + SOON).map(|(death, _)| death)
+        self.down.as_ref().filter(|(_, until)| until.is_none_or(|until| until > now + SOON)).map(|(death, _)| death)
     }
 
     /// Takes a call; its number is for `hang_up`.
@@ -277,9 +278,8 @@ impl Table {
 
     /// A client takes back what it asked for; the id is its own, as JSON.
     pub fn cancelled(&mut self, session: &Arc<Session>, id: &str) {
-        let is_it = |call: &Call| {
-            call.ask.envelope.id() == id && call.ask.session.as_ref().is_some_and(|own| Arc::ptr_eq(own, session))
-        };
+        let is_it =
+            |call: &Call| call.ask.envelope.id() == id && call.ask.session.as_ref().is_some_and(|own| Arc::ptr_eq(own, session));
         let found = self.calls.iter().find(|(_, call)| is_it(call)).map(|(id, _)| *id);
         if let Some(id) = found
             && let Some(call) = self.give_up(id, Outcome::Cancelled)
@@ -373,7 +373,7 @@ impl Table {
                 answer_error(&call, -32000, &death.summary(), &death.data());
             }
         }
-        self.down = until.map(|until| (Arc::clone(death), until));
+        self.down = Some((Arc::clone(death), until));
     }
 
     fn step(&mut self, step: Step, now: Instant) -> Heard {

@@ -193,7 +193,10 @@ mod tests {
 
     #[test]
     fn a_legacy_child_does_not_hear_of_the_modern_protocol() {
-        assert_eq!(sent(&call(&json!({"name": "t", "_meta": modern_meta()})), Era::Legacy)["params"]["_meta"], json!({"own": 1, "progressToken": 9}));
+        assert_eq!(
+            sent(&call(&json!({"name": "t", "_meta": modern_meta()})), Era::Legacy)["params"]["_meta"],
+            json!({"own": 1, "progressToken": 9})
+        );
     }
 
     #[test]
@@ -231,7 +234,8 @@ mod tests {
         assert_eq!(modern["result"], json!({"resultType": "complete", "ttlMs": 0, "cacheScope": "private", "tools": []}));
         let empty = answered("tools/call", &modern_meta(), r#"{"jsonrpc":"2.0","id":9,"result":{ }}"#, Era::Legacy);
         assert_eq!(empty["result"], json!({"resultType": "complete"}));
-        let error = answered("tools/call", &modern_meta(), r#"{"jsonrpc":"2.0","id":9,"error":{"code":1,"message":""}}"#, Era::Legacy);
+        let error =
+            answered("tools/call", &modern_meta(), r#"{"jsonrpc":"2.0","id":9,"error":{"code":1,"message":""}}"#, Era::Legacy);
         assert_eq!(error, json!({"jsonrpc": "2.0", "id": "c", "error": {"code": 1, "message": ""}}));
     }
 }

@@ -249,7 +249,8 @@ mod tests {
 
     #[test]
     fn a_message_is_read_without_what_does_not_matter() {
-        let text = br#"{ "x": [1e999], "method": "tools/c\u0061ll", "id": "a", "params": {"name": "t", "_meta": {"progressToken": 5}}}"#;
+        let text =
+            br#"{ "x": [1e999], "method": "tools/c\u0061ll", "id": "a", "params": {"name": "t", "_meta": {"progressToken": 5}}}"#;
         let message = Message::read(text).unwrap();
         assert_eq!(message.method.as_ref().unwrap().0, "tools/call");
         assert_eq!(&text[span(text, message.id.unwrap())], b"\"a\"");

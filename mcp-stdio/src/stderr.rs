@@ -74,7 +74,8 @@ pub fn readable_lines(text: &[u8]) -> Vec<String> {
 /// Reads to the end. `hand_on` gets several lines at once, each with its newline.
 pub async fn keep(mut from: impl AsyncRead + Unpin, tail: Tail, limits: Limits, mut hand_on: impl FnMut(&[u8])) {
     let mut chunk = vec![0; 16 << 10];
-    let mut lines = Lines { limits, line: Vec::new(), out: Vec::new(), left: limits.lines_a_second, since: Instant::now(), left_out: 0 };
+    let mut lines =
+        Lines { limits, line: Vec::new(), out: Vec::new(), left: limits.lines_a_second, since: Instant::now(), left_out: 0 };
     loop {
         let read = from.read(&mut chunk).await.unwrap_or(0);
         if read == 0 {

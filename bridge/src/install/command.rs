@@ -29,7 +29,8 @@ pub fn wanted(command: &[String]) -> Option<Wanted> {
     let mut rest = args.iter();
     loop {
         let arg = rest.next()?;
-        let (option, value) = arg.split_once('=').filter(|_| arg.starts_with("--")).map_or((arg.as_str(), None), |(o, v)| (o, Some(v)));
+        let (option, value) =
+            arg.split_once('=').filter(|_| arg.starts_with("--")).map_or((arg.as_str(), None), |(o, v)| (o, Some(v)));
         match (registry, option) {
             (Registry::Npm, "-y" | "--yes" | "-q" | "--quiet" | "--") | (Registry::Pypi, "-q" | "--quiet" | "--") => {}
             (Registry::Npm, "-p" | "--package") | (Registry::Pypi, "--from") => {
@@ -82,11 +83,16 @@ mod tests {
 
     #[test]
     fn what_a_runner_would_start_is_read_from_its_arguments() {
-        let some = |package: &str, program: Option<&str>, args: &str| Some((package.to_owned(), program.map(str::to_owned), args.to_owned()));
+        let some = |package: &str, program: Option<&str>, args: &str| {
+            Some((package.to_owned(), program.map(str::to_owned), args.to_owned()))
+        };
         assert_eq!(read("npx -y @a/b@1.2.3 --x -y"), some("@a/b@1.2.3", None, "--x -y"));
         assert_eq!(read("/usr/bin/npx --package=@a/b@1 tool x"), some("@a/b@1", Some("tool"), "x"));
         assert_eq!(read("npx -p c@1 tool"), some("c@1", Some("tool"), ""));
-        assert_eq!(read("uvx mcp-server-time==1.0 --local-timezone UTC"), some("mcp-server-time==1.0", None, "--local-timezone UTC"));
+        assert_eq!(
+            read("uvx mcp-server-time==1.0 --local-timezone UTC"),
+            some("mcp-server-time==1.0", None, "--local-timezone UTC")
+        );
         assert_eq!(read("uvx --from git-server[x]==2 git-mcp"), some("git-server[x]==2", Some("git-mcp"), ""));
         assert_eq!(read("npx --call x"), None);
         assert_eq!(read("uvx --python 3.12 x"), None);

@@ -143,7 +143,9 @@ impl Registry {
         let state = self.state();
         let sessions = || state.held.values().map(|held| &held.session);
         match &*told.method {
-            "notifications/tools/list_changed" | "notifications/prompts/list_changed" | "notifications/resources/list_changed" => {
+            "notifications/tools/list_changed"
+            | "notifications/prompts/list_changed"
+            | "notifications/resources/list_changed" => {
                 sessions().for_each(|session| session.tell(told.line.clone()));
             }
             "notifications/resources/updated" => {

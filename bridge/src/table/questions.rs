@@ -66,7 +66,9 @@ impl Table {
                 return self.refuse(id, "its input_required cannot be read");
             };
             let asks = capability(&method.0);
-            let able = asks.is_some_and(|asks| self.calls.get(&id).is_some_and(|call| call.ask.session.as_ref().is_some_and(|session| session.can(asks))));
+            let able = asks.is_some_and(|asks| {
+                self.calls.get(&id).is_some_and(|call| call.ask.session.as_ref().is_some_and(|session| session.can(asks)))
+            });
             if !able {
                 return self.refuse(id, &format!("the server needs {}, which this client does not offer", method.0));
             }

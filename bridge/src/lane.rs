@@ -34,6 +34,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// What a child gets to end after its standard input closed, and again after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Between the end of its output and the end of a child that ends.
+const MOMENT: Duration = Duration::from_millis(250);
+
 /// What a dead child left in its pipes is there at once; a grandchild that holds them open is not waited for.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
@@ -256,11 +259,13 @@ impl Lane {
             }
         };
         // From here on standard input is closed.
+        let mut by_itself = false;
         let exit = match why {
             Some(Why::Stopped) | None => group.end(PATIENCE).await,
             Some(_) => {
                 // Ended by itself a moment ago, as a rule: then that is the reason that is told.
-                if timeout(LAST_WORDS, group.wait()).await.is_err() {
+                by_itself = timeout(MOMENT, group.wait()).await.is_ok();
+                if !by_itself {
                     group.kill();
                 }
                 group.end(PATIENCE).await
@@ -273,7 +278,7 @@ impl Lane {
             }
             self.take_in(&mut frames, &mut stray);
         }
-        let why = if exit.signal.is_none() && why == Some(Why::ClosedOutput) { None } else { why };
+        let why = why.filter(|why| !(by_itself && *why == Why::ClosedOutput));
         (exit, why)
     }
 

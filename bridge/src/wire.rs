@@ -94,7 +94,8 @@ pub struct Meta<'a> {
 impl<'a> Message<'a> {
     /// None: no JSON object, or a key twice.
     pub fn read(text: &'a [u8]) -> Option<Self> {
-        serde_json::from_slice(text).ok()
+        // A sequence would be taken for the members in their order.
+        if text.trim_ascii_start().first() == Some(&b'{') { serde_json::from_slice(text).ok() } else { None }
     }
 
     /// Whether it says so.
@@ -256,6 +257,7 @@ mod tests {
         assert_eq!(&text[span(text, message.id.unwrap())], b"\"a\"");
         assert_eq!(message.params().meta().progress_token.unwrap().get(), "5");
         assert!(Message::read(br#"{"id": 1, "id": 2}"#).is_none(), "which of them counts is a way to smuggle");
+        assert!(Message::read(br#"["2.0", 1, "tools/call"]"#).is_none());
     }
 
     #[test]

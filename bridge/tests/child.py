@@ -31,7 +31,7 @@ def say(message):
 
 
 def answer(id, result):
-    say({"id": id, "result": ({"resultType": "complete"} if era == "modern" else {}) | result})
+    say({"id": id, "result": ({"resultType": "complete"} if era != "legacy" else {}) | result})
 
 
 def text(id, words):
@@ -167,7 +167,7 @@ def handle(message):
         seen["initialize"] = params
         answer(id, {"protocolVersion": "2025-11-25", "capabilities": capabilities, "serverInfo": {"name": "child", "version": "1"}})
     elif method == "tools/list":
-        answer(id, {"tools": [{"name": "echo", "inputSchema": {"type": "object"}}]} | ({"ttlMs": 0, "cacheScope": "private"} if era == "modern" else {}))
+        answer(id, {"tools": [{"name": "echo", "inputSchema": {"type": "object"}}]} | ({"ttlMs": 0, "cacheScope": "private"} if era != "legacy" else {}))
     elif method == "tools/call":
         if params.get("name") == "stop-reading":
             call(id, params)

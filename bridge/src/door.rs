@@ -75,7 +75,7 @@ async fn mcp(bridge: &Arc<Bridge>, request: Request) -> Response {
     match parts.method {
         Method::POST => match read(bridge, &parts.headers, body).await {
             Ok(body) => post(bridge, &parts, body).await,
-            Err(refusal) => refusal,
+            Err(refusal) => *refusal,
         },
         Method::GET | Method::DELETE if only(&parts.headers, &VERSION) == Some(MODERN) => not_allowed("POST"),
         Method::GET => legacy::get(bridge, &parts).await,
@@ -84,10 +84,10 @@ async fn mcp(bridge: &Arc<Bridge>, request: Request) -> Response {
     }
 }
 
-async fn read(bridge: &Bridge, headers: &HeaderMap, body: Body) -> Result<Bytes, Response> {
+async fn read(bridge: &Bridge, headers: &HeaderMap, body: Body) -> Result<Bytes, Box<Response>> {
     let refuse = |status: StatusCode, reason: &str, words: &'static str| {
         bridge.metrics.refuse(reason);
-        Err((status, words).into_response())
+        Err(Box::new((status, words).into_response()))
     };
     let kind = only(headers, &CONTENT_TYPE).unwrap_or_default();
     if !kind.trim_start().to_ascii_lowercase().starts_with("application/json") {

@@ -31,9 +31,6 @@ pub struct Sealed {
     /// Whose it is: a digest of how its caller proves who it is.
     #[serde(rename = "u")]
     pub caller: [u8; 16],
-    /// The revision that was agreed on.
-    #[serde(rename = "v")]
-    pub version: String,
     /// What the client said that it can do, as JSON.
     #[serde(rename = "a")]
     pub capabilities: Option<String>,
@@ -159,14 +156,7 @@ mod tests {
     use super::*;
 
     fn sealed() -> Sealed {
-        Sealed {
-            pod: "10.0.0.7:8080".into(),
-            session: 1 << 100,
-            caller: [7; 16],
-            version: "2025-11-25".into(),
-            capabilities: Some("{}".into()),
-            info: None,
-        }
+        Sealed { pod: "10.0.0.7:8080".into(), session: 1 << 100, caller: [7; 16], capabilities: Some("{}".into()), info: None }
     }
 
     fn file(keys: &[u8]) -> tempfile::NamedTempFile {

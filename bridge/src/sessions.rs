@@ -191,14 +191,8 @@ pub(crate) mod tests {
     use crate::outbox::Event;
 
     pub(crate) fn session(capabilities: &str) -> Arc<Session> {
-        let sealed = Sealed {
-            pod: String::new(),
-            session: 1,
-            caller: [0; 16],
-            version: "2025-11-25".into(),
-            capabilities: Some(capabilities.into()),
-            info: None,
-        };
+        let sealed =
+            Sealed { pod: String::new(), session: 1, caller: [0; 16], capabilities: Some(capabilities.into()), info: None };
         Session::new("id", sealed, Instant::now())
     }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{SESSION, VERSION, only};
 use crate::bridge::{Bridge, caller, child_era, down, own_error, own_result};
-use crate::era::{ALL, Era, Hello, LEGACY};
+use crate::era::{ALL, Era};
 use crate::forward::{FORWARDED, Failed};
 use crate::lane::Lane;
 use crate::post::{Envelope, Post};
@@ -152,21 +152,20 @@ async fn initialize(bridge: &Arc<Bridge>, parts: &Parts, envelope: Envelope) -> 
     let short = |raw: Option<&serde_json::value::RawValue>| {
         raw.map(|raw| raw.get().to_owned()).filter(|text| text.len() <= MAX_SAID && text.starts_with('{'))
     };
-    let sealed = |version: &str| Sealed {
+    let sealed = || Sealed {
         pod: String::new(),
         session: 0,
         caller: caller(&parts.headers),
-        version: version.to_owned(),
         capabilities: short(said.capabilities),
         info: short(said.client_info),
     };
-    let begin = |lane: &Arc<Lane>, version: &str| match bridge.sessions.seal(sealed(version)) {
+    let begin = |lane: &Arc<Lane>| match bridge.sessions.seal(sealed()) {
         Ok(session) => Ok(Held { session, lane: Arc::clone(lane) }),
         Err(error) => Err(own_error(StatusCode::INTERNAL_SERVER_ERROR, envelope.id(), -32603, &error.to_string())),
     };
     let Some(pool) = &bridge.pool else {
         return match bridge.hello().await {
-            Ok(hello) => match begin(&bridge.shared, &version_of(&hello, asked.as_deref())) {
+            Ok(hello) => match begin(&bridge.shared) {
                 Ok(held) => {
                     let response = own_result(envelope.id(), &hello.initialize_result(asked.as_deref()));
                     begun(bridge, held, response)
@@ -186,7 +185,7 @@ async fn initialize(bridge: &Arc<Bridge>, parts: &Parts, envelope: Envelope) -> 
             return down(envelope.id(), death.as_deref());
         }
     };
-    let held = match begin(&lane, asked.as_deref().unwrap_or(LEGACY[0])) {
+    let held = match begin(&lane) {
         Ok(held) => held,
         Err(refusal) => {
             pool.give_back(&lane);
@@ -202,11 +201,6 @@ async fn initialize(bridge: &Arc<Bridge>, parts: &Parts, envelope: Envelope) -> 
     // The child hears what its client can do.
     let response = bridge.call(&lane, envelope, Some(Arc::clone(&held.session)), &parts.headers).await;
     begun(bridge, held, response)
-}
-
-fn version_of(hello: &Hello, asked: Option<&str>) -> String {
-    let result: serde_json::Value = serde_json::from_str(&hello.initialize_result(asked)).unwrap_or_default();
-    result["protocolVersion"].as_str().unwrap_or(LEGACY[0]).to_owned()
 }
 
 /// The answer to `initialize` carries the session's id.

@@ -110,14 +110,6 @@ impl Registry {
         self.state().held.extract_if(|_, held| held.session.is_idle(limit, now)).map(|(_, held)| held).collect()
     }
 
-    /// Takes out the one that has been idle for longest, if any is.
-    pub fn take_longest_idle(&self, now: Instant) -> Option<Held> {
-        let mut state = self.state();
-        let idle = state.held.values().filter(|held| held.session.is_idle(Duration::ZERO, now));
-        let id = idle.min_by_key(|held| held.session.last_used())?.session.id.clone();
-        state.held.remove(&id)
-    }
-
     /// Takes out all.
     pub fn take_all(&self) -> Vec<Held> {
         self.state().held.drain().map(|(_, held)| held).collect()

@@ -88,7 +88,7 @@ impl Table {
             return Heard::Nothing;
         }
         let answer = translate::answer(line, message, &call.ask.envelope, child);
-        let code = message.error.map(|error| code_of(error));
+        let code = message.error.map(code_of);
         let outcome = match code {
             Some(_) => Outcome::Error,
             None if says_is_error(line) => Outcome::ToolError,

@@ -135,7 +135,7 @@ async fn a_tool_that_fails_is_counted_as_that() {
     let bridge = Bridge::start("", &child("legacy")).await;
     let called = messages(bridge.post(None, &tools_call("fails", json!({}))).await).await;
     assert_eq!(called.last().map(|called| &called["result"]["isError"]), Some(&Value::Bool(true)));
-    assert_eq!(bridge.metric(r#"bridge_calls_total{method="tools/call",outcome="tool_error",tool="fails"}"#).await, 1.0);
+    assert_eq!(bridge.metric(r#"bridge_calls_total{method="tools/call",outcome="tool_error",tool="fails"}"#).await, 1);
     let response = bridge.post(None, &initialize(json!({}))).await;
     assert!(response.headers().contains_key("mcp-session-id"));
 }

@@ -19,7 +19,7 @@ async fn it_is_ready_when_its_child_is() {
     assert_eq!(ready(&bridge).await, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(bridge.request(Method::GET, "/healthz").send().await.unwrap().status(), StatusCode::OK);
     until("a child", async || (ready(&bridge).await == StatusCode::OK).then_some(())).await;
-    assert_eq!(bridge.metric("bridge_children").await, 1.0);
+    assert_eq!(bridge.metric("bridge_children").await, 1);
 }
 
 #[tokio::test]
@@ -32,7 +32,7 @@ async fn it_drains_before_it_ends() {
     let mut listening = crate::support::Events::of(listening.await.unwrap());
     let slow = bridge.text(Some(&session), "sleep", json!({"seconds": 2}));
     let draining = async {
-        until("the call", async || (bridge.metric("bridge_calls_in_flight").await >= 1.0).then_some(())).await;
+        until("the call", async || (bridge.metric("bridge_calls_in_flight").await >= 1).then_some(())).await;
         bridge.signal("-TERM");
         until("not ready", async || (ready(&bridge).await == StatusCode::SERVICE_UNAVAILABLE).then_some(())).await;
         assert_eq!(bridge.post(None, &initialize(json!({}))).await.status(), StatusCode::SERVICE_UNAVAILABLE);

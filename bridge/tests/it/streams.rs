@@ -78,7 +78,7 @@ async fn a_log_message_reaches_the_caller_and_nobody_where_that_is_not_certain()
     // While another session's call is in flight, it could be of either.
     let slow = bridge.post(Some(&other), &tools_call("sleep", json!({"seconds": 1})));
     let logged = async {
-        crate::support::until("the other call", async || (bridge.metric("bridge_calls_in_flight").await >= 1.0).then_some(()))
+        crate::support::until("the other call", async || (bridge.metric("bridge_calls_in_flight").await >= 1).then_some(()))
             .await;
         messages(bridge.post(Some(&one), &tools_call("log", json!({}))).await).await
     };

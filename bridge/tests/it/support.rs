@@ -45,6 +45,8 @@ impl Bridge {
         let log = Arc::new(Mutex::new(Vec::new()));
         let (lines, kept) = (BufReader::new(process.stderr.take().unwrap()).lines(), Arc::clone(&log));
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| kept.lock().unwrap().push(line)));
+        // Another test may have been first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let mut bridge = Self { process, url: String::new(), log, client };
         let line = bridge.logged("serving MCP").await;
@@ -107,10 +109,10 @@ impl Bridge {
     }
 
     /// One line of the metrics.
-    pub async fn metric(&self, name: &str) -> f64 {
+    pub async fn metric(&self, name: &str) -> u64 {
         let text = self.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.map_or(0.0, |value| value.parse().unwrap())
+        line.map_or(0, |value| value.parse().unwrap())
     }
 
     pub fn signal(&self, signal: &str) {

@@ -18,7 +18,7 @@ help: ## This list
 ##@ The built-in cluster
 
 .PHONY: cluster-up cluster-down cluster-status cluster-run cluster-load cluster-forward cluster-signal cluster-tool
-cluster-up: ## Bring a real Kubernetes up: LEVEL=node (default) or control-plane, NAME=mcpfleet
+cluster-up: ## Bring a real Kubernetes up: LEVEL=node (default), fleet or control-plane, NAME=mcpfleet
 	@$(HARNESS)/up.sh $(LEVEL)
 
 cluster-down: ## Remove it, with everything it put on this machine
@@ -96,7 +96,7 @@ fuzz-sandbox: ## Fuzz what callers send to sandbox-server: SECONDS=60
 bench-health: ## What health costs, beside bare hyper: SIZES='100 1000 10000'
 	@ulimit -n "$$(ulimit -Hn)" && cargo run --quiet --release --package operator --example bench_health -- $(SIZES)
 
-.PHONY: bench-sandbox bench-chat bench-bridge bench
+.PHONY: bench-sandbox bench-chat bench-bridge bench-converge bench
 bench-sandbox: ## What sandbox-server does beside its peers, and beside two limits
 	@tests/bench-sandbox/bench-sandbox
 
@@ -106,4 +106,7 @@ bench-chat: ## What chat-worker adds to a round, and what 500 streams cost, besi
 bench-bridge: ## What the bridge adds to a server on standard input and output, beside other bridges
 	@tests/bench-bridge/bench-bridge
 
-bench: bench-health bench-sandbox bench-chat bench-bridge ## Every benchmark
+bench-converge: ## How long a fleet takes to come about, beside a bare client: SIZES='100 1000 5000' REST=600
+	@tests/bench-converge/bench-converge $(SIZES)
+
+bench: bench-health bench-sandbox bench-chat bench-bridge bench-converge ## Every benchmark

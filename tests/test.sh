@@ -105,6 +105,7 @@ step tools tools
 step clippy clippy
 step unit unit
 step conformance conformance
+step s3 sandbox-server/tests/s3.sh
 step real-servers real_servers
 step api tests/web/api.sh
 step web tests/web/web.sh

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
+use http_server::host::{AllowedOrigin, HostPattern};
 use ring::digest::{SHA256, digest};
 use tokio::sync::Notify;
 
@@ -45,6 +46,10 @@ pub struct Bridge {
     pub idle: Duration,
     /// Bytes of one request.
     pub max_request_bytes: usize,
+    /// Names besides those of a cluster and of this machine.
+    pub hosts: Vec<HostPattern>,
+    /// Pages besides those of this machine.
+    pub origins: Vec<AllowedOrigin>,
     draining: AtomicBool,
     shared_is_wanted: Notify,
 }
@@ -66,15 +71,32 @@ pub struct Parts {
     pub idle: Duration,
     /// See [`Bridge`].
     pub max_request_bytes: usize,
+    /// See [`Bridge`].
+    pub hosts: Vec<HostPattern>,
+    /// See [`Bridge`].
+    pub origins: Vec<AllowedOrigin>,
 }
 
 impl Bridge {
     /// With its parts.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { shared, pool, sessions, metrics, timeout, idle, max_request_bytes } = parts;
+        let Parts { shared, pool, sessions, metrics, timeout, idle, max_request_bytes, hosts, origins } = parts;
         let draining = AtomicBool::new(false);
         let (forward, shared_is_wanted) = (Forward::default(), Notify::new());
-        Arc::new(Self { shared, pool, sessions, forward, metrics, timeout, idle, max_request_bytes, draining, shared_is_wanted })
+        Arc::new(Self {
+            shared,
+            pool,
+            sessions,
+            forward,
+            metrics,
+            timeout,
+            idle,
+            max_request_bytes,
+            hosts,
+            origins,
+            draining,
+            shared_is_wanted,
+        })
     }
 
     /// Whether a client would be served.

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use http_server::host::{AllowedOrigin, HostPattern};
+
 use crate::install::Registry;
 use crate::respawn::Policy;
 use crate::table::Limits;
@@ -61,6 +63,12 @@ pub struct RunArgs {
     /// Bytes of one request.
     #[arg(long, env = "BRIDGE_MAX_REQUEST_BYTES", value_name = "BYTES", default_value_t = 16 << 20, value_parser = clap::value_parser!(u32).range(1024..=268_435_456))]
     pub max_request_bytes: u32,
+    /// A name in Host beside those of a cluster and of this machine: mcp.example.com, mcp.example.com:8443, *.example.com, or * for all.
+    #[arg(long = "allowed-host", env = "BRIDGE_ALLOWED_HOSTS", value_name = "NAME", value_delimiter = ',')]
+    pub allowed_hosts: Vec<HostPattern>,
+    /// A page beside those of this machine that may ask: https://app.example.com.
+    #[arg(long = "allowed-origin", env = "BRIDGE_ALLOWED_ORIGINS", value_name = "ORIGIN", value_delimiter = ',')]
+    pub allowed_origins: Vec<AllowedOrigin>,
     /// Whose a child is.
     #[arg(long, env = "BRIDGE_SESSIONS", value_enum, default_value = "shared")]
     pub sessions: Sessions,

@@ -1,18 +1,17 @@
 //! HTTP: paths, methods, and the checks that a request passes before its message is read.
 
 use std::convert::Infallible;
-use std::error::Error as _;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody as _, to_bytes};
+use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
-use http::header::{ALLOW, CONTENT_TYPE, ORIGIN};
+use http::header::{ALLOW, CONTENT_TYPE, HOST, ORIGIN};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
-use http_body_util::LengthLimitError;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http_server::body::{self, BodyError};
+use http_server::host;
 use tower::{Service, service_fn};
 
 use crate::bridge::{Bridge, own_error};
@@ -40,9 +39,8 @@ pub fn service(bridge: Arc<Bridge>) -> impl Service<Request, Response = Response
 }
 
 async fn answer(bridge: &Arc<Bridge>, request: Request) -> Response {
-    if request.headers().contains_key(ORIGIN) && !only(request.headers(), &ORIGIN).is_some_and(is_of_this_machine) {
-        bridge.metrics.refuse("origin");
-        return (StatusCode::FORBIDDEN, "Forbidden: pages of other machines are not served\n").into_response();
+    if let Some(refusal) = refuses_names(bridge, &request) {
+        return refusal;
     }
     match request.uri().path() {
         MCP | "/mcp/" => mcp(bridge, request).await,
@@ -60,14 +58,26 @@ async fn answer(bridge: &Arc<Bridge>, request: Request) -> Response {
     }
 }
 
-/// A page of any other origin must not reach a server through somebody's browser, whatever name it lets point here.
-fn is_of_this_machine(origin: &str) -> bool {
-    let host =
-        origin.parse::<Uri>().ok().filter(|origin| origin.path() == "/").and_then(|origin| origin.host().map(str::to_owned));
-    host.is_some_and(|host| {
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        host == "localhost" || host.ends_with(".localhost") || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-    })
+/// The refusal, when a request must not ask for whom it asks, or not from the page that it comes from.
+fn refuses_names(bridge: &Bridge, request: &Request) -> Option<Response> {
+    let refuse = |status: StatusCode, reason: &str, words: &'static str| {
+        bridge.metrics.refuse(reason);
+        Some((status, words).into_response())
+    };
+    let headers = request.headers();
+    let Some(host) = only(headers, &HOST) else {
+        return refuse(StatusCode::BAD_REQUEST, "host", "Bad Request: exactly one Host header is needed\n");
+    };
+    if !host::host_allowed(host, &bridge.hosts) {
+        let words = "Forbidden: Host header is not allowed; start the bridge with --allowed-host for this name\n";
+        return refuse(StatusCode::FORBIDDEN, "host", words);
+    }
+    if headers.contains_key(ORIGIN) && !only(headers, &ORIGIN).is_some_and(|origin| host::origin_allowed(origin, &bridge.origins))
+    {
+        let words = "Forbidden: Origin header is not allowed; start the bridge with --allowed-origin for this page\n";
+        return refuse(StatusCode::FORBIDDEN, "origin", words);
+    }
+    None
 }
 
 async fn mcp(bridge: &Arc<Bridge>, request: Request) -> Response {
@@ -93,21 +103,14 @@ async fn read(bridge: &Bridge, headers: &HeaderMap, body: Body) -> Result<Bytes,
     if !kind.trim_start().to_ascii_lowercase().starts_with("application/json") {
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type", "Unsupported Media Type: send application/json\n");
     }
-    let limit = bridge.max_request_bytes;
-    // What says that it will be too large is not waited for.
-    let large = body.size_hint().lower() > limit as u64;
-    match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, if large { 0 } else { limit })).await {
-        Ok(Ok(bytes)) if !large => Ok(bytes),
-        Ok(Err(error)) if !large && !is_length_limit(&error) => {
-            refuse(StatusCode::BAD_REQUEST, "body", "Bad Request: the body is broken or ended early\n")
+    match body::whole(body, bridge.max_request_bytes, BODY_TIMEOUT).await {
+        Ok(bytes) => Ok(bytes),
+        Err(BodyError::TooLarge) => {
+            refuse(StatusCode::PAYLOAD_TOO_LARGE, "size", "Payload Too Large: send less, or raise --max-request-bytes\n")
         }
-        Err(_) => refuse(StatusCode::REQUEST_TIMEOUT, "slow", "Request Timeout: the body did not arrive in time\n"),
-        Ok(_) => refuse(StatusCode::PAYLOAD_TOO_LARGE, "size", "Payload Too Large: send less, or raise --max-request-bytes\n"),
+        Err(BodyError::Slow) => refuse(StatusCode::REQUEST_TIMEOUT, "slow", "Request Timeout: the body did not arrive in time\n"),
+        Err(BodyError::Broken) => refuse(StatusCode::BAD_REQUEST, "body", "Bad Request: the body is broken or ended early\n"),
     }
-}
-
-fn is_length_limit(error: &axum::Error) -> bool {
-    error.source().is_some_and(<dyn std::error::Error>::is::<LengthLimitError>)
 }
 
 async fn post(bridge: &Arc<Bridge>, parts: &Parts, body: Bytes) -> Response {
@@ -144,20 +147,4 @@ fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?;
     if values.next().is_some() { None } else { value.to_str().ok() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_pages_of_this_machine_may_ask() {
-        for origin in ["http://localhost:6274", "http://127.0.0.1", "https://[::1]:3000", "http://a.localhost"] {
-            assert!(is_of_this_machine(origin), "{origin}");
-        }
-        for origin in ["http://evil.com", "null", "", "http://localhost.evil.com", "http://10.0.0.1", "http://localhost@evil.com"]
-        {
-            assert!(!is_of_this_machine(origin), "{origin}");
-        }
-    }
 }

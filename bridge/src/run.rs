@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use mcp_stdio::orphans;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -34,7 +33,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Until it is stopped, or the server is given up: then with the server's exit code.
 pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let sealer = Sealer::new(args.session_key_file.as_deref())?;
-    let listener = bind(args.listen).await?;
+    let listener = http_server::listen(args.listen).await?;
     let own = args.pod_ip.map(|ip| SocketAddr::new(ip, args.listen.port()).to_string()).unwrap_or_default();
     let sessions = Arc::new(Registry::new(sealer, own));
     let metrics = Metrics::new()?;
@@ -53,6 +52,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         timeout: seconds(args.timeout_seconds),
         idle: seconds(args.session_idle_seconds),
         max_request_bytes: args.max_request_bytes as usize,
+        hosts: args.allowed_hosts.clone(),
+        origins: args.allowed_origins.clone(),
     });
     // What the server leaves behind comes to us, whether we are the first process of a container or not.
     orphans::adopt().context("failed to become the parent of orphans")?;
@@ -132,17 +133,6 @@ async fn keep(
     if let Some(death) = death {
         // Nobody listens any more when the process ends already.
         let _ = gone.send(death);
-    }
-}
-
-async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    match TcpListener::bind(address).await {
-        // A node without IPv6 has no address for everybody in it.
-        Err(error) if address.is_ipv6() && address.ip().is_unspecified() => {
-            tracing::debug!(%error, "no IPv6 here");
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
-        }
-        bound => bound,
     }
 }
 

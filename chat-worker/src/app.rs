@@ -16,7 +16,7 @@ use crate::{
         settings::Settings,
         watch::{self as config_watch, Loaded},
     },
-    llm::client::Client,
+    llm::{Model, client::Client, none::NoModel},
     metrics::Metrics,
     tools::hub::Hub,
     turn::{cache::ResponseCache, driver::Engine, machine::Limits},
@@ -28,15 +28,22 @@ use crate::{
 pub struct App {
     pub settings: Settings,
     pub engine: Engine,
+    /// There is no model: nothing can be asked.
+    pub is_gateway: bool,
     pub config: watch::Receiver<Loaded>,
 }
 
 impl App {
-    /// Reads the configuration, starts connecting to its servers, and follows it.
-    pub fn start(settings: Settings, loaded: Loaded) -> anyhow::Result<Arc<Self>> {
-        let model = Client::new(settings.model_settings()?).context("cannot make an HTTP client")?;
+    /// Reads the configuration, starts connecting to its servers, and follows it. `may_be_gateway`: it is of use without a model.
+    pub fn start(settings: Settings, loaded: Loaded, may_be_gateway: bool) -> anyhow::Result<Arc<Self>> {
+        let is_gateway = may_be_gateway && settings.is_gateway();
+        let model: Arc<dyn Model> = if is_gateway {
+            Arc::new(NoModel)
+        } else {
+            Arc::new(Client::new(settings.model_settings()?).context("cannot make an HTTP client")?)
+        };
         let metrics = Arc::new(Metrics::new()?);
-        let hub = Hub::new().context("cannot make an HTTP client")?;
+        let hub = Hub::new(settings.first_seen()).context("cannot make an HTTP client")?;
         hub.apply(&loaded.config);
         metrics.config_good.set(1);
         // Half a second of decoding that would otherwise delay the first answer.
@@ -50,20 +57,24 @@ impl App {
             usage::file::keep(Arc::clone(&ledger), path);
         }
         let engine = Engine {
-            model: Arc::new(model),
+            model,
             hub,
             ledger,
             cache: ResponseCache::new(Duration::from_secs(settings.cache_seconds)),
             metrics,
             system_prompt: settings.system_prompt.clone(),
             room: settings.room(),
+            audit_arguments: settings.audit_arguments,
             limits: Limits { rounds: settings.max_rounds, ..Limits::default() },
         };
-        Ok(Arc::new(Self { settings, engine, config }))
+        Ok(Arc::new(Self { settings, engine, is_gateway, config }))
     }
 
     /// Says who answers, where that is not the usual one.
     pub fn who_answers(&self) -> String {
+        if self.is_gateway {
+            return "nobody: this is a gateway without a model".to_owned();
+        }
         let base_url = crate::redact::redact(self.settings.model_base_url().as_str()).into_owned();
         format!("{} at {}", self.engine.model.name(), base_url.trim_end_matches('/'))
     }

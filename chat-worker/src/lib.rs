@@ -2,14 +2,19 @@
 //!
 //! Where things happen: `config` (what is wanted) → `tools` (the servers and what they offer) and `llm` (the model) →
 //! `turn` (one question to its answer: a pure machine, and the driver that does what it says) → `ui` (one stream of events,
-//! shown in the terminal, the page and the API). `usage`, `limits`, `metrics`, `logging`, `telemetry` and `redact` serve all of them.
+//! shown in the terminal, the page and the API). `policy` decides whether a call of a tool may run. `usage`, `limits`, `metrics`,
+//! `reachable`, `logging`, `telemetry` and `redact` serve all of them.
 
 pub mod app;
+mod audit;
 pub mod config;
 pub mod limits;
 pub mod llm;
 pub mod logging;
 pub mod metrics;
+pub mod numbers;
+pub mod policy;
+pub mod reachable;
 pub mod redact;
 pub mod telemetry;
 pub mod tools;

@@ -6,6 +6,7 @@ use governor::{
     DefaultKeyedRateLimiter, Quota, RateLimiter,
     clock::{Clock, DefaultClock},
 };
+use http::HeaderMap;
 
 /// Why a message is not taken. The text says what to change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +32,20 @@ pub fn check_message(text: &str, max_chars: usize) -> Result<(), InputError> {
         Some(control) => Err(InputError::Control(control.into())),
         None => Ok(()),
     }
+}
+
+/// Nobody waits in line for longer.
+const LONGEST_PATIENCE: Duration = Duration::from_mins(1);
+
+/// How long a caller would rather wait than be turned away: `Prefer: wait=SECONDS`, of RFC 7240. Without it, not at all.
+pub fn patience(headers: &HeaderMap) -> Duration {
+    let preferences =
+        headers.get_all("prefer").into_iter().filter_map(|value| value.to_str().ok()).flat_map(|line| line.split([',', ';']));
+    let seconds = preferences.filter_map(|preference| {
+        let (name, value) = preference.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("wait").then(|| value.trim().trim_matches('"').parse().ok())?
+    });
+    Duration::from_secs(seconds.max().unwrap_or(0)).min(LONGEST_PATIENCE)
 }
 
 /// Requests of each caller in a window, as a token bucket: a full window's worth at once, refilled evenly.
@@ -74,6 +89,17 @@ mod tests {
         assert!(wait > Duration::from_secs(15) && wait <= Duration::from_secs(20), "{wait:?}");
         assert_eq!(limit.take("b"), Ok(()));
         assert!(RateLimit::new(0, Duration::from_mins(1)).is_none());
+    }
+
+    #[test]
+    fn who_would_rather_wait_says_for_how_long() {
+        let patience = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("prefer", http::HeaderValue::from_static(value));
+            super::patience(&headers).as_secs()
+        };
+        assert_eq!(["wait=10", "respond-async, wait=\"7\"", "WAIT = 5", "wait=9999"].map(patience), [10, 7, 5, 60]);
+        assert_eq!(["wait=-1", "wait=x", "waiting=3", ""].map(patience), [0; 4]);
     }
 
     #[test]

@@ -54,7 +54,7 @@ fn filter(level: &str) -> EnvFilter {
     };
     // The libraries tell of every byte at debug.
     let plain = matches!(level.as_str(), "trace" | "debug" | "info" | "warn" | "error");
-    let directives = if plain { format!("warn,chat_worker={level}") } else { level };
+    let directives = if plain { format!("warn,chat_worker={level},{}=info", crate::audit::TARGET) } else { level };
     EnvFilter::try_new(&directives).unwrap_or_else(|error| {
         eprintln!("LOG_LEVEL is not understood ({error}); INFO is used");
         EnvFilter::new("warn,chat_worker=info")
@@ -68,6 +68,11 @@ struct Json {
 
 tokio::task_local! {
     static REQUEST_ID: String;
+}
+
+/// The id of the request that is being worked on here.
+pub fn request_id() -> Option<String> {
+    REQUEST_ID.try_with(Clone::clone).ok()
 }
 
 /// Does work whose log lines carry this id. A span would do it, too, but is looked up at every piece of an answer.

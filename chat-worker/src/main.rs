@@ -6,7 +6,8 @@ use anyhow::Context;
 use chat_worker::{
     app::App,
     config::{
-        settings::{Cli, Command, Settings},
+        check::check,
+        settings::{Cli, Command, ConfigCommand, Settings},
         watch,
     },
     logging,
@@ -14,6 +15,7 @@ use chat_worker::{
     ui,
 };
 use clap::Parser;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 /// A piece of an answer is a few small allocations, which one thread makes and another one frees.
 #[global_allocator]
@@ -26,6 +28,10 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let (command, settings) = Cli::parse().into_parts();
+    // Servers that are children of ours run as our user: without this they could read our environment, and the key in it.
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        eprintln!("chat-worker: children could read its environment: {error}");
+    }
     let mut runtime = match settings.worker_threads {
         // The main thread does it all: no queue is shared, and nobody is told that there is work.
         1 => tokio::runtime::Builder::new_current_thread(),
@@ -43,14 +49,16 @@ fn main() -> ExitCode {
 }
 
 async fn run(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
+    if let Command::Config { command: ConfigCommand::Check { file } } = &command {
+        let file = file.as_ref().unwrap_or(&settings.config);
+        return check(file, &mut std::io::stdout().lock()).context("standard output is closed");
+    }
     // The level may stand in the configuration, whose warnings are to be logged: it is read first, and again.
-    let early = std::fs::read_to_string(&settings.config).ok();
-    let in_file = early.and_then(|text| chat_worker::config::file::parse(&text).ok()).and_then(|config| config.log_level);
-    let level = settings.log_level.clone().or(in_file).unwrap_or_default();
+    let level = settings.log_level.clone().or_else(|| watch::log_level(&settings.config)).unwrap_or_default();
     let telemetry = Telemetry::start()?;
     logging::start(&level, &settings.log_file, matches!(command, Command::Serve { .. }), telemetry.as_ref());
     let loaded = watch::load(&settings.config)?;
-    let app = App::start(settings, loaded)?;
+    let app = App::start(settings, loaded, matches!(command, Command::Serve { .. }))?;
     let result = dispatch(&app, command).await;
     app.stop().await;
     if let Some(telemetry) = telemetry {
@@ -69,9 +77,11 @@ async fn dispatch(app: &Arc<App>, command: Command) -> anyhow::Result<ExitCode> 
                 std::process::exit(code)
             }
         },
+        // Done before anything was started.
+        Command::Config { .. } => Ok(ExitCode::SUCCESS),
         Command::Ask { question, json, yes } => ui::terminal::ask::ask(app, &question, json, yes).await,
         Command::Serve { listen } => {
-            let listener = tokio::net::TcpListener::bind(listen).await;
+            let listener = http_server::listen(listen).await;
             let listener = listener.with_context(|| format!("cannot listen on {listen}"))?;
             ui::web::serve(Arc::clone(app), listener, ui::web::terminated()).await.map(|()| ExitCode::SUCCESS)
         }

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::{
     llm::{Answer, ModelError, wire::Usage},
+    reachable::Follower,
     tools::hub::ServerStatus,
     turn::machine::Outcome,
     usage::Day,
@@ -52,6 +53,8 @@ pub struct Metrics {
     pub config_reloads: IntCounterVec,
     pub config_good: IntGauge,
     pub running: IntGauge,
+    /// Whether the model answers: what `/readyz` says of it.
+    pub model: Follower,
 }
 
 /// What /health says under `metrics`.
@@ -104,6 +107,7 @@ impl Metrics {
             config_reloads: add.counters("config_reloads_total", "Reloads of mcp.json", &["outcome"])?,
             config_good: add.one(IntGauge::with_opts(opts("config_good", "1: mcp.json as it is now is in force"))?)?,
             running: add.one(IntGauge::with_opts(opts("turns_running", "Turns under way"))?)?,
+            model: Follower::default(),
             registry,
         })
     }
@@ -136,6 +140,7 @@ impl Metrics {
 
     /// A call of the model ended.
     pub fn model_call(&self, model: &str, answer: &Result<Answer, ModelError>, duration: Duration) {
+        self.model.met(answer.as_ref(), jiff::Timestamp::now());
         let outcome = answer.as_ref().map_or_else(ModelError::kind, |_| "ok");
         self.model_calls.with_label_values(&[model, self.names.known("errors", outcome)]).inc();
         self.model_seconds.with_label_values(&[model]).observe(duration.as_secs_f64());

@@ -52,14 +52,14 @@ async fn both_eras_list_and_call_the_tools_of_every_server(#[case] mode: ClientL
     let echo = tools.iter().find(|tool| tool.name == "two__echo").unwrap();
     assert_eq!(echo.annotations.as_ref().unwrap().read_only_hint, Some(true), "annotations are passed on");
     let said = call(&client, "two__echo", json!({"text": "hi"})).await.unwrap();
-    assert_eq!((said.is_error, text(&said).contains("\"said\":\"hi\"")), (Some(false), true));
+    assert_eq!((said.is_error, text(&said).contains("\"said\":\"hi\"")), (None, true));
     assert_eq!(said.structured_content.as_ref().unwrap()["text"], text(&said), "what programs read");
     assert_eq!((one.calls.lock().unwrap().len(), two.calls.lock().unwrap().len()), (0, 1));
     let failed = call(&client, "one__fail", json!({})).await.unwrap();
     assert_eq!((failed.is_error, text(&failed)), (Some(true), "it did not work"));
     let dirty = call(&client, "one__dirty", json!({})).await.unwrap();
-    assert!(text(&dirty).starts_with("evil[2Jxxx") && text(&dirty).len() < 50_000, "cleaned and cut");
-    assert_eq!(dirty.structured_content, None, "too large");
+    assert!(text(&dirty).starts_with("\u{202E}evil\u{1b}[2Jxxx") && text(&dirty).len() > 300_000, "as it is");
+    assert_eq!(dirty.structured_content.as_ref().unwrap()["text"], text(&dirty));
     let unknown = call(&client, "one__nothing", json!({})).await.unwrap_err().to_string();
     assert!(unknown.contains("there is no tool one__nothing"), "{unknown}");
     let metrics = worker.http.get(format!("{}/metrics", worker.url)).send().await.unwrap().text().await.unwrap();
@@ -82,7 +82,7 @@ async fn a_server_that_hangs_loses_its_own_tools_only_and_listeners_hear_of_it()
         let (hung, fine) =
             tokio::join!(call(&client, "bad__echo", json!({"text": "hi"})), call(&client, "good__echo", json!({"text": "hi"})));
         assert_eq!(hung.unwrap().is_error, Some(true));
-        assert_eq!(fine.unwrap().is_error, Some(false));
+        assert_eq!(fine.unwrap().is_error, None);
     }
     let told = tokio::time::timeout(Duration::from_secs(10), changes.next()).await.unwrap().unwrap();
     assert!(matches!(told, Some(rmcp::model::ServerNotification::ToolListChangedNotification(_))), "{told:?}");
@@ -98,7 +98,7 @@ async fn a_server_that_hangs_loses_its_own_tools_only_and_listeners_hear_of_it()
 #[tokio::test]
 async fn the_token_the_limit_and_other_sites_are_as_on_the_other_paths() {
     let token = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(token.path(), "s3cret").unwrap();
+    std::fs::write(token.path(), "s3cret-of-length").unwrap();
     let args = ["--access-token-file", token.path().to_str().unwrap(), "--rate-limit-requests", "3"];
     let worker = Worker::start(SCRIPT, &[], &args).await;
     let ask = |bearer: &str| {
@@ -107,10 +107,10 @@ async fn the_token_the_limit_and_other_sites_are_as_on_the_other_paths() {
         request.header("mcp-protocol-version", "2025-11-25").bearer_auth(bearer).json(&body)
     };
     assert_eq!(ask("guess").send().await.unwrap().status(), 401);
-    assert_eq!(ask("s3cret").header("origin", "https://evil.example").send().await.unwrap().status(), 403);
+    assert_eq!(ask("s3cret-of-length").header("origin", "https://evil.example").send().await.unwrap().status(), 403);
     let mut statuses = Vec::new();
     for _ in 0..4 {
-        let response = ask("s3cret").send().await.unwrap();
+        let response = ask("s3cret-of-length").send().await.unwrap();
         statuses.push(response.status().as_u16());
         assert_eq!(response.headers().contains_key("retry-after"), statuses.len() == 4);
     }

@@ -4,10 +4,13 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use serde_json::json;
-use support::{Fake, Mood, Worker};
+use support::{
+    Fake, Mood, Worker,
+    nasty::{Act, Nasty},
+};
 
 const PLAIN: &str = "otherwise: {text: 'An answer.'}";
 
@@ -71,6 +74,44 @@ async fn tokens_that_the_server_does_not_tell_are_estimated_and_have_no_price() 
     assert!(answer["cost"].is_null(), "the stand-in has no price: {answer}");
     let today = worker.get("/v1/usage").await["today"].clone();
     assert_eq!((today["unpriced"].as_u64(), today["cost"].as_f64()), (Some(1), Some(0.0)));
+}
+
+/// A stream that tells its input, and nothing else.
+const BEGUN: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\nevent: message_start\n\
+    data: {\"type\":\"message_start\",\"message\":{\"model\":\"m\",\"usage\":{\"input_tokens\":11,\"output_tokens\":1}}}\n\n";
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_paid_for_each_time() {
+    let nasty = Nasty::start(vec![Act::Bytes(BEGUN.to_owned())]).await;
+    let url = format!("http://{}", nasty.address);
+    let worker = Worker::start(PLAIN, &[], &["--base-url", &url]).await;
+    assert_ne!(worker.ask(json!({"message": "hi"})).await.0, 200);
+    let attempts = nasty.requests.load(Ordering::SeqCst) as u64;
+    assert!(attempts > 1);
+    let today = worker.get("/v1/usage").await["today"].clone();
+    assert_eq!(today["models"]["m"]["input_tokens"].as_u64(), Some(attempts * 11), "{today}");
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_waits_for_any_more_is_paid_for() {
+    let nasty = Nasty::start(vec![Act::Silent(BEGUN.to_owned())]).await;
+    let url = format!("http://{}", nasty.address);
+    let worker = Worker::start(PLAIN, &[], &["--base-url", &url]).await;
+    let mut stream = worker.http.post(format!("{}/v1/chat", worker.url)).json(&json!({"message": "hi"})).send().await.unwrap();
+    assert!(stream.chunk().await.unwrap().is_some(), "it has begun");
+    while nasty.requests.load(Ordering::SeqCst) == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // The first event of the model is on its way for as long as a loopback takes.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    drop(stream);
+    for _ in 0..200 {
+        if worker.get("/v1/usage").await["today"]["models"]["m"]["input_tokens"] == 11 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    unreachable!("it is not booked: {}", worker.get("/v1/usage").await);
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ const PLAIN: &str = "otherwise: {text: 'An answer.'}";
 #[tokio::test]
 async fn the_page_and_the_api_need_the_token_and_the_probes_do_not() {
     let token = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(token.path(), "s3cret\n").unwrap();
+    std::fs::write(token.path(), "s3cret-of-length\n").unwrap();
     let worker = Worker::start(PLAIN, &[], &["--access-token-file", token.path().to_str().unwrap()]).await;
     let at = |path: &str| format!("{}{path}", worker.url);
     let get = |path: &str| worker.http.get(at(path)).send();
@@ -23,7 +23,7 @@ async fn the_page_and_the_api_need_the_token_and_the_probes_do_not() {
     }
     for closed in ["/", "/v1/servers", "/v1/tools", "/v1/usage"] {
         assert_eq!(get(closed).await.unwrap().status(), 401, "{closed}");
-        assert_eq!(worker.http.get(at(closed)).bearer_auth("s3cret").send().await.unwrap().status(), 200, "{closed}");
+        assert_eq!(worker.http.get(at(closed)).bearer_auth("s3cret-of-length").send().await.unwrap().status(), 200, "{closed}");
     }
     assert_eq!(worker.ask(json!({"message": "hi"})).await.0, 401);
 
@@ -33,9 +33,9 @@ async fn the_page_and_the_api_need_the_token_and_the_probes_do_not() {
         browser.post(at("/signin")).header("content-type", form).body(body).send()
     };
     assert_eq!(sign_in("token=guess").await.unwrap().status(), 403);
-    let signed_in = sign_in("token=s3cret").await.unwrap();
+    let signed_in = sign_in("token=s3cret-of-length").await.unwrap();
     let cookie = signed_in.headers()["set-cookie"].to_str().unwrap().to_owned();
-    assert!(cookie.contains("HttpOnly; SameSite=Strict") && !cookie.contains("s3cret"), "{cookie}");
+    assert!(cookie.contains("HttpOnly; SameSite=Strict") && !cookie.contains("s3cret-of-length"), "{cookie}");
     let session = cookie.split(';').next().unwrap();
     let page = browser.get(at("/")).header("cookie", session).send().await.unwrap();
     assert_eq!(page.status(), 200);

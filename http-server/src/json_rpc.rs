@@ -4,15 +4,37 @@ use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
-use http::StatusCode;
-use http::header::CONTENT_TYPE;
+use http::header::{ACCEPT, CONTENT_TYPE};
 use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde::de::IgnoredAny;
 use serde_json::json;
 
+/// Makes a request that takes JSON say so in the words that the SDK asks for: it wants both media types by name, and refuses `*/*`,
+/// `application/*`, `application/json` alone and no `Accept` at all, which by HTTP are as good.
+pub fn accept(headers: &mut HeaderMap) {
+    let mut given = headers.get_all(ACCEPT).iter().peekable();
+    let takes_json = given.peek().is_none() || given.filter_map(|value| value.to_str().ok()).any(takes_json);
+    if takes_json {
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+    }
+}
+
+fn takes_json(accept: &str) -> bool {
+    accept.split(',').any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let refused = parts.any(|part| part.strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0_f32)));
+        matches!(kind.as_str(), "" | "*/*" | "application/*" | "application/json") && !refused
+    })
+}
+
 /// Hands a request with its whole body on to the MCP SDK. The SDK takes JSON that is no message of a client for another media type (415);
 /// here it is told so in JSON-RPC's own words.
-pub async fn run(parts: Parts, body: Bytes, sdk: impl AsyncFnOnce(Request) -> Response) -> Response {
+pub async fn run(mut parts: Parts, body: Bytes, sdk: impl AsyncFnOnce(Request) -> Response) -> Response {
+    if parts.method == Method::POST {
+        accept(&mut parts.headers);
+    }
     let kind = parts.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let is_json = kind.is_some_and(|kind| kind.starts_with("application/json"));
     let response = sdk(Request::from_parts(parts, Body::from(body.clone()))).await;
@@ -27,4 +49,34 @@ fn no_message(sent: &[u8]) -> Response {
     };
     let error = json!({"jsonrpc": "2.0", "id": null, "error": {"code": code, "message": message}});
     (StatusCode::BAD_REQUEST, Json(error)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_takes_json_gets_it() {
+        let told = |accept: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            headers.extend(accept.map(|accept| (ACCEPT, HeaderValue::from_static(accept))));
+            super::accept(&mut headers);
+            headers.get(ACCEPT).is_some_and(|accept| accept == "application/json, text/event-stream")
+        };
+        for accept in [
+            None,
+            Some("*/*"),
+            Some("application/json"),
+            Some("application/*"),
+            Some("text/html, */*;q=0.8"),
+            Some("Application/JSON"),
+            Some("text/event-stream, application/json"),
+            Some(""),
+        ] {
+            assert!(told(accept), "{accept:?}");
+        }
+        for accept in [Some("text/event-stream"), Some("text/html"), Some("application/json;q=0"), Some("application/xml")] {
+            assert!(!told(accept), "{accept:?}");
+        }
+    }
 }

@@ -2,11 +2,16 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+pub mod body;
+pub mod forwarded;
+pub mod guesses;
+pub mod host;
 pub mod json_rpc;
 mod places;
+pub mod token;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,11 +30,34 @@ use tower::{Service, ServiceExt as _};
 
 use crate::places::{Place, Places};
 
-/// A connection that sends no complete head of a request in this time is closed, give or take a second.
+/// A connection that has not sent its first request in this time is closed, give or take a second.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long a connection may stand there after a request. Longer than what balancers and the pools of clients keep theirs for (60 s), so
+/// that it is they who close it: a request that meets a closing connection fails for nothing.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// How many bytes a request's head may have.
 const MAX_HEAD_BYTES: usize = 64 << 10;
+
+/// How connections are kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Connections {
+    /// At once, and at least one. When all places are taken, whoever has been without a request for longest leaves for the next.
+    pub most: usize,
+    /// How long one may be without a request after it had one.
+    pub idle: Duration,
+}
+
+/// Listens. Where an address of all families is meant and the machine has only IPv4, it is that.
+pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && error.kind() != std::io::ErrorKind::AddrInUse => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    }
+}
 
 /// Serves until `shutdown`, with at most so many connections at once, and at least one. Requests find the other end's address in their
 /// extensions, as axum's `ConnectInfo<SocketAddr>`.
@@ -37,10 +65,23 @@ pub async fn serve<S>(listener: TcpListener, service: S, max_connections: usize,
 where
     S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
 {
-    let places = Places::new(max_connections);
+    serve_kept(listener, service, Connections { most: max_connections, idle: IDLE_TIMEOUT }, shutdown).await
+}
+
+/// The same, with connections that are kept as `connections` says.
+pub async fn serve_kept<S>(
+    listener: TcpListener,
+    service: S,
+    connections: Connections,
+    shutdown: impl Future<Output = ()>,
+) -> Draining
+where
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
+{
+    let places = Places::new(connections.most);
     let graceful = GracefulShutdown::new();
     let mut shutdown = pin!(shutdown);
-    let mut looking = pin!(look_for_idle(&places));
+    let mut looking = pin!(look_for_idle(&places, connections.idle));
     loop {
         // The place comes second: nobody leaves for a connection that is not there.
         let next = async {
@@ -69,11 +110,11 @@ where
     Draining(Box::pin(graceful.shutdown()))
 }
 
-async fn look_for_idle(places: &Places) {
+async fn look_for_idle(places: &Places, idle: Duration) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     loop {
         second.tick().await;
-        places.ask_idle(HEAD_TIMEOUT);
+        places.ask_idle(HEAD_TIMEOUT, idle);
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Places {
 #[derive(Debug)]
 struct Seat {
     busy: AtomicBool,
+    /// It had a request.
+    known: AtomicBool,
     /// In nanoseconds.
     idle_since: AtomicU64,
     leave: Notify,
@@ -76,7 +78,8 @@ impl Places {
         };
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let idle_since = AtomicU64::new(self.now());
-        let seat = Arc::new(Seat { busy: AtomicBool::new(false), idle_since, leave: Notify::new() });
+        let seat =
+            Arc::new(Seat { busy: AtomicBool::new(false), known: AtomicBool::new(false), idle_since, leave: Notify::new() });
         self.taken().insert(number, Arc::clone(&seat));
         Place { all: Arc::clone(self), number, seat, _permit: permit }
     }
@@ -94,10 +97,12 @@ impl Places {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks all to leave who have been without a request for so long.
-    pub fn ask_idle(&self, limit: Duration) {
-        let before = self.now().saturating_sub(nanoseconds(limit));
+    /// Asks all to leave who have been without a request for `limit`, and for `first` those who never had one.
+    pub fn ask_idle(&self, first: Duration, limit: Duration) {
+        let now = self.now();
         self.taken().retain(|_, seat| {
+            let limit = if seat.known.load(Ordering::Relaxed) { limit } else { first };
+            let before = now.saturating_sub(nanoseconds(limit));
             let stays = seat.busy.load(Ordering::Acquire) || seat.idle_since.load(Ordering::Relaxed) > before;
             if !stays {
                 seat.leave.notify_one();
@@ -118,6 +123,7 @@ fn nanoseconds(duration: Duration) -> u64 {
 impl Place {
     /// To be kept as long as a request is answered.
     pub fn busy(&self) -> Busy {
+        self.seat.known.store(true, Ordering::Relaxed);
         self.seat.busy.store(true, Ordering::Release);
         Busy { all: Arc::clone(&self.all), seat: Arc::clone(&self.seat) }
     }
@@ -212,19 +218,35 @@ mod tests {
         tokio::time::advance(limit).await;
         drop(late.busy());
         let late = held(late);
-        places.ask_idle(limit);
+        places.ask_idle(limit, limit);
         idle.await.unwrap();
         assert!(!busy.is_finished() && !late.is_finished());
         // From the end of its request on.
         drop(request);
         tokio::time::advance(nearly).await;
-        places.ask_idle(limit);
+        places.ask_idle(limit, limit);
         tokio::task::yield_now().await;
         assert!(!busy.is_finished() && !late.is_finished());
         tokio::time::advance(Duration::from_secs(1)).await;
-        places.ask_idle(limit);
+        places.ask_idle(limit, limit);
         busy.await.unwrap();
         late.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_had_a_request_may_stand_there_for_longer() {
+        let places = Places::new(2);
+        let (new, known) = (places.take().await, places.take().await);
+        drop(known.busy());
+        let (new, known) = (held(new), held(known));
+        let (first, limit) = (Duration::from_secs(15), Duration::from_secs(75));
+        tokio::time::advance(Duration::from_secs(74)).await;
+        places.ask_idle(first, limit);
+        new.await.unwrap();
+        assert!(!known.is_finished());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        places.ask_idle(first, limit);
+        known.await.unwrap();
     }
 
     #[tokio::test]

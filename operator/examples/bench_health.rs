@@ -310,6 +310,7 @@ fn spec(port: u16) -> ServerSpec {
         health: Health { interval_seconds: INTERVAL, ..Health::default() },
         breaker: CircuitBreaker::default(),
         tools: ToolsContract::default(),
+        reach: None,
     }
 }
 
@@ -318,12 +319,11 @@ fn pod(n: u32) -> PodState {
         name: format!("server-{n}-mcp-5d8f9c7b6d-x2x4z"),
         uid: format!("00000000-0000-0000-0000-{n:012}"),
         address: Some(address(n)),
-        incarnation: "server:0;".into(),
+        incarnation: Some("0".into()),
         containers_ready: true,
         ready: true,
-        gate: None,
         started_at: Some(clock::now()),
-        deleting: false,
+        ..PodState::default()
     }
 }
 

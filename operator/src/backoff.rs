@@ -21,4 +21,9 @@ impl Attempts {
         *count = count.saturating_add(1);
         *count - 1
     }
+
+    /// The object is gone.
+    pub fn forget(&self, object: &str) {
+        self.count(object, false);
+    }
 }

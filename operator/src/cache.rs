@@ -6,7 +6,7 @@
 //! already passed it is not kept: what the watch showed is newer.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -43,6 +43,8 @@ impl<K> Change<'_, K> {
 pub struct Cache<K: Resource<DynamicType = ()> + 'static> {
     store: Store<K>,
     ahead: Mutex<Ahead<K>>,
+    /// The names of a namespace's objects.
+    names: Mutex<HashMap<String, BTreeSet<String>>>,
 }
 
 /// What we wrote, and the watch has not shown yet.
@@ -50,12 +52,16 @@ pub struct Cache<K: Resource<DynamicType = ()> + 'static> {
 struct Ahead<K: Resource<DynamicType = ()> + 'static> {
     /// How far the watch has come.
     seen: u64,
-    /// The version, and the object: None when we deleted it.
-    written: HashMap<ObjectRef<K>, (u64, Option<Arc<K>>)>,
+    /// The version, and the object.
+    written: HashMap<ObjectRef<K>, (u64, Arc<K>)>,
+    /// The newest version of the list that is coming in.
+    listed: u64,
+    /// What had been written when it began: the list has it.
+    before_list: Vec<(ObjectRef<K>, u64)>,
 }
 
 impl<K: Resource<DynamicType = ()> + 'static> Ahead<K> {
-    fn put(&mut self, key: ObjectRef<K>, version: Option<u64>, object: Option<Arc<K>>) {
+    fn put(&mut self, key: ObjectRef<K>, version: Option<u64>, object: Arc<K>) {
         if let Some(version) = version.filter(|version| *version > self.seen) {
             self.written.insert(key, (version, object));
         }
@@ -68,6 +74,26 @@ impl<K: Resource<DynamicType = ()> + 'static> Ahead<K> {
             self.written.remove(&key);
         }
     }
+
+    fn list_begins(&mut self) {
+        self.listed = 0;
+        self.before_list = self.written.iter().map(|(key, (version, _))| (key.clone(), *version)).collect();
+    }
+
+    fn listed(&mut self, object: &K) {
+        self.listed = self.listed.max(version(object).unwrap_or(0));
+    }
+
+    fn list_ends(&mut self) {
+        self.seen = self.seen.max(self.listed);
+        for (key, version) in std::mem::take(&mut self.before_list) {
+            if self.written.get(&key).is_some_and(|(written, _)| *written == version) {
+                self.written.remove(&key);
+            }
+        }
+        let seen = self.seen;
+        self.written.retain(|_, (version, _)| *version > seen);
+    }
 }
 
 fn version(object: &impl ResourceExt) -> Option<u64> {
@@ -79,7 +105,8 @@ where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + Send + Sync + 'static,
 {
     fn new(store: Store<K>) -> Self {
-        Self { store, ahead: Mutex::new(Ahead { seen: 0, written: HashMap::new() }) }
+        let ahead = Ahead { seen: 0, written: HashMap::new(), listed: 0, before_list: Vec::new() };
+        Self { store, ahead: Mutex::new(ahead), names: Mutex::default() }
     }
 
     /// The object of this name, as it is to the best of our knowledge.
@@ -87,14 +114,15 @@ where
         let key = ObjectRef::new(name).within(namespace);
         let ahead = self.ahead();
         match ahead.written.get(&key) {
-            Some((version, object)) if *version > ahead.seen => object.clone(),
+            Some((version, object)) if *version > ahead.seen => Some(Arc::clone(object)),
             _ => self.store.get(&key),
         }
     }
 
-    /// All objects that the watch has shown.
-    pub fn all(&self) -> Vec<Arc<K>> {
-        self.store.state()
+    /// All objects of a namespace, by name, as they are to the best of our knowledge.
+    pub fn of(&self, namespace: &str) -> Vec<Arc<K>> {
+        let names = self.names().get(namespace).cloned().unwrap_or_default();
+        names.iter().filter_map(|name| self.get(namespace, name)).collect()
     }
 
     /// The store behind, for a controller's queue.
@@ -105,18 +133,30 @@ where
     /// Keeps what the API server answered to a write of ours.
     pub fn wrote(&self, object: K) {
         let (key, version) = (ObjectRef::from_obj(&object), version(&object));
-        self.ahead().put(key, version, Some(Arc::new(object)));
-    }
-
-    /// Keeps that we deleted the object. Its last version is the one that we knew, so the next one of the watch is its end.
-    pub fn deleted(&self, object: &K) {
-        let last = version(object).map(|version| version + 1);
-        self.ahead().put(ObjectRef::from_obj(object), last, None);
+        self.ahead().put(key, version, Arc::new(object));
     }
 
     /// Waits until the first list is in.
     pub async fn ready(&self) -> Result<(), reflector::store::WriterDropped> {
         self.store.wait_until_ready().await
+    }
+
+    fn named(&self, object: &K) {
+        self.names().entry(object.namespace().unwrap_or_default()).or_default().insert(object.name_any());
+    }
+
+    fn unnamed(&self, object: &K) {
+        let (mut names, namespace) = (self.names(), object.namespace().unwrap_or_default());
+        if let Some(of_namespace) = names.get_mut(&namespace) {
+            of_namespace.remove(&object.name_any());
+            if of_namespace.is_empty() {
+                names.remove(&namespace);
+            }
+        }
+    }
+
+    fn names(&self) -> MutexGuard<'_, HashMap<String, BTreeSet<String>>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ahead(&self) -> MutexGuard<'_, Ahead<K>> {
@@ -151,18 +191,27 @@ where
             match event {
                 Event::Apply(object) => {
                     followed.ahead().advance(&object);
+                    followed.named(&object);
                     on(Change::Applied(&object));
                 }
                 Event::Delete(object) => {
                     followed.ahead().advance(&object);
+                    followed.unnamed(&object);
                     on(Change::Deleted(&object));
                 }
-                // The list that begins now has everything that was written before it.
-                Event::Init => followed.ahead().written.clear(),
-                Event::InitApply(object) => followed.ahead().advance(&object),
+                // The store shows what was before until the list is in, so what we wrote stays in front of it so long.
+                Event::Init => followed.ahead().list_begins(),
+                Event::InitApply(object) => followed.ahead().listed(&object),
                 Event::InitDone => {
+                    followed.ahead().list_ends();
+                    followed.names().clear();
+                    for object in followed.store.state() {
+                        followed.named(&object);
+                    }
                     for object in before.unwrap_or_default() {
-                        if followed.store.get(&ObjectRef::from_obj(&*object)).is_none() {
+                        let now = followed.store.get(&ObjectRef::from_obj(&*object));
+                        // Another one of the same name is not this one.
+                        if now.is_none_or(|now| now.uid() != object.uid()) {
                             on(Change::Deleted(&object));
                         }
                     }
@@ -233,15 +282,63 @@ mod tests {
     }
 
     #[test]
-    fn a_deleted_object_is_gone_until_there_is_a_new_one() {
+    fn our_own_last_write_stands_while_a_list_comes_in_and_goes_when_it_is_in() {
         let (store, mut writer) = reflector::store();
         let cache = Cache::new(store);
         writer.apply_watcher_event(&Event::Apply(object("1")));
         cache.ahead().advance(&object("1"));
-        cache.deleted(&object("1"));
+        cache.wrote(object("3"));
+
+        writer.apply_watcher_event(&Event::Init);
+        cache.ahead().list_begins();
+        writer.apply_watcher_event(&Event::InitApply(object("5")));
+        cache.ahead().listed(&object("5"));
+        assert_eq!(shown(&cache).as_deref(), Some("3"), "the store shows what was before the list");
+        writer.apply_watcher_event(&Event::InitDone);
+        cache.ahead().list_ends();
+        assert_eq!(shown(&cache).as_deref(), Some("5"));
+    }
+
+    #[test]
+    fn what_a_list_lacks_does_not_stand_in_front_of_it() {
+        let (store, mut writer) = reflector::store();
+        let cache = Cache::new(store);
+        cache.wrote(object("3"));
+        writer.apply_watcher_event(&Event::Init);
+        cache.ahead().list_begins();
+        writer.apply_watcher_event(&Event::InitDone);
+        cache.ahead().list_ends();
         assert_eq!(shown(&cache), None);
-        writer.apply_watcher_event(&Event::Apply(object("3")));
-        cache.ahead().advance(&object("3"));
-        assert_eq!(shown(&cache).as_deref(), Some("3"));
+    }
+
+    /// What the watch tells of: deleted ones by their uid.
+    #[tokio::test]
+    async fn a_list_tells_of_what_went_away_and_of_who_came_in_its_place() {
+        let named = |name: &str, uid: &str| ConfigMap {
+            metadata: ObjectMeta { name: Some(name.into()), uid: Some(uid.into()), ..object("1").metadata },
+            ..ConfigMap::default()
+        };
+        let list = |objects: Vec<ConfigMap>| {
+            [Event::Init].into_iter().chain(objects.into_iter().map(Event::InitApply)).chain([Event::InitDone]).map(Ok)
+        };
+        let first = list(vec![named("stays", "1"), named("goes", "2"), named("anew", "3")]);
+        let second = list(vec![named("stays", "1"), named("anew", "4")]);
+        let (told, mut heard) = futures::channel::mpsc::unbounded();
+        let events = futures::stream::iter(first.chain(second)).boxed();
+        let (cache, future) = follow("ConfigMaps", events, move |change| {
+            if let Change::Deleted(object) = change {
+                told.unbounded_send(object.uid().unwrap_or_default()).expect("somebody listens");
+            }
+        });
+        future.await;
+        let mut deleted = Vec::new();
+        while let Some(uid) = heard.next().await {
+            deleted.push(uid);
+        }
+        deleted.sort();
+        assert_eq!(deleted, ["2", "3"]);
+        let there: Vec<_> = cache.of("n").iter().map(|object| object.name_any()).collect();
+        assert_eq!(there, ["anew", "stays"]);
+        assert!(cache.of("other").is_empty());
     }
 }

@@ -1,8 +1,14 @@
 //! The command line and the environment, read once. Nothing else in the operator reads the environment.
 
-use std::net::SocketAddr;
+use std::{
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+
+use crate::{admin::Authenticate, inherit::Keys};
 
 /// The chat worker of this operator's version.
 const CHAT_WORKER_IMAGE: &str = concat!("ghcr.io/mcpfleet/chat-worker:", env!("CARGO_PKG_VERSION"));
@@ -21,6 +27,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the controllers and the prober.
     Run(Box<RunConfig>),
+    /// Take the readiness gates off the servers' pods, so that they come into service without an operator.
+    Release(ReleaseConfig),
     /// Print the CustomResourceDefinitions as YAML.
     Crd,
 }
@@ -33,8 +41,35 @@ pub struct RunConfig {
     pub watch_namespaces: Vec<String>,
 
     /// Where /healthz, /readyz, /metrics and /fleet are served.
-    #[arg(long, env = "LISTEN", default_value = "0.0.0.0:8080")]
+    #[arg(long, env = "LISTEN", default_value = "[::]:8080")]
     pub listen: SocketAddr,
+
+    /// What is read only by who may: whose token the API server knows, and who may get the nonResourceURL of that path.
+    #[arg(long, env = "AUTHENTICATE", value_enum, default_value_t = Authenticate::Fleet)]
+    pub authenticate: Authenticate,
+
+    /// Networks that spec.remote.url may lead to although they are the operator's own, the cluster's or refused, as CIDRs separated
+    /// by commas.
+    #[arg(long, env = "REMOTE_ALLOW", default_value = "", hide_default_value = true)]
+    pub remote_allow: Networks,
+
+    /// Further networks that spec.remote.url may not lead to, as CIDRs separated by commas. The nodes', their pods' and the
+    /// Services' addresses are learnt where the operator has the rights.
+    #[arg(long, env = "REMOTE_DENY", default_value = "", hide_default_value = true)]
+    pub remote_deny: Networks,
+
+    /// Let health.toolCall be used for remote servers.
+    #[arg(long, env = "REMOTE_TOOL_CALLS", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = ArgAction::Set)]
+    pub remote_tool_calls: bool,
+
+    /// Keys of labels of an McpServer or McpApp that its children get, too, separated by commas; cost.example.com/* is all of a
+    /// prefix.
+    #[arg(long, env = "INHERIT_LABELS", default_value = "", hide_default_value = true)]
+    pub inherit_labels: Keys,
+
+    /// The same of annotations.
+    #[arg(long, env = "INHERIT_ANNOTATIONS", default_value = "", hide_default_value = true)]
+    pub inherit_annotations: Keys,
 
     /// The chat worker's image, for apps that name none.
     #[arg(long, env = "CHAT_WORKER_IMAGE", default_value = CHAT_WORKER_IMAGE)]
@@ -43,6 +78,15 @@ pub struct RunConfig {
     /// The namespace of the Lease by which one of several replicas leads.
     #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
     pub namespace: String,
+
+    /// The Lease's name. Operators that look after different namespaces from one namespace want different names.
+    #[arg(long, env = "LEASE_NAME", default_value = "mcpfleet-operator")]
+    pub lease_name: String,
+
+    /// The Secret, in the namespace of the Lease, with the key of the digests that pod templates carry of their Secrets and
+    /// ConfigMaps. It is made where it is missing.
+    #[arg(long, env = "DIGEST_KEY_SECRET", default_value = "mcpfleet-operator-digest")]
+    pub digest_key_secret: String,
 
     /// The name by which this process holds the Lease.
     #[arg(long, env = "POD_NAME")]
@@ -69,6 +113,33 @@ pub struct RunConfig {
     pub log_format: LogFormat,
 }
 
+/// What to release.
+#[derive(Args, Clone, Debug)]
+pub struct ReleaseConfig {
+    /// The namespaces whose servers are released, separated by commas. Empty: all of them.
+    #[arg(long, env = "WATCH_NAMESPACES", value_delimiter = ',')]
+    pub watch_namespaces: Vec<String>,
+
+    /// The operator's Deployment, which is scaled to zero first: while it runs it puts the gates back.
+    #[arg(long, env = "STOP")]
+    pub stop: Option<String>,
+
+    /// The namespace of that Deployment.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
+    pub namespace: String,
+
+    /// Seconds that the operator has to stop.
+    #[arg(long, env = "PATIENCE_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..=3_600))]
+    pub patience_seconds: u16,
+}
+
+impl ReleaseConfig {
+    /// The scopes: None is every namespace.
+    pub fn scopes(&self) -> Vec<Option<String>> {
+        scopes(&self.watch_namespaces)
+    }
+}
+
 /// How to log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -78,17 +149,39 @@ pub enum LogFormat {
     Text,
 }
 
+/// Networks, as CIDRs or addresses separated by commas.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Networks(pub Vec<IpNet>);
+
+impl FromStr for Networks {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        let network = |part: &str| {
+            let address = part.parse::<IpAddr>().map(IpNet::from);
+            let network = part.parse::<IpNet>().or(address);
+            network.map_err(|_| format!("{part:?} is neither a network such as 10.0.0.0/8 nor an address"))
+        };
+        parts.map(network).collect::<Result<_, _>>().map(Self)
+    }
+}
+
 impl RunConfig {
     /// The scopes to watch: None is every namespace.
     pub fn scopes(&self) -> Vec<Option<String>> {
-        let mut names: Vec<_> = self.watch_namespaces.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).collect();
-        names.sort_unstable();
-        names.dedup();
-        if names.is_empty() {
-            return vec![None];
-        }
-        names.into_iter().map(|name| Some(name.to_owned())).collect()
+        scopes(&self.watch_namespaces)
     }
+}
+
+fn scopes(namespaces: &[String]) -> Vec<Option<String>> {
+    let mut names: Vec<_> = namespaces.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).collect();
+    names.sort_unstable();
+    names.dedup();
+    if names.is_empty() {
+        return vec![None];
+    }
+    names.into_iter().map(|name| Some(name.to_owned())).collect()
 }
 
 #[cfg(test)]
@@ -99,6 +192,14 @@ mod tests {
     fn the_command_line_is_sound() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn networks_are_cidrs_or_addresses_and_may_be_none() {
+        let networks: Networks = " 10.0.0.0/8, fd00::1,".parse().expect("networks");
+        assert_eq!(networks.0.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.0/8", "fd00::1/128"]);
+        assert_eq!("".parse(), Ok(Networks::default()));
+        assert!("10.0.0.0/8,pods".parse::<Networks>().is_err());
     }
 
     #[test]

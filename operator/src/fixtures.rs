@@ -3,7 +3,10 @@
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
 use serde_json::json;
 
-use crate::crd::{McpApp, McpServer};
+use crate::{
+    crd::{McpApp, McpServer},
+    pod_trouble::Trouble,
+};
 
 fn metadata(name: &str) -> ObjectMeta {
     ObjectMeta {
@@ -46,4 +49,9 @@ pub fn app(change: impl FnOnce(&mut McpApp)) -> McpApp {
 /// A second of 2026.
 pub fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_767_225_600 + second).expect("in range")
+}
+
+/// What keeps a pod from running that never ran.
+pub fn trouble(reason: &str, message: &str) -> Trouble {
+    Trouble { reason: reason.into(), message: message.into(), ran: false, restarts: 0, exit_code: None }
 }

@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use k8s_openapi::api::core::v1::{ConfigMap, EnvFromSource, EnvVar, KeyToPath, Secret, Volume};
+use k8s_openapi::api::core::v1::{ConfigMap, EnvFromSource, EnvVar, KeyToPath, PersistentVolumeClaim, Secret, Volume};
 use kube::{Api, Client, ResourceExt, core::PartialObjectMeta};
 use sha2::{Digest, Sha256};
 
@@ -18,7 +18,9 @@ use crate::{
         pod::{PodSettings, SecretKeyRef},
         reason,
     },
-    ssa::hex,
+    digest::hex,
+    digest_key::DigestKey,
+    ssa::REQUEST_TIMEOUT,
 };
 
 /// What kind of object is pointed at.
@@ -127,8 +129,15 @@ fn of_environment(env: &[EnvVar], env_from: &[EnvFromSource]) -> BTreeSet<Refere
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found(BTreeMap<(Kind, String), Option<Arc<Digests>>>);
 
-/// SHA-256 of each value, by key.
+/// A keyed digest of each value, by key. Before that of a value of white space alone stands [`BLANK`].
 pub type Digests = BTreeMap<String, String>;
+
+const BLANK: &str = "blank:";
+
+fn digest_of(key: &DigestKey, value: &[u8]) -> String {
+    let blank = if value.trim_ascii().is_empty() { BLANK } else { "" };
+    format!("{blank}{}", hex(&key.digest(value)))
+}
 
 impl Found {
     /// Every pointer that leads nowhere, as (reason, sentence).
@@ -156,6 +165,20 @@ impl Found {
             .collect()
     }
 
+    /// Every pointer that leads to nothing but white space, as (reason, sentence).
+    pub fn blank(&self, references: &BTreeSet<Reference>) -> Vec<(&'static str, String)> {
+        let mut found = Vec::new();
+        for Reference { kind, name, key, .. } in references {
+            let (Some(Some(digests)), Some(key)) = (self.0.get(&(*kind, name.clone())), key) else { continue };
+            if digests.get(key).is_some_and(|digest| digest.starts_with(BLANK)) {
+                let kind = kind.as_str();
+                let told = format!("the key {key} of the {kind} {name} is empty: put the value there");
+                found.push((reason::SECRET_EMPTY, told));
+            }
+        }
+        found
+    }
+
     /// One digest of all that the pointers lead to. None when they lead to nothing.
     pub fn digest(&self, references: &BTreeSet<Reference>) -> Option<String> {
         let mut hash = Sha256::new();
@@ -174,20 +197,30 @@ impl Found {
 
     #[cfg(test)]
     pub fn with(mut self, kind: Kind, name: &str, data: &[(&str, &str)]) -> Self {
-        let digests = data.iter().map(|(key, value)| ((*key).to_owned(), hex(&Sha256::digest(value)))).collect();
+        let digests =
+            data.iter().map(|(key, value)| ((*key).to_owned(), digest_of(&DigestKey::for_tests(), value.as_bytes()))).collect();
         self.0.insert((kind, name.into()), Some(Arc::new(digests)));
         self
     }
 }
 
-/// The API server did not answer.
+/// The API server did not answer, or refused.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to read the {kind} {name}")]
 pub struct Error {
     kind: &'static str,
     name: String,
+    /// None: there was no answer in time.
     #[source]
-    source: kube::Error,
+    source: Option<kube::Error>,
+}
+
+async fn in_time<T>(kind: &'static str, name: &str, reading: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Error> {
+    let failed = |source| Error { kind, name: name.to_owned(), source };
+    match tokio::time::timeout(REQUEST_TIMEOUT, reading).await {
+        Ok(read) => read.map_err(|source| failed(Some(source))),
+        Err(_) => Err(failed(None)),
+    }
 }
 
 /// Kind, namespace and name.
@@ -202,6 +235,7 @@ pub struct Reader {
     secrets: Arc<Cache<PartialObjectMeta<Secret>>>,
     config_maps: Arc<Cache<PartialObjectMeta<ConfigMap>>>,
     digests: Mutex<HashMap<Address, (Seen, Arc<Digests>)>>,
+    key: DigestKey,
 }
 
 impl Reader {
@@ -210,8 +244,9 @@ impl Reader {
         client: Client,
         secrets: Arc<Cache<PartialObjectMeta<Secret>>>,
         config_maps: Arc<Cache<PartialObjectMeta<ConfigMap>>>,
+        key: DigestKey,
     ) -> Self {
-        Self { client, secrets, config_maps, digests: Mutex::default() }
+        Self { client, secrets, config_maps, digests: Mutex::default(), key }
     }
 
     /// Looks behind all pointers.
@@ -232,13 +267,23 @@ impl Reader {
         Ok(data.and_then(|mut data| data.remove(&reference.key)))
     }
 
+    /// The access modes of a claim. None: there is no such claim.
+    pub async fn access_modes(&self, namespace: &str, name: &str) -> Result<Option<Vec<String>>, Error> {
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
+        let claim = in_time("PersistentVolumeClaim", name, api.get_opt(name)).await?;
+        Ok(claim.map(|claim| claim.spec.and_then(|spec| spec.access_modes).unwrap_or_default()))
+    }
+
     async fn digests(&self, kind: Kind, namespace: &str, name: &str) -> Result<Option<Arc<Digests>>, Error> {
         let seen = match kind {
             Kind::Secret => self.secrets.get(namespace, name).map(|object| version(&*object)),
             Kind::ConfigMap => self.config_maps.get(namespace, name).map(|object| version(&*object)),
         };
-        let Some(seen) = seen else { return Ok(None) };
         let key = (kind, namespace.to_owned(), name.to_owned());
+        let Some(seen) = seen else {
+            self.digests.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+            return Ok(None);
+        };
         if let Some((at, digests)) = self.digests.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
             && *at == seen
         {
@@ -249,14 +294,14 @@ impl Reader {
             Kind::ConfigMap => self.config_map(namespace, name).await?,
         };
         let Some(data) = data else { return Ok(None) };
-        let digests: Arc<Digests> = Arc::new(data.into_iter().map(|(key, value)| (key, hex(&Sha256::digest(value)))).collect());
+        let digests: Arc<Digests> = Arc::new(data.into_iter().map(|(key, value)| (key, digest_of(&self.key, &value))).collect());
         self.digests.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (seen, Arc::clone(&digests)));
         Ok(Some(digests))
     }
 
     async fn secret(&self, namespace: &str, name: &str) -> Result<Option<BTreeMap<String, Vec<u8>>>, Error> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
-        let secret = api.get_opt(name).await.map_err(|source| Error { kind: "Secret", name: name.into(), source })?;
+        let secret = in_time("Secret", name, api.get_opt(name)).await?;
         Ok(secret.map(|secret| {
             let data = secret.data.unwrap_or_default();
             data.into_iter().map(|(key, value)| (key, value.0)).collect()
@@ -265,7 +310,7 @@ impl Reader {
 
     async fn config_map(&self, namespace: &str, name: &str) -> Result<Option<BTreeMap<String, Vec<u8>>>, Error> {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
-        let config_map = api.get_opt(name).await.map_err(|source| Error { kind: "ConfigMap", name: name.into(), source })?;
+        let config_map = in_time("ConfigMap", name, api.get_opt(name)).await?;
         Ok(config_map.map(|config_map| {
             let text = config_map.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.into_bytes()));
             let binary = config_map.binary_data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0));

@@ -11,14 +11,12 @@ use kube_lease_manager::{LeaseManager, LeaseManagerBuilder, LeaseManagerError};
 use tokio::{
     sync::watch,
     task::JoinHandle,
-    time::{Instant, sleep_until, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::clock;
 
-/// The Lease's name.
-const NAME: &str = "mcpfleet-operator";
 /// Seconds after which another may lead when the leader stops renewing.
 const DURATION_SECONDS: u64 = 15;
 /// Seconds before the end at which the leader renews.
@@ -31,19 +29,30 @@ const MARGIN: Duration = Duration::from_secs(1);
 /// How long giving the Lease back may take.
 const RELEASE: Duration = Duration::from_secs(5);
 
-/// Why there is no lead.
+/// How often a replica that waits looks who leads.
+const LOOK_WHO: Duration = Duration::from_secs(5);
+/// The longest wait between two tries to take part in the election.
+const RETRY_MAX: Duration = Duration::from_secs(15);
+
+/// Which Lease, and as whom.
+#[derive(Clone)]
+pub struct Election {
+    /// The API server.
+    pub client: Client,
+    /// Where the Lease is.
+    pub namespace: String,
+    /// The Lease's name: the replicas of one release share it, and nobody else.
+    pub lease: String,
+    /// The pod's name: a container that restarts in its pod takes its own Lease up at once, for the kubelet starts it only when
+    /// the one before is gone.
+    pub identity: String,
+}
+
+/// Why there is no lead yet.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The Lease could not be created or read.
-    #[error("failed to take part in the election by the Lease {NAME} in {namespace}")]
-    Election {
-        /// Where the Lease is.
-        namespace: String,
-        /// What came back.
-        #[source]
-        source: LeaseManagerError,
-    },
-    /// The election ended by itself.
+enum Error {
+    #[error("the Lease could not be created or read")]
+    Build(#[source] LeaseManagerError),
     #[error("the election ended")]
     Ended,
 }
@@ -58,36 +67,53 @@ pub struct Lead {
 }
 
 impl Lead {
-    /// Waits for the lead. None when asked to stop first.
+    /// Waits for the lead, however long it takes: an API server that is away is no reason to end, for then nobody leads at all.
+    /// `standby` is told who leads meanwhile, whenever that changes. None when asked to stop first.
     pub async fn acquire(
-        client: Client,
-        namespace: &str,
-        identity: Option<String>,
+        election: &Election,
         shutdown: &CancellationToken,
-    ) -> Result<Option<Self>, Error> {
-        // The pod's name: a container that restarts in its pod takes its own Lease up at once, for the kubelet starts it only
-        // when the one before is gone.
-        let identity = identity.unwrap_or_else(|| format!("{NAME}-{:016x}", rand::random::<u64>()));
-        let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
-        let builder = LeaseManagerBuilder::new(client, NAME)
-            .with_namespace(namespace)
+        standby: impl Fn(Option<&str>) + Sync,
+    ) -> Option<Self> {
+        let mut wait = Duration::from_secs(1);
+        let waiting = async {
+            loop {
+                match Self::stand(election).await {
+                    Ok(lead) => break lead,
+                    Err(error) => {
+                        let error = anyhow::Error::from(error);
+                        tracing::warn!(lease.namespace = election.namespace, lease.name = election.lease, error = %format_args!("{error:#}"), "not in the election; trying again");
+                    }
+                }
+                sleep(wait).await;
+                wait = (wait * 2).min(RETRY_MAX);
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => None,
+            () = look_who(election, standby) => None,
+            lead = waiting => Some(lead),
+        }
+    }
+
+    async fn stand(election: &Election) -> Result<Self, Error> {
+        let Election { client, namespace, lease, identity } = election.clone();
+        let leases: Api<Lease> = Api::namespaced(client.clone(), &namespace);
+        let builder = LeaseManagerBuilder::new(client, &lease)
+            .with_namespace(&namespace)
             .with_duration(DURATION_SECONDS)
             .with_grace(GRACE_SECONDS)
-            .with_identity(identity.clone());
-        let manager = builder.build().await.map_err(|source| Error::Election { namespace: namespace.to_owned(), source })?;
+            .with_identity(&identity);
+        let manager = builder.build().await.map_err(Error::Build)?;
         let (mut held, election) = manager.watch().await;
-        tracing::info!(lease.namespace = namespace, lease.name = NAME, "waiting for the lead");
-        tokio::select! {
-            () = shutdown.cancelled() => return Ok(None),
-            found = held.wait_for(|held| *held) => { found.map_err(|_| Error::Ended)?; }
-        }
-        tracing::info!("leading");
+        tracing::info!(lease.namespace = namespace, lease.name = lease, "waiting for the lead");
+        held.wait_for(|held| *held).await.map_err(|_| Error::Ended)?;
+        tracing::info!(lease.namespace = namespace, lease.name = lease, "leading");
         let term = tokio::spawn(async move {
             // The Lease was written a moment ago.
             let begun = Instant::now();
-            serve_term(begun, &identity, async || leases.get(NAME).await.ok()).await;
+            serve_term(begun, &identity, async || leases.get(&lease).await.ok()).await;
         });
-        Ok(Some(Self { held, election, term: AbortOnDropHandle::new(term) }))
+        Ok(Self { held, election, term: AbortOnDropHandle::new(term) })
     }
 
     /// Waits until the lead is lost.
@@ -120,6 +146,25 @@ impl Lead {
             stop.abort();
             tracing::warn!("the Lease could not be given back in time; it runs out by itself");
         }
+    }
+}
+
+/// Tells who leads, whenever that changes. Never ends.
+async fn look_who(election: &Election, standby: impl Fn(Option<&str>)) {
+    let leases: Api<Lease> = Api::namespaced(election.client.clone(), &election.namespace);
+    let mut told = None;
+    loop {
+        if let Ok(lease) = leases.get_opt(&election.lease).await {
+            let holder = lease.and_then(|lease| lease.spec?.holder_identity).filter(|holder| !holder.is_empty());
+            if told.as_ref() != Some(&holder) {
+                if let Some(leader) = &holder {
+                    tracing::info!(lease.name = election.lease, leader, "another replica leads");
+                }
+                standby(holder.as_deref());
+                told = Some(holder);
+            }
+        }
+        sleep(LOOK_WHO).await;
     }
 }
 

@@ -1,28 +1,50 @@
 //! The mcpfleet operator.
 //!
-//! Where does X happen? The API is in `crd`, what we are known by in `names`. A reconcile of an McpServer goes through the files of
-//! `mcp_server` in order (observe, validate, build, apply, status), that of an McpApp through those of `mcp_app`. Who is alive is
-//! decided in `probe`, and nowhere else. `controllers` says which change wakes which object, `run` what the process consists of.
+//! Where does X happen? The API is in `crd`, what we are known by in `names`. `pass` drives one reconcile, the same for both kinds:
+//! observe, validate, children, apply, status; what is particular to a kind is in `mcp_server` and `mcp_app`, a file a step. Who is
+//! alive is decided in `probe`, and nowhere else. `watch` keeps what is known, `wake` says which change wakes which object, `scope`
+//! starts both for a namespace, `run` says what the process consists of.
 
 pub mod admin;
+pub mod app_models;
+pub mod app_pods;
+pub mod apply;
 pub mod backoff;
 pub mod cache;
+pub mod child;
+pub mod children;
 pub mod clock;
+pub mod compare;
 pub mod conditions;
 pub mod config;
-pub mod controllers;
+pub mod contests;
 pub mod crd;
+pub mod digest;
+pub mod digest_key;
+pub mod events;
 #[cfg(test)]
 mod fixtures;
+pub mod inherit;
 pub mod inputs;
+pub mod kstatus;
 pub mod leader;
 pub mod mcp_app;
 pub mod mcp_server;
 pub mod metrics;
 pub mod names;
+pub mod pass;
+pub mod pod_trouble;
 pub mod probe;
 pub mod problem;
+pub mod reach;
+pub mod release;
 pub mod requeue;
+pub mod rollout;
 pub mod run;
+pub mod scope;
+pub mod scopes;
 pub mod ssa;
+pub mod wake;
+pub mod watch;
+pub mod who;
 pub mod workload;

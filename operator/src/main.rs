@@ -5,8 +5,8 @@ use std::{io::Write, process::ExitCode};
 use anyhow::Context;
 use clap::Parser;
 use operator::{
-    config::{Cli, Command, LogFormat, RunConfig},
-    crd, run,
+    config::{Cli, Command, LogFormat, ReleaseConfig, RunConfig},
+    crd, release, run,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Crd => print_definitions(),
         Command::Run(config) => start(*config),
+        Command::Release(config) => release(&config),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -35,11 +36,27 @@ fn print_definitions() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// One provider for the whole process, before anything can build a TLS client.
+fn install_tls() -> anyhow::Result<()> {
+    let installed = rustls::crypto::ring::default_provider().install_default();
+    installed.map_err(|_| anyhow::anyhow!("a TLS provider was installed before ours"))
+}
+
+async fn client() -> anyhow::Result<kube::Client> {
+    kube::Client::try_default().await.context("no way to a Kubernetes API server: set KUBECONFIG, or run in a pod")
+}
+
+fn release(config: &ReleaseConfig) -> anyhow::Result<()> {
+    install_tls()?;
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let changed = release::release(config, &client().await?).await?;
+        println!("{changed} servers released: their pods roll, and come into service without an operator");
+        Ok(())
+    })
+}
+
 fn start(config: RunConfig) -> anyhow::Result<()> {
-    // One provider for the whole process, before anything can build a TLS client.
-    rustls::crypto::ring::default_provider()
-        .install_default()
-        .map_err(|_| anyhow::anyhow!("a TLS provider was installed before ours"))?;
+    install_tls()?;
     init_logs(&config)?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let shutdown = CancellationToken::new();
@@ -54,9 +71,7 @@ fn start(config: RunConfig) -> anyhow::Result<()> {
             tracing::info!("asked to stop");
             signalled.cancel();
         });
-        let client =
-            kube::Client::try_default().await.context("no way to a Kubernetes API server: set KUBECONFIG, or run in a pod")?;
-        run::run(config, client, shutdown).await?;
+        run::run(config, client().await?, shutdown).await?;
         Ok(())
     })
 }

@@ -15,7 +15,10 @@ impl ReconcileMetrics {
     /// Registers them.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
         let passes = IntCounterVec::new(
-            Opts::new("mcpfleet_reconcile_total", "Passes by kind and outcome: ok, paused, rejected, waiting or transient"),
+            Opts::new(
+                "mcpfleet_reconcile_total",
+                "Passes by kind and outcome: ok, paused, rejected, waiting, contested or transient",
+            ),
             &["kind", "outcome"],
         )?;
         let seconds = HistogramVec::new(

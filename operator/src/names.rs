@@ -16,6 +16,10 @@ pub const POD_GATE: &str = "mcpfleet.dev/healthy";
 pub const ANNOTATION_APPLIED: &str = "mcpfleet.dev/applied";
 /// Hash of the Secrets and ConfigMaps that a pod template refers to: a change rolls the pods.
 pub const ANNOTATION_INPUTS: &str = "mcpfleet.dev/inputs";
+/// On a pod and its template: at which port and path it is probed, and with which call, as JSON.
+pub const ANNOTATION_PROBE: &str = "mcpfleet.dev/probe";
+/// On a pod and its template: the digest that its tools must have, where `spec.tools` pins one under Enforce.
+pub const ANNOTATION_CONTRACT: &str = "mcpfleet.dev/contract";
 /// On a CR: any new value probes at once.
 pub const ANNOTATION_RECHECK: &str = "mcpfleet.dev/recheck";
 /// On a CR: `"true"` leaves the object and its children alone.
@@ -29,13 +33,18 @@ pub const LABEL_NAME: &str = "app.kubernetes.io/name";
 pub const LABEL_COMPONENT: &str = "app.kubernetes.io/component";
 /// Label: that we made it.
 pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Label of Kubernetes' own: which template of its Deployment a pod was made from.
+pub const LABEL_TEMPLATE_HASH: &str = "pod-template-hash";
 /// Value of `app.kubernetes.io/managed-by`.
 pub const MANAGED_BY: &str = "mcpfleet";
 /// Selects everything that we made.
 pub const MANAGED_SELECTOR: &str = "app.kubernetes.io/managed-by=mcpfleet";
 
+/// The labels that say whose a child is. A child may carry others, too.
+pub const IDENTITY: [&str; 4] = [LABEL_INSTANCE, LABEL_NAME, LABEL_COMPONENT, LABEL_MANAGED_BY];
+
 /// What a child is a child of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Component {
     /// Of an McpServer.
     Server,
@@ -49,6 +58,24 @@ impl Component {
         match self {
             Self::Server => "mcp-server",
             Self::App => "mcp-app",
+        }
+    }
+
+    /// The component whose CRs are of this kind.
+    pub fn of_kind(kind: &str) -> Option<Self> {
+        [Self::Server, Self::App].into_iter().find(|component| component.kind() == kind)
+    }
+
+    /// The component of this label.
+    pub fn of_label(label: &str) -> Option<Self> {
+        [Self::Server, Self::App].into_iter().find(|component| component.as_str() == label)
+    }
+
+    /// The kind of the CR.
+    pub const fn kind(self) -> &'static str {
+        match self {
+            Self::Server => "McpServer",
+            Self::App => "McpApp",
         }
     }
 
@@ -72,6 +99,11 @@ impl Component {
             (LABEL_COMPONENT.into(), self.as_str().into()),
             (LABEL_MANAGED_BY.into(), MANAGED_BY.into()),
         ])
+    }
+
+    /// The same as a selector is written, for whoever reads `status.selector`.
+    pub fn selector_text(self, name: &str) -> String {
+        self.selector(name).iter().map(|(label, value)| format!("{label}={value}")).collect::<Vec<_>>().join(",")
     }
 
     /// All labels of a child of the CR called `name`.

@@ -1,18 +1,6 @@
-//! What stands in the way of a spec, of either kind: its class, its reason, its sentence; and the Event that tells of it once.
+//! What stands in the way of a spec, of either kind: its class, its reason, its sentence. Pure.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::{
-    Resource,
-    runtime::events::{Event, EventType, Recorder},
-};
-
-use crate::{
-    conditions,
-    crd::reason::{self, condition},
-    inputs,
-    requeue::Class,
-    ssa,
-};
+use crate::{crd::reason, inputs, requeue::Class, ssa};
 
 /// Why a pass could not reach the spec, for the status and the requeue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,10 +14,32 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// All of them as one: the first one's reason, every sentence.
-    pub fn all(problems: Vec<Self>) -> Option<Self> {
-        let message = problems.iter().map(|problem| problem.message.as_str()).collect::<Vec<_>>().join("; ");
-        problems.into_iter().next().map(|first| Self { message, ..first })
+    /// All of them as one: the first one's reason, every sentence once.
+    pub fn all<'a>(problems: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
+        let mut problems = problems.into_iter();
+        let mut all = problems.next()?.clone();
+        for problem in problems.filter(|problem| !problem.message.is_empty()) {
+            if !all.message.contains(&problem.message) {
+                all.message = format!("{}; {}", all.message, problem.message);
+            }
+        }
+        Some(all)
+    }
+
+    /// What a person, or another object, must do something about. All of it.
+    pub fn obstacle(problems: &[Self]) -> Option<Self> {
+        Self::all(problems.iter().filter(|problem| problem.class.is_obstacle()))
+    }
+
+    /// What will be tried again soon. All of it.
+    pub fn transient(problems: &[Self]) -> Option<Self> {
+        Self::all(problems.iter().filter(|problem| problem.class == Class::Transient))
+    }
+
+    /// The class that decides when the object is looked at again: the soonest.
+    pub fn class(problems: &[Self]) -> Option<Class> {
+        let by_haste = [Class::Transient, Class::Waiting, Class::Contested, Class::Rejected];
+        by_haste.into_iter().find(|class| problems.iter().any(|problem| problem.class == *class))
     }
 
     /// What the API server did not let us read.
@@ -39,67 +49,46 @@ impl Problem {
 
     /// What could not be applied.
     pub fn not_applied(error: &ssa::Error) -> Self {
-        Self {
-            class: if error.is_transient() { Class::Transient } else { Class::Waiting },
-            reason: match error {
-                ssa::Error::NameConflict { .. } => reason::NAME_CONFLICT,
-                _ => reason::APPLY_FAILED,
-            },
-            message: error.describe(),
-        }
+        let (class, reason) = match error {
+            ssa::Error::NameConflict(_) | ssa::Error::ForeignData(..) => (Class::Waiting, reason::NAME_CONFLICT),
+            ssa::Error::OfPredecessor(_) => (Class::Transient, reason::PREDECESSOR_GOING),
+            ssa::Error::Contested { undone: true, .. } => (Class::Waiting, reason::CONTESTED),
+            ssa::Error::Contested { undone: false, .. } => (Class::Contested, reason::CONTESTED),
+            error if error.is_transient() => (Class::Transient, reason::APPLY_FAILED),
+            _ => (Class::Waiting, reason::APPLY_FAILED),
+        };
+        Self { class, reason, message: error.describe() }
     }
-}
-
-/// Tells of a problem by an Event when the conditions have not told of it yet. Losing an Event is no reason to fail a pass.
-pub async fn tell(
-    problem: Option<&Problem>,
-    told: Option<&[Condition]>,
-    object: &impl Resource<DynamicType = ()>,
-    recorder: &Recorder,
-) {
-    let Some(problem) = problem else { return };
-    let told = told.unwrap_or_default();
-    let mut found = [condition::READY, condition::PROGRESSING].into_iter().filter_map(|type_| conditions::find(told, type_));
-    if found.any(|condition| condition.reason == problem.reason) {
-        return;
-    }
-    let event = Event {
-        type_: EventType::Warning,
-        reason: problem.reason.into(),
-        note: Some(problem.message.chars().take(1_000).collect()),
-        action: "Reconcile".into(),
-        secondary: None,
-    };
-    match recorder.publish(&event, &object.object_ref(&())).await {
-        Ok(()) => {}
-        Err(error) if namespace_goes(&error) => tracing::debug!(reason = problem.reason, "no Event in a namespace that is going"),
-        Err(error) => tracing::warn!(%error, reason = problem.reason, "event not published"),
-    }
-}
-
-/// The API server's word for a namespace that is being deleted, or is gone: nothing can be made there any more.
-pub fn namespace_goes(error: &kube::Error) -> bool {
-    let kube::Error::Api(status) = error else { return false };
-    let mut causes = status.details.iter().flat_map(|details| &details.causes);
-    status.code == 404 || causes.any(|cause| cause.reason == "NamespaceTerminating")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn problem(class: Class, message: &str) -> Problem {
+        Problem { class, reason: reason::APPLY_FAILED, message: message.into() }
+    }
+
     #[test]
-    fn a_namespace_that_is_going_is_told_from_a_right_that_is_missing() {
-        let refused = |causes: serde_json::Value, code: u16| {
-            let status = serde_json::json!({
-                "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden", "code": code,
-                "message": "forbidden", "details": {"name": "x", "kind": "events", "causes": causes},
-            });
-            kube::Error::Api(serde_json::from_value(status).expect("a status"))
-        };
-        let going = serde_json::json!([{"reason": "NamespaceTerminating", "message": "namespace x is being terminated", "field": "metadata.namespace"}]);
-        assert!(namespace_goes(&refused(going, 403)));
-        assert!(namespace_goes(&refused(serde_json::json!([]), 404)));
-        assert!(!namespace_goes(&refused(serde_json::json!([]), 403)));
+    fn every_sentence_is_told_once() {
+        let problems = [problem(Class::Waiting, "a"), problem(Class::Rejected, "b"), problem(Class::Waiting, "a")];
+        assert_eq!(Problem::all(&problems).expect("some").message, "a; b");
+        assert_eq!(Problem::all(&[]), None);
+    }
+
+    #[test]
+    fn what_is_tried_again_by_itself_is_no_obstacle() {
+        let problems = [problem(Class::Transient, "a"), problem(Class::Contested, "b"), problem(Class::Waiting, "c")];
+        assert_eq!(Problem::obstacle(&problems).expect("one").message, "c");
+        assert_eq!(Problem::transient(&problems).expect("one").message, "a");
+        assert_eq!(Problem::obstacle(&problems[..2]), None);
+    }
+
+    #[test]
+    fn the_soonest_decides_when_to_look_again() {
+        let of = |classes: &[Class]| Problem::class(&classes.iter().map(|class| problem(*class, "")).collect::<Vec<_>>());
+        assert_eq!(of(&[Class::Rejected, Class::Transient, Class::Waiting]), Some(Class::Transient));
+        assert_eq!(of(&[Class::Rejected, Class::Contested]), Some(Class::Contested));
+        assert_eq!(of(&[]), None);
     }
 }

@@ -7,18 +7,27 @@ use std::time::Duration;
 pub enum Class {
     /// The spec must be edited: nothing happens until it is.
     Rejected,
-    /// Something that the spec points at is missing. Its watch wakes us; the slow look is for what no watch shows.
+    /// Something that the spec points at is missing, or Kubernetes refuses what the spec asks for. A watch wakes us, mostly; the slow
+    /// look is for what no watch shows: a quota, a policy.
     Waiting,
+    /// What we ask for does not stay as we ask for it. Nobody has to do anything, and asking more often would not help.
+    Contested,
     /// The API server could not do it now: again soon, and later each time.
     Transient,
 }
 
 impl Class {
+    /// Whether a person, or another object, must do something first.
+    pub const fn is_obstacle(self) -> bool {
+        matches!(self, Self::Rejected | Self::Waiting)
+    }
+
     /// The class as a label of metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Rejected => "rejected",
             Self::Waiting => "waiting",
+            Self::Contested => "contested",
             Self::Transient => "transient",
         }
     }
@@ -28,7 +37,7 @@ impl Class {
 pub fn decide(class: Option<Class>, attempts: u32) -> Option<Duration> {
     match class {
         None | Some(Class::Rejected) => None,
-        Some(Class::Waiting) => Some(Duration::from_mins(1)),
+        Some(Class::Waiting | Class::Contested) => Some(Duration::from_mins(1)),
         Some(Class::Transient) => Some(Duration::from_secs(1 << attempts.min(6)).min(Duration::from_mins(1))),
     }
 }
@@ -41,6 +50,12 @@ mod tests {
     fn a_transient_failure_is_tried_again_later_each_time_up_to_a_minute() {
         let delays: Vec<_> = [0, 1, 2, 6, 100].map(|attempts| decide(Some(Class::Transient), attempts)).into();
         assert_eq!(delays, [1, 2, 4, 60, 60].map(|seconds| Some(Duration::from_secs(seconds))));
+    }
+
+    #[test]
+    fn what_is_contested_or_waits_is_looked_at_once_a_minute() {
+        assert_eq!(decide(Some(Class::Waiting), 3), Some(Duration::from_mins(1)));
+        assert_eq!(decide(Some(Class::Contested), 3), Some(Duration::from_mins(1)));
     }
 
     #[test]

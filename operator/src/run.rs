@@ -1,8 +1,11 @@
 //! Wiring: what the process consists of. The first part that ends by itself ends the process, and says which it was.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::BTreeMap,
+    io::ErrorKind,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
 };
 
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -13,20 +16,27 @@ use kube::{
 use prometheus::Registry;
 use tokio::{
     net::TcpListener,
-    sync::{mpsc, oneshot},
-    task::JoinSet,
+    sync::{mpsc, oneshot, watch},
+    task::{JoinError, JoinSet},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
-    admin::{self, Admin},
+    admin::{self, Access, Admin, FleetDocument, Standing},
     config::RunConfig,
-    controllers::{self, Scopes, Shared},
-    leader::{self, Lead},
+    digest_key,
+    inherit::Inherit,
+    leader::{Election, Lead},
     metrics::{ReconcileMetrics, leader_gauge},
     names,
-    probe::{EngineConfig, HealthEngine, watch_pods},
+    probe::{EngineConfig, HealthEngine, RemotePolicy},
+    reach::{self, Reach},
+    scope::{Scopes, Shared},
+    scopes::{self, Looks, ScopeMetric},
 };
+
+/// How long the first list of nodes is waited for.
+const NODES_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why the process ends.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +45,7 @@ pub enum Error {
     #[error("failed to listen on {address}")]
     Listen {
         /// The address.
-        address: std::net::SocketAddr,
+        address: SocketAddr,
         /// What the system says.
         #[source]
         source: std::io::Error,
@@ -43,9 +53,6 @@ pub enum Error {
     /// Two metrics of one name: a mistake in this program.
     #[error("failed to register the metrics")]
     Metrics(#[from] prometheus::Error),
-    /// No lead.
-    #[error(transparent)]
-    Leader(#[from] leader::Error),
     /// The lead went to another process. It is no fault, but this one must not write any more.
     #[error("the lead is lost: another process leads, or the API server cannot be reached")]
     LeadLost,
@@ -54,7 +61,7 @@ pub enum Error {
     PartEnded(&'static str),
     /// A part panicked.
     #[error("a part of the process panicked")]
-    PartPanicked(#[from] tokio::task::JoinError),
+    PartPanicked(#[from] JoinError),
 }
 
 /// Runs until asked to stop, or until something that must not end does.
@@ -62,17 +69,26 @@ pub async fn run(config: RunConfig, client: Client, shutdown: CancellationToken)
     let registry = Registry::new();
     let leads = leader_gauge(&registry)?;
     let metrics = ReconcileMetrics::new(&registry)?;
+    let scope_metric = ScopeMetric::new(&registry)?;
+    let reach = Reach::new(config.remote_allow.0.clone(), config.remote_deny.0.clone());
     let engine = HealthEngine::new(
         EngineConfig {
+            remote: RemotePolicy { reach: Some(Arc::clone(&reach)), tool_calls: config.remote_tool_calls },
             max_in_flight: config.max_probes_in_flight as usize,
             operator: config.identity.as_ref().map(|pod| own_pod(&config.namespace, pod)),
             ..EngineConfig::default()
         },
         &registry,
     );
-    let listener = TcpListener::bind(config.listen).await.map_err(|source| Error::Listen { address: config.listen, source })?;
-    let ready = Arc::new(AtomicBool::new(true));
-    let admin = Admin { registry, engine: engine.clone(), ready: Arc::clone(&ready) };
+    let listener = listen(config.listen).await.map_err(|source| Error::Listen { address: config.listen, source })?;
+    let (standing, stands) = watch::channel(Standing::Standby { leader: None });
+    let admin = Admin {
+        registry,
+        engine: engine.clone(),
+        standing: stands,
+        access: Access::new(client.clone(), config.authenticate),
+        fleet: FleetDocument::default(),
+    };
     let mut parts = JoinSet::new();
     let stop_admin = CancellationToken::new();
     parts.spawn({
@@ -81,86 +97,113 @@ pub async fn run(config: RunConfig, client: Client, shutdown: CancellationToken)
             if let Err(error) = admin::serve(listener, admin, stop).await {
                 tracing::error!(%error, "the read-only HTTP failed");
             }
-            "the read-only HTTP"
+            Some("the read-only HTTP")
         }
     });
 
     let mut lead = None;
     if !config.no_leader_election {
-        lead = Lead::acquire(client.clone(), &config.namespace, config.identity.clone(), &shutdown).await?;
+        let standby = |leader: Option<&str>| {
+            standing.send_replace(Standing::Standby { leader: leader.map(Into::into) });
+        };
+        lead = Lead::acquire(&election(&config, &client), &shutdown, standby).await;
         if lead.is_none() {
             return Ok(());
         }
     }
     leads.set(1);
-    ready.store(false, Ordering::Relaxed);
+    let namespaces = config.scopes();
+    standing.send_replace(Standing::Leading { waits_for: scopes::names(&namespaces), without: BTreeMap::new() });
 
-    let shared = Shared {
-        recorder: Recorder::new(
-            client.clone(),
-            Reporter { controller: names::CONTROLLER.into(), instance: config.identity.clone() },
-        ),
-        client: client.clone(),
-        engine: engine.clone(),
-        metrics,
-        chat_worker_image: config.chat_worker_image.clone(),
-        concurrency: config.concurrency,
-    };
-    let mut scopes = Scopes::default();
-    for namespace in config.scopes() {
-        let (all_told, pods_known) = oneshot::channel();
-        parts.spawn({
-            let (client, namespace, engine, stop) = (client.clone(), namespace.clone(), engine.clone(), shutdown.clone());
-            async move {
-                watch_pods(client, namespace, engine, all_told, stop).await;
-                "the watch of pods"
-            }
-        });
-        // All pods are known before any server is looked at: else one that serves would be told as NotReady for a moment.
-        tokio::select! {
-            known = pods_known => known.map_err(|_| Error::PartEnded("the watch of pods"))?,
-            () = shutdown.cancelled() => break,
-        }
-        let started = tokio::select! {
-            started = controllers::start(&shared, namespace.as_deref(), &mut parts) => started,
-            () = shutdown.cancelled() => break,
-        };
-        let scope = started.map_err(|_| Error::PartEnded("a watch"))?;
-        scopes.insert(namespace, scope);
-    }
-    ready.store(true, Ordering::Relaxed);
-    tracing::info!(namespaces = ?config.scopes(), "reconciling");
-
+    // Who is alive, and who leads, is known whatever becomes of the scopes.
     let (changed, mut to_wake) = mpsc::unbounded_channel();
     let stop_probing = CancellationToken::new();
-    let probing = AbortOnDropHandle::new(tokio::spawn(engine.run(client, changed, stop_probing.clone())));
+    let probing = AbortOnDropHandle::new(tokio::spawn(engine.clone().run(client.clone(), changed, stop_probing.clone())));
+    let (known, mut now_known) = mpsc::unbounded_channel();
+    let shared = shared(&config, client, engine, metrics);
+    let (nodes_told, nodes_known) = oneshot::channel();
+    parts.spawn({
+        let nodes = reach::learn::nodes(shared.client.clone(), Arc::clone(&reach), nodes_told);
+        async move {
+            nodes.await;
+            Some("the watch of nodes")
+        }
+    });
+    // No remote server is asked before it is known what it must not be; but an API server that is slow to say holds up nobody.
+    let _not_told_in_time = tokio::time::timeout(NODES_PATIENCE, nodes_known).await;
+    let looks = Looks { shared, reach, known, standing, metric: scope_metric, stop: CancellationToken::new() };
+    let mut looking = JoinSet::new();
+    for namespace in namespaces {
+        looking.spawn(scopes::look_after(looks.clone(), namespace));
+    }
+    let mut scopes = Scopes::default();
     let ended = loop {
         tokio::select! {
             () = shutdown.cancelled() => break Ok(()),
             () = lost(&mut lead) => break Err(Error::LeadLost),
+            Some((namespace, scope)) = now_known.recv() => scopes.insert(namespace, scope),
             Some(key) = to_wake.recv() => scopes.wake(&key),
-            Some(part) = parts.join_next() => {
-                // Parts end when they are asked to, too: then it is no fault.
-                if shutdown.is_cancelled() {
-                    break Ok(());
-                }
-                break part.map_or_else(|error| Err(error.into()), |name| Err(Error::PartEnded(name)));
-            }
+            Some(part) = parts.join_next() => break ended(part, &shutdown),
+            Some(part) = looking.join_next() => break ended(part, &shutdown),
         }
     };
 
     // Writers first, then the sessions of probes, then the Lease: whoever leads next finds nobody else writing.
-    parts.shutdown().await;
+    looks.stop.cancel();
+    while looking.join_next().await.is_some() {}
     stop_probing.cancel();
     if probing.await.is_err() {
         tracing::error!("the prober panicked");
     }
     stop_admin.cancel();
+    parts.shutdown().await;
     leads.set(0);
     if let Some(lead) = lead {
         lead.release().await;
     }
     ended
+}
+
+/// What it means that a part has ended. Parts end when they are asked to, too: then it is no fault.
+fn ended(part: Result<Option<&'static str>, JoinError>, shutdown: &CancellationToken) -> Result<(), Error> {
+    if shutdown.is_cancelled() {
+        return Ok(());
+    }
+    Err(Error::PartEnded(part?.unwrap_or("a scope")))
+}
+
+/// Listens on both families where [::] is asked for, and on IPv4 alone where the node's kernel knows no other.
+async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(error) if error.kind() != ErrorKind::AddrInUse && address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    }
+}
+
+fn election(config: &RunConfig, client: &Client) -> Election {
+    let somebody = || format!("{}-{:016x}", config.lease_name, rand::random::<u64>());
+    Election {
+        client: client.clone(),
+        namespace: config.namespace.clone(),
+        lease: config.lease_name.clone(),
+        identity: config.identity.clone().unwrap_or_else(somebody),
+    }
+}
+
+fn shared(config: &RunConfig, client: Client, engine: HealthEngine, metrics: ReconcileMetrics) -> Shared {
+    let reporter = Reporter { controller: names::CONTROLLER.into(), instance: config.identity.clone() };
+    Shared {
+        recorder: Recorder::new(client.clone(), reporter),
+        inherit: Arc::new(Inherit { labels: config.inherit_labels.clone(), annotations: config.inherit_annotations.clone() }),
+        digest_key: digest_key::Source::new(client.clone(), &config.namespace, &config.digest_key_secret),
+        client,
+        engine,
+        metrics,
+        chat_worker_image: config.chat_worker_image.clone(),
+        concurrency: config.concurrency,
+    }
 }
 
 async fn lost(lead: &mut Option<Lead>) {

@@ -1,31 +1,57 @@
-//! Server-side apply: one field manager, and no request at all when nothing would change.
+//! Writing to the API server: one field manager, and no request at all when nothing would change.
+//!
+//! A child is created by a plain request, which costs the API server less than half of what an apply of a new object does, and no
+//! look before it; whoever has the name already is found by the refusal. After that children are changed by server-side apply alone.
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, Preconditions},
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    core::DynamicObject,
 };
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
-use sha2::{Digest, Sha256};
+use serde_json::{Value, json};
+use tokio::time::Instant;
 
-use crate::{cache::Cache, names};
+use crate::{
+    cache::Cache,
+    child::{Child, Key, Relation},
+    children::{Children, Live},
+    compare,
+    contests::{Contested, Contests},
+    names,
+};
 
 /// How long one request may take. kube's client has no such bound of its own.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why an object could not be brought to the desired state.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// An object of this name is there, and is not ours.
-    #[error("the {kind} {name} exists and was not made by this object: delete it, or rename one of the two")]
-    NameConflict {
-        /// The object's kind.
-        kind: String,
-        /// The object's name.
-        name: String,
+    #[error("the {0} exists and was not made by this object: rename one of the two, or delete the other one if nobody needs it")]
+    NameConflict(Key),
+    /// A claim of this name is there, and does not carry our labels.
+    #[error(
+        "the {0} exists without the labels of this object, so it may hold somebody else's data, and is left as it is: give this object another name, or, if the data is its own, label the claim {1}"
+    )]
+    ForeignData(Key, String),
+    /// The child of an object of the same name that is gone: Kubernetes is about to delete it.
+    #[error("the {0} belongs to an object of this name that was deleted, and is going: waiting for it")]
+    OfPredecessor(Key),
+    /// What we ask for does not stay.
+    #[error("{what} of the {key} does not stay as it is asked for: {by} writes it, too. It is left alone for a minute")]
+    Contested {
+        /// The object.
+        key: Key,
+        /// The first field that differs.
+        what: String,
+        /// Who writes it, as far as we can tell.
+        by: &'static str,
+        /// Again and again, so that somebody must decide; else the API server changed it as it was written.
+        undone: bool,
     },
     /// The API server refused, or could not be asked.
     #[error("failed to {verb} the {kind} {name}")]
@@ -56,12 +82,14 @@ impl Error {
     /// Whether trying again can help: false when the API server said that the object itself is wrong.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::NameConflict { .. } => false,
+            Self::NameConflict(_) | Self::ForeignData(..) | Self::Contested { .. } => false,
             Self::Request { source, .. } => match &**source {
-                kube::Error::Api(status) => !matches!(status.code, 400 | 403 | 422),
+                // A list with a key twice is refused by server-side apply as an internal error.
+                kube::Error::Api(status) if status.message.contains("duplicate entries for key") => false,
+                kube::Error::Api(status) => !matches!(status.code, 400 | 403 | 413 | 422),
                 _ => true,
             },
-            Self::Timeout { .. } => true,
+            Self::OfPredecessor(_) | Self::Timeout { .. } => true,
         }
     }
 
@@ -73,6 +101,22 @@ impl Error {
                 other => format!("{self}: {other}"),
             },
             _ => self.to_string(),
+        }
+    }
+
+    /// What is contested of an object.
+    pub fn contested(key: &Key, Contested { what, undone }: Contested) -> Self {
+        let by = if undone { "another writer, or another operator," } else { "an admission webhook, or a default," };
+        Self::Contested { key: key.clone(), what, by, undone }
+    }
+
+    fn code(&self) -> Option<u16> {
+        match self {
+            Self::Request { source, .. } => match &**source {
+                kube::Error::Api(status) => Some(status.code),
+                _ => None,
+            },
+            _ => None,
         }
     }
 }
@@ -95,83 +139,168 @@ impl<K> Object for K where
 {
 }
 
-/// How an object of the desired name that we find is known to be ours.
-#[derive(Clone, Copy, Debug)]
-pub enum Ours<'a> {
-    /// It is controlled by the CR of this uid.
-    ControlledBy(&'a str),
-    /// It carries all the labels that it is to have: for what outlives the CR.
-    Labelled,
-}
-
-impl Ours<'_> {
-    fn owns<K: Resource>(self, desired: &K, found: &K) -> bool {
-        match self {
-            Self::ControlledBy(uid) => {
-                found.meta().owner_references.iter().flatten().any(|owner| owner.controller == Some(true) && owner.uid == uid)
-            }
-            Self::Labelled => desired.labels().iter().all(|(key, value)| found.labels().get(key) == Some(value)),
-        }
-    }
-}
-
 /// The owner reference that makes `owner` the controller of a child, so that deleting it deletes the child.
 pub fn owner_reference<K: Resource<DynamicType = ()>>(owner: &K) -> OwnerReference {
     owner.controller_owner_ref(&()).expect("an object that came from the API server has a name and a uid")
 }
 
-/// Brings an object to the desired state, and says what it is then. Writes nothing when it is there already.
-pub async fn apply<K>(client: &Client, cache: &Cache<K>, ours: Ours<'_>, mut desired: K) -> Result<Arc<K>, Error>
-where
-    K: Object,
-{
-    let (namespace, name) = (desired.namespace().unwrap_or_default(), desired.name_any());
-    let api: Api<K> = Api::namespaced(client.clone(), &namespace);
-    let mut body = json(&desired);
-    let hash = digest(&body);
-    desired.annotations_mut().insert(names::ANNOTATION_APPLIED.into(), hash.clone());
-    body = json(&desired);
-
-    // The cache holds only what carries our label. Before the first write, look whether somebody else has the name.
-    let found = match cache.get(&namespace, &name) {
-        Some(found) => Some(found),
-        None => request("read", &desired, api.get_opt(&name)).await?.map(Arc::new),
-    };
-    if let Some(found) = found {
-        if !ours.owns(&desired, &found) {
-            return Err(Error::NameConflict { kind: K::kind(&()).into_owned(), name });
-        }
-        if found.annotations().get(names::ANNOTATION_APPLIED) == Some(&hash) && holds(&json(&*found), &body) {
-            return Ok(found);
-        }
-    }
-
-    let params = PatchParams::apply(names::FIELD_MANAGER).force();
-    let applied = request("apply", &desired, api.patch(&name, &params, &Patch::Apply(&body))).await?;
-    tracing::info!(kind = %K::kind(&()), namespace, name, "applied");
-    cache.wrote(applied.clone());
-    Ok(Arc::new(applied))
+/// What became of a child.
+#[derive(Debug)]
+pub struct Applied {
+    /// The child as it is now.
+    pub live: Arc<Live>,
+    /// The first field that somebody else had changed of ours, if that was put right.
+    pub corrected: Option<String>,
 }
 
-/// Deletes a child that is no longer wanted, if it is there and ours.
-pub async fn delete<K>(client: &Client, cache: &Cache<K>, ours: Ours<'_>, namespace: &str, name: &str) -> Result<(), Error>
-where
-    K: Object,
-{
-    let Some(found) = cache.get(namespace, name) else { return Ok(()) };
-    if !ours.owns(&*found, &found) {
-        return Ok(());
+/// Writes children.
+#[derive(Clone)]
+pub struct Writer {
+    /// The API server.
+    pub client: Client,
+    /// What is there, to the best of our knowledge.
+    pub children: Arc<Children>,
+    /// Whose writes do not stay.
+    pub contests: Arc<Contests>,
+}
+
+impl Writer {
+    /// Brings a child to the desired state, and says what it is then. Writes nothing when it is there already.
+    pub async fn apply(&self, child: &Child) -> Result<Applied, Error> {
+        let api = self.api(child);
+        let hash = child.hash();
+        let mut body = child.body.clone();
+        body["metadata"]["annotations"][names::ANNOTATION_APPLIED] = json!(hash);
+        let found = match self.children.get(&child.key) {
+            Some(found) => found,
+            None => match self.create(&api, child, &body).await? {
+                Created::New(live) => return Ok(Applied { live, corrected: None }),
+                Created::Taken(found) => found,
+            },
+        };
+        let value = found.value();
+        match child.relation(&value) {
+            Relation::Ours => {}
+            Relation::OfPredecessor => return Err(Error::OfPredecessor(child.key.clone())),
+            Relation::Foreign if child.owner().is_none() => return Err(Error::ForeignData(child.key.clone(), labels(child))),
+            Relation::Foreign => return Err(Error::NameConflict(child.key.clone())),
+        }
+        keep_what_grew(child, &value, &mut body);
+        let before = value["metadata"]["annotations"].get(names::ANNOTATION_APPLIED);
+        let said = before == Some(&body["metadata"]["annotations"][names::ANNOTATION_APPLIED]);
+        let Some(what) = compare::difference(&value, &body) else { return Ok(Applied { live: found, corrected: None }) };
+        let now = Instant::now();
+        self.contests.may_write(&child.key, &hash, now).map_err(|told| Error::contested(&child.key, told))?;
+
+        if found.created {
+            self.own_by_apply(&api, &found).await?;
+        }
+        // The uid is a precondition: what has been deleted meanwhile is not made anew here, and a successor not taken over.
+        body["metadata"]["uid"] = json!(found.uid);
+        let params = PatchParams::apply(names::FIELD_MANAGER).force();
+        let applied = request("apply", &child.key, api.patch(&child.key.name, &params, &Patch::Apply(&body))).await?;
+        let live = self.children.wrote(Live::new(child.key.kind, applied));
+        tracing::info!(kind = child.key.kind, namespace = child.key.namespace, name = child.key.name, "applied");
+        let unheld = compare::difference(&live.value(), &body);
+        self.contests.wrote(&child.key, &hash, unheld, &what, now).map_err(|told| Error::contested(&child.key, told))?;
+        Ok(Applied { live, corrected: said.then_some(what) })
     }
-    let api: Api<K> = Api::namespaced(client.clone(), namespace);
-    let params = DeleteParams::background().preconditions(Preconditions { uid: found.uid(), resource_version: None });
-    match request("delete", &*found, api.delete(name, &params)).await {
-        Ok(_) => {}
-        Err(Error::Request { source, .. }) if matches!(&*source, kube::Error::Api(status) if status.code == 404) => {}
-        Err(error) => return Err(error),
+
+    /// Deletes a child that is no longer wanted.
+    pub async fn delete(&self, live: &Live, resource: &kube::core::ApiResource) -> Result<(), Error> {
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &live.key.namespace, resource);
+        let uid = Some(live.uid.clone());
+        let params = DeleteParams::background().preconditions(Preconditions { uid, resource_version: None });
+        match request("delete", &live.key, api.delete(&live.key.name, &params)).await {
+            Err(error) if error.code() != Some(404) => return Err(error),
+            _ => {}
+        }
+        tracing::info!(kind = live.key.kind, namespace = live.key.namespace, name = live.key.name, "deleted, no longer wanted");
+        self.children.deleted(live);
+        Ok(())
     }
-    tracing::info!(kind = %K::kind(&()), namespace, name, "deleted, no longer wanted");
-    cache.deleted(&found);
-    Ok(())
+
+    fn api(&self, child: &Child) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), &child.key.namespace, &child.resource)
+    }
+
+    async fn create(&self, api: &Api<DynamicObject>, child: &Child, body: &Value) -> Result<Created, Error> {
+        let object: DynamicObject = serde_json::from_value(body.clone()).expect("a child is a Kubernetes object");
+        let params = PostParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PostParams::default() };
+        match request("create", &child.key, api.create(&params, &object)).await {
+            Ok(created) => {
+                tracing::info!(kind = child.key.kind, namespace = child.key.namespace, name = child.key.name, "created");
+                Ok(Created::New(self.children.wrote(Live::new(child.key.kind, created))))
+            }
+            // Somebody has the name: the watch shows only what carries our label, and lags behind.
+            Err(error) if error.code() == Some(409) => {
+                let found = request("read", &child.key, api.get(&child.key.name)).await?;
+                Ok(Created::Taken(Arc::new(Live::new(child.key.kind, found))))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes the fields that we own since the object's creation those of our applies, so that a field which we no longer say goes.
+    /// <https://kubernetes.io/docs/reference/using-api/server-side-apply/#upgrading-from-client-side-apply-to-server-side-apply>
+    async fn own_by_apply(&self, api: &Api<DynamicObject>, found: &Live) -> Result<(), Error> {
+        let live = request("read", &found.key, api.get(&found.key.name)).await?;
+        let mut managers = json!(live.metadata.managed_fields);
+        merge_managers(&mut managers);
+        let body = json!({"metadata": {
+            "managedFields": managers, "uid": found.uid, "resourceVersion": live.metadata.resource_version,
+        }});
+        let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
+        request("take up", &found.key, api.patch(&found.key.name, &params, &Patch::Merge(&body))).await?;
+        Ok(())
+    }
+}
+
+enum Created {
+    New(Arc<Live>),
+    Taken(Arc<Live>),
+}
+
+fn labels(child: &Child) -> String {
+    let labels = child.body["metadata"]["labels"].as_object().into_iter().flatten();
+    let ours = labels.filter(|(label, _)| names::IDENTITY.contains(&label.as_str()));
+    ours.map(|(label, value)| format!("{label}={}", value.as_str().unwrap_or_default())).collect::<Vec<_>>().join(" ")
+}
+
+/// What somebody made larger than we want it stays so.
+fn keep_what_grew(child: &Child, live: &Value, body: &mut Value) {
+    let Some(pointer) = child.grows else { return };
+    let (Some(live), Some(wanted)) = (live.pointer(pointer), body.pointer_mut(pointer)) else { return };
+    if let (Some(there), Some(want)) = (live.as_str(), wanted.as_str())
+        && compare::at_least(there, want) == Some(true)
+    {
+        *wanted = live.clone();
+    }
+}
+
+/// One entry for all that we own: the one of our applies has what the one of the creation had, too.
+fn merge_managers(managers: &mut Value) {
+    let Some(entries) = managers.as_array_mut() else { return };
+    let ours = |entry: &Value, operation: &str| {
+        entry["manager"] == names::FIELD_MANAGER
+            && entry["operation"] == operation
+            && entry.get("subresource").is_none_or(Value::is_null)
+    };
+    let Some(created) = entries.iter().position(|entry| ours(entry, "Update")) else { return };
+    let mut created = entries.remove(created);
+    if let Some(applied) = entries.iter_mut().find(|entry| ours(entry, "Apply")) {
+        merge(&mut applied["fieldsV1"], &created["fieldsV1"]);
+    } else {
+        created["operation"] = json!("Apply");
+        entries.push(created);
+    }
+}
+
+fn merge(into: &mut Value, from: &Value) {
+    let (Value::Object(into), Value::Object(from)) = (into, from) else { return };
+    for (key, from) in from {
+        merge(into.entry(key.clone()).or_insert_with(|| json!({})), from);
+    }
 }
 
 /// Writes the status of a CR: one patch by our field manager.
@@ -183,144 +312,99 @@ where
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let api: Api<K> = Api::namespaced(client.clone(), &namespace);
     // The uid is a precondition: the status of a deleted object is not for its successor of the same name.
-    let body = serde_json::json!({
+    let body = json!({
         "apiVersion": K::api_version(&()),
         "kind": K::kind(&()),
         "metadata": { "name": name, "uid": object.uid() },
         "status": status,
     });
     let params = PatchParams::apply(names::FIELD_MANAGER).force();
-    let written = request("write the status of", object, api.patch_status(&name, &params, &Patch::Apply(&body))).await?;
+    let patch = Patch::Apply(&body);
+    let written = timed("write the status of", &K::kind(&()), &name, api.patch_status(&name, &params, &patch)).await?;
     cache.wrote(written);
     Ok(())
 }
 
-async fn request<K, T>(verb: &'static str, object: &K, future: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Error>
-where
-    K: Resource<DynamicType = ()>,
-{
-    let kind = || K::kind(&()).into_owned();
-    let name = || object.name_any();
+async fn request<T>(verb: &'static str, key: &Key, future: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Error> {
+    timed(verb, key.kind, &key.name, future).await
+}
+
+async fn timed<T>(
+    verb: &'static str,
+    kind: &str,
+    name: &str,
+    future: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, Error> {
+    let (kind, name) = (kind.to_owned(), name.to_owned());
     match tokio::time::timeout(REQUEST_TIMEOUT, future).await {
         Ok(Ok(done)) => Ok(done),
-        Ok(Err(source)) => Err(Error::Request { verb, kind: kind(), name: name(), source: Box::new(source) }),
-        Err(_) => Err(Error::Timeout { verb, kind: kind(), name: name() }),
+        Ok(Err(source)) => Err(Error::Request { verb, kind, name, source: Box::new(source) }),
+        Err(_) => Err(Error::Timeout { verb, kind, name }),
     }
-}
-
-fn json<K: Serialize>(object: &K) -> Value {
-    serde_json::to_value(object).expect("a Kubernetes object is JSON")
-}
-
-fn digest(value: &Value) -> String {
-    // Objects of serde_json are sorted by key, so equal objects have equal bytes.
-    hex(&Sha256::digest(value.to_string()))[..16].to_owned()
-}
-
-/// Bytes in hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-/// Whether everything that `desired` says holds in `live`, which may say more: defaults, and what others own.
-///
-/// Together with the hash of the whole desired object (which notices what we no longer say) this is what server-side apply would
-/// find out, without the request. Kubernetes leaves out empty values, so a missing field equals an empty one; and it rewrites
-/// quantities, so those are compared by value.
-pub fn holds(live: &Value, desired: &Value) -> bool {
-    match (live, desired) {
-        (Value::Object(live), Value::Object(desired)) => desired.iter().all(|(key, desired)| match live.get(key) {
-            Some(live) => holds(live, desired),
-            None => is_empty(desired),
-        }),
-        // Lists of objects are merged by key on the server: each wanted element must be found, others may stand beside it.
-        (Value::Array(live), Value::Array(desired)) if desired.iter().all(Value::is_object) => {
-            desired.iter().all(|desired| live.iter().any(|live| holds(live, desired)))
-        }
-        (Value::String(live), Value::String(desired)) => live == desired || same_quantity(live, desired),
-        _ => live == desired,
-    }
-}
-
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(map) => map.values().all(is_empty),
-        Value::Bool(true) => false,
-    }
-}
-
-fn same_quantity(left: &str, right: &str) -> bool {
-    matches!((milli(left), milli(right)), (Some(left), Some(right)) if left == right)
-}
-
-/// A quantity in thousandths, rounded up as Kubernetes does. None when it is no quantity.
-fn milli(text: &str) -> Option<i128> {
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, suffix) = text.split_at(split);
-    let scale: i128 = match suffix {
-        "m" => 1,
-        "" => 1_000,
-        "k" => 1_000_000,
-        "M" => 1_000_000_000,
-        "G" => 1_000_000_000_000,
-        "T" => 1_000_000_000_000_000,
-        "P" => 1_000_000_000_000_000_000,
-        "Ki" => 1_000 << 10,
-        "Mi" => 1_000 << 20,
-        "Gi" => 1_000 << 30,
-        "Ti" => 1_000 << 40,
-        "Pi" => 1_000 << 50,
-        _ => return None,
-    };
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if whole.is_empty() && fraction.is_empty() || fraction.len() > 9 {
-        return None;
-    }
-    let base = 10_i128.pow(u32::try_from(fraction.len()).ok()?);
-    let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
-    Some((digits * scale + base - 1) / base)
 }
 
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
-    use serde_json::json;
 
     use super::*;
 
-    #[rstest]
-    #[case::equal(json!({"a": 1}), json!({"a": 1}), true)]
-    #[case::defaults_stand_beside(json!({"a": 1, "b": 2}), json!({"a": 1}), true)]
-    #[case::differs(json!({"a": 2}), json!({"a": 1}), false)]
-    #[case::missing(json!({}), json!({"a": 1}), false)]
-    #[case::missing_equals_empty(json!({}), json!({"a": "", "b": [], "c": {"d": 0}, "e": false}), true)]
-    #[case::quantities_by_value(json!({"cpu": "500m", "memory": "1Gi"}), json!({"cpu": "0.5", "memory": "1024Mi"}), true)]
-    #[case::quantities_differ(json!({"cpu": "500m"}), json!({"cpu": "0.6"}), false)]
-    #[case::an_element_of_a_list_beside_others(json!([{"name": "sidecar"}, {"name": "a", "x": 1, "y": 2}]), json!([{"name": "a", "x": 1}]), true)]
-    #[case::an_element_changed(json!([{"name": "a", "x": 2}]), json!([{"name": "a", "x": 1}]), false)]
-    #[case::scalars_in_order(json!(["a", "b"]), json!(["b", "a"]), false)]
-    #[case::scalars_all(json!(["a", "b"]), json!(["a"]), false)]
-    fn a_desired_state_holds(#[case] live: Value, #[case] desired: Value, #[case] expected: bool) {
-        assert_eq!(holds(&live, &desired), expected);
+    fn refused(code: u16, message: &str) -> Error {
+        let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": message});
+        let source = Box::new(kube::Error::Api(serde_json::from_value(status).expect("a status")));
+        Error::Request { verb: "apply", kind: "Service".into(), name: "x".into(), source }
     }
 
     #[rstest]
-    #[case("1", Some(1_000))]
-    #[case("100m", Some(100))]
-    #[case("0.1", Some(100))]
-    #[case("1.5Gi", Some(1_610_612_736_000))]
-    #[case("banana", None)]
-    #[case("", None)]
-    #[case(".", None)]
-    fn quantities_have_values(#[case] text: &str, #[case] expected: Option<i128>) {
-        assert_eq!(milli(text), expected);
+    #[case(400, "bad", false)]
+    #[case(403, "exceeded quota", false)]
+    #[case(413, "too large", false)]
+    #[case(422, "invalid", false)]
+    #[case(500, "failed to create typed patch object: duplicate entries for key [name=\"A\"]", false)]
+    #[case(404, "no such namespace", true)]
+    #[case(409, "conflict", true)]
+    #[case(429, "slow down", true)]
+    #[case(500, "etcd is down", true)]
+    #[case(504, "timeout", true)]
+    fn what_is_wrong_with_the_object_itself_is_not_transient(#[case] code: u16, #[case] message: &str, #[case] transient: bool) {
+        assert_eq!(refused(code, message).is_transient(), transient);
+    }
+
+    fn claim(size: &str) -> Child {
+        let claim: k8s_openapi::api::core::v1::PersistentVolumeClaim = serde_json::from_value(json!({
+            "metadata": {"name": "db-mcp", "namespace": "team"}, "spec": {"resources": {"requests": {"storage": size}}},
+        }))
+        .expect("a claim");
+        Child::new(&claim).growing(crate::mcp_server::build::CLAIM_SIZE)
+    }
+
+    #[rstest]
+    #[case::somebody_grew_it("8Gi", "3Gi", "8Gi")]
+    #[case::the_spec_grows_it("1Gi", "3Gi", "3Gi")]
+    #[case::the_same("3Gi", "3072Mi", "3Gi")]
+    fn a_claim_only_grows(#[case] there: &str, #[case] wanted: &str, #[case] asked: &str) {
+        let child = claim(wanted);
+        let mut body = child.body.clone();
+        keep_what_grew(&child, &claim(there).body, &mut body);
+        assert_eq!(body.pointer(crate::mcp_server::build::CLAIM_SIZE), Some(&json!(asked)));
+    }
+
+    #[test]
+    fn fields_of_the_creation_become_those_of_the_applies() {
+        let mut managers = json!([
+            {"manager": "kubelet", "operation": "Update", "fieldsV1": {"f:x": {}}},
+            {"manager": "mcpfleet", "operation": "Update", "subresource": "status", "fieldsV1": {"f:status": {}}},
+            {"manager": "mcpfleet", "operation": "Update", "fieldsV1": {"f:spec": {"f:a": {}}}},
+        ]);
+        merge_managers(&mut managers);
+        assert_eq!(managers[2], json!({"manager": "mcpfleet", "operation": "Apply", "fieldsV1": {"f:spec": {"f:a": {}}}}));
+        assert_eq!(managers[1]["operation"], "Update");
+
+        let mut both = json!([
+            {"manager": "mcpfleet", "operation": "Update", "fieldsV1": {"f:spec": {"f:a": {}}}},
+            {"manager": "mcpfleet", "operation": "Apply", "fieldsV1": {"f:spec": {"f:b": {}}}},
+        ]);
+        merge_managers(&mut both);
+        assert_eq!(both, json!([{"manager": "mcpfleet", "operation": "Apply", "fieldsV1": {"f:spec": {"f:a": {}, "f:b": {}}}}]));
     }
 }

@@ -1,25 +1,31 @@
 //! What the pods of both kinds have in common: who they run as, and how they are shut in.
 //!
 //! The Pod Security Standard `restricted` (<https://kubernetes.io/docs/concepts/security/pod-security-standards/>), a read-only root
-//! with a writable /tmp, and no ServiceAccount token. And how they take what a spec says of its pods.
+//! with writable places, and no ServiceAccount token, unless the spec says otherwise. And how they take what it says of its pods.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::core::v1::{
-        Capabilities, Container, EmptyDirVolumeSource, PodSecurityContext, PodSpec, SeccompProfile, SecurityContext, Volume,
-        VolumeMount,
+        Capabilities, Container, EmptyDirVolumeSource, EnvVar, PodSecurityContext, PodSpec, SeccompProfile, SecurityContext,
+        Volume, VolumeMount,
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
 
 use crate::{
-    crd::pod::{PodMetadata, PodSettings, PodTemplate},
+    crd::{
+        self,
+        pod::{PodMetadata, PodSettings, PodTemplate},
+    },
     names,
 };
 
-/// The user, group and volume group of every pod.
+/// The user, group and volume group of every pod that is given none.
 const USER: i64 = 1_000;
+
+/// Old ReplicaSets that a Deployment keeps: the CR is what one goes back to, and ten of each would be most objects of a large fleet.
+pub const REVISIONS: i32 = 2;
 
 /// The metadata of a pod template: what the spec adds, and over it what is ours.
 pub fn pod_metadata(settings: &PodSettings, ours: BTreeMap<String, String>, inputs: Option<&String>) -> ObjectMeta {
@@ -30,26 +36,46 @@ pub fn pod_metadata(settings: &PodSettings, ours: BTreeMap<String, String>, inpu
     ObjectMeta { labels: Some(labels), annotations: some(annotations), ..ObjectMeta::default() }
 }
 
-/// A pod of one container, where and with what the spec wants it.
+/// A pod around one container, where and with what the spec wants it.
 ///
 /// Of the container is given what is its own: the variables of the spec are there already where they meet others. Of the volumes
 /// are given those that are ours; the spec's come after them.
 pub fn pod(settings: &PodSettings, container: Container, volumes: Vec<Volume>) -> PodSpec {
     let template = settings.pod_template.clone().unwrap_or_default();
-    let PodTemplate { metadata: _, node_selector, tolerations, affinity, topology_spread_constraints, priority_class_name } =
-        template;
+    // Without `..`, so that a field that reaches no pod does not compile.
+    let PodTemplate {
+        metadata: _,
+        node_selector,
+        tolerations,
+        affinity,
+        topology_spread_constraints,
+        priority_class_name,
+        runtime_class_name,
+        dns_config,
+        host_aliases,
+        init_containers,
+        sidecars,
+    } = template;
+    let security = settings.security_context.clone().map(crd::pod::SecurityContext::resolved).unwrap_or_default();
+    let container_security = container_security(&security);
     let mounts = container.volume_mounts.iter().flatten().chain(&settings.volume_mounts).cloned();
+    let others = sidecars.into_iter().map(sidecar).chain(init_containers);
     PodSpec {
+        init_containers: some(others.map(|other| with_security(other, &container_security)).collect()),
         containers: vec![Container {
+            image_pull_policy: Some(settings.image_pull_policy.unwrap_or_default().as_str().into()),
             env_from: some(settings.env_from.clone()),
             resources: some(settings.resources.clone().unwrap_or_default().to_requirements()),
             volume_mounts: Some(mounts.collect()),
-            security_context: Some(container_security()),
+            security_context: Some(container_security),
+            // A program that says why it ends says it on stderr.
+            termination_message_policy: Some("FallbackToLogsOnError".into()),
             ..container
         }],
         volumes: Some(volumes.into_iter().chain(settings.volumes.iter().cloned()).collect()),
-        security_context: Some(pod_security()),
-        automount_service_account_token: Some(false),
+        security_context: Some(pod_security(security)),
+        automount_service_account_token: Some(settings.automount_service_account_token.unwrap_or(false)),
+        termination_grace_period_seconds: settings.termination_grace_period_seconds.map(i64::from),
         enable_service_links: Some(false),
         service_account_name: settings.service_account_name.clone(),
         image_pull_secrets: some(settings.image_pull_secrets.clone()),
@@ -58,41 +84,74 @@ pub fn pod(settings: &PodSettings, container: Container, volumes: Vec<Volume>) -
         affinity,
         topology_spread_constraints: some(topology_spread_constraints),
         priority_class_name,
+        runtime_class_name,
+        dns_config,
+        host_aliases: some(host_aliases),
         ..PodSpec::default()
     }
 }
 
+/// A container that runs beside ours, from before ours starts until after it has ended.
+fn sidecar(container: Container) -> Container {
+    Container { restart_policy: Some("Always".into()), ..container }
+}
+
+/// A container of the spec is shut in like ours, unless it says how.
+fn with_security(container: Container, ours: &SecurityContext) -> Container {
+    let security_context = container.security_context.clone().or_else(|| Some(ours.clone()));
+    let termination_message_policy =
+        container.termination_message_policy.clone().or_else(|| Some("FallbackToLogsOnError".into()));
+    Container { security_context, termination_message_policy, ..container }
+}
+
 /// The security context of every pod.
-fn pod_security() -> PodSecurityContext {
+fn pod_security(given: crd::pod::SecurityContext) -> PodSecurityContext {
+    let fs_group = given.fs_group.or(USER);
     PodSecurityContext {
-        run_as_non_root: Some(true),
-        run_as_user: Some(USER),
-        run_as_group: Some(USER),
-        fs_group: Some(USER),
-        fs_group_change_policy: Some("OnRootMismatch".into()),
+        run_as_non_root: given.run_as_non_root.or(true),
+        run_as_user: given.run_as_user.or(USER),
+        run_as_group: given.run_as_group.or(USER),
+        fs_group,
+        // It says how the group is applied, and is refused by nobody, but means nothing without one.
+        fs_group_change_policy: fs_group.map(|_| "OnRootMismatch".into()),
+        supplemental_groups: some(given.supplemental_groups),
+        se_linux_options: given.se_linux_options,
         seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), localhost_profile: None }),
         ..PodSecurityContext::default()
     }
 }
 
 /// The security context of every container.
-fn container_security() -> SecurityContext {
+fn container_security(given: &crd::pod::SecurityContext) -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),
-        read_only_root_filesystem: Some(true),
+        read_only_root_filesystem: given.read_only_root_filesystem.or(true),
         capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
         ..SecurityContext::default()
     }
 }
 
-/// The one writable place of a read-only root, in the node's storage and bounded.
-pub fn tmp() -> (Volume, VolumeMount) {
+/// Whether the image's own files can be written.
+pub fn root_is_writable(settings: &PodSettings) -> bool {
+    settings.security_context.as_ref().is_some_and(|given| given.read_only_root_filesystem.or(true) != Some(true))
+}
+
+/// The variables of the spec behind ours: a variable that the spec names is the spec's.
+pub fn environment(ours: impl IntoIterator<Item = (&'static str, String)>, settings: &PodSettings) -> Vec<EnvVar> {
+    let ours = ours.into_iter().map(|(name, value)| EnvVar { name: name.into(), value: Some(value), value_from: None });
+    ours.filter(|variable| settings.env.iter().all(|given| given.name != variable.name))
+        .chain(settings.env.iter().cloned())
+        .collect()
+}
+
+/// A writable place of a read-only root, in the node's storage and bounded.
+pub fn scratch(name: &str, path: &str) -> (Volume, VolumeMount) {
     let volume = Volume {
-        name: "tmp".into(),
+        name: name.into(),
         empty_dir: Some(EmptyDirVolumeSource { medium: None, size_limit: Some(Quantity("1Gi".into())) }),
         ..Volume::default()
     };
-    let mount = VolumeMount { name: "tmp".into(), mount_path: "/tmp".into(), ..VolumeMount::default() };
+    let mount = VolumeMount { name: name.into(), mount_path: path.into(), ..VolumeMount::default() };
     (volume, mount)
 }
 

@@ -10,6 +10,7 @@ use sandbox_server::audit;
 use sandbox_server::db::Database;
 use sandbox_server::db::limits::Limits;
 use sandbox_server::db::open::OpenOptions;
+use sandbox_server::db::turns::Caller;
 use sandbox_server::http::direct::DirectCall;
 use sandbox_server::mcp::{HandlerSettings, SqliteMcp};
 use sandbox_server::metrics::Metrics;
@@ -50,7 +51,7 @@ impl World {
         let path = folder.path().join("x.db");
         rusqlite::Connection::open(&path).and_then(|conn| conn.execute_batch(schema)).expect("the schema");
         let limits = Limits { statement_timeout: Duration::from_millis(50), max_memory_bytes: 64 << 20, ..Limits::default() };
-        let db = Database::open(OpenOptions { path, read_only: false, readers: 1, limits }).expect("a database");
+        let db = Database::open(OpenOptions { readers: 1, limits, ..OpenOptions::new(path) }).expect("a database");
         let settings = HandlerSettings { audit: true, ..HandlerSettings::default() };
         let handler = SqliteMcp::new(db.clone(), Metrics::new().expect("metrics"), settings, CancellationToken::new());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
@@ -72,8 +73,11 @@ impl World {
             _ => rest.to_vec(),
         };
         self.runtime.block_on(async {
-            if let Some(call) = DirectCall::read(&Method::POST, &headers(), &body, true) {
-                let answer = call.answer(&self.handler, HeaderMap::new(), &body).await.expect("an answer that can be written");
+            if let Some(call) = DirectCall::read::<SqliteMcp>(&Method::POST, &headers(), &body, true) {
+                let answer = call
+                    .answer(&self.handler, HeaderMap::new(), &body, Caller::OWN)
+                    .await
+                    .expect("an answer that can be written");
                 let bytes = axum::body::to_bytes(answer.into_body(), usize::MAX).await.expect("the answer's bytes");
                 let answer: Value = serde_json::from_slice(&bytes).expect("JSON");
                 assert!(answer["result"]["content"][0]["text"].is_string(), "{answer}");

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::db::authorizer::SchemaMode;
 use crate::db::backup::Compression;
+use crate::db::backup::place::Place;
 use crate::db::limits::Limits;
 use crate::db::open::OpenOptions;
 use crate::http::host::{AllowedOrigin, HostPattern};
@@ -49,6 +51,16 @@ pub struct DatabaseArgs {
     /// Offer only tools that read, and open the file so that it cannot be written.
     #[arg(long, env = "SANDBOX_READ_ONLY")]
     pub read_only: bool,
+    /// End with an error where there is no database, instead of creating one.
+    #[arg(long, env = "SANDBOX_NO_CREATE")]
+    pub no_create: bool,
+    /// What callers may do to the schema: nothing; create tables, indexes and views; or all that stays within the database, DROP, ALTER,
+    /// triggers, ANALYZE and VACUUM included.
+    #[arg(long, env = "SANDBOX_SCHEMA", value_name = "HOW", value_enum, default_value_t)]
+    pub schema: SchemaMode,
+    /// Bytes that the database file may grow to. What would make it larger is refused. Default: no limit but the disk's.
+    #[arg(long, env = "SANDBOX_MAX_DB_BYTES", value_name = "BYTES", value_parser = clap::value_parser!(u64).range(MIN_DB_BYTES..))]
+    pub max_db_bytes: Option<u64>,
     /// Threads that read. Default: one a processor, at least 2, at most 16.
     #[arg(long, env = "SANDBOX_READERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub readers: Option<u16>,
@@ -83,6 +95,9 @@ impl DatabaseArgs {
         OpenOptions {
             path: self.db,
             read_only: self.read_only,
+            create: !self.no_create,
+            schema: self.schema,
+            max_db_bytes: self.max_db_bytes,
             readers: self.readers.map_or_else(|| processors.clamp(2, 16), usize::from),
             limits: Limits {
                 statement_timeout: Duration::from_millis(self.statement_timeout_ms),
@@ -96,6 +111,9 @@ impl DatabaseArgs {
         }
     }
 }
+
+/// A schema and a few rows.
+const MIN_DB_BYTES: u64 = 64 << 10;
 
 /// Below it SQLite cannot do honest work.
 const MIN_MEMORY_BYTES: u64 = 16 << 20;
@@ -119,10 +137,18 @@ pub struct BackupArgs {
     /// The database file.
     #[arg(long, env = "SANDBOX_DB", value_name = "FILE")]
     pub db: PathBuf,
-    /// A file, or a folder that is there: then the file is named after the database and the time.
-    #[arg(long, env = "SANDBOX_BACKUP_TO", value_name = "FILE|FOLDER")]
-    pub to: PathBuf,
-    /// How many backups to keep in the folder; the oldest beyond are removed. Default: all.
+    /// A file; or a folder that is there, or s3://BUCKET/PREFIX: then the backup is named after the database and the time. A bucket's
+    /// endpoint, region and credentials come from AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS's other
+    /// variables; a key with _FILE behind its name is read from the file.
+    #[arg(long, env = "SANDBOX_BACKUP_TO", value_name = "FILE|FOLDER|S3")]
+    pub to: Place,
+    /// For a bucket: the folder in which the copy is made and verified before it is sent. Default: that of the database.
+    #[arg(long, env = "SANDBOX_BACKUP_SCRATCH", value_name = "FOLDER")]
+    pub scratch: Option<PathBuf>,
+    /// Write how it went to this file, in Prometheus' text format.
+    #[arg(long, env = "SANDBOX_BACKUP_METRICS_FILE", value_name = "FILE")]
+    pub metrics_file: Option<PathBuf>,
+    /// How many backups to keep there; the oldest beyond are removed. Default: all.
     #[arg(long, env = "SANDBOX_BACKUP_KEEP", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub keep: Option<u16>,
     /// Compress. Default: not.
@@ -139,9 +165,13 @@ pub struct RestoreArgs {
     /// The database file to write.
     #[arg(long, env = "SANDBOX_DB", value_name = "FILE")]
     pub db: PathBuf,
-    /// The backup, compressed or not.
-    #[arg(long, value_name = "FILE")]
-    pub from: PathBuf,
+    /// The backup, compressed or not: a file or s3://BUCKET/PREFIX/NAME. A folder or s3://BUCKET/PREFIX stands for the newest backup of a
+    /// database of this name in it.
+    #[arg(long, env = "SANDBOX_RESTORE_FROM", value_name = "FILE|FOLDER|S3")]
+    pub from: Place,
+    /// Do nothing, and succeed, when there is a database.
+    #[arg(long, env = "SANDBOX_RESTORE_IF_MISSING", conflicts_with = "force")]
+    pub if_missing: bool,
     /// Replace a database that is there. The old file is kept beside it as FILE.before-restore-TIME.
     #[arg(long)]
     pub force: bool,
@@ -169,7 +199,7 @@ pub struct ServeArgs {
     /// Bytes of one request.
     #[arg(long, env = "SANDBOX_MAX_REQUEST_BYTES", value_name = "BYTES", default_value_t = 2 << 20, value_parser = clap::value_parser!(u32).range(1024..=67_108_864))]
     pub max_request_bytes: u32,
-    /// MCP requests that are worked on at once; more get 503.
+    /// MCP requests that are worked on at once; more get 503, and so does a caller who takes more than half of what others leave.
     #[arg(long, env = "SANDBOX_MAX_REQUESTS", value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..))]
     pub max_requests: u16,
     /// MCP requests a second from one address, with bursts of as many; more get 429. Default: no limit.

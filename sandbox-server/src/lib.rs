@@ -1,5 +1,6 @@
 //! SQLite over MCP, safe in front of a model. config reads flags and environment; http is the door; mcp the protocol; db the database;
-//! metrics counts; telemetry traces.
+//! stdio reads standard input; metrics
+//! counts; telemetry traces.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking"))]
 
@@ -9,4 +10,5 @@ pub mod db;
 pub mod http;
 pub mod mcp;
 pub mod metrics;
+pub mod stdio;
 pub mod telemetry;

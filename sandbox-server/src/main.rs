@@ -3,16 +3,18 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::Parser as _;
 use rmcp::ServiceExt as _;
 use sandbox_server::config::{BackupArgs, Cli, Command, DatabaseArgs, RestoreArgs, ServeArgs};
 use sandbox_server::db::Database;
+use sandbox_server::db::backup::report::{self, Run};
 use sandbox_server::db::backup::{self, BackupError, BackupOptions, Compression};
 use sandbox_server::db::error::OpenError;
-use sandbox_server::db::restore;
+use sandbox_server::db::open::{FileState, inspect};
+use sandbox_server::db::restore::{self, Restored};
 use sandbox_server::http::auth::{TokenError, Tokens};
 use sandbox_server::http::{self, DoorSettings};
 use sandbox_server::mcp::{HandlerSettings, SqliteMcp};
@@ -33,6 +35,8 @@ fn main() -> ExitCode {
     // rmcp logs whole requests, with their values, below WARN.
     let filter = EnvFilter::new(format!("{},rmcp=warn", cli.log_level));
     tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_writer(std::io::stderr).init();
+    // TLS to a bucket is ring's, as everywhere in mcpfleet. Fails when it is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let result = match cli.command {
         Command::Serve(args) => block_on(serve(args)),
         Command::Stdio(args) => block_on(stdio(args)),
@@ -90,7 +94,13 @@ fn open(args: DatabaseArgs) -> Result<Database, OpenError> {
 async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let tokens = args.token_file.as_deref().map(Tokens::load).transpose()?;
     let telemetry = Telemetry::start()?;
-    let handling = HandlerSettings { sessions: args.legacy_sessions, audit: args.database.audit, telemetry: telemetry.clone() };
+    let stop = CancellationToken::new();
+    let handling = HandlerSettings {
+        sessions: args.legacy_sessions,
+        audit: args.database.audit,
+        telemetry: telemetry.clone(),
+        end: stop.clone(),
+    };
     let db = open(args.database)?;
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("failed to listen on {}", args.listen))?;
     let metrics = Metrics::new()?;
@@ -104,10 +114,9 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         legacy_sessions: args.legacy_sessions,
     };
     let ready = Arc::new(AtomicBool::new(true));
-    let stop = CancellationToken::new();
     let draining = CancellationToken::new();
     let handler = SqliteMcp::new(db.clone(), metrics.clone(), handling, draining.clone());
-    let direct = Some(handler.clone());
+    let direct = handler.clone();
     let sessions = move || handler.for_another_session();
     let service = http::service(sessions, direct, settings, db.clone(), metrics, Arc::clone(&ready), stop.clone());
     tracing::info!(address = %listener.local_addr()?, "serving MCP at /mcp");
@@ -127,12 +136,13 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
 
 async fn stdio(args: DatabaseArgs) -> anyhow::Result<()> {
     let telemetry = Telemetry::start()?;
-    let handling = HandlerSettings { sessions: true, audit: args.audit, telemetry: telemetry.clone() };
+    let handling =
+        HandlerSettings { sessions: true, audit: args.audit, telemetry: telemetry.clone(), end: CancellationToken::new() };
     let db = open(args)?;
     let handler = SqliteMcp::new(db.clone(), Metrics::new()?, handling, CancellationToken::new());
     let serve = async {
         // A client that hangs up before it has said hello wants nothing.
-        if let Ok(service) = handler.serve(rmcp::transport::stdio()).await {
+        if let Ok(service) = handler.serve((sandbox_server::stdio::input(), tokio::io::stdout())).await {
             // The reasons for an end are all the client's.
             let _ = service.waiting().await;
         }
@@ -145,18 +155,34 @@ async fn stdio(args: DatabaseArgs) -> anyhow::Result<()> {
 }
 
 fn make_backup(args: BackupArgs) -> anyhow::Result<()> {
-    let compression = args.compress.or_else(|| args.gzip.then_some(Compression::Gzip));
-    let options = BackupOptions { db: args.db, to: args.to, keep: args.keep.map(usize::from), compression };
-    let written = backup::backup(&options)?;
-    tracing::info!(path = %written.path.display(), bytes = written.bytes, removed = written.removed.len(), "backup written and verified");
+    let BackupArgs { db, to, scratch, metrics_file, keep, compress, gzip } = args;
+    let compression = compress.or_else(|| gzip.then_some(Compression::Gzip));
+    let options = BackupOptions { db, to, scratch, keep: keep.map(usize::from), compression };
+    let (at, began) = (SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), Instant::now());
+    let written = backup::backup(&options);
+    if let Some(file) = &metrics_file {
+        #[expect(clippy::cast_precision_loss, reason = "no database has 2^52 bytes")]
+        let bytes = written.as_ref().ok().map(|written| written.bytes as f64);
+        let run = Run { at: at.as_secs_f64(), seconds: began.elapsed().as_secs_f64(), bytes };
+        // The backup is there, or its own error is the one to be told.
+        if let Err(error) = report::write(file, &options.db, run) {
+            tracing::warn!(path = %file.display(), "failed to write the metrics: {error:#}");
+        }
+    }
+    let written = written?;
+    tracing::info!(path = written.path, bytes = written.bytes, removed = written.removed.len(), "backup written and verified");
     Ok(())
 }
 
 fn put_back(args: &RestoreArgs) -> anyhow::Result<()> {
-    let kept = restore::restore(&args.db, &args.from, args.force)?;
+    if args.if_missing && inspect(&args.db)? == FileState::Database {
+        tracing::info!(path = %args.db.display(), "there is a database: nothing restored");
+        return Ok(());
+    }
+    let Restored { from, kept } = restore::restore(&args.db, &args.from, args.force)?;
     // Empty when there was no database before.
     let kept = kept.map(|kept| kept.display().to_string()).unwrap_or_default();
-    tracing::info!(path = %args.db.display(), kept, "restored");
+    tracing::info!(path = %args.db.display(), from, kept, "restored");
     Ok(())
 }
 

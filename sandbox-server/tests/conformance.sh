@@ -41,4 +41,9 @@ for revision in 2026-07-28 2025-11-25; do
         sed -n '/=== SUMMARY/,$p' "$work/log" >&2
     fi
 done
+
+# The short way past the SDK is under the suite, too.
+kill -INT $server
+wait $server
+sed -n 's/^\([1-9].* calls went the short way\)$/conformance: \1/p' "$work/address" | grep . || { echo "conformance: no call went the short way" >&2; failed=1; }
 exit $failed

@@ -39,7 +39,7 @@ silent_grep() { ! grep "$1" "$2"; }
 # values: every value that the schema knows, at the depth at which the README explains it.
 values() {
     jq --raw-output 'def leaves($path): if (.properties and ($path != "resources")) then .properties | to_entries[] | .key as $key | .value |
-        leaves(if $path == "" then $key else "\($path).\($key)" end) else $path end; leaves("") | select(. != "global")' "$chart/values.schema.json"
+        leaves(if $path == "" then $key else "\($path).\($key)" end) else $path end; leaves("") | select(IN("global", "enabled", "tags") | not)' "$chart/values.schema.json"
 }
 
 # refused PART-OF-THE-MESSAGE ARGUMENT...: the chart does not render, and says why.
@@ -75,7 +75,7 @@ operator_may=(
 )
 operator_may_not=(
     "update mcpservers.mcpfleet.dev" "patch mcpservers.mcpfleet.dev" "delete mcpapps.mcpfleet.dev" "delete deployments.apps" "delete persistentvolumeclaims" "delete services"
-    "create pods" "delete pods" "create pods/exec" "get nodes" "list namespaces" "create clusterroles.rbac.authorization.k8s.io"
+    "create pods" "delete pods" "create pods/exec" "get nodes" "patch nodes" "list namespaces" "create clusterroles.rbac.authorization.k8s.io"
     "patch customresourcedefinitions.apiextensions.k8s.io" "impersonate users" "create serviceaccounts/token"
 )
 

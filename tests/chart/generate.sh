@@ -49,7 +49,7 @@ definitions
 cp -r "$work/crds" "$work/charts/mcpfleet/files/crds"
 find_helm
 plain rbac.yaml rbac rbac-people
-plain operator.yaml serviceaccount deployment service
+plain operator.yaml serviceaccount priorityclass deployment poddisruptionbudget service
 
 stale=()
 while read -r file; do

@@ -32,8 +32,12 @@ for values in "$chart"/ci/*-values.yaml; do
     name=$(basename "$values" -values.yaml)
     check "an API server accepts the $name rendering" accepts "$scratch/$name.yaml"
 done
-check "the default rendering has no PodDisruptionBudget" hasnt default PodDisruptionBudget
-check "two replicas have a PodDisruptionBudget" has production PodDisruptionBudget
+check "the default rendering has two replicas" grep -q '^  replicas: 2$' "$scratch/default.yaml"
+check "and a PodDisruptionBudget" has default PodDisruptionBudget
+check "and a PriorityClass" has default PriorityClass
+check "one replica has no PodDisruptionBudget" silent_grep '^kind: PodDisruptionBudget' <(render --set replicas=1)
+check "a list of namespaces gives no PriorityClass" hasnt namespaced PriorityClass
+check "what a chart of charts passes down is let in" render --set enabled=true --set tags.mcp=true --set x-team=data
 check "it can be switched off" hasnt openshift PodDisruptionBudget
 check "the default rendering has no NetworkPolicy" hasnt default NetworkPolicy
 check "the default rendering has no ServiceMonitor" hasnt default ServiceMonitor
@@ -56,6 +60,7 @@ refused "watchNamespaces/0" --set 'watchNamespaces={Team_A}'
 refused "does not match pattern" --set image.digest=sha256:abc
 refused "extraEnv must not set WATCH_NAMESPACES" --set 'extraEnv[0].name=WATCH_NAMESPACES' --set 'extraEnv[0].value=x'
 refused "serviceAccount.name must name an existing ServiceAccount" --set serviceAccount.create=false
+refused "does not match pattern" --set 'remote.deny={pods}'
 refused "must not set app.kubernetes.io/name" --set 'podLabels.app\.kubernetes\.io/name=x'
 
 section "Rights, for all namespaces"
@@ -64,7 +69,7 @@ may yes "${operator_may[@]}"
 may no "${operator_may_not[@]}"
 check "who may view a namespace may view its servers" aggregated view mcpservers
 check "who may edit a namespace may edit its apps" aggregated edit mcpapps
-kubectl delete clusterrole,clusterrolebinding mcpfleet >/dev/null
+kubectl delete clusterrole,clusterrolebinding mcpfleet mcpfleet-access --ignore-not-found >/dev/null
 
 section "Rights, for a list of namespaces"
 apply namespaced

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds parts of the cluster from the Go modules below go/, whose go.mod and go.sum pin every version, once into the cache.
-# Usage: build.sh control-plane|node|PART...    prints a line a part it builds, nothing for those that are there
+# Usage: build.sh control-plane|fleet|node|PART...    prints a line a part it builds, nothing for those that are there
 #        build.sh --path PART                   prints where that part is or will be
 set -euo pipefail
 # shellcheck source=lib.sh
@@ -22,6 +22,7 @@ helm                    helm        helm.sh/helm/v4/cmd/helm                   h
 kwok                    kwok        sigs.k8s.io/kwok/cmd/kwok                  sigs.k8s.io/kwok
 '
 control_plane=(etcd kube-apiserver kubectl)
+fleet=("${control_plane[@]}" kube-controller-manager kube-scheduler kwok)
 node=("${control_plane[@]}" kube-controller-manager kube-scheduler kubelet kube-proxy coredns provisioner pause)
 
 # row PART: its fields, or an error that names the parts.
@@ -84,8 +85,9 @@ case ${1:-} in
     exit
     ;;
 control-plane) wanted=("${control_plane[@]}") ;;
+fleet) wanted=("${fleet[@]}") ;;
 node) wanted=("${node[@]}") ;;
-'') fail "usage: build.sh control-plane|node|PART..." ;;
+'') fail "usage: build.sh control-plane|fleet|node|PART..." ;;
 *) wanted=("$@") ;;
 esac
 

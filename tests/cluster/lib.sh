@@ -34,7 +34,8 @@ fail() {
 # has_level LEVEL: whether LEVEL is within what the cluster was brought up to.
 has_level() {
     case $(cat "$state/level" 2>/dev/null) in
-    node) true ;;
+    node) [[ $1 != fleet ]] ;;
+    fleet) [[ $1 != node ]] ;;
     control-plane) [[ $1 == control-plane ]] ;;
     *) false ;;
     esac

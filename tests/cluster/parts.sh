@@ -49,6 +49,12 @@ part_kube-scheduler() {
         --bind-address=127.0.0.1 --leader-elect=false --kube-api-qps=1000 --kube-api-burst=2000
 }
 
+# Its nodes and pods are objects alone. A pod gets an address of pods that is this machine's own, so that one program can answer for all.
+part_kwok() {
+    ip route add local 10.50.0.0/15 dev lo
+    exec "$bin/kwok" --kubeconfig="$pki/kwok.kubeconfig" --config="$state/etc/kwok.yaml"
+}
+
 part_kubelet() {
     exec "$bin/kubelet" --config="$state/etc/kubelet.yaml" --kubeconfig="$pki/kubelet.kubeconfig" \
         --hostname-override="$name" --node-ip="$node_ip"

@@ -59,6 +59,8 @@ kubeconfig kubelet "/O=system:nodes/CN=system:node:$name"
 kubeconfig kube-controller-manager /CN=system:kube-controller-manager
 kubeconfig kube-scheduler /CN=system:kube-scheduler
 kubeconfig kube-proxy /CN=system:kube-proxy
+kubeconfig kwok /O=system:masters/CN=kwok
+kubeconfig operator /O=system:masters/CN=operator
 kubeconfig coredns /O=system:masters/CN=coredns
 kubeconfig provisioner /O=system:masters/CN=provisioner
 mv admin.kubeconfig ../kubeconfig

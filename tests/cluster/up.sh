@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Brings a cluster up to a level, and returns when it is ready. Usage: up.sh [control-plane|node]
+# Brings a cluster up to a level, and returns when it is ready. Usage: up.sh [control-plane|fleet|node]
 #   control-plane  etcd and kube-apiserver; works without root
+#   fleet          and the controllers, the scheduler and kwok, whose nodes and pods are objects alone; works without root
 #   node           and the controllers, the scheduler, one node with its pods' network, Services, DNS and storage; needs root
 set -euo pipefail
 # shellcheck source=lib.sh
@@ -10,9 +11,9 @@ source "$here/teardown.sh"
 
 level=${1:-node}
 case $level in
-control-plane) ;;
+control-plane | fleet) ;;
 node) [[ $EUID -eq 0 ]] || fail "LEVEL=node needs root, for containers and their network: run it as root, or use LEVEL=control-plane" ;;
-*) fail "LEVEL=$level: use control-plane or node" ;;
+*) fail "LEVEL=$level: use control-plane, fleet or node" ;;
 esac
 
 # up_already: ends the script when there is a cluster to use, or one in the way.
@@ -20,7 +21,7 @@ up_already() {
     init_pid >/dev/null && has_level control-plane || return 0
     no_part_has_died
     has_level "$level" ||
-        fail "cluster $name is up with LEVEL=control-plane, which cannot become a node: run make cluster-down$(name_argument) first"
+        fail "cluster $name is up with LEVEL=$(cat "$state/level"), which cannot become LEVEL=$level: run make cluster-down$(name_argument) first"
     say "cluster $name is up already, with LEVEL=$(cat "$state/level")"
     exit 0
 }
@@ -53,6 +54,10 @@ prepare() {
         [[ ! -x $("$here/build.sh" --path $part) ]] || part $part
     done
     render audit-policy.yaml
+    if [[ $level == fleet ]]; then
+        for part in kube-controller-manager kube-scheduler kwok; do part $part; done
+        render kwok.yaml
+    fi
     if [[ $level == node ]]; then
         cni_bin=$(cni_dir)
         for part in kube-controller-manager kube-scheduler kubelet kube-proxy coredns provisioner pause; do part $part; done
@@ -96,6 +101,13 @@ launch etcd kube-apiserver
 [[ $level == node ]] && launch containerd
 wait_until 60 "kube-apiserver is ready" kube get --raw /readyz
 step "kube-apiserver is ready"
+
+if [[ $level == fleet ]]; then
+    launch kube-controller-manager kube-scheduler
+    wait_until 30 "the controllers work" kube get serviceaccount default --namespace default
+    launch kwok
+    step "the controllers and the scheduler work"
+fi
 
 if [[ $level == node ]]; then
     launch kube-controller-manager kube-scheduler kubelet kube-proxy coredns provisioner

@@ -6,14 +6,21 @@ use anyhow::Context;
 use futures::TryStreamExt;
 use k8s_openapi::{
     NamespaceResourceScope,
-    api::core::v1::{Namespace, Secret},
+    api::{
+        core::v1::{Namespace, Secret},
+        rbac::v1::RoleBinding,
+    },
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{ObjectMeta, Patch, PatchParams, PostParams},
     runtime::{WatchStreamExt, watcher},
 };
-use operator::config::{LogFormat, RunConfig};
+use operator::{
+    admin::Authenticate,
+    config::{LogFormat, Networks, RunConfig},
+    inherit::Keys,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use tokio::task::JoinHandle;
@@ -143,10 +150,32 @@ impl Space {
 
     /// Starts an operator that looks after this namespace alone.
     pub async fn operator(&self) -> anyhow::Result<Operator> {
-        let listen = free_address()?;
-        let config = RunConfig {
+        let operator = self.start(self.client.clone(), self.config()?);
+        operator.ready().await?;
+        Ok(operator)
+    }
+
+    /// Starts an operator by this client, with these settings. It need not be ready yet.
+    pub fn start(&self, client: Client, config: RunConfig) -> Operator {
+        let (stop, admin) = (CancellationToken::new(), config.listen);
+        let task = tokio::spawn(operator::run::run(config, client, stop.clone()));
+        Operator { stop, task, admin }
+    }
+
+    /// How an operator is run here: for this namespace alone, and without a Lease.
+    pub fn config(&self) -> anyhow::Result<RunConfig> {
+        Ok(RunConfig {
             watch_namespaces: vec![self.name.clone()],
-            listen,
+            listen: free_address()?,
+            authenticate: Authenticate::None,
+            // The servers that tests run for themselves.
+            remote_allow: "127.0.0.0/8".parse().map_err(anyhow::Error::msg)?,
+            remote_deny: Networks::default(),
+            remote_tool_calls: true,
+            digest_key_secret: "mcpfleet-operator-digest".into(),
+            inherit_labels: Keys::default(),
+            inherit_annotations: Keys::default(),
+            lease_name: "mcpfleet-operator".into(),
             chat_worker_image: "ghcr.io/mcpfleet/chat-worker:test".into(),
             namespace: self.name.clone(),
             identity: None,
@@ -155,12 +184,21 @@ impl Space {
             concurrency: 16,
             log_level: "info".into(),
             log_format: LogFormat::Text,
-        };
-        let stop = CancellationToken::new();
-        let task = tokio::spawn(operator::run::run(config, self.client.clone(), stop.clone()));
-        let operator = Operator { stop, task, admin: listen };
-        operator.ready().await?;
-        Ok(operator)
+        })
+    }
+
+    /// A client that is a ServiceAccount of this namespace, and may do everything in it and nothing elsewhere.
+    pub async fn client_of_the_namespace(&self) -> anyhow::Result<Client> {
+        let account = format!("system:serviceaccount:{}:narrow", self.name);
+        self.create::<RoleBinding>(json!({
+            "metadata": {"name": "narrow"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+            "subjects": [{"kind": "ServiceAccount", "name": "narrow", "namespace": self.name}],
+        }))
+        .await?;
+        let mut config = kube::Config::infer().await?;
+        config.auth_info.impersonate = Some(account);
+        Ok(Client::try_from(config)?)
     }
 }
 
@@ -176,7 +214,8 @@ pub struct Operator {
 }
 
 impl Operator {
-    async fn ready(&self) -> anyhow::Result<()> {
+    /// Waits until it looks after all that it was given.
+    pub async fn ready(&self) -> anyhow::Result<()> {
         self.until("/readyz", |text| text == "ok").await
     }
 
@@ -208,6 +247,17 @@ impl Operator {
     /// What one of the read-only endpoints says.
     pub async fn get(&self, path: &str) -> anyhow::Result<String> {
         Ok(reqwest::get(format!("http://{}{path}", self.admin)).await?.error_for_status()?.text().await?)
+    }
+
+    /// What one of the read-only endpoints answers to who presents this token.
+    pub async fn answer(&self, path: &str, token: Option<&str>) -> anyhow::Result<(u16, String)> {
+        let request = reqwest::Client::new().get(format!("http://{}{path}", self.admin));
+        let request = match token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        };
+        let reply = request.send().await?;
+        Ok((reply.status().as_u16(), reply.text().await?))
     }
 
     /// Asks it to stop, and waits until it has.

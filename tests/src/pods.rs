@@ -17,10 +17,14 @@ use crate::cluster::Space;
 
 /// Creates a running pod of the McpServer `server`, as its Deployment would, at an address.
 pub async fn run(space: &Space, server: &str, name: &str, address: IpAddr) -> anyhow::Result<Pod> {
-    let labels = operator::names::Component::Server.labels(server);
+    // Pods without a ReplicaSet of the server's Deployment are nobody's.
+    let (hash, owner) = ("1", operator::names::Component::Server.child_name(server));
+    let mut labels = operator::names::Component::Server.labels(server);
+    labels.insert(operator::names::LABEL_TEMPLATE_HASH.into(), hash.into());
+    let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{owner}-{hash}"), "uid": "replica-set", "controller": true});
     space
         .create::<Pod>(json!({
-            "metadata": {"name": name, "labels": labels},
+            "metadata": {"name": name, "labels": labels, "ownerReferences": [owner]},
             "spec": {
                 "containers": [{"name": "mcp", "image": "fake:1"}],
                 "readinessGates": [{"conditionType": operator::names::POD_GATE}],

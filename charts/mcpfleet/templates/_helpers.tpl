@@ -17,6 +17,11 @@
 {{- end }}
 {{- end }}
 
+{{/* The Lease by which the replicas of this release, and no others, find their leader. */}}
+{{- define "mcpfleet.lease" -}}
+{{- printf "%s-operator" (include "mcpfleet.fullname" .) }}
+{{- end }}
+
 {{- define "mcpfleet.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "mcpfleet.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -63,11 +68,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   resources: [deployments]
   verbs: [get, list, watch, create, patch]
 - apiGroups: [""]
-  resources: [services, configmaps, persistentvolumeclaims]
+  resources: [services, persistentvolumeclaims]
   verbs: [get, list, watch, create, patch]
-# delete: the access token that was generated, when an McpApp names a Secret of its own instead.
+# delete: what a CR no longer wants. The accepted tools, when spec.tools.policy becomes Ignore; the access token that was generated,
+# when an McpApp names a Secret of its own instead.
 - apiGroups: [""]
-  resources: [secrets]
+  resources: [configmaps, secrets]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [pods]
@@ -93,10 +99,19 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{/* What the schema cannot say. Each refusal says what to change. */}}
 {{- define "mcpfleet.validate" -}}
-{{- $ours := list "WATCH_NAMESPACES" "LISTEN" "CHAT_WORKER_IMAGE" "POD_NAMESPACE" "POD_NAME" "MAX_PROBES_IN_FLIGHT" "CONCURRENCY" "LOG_LEVEL" "LOG_FORMAT" }}
+{{- $ours := list "WATCH_NAMESPACES" "LISTEN" "CHAT_WORKER_IMAGE" "AUTHENTICATE" "REMOTE_ALLOW" "REMOTE_DENY" "REMOTE_TOOL_CALLS" "INHERIT_LABELS" "INHERIT_ANNOTATIONS" "LEASE_NAME" "DIGEST_KEY_SECRET" "POD_NAMESPACE" "POD_NAME" "MAX_PROBES_IN_FLIGHT" "CONCURRENCY" "LOG_LEVEL" "LOG_FORMAT" }}
 {{- range .Values.extraEnv }}
 {{- if has .name $ours }}
-{{- fail (printf "extraEnv must not set %s, which the chart sets itself: use watchNamespaces, chatWorker.image, maxProbesInFlight, concurrency or log instead" .name) }}
+{{- fail (printf "extraEnv must not set %s, which the chart sets itself: use the chart's own values (watchNamespaces, chatWorker.image, remote, inherit, log and so on) instead" .name) }}
+{{- end }}
+{{- end }}
+{{- if and .Values.rbac.create (not .Values.watchNamespaces) }}
+{{- range (lookup "rbac.authorization.k8s.io/v1" "ClusterRoleBinding" "" "").items }}
+{{- $labels := .metadata.labels | default dict }}
+{{- $theirs := printf "%s/%s" (index $labels "app.kubernetes.io/instance") (index $labels "mcpfleet.dev/release-namespace") }}
+{{- if and (hasKey $labels "mcpfleet.dev/release-namespace") (ne $theirs (printf "%s/%s" $.Release.Name $.Release.Namespace)) }}
+{{- fail (printf "the release %s in %s looks after every namespace already, and two operators over one namespace undo each other's work: set watchNamespaces here and there, or uninstall one of the two" (index $labels "app.kubernetes.io/instance") (index $labels "mcpfleet.dev/release-namespace")) }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- range $key := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" }}

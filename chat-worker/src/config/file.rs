@@ -1,21 +1,44 @@
-//! mcp.json: which servers there are. Pure: text in, servers or every problem at once out.
+//! mcp.json: which servers there are, as we write it and as other programs do (docs/mcp-json.md). Pure: text in; servers, the entries
+//! that are refused, and what is ignored out. One entry that cannot be used costs the others nothing.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-    time::Duration,
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+
+use jsonc_parser::{
+    CollectOptions, ParseOptions,
+    ast::{Object, Value},
+    parse_to_ast,
 };
 
-use serde::Deserialize;
-use serde_json::Value;
+use super::{
+    entry,
+    fields::{Fields, kind},
+    rules::{ToolRules, Trust},
+    variables::Variables,
+};
+
+use super::{
+    rules::{Glob, ToolRules, Trust},
+    settings::Approvals,
+};
 
 /// The servers to use, and what was odd about the file.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct McpConfig {
     pub servers: Vec<ServerEntry>,
+    /// The entries that are not used.
+    pub refused: Vec<Refused>,
     pub log_level: Option<String>,
-    /// Each names a field that nobody reads.
+    /// Each names something that is ignored.
     pub warnings: Vec<String>,
+}
+
+/// An entry that is not used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Its name, or its place where it has none.
+    pub name: String,
+    /// All that is wrong with it, by the path of each field.
+    pub reason: String,
 }
 
 /// One server.
@@ -32,10 +55,14 @@ pub struct ServerEntry {
     pub health_check_interval: Duration,
     pub description: String,
     pub version: String,
-    /// Headers of every request: name, and the file with the value. Of a server with a URL only.
+    /// Headers of every request. Of a server with a URL only.
+    pub headers: Vec<(String, Hidden)>,
+    /// The same: name, and the file with the value.
     pub headers_from: Vec<(String, PathBuf)>,
     /// PEM certificates of a private CA, trusted instead of the system's.
     pub ca_file: Option<PathBuf>,
+    pub trust: Trust,
+    pub tools: ToolRules,
     /// Why it is disabled, where its operator says so.
     pub disabled_because: Option<String>,
     /// It is disabled because its circuit is open, not because somebody wants it to be.
@@ -48,191 +75,155 @@ pub enum Target {
     /// Streamable HTTP.
     Url(String),
     /// A child of ours, over its standard input and output.
-    Command { program: String, args: Vec<String> },
+    Command(Launch),
 }
 
-/// Why a file cannot be used. The message lists every problem.
+/// How a child is started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launch {
+    pub program: String,
+    pub args: Vec<String>,
+    /// Besides what every child gets of our environment; none takes a variable away.
+    pub env: Vec<(String, Option<Hidden>)>,
+    /// Where it runs; ours without one.
+    pub cwd: Option<PathBuf>,
+}
+
+/// A text that may be a credential: it is not for a log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hidden(String);
+
+impl Hidden {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+/// Why a whole file cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FileError {
     #[error("it is not valid JSON: {0}")]
     Syntax(String),
+    /// It is JSON of another shape. By the path of each field.
     #[error("{}", .0.join("; "))]
-    Invalid(Vec<String>),
+    Shape(Vec<String>),
 }
 
-#[derive(Deserialize)]
-struct RawFile {
-    servers: Vec<RawServer>,
-    log_level: Option<String>,
-    #[serde(flatten)]
-    unknown: BTreeMap<String, Value>,
-}
+/// Comments and commas before a closing bracket are taken, as every editor's files have them; the rest is JSON.
+const OPTIONS: ParseOptions = ParseOptions {
+    allow_comments: true,
+    allow_trailing_commas: true,
+    allow_loose_object_property_names: false,
+    allow_missing_commas: false,
+    allow_single_quoted_strings: false,
+    allow_hexadecimal_numbers: false,
+    allow_unary_plus_numbers: false,
+    allow_bare_decimal_point_numbers: false,
+    allow_non_finite_numbers: false,
+    allow_extended_string_escapes: false,
+};
 
-#[derive(Deserialize)]
-struct RawServer {
-    #[serde(default)]
-    name: String,
-    url: Option<String>,
-    script_path: Option<String>,
-    command: Option<String>,
-    #[serde(default)]
-    args: Vec<String>,
-    #[serde(default = "yes")]
-    enabled: bool,
-    #[serde(default = "thirty")]
-    timeout: f64,
-    #[serde(default = "three")]
-    max_retries: u32,
-    #[serde(default = "sixty")]
-    health_check_interval: f64,
-    #[serde(default)]
-    headers_from: Vec<RawHeader>,
-    ca_file: Option<PathBuf>,
-    #[serde(default)]
-    metadata: BTreeMap<String, Value>,
-    #[serde(flatten)]
-    unknown: BTreeMap<String, Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawHeader {
-    name: String,
-    file: PathBuf,
-}
-
-fn yes() -> bool {
-    true
-}
-fn thirty() -> f64 {
-    30.0
-}
-fn three() -> u32 {
-    3
-}
-fn sixty() -> f64 {
-    60.0
-}
-
-/// Reads the text of an mcp.json.
-pub fn parse(text: &str) -> Result<McpConfig, FileError> {
-    let raw: RawFile = serde_json::from_str(text).map_err(|error| FileError::Syntax(error.to_string()))?;
-    let mut warnings: Vec<String> = raw.unknown.keys().map(|key| format!("unknown field {key:?}")).collect();
-    let (mut servers, mut problems, mut names) = (Vec::new(), Vec::new(), BTreeSet::new());
-    for (index, server) in raw.servers.into_iter().enumerate() {
-        let known_as = if server.name.is_empty() { format!("servers[{index}]") } else { format!("server {:?}", server.name) };
-        warnings.extend(server.unknown.keys().map(|key| format!("{known_as}: unknown field {key:?}")));
-        if !names.insert(server.name.clone()) {
-            problems.push(format!("{known_as}: the name occurs twice"));
-        }
-        match entry(server) {
-            Ok(entry) => servers.push(entry),
-            Err(found) => problems.extend(found.into_iter().map(|problem| format!("{known_as}: {problem}"))),
-        }
-    }
-    if problems.is_empty() {
-        Ok(McpConfig { servers, log_level: raw.log_level, warnings })
-    } else {
-        Err(FileError::Invalid(problems))
-    }
-}
-
-fn entry(raw: RawServer) -> Result<ServerEntry, Vec<String>> {
-    let mut problems = Vec::new();
-    if raw.name.trim().is_empty() {
-        problems.push("name: give the server a name".to_owned());
-    }
-    let timeout = seconds("timeout", raw.timeout, &mut problems);
-    let health_check_interval = seconds("health_check_interval", raw.health_check_interval, &mut problems);
-    if raw.url.is_none() && (!raw.headers_from.is_empty() || raw.ca_file.is_some()) {
-        problems.push("headers_from, ca_file: only for url".to_owned());
-    }
-    let target = match (raw.url, raw.script_path, raw.command) {
-        (Some(url), None, None) => {
-            let parsed = url::Url::parse(&url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-            if parsed.is_none() {
-                problems.push("url: must be a whole http:// or https:// URL".to_owned());
-            }
-            if !raw.args.is_empty() {
-                problems.push("args: only for script_path or command".to_owned());
-            }
-            Some(Target::Url(url))
-        }
-        (None, Some(program), None) | (None, None, Some(program)) if !program.trim().is_empty() => {
-            Some(Target::Command { program, args: raw.args })
-        }
-        _ => {
-            problems.push("set exactly one of url, script_path and command".to_owned());
-            None
-        }
+/// Reads the text of an mcp.json. `variables` are those that `${NAME}` stands for.
+pub fn parse(text: &str, variables: Variables) -> Result<McpConfig, FileError> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let parsed = parse_to_ast(text, &CollectOptions::default(), &OPTIONS);
+    let root = parsed.map_err(|error| FileError::Syntax(lower_first(&error.to_string())))?.value;
+    let root = match &root {
+        Some(Value::Object(object)) => object,
+        Some(other) => return Err(FileError::Shape(vec![format!("it must be an object, not {}", kind(other))])),
+        None => return Err(FileError::Syntax("it is empty".to_owned())),
     };
-    let text = |key: &str| raw.metadata.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let reason = text("reason");
-    match target {
-        Some(target) if problems.is_empty() => Ok(ServerEntry {
-            name: raw.name,
-            target,
-            enabled: raw.enabled,
-            timeout,
-            max_retries: raw.max_retries.min(10),
-            health_check_interval,
-            headers_from: raw.headers_from.into_iter().map(|header| (header.name, header.file)).collect(),
-            ca_file: raw.ca_file,
-            description: text("description"),
-            version: text("version"),
-            disabled_because: (!reason.is_empty()).then_some(reason),
-            circuit_open: !raw.enabled && matches!(text("circuit").as_str(), "Open" | "HalfOpen"),
-        }),
-        _ => Err(problems),
+    let mut fields = Fields::new(root);
+    let mut reading = Reading { variables, config: McpConfig::default(), names: BTreeMap::new() };
+    let found: Vec<_> = ["servers", "mcpServers"].iter().filter_map(|field| Some((*field, fields.take(field)?))).collect();
+    if found.is_empty() {
+        fields.problem("servers", "missing; list the servers there, or under \"mcpServers\"");
+    }
+    for (field, servers) in found {
+        match servers {
+            Value::Array(array) => {
+                for (index, entry) in array.elements.iter().enumerate() {
+                    reading.entry(&format!("{field}[{index}]"), None, entry);
+                }
+            }
+            Value::Object(map) => reading.map(field, map),
+            other => fields.problem(field, format!("must be an array or an object, not {}", kind(other))),
+        }
+    }
+    let mut config = reading.finish();
+    config.log_level = fields.text("log_level").map(str::to_owned);
+    config.warnings.extend(fields.left().map(|field| format!("unknown field {field:?}")));
+    if fields.problems.is_empty() { Ok(config) } else { Err(FileError::Shape(fields.problems)) }
+}
+
+struct Reading<'v> {
+    variables: Variables<'v>,
+    config: McpConfig,
+    /// How often each name occurs.
+    names: BTreeMap<String, usize>,
+}
+
+impl Reading<'_> {
+    fn map(&mut self, field: &str, map: &Object) {
+        for property in &map.properties {
+            let key = property.name.as_str();
+            self.entry(&format!("{field}.{key}"), Some(key), &property.value);
+        }
+    }
+
+    fn entry(&mut self, path: &str, key: Option<&str>, value: &Value) {
+        let Value::Object(object) = value else {
+            let reason = format!("{path}: must be an object, not {}", kind(value));
+            self.refuse(key.unwrap_or(path), reason);
+            return;
+        };
+        let own = object.get("name").and_then(|property| property.value.as_string_lit()).map(|name| name.value.trim());
+        let known_as = key.or(own).filter(|name| !name.is_empty()).unwrap_or(path).to_owned();
+        let mut warnings = Vec::new();
+        match entry::read(key, object, self.variables, &mut warnings) {
+            Ok(entry) => {
+                *self.names.entry(entry.name.clone()).or_default() += 1;
+                self.config.servers.push(entry);
+            }
+            Err(problems) => {
+                let reason = problems.iter().map(|problem| format!("{path}.{problem}")).collect::<Vec<_>>().join("; ");
+                self.refuse(&known_as, reason);
+            }
+        }
+        self.config.warnings.extend(warnings.into_iter().map(|warning| format!("server {known_as:?}: {warning}")));
+    }
+
+    fn refuse(&mut self, name: &str, reason: String) {
+        *self.names.entry(name.to_owned()).or_default() += 1;
+        self.config.refused.push(Refused { name: name.to_owned(), reason });
+    }
+
+    /// Of several entries of one name, none is used: which of them is meant is not known.
+    fn finish(mut self) -> McpConfig {
+        for (name, _) in self.names.iter().filter(|(_, times)| **times > 1) {
+            self.config.servers.retain(|server| server.name != *name);
+            self.config.refused.retain(|refused| refused.name != *name);
+            self.config.refused.push(Refused { name: name.clone(), reason: format!("server {name:?}: the name occurs twice") });
+        }
+        self.config
     }
 }
 
-fn seconds(field: &str, value: f64, problems: &mut Vec<String>) -> Duration {
-    if !(0.001..=86_400.0).contains(&value) {
-        problems.push(format!("{field}: must be seconds, more than 0 and at most 86400"));
-        return Duration::ZERO;
-    }
-    Duration::from_secs_f64(value)
+fn lower_first(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_guides_file_is_read_and_has_the_guides_defaults() {
-        let config = parse(r#"{"servers": [{"name": "a", "script_path": "a.py"}], "log_level": "INFO"}"#).expect("valid");
-        let server = &config.servers[0];
-        assert!(server.enabled);
-        assert_eq!((server.timeout.as_secs(), server.max_retries), (30, 3));
-        assert_eq!(server.health_check_interval.as_secs(), 60);
-        assert!(config.warnings.is_empty());
-    }
-
-    #[test]
-    fn unknown_fields_are_named_and_everything_else_is_used() {
-        let config = parse(r#"{"servers": [{"name": "a", "url": "http://a/mcp", "timeuot": 3}], "x": 1}"#).expect("valid");
-        assert_eq!(config.warnings, [r#"unknown field "x""#, r#"server "a": unknown field "timeuot""#]);
-    }
-
-    #[test]
-    fn every_problem_is_told_at_once() {
-        let text = r#"{"servers": [{"name": "a", "url": "ftp://x", "timeout": 0},
-                                   {"name": "a", "command": "x", "url": "http://a"}, {"url": "http://b"}]}"#;
-        let problems = match parse(text) {
-            Err(FileError::Invalid(problems)) => problems,
-            other => unreachable!("five problems, not {other:?}"),
-        };
-        assert_eq!(problems.len(), 5, "{problems:?}");
-        assert!(matches!(parse("{"), Err(FileError::Syntax(_))));
-    }
-
-    #[test]
-    fn a_server_that_its_operator_took_out_says_why() {
-        let text = r#"{"servers": [{"name": "a", "url": "http://a/mcp", "enabled": false,
-                       "metadata": {"circuit": "Open", "reason": "3 failures: timeout"}}]}"#;
-        let server = parse(text).expect("valid").servers.remove(0);
-        assert!(server.circuit_open);
-        assert_eq!(server.disabled_because.as_deref(), Some("3 failures: timeout"));
-    }
-}
+#[path = "file_tests.rs"]
+mod tests;

@@ -9,7 +9,10 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::file::{self, McpConfig};
+use super::{
+    file::{self, FileError, McpConfig},
+    settings,
+};
 
 const PERIOD: Duration = Duration::from_secs(1);
 /// Larger than any honest configuration.
@@ -87,21 +90,35 @@ fn take_over(path: &Path, text: Result<String, String>, loaded: &mut Loaded) {
 
 fn parse(text: &Result<String, String>) -> Result<McpConfig, String> {
     let text = text.as_ref().map_err(Clone::clone)?;
-    file::parse(text).map_err(|error| error.to_string())
+    understand(text).map_err(|error| error.to_string())
+}
+
+/// What a text means in our environment.
+pub(super) fn understand(text: &str) -> Result<McpConfig, FileError> {
+    file::parse(text, &settings::variable)
+}
+
+/// The log level that the file names, if it can be read at all.
+pub fn log_level(path: &Path) -> Option<String> {
+    understand(&read(path).ok()?).ok()?.log_level
 }
 
 fn warn(path: &Path, config: &McpConfig) {
     for warning in &config.warnings {
         tracing::warn!("{}: {warning}; it is ignored", path.display());
     }
+    for refused in &config.refused {
+        tracing::error!(server = refused.name, "{}: the entry is not used: {}", path.display(), refused.reason);
+    }
 }
 
-fn read(path: &Path) -> Result<String, String> {
+pub(super) fn read(path: &Path) -> Result<String, String> {
     let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
     if size > MAX_SIZE {
         return Err(format!("it is larger than {} MiB", MAX_SIZE / 1024 / 1024));
     }
-    std::fs::read_to_string(path).map_err(|error| error.to_string())
+    let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+    String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text; save it as UTF-8".to_owned())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 use super::{Answer, ModelError, Prompt, anthropic, assemble::Assemble, openai, sentence};
+use crate::numbers;
 
 /// Which API is spoken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,12 +79,12 @@ impl Api {
 
     /// The body of a request for an answer, as JSON.
     pub fn body(&self, prompt: &Prompt<'_>, model: &str, max_tokens: u32) -> Vec<u8> {
-        match self {
+        numbers::release_bytes(match self {
             Self::Anthropic { .. } => anthropic::body::request(prompt, model, max_tokens),
             Self::OpenAi { completion_limit } => {
                 openai::body::request(prompt, model, max_tokens, *completion_limit).to_string().into_bytes()
             }
-        }
+        })
     }
 
     /// Reads a stream's events.

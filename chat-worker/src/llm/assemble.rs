@@ -8,13 +8,17 @@ use serde_json::Value;
 use super::{
     Answer, ModelError, Progress,
     api::error_of,
-    wire::{StopReason, block_call},
+    wire::{StopReason, Usage, block_call},
 };
+use crate::numbers;
 
 /// Collects the events of one attempt.
 pub trait Assemble: Send {
     /// Takes one event's data.
     fn push(&mut self, data: &str) -> Result<Seen, ModelError>;
+
+    /// The model and its tokens, as far as the stream has told them.
+    fn told(&self) -> (&str, Usage);
 
     /// The answer, once `push` said `Stop`.
     fn finish(self: Box<Self>) -> Result<Answer, ModelError>;
@@ -40,7 +44,7 @@ pub fn arguments(json: &str) -> Result<Value, ModelError> {
     if json.trim().is_empty() {
         return Ok(serde_json::json!({}));
     }
-    serde_json::from_str(json).map_err(|_| ModelError::Stream("a tool call's arguments are no JSON".into()))
+    serde_json::from_str(&numbers::guard(json)).map_err(|_| ModelError::Stream("a tool call's arguments are no JSON".into()))
 }
 
 /// A call without these could not be answered.

@@ -2,8 +2,12 @@
 //! said, and how an answer is read, is `api`'s business; whether to try again, `retry`'s; bytes are `transport`'s.
 
 use std::{
+    borrow::Cow,
     pin::pin,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -17,16 +21,19 @@ use url::Url;
 use super::{
     Answer, Listener, Model, ModelError, Progress, Prompt, anthropic,
     api::{Api, error_of},
-    assemble::Seen,
+    assemble::{Assemble, Seen},
     estimate,
     events::Events,
+    history,
     key::KeySource,
+    offer::{Offer, Room, names},
+    refusal::{self, Refused},
     retry::{self, Hints},
     sentence,
     transport::{self, Capped, MAX_ANSWER, reason},
-    wire,
+    wire::{self, Usage},
 };
-use crate::redact::redact;
+use crate::{numbers, redact::redact, tools::catalogue::ToolSpec};
 
 /// What is read of an error's body.
 const MAX_ERROR_BODY: usize = 64 * 1024;
@@ -47,6 +54,8 @@ pub struct Settings {
     /// Asked when the model stays overloaded.
     pub fallback: Option<String>,
     pub max_tokens: u32,
+    /// What the API takes of tools.
+    pub room: Room,
     /// For one answer, all attempts together.
     pub deadline: Duration,
     /// Between two events of a stream (pings count).
@@ -60,6 +69,9 @@ pub struct Client {
     http: reqwest::Client,
     /// It said that it does not count: it is not asked again.
     no_counting: AtomicBool,
+    refused: Mutex<Refused>,
+    /// It said that it sees no pictures: it is not shown any more.
+    sees_nothing: AtomicBool,
 }
 
 /// A failed attempt, with what its headers say.
@@ -76,7 +88,9 @@ impl From<ModelError> for Failed {
 
 impl Client {
     pub fn new(settings: Settings) -> reqwest::Result<Self> {
-        Ok(Self { settings, http: transport::client()?, no_counting: AtomicBool::new(false) })
+        let refused = Mutex::default();
+        let (no_counting, sees_nothing) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Self { settings, http: transport::client()?, no_counting, refused, sees_nothing })
     }
 
     async fn with_retries(
@@ -87,14 +101,28 @@ impl Client {
         listener: &dyn Listener,
     ) -> Result<Answer, ModelError> {
         let (mut retries, mut rotated) = (0, false);
+        let mut prompt = Prompt { messages: Cow::Borrowed(&prompt.messages), offer: Arc::clone(&prompt.offer), ..*prompt };
+        if self.sees_nothing.load(Ordering::Relaxed) && history::has_images(&prompt.messages) {
+            prompt.messages = Cow::Owned(history::without_images(&prompt.messages));
+        }
         loop {
             let key = self.settings.key.current().map_err(|error| ModelError::Key(error.to_string()))?;
-            let attempt = self.attempt(prompt, model, key.as_ref(), listener);
+            let attempt = self.attempt(&prompt, model, key.as_ref(), listener);
             let late = || ModelError::Deadline(self.settings.deadline.as_secs()).into();
             let Failed { error, hints } = match timeout_at(deadline, attempt).await.unwrap_or_else(|_| Err(late())) {
-                Ok(answer) => return Ok(self.accounted(answer, prompt)),
+                Ok(answer) => return Ok(self.accounted(restored(answer, &prompt.offer), &prompt)),
                 Err(failed) => failed,
             };
+            if let Some(offer) = self.without_refused(&error, &prompt.offer) {
+                prompt.offer = offer;
+                continue;
+            }
+            if refusal::is_of_images(&error) && history::has_images(&prompt.messages) {
+                tracing::warn!("the model sees no pictures, it is asked again without: {error}");
+                self.sees_nothing.store(true, Ordering::Relaxed);
+                prompt.messages = Cow::Owned(history::without_images(&prompt.messages));
+                continue;
+            }
             let unauthorised = matches!(error, ModelError::Status { status: 401, .. });
             let left = deadline.saturating_duration_since(Instant::now());
             let delay = if unauthorised && !rotated && self.settings.key.changed_since(key.as_ref()) {
@@ -137,7 +165,8 @@ impl Client {
                 if let Some(problem) = problem {
                     return Err(problem.into());
                 }
-                let message: Value = serde_json::from_slice(&body)
+                let text = String::from_utf8_lossy(&body);
+                let message: Value = serde_json::from_str(&numbers::guard(&text))
                     .map_err(|error| ModelError::Stream(format!("the message is no JSON ({error})")))?;
                 let answer = api.whole(&message)?;
                 for text in answer.content.iter().filter_map(wire::block_text) {
@@ -163,7 +192,7 @@ impl Client {
         let began = Instant::now();
         let mut first_token = None;
         let (mut body, mut events) = (Capped::new(response), Events::default());
-        let mut assembler = self.settings.api.assembler();
+        let mut begun = Begun { assembler: Some(self.settings.api.assembler()), listener };
         // One timer, moved on by every event.
         let mut idle = pin!(sleep(self.settings.idle));
         loop {
@@ -177,14 +206,14 @@ impl Client {
             };
             let mut bytes = &chunk[..];
             while let Some(data) = events.next(&mut bytes).map_err(|error| ModelError::Stream(error.to_string()))? {
-                match assembler.push(data)? {
+                match begun.push(data)? {
                     Seen::Quiet => {}
                     Seen::Progress(step) => {
                         first_token.get_or_insert_with(|| began.elapsed());
                         listener.tell(step).await;
                     }
                     Seen::Stop => {
-                        let mut answer = assembler.finish()?;
+                        let mut answer = begun.finish()?;
                         answer.first_token = first_token;
                         return Ok(answer);
                     }
@@ -206,11 +235,13 @@ impl Client {
         let hints = Hints::read(header, SystemTime::now());
         // What is there of a body that breaks off still says more than nothing.
         let (body, _) = transport::collect(response, MAX_ERROR_BODY, self.settings.idle).await;
-        let (kind, message) = match serde_json::from_slice(&body) {
-            Ok(parsed) => error_of(&parsed),
-            Err(_) => (None, plain(&body)),
-        };
-        let message = message.unwrap_or_else(|| "without saying why".to_owned());
+        let parsed: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let place = parsed["error"]["param"].as_str().map(sentence);
+        let (kind, message) = if parsed.is_null() { (None, plain(&body)) } else { error_of(&parsed) };
+        let mut message = message.unwrap_or_else(|| "without saying why".to_owned());
+        if let Some(place) = place.filter(|place| !message.contains(place)) {
+            message = format!("{message} ({place})");
+        }
         Failed { error: ModelError::Status { status: status.as_u16(), kind, message, retry_after: hints.after }, hints }
     }
 
@@ -237,6 +268,19 @@ impl Client {
         answer
     }
 
+    /// What to offer after an error that speaks of tools: without those that it names, or fewer. `None` where it is about something
+    /// else.
+    fn without_refused(&self, error: &ModelError, offer: &Offer) -> Option<Arc<Offer>> {
+        let ModelError::Status { status: 400 | 422, message, .. } = error else { return None };
+        let refusal = refusal::of(message, offer)?;
+        {
+            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            refused.note(&refusal, message, offer);
+        }
+        tracing::warn!("the model API does not take {refusal}, it is asked again without: {message}");
+        Some(self.offer(offer.catalogue.clone()))
+    }
+
     async fn try_counting(&self, path: &str, prompt: &Prompt<'_>) -> Option<u64> {
         let key = self.settings.key.current().ok().flatten();
         let body = anthropic::body::count(prompt, prompt.model.unwrap_or(&self.settings.model));
@@ -254,7 +298,46 @@ impl Client {
     }
 }
 
+/// An attempt that has begun. Dropped before its end, it tells what it cost.
+struct Begun<'a> {
+    assembler: Option<Box<dyn Assemble>>,
+    listener: &'a dyn Listener,
+}
+
+impl Begun<'_> {
+    fn push(&mut self, data: &str) -> Result<Seen, ModelError> {
+        self.assembler.as_mut().map_or(Ok(Seen::Quiet), |assembler| assembler.push(data))
+    }
+
+    fn finish(&mut self) -> Result<Answer, ModelError> {
+        let Some(assembler) = self.assembler.take() else { return Err(ModelError::Stream("it ended twice".into())) };
+        let (model, usage) = assembler.told();
+        let model = model.to_owned();
+        assembler.finish().inspect_err(|_| lost(self.listener, &model, usage))
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        if let Some(assembler) = &self.assembler {
+            let (model, usage) = assembler.told();
+            lost(self.listener, model, usage);
+        }
+    }
+}
+
+fn lost(listener: &dyn Listener, model: &str, usage: Usage) {
+    if usage.total() > 0 {
+        listener.lost(&sentence(model).chars().take(MAX_MODEL_NAME).collect::<String>(), usage);
+    }
+}
+
 impl Model for Client {
+    fn offer(&self, tools: Vec<Arc<ToolSpec>>) -> Arc<Offer> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::new(Offer::choose(tools, refused.room(self.settings.room), &refused.tools))
+    }
+
     fn answer<'a>(&'a self, prompt: &'a Prompt<'a>, listener: &'a dyn Listener) -> BoxFuture<'a, Result<Answer, ModelError>> {
         Box::pin(async move {
             let deadline = Instant::now() + self.settings.deadline;
@@ -291,6 +374,17 @@ impl Model for Client {
     fn price_list(&self) -> Option<&str> {
         self.settings.api.price_list(&self.settings.base_url)
     }
+}
+
+/// The arguments of calls as the servers know them.
+fn restored(mut answer: Answer, offer: &Offer) -> Answer {
+    for block in answer.content.iter_mut().filter(|block| block["type"] == "tool_use") {
+        let tool = block["name"].as_str().and_then(|name| offer.get(name)).filter(|tool| !tool.renamed.is_empty());
+        if let Some(tool) = tool {
+            block["input"] = names::restore(block["input"].take(), &tool.renamed);
+        }
+    }
+    answer
 }
 
 /// What an error's body says that is only text. A page of HTML says nothing that fits a sentence.

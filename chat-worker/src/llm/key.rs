@@ -22,9 +22,8 @@ pub enum KeySource {
 
 /// The key could not be read.
 #[derive(Debug, thiserror::Error)]
-#[error("the key file {path} {what}; ANTHROPIC_API_KEY_FILE must name a file that holds the key")]
+#[error("there is no key to the model API: the file that should hold it {what}")]
 pub struct KeyError {
-    path: String,
     what: String,
 }
 
@@ -54,7 +53,11 @@ impl KeySource {
                 tracing::warn!("the key file {} {problem}; the last key is used", path.display());
                 Ok(Some(key.clone()))
             }
-            None => Err(KeyError { path: path.display().to_string(), what: problem }),
+            None => {
+                // Where it is helps whoever reads the log, and nobody who asks a question.
+                tracing::error!("the key file {} {problem}", path.display());
+                Err(KeyError { what: problem })
+            }
         }
     }
 

@@ -1,13 +1,18 @@
 //! The model: what a turn asks of it (`Prompt`), what it gets (`Answer`), and the trait that providers implement.
-//! `wire`, `anthropic` and `openai` are pure, and `api` chooses between the two; `retry` decides; `client` talks.
+//! `wire`, `anthropic` and `openai` are pure, and `api` chooses between the two; `offer` says which tools they are told of and
+//! how, `history` makes a conversation fit, `refusal` reads which tool an API did not take; `retry` decides; `client` talks.
 
 mod anthropic;
 pub mod api;
 mod assemble;
 pub mod client;
 mod events;
+mod history;
 pub mod key;
+pub mod none;
+pub mod offer;
 mod openai;
+mod refusal;
 pub mod retry;
 mod transport;
 pub mod wire;
@@ -17,7 +22,10 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 use futures::future::BoxFuture;
 use serde_json::Value;
 
-use self::wire::{Message, StopReason, Usage};
+use self::{
+    offer::Offer,
+    wire::{Message, StopReason, Usage},
+};
 use crate::{
     redact::redact,
     tools::{
@@ -37,8 +45,8 @@ const TOO_LONG: [&str; 5] =
 #[derive(Debug)]
 pub struct Prompt<'p> {
     pub system: &'p str,
-    /// Sorted by name, so that the cached prefix is stable.
-    pub tools: Vec<Arc<ToolSpec>>,
+    /// The tools, as the model is told of them.
+    pub offer: Arc<Offer>,
     pub messages: Cow<'p, [Message]>,
     /// Another model than the one of the settings.
     pub model: Option<&'p str>,
@@ -61,11 +69,18 @@ pub struct Answer {
     pub estimated: bool,
 }
 
+/// What a picture costs, by Anthropic's page, at the size to which it is brought.
+const IMAGE_TOKENS: u64 = 1_600;
+
 /// About how many tokens a prompt has: four bytes to a token.
 pub fn estimate(prompt: &Prompt<'_>) -> u64 {
-    let tools: usize = prompt.tools.iter().map(|tool| tool.size()).sum();
+    let tools: usize = prompt.offer.tools.iter().map(|tool| tool.size()).sum();
     let said = serde_json::to_string(&prompt.messages).map_or(0, |text| text.len());
-    (prompt.system.len() + tools + said) as u64 / 4
+    let blocks = || prompt.messages.iter().flat_map(|message| &message.content);
+    let inside = blocks().filter_map(|block| block["content"].as_array()).flatten();
+    let images: Vec<usize> = blocks().chain(inside).filter_map(|block| Some(block["source"]["data"].as_str()?.len())).collect();
+    let text = said.saturating_sub(images.iter().sum());
+    (prompt.system.len() + tools + text) as u64 / 4 + images.len() as u64 * IMAGE_TOKENS
 }
 
 /// What happens before the answer is complete.
@@ -90,6 +105,10 @@ pub enum Progress {
 /// Who is told of progress. The answer waits until it has been taken: a slow reader slows the model down, and fills no memory.
 pub trait Listener: Sync {
     fn tell(&self, progress: Progress) -> BoxFuture<'_, ()>;
+
+    /// An attempt ended without an answer, because it broke off or because nobody waits for it any more. It is paid for all the same, as far
+    /// as its tokens were told.
+    fn lost(&self, _model: &str, _usage: Usage) {}
 }
 
 /// Nobody: `()` takes everything and does nothing.
@@ -171,6 +190,9 @@ fn sentence(text: &str) -> String {
 pub trait Model: Send + Sync + std::fmt::Debug {
     /// Asks for one answer. Progress is best effort; only the result counts.
     fn answer<'a>(&'a self, prompt: &'a Prompt<'a>, listener: &'a dyn Listener) -> BoxFuture<'a, Result<Answer, ModelError>>;
+
+    /// What the model can be told of these tools.
+    fn offer(&self, tools: Vec<Arc<ToolSpec>>) -> Arc<Offer>;
 
     /// How many tokens the prompt has, where the API counts; `None` where it does not, or not now.
     fn count<'a>(&'a self, prompt: &'a Prompt<'a>) -> BoxFuture<'a, Option<u64>>;

@@ -1,4 +1,4 @@
-//! When a server is left alone: a circuit that opens after some transport faults or timeouts in a row. Pure: `now` is
+//! When a server is left alone: a circuit that opens when it could not be connected, or did not list its tools, some times in a row. Pure: `now` is
 //! passed in. An error that a tool reports is no fault; the server has answered.
 
 use std::time::Duration;

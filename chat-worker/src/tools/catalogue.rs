@@ -1,33 +1,33 @@
 //! What the model is offered: every tool of every server that is up, under a name that the API accepts. Pure.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    ops::Bound,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
-use rmcp::model::{Tool, ToolAnnotations};
+use rmcp::model::Tool;
 use serde::Serialize;
 use serde_json::{
-    Value, json,
+    json,
     value::{RawValue, to_raw_value},
 };
 use sha2::{Digest, Sha256};
 
 use super::sanitize::{cap, clean, clean_line};
+use crate::{
+    config::{
+        rules::{ToolRules, Trust},
+        settings::Approvals,
+    },
+    llm::offer::Dialects,
+};
 
 /// The API takes 128; 64 is what all its relatives take.
 const MAX_NAME: usize = 64;
 const MAX_DESCRIPTION: usize = 8 * 1024;
-const MAX_SCHEMA: usize = 64 * 1024;
 const MAX_TITLE: usize = 256;
 /// Names and schemas of one server's tools together, in bytes: beyond it they would crowd the conversation, and the other
 /// servers' tools, out of the model's window.
 const MAX_DEFINITIONS: usize = 256 * 1024;
 /// Tools beyond this number of one server are left out.
-const MAX_TOOLS: usize = 256;
-/// Definitions of one server that are remembered.
-const MAX_REMEMBERED: usize = 4 * MAX_TOOLS;
+pub(super) const MAX_TOOLS: usize = 256;
 
 /// One tool, as the model and people see it.
 #[derive(Debug, Clone, Serialize)]
@@ -38,45 +38,29 @@ pub struct ToolSpec {
     pub server: String,
     /// The name on its server.
     pub tool: String,
-    /// A name for people, where the server gives one.
-    #[serde(skip)]
-    pub title: Option<String>,
     pub description: String,
-    /// An object, as JSON: every prompt carries it, and it is not to be written anew for each.
+    /// As the server gives it, as JSON.
     pub input_schema: Box<RawValue>,
+    /// How each model's API is told of it.
+    #[serde(skip)]
+    pub dialects: Dialects,
+    /// As the server gives it, for clients of ours.
+    #[serde(skip)]
+    pub definition: Arc<Tool>,
     /// It says that it changes nothing.
     pub read_only: bool,
     /// It may be called twice without harm.
     pub idempotent: bool,
     /// It may destroy: a person is asked first. So is every tool that says nothing of itself.
     pub destructive: bool,
-    /// What the server says of it, passed on to clients of ours.
-    #[serde(skip)]
-    pub annotations: Option<ToolAnnotations>,
     /// Of the definition as the server gave it: a changed definition is another tool.
     pub hash: String,
     /// It is no longer what it was when it was first listed: what it does may be something else, too.
     #[serde(skip)]
     pub changed: bool,
-}
-
-/// The definition that each tool had when it was first listed, by hash; by server. It outlives the server's connections and
-/// its configuration.
-#[derive(Debug, Default)]
-pub struct FirstSeen(HashMap<String, HashMap<String, String>>);
-
-impl FirstSeen {
-    /// Marks the tools whose definitions are not the first of their names. A server that goes on inventing names is not
-    /// believed any more.
-    pub fn mark(&mut self, server: &str, specs: &mut [ToolSpec]) {
-        let known = self.0.entry(server.to_owned()).or_default();
-        for spec in specs {
-            if known.len() < MAX_REMEMBERED && !known.contains_key(&spec.name) {
-                known.insert(spec.name.clone(), spec.hash.clone());
-            }
-            spec.changed = known.get(&spec.name) != Some(&spec.hash);
-        }
-    }
+    /// What its server's entry says of calls, instead of the program's setting.
+    #[serde(skip)]
+    pub approvals: Option<Approvals>,
 }
 
 /// All else follows from the definition that the hash is of.
@@ -89,14 +73,6 @@ impl PartialEq for ToolSpec {
 impl ToolSpec {
     /// Describes a tool; `Err` says why it cannot be offered.
     pub fn new(server: &str, tool: &Tool) -> Result<Self, String> {
-        let mut schema = Value::Object((*tool.input_schema).clone());
-        if schema.to_string().len() > MAX_SCHEMA {
-            return Err(format!("its input schema is larger than {} KiB", MAX_SCHEMA / 1024));
-        }
-        check_schema(&schema)?;
-        if schema["type"] != "object" {
-            schema["type"] = json!("object");
-        }
         let hints = tool.annotations.clone().unwrap_or_default();
         let read_only = hints.read_only_hint.unwrap_or(false);
         let description = tool.description.as_deref().or(tool.title.as_deref()).unwrap_or_default();
@@ -106,19 +82,25 @@ impl ToolSpec {
             name: exposed_name(server, &tool.name),
             server: server.to_owned(),
             tool: tool.name.to_string(),
-            title: tool.title.as_deref().map(title),
             description: cap(description, MAX_DESCRIPTION).0,
-            annotations: tool.annotations.clone().map(|mut annotations| {
-                annotations.title = annotations.title.as_deref().map(title);
-                annotations
-            }),
-            hash: hash(&[&json!(tool).to_string()]),
-            input_schema: to_raw_value(&schema).map_err(|error| format!("its input schema: {error}"))?,
+            hash: digest(&[&json!(tool).to_string()]),
+            dialects: Dialects::default(),
+            definition: Arc::new(tool.clone()),
+            input_schema: to_raw_value(&*tool.input_schema).map_err(|error| format!("its input schema: {error}"))?,
             read_only,
             idempotent: read_only || hints.idempotent_hint.unwrap_or(false),
             destructive: !read_only && hints.destructive_hint.unwrap_or(true),
             changed: false,
+            approvals: None,
         })
+    }
+
+    /// What it says of itself is not believed: it may do anything.
+    fn distrust(&mut self) {
+        (self.read_only, self.idempotent, self.destructive) = (false, false, true);
+        let mut definition = (*self.definition).clone();
+        definition.annotations = None;
+        self.definition = Arc::new(definition);
     }
 
     /// What it takes of a prompt, in bytes.
@@ -127,10 +109,10 @@ impl ToolSpec {
     }
 }
 
-/// Describes a server's list; tools that cannot be offered are left out and named.
-pub fn describe(server: &str, tools: &[Tool]) -> (Vec<ToolSpec>, Vec<String>) {
+/// Describes a server's list, by what its entry says of it; tools that cannot be offered are left out and named.
+pub fn describe(server: &str, tools: &[Tool], trust: Trust, rules: &ToolRules) -> (Vec<ToolSpec>, Vec<String>) {
     let (mut specs, mut left_out, mut size) = (Vec::<ToolSpec>::new(), Vec::new(), 0);
-    for tool in tools {
+    for tool in tools.iter().filter(|tool| rules.permits(&tool.name)) {
         if specs.len() >= MAX_TOOLS {
             left_out.push(format!("{}: a server may offer {MAX_TOOLS} tools", title(&tool.name)));
             continue;
@@ -139,7 +121,11 @@ pub fn describe(server: &str, tools: &[Tool]) -> (Vec<ToolSpec>, Vec<String>) {
             Ok(spec) if specs.iter().any(|known| known.name == spec.name) => {
                 left_out.push(format!("{}: it is listed twice", title(&spec.tool)));
             }
-            Ok(spec) => {
+            Ok(mut spec) => {
+                spec.approvals = rules.approvals;
+                if trust == Trust::None {
+                    spec.distrust();
+                }
                 let with_it = size + spec.size();
                 if with_it > MAX_DEFINITIONS {
                     let limit = MAX_DEFINITIONS / 1024;
@@ -193,30 +179,13 @@ impl Catalogue {
     }
 }
 
-/// The API refuses a whole request because of one schema that is none.
-fn check_schema(schema: &Value) -> Result<(), String> {
-    let properties = schema.get("properties").map(Value::as_object);
-    let required = schema.get("required").map(Value::as_array);
-    match (properties, required) {
-        (Some(None), _) => Err("properties in its input schema is no object".to_owned()),
-        (Some(Some(properties)), _) if !properties.values().all(|value| value.is_object() || value.is_boolean()) => {
-            Err("a property in its input schema is no schema".to_owned())
-        }
-        (_, Some(None)) => Err("required in its input schema is no list".to_owned()),
-        (_, Some(Some(names))) if !names.iter().all(Value::is_string) => {
-            Err("required in its input schema holds something else than names".to_owned())
-        }
-        _ => Ok(()),
-    }
-}
-
 fn title(text: &str) -> String {
     cap(clean_line(text), MAX_TITLE).0
 }
 
 /// `server__tool` in the API's alphabet. A name that had to be changed, or that another pair could also make, ends in a
 /// hash of the pair, so that it is the same whatever other servers there are.
-fn exposed_name(server: &str, tool: &str) -> String {
+pub fn exposed_name(server: &str, tool: &str) -> String {
     let plain = |text: &str| {
         text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' }).collect::<String>()
     };
@@ -226,11 +195,12 @@ fn exposed_name(server: &str, tool: &str) -> String {
     if unchanged && !ambiguous && name.len() <= MAX_NAME {
         return name;
     }
-    let suffix = &hash(&[server, tool])[..8];
+    let suffix = &digest(&[server, tool])[..8];
     format!("{}_{suffix}", &name[..name.len().min(MAX_NAME - 9)])
 }
 
-fn hash(parts: &[&str]) -> String {
+/// A digest of texts in their order.
+pub fn digest(parts: &[&str]) -> String {
     let mut hasher = Sha256::new();
     for part in parts {
         hasher.update(part.as_bytes());
@@ -251,8 +221,10 @@ pub fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::Value;
 
     use super::*;
+    use crate::config::rules::Glob;
 
     fn tool(value: Value) -> Tool {
         serde_json::from_value(value).expect("a tool")
@@ -269,7 +241,6 @@ mod tests {
         let reading = spec(json!({"readOnlyHint": true}));
         assert!(!reading.destructive && reading.idempotent);
         assert!(!spec(json!({"destructiveHint": false})).destructive);
-        assert_eq!(silent.input_schema.get(), r#"{"type":"object"}"#);
     }
 
     #[test]
@@ -282,44 +253,21 @@ mod tests {
     }
 
     #[test]
-    fn a_definition_that_changes_is_marked_and_its_first_one_stays_the_measure() {
-        let list = |description: &str| {
-            let tool = tool(json!({"name": "t", "description": description, "inputSchema": {}}));
-            vec![ToolSpec::new("s", &tool).expect("fits")]
-        };
-        let mut first_seen = FirstSeen::default();
-        let mut changed = |description: &str| {
-            let mut specs = list(description);
-            first_seen.mark("s", &mut specs);
-            specs[0].changed
-        };
-        assert_eq!(["reads", "sends it on", "reads", "sends it on"].map(&mut changed), [false, true, false, true]);
-    }
-
-    #[test]
-    fn a_server_that_invents_names_is_not_believed_for_ever() {
-        let mut first_seen = FirstSeen::default();
-        let mut one = |number: usize| {
-            let tool = tool(json!({"name": format!("t{number}"), "inputSchema": {}}));
-            let mut specs = [ToolSpec::new("s", &tool).expect("fits")];
-            first_seen.mark("s", &mut specs);
-            specs[0].changed
-        };
-        assert!((0..MAX_REMEMBERED).all(|number| !one(number)));
-        assert!(one(MAX_REMEMBERED));
-    }
-
-    #[test]
-    fn a_server_cannot_fill_the_window_nor_spoil_the_request() {
+    fn a_server_cannot_fill_the_window() {
         let wordy =
             |index: usize| tool(json!({"name": format!("t{index}"), "description": "x".repeat(9_000), "inputSchema": {}}));
-        let (specs, left_out) = describe("s", &(0..100).map(wordy).collect::<Vec<_>>());
+        let (specs, left_out) = describe("s", &(0..100).map(wordy).collect::<Vec<_>>(), Trust::Hints, &ToolRules::default());
         assert_eq!((specs.len(), left_out.len()), (31, 69));
-        for schema in
-            [json!({"properties": 5}), json!({"properties": {"a": 5}}), json!({"required": "a"}), json!({"required": [5]})]
-        {
-            assert!(ToolSpec::new("s", &tool(json!({"name": "t", "inputSchema": schema}))).is_err());
-        }
+    }
+
+    #[test]
+    fn what_a_server_is_not_trusted_with_and_what_it_may_not_offer() {
+        let list =
+            ["read", "write"].map(|name| tool(json!({"name": name, "inputSchema": {}, "annotations": {"readOnlyHint": true}})));
+        let rules = ToolRules { deny: vec![Glob::new("wr*")], approvals: Some(Approvals::Never), ..ToolRules::default() };
+        let (specs, left_out) = describe("s", &list, Trust::None, &rules);
+        assert_eq!((specs.len(), left_out.len(), specs[0].approvals), (1, 0, Some(Approvals::Never)));
+        assert!(specs[0].destructive && !specs[0].read_only && !specs[0].idempotent && specs[0].definition.annotations.is_none());
     }
 
     #[test]

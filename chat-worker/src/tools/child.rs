@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{connection::ServerError, sanitize::clean_line, stdio::Bearable};
-use crate::redact::redact;
+use crate::{config::file::Launch, redact::redact};
 
 const STDERR_LINES: usize = 100;
 const STDERR_LINE: usize = 2_000;
@@ -50,15 +50,29 @@ fn readable(line: &[u8]) -> String {
 }
 
 /// Starts the program, as the leader of a process group; its standard error is to be kept by `keep`.
-pub fn spawn(program: &str, args: &[String]) -> Result<Child, ServerError> {
-    let (program, first) = find_program(program);
+pub fn spawn(launch: &Launch) -> Result<Child, ServerError> {
+    let (program, first) = find_program(&launch.program);
+    let failed = |why: String| ServerError::Start(program.display().to_string(), why);
     let mut command = tokio::process::Command::new(&program);
-    command.args(first).args(args).env_clear();
+    command.args(first).args(&launch.args).env_clear();
     command.envs(CHILD_ENV.iter().filter_map(|name| Some((*name, std::env::var_os(name)?))));
+    for (name, value) in &launch.env {
+        match value {
+            Some(value) => command.env(name, value.expose()),
+            None => command.env_remove(name),
+        };
+    }
+    if let Some(cwd) = &launch.cwd {
+        // The system's own error would be told as one of the program.
+        if !cwd.is_dir() {
+            return Err(failed(format!("its cwd {} is no folder", cwd.display())));
+        }
+        command.current_dir(cwd);
+    }
     // A group of its own: Ctrl-C at the terminal cancels a turn, and not the servers.
     command.process_group(0);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.spawn().map_err(|error| ServerError::Start(program.display().to_string(), error.to_string()))
+    command.spawn().map_err(|error| failed(error.to_string()))
 }
 
 /// The program to run, and what comes before its arguments: scripts by their interpreter, a program of ours also when

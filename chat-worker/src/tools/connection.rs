@@ -6,16 +6,16 @@ use std::{error::Error, sync::Arc, time::Duration};
 use rmcp::{
     ClientHandler, ClientServiceExt, RoleClient,
     model::{
-        CallToolRequestParams, CallToolResponse, CallToolResult, ClientConfig, ContentBlock, Implementation,
-        PaginatedRequestParams, ProtocolVersion, ResourceContents, SubscriptionFilter, Tool,
+        CallToolRequest, CallToolRequestParams, CallToolResponse, CallToolResult, CancelledNotificationParam, ClientConfig,
+        ClientRequest, Implementation, PaginatedRequestParams, ProtocolVersion, RequestId, ServerResult, SubscriptionFilter,
+        Tool,
     },
     service::{
-        ClientCacheConfig, ClientInitializeError, ClientLifecycleMode, NotificationContext, Peer, QuitReason,
+        ClientCacheConfig, ClientInitializeError, ClientLifecycleMode, NotificationContext, Peer, PeerRequestOptions, QuitReason,
         RunningServiceCancellationToken, ServiceError,
     },
     transport::{
-        DynamicTransportError, StreamableHttpClientTransport,
-        streamable_http_client::{HttpStatusError, StreamableHttpClientTransportConfig},
+        DynamicTransportError, StreamableHttpClientTransport, streamable_http_client::StreamableHttpClientTransportConfig,
     },
 };
 use serde_json::{Map, Value};
@@ -26,20 +26,21 @@ use tokio::{
 };
 
 use super::{
+    asked,
     child::{self, StderrTail},
+    credentials::Credentials,
     http,
-    pace::Paced,
-    sanitize::{cap, clean, clean_line},
+    remote::{CalledFor, Remote, RemoteError},
+    sanitize::{cap, clean_line},
     stdio::ChildTransport,
 };
 use crate::{
     config::file::{ServerEntry, Target},
+    logging,
     redact::redact,
     telemetry,
 };
 
-/// Tool results longer than this are cut: beyond it they crowd out the conversation.
-pub const MAX_RESULT: usize = 48 * 1024;
 /// A message of a server larger than this is a fault.
 const MAX_MESSAGE: usize = 8 * 1024 * 1024;
 const MAX_PAGES: usize = 64;
@@ -48,6 +49,12 @@ const MAX_LISTED: usize = 1_024;
 const MAX_LIST_BYTES: usize = 16 * 1024 * 1024;
 /// A stream of notifications that ended is opened again after this.
 const LISTEN_AGAIN: Duration = Duration::from_secs(5);
+/// Calls of one server at once; more wait in line.
+pub const MAX_CALLS: usize = 64;
+/// Requests of one server at once: its calls, and beside them what looks after it.
+const MAX_REQUESTS: usize = MAX_CALLS + 16;
+/// A call that tells of its progress may take so many times as long as one that does not.
+const PROGRESS_EXTENDS: u32 = 20;
 /// rmcp waits ten seconds for an answer to discover before it tries initialize.
 const ERA_ALLOWANCE: Duration = Duration::from_secs(12);
 
@@ -148,18 +155,8 @@ impl Connection {
         let automatic =
             ClientLifecycleMode::Auto { preferred_versions: vec![ProtocolVersion::V_2026_07_28], legacy_version: None };
         let budget = entry.timeout + ERA_ALLOWANCE;
-        let first = timeout(budget, Self::attempt(entry, http, listener.clone(), stderr, automatic)).await;
-        let error = match first.unwrap_or(Err(ServerError::Timeout(budget))) {
-            Ok(connection) => return Ok(connection),
-            Err(error) => error,
-        };
-        // Some legacy servers answer discover with something that is neither a result nor an error. A server that
-        // cannot be reached at all would only cost the time again.
-        if !matches!(error, ServerError::Refused(_)) {
-            return Err(error);
-        }
-        let legacy = Self::attempt(entry, http, listener, stderr, ClientLifecycleMode::Initialize);
-        timeout(entry.timeout, legacy).await.unwrap_or(Err(ServerError::Timeout(entry.timeout))).map_err(|_| error)
+        let attempt = Self::attempt(entry, http, listener, stderr, automatic);
+        timeout(budget, attempt).await.unwrap_or(Err(ServerError::Timeout(budget)))
     }
 
     async fn attempt(
@@ -175,17 +172,18 @@ impl Connection {
                 let config = StreamableHttpClientTransportConfig::with_uri(url.as_str())
                     .max_json_response_size(MAX_MESSAGE)
                     .max_sse_event_size(MAX_MESSAGE)
-                    .max_concurrent_requests(64);
-                let transport = StreamableHttpClientTransport::with_client(Paced(http::of(entry, http)?), config);
+                    .max_concurrent_requests(MAX_REQUESTS);
+                let client = Remote::new(http::of(entry, http)?, Credentials::of(entry)?);
+                let transport = StreamableHttpClientTransport::with_client(client, config);
                 listener.serve_with_lifecycle(transport, mode).await
             }
-            Target::Command { program, args } => {
-                let mut child = child::spawn(program, args)?;
+            Target::Command(launch) => {
+                let mut child = child::spawn(launch)?;
                 if let Some(errors) = child.stderr.take() {
                     tokio::spawn(child::keep(errors, entry.name.clone(), stderr.clone()));
                 }
                 let transport = ChildTransport::new(child, MAX_MESSAGE)
-                    .map_err(|error| ServerError::Start(program.clone(), error.to_string()))?;
+                    .map_err(|error| ServerError::Start(launch.program.clone(), error.to_string()))?;
                 listener.serve_with_lifecycle(transport, mode).await
             }
         };
@@ -224,39 +222,37 @@ impl Connection {
     }
 }
 
+/// The tools of a server, and those that nobody can use, with the reasons.
+#[derive(Debug, Default)]
+pub struct Listed {
+    pub tools: Vec<Tool>,
+    pub left_out: Vec<String>,
+}
+
 /// Every tool of the server.
-pub async fn list_tools(peer: &Peer<RoleClient>, limit: Duration) -> Result<Vec<Tool>, ServerError> {
+pub async fn list_tools(peer: &Peer<RoleClient>, limit: Duration) -> Result<Listed, ServerError> {
     let has_tools = peer.peer_info().is_none_or(|info| info.capabilities.tools.is_some());
     if !has_tools {
-        return Ok(Vec::new());
+        return Ok(Listed::default());
     }
     let pages = async {
-        let (mut tools, mut cursor, mut size) = (Vec::new(), None, 0);
+        let (mut listed, mut cursor, mut size) = (Listed::default(), None, 0);
         for _ in 0..MAX_PAGES {
             let page = peer.list_tools(Some(PaginatedRequestParams::default().with_cursor(cursor.clone()))).await;
             let page = page.map_err(|error| failed(&error, limit))?;
             size += serde_json::to_vec(&page.tools).map_or(0, |bytes| bytes.len());
-            tools.extend(page.tools);
-            let too_much = tools.len() > MAX_LISTED || size > MAX_LIST_BYTES;
+            listed.tools.extend(page.tools);
+            let left_out = page.meta.as_ref().and_then(|meta| meta.get(asked::LEFT_OUT)?.as_array());
+            listed.left_out.extend(left_out.into_iter().flatten().filter_map(Value::as_str).map(clean_line));
+            let too_much = listed.tools.len() > MAX_LISTED || size > MAX_LIST_BYTES;
             if too_much || page.next_cursor.is_none() || page.next_cursor == cursor {
                 break;
             }
             cursor = page.next_cursor;
         }
-        Ok(tools)
+        Ok(listed)
     };
     timeout(limit, pages).await.unwrap_or(Err(ServerError::Timeout(limit)))
-}
-
-/// What a tool answered.
-#[derive(Debug)]
-pub struct ToolAnswer {
-    /// Cleaned, and not longer than `MAX_RESULT`.
-    pub text: String,
-    /// An error of the tool's own.
-    pub is_error: bool,
-    /// As the server sent it.
-    pub structured: Option<Value>,
 }
 
 /// Calls a tool.
@@ -265,15 +261,11 @@ pub async fn call_tool(
     tool: &str,
     arguments: Map<String, Value>,
     limit: Duration,
-) -> Result<ToolAnswer, ServerError> {
+) -> Result<CallToolResult, ServerError> {
     let mut params = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
     telemetry::inject(&mut params);
-    let response = timeout(limit, peer.call_tool_once(params)).await.map_err(|_| ServerError::Timeout(limit))?;
-    match response.map_err(|error| failed(&error, limit))? {
-        CallToolResponse::Complete(result) => {
-            let (text, is_error) = (text_of(&result), result.is_error.unwrap_or(false));
-            Ok(ToolAnswer { text, is_error, structured: result.structured_content })
-        }
+    match answer_to_call(peer, params, limit).await.map_err(|error| failed(&error, limit))? {
+        CallToolResponse::Complete(result) => Ok(result),
         CallToolResponse::InputRequired(_) => {
             Err(ServerError::Refused("the tool asks its user for input, which this chat cannot give".into()))
         }
@@ -281,30 +273,46 @@ pub async fn call_tool(
     }
 }
 
-fn text_of(result: &CallToolResult) -> String {
-    let mut parts: Vec<String> = result.content.iter().map(text_of_block).collect();
-    if parts.is_empty()
-        && let Some(structured) = &result.structured_content
-    {
-        parts.push(structured.to_string());
+/// The answer to a call, which has as long as `limit` after each progress that it tells of. Whoever stops waiting cancels it.
+async fn answer_to_call(
+    peer: &Peer<RoleClient>,
+    params: CallToolRequestParams,
+    limit: Duration,
+) -> Result<CallToolResponse, ServiceError> {
+    let mut request = CallToolRequest::new(params);
+    if let Some(id) = logging::request_id() {
+        request.extensions.insert(CalledFor(id));
     }
-    // Cleaning a text that will be cut off anyway is work for nothing.
-    let (joined, _) = cap(parts.join("\n"), 4 * MAX_RESULT);
-    cap(clean(&joined), MAX_RESULT).0
+    let options = PeerRequestOptions::with_timeout(limit)
+        .reset_timeout_on_progress()
+        .with_max_total_timeout(limit.saturating_mul(PROGRESS_EXTENDS));
+    let handle = peer.send_cancellable_request(ClientRequest::CallToolRequest(request), options).await?;
+    let mut given_up = GivenUp(Some((peer.clone(), handle.id.clone())));
+    let answer = handle.await_response().await;
+    given_up.0 = None;
+    match answer? {
+        ServerResult::CallToolResult(result) => Ok(CallToolResponse::Complete(result)),
+        ServerResult::InputRequiredResult(result) => Ok(CallToolResponse::InputRequired(result)),
+        ServerResult::CreateTaskResult(result) => Ok(CallToolResponse::Task(result)),
+        // Nothing to tell is a result, too.
+        ServerResult::EmptyResult(_) | ServerResult::TaskAckResult(_) => {
+            Ok(CallToolResponse::Complete(CallToolResult::default()))
+        }
+        _ => Err(ServiceError::UnexpectedResponse),
+    }
 }
 
-fn text_of_block(block: &ContentBlock) -> String {
-    match block {
-        ContentBlock::Text(text) => text.text.clone(),
-        ContentBlock::Image(image) => format!("[an image, {}, left out]", image.mime_type),
-        ContentBlock::Audio(audio) => format!("[a sound, {}, left out]", audio.mime_type),
-        ContentBlock::Resource(embedded) => match &embedded.resource {
-            ResourceContents::TextResourceContents { text, .. } => text.clone(),
-            ResourceContents::BlobResourceContents { uri, .. } => format!("[binary data of {uri}, left out]"),
-            _ => "[a resource of an unknown kind, left out]".to_owned(),
-        },
-        ContentBlock::ResourceLink(link) => format!("{} ({})", link.uri, link.name),
-        _ => "[content of an unknown kind, left out]".to_owned(),
+/// Tells the server of a call whose answer nobody waits for any more.
+struct GivenUp(Option<(Peer<RoleClient>, RequestId)>);
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        let (Some((peer, id)), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) else { return };
+        runtime.spawn(async move {
+            let cancelled = CancelledNotificationParam::new(Some(id), Some("nobody waits for it any more".to_owned()));
+            // The server may be gone, too.
+            let _ = peer.notify_cancelled(cancelled).await;
+        });
     }
 }
 
@@ -316,17 +324,10 @@ fn refused_to_start(error: &ClientInitializeError) -> ServerError {
     };
     let text = redact(&clean_line(&with_causes(met))).into_owned();
     match error {
-        ClientInitializeError::TransportError { .. } if http_status(met).is_none() && !is_odd_answer(&text) => {
-            ServerError::Connect(text)
-        }
+        ClientInitializeError::TransportError { .. } if !was_refused(met) => ServerError::Connect(text),
         ClientInitializeError::ConnectionClosed(_) => ServerError::Connect(text),
         _ => ServerError::Refused(text),
     }
-}
-
-/// The transport could carry an answer, and the answer was odd.
-fn is_odd_answer(text: &str) -> bool {
-    text.contains("unexpected server response") || text.contains("Unexpected content type")
 }
 
 fn failed(error: &ServiceError, limit: Duration) -> ServerError {
@@ -334,8 +335,9 @@ fn failed(error: &ServiceError, limit: Duration) -> ServerError {
     match error {
         ServiceError::McpError(error) => ServerError::Refused(redact(&clean_line(&error.message)).into_owned()),
         ServiceError::Timeout { .. } => ServerError::Timeout(limit),
-        // It is up, and says that it is busy.
-        _ if http_status(error) == Some(429) || error.is_authorization_required() => ServerError::Refused(text()),
+        // It is up, and says no, or nothing that we take.
+        _ if was_refused(error) => ServerError::Refused(text()),
+        ServiceError::UnexpectedResponse => ServerError::Refused("the server's result is malformed".to_owned()),
         _ => ServerError::Transport(text()),
     }
 }
@@ -345,8 +347,15 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
     std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| (**error).source())
 }
 
-fn http_status(error: &(dyn Error + 'static)) -> Option<u16> {
-    chain(error).find_map(|error| Some(error.downcast_ref::<HttpStatusError>()?.status))
+/// Whether the server was reached, and it, or what stands in front of it, will say the same again. A gateway that has nobody behind it is
+/// no such answer.
+fn was_refused(error: &(dyn Error + 'static)) -> bool {
+    let met = chain(error).find_map(|error| error.downcast_ref::<RemoteError>());
+    match met {
+        Some(RemoteError::Status(refusal)) => !refusal.status.is_server_error(),
+        Some(RemoteError::Redirected(_) | RemoteError::TooLarge(_) | RemoteError::Credentials(_) | RemoteError::Url(_)) => true,
+        Some(RemoteError::Transport(_)) | None => false,
+    }
 }
 
 /// The error and its causes, each once. The SDK wraps what a transport met into the name of the transport's Rust type, which tells a

@@ -11,18 +11,22 @@ use futures::{
     FutureExt,
     future::{BoxFuture, Shared},
 };
+use rmcp::model::CallToolResult;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::sync::{Notify, watch};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    catalogue::{Catalogue, FirstSeen, ToolSpec},
-    connection::{ServerError, ToolAnswer},
+    answer,
+    beyond::Live,
+    catalogue::{Catalogue, ToolSpec},
+    connection::ServerError,
+    first_seen::FirstSeen,
     http,
     server::{Server, Shared as Common, State},
 };
-use crate::config::file::McpConfig;
+use crate::config::file::{McpConfig, Refused};
 
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LONGEST_RETRY: Duration = Duration::from_secs(4);
@@ -31,9 +35,9 @@ const LONGEST_RETRY: Duration = Duration::from_secs(4);
 pub struct ToolOutput {
     pub text: String,
     pub is_error: bool,
-    /// What programs read instead of the text, as the server sent it: not cleaned.
-    pub structured: Option<Arc<Value>>,
-    /// For metrics: "ok", "tool_error", "unavailable", "timeout", "transport" or "cancelled".
+    /// As the server sent it: not cleaned, and not cut.
+    pub whole: Option<Arc<CallToolResult>>,
+    /// For metrics: "ok", "tool_error", "unavailable", "timeout", "transport", "refused" or "cancelled".
     pub outcome: &'static str,
     pub duration: Duration,
 }
@@ -52,6 +56,18 @@ pub struct ServerStatus {
     pub openings: u64,
 }
 
+impl ToolOutput {
+    /// Something that is told without any server.
+    pub fn told(text: String) -> Self {
+        Self { text, is_error: false, whole: None, outcome: "ok", duration: Duration::ZERO }
+    }
+
+    /// A call that was not made.
+    pub fn refused(text: &str) -> Self {
+        Self { text: text.to_owned(), is_error: true, whole: None, outcome: "refused", duration: Duration::ZERO }
+    }
+}
+
 type Pending = Shared<BoxFuture<'static, ToolOutput>>;
 
 /// All servers.
@@ -59,6 +75,8 @@ type Pending = Shared<BoxFuture<'static, ToolOutput>>;
 pub struct Hub {
     http: reqwest::Client,
     servers: RwLock<BTreeMap<String, Arc<Server>>>,
+    /// Entries of the configuration that cannot be used.
+    refused: RwLock<Vec<Refused>>,
     /// Reads under way: an identical one waits for the same answer.
     reads: Mutex<HashMap<String, Pending>>,
     first_seen: Arc<Mutex<FirstSeen>>,
@@ -68,12 +86,13 @@ pub struct Hub {
 }
 
 impl Hub {
-    pub fn new() -> reqwest::Result<Arc<Self>> {
+    pub fn new(first_seen: FirstSeen) -> reqwest::Result<Arc<Self>> {
         let hub = Arc::new(Self {
             http: http::shared()?,
             servers: RwLock::default(),
+            refused: RwLock::default(),
             reads: Mutex::default(),
-            first_seen: Arc::default(),
+            first_seen: Arc::new(Mutex::new(first_seen)),
             changed: Arc::default(),
             version: watch::Sender::new(0),
             tasks: TaskTracker::new(),
@@ -110,6 +129,7 @@ impl Hub {
                 Server::start(entry.clone(), common, &self.tasks)
             });
         }
+        self.refused.write().unwrap_or_else(PoisonError::into_inner).clone_from(&config.refused);
         self.changed.notify_one();
     }
 
@@ -143,7 +163,16 @@ impl Hub {
                 state,
             }
         };
-        self.servers().into_iter().map(status).collect()
+        let refused = |refused: &Refused| ServerStatus {
+            name: refused.name.clone(),
+            description: String::new(),
+            version: String::new(),
+            degraded: true,
+            openings: 0,
+            state: State::Refused { reason: refused.reason.clone() },
+        };
+        let not_used = self.refused.read().unwrap_or_else(PoisonError::into_inner);
+        self.servers().into_iter().map(status).chain(not_used.iter().map(refused)).collect()
     }
 
     /// The last lines of a child's standard error; `None` when there is no such server.
@@ -161,9 +190,15 @@ impl Hub {
         !matching.is_empty()
     }
 
-    /// Calls a tool by its name in the catalogue. Never fails: what went wrong is told to the model.
-    pub async fn call(self: &Arc<Self>, name: &str, input: &Value) -> ToolOutput {
+    /// Calls a tool as it was judged: one that has changed since is not called. Never fails: what went wrong is told to the model.
+    pub async fn call_as(self: &Arc<Self>, judged: &ToolSpec, input: &Value) -> ToolOutput {
+        let name = judged.name.as_str();
         let Some((server, spec)) = self.find(name) else { return self.unknown(name) };
+        if *spec != *judged {
+            return ToolOutput::refused(&format!(
+                "{name} has changed since this call was allowed, and was not called; call it again"
+            ));
+        }
         let arguments = match input {
             Value::Object(map) => map.clone(),
             Value::Null => Map::new(),
@@ -205,6 +240,11 @@ impl Hub {
         let _ = tokio::time::timeout(limit, self.tasks.wait()).await;
     }
 
+    /// The servers that are up.
+    pub fn live(&self) -> Vec<Live> {
+        self.servers().into_iter().filter_map(|server| server.live()).collect()
+    }
+
     fn servers(&self) -> Vec<Arc<Server>> {
         self.servers.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
@@ -231,7 +271,7 @@ impl Hub {
     }
 
     /// A name that is not in the catalogue: the model made it up, or its server has gone since it was offered.
-    fn unknown(&self, name: &str) -> ToolOutput {
+    pub fn unknown(&self, name: &str) -> ToolOutput {
         match self.absent_server_of(name) {
             Some(server) => {
                 refused(&format!("{name} is not available now: the server {} {}", server.entry.name, server.state().in_words()))
@@ -270,9 +310,10 @@ async fn call(server: Arc<Server>, spec: Arc<ToolSpec>, arguments: Map<String, V
     let mut attempt = 0;
     loop {
         let error = match server.call(&spec.tool, arguments.clone()).await {
-            Ok(ToolAnswer { text, is_error, structured }) => {
+            Ok(result) => {
+                let (text, is_error) = (answer::in_words(&result), result.is_error.unwrap_or(false));
                 let outcome = if is_error { "tool_error" } else { "ok" };
-                return ToolOutput { text, is_error, structured: structured.map(Arc::new), outcome, duration: began.elapsed() };
+                return ToolOutput { text, is_error, whole: Some(Arc::new(result)), outcome, duration: began.elapsed() };
             }
             Err(error) => error,
         };
@@ -285,7 +326,7 @@ async fn call(server: Arc<Server>, spec: Arc<ToolSpec>, arguments: Map<String, V
                 _ => "transport",
             };
             let text = format!("the call of {} failed: {error}", spec.tool);
-            return ToolOutput { text, is_error: true, structured: None, outcome, duration: began.elapsed() };
+            return ToolOutput { text, is_error: true, whole: None, outcome, duration: began.elapsed() };
         }
         let delay = FIRST_RETRY.saturating_mul(1 << attempt.min(8)).min(LONGEST_RETRY);
         tokio::time::sleep(delay.mul_f64(1.0 - 0.25 * rand::random::<f64>())).await;
@@ -294,5 +335,5 @@ async fn call(server: Arc<Server>, spec: Arc<ToolSpec>, arguments: Map<String, V
 }
 
 fn refused(text: &str) -> ToolOutput {
-    ToolOutput { text: text.to_owned(), is_error: true, structured: None, outcome: "unavailable", duration: Duration::ZERO }
+    ToolOutput { text: text.to_owned(), is_error: true, whole: None, outcome: "unavailable", duration: Duration::ZERO }
 }

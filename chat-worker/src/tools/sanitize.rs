@@ -1,14 +1,43 @@
 //! What servers say, made fit to be shown and to be sent to the model: without characters that hide or reorder text, and
 //! not longer than we can bear. Pure.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::LazyLock};
 
+use fancy_regex::Regex;
 use serde_json::Value;
 
+use crate::numbers;
+
 /// The text without control characters (but newline and tab), bidirectional controls, zero-width characters and tags:
-/// with them a text can show a person something else than it tells the model, or rewrite a terminal.
+/// with them a text can show a person something else than it tells the model, or rewrite a terminal. What joins letters or emoji, and
+/// what chooses a variant of one, is part of it and stays.
 pub fn clean(text: &str) -> String {
-    text.chars().filter(|c| matches!(c, '\n' | '\t') || !(c.is_control() || is_invisible(*c))).collect()
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        let before = out.chars().next_back();
+        let kept = match c {
+            '\n' | '\t' => true,
+            '\u{200C}' | '\u{200D}' => before.is_some_and(joins) && rest.peek().copied().is_some_and(joins),
+            '\u{FE00}'..='\u{FE0F}' | '\u{E0100}'..='\u{E01EF}' => {
+                before.is_some_and(|c| joins(c) && !is_variant(c) || "#*0123456789".contains(c))
+            }
+            _ => !(c.is_control() || is_invisible(c)),
+        };
+        if kept {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Whether a letter of a script that joins, or an emoji: none is ASCII.
+fn joins(c: char) -> bool {
+    !c.is_ascii() && !c.is_whitespace() && !c.is_control() && (!is_invisible(c) || is_variant(c))
+}
+
+fn is_variant(c: char) -> bool {
+    matches!(c, '\u{FE00}'..='\u{FE0F}' | '\u{E0100}'..='\u{E01EF}')
 }
 
 /// The same on one line.
@@ -16,18 +45,36 @@ pub fn clean_line(text: &str) -> String {
     clean(text).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A value whose texts and names are clean; `None` when it takes more than `max` bytes.
-pub fn clean_json(value: &Value, max: usize) -> Option<Value> {
-    (value.to_string().len() <= max).then(|| cleaned(value))
+/// All that Unicode knows to be unseen or to look like a space, but the space itself.
+static UNSEEN: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r"[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\x{2800}]|[\p{Zs}&&[^ ]]").ok());
+
+/// Arguments to be approved: as JSON, byte for byte what is sent, with every letter that cannot be seen written as JSON writes it.
+pub fn visible_json(value: &Value) -> String {
+    let written = value.to_string();
+    let written = numbers::release(&written);
+    let (mut shown, mut units) = (String::with_capacity(written.len()), [0; 2]);
+    for c in written.chars() {
+        if is_seen(c) {
+            shown.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut units) {
+                // Writing to a String cannot fail.
+                let _ = write!(shown, "\\u{unit:04x}");
+            }
+        }
+    }
+    shown
 }
 
-fn cleaned(value: &Value) -> Value {
-    match value {
-        Value::String(text) => Value::String(clean(text)),
-        Value::Array(list) => list.iter().map(cleaned).collect(),
-        Value::Object(map) => map.iter().map(|(name, value)| (clean(name), cleaned(value))).collect(),
-        other => other.clone(),
+fn is_seen(c: char) -> bool {
+    if c.is_ascii() {
+        return c == ' ' || c.is_ascii_graphic();
     }
+    let mut bytes = [0; 4];
+    let text = &*c.encode_utf8(&mut bytes);
+    // Without the tables of Unicode, nothing would be known of it.
+    UNSEEN.as_ref().is_some_and(|unseen| !unseen.is_match(text).unwrap_or(true))
 }
 
 fn is_invisible(c: char) -> bool {
@@ -37,19 +84,20 @@ fn is_invisible(c: char) -> bool {
 }
 
 /// Cuts the text to at most `max` bytes, and says how much is missing. True when it was cut.
-pub fn cap(mut text: String, max: usize) -> (String, bool) {
+pub fn cap(text: String, max: usize) -> (String, bool) {
     if text.len() <= max {
         return (text, false);
     }
-    let mut end = max;
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    let missing = text.len() - end;
-    text.truncate(end);
+    let (mut text, missing) = cut(&text, max);
     // Writing to a String cannot fail.
     let _ = write!(text, "\n[cut off here: {missing} more bytes; ask for less at a time]");
     (text, true)
+}
+
+/// The text up to so many bytes, between two letters, and how many bytes are left.
+pub fn cut(text: &str, max: usize) -> (String, usize) {
+    let end = text.floor_char_boundary(max);
+    (text[..end].to_owned(), text.len() - end)
 }
 
 #[cfg(test)]
@@ -66,10 +114,31 @@ mod tests {
     }
 
     #[test]
-    fn structured_results_are_cleaned_everywhere_and_too_large_ones_left_out() {
-        let value = json!({"a\u{202E}": ["b\u{200B}", 1, {"c": "d\u{1b}"}], "e": null});
-        assert_eq!(clean_json(&value, 100), Some(json!({"a": ["b", 1, {"c": "d"}], "e": null})));
-        assert_eq!(clean_json(&value, 10), None);
+    fn what_joins_letters_and_emoji_stays_and_what_only_hides_goes() {
+        for kept in [
+            "\u{645}\u{6cc}\u{200c}\u{62e}\u{648}\u{627}\u{647}\u{645}",
+            "\u{1F468}\u{200D}\u{1F469}\u{200D}\u{1F467}",
+            "\u{2764}\u{FE0F}\u{200D}\u{1F525}",
+            "1\u{FE0F}\u{20E3}",
+            "葛\u{E0100}",
+        ] {
+            assert_eq!(clean(kept), kept);
+        }
+        assert_eq!(clean("pass\u{200D}word \u{200C}x \u{200C}"), "password x ");
+        assert_eq!(clean("a\u{FE0F}\u{E0101}b"), "ab");
+        assert_eq!(clean("\u{1F600}\u{FE0F}\u{FE01}\u{FE02}"), "\u{1F600}\u{FE0F}");
+    }
+
+    #[test]
+    fn whatever_cannot_be_seen_is_written_out_for_approval_and_means_the_same() {
+        let unseen =
+            "a\nb\tc\u{200B}\u{E0041}\u{180E}\u{FE0F}\u{3164}\u{115F}\u{2800}\u{202E}\u{A0}\u{2003}\u{AD}\u{7f}\u{E0101}";
+        let value = json!({"q": unseen, "path": "a\\nb", "n\u{200D}": 1});
+        let shown = visible_json(&value);
+        assert!(shown.chars().all(|c| c == ' ' || c.is_ascii_graphic()), "{shown}");
+        assert!(shown.contains(r"a\nb\tc\u200b\udb40\udc41\u180e") && shown.contains(r"a\\nb"), "{shown}");
+        assert_eq!(serde_json::from_str::<Value>(&shown).expect("JSON"), value);
+        assert_eq!(visible_json(&json!({"q": "Zürich 東京 🦀"})), r#"{"q":"Zürich 東京 🦀"}"#);
     }
 
     #[test]

@@ -11,22 +11,26 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use rmcp::{RoleClient, service::Peer};
+use rmcp::{RoleClient, model::CallToolResult, service::Peer};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, Semaphore, mpsc, watch},
     time::{Instant, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     breaker::{Breaker, Circuit},
-    catalogue::{FirstSeen, ToolSpec, describe},
+    catalogue::{ToolSpec, describe},
     child::StderrTail,
-    connection::{self, Connection, ServerError, ToolAnswer},
+    connection::{self, Connection, ServerError},
+    first_seen::FirstSeen,
 };
-use crate::config::file::{ServerEntry, Target};
+use crate::config::{
+    file::{Launch, ServerEntry, Target},
+    rules::Trust,
+};
 
 /// Calls of a server that is being removed get this long to end.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -65,12 +69,19 @@ pub enum State {
         /// Its operator took it out because it fails.
         by_circuit: bool,
     },
+    /// Its entry in mcp.json cannot be used.
+    Refused {
+        reason: String,
+    },
 }
 
 impl State {
     /// Whether the service as a whole is less than it was configured to be.
     pub fn is_degraded(&self) -> bool {
-        matches!(self, Self::Down { .. } | Self::CircuitOpen { .. } | Self::Disabled { by_circuit: true, .. })
+        matches!(
+            self,
+            Self::Down { .. } | Self::CircuitOpen { .. } | Self::Refused { .. } | Self::Disabled { by_circuit: true, .. }
+        )
     }
 
     /// In words, for the model and for people.
@@ -82,8 +93,12 @@ impl State {
             Self::CircuitOpen { reason, retry_in_seconds } => {
                 format!("is left alone for {retry_in_seconds} s because it failed again and again: {reason}")
             }
-            Self::Disabled { reason: Some(reason), .. } => format!("is disabled: {reason}"),
-            Self::Disabled { reason: None, .. } => "is disabled".to_owned(),
+            Self::Disabled { reason, by_circuit: true } => {
+                format!("is down: {}", reason.as_deref().unwrap_or("it failed again and again"))
+            }
+            Self::Disabled { reason: Some(reason), .. } => format!("is switched off: {reason}"),
+            Self::Disabled { reason: None, .. } => "is switched off".to_owned(),
+            Self::Refused { reason } => format!("is not used: {reason}"),
         }
     }
 }
@@ -124,6 +139,8 @@ pub struct Server {
     reconnect: Arc<Notify>,
     stop: CancellationToken,
     calls: TaskTracker,
+    /// Calls beyond it wait in line.
+    places: Semaphore,
     clean: AtomicBool,
     openings: AtomicU64,
     shared: Shared,
@@ -146,6 +163,7 @@ impl Server {
             reconnect: Arc::default(),
             stop: CancellationToken::new(),
             calls: TaskTracker::new(),
+            places: Semaphore::new(connection::MAX_CALLS),
             clean: AtomicBool::new(true),
             openings: AtomicU64::new(0),
             shared,
@@ -173,6 +191,18 @@ impl Server {
         self.live.load().as_ref().map(|live| live.tools.clone()).unwrap_or_default()
     }
 
+    /// What it takes to ask it for something else than a tool; `None` while it is not up.
+    pub fn live(&self) -> Option<super::beyond::Live> {
+        let live = self.live.load();
+        let peer = live.as_ref()?.peer.clone();
+        Some(super::beyond::Live {
+            name: self.entry.name.clone(),
+            peer,
+            timeout: self.entry.timeout,
+            trusted: self.entry.trust == Trust::Hints,
+        })
+    }
+
     /// How often its circuit has opened.
     pub fn openings(&self) -> u64 {
         self.openings.load(Ordering::Relaxed)
@@ -190,10 +220,14 @@ impl Server {
     }
 
     /// One attempt of a call.
-    pub async fn call(&self, tool: &str, arguments: Map<String, Value>) -> Result<ToolAnswer, ServerError> {
+    pub async fn call(&self, tool: &str, arguments: Map<String, Value>) -> Result<CallToolResult, ServerError> {
         let live = self.live.load_full();
         let Some(live) = live else { return Err(ServerError::Connect(self.state().in_words())) };
         let _running = self.calls.token();
+        // Waiting here says nothing about the server, and costs the call nothing of its time.
+        let Ok(Ok(_place)) = timeout(self.entry.timeout, self.places.acquire()).await else {
+            return Err(ServerError::Refused(format!("it is busy: {} calls of it are under way", connection::MAX_CALLS)));
+        };
         let result = connection::call_tool(&live.peer, tool, arguments, self.entry.timeout).await;
         let news = match &result {
             Err(error) if error.is_fault() => {
@@ -280,8 +314,10 @@ impl Keeper {
     /// Lists the tools and publishes them; with them the server is up.
     async fn take_tools(&mut self, connection: &Connection) -> Result<(), ServerError> {
         let server = &self.server;
-        let listed = connection::list_tools(&connection.peer, server.entry.timeout.min(CHECK)).await?;
-        let (mut specs, left_out) = describe(&server.entry.name, &listed);
+        let connection::Listed { tools: listed, left_out: unusable } =
+            connection::list_tools(&connection.peer, server.entry.timeout.min(CHECK)).await?;
+        let (mut specs, mut left_out) = describe(&server.entry.name, &listed, server.entry.trust, &server.entry.tools);
+        left_out.extend(unusable);
         server.shared.first_seen.lock().unwrap_or_else(PoisonError::into_inner).mark(&server.entry.name, &mut specs);
         let tools: Vec<_> = specs.into_iter().map(Arc::new).collect();
         self.breaker.success();
@@ -332,11 +368,13 @@ impl Keeper {
                 Some(report) = self.reported.recv() => match report.result {
                     _ if report.connection != self.number => continue,
                     Ok(()) => { self.breaker.success(); continue }
-                    Err(reason) => match self.breaker.failure(Instant::now()) {
-                        Circuit::Open { .. } => return Leave::Fault(reason),
-                        // A single fault may have been one of the call: look at once whether the server is well.
-                        Circuit::Closed | Circuit::HalfOpen => false,
-                    },
+                    // It may have been one of the call, or of the tool: whether the server is well is looked at at once. Who waits for
+                    // such a look already says nothing new.
+                    Err(reason) => {
+                        tracing::debug!(server = server.entry.name, "looked at because a call failed: {reason}");
+                        due = due.or_else(|| Some(listed.map_or_else(Instant::now, |listed| listed + CALM)));
+                        false
+                    }
                 },
                 () = tools_changed.notified(), if due.is_none() => {
                     due = Some(listed.map_or_else(Instant::now, |listed| listed + CALM));
@@ -386,7 +424,7 @@ async fn until(due: Option<Instant>) {
 fn ended(server: &Server) -> String {
     match &server.entry.target {
         Target::Url(_) => "the connection ended".to_owned(),
-        Target::Command { program, .. } => match server.stderr.last() {
+        Target::Command(Launch { program, .. }) => match server.stderr.last() {
             Some(line) => format!("{program} ended; its last words: {line}"),
             None => format!("{program} ended"),
         },

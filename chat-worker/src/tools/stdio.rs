@@ -2,8 +2,10 @@
 //! with everything that it started in its process group. What a child is, and its last words, are `child`'s.
 
 use std::{
+    collections::VecDeque,
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -11,16 +13,19 @@ use std::{
 use rmcp::{
     RoleClient,
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
-    transport::{Transport, async_rw::AsyncRwTransport},
+    transport::Transport,
 };
 use rustix::process::{Pid, Signal, kill_process_group};
+use serde_json::value::RawValue;
 use tokio::{
-    io::{AsyncRead, ReadBuf},
+    io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader, ReadBuf},
     process::{Child, ChildStdin, ChildStdout},
+    sync::Mutex,
     time::{Instant, Sleep, timeout},
 };
 
-use super::pace::Pace;
+use super::{asked::Waiting, pace::Pace};
+use crate::numbers;
 
 /// What a child gets to end after its standard input closed, and again after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -31,7 +36,13 @@ const LINE_COST: usize = 8 * 1024;
 
 /// A child as a transport.
 pub struct ChildTransport {
-    messages: AsyncRwTransport<RoleClient, Bearable<ChildStdout>, ChildStdin>,
+    lines: BufReader<Bearable<ChildStdout>>,
+    /// What was read of a line that has not ended yet.
+    line: Vec<u8>,
+    /// Messages of an array, which came in one line.
+    came: VecDeque<Vec<u8>>,
+    input: Arc<Mutex<Option<ChildStdin>>>,
+    waiting: Waiting,
     group: Group,
 }
 
@@ -42,8 +53,29 @@ impl ChildTransport {
             return Err(io::Error::other("its pipes are taken"));
         };
         let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        let messages = AsyncRwTransport::new(Bearable::new(stdout, max_line, LINE_COST), stdin);
-        Ok(Self { messages, group: Group { child: Some(child), id } })
+        Ok(Self {
+            lines: BufReader::new(Bearable::new(stdout, max_line, LINE_COST)),
+            line: Vec::new(),
+            came: VecDeque::new(),
+            input: Arc::new(Mutex::new(Some(stdin))),
+            waiting: Waiting::default(),
+            group: Group { child: Some(child), id },
+        })
+    }
+
+    /// The next line, or a part of one that came in an array. What was read when this is given up is read on the next time.
+    async fn next_line(&mut self) -> Option<Vec<u8>> {
+        if let Some(line) = self.came.pop_front() {
+            return Some(line);
+        }
+        match self.lines.read_until(b'\n', &mut self.line).await {
+            Ok(0) if self.line.is_empty() => None,
+            Ok(_) => Some(std::mem::take(&mut self.line)),
+            Err(error) => {
+                tracing::warn!("what a child writes cannot be read: {error}");
+                None
+            }
+        }
     }
 }
 
@@ -51,16 +83,36 @@ impl Transport<RoleClient> for ChildTransport {
     type Error = io::Error;
 
     fn send(&mut self, item: TxJsonRpcMessage<RoleClient>) -> impl Future<Output = io::Result<()>> + Send + 'static {
-        self.messages.send(item)
+        self.waiting.sent(&item);
+        let (text, input) = (serde_json::to_vec(&item), Arc::clone(&self.input));
+        async move {
+            let mut text = numbers::release_bytes(text?);
+            text.push(b'\n');
+            let mut input = input.lock().await;
+            let input = input.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+            input.write_all(&text).await?;
+            input.flush().await
+        }
     }
 
-    fn receive(&mut self) -> impl Future<Output = Option<RxJsonRpcMessage<RoleClient>>> + Send {
-        self.messages.receive()
+    async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleClient>> {
+        loop {
+            let line = self.next_line().await?;
+            if line.starts_with(b"[")
+                && let Ok(parts) = serde_json::from_slice::<Vec<&RawValue>>(&line)
+            {
+                self.came.extend(parts.into_iter().map(|part| part.get().as_bytes().to_vec()));
+                continue;
+            }
+            if let Some(message) = self.waiting.read(line.trim_ascii()) {
+                return Some(message);
+            }
+        }
     }
 
     /// As the protocol asks: standard input closes, then SIGTERM, then SIGKILL.
     async fn close(&mut self) -> io::Result<()> {
-        self.messages.close().await?;
+        self.input.lock().await.take();
         self.group.end().await;
         Ok(())
     }

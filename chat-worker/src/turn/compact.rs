@@ -1,5 +1,7 @@
 //! What a model is asked when a conversation has to become shorter. Pure: the prompt from the turns, the summary from the answer.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use crate::llm::{
@@ -24,7 +26,7 @@ pub fn prompt(messages: &[Message], room: Option<u64>) -> Prompt<'static> {
     let ask = format!("Summarise the conversation between the tags.\n<conversation>\n{text}\n</conversation>");
     Prompt {
         system: SYSTEM,
-        tools: Vec::new(),
+        offer: Arc::default(),
         messages: vec![Message { role: Role::User, content: vec![text_block(&ask)] }].into(),
         allow_tools: false,
         model: None,

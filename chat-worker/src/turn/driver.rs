@@ -2,7 +2,7 @@
 //! `asking`, tools run in `running`. One turn is one call of `run`, which always ends in `Done` or `Error`.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -14,10 +14,11 @@ use tracing::Instrument;
 use super::{
     cache::{Kept, Key, Recording, ResponseCache},
     machine::{Input, Limits, Machine, Outcome, Step},
+    running::Judged,
     transcript::Transcript,
 };
 use crate::{
-    config::settings::Approvals,
+    config::settings::{Approvals, AuditArguments},
     llm::{Model, ModelError, wire::Usage},
     logging,
     metrics::Metrics,
@@ -39,6 +40,8 @@ pub struct Engine {
     pub limits: Limits,
     /// What the model's window leaves for a prompt, in tokens; `None` when only the model knows.
     pub room: Option<u64>,
+    /// What the audit says of arguments.
+    pub audit_arguments: AuditArguments,
 }
 
 /// One turn to run.
@@ -49,6 +52,10 @@ pub struct Turn {
     /// What the user says; without it, the conversation goes on where it stopped.
     pub say: Option<String>,
     pub approvals: Approvals,
+    /// Nobody is there to be asked: what would have to be is refused.
+    pub unattended: bool,
+    /// Who asks, for the audit: an address, or "terminal".
+    pub caller: String,
     /// Tools that need no more asking: `name@hash`, so that a changed definition asks again.
     pub always: HashSet<String>,
     /// Calls that the user has decided on already, by id.
@@ -71,6 +78,8 @@ pub struct Finished {
     pub cost: Option<f64>,
     pub model: String,
     pub tools_used: Vec<String>,
+    /// Calls that were not allowed to run.
+    pub refused: usize,
 }
 
 /// The parts of a running turn that change.
@@ -79,6 +88,12 @@ pub(super) struct Run<'a> {
     pub(super) events: mpsc::Sender<Event>,
     pub(super) cancel: CancellationToken,
     pub(super) approvals: Approvals,
+    pub(super) unattended: bool,
+    pub(super) caller: String,
+    /// The calls of this round.
+    pub(super) judged: HashMap<String, Judged>,
+    /// Calls that were not allowed.
+    pub(super) refused: usize,
     pub(super) always: HashSet<String>,
     pub(super) decided: Option<Vec<String>>,
     pub(super) decisions: Option<mpsc::Receiver<Vec<String>>>,
@@ -111,12 +126,29 @@ impl Engine {
         if let Some(kept) = kept {
             return self.replay(&turn.request_id, &kept, &events, began).await;
         }
-        let Turn { request_id, transcript, say, approvals, always, decided, decisions, cancel, model, cache: _ } = turn;
+        let Turn {
+            request_id,
+            transcript,
+            say,
+            approvals,
+            unattended,
+            caller,
+            always,
+            decided,
+            decisions,
+            cancel,
+            model,
+            cache: _,
+        } = turn;
         let mut run = Run {
             engine: self,
             events,
             cancel,
             approvals,
+            unattended,
+            caller,
+            judged: HashMap::new(),
+            refused: 0,
             always,
             decided,
             decisions,
@@ -185,7 +217,7 @@ impl Engine {
         tracing::info!(duration_seconds = began.elapsed().as_secs_f64(), "Request completed from the cache");
         // It was a valid conversation when it was kept.
         let transcript = Transcript::read(messages.clone()).unwrap_or_default();
-        Finished { transcript, outcome, usage, cost, model: model.clone(), tools_used: tools_used.clone() }
+        Finished { transcript, outcome, usage, cost, model: model.clone(), tools_used: tools_used.clone(), refused: 0 }
     }
 }
 
@@ -261,8 +293,8 @@ impl Run<'_> {
             }
         };
         self.tell(event).await;
-        let Self { usage, cost, model, tools_used, .. } = self;
-        Finished { transcript, outcome, usage, cost, model, tools_used }
+        let Self { usage, cost, model, tools_used, refused, .. } = self;
+        Finished { transcript, outcome, usage, cost, model, tools_used, refused }
     }
 }
 

@@ -48,7 +48,7 @@ fn denied_calls_are_answered_beside_the_results_of_the_others() {
     assert_eq!(ids(&calls), ["1", "2"]);
     let Step::RunTools(run) = machine.on(Input::Decided { approved: vec!["2".into()] }) else { unreachable!("one runs") };
     assert_eq!(ids(&run), ["2"]);
-    let results = vec![ToolResult { id: "2".into(), text: "ok".into(), is_error: false }];
+    let results = vec![ToolResult { id: "2".into(), text: "ok".into(), is_error: false, images: Vec::new() }];
     assert_eq!(machine.on(Input::ToolResults(results)), Step::CallModel { allow_tools: true });
     let content = &machine.transcript().messages()[2].content;
     assert_eq!((content[0]["is_error"].clone(), content[1]["is_error"].clone()), (json!(true), json!(false)));
@@ -83,7 +83,7 @@ fn cancelling_keeps_what_was_said_and_answers_what_was_asked() {
     ask(&mut working);
     working.on(answer(StopReason::ToolUse, vec![call("1"), call("2")]));
     working.on(Input::Decided { approved: vec!["1".into(), "2".into()] });
-    let done = vec![ToolResult { id: "1".into(), text: "ok".into(), is_error: false }];
+    let done = vec![ToolResult { id: "1".into(), text: "ok".into(), is_error: false, images: Vec::new() }];
     working.on(Input::Cancelled { said: String::new(), done });
     assert_eq!(working.transcript().messages()[2].content.len(), 2);
     valid(&working);
@@ -176,7 +176,7 @@ proptest! {
         let mut machine = machine();
         for (index, input) in inputs.into_iter().enumerate() {
             let id = |n: usize| format!("{index}-{n}");
-            let result = |id: String| ToolResult { id, text: "ok".into(), is_error: false };
+            let result = |id: String| ToolResult { id, text: "ok".into(), is_error: false, images: Vec::new() };
             let open: Vec<String> = machine.transcript().open_calls().into_iter().map(|call| call.id).collect();
             let step = machine.on(match input {
                 0 | 1 => Input::User("hi".into()),

@@ -1,4 +1,4 @@
-//! One turn of a conversation: `machine` decides (pure), `transcript` keeps the messages valid (pure), `driver` does
+//! One turn of a conversation: `machine` decides (pure), `transcript` keeps the messages valid (pure; `outside` those that callers send), `driver` does
 //! what the machine asks for and tells everybody about it.
 
 mod asking;
@@ -6,5 +6,6 @@ pub mod cache;
 mod compact;
 pub mod driver;
 pub mod machine;
+mod outside;
 mod running;
 pub mod transcript;

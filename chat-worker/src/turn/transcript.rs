@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::outside;
 use crate::llm::wire::{Message, Role, ToolCall, block_call, block_result_id, block_text, text_block};
 
 /// What replaces a tool result that was shortened away.
@@ -20,17 +21,21 @@ pub struct ToolResult {
     pub id: String,
     pub text: String,
     pub is_error: bool,
+    /// Pictures, as blocks of the Messages API.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<Value>,
 }
 
 impl ToolResult {
     pub fn error(id: &str, text: impl Into<String>) -> Self {
-        Self { id: id.to_owned(), text: text.into(), is_error: true }
+        Self { id: id.to_owned(), text: text.into(), is_error: true, images: Vec::new() }
     }
 
     fn block(&self) -> Value {
         // The API refuses empty text blocks.
         let text = if self.text.trim().is_empty() { "(no output)" } else { &self.text };
-        json!({"type": "tool_result", "tool_use_id": self.id, "is_error": self.is_error, "content": [text_block(text)]})
+        let content: Vec<Value> = std::iter::once(text_block(text)).chain(self.images.iter().cloned()).collect();
+        json!({"type": "tool_result", "tool_use_id": self.id, "is_error": self.is_error, "content": content})
     }
 }
 
@@ -43,8 +48,10 @@ pub enum TranscriptError {
     Empty(usize),
     #[error("message {0}: every tool_use needs exactly one tool_result in the next message")]
     Results(usize),
-    #[error("message {index}: a {role} message cannot hold a block of type {kind}")]
+    #[error("message {index}: a {role} message cannot hold a block of type {kind}, or not in this form")]
     Block { index: usize, role: &'static str, kind: String },
+    #[error("message {index}: {what}")]
+    Call { index: usize, what: &'static str },
 }
 
 /// A conversation.
@@ -54,8 +61,12 @@ pub struct Transcript {
 }
 
 impl Transcript {
-    /// Takes a conversation from outside. The last message may be the assistant's with open tool calls.
-    pub fn read(messages: Vec<Message>) -> Result<Self, TranscriptError> {
+    /// Takes a conversation from outside, and mends what has only one right form. The last message may be the assistant's with open tool
+    /// calls.
+    pub fn read(mut messages: Vec<Message>) -> Result<Self, TranscriptError> {
+        for (index, message) in messages.iter_mut().enumerate() {
+            outside::mend(index, message)?;
+        }
         let mut open = HashSet::new();
         for (index, message) in messages.iter().enumerate() {
             let expected = if index % 2 == 0 { Role::User } else { Role::Assistant };
@@ -65,7 +76,6 @@ impl Transcript {
             if message.content.is_empty() {
                 return Err(TranscriptError::Empty(index));
             }
-            check_blocks(index, message)?;
             if message.role == Role::User {
                 for id in message.content.iter().filter_map(block_result_id) {
                     if !open.remove(id) {
@@ -101,9 +111,20 @@ impl Transcript {
     }
 
     /// Adds what the model says. Nothing said adds nothing.
-    pub fn reply(&mut self, content: Vec<Value>) {
+    pub fn reply(&mut self, mut content: Vec<Value>) {
+        self.tell_apart(&mut content);
         if !content.is_empty() {
             self.push(Role::Assistant, content);
+        }
+    }
+
+    /// Some servers begin to count their calls anew in each answer: whoever shows them must be able to tell them apart.
+    fn tell_apart(&self, content: &mut [Value]) {
+        let known: HashSet<&str> = self.messages.iter().flat_map(call_ids).collect();
+        for block in content.iter_mut().filter(|block| block["type"] == "tool_use") {
+            let Some(id) = block["id"].as_str().filter(|id| known.contains(id)) else { continue };
+            let free = (2..).map(|number| format!("{id}_{number}")).find(|new| !known.contains(new.as_str()));
+            block["id"] = json!(free);
         }
     }
 
@@ -225,26 +246,6 @@ fn is_question(message: &Message) -> bool {
     message.role == Role::User && message.content.iter().any(|block| block["type"] == "text")
 }
 
-fn check_blocks(index: usize, message: &Message) -> Result<(), TranscriptError> {
-    for block in &message.content {
-        let kind = block["type"].as_str().unwrap_or("unknown");
-        let fits = match message.role {
-            Role::User => match kind {
-                "text" => block["text"].as_str().is_some_and(|text| !text.trim().is_empty()),
-                "tool_result" => block_result_id(block).is_some(),
-                _ => false,
-            },
-            // What the model said is taken back as it was; the API judges what we do not know.
-            Role::Assistant => kind != "tool_result" && (kind != "tool_use" || block_call(block).is_some()),
-        };
-        if !fits {
-            let role = if message.role == Role::User { "user" } else { "assistant" };
-            return Err(TranscriptError::Block { index, role, kind: kind.to_owned() });
-        }
-    }
-    Ok(())
-}
-
 fn empty_results(messages: &mut [Message]) -> bool {
     let mut changed = false;
     let blocks = messages.iter_mut().flat_map(|message| message.content.iter_mut());
@@ -267,7 +268,7 @@ mod tests {
     }
 
     fn result(id: &str) -> ToolResult {
-        ToolResult { id: id.into(), text: "x".repeat(500), is_error: false }
+        ToolResult { id: id.into(), text: "x".repeat(500), is_error: false, images: Vec::new() }
     }
 
     #[test]
@@ -303,6 +304,19 @@ mod tests {
         assert_eq!(read(unanswered), Err(TranscriptError::Results(2)));
         let forged = json!([{"role": "user", "content": [{"type": "image"}]}]);
         assert!(matches!(read(forged), Err(TranscriptError::Block { .. })));
+    }
+
+    #[test]
+    fn calls_that_count_anew_in_each_answer_are_told_apart() {
+        let mut transcript = Transcript::default();
+        transcript.say("go");
+        for _ in 0..3 {
+            transcript.reply(vec![call("call_0")]);
+            let ids: Vec<String> = transcript.open_calls().into_iter().map(|call| call.id).collect();
+            transcript.answer(vec![result(&ids[0])], "not run");
+        }
+        let ids: Vec<&str> = transcript.messages.iter().flat_map(call_ids).collect();
+        assert_eq!(ids, ["call_0", "call_0_2", "call_0_3"]);
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub const KINDS: [(&str, Fate); 32] = [
     ("confusable", Works(4)),
     ("ten-thousand", Works(256)),
     ("wordy", Works(1)),
-    ("bad-schemas", Works(1)),
+    ("bad-schemas", Works(3)),
     ("pages", Works(64)),
     ("injecting", Works(1)),
     ("changing", Works(2)),

@@ -5,6 +5,8 @@
 pub mod binary;
 pub mod hostile;
 pub mod nasty;
+pub mod odd;
+pub mod stub;
 
 use std::{
     net::SocketAddr,
@@ -183,8 +185,12 @@ impl Worker {
         std::fs::write(&config, json!({"servers": servers}).to_string()).unwrap();
         let (url, config) = (model.url(), config.to_str().unwrap().to_owned());
         let openai_url = format!("{url}/v1");
+        let data = directory.path().join("data").to_str().unwrap().to_owned();
         let mut all = vec!["chat-worker", "--config", &config, "--log-file", "-"];
         all.extend(args);
+        if !args.contains(&"--data-dir") {
+            all.extend(["--data-dir", &data]);
+        }
         // A test may bring an API of its own.
         if !args.contains(&"--base-url") {
             all.extend(["--base-url", &url]);
@@ -195,7 +201,7 @@ impl Worker {
         all.push("serve");
         let settings = Cli::parse_from(all).settings;
         let loaded = watch::load(&settings.config).unwrap();
-        let app = App::start(settings, loaded).unwrap();
+        let app = App::start(settings, loaded, true).unwrap();
         app.engine.hub.settle(Duration::from_secs(20)).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

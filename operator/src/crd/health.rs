@@ -13,26 +13,33 @@ use serde::{Deserialize, Serialize};
         .message("health.timeoutSeconds (5 when not set) must not be longer than health.intervalSeconds: lower timeoutSeconds or raise intervalSeconds")
 )]
 pub struct Health {
-    /// Seconds between two probes of a healthy pod. After a failure the pod is asked again at once, whatever this says.
+    /// Seconds between two probes of a healthy pod (default: 60). After a failure the pod is asked again at once, whatever this
+    /// says.
     #[serde(default = "defaults::interval_seconds")]
     #[schemars(range(min = 1, max = 86_400))]
     pub interval_seconds: u32,
-    /// Seconds that one probe may take in all, from the connection to the last byte.
+    /// Seconds that one probe may take in all, from the connection to the last byte (default: 5).
     #[serde(default = "defaults::timeout_seconds")]
     #[schemars(range(min = 1, max = 300))]
     pub timeout_seconds: u32,
-    /// Seconds after a pod's start in which failures keep it out of service but do not count against the circuit.
+    /// Seconds after a pod's start in which failures keep it out of service but do not count against the circuit (default: 120).
     /// For servers that install themselves when they start (npx, uvx).
     #[serde(default = "defaults::startup_seconds")]
     #[schemars(range(min = 0, max = 3_600))]
     pub startup_seconds: u32,
-    /// Seconds after which a pod that stays Failed is evicted, one at a time and respecting PodDisruptionBudgets. 0: never.
+    /// Seconds after which a pod that stays Failed is evicted, one at a time and respecting PodDisruptionBudgets
+    /// (default: 120). 0: never.
     #[serde(default = "defaults::restart_after_seconds")]
     #[schemars(range(min = 0, max = 86_400))]
     pub restart_after_seconds: u32,
-    /// A call that every probe makes and that must succeed. Choose a tool that only reads and is quick.
+    /// A call that every probe makes and that must succeed (default: none). Choose a tool that only reads and is quick. For a
+    /// remote server the operator must have been started with `--remote-tool-calls`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool_call: Option<ToolCall>,
+    /// True: a server that answers 401 or 403 although no credentials are given in `headersFrom` is Ready, because its clients
+    /// bring their own (default: false, and Ready is Unknown).
+    #[serde(default)]
+    pub accept_unauthorized: bool,
 }
 
 impl Default for Health {
@@ -43,6 +50,7 @@ impl Default for Health {
             startup_seconds: defaults::startup_seconds(),
             restart_after_seconds: defaults::restart_after_seconds(),
             tool_call: None,
+            accept_unauthorized: false,
         }
     }
 }
@@ -54,7 +62,7 @@ pub struct ToolCall {
     /// The tool's name, as `tools/list` gives it.
     #[schemars(length(min = 1, max = 128))]
     pub name: String,
-    /// The arguments, an object. Do not put secrets here.
+    /// The arguments, an object (default: none). Do not put secrets here.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
     pub arguments: serde_json::Map<String, serde_json::Value>,
@@ -68,23 +76,25 @@ pub struct ToolCall {
         .message("circuitBreaker.openSeconds (30 when not set) must not be longer than circuitBreaker.maxOpenSeconds (300 when not set): lower openSeconds or raise maxOpenSeconds")
 )]
 pub struct CircuitBreaker {
-    /// Failures in a row after which a pod leaves the Service; and the circuit opens when no pod is left.
+    /// Failures in a row after which a pod leaves the Service; and the circuit opens when no pod is left (default: 3).
     #[serde(default = "defaults::failure_threshold")]
     #[schemars(range(min = 1, max = 100))]
     pub failure_threshold: u32,
-    /// Seconds that the circuit stays Open before the server is tried again. Doubles at every opening in a row, with jitter.
+    /// Seconds that the circuit stays Open before the server is tried again (default: 30). Doubles at every opening in a row,
+    /// with jitter.
     #[serde(default = "defaults::open_seconds")]
     #[schemars(range(min = 1, max = 86_400))]
     pub open_seconds: u32,
-    /// Bound of the doubling, in seconds.
+    /// Bound of the doubling, in seconds (default: 300).
     #[serde(default = "defaults::max_open_seconds")]
     #[schemars(range(min = 1, max = 86_400))]
     pub max_open_seconds: u32,
-    /// Successes in a row, while HalfOpen, that close the circuit.
+    /// Successes in a row, while HalfOpen, that close the circuit (default: 2).
     #[serde(default = "defaults::success_threshold")]
     #[schemars(range(min = 1, max = 100))]
     pub success_threshold: u32,
-    /// Holds the circuit by hand: `Open` takes the server out of use, `Closed` keeps it in whatever the probes say.
+    /// Holds the circuit by hand: `Open` takes the server out of use, `Closed` keeps it in whatever the probes say (default: the
+    /// probes decide).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub force: Option<Force>,
 }
@@ -101,7 +111,7 @@ impl Default for CircuitBreaker {
     }
 }
 
-/// What `circuitBreaker.force` can hold the circuit to.
+/// A circuit that is held by hand.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Force {
     /// Out of use.

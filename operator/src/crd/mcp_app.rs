@@ -38,22 +38,28 @@ pub const OWN_MOUNTS: &[&str] = &["/tmp", "/app/config", "/app/secrets/model", "
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[x_kube(
+    validation = Rule::new("has(self.model) || (!has(self.systemPrompt) && !has(self.budget) && !has(self.cacheSeconds))")
+        .message("spec.systemPrompt, budget and cacheSeconds are for a model, and this app has none: remove them, or set spec.model"),
+    validation = Rule::new("self.servers.all(s, !has(s.name) || self.servers.exists_one(other, has(other.name) && other.name == s.name))")
+        .message("spec.servers must name each McpServer once: remove one of the two"),
     validation = pod::mounts_name_volumes(),
     validation = pod::no_volume_is_called(OWN_VOLUMES),
     validation = pod::nothing_is_mounted_at(OWN_MOUNTS),
     validation = pod::no_host_path()
 )]
 pub struct McpAppSpec {
-    /// The servers whose tools the app uses, by name or by label. One that two entries name counts once.
+    /// The servers whose tools the app uses, by name or by label. One that two entries name counts once: an entry by name goes
+    /// before one by label, and the first of these before the others.
     #[schemars(length(min = 1, max = 256))]
     pub servers: Vec<ServerRef>,
-    /// The model that answers.
-    pub model: Model,
-    /// What the model is told before every conversation.
+    /// The model that answers (default: none, and the app is a gateway: /mcp and the API about servers, without a chat).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<Model>,
+    /// What the model is told before every conversation (default: nothing).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 65_536))]
     pub system_prompt: Option<String>,
-    /// How many pods.
+    /// How many pods (default: 1).
     #[serde(default = "replicas")]
     #[schemars(range(min = 1, max = 1_000))]
     pub replicas: u32,
@@ -64,7 +70,7 @@ pub struct McpAppSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<Budget>,
     /// What happens when the model wants to call a tool that may destroy, or that says nothing of itself: Ask (a person decides),
-    /// Always (it is called) or Never (it is refused, and is not offered at /mcp).
+    /// Always (it is called) or Never (it is refused, and is not offered at /mcp) (default: Ask).
     #[serde(default)]
     pub approvals: Approvals,
     /// Seconds for which an answer is kept for identical requests that ask for it with `"cache": true`. Only complete answers are,
@@ -72,7 +78,7 @@ pub struct McpAppSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86_400))]
     pub cache_seconds: Option<u32>,
-    /// What the app logs: DEBUG, INFO, WARNING or ERROR.
+    /// What the app logs: DEBUG, INFO, WARNING or ERROR (default: INFO).
     #[serde(default)]
     pub log_level: LogLevel,
     /// The chat worker's image (default: the one of the operator's version).
@@ -103,12 +109,34 @@ pub struct ServerRef {
     /// Selects McpServers of this namespace by label. Those that come later are taken up too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<LabelSelector>,
+    /// Which of their tools the app has (default: all).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tools: Option<ToolRules>,
+}
+
+/// Which tools of a server an app has. What is not allowed is neither listed nor called, for the model, the API and /mcp alike.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ToolRules {
+    /// Names of tools, as the server gives them; `*` stands for any characters (default: all tools).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 256), inner(length(min = 1, max = 128)))]
+    pub allow: Vec<String>,
+    /// Names of tools that the app has not, whatever `allow` says (default: none).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 128)))]
+    pub deny: Vec<String>,
+    /// As the app's `approvals`, for these servers (default: the app's).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approvals: Option<Approvals>,
 }
 
 /// The model that answers.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
+    validation = Rule::new("has(self.apiKeySecretRef) || has(self.baseUrl)")
+        .message("set model.apiKeySecretRef to the Secret with the API key, or model.baseUrl to a server of your own that wants none"),
     validation = Rule::new("!has(self.fallback) || self.fallback != self.name")
         .message("model.fallback must be another model than model.name: it answers when that one stays overloaded"),
     validation = Rule::new("!has(self.contextTokens) || self.contextTokens > self.maxTokens")
@@ -116,15 +144,17 @@ pub struct ServerRef {
 )]
 pub struct Model {
     /// How the model is asked: Anthropic (the Messages API) or OpenAI (Chat Completions, as OpenAI and servers of one's own such
-    /// as vLLM, llama.cpp and Ollama speak it).
+    /// as vLLM, llama.cpp and Ollama speak it) (default: Anthropic).
     #[serde(default)]
     pub api: ModelApi,
     /// The model's name, for example claude-haiku-5-5.
     #[x_kube(validation = Rule::new("self.size() > 0").message("model.name must name a model, for example claude-haiku-5-5"))]
     #[schemars(length(max = 256))]
     pub name: String,
-    /// Where the API key is. A changed key is taken up without a restart.
-    pub api_key_secret_ref: SecretKeyRef,
+    /// Where the API key is (default: no key is sent, which only a server of one's own at `baseUrl` takes). A changed key is taken
+    /// up without a restart, within a minute or so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key_secret_ref: Option<SecretKeyRef>,
     /// The model that answers when the first stays overloaded, for example claude-sonnet-5-5 (default: none, and the app says that
     /// it is overloaded).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -136,7 +166,7 @@ pub struct Model {
     #[x_kube(validation = Rule::new("self.matches('^https?://[^\\\\s/@?#]+(/[^\\\\s?#]*)?$')").message("baseUrl must be an http:// or https:// URL with a host and without user, password, query or fragment"))]
     #[schemars(length(max = 2_048))]
     pub base_url: Option<String>,
-    /// Tokens that one answer of the model may have at most.
+    /// Tokens that one answer of the model may have at most (default: 4096).
     #[serde(default = "max_tokens")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_tokens: u32,
@@ -169,7 +199,7 @@ pub struct Budget {
     /// midnight UTC. At least one for each replica.
     #[schemars(range(min = 1, max = 1_000_000_000_000_i64))]
     pub tokens_per_day: i64,
-    /// The percentage of its share at which a pod warns, in its log and in the conversation.
+    /// The percentage of its share at which a pod warns, in its log and in the conversation (default: 80).
     #[serde(default = "alert_percent")]
     #[schemars(range(min = 1, max = 100))]
     pub alert_percent: u32,
@@ -191,11 +221,11 @@ pub enum Approvals {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct RateLimit {
-    /// Requests in a window.
+    /// Requests in a window, of each pod (default: 100).
     #[serde(default = "rate_limit_requests")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub requests: u32,
-    /// The window, in seconds.
+    /// The window, in seconds (default: 60).
     #[serde(default = "rate_limit_window_seconds")]
     #[schemars(range(min = 1, max = 86_400))]
     pub window_seconds: u32,
@@ -235,11 +265,21 @@ impl LogLevel {
 }
 
 /// Who gets in.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Access {
-    /// The Secret with the token that the page and the API ask for.
-    pub token_secret_ref: SecretKeyRef,
+    /// The Secret with the token that the page and the API ask for (default: the Secret `<name>-app`, which the operator makes).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_secret_ref: Option<SecretKeyRef>,
+    /// Host names by which people and programs reach the app, beside that of its Service, for example chat.example.com behind an
+    /// Ingress (default: any, for every request needs the token).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 253), regex(pattern = r"^[^\s,/@]+$")))]
+    pub allowed_hosts: Vec<String>,
+    /// Addresses or networks of proxies whose X-Forwarded-For is believed, for example 10.0.0.0/8 (default: none).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 64), regex(pattern = r"^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$")))]
+    pub trusted_proxies: Vec<String>,
 }
 
 /// What was found out about the app.
@@ -249,7 +289,7 @@ pub struct McpAppStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Progressing, Stalled. Reasons are documented in docs/conditions.md.
+    /// Ready, ModelReachable (while it is known), Reconciling, Stalled. Reasons are documented in docs/conditions.md.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -260,7 +300,7 @@ pub struct McpAppStatus {
     /// Servers offered / named, for `kubectl get`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub servers_offered: Option<String>,
-    /// Pods wanted.
+    /// Pods that there are, of any template.
     #[serde(default)]
     pub replicas: u32,
     /// Pods ready.
@@ -293,7 +333,7 @@ pub enum AppServerState {
     CircuitOpen,
     /// Its `spec.enabled` is false.
     Disabled,
-    /// It has never answered yet.
+    /// It is not Ready: it has not answered yet, or there is no pod of it that does. Its condition Ready says why.
     Starting,
     /// There is no McpServer of this name.
     NotFound,

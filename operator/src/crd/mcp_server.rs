@@ -1,18 +1,21 @@
 //! The McpServer kind: one MCP server, run as a container or watched at a remote URL. The field docs are the user manual.
 
 use k8s_openapi::apimachinery::pkg::{apis::meta::v1::Condition, util::intstr::IntOrString};
-use kube::{CustomResource, KubeSchema};
+use kube::{CustomResource, KubeSchema, core::Rule};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::{
     health::{CircuitBreaker, CircuitStatus, Health, ProtocolStatus, ServerInfo, ToolsPolicy, ToolsStatus},
-    pod::{self, PodSettings, SecretKeyRef},
+    pod::{self, PodSettings, SUBDOMAIN, SecretKeyRef},
 };
 
 /// The volumes that `build` gives the pods.
-pub const OWN_VOLUMES: &[&str] = &["tmp", "data"];
+pub const OWN_VOLUMES: &[&str] = &["tmp", "home", "data"];
 /// Where it mounts them, beside `spec.storage.mountPath`.
-pub const OWN_MOUNTS: &[&str] = &["/tmp"];
+pub const OWN_MOUNTS: &[&str] = &["/tmp", HOME];
+/// The home of a container whose root cannot be written.
+pub const HOME: &str = "/home/mcp";
 
 /// An MCP server: how to run it (or where it is), how to tell that it works, and when to take it out of use.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -27,6 +30,7 @@ pub const OWN_MOUNTS: &[&str] = &["/tmp"];
     namespaced,
     status = "McpServerStatus",
     derive = "PartialEq",
+    scale(spec_replicas_path = ".spec.replicas", status_replicas_path = ".status.replicas", label_selector_path = ".status.selector"),
     doc = "An MCP server: how to run it (or where it is), how to tell that it works, and when to take it out of use.",
     validation = Rule::new("self.metadata.name.size() <= 59 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
         .message("metadata.name must be at most 59 characters of a-z, 0-9 and '-', and begin with a letter: the children are called <name>-mcp, and a Service's name must be a DNS label"),
@@ -46,8 +50,11 @@ pub const OWN_MOUNTS: &[&str] = &["/tmp"];
         .message("a server cannot change between container and remote: delete it and create it anew, or give the other one another name"),
     validation = Rule::new("!has(self.storage) || self.replicas <= 1")
         .message("spec.storage is one volume with one writer: set spec.replicas to 1, or remove spec.storage"),
-    validation = Rule::new("!has(self.remote) || (self.replicas == 1 && !has(self.storage) && !has(self.resources) && !has(self.env) && !has(self.envFrom) && !has(self.volumes) && !has(self.volumeMounts) && !has(self.serviceAccountName) && !has(self.imagePullSecrets) && !has(self.podTemplate))")
-        .message("spec.replicas, resources, env, envFrom, volumes, volumeMounts, storage, serviceAccountName, imagePullSecrets and podTemplate shape pods, and a remote server has none here: remove them"),
+    validation = remote_has_no_pods(),
+    validation = Rule::new("!has(self.remote) || (self.health.startupSeconds == 120 && self.health.restartAfterSeconds == 120 && self.tools.policy != 'Enforce')")
+        .message("health.startupSeconds, health.restartAfterSeconds and tools.policy: Enforce act on pods, and a remote server has none here: remove them (policy Warn tells of changed tools)"),
+    validation = Rule::new("!has(oldSelf.storage) || has(self.storage)")
+        .message("spec.storage cannot be removed, for the server would lose sight of its data: put it back; to start without data, delete the server and its PersistentVolumeClaim, and create it anew"),
     validation = pod::mounts_name_volumes(),
     validation = pod::no_volume_is_called(OWN_VOLUMES),
     validation = pod::nothing_is_mounted_at(OWN_MOUNTS),
@@ -56,11 +63,13 @@ pub const OWN_MOUNTS: &[&str] = &["/tmp"];
     validation = pod::no_host_path()
 )]
 pub struct McpServerSpec {
-    /// What the server is for. Shown to people, and passed on to apps and their model.
+    /// What the server is for (default: nothing is told). Shown to people, and passed on to apps and their model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2_048))]
     pub description: Option<String>,
-    /// The version that people know the server by. Passed on to apps.
+    /// The version that people know the server by (default: none). Passed on to apps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
     pub version: Option<String>,
     /// A container that serves MCP over streamable HTTP. Exactly one of `container` and `remote`, and the choice stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,14 +77,14 @@ pub struct McpServerSpec {
     /// A server that runs elsewhere: probed from here, and offered to apps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<RemoteSource>,
-    /// False: scaled to zero, not probed, and apps drop its tools. The data stays.
+    /// False: scaled to zero, not probed, and apps drop its tools (default: true). The data stays.
     #[serde(default = "enabled")]
     pub enabled: bool,
-    /// Seconds that an app waits for one call of a tool.
+    /// Seconds that an app waits for one call of a tool (default: 30).
     #[serde(default = "timeout_seconds")]
     #[schemars(range(min = 1, max = 3_600))]
     pub timeout_seconds: u32,
-    /// How often an app tries a call again that failed in transport, where the tool says that this is safe.
+    /// How often an app tries a call again that failed in transport, where the tool says that this is safe (default: 3).
     #[serde(default = "max_retries")]
     #[schemars(range(min = 0, max = 10))]
     pub max_retries: u32,
@@ -88,17 +97,52 @@ pub struct McpServerSpec {
     /// The tools that the server must offer.
     #[serde(default)]
     pub tools: Tools,
-    /// How many pods.
+    /// How many pods (default: 1). `kubectl scale mcpserver` and a HorizontalPodAutoscaler of this McpServer set it. 0: none, and
+    /// the server is not Ready.
     #[serde(default = "replicas")]
-    #[schemars(range(min = 1, max = 1_000))]
+    #[schemars(range(min = 0, max = 1_000))]
     pub replicas: u32,
     /// A volume that outlives the pods, and the McpServer: deleting it keeps the PersistentVolumeClaim `<name>-mcp`,
-    /// and a server of the same name takes it up again.
+    /// and a server of the same name takes it up again (default: none). It grows, keeps its class, and cannot be removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<Storage>,
     /// What shapes the pods.
     #[serde(flatten)]
     pub pod: PodSettings,
+}
+
+impl McpServerSpec {
+    /// The headers that probes and apps send.
+    pub fn headers_from(&self) -> &[HeaderFrom] {
+        let of_container = self.container.iter().map(|container| &*container.headers_from);
+        of_container.chain(self.remote.iter().map(|remote| &*remote.headers_from)).next().unwrap_or_default()
+    }
+}
+
+/// What only pods have, beside `replicas`.
+const POD_FIELDS: [&str; 14] = [
+    "storage",
+    "resources",
+    "env",
+    "envFrom",
+    "volumes",
+    "volumeMounts",
+    "serviceAccountName",
+    "automountServiceAccountToken",
+    "imagePullSecrets",
+    "imagePullPolicy",
+    "securityContext",
+    "terminationGracePeriodSeconds",
+    "progressDeadlineSeconds",
+    "podTemplate",
+];
+
+/// No field exists that does nothing.
+fn remote_has_no_pods() -> Rule {
+    let none: Vec<_> = POD_FIELDS.iter().map(|field| format!("!has(self.{field})")).collect();
+    Rule::new(format!("!has(self.remote) || (self.replicas == 1 && {})", none.join(" && "))).message(
+        format!("spec.replicas, {} shape pods, and a remote server has none here: remove them", POD_FIELDS.join(", ")).as_str(),
+    )
 }
 
 /// A container that serves MCP over streamable HTTP.
@@ -109,36 +153,58 @@ pub struct ContainerSource {
     #[x_kube(validation = Rule::new("self.matches('^[^\\\\s]+$')").message("image must name a container image, for example ghcr.io/mcpfleet/sandbox-server:0.1.0"))]
     #[schemars(length(max = 1_024))]
     pub image: String,
-    /// Replaces the image's entrypoint.
+    /// Replaces the image's entrypoint (default: the image's).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
     pub command: Vec<String>,
-    /// Replaces the image's arguments.
+    /// Replaces the image's arguments (default: the image's).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1_024))]
     pub args: Vec<String>,
-    /// The port on which the server listens.
+    /// The port on which the server listens (default: 8080).
     #[serde(default = "port")]
     #[schemars(range(min = 1, max = 65_535))]
     pub port: u16,
-    /// The path of the MCP endpoint.
+    /// The path of the MCP endpoint (default: /mcp).
     #[serde(default = "path")]
     #[x_kube(validation = Rule::new("self.matches('^/[^\\\\s?#]*$')").message("path must begin with '/' and hold no space, '?' or '#', for example /mcp"))]
     #[schemars(length(max = 1_024))]
     pub path: String,
+    /// Headers out of Secrets that probes and apps send, for a server that wants to know who asks (default: none).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "headers")]
+    pub headers_from: Vec<HeaderFrom>,
+}
+
+/// Headers: at most 32, each named once, whatever its case.
+fn headers(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "items": HeaderFrom::json_schema(generator),
+        "maxItems": 32,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["name"],
+        "x-kubernetes-validations": [{
+            "rule": "self.all(h, self.exists_one(other, other.name.lowerAscii() == h.name.lowerAscii()))",
+            "message": "headersFrom must name each header once, and X-Key is x-key: remove one of the two",
+        }],
+    })
 }
 
 /// A server that runs elsewhere.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct RemoteSource {
-    /// The MCP endpoint, http or https. Put credentials into `headersFrom`, not here.
+    /// The MCP endpoint, http or https. Put credentials into `headersFrom`, not here. It must not lead into the cluster, but to a
+    /// Service of this namespace; docs/security.md says which addresses are refused.
     #[x_kube(validation = Rule::new("self.matches('^https?://[^\\\\s/@?#]+(/[^\\\\s#]*)?$')").message("url must be an http:// or https:// URL with a host and without user, password or fragment, for example https://example.com/mcp"))]
     #[schemars(length(max = 2_048))]
     pub url: String,
-    /// Headers that every request carries, out of Secrets.
+    /// Headers that every request carries, out of Secrets (default: none).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
+    #[schemars(schema_with = "headers")]
     pub headers_from: Vec<HeaderFrom>,
-    /// PEM certificates of a private CA that signs the server's certificate, used instead of the system's.
+    /// PEM certificates of a private CA that signs the server's certificate, used instead of the system's (default: the system's).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_secret_ref: Option<SecretKeyRef>,
 }
@@ -149,6 +215,7 @@ pub struct RemoteSource {
 pub struct HeaderFrom {
     /// The header's name, for example Authorization.
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9!#$%&*+.^_|~-]+$')").message("name must be the name of an HTTP header, for example Authorization"))]
+    #[x_kube(validation = Rule::new("!(self.lowerAscii() in ['accept', 'connection', 'content-length', 'content-type', 'host', 'mcp-protocol-version', 'mcp-session-id', 'te', 'transfer-encoding', 'upgrade'])").message("name must not be a header of HTTP or MCP itself (Host, Content-Type, Mcp-Session-Id and the like), which every request has: name one that carries credentials, for example Authorization"))]
     #[schemars(length(max = 128))]
     pub name: String,
     /// Where the whole value is, for example `Bearer …`.
@@ -158,15 +225,22 @@ pub struct HeaderFrom {
 /// A volume that outlives the pods.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)")
+        .message("storage.storageClassName cannot be changed, for Kubernetes cannot move a volume to another class: set it back; to move the data, make a server of another name")
+)]
 pub struct Storage {
-    /// How much, for example 1Gi. Kubernetes lets it grow later where the StorageClass does, and never shrink.
-    #[schemars(extend("pattern" = "^[0-9]+(\\.[0-9]+)?(Ki|Mi|Gi|Ti|Pi|Ei|m|k|M|G|T|P|E)?$"))]
+    /// How much, for example 1Gi. It grows later where the StorageClass lets it, and never shrinks.
+    #[schemars(extend("pattern" = "^[0-9]+(\\.[0-9]+)?(Ki|Mi|Gi|Ti|Pi|Ei|k|M|G|T|P|E)?$"))]
+    #[x_kube(validation = Rule::new("quantity(string(self)).isGreaterThan(quantity('0'))").message("storage.size must be more than 0, for example 1Gi"))]
+    #[x_kube(validation = Rule::new("quantity(string(self)).compareTo(quantity(string(oldSelf))) >= 0").message("storage.size grows and never shrinks, for Kubernetes cannot make a volume smaller: keep the old size, or set a larger one"))]
     pub size: IntOrString,
     /// The StorageClass (default: the cluster's). It cannot be changed later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), extend("pattern" = SUBDOMAIN))]
     pub storage_class_name: Option<String>,
     /// Where the container finds it.
-    #[x_kube(validation = Rule::new("self.startsWith('/') && !(self in ['/', '/tmp', '/tmp/'])").message("mountPath must be an absolute path other than '/' and '/tmp', for example /data"))]
+    #[x_kube(validation = Rule::new("self.startsWith('/') && !self.contains(':') && !(self in ['/', '/tmp', '/tmp/', '/home/mcp', '/home/mcp/'])").message("mountPath must be an absolute path without ':', other than '/', '/tmp' and '/home/mcp', for example /data"))]
     #[schemars(length(max = 1_024))]
     pub mount_path: String,
 }
@@ -179,10 +253,11 @@ pub struct Storage {
 #[serde(rename_all = "camelCase")]
 pub struct Tools {
     /// What a difference does: `Warn` tells it in the condition ToolsAccepted, `Enforce` also keeps a pod with other tools out of
-    /// the Service (so that a rollout stalls at its first pod), `Ignore` does nothing.
+    /// the Service (so that a rollout stalls at its first pod), `Ignore` does nothing (default: Warn).
     #[serde(default)]
     pub policy: ToolsPolicy,
-    /// The digest of the accepted list, as `status.tools.digest` shows it. Absent: the first list that the server offered.
+    /// The digest of the accepted list, as `status.tools.digest` shows it (default: the first list that the
+    /// server offered).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("pattern" = "^[0-9a-f]{64}$"))]
     pub digest: Option<String>,
@@ -195,7 +270,7 @@ pub struct McpServerStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Healthy, CircuitClosed, ToolsAccepted, Progressing, Stalled. Reasons are documented in docs/conditions.md.
+    /// Ready, Healthy, CircuitClosed, ToolsAccepted, Reconciling, Stalled. Reasons are documented in docs/conditions.md.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -211,9 +286,12 @@ pub struct McpServerStatus {
     /// The tools that the server offers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tools: Option<ToolsStatus>,
-    /// Pods wanted.
+    /// Pods that there are, of any template: what `kubectl scale` and autoscalers read.
     #[serde(default)]
     pub replicas: u32,
+    /// Selects the pods, for autoscalers; absent for a remote server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
     /// Pods in service.
     #[serde(default)]
     pub ready_replicas: u32,

@@ -6,7 +6,10 @@ pub mod health;
 pub mod mcp_app;
 pub mod mcp_server;
 pub mod pod;
+pub mod quantity;
 pub mod reason;
+mod schema;
+pub mod security_context;
 
 pub use health::{
     CircuitBreaker, CircuitState, CircuitStatus, Era, Force, Health, ProtocolStatus, ServerInfo, ToolCall, ToolsPolicy,
@@ -17,11 +20,10 @@ pub use mcp_server::{McpServer, McpServerSpec, McpServerStatus};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
-use serde_json::Value;
 
 /// The CustomResourceDefinitions, ready to be applied.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![tidy(McpServer::crd()), tidy(McpApp::crd())]
+    vec![schema::tidy(McpServer::crd()), schema::tidy(McpApp::crd())]
 }
 
 /// The definitions as the YAML documents that `crds/` and the chart hold: (file name, text).
@@ -36,71 +38,10 @@ pub fn documents() -> Vec<(String, String)> {
         .collect()
 }
 
-/// The core API's own types, which Kubernetes documents. Their field docs would make up nine tenths of the definitions, and a
-/// definition above 256 KiB cannot be applied by `kubectl apply` without `--server-side`.
-const CORE_TYPES: [&str; 7] =
-    ["affinity", "env", "envFrom", "tolerations", "topologySpreadConstraints", "volumeMounts", "volumes"];
-
-/// Takes out what schemars says and Kubernetes does not know (formats of unsigned integers), and the core types' field docs; gives
-/// bounds to the strings of core types that rules compare.
-fn tidy(crd: CustomResourceDefinition) -> CustomResourceDefinition {
-    let mut value = serde_json::to_value(crd).expect("a definition is JSON");
-    drop_unknown_formats(&mut value);
-    drop_core_docs(&mut value);
-    bound_volumes(&mut value);
-    serde_json::from_value(value).expect("a definition without formats and docs is a definition")
-}
-
-fn drop_unknown_formats(value: &mut Value) {
-    if let Value::Object(map) = value
-        && map.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint"))
-    {
-        map.remove("format");
-    }
-    children(value).for_each(drop_unknown_formats);
-}
-
-fn drop_core_docs(value: &mut Value) {
-    if let Value::Object(map) = value
-        && let Some(Value::Object(properties)) = map.get_mut("properties")
-    {
-        let core = properties.iter_mut().filter(|(name, _)| CORE_TYPES.contains(&name.as_str()));
-        core.flat_map(|(_, schema)| children(schema)).for_each(drop_docs);
-    }
-    children(value).for_each(drop_core_docs);
-}
-
-/// The API server refuses a rule that compares strings of any length in a list: it might take too long. These are the lengths that
-/// Kubernetes allows a volume's name, and Linux a path of ours.
-fn bound_volumes(value: &mut Value) {
-    for (list, field, length) in [("volumes", "name", 63), ("volumeMounts", "name", 63), ("volumeMounts", "mountPath", 1_024)] {
-        if let Some(string) = value.pointer_mut(&format!("/properties/{list}/items/properties/{field}")) {
-            string["maxLength"] = length.into();
-        }
-    }
-    children(value).for_each(bound_volumes);
-}
-
-fn drop_docs(value: &mut Value) {
-    if let Value::Object(map) = value
-        && map.get("description").is_some_and(Value::is_string)
-    {
-        map.remove("description");
-    }
-    children(value).for_each(drop_docs);
-}
-
-fn children(value: &mut Value) -> Box<dyn Iterator<Item = &mut Value> + '_> {
-    match value {
-        Value::Object(map) => Box::new(map.values_mut()),
-        Value::Array(items) => Box::new(items.iter_mut()),
-        _ => Box::new(std::iter::empty()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{schema::CORE_TYPES, *};
+    use serde_json::Value;
 
     #[test]
     fn the_checked_in_definitions_are_those_of_the_types() {
@@ -131,8 +72,7 @@ mod tests {
                 if property.get("description").is_none() {
                     found.push(path.clone());
                 }
-                let core = CORE_TYPES.contains(&name.as_str())
-                    || ["conditions", "selector", "imagePullSecrets"].contains(&name.as_str());
+                let core = CORE_TYPES.contains(&name.as_str()) || ["conditions", "selector"].contains(&name.as_str());
                 if !core {
                     undocumented(property, &path, found);
                     undocumented(property.get("items").unwrap_or(&Value::Null), &path, found);
@@ -150,5 +90,29 @@ mod tests {
             );
         }
         assert!(found.is_empty(), "fields without a description: {found:#?}");
+    }
+
+    #[test]
+    fn every_default_is_told_in_words() {
+        fn untold(schema: &Value, path: &str, found: &mut Vec<String>) {
+            for (name, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+                let path = format!("{path}.{name}");
+                let told = property["description"].as_str().is_some_and(|doc| doc.contains("(default: "));
+                let has_one = property.get("default").is_some_and(|value| !value.is_object() && !value.is_array());
+                if has_one && !told {
+                    found.push(path.clone());
+                }
+                if !CORE_TYPES.contains(&name.as_str()) {
+                    untold(property, &path, found);
+                    untold(property.get("items").unwrap_or(&Value::Null), &path, found);
+                }
+            }
+        }
+        let mut found = Vec::new();
+        for definition in definitions() {
+            let value = serde_json::to_value(&definition).expect("a definition is JSON");
+            untold(&value["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"], "spec", &mut found);
+        }
+        assert!(found.is_empty(), "descriptions without (default: …): {found:#?}");
     }
 }

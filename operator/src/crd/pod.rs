@@ -2,57 +2,28 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::{
-    api::core::v1::{
-        Affinity, EnvFromSource, EnvVar, LocalObjectReference, ResourceRequirements, Toleration, TopologySpreadConstraint,
-        Volume, VolumeMount,
-    },
-    apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
+use k8s_openapi::api::core::v1::{
+    Affinity, Container, EnvFromSource, EnvVar, HostAlias, LocalObjectReference, PodDNSConfig, Toleration,
+    TopologySpreadConstraint, Volume, VolumeMount,
 };
 use kube::{KubeSchema, core::Rule};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-/// CPU, memory and other resources of a container.
-/// See <https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/>.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct Resources {
-    /// What the scheduler sets aside for the container, for example `{cpu: 100m, memory: 64Mi}`.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub requests: BTreeMap<String, IntOrString>,
-    /// What the container may use at most.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub limits: BTreeMap<String, IntOrString>,
-}
-
-impl Resources {
-    /// In the shape of the core API.
-    pub fn to_requirements(&self) -> ResourceRequirements {
-        let quantities = |map: &BTreeMap<String, IntOrString>| {
-            (!map.is_empty()).then(|| map.iter().map(|(name, value)| (name.clone(), quantity(value))).collect())
-        };
-        ResourceRequirements { requests: quantities(&self.requests), limits: quantities(&self.limits), claims: None }
-    }
-}
-
-/// A quantity as the core API has it: a string also where a person wrote a number.
-pub fn quantity(value: &IntOrString) -> Quantity {
-    Quantity(match value {
-        IntOrString::Int(number) => number.to_string(),
-        IntOrString::String(text) => text.clone(),
-    })
-}
+pub use super::{
+    quantity::{Quantity, Resources},
+    security_context::SecurityContext,
+};
 
 /// A key of a Secret in the namespace of the object.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretKeyRef {
     /// The Secret's name.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), extend("pattern" = SUBDOMAIN))]
     pub name: String,
     /// The key in the Secret's data.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), extend("pattern" = "^[-._a-zA-Z0-9]+$"))]
     pub key: String,
 }
 
@@ -60,69 +31,148 @@ pub struct SecretKeyRef {
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct PodMetadata {
-    /// Labels. Ours win where they meet.
+    /// Labels (default: none). Ours win where they meet.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "label_values")]
     pub labels: BTreeMap<String, String>,
-    /// Annotations. Ours win where they meet.
+    /// Annotations (default: none). Ours win where they meet.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
 /// Where pods run, and what they carry.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.initContainers) || !has(self.sidecars) || self.initContainers.all(c, !self.sidecars.exists(s, s.name == c.name))")
+        .message("podTemplate.initContainers and podTemplate.sidecars must have different names: rename one of the two"),
+    validation = Rule::new("(!has(self.initContainers) || self.initContainers.all(c, !(c.name in ['mcp', 'chat-worker']))) && (!has(self.sidecars) || self.sidecars.all(c, !(c.name in ['mcp', 'chat-worker'])))")
+        .message("podTemplate.initContainers and podTemplate.sidecars must not be called mcp or chat-worker, which are the names of the containers that mcpfleet makes: rename them")
+)]
 pub struct PodTemplate {
-    /// Labels and annotations of the pods.
+    /// Labels and annotations of the pods (default: none but ours).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<PodMetadata>,
-    /// Labels that a node must have.
+    /// Labels that a node must have (default: none).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "label_values")]
     pub node_selector: BTreeMap<String, String>,
-    /// Taints that the pods tolerate.
+    /// Taints that the pods tolerate (default: none).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tolerations: Vec<Toleration>,
-    /// Which nodes and which neighbours the pods want.
+    /// Which nodes and which neighbours the pods want (default: any).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Affinity>,
-    /// How the pods spread over zones and nodes.
+    /// How the pods spread over zones and nodes (default: as the scheduler is set).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
-    /// The PriorityClass of the pods.
+    /// The PriorityClass of the pods (default: the cluster's).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), extend("pattern" = SUBDOMAIN))]
     pub priority_class_name: Option<String>,
+    /// The RuntimeClass of the pods, for example of gVisor or Kata (default: the node's own runtime).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), extend("pattern" = SUBDOMAIN))]
+    pub runtime_class_name: Option<String>,
+    /// Name servers, search domains and options of the pods' resolver, beside the cluster's (default: the cluster's alone).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns_config: Option<PodDNSConfig>,
+    /// Lines for the pods' /etc/hosts (default: none).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_aliases: Vec<HostAlias>,
+    /// Containers that run to their end before the server's starts, after the sidecars have started (default: none). One that
+    /// has no securityContext gets the server's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub init_containers: Vec<Container>,
+    /// Containers that run beside the server's, and start before it: init containers with restartPolicy Always, as Kubernetes
+    /// has them (default: none). One that has no securityContext gets the server's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sidecars: Vec<Container>,
+}
+
+/// When the kubelet pulls an image.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ImagePullPolicy {
+    /// At every start.
+    Always,
+    /// When the node has it not.
+    #[default]
+    IfNotPresent,
+    /// Never: the node has it, or the pod does not start.
+    Never,
+}
+
+impl ImagePullPolicy {
+    /// As a container has it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "Always",
+            Self::IfNotPresent => "IfNotPresent",
+            Self::Never => "Never",
+        }
+    }
 }
 
 /// The fields of a spec that shape its pods.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct PodSettings {
-    /// CPU and memory of the container.
+    /// CPU and memory of the container (default: what the namespace's LimitRange says, or no bounds).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
-    /// Environment variables of the container.
+    /// Environment variables of the container (default: none but ours).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<EnvVar>,
-    /// Environment variables out of whole ConfigMaps and Secrets. When one of them changes, the pods roll.
+    /// Environment variables out of whole ConfigMaps and Secrets (default: none). When one of them changes, the pods roll.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
     pub env_from: Vec<EnvFromSource>,
-    /// Volumes that the pods can mount, beside those that mcpfleet gives them. When a ConfigMap or Secret in one of them changes,
-    /// the pods roll.
+    /// Volumes that the pods can mount, beside those that mcpfleet gives them (default: none). When a ConfigMap or Secret in one
+    /// of them changes, the pods roll. A persistentVolumeClaim of your own that is not ReadWriteMany has one writer, as
+    /// `storage` has: the pods are replaced one after the other, and there is one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub volumes: Vec<Volume>,
-    /// Where the container mounts the volumes.
+    /// Where the container mounts the volumes (default: nowhere).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["mountPath"]))]
     pub volume_mounts: Vec<VolumeMount>,
-    /// The ServiceAccount of the pods (default: the namespace's `default`). Its token is not mounted.
+    /// The ServiceAccount of the pods (default: the namespace's `default`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), extend("pattern" = SUBDOMAIN))]
     pub service_account_name: Option<String>,
-    /// Secrets for pulling the image.
+    /// True: the token of the ServiceAccount is mounted at its usual place, for servers that talk to Kubernetes (default: false).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub automount_service_account_token: Option<bool>,
+    /// Secrets for pulling the images (default: none but those of the ServiceAccount).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub image_pull_secrets: Vec<LocalObjectReference>,
-    /// Where the pods run, and what they carry.
+    /// When the kubelet pulls the image: Always, IfNotPresent or Never (default: IfNotPresent).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_pull_policy: Option<ImagePullPolicy>,
+    /// Who the pods run as, and what they may write (default: user 1000, not root, on a root that cannot be written).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security_context: Option<SecurityContext>,
+    /// Seconds between the signal to stop and the end by force (default: 30 for a server, 60 for an app).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub termination_grace_period_seconds: Option<u32>,
+    /// Seconds without a step after which a rollout counts as stalled (default: 600). The old pods serve on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub progress_deadline_seconds: Option<u32>,
+    /// Where the pods run, and what they carry (default: anywhere, and nothing).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_template: Option<PodTemplate>,
+}
+
+/// A DNS subdomain, as the names of most objects must be.
+pub const SUBDOMAIN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+
+/// Labels, whose values Kubernetes bounds.
+fn label_values(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "additionalProperties": {"type": "string", "maxLength": 63, "pattern": "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"},
+    })
 }
 
 /// A mount names a volume of the spec: those that mcpfleet gives the pods are its own affair.

@@ -12,9 +12,11 @@ pub mod condition {
     pub const CIRCUIT_CLOSED: &str = "CircuitClosed";
     /// The tools that the server offers are the accepted ones.
     pub const TOOLS_ACCEPTED: &str = "ToolsAccepted";
-    /// Work is under way to reach the spec (kstatus: Reconciling).
-    pub const PROGRESSING: &str = "Progressing";
-    /// The operator cannot go on without an edit by a person (kstatus: Stalled).
+    /// The model answers the app's pods. There once they have told of it; absent of an app without a model.
+    pub const MODEL_REACHABLE: &str = "ModelReachable";
+    /// Work is under way to reach the spec: a rollout, also while the old pods serve, or something that is tried again.
+    pub const RECONCILING: &str = "Reconciling";
+    /// The spec is not reached before a person, or another object, does something. The message says what. Ready may be True: the old pods serve.
     pub const STALLED: &str = "Stalled";
 }
 
@@ -51,6 +53,64 @@ pub const ALL_SERVERS_OFFERED: &str = "AllServersOffered";
 /// The app serves, but not every server that it names is offered to it.
 pub const SERVERS_MISSING: &str = "ServersMissing";
 
+/// The app's pods are ready, but it has no server: none matches `spec.servers`, or none of those exists.
+pub const NO_SERVERS: &str = "NoServers";
+/// The annotation `mcpfleet.dev/paused` is `true`: children are left as they are. Ready's status is what a client meets.
+pub const PAUSED: &str = "Paused";
+/// A Secret that the spec points at holds nothing but white space where a value must be.
+pub const SECRET_EMPTY: &str = "SecretEmpty";
+
+// ---- Reconciling and Stalled ----------------------------------------------------------------------------------------------
+
+/// Pods are being made or replaced.
+pub const ROLLING_OUT: &str = "RollingOut";
+/// The pods did not come up within `spec.progressDeadlineSeconds`, and none of them says why.
+pub const PROGRESS_DEADLINE_EXCEEDED: &str = "ProgressDeadlineExceeded";
+/// A child belongs to an object of the same name that was deleted, and is going. It is waited for.
+pub const PREDECESSOR_GOING: &str = "PredecessorGoing";
+/// A field that we write does not stay as we write it: a webhook or another writer changes it, or a second operator. Once a minute it is tried again.
+pub const CONTESTED: &str = "Contested";
+
+// ---- ModelReachable --------------------------------------------------------------------------------------------------------
+
+/// The model answers. While it does not, the reason is the one that the app's pods give.
+pub const MODEL_ANSWERS: &str = "ModelAnswers";
+
+// ---- Kubernetes' own words: of a pod that does not run, in Ready, Healthy, Reconciling and Stalled --------------------------
+
+/// The image cannot be pulled, and the kubelet waits before it tries again: name, tag, registry or credentials.
+pub const IMAGE_PULL_BACK_OFF: &str = "ImagePullBackOff";
+/// The image cannot be pulled.
+pub const ERR_IMAGE_PULL: &str = "ErrImagePull";
+/// `image` is no name of an image.
+pub const INVALID_IMAGE_NAME: &str = "InvalidImageName";
+/// The image is not on the node, and `imagePullPolicy` is Never.
+pub const ERR_IMAGE_NEVER_PULL: &str = "ErrImageNeverPull";
+/// The container ends again and again; the message has its exit code and its last lines.
+pub const CRASH_LOOP_BACK_OFF: &str = "CrashLoopBackOff";
+/// The container needs something that is not there or not allowed: a Secret, a key, another user than root.
+pub const CREATE_CONTAINER_CONFIG_ERROR: &str = "CreateContainerConfigError";
+/// The container cannot be made.
+pub const CREATE_CONTAINER_ERROR: &str = "CreateContainerError";
+/// The container cannot be started: `command` names no program, for one.
+pub const RUN_CONTAINER_ERROR: &str = "RunContainerError";
+/// The container ended with an error.
+pub const ERROR: &str = "Error";
+/// The container could not be started.
+pub const START_ERROR: &str = "StartError";
+/// The container ended by itself, and without an error: a server should not.
+pub const COMPLETED: &str = "Completed";
+/// The container used more memory than `resources.limits.memory`.
+pub const OOM_KILLED: &str = "OOMKilled";
+/// No node can take the pod: CPU, memory, labels, taints, a volume that is not bound. The message is the scheduler's.
+pub const UNSCHEDULABLE: &str = "Unschedulable";
+/// The pod is held back by a scheduling gate.
+pub const SCHEDULING_GATED: &str = "SchedulingGated";
+/// The kubelet put the pod out, for want of memory or disk on the node.
+pub const EVICTED: &str = "Evicted";
+/// Pods are refused: a quota, a LimitRange, pod security, a ServiceAccount that is missing.
+pub const FAILED_CREATE: &str = "FailedCreate";
+
 // ---- Verdicts: Healthy ------------------------------------------------------------------------------------------------
 
 /// The probe got from the server everything that a client would need.
@@ -71,6 +131,8 @@ pub const CONNECTION_REFUSED: &str = "ConnectionRefused";
 pub const CONNECTION_RESET: &str = "ConnectionReset";
 /// No route to the address, or another error below HTTP.
 pub const UNREACHABLE: &str = "Unreachable";
+/// `spec.remote.url` leads to the operator's own machine, to a cloud's metadata or into the cluster.
+pub const ADDRESS_FORBIDDEN: &str = "AddressForbidden";
 /// No whole answer within `health.timeoutSeconds`.
 pub const TIMEOUT: &str = "Timeout";
 /// The name in the URL does not resolve.
@@ -110,10 +172,12 @@ pub const TOOLS_CHANGED: &str = "ToolsChanged";
 /// `spec.tools.policy` is Ignore: nobody looks.
 pub const TOOLS_IGNORED: &str = "Ignored";
 
-// ---- Events ----------------------------------------------------------------------------------------------------------------
+// ---- Events (and one for each change of Ready, with its reason) ----------------------------------------------------------------------------------------------------------------
 
 /// The circuit closed.
 pub const CIRCUIT_CLOSED: &str = "CircuitClosed";
+/// Somebody had changed a field of a child that the CR decides: it was put back.
+pub const CORRECTED: &str = "Corrected";
 /// A pod was taken out of the Service.
 pub const POD_OUT_OF_SERVICE: &str = "PodOutOfService";
 /// A pod was put back into the Service.
@@ -134,7 +198,13 @@ mod tests {
     fn every_reason_and_condition_type_is_on_the_page_about_them() {
         let page = include_str!("../../../docs/conditions.md");
         let values = include_str!("reason.rs").lines().filter_map(|line| line.split_once(": &str = \"")?.1.strip_suffix("\";"));
-        let missing: Vec<_> = values.filter(|value| !page.contains(&format!("`{value}`"))).collect();
+        let known: std::collections::BTreeSet<&str> = values.collect();
+        // The first cell of a row of a table: what it explains.
+        let told: std::collections::BTreeSet<&str> =
+            page.lines().filter_map(|line| Some(line.strip_prefix("| `")?.split_once('`')?.0)).collect();
+        let unknown: Vec<_> = told.difference(&known).collect();
+        assert!(unknown.is_empty(), "docs/conditions.md explains what nobody says: {unknown:?}");
+        let missing: Vec<_> = known.difference(&told).collect();
         assert!(missing.is_empty(), "docs/conditions.md lacks {missing:?}");
     }
 }

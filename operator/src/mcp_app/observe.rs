@@ -5,8 +5,9 @@ use std::{collections::BTreeSet, sync::Arc};
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 
+use super::World;
 use crate::{
-    cache::Cache,
+    children::Children,
     crd::{McpApp, McpServer, mcp_app::McpAppSpec},
     inputs::{self, Found, Reader, Reference},
     names::Component,
@@ -18,7 +19,7 @@ pub const TOKEN_KEY: &str = "token";
 /// What was found behind the spec's pointers.
 #[derive(Default)]
 pub struct Observed {
-    /// Every McpServer of the namespace.
+    /// Every McpServer of the namespace, by name.
     pub servers: Vec<Arc<McpServer>>,
     /// The Secrets and ConfigMaps.
     pub inputs: Found,
@@ -34,33 +35,32 @@ pub fn start_references(spec: &McpAppSpec) -> BTreeSet<Reference> {
 /// All pointers. The model's key and the access token are files that the worker reads anew, so their change rolls nothing.
 pub fn references(spec: &McpAppSpec) -> BTreeSet<Reference> {
     let mut references = start_references(spec);
-    references.insert(Reference::secret(&spec.model.api_key_secret_ref));
-    references.extend(spec.access.as_ref().map(|access| Reference::secret(&access.token_secret_ref)));
+    references.extend(files(spec));
     references
 }
 
+/// Pointers to what must not be empty: with an empty key every question fails, and an empty token would let everybody in.
+pub fn never_blank(spec: &McpAppSpec) -> BTreeSet<Reference> {
+    files(spec).collect()
+}
+
+/// The model's key and the access token.
+fn files(spec: &McpAppSpec) -> impl Iterator<Item = Reference> {
+    let key = spec.model.iter().filter_map(|model| model.api_key_secret_ref.as_ref());
+    let token = spec.access.iter().filter_map(|access| access.token_secret_ref.as_ref());
+    key.chain(token).map(Reference::secret)
+}
+
 /// Reads it all.
-pub async fn observe(
-    app: &McpApp,
-    reader: &Reader,
-    servers: &Cache<McpServer>,
-    secrets: &Cache<Secret>,
-) -> Result<Observed, inputs::Error> {
+pub async fn observe(app: &McpApp, reader: &Reader, children: &Children, world: &World) -> Result<Observed, inputs::Error> {
     let namespace = app.namespace().unwrap_or_default();
-    let mut in_namespace: Vec<_> = servers
-        .all()
-        .into_iter()
-        .filter(|server| server.namespace().as_deref() == Some(&namespace))
-        // In front of the store is what we wrote last: the circuit that opened a moment ago.
-        .map(|server| servers.get(&namespace, &server.name_any()).unwrap_or(server))
-        .collect();
-    in_namespace.sort_by_key(|server| server.name_any());
+    let token: Option<Secret> = children.read(&namespace, &Component::App.child_name(&app.name_any()));
     Ok(Observed {
-        servers: in_namespace,
+        // In front of the store is what we wrote last: the circuit that opened a moment ago.
+        servers: world.servers.of(&namespace),
         inputs: reader.look(&namespace, &references(&app.spec)).await?,
-        token: secrets
-            .get(&namespace, &Component::App.child_name(&app.name_any()))
-            .and_then(|secret| secret.data.as_ref()?.get(TOKEN_KEY).cloned())
+        token: token
+            .and_then(|secret| secret.data?.remove(TOKEN_KEY))
             .and_then(|token| String::from_utf8(token.0).ok())
             .filter(|token| !token.is_empty()),
     })

@@ -1,8 +1,8 @@
-//! The app's status: a pure summary of spec, children and servers.
+//! The app's status: a pure summary of spec, children, pods and servers.
 
-use k8s_openapi::{api::apps::v1::Deployment, jiff::Timestamp};
+use k8s_openapi::jiff::Timestamp;
 
-use super::{apply::Applied, validate::ValidatedApp};
+use super::validate::{AppServer as Server, ValidatedApp};
 use crate::{
     conditions::{self, Finding, Status},
     crd::{
@@ -10,42 +10,55 @@ use crate::{
         mcp_app::{AppServer, AppServerState},
         reason::{self, condition},
     },
+    kstatus::Way,
+    pass,
+    pod_trouble::Trouble,
     problem::Problem,
-    requeue::Class,
+    rollout::Rollout,
 };
 
-/// How a pass ended: the app as far as it is known, and what stood in the way.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// The app, when it was valid.
-    pub app: Option<ValidatedApp>,
-    /// The children, when they were applied.
-    pub applied: Option<Applied>,
-    /// What stood in the way.
-    pub problem: Option<Problem>,
+/// How a pass over an app ended.
+pub type Outcome = pass::Outcome<ValidatedApp>;
+
+/// What an app's pods met when they asked their model, as their readiness endpoint tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelReport {
+    /// Whether it answers. None: it has not been asked yet.
+    pub reachable: Option<bool>,
+    /// Why not, for machines.
+    pub reason: String,
+    /// Why not, for people.
+    pub message: String,
 }
 
-/// The status that tells of all this.
-pub fn compute(app: &McpApp, outcome: &Outcome, now: Timestamp) -> McpAppStatus {
+/// The status that tells of all this. `trouble` is what keeps a pod of the app from running.
+pub fn compute(
+    app: &McpApp,
+    outcome: &Outcome,
+    trouble: Option<&Trouble>,
+    model: Option<&ModelReport>,
+    now: Timestamp,
+) -> McpAppStatus {
     let before = app.status.clone().unwrap_or_default();
     let generation = app.metadata.generation;
-    let servers = outcome.app.as_ref().map_or_else(|| before.servers.clone(), servers);
-    let ready_replicas = outcome.applied.as_ref().map_or(before.ready_replicas, |applied| ready(&applied.deployment));
+    let servers = outcome.valid.as_ref().map_or_else(|| before.servers.clone(), servers);
+    let rollout = Rollout::of(outcome.deployment.as_ref());
     let offered = servers.iter().filter(|server| server.state == AppServerState::Offered).count();
-    let findings = vec![
-        (condition::READY, ready_finding(outcome, ready_replicas, offered, &servers)),
-        (condition::PROGRESSING, progressing(outcome)),
-        (condition::STALLED, stalled(outcome)),
-    ];
+    let way = Way { paused: outcome.paused, problems: &outcome.problems, rollout: Some(&rollout), trouble, held: None };
+    let [reconciling, stalled] = way.findings();
+    let view = View { outcome, rollout: &rollout, trouble, model, servers: &servers };
+    let mut findings = vec![(condition::READY, view.ready(&way))];
+    findings.extend(model.map(|model| (condition::MODEL_REACHABLE, model_reachable(model))));
+    findings.extend([reconciling, stalled]);
     McpAppStatus {
         observed_generation: generation,
         conditions: conditions::merge(&before.conditions, findings, generation, now),
         servers_offered: Some(format!("{offered}/{}", servers.len())),
         servers,
-        replicas: app.spec.replicas,
-        ready_replicas,
-        pods: Some(format!("{ready_replicas}/{}", app.spec.replicas)),
-        url: outcome.app.as_ref().map(ValidatedApp::url).or(before.url),
+        replicas: rollout.replicas,
+        ready_replicas: rollout.ready,
+        pods: Some(format!("{}/{}", rollout.ready, app.spec.replicas)),
+        url: outcome.valid.as_ref().map(ValidatedApp::url).or(before.url),
     }
 }
 
@@ -53,56 +66,183 @@ fn servers(app: &ValidatedApp) -> Vec<AppServer> {
     app.servers.iter().map(|(name, server)| AppServer { name: name.clone(), state: server.state }).collect()
 }
 
-fn ready(deployment: &Deployment) -> u32 {
-    let ready = deployment.status.as_ref().and_then(|status| status.ready_replicas);
-    u32::try_from(ready.unwrap_or(0)).unwrap_or(0)
+/// Everything that Ready looks at.
+struct View<'a> {
+    outcome: &'a Outcome,
+    rollout: &'a Rollout,
+    trouble: Option<&'a Trouble>,
+    model: Option<&'a ModelReport>,
+    servers: &'a [AppServer],
 }
 
-fn ready_finding(outcome: &Outcome, ready_replicas: u32, offered: usize, servers: &[AppServer]) -> Finding {
-    match &outcome.problem {
-        Some(problem) if problem.class != Class::Transient => {
-            return Finding::new(false, problem.reason, problem.message.clone());
+impl View<'_> {
+    /// What a person meets who opens the app; and in its message what stands in the way of the spec.
+    fn ready(&self, way: &Way<'_>) -> Finding {
+        let met = if self.rollout.ready == 0 { self.not_serving() } else { self.serving() };
+        let met = match way.stalled() {
+            Some(stalled) if !met.message.contains(&stalled.message) => {
+                Finding { message: format!("{}; {}", met.message, stalled.message), ..met }
+            }
+            _ => met,
+        };
+        if self.outcome.paused {
+            let message = format!("left alone, as the annotation mcpfleet.dev/paused says; {}", met.message);
+            return Finding { reason: reason::PAUSED.into(), message, ..met };
         }
-        _ => {}
+        met
     }
-    if ready_replicas == 0 {
-        return Finding::new(false, reason::STARTING, "no pod is ready yet");
+
+    /// Kubernetes' reasons first, then what stands in the way of there being pods.
+    fn not_serving(&self) -> Finding {
+        if let Some(trouble) = self.trouble {
+            return Finding::new(false, &trouble.reason, &trouble.message);
+        }
+        if let Some((reason, message)) = &self.rollout.refused {
+            return Finding::new(false, reason, message);
+        }
+        match Problem::obstacle(&self.outcome.problems) {
+            Some(obstacle) => Finding::new(false, obstacle.reason, obstacle.message),
+            None => Finding::new(false, reason::STARTING, "no pod is ready yet"),
+        }
     }
-    let missing: Vec<_> = servers
-        .iter()
-        .filter(|server| server.state != AppServerState::Offered)
-        .map(|server| format!("{} ({:?})", server.name, server.state))
-        .collect();
-    if missing.is_empty() {
-        return Finding::new(true, reason::ALL_SERVERS_OFFERED, format!("serving with {offered} of {offered} servers"));
+
+    fn serving(&self) -> Finding {
+        // With an empty key every question fails, whatever the pods say of themselves.
+        if let Some(empty) = self.outcome.problems.iter().find(|problem| problem.reason == reason::SECRET_EMPTY) {
+            return Finding::new(false, empty.reason, &empty.message);
+        }
+        if let Some(model) = self.model.filter(|model| model.reachable == Some(false)) {
+            return Finding::new(false, &model.reason, &model.message);
+        }
+        if self.servers.iter().all(|server| server.state == AppServerState::NotFound) {
+            let message = match self.servers.len() {
+                0 => "no McpServer matches spec.servers: correct the labels, or create one".to_owned(),
+                _ => format!("none of the servers exists: {}", self.missing().join(", ")),
+            };
+            return Finding::new(false, reason::NO_SERVERS, message);
+        }
+        let missing = self.missing();
+        if missing.is_empty() {
+            let offered = self.servers.len();
+            return Finding::new(true, reason::ALL_SERVERS_OFFERED, format!("serving with {offered} of {offered} servers"));
+        }
+        Finding::new(true, reason::SERVERS_MISSING, format!("serving without the tools of {}", missing.join(", ")))
     }
-    Finding::new(true, reason::SERVERS_MISSING, format!("serving without the tools of {}", missing.join(", ")))
+
+    /// Each server that is not offered, and why.
+    fn missing(&self) -> Vec<String> {
+        let missing = self.servers.iter().filter(|server| server.state != AppServerState::Offered);
+        let why = |server: &AppServer| {
+            let known = self.outcome.valid.as_ref().and_then(|app| app.servers.get(&server.name));
+            known.and_then(Server::why).map_or_else(|| format!("{:?}", server.state), ToOwned::to_owned)
+        };
+        missing.map(|server| format!("{} ({})", server.name, why(server))).collect()
+    }
 }
 
-fn progressing(outcome: &Outcome) -> Finding {
-    if let Some(problem) = outcome.problem.as_ref().filter(|problem| problem.class == Class::Transient) {
-        return Finding::new(true, problem.reason, problem.message.clone());
-    }
-    match outcome.applied.as_ref().map(|applied| rolled_out(&applied.deployment)) {
-        Some(false) => Finding::new(true, reason::STARTING, "pods are being created or rolled"),
-        Some(true) => Finding::new(false, reason::AVAILABLE, "the pods are those of the spec"),
-        None => Finding::new(Status::False, reason::UNKNOWN, "waiting for what Stalled says"),
+fn model_reachable(model: &ModelReport) -> Finding {
+    match model.reachable {
+        Some(true) => Finding::new(true, reason::MODEL_ANSWERS, "the model answers"),
+        Some(false) => Finding::new(false, &model.reason, &model.message),
+        None => Finding::new(Status::Unknown, reason::UNKNOWN, "the model has not been asked yet"),
     }
 }
 
-fn stalled(outcome: &Outcome) -> Finding {
-    match outcome.problem.as_ref().filter(|problem| problem.class != Class::Transient) {
-        Some(problem) => Finding::new(true, problem.reason, problem.message.clone()),
-        None => Finding::new(false, reason::AVAILABLE, "nothing stands in the way"),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
 
-/// Whether every pod of the Deployment is of its latest template.
-pub fn rolled_out(deployment: &Deployment) -> bool {
-    let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-    deployment.status.as_ref().is_some_and(|status| {
-        status.observed_generation >= deployment.metadata.generation
-            && status.updated_replicas.unwrap_or(0) == wanted
-            && status.replicas.unwrap_or(0) == wanted
-    })
+    use super::*;
+    use crate::{
+        fixtures,
+        mcp_app::{observe::Observed, validate::validate},
+        requeue::Class,
+    };
+
+    fn deployment(ready: i32) -> k8s_openapi::api::apps::v1::Deployment {
+        serde_json::from_value(json!({
+            "metadata": {"generation": 1}, "spec": {"replicas": 1, "selector": {}, "template": {}},
+            "status": {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "readyReplicas": ready, "availableReplicas": ready},
+        }))
+        .expect("a Deployment")
+    }
+
+    /// An app over these servers with so many pods ready.
+    fn serving(servers: &[(&str, AppServerState)], ready: i32) -> (McpApp, Outcome) {
+        let app = fixtures::app(|_| {});
+        let mut valid = validate(&app, &Observed::default(), "i", "t".into()).expect("valid");
+        valid.servers =
+            servers.iter().map(|(name, state)| ((*name).to_owned(), Server { state: *state, ..Server::not_found() })).collect();
+        let outcome = Outcome { valid: Some(valid), deployment: Some(deployment(ready)), ..Outcome::default() };
+        (app, outcome)
+    }
+
+    fn condition(status: &McpAppStatus, type_: &str) -> (String, String) {
+        let found = conditions::find(&status.conditions, type_).expect("the condition is there");
+        (found.status.clone(), found.reason.clone())
+    }
+
+    const OFFERED: AppServerState = AppServerState::Offered;
+    const NOT_FOUND: AppServerState = AppServerState::NotFound;
+
+    #[rstest]
+    #[case::all(&[("a", OFFERED), ("b", OFFERED)], "True", reason::ALL_SERVERS_OFFERED)]
+    #[case::one_is_missing(&[("a", OFFERED), ("b", NOT_FOUND)], "True", reason::SERVERS_MISSING)]
+    #[case::one_is_down(&[("a", AppServerState::CircuitOpen)], "True", reason::SERVERS_MISSING)]
+    #[case::no_server(&[], "False", reason::NO_SERVERS)]
+    #[case::none_exists(&[("a", NOT_FOUND), ("b", NOT_FOUND)], "False", reason::NO_SERVERS)]
+    fn an_app_is_ready_while_it_has_servers(
+        #[case] servers: &[(&str, AppServerState)],
+        #[case] status: &str,
+        #[case] reason: &str,
+    ) {
+        let (app, outcome) = serving(servers, 1);
+        let told = compute(&app, &outcome, None, None, fixtures::at(0));
+        assert_eq!(condition(&told, "Ready"), (status.into(), reason.into()));
+        assert_eq!(condition(&told, "Reconciling").0, "False");
+    }
+
+    #[test]
+    fn what_keeps_the_pods_from_running_is_told_in_kubernetes_words() {
+        let (app, outcome) = serving(&[("a", OFFERED)], 0);
+        let trouble = fixtures::trouble("ImagePullBackOff", "pod x: no such tag");
+        let told = compute(&app, &outcome, Some(&trouble), None, fixtures::at(0));
+        assert_eq!(condition(&told, "Ready"), ("False".into(), "ImagePullBackOff".into()));
+        assert_eq!(condition(&told, "Reconciling"), ("True".into(), "ImagePullBackOff".into()));
+    }
+
+    #[test]
+    fn an_app_whose_model_does_not_answer_is_not_ready() {
+        let (app, outcome) = serving(&[("a", OFFERED)], 1);
+        let report = |reachable| ModelReport { reachable, reason: "ModelRefused".into(), message: "401".into() };
+        let ready = |reachable| condition(&compute(&app, &outcome, None, Some(&report(reachable)), fixtures::at(0)), "Ready").0;
+        assert_eq!([ready(Some(true)), ready(Some(false)), ready(None)], ["True", "False", "True"]);
+        let told = compute(&app, &outcome, None, Some(&report(Some(false))), fixtures::at(0));
+        assert_eq!(condition(&told, "ModelReachable"), ("False".into(), "ModelRefused".into()));
+        assert!(conditions::find(&compute(&app, &outcome, None, None, fixtures::at(0)).conditions, "ModelReachable").is_none());
+    }
+
+    #[test]
+    fn an_obstacle_stalls_and_is_told_by_ready_which_stays_true_while_pods_serve() {
+        let (app, mut outcome) = serving(&[("a", OFFERED)], 1);
+        let problem = Problem { class: Class::Waiting, reason: reason::SECRET_NOT_FOUND, message: "create it".into() };
+        outcome.problems = vec![problem];
+        let told = compute(&app, &outcome, None, None, fixtures::at(0));
+        assert_eq!(condition(&told, "Ready"), ("True".into(), reason::ALL_SERVERS_OFFERED.into()));
+        assert!(conditions::find(&told.conditions, "Ready").expect("Ready").message.contains("create it"));
+        assert_eq!(condition(&told, "Stalled"), ("True".into(), reason::SECRET_NOT_FOUND.into()));
+        outcome.problems[0].reason = reason::SECRET_EMPTY;
+        let told = compute(&app, &outcome, None, None, fixtures::at(0));
+        assert_eq!(condition(&told, "Ready"), ("False".into(), reason::SECRET_EMPTY.into()), "every question fails");
+    }
+
+    #[test]
+    fn a_paused_app_says_so_and_what_is_met() {
+        let (app, outcome) = serving(&[("a", OFFERED)], 1);
+        let outcome = Outcome { paused: true, ..outcome };
+        let told = compute(&app, &outcome, None, None, fixtures::at(0));
+        assert_eq!(condition(&told, "Ready"), ("True".into(), reason::PAUSED.into()));
+        assert_eq!(told.observed_generation, app.metadata.generation);
+    }
 }

@@ -1,19 +1,20 @@
 //! Step 2: from a spec and what is behind it to an app that can be built. Pure, but for the token that is given in.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
+use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{
     ResourceExt,
     core::{Selector, SelectorExt},
 };
 
-use super::observe::{Observed, references, start_references};
+use super::observe::{Observed, never_blank, references, start_references};
 use crate::{
     conditions,
     crd::{
         CircuitState, McpApp, McpServer,
-        mcp_app::{AppServerState, Approvals, Budget, LogLevel, McpAppSpec, Model, RateLimit},
+        mcp_app::{AppServerState, Approvals, Budget, LogLevel, McpAppSpec, Model, RateLimit, ServerRef, ToolRules},
         mcp_server::HeaderFrom,
         pod::{PodSettings, SecretKeyRef},
         reason::{self, condition},
@@ -31,8 +32,6 @@ pub struct ValidatedApp {
     pub name: String,
     /// Its namespace.
     pub namespace: String,
-    /// Its uid.
-    pub uid: String,
     /// The reference by which children are ours.
     pub owner: OwnerReference,
     /// The servers that it names, by name.
@@ -41,8 +40,8 @@ pub struct ValidatedApp {
     pub image: String,
     /// Pods wanted.
     pub replicas: i32,
-    /// The model that answers.
-    pub model: Model,
+    /// The model that answers; a gateway has none.
+    pub model: Option<Model>,
     /// What the model is told first.
     pub system_prompt: Option<String>,
     /// Requests of a caller.
@@ -57,10 +56,16 @@ pub struct ValidatedApp {
     pub log_level: LogLevel,
     /// Where the access token is.
     pub token: Token,
+    /// Host names by which the app is reached.
+    pub allowed_hosts: Vec<String>,
+    /// Networks of proxies that are believed.
+    pub trusted_proxies: Vec<String>,
     /// What shapes the pods.
     pub pod: PodSettings,
     /// Digest of the Secrets and ConfigMaps that the pods read when they start.
     pub inputs: Option<String>,
+    /// What the spec points at and is not there: the pods wait for it.
+    pub lacks: Vec<Problem>,
 }
 
 /// Where the access token is.
@@ -88,8 +93,10 @@ pub struct AppServer {
     pub state: AppServerState,
     /// Its circuit.
     pub circuit: CircuitState,
-    /// Why it is not offered.
+    /// Why it is switched off in the file.
     pub reason: Option<String>,
+    /// The reason of its condition Ready, while that is not True.
+    pub not_ready: Option<String>,
     /// Where it is. None: not known yet.
     pub url: Option<String>,
     /// Seconds for a call.
@@ -102,10 +109,12 @@ pub struct AppServer {
     pub description: Option<String>,
     /// Its version, for people.
     pub version: Option<String>,
-    /// Where the headers of a remote server's requests are.
+    /// Where the headers of its requests are.
     pub headers: Vec<HeaderFrom>,
     /// Where a remote server's private CA is.
     pub ca: Option<SecretKeyRef>,
+    /// Which of its tools the app has; none: all.
+    pub tools: Option<ToolRules>,
 }
 
 impl ValidatedApp {
@@ -130,23 +139,27 @@ impl ValidatedApp {
 /// `default_image` is the chat worker of this operator's version, `new_token` a random token for an app that has none yet.
 pub fn validate(app: &McpApp, observed: &Observed, default_image: &str, new_token: String) -> Result<ValidatedApp, Vec<Problem>> {
     let spec = &app.spec;
-    let mut problems: Vec<Problem> = observed
-        .inputs
-        .problems(&references(spec))
-        .into_iter()
-        .map(|(reason, message)| Problem { class: Class::Waiting, reason, message })
-        .collect();
+    let missing = observed.inputs.problems(&references(spec)).into_iter().chain(observed.inputs.blank(&never_blank(spec)));
+    let lacks = missing.map(|(reason, message)| Problem { class: Class::Waiting, reason, message }).collect();
+    let mut problems = Vec::new();
     let servers = servers(spec, &observed.servers).unwrap_or_else(|problem| {
         problems.push(problem);
         BTreeMap::new()
     });
+    let access = spec.access.clone().unwrap_or_default();
+    let mut trusted_proxies = Vec::new();
+    for proxy in &access.trusted_proxies {
+        match network(proxy) {
+            Ok(network) => trusted_proxies.push(network),
+            Err(problem) => problems.push(problem),
+        }
+    }
     if !problems.is_empty() {
         return Err(problems);
     }
     Ok(ValidatedApp {
         name: app.name_any(),
         namespace: app.namespace().unwrap_or_default(),
-        uid: app.uid().unwrap_or_default(),
         owner: owner_reference(app),
         servers,
         image: spec.image.clone().unwrap_or_else(|| default_image.to_owned()),
@@ -158,12 +171,25 @@ pub fn validate(app: &McpApp, observed: &Observed, default_image: &str, new_toke
         approvals: spec.approvals,
         cache_seconds: spec.cache_seconds,
         log_level: spec.log_level,
-        token: match &spec.access {
-            Some(access) => Token::Given(access.token_secret_ref.clone()),
+        token: match access.token_secret_ref {
+            Some(reference) => Token::Given(reference),
             None => Token::Ours(observed.token.clone().unwrap_or(new_token)),
         },
+        allowed_hosts: access.allowed_hosts,
+        trusted_proxies,
         pod: spec.pod.clone(),
         inputs: observed.inputs.digest(&start_references(spec)),
+        lacks,
+    })
+}
+
+/// An address or a network as a network.
+fn network(proxy: &str) -> Result<String, Problem> {
+    let of_one = proxy.parse::<IpAddr>().map(IpNet::from);
+    proxy.parse::<IpNet>().or(of_one).map(|network| network.to_string()).map_err(|_| Problem {
+        class: Class::Rejected,
+        reason: reason::INVALID_SPEC,
+        message: format!("spec.access.trustedProxies: {proxy} is neither an address nor a network such as 10.0.0.0/8"),
     })
 }
 
@@ -174,13 +200,17 @@ fn share(budget: &Budget, replicas: u32) -> Budget {
 
 /// Whether the app names this server. A selector that cannot be read names none here; `validate` tells it.
 pub fn names_server(spec: &McpAppSpec, server: &McpServer) -> bool {
-    spec.servers.iter().any(|entry| {
-        entry.name.as_deref() == server.metadata.name.as_deref()
-            || entry
-                .selector
-                .clone()
-                .and_then(|selector| Selector::try_from(selector).ok())
-                .is_some_and(|selector| selector.matches(server.labels()))
+    entry_of(spec, server).is_some()
+}
+
+/// The entry that counts for this server: the one by its name, or the first one by label.
+fn entry_of<'a>(spec: &'a McpAppSpec, server: &McpServer) -> Option<&'a ServerRef> {
+    let by_name = spec.servers.iter().find(|entry| entry.name.as_deref() == server.metadata.name.as_deref());
+    by_name.or_else(|| {
+        spec.servers.iter().find(|entry| {
+            let selector = entry.selector.clone().and_then(|selector| Selector::try_from(selector).ok());
+            selector.is_some_and(|selector| selector.matches(server.labels()))
+        })
     })
 }
 
@@ -196,26 +226,26 @@ fn servers(spec: &McpAppSpec, all: &[std::sync::Arc<McpServer>]) -> Result<BTree
     }
     let named = spec.servers.iter().filter_map(|entry| entry.name.clone());
     let mut servers: BTreeMap<_, _> = named.map(|name| (name, AppServer::not_found())).collect();
-    for server in all.iter().filter(|server| names_server(spec, server)) {
-        servers.insert(server.name_any(), AppServer::of(server));
+    for server in all {
+        if let Some(entry) = entry_of(spec, server) {
+            servers.insert(server.name_any(), AppServer { tools: entry.tools.clone(), ..AppServer::of(server) });
+        }
     }
     Ok(servers)
 }
 
-/// Whether the server has ever answered: a circuit that never opened says nothing of a server that is still being started.
-fn has_answered(server: &McpServer) -> bool {
-    server.status.as_ref().is_some_and(|status| {
-        let ready = conditions::find(&status.conditions, condition::READY);
-        status.protocol.is_some() || ready.is_some_and(|ready| ready.status == "True")
-    })
-}
-
 impl AppServer {
-    fn not_found() -> Self {
+    /// Why it is not offered, where its state alone does not say.
+    pub fn why(&self) -> Option<&str> {
+        self.not_ready.as_deref().filter(|_| self.state == AppServerState::Starting)
+    }
+
+    pub(super) fn not_found() -> Self {
         Self {
             state: AppServerState::NotFound,
             circuit: CircuitState::Closed,
             reason: None,
+            not_ready: None,
             url: None,
             timeout: 0,
             max_retries: 0,
@@ -224,6 +254,7 @@ impl AppServer {
             version: None,
             headers: Vec::new(),
             ca: None,
+            tools: None,
         }
     }
 
@@ -232,51 +263,101 @@ impl AppServer {
         let circuit = status.and_then(|status| status.circuit.as_ref());
         let url = status.and_then(|status| status.url.clone());
         let open = circuit.is_some_and(|circuit| circuit.state != CircuitState::Closed);
+        let ready = status.and_then(|status| conditions::find(&status.conditions, condition::READY));
+        // What a client of the server meets, the app meets, too.
+        let is_ready = ready.is_some_and(|ready| ready.status == "True");
         Self {
             state: match () {
                 () if !server.spec.enabled => AppServerState::Disabled,
                 () if open => AppServerState::CircuitOpen,
-                () if url.is_none() || !has_answered(server) => AppServerState::Starting,
+                () if url.is_none() || !is_ready => AppServerState::Starting,
                 () => AppServerState::Offered,
             },
             circuit: circuit.map(|circuit| circuit.state).unwrap_or_default(),
             reason: match circuit {
                 _ if !server.spec.enabled => Some(reason::DISABLED.into()),
                 Some(circuit) if open => circuit.reason.clone(),
+                // The app has no other credentials than the prober.
+                _ if !is_ready && ready.is_some_and(|ready| ready.reason == reason::UNAUTHORIZED) => {
+                    Some(reason::UNAUTHORIZED.into())
+                }
                 _ => None,
             },
+            not_ready: ready.filter(|_| !is_ready).map(|ready| ready.reason.clone()),
             url,
             timeout: server.spec.timeout_seconds,
             max_retries: server.spec.max_retries,
             health_check_interval: server.spec.health.interval_seconds,
             description: server.spec.description.clone(),
             version: server.spec.version.clone(),
-            headers: server.spec.remote.iter().flat_map(|remote| remote.headers_from.clone()).collect(),
+            headers: server.spec.headers_from().to_vec(),
             ca: server.spec.remote.as_ref().and_then(|remote| remote.ca_secret_ref.clone()),
+            tools: None,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::*;
     use crate::{
+        conditions::{Finding, Status},
         crd::{
-            McpServerStatus,
+            CircuitStatus, McpServerStatus,
             health::{Era, ProtocolStatus},
         },
         fixtures,
+        inputs::{Found, Kind},
     };
 
-    #[test]
-    fn a_server_with_an_address_is_starting_until_it_has_answered_once() {
-        let mut server = fixtures::server(|_| {});
-        server.status = Some(McpServerStatus { url: Some("http://server/mcp".into()), ..McpServerStatus::default() });
-        assert_eq!(AppServer::of(&server).state, AppServerState::Starting);
+    fn told(ready: Status, reason: &str, circuit: CircuitState) -> McpServer {
+        fixtures::server(|server| {
+            let findings = vec![(condition::READY, Finding::new(ready, reason, "why"))];
+            server.status = Some(McpServerStatus {
+                url: Some("http://server/mcp".into()),
+                // It answered once.
+                protocol: Some(ProtocolStatus { version: "2026-07-28".into(), era: Era::Modern }),
+                circuit: Some(CircuitStatus { state: circuit, ..CircuitStatus::default() }),
+                conditions: conditions::merge(&[], findings, Some(1), fixtures::at(0)),
+                ..McpServerStatus::default()
+            });
+        })
+    }
 
-        let answered = server.status.as_mut().expect("set above");
-        answered.protocol = Some(ProtocolStatus { version: "2026-07-28".into(), era: Era::Modern });
-        assert_eq!(AppServer::of(&server).state, AppServerState::Offered);
+    #[rstest]
+    #[case::serves(Status::True, "Available", CircuitState::Closed, AppServerState::Offered)]
+    #[case::has_no_pod(Status::False, "ImagePullBackOff", CircuitState::Closed, AppServerState::Starting)]
+    #[case::offers_other_tools(Status::False, "ToolsChanged", CircuitState::Closed, AppServerState::Starting)]
+    #[case::wants_credentials(Status::Unknown, "Unauthorized", CircuitState::Closed, AppServerState::Starting)]
+    #[case::nobody_knows(Status::Unknown, "FleetPanic", CircuitState::Closed, AppServerState::Starting)]
+    #[case::is_down(Status::False, "CircuitOpen", CircuitState::Open, AppServerState::CircuitOpen)]
+    #[case::is_on_trial(Status::True, "CircuitHalfOpen", CircuitState::HalfOpen, AppServerState::CircuitOpen)]
+    fn a_server_is_offered_while_it_is_ready(
+        #[case] ready: Status,
+        #[case] reason: &str,
+        #[case] circuit: CircuitState,
+        #[case] expected: AppServerState,
+    ) {
+        let server = AppServer::of(&told(ready, reason, circuit));
+        assert_eq!(server.state, expected);
+        assert_eq!(server.why(), (expected == AppServerState::Starting).then_some(reason));
+    }
+
+    #[test]
+    fn a_server_that_nobody_has_looked_at_is_starting() {
+        assert_eq!(AppServer::of(&fixtures::server(|_| {})).state, AppServerState::Starting);
+    }
+
+    #[test]
+    fn an_empty_key_is_lacking() {
+        for (key, lacking) in [("sk-1", None), ("", Some(reason::SECRET_EMPTY)), (" \n", Some(reason::SECRET_EMPTY))] {
+            let inputs = Found::default().with(Kind::Secret, "anthropic", &[("api-key", key)]);
+            let observed = Observed { inputs, ..Observed::default() };
+            let lacks = validate(&fixtures::app(|_| {}), &observed, "i", "t".into()).expect("valid").lacks;
+            assert_eq!(lacks.first().map(|problem| problem.reason), lacking, "{key:?}");
+        }
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub fn decide(spec: &Tools, before: Option<&AcceptedTools>, offered: Option<&Too
             }),
         None => before.cloned().or(offered),
     };
-    ToolsContract { policy: spec.policy, accepted }
+    ToolsContract { policy: spec.policy, accepted, pinned: spec.digest.is_some() }
 }
 
 /// Whether the list is known, and not its digest alone: a digest that a person gave may be of a list that nobody has offered yet.

@@ -1,7 +1,8 @@
 //! Whether a status is worth writing yet. Pure.
 //!
 //! A server comes back in two steps: its circuit closes and its gates open at once, but Kubernetes counts its pods as Ready a second
-//! or two later, when the kubelet has seen the gate. One write can tell of both, if it waits for the second.
+//! or two later, when the kubelet has seen the gate. One write can tell of both, if it waits for the second. So does a server that
+//! begins: that its pod was made, and that it answered, is told with its being Ready, if that comes soon.
 
 use std::time::Duration;
 
@@ -9,30 +10,54 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::status::Outcome;
 use crate::{
-    crd::{CircuitState, McpServer},
+    conditions,
+    crd::{
+        CircuitState, McpServer, McpServerStatus,
+        reason::{self, condition},
+    },
     probe::{PodHealth, ServerHealth},
 };
 
-/// How long after the circuit closed the kubelets are waited for. They take one second, or two.
+/// How long the kubelets are waited for after the circuit closed, and a server that begins, in seconds. They take one, or two.
 const PATIENCE: i64 = 5;
 
 /// How long the status may wait to be written; none: write it now.
 ///
-/// Only a closing waits, never an opening, and only for a kubelet: without one no pod's containers are ready.
+/// A closing waits, never an opening, and only for a kubelet: without one no pod's containers are ready. And a beginning.
 pub fn hold(server: &McpServer, outcome: &Outcome, health: Option<&ServerHealth>, now: Timestamp) -> Option<Duration> {
     let status = server.status.as_ref()?;
     let told = status.circuit.as_ref()?;
     let health = health?;
     let closing = told.state != CircuitState::Closed && health.circuit.state == CircuitState::Closed;
     // Whoever edited the spec, or must do so, is answered at once.
-    let awaited = status.observed_generation != server.metadata.generation || outcome.problem.is_some();
+    let awaited = status.observed_generation != server.metadata.generation || !outcome.problems.is_empty();
+    if let Some(left) = beginning(status, health, now).filter(|_| !awaited && !closing) {
+        return Some(left);
+    }
     let returning = health.pods.iter().any(PodHealth::is_returning) && !health.pods.iter().any(|pod| pod.in_service);
     if !closing || awaited || !returning {
         return None;
     }
-    let closed = health.circuit.since.as_ref()?.0;
-    let passed = now.as_second() - closed.as_second();
-    // A clock that was set back must not make us wait for longer.
+    left(health.circuit.since.as_ref()?.0, now)
+}
+
+/// How long a rollout that was just told of may be quiet, while nothing is amiss with its pods and none of them serves.
+fn beginning(told: &McpServerStatus, health: &ServerHealth, now: Timestamp) -> Option<Duration> {
+    let says = |type_, status: &str, reason: &str| {
+        conditions::find(&told.conditions, type_).filter(|found| found.status == status && found.reason == reason)
+    };
+    let begun = says(condition::RECONCILING, "True", reason::ROLLING_OUT)?.last_transition_time.0;
+    says(condition::READY, "False", reason::STARTING)?;
+    let amiss = |pod: &PodHealth| pod.trouble.is_some() || pod.in_service || pod.shut_out || pod.latest.is_failed();
+    if health.circuit.state != CircuitState::Closed || health.pods.iter().any(amiss) {
+        return None;
+    }
+    left(begun, now)
+}
+
+/// What is left of our patience since then. A clock that was set back must not make us wait for longer.
+fn left(since: Timestamp, now: Timestamp) -> Option<Duration> {
+    let passed = now.as_second() - since.as_second();
     let left = u64::try_from(PATIENCE - passed).ok().filter(|left| passed >= 0 && *left > 0)?;
     Some(Duration::from_secs(left))
 }
@@ -42,7 +67,8 @@ mod tests {
     use super::*;
     use crate::{
         clock,
-        crd::{CircuitStatus, McpServerStatus},
+        conditions::{Finding, Status},
+        crd::CircuitStatus,
         fixtures,
         probe::Verdict,
         problem::Problem,
@@ -69,12 +95,10 @@ mod tests {
             name: "a".into(),
             uid: "a".into(),
             verdict: Verdict::healthy(),
-            failing: false,
-            starting: false,
             gate,
             containers_ready,
             in_service,
-            tools_accepted: None,
+            ..PodHealth::default()
         }
     }
 
@@ -88,7 +112,7 @@ mod tests {
             tools: None,
             tools_diff: None,
             pods,
-            panic: false,
+            ..ServerHealth::default()
         }
     }
 
@@ -148,7 +172,46 @@ mod tests {
         server.metadata.generation = Some(2);
         assert_eq!(held(&server, &health, 10), None);
         let problem = Problem { class: Class::Transient, reason: crate::crd::reason::APPLY_FAILED, message: "x".into() };
-        let outcome = Outcome { problem: Some(problem), ..Outcome::default() };
+        let outcome = Outcome { problems: vec![problem], ..Outcome::default() };
         assert_eq!(hold(&told(CircuitState::HalfOpen), &outcome, Some(&health), fixtures::at(10)), None);
+    }
+
+    /// Told in the second 0 that it begins.
+    fn begun(ready: &str) -> McpServer {
+        fixtures::server(|server| {
+            let findings = vec![
+                (condition::READY, Finding::new(false, ready, "why")),
+                (condition::RECONCILING, Finding::new(Status::True, reason::ROLLING_OUT, "pods are being made")),
+            ];
+            server.status = Some(McpServerStatus {
+                observed_generation: server.metadata.generation,
+                circuit: Some(circuit(CircuitState::Closed, 0)),
+                conditions: conditions::merge(&[], findings, Some(1), fixtures::at(0)),
+                ..McpServerStatus::default()
+            });
+        })
+    }
+
+    #[test]
+    fn a_beginning_is_told_with_its_end_if_that_comes_soon() {
+        let health = found(CircuitState::Closed, vec![pod(true, true, false)]);
+        let waits: Vec<_> = [0, 4, 5, 60].map(|second| held(&begun(reason::STARTING), &health, second)).into();
+        assert_eq!(waits, [Some(5), Some(1), None, None]);
+    }
+
+    #[test]
+    fn what_is_amiss_at_the_beginning_is_told_at_once_and_so_is_its_end() {
+        let answers = pod(true, true, true);
+        let fails = PodHealth {
+            latest: Verdict { kind: crate::probe::VerdictKind::Failed, ..Verdict::healthy() },
+            ..pod(true, false, false)
+        };
+        let troubled = PodHealth { trouble: Some(fixtures::trouble("ImagePullBackOff", "why")), ..pod(false, false, false) };
+        for pod in [answers, fails, troubled] {
+            let health = found(CircuitState::Closed, vec![pod]);
+            assert_eq!(held(&begun(reason::STARTING), &health, 1), None, "{health:?}");
+        }
+        let health = found(CircuitState::Closed, vec![pod(true, true, false)]);
+        assert_eq!(held(&begun("ImagePullBackOff"), &health, 1), None, "something else was told");
     }
 }

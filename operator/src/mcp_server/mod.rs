@@ -1,170 +1,134 @@
-//! One reconcile of an McpServer, in one direction: observe → validate → build → apply → status.
+//! What is particular to McpServers in a pass (`pass` drives it): the files are its steps, in their order.
 //!
-//! No step looks back, and none asks what an earlier pass did: every pass computes the whole desired state. The prober owns who is
-//! alive; this controller alone writes the CR's status.
+//! The prober owns who is alive; the reconciler alone writes the CR's status.
 
-pub mod apply;
 pub mod build;
 pub mod contract;
 pub mod hold;
 pub mod observe;
+pub mod own_claims;
 pub mod status;
 pub mod validate;
 
-use std::{convert::Infallible, sync::Arc};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
+use kube::{Resource, ResourceExt};
 
-use kube::{
-    Client, Resource, ResourceExt,
-    runtime::{controller::Action, events::Recorder},
-};
-
-use self::{
-    status::Outcome,
-    validate::{Source, ValidatedServer},
-};
+use self::{observe::Observed, validate::ValidatedServer};
 use crate::{
-    backoff::Attempts,
-    cache::Cache,
-    clock,
-    crd::McpServer,
-    inputs::Reader,
-    metrics::ReconcileMetrics,
-    names,
-    probe::{Endpoint, HealthEngine, ServerKey, ServerSpec},
-    problem::{self, Problem},
-    requeue::{self, Class},
-    ssa,
+    child::Child,
+    crd::{McpServer, McpServerStatus},
+    inputs,
+    names::{self, Component},
+    pass::{Context, Outcome, Subject, Told, is_paused},
+    probe::{Credentials, Endpoint, HealthEngine, ServerKey, ServerSpec, ToolsContract},
+    problem::Problem,
 };
 
-/// What a pass needs.
-pub struct Context {
-    /// The API server.
-    pub client: Client,
-    /// All McpServers, with what we wrote last in front.
-    pub servers: Arc<Cache<McpServer>>,
-    /// The children.
-    pub caches: apply::Caches,
-    /// What specs point at.
-    pub reader: Arc<Reader>,
+impl Subject for McpServer {
+    const COMPONENT: Component = Component::Server;
+    type Facts = Observed;
+    type Valid = ValidatedServer;
+    type Status = McpServerStatus;
     /// Who is alive.
-    pub engine: HealthEngine,
-    /// Events.
-    pub recorder: Recorder,
-    /// Failed passes in a row, by object.
-    pub attempts: Attempts,
-    /// Counts and times passes.
-    pub metrics: ReconcileMetrics,
-}
+    type World = HealthEngine;
 
-/// One pass. It never fails: what goes wrong is in the status, and decides when the next one is.
-pub async fn reconcile(server: Arc<McpServer>, context: Arc<Context>) -> Result<Action, Infallible> {
-    let timer = context.metrics.start("McpServer");
-    let namespace = server.namespace().unwrap_or_default();
-    let key = ServerKey { namespace: namespace.clone(), name: server.name_any() };
-    // What we wrote last may be newer than what the watch has shown.
-    let server = context.servers.get(&namespace, &key.name).unwrap_or(server);
-    if server.metadata.deletion_timestamp.is_some() {
-        return Ok(Action::await_change());
+    fn told(&self) -> Option<&McpServerStatus> {
+        self.status.as_ref()
     }
-    let outcome = Box::pin(pass(&server, &context)).await;
-    if let Some(validated) = &outcome.server {
-        let persisted = server.status.as_ref().and_then(|status| status.circuit.as_ref());
-        context.engine.set_server(&key, probe_spec(&server, validated), persisted);
+
+    fn conditions(status: &McpServerStatus) -> &[Condition] {
+        &status.conditions
     }
-    if is_paused(&*server) {
-        timer.done("paused");
-        return Ok(Action::await_change());
+
+    /// `enabled`, `force`, `recheck` and the pace of probes hold whatever becomes of the rest.
+    fn switch(&self, context: &Context<Self>) {
+        // Credentials are behind Secrets, which have not been read yet: those that the prober has stand until they are.
+        let known = context.world.credentials(&key(self));
+        if needs_credentials(self) && known.is_none() {
+            return;
+        }
+        tell_prober(self, known.unwrap_or_default(), context);
     }
-    let health = context.engine.snapshot(&key);
-    let now = clock::now();
-    if let Some(wait) = hold::hold(&server, &outcome, health.as_ref(), now) {
+
+    async fn observe(&self, context: &Context<Self>) -> Result<Observed, inputs::Error> {
+        observe::observe(self, &context.reader, &context.writer.children, &context.world).await
+    }
+
+    fn validate(&self, facts: &Observed, _: &HealthEngine) -> Result<ValidatedServer, Vec<Problem>> {
+        validate::validate(self, facts)
+    }
+
+    fn lacks(valid: &ValidatedServer) -> &[Problem] {
+        &valid.lacks
+    }
+
+    fn notes(valid: &ValidatedServer) -> &[Problem] {
+        &valid.notes
+    }
+
+    fn children(valid: &ValidatedServer) -> Vec<Child> {
+        build::children(valid)
+    }
+
+    fn found(&self, valid: &ValidatedServer, context: &Context<Self>) {
+        if needs_credentials(self) && valid.lacks.is_empty() {
+            tell_prober(self, valid.credentials(), context);
+        }
+    }
+
+    fn status(&self, outcome: &Outcome<ValidatedServer>, context: &Context<Self>, now: Timestamp) -> Told<McpServerStatus> {
+        let health = context.world.snapshot(&key(self));
         // The pod's own Ready condition wakes us before that, usually.
-        timer.done("ok");
-        return Ok(Action::requeue(wait));
+        if let Some(wait) = hold::hold(self, outcome, health.as_ref(), now) {
+            return Told::Later(wait);
+        }
+        Told::Now(status::compute(self, outcome, health.as_ref(), now))
     }
-    let status = status::compute(&server, &outcome, health.as_ref(), now);
-    let written = if server.status.as_ref() == Some(&status) {
-        Ok(())
-    } else {
-        problem::tell(
-            outcome.problem.as_ref(),
-            server.status.as_ref().map(|status| &*status.conditions),
-            &*server,
-            &context.recorder,
-        )
-        .await;
-        ssa::apply_status(&context.client, &context.servers, &*server, &status).await
-    };
-    if let Err(error) = &written {
-        tracing::warn!(server.namespace = namespace, server.name = key.name, error = error.describe(), "status not written");
-    }
-
-    let class = outcome.problem.as_ref().map(|problem| problem.class).or_else(|| written.err().map(|_| Class::Transient));
-    timer.done(class.map_or("ok", Class::as_str));
-    let attempts = context.attempts.count(&key.to_string(), class == Some(Class::Transient));
-    Ok(requeue::decide(class, attempts).map_or_else(Action::await_change, Action::requeue))
 }
 
-/// Observe, validate, build, apply; the first that cannot go on says why.
-async fn pass(server: &McpServer, context: &Context) -> Outcome {
-    let mut outcome = Outcome::default();
-    let observed = match observe::observe(server, &context.reader, &context.caches.config_maps, &context.engine).await {
-        Ok(observed) => observed,
-        Err(error) => {
-            outcome.problem = Some(Problem::unreadable(&error));
-            return outcome;
-        }
-    };
-    let validated = match validate::validate(server, &observed) {
-        Ok(validated) => validated,
-        Err(problems) => {
-            outcome.problem = Problem::all(problems);
-            return outcome;
-        }
-    };
-    if !is_paused(server) {
-        let children = build::build(&validated);
-        match Box::pin(apply::apply(&context.client, &context.caches, &validated, children)).await {
-            Ok(applied) => outcome.applied = Some(applied),
-            Err(error) => outcome.problem = Some(Problem::not_applied(&error)),
-        }
+fn key(server: &McpServer) -> ServerKey {
+    ServerKey::new(server.namespace().unwrap_or_default(), server.name_any())
+}
+
+fn tell_prober(server: &McpServer, credentials: Credentials, context: &Context<McpServer>) {
+    let Some(endpoint) = validate::endpoint(server) else { return };
+    let key = key(server);
+    let tools = contract(server, context);
+    let persisted = server.status.as_ref().and_then(|status| status.circuit.as_ref());
+    context.world.set_server(&key, probe_spec(server, endpoint, credentials, tools), persisted);
+    // A CR that went away since this pass began was forgotten by the prober already: it must not come back.
+    let there = context.subjects.get(&key.namespace, &key.name);
+    if there.is_none_or(|there| there.uid() != server.uid()) {
+        context.world.remove_server(&key);
     }
-    outcome.server = Some(validated);
-    outcome
+}
+
+/// Which tools the server must offer.
+fn contract(server: &McpServer, context: &Context<McpServer>) -> ToolsContract {
+    let accepted = observe::accepted(server, &context.writer.children);
+    let offered = context.world.snapshot(&key(server)).and_then(|health| health.acceptable);
+    contract::decide(&server.spec.tools, accepted.as_ref(), offered.as_deref())
+}
+
+/// Whether probes carry something out of Secrets.
+fn needs_credentials(server: &McpServer) -> bool {
+    server.spec.enabled && observe::credentials(&server.spec).next().is_some()
 }
 
 /// What the prober needs to know of the server.
-fn probe_spec(server: &McpServer, validated: &ValidatedServer) -> ServerSpec {
+fn probe_spec(server: &McpServer, endpoint: Endpoint, credentials: Credentials, tools: ToolsContract) -> ServerSpec {
     let spec = &server.spec;
-    let (endpoint, credentials, ca) = match &validated.source {
-        Source::Container(container) => {
-            let endpoint = Endpoint::Pods {
-                port: container.source.port,
-                path: container.source.path.clone(),
-                host: validated.host(container),
-            };
-            (endpoint, Vec::new(), None)
-        }
-        Source::Remote(remote) => {
-            let endpoint = Endpoint::Remote { url: remote.url.clone() };
-            (endpoint, remote.headers.clone(), remote.ca.clone())
-        }
-    };
     ServerSpec {
         object: server.object_ref(&()),
         endpoint,
-        credentials,
-        ca,
+        credentials: credentials.headers,
+        ca: credentials.ca,
         enabled: spec.enabled,
         paused: is_paused(server),
         recheck: server.annotations().get(names::ANNOTATION_RECHECK).cloned(),
         health: spec.health.clone(),
         breaker: spec.circuit_breaker.clone(),
-        tools: validated.tools.clone(),
+        tools,
+        reach: None,
     }
-}
-
-/// Whether the object is to be left alone.
-pub fn is_paused(object: &impl ResourceExt) -> bool {
-    object.annotations().get(names::ANNOTATION_PAUSED).is_some_and(|value| value == "true")
 }

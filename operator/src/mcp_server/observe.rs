@@ -5,10 +5,13 @@ use std::{collections::BTreeSet, sync::Arc};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 
-use super::contract;
+use super::{
+    contract,
+    own_claims::{self, AccessModes},
+};
 use crate::{
-    cache::Cache,
-    crd::{McpServer, McpServerSpec, mcp_server::RemoteSource, pod::SecretKeyRef},
+    children::Children,
+    crd::{McpServer, McpServerSpec, pod::SecretKeyRef},
     inputs::{self, Found, Reader, Reference},
     names::Component,
     probe::{AcceptedTools, HealthEngine, ServerKey, ToolsList},
@@ -19,7 +22,7 @@ use crate::{
 pub struct Observed {
     /// The Secrets and ConfigMaps.
     pub inputs: Found,
-    /// The headers of a remote server: name and value, None where the Secret or the key is missing.
+    /// The headers that probes carry: name and value, None where the Secret or the key is missing.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
     /// The private CA of a remote server.
     pub ca: Option<Vec<u8>>,
@@ -27,40 +30,59 @@ pub struct Observed {
     pub accepted: Option<AcceptedTools>,
     /// The list of tools that the server offers, as the prober knows it.
     pub offered: Option<Arc<ToolsList>>,
+    /// Whether the operator makes `health.toolCall` to remote servers.
+    pub remote_tool_calls: bool,
+    /// The access modes of the claims in `spec.volumes` that the pods write to.
+    pub claims: AccessModes,
 }
 
 /// Every pointer that the spec holds.
 pub fn references(spec: &McpServerSpec) -> BTreeSet<Reference> {
     let mut references = inputs::of_pods(&spec.pod);
-    references.extend(spec.remote.iter().flat_map(remote_secrets).map(Reference::secret));
+    references.extend(credentials(spec).map(Reference::secret));
     references
 }
 
-fn remote_secrets(remote: &RemoteSource) -> impl Iterator<Item = &SecretKeyRef> {
-    remote.headers_from.iter().map(|header| &header.secret_key_ref).chain(&remote.ca_secret_ref)
+/// Every pointer to something that probes carry.
+pub fn credentials(spec: &McpServerSpec) -> impl Iterator<Item = &SecretKeyRef> {
+    let headers = spec.headers_from().iter().map(|header| &header.secret_key_ref);
+    headers.chain(spec.remote.iter().filter_map(|remote| remote.ca_secret_ref.as_ref()))
 }
 
-/// Reads it all.
+/// The list of tools that was accepted last.
+pub fn accepted(server: &McpServer, children: &Children) -> Option<AcceptedTools> {
+    let (namespace, name) = (server.namespace().unwrap_or_default(), Component::tools_name(&server.name_any()));
+    contract::read(&children.read::<ConfigMap>(&namespace, &name)?)
+}
+
+/// Reads it all. Of a server that is switched off nothing that it would need to run: it must always come to rest.
 pub async fn observe(
     server: &McpServer,
     reader: &Reader,
-    config_maps: &Cache<ConfigMap>,
+    children: &Children,
     engine: &HealthEngine,
 ) -> Result<Observed, inputs::Error> {
     let (namespace, name) = (server.namespace().unwrap_or_default(), server.name_any());
     let mut observed = Observed {
-        inputs: reader.look(&namespace, &references(&server.spec)).await?,
-        accepted: config_maps.get(&namespace, &Component::tools_name(&name)).and_then(|found| contract::read(&found)),
-        offered: engine.snapshot(&ServerKey::new(&namespace, &name)).and_then(|health| health.tools),
+        accepted: accepted(server, children),
+        offered: engine.snapshot(&ServerKey::new(&namespace, &name)).and_then(|health| health.acceptable),
+        remote_tool_calls: engine.remote_policy().tool_calls,
         ..Observed::default()
     };
-    if let Some(remote) = &server.spec.remote {
-        for header in &remote.headers_from {
-            let value = reader.value(&namespace, &header.secret_key_ref).await?;
-            observed.headers.push((header.name.clone(), value));
-        }
-        if let Some(reference) = &remote.ca_secret_ref {
-            observed.ca = reader.value(&namespace, reference).await?;
+    if !server.spec.enabled {
+        return Ok(observed);
+    }
+    observed.inputs = reader.look(&namespace, &references(&server.spec)).await?;
+    for header in server.spec.headers_from() {
+        let value = reader.value(&namespace, &header.secret_key_ref).await?;
+        observed.headers.push((header.name.clone(), value));
+    }
+    if let Some(reference) = server.spec.remote.as_ref().and_then(|remote| remote.ca_secret_ref.as_ref()) {
+        observed.ca = reader.value(&namespace, reference).await?;
+    }
+    for claim in own_claims::written(&server.spec.pod) {
+        if let Some(modes) = reader.access_modes(&namespace, claim).await? {
+            observed.claims.insert(claim.to_owned(), modes);
         }
     }
     Ok(observed)

@@ -1,52 +1,46 @@
 //! The server's status: a pure summary of spec, children and health. The one place that decides what people are told.
 //!
-//! `kubectl get mcpservers` must say what a client would experience: Ready is never True for a server that cannot answer.
+//! `kubectl get mcpservers` must say what a client would experience: Ready is never True for a server that cannot answer. What keeps
+//! a pod from running is told in Kubernetes' own words, before anything that the prober makes of it.
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 
-use super::{
-    apply::Applied,
-    contract,
-    validate::{Source, ValidatedServer},
-};
+use super::{contract, validate::ValidatedServer};
 use crate::{
     conditions::{self, Finding, Status},
     crd::{
         CircuitState, Force, McpServer, McpServerStatus, ToolsPolicy, ToolsStatus,
         reason::{self, condition},
     },
-    mcp_app::status::rolled_out,
-    probe::{PodHealth, ServerHealth, VerdictKind as Kind},
+    kstatus::Way,
+    names::Component,
+    pass,
+    pod_trouble::Trouble,
+    probe::{PodHealth, ServerHealth, Verdict, VerdictKind as Kind},
     problem::Problem,
-    requeue::Class,
+    rollout::{Progress, Rollout},
 };
 
 /// How many names of tools the status holds.
 const NAMES: usize = 64;
 
-/// How a pass ended: the server as far as it is known, and what stood in the way.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// The server, when it was valid.
-    pub server: Option<ValidatedServer>,
-    /// The children, when they were applied.
-    pub applied: Option<Applied>,
-    /// What stood in the way.
-    pub problem: Option<Problem>,
-}
+/// How a pass over a server ended.
+pub type Outcome = pass::Outcome<ValidatedServer>;
 
 /// The status that tells of all this.
 pub fn compute(server: &McpServer, outcome: &Outcome, health: Option<&ServerHealth>, now: Timestamp) -> McpServerStatus {
     let before = server.status.clone().unwrap_or_default();
     let generation = server.metadata.generation;
     let view = View::new(server, outcome, health);
+    let way = view.way();
+    let [reconciling, stalled] = way.findings();
     let findings = [
-        (condition::READY, view.ready()),
+        (condition::READY, view.ready(&way)),
         (condition::HEALTHY, view.healthy()),
         (condition::CIRCUIT_CLOSED, view.circuit_closed()),
         (condition::TOOLS_ACCEPTED, view.tools_accepted()),
-        (condition::PROGRESSING, view.progressing()),
-        (condition::STALLED, view.stalled()),
+        reconciling,
+        stalled,
     ];
     let findings =
         findings.into_iter().map(|(type_, finding)| (type_, view.remember(&before.conditions, type_, finding))).collect();
@@ -65,10 +59,11 @@ pub fn compute(server: &McpServer, outcome: &Outcome, health: Option<&ServerHeal
                 names: tools.names().take(NAMES).map(Into::into).collect(),
             })
             .or(before.tools),
-        replicas: view.wanted,
+        replicas: view.rollout.as_ref().map_or(0, |rollout| rollout.replicas),
         ready_replicas: view.in_service,
+        selector: (!view.remote).then(|| Component::Server.selector_text(server.metadata.name.as_deref().unwrap_or_default())),
         pods: (!view.remote).then(|| format!("{}/{}", view.in_service, view.wanted)),
-        url: outcome.server.as_ref().map(ValidatedServer::url).or(before.url),
+        url: outcome.valid.as_ref().map(ValidatedServer::url).or(before.url),
     }
 }
 
@@ -80,6 +75,10 @@ struct View<'a> {
     remote: bool,
     wanted: u32,
     in_service: u32,
+    /// None: there are no pods to roll.
+    rollout: Option<Rollout>,
+    /// Why the contract keeps new pods out.
+    held: Option<String>,
 }
 
 impl<'a> View<'a> {
@@ -87,13 +86,39 @@ impl<'a> View<'a> {
         let remote = server.spec.remote.is_some();
         let wanted = if remote || !server.spec.enabled { 0 } else { server.spec.replicas };
         let in_service = health.map_or(0, |health| health.pods.iter().filter(|pod| pod.in_service).count());
-        Self { server, outcome, health, remote, wanted, in_service: u32::try_from(in_service).unwrap_or(u32::MAX) }
+        let in_service = u32::try_from(in_service).unwrap_or(u32::MAX);
+        let rollout = (!remote).then(|| rollout(outcome, health, wanted, in_service));
+        let held = health.filter(|health| health.pods.iter().any(|pod| pod.shut_out && !pod.in_service)).map(|health| {
+            let diff = health.tools_diff.as_ref().map_or_else(|| "they are other ones".to_owned(), contract::describe);
+            format!("new pods do not offer the accepted tools: {diff}")
+        });
+        Self { server, outcome, health, remote, wanted, in_service, rollout, held }
+    }
+
+    fn way(&self) -> Way<'_> {
+        Way {
+            paused: self.outcome.paused,
+            problems: &self.outcome.problems,
+            rollout: self.rollout.as_ref().filter(|_| self.server.spec.enabled || self.outcome.deployment.is_some()),
+            trouble: self.trouble(),
+            held: self.held.as_deref(),
+        }
+    }
+
+    /// What keeps a pod from running: one that never ran first, for that is the newest.
+    fn trouble(&self) -> Option<&'a Trouble> {
+        let troubles = || self.pods().filter(|pod| !pod.in_service).filter_map(|pod| pod.trouble.as_ref());
+        troubles().find(|trouble| !trouble.ran).or_else(|| troubles().next())
     }
 
     /// An operator that starts anew has not asked yet, and must not say so: what was found out stands until it has.
     fn remember(&self, before: &[Condition], type_: &str, finding: Finding) -> Finding {
         let asked = self.health.is_some_and(|health| health.protocol.is_some() || health.verdict.kind != Kind::Unknown);
-        let Some(told) = conditions::find(before, type_).filter(|_| !asked && self.server.spec.enabled) else { return finding };
+        // Pods are known before anything else is: where there are none, nobody will be asked.
+        let to_come = self.remote || self.pods().any(|pod| pod.latest.kind == Kind::Unknown && pod.trouble.is_none());
+        let Some(told) = conditions::find(before, type_).filter(|_| !asked && to_come && self.server.spec.enabled) else {
+            return finding;
+        };
         let of_probes = matches!(type_, condition::HEALTHY | condition::TOOLS_ACCEPTED);
         // The reason why a circuit opened is in its message.
         let of_circuit = finding.reason == reason::CIRCUIT_OPEN && told.reason == finding.reason;
@@ -103,55 +128,111 @@ impl<'a> View<'a> {
         finding
     }
 
-    /// What a person must do something about: it stands above whatever the probes say.
-    fn obstacle(&self) -> Option<Finding> {
-        let problem = self.outcome.problem.as_ref().filter(|problem| problem.class != Class::Transient)?;
-        Some(Finding::new(false, problem.reason, problem.message.clone()))
+    /// What a client meets; and in its message what stands in the way of the spec.
+    fn ready(&self, way: &Way<'_>) -> Finding {
+        let met = self.met();
+        let aside = way.stalled().filter(|stalled| stalled.reason != met.reason && !met.message.contains(&stalled.message));
+        let contested = self.outcome.problems.iter().find(|problem| problem.reason == reason::CONTESTED);
+        let aside = aside.map(|stalled| stalled.message).or_else(|| contested.map(|contested| contested.message.clone()));
+        let met = match aside {
+            Some(aside) if !met.message.contains(&aside) => Finding { message: format!("{}; {aside}", met.message), ..met },
+            _ => met,
+        };
+        if self.outcome.paused {
+            let message = format!("left alone, as the annotation mcpfleet.dev/paused says; {}", met.message);
+            return Finding { reason: reason::PAUSED.into(), message, ..met };
+        }
+        met
     }
 
-    fn ready(&self) -> Finding {
-        if let Some(obstacle) = self.obstacle() {
-            return obstacle;
-        }
+    fn met(&self) -> Finding {
         if !self.server.spec.enabled {
             return Finding::new(false, reason::DISABLED, "spec.enabled is false");
         }
-        let Some(health) = self.health else {
-            return Finding::new(false, reason::STARTING, "not probed yet");
-        };
-        let forced = self.server.spec.circuit_breaker.force;
-        match health.circuit.state {
-            CircuitState::Closed => {}
-            _ if forced == Some(Force::Open) => {
-                return Finding::new(false, reason::FORCED, "spec.circuitBreaker.force holds the circuit Open");
-            }
-            CircuitState::Open => return Finding::new(false, reason::CIRCUIT_OPEN, circuit_message(health)),
-            // Nothing stands between a client and a remote server: once it answers, it does.
-            CircuitState::HalfOpen if self.remote && matches!(health.verdict.kind, Kind::Healthy | Kind::Alive) => {
-                return Finding::new(true, reason::CIRCUIT_HALF_OPEN, "the server answers again, and is on trial");
-            }
-            CircuitState::HalfOpen => {
-                return Finding::new(false, reason::CIRCUIT_HALF_OPEN, "the server answers again, and is on trial");
-            }
+        let Some(health) = self.health else { return self.not_serving(None) };
+        let closed = health.circuit.state == CircuitState::Closed;
+        if !closed && self.server.spec.circuit_breaker.force == Some(Force::Open) {
+            return Finding::new(false, reason::FORCED, "spec.circuitBreaker.force holds the circuit Open");
+        }
+        if health.panic {
+            return Finding::new(
+                Status::Unknown,
+                reason::FLEET_PANIC,
+                "no pod answers, and neither does most of the fleet: the fault is probably the operator's, and nothing is changed",
+            );
         }
         let verdict = &health.verdict;
-        let answers = if self.remote { matches!(verdict.kind, Kind::Healthy | Kind::Alive) } else { self.in_service > 0 };
+        let alive = matches!(verdict.kind, Kind::Healthy | Kind::Alive);
+        // Nothing stands between a client and a remote server: once it answers, it does.
+        if self.remote && alive && health.circuit.state == CircuitState::HalfOpen {
+            return Finding::new(true, reason::CIRCUIT_HALF_OPEN, "the server answers again, and is on trial");
+        }
+        let answers = closed && if self.remote { alive } else { self.in_service > 0 };
+        if answers { self.serving(verdict) } else { self.not_serving(Some(health)) }
+    }
+
+    fn serving(&self, verdict: &Verdict) -> Finding {
+        if let Some(worst) = self.failing().next() {
+            let message = format!("{}/{} pods in service; {}", self.in_service, self.wanted, why(worst));
+            return Finding::new(true, reason::DEGRADED, message);
+        }
         match verdict.kind {
-            _ if answers && self.failing().next().is_some() => {
-                Finding::new(true, reason::DEGRADED, format!("{}/{} pods in service", self.in_service, self.wanted))
+            Kind::Alive if verdict.reason == reason::UNAUTHORIZED && !self.server.spec.health.accept_unauthorized => {
+                let hint = "give credentials in headersFrom, or set health.acceptUnauthorized if its clients bring their own";
+                Finding::new(Status::Unknown, verdict.reason, format!("{}: {hint}", verdict.message))
             }
-            Kind::Alive if answers => Finding::new(true, verdict.reason, &*verdict.message),
-            _ if answers => Finding::new(true, reason::AVAILABLE, "answers MCP clients"),
-            Kind::Failed => Finding::new(false, verdict.reason, &*verdict.message),
-            _ if health.pods.iter().any(|pod| pod.tools_accepted == Some(false)) => {
-                Finding::new(false, reason::TOOLS_CHANGED, "no pod offers the accepted tools")
+            Kind::Alive => Finding::new(true, verdict.reason, &*verdict.message),
+            _ => Finding::new(true, reason::AVAILABLE, "answers MCP clients"),
+        }
+    }
+
+    /// Why nobody is served: Kubernetes' reasons first, then what stands in the way of there being pods, then the prober's.
+    fn not_serving(&self, health: Option<&ServerHealth>) -> Finding {
+        if let Some(trouble) = self.trouble() {
+            return Finding::new(false, &trouble.reason, &trouble.message);
+        }
+        if self.pods().next().is_none() && health.is_none_or(|health| !self.remote || health.verdict.kind == Kind::Unknown) {
+            if let Some((reason, message)) = self.rollout.as_ref().and_then(|rollout| rollout.refused.as_ref()) {
+                return Finding::new(false, reason, message);
             }
-            _ if !self.remote && health.pods.is_empty() => Finding::new(false, reason::STARTING, "no pod has started yet"),
+            if let Some(obstacle) = Problem::obstacle(&self.outcome.problems) {
+                return Finding::new(false, obstacle.reason, obstacle.message);
+            }
+        }
+        let Some(health) = health else { return Finding::new(false, reason::STARTING, "not probed yet") };
+        match health.circuit.state {
+            CircuitState::Closed => {}
+            CircuitState::Open => return Finding::new(false, reason::CIRCUIT_OPEN, circuit_message(health)),
+            CircuitState::HalfOpen => {
+                let answers = matches!(health.verdict.kind, Kind::Healthy | Kind::Alive);
+                let message = if answers { "the server answers again, and is on trial" } else { "the server is on trial" };
+                return Finding::new(false, reason::CIRCUIT_HALF_OPEN, message);
+            }
+        }
+        if health.verdict.is_failed() {
+            return Finding::new(false, health.verdict.reason, &*health.verdict.message);
+        }
+        if self.pods().any(|pod| pod.tools_accepted == Some(false)) {
+            return Finding::new(false, reason::TOOLS_CHANGED, "no pod offers the accepted tools");
+        }
+        if let Some(told) = self.not_up_yet() {
+            return Finding::new(false, reason::STARTING, told);
+        }
+        match health.verdict.kind {
             Kind::Healthy | Kind::Alive => {
                 Finding::new(false, reason::STARTING, "the server answers; Kubernetes is putting it into its Service")
             }
-            Kind::Unknown => Finding::new(false, reason::STARTING, "not probed yet"),
+            // One sentence until something is known: that a pod was made, and scheduled, is worth no write.
+            _ if !self.remote => Finding::new(false, reason::STARTING, "waiting for the first pod to answer"),
+            _ => Finding::new(false, reason::STARTING, "not probed yet"),
         }
+    }
+
+    /// The last answer of a pod that has not come up, and until when that counts for nothing.
+    fn not_up_yet(&self) -> Option<String> {
+        let pod = self.pods().find(|pod| pod.starting && pod.latest.is_failed())?;
+        let from = pod.counts_from.map(|from| format!("; failures count from {from}"));
+        Some(format!("not up yet: {}{}", pod.latest.message, from.unwrap_or_default()))
     }
 
     fn healthy(&self) -> Finding {
@@ -163,17 +244,23 @@ impl<'a> View<'a> {
         };
         let failing: Vec<_> = self.failing().collect();
         if let Some(first) = failing.first() {
-            let told = format!("{} of {} pods fail; {}: {}", failing.len(), health.pods.len(), first.name, first.verdict.message);
-            let reason = if failing.len() < health.pods.len() { reason::DEGRADED } else { first.verdict.reason };
+            let told = format!("{} of {} pods fail; {}", failing.len(), health.pods.len(), why(first));
+            let own = first.trouble.as_ref().map_or(first.verdict.reason, |trouble| &trouble.reason);
+            let reason = if failing.len() < health.pods.len() { reason::DEGRADED } else { own };
             return Finding::new(false, reason, told);
         }
         let verdict = &health.verdict;
-        let status = match verdict.kind {
-            Kind::Healthy => Status::True,
-            Kind::Failed => Status::False,
-            Kind::Unknown | Kind::Alive => Status::Unknown,
-        };
-        Finding::new(status, verdict.reason, &*verdict.message)
+        match verdict.kind {
+            Kind::Healthy => Finding::new(true, verdict.reason, &*verdict.message),
+            Kind::Failed => Finding::new(false, verdict.reason, &*verdict.message),
+            Kind::Alive => Finding::new(Status::Unknown, verdict.reason, &*verdict.message),
+            Kind::Unknown => {
+                let nobody = if self.remote || !health.pods.is_empty() { "not probed yet" } else { "there is no pod to ask" };
+                let told = self.not_up_yet();
+                let reason = if told.is_some() { reason::STARTING } else { reason::UNKNOWN };
+                Finding::new(Status::Unknown, reason, told.unwrap_or_else(|| nobody.to_owned()))
+            }
+        }
     }
 
     fn tools_accepted(&self) -> Finding {
@@ -191,43 +278,46 @@ impl<'a> View<'a> {
         let Some(health) = self.health else {
             return Finding::new(Status::Unknown, reason::UNKNOWN, "not probed yet");
         };
-        let forced = self.server.spec.circuit_breaker.force.is_some();
+        let forced = self.server.spec.circuit_breaker.force;
         match health.circuit.state {
-            CircuitState::Closed if forced => {
+            CircuitState::Closed if !self.server.spec.enabled => {
+                Finding::new(true, reason::DISABLED, "spec.enabled is false: the circuit is at rest")
+            }
+            CircuitState::Closed if forced == Some(Force::Closed) => {
                 Finding::new(true, reason::FORCED, "spec.circuitBreaker.force holds the circuit Closed")
             }
             CircuitState::Closed => Finding::new(true, reason::CIRCUIT_CLOSED, "in use"),
-            _ if forced => Finding::new(false, reason::FORCED, "spec.circuitBreaker.force holds the circuit Open"),
+            _ if forced.is_some() => Finding::new(false, reason::FORCED, "spec.circuitBreaker.force holds the circuit Open"),
             CircuitState::Open => Finding::new(false, reason::CIRCUIT_OPEN, circuit_message(health)),
             CircuitState::HalfOpen => Finding::new(false, reason::CIRCUIT_HALF_OPEN, "on trial"),
         }
     }
 
-    fn progressing(&self) -> Finding {
-        if let Some(problem) = self.outcome.problem.as_ref().filter(|problem| problem.class == Class::Transient) {
-            return Finding::new(true, problem.reason, problem.message.clone());
-        }
-        let rolled_out = match (&self.outcome.server, &self.outcome.applied) {
-            (Some(server), _) if matches!(server.source, Source::Remote(_)) => true,
-            (_, Some(applied)) => applied.deployment.as_ref().is_some_and(|deployment| rolled_out(deployment)),
-            _ => return Finding::new(false, reason::UNKNOWN, "waiting for what Stalled says"),
-        };
-        if rolled_out {
-            Finding::new(false, reason::AVAILABLE, "the pods are those of the spec")
-        } else {
-            Finding::new(true, reason::STARTING, "pods are being created or rolled")
-        }
+    fn pods(&self) -> impl Iterator<Item = &'a PodHealth> + use<'a> {
+        self.health.into_iter().flat_map(|health| &health.pods)
     }
 
-    fn stalled(&self) -> Finding {
-        self.obstacle().map_or_else(
-            || Finding::new(false, reason::AVAILABLE, "nothing stands in the way"),
-            |obstacle| Finding { status: Status::True, ..obstacle },
-        )
+    /// Pods that a client would not be served by: those that Kubernetes cannot run, and those that the prober confirmed to fail.
+    fn failing(&self) -> impl Iterator<Item = &'a PodHealth> + use<'a> {
+        self.pods().filter(|pod| pod.failing || pod.trouble.is_some() && !pod.in_service)
     }
+}
 
-    fn failing(&self) -> impl Iterator<Item = &'a PodHealth> {
-        self.health.into_iter().flat_map(|health| &health.pods).filter(|pod| pod.failing)
+/// How far the pods are, to the best of our knowledge: that they are in service we know before the Deployment says so.
+fn rollout(outcome: &Outcome, health: Option<&ServerHealth>, wanted: u32, in_service: u32) -> Rollout {
+    let mut rollout = Rollout::of(outcome.deployment.as_ref());
+    let all_there = health.is_some_and(|health| health.pods.len() == wanted as usize) && in_service == wanted;
+    if all_there && rollout.progress == Progress::UnderWay && outcome.deployment.as_ref().is_some_and(Rollout::is_replaced) {
+        rollout.progress = Progress::Done;
+    }
+    rollout
+}
+
+/// Why a pod fails, with its name.
+fn why(pod: &PodHealth) -> String {
+    match &pod.trouble {
+        Some(trouble) => trouble.message.clone(),
+        None => format!("{}: {}", pod.name, pod.verdict.message),
     }
 }
 
@@ -242,16 +332,19 @@ fn circuit_message(health: &ServerHealth) -> String {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::apps::v1::Deployment;
+    use serde_json::json;
+
     use super::*;
     use crate::{
         crd::CircuitStatus,
         fixtures,
         mcp_server::{observe::Observed, validate::validate},
-        probe::Verdict,
+        requeue::Class,
     };
 
     fn outcome(server: &McpServer) -> Outcome {
-        Outcome { server: Some(validate(server, &Observed::default()).expect("valid")), ..Outcome::default() }
+        Outcome { valid: Some(validate(server, &Observed::default()).expect("valid")), ..Outcome::default() }
     }
 
     fn condition(status: &McpServerStatus, type_: &str) -> (String, String) {
@@ -270,14 +363,178 @@ mod tests {
         assert_eq!(status.pods.as_deref(), Some("0/1"));
     }
 
+    fn problem(class: Class, reason: &'static str) -> Vec<Problem> {
+        vec![Problem { class, reason, message: "create it".into() }]
+    }
+
     #[test]
-    fn what_stands_in_the_way_is_told_by_ready_and_by_stalled() {
+    fn what_stands_in_the_way_of_any_pod_is_told_by_ready_and_by_stalled() {
         let server = fixtures::server(|_| {});
-        let problem = Problem { class: Class::Waiting, reason: reason::SECRET_NOT_FOUND, message: "create it".into() };
-        let status = compute(&server, &Outcome { problem: Some(problem), ..Outcome::default() }, None, fixtures::at(0));
+        let problems = problem(Class::Waiting, reason::SECRET_NOT_FOUND);
+        let status = compute(&server, &Outcome { problems, ..Outcome::default() }, None, fixtures::at(0));
         assert_eq!(condition(&status, "Ready"), ("False".into(), reason::SECRET_NOT_FOUND.into()));
         assert_eq!(condition(&status, "Stalled"), ("True".into(), reason::SECRET_NOT_FOUND.into()));
-        assert_eq!(condition(&status, "Progressing"), ("False".into(), reason::UNKNOWN.into()));
+        assert_eq!(condition(&status, "Reconciling").0, "False");
+    }
+
+    fn message(status: &McpServerStatus, type_: &str) -> String {
+        conditions::find(&status.conditions, type_).expect("the condition is there").message.clone()
+    }
+
+    fn deployment(server: &McpServer, updated: i32, reason: &str) -> Deployment {
+        let replicas = server.spec.replicas;
+        serde_json::from_value(json!({
+            "metadata": {"generation": 1}, "spec": {"replicas": replicas, "selector": {}, "template": {}},
+            "status": {
+                "observedGeneration": 1, "replicas": replicas, "updatedReplicas": updated, "availableReplicas": 1,
+                "conditions": [{"type": "Progressing", "status": "True", "reason": reason, "message": "late"}],
+            },
+        }))
+        .expect("a Deployment")
+    }
+
+    fn health(pods: Vec<PodHealth>) -> ServerHealth {
+        let verdict = if pods.iter().any(|pod| pod.in_service) { Verdict::healthy() } else { Verdict::unknown() };
+        ServerHealth { verdict, pods, ..unasked() }
+    }
+
+    fn troubled(name: &str, reason: &str) -> PodHealth {
+        PodHealth { trouble: Some(fixtures::trouble(reason, &format!("pod {name}: why"))), ..pod(name, false, false) }
+    }
+
+    #[test]
+    fn an_obstacle_is_told_by_stalled_and_by_the_message_of_ready_which_stays_true_while_pods_serve() {
+        let server = fixtures::server(|_| {});
+        let outcome = Outcome { problems: problem(Class::Waiting, reason::SECRET_NOT_FOUND), ..outcome(&server) };
+        let status = compute(&server, &outcome, Some(&health(vec![pod("a", true, false)])), fixtures::at(0));
+        assert_eq!(condition(&status, "Ready"), ("True".into(), reason::AVAILABLE.into()));
+        assert!(message(&status, "Ready").contains("create it"));
+        assert_eq!(condition(&status, "Stalled"), ("True".into(), reason::SECRET_NOT_FOUND.into()));
+    }
+
+    /// (Ready, Reconciling, Stalled) as "True/Reason" of a server with an old pod that serves, or none, beside a new one.
+    fn of_a_rollout(old_serves: bool, progress: &str, new: PodHealth) -> [String; 3] {
+        let server = fixtures::server(|_| {});
+        let deployment = Some(deployment(&server, 0, progress));
+        let old = old_serves.then(|| pod("old", true, false));
+        let health = health(old.into_iter().chain([new]).collect());
+        let status = compute(&server, &Outcome { deployment, ..outcome(&server) }, Some(&health), fixtures::at(0));
+        ["Ready", "Reconciling", "Stalled"].map(|type_| {
+            let (status, reason) = condition(&status, type_);
+            format!("{status}/{reason}")
+        })
+    }
+
+    #[test]
+    fn a_rollout_is_told_in_kubernetes_words_while_the_old_version_serves() {
+        let starting = || pod("new", false, false);
+        assert_eq!(of_a_rollout(true, "ReplicaSetUpdated", starting()), ["True/Available", "True/RollingOut", "False/Available"]);
+        let pulling = || troubled("new", "ImagePullBackOff");
+        assert_eq!(
+            of_a_rollout(true, "ReplicaSetUpdated", pulling()),
+            ["True/Degraded", "True/ImagePullBackOff", "False/Available"]
+        );
+        assert_eq!(
+            of_a_rollout(true, "ProgressDeadlineExceeded", pulling()),
+            ["True/Degraded", "False/ImagePullBackOff", "True/ImagePullBackOff"]
+        );
+        assert_eq!(
+            of_a_rollout(false, "ReplicaSetUpdated", pulling()),
+            ["False/ImagePullBackOff", "True/ImagePullBackOff", "False/Available"]
+        );
+        let refused = PodHealth { tools_accepted: Some(false), shut_out: true, ..starting() };
+        assert_eq!(
+            of_a_rollout(true, "ReplicaSetUpdated", refused),
+            ["True/Available", "False/ToolsChanged", "True/ToolsChanged"]
+        );
+    }
+
+    #[test]
+    fn what_keeps_every_pod_from_running_stands_above_the_circuit_but_not_above_the_switch() {
+        let mut server = fixtures::server(|_| {});
+        let circuit = CircuitStatus { state: CircuitState::Open, ..CircuitStatus::default() };
+        let health = ServerHealth { circuit, ..health(vec![troubled("a", "CrashLoopBackOff")]) };
+        let status = compute(&server, &outcome(&server), Some(&health), fixtures::at(0));
+        assert_eq!(condition(&status, "Ready"), ("False".into(), "CrashLoopBackOff".into()));
+        assert_eq!(condition(&status, "Healthy"), ("False".into(), "CrashLoopBackOff".into()));
+        server.spec.circuit_breaker.force = Some(Force::Open);
+        let status = compute(&server, &outcome(&server), Some(&health), fixtures::at(0));
+        assert_eq!(condition(&status, "Ready"), ("False".into(), reason::FORCED.into()));
+    }
+
+    #[test]
+    fn the_last_answer_of_a_pod_that_has_not_come_up_is_told() {
+        let server = fixtures::server(|_| {});
+        let latest = Verdict { kind: Kind::Failed, reason: reason::HTTP_STATUS, message: "HTTP 404 at /sse".into() };
+        let starting = PodHealth { starting: true, latest, counts_from: Some(fixtures::at(60)), ..pod("a", false, false) };
+        let health = ServerHealth { verdict: Verdict::unknown(), ..health(vec![starting]) };
+        let status = compute(&server, &outcome(&server), Some(&health), fixtures::at(0));
+        assert_eq!(condition(&status, "Ready"), ("False".into(), reason::STARTING.into()));
+        let told = "not up yet: HTTP 404 at /sse; failures count from 2026-01-01T00:01:00Z";
+        assert_eq!([message(&status, "Ready"), message(&status, "Healthy")], [told, told]);
+    }
+
+    #[test]
+    fn a_server_that_wants_credentials_is_ready_only_where_its_clients_bring_their_own() {
+        let verdict = Verdict { kind: Kind::Alive, reason: reason::UNAUTHORIZED, message: "HTTP 401".into() };
+        let ready = |accept| {
+            let server = fixtures::server(|server| server.spec.health.accept_unauthorized = accept);
+            let health = ServerHealth { verdict: verdict.clone(), ..health(vec![pod("a", true, false)]) };
+            condition(&compute(&server, &outcome(&server), Some(&health), fixtures::at(0)), "Ready").0
+        };
+        assert_eq!([ready(false), ready(true)], ["Unknown", "True"]);
+    }
+
+    #[test]
+    fn nobody_says_ready_in_a_panic_of_a_server_of_which_no_pod_answers() {
+        let server = fixtures::server(|_| {});
+        let health = ServerHealth { panic: true, ..health(vec![pod("a", true, false)]) };
+        let status = compute(&server, &outcome(&server), Some(&health), fixtures::at(0));
+        assert_eq!(condition(&status, "Ready"), ("Unknown".into(), reason::FLEET_PANIC.into()));
+    }
+
+    #[test]
+    fn a_paused_server_says_so_and_what_a_client_meets() {
+        let server = fixtures::server(|_| {});
+        let told = |pods| {
+            let outcome = Outcome { paused: true, ..outcome(&server) };
+            compute(&server, &outcome, Some(&health(pods)), fixtures::at(0))
+        };
+        assert_eq!(condition(&told(vec![pod("a", true, false)]), "Ready"), ("True".into(), reason::PAUSED.into()));
+        assert_eq!(condition(&told(vec![]), "Ready"), ("False".into(), reason::PAUSED.into()));
+        assert_eq!(told(vec![]).observed_generation, Some(1));
+    }
+
+    #[test]
+    fn a_circuit_of_a_server_that_is_switched_off_is_at_rest_whatever_holds_it() {
+        let server = fixtures::server(|server| {
+            server.spec.enabled = false;
+            server.spec.circuit_breaker.force = Some(Force::Open);
+        });
+        let status = compute(&server, &outcome(&server), Some(&unasked()), fixtures::at(0));
+        assert_eq!(condition(&status, "CircuitClosed"), ("True".into(), reason::DISABLED.into()));
+    }
+
+    #[test]
+    fn a_server_that_lost_its_last_pod_is_not_healthy_any_more() {
+        let before = vec![(condition::HEALTHY, Finding::new(true, reason::PROBE_SUCCEEDED, "it answered"))];
+        let server = fixtures::server(|server| {
+            let conditions = conditions::merge(&[], before, Some(1), fixtures::at(0));
+            server.status = Some(McpServerStatus { conditions, ..McpServerStatus::default() });
+        });
+        let healthy = |pods| condition(&compute(&server, &outcome(&server), Some(&health(pods)), fixtures::at(9)), "Healthy").0;
+        assert_eq!(healthy(vec![]), "Unknown");
+        assert_eq!(healthy(vec![pod("a", false, false)]), "True", "nobody has asked this one yet: what was found out stands");
+    }
+
+    #[test]
+    fn whoever_scales_the_server_finds_its_pods() {
+        let server = fixtures::server(|_| {});
+        let status = compute(&server, &outcome(&server), None, fixtures::at(0));
+        let selector =
+            "app.kubernetes.io/component=mcp-server,app.kubernetes.io/instance=db,app.kubernetes.io/managed-by=mcpfleet";
+        assert_eq!(status.selector.as_deref(), Some(selector));
+        assert_eq!(compute(&fixtures::remote(|_| {}), &Outcome::default(), None, fixtures::at(0)).selector, None);
     }
 
     #[test]
@@ -300,7 +557,8 @@ mod tests {
             server.status = Some(McpServerStatus { conditions, ..McpServerStatus::default() });
         });
         let circuit = CircuitStatus { state: CircuitState::Open, failures: 3, ..CircuitStatus::default() };
-        let health = ServerHealth { circuit, ..unasked() };
+        // Its pod is known, and was not asked yet.
+        let health = ServerHealth { circuit, pods: vec![PodHealth { name: "a".into(), ..PodHealth::default() }], ..unasked() };
         let status = compute(&server, &outcome(&server), Some(&health), fixtures::at(9));
         assert_eq!(conditions::find(&status.conditions, "Ready").expect("Ready").message, "HTTP 500");
         assert_eq!(condition(&status, "Healthy"), ("False".into(), reason::HTTP_STATUS.into()));
@@ -315,7 +573,7 @@ mod tests {
             tools: None,
             tools_diff: None,
             pods: Vec::new(),
-            panic: false,
+            ..ServerHealth::default()
         }
     }
 
@@ -334,11 +592,10 @@ mod tests {
             uid: name.into(),
             verdict: if failing { Verdict::unknown() } else { Verdict::healthy() },
             failing,
-            starting: false,
             gate: in_service,
             containers_ready: in_service,
             in_service,
-            tools_accepted: None,
+            ..PodHealth::default()
         }
     }
 
@@ -376,7 +633,7 @@ mod tests {
                                     };
                                     let problem =
                                         problem.map(|class| Problem { class, reason: reason::APPLY_FAILED, message: "x".into() });
-                                    let outcome = Outcome { problem, ..outcome(&server) };
+                                    let outcome = Outcome { problems: problem.into_iter().collect(), ..outcome(&server) };
                                     let status = compute(&server, &outcome, Some(&health), fixtures::at(0));
                                     assert_consistent(&server, &outcome, &health, &status);
                                     told += 1;
@@ -392,7 +649,7 @@ mod tests {
 
     fn assert_consistent(server: &McpServer, outcome: &Outcome, health: &ServerHealth, status: &McpServerStatus) {
         let is = |type_: &str, value: &str| condition(status, type_).0 == value;
-        let context = || format!("{health:?} {:?} -> {:?}", outcome.problem, status.conditions);
+        let context = || format!("{health:?} {:?} -> {:?}", outcome.problems, status.conditions);
         let serving = health.pods.iter().any(|pod| pod.in_service);
         let answers =
             if server.spec.remote.is_some() { matches!(health.verdict.kind, Kind::Healthy | Kind::Alive) } else { serving };
@@ -402,16 +659,16 @@ mod tests {
                 CircuitState::HalfOpen => server.spec.remote.is_some(),
                 CircuitState::Open => false,
             };
-            assert!(answers && server.spec.enabled && usable && is("Stalled", "False"), "{}", context());
+            assert!(answers && server.spec.enabled && usable, "{}", context());
         }
         if is("Healthy", "True") {
             assert!(health.verdict.kind == Kind::Healthy && !health.pods.iter().any(|pod| pod.failing), "{}", context());
         }
-        if is("Stalled", "True") {
-            assert!(is("Ready", "False") && is("Progressing", "False"), "{}", context());
-        }
+        let obstacle = outcome.problems.iter().any(|problem| problem.class.is_obstacle());
+        assert_eq!(is("Stalled", "True"), obstacle, "{}", context());
+        assert!(!(is("Stalled", "True") && is("Reconciling", "True")), "{}", context());
         assert_eq!(is("CircuitClosed", "True"), health.circuit.state == CircuitState::Closed, "{}", context());
-        assert!(!is("Ready", "Unknown") && !is("Stalled", "Unknown") && !is("Progressing", "Unknown"), "{}", context());
+        assert!(!is("Ready", "Unknown") && !is("Stalled", "Unknown") && !is("Reconciling", "Unknown"), "{}", context());
         for found in &status.conditions {
             let reason = &found.reason;
             assert!(!reason.is_empty() && reason.chars().all(|c| c.is_ascii_alphanumeric()), "{reason:?} is no machine word");

@@ -13,16 +13,13 @@ use url::Url;
 use super::{
     contract,
     observe::{Observed, references},
+    own_claims,
 };
 use crate::{
-    crd::{
-        McpServer,
-        mcp_server::{ContainerSource, RemoteSource},
-        pod::{PodSettings, quantity},
-        reason,
-    },
+    crd::{McpServer, McpServerSpec, mcp_server::ContainerSource, pod::PodSettings, quantity, reason},
+    inputs,
     names::Component,
-    probe::ToolsContract,
+    probe::{Credentials, Endpoint, ToolsContract, template},
     problem::Problem,
     requeue::Class,
     ssa::owner_reference,
@@ -35,14 +32,16 @@ pub struct ValidatedServer {
     pub name: String,
     /// Its namespace.
     pub namespace: String,
-    /// Its uid.
-    pub uid: String,
     /// The reference by which children are ours.
     pub owner: OwnerReference,
     /// Where it is.
     pub source: Source,
     /// The tools that it must offer.
     pub tools: ToolsContract,
+    /// What the spec points at and is not there: the pods wait for it. One that is switched off lacks nothing.
+    pub lacks: Vec<Problem>,
+    /// What is not as the spec wants it, and keeps nobody waiting.
+    pub notes: Vec<Problem>,
 }
 
 /// Where the server is.
@@ -65,8 +64,14 @@ pub struct Container {
     pub pod: PodSettings,
     /// The volume that outlives the pods.
     pub volume: Option<Volume>,
+    /// Headers that probes carry; the values are marked sensitive.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Digest of the Secrets and ConfigMaps that the pods read when they start.
     pub inputs: Option<String>,
+    /// The claim of `spec.volumes` that one pod at a time may write to.
+    pub single_writer: Option<String>,
+    /// The annotations that say what the pods are asked.
+    pub asked: BTreeMap<String, String>,
 }
 
 /// The volume that outlives the pods.
@@ -102,6 +107,14 @@ impl ValidatedServer {
         Component::Server.labels(&self.name)
     }
 
+    /// What probes carry.
+    pub fn credentials(&self) -> Credentials {
+        match &self.source {
+            Source::Container(container) => Credentials { headers: container.headers.clone(), ca: None },
+            Source::Remote(remote) => Credentials { headers: remote.headers.clone(), ca: remote.ca.clone() },
+        }
+    }
+
     /// Where clients find the server.
     pub fn url(&self) -> String {
         match &self.source {
@@ -118,33 +131,58 @@ impl ValidatedServer {
     }
 }
 
+/// Where the prober finds the server, from the spec alone. None: nowhere.
+pub fn endpoint(server: &McpServer) -> Option<Endpoint> {
+    if let Some(container) = &server.spec.container {
+        let (name, namespace) = (Component::Server.child_name(&server.name_any()), server.namespace().unwrap_or_default());
+        let host = format!("{name}.{namespace}.svc:{}", container.port);
+        return Some(Endpoint::Pods { port: container.port, path: container.path.clone(), host });
+    }
+    let url = Url::parse(&server.spec.remote.as_ref()?.url).ok()?;
+    Some(Endpoint::Remote { url })
+}
+
 /// The server, or everything that stands in the way.
 pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServer, Vec<Problem>> {
     let spec = &server.spec;
     let references = references(spec);
-    let mut problems: Vec<Problem> = observed
-        .inputs
-        .problems(&references)
-        .into_iter()
-        .map(|(reason, message)| Problem { class: Class::Waiting, reason, message })
-        .collect();
+    let missing = if spec.enabled { observed.inputs.problems(&references) } else { Vec::new() };
+    let mut lacks: Vec<Problem> =
+        missing.into_iter().map(|(reason, message)| Problem { class: Class::Waiting, reason, message }).collect();
+    let mut problems = Vec::new();
 
+    let single_writer = own_claims::single_writer(&spec.pod, &observed.claims).map(str::to_owned);
+    let notes = single_writer
+        .iter()
+        .filter(|_| spec.enabled && spec.replicas > 1)
+        .map(|claim| one_writer(claim, spec.replicas))
+        .collect();
     let source = match (&spec.container, &spec.remote) {
         (Some(container), None) => Some(Source::Container(Box::new(Container {
             source: container.clone(),
-            replicas: if spec.enabled { i32::try_from(spec.replicas).unwrap_or(i32::MAX) } else { 0 },
+            replicas: replicas(spec, single_writer.is_some()),
             pod: spec.pod.clone(),
             volume: spec.storage.as_ref().map(|storage| Volume {
-                size: quantity(&storage.size),
+                size: quantity::of_size(&storage.size),
                 class: storage.storage_class_name.clone(),
                 mount_path: storage.mount_path.clone(),
             }),
-            inputs: observed.inputs.digest(&references),
+            headers: headers(observed, &mut lacks),
+            // What we send to the pods is not what they read.
+            inputs: observed.inputs.digest(&inputs::of_pods(&spec.pod)),
+            single_writer,
+            asked: template::annotations(container.port, &container.path, spec.health.tool_call.as_ref(), &spec.tools),
         }))),
-        (None, Some(remote)) => match validate_remote(remote, observed) {
-            Ok(remote) => Some(Source::Remote(remote)),
-            Err(found) => {
-                problems.extend(found);
+        (None, Some(_)) if spec.health.tool_call.is_some() && !observed.remote_tool_calls => {
+            problems.push(rejected(
+                "spec.health.toolCall is not made to a remote server, which may be somebody else's: remove it, or have whoever runs the operator allow it by --remote-tool-calls".into(),
+            ));
+            None
+        }
+        (None, Some(remote)) => match Url::parse(&remote.url) {
+            Ok(url) => Some(Source::Remote(Remote { url, headers: headers(observed, &mut lacks), ca: observed.ca.clone() })),
+            Err(error) => {
+                problems.push(rejected(format!("spec.remote.url is no URL: {error}")));
                 None
             }
         },
@@ -158,18 +196,18 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
         Some(source) if problems.is_empty() => Ok(ValidatedServer {
             name: server.name_any(),
             namespace: server.namespace().unwrap_or_default(),
-            uid: server.uid().unwrap_or_default(),
             owner: owner_reference(server),
             source,
             tools: contract::decide(&spec.tools, observed.accepted.as_ref(), observed.offered.as_deref()),
+            lacks,
+            notes,
         }),
         _ => Err(problems),
     }
 }
 
-fn validate_remote(remote: &RemoteSource, observed: &Observed) -> Result<Remote, Vec<Problem>> {
-    let mut problems = Vec::new();
-    let url = Url::parse(&remote.url).map_err(|error| problems.push(rejected(format!("spec.remote.url is no URL: {error}"))));
+/// The headers that probes carry. What cannot be one is lacking.
+fn headers(observed: &Observed, lacks: &mut Vec<Problem>) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = Vec::new();
     for (name, value) in &observed.headers {
         // A missing value is told by the inputs, with the name of its Secret.
@@ -180,19 +218,32 @@ fn validate_remote(remote: &RemoteSource, observed: &Observed) -> Result<Remote,
                 value.set_sensitive(true);
                 headers.push((header, value));
             }
-            (Err(_), _) => problems.push(rejected(format!("spec.remote.headersFrom: {name} is no name of a header"))),
-            (_, Err(_)) => problems.push(Problem {
+            (Err(_), _) => lacks.push(rejected(format!("headersFrom: {name} is no name of a header"))),
+            (_, Err(_)) => lacks.push(Problem {
                 class: Class::Waiting,
                 reason: reason::INVALID_SPEC,
                 message: format!(
-                    "spec.remote.headersFrom: the Secret's value for {name} cannot be a header: remove line breaks and control characters"
+                    "headersFrom: the Secret's value for {name} cannot be a header: remove line breaks and control characters"
                 ),
             }),
         }
     }
-    match url {
-        Ok(url) if problems.is_empty() => Ok(Remote { url, headers, ca: observed.ca.clone() }),
-        _ => Err(problems),
+    headers
+}
+
+/// Pods wanted: none while it is switched off, and one where one may write.
+fn replicas(spec: &McpServerSpec, single_writer: bool) -> i32 {
+    let wanted = if spec.enabled { i32::try_from(spec.replicas).unwrap_or(i32::MAX) } else { 0 };
+    if single_writer { wanted.min(1) } else { wanted }
+}
+
+fn one_writer(claim: &str, replicas: u32) -> Problem {
+    Problem {
+        class: Class::Waiting,
+        reason: reason::INVALID_SPEC,
+        message: format!(
+            "spec.replicas is {replicas}, and one pod runs: the claim {claim} in spec.volumes is not known to be ReadWriteMany; make it ReadWriteMany, mount it read-only, or set spec.replicas to 1"
+        ),
     }
 }
 
@@ -224,6 +275,47 @@ mod tests {
     }
 
     #[test]
+    fn a_remote_server_is_not_called_unless_the_operator_says_so() {
+        let server = fixtures::remote(|server| {
+            server.spec.health.tool_call = serde_json::from_value(serde_json::json!({"name": "ping"})).ok();
+        });
+        let observed = |remote_tool_calls| Observed { remote_tool_calls, ..Observed::default() };
+        let problems = validate(&server, &observed(false)).expect_err("refused");
+        assert_eq!((problems[0].class, problems[0].message.contains("--remote-tool-calls")), (Class::Rejected, true));
+        assert!(validate(&server, &observed(true)).is_ok());
+    }
+
+    #[test]
+    fn a_claim_of_ones_own_that_is_not_shared_has_one_writer_and_that_is_told() {
+        let server = fixtures::server(|server| {
+            server.spec.replicas = 3;
+            server.spec.pod = serde_json::from_value(serde_json::json!({
+                "volumes": [{"name": "own", "persistentVolumeClaim": {"claimName": "c"}}],
+                "volumeMounts": [{"name": "own", "mountPath": "/own"}],
+            }))
+            .expect("settings");
+        });
+        let with = |mode: &str| {
+            let claims = [("c".to_owned(), vec![mode.to_owned()])].into();
+            let server = validate(&server, &Observed { claims, ..Observed::default() }).expect("valid");
+            let Source::Container(container) = server.source else { unreachable!("it is a container") };
+            (container.replicas, container.single_writer.is_some(), server.notes.len())
+        };
+        assert_eq!(with("ReadWriteOnce"), (1, true, 1));
+        assert_eq!(with("ReadWriteMany"), (3, false, 0));
+    }
+
+    #[test]
+    fn a_server_that_is_switched_off_lacks_nothing() {
+        let server = fixtures::server(|server| {
+            server.spec.enabled = false;
+            server.spec.pod.env_from =
+                serde_json::from_value(serde_json::json!([{"secretRef": {"name": "gone"}}])).expect("a reference");
+        });
+        assert!(validate(&server, &Observed::default()).expect("valid").lacks.is_empty());
+    }
+
+    #[test]
     fn a_header_loses_the_line_break_that_editors_add_and_is_sensitive() {
         let (server, observed) = with_header(Some(b"Bearer secret\n"));
         let Source::Remote(remote) = validate(&server, &observed).expect("valid").source else { unreachable!("it is remote") };
@@ -234,7 +326,7 @@ mod tests {
     #[test]
     fn a_header_that_cannot_be_one_is_refused_without_telling_it() {
         let (server, observed) = with_header(Some(b"two\nlines of secret"));
-        let problems = validate(&server, &observed).expect_err("no header");
+        let problems = validate(&server, &observed).expect("valid, but for the header").lacks;
         assert_eq!(problems[0].class, Class::Waiting);
         assert!(problems[0].message.contains("remove line breaks") && !problems[0].message.contains("secret\n"));
         assert!(!problems[0].message.contains("lines of"));
@@ -249,7 +341,8 @@ mod tests {
                 serde_json::from_value(variable("TWO")).expect("a variable"),
             ];
         });
-        let problem = Problem::all(validate(&server, &Observed::default()).expect_err("both are missing")).expect("a problem");
+        let lacks = validate(&server, &Observed::default()).expect("valid, but for the Secrets").lacks;
+        let problem = Problem::all(&lacks).expect("a problem");
         assert_eq!(problem.reason, reason::SECRET_NOT_FOUND);
         assert!(problem.message.contains("Secret one") && problem.message.contains("Secret two"), "{}", problem.message);
     }

@@ -246,6 +246,10 @@ impl Http {
                 found.map_err(|error| Problem::Dns(error.to_string()))?.collect()
             }
         };
+        let addresses = match &wire.guard {
+            Some(guard) => guard.allowed(addresses)?,
+            None => addresses,
+        };
         self.step = Step::Connect;
         let stream = connect(&addresses).await?;
         let Some(tls) = &wire.tls else { return Ok(Stream::Plain(stream)) };

@@ -9,6 +9,7 @@ use super::{
     converse::Known,
     schedule::{AttemptId, TargetId},
     types::ServerKey,
+    verdict::Verdict,
     wire::Wire,
 };
 
@@ -25,8 +26,10 @@ pub enum Effect {
     Evict(Eviction),
     /// Probes of this target that began before this epoch are void, and its connection is of no use.
     Forget(TargetId, u32),
-    /// A circuit changed its state.
-    Transition(Arc<ServerKey>, Transition),
+    /// A circuit changed its state; with the reason and the message of what fails, where something does.
+    Transition(Arc<ServerKey>, Transition, Option<(&'static str, Arc<str>)>),
+    /// A target that answered fails, or one that failed answers: its server, its pod's name, the verdict.
+    Turned(Arc<ServerKey>, String, Verdict),
     /// A server is known no longer.
     Gone(Arc<ServerKey>),
     /// Fleet panic began or ended.
@@ -55,8 +58,8 @@ pub struct GatePatch {
 /// How a patch of a gate ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patched {
-    /// The pod has it.
-    Done,
+    /// The pod has it, since this version of it.
+    Done(Option<u64>),
     /// The pod is gone, or is another one.
     Gone,
     /// Not now.

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use k8s_openapi::jiff::Timestamp;
@@ -19,10 +20,10 @@ use super::{
     publish::{self, Publisher},
     registry::{Outcome, Registry},
     schedule::{AttemptId, TargetId},
-    types::{Moment, PodState, ServerHealth, ServerKey, ServerSpec},
+    types::{Credentials, Endpoint, Moment, PodState, ServerHealth, ServerKey, ServerSpec},
     worker::{self, McpProber, Prober},
 };
-use crate::{clock, crd::CircuitStatus};
+use crate::{clock, crd::CircuitStatus, reach::Reach};
 
 /// How the engine runs.
 #[derive(Clone, Debug)]
@@ -35,11 +36,29 @@ pub struct EngineConfig {
     pub operator: Option<k8s_openapi::api::core::v1::ObjectReference>,
     /// The wall clock, in whole seconds.
     pub wall: fn() -> Timestamp,
+    /// What is asked of remote servers.
+    pub remote: RemotePolicy,
+}
+
+/// What is asked of servers that the operator does not run, on behalf of whoever may write an McpServer.
+#[derive(Clone, Debug)]
+pub struct RemotePolicy {
+    /// Where they may be. None: anywhere.
+    pub reach: Option<Arc<Reach>>,
+    /// Whether `health.toolCall` is carried out.
+    pub tool_calls: bool,
+}
+
+impl Default for RemotePolicy {
+    /// Whoever uses the engine by hand asks for themselves.
+    fn default() -> Self {
+        Self { reach: None, tool_calls: true }
+    }
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { max_in_flight: 2_048, seed: None, operator: None, wall: clock::now }
+        Self { max_in_flight: 2_048, seed: None, operator: None, wall: clock::now, remote: RemotePolicy::default() }
     }
 }
 
@@ -129,7 +148,7 @@ impl Shared {
             let (verdict, effects) = if let Some(outcome) = outcome {
                 state.registry.record(outcome, now)
             } else {
-                state.registry.abandon(job.id, job.epoch, now);
+                state.registry.abandon(job.id, job.epoch, Duration::ZERO, now);
                 (None, Vec::new())
             };
             let early = state.wakes_early();
@@ -214,8 +233,23 @@ impl HealthEngine {
     }
 
     /// Takes up a server's spec. `persisted` is its circuit from status; it counts only the first time that the server is seen.
-    pub fn set_server(&self, key: &ServerKey, spec: ServerSpec, persisted: Option<&CircuitStatus>) {
+    pub fn set_server(&self, key: &ServerKey, mut spec: ServerSpec, persisted: Option<&CircuitStatus>) {
+        let remote = &self.shared.config.remote;
+        spec.reach.clone_from(&remote.reach);
+        if matches!(spec.endpoint, Endpoint::Remote { .. }) && !remote.tool_calls {
+            spec.health.tool_call = None;
+        }
         self.shared.act(|registry, now| registry.set_server(key, spec, persisted, now));
+    }
+
+    /// What is asked of remote servers.
+    pub fn remote_policy(&self) -> &RemotePolicy {
+        &self.shared.config.remote
+    }
+
+    /// What probes of a server carry; none before `set_server`.
+    pub fn credentials(&self, key: &ServerKey) -> Option<Credentials> {
+        locked(&self.shared.state).registry.credentials(key)
     }
 
     /// The server's CR is gone.
@@ -228,9 +262,9 @@ impl HealthEngine {
         self.shared.act(|registry, now| registry.set_pod(key, pod, now));
     }
 
-    /// The pod is gone.
-    pub fn remove_pod(&self, key: &ServerKey, uid: &str) {
-        self.shared.act(|registry, now| registry.remove_pod(key, uid, now));
+    /// The pod is gone, or is nobody's any more.
+    pub fn remove_pod(&self, uid: &str) {
+        self.shared.act(|registry, now| registry.remove_pod(uid, now));
     }
 
     /// Which pods are known.

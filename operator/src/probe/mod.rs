@@ -23,6 +23,7 @@ mod schedule;
 mod server;
 mod sse;
 mod target;
+pub mod template;
 mod tools;
 mod types;
 mod verdict;
@@ -30,13 +31,15 @@ mod wire;
 mod worker;
 
 pub use converse::{Known, Observation};
-pub use engine::{EngineConfig, HealthEngine};
+pub use engine::{EngineConfig, HealthEngine, RemotePolicy};
 pub use fleet::{Fleet, FleetCircuit, FleetLatency, FleetPod, FleetServer, FleetTools};
 pub use pods::{state_of, watch_pods};
 pub use protocol::Hello;
 pub use schedule::TargetId;
 pub use tools::{Tool, ToolsDiff, ToolsList};
-pub use types::{AcceptedTools, Endpoint, Moment, PodHealth, PodState, ServerHealth, ServerKey, ServerSpec, ToolsContract};
+pub use types::{
+    AcceptedTools, Credentials, Endpoint, Moment, PodHealth, PodState, ServerHealth, ServerKey, ServerSpec, ToolsContract,
+};
 pub use verdict::{Kind as VerdictKind, Problem, Status, Step, Verdict};
 pub use wire::Wire;
 pub use worker::{Attempt, McpProber, Prober};

@@ -18,17 +18,20 @@ use super::{
     effect::{Effect, Evicted, Eviction, GatePatch, Notice, Patched},
     engine::Shared,
     types::ServerKey,
+    verdict::Verdict,
     worker::Prober,
 };
 use crate::{
     clock,
     crd::reason,
+    events,
     names::{CONTROLLER, FIELD_MANAGER, POD_GATE},
-    problem,
 };
 
-/// Calls to the API server at a time: a fleet that turns all at once must not be one burst.
+/// Gates and evictions on their way to the API server at a time: a fleet that turns all at once must not be one burst.
 const AT_A_TIME: usize = 32;
+/// Events on their way at a time. They have places of their own: where the API server throttles them, no gate waits behind a courtesy.
+const EVENTS_AT_A_TIME: usize = 8;
 /// How long one call may take: kube's client has no limit of its own.
 const CALL: Duration = Duration::from_secs(10);
 /// The longest note of an Event, in characters; the API's limit is 1 kB.
@@ -42,12 +45,14 @@ pub(super) struct Publisher {
     changed: mpsc::UnboundedSender<ServerKey>,
     recorder: Recorder,
     places: Arc<Semaphore>,
+    event_places: Arc<Semaphore>,
 }
 
 impl Publisher {
     pub(super) fn new(shared: Arc<Shared>, client: Client, changed: mpsc::UnboundedSender<ServerKey>) -> Self {
         let recorder = Recorder::new(client.clone(), Reporter { controller: CONTROLLER.into(), instance: None });
-        Self { shared, client, changed, recorder, places: Arc::new(Semaphore::new(AT_A_TIME)) }
+        let (places, event_places) = (Semaphore::new(AT_A_TIME), Semaphore::new(EVENTS_AT_A_TIME));
+        Self { shared, client, changed, recorder, places: Arc::new(places), event_places: Arc::new(event_places) }
     }
 
     fn pods(&self, namespace: &str) -> Api<Pod> {
@@ -85,39 +90,49 @@ fn publish<P: Prober>(publisher: &Publisher, prober: &P, effect: Effect, tasks: 
             prober.forget(id);
             publisher.shared.ground(id, epoch);
         }
-        Effect::Transition(key, transition) => {
+        Effect::Transition(key, transition, why) => {
             metrics.transition(transition);
             metrics.circuit(&key, transition.to);
-            tracing::info!(server = %key, from = transition.from.as_str(), to = transition.to.as_str(), "circuit changed");
+            let (reason, message) = why.unwrap_or_default();
+            tracing::info!(server = %key, from = transition.from.as_str(), to = transition.to.as_str(), reason, %message, "circuit changed");
+        }
+        Effect::Turned(key, pod, verdict) => {
+            let Verdict { kind, reason, message } = verdict;
+            tracing::info!(server = %key, pod, verdict = kind.as_str(), reason, %message, "a target answers otherwise than before");
         }
         Effect::Gone(key) => metrics.gone(&key),
         Effect::Panic(active) => {
             metrics.panic(active);
-            tracing::warn!(active, "fleet panic");
+            tracing::warn!(active, "fleet panic: more than half of the servers fail at once");
             if let Some(object) = publisher.shared.config.operator.clone() {
                 let notice = fleet_notice(object, active);
-                spawn(publisher, tasks, shutdown, move |publisher| async move { announce(&publisher, notice).await });
+                let act = move |publisher: Publisher| async move { announce(&publisher, notice).await };
+                spawn(publisher, &publisher.event_places, tasks, shutdown, act);
             }
         }
-        Effect::Gate(patch) => spawn(publisher, tasks, shutdown, move |publisher| async move { gate(&publisher, patch).await }),
+        Effect::Gate(patch) => {
+            spawn(publisher, &publisher.places, tasks, shutdown, move |publisher| async move { gate(&publisher, patch).await });
+        }
         Effect::Event(notice) => {
-            spawn(publisher, tasks, shutdown, move |publisher| async move { announce(&publisher, notice).await });
+            let act = move |publisher: Publisher| async move { announce(&publisher, notice).await };
+            spawn(publisher, &publisher.event_places, tasks, shutdown, act);
         }
         Effect::Evict(eviction) => {
-            spawn(publisher, tasks, shutdown, move |publisher| async move { evict(&publisher, eviction).await });
+            let act = move |publisher: Publisher| async move { evict(&publisher, eviction).await };
+            spawn(publisher, &publisher.places, tasks, shutdown, act);
         }
     }
 }
 
 fn spawn<F: Future<Output = ()> + Send>(
     publisher: &Publisher,
+    places: &Arc<Semaphore>,
     tasks: &TaskTracker,
     shutdown: &CancellationToken,
     act: impl FnOnce(Publisher) -> F + Send + 'static,
 ) {
-    let (publisher, shutdown) = (publisher.clone(), shutdown.clone());
+    let (publisher, places, shutdown) = (publisher.clone(), Arc::clone(places), shutdown.clone());
     tasks.spawn(async move {
-        let places = Arc::clone(&publisher.places);
         // What has not begun when the lease is lost is our successor's.
         let place = tokio::select! {
             biased;
@@ -133,10 +148,11 @@ fn spawn<F: Future<Output = ()> + Send>(
 
 fn fleet_notice(object: k8s_openapi::api::core::v1::ObjectReference, active: bool) -> Notice {
     if active {
-        let note = "more than half of the fleet fails at once: nothing is taken out of service while that lasts".into();
+        let note = "more than half of the servers fail at once: nothing is taken out of service while that lasts, for 10 minutes at most".into();
         Notice { object, warning: true, reason: reason::FLEET_PANIC, action: "HoldFleet", note }
     } else {
-        let note = "no more than half of the fleet fails".into();
+        let note =
+            "no more than half of the servers fail, or it lasted for 10 minutes: what fails is taken out of service again".into();
         Notice { object, warning: false, reason: reason::FLEET_PANIC_OVER, action: "ReleaseFleet", note }
     }
 }
@@ -158,8 +174,13 @@ async fn gate(publisher: &Publisher, patch: GatePatch) {
     // Strategic: it merges conditions by type, and leaves the kubelet's alone.
     let body = Patch::Strategic(&body);
     let outcome = match tokio::time::timeout(CALL, pods.patch_status(&patch.pod, &params, &body)).await {
-        Ok(Ok(_)) => Patched::Done,
-        Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => Patched::Gone,
+        Ok(Ok(pod)) => {
+            let (namespace, value, reason, message) = (&patch.namespace, patch.value, patch.reason, &patch.message);
+            tracing::info!(pod = %patch.pod, namespace, value, reason, %message, "readiness gate patched");
+            Patched::Done(pod.metadata.resource_version.and_then(|version| version.parse().ok()))
+        }
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => Patched::Gone,
+        // A conflict (409) is another uid, and then the watch will say so; or the kubelet was quicker, five times in a row.
         Ok(Err(error)) => {
             tracing::warn!(pod = %patch.pod, namespace = %patch.namespace, %error, "could not patch the readiness gate");
             Patched::Failed
@@ -172,7 +193,7 @@ async fn gate(publisher: &Publisher, patch: GatePatch) {
     publisher.shared.metrics.gate(
         patch.value,
         match outcome {
-            Patched::Done => "done",
+            Patched::Done(_) => "done",
             Patched::Gone => "gone",
             Patched::Failed => "failed",
         },
@@ -189,7 +210,7 @@ async fn evict(publisher: &Publisher, eviction: Eviction) {
     let pods = publisher.pods(&eviction.namespace);
     let outcome = match tokio::time::timeout(CALL, pods.evict(&eviction.pod, &params)).await {
         Ok(Ok(_)) => Evicted::Done,
-        Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => Evicted::Gone,
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => Evicted::Gone,
         Ok(Err(kube::Error::Api(status))) => Evicted::Refused(status.message.clone()),
         Ok(Err(error)) => Evicted::Refused(error.to_string()),
         Err(_) => Evicted::Refused("the API server did not answer in time".into()),
@@ -199,6 +220,14 @@ async fn evict(publisher: &Publisher, eviction: Eviction) {
         Evicted::Gone => "gone",
         Evicted::Refused(_) => "refused",
     });
+    match &outcome {
+        Evicted::Refused(why) => {
+            tracing::warn!(pod = %eviction.pod, namespace = %eviction.namespace, why, "could not evict a pod that stays failed")
+        }
+        Evicted::Done | Evicted::Gone => {
+            tracing::info!(pod = %eviction.pod, namespace = %eviction.namespace, "evicted a pod that stays failed")
+        }
+    }
     publisher.shared.act(|registry, now| registry.evicted(&eviction, &outcome, now));
 }
 
@@ -213,7 +242,7 @@ async fn announce(publisher: &Publisher, notice: Notice) {
     match tokio::time::timeout(CALL, publisher.recorder.publish(&event, &notice.object)).await {
         Ok(Ok(())) => {}
         // In a namespace that is going nothing can be made any more, and nobody is left to read it.
-        Ok(Err(error)) if problem::namespace_goes(&error) => {
+        Ok(Err(error)) if events::namespace_goes(&error) => {
             tracing::debug!(reason = notice.reason, "no Event in a namespace that is going");
         }
         // An Event is a courtesy: what it tells is in status and metrics, too.

@@ -1,5 +1,7 @@
-//! Every server and every target, and the one place where a result becomes a decision. Pure: told what happened and when, it answers
-//! with what is to be done.
+//! Every server and every target: takes up what happened and when, and answers with what is to be done. Pure.
+//!
+//! It hands a result to its target (`target`), counts it for the fleet (`suspicion`), feeds the circuit, and lets the server settle: where a
+//! circuit opens and a gate turns is `server::settle`.
 
 mod members;
 mod published;
@@ -45,8 +47,11 @@ pub struct Outcome {
 pub struct Registry {
     servers: HashMap<Arc<ServerKey>, Server>,
     index: HashMap<TargetId, Arc<ServerKey>>,
+    /// By the pod's uid, whatever server its labels name today.
+    pods: HashMap<String, TargetId>,
     schedule: Schedule,
     panic: FleetPanic,
+    panic_ends: Option<Instant>,
     suspected: Option<Instant>,
     epoch: Instant,
     ids: u64,
@@ -74,8 +79,10 @@ impl Registry {
         Self {
             servers: HashMap::new(),
             index: HashMap::new(),
+            pods: HashMap::new(),
             schedule: Schedule::new(max_in_flight),
             panic: FleetPanic::default(),
+            panic_ends: None,
             suspected: None,
             epoch,
             ids: 0,
@@ -117,7 +124,9 @@ impl Registry {
         effects: &mut Vec<Effect>,
         act: impl FnOnce(&mut Server, &mut Around<'_>) -> T,
     ) -> Option<T> {
-        let server = self.servers.get_mut(key)?;
+        let (key, _) = self.servers.get_key_value(key)?;
+        let key = Arc::clone(key);
+        let server = self.servers.get_mut(&key)?;
         let mut around = Around {
             schedule: &mut self.schedule,
             effects,
@@ -126,7 +135,9 @@ impl Registry {
             jitter: self.jitter.next(),
             now,
         };
-        Some(act(server, &mut around))
+        let done = act(server, &mut around);
+        self.count_for_panic(&key, now);
+        Some(done)
     }
 
     fn entry(&mut self, key: &ServerKey) -> Arc<ServerKey> {
@@ -142,13 +153,12 @@ impl Registry {
         self.ids += 1;
         let id = TargetId(self.ids);
         let name = format!("{key}/{}", pod.as_ref().map_or("", |pod| &pod.uid));
-        let target = Target::new(id, &name, pod, now);
+        if let Some(pod) = &pod {
+            self.pods.insert(pod.uid.clone(), id);
+        }
         self.index.insert(id, Arc::clone(key));
         if let Some(server) = self.servers.get_mut(key) {
-            if target.proven && target.reachable() && !server.rests() {
-                self.panic.well(id, None);
-            }
-            server.targets.insert(id, target);
+            server.targets.insert(id, Target::new(id, &name, pod, now));
         }
         id
     }
@@ -156,7 +166,9 @@ impl Registry {
     fn drop_target(&mut self, key: &ServerKey, id: TargetId, effects: &mut Vec<Effect>) {
         let Some(mut target) = self.servers.get_mut(key).and_then(|server| server.targets.remove(&id)) else { return };
         self.index.remove(&id);
-        self.panic.forget(id, target.failed_at);
+        if let Some(pod) = &target.pod {
+            self.pods.remove(&pod.uid);
+        }
         self.schedule.set(Timer::Probe(id), &mut target.due, None);
         self.schedule.set(Timer::Gate(id), &mut target.gate.retry, None);
         effects.push(Effect::Forget(id, u32::MAX));
@@ -169,6 +181,10 @@ impl Registry {
             match timer {
                 Timer::Probe(id) => self.line_up(id, at),
                 Timer::Gate(id) => self.retry_gate(id, now, &mut effects),
+                Timer::Panic => {
+                    self.panic_ends = None;
+                    self.weigh_panic(false, now, &mut effects);
+                }
                 Timer::Server(key) => {
                     self.with(&key, now, &mut effects, |server, around| {
                         server.timer_fired();
@@ -197,7 +213,8 @@ impl Registry {
 
     fn start(&mut self, id: TargetId, due: Instant, lane: Lane, now: Moment) -> Option<Job> {
         let server = self.index.get(&id).and_then(|key| self.servers.get_mut(key))?;
-        let (spec, wire) = (server.spec.clone()?, server.wire.clone()?);
+        let spec = server.spec.clone()?;
+        let wire = server.wire_of(id)?;
         server.targets.get_mut(&id)?.queued = false;
         // While it stood in line the circuit may have opened, or the pod begun to go.
         let allowed = server.next_due(server.targets.get(&id)?, &spec, self.epoch, now).is_some();
@@ -236,7 +253,7 @@ impl Registry {
         let Outcome { id, epoch, result, known, latency, last } = outcome;
         let Some(key) = self.index.get(&id).cloned() else { return (None, effects) };
         let Some(server) = self.servers.get_mut(&key) else { return (None, effects) };
-        let (Some(spec), Some(wire)) = (server.spec.clone(), server.wire.clone()) else { return (None, effects) };
+        let (Some(spec), Some(wire)) = (server.spec.clone(), server.wire_of(id)) else { return (None, effects) };
         let Some(target) = server.targets.get_mut(&id).filter(|target| target.epoch == epoch) else { return (None, effects) };
         target.busy = !last;
         target.known = known;
@@ -263,7 +280,7 @@ impl Registry {
             server.reschedule_one(id, &spec, &mut self.schedule, self.epoch, now);
             return (Some(verdict), effects);
         }
-        let was_well = target.streak == 0;
+        let before = (target.streak > 0, target.last.kind);
         if let Ok(found) = result {
             target.observation = Some(found);
         }
@@ -274,7 +291,12 @@ impl Registry {
         } else {
             target.absorb(verdict.clone(), wait, &spec, now)
         };
-        self.count_for_panic(&key, id, was_well, now);
+        let turned = (target.streak > 0, target.last.kind) != before && (before.0 || target.streak > 0);
+        if turned {
+            let pod = target.pod.as_ref().map(|pod| pod.name.clone()).unwrap_or_default();
+            effects.push(Effect::Turned(Arc::clone(&key), pod, verdict.clone()));
+        }
+        self.count_for_panic(&key, now);
         self.weigh_panic(newly_failing, now, &mut effects);
         let kind = verdict.kind;
         self.with(&key, now, &mut effects, |server, around| {
@@ -290,12 +312,15 @@ impl Registry {
         (Some(verdict), effects)
     }
 
-    /// A probe was given up without a result: its target is to be asked again.
-    pub fn abandon(&mut self, id: TargetId, epoch: u32, now: Moment) {
+    /// A probe was given up without a result: its target is to be asked again, but not before `wait` is over.
+    pub fn abandon(&mut self, id: TargetId, epoch: u32, wait: Duration, now: Moment) {
         let Some(server) = self.index.get(&id).and_then(|key| self.servers.get_mut(key)) else { return };
         let Some(spec) = server.spec.clone() else { return };
         if let Some(target) = server.targets.get_mut(&id).filter(|target| target.epoch == epoch) {
             target.busy = false;
+            if !wait.is_zero() {
+                target.not_before = target.not_before.max(Some(now.mono + wait));
+            }
             server.reschedule_one(id, &spec, &mut self.schedule, self.epoch, now);
         }
     }

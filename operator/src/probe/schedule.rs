@@ -33,6 +33,8 @@ pub enum Timer {
     Gate(TargetId),
     /// A server: its opening ends, or its tools may be shown.
     Server(Arc<ServerKey>),
+    /// Fleet panic, which does not last for ever.
+    Panic,
 }
 
 /// The two lanes.

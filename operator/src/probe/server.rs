@@ -3,34 +3,32 @@
 //! Everything that follows from a change is worked out anew in `settle`; nothing is decided from what was done before.
 
 mod eviction;
+mod settle;
+mod shown_tools;
 mod summary;
 
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
-    time::Duration,
 };
 
-use k8s_openapi::{api::core::v1::ObjectReference, jiff::Timestamp};
+use k8s_openapi::api::core::v1::ObjectReference;
 use tokio::time::Instant;
 
 use eviction::EvictionState;
-use summary::accepted;
+use shown_tools::{Offered, ShownTools};
 
 use super::{
     breaker::{Circuit, Transition},
-    effect::{Effect, GatePatch, Notice},
+    effect::{Effect, Notice},
     schedule::{Schedule, TargetId, Timer},
-    target::Target,
-    tools::{self, ToolsList},
+    target::{EAGER, Target},
+    template::Template,
     types::{Endpoint, Moment, ServerKey, ServerSpec},
     wire::Wire,
 };
-use crate::crd::{CircuitState, Force, ToolsPolicy, reason};
-
-/// A list of tools that changes at every probe is shown at most once in so long.
-const TOOLS_QUIET: Duration = Duration::from_mins(10);
+use crate::crd::{CircuitState, ToolsPolicy, reason};
 
 /// What is around a server while it settles.
 pub struct Around<'a> {
@@ -57,34 +55,26 @@ pub struct Server {
     pub namespace: Arc<str>,
     /// What its CR says; none while only pods are known.
     pub spec: Option<Arc<ServerSpec>>,
-    /// What its requests carry.
-    pub wire: Option<Arc<Wire>>,
+    /// What its requests carry, by what the pods' templates say.
+    wires: Vec<(Option<Arc<Template>>, Arc<Wire>)>,
     /// Its circuit.
     pub circuit: Circuit,
     /// Its pods, or its one endpoint.
     pub targets: BTreeMap<TargetId, Target>,
     /// When the circuit left Closed.
-    opened_at: Option<Timestamp>,
+    opened_at: Option<Instant>,
     /// Whose trial it is while HalfOpen.
     trial: Option<TargetId>,
     /// Something would be taken out of service if nothing held it.
     held: bool,
     timer: Option<Instant>,
+    /// What most pods offer.
     shown: ShownTools,
+    /// What one of the others offers, where that is not accepted.
+    odd: ShownTools,
     eviction: EvictionState,
     /// Hash of what status shows.
     told: Option<u64>,
-}
-
-#[derive(Debug, Default)]
-struct ShownTools {
-    list: Option<Arc<ToolsList>>,
-    at: Option<Instant>,
-    /// What was offered at the last probe, and whether at the one before, too.
-    candidate: Option<Box<str>>,
-    steady: bool,
-    /// When the list may be shown that waits.
-    due: Option<Instant>,
 }
 
 impl Server {
@@ -94,7 +84,7 @@ impl Server {
             namespace: key.namespace.as_str().into(),
             key,
             spec: None,
-            wire: None,
+            wires: Vec::new(),
             circuit: Circuit::closed(),
             targets: BTreeMap::new(),
             opened_at: None,
@@ -102,6 +92,7 @@ impl Server {
             held: false,
             timer: None,
             shown: ShownTools::default(),
+            odd: ShownTools::default(),
             eviction: EvictionState::default(),
             told: None,
         }
@@ -122,7 +113,7 @@ impl Server {
         let Some(spec) = self.spec.clone() else { return };
         self.settle_circuit(&spec, around);
         self.settle_gates(&spec, around);
-        self.settle_tools(around.now.mono);
+        self.settle_tools(&spec, around.now.mono);
         self.pick_trial();
         self.reschedule(&spec, around);
         self.tell(around);
@@ -131,9 +122,10 @@ impl Server {
     /// Takes up a change of the circuit's state.
     pub fn transitioned(&mut self, transition: Option<Transition>, around: &mut Around<'_>) {
         let (Some(transition), Some(spec)) = (transition, self.spec.as_deref()) else { return };
-        around.effects.push(Effect::Transition(Arc::clone(&self.key), transition));
+        let why = self.culprit().map(|target| (target.settled.reason, Arc::clone(&target.settled.message)));
+        around.effects.push(Effect::Transition(Arc::clone(&self.key), transition, why));
         if transition.from == CircuitState::Closed {
-            self.opened_at = Some(around.now.wall);
+            self.opened_at = Some(around.now.mono);
         }
         match transition.to {
             CircuitState::Closed => {
@@ -166,100 +158,64 @@ impl Server {
         self.trial = None;
     }
 
-    /// Closed, no pod well, one failing at least: open. Starting pods neither save the server nor speak against it.
-    fn settle_circuit(&mut self, spec: &ServerSpec, around: &mut Around<'_>) {
-        self.held = false;
-        if !spec.enabled || self.circuit.state() != CircuitState::Closed || self.circuit.forced().is_some() {
-            return;
-        }
-        let well = self.targets.values().any(|target| target.reachable() && target.proven && !target.failing);
-        let Some(culprit) = self.culprit().filter(|_| !well) else { return };
-        if spec.paused || around.panic {
-            self.held = true;
-            return;
-        }
-        let (reason, failures) = (culprit.settled.reason, culprit.streak);
-        let transition = self.circuit.fail(&spec.breaker, reason, failures, around.jitter, around.now);
-        self.transitioned(transition, around);
-    }
-
     /// The target that failed last.
     fn culprit(&self) -> Option<&Target> {
         self.targets.values().filter(|target| target.reachable() && target.failing).max_by_key(|target| target.failing_since)
     }
 
-    fn settle_gates(&mut self, spec: &ServerSpec, around: &mut Around<'_>) {
-        if !spec.enabled {
-            return;
-        }
-        let (state, forced) = (self.circuit.state(), self.circuit.forced());
-        for target in self.targets.values_mut() {
-            let Some(pod) = target.pod.as_ref().filter(|pod| !pod.deleting) else { continue };
-            let natural = match (forced, state) {
-                (Some(Force::Closed), _) => true,
-                (Some(Force::Open), _) | (_, CircuitState::Open | CircuitState::HalfOpen) => false,
-                (None, CircuitState::Closed) => target.proven && !target.failing && !breaks_contract(spec, target),
-            };
-            // What keeps a pod out may be our own fault, what lets it in is its own answer: only the former is held.
-            let hold = spec.paused || (around.panic && forced.is_none());
-            let decided = natural || (hold && target.gate.decided);
-            self.held |= decided != natural;
-            if decided != target.gate.decided {
-                target.gate.decided = decided;
-                target.gate.failures = 0;
-                around.schedule.set(Timer::Gate(target.id), &mut target.gate.retry, None);
-                // The circuit's own Event says it for all pods at once.
-                if state == CircuitState::Closed && forced.is_none() && (!decided || target.gate.taken_out) {
-                    around.effects.push(gate_notice(spec, target, &pod.name, decided));
-                    target.gate.taken_out = !decided;
-                }
-            }
-            if target.gate.wants_patch() {
-                target.gate.in_flight = true;
-                let why = gate_reason(&self.circuit, target, decided);
-                around.effects.push(Effect::Gate(GatePatch {
-                    id: target.id,
-                    namespace: self.key.namespace.clone(),
-                    pod: pod.name.clone(),
-                    uid: pod.uid.clone(),
-                    value: decided,
-                    reason: why.0,
-                    message: why.1,
-                }));
-            }
-        }
+    fn settle_tools(&mut self, spec: &ServerSpec, now: Instant) {
+        let offered = Offered::by(&self.targets, spec.tools.digest());
+        self.shown.settle(offered.most.as_ref(), now);
+        self.odd.settle_odd(offered.odd.as_ref(), now);
     }
 
-    /// A new list is shown at once when the old one stood for long, or when it was seen twice in a row.
-    fn settle_tools(&mut self, now: Instant) {
-        let offered = tools::majority(self.targets.values().filter(|target| target.reachable()).filter_map(Target::tools));
-        let shown = &mut self.shown;
-        shown.due = None;
-        let Some(offered) = offered else { return };
-        if shown.list.as_ref().is_some_and(|list| list.digest == offered.digest) {
-            return;
-        }
-        let quiet_until = shown.at.map(|at| at + TOOLS_QUIET);
-        if quiet_until.is_none_or(|until| until <= now) || shown.steady {
-            // The first list is no change: the one after it may follow at once.
-            shown.at = shown.list.is_some().then_some(now);
-            shown.list = Some(offered);
-        } else {
-            shown.due = quiet_until;
-        }
-    }
-
-    /// Notes which list a probe saw: one that is seen twice in a row stays.
+    /// Notes which lists a probe saw: one that is seen twice in a row stays.
     pub fn saw_tools(&mut self) {
-        let offered = tools::majority(self.targets.values().filter(|target| target.reachable()).filter_map(Target::tools));
-        let digest = offered.map(|list| list.digest.clone());
-        self.shown.steady = digest.is_some() && digest == self.shown.candidate;
-        self.shown.candidate = digest;
+        let offered = Offered::by(&self.targets, self.spec.as_ref().and_then(|spec| spec.tools.digest()));
+        self.shown.saw(offered.most.as_ref());
+        self.odd.saw(offered.odd.as_ref());
     }
 
-    /// A list of tools waits to be shown.
-    pub const fn tools_wait(&self) -> bool {
-        self.shown.due.is_some()
+    /// A list of tools waits to be shown, or to be seen a second time.
+    pub fn tools_wait(&self) -> bool {
+        self.shown.due.is_some() || self.odd.due.is_some() || self.wants_second_look()
+    }
+
+    /// Under Enforce nothing is accepted yet, and what is offered was seen once: some servers load their tools one after the other, and the
+    /// first list that is accepted decides over all pods after it.
+    pub fn wants_second_look(&self) -> bool {
+        let undecided = |spec: &Arc<ServerSpec>| spec.tools.policy == ToolsPolicy::Enforce && spec.tools.accepted.is_none();
+        self.spec.as_ref().is_some_and(undecided) && self.shown.list.is_some() && !self.shown.steady
+    }
+
+    /// What a target's requests carry: what its own template says where it says it, else what the spec does. None before the spec is known.
+    pub fn wire_of(&mut self, id: TargetId) -> Option<Arc<Wire>> {
+        let spec = self.spec.as_deref()?;
+        let asked = self.targets.get(&id)?.pod.as_ref().and_then(|pod| pod.asked.as_ref());
+        if let Some((_, wire)) = self.wires.iter().find(|(template, _)| template.as_ref() == asked) {
+            return Some(Arc::clone(wire));
+        }
+        let wire = Arc::new(Wire::of(spec, asked.map(|asked| &**asked)));
+        self.wires.push((asked.cloned(), Arc::clone(&wire)));
+        Some(wire)
+    }
+
+    /// Lets go of what requests carry where they carry something else now, or nobody asks so any more. What still fits is kept: connections
+    /// are.
+    pub fn rewire(&mut self, stale: impl Fn(Option<&Template>) -> bool) {
+        let targets = &self.targets;
+        let asked = |template: &Option<Arc<Template>>| {
+            targets.values().any(|target| target.pod.as_ref().and_then(|pod| pod.asked.as_ref()) == template.as_ref())
+        };
+        self.wires.retain(|(template, _)| asked(template) && !stale(template.as_deref()));
+    }
+
+    /// A rollout is under way: there are pods of two templates.
+    pub fn is_rolling(&self) -> bool {
+        let pods = self.targets.values().filter_map(|target| target.pod.as_ref()).filter(|pod| !pod.deleting);
+        let mut templates = pods.filter_map(|pod| pod.template.as_ref());
+        let first = templates.next();
+        templates.any(|template| Some(template) != first)
     }
 
     /// While HalfOpen one target is tried: the one that waited longest, if possible one whose containers are ready.
@@ -311,7 +267,7 @@ impl Server {
         for id in ids {
             self.reschedule_one(id, spec, around.schedule, around.epoch, around.now);
         }
-        let due = [self.circuit.until(), self.shown.due].into_iter().flatten().min();
+        let due = [self.circuit.until(), self.shown.due, self.odd.due].into_iter().flatten().min();
         around.schedule.set(Timer::Server(Arc::clone(&self.key)), &mut self.timer, due);
     }
 
@@ -329,7 +285,11 @@ impl Server {
         if !spec.enabled || !target.reachable() {
             return None;
         }
-        let paced = || if target.urgent { now.mono } else { target.pace(spec, epoch, now.mono) };
+        let paced = || match (target.urgent, target.ended) {
+            (true, _) => now.mono,
+            (false, Some(ended)) if target.answers() && self.wants_second_look() => (ended.mono + EAGER).max(now.mono),
+            (false, _) => target.pace(spec, epoch, now.mono),
+        };
         if self.circuit.forced().is_some() {
             return Some(paced());
         }
@@ -341,7 +301,7 @@ impl Server {
             // At rest, but for two questions: does a pod that came after the opening do better, and is a pod to be evicted still failing?
             CircuitState::Open => {
                 // What a trial before us tried is not remembered: an operator that starts anew goes by the last opening.
-                let since = self.opened_at.or_else(|| self.circuit.status().since.as_ref().map(|since| since.0));
+                let since = self.opened_at.or_else(|| now.ago(self.circuit.status().since.as_ref()?.0));
                 if target.starting(spec, now.mono) && target.younger_than(since) {
                     Some(paced())
                 } else {
@@ -365,33 +325,6 @@ impl Server {
         // Debug of what status is made of is as exact as the types are, and settling is rare.
         format!("{:?}", self.snapshot(panic, now)).hash(hasher);
     }
-}
-
-/// Its tools keep it out of service.
-fn breaks_contract(spec: &ServerSpec, target: &Target) -> bool {
-    spec.tools.policy == ToolsPolicy::Enforce && accepted(spec, target) == Some(false)
-}
-
-fn gate_reason(circuit: &Circuit, target: &Target, value: bool) -> (&'static str, Arc<str>) {
-    match (value, circuit.state()) {
-        (true, _) if circuit.forced().is_some() => (reason::FORCED, "circuitBreaker.force is Closed".into()),
-        (false, _) if circuit.forced().is_some() => (reason::FORCED, "circuitBreaker.force is Open".into()),
-        (false, CircuitState::Closed) if target.proven && !target.failing => {
-            (reason::TOOLS_CHANGED, "its tools are not the accepted ones".into())
-        }
-        (false, CircuitState::Open | CircuitState::HalfOpen) if !target.failing => {
-            (reason::CIRCUIT_OPEN, "the circuit is not Closed".into())
-        }
-        _ => (target.settled.reason, Arc::clone(&target.settled.message)),
-    }
-}
-
-fn gate_notice(spec: &ServerSpec, target: &Target, pod: &str, decided: bool) -> Effect {
-    if decided {
-        return notice(&spec.object, false, reason::POD_IN_SERVICE, "OpenGate", format!("{pod} is back in service"));
-    }
-    let why = if target.failing { &*target.settled.message } else { "its tools are not the accepted ones" };
-    notice(&spec.object, true, reason::POD_OUT_OF_SERVICE, "CloseGate", format!("{pod} is out of service: {why}"))
 }
 
 fn notice(object: &ObjectReference, warning: bool, reason: &'static str, action: &'static str, note: String) -> Effect {

@@ -4,22 +4,26 @@
 
 use std::{
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use super::{
     converse::{Known, Observation},
     schedule::{TargetId, slot},
+    tools::ToolsList,
     types::{Moment, PodState, ServerSpec},
     verdict::{Kind, Verdict},
 };
+use crate::crd::reason;
 
 /// The pace of a target that has not answered yet, and of a trial.
 pub const EAGER: Duration = Duration::from_secs(1);
+/// For so long after its start a target is asked twice as often.
+const EAGERLY: Duration = Duration::from_secs(30);
 /// The slowest pace of a target that has not answered long after its start.
 const RELUCTANT: Duration = Duration::from_secs(10);
 /// The first wait after a failure; it doubles. A tenth less than a second, so that three failures are within three seconds.
@@ -32,8 +36,10 @@ pub struct Gate {
     pub decided: bool,
     /// As the pod has it, as far as we know.
     pub actual: Option<bool>,
-    /// As the pod had it when we were last told. Only a change in this is news: what we are told may be older than our patch.
-    reported: Option<bool>,
+    /// As the pod had it when we were last told, and in which version of the pod.
+    reported: (Option<bool>, Option<u64>),
+    /// The pod's version that our last patch made: what is told of an older one is no news.
+    patched: Option<u64>,
     /// A patch is under way.
     pub in_flight: bool,
     /// Patches that failed in a row.
@@ -45,8 +51,8 @@ pub struct Gate {
 }
 
 impl Gate {
-    fn new(actual: Option<bool>) -> Self {
-        Self { decided: actual == Some(true), actual, reported: actual, ..Self::default() }
+    fn new(actual: Option<bool>, version: Option<u64>) -> Self {
+        Self { decided: actual == Some(true), actual, reported: (actual, version), ..Self::default() }
     }
 
     /// What the pod has differs from what was decided, and nobody is at it.
@@ -59,11 +65,24 @@ impl Gate {
         self.decided && (self.failures == 0 || self.actual == Some(true))
     }
 
-    fn report(&mut self, gate: Option<bool>) {
-        if self.reported != gate {
-            self.reported = gate;
+    /// Takes up what a version of the pod shows. Where versions cannot be compared, only a change of what is shown is news.
+    fn report(&mut self, gate: Option<bool>, version: Option<u64>) {
+        let before = std::mem::replace(&mut self.reported, (gate, version));
+        let news = match (version, self.patched) {
+            (Some(version), Some(patched)) => version > patched,
+            _ => before.0 != gate,
+        };
+        if news {
             self.actual = gate;
         }
+    }
+
+    /// Our patch went through, and made this version of the pod. Somebody else may have been there since.
+    pub fn patched(&mut self, value: bool, version: Option<u64>) {
+        self.failures = 0;
+        self.patched = version;
+        let newer = matches!((self.reported.1, version), (Some(reported), Some(patched)) if reported > patched);
+        self.actual = if newer { self.reported.0 } else { Some(value) };
     }
 }
 
@@ -113,22 +132,28 @@ pub struct Target {
     pub observation: Option<Observation>,
     /// The verdict of the last probe.
     pub last: Verdict,
+    /// The last verdict, in the words in which it was first met: what a server says of itself may differ at every probe.
+    told: Verdict,
     /// The last verdict that counts.
     pub settled: Verdict,
     /// Failures in a row.
     pub streak: u32,
+    /// Those of them that were past its start.
+    counted: u32,
     /// Failures in a row with the same reason.
     same: u32,
+    /// Failures in a row with the same words.
+    same_words: u32,
     /// Answers in a row that say no, while failing.
     answered: u32,
-    /// It has answered since it started.
+    /// It has answered since this run of it started.
     pub proven: bool,
+    /// It has answered in some run: another start may mend what fails now.
+    pub once_well: bool,
     /// Failed often enough in a row to count, and past its start.
     pub failing: bool,
     /// Since when.
     pub failing_since: Option<Instant>,
-    /// When the first failure of the row was; it counted as well before.
-    pub failed_at: Option<Instant>,
     /// It asked not to be bothered before.
     pub not_before: Option<Instant>,
     /// To be probed at once.
@@ -145,13 +170,17 @@ pub struct Target {
     pub latencies: Latencies,
     /// Its gate.
     pub gate: Gate,
-    started: Instant,
+    /// The tools with which it was in service when the contract became another one.
+    pub excused: Option<Box<str>>,
+    /// When this run of it started, as we saw it.
+    started: Moment,
 }
 
 impl Target {
     /// A target that was not probed yet. A pod whose gate is True was found good by our predecessor, and is taken for that.
     pub fn new(id: TargetId, name: &str, pod: Option<PodState>, now: Moment) -> Self {
-        let gate = Gate::new(pod.as_ref().and_then(|pod| pod.gate));
+        let gate = Gate::new(pod.as_ref().and_then(|pod| pod.gate), pod.as_ref().and_then(|pod| pod.version));
+        let proven = gate.decided && pod.as_ref().is_some_and(|pod| pod.incarnation.is_some());
         Self {
             id,
             epoch: 0,
@@ -159,40 +188,82 @@ impl Target {
             known: Known::default(),
             observation: None,
             last: Verdict::unknown(),
+            told: Verdict::unknown(),
             settled: Verdict::unknown(),
             streak: 0,
+            counted: 0,
             same: 0,
+            same_words: 0,
             answered: 0,
-            proven: gate.decided,
+            proven,
+            // A gate is set for the first time when the pod has answered.
+            once_well: gate.actual.is_some(),
             failing: false,
             failing_since: None,
-            failed_at: None,
             not_before: None,
-            urgent: !gate.decided,
+            urgent: !proven,
             due: None,
             queued: false,
             busy: false,
             ended: None,
             latencies: Latencies::default(),
             started: started(pod.as_ref(), now),
+            excused: None,
             gate,
             pod,
         }
     }
 
+    /// All that the pod says is known. Its version alone is nothing new, but of the gate it says how recent that is.
+    pub fn is_told(&mut self, pod: &PodState) -> bool {
+        let Some(known) = self.pod.as_mut() else { return false };
+        let version = std::mem::replace(&mut known.version, pod.version);
+        if known == pod && self.gate.actual == pod.gate {
+            self.gate.reported = (pod.gate, pod.version);
+            return true;
+        }
+        known.version = version;
+        false
+    }
+
     /// Takes up what Kubernetes says about the pod. True when it is no longer the same thing that answers.
     pub fn update(&mut self, pod: PodState, now: Moment) -> bool {
-        self.gate.report(pod.gate);
+        self.gate.report(pod.gate, pod.version);
+        let (address, incarnation) = (pod.address, pod.incarnation.clone());
         let Some(before) = self.pod.replace(pod) else { return false };
-        let pod = self.pod.as_ref();
-        let another = pod.is_some_and(|pod| pod.address != before.address || pod.incarnation != before.incarnation);
-        if pod.is_some_and(|pod| pod.started_at != before.started_at) {
-            self.started = started(pod, now);
+        let restarted = incarnation != before.incarnation;
+        if restarted {
+            self.start_anew(now);
         }
+        let asked = self.pod.as_ref().and_then(|pod| pod.asked.as_ref());
+        let another = restarted || address != before.address || asked != before.asked.as_ref();
         if another {
             self.become_another();
         }
         another
+    }
+
+    /// Another run of the container: whatever the one before answered, this one has to prove itself, and may take its time.
+    fn start_anew(&mut self, now: Moment) {
+        let asked = self.last.kind != Kind::Unknown;
+        self.started = now;
+        self.proven = false;
+        self.streak = 0;
+        self.same = 0;
+        self.recover();
+        let verdict = if asked {
+            Verdict::new(Kind::Unknown, reason::STARTING, "its container started anew, and has not answered yet")
+        } else {
+            Verdict::unknown()
+        };
+        self.last = verdict.clone();
+        self.told = verdict.clone();
+        self.settled = verdict;
+    }
+
+    /// The container that speaks MCP is not running: nothing can answer, and that is no failure of the server's.
+    pub fn is_down(&self) -> bool {
+        self.pod.as_ref().is_some_and(|pod| pod.incarnation.is_none())
     }
 
     /// What answers there is another one: void what is under way, and ask it at once.
@@ -206,6 +277,7 @@ impl Target {
     /// Forgets every verdict: the address is another one.
     pub fn forget_verdicts(&mut self) {
         self.last = Verdict::unknown();
+        self.told = Verdict::unknown();
         self.settled = Verdict::unknown();
         self.observation = None;
         self.streak = 0;
@@ -213,6 +285,16 @@ impl Target {
         self.answered = 0;
         self.proven = false;
         self.recover();
+    }
+
+    /// It answers: a client gets what it needs, as far as we know.
+    pub fn answers(&self) -> bool {
+        self.reachable() && self.proven && !self.failing
+    }
+
+    /// Failures in a row that count: those of its start do not.
+    pub const fn counted_failures(&self) -> u32 {
+        self.counted
     }
 
     /// It can be probed.
@@ -223,13 +305,25 @@ impl Target {
     /// It has not answered yet, and may still take its time.
     pub fn starting(&self, spec: &ServerSpec, now: Instant) -> bool {
         let window = Duration::from_secs(spec.health.startup_seconds.into());
-        self.pod.is_some() && !self.proven && now.saturating_duration_since(self.started) < window
+        self.pod.is_some() && !self.proven && (self.is_down() || now.saturating_duration_since(self.started.mono) < window)
     }
 
-    /// The pod started after `moment`.
-    pub fn younger_than(&self, moment: Option<Timestamp>) -> bool {
-        let started = self.pod.as_ref().and_then(|pod| pod.started_at);
-        matches!((started, moment), (Some(started), Some(moment)) if started > moment)
+    /// While it is starting and its container runs: when its failures begin to count.
+    pub fn counts_from(&self, spec: &ServerSpec, now: Instant) -> Option<Timestamp> {
+        if self.is_down() || !self.starting(spec, now) {
+            return None;
+        }
+        self.started.wall.checked_add(SignedDuration::from_secs(spec.health.startup_seconds.into())).ok()
+    }
+
+    /// This run of it started after `moment`.
+    pub fn younger_than(&self, moment: Option<Instant>) -> bool {
+        moment.is_some_and(|moment| self.started.mono > moment)
+    }
+
+    /// The verdict that people are told: of one that has not answered since it started the last one, else the one that counts.
+    pub fn latest(&self) -> &Verdict {
+        if self.proven && self.settled.kind != Kind::Unknown { &self.settled } else { &self.told }
     }
 
     /// Takes up the answer to a trial. What it failed at counts until the circuit closes: a status that says Healthy before
@@ -238,7 +332,14 @@ impl Target {
         self.ended = Some(now);
         self.not_before = wait.map(|wait| now.mono + wait);
         self.streak = 0;
+        self.tell(&verdict);
         self.last = verdict;
+    }
+
+    fn tell(&mut self, verdict: &Verdict) {
+        if (self.told.kind, self.told.reason) != (verdict.kind, verdict.reason) {
+            self.told = verdict.clone();
+        }
     }
 
     /// Takes up the verdict of a probe. True when it now counts as failing and did not before.
@@ -248,7 +349,7 @@ impl Target {
         let newly = match verdict.kind {
             Kind::Healthy | Kind::Unknown => {
                 self.streak = 0;
-                self.proven = true;
+                self.prove();
                 self.recover();
                 self.settled = verdict.clone();
                 false
@@ -259,8 +360,14 @@ impl Target {
             }
             Kind::Failed => self.absorb_failure(&verdict, spec, now),
         };
+        self.tell(&verdict);
         self.last = verdict;
         newly
+    }
+
+    const fn prove(&mut self) {
+        self.proven = true;
+        self.once_well = true;
     }
 
     /// Up, but says no: the last verdict stands. Who failed and now says no often enough answers again.
@@ -274,24 +381,30 @@ impl Target {
         }
         // It answered: a row of failures ends here.
         self.streak = 0;
-        self.proven = true;
+        self.prove();
         self.settled = verdict.clone();
     }
 
     fn absorb_failure(&mut self, verdict: &Verdict, spec: &ServerSpec, now: Moment) -> bool {
         let threshold = spec.breaker.failure_threshold;
-        self.same = if self.last.is_failed() && self.last.reason == verdict.reason { self.same.saturating_add(1) } else { 1 };
+        let again = self.last.is_failed() && self.last.reason == verdict.reason;
+        self.same = if again { self.same.saturating_add(1) } else { 1 };
+        self.same_words = if self.last == *verdict { self.same_words.saturating_add(1) } else { 1 };
         self.streak = self.streak.saturating_add(1);
         self.answered = 0;
-        let newly = self.streak >= threshold && !self.failing && !self.starting(spec, now.mono);
+        let starting = self.starting(spec, now.mono);
+        self.counted = if starting { 0 } else { self.counted.min(self.streak - 1).saturating_add(1) };
+        let newly = self.counted >= threshold && !self.failing && !starting;
         if newly {
             self.failing = true;
             self.failing_since = Some(now.mono);
             // Whatever spoke there may be replaced: look for the era anew.
             self.known.era = None;
         }
-        // Another reason counts once it is as sure as the first one was: a status must not flicker between two.
-        if newly || self.streak >= threshold && (self.same >= threshold || !self.settled.is_failed()) {
+        // Another reason counts once it is as sure as the first one was, and so do other words: a status must not flicker between two,
+        // nor follow a server that says something else every time.
+        let sure = if self.settled.reason == verdict.reason { self.same_words } else { self.same } >= threshold;
+        if newly || self.streak >= threshold && (sure || !self.settled.is_failed()) {
             self.settled = verdict.clone();
         }
         newly
@@ -300,7 +413,7 @@ impl Target {
     /// The circuit closed on its answers: in whatever way, it answers again.
     pub fn passed_trial(&mut self) {
         self.streak = 0;
-        self.proven = true;
+        self.prove();
         self.settled = self.last.clone();
         self.recover();
     }
@@ -343,9 +456,11 @@ impl Target {
 
     fn eager(&self, spec: &ServerSpec, now: Instant) -> Duration {
         if self.starting(spec, now) {
-            return EAGER;
+            // Most servers are up within seconds: those are the ones somebody waits for.
+            let soon = now.saturating_duration_since(self.started.mono) < EAGERLY;
+            return if soon { EAGER / 2 } else { EAGER };
         }
-        let late = self.streak.saturating_sub(spec.breaker.failure_threshold).min(32);
+        let late = self.counted.saturating_sub(spec.breaker.failure_threshold).min(32);
         EAGER.mul_f64(1.1_f64.powi(i32::try_from(late).unwrap_or(32))).min(RELUCTANT)
     }
 
@@ -355,16 +470,18 @@ impl Target {
         self.not_before.map_or(at, |not_before| at.max(not_before))
     }
 
-    /// The tools that it offers, once it said so.
-    pub fn tools(&self) -> Option<&Arc<super::tools::ToolsList>> {
-        self.observation.as_ref()?.tools.as_ref()
+    /// The tools that it offers, once it said so. Who does not offer tools offers an empty list: losing them all is a change.
+    pub fn tools(&self) -> Option<&Arc<ToolsList>> {
+        static NONE: LazyLock<Arc<ToolsList>> = LazyLock::new(|| Arc::new(ToolsList::new(Vec::new())));
+        self.observation.as_ref().map(|observation| observation.tools.as_ref().unwrap_or(&NONE))
     }
 }
 
-fn started(pod: Option<&PodState>, now: Moment) -> Instant {
-    let age = pod
-        .and_then(|pod| pod.started_at)
-        .and_then(|at| Duration::try_from(now.wall.duration_since(at)).ok())
-        .unwrap_or_default();
-    now.mono.checked_sub(age).unwrap_or(now.mono)
+/// When the run of a pod that is met for the first time started. The node's clock is asked only for one that was running before: a few
+/// seconds between two clocks must not decide whether a pod came after something.
+fn started(pod: Option<&PodState>, now: Moment) -> Moment {
+    let known = pod.and_then(|pod| pod.started_at).filter(|at| *at < now.wall);
+    let Some(wall) = known else { return now };
+    let age = Duration::try_from(now.wall.duration_since(wall)).unwrap_or_default();
+    now.mono.checked_sub(age).map_or(now, |mono| Moment { mono, wall })
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::types::AcceptedTools;
-use crate::ssa::hex;
+use crate::digest::hex;
 
 /// What of a tool is compared: what a model is told about it and what a caller must send. Icons and `_meta` are decoration.
 const COMPARED: [&str; 6] = ["name", "title", "description", "inputSchema", "outputSchema", "annotations"];

@@ -1,6 +1,6 @@
 //! What goes into the health engine and what comes out of it. Not how any of it is decided.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue};
 use k8s_openapi::{api::core::v1::ObjectReference, jiff::Timestamp};
@@ -8,10 +8,15 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::{
+    template::Template,
     tools::{ToolsDiff, ToolsList},
     verdict::Verdict,
 };
-use crate::crd::{CircuitBreaker, CircuitStatus, Health, ProtocolStatus, ServerInfo, ToolsPolicy};
+use crate::{
+    crd::{CircuitBreaker, CircuitStatus, Health, ProtocolStatus, ServerInfo, ToolsPolicy},
+    pod_trouble::Trouble,
+    reach::Reach,
+};
 
 /// Which McpServer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,6 +59,15 @@ pub enum Endpoint {
     },
 }
 
+/// What probes carry out of Secrets.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    /// Headers that every request carries. The values must be marked sensitive.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// A PEM bundle to trust instead of the system's roots.
+    pub ca: Option<Vec<u8>>,
+}
+
 /// What the engine must know of an McpServer. Everything comes from the CR and what it refers to.
 #[derive(Clone)]
 pub struct ServerSpec {
@@ -77,6 +91,8 @@ pub struct ServerSpec {
     pub breaker: CircuitBreaker,
     /// The tools that the server must offer.
     pub tools: ToolsContract,
+    /// Where a remote server may be. None: anywhere. The engine knows, and sets it.
+    pub reach: Option<Arc<Reach>>,
 }
 
 impl fmt::Debug for ServerSpec {
@@ -102,6 +118,15 @@ pub struct ToolsContract {
     pub policy: ToolsPolicy,
     /// The accepted list; none while nothing was accepted yet.
     pub accepted: Option<AcceptedTools>,
+    /// `spec.tools.digest` pins the list. A pod whose template was made under another pin is judged by its own.
+    pub pinned: bool,
+}
+
+impl ToolsContract {
+    /// The digest of the accepted list.
+    pub fn digest(&self) -> Option<&str> {
+        self.accepted.as_ref().map(|accepted| accepted.digest.as_str())
+    }
 }
 
 /// A list of tools that was accepted.
@@ -114,30 +139,41 @@ pub struct AcceptedTools {
 }
 
 /// What the engine must know of a pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own that Kubernetes tells of")]
 pub struct PodState {
     /// The pod's name.
     pub name: String,
     /// The pod's uid: a pod of the same name with another uid is another pod.
     pub uid: String,
+    /// Its resourceVersion, where that is a number: of two the greater is the newer.
+    pub version: Option<u64>,
     /// The pod's address, once it has one.
     pub address: Option<IpAddr>,
-    /// Changes whenever a container of the pod restarts.
-    pub incarnation: String,
+    /// Which run of the container that speaks MCP this is; none while it does not run. Sidecars do not count.
+    pub incarnation: Option<String>,
     /// Kubernetes says that all containers are ready.
     pub containers_ready: bool,
     /// Kubernetes counts the pod as Ready, so its Service sends clients to it. This follows the gate by a second or two.
     pub ready: bool,
     /// The readiness gate as the pod has it; none while it is not set.
     pub gate: Option<bool>,
-    /// When the pod started.
+    /// When this run of the container started, by the node's clock.
     pub started_at: Option<Timestamp>,
     /// The pod is going away: not probed any more, and in service no longer.
     pub deleting: bool,
+    /// What its own template says that it is asked; none of a pod that an older operator made: it is asked by the spec.
+    pub asked: Option<Arc<Template>>,
+    /// Which template it was made from: the Deployment's `pod-template-hash`.
+    pub template: Option<String>,
+    /// The node that it runs on.
+    pub node: Option<String>,
+    /// What keeps it from running.
+    pub trouble: Option<Trouble>,
 }
 
 /// What the engine found out about a server: all that its status shows.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ServerHealth {
     /// The circuit, as it is to be kept in status.
     pub circuit: CircuitStatus,
@@ -149,16 +185,18 @@ pub struct ServerHealth {
     pub server_info: Option<ServerInfo>,
     /// The tools that most of its pods offer.
     pub tools: Option<Arc<ToolsList>>,
+    /// The list that may be accepted where none was yet.
+    pub acceptable: Option<Arc<ToolsList>>,
     /// How the tools of a pod differ from the accepted ones; none while they do not, or while nothing is accepted.
     pub tools_diff: Option<ToolsDiff>,
     /// Its pods, sorted by name, without those that are going away. Empty for a remote one.
     pub pods: Vec<PodHealth>,
-    /// True while more than half of the fleet fails: what is in service is held there.
+    /// Fleet panic holds this server where it is, and none of its pods answers: nobody can say whether a client would be served.
     pub panic: bool,
 }
 
 /// What the engine found out about a pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own that status tells of")]
 pub struct PodHealth {
     /// The pod's name.
@@ -169,8 +207,17 @@ pub struct PodHealth {
     pub verdict: Verdict,
     /// Failed `failureThreshold` times in a row, and past its start.
     pub failing: bool,
-    /// Has not answered yet, and is within `startupSeconds` of its start.
+    /// Has not answered since it started, and is within `startupSeconds` of that.
     pub starting: bool,
+    /// While starting: when its failures begin to count.
+    pub counts_from: Option<Timestamp>,
+    /// The last verdict of a pod that has not answered since it started, confirmed or not; of any other the one that counts.
+    /// Unknown only of a pod that was never asked.
+    pub latest: Verdict,
+    /// What keeps it from running, as Kubernetes tells it.
+    pub trouble: Option<Trouble>,
+    /// Which template it was made from: the Deployment's `pod-template-hash`.
+    pub template: Option<String>,
     /// The readiness gate, as decided.
     pub gate: bool,
     /// Kubernetes says that all containers are ready.
@@ -179,6 +226,8 @@ pub struct PodHealth {
     pub in_service: bool,
     /// False while its tools are not the accepted ones; none while nothing is accepted or nothing known.
     pub tools_accepted: Option<bool>,
+    /// Its tools keep it out of service (`tools.policy` Enforce): a rollout that makes such pods waits for a person.
+    pub shut_out: bool,
 }
 
 impl PodHealth {
@@ -195,4 +244,12 @@ pub struct Moment {
     pub mono: Instant,
     /// The wall clock, in whole seconds: may jump.
     pub wall: Timestamp,
+}
+
+impl Moment {
+    /// What the steady clock showed at a time on the wall; none before it began to run.
+    pub fn ago(&self, wall: Timestamp) -> Option<Instant> {
+        let age = Duration::try_from(self.wall.duration_since(wall)).unwrap_or_default();
+        self.mono.checked_sub(age)
+    }
 }

@@ -43,6 +43,12 @@ pub struct Verdict {
     pub message: Arc<str>,
 }
 
+impl Default for Verdict {
+    fn default() -> Self {
+        Self::unknown()
+    }
+}
+
 impl Verdict {
     /// Not probed yet.
     pub fn unknown() -> Self {
@@ -112,6 +118,8 @@ pub enum Problem {
     Reset(Step),
     /// The network said no.
     Unreachable(String),
+    /// We do not go there, and why.
+    Forbidden(String),
     /// The time was up.
     Timeout {
         /// What had not ended.
@@ -213,6 +221,7 @@ const fn failure_reason(problem: &Problem) -> &'static str {
         Problem::Refused => reason::CONNECTION_REFUSED,
         Problem::Reset(_) => reason::CONNECTION_RESET,
         Problem::Unreachable(_) => reason::UNREACHABLE,
+        Problem::Forbidden(_) => reason::ADDRESS_FORBIDDEN,
         Problem::Timeout { .. } => reason::TIMEOUT,
         Problem::Dns(_) => reason::DNS_FAILED,
         Problem::Tls(_) => reason::TLS_FAILED,
@@ -233,6 +242,7 @@ fn sentence(problem: &Problem) -> String {
         Problem::Refused => "connection refused: nothing listens on the port".into(),
         Problem::Reset(step) => format!("the connection broke during {step}"),
         Problem::Unreachable(what) => format!("the address cannot be reached: {what}"),
+        Problem::Forbidden(why) => why.clone(),
         Problem::Timeout { step, after } => format!("{step} did not end within {} s", after.as_secs_f64()),
         Problem::Dns(what) => format!("the name does not resolve: {what}"),
         Problem::Tls(what) => format!("TLS failed: {what}"),

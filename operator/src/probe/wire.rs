@@ -1,7 +1,7 @@
 //! Where a server is and what every request to it carries: made once from its spec, shared by all its probes. No I/O.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, LazyLock},
     time::Duration,
 };
@@ -13,10 +13,14 @@ use url::Url;
 
 use super::{
     protocol,
+    template::Template,
     types::{Endpoint, ServerSpec},
-    verdict::Given,
+    verdict::{Given, Problem},
 };
-use crate::crd::{Era, ToolCall};
+use crate::{
+    crd::{Era, ToolCall},
+    reach::{Caller, Reach},
+};
 
 /// `MCP-Protocol-Version`
 pub(super) const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
@@ -54,10 +58,50 @@ pub struct Wire {
     pub timeout: Duration,
     /// What decides how a refusal counts.
     pub given: Given,
+    /// Which addresses are dialled. None: whatever there is.
+    pub guard: Option<Guard>,
     /// The call that must succeed, per era.
     pub call: Option<[protocol::Request; 2]>,
     /// Texts that must not be repeated in messages.
     secrets: Vec<String>,
+}
+
+/// Keeps a remote server's probes out of where they have no business.
+pub struct Guard {
+    reach: Arc<Reach>,
+    namespace: String,
+    host: String,
+}
+
+impl Guard {
+    fn new(spec: &ServerSpec) -> Option<Self> {
+        let Endpoint::Remote { url } = &spec.endpoint else { return None };
+        Some(Self {
+            reach: Arc::clone(spec.reach.as_ref()?),
+            namespace: spec.object.namespace.clone().unwrap_or_default(),
+            host: url.host_str().unwrap_or_default().to_owned(),
+        })
+    }
+
+    /// Those of the addresses that may be dialled. When there is none: why not the last of them.
+    pub fn allowed(&self, addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Problem> {
+        let caller = Caller { namespace: &self.namespace, host: &self.host };
+        let mut refusal = None;
+        let allowed: Vec<_> = addresses
+            .into_iter()
+            .filter(|address| match self.reach.refusal(caller, address.ip()) {
+                Some(why) => {
+                    refusal = Some(why);
+                    false
+                }
+                None => true,
+            })
+            .collect();
+        match refusal {
+            Some(why) if allowed.is_empty() => Err(Problem::Forbidden(why)),
+            _ => Ok(allowed),
+        }
+    }
 }
 
 impl std::fmt::Debug for Wire {
@@ -69,13 +113,23 @@ impl std::fmt::Debug for Wire {
 impl Wire {
     /// What the spec comes to.
     pub fn new(spec: &ServerSpec) -> Self {
-        let (dial, tls, path, host) = match &spec.endpoint {
-            Endpoint::Pods { port, path, host } => (Dial::Pod(*port), None, path.clone(), host.clone()),
-            Endpoint::Remote { url } => {
+        Self::of(spec, None)
+    }
+
+    /// What the spec comes to for a pod whose own template says what it is asked.
+    pub fn of(spec: &ServerSpec, asked: Option<&Template>) -> Self {
+        let (dial, tls, path, host) = match (&spec.endpoint, asked) {
+            (Endpoint::Pods { host, .. }, Some(asked)) => {
+                let service = host.rsplit_once(':').map_or(host.as_str(), |(service, _)| service);
+                (Dial::Pod(asked.port), None, asked.path.clone(), format!("{service}:{}", asked.port))
+            }
+            (Endpoint::Pods { port, path, host }, None) => (Dial::Pod(*port), None, path.clone(), host.clone()),
+            (Endpoint::Remote { url }, _) => {
                 let tls = (url.scheme() == "https").then(|| remote_tls(url, spec.ca.as_deref()));
                 (remote_dial(url), tls, remote_path(url), remote_host(url))
             }
         };
+        let call = asked.map_or(spec.health.tool_call.as_ref(), |asked| asked.tool_call.as_ref());
         let host = HeaderValue::from_str(&host).unwrap_or_else(|_| HeaderValue::from_static("invalid"));
         let headers = headers(spec, &host);
         Self {
@@ -85,8 +139,9 @@ impl Wire {
             given: Given { credentials: headers.values().any(HeaderValue::is_sensitive) },
             headers,
             host,
+            guard: Guard::new(spec),
             timeout: Duration::from_secs(spec.health.timeout_seconds.into()),
-            call: spec.health.tool_call.as_ref().map(both_eras),
+            call: call.map(both_eras),
             secrets: secrets(spec),
         }
     }

@@ -26,7 +26,7 @@ async fn enforce_keeps_a_pod_with_other_tools_out_while_the_others_serve() {
     let puppet = Puppet::default();
     let rig = Rig::with_puppet(&puppet);
     serving(&rig, &puppet, "server", &[1, 2], |spec| {
-        spec.tools = ToolsContract { policy: ToolsPolicy::Enforce, accepted: Some(accepted(&["a", "b"])) };
+        spec.tools = ToolsContract { policy: ToolsPolicy::Enforce, accepted: Some(accepted(&["a", "b"])), pinned: false };
     })
     .await;
     puppet.set(ip(3), Does::Offer(vec!["a", "c"]));

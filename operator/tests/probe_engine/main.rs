@@ -39,7 +39,7 @@ pub fn secs(seconds: u64) -> Duration {
 /// A server of the product's defaults, asked every 10 s.
 pub fn usual(spec: &mut ServerSpec) {
     spec.health =
-        Health { interval_seconds: 10, timeout_seconds: 5, startup_seconds: 120, restart_after_seconds: 0, tool_call: None };
+        Health { interval_seconds: 10, timeout_seconds: 5, startup_seconds: 120, restart_after_seconds: 0, ..Health::default() };
     spec.breaker.failure_threshold = 3;
 }
 

@@ -142,7 +142,7 @@ async fn a_restarted_container_is_asked_at_once() {
     let rig = Rig::with_puppet(&puppet);
     serving(&rig, &puppet, "server", &[1], |spec| spec.health.interval_seconds = 300).await;
     puppet.forget();
-    rig.api.change_pod("server-1", |pod| pod.incarnation = "1".into());
+    rig.api.change_pod("server-1", |pod| pod.incarnation = Some("1".into()));
     sleep(Duration::from_millis(50)).await;
     assert_eq!(puppet.asked(ip(1)).len(), 1);
 }

@@ -41,7 +41,7 @@ async fn a_verdict_does_not_outlive_its_pod() {
     let rig = Rig::with_puppet(&puppet);
     serving(&rig, &puppet, "server", &[1], |_| {}).await;
     puppet.set(ip(1), Does::AnswerAfter(secs(4)));
-    rig.api.change_pod("server-1", |pod| pod.incarnation = "1".into());
+    rig.api.change_pod("server-1", |pod| pod.incarnation = Some("1".into()));
     sleep(secs(1)).await;
     // While it is being asked the pod goes, and another one gets its address.
     rig.api.remove_pod("server-1");

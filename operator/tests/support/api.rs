@@ -68,8 +68,8 @@ impl Api {
 
     pub fn remove_pod(&self, name: &str) {
         let gone = self.0.pods.lock().expect("no panic").remove(name);
-        let (key, pod) = gone.expect("a known pod");
-        self.0.engine.get().expect("attached").remove_pod(&key, &pod.uid);
+        let (_, pod) = gone.expect("a known pod");
+        self.0.engine.get().expect("attached").remove_pod(&pod.uid);
     }
 
     pub fn refuse(&self, path: &'static str, status: u16) {

@@ -49,9 +49,23 @@ pub fn spec(port: u16) -> ServerSpec {
         paused: false,
         recheck: None,
         // Long enough that a busy machine is not taken for a slow server.
-        health: Health { interval_seconds: 1, timeout_seconds: 3, startup_seconds: 0, restart_after_seconds: 0, tool_call: None },
+        health: Health {
+            interval_seconds: 1,
+            timeout_seconds: 3,
+            startup_seconds: 0,
+            restart_after_seconds: 0,
+            ..Health::default()
+        },
         breaker: operator::crd::CircuitBreaker { failure_threshold: 2, ..operator::crd::CircuitBreaker::default() },
         tools: ToolsContract::default(),
+        reach: None,
+    }
+}
+
+fn last_octet(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(address) => address.octets()[3],
+        IpAddr::V6(address) => address.octets()[15],
     }
 }
 
@@ -60,12 +74,14 @@ pub fn pod(name: &str, address: IpAddr) -> PodState {
         name: name.into(),
         uid: format!("uid-{name}"),
         address: Some(address),
-        incarnation: "0".into(),
+        incarnation: Some("0".into()),
         containers_ready: true,
         ready: true,
-        gate: None,
         started_at: Some(clock::now()),
-        deleting: false,
+        // Every other address is on another node: a fleet is spread.
+        node: Some(format!("node-{}", last_octet(address) % 2)),
+        template: Some("1".into()),
+        ..PodState::default()
     }
 }
 

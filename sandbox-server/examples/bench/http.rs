@@ -1,9 +1,11 @@
 //! One connection that sends one request after the other and reads the answers: plain or chunked, nothing else. A general client takes
 //! longer for a call than the server that is measured.
 
+use std::net::{IpAddr, SocketAddr};
+
 use anyhow::{Context as _, bail};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 const MAX_HEADERS: usize = 48;
 
@@ -36,8 +38,17 @@ enum Length {
 }
 
 impl Connection {
-    pub async fn open(address: &str) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(address).await.with_context(|| format!("no server at {address}"))?;
+    /// To a host and port, from an address of this machine if it matters from which.
+    pub async fn open(address: &str, from: Option<IpAddr>) -> anyhow::Result<Self> {
+        let stream = match from {
+            None => TcpStream::connect(address).await,
+            Some(from) => {
+                let socket = TcpSocket::new_v4()?;
+                socket.bind(SocketAddr::new(from, 0))?;
+                socket.connect(address.parse()?).await
+            }
+        };
+        let stream = stream.with_context(|| format!("no server at {address}"))?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, input: Vec::with_capacity(64 << 10), output: Vec::with_capacity(4 << 10) })
     }

@@ -8,8 +8,8 @@ pub enum OpenError {
     /// The folder that should hold the file does not exist: most likely a volume that is not mounted.
     #[error("the folder {0} does not exist: create it, or mount the volume there")]
     NoFolder(PathBuf),
-    /// `--read-only` never creates.
-    #[error("there is no database at {0}, and --read-only does not create one")]
+    /// `--read-only` and `--no-create` never create.
+    #[error("there is no database at {0}, and --read-only and --no-create make none")]
     Missing(PathBuf),
     /// A folder, a device or a socket.
     #[error("{0} is not a regular file")]
@@ -39,6 +39,9 @@ pub enum OpenError {
     /// The content is damaged.
     #[error("{0} is damaged ({1}): restore a backup with `sandbox-server restore`")]
     Corrupt(PathBuf, String),
+    /// The content is not damaged, but SQLite cannot make sense of it.
+    #[error("SQLite cannot read {0} ({1}), though its integrity check finds nothing wrong")]
+    Unreadable(PathBuf, String),
     /// No space for the log or the first pages.
     #[error("no space left on the volume of {0}")]
     Full(PathBuf),
@@ -76,6 +79,9 @@ pub enum DbError {
     /// The gate refused an action. The text says which, and what to do instead.
     #[error("{0}")]
     Denied(String),
+    /// The statement changes rows, and came to where only reading is done.
+    #[error("not allowed: changing data with a reading tool; use write_query")]
+    Changes,
     /// The statement is not of the kind that the tool takes.
     #[error("{0}")]
     WrongKind(String),
@@ -101,9 +107,38 @@ pub enum DbError {
         /// Its cap.
         limit: usize,
     },
+    /// The text of the statement is over the server's limit.
+    #[error("the SQL is longer than {0} bytes, the limit of this server")]
+    SqlTooLong(usize),
+    /// A statement of a batch failed, and so the whole batch.
+    #[error("statement {number} of {of}: {source}")]
+    InBatch {
+        /// Which, from 1.
+        number: usize,
+        /// How many there are.
+        of: usize,
+        /// Its SQL.
+        sql: String,
+        /// Why.
+        source: Box<DbError>,
+    },
+    /// The file is as large as it may become.
+    #[error(
+        "the database would become larger than {0} bytes, its limit, or the disk is full; nothing of this was kept. Delete rows first"
+    )]
+    DatabaseFull(u64),
+    /// Memory ran out, and this statement had taken the most.
+    #[error("the statement needs more memory than the server allows; nothing was changed. Select or sort less at once.")]
+    TooMuchMemory,
+    /// A long statement that found no place yet. It is run again, and no caller sees this.
+    #[error("the statement gave way to others")]
+    GaveWay,
     /// A cursor that this statement did not give out.
     #[error("{0}")]
     Cursor(String),
+    /// On a volume that only others write.
+    #[error("another process changes the database faster than it can be read from here: try again in a moment")]
+    Changing,
     /// Too much work is waiting.
     #[error("the server is busy: {0} calls are waiting already, try again in a moment")]
     Busy(usize),
@@ -113,4 +148,25 @@ pub enum DbError {
     /// The server is shutting down, or a thread of its own failed.
     #[error("the database is shutting down")]
     Closed,
+}
+
+impl DbError {
+    /// The same error for a text of which the first `bytes` were not shown to SQLite.
+    pub fn later_by(self, bytes: usize) -> Self {
+        self.moved(i32::try_from(bytes).unwrap_or(i32::MAX))
+    }
+
+    /// The same error for a text that had `bytes` more in front of it when SQLite saw it.
+    pub fn earlier_by(self, bytes: usize) -> Self {
+        self.moved(-i32::try_from(bytes).unwrap_or(i32::MAX))
+    }
+
+    fn moved(self, by: i32) -> Self {
+        match self {
+            Self::Sqlite(rusqlite::Error::SqlInputError { error, msg, sql, offset }) if offset >= 0 => {
+                Self::Sqlite(rusqlite::Error::SqlInputError { error, msg, sql, offset: offset.saturating_add(by) })
+            }
+            other => other,
+        }
+    }
 }

@@ -1,32 +1,49 @@
 //! Replacements for the built-in text functions whose time grows with the product of two arguments. SQLite cannot interrupt inside a
-//! function, so `trim(x, y)` on two long strings would hold a thread for minutes; these give the same answers in linear time.
+//! function, so `trim(x, y)` on two long strings would hold a thread for minutes; these give the same answers in linear time, byte for byte:
+//! the indexes of other programs were made with the originals, and text need not be UTF-8.
 
-use std::collections::HashSet;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use memchr::memmem;
 use rusqlite::Connection;
 use rusqlite::functions::{Context, FunctionFlags};
-use rusqlite::types::{Value, ValueRef};
+use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 
-/// Registers the replacements on a connection.
-pub fn register(conn: &Connection, max_value_bytes: usize) -> rusqlite::Result<()> {
+use super::regexp;
+
+/// Characters of a set for trim() are at most so many bytes, also where they are not UTF-8: longer ones would not be compared in linear time.
+const MAX_CHARACTER_BYTES: usize = 16;
+
+/// Registers the replacements, and `regexp`, on a connection. No result is larger than `max_value_bytes` says at the time.
+pub fn register(conn: &Connection, max_value_bytes: Arc<AtomicUsize>) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
-    conn.create_scalar_function("trim", 2, flags, |ctx| Ok(trim(ctx, true, true)))?;
-    conn.create_scalar_function("ltrim", 2, flags, |ctx| Ok(trim(ctx, true, false)))?;
-    conn.create_scalar_function("rtrim", 2, flags, |ctx| Ok(trim(ctx, false, true)))?;
+    conn.create_scalar_function("trim", 2, flags, |ctx| trim(ctx, true, true))?;
+    conn.create_scalar_function("ltrim", 2, flags, |ctx| trim(ctx, true, false))?;
+    conn.create_scalar_function("rtrim", 2, flags, |ctx| trim(ctx, false, true))?;
     conn.create_scalar_function("instr", 2, flags, |ctx| Ok(instr(ctx)))?;
     conn.create_scalar_function("unhex", 2, flags, |ctx| Ok(unhex(ctx)))?;
-    conn.create_scalar_function("replace", 3, flags, move |ctx| replace(ctx, max_value_bytes))
+    conn.create_scalar_function("regexp", 2, flags, regexp::regexp)?;
+    conn.create_scalar_function("replace", 3, flags, move |ctx| replace(ctx, max_value_bytes.load(Ordering::Relaxed)))
+}
+
+/// Text that need not be UTF-8.
+struct Text(Vec<u8>);
+
+impl ToSql for Text {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(ValueRef::Text(&self.0)))
+    }
 }
 
 /// The value as SQLite would cast it to text; None for NULL.
-fn text(value: ValueRef<'_>) -> Option<String> {
+pub fn text(value: ValueRef<'_>) -> Option<std::borrow::Cow<'_, [u8]>> {
     match value {
         ValueRef::Null => None,
-        ValueRef::Integer(number) => Some(number.to_string()),
-        ValueRef::Real(number) => Some(real_as_text(number)),
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+        ValueRef::Integer(number) => Some(number.to_string().into_bytes().into()),
+        ValueRef::Real(number) => Some(real_as_text(number).into_bytes().into()),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(bytes.into()),
     }
 }
 
@@ -36,22 +53,79 @@ fn real_as_text(number: f64) -> String {
     let scratch = SCRATCH.get_or_init(|| Connection::open_in_memory().ok().map(Mutex::new));
     let asked = scratch.as_ref().and_then(|conn| {
         let conn = conn.lock().unwrap_or_else(PoisonError::into_inner);
-        conn.query_row("SELECT CAST(?1 AS TEXT)", [number], |row| row.get(0)).ok()
+        conn.prepare_cached("SELECT CAST(?1 AS TEXT)").and_then(|mut ask| ask.query_row([number], |row| row.get(0))).ok()
     });
     asked.unwrap_or_else(|| number.to_string())
 }
 
-fn trim(ctx: &Context<'_>, left: bool, right: bool) -> Option<String> {
-    let input = text(ctx.get_raw(0))?;
-    let set: HashSet<char> = text(ctx.get_raw(1))?.chars().collect();
-    let mut trimmed = input.as_str();
+fn too_big() -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_TOOBIG), None)
+}
+
+/// The bytes up to the first NUL: where SQLite's loops over a second argument end.
+fn up_to_nul(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+fn is_continuation(byte: u8) -> bool {
+    byte & 0xc0 == 0x80
+}
+
+/// SQLite's idea of the characters of a text: a byte from 0xC0 on takes all continuation bytes after it, any other stands alone.
+fn characters(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let first = *rest.first()?;
+        let more = if first >= 0xc0 { rest[1..].iter().take_while(|byte| is_continuation(**byte)).count() } else { 0 };
+        let (character, after) = rest.split_at(1 + more);
+        rest = after;
+        Some(character)
+    })
+}
+
+/// Characters to trim, each with its place in the set: of two that fit, SQLite takes the first.
+struct TrimSet<'a> {
+    places: HashMap<&'a [u8], usize>,
+    lengths: Vec<usize>,
+}
+
+impl<'a> TrimSet<'a> {
+    fn new(set: &'a [u8]) -> rusqlite::Result<Self> {
+        let mut places = HashMap::new();
+        let mut lengths = Vec::new();
+        for (place, character) in characters(up_to_nul(set)).enumerate() {
+            if character.len() > MAX_CHARACTER_BYTES {
+                return Err(too_big());
+            }
+            places.entry(character).or_insert(place);
+            if !lengths.contains(&character.len()) {
+                lengths.push(character.len());
+            }
+        }
+        Ok(Self { places, lengths })
+    }
+
+    /// How many bytes the character takes that is cut off, if there is one.
+    fn fits<'b>(&self, part: impl Fn(usize) -> Option<&'b [u8]>) -> Option<usize> {
+        let found = self.lengths.iter().filter_map(|length| Some((*self.places.get(part(*length)?)?, *length)));
+        found.min().map(|(_, length)| length)
+    }
+}
+
+fn trim(ctx: &Context<'_>, left: bool, right: bool) -> rusqlite::Result<Option<Text>> {
+    let (Some(input), Some(set)) = (text(ctx.get_raw(0)), text(ctx.get_raw(1))) else { return Ok(None) };
+    let set = TrimSet::new(&set)?;
+    let mut rest: &[u8] = &input;
     if left {
-        trimmed = trimmed.trim_start_matches(|c| set.contains(&c));
+        while let Some(length) = set.fits(|length| rest.get(..length)) {
+            rest = &rest[length..];
+        }
     }
     if right {
-        trimmed = trimmed.trim_end_matches(|c| set.contains(&c));
+        while let Some(length) = set.fits(|length| rest.get(rest.len().checked_sub(length)?..)) {
+            rest = &rest[..rest.len() - length];
+        }
     }
-    Some(trimmed.to_owned())
+    Ok(Some(Text(rest.to_owned())))
 }
 
 /// One-based position in characters, or in bytes when both are blobs; 0 when absent.
@@ -61,47 +135,77 @@ fn instr(ctx: &Context<'_>) -> Option<i64> {
         return Some(memmem::find(haystack, needle).map_or(0, one_based));
     }
     let (haystack, needle) = (text(haystack)?, text(needle)?);
-    Some(memmem::find(haystack.as_bytes(), needle.as_bytes()).map_or(0, |at| one_based(haystack[..at].chars().count())))
+    if needle.is_empty() {
+        return Some(1);
+    }
+    // SQLite looks only where a character begins, and at the very first byte.
+    let begins = |at: &usize| *at == 0 || !is_continuation(haystack[*at]);
+    let found = if is_continuation(needle[0]) {
+        haystack.starts_with(&needle).then_some(0)
+    } else {
+        memmem::find_iter(&haystack, &needle).find(begins)
+    };
+    Some(found.map_or(0, |at| one_based((1..=at).filter(begins).count())))
 }
 
 fn one_based(position: usize) -> i64 {
     i64::try_from(position).unwrap_or(i64::MAX - 1) + 1
 }
 
+/// One character as a number, read as SQLite reads it: what is no UTF-8 has a number, too.
+fn number_of(character: &[u8]) -> u32 {
+    let first = u32::from(character[0]);
+    if first < 0xc0 {
+        return first;
+    }
+    let bits = match first {
+        0xc0..=0xdf => first & 0x1f,
+        0xe0..=0xef => first & 0x0f,
+        0xf0..=0xf7 => first & 0x07,
+        0xf8..=0xfb => first & 0x03,
+        0xfc..=0xfd => first & 0x01,
+        _ => 0,
+    };
+    let number = character[1..].iter().fold(bits, |number, byte| (number << 6).wrapping_add(u32::from(byte & 0x3f)));
+    let unusable = number < 0x80 || number & 0xffff_f800 == 0xd800 || number & 0xffff_fffe == 0xfffe;
+    if unusable { 0xfffd } else { number }
+}
+
 /// Bytes of the hexadecimal digits; the characters of the second argument may stand between the bytes. NULL for anything else.
 fn unhex(ctx: &Context<'_>) -> Option<Vec<u8>> {
-    let input = text(ctx.get_raw(0))?;
-    let ignored: HashSet<char> = text(ctx.get_raw(1))?.chars().collect();
+    let (input, ignored) = (text(ctx.get_raw(0))?, text(ctx.get_raw(1))?);
+    let ignored: HashSet<u32> = characters(&ignored).map(number_of).collect();
+    let digit = |character: &[u8]| char::from(character[0]).to_digit(16).filter(|_| character.len() == 1);
     let mut bytes = Vec::with_capacity(input.len() / 2);
-    let mut rest = input.chars();
+    let mut rest = characters(up_to_nul(&input));
     while let Some(first) = rest.next() {
-        match first.to_digit(16) {
-            Some(high) => bytes.push(u8::try_from(high << 4 | rest.next()?.to_digit(16)?).ok()?),
-            None if ignored.contains(&first) => {}
+        match digit(first) {
+            Some(high) => bytes.push(u8::try_from(high << 4 | digit(rest.next()?)?).ok()?),
+            None if ignored.contains(&number_of(first)) => {}
             None => return None,
         }
     }
     Some(bytes)
 }
 
-fn replace(ctx: &Context<'_>, max_bytes: usize) -> rusqlite::Result<Value> {
-    let (Some(input), Some(pattern)) = (text(ctx.get_raw(0)), text(ctx.get_raw(1))) else { return Ok(Value::Null) };
-    if pattern.is_empty() {
-        return Ok(Value::Text(input));
+fn replace(ctx: &Context<'_>, max_bytes: usize) -> rusqlite::Result<Option<Text>> {
+    let (Some(input), Some(pattern)) = (text(ctx.get_raw(0)), text(ctx.get_raw(1))) else { return Ok(None) };
+    if up_to_nul(&pattern).is_empty() {
+        return Ok(Some(Text(input.into_owned())));
     }
-    let Some(with) = text(ctx.get_raw(2)) else { return Ok(Value::Null) };
-    let mut output = String::with_capacity(input.len());
+    let Some(with) = text(ctx.get_raw(2)) else { return Ok(None) };
+    let mut output = Vec::with_capacity(input.len());
     let mut rest = 0;
-    for at in memmem::find_iter(input.as_bytes(), pattern.as_bytes()) {
-        output.push_str(&input[rest..at]);
-        output.push_str(&with);
+    for at in memmem::find_iter(&input, &*pattern) {
+        output.extend_from_slice(&input[rest..at]);
+        output.extend_from_slice(&with);
         rest = at + pattern.len();
         if output.len() > max_bytes {
-            return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_TOOBIG), None));
+            return Err(too_big());
         }
     }
-    output.push_str(&input[rest..]);
-    Ok(Value::Text(output))
+    output.extend_from_slice(&input[rest..]);
+    Ok(Some(Text(output)))
 }
 
 #[cfg(test)]
@@ -113,7 +217,7 @@ mod tests {
     fn the_replacements_answer_as_the_originals() {
         let original = Connection::open_in_memory().unwrap();
         let ours = Connection::open_in_memory().unwrap();
-        register(&ours, 1 << 20).unwrap();
+        register(&ours, Arc::new(AtomicUsize::new(1 << 20))).unwrap();
         for expression in [
             "trim('xxabcxx','x')",
             "ltrim('xyabcyx','xy')",
@@ -170,9 +274,53 @@ mod tests {
             "trim(-1e-7,'x')",
             "trim(9e999,'x')",
         ] {
-            let ask =
-                |conn: &Connection| conn.query_row(&format!("SELECT {expression}"), [], |row| row.get::<_, Value>(0)).unwrap();
-            assert_eq!(ask(&ours), ask(&original), "{expression}");
+            same(&ours, &original, expression);
         }
+    }
+
+    /// Bytes that are no UTF-8, halves of characters, NULs: in every place of every function.
+    #[test]
+    fn bytes_that_are_not_utf_8_are_left_alone_as_the_originals_do() {
+        let original = Connection::open_in_memory().unwrap();
+        let ours = Connection::open_in_memory().unwrap();
+        register(&ours, Arc::new(AtomicUsize::new(1 << 20))).unwrap();
+        let values = [
+            "x'e961'",
+            "x'61e9'",
+            "x'e9'",
+            "x'c3a4'",
+            "x'a4'",
+            "x'c3'",
+            "x'a4c3a461'",
+            "x'61c3a4a4'",
+            "x'610061'",
+            "x'00'",
+            "x''",
+            "x'6162c3c3a4'",
+            "x'fffe41'",
+            "x'f0808080'",
+            "x'eda080'",
+            "x'3431a4'",
+            "x'4100'",
+            "x'c3a4343161'",
+        ];
+        for one in values {
+            for two in values {
+                let (one, two) = (format!("CAST({one} AS TEXT)"), format!("CAST({two} AS TEXT)"));
+                for call in ["trim", "ltrim", "rtrim", "instr", "unhex"] {
+                    same(&ours, &original, &format!("{call}({one}, {two})"));
+                }
+                same(&ours, &original, &format!("replace({one}, {two}, CAST(x'e962' AS TEXT))"));
+                same(&ours, &original, &format!("replace({one}, 'a', {two})"));
+            }
+        }
+    }
+
+    fn same(ours: &Connection, original: &Connection, expression: &str) {
+        let ask = |conn: &Connection| {
+            let sql = format!("SELECT typeof(x), hex(x) FROM (SELECT {expression} AS x)");
+            conn.query_row(&sql, [], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))).unwrap()
+        };
+        assert_eq!(ask(ours), ask(original), "{expression}");
     }
 }

@@ -1,13 +1,15 @@
 //! Every cap on a statement, and the guard that stops one which runs too long. What is allowed at all is db/authorizer.rs.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use rusqlite::limits::Limit;
 
 use super::error::DbError;
+use super::pace::Pace;
+use super::turns::Caller;
 
 /// How many instructions of SQLite's machine run between two looks at the clock: about 20 µs.
 const INSTRUCTIONS_BETWEEN_CHECKS: i32 = 2000;
@@ -45,26 +47,17 @@ impl Default for Limits {
     }
 }
 
+/// Stack of a database thread: SQLite follows a thousand nested expressions, views or triggers by recursion. Only what is used is taken.
+pub const STACK_BYTES: usize = 64 << 20;
+
 impl Limits {
-    /// Sets SQLite's own limits on a connection. Numbers without a flag are far above what honest statements need
-    /// and far below what exhausts a stack.
+    /// Sets SQLite's own limits on a connection. Columns, depth, terms, arguments, placeholders and triggers keep what SQLite is built with:
+    /// its limits bind the reading of the schema too, and a lower one would make a file unreadable that another program wrote within them.
+    /// Those that bind new statements only are db/terms.rs.
     pub fn apply(&self, conn: &Connection) -> rusqlite::Result<()> {
-        let clamp = |bytes: usize| i32::try_from(bytes).unwrap_or(i32::MAX);
-        for (limit, value) in [
-            (Limit::SQLITE_LIMIT_LENGTH, clamp(self.max_value_bytes)),
-            (Limit::SQLITE_LIMIT_SQL_LENGTH, clamp(self.max_sql_bytes)),
-            (Limit::SQLITE_LIMIT_COLUMN, 500),
-            (Limit::SQLITE_LIMIT_EXPR_DEPTH, 100),
-            (Limit::SQLITE_LIMIT_COMPOUND_SELECT, 100),
-            (Limit::SQLITE_LIMIT_VDBE_OP, 1_000_000),
-            (Limit::SQLITE_LIMIT_FUNCTION_ARG, 100),
-            (Limit::SQLITE_LIMIT_ATTACHED, 0),
-            // LIKE compares pattern times text: an unbounded pattern cannot be interrupted.
-            (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 128),
-            (Limit::SQLITE_LIMIT_VARIABLE_NUMBER, 1000),
-            (Limit::SQLITE_LIMIT_TRIGGER_DEPTH, 16),
-            (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
-        ] {
+        for (limit, value) in
+            [(Limit::SQLITE_LIMIT_VDBE_OP, 1_000_000), (Limit::SQLITE_LIMIT_ATTACHED, 0), (Limit::SQLITE_LIMIT_WORKER_THREADS, 0)]
+        {
             conn.set_limit(limit, value)?;
         }
         // Process-wide in SQLite, so the last connection to set it decides; all set the same.
@@ -79,14 +72,21 @@ pub struct CallBudget {
     pub started: Instant,
     /// When it has to be over.
     pub deadline: Instant,
+    /// Whose it is.
+    pub caller: Caller,
     cancelled: Arc<AtomicBool>,
 }
 
 impl CallBudget {
-    /// A budget that starts now.
+    /// A budget of the server's own that starts now.
     pub fn starting_now(timeout: Duration) -> Self {
         let started = Instant::now();
-        Self { started, deadline: started + timeout, cancelled: Arc::default() }
+        Self { started, deadline: started + timeout, caller: Caller::OWN, cancelled: Arc::default() }
+    }
+
+    /// The same for a caller.
+    pub fn of(self, caller: Caller) -> Self {
+        Self { caller, ..self }
     }
 
     /// Stops the statement at its next check.
@@ -94,51 +94,91 @@ impl CallBudget {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 
-    /// The whole time again, from now, for work that was undone through no fault of its own. A cancellation still counts.
-    pub fn renewed(&self) -> Self {
-        let started = Instant::now();
-        Self { started, deadline: started + (self.deadline - self.started), cancelled: Arc::clone(&self.cancelled) }
+    /// The same time with `lost` given back: it went by through no fault of this one.
+    pub fn later_by(&self, lost: Duration) -> Self {
+        Self { deadline: self.deadline + lost, ..self.clone() }
     }
 
     /// Why the statement must not go on, if so.
-    pub fn exhausted(&self) -> Option<DbError> {
+    pub fn exhausted(&self, now: Instant) -> Option<DbError> {
         if self.cancelled.load(Ordering::Relaxed) {
             return Some(DbError::Cancelled);
         }
-        (Instant::now() >= self.deadline).then(|| DbError::Timeout((self.deadline - self.started).as_millis()))
+        (now >= self.deadline).then(|| DbError::Timeout((self.deadline - self.started).as_millis()))
     }
 }
 
 /// A connection's end of the budget: SQLite asks it every few thousand instructions, while preparing too.
 #[derive(Debug, Clone, Default)]
-pub struct Guard(Arc<Mutex<Option<CallBudget>>>);
+pub struct Guard(Arc<Mutex<Watched>>);
+
+#[derive(Debug, Default)]
+struct Watched {
+    running: Option<CallBudget>,
+    pace: Option<Pace>,
+    /// Why it was stopped.
+    stopped: Option<DbError>,
+}
 
 impl Guard {
     /// Installs the guard on a connection.
     pub fn install(conn: &mut Connection) -> rusqlite::Result<Self> {
         let guard = Self::default();
         let seen = guard.clone();
-        conn.progress_handler(INSTRUCTIONS_BETWEEN_CHECKS, Some(move || seen.exhausted().is_some()))?;
+        conn.progress_handler(INSTRUCTIONS_BETWEEN_CHECKS, Some(move || seen.lock().must_stop()))?;
         Ok(guard)
+    }
+
+    /// What a statement must not cost others is looked at, too, from now on.
+    pub fn pace(&self, pace: Pace) {
+        self.lock().pace = Some(pace);
     }
 
     /// Runs `work` under `budget`; an interrupt comes back as the reason for it.
     pub fn watch<T>(&self, budget: &CallBudget, work: impl FnOnce() -> Result<T, DbError>) -> Result<T, DbError> {
-        if let Some(reason) = budget.exhausted() {
+        let now = Instant::now();
+        if let Some(reason) = budget.exhausted(now) {
             return Err(reason);
         }
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(budget.clone());
+        self.lock().begin(budget.clone(), now);
         let result = work();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let stopped = self.lock().end();
         match result {
             Err(DbError::Sqlite(error)) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted) => {
-                Err(budget.exhausted().unwrap_or(DbError::Cancelled))
+                Err(stopped.or_else(|| budget.exhausted(Instant::now())).unwrap_or(DbError::Cancelled))
             }
             other => other,
         }
     }
 
-    fn exhausted(&self) -> Option<DbError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.exhausted()
+    fn lock(&self) -> MutexGuard<'_, Watched> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Watched {
+    fn begin(&mut self, budget: CallBudget, now: Instant) {
+        self.running = Some(budget);
+        self.stopped = None;
+        if let Some(pace) = &mut self.pace {
+            pace.begin(now);
+        }
+    }
+
+    fn end(&mut self) -> Option<DbError> {
+        self.running = None;
+        if let Some(pace) = &mut self.pace {
+            pace.end();
+        }
+        self.stopped.take()
+    }
+
+    fn must_stop(&mut self) -> bool {
+        let Some(budget) = &self.running else { return false };
+        let now = Instant::now();
+        if self.stopped.is_none() {
+            self.stopped = budget.exhausted(now).or_else(|| self.pace.as_mut()?.look(now));
+        }
+        self.stopped.is_some()
     }
 }

@@ -1,19 +1,31 @@
 //! The database as the rest of the program uses it: a handle that takes reads and writes and answers without blocking the caller's
 //! thread. The parts: open (files and settings), reader and writer (threads), authorizer (what), limits (how much), query, schema.
 
+pub mod advice;
 pub mod authorizer;
 pub mod backup;
 pub mod costly;
 pub mod error;
+pub mod facts;
 pub mod functions;
 pub mod limits;
+mod line;
 pub mod open;
+pub mod pace;
+pub mod parameters;
 pub mod query;
 pub mod reader;
+pub mod regexp;
 pub mod restore;
 pub mod schema;
+pub mod standing;
+pub mod terms;
 #[cfg(test)]
 mod tests;
+pub mod thread;
+pub mod turns;
+pub mod upkeep;
+pub mod write;
 pub mod writer;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,13 +33,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use authorizer::Permit;
+use advice::Advice;
+use authorizer::{Permit, SchemaMode};
 use error::{DbError, OpenError};
 use limits::{CallBudget, Limits};
 use open::{FileState, OpenOptions, Session};
-use query::{Cursor, Page, Parameters, ResultSet};
+use pace::Load;
+use parameters::Parameters;
+use query::{Cursor, Page, ResultSet};
 use reader::Readers;
-use writer::{Command, WriteOutcome, Writer, WriterStats};
+use write::{BoundStatement, Command, WriteOutcome};
+use writer::{Writer, WriterStats};
 
 /// After the deadline a statement stops at its next check. One that sits inside a single long function is answered for after this, and ends later.
 const UNINTERRUPTIBLE_GRACE: Duration = Duration::from_millis(500);
@@ -42,7 +58,6 @@ struct Inner {
     readers: Readers,
     writer: Option<Writer>,
     stats: Arc<WriterStats>,
-    reader_threads: Mutex<Vec<JoinHandle<()>>>,
     writer_thread: Mutex<Option<JoinHandle<()>>>,
     closed: AtomicBool,
 }
@@ -67,25 +82,29 @@ pub struct ReadPage {
 impl Database {
     /// Opens (or creates) the database and starts its threads.
     pub fn open(options: OpenOptions) -> Result<Self, OpenError> {
+        Self::open_as_it_is(options).map_err(OpenError::confirmed)
+    }
+
+    fn open_as_it_is(options: OpenOptions) -> Result<Self, OpenError> {
         let file = open::inspect(&options.path)?;
-        if options.read_only && file == FileState::Absent {
+        if (options.read_only || !options.create) && file == FileState::Absent {
             return Err(OpenError::Missing(options.path));
         }
         let stats = Arc::new(WriterStats::default());
+        let load = Load::new(options.limits.max_memory_bytes);
         let (writer, writer_thread) = if options.read_only {
             (None, None)
         } else {
-            let (writer, thread) = Writer::start(open::writer(&options)?, &options, Arc::clone(&stats))?;
+            let (writer, thread) = Writer::start(open::writer(&options)?, &options, Arc::clone(&stats), Arc::clone(&load))?;
             (Some(writer), Some(thread))
         };
-        let (readers, reader_threads) = Readers::start(&options)?;
+        let readers = Readers::start(&options, load)?;
         Ok(Self(Arc::new(Inner {
             created: file == FileState::Absent,
             options,
             readers,
             writer,
             stats,
-            reader_threads: Mutex::new(reader_threads),
             writer_thread: Mutex::new(writer_thread),
             closed: AtomicBool::new(false),
         })))
@@ -116,7 +135,7 @@ impl Database {
         (self.0.readers.waiting(), self.0.writer.as_ref().map_or(0, Writer::waiting), self.0.readers.threads())
     }
 
-    /// A budget for one call, from now.
+    /// A budget for one call of the server's own, from now; `of` makes it a caller's.
     pub fn budget(&self) -> CallBudget {
         CallBudget::starting_now(self.0.options.limits.statement_timeout)
     }
@@ -138,10 +157,12 @@ impl Database {
         };
         let max_rows = max_rows.unwrap_or(limits.max_rows).clamp(1, limits.max_rows);
         let page = Page { offset: from.offset, max_rows, max_bytes: limits.max_result_bytes };
-        self.run(Permit::Read, budget, move |session| {
-            let set = query::with_statement(session, &sql, &parameters, true, |statement| {
-                if !statement.readonly() {
-                    return Err(DbError::WrongKind("this statement is not a query; read_query takes SELECT, VALUES, WITH … SELECT, EXPLAIN and reporting PRAGMAs".into()));
+        let permit = if query::keyword(&sql) == "EXPLAIN" { self.explaining(&sql) } else { Permit::Read };
+        self.run(permit, budget, move |session| {
+            let set = query::with_statement(session, &sql, &parameters, permit == Permit::Read, |statement, _| {
+                // EXPLAIN runs nothing, whatever it explains.
+                if !statement.readonly() && statement.is_explain() == 0 {
+                    return Err(DbError::Changes);
                 }
                 query::collect(statement, page)
             })?;
@@ -152,36 +173,47 @@ impl Database {
         .await
     }
 
+    /// What a statement may be that is explained and not run: whatever one that is run may be.
+    fn explaining(&self, sql: &str) -> Permit {
+        match (self.0.options.schema, query::keyword(query::explained(sql)).as_str()) {
+            (SchemaMode::Full, "CREATE" | "ALTER" | "DROP" | "REINDEX" | "ANALYZE") => Permit::Schema,
+            (SchemaMode::Add, "CREATE") => Permit::Create,
+            _ => Permit::Write,
+        }
+    }
+
     /// The plan that SQLite would follow for a statement, which is not run.
     pub async fn explain(&self, budget: CallBudget, sql: String) -> Result<ResultSet, DbError> {
+        const PREFIX: &str = "EXPLAIN QUERY PLAN ";
         let page = Page { offset: 0, max_rows: self.limits().max_rows, max_bytes: self.limits().max_result_bytes };
-        let permit = if query::keyword(&sql) == "CREATE" { Permit::Create } else { Permit::Write };
-        self.run(permit, budget, move |session| {
-            let explain = format!("EXPLAIN QUERY PLAN {sql}");
+        self.run(self.explaining(&sql), budget, move |session| {
+            let bare = query::explained(&sql);
+            query::check_not_empty(bare)?;
             // Placeholders without values are explained as NULL.
-            let mut statement = session.conn.prepare(&explain)?;
-            if statement.is_explain() != 2 {
-                return Err(DbError::WrongKind("explain_query takes the statement itself, without EXPLAIN".into()));
-            }
-            query::collect(&mut statement, page)
+            let explain = format!("{PREFIX}{bare}");
+            let result = session.terms.run(&session.conn, &sql, || query::collect(&mut session.conn.prepare(&explain)?, page));
+            result.map_err(|error| error.earlier_by(PREFIX.len()).later_by(sql.len() - bare.len()))
         })
         .await
     }
 
-    /// Runs the server's own reading work, on the schema or on files beside the database.
+    /// Runs the server's own reading work, on the schema or on files beside the database. It may be begun more than once.
     pub async fn inspect<T: Send + 'static>(
         &self,
         budget: CallBudget,
-        work: impl FnOnce(&rusqlite::Connection) -> Result<T, DbError> + Send + 'static,
+        mut work: impl FnMut(&rusqlite::Connection) -> Result<T, DbError> + Send + 'static,
     ) -> Result<T, DbError> {
-        self.run(Permit::Internal, budget, move |session| work(&session.conn)).await
+        self.run(Permit::Internal, budget, move |session| session.terms.wide(&session.conn, || work(&session.conn))?).await
     }
 
-    /// Whether statements can be answered: a query through a reading thread, and a writer that is alive.
+    /// Whether statements can be answered: a query through a reading thread, a writer that is alive, and a disk that takes what it writes.
     pub async fn check(&self) -> Result<(), DbError> {
         let writer = self.0.writer_thread.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(JoinHandle::is_finished);
         if writer == Some(true) {
             return Err(DbError::Closed);
+        }
+        if self.0.stats.disk_full.load(Ordering::Relaxed) {
+            self.submit_write(self.budget(), Command::Probe).await?;
         }
         self.inspect(self.budget(), |conn| {
             Ok(conn.prepare_cached("SELECT count(*) FROM sqlite_schema")?.query_row([], |_| Ok(()))?)
@@ -189,8 +221,32 @@ impl Database {
         .await
     }
 
-    /// Writes. The answer comes when the change is on disk, also when the caller has stopped waiting.
+    /// The plan of a statement, and the indexes that it would use if they were there.
+    pub async fn advise(&self, budget: CallBudget, sql: String) -> Result<Advice, DbError> {
+        self.inspect(budget, move |conn| advice::advise(conn, query::explained(&sql))).await
+    }
+
+    /// What an integrity check says of the file. None: it was not over in the time of a statement.
+    pub async fn is_damaged(&self, budget: CallBudget) -> Option<bool> {
+        match self.inspect(budget, |conn| Ok(open::is_damaged(conn)?)).await {
+            Ok(damaged) => Some(damaged),
+            Err(DbError::Sqlite(_)) => Some(true),
+            Err(_) => None,
+        }
+    }
+
+    /// Writes what is one statement. The answer comes when the change is on disk, also when the caller has stopped waiting.
     pub async fn write(&self, budget: CallBudget, command: Command) -> Result<WriteOutcome, DbError> {
+        Ok(self.submit_write(budget, command).await?.pop().unwrap_or_default())
+    }
+
+    /// Writes several statements, of which all are kept or none. One outcome for each.
+    pub async fn write_batch(&self, budget: CallBudget, statements: Vec<BoundStatement>) -> Result<Vec<WriteOutcome>, DbError> {
+        let page = Page { offset: 0, max_rows: self.limits().max_rows, max_bytes: self.limits().max_result_bytes };
+        self.submit_write(budget, Command::Batch { statements, page }).await
+    }
+
+    async fn submit_write(&self, budget: CallBudget, command: Command) -> Result<Vec<WriteOutcome>, DbError> {
         if self.0.closed.load(Ordering::Relaxed) {
             return Err(DbError::Closed);
         }
@@ -207,7 +263,7 @@ impl Database {
         &self,
         permit: Permit,
         budget: CallBudget,
-        work: impl FnOnce(&Session) -> Result<T, DbError> + Send + 'static,
+        work: impl FnMut(&Session) -> Result<T, DbError> + Send + 'static,
     ) -> Result<T, DbError> {
         if self.0.closed.load(Ordering::Relaxed) {
             return Err(DbError::Closed);
@@ -226,11 +282,7 @@ impl Database {
         if self.0.closed.swap(true, Ordering::Relaxed) {
             return;
         }
-        self.0.readers.stop();
-        for thread in self.0.reader_threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            // A thread that panicked has logged it.
-            let _ = thread.join();
-        }
+        self.0.readers.close();
         // The writer goes last: the last connection to close folds the log in, and readers may not write.
         if let Some(writer) = &self.0.writer {
             writer.stop();

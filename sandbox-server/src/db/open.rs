@@ -4,15 +4,22 @@
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::authorizer::Gate;
-use super::error::OpenError;
+use super::authorizer::{Gate, SchemaMode};
+use super::error::{DbError, OpenError};
 use super::functions;
 use super::limits::{Guard, Limits};
+use super::standing::Standing;
+use super::terms::TermsInForce;
+
+/// How long SQLite waits by itself for a lock of another process. The writer tries again for as long as its statements have time.
+pub const BUSY_WAIT: Duration = Duration::from_millis(100);
 
 /// How a database is opened.
 #[derive(Debug, Clone)]
@@ -21,10 +28,31 @@ pub struct OpenOptions {
     pub path: PathBuf,
     /// No writer at all, and nothing is created.
     pub read_only: bool,
+    /// Whether a database is created where there is none.
+    pub create: bool,
+    /// What callers may do to the schema.
+    pub schema: SchemaMode,
+    /// Bytes that the file may grow to; None: as large as the disk is.
+    pub max_db_bytes: Option<u64>,
     /// Threads that read.
     pub readers: usize,
     /// The caps.
     pub limits: Limits,
+}
+
+impl OpenOptions {
+    /// As the program opens a database when it is told nothing else.
+    pub fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            read_only: false,
+            create: true,
+            schema: SchemaMode::default(),
+            max_db_bytes: None,
+            readers: 2,
+            limits: Limits::default(),
+        }
+    }
 }
 
 /// A connection behind its gate and its guard.
@@ -36,6 +64,31 @@ pub struct Session {
     pub gate: Gate,
     /// How long it may take.
     pub guard: Guard,
+    /// How large what it uses may be.
+    pub terms: TermsInForce,
+    /// Bytes of the text of one statement.
+    pub max_sql_bytes: usize,
+    /// What it was opened on, where SQLite does not see changes by itself.
+    pub standing: Option<Standing>,
+}
+
+impl Session {
+    /// The files have changed under a connection that does not see it.
+    pub fn is_outdated(&self) -> bool {
+        self.standing.as_ref().is_some_and(Standing::is_outdated)
+    }
+
+    /// SQLite says only "not authorized"; the gate remembers what it refused.
+    pub fn explain_refusal<T>(&self, result: Result<T, DbError>) -> Result<T, DbError> {
+        match (result, self.gate.take_refusal()) {
+            (Err(DbError::Sqlite(error)), Some(reason))
+                if error.sqlite_error_code() == Some(rusqlite::ErrorCode::AuthorizationForStatementDenied) =>
+            {
+                Err(reason)
+            }
+            (result, _) => result,
+        }
+    }
 }
 
 /// What the file is before it is opened.
@@ -80,6 +133,23 @@ pub fn inspect(path: &Path) -> Result<FileState, OpenError> {
     Ok(state)
 }
 
+/// Whether the integrity check fails.
+pub fn is_damaged(conn: &Connection) -> rusqlite::Result<bool> {
+    let first: String = conn.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    Ok(first != "ok")
+}
+
+impl OpenError {
+    /// SQLite calls a file damaged, too, of which it only cannot make sense. That is said only after an integrity check.
+    pub fn confirmed(self) -> Self {
+        let Self::Corrupt(path, message) = self else { return self };
+        let check = || {
+            is_damaged(&Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?)
+        };
+        if matches!(check(), Ok(false)) { Self::Unreadable(path, message) } else { Self::Corrupt(path, message) }
+    }
+}
+
 /// The write-ahead log beside a database.
 pub fn wal_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -97,6 +167,10 @@ pub fn writer(options: &OpenOptions) -> Result<Session, OpenError> {
     if conn.is_readonly("main").map_err(fail)? {
         return Err(OpenError::ReadOnly(path.clone()));
     }
+    if inspect(path)? == FileState::Absent {
+        // Pages that are freed can be given back to the disk bit by bit. Only a file that is empty can be told so.
+        conn.execute_batch("PRAGMA auto_vacuum=INCREMENTAL").map_err(fail)?;
+    }
     let mode: String = conn.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0)).map_err(fail)?;
     if mode != "wal" {
         return Err(OpenError::ReadOnly(path.clone()));
@@ -106,7 +180,14 @@ pub fn writer(options: &OpenOptions) -> Result<Session, OpenError> {
         "PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA journal_size_limit=67108864; PRAGMA wal_autocheckpoint=1000",
     )
     .map_err(fail)?;
-    prepare(conn, options).map_err(fail)
+    if let Some(bytes) = options.max_db_bytes {
+        let page_bytes: u32 = conn.query_row("PRAGMA page_size", [], |row| row.get(0)).map_err(fail)?;
+        let pages = (bytes / u64::from(page_bytes)).max(1);
+        conn.query_row(&format!("PRAGMA max_page_count={pages}"), [], |_| Ok(())).map_err(fail)?;
+    }
+    let session = prepare(conn, options).map_err(fail)?;
+    session.conn.busy_timeout(BUSY_WAIT).map_err(fail)?;
+    Ok(session)
 }
 
 /// A connection that cannot write, whatever it is asked.
@@ -114,30 +195,15 @@ pub fn reader(options: &OpenOptions) -> Result<Session, OpenError> {
     let path = &options.path;
     let fail = |error| OpenError::from_sqlite(path, error);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
-    let conn = Connection::open_with_flags(uri(path, needs_immutable(options)), flags).map_err(fail)?;
+    // Before the file is opened: what happens between the two makes the connection outdated.
+    let standing = Standing::of(options);
+    let immutable = standing.as_ref().is_some_and(|standing| standing.immutable);
+    let conn = Connection::open_with_flags(uri(path, immutable), flags).map_err(fail)?;
     conn.busy_timeout(options.limits.statement_timeout.min(Duration::from_secs(5))).map_err(fail)?;
     conn.execute_batch("PRAGMA query_only=ON").map_err(fail)?;
-    prepare(conn, options).map_err(fail)
-}
-
-/// On a volume that cannot be written there is no place for the shared memory of WAL. A database without a log can be read
-/// all the same, if nobody else writes it, which nobody can.
-fn needs_immutable(options: &OpenOptions) -> bool {
-    let no_log = fs::metadata(wal_path(&options.path)).map_or(true, |meta| meta.len() == 0);
-    options.read_only && no_log && !folder_is_writable(&options.path)
-}
-
-/// Asked by trying: permission bits do not tell about read-only mounts.
-fn folder_is_writable(path: &Path) -> bool {
-    let mut probe = path.as_os_str().to_owned();
-    probe.push(format!("-probe-{}", std::process::id()));
-    let probe = PathBuf::from(probe);
-    let writable = fs::File::create_new(&probe).is_ok();
-    if writable {
-        // Nothing depends on the empty file; a failure to remove it is seen by the next listing of the folder.
-        let _ = fs::remove_file(&probe);
-    }
-    writable
+    let mut session = prepare(conn, options).map_err(fail)?;
+    session.standing = standing;
+    Ok(session)
 }
 
 /// A path as SQLite's URI: `%`, `?` and `#` would end the path.
@@ -157,16 +223,29 @@ fn prepare(mut conn: Connection, options: &OpenOptions) -> rusqlite::Result<Sess
         (DbConfig::SQLITE_DBCONFIG_ENABLE_FTS3_TOKENIZER, false),
         (DbConfig::SQLITE_DBCONFIG_ENABLE_ATTACH_CREATE, false),
         (DbConfig::SQLITE_DBCONFIG_ENABLE_ATTACH_WRITE, false),
-        // "no such column" instead of a string that happens to be spelled like one.
-        (DbConfig::SQLITE_DBCONFIG_DQS_DML, false),
-        (DbConfig::SQLITE_DBCONFIG_DQS_DDL, false),
     ] {
         conn.set_db_config(config, value)?;
     }
-    functions::register(&conn, options.limits.max_value_bytes)?;
+    let value_bytes = Arc::new(AtomicUsize::new(options.limits.max_value_bytes));
+    functions::register(&conn, Arc::clone(&value_bytes))?;
     options.limits.apply(&conn)?;
+    let terms = TermsInForce::install(&conn, options.path.clone(), options.limits.max_value_bytes, value_bytes)?;
     conn.set_prepared_statement_cache_capacity(128);
     let guard = Guard::install(&mut conn)?;
     let gate = Gate::install(&mut conn)?;
-    Ok(Session { conn, gate, guard })
+    Ok(Session { conn, gate, guard, terms, max_sql_bytes: options.limits.max_sql_bytes, standing: None })
+}
+
+/// A connection to nothing with the functions of the others, to try things on.
+pub fn scratch() -> rusqlite::Result<Connection> {
+    let conn = Connection::open_in_memory()?;
+    functions::register(&conn, Arc::new(AtomicUsize::new(Limits::default().max_value_bytes)))?;
+    Ok(conn)
+}
+
+/// A connection to nothing, for tests.
+#[cfg(test)]
+pub fn in_memory() -> Session {
+    let options = OpenOptions::new(PathBuf::new());
+    prepare(Connection::open_in_memory().unwrap(), &options).unwrap()
 }

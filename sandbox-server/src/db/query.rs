@@ -2,32 +2,21 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use rusqlite::types::{Value as SqlValue, ValueRef};
-use rusqlite::{Connection, ErrorCode, Statement};
-use serde_json::{Map, Value, json};
+use rusqlite::Statement;
+use rusqlite::types::ValueRef;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::costly::Costly;
+pub use super::authorizer::Noted;
 use super::error::DbError;
 use super::open::Session;
+use super::parameters::Parameters;
 
 /// Statements longer than this are prepared afresh: they are seldom sent twice, and the cache would keep them.
 const CACHED_SQL_BYTES: usize = 4096;
 
 /// Integers beyond this lose digits in clients that read JSON numbers as doubles; they are sent as text.
 const MAX_SAFE_INTEGER: i64 = (1 << 53) - 1;
-
-/// The values for a statement's placeholders.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub enum Parameters {
-    /// No placeholders.
-    #[default]
-    None,
-    /// `?`, `?1` …, in order.
-    Positional(Vec<Value>),
-    /// `:name`, `@name`, `$name`; the mark in front may be left out.
-    Named(Map<String, Value>),
-}
 
 /// Which rows of a result are wanted.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +47,18 @@ pub fn keyword(sql: &str) -> String {
     beginning(sql).chars().take_while(char::is_ascii_alphabetic).collect::<String>().to_ascii_uppercase()
 }
 
+/// A statement without EXPLAIN or EXPLAIN QUERY PLAN in front, and without what comes before its first word.
+pub fn explained(sql: &str) -> &str {
+    let mut rest = beginning(sql);
+    for word in ["EXPLAIN", "QUERY", "PLAN"] {
+        if keyword(rest) != word {
+            break;
+        }
+        rest = beginning(&rest[word.len()..]);
+    }
+    rest
+}
+
 /// That there is something to run.
 pub fn check_not_empty(sql: &str) -> Result<(), DbError> {
     if beginning(sql).is_empty() { Err(DbError::WrongKind("the SQL is empty: send one statement".into())) } else { Ok(()) }
@@ -78,54 +79,60 @@ fn beginning(sql: &str) -> &str {
     }
 }
 
-/// Prepares (from the cache where it is worth it), binds, and hands the statement to `work`.
+/// Prepares (from the cache where it is worth it), binds, and hands the statement to `work`: more than once where the statement meets
+/// something that is in the file already and needs wider terms (db/terms.rs).
 pub fn with_statement<T>(
     session: &Session,
     sql: &str,
     parameters: &Parameters,
     cached: bool,
-    work: impl FnOnce(&mut Statement<'_>) -> Result<T, DbError>,
+    mut work: impl FnMut(&mut Statement<'_>, &Noted) -> Result<T, DbError>,
 ) -> Result<T, DbError> {
     // SQLite would read up to the first NUL and silently leave out the rest.
     if sql.contains('\0') {
         return Err(DbError::WrongKind("the SQL contains a NUL character".into()));
     }
     check_not_empty(sql)?;
-    let Session { conn, gate, .. } = session;
+    if sql.len() > session.max_sql_bytes {
+        return Err(DbError::SqlTooLong(session.max_sql_bytes));
+    }
+    // The cache leaves out the blanks around a statement, and errors are told by their place in the rest.
+    let trimmed = sql.trim();
+    let skipped = sql.len() - sql.trim_start().len();
+    session
+        .terms
+        .run(&session.conn, sql, || attempt(session, trimmed, parameters, cached, &mut work))
+        .map_err(|error| error.later_by(skipped))
+}
+
+fn attempt<T>(
+    session: &Session,
+    sql: &str,
+    parameters: &Parameters,
+    cached: bool,
+    work: &mut impl FnMut(&mut Statement<'_>, &Noted) -> Result<T, DbError>,
+) -> Result<T, DbError> {
+    let Session { conn, gate, terms, .. } = session;
     // What an earlier statement left that failed while it was prepared.
-    gate.take_costly();
+    gate.take_noted();
+    let mut run = |statement: &mut Statement<'_>, noted: &Noted| {
+        terms.capped(conn, &noted.costly, || {
+            parameters.bind(statement)?;
+            work(statement, noted)
+        })
+    };
     if cached && sql.len() <= CACHED_SQL_BYTES {
         let mut statement = conn.prepare_cached(sql)?;
-        let costly = gate.take_costly();
-        let result = under_cap(conn, costly, &mut statement, parameters, work);
-        if costly.is_some() {
+        let noted = gate.take_noted();
+        let result = run(&mut statement, &noted);
+        if !noted.costly.is_empty() {
             // The gate is asked only when a statement is prepared: from the cache it would come without its cap.
             statement.discard();
         }
         result
     } else {
         let mut statement = conn.prepare(sql)?;
-        under_cap(conn, gate.take_costly(), &mut statement, parameters, work)
-    }
-}
-
-fn under_cap<T>(
-    conn: &Connection,
-    costly: Option<&'static Costly>,
-    statement: &mut Statement<'_>,
-    parameters: &Parameters,
-    work: impl FnOnce(&mut Statement<'_>) -> Result<T, DbError>,
-) -> Result<T, DbError> {
-    let run = |statement: &mut Statement<'_>| {
-        bind(statement, parameters)?;
-        work(statement)
-    };
-    let Some(costly) = costly else { return run(statement) };
-    match costly.capped(conn, || run(statement))? {
-        Err(DbError::Sqlite(error)) if error.sqlite_error_code() == Some(ErrorCode::TooBig) => {
-            Err(DbError::ValueTooLarge { function: costly.name, limit: costly.max_value_bytes })
-        }
-        other => other,
+        run(&mut statement, &gate.take_noted())
     }
 }
 
@@ -170,13 +177,18 @@ pub fn collect(statement: &mut Statement<'_>, page: Page) -> Result<ResultSet, D
     Ok(set)
 }
 
+/// An integer as a number, or as text where a client that reads numbers as doubles would round it.
+pub fn integer_to_json(number: i64) -> Value {
+    let exact = number.unsigned_abs() <= MAX_SAFE_INTEGER.unsigned_abs();
+    if exact { json!(number) } else { Value::String(number.to_string()) }
+}
+
 /// A value as JSON, and its size. What is too large by itself is not converted: its size alone refuses the row.
 fn to_json(value: ValueRef<'_>, max_bytes: usize) -> (Value, usize) {
     match value {
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) if bytes.len() > max_bytes => (Value::Null, bytes.len()),
         ValueRef::Null => (Value::Null, 4),
-        ValueRef::Integer(number) if number.unsigned_abs() <= MAX_SAFE_INTEGER.unsigned_abs() => (json!(number), 8),
-        ValueRef::Integer(number) => (Value::String(number.to_string()), 22),
+        ValueRef::Integer(number) => (integer_to_json(number), 8),
         ValueRef::Real(number) if number.is_finite() => (json!(number), 16),
         ValueRef::Real(number) => (Value::String(if number > 0.0 { "Infinity".into() } else { "-Infinity".into() }), 11),
         ValueRef::Text(bytes) => {
@@ -190,77 +202,6 @@ fn to_json(value: ValueRef<'_>, max_bytes: usize) -> (Value, usize) {
             (json!({ "$blob": encoded }), size)
         }
     }
-}
-
-/// A JSON value for a placeholder. Arrays and objects have no SQL type; guessing one would store what nobody asked for.
-fn to_sql(value: &Value, place: &str) -> Result<SqlValue, DbError> {
-    let refuse = |what: &str| Err(DbError::Parameters(format!("parameter {place}: {what}")));
-    Ok(match value {
-        Value::Null => SqlValue::Null,
-        Value::Bool(truth) => SqlValue::Integer(i64::from(*truth)),
-        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
-            (Some(integer), _) => SqlValue::Integer(integer),
-            (None, Some(real)) if !number.is_u64() => SqlValue::Real(real),
-            _ => return refuse("the integer does not fit into 64 bits"),
-        },
-        Value::String(text) => SqlValue::Text(text.clone()),
-        Value::Object(object) => match (object.len(), object.get("$blob").and_then(Value::as_str)) {
-            (1, Some(encoded)) => match STANDARD.decode(encoded) {
-                Ok(bytes) => SqlValue::Blob(bytes),
-                Err(error) => return refuse(&format!("$blob is not base64: {error}")),
-            },
-            _ => return refuse("an object is no SQL value: send its JSON as a string, or bytes as {\"$blob\": \"<base64>\"}"),
-        },
-        Value::Array(_) => {
-            return refuse(
-                "an array is no SQL value: use one placeholder for each element, or send its JSON as a string and json_each()",
-            );
-        }
-    })
-}
-
-fn bind(statement: &mut Statement<'_>, parameters: &Parameters) -> Result<(), DbError> {
-    let wanted = statement.parameter_count();
-    match parameters {
-        Parameters::None if wanted == 0 => Ok(()),
-        Parameters::None => Err(DbError::Parameters(format!("the SQL has {wanted} placeholder(s), but no params were given"))),
-        Parameters::Positional(values) => {
-            if values.len() != wanted {
-                return Err(DbError::Parameters(format!(
-                    "the SQL has {wanted} placeholder(s), but params holds {} value(s)",
-                    values.len()
-                )));
-            }
-            for (index, value) in values.iter().enumerate() {
-                let place = index + 1;
-                statement.raw_bind_parameter(place, to_sql(value, &place.to_string())?)?;
-            }
-            Ok(())
-        }
-        Parameters::Named(values) => bind_named(statement, values, wanted),
-    }
-}
-
-fn bind_named(statement: &mut Statement<'_>, values: &Map<String, Value>, wanted: usize) -> Result<(), DbError> {
-    let mut used = 0;
-    for index in 1..=wanted {
-        let Some(name) = statement.parameter_name(index).map(str::to_owned) else {
-            return Err(DbError::Parameters(format!("placeholder {index} has no name: give params as an array")));
-        };
-        let Some(value) = values.get(&name).or_else(|| values.get(&name[1..])) else {
-            return Err(DbError::Parameters(format!("params has no value for {name}")));
-        };
-        statement.raw_bind_parameter(index, to_sql(value, &name)?)?;
-        used += 1;
-    }
-    if used < values.len() {
-        let known: Vec<_> = (1..=wanted).filter_map(|index| statement.parameter_name(index)).collect();
-        return Err(DbError::Parameters(format!(
-            "params names values that the SQL has no placeholder for; its placeholders are: {}",
-            known.join(", ")
-        )));
-    }
-    Ok(())
 }
 
 /// Where the next page begins, bound to the statement, its values and the state of the data that the page was read from.
@@ -302,25 +243,22 @@ impl Cursor {
 fn fingerprint(sql: &str, parameters: &Parameters) -> String {
     let mut hash = Sha256::new();
     hash.update(sql.trim().as_bytes());
-    match parameters {
-        Parameters::None => {}
-        Parameters::Positional(values) => hash.update(Value::Array(values.clone()).to_string()),
-        Parameters::Named(values) => hash.update(Value::Object(values.clone()).to_string()),
-    }
+    parameters.add_to(&mut hash);
     URL_SAFE_NO_PAD.encode(&hash.finalize()[..9])
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{authorizer::Gate, limits::Guard};
+    use rusqlite::types::Value as SqlValue;
+
+    use super::super::open;
     use super::*;
 
     const PAGE: Page = Page { offset: 0, max_rows: 10, max_bytes: 1000 };
 
     fn ask(sql: &str, parameters: &Parameters) -> Result<ResultSet, DbError> {
-        let conn = Connection::open_in_memory().unwrap();
-        let session = Session { conn, gate: Gate::default(), guard: Guard::default() };
-        with_statement(&session, sql, parameters, true, |statement| collect(statement, PAGE))
+        let session = open::in_memory();
+        with_statement(&session, sql, parameters, true, |statement, _| collect(statement, PAGE))
     }
 
     #[test]
@@ -328,13 +266,22 @@ mod tests {
         assert_eq!(keyword(" -- hi\n /* ; */ ;select 1"), "SELECT");
         assert_eq!(keyword("/* open"), "");
         assert_eq!(keyword("WITH(x)"), "WITH");
+        assert_eq!(explained("-- why\nexplain /* a */ Query PLAN\n;SELECT 1"), "SELECT 1");
+        assert_eq!(explained("EXPLAIN SELECT 1"), "SELECT 1");
+        assert_eq!(explained("SELECT 1"), "SELECT 1");
     }
 
     #[test]
     fn every_type_survives_the_way_to_json_and_back() {
-        let values = vec![json!(null), json!(1), json!(1.5), json!("ä\u{0}b"), json!({"$blob": "AP8="})];
-        let set = ask("SELECT ?, ?, ?, ?, ?", &Parameters::Positional(values.clone())).unwrap();
-        assert_eq!(set.rows, vec![values]);
+        let values = vec![
+            SqlValue::Null,
+            SqlValue::Integer(1),
+            SqlValue::Real(1.5),
+            SqlValue::Text("ä\u{0}b".into()),
+            SqlValue::Blob(vec![0, 255]),
+        ];
+        let set = ask("SELECT ?, ?, ?, ?, ?", &Parameters::Positional(values)).unwrap();
+        assert_eq!(set.rows, vec![vec![json!(null), json!(1), json!(1.5), json!("ä\u{0}b"), json!({"$blob": "AP8="})]]);
     }
 
     #[test]
@@ -348,7 +295,7 @@ mod tests {
 
     #[test]
     fn named_values_are_found_with_and_without_their_mark() {
-        let values = json!({":a": 1, "b": 2}).as_object().unwrap().clone();
+        let values = vec![(":a".to_owned(), SqlValue::Integer(1)), ("b".to_owned(), SqlValue::Integer(2))];
         assert_eq!(ask("SELECT :a, @b, :a", &Parameters::Named(values)).unwrap().rows, vec![vec![json!(1), json!(2), json!(1)]]);
     }
 
@@ -356,9 +303,8 @@ mod tests {
     fn a_wrong_number_or_kind_of_values_is_said() {
         let error = |sql: &str, parameters| ask(sql, &parameters).unwrap_err().to_string();
         insta::assert_snapshot!(error("SELECT ?", Parameters::None), @"the SQL has 1 placeholder(s), but no params were given");
-        insta::assert_snapshot!(error("SELECT ?", Parameters::Positional(vec![json!(1), json!(2)])), @"the SQL has 1 placeholder(s), but params holds 2 value(s)");
-        insta::assert_snapshot!(error("SELECT ?", Parameters::Positional(vec![json!([1])])), @"parameter 1: an array is no SQL value: use one placeholder for each element, or send its JSON as a string and json_each()");
-        insta::assert_snapshot!(error("SELECT :a", Parameters::Named(Map::new())), @"params has no value for :a");
+        insta::assert_snapshot!(error("SELECT ?", Parameters::Positional(vec![SqlValue::Null, SqlValue::Null])), @"the SQL has 1 placeholder(s), but params holds 2 value(s)");
+        insta::assert_snapshot!(error("SELECT :a", Parameters::Named(Vec::new())), @"params has no value for :a");
     }
 
     #[test]
@@ -388,7 +334,7 @@ mod tests {
         let cursor = Cursor { offset: 5, generation: 2 }.encode("SELECT 1", &none);
         assert_eq!(Cursor::decode(&cursor, "SELECT 1 ", &none).unwrap().offset, 5);
         assert!(Cursor::decode(&cursor, "SELECT 2", &none).is_err());
-        assert!(Cursor::decode(&cursor, "SELECT 1", &Parameters::Positional(vec![json!(1)])).is_err());
+        assert!(Cursor::decode(&cursor, "SELECT 1", &Parameters::Positional(vec![SqlValue::Integer(1)])).is_err());
         assert!(Cursor::decode("nonsense", "SELECT 1", &none).is_err());
     }
 }

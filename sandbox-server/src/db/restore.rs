@@ -7,12 +7,22 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::backup::{BackupError, Partial, stamp, unpack, verify};
+use super::backup::place::Place;
+use super::backup::{BackupError, Partial, Remote, folder_of, newest, stamp, sweep, unpack, verify};
 use super::error::OpenError;
 use super::open::{self, FileState};
 
-/// Puts a backup in the place of a database. Returns where the old file is now, if there was one.
-pub fn restore(db: &Path, from: &Path, force: bool) -> Result<Option<PathBuf>, BackupError> {
+/// What a restore did.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// The backup.
+    pub from: String,
+    /// Where the old file is now, if there was one.
+    pub kept: Option<PathBuf>,
+}
+
+/// Puts a backup in the place of a database.
+pub fn restore(db: &Path, from: &Place, force: bool) -> Result<Restored, BackupError> {
     let state = match open::inspect(db) {
         Ok(state) => Some(state),
         // A damaged or foreign file is a reason to restore, if it is said with --force.
@@ -22,10 +32,12 @@ pub fn restore(db: &Path, from: &Path, force: bool) -> Result<Option<PathBuf>, B
     if state != Some(FileState::Absent) && !force {
         return Err(BackupError::Exists(db.to_path_buf()));
     }
+    let wanted = db.file_name().unwrap_or_default().to_string_lossy();
+    sweep(folder_of(db), |name| name == wanted)?;
     let partial = Partial::beside(db)?;
-    unpack(from, partial.path())?;
+    let from = fetch(db, from, partial.path())?;
     verify(partial.path()).map_err(|error| match error {
-        BackupError::Damaged(_, what) => BackupError::Damaged(from.to_path_buf(), what),
+        BackupError::Damaged(_, what) => BackupError::Damaged(PathBuf::from(&from), what),
         other => other,
     })?;
     if state == Some(FileState::Database) {
@@ -33,7 +45,35 @@ pub fn restore(db: &Path, from: &Path, force: bool) -> Result<Option<PathBuf>, B
     }
     let kept = keep_old(db)?;
     partial.publish(db)?;
-    Ok(kept)
+    Ok(Restored { from, kept })
+}
+
+/// Copies a backup to where it can be verified, unpacked. A folder or prefix stands for the newest of the database's backups in it. Returns
+/// which it was.
+fn fetch(db: &Path, from: &Place, to: &Path) -> Result<String, BackupError> {
+    let none = || BackupError::NoBackup(db.display().to_string(), from.to_string());
+    match from {
+        Place::Local(folder) if folder.is_dir() => {
+            let names = fs::read_dir(folder).map_err(|error| BackupError::File("list", folder.clone(), error))?;
+            let newest = newest(db, names.filter_map(|entry| entry.ok()?.file_name().into_string().ok())).ok_or_else(none)?;
+            unpack(&folder.join(&newest), to)?;
+            Ok(folder.join(newest).display().to_string())
+        }
+        Place::Local(file) => unpack(file, to).map(|()| file.display().to_string()),
+        Place::S3 { bucket, .. } if bucket.is_empty() => Err(BackupError::NoBucket(from.to_string())),
+        Place::S3 { bucket, prefix } => {
+            let remote = Remote::connect(bucket, prefix)?;
+            let name = if remote.is_object()? { String::new() } else { newest(db, remote.names()?).ok_or_else(none)? };
+            // Packed or not, it goes to a file of its own first: unpacking begins with a look at its beginning.
+            let fetched = Partial::beside(db)?;
+            remote.download(&name, fetched.path())?;
+            unpack(fetched.path(), to).map_err(|error| match error {
+                BackupError::Damaged(_, what) => BackupError::Damaged(remote.shown(&name).into(), what),
+                other => other,
+            })?;
+            Ok(remote.shown(&name))
+        }
+    }
 }
 
 /// Leaving WAL mode works only for the last connection: it fails while a server is running, and leaves nothing in the log.

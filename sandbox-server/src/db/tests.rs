@@ -8,7 +8,13 @@ use rusqlite::Connection;
 use serde_json::json;
 use tempfile::TempDir;
 
+use super::write::Takes;
 use super::*;
+
+mod files;
+mod statements;
+mod upkeep;
+mod writes;
 
 struct Place {
     folder: TempDir,
@@ -59,11 +65,16 @@ impl Drop for Place {
 }
 
 fn options(path: &Path) -> OpenOptions {
-    OpenOptions { path: path.to_owned(), read_only: false, readers: 2, limits: Limits::default() }
+    OpenOptions::new(path.to_owned())
 }
 
 fn change(sql: &str) -> Command {
-    Command::Change { sql: sql.into(), parameters: Parameters::None, page: Page { offset: 0, max_rows: 10, max_bytes: 1000 } }
+    command(sql, Takes::Rows)
+}
+
+fn command(sql: &str, takes: Takes) -> Command {
+    let statement = BoundStatement { sql: sql.into(), parameters: Parameters::None };
+    Command::Run { statement, takes, page: Page { offset: 0, max_rows: 10, max_bytes: 1000 } }
 }
 
 /// All of them at once, polled in order, so that they are queued in order.
@@ -303,6 +314,6 @@ async fn a_value_is_capped_only_in_statements_that_cannot_be_interrupted() {
     assert!(place.change("UPDATE t SET small = 'y' WHERE a LIKE '%b%'").await.is_err());
     assert!(read("SELECT json_patch('{\"a\":1}', '{\"a\":2}')").await.is_ok());
     assert!(read("SELECT json_patch(json_object('a', hex(zeroblob(100000))), '{\"a\":2}')").await.is_err());
-    let error = db.write(db.budget(), Command::Create { sql: "CREATE TABLE g (a, b AS (json_patch(a, a)))".into() }).await;
+    let error = db.write(db.budget(), command("CREATE TABLE g (a, b AS (json_patch(a, a)))", Takes::Schema)).await;
     assert!(error.unwrap_err().to_string().contains("json_patch"));
 }

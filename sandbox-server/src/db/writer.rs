@@ -1,22 +1,29 @@
 //! The one thread that writes. Statements that wait together are committed together: one transaction, one flush to disk, and each is
-//! answered only after it. A statement that undoes the transaction (a timeout, ON CONFLICT ROLLBACK, a full disk) must not cost the
-//! others theirs: then each is run again in a transaction of its own, and gets its own answer.
+//! answered only after it. A statement that undoes the transaction (a timeout, ON CONFLICT ROLLBACK) must not cost the others theirs: they
+//! are run again without it. What one write is and does is db/write.rs; what the thread does beside is db/upkeep.rs.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use rusqlite::Statement;
+use rusqlite::{ErrorCode, Statement};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
-use super::authorizer::{INSIGHTS_TABLE, Permit};
+use super::authorizer::SchemaMode;
 use super::error::{DbError, OpenError};
+use super::facts::Touched;
 use super::limits::CallBudget;
+use super::line::Line;
 use super::open::{OpenOptions, Session};
-use super::query::{self, Page, Parameters, ResultSet};
+use super::pace::{LONG, Load, Pace};
+use super::thread;
+use super::turns::Caller;
+use super::upkeep::Upkeep;
+use super::write::{self, Desk};
+pub use super::write::{Command, WriteOutcome};
 
 /// Statements in one transaction. More would not save flushes, and would delay the first one's answer.
 const MAX_GROUP: usize = 256;
@@ -33,41 +40,14 @@ const MAX_PATIENCE: Duration = Duration::from_millis(2);
 const COMING_BACK: Duration = Duration::from_micros(250);
 const COMING_BACK_EACH: Duration = Duration::from_micros(10);
 
-/// What to write. Kept as data, because it may have to run twice.
-#[derive(Debug, Clone)]
-pub enum Command {
-    /// A statement that changes rows.
-    Change {
-        /// The statement.
-        sql: String,
-        /// Its values.
-        parameters: Parameters,
-        /// The caps on what RETURNING gives back.
-        page: Page,
-    },
-    /// A statement that creates something.
-    Create {
-        /// The statement.
-        sql: String,
-    },
-    /// A line for the memo.
-    Insight(String),
-}
+/// So many callers are remembered as slow; then all are forgotten, and those that still are will be remembered again.
+const MAX_SLOW: usize = 1024;
 
-/// What a write did.
-#[derive(Debug, Clone, PartialEq)]
-pub struct WriteOutcome {
-    /// Rows inserted, updated or deleted, those of triggers and foreign keys not counted.
-    pub rows_affected: u64,
-    /// The rowid of the last row inserted.
-    pub last_insert_rowid: Option<i64>,
-    /// What RETURNING gave.
-    pub returned: Option<ResultSet>,
-}
+type Outcome = Result<Vec<WriteOutcome>, DbError>;
 
-type Outcome = Result<WriteOutcome, DbError>;
-
-struct Job {
+/// A write that waits.
+#[derive(Debug)]
+pub struct Job {
     command: Command,
     budget: CallBudget,
     answer: oneshot::Sender<Outcome>,
@@ -76,20 +56,23 @@ struct Job {
 /// The answers of one group, with where they go.
 type Answers = Vec<(oneshot::Sender<Outcome>, Outcome)>;
 
-enum Message {
-    Run(Job),
-    Stop,
-}
-
 /// The writing thread's own statements, apart from the cache: a caller's text must never find a statement that was prepared without a gate.
 struct Transaction<'c> {
     session: &'c Session,
+    desk: Desk<'c>,
+    mode: SchemaMode,
     begin: Statement<'c>,
     commit: Statement<'c>,
+    savepoint: Statement<'c>,
+    release: Statement<'c>,
+    undo: Statement<'c>,
     /// How many statements the last group had.
     last_group: usize,
     /// How long the last flush took.
     last_flush: Duration,
+    /// Callers whose last statement was a long one. They get transactions of their own: whoever shared one would wait for the statement, and
+    /// be run again when it is stopped.
+    slow: HashSet<Caller>,
 }
 
 /// Numbers that the writer keeps for others to read.
@@ -99,30 +82,46 @@ pub struct WriterStats {
     pub commits: AtomicU64,
     /// Statements in them.
     pub statements: AtomicU64,
-    /// Groups that had to be run again one by one.
+    /// Groups of which a part had to be run again.
     pub replays: AtomicU64,
+    /// The last thing that the disk said to a write is that it is full.
+    pub disk_full: AtomicBool,
 }
 
 /// The queue's end that takes work.
 #[derive(Debug)]
 pub struct Writer {
-    queue: Sender<Message>,
-    capacity: usize,
+    line: Arc<Line<Job>>,
     /// What the thread has answered, until somebody hands it out.
     answered: Mutex<Option<UnboundedReceiver<Answers>>>,
 }
 
 impl Writer {
     /// Starts the thread on an open connection.
-    pub fn start(session: Session, options: &OpenOptions, stats: Arc<WriterStats>) -> Result<(Self, JoinHandle<()>), OpenError> {
-        let capacity = options.limits.max_queue;
-        let (queue, work) = bounded(capacity);
+    pub fn start(
+        mut session: Session,
+        options: &OpenOptions,
+        stats: Arc<WriterStats>,
+        load: Arc<Load>,
+    ) -> Result<(Self, JoinHandle<()>), OpenError> {
+        session.guard.pace(Pace::new(load, None));
+        let line = Arc::new(Line::new(options.limits.max_queue));
+        let work = Arc::clone(&line);
         let (answers, answered) = unbounded_channel();
-        let thread = std::thread::Builder::new()
-            .name("write".into())
-            .spawn(move || serve(&session, &work, &answers, &stats))
-            .map_err(OpenError::Thread)?;
-        Ok((Self { queue, capacity, answered: Mutex::new(Some(answered)) }, thread))
+        let touched = Touched::install(&mut session.conn).map_err(|error| OpenError::from_sqlite(&options.path, error))?;
+        let options = options.clone();
+        let thread = thread::spawn("write".into(), move || {
+            let desk = Desk::new(&session, options.schema, touched);
+            match Transaction::prepare(&session, desk, options.schema) {
+                Ok(transaction) => serve(transaction, &options, &work, &answers, &stats),
+                Err(error) => tracing::error!(%error, "the writing thread could not start"),
+            }
+            // What is left when the thread could not go on is answered by being dropped.
+            work.close();
+            while work.next().is_some() {}
+        })
+        .map_err(OpenError::Thread)?;
+        Ok((Self { line, answered: Mutex::new(Some(answered)) }, thread))
     }
 
     /// Queues a command; its answer comes when it is on disk. Needs a tokio runtime, the same one for every call.
@@ -131,22 +130,18 @@ impl Writer {
             tokio::spawn(hand_out(answered));
         }
         let (answer, answered) = oneshot::channel();
-        match self.queue.try_send(Message::Run(Job { command, budget, answer })) {
-            Ok(()) => Ok(answered),
-            Err(TrySendError::Full(_)) => Err(DbError::Busy(self.capacity)),
-            Err(TrySendError::Disconnected(_)) => Err(DbError::Closed),
-        }
+        self.line.push(budget.caller, Job { command, budget, answer })?;
+        Ok(answered)
     }
 
     /// Statements that wait.
     pub fn waiting(&self) -> usize {
-        self.queue.len()
+        self.line.len()
     }
 
     /// Lets the thread end after the work that is queued already.
     pub fn stop(&self) {
-        // Fails only when the thread has ended.
-        let _ = self.queue.send(Message::Stop);
+        self.line.close();
     }
 }
 
@@ -160,37 +155,78 @@ async fn hand_out(mut answered: UnboundedReceiver<Answers>) {
     }
 }
 
-fn serve(session: &Session, work: &Receiver<Message>, answers: &UnboundedSender<Answers>, stats: &WriterStats) {
-    let mut transaction = match Transaction::prepare(session) {
-        Ok(transaction) => transaction,
-        Err(error) => return tracing::error!(%error, "the writing thread could not start"),
-    };
-    let mut stopping = false;
-    while !stopping {
-        let Ok(Message::Run(first)) = work.recv() else { return };
-        let mut group = vec![first];
-        let results = match transaction.run_group(&mut group, work, &mut stopping) {
-            Ok(results) => results,
-            Err(Lost { error, .. }) if group.len() == 1 => vec![Err(error)],
+fn serve(
+    mut transaction: Transaction<'_>,
+    options: &OpenOptions,
+    work: &Line<Job>,
+    answers: &UnboundedSender<Answers>,
+    stats: &WriterStats,
+) {
+    let mut upkeep = Upkeep::new(options);
+    let mut waiting: Vec<Job> = Vec::new();
+    // How many of those that wait are run one by one: a group of them was undone, and nobody knows by whose fault.
+    let mut alone = 0;
+    loop {
+        if waiting.is_empty() {
+            match upkeep.next(work, transaction.session) {
+                Some(job) => waiting.push(job),
+                None => return,
+            }
+        }
+        let began = Instant::now();
+        let group = Group { most: if alone > 0 { 1 } else { MAX_GROUP }, open: alone == 0 };
+        let (done, results) = match transaction.run_group(&mut waiting, group, work) {
+            Ok(results) => {
+                stats.disk_full.store(false, Ordering::Relaxed);
+                let told = results.into_iter().map(|result| result.map_err(|error| tell_full(error, options, stats)));
+                let results: Results = told.collect();
+                (waiting.drain(..results.len()).collect::<Vec<_>>(), results)
+            }
             Err(Lost { error, culprit }) => {
-                stats.replays.fetch_add(1, Ordering::Relaxed);
-                tracing::debug!(%error, statements = group.len(), "a group of writes was undone; running them one by one");
-                let mut error = Some(error);
-                let again = |(index, job): (usize, &mut Job)| {
-                    if culprit == Some(index) {
-                        return Err(error.take().unwrap_or(DbError::Closed));
+                let error = tell_full(error, options, stats);
+                // The time that is lost by another's fault is given back; not that for which another process had the lock.
+                if !is_locked(&error) {
+                    waiting.iter_mut().for_each(|job| job.budget = job.budget.later_by(began.elapsed()));
+                }
+                match culprit.or((waiting.len() == 1 || alone > 0).then_some(0)) {
+                    Some(culprit) => {
+                        if waiting.len() > 1 {
+                            stats.replays.fetch_add(1, Ordering::Relaxed);
+                            tracing::debug!(%error, statements = waiting.len(), "a statement has undone its group; the others are run again");
+                        }
+                        let culprit = waiting.remove(culprit);
+                        (vec![culprit], vec![Err(error)])
                     }
-                    job.budget = job.budget.renewed();
-                    transaction.run_alone(job)
-                };
-                group.iter_mut().enumerate().map(again).collect()
+                    None => {
+                        stats.replays.fetch_add(1, Ordering::Relaxed);
+                        tracing::debug!(%error, statements = waiting.len(), "a group of writes was undone; running them one by one");
+                        alone = waiting.len() + 1;
+                        (Vec::new(), Vec::new())
+                    }
+                }
             }
         };
+        alone = alone.saturating_sub(1);
+        upkeep.after(&results, transaction.session);
         // Counted before the answers, so that whoever has an answer also finds its commit counted.
-        stats.commits.fetch_add(1, Ordering::Release);
-        stats.statements.fetch_add(group.len() as u64, Ordering::Relaxed);
+        stats.commits.fetch_add(u64::from(results.iter().any(Result::is_ok)), Ordering::Release);
+        stats.statements.fetch_add(done.len() as u64, Ordering::Relaxed);
         // Fails when the runtime has ended, and with it all who could wait.
-        let _ = answers.send(group.into_iter().map(|job| job.answer).zip(results).collect());
+        let _ = answers.send(done.into_iter().map(|job| job.answer).zip(results).collect());
+    }
+}
+
+/// SQLite has one word for a full disk and for a file that may not grow any more. The readiness probe finds out which of them it is.
+fn tell_full(error: DbError, options: &OpenOptions, stats: &WriterStats) -> DbError {
+    match error {
+        DbError::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
+            stats.disk_full.store(true, Ordering::Relaxed);
+            options.max_db_bytes.map_or(DbError::Sqlite(error), DbError::DatabaseFull)
+        }
+        DbError::InBatch { number, of, sql, source } => {
+            DbError::InBatch { number, of, sql, source: Box::new(tell_full(*source, options, stats)) }
+        }
+        other => other,
     }
 }
 
@@ -210,140 +246,162 @@ struct Lost {
     culprit: Option<usize>,
 }
 
+/// How a group is put together.
+#[derive(Debug, Clone, Copy)]
+struct Group {
+    /// Statements in it.
+    most: usize,
+    /// What arrives meanwhile is taken in.
+    open: bool,
+}
+
 impl<'c> Transaction<'c> {
-    fn prepare(session: &'c Session) -> Result<Self, DbError> {
-        let (begin, commit) = (session.conn.prepare("BEGIN IMMEDIATE")?, session.conn.prepare("COMMIT")?);
-        Ok(Self { session, begin, commit, last_group: 1, last_flush: Duration::ZERO })
+    fn prepare(session: &'c Session, desk: Desk<'c>, mode: SchemaMode) -> Result<Self, DbError> {
+        let prepare = |sql: &'static str| session.conn.prepare(sql);
+        Ok(Self {
+            session,
+            desk,
+            mode,
+            begin: prepare("BEGIN IMMEDIATE")?,
+            commit: prepare("COMMIT")?,
+            savepoint: prepare("SAVEPOINT statement")?,
+            release: prepare("RELEASE statement")?,
+            undo: prepare("ROLLBACK TO statement")?,
+            last_group: 1,
+            last_flush: Duration::ZERO,
+            slow: HashSet::new(),
+        })
     }
 
-    /// Runs the group, and what arrives meanwhile, in one transaction.
-    fn run_group(&mut self, group: &mut Vec<Job>, work: &Receiver<Message>, stopping: &mut bool) -> Result<Results, Lost> {
+    /// Runs the first of `waiting`, as many as go together, and what arrives meanwhile, in one transaction. One result for each of them.
+    fn run_group(&mut self, waiting: &mut Vec<Job>, group: Group, work: &Line<Job>) -> Result<Results, Lost> {
+        if waiting[0].command.stands_alone(self.mode) {
+            return Ok(vec![self.run_outside(&waiting[0])]);
+        }
+        let alone = self.slow.contains(&waiting[0].budget.caller);
+        self.begin(waiting)?;
+        // From here: what another process held the lock for was not the group's time.
         let started = Instant::now();
-        let patience = started + patience(self.last_flush, self.last_group + group.len() + work.len());
-        self.begin.execute([]).map_err(|error| Lost { error: error.into(), culprit: None })?;
+        let patience = started + patience(self.last_flush, self.last_group + waiting.len() + work.len());
         let mut results = Results::new();
-        while results.len() < group.len() {
+        while results.len() < waiting.len().min(group.most) {
             let index = results.len();
-            results.push(self.run_inside(&group[index]).map_err(|error| Lost { error, culprit: Some(index) })?);
-            if results.len() == group.len() && group.len() < MAX_GROUP && started.elapsed() < GROUP_WINDOW && !*stopping {
-                let next = if group.len() < self.last_group { work.recv_deadline(patience).ok() } else { work.try_recv().ok() };
-                match next {
-                    Some(Message::Run(job)) => group.push(job),
-                    Some(Message::Stop) => *stopping = true,
-                    None => {}
-                }
+            if waiting[index].command.stands_alone(self.mode) {
+                break;
+            }
+            let result = self.run_timed(&waiting[index]);
+            results.push(result.map_err(|error| Lost { error, culprit: Some(index) })?);
+            if self.ends_group(results.last()) {
+                break;
+            }
+            let room = results.len() == waiting.len() && waiting.len() < group.most && started.elapsed() < GROUP_WINDOW;
+            if room && group.open && !alone {
+                let may = |caller| !self.slow.contains(&caller);
+                waiting.extend(if waiting.len() < self.last_group {
+                    work.next_before(patience, may)
+                } else {
+                    work.next_now(may)
+                });
             }
         }
         let flushing = Instant::now();
-        self.commit().map_err(|error| Lost { error, culprit: None })?;
+        // What is judged at the commit is the last statement's: the group ended with it.
+        let judged = self.desk.touched.judged_at_commit().then(|| results.len() - 1);
+        self.commit().map_err(|error| Lost { culprit: judged.filter(|_| is_violation(&error)), error })?;
         self.last_flush = flushing.elapsed();
-        self.last_group = group.len();
+        self.last_group = results.len();
         Ok(results)
     }
 
-    fn run_alone(&mut self, job: &Job) -> Result<WriteOutcome, DbError> {
-        self.begin.execute([])?;
-        let result = self.run_inside(job)?;
-        self.commit()?;
-        result
+    /// Begins, as soon as no other process writes: for as long as one of those that wait has time.
+    fn begin(&mut self, waiting: &[Job]) -> Result<(), Lost> {
+        let result = loop {
+            match self.begin.execute([]) {
+                Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                    if let Some(expired) = waiting.iter().position(|job| job.budget.exhausted().is_some()) {
+                        return Err(Lost { error: error.into(), culprit: Some(expired) });
+                    }
+                }
+                result => break result,
+            }
+        };
+        result.and_then(|_| self.desk.touched.refresh(self.session)).map_err(|error| {
+            self.leave();
+            Lost { error: error.into(), culprit: None }
+        })
+    }
+
+    /// A deferred foreign key has to be judged with its own statement, and what follows a change of the schema is prepared on the new one.
+    fn ends_group(&self, last: Option<&Outcome>) -> bool {
+        let schema = matches!(last, Some(Ok(outcomes)) if outcomes.iter().any(|outcome| outcome.schema));
+        schema || self.desk.touched.judged_at_commit()
     }
 
     /// The outer error: the statement has undone the whole transaction. The inner one: it has undone only itself.
-    fn run_inside(&self, job: &Job) -> Result<Result<WriteOutcome, DbError>, DbError> {
-        let result = run_one(self.session, job);
-        if self.session.conn.is_autocommit() { Err(result.err().unwrap_or(DbError::Closed)) } else { Ok(result) }
+    fn run_inside(&mut self, job: &Job) -> Result<Outcome, DbError> {
+        let undoable = job.command.leaves_halves(&self.desk.touched);
+        if undoable {
+            self.savepoint.execute([])?;
+        }
+        let result = self.watched(job, || self.desk.run(&job.command));
+        if self.session.conn.is_autocommit() {
+            return Err(result.err().unwrap_or(DbError::Closed));
+        }
+        if undoable {
+            if result.is_err() {
+                self.undo.execute([])?;
+            }
+            self.release.execute([])?;
+        }
+        Ok(result)
+    }
+
+    /// Runs a statement and remembers whether its caller's are long.
+    fn run_timed(&mut self, job: &Job) -> Result<Outcome, DbError> {
+        let started = Instant::now();
+        let result = self.run_inside(job);
+        if started.elapsed() < LONG {
+            self.slow.remove(&job.budget.caller);
+        } else {
+            if self.slow.len() >= MAX_SLOW {
+                self.slow.clear();
+            }
+            self.slow.insert(job.budget.caller);
+        }
+        result
+    }
+
+    /// What cannot run in a transaction.
+    fn run_outside(&self, job: &Job) -> Outcome {
+        let Command::Run { statement, .. } = &job.command else { return Err(DbError::Closed) };
+        self.watched(job, || Ok(vec![write::vacuum(self.session, &statement.sql)?]))
+    }
+
+    fn watched<T>(&self, job: &Job, work: impl FnOnce() -> Result<T, DbError>) -> Result<T, DbError> {
+        self.session.explain_refusal(self.session.guard.watch(&job.budget, work))
     }
 
     /// Commits, or leaves no transaction open.
     fn commit(&mut self) -> Result<(), DbError> {
         let Err(error) = self.commit.execute([]) else { return Ok(()) };
-        if !self.session.conn.is_autocommit() {
-            // The reason for the failed commit is what the caller needs to know.
-            let _ = self.session.conn.execute_batch("ROLLBACK");
-        }
+        self.leave();
         Err(error.into())
     }
-}
 
-fn run_one(session: &Session, job: &Job) -> Result<WriteOutcome, DbError> {
-    let result = session.guard.watch(&job.budget, || match &job.command {
-        Command::Change { sql, parameters, page } => session.gate.with(Permit::Write, || change(session, sql, parameters, *page)),
-        Command::Create { sql } => session.gate.with(Permit::Create, || create(session, sql)),
-        Command::Insight(text) => append_insight(session, text),
-    });
-    session.explain_refusal(result)
-}
-
-fn change(session: &Session, sql: &str, parameters: &Parameters, page: Page) -> Result<WriteOutcome, DbError> {
-    query::check_not_empty(sql)?;
-    match query::keyword(sql).as_str() {
-        "INSERT" | "REPLACE" | "UPDATE" | "DELETE" | "WITH" => {}
-        "SELECT" | "VALUES" | "PRAGMA" => {
-            return Err(DbError::WrongKind(
-                "write_query takes INSERT, UPDATE, DELETE and REPLACE; use read_query for this statement".into(),
-            ));
+    fn leave(&self) {
+        if !self.session.conn.is_autocommit() {
+            // The reason for the failure is what the caller needs to know.
+            let _ = self.session.conn.execute_batch("ROLLBACK");
         }
-        "EXPLAIN" => {
-            return Err(DbError::WrongKind(
-                "write_query takes INSERT, UPDATE, DELETE and REPLACE; use explain_query for EXPLAIN".into(),
-            ));
-        }
-        "CREATE" => {
-            return Err(DbError::WrongKind(
-                "write_query takes INSERT, UPDATE, DELETE and REPLACE; use create_table for CREATE".into(),
-            ));
-        }
-        other => return Err(DbError::WrongKind(format!("write_query takes INSERT, UPDATE, DELETE and REPLACE, not {other}"))),
     }
-    query::with_statement(session, sql, parameters, true, |statement| {
-        if statement.readonly() {
-            return Err(DbError::WrongKind("this statement changes nothing; use read_query for it".into()));
-        }
-        let before = session.conn.total_changes();
-        let returned = if statement.column_count() > 0 { Some(returning(session, statement, page)?) } else { None };
-        if returned.is_none() {
-            statement.raw_execute()?;
-        }
-        let inserted = matches!(query::keyword(sql).as_str(), "INSERT" | "REPLACE");
-        // changes() keeps its last value over statements that change nothing.
-        let rows_affected = if session.conn.total_changes() == before { 0 } else { session.conn.changes() };
-        let last_insert_rowid = (inserted && rows_affected > 0).then(|| session.conn.last_insert_rowid());
-        Ok(WriteOutcome { rows_affected, last_insert_rowid, returned })
-    })
 }
 
-/// The rows have been changed before the first one comes back: when they cannot be handed out, the change must not stay either.
-fn returning(session: &Session, statement: &mut Statement<'_>, page: Page) -> Result<ResultSet, DbError> {
-    let savepoint = |sql: &str| session.gate.with(Permit::Internal, || session.conn.execute_batch(sql));
-    savepoint("SAVEPOINT returned_rows")?;
-    let result = query::collect(statement, page);
-    // An interrupt has undone the whole transaction, and the savepoint with it.
-    if !session.conn.is_autocommit() {
-        savepoint(if result.is_ok() { "RELEASE returned_rows" } else { "ROLLBACK TO returned_rows; RELEASE returned_rows" })?;
-    }
-    result
+fn is_locked(error: &DbError) -> bool {
+    matches!(error, DbError::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy))
 }
 
-fn create(session: &Session, sql: &str) -> Result<WriteOutcome, DbError> {
-    if query::keyword(sql) != "CREATE" {
-        return Err(DbError::WrongKind(
-            "create_table takes CREATE TABLE, CREATE INDEX, CREATE VIEW and CREATE VIRTUAL TABLE".into(),
-        ));
-    }
-    // Not from the cache: a statement prepared under this permit must not be found by one with a smaller permit.
-    query::with_statement(session, sql, &Parameters::None, false, |statement| {
-        statement.raw_execute()?;
-        Ok(WriteOutcome { rows_affected: 0, last_insert_rowid: None, returned: None })
-    })
-}
-
-fn append_insight(session: &Session, text: &str) -> Result<WriteOutcome, DbError> {
-    session.conn.execute_batch(&format!(
-        "CREATE TABLE IF NOT EXISTS {INSIGHTS_TABLE} (id INTEGER PRIMARY KEY, insight TEXT NOT NULL, created_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP)"
-    ))?;
-    // Not from the cache either.
-    session.conn.execute(&format!("INSERT INTO {INSIGHTS_TABLE} (insight) VALUES (?1)"), [text])?;
-    Ok(WriteOutcome { rows_affected: 1, last_insert_rowid: Some(session.conn.last_insert_rowid()), returned: None })
+fn is_violation(error: &DbError) -> bool {
+    matches!(error, DbError::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation))
 }
 
 #[cfg(test)]

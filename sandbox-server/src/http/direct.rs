@@ -7,14 +7,15 @@ use axum::body::Body;
 use axum::response::Response;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use rmcp::model::{RequestId, RequestMetaObject, ServerJsonRpcMessage, ServerResult};
+use rmcp::model::{CallToolResult, ErrorData, RequestId, RequestMetaObject, ServerJsonRpcMessage, ServerResult};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::meta::Meta;
 use super::only;
+use crate::db::turns::Caller;
 use crate::mcp::SqliteMcp;
-use crate::mcp::tools::{self, ToolCall, Unreadable};
+use crate::mcp::tools::{self, ToolCall};
 
 const METHOD: &str = "tools/call";
 const VERSION_HEADER: HeaderName = HeaderName::from_static("mcp-protocol-version");
@@ -65,12 +66,59 @@ struct HasMeta {
     meta: RequestMetaObject,
 }
 
+/// A call as it is handed to who answers it.
+#[derive(Debug)]
+pub struct Called<'a> {
+    /// The tool.
+    pub tool: &'static str,
+    /// The JSON of its arguments, as it was sent; None: there are none.
+    pub arguments: Option<&'a str>,
+    /// Empty unless `passes_meta_on`.
+    pub meta: RequestMetaObject,
+    /// The request's headers.
+    pub headers: HeaderMap,
+    /// Whose share of the server it uses.
+    pub who: Caller,
+}
+
+/// What answers calls on the short way.
+pub trait Answers: Clone + Send + Sync + 'static {
+    /// Whether the SDK hands over arguments as they were sent, wrapped (mcp/arguments.rs), and not as the tree that it makes of them.
+    const WRAPPED: bool;
+
+    /// The tool of this name; None: its calls are the SDK's.
+    fn tool(name: &str) -> Option<&'static str>;
+
+    /// Whether it looks at the `_meta` of calls.
+    fn passes_meta_on(&self) -> bool;
+
+    /// Runs a call to its end, also when nobody waits any more.
+    fn answer(&self, called: Called<'_>) -> impl Future<Output = Result<CallToolResult, ErrorData>> + Send;
+}
+
+impl Answers for SqliteMcp {
+    const WRAPPED: bool = true;
+
+    fn tool(name: &str) -> Option<&'static str> {
+        tools::known(name)
+    }
+
+    fn passes_meta_on(&self) -> bool {
+        self.looks_at_meta()
+    }
+
+    async fn answer(&self, called: Called<'_>) -> Result<CallToolResult, ErrorData> {
+        let Called { tool, arguments, meta, headers, who } = called;
+        self.call_apart(tool, ToolCall::read(tool, arguments), meta, headers, who).await
+    }
+}
+
 /// A call that needs nothing of the SDK.
 #[derive(Debug)]
-pub struct DirectCall {
+pub struct DirectCall<'a> {
     id: RequestId,
     tool: &'static str,
-    call: Result<ToolCall, Unreadable>,
+    arguments: Option<&'a str>,
     era: Era,
 }
 
@@ -95,9 +143,9 @@ struct Params<'a> {
     meta: Meta,
 }
 
-impl DirectCall {
+impl<'a> DirectCall<'a> {
     /// Reads a request; None: the SDK's. `legacy`: revisions before 2026-07-28 are served without sessions, so that a call is whole in itself.
-    pub fn read(method: &Method, headers: &HeaderMap, body: &[u8], legacy: bool) -> Option<Self> {
+    pub fn read<A: Answers>(method: &Method, headers: &HeaderMap, body: &'a [u8], legacy: bool) -> Option<Self> {
         let plain = method == Method::POST
             && only(headers, &CONTENT_TYPE) == Some("application/json")
             && matches!(
@@ -113,24 +161,27 @@ impl DirectCall {
         if jsonrpc != "2.0" || method != METHOD || !era.fits(headers, name, &meta) {
             return None;
         }
-        let tool = tools::known(name)?;
-        Some(Self { id, tool, call: ToolCall::read_json(tool, arguments)?, era })
+        Some(Self { id, tool: A::tool(name)?, arguments: arguments.map(RawValue::get), era })
     }
 
     /// Runs the call that was read from this body. None: the answer could not be written as JSON.
-    pub async fn answer(self, handler: &SqliteMcp, headers: HeaderMap, body: &[u8]) -> Option<Response> {
-        let Self { id, tool, call, era } = self;
+    pub async fn answer<A: Answers>(self, handler: &A, headers: HeaderMap, body: &[u8], who: Caller) -> Option<Response> {
+        let Self { id, tool, arguments, era } = self;
         let meta = if handler.passes_meta_on() {
             serde_json::from_slice::<OnlyMeta>(body).ok()?.params.meta
         } else {
             RequestMetaObject::default()
         };
-        let mut result = handler.call_apart(tool, call, meta, headers).await;
-        if era == Era::Legacy {
-            // Earlier revisions do not know the field.
-            result.result_type = None;
-        }
-        let message = ServerJsonRpcMessage::response(ServerResult::CallToolResult(result), id);
+        let message = match handler.answer(Called { tool, arguments, meta, headers, who }).await {
+            Ok(mut result) => {
+                if era == Era::Legacy {
+                    // Earlier revisions do not know the field.
+                    result.result_type = None;
+                }
+                ServerJsonRpcMessage::response(ServerResult::CallToolResult(result), id)
+            }
+            Err(error) => ServerJsonRpcMessage::error(error, Some(id)),
+        };
         let mut response = Response::new(Body::from(serde_json::to_vec(&message).ok()?));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Some(response)

@@ -4,6 +4,7 @@ pub mod auth;
 pub mod direct;
 pub mod host;
 mod meta;
+mod places;
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -25,16 +26,17 @@ use http_server::json_rpc;
 use rmcp::ServerHandler;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt as _, service_fn};
 
 use crate::db::Database;
-use crate::mcp::SqliteMcp;
+use crate::db::turns::Caller;
+use crate::mcp::arguments;
 use crate::metrics::Metrics;
 use auth::Tokens;
-use direct::DirectCall;
+use direct::{Answers, DirectCall};
 use host::{AllowedOrigin, HostPattern};
+use places::Places;
 
 /// Where MCP is.
 const MCP: &str = "/mcp";
@@ -53,7 +55,7 @@ pub struct DoorSettings {
     pub tokens: Option<Tokens>,
     /// Bytes of one request.
     pub max_request_bytes: usize,
-    /// MCP requests that are worked on at once.
+    /// MCP requests that are worked on at once; of one caller half as many, or half of what others leave.
     pub max_requests: usize,
     /// MCP requests a second from one address; None: as many as it likes.
     pub rate: Option<NonZeroU32>,
@@ -83,24 +85,24 @@ impl Pace {
     }
 }
 
-struct Door {
+struct Door<A> {
     settings: DoorSettings,
     pace: Option<Pace>,
-    running: Semaphore,
+    running: Places,
     metrics: Metrics,
     db: Database,
     ready: Arc<AtomicBool>,
-    direct: Option<SqliteMcp>,
+    direct: A,
     /// A Host that passed: nearly all callers send the same, and judging it takes longer than reading it.
     known_host: OnceLock<String>,
 }
 
 /// Everything that is served: all paths over the handlers that `handler` makes, one a request or, with legacy sessions, one a session.
 /// `ready` turns false when the server begins to drain; `stop` ends what is open then. `direct` answers the calls that need nothing of the
-/// SDK; None: the SDK answers all.
-pub fn service<H: ServerHandler>(
+/// SDK.
+pub fn service<H: ServerHandler, A: Answers>(
     handler: impl Fn() -> H + Send + Sync + 'static,
-    direct: Option<SqliteMcp>,
+    direct: A,
     settings: DoorSettings,
     db: Database,
     metrics: Metrics,
@@ -110,14 +112,14 @@ pub fn service<H: ServerHandler>(
     let config = StreamableHttpServerConfig::default()
         .with_legacy_session_mode(settings.legacy_sessions)
         .with_json_response(true)
-        .with_max_request_body_bytes(settings.max_request_bytes)
+        .with_max_request_body_bytes(arguments::wrapped_bytes(settings.max_request_bytes))
         .with_cancellation_token(stop)
         // Host and Origin have been checked by then, by rules that know a cluster's names.
         .disable_allowed_hosts()
         .disable_allowed_origins();
     let mcp = StreamableHttpService::new(move || Ok(handler()), Arc::new(LocalSessionManager::default()), config);
     let door = Arc::new(Door {
-        running: Semaphore::new(settings.max_requests),
+        running: Places::new(settings.max_requests),
         pace: settings.rate.map(Pace::new),
         settings,
         metrics,
@@ -129,8 +131,8 @@ pub fn service<H: ServerHandler>(
     let paths = Router::new()
         .route_service(MCP, mcp)
         .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics_text))
+        .route("/readyz", get(readyz::<A>))
+        .route("/metrics", get(metrics_text::<A>))
         .with_state(Arc::clone(&door));
     // The checks stand before the paths, and not in layers around them: each layer would cost every call its own part of a way.
     service_fn(move |request: Request| {
@@ -144,7 +146,7 @@ pub fn service<H: ServerHandler>(
     })
 }
 
-impl Door {
+impl<A: Answers> Door<A> {
     fn refuse(&self, status: StatusCode, reason: &str, text: &'static str) -> Response {
         self.metrics.refused.with_label_values(&[reason]).inc();
         (status, text).into_response()
@@ -180,6 +182,14 @@ impl Door {
         None
     }
 
+    /// Whose share of the server a request uses: that of its token, which has been accepted, or else of its address.
+    fn who(&self, headers: &HeaderMap, address: Option<IpAddr>) -> Caller {
+        match (&self.settings.tokens, only(headers, &AUTHORIZATION)) {
+            (Some(_), Some(token)) => Caller::known_by(token.split_once(' ').map_or(token, |(_, token)| token.trim())),
+            _ => address.map_or(Caller::OWN, |address| Caller::known_by(network(address))),
+        }
+    }
+
     /// A request to MCP, if it may come in. What is not answered the short way is the SDK's, behind `paths`.
     async fn admit(&self, request: Request, paths: Router) -> Response {
         if let Some(tokens) = &self.settings.tokens
@@ -190,6 +200,7 @@ impl Door {
             return response;
         }
         let caller = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
+        let who = self.who(request.headers(), caller);
         if let (Some(pace), Some(caller)) = (&self.pace, caller)
             && !pace.allows(caller)
         {
@@ -197,13 +208,14 @@ impl Door {
             response.headers_mut().insert(RETRY_AFTER, http::HeaderValue::from_static("1"));
             return response;
         }
-        let Ok(_permit) = self.running.try_acquire() else {
+        let Some(_place) = self.running.take(who) else {
             let mut response =
                 self.refuse(StatusCode::SERVICE_UNAVAILABLE, "busy", "Service Unavailable: too many requests at once\n");
             response.headers_mut().insert(RETRY_AFTER, http::HeaderValue::from_static("1"));
             return response;
         };
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        parts.extensions.insert(who);
         let limit = self.settings.max_request_bytes;
         let too_large =
             || self.refuse(StatusCode::PAYLOAD_TOO_LARGE, "size", "Payload Too Large: send less, or raise --max-request-bytes\n");
@@ -221,15 +233,23 @@ impl Door {
                 return self.refuse(StatusCode::REQUEST_TIMEOUT, "slow", "Request Timeout: the body did not arrive in time\n");
             }
         };
-        if let Some(handler) = &self.direct
-            && let Some(call) = DirectCall::read(&parts.method, &parts.headers, &body, !self.settings.legacy_sessions)
-        {
+        if let Some(call) = DirectCall::read::<A>(&parts.method, &parts.headers, &body, !self.settings.legacy_sessions) {
             return call
-                .answer(handler, parts.headers, &body)
+                .answer(&self.direct, parts.headers, &body, who)
                 .await
                 .unwrap_or_else(|| StatusCode::INTERNAL_SERVER_ERROR.into_response());
         }
+        let wrapped = if A::WRAPPED { arguments::wrapped(&body) } else { None };
+        let body = wrapped.map_or(body, Into::into);
         json_rpc::run(parts, body, async |request| paths.oneshot(request).await.into_response()).await
+    }
+}
+
+/// Who has one address of IPv6 has 2^64 of them.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_none() => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
+        other => other.to_canonical(),
     }
 }
 
@@ -245,7 +265,7 @@ fn only<'h>(headers: &'h HeaderMap, name: &http::HeaderName) -> Option<&'h str> 
 }
 
 /// Ready is who can answer: a real query through a reading thread, and for a server that writes, a living writer.
-async fn readyz(State(door): State<Arc<Door>>) -> Response {
+async fn readyz<A: Answers>(State(door): State<Arc<Door<A>>>) -> Response {
     if !door.ready.load(Ordering::Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n").into_response();
     }
@@ -255,7 +275,7 @@ async fn readyz(State(door): State<Arc<Door>>) -> Response {
     }
 }
 
-async fn metrics_text(State(door): State<Arc<Door>>) -> Response {
+async fn metrics_text<A: Answers>(State(door): State<Arc<Door<A>>>) -> Response {
     match door.metrics.render(&door.db) {
         Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),

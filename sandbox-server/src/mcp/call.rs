@@ -1,15 +1,17 @@
 //! One call of a tool: read, run, stopped when its caller goes away, counted, logged. What the tools are is mcp/tools.rs, how calls arrive
 //! is mcp/handler.rs and http/direct.rs.
 
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
 use http::HeaderMap;
-use rmcp::RoleServer;
 use rmcp::model::{CallToolResult, ContentBlock, ProgressNotificationParam, RequestMetaObject};
 use rmcp::service::Peer;
+use rmcp::{ErrorData, RoleServer};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::runtime::Handle;
@@ -17,14 +19,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::events::Change;
 use super::tools::{ToolCall, Unreadable};
-use super::types::{Done, QueryResult, SearchResult, TableList, WriteResult};
+use super::types::{BatchResult, BatchStatement, Done, QueryResult, ReadArgs, SearchResult, TableList, WriteResult};
 use super::{SqliteMcp, error, render};
 use crate::audit;
 use crate::db::error::DbError;
 use crate::db::limits::CallBudget;
-use crate::db::query::{Page, Parameters};
+use crate::db::parameters::Parameters;
+use crate::db::query::{self, Page};
 use crate::db::schema;
-use crate::db::writer::{Command, WriteOutcome};
+use crate::db::turns::Caller as Who;
+use crate::db::write::{BoundStatement, Command, Takes};
 use crate::telemetry::Origin;
 
 /// How often a client that asked for it is told that its statement still runs.
@@ -39,6 +43,8 @@ pub(super) struct Caller<'a> {
     /// None: the caller asked for no progress.
     pub(super) peer: Option<&'a Peer<RoleServer>>,
     pub(super) gone: &'a CancellationToken,
+    /// Whose share of the database's threads it uses.
+    pub(super) who: Who,
 }
 
 /// A tool's answer before it is put into the protocol's shape.
@@ -59,20 +65,19 @@ impl SqliteMcp {
     async fn run(&self, call: ToolCall, budget: CallBudget) -> Result<Answer, DbError> {
         let db = &self.shared.db;
         match call {
-            ToolCall::Read(args) => {
-                let max_rows = args.max_rows.map(|rows| rows as usize);
-                let page = db.read(budget, args.query, args.params.into(), max_rows, args.cursor).await?;
-                self.shared.metrics.bytes.inc_by(page.set.bytes as u64);
-                let mut result = QueryResult::whole(page.set);
-                result.next_cursor = page.next_cursor;
-                result.changed_between_pages = page.changed_between_pages;
-                Ok(self.rows(result))
-            }
-            ToolCall::Write(args) => self.write(budget, args.query, args.params.into()).await,
-            ToolCall::Create(args) => {
-                db.write(budget, Command::Create { sql: args.query }).await?;
-                self.shared.events.announce(Change::Schema);
-                Ok(done("Created."))
+            ToolCall::Read(args) => self.read(budget, args).await,
+            ToolCall::Write(args) => self.write(budget, args.query, args.params, Takes::Rows).await,
+            ToolCall::Create(args) => self.write(budget, args.query, Parameters::None, Takes::Schema).await,
+            ToolCall::ChangeSchema(args) => self.write(budget, args.query, Parameters::None, Takes::Schema).await,
+            ToolCall::Any(args) => self.any(budget, args).await,
+            ToolCall::Batch(args) => {
+                let bound = |one: BatchStatement| BoundStatement { sql: one.query, parameters: one.params };
+                let outcomes = db.write_batch(budget, args.statements.into_iter().map(bound).collect()).await?;
+                if outcomes.iter().any(|outcome| outcome.schema) {
+                    self.shared.events.announce(Change::Schema);
+                }
+                let result = BatchResult { results: outcomes.into_iter().map(WriteResult::from).collect() };
+                Ok(Answer::new(render::batch(&result), &result))
             }
             ToolCall::Insight(args) if args.insight.trim().is_empty() => Err(DbError::Parameters("the insight is empty".into())),
             ToolCall::Insight(args) => {
@@ -103,29 +108,68 @@ impl SqliteMcp {
         Answer { text: render::query(&result), rows: result.row_count, structured: result.into_value() }
     }
 
-    async fn write(&self, budget: CallBudget, sql: String, parameters: Parameters) -> Result<Answer, DbError> {
+    async fn read(&self, budget: CallBudget, args: ReadArgs) -> Result<Answer, DbError> {
+        let max_rows = args.max_rows.map(|rows| rows as usize);
+        let page = self.shared.db.read(budget, args.query, args.params, max_rows, args.cursor).await?;
+        self.shared.metrics.bytes.inc_by(page.set.bytes as u64);
+        let mut result = QueryResult::whole(page.set);
+        result.next_cursor = page.next_cursor;
+        result.changed_between_pages = page.changed_between_pages;
+        Ok(self.rows(result))
+    }
+
+    async fn write(&self, budget: CallBudget, sql: String, parameters: Parameters, takes: Takes) -> Result<Answer, DbError> {
         let limits = self.shared.db.limits();
         let page = Page { offset: 0, max_rows: limits.max_rows, max_bytes: limits.max_result_bytes };
-        let WriteOutcome { rows_affected, last_insert_rowid, returned } =
-            self.shared.db.write(budget, Command::Change { sql, parameters, page }).await?;
-        let result = WriteResult { affected_rows: rows_affected, last_insert_rowid, returned: returned.map(QueryResult::whole) };
+        let created = query::keyword(&sql) == "CREATE";
+        let command = Command::Run { statement: BoundStatement { sql, parameters }, takes, page };
+        let outcome = self.shared.db.write(budget, command).await?;
+        if outcome.schema {
+            self.shared.events.announce(Change::Schema);
+            return Ok(done(if created { "Created." } else { "Done." }));
+        }
+        let result = WriteResult::from(outcome);
         Ok(Answer::new(render::write(&result), &result))
     }
 
+    /// A statement of any kind. SQLite says whether it writes; the first word only saves it from being asked by a thread that reads.
+    async fn any(&self, budget: CallBudget, args: ReadArgs) -> Result<Answer, DbError> {
+        const WRITING: [&str; 10] =
+            ["INSERT", "REPLACE", "UPDATE", "DELETE", "CREATE", "ALTER", "DROP", "ANALYZE", "REINDEX", "VACUUM"];
+        let write = |args: ReadArgs| self.write(budget.clone(), args.query, args.params, Takes::Anything);
+        if WRITING.contains(&query::keyword(&args.query).as_str()) {
+            return write(args).await;
+        }
+        match self.read(budget.clone(), args.clone()).await {
+            Err(DbError::Changes) => write(args).await,
+            other => other,
+        }
+    }
+
     /// The error as a tool result that helps to mend the SQL.
-    async fn tool_error(&self, error: &DbError, sql: &str) -> CallToolResult {
+    async fn tool_error(&self, error: &DbError, sql: &str, who: Who) -> CallToolResult {
         let names = if error::wants_names(error) {
             // Without the names the message is shorter, not wrong.
-            self.shared.db.inspect(self.shared.db.budget(), error::Names::read).await.unwrap_or_default()
+            self.shared.db.inspect(self.shared.db.budget().of(who), error::Names::read).await.unwrap_or_default()
         } else {
             error::Names::default()
         };
-        CallToolResult::error(vec![ContentBlock::text(error::explain(error, sql, &names))])
+        let mut text = error::explain(error, sql, &names);
+        if matches!(error, DbError::Timeout(_)) && !sql.is_empty() {
+            // Without a plan the message is shorter, not wrong.
+            text.push_str(&error::plan(
+                &self.shared.db.advise(self.shared.db.budget().of(who), sql.to_owned()).await.unwrap_or_default(),
+            ));
+        }
+        if error::says_damaged(error) {
+            text.push_str(error::checked(self.shared.db.is_damaged(self.shared.db.budget().of(who)).await));
+        }
+        CallToolResult::error(vec![ContentBlock::text(text)])
     }
 
     /// Runs a call, tells of its progress, and stops it when the client cancels or hangs up.
     async fn run_to_the_end(&self, call: ToolCall, caller: &Caller<'_>) -> Result<Answer, DbError> {
-        let budget = self.shared.db.budget();
+        let budget = self.shared.db.budget().of(caller.who);
         let mut run = std::pin::pin!(self.run(call, budget.clone()));
         let told = caller.peer.zip(caller.origin.meta.get_progress_token());
         let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + PROGRESS_EVERY, PROGRESS_EVERY);
@@ -149,7 +193,7 @@ impl SqliteMcp {
     }
 
     /// Whether anything of a call's `_meta` is looked at beyond its way in: traces are continued from it, and logged.
-    pub(crate) fn passes_meta_on(&self) -> bool {
+    pub(crate) fn looks_at_meta(&self) -> bool {
         self.shared.settings.telemetry.is_some() || self.shared.settings.audit
     }
 
@@ -160,12 +204,14 @@ impl SqliteMcp {
         call: Result<ToolCall, Unreadable>,
         meta: RequestMetaObject,
         headers: HeaderMap,
-    ) -> CallToolResult {
-        let gone = CancellationToken::new();
+        who: Who,
+    ) -> Result<CallToolResult, ErrorData> {
+        // At the end of the time to drain nobody waits any longer.
+        let gone = self.shared.end.child_token();
         let (handler, seen) = (self.clone(), gone.clone());
         let run = async move {
             let origin = Origin { headers: Some(&headers), meta: &meta };
-            let caller = Caller { origin, peer: None, gone: &seen };
+            let caller = Caller { origin, peer: None, gone: &seen, who };
             handler.call(tool, call, &caller).await
         };
         ToTheEnd { call: Some(Box::pin(run)), gone }.await
@@ -177,7 +223,7 @@ impl SqliteMcp {
         tool: &'static str,
         call: Result<ToolCall, Unreadable>,
         caller: &Caller<'_>,
-    ) -> CallToolResult {
+    ) -> Result<CallToolResult, ErrorData> {
         let started = Instant::now();
         let metrics = &self.shared.metrics;
         let mut span = self.shared.settings.telemetry.as_ref().map(|telemetry| {
@@ -196,16 +242,17 @@ impl SqliteMcp {
                 if let Some(span) = &mut span {
                     span.called("bad_arguments", 0);
                 }
-                return CallToolResult::error(vec![ContentBlock::text(text)]);
+                return Ok(CallToolResult::error(vec![ContentBlock::text(text)]));
             }
         };
-        let sql = call.sql().to_owned();
+        let sql = call.sql().into_owned();
         metrics.in_flight.inc();
-        let result = self.run_to_the_end(call, caller).await;
+        let result = caught(self.run_to_the_end(call, caller)).await;
         metrics.in_flight.dec();
         let (outcome, rows) = match &result {
-            Ok(answer) => ("ok", answer.rows),
-            Err(error) => (outcome(error), 0),
+            Ok(Ok(answer)) => ("ok", answer.rows),
+            Ok(Err(error)) => (outcome(error), 0),
+            Err(_) => ("panicked", 0),
         };
         let duration = started.elapsed();
         metrics.finished(tool, outcome, duration.as_secs_f64());
@@ -220,14 +267,14 @@ impl SqliteMcp {
             let request = self.request_id(caller);
             audit::Entry { tool, sql: &sql, outcome, took: duration, rows, request: &request, trace: &trace }.write();
         }
-        match result {
+        Ok(match result? {
             Ok(answer) => {
                 let mut result = CallToolResult::success(vec![ContentBlock::text(answer.text)]);
                 result.structured_content = Some(answer.structured);
                 result
             }
-            Err(error) => self.tool_error(&error, &sql).await,
-        }
+            Err(error) => self.tool_error(&error, &sql, caller.who).await,
+        })
     }
 
     /// The caller's own request id when it sent one, else a number since the start.
@@ -238,6 +285,12 @@ impl SqliteMcp {
             None => self.shared.requests.fetch_add(1, Ordering::Relaxed).to_string(),
         }
     }
+}
+
+/// What a future gives; a panic in it, which the log has told of by then, is an error of the protocol, whichever way the call came.
+async fn caught<T>(work: impl Future<Output = T>) -> Result<T, ErrorData> {
+    let caught = AssertUnwindSafe(work).catch_unwind().await;
+    caught.map_err(|_| ErrorData::internal_error("the server failed while it ran this call; its log says where", None))
 }
 
 /// A call that goes on by itself, told that its caller is gone, when it is dropped before its end. A task of its own from the start would
@@ -276,12 +329,17 @@ fn done(message: &str) -> Answer {
 fn outcome(error: &DbError) -> &'static str {
     match error {
         DbError::Sqlite(_) | DbError::NoSuchTable(_) => "sql_error",
-        DbError::Denied(_) | DbError::WrongKind(_) => "denied",
+        DbError::Denied(_) | DbError::Changes | DbError::WrongKind(_) => "denied",
         DbError::Parameters(_) | DbError::Cursor(_) => "bad_arguments",
         DbError::Timeout(_) => "timeout",
         DbError::Cancelled => "cancelled",
-        DbError::RowTooLarge(_) | DbError::ValueTooLarge { .. } => "too_large",
-        DbError::Busy(_) => "busy",
+        DbError::RowTooLarge(_)
+        | DbError::ValueTooLarge { .. }
+        | DbError::SqlTooLong(_)
+        | DbError::DatabaseFull(_)
+        | DbError::TooMuchMemory => "too_large",
+        DbError::InBatch { source, .. } => outcome(source),
+        DbError::Busy(_) | DbError::GaveWay | DbError::Changing => "busy",
         DbError::Closed => "closed",
     }
 }
@@ -292,4 +350,22 @@ fn trace_id(caller: &Caller<'_>) -> String {
     let meta = caller.origin.meta.get("traceparent").and_then(Value::as_str);
     let trace = meta.or_else(header).and_then(|parent| parent.split('-').nth(1)).unwrap_or_default();
     if trace.len() == 32 && trace.bytes().all(|byte| byte.is_ascii_hexdigit()) { trace.to_owned() } else { String::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_of_the_protocol() {
+        assert_eq!(caught(async { 5 }).await.unwrap(), 5);
+        let panics = async {
+            tokio::task::yield_now().await;
+            if Instant::now().elapsed() < Duration::from_hours(1) {
+                panic!("as a bug would");
+            }
+        };
+        let error = caught(panics).await.unwrap_err();
+        assert_eq!((error.code.0, error.data), (-32603, None));
+    }
 }

@@ -2,11 +2,15 @@
 
 use rusqlite::{Connection, ErrorCode};
 
+use crate::db::advice::Advice;
 use crate::db::error::DbError;
 use crate::db::schema;
 
 /// How much of a long statement is shown around the mistake.
 const EXCERPT_CHARS: usize = 80;
+
+/// Steps of a plan that are shown.
+const MAX_STEPS: usize = 20;
 
 /// Names less alike than this are no help.
 const MIN_LIKENESS: f64 = 0.6;
@@ -18,6 +22,8 @@ pub struct Names {
     tables: Vec<(String, Vec<String>)>,
     /// The schema was read: what is not above is not there.
     known: bool,
+    /// Functions that may be called.
+    functions: Vec<String>,
 }
 
 impl Names {
@@ -28,7 +34,15 @@ impl Names {
             let columns = schema::known_columns(conn, &table.name)?.into_iter().map(|column| column.name).collect();
             tables.push((table.name, columns));
         }
-        Ok(Self { tables, known: true })
+        let functions = conn
+            .prepare("SELECT DISTINCT name FROM pragma_function_list WHERE name GLOB '[a-z]*'")?
+            .query_map([], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        Ok(Self { tables, known: true, functions })
+    }
+
+    fn nearest_function(&self, wrong: &str) -> Option<&str> {
+        nearest(wrong, self.functions.iter().map(String::as_str))
     }
 
     fn nearest_table(&self, wrong: &str) -> Option<&str> {
@@ -67,9 +81,12 @@ fn nearest<'a>(wrong: &str, candidates: impl Iterator<Item = &'a str>) -> Option
 pub fn wants_names(error: &DbError) -> bool {
     match error {
         DbError::NoSuchTable(_) => true,
+        DbError::InBatch { source, .. } => wants_names(source),
         DbError::Sqlite(error) => {
             let text = error.to_string();
-            ["no such table", "no such column", "has no column named", "no such view"].iter().any(|needle| text.contains(needle))
+            ["no such table", "no such column", "has no column named", "no such view", "no such function", "no such index"]
+                .iter()
+                .any(|needle| text.contains(needle))
         }
         _ => false,
     }
@@ -81,6 +98,9 @@ pub fn explain(error: &DbError, sql: &str, names: &Names) -> String {
         DbError::Sqlite(error) => explain_sqlite(error, sql, names),
         DbError::NoSuchTable(table) => {
             with_suggestion(format!("no such table: {table}"), names.nearest_table(table), &all_tables(names))
+        }
+        DbError::InBatch { number, of, sql, source } => {
+            format!("statement {number} of {of}, and so nothing of the batch was kept: {}", explain(source, sql, names))
         }
         DbError::Timeout(_) => {
             format!("{error}. Nothing was changed. Select less, add a WHERE or LIMIT, or look at the plan with explain_query.")
@@ -116,9 +136,14 @@ fn explain_sqlite(error: &rusqlite::Error, sql: &str, names: &Names) -> String {
         other => (other.to_string(), None),
     };
     let mut text = message.clone();
-    if let Some(place) = offset.and_then(|offset| point_at(sql, offset)) {
+    // SQLite tells no place for names that it looks up only later.
+    let named = || find_name(sql, NAMED.iter().find_map(|marker| after(&message, marker))?);
+    if let Some(place) = offset.or_else(named).and_then(|offset| point_at(sql, offset)) {
         text.push('\n');
         text.push_str(&place);
+    }
+    if let Some(function) = after(&message, "no such function: ") {
+        return with_suggestion(text, names.nearest_function(function), "");
     }
     if let Some(table) = after(&message, "no such table: ") {
         let table = table.trim_start_matches("main.");
@@ -143,15 +168,58 @@ fn explain_sqlite(error: &rusqlite::Error, sql: &str, names: &Names) -> String {
         Some(ErrorCode::DiskFull) => {
             "the disk is full: nothing of this statement was kept; space has to be freed before anything can be written. (Where there is space, the table has a row with the largest possible rowid, and no number is left for another one.)".into()
         }
-        Some(ErrorCode::OutOfMemory) => {
-            "the statement needs more memory than the server allows; nothing was changed. Select or sort less at once.".into()
-        }
+        Some(ErrorCode::OutOfMemory) => DbError::TooMuchMemory.to_string(),
         Some(ErrorCode::TooBig) => format!("{message}: the text of the statement, or a value in it, is over the server's limit"),
-        Some(ErrorCode::DatabaseCorrupt) => {
-            format!("{message}: the database file is damaged; tell the operator of this server to restore a backup")
-        }
         Some(ErrorCode::ReadOnly) => "the database can only be read here; nothing was changed".into(),
         _ => text,
+    }
+}
+
+/// What stands in front of a name in SQLite's messages.
+const NAMED: &[&str] = &["no such table: ", "no such function: ", "no such view: ", "no such index: ", "has no column named "];
+
+/// Where a name stands in a statement, as a word of its own.
+fn find_name(sql: &str, name: &str) -> Option<usize> {
+    let name = name.trim_start_matches("main.");
+    let in_word = |c: char| c.is_alphanumeric() || c == '_';
+    let found =
+        sql.char_indices().filter(|(at, _)| sql.get(*at..at + name.len()).is_some_and(|word| word.eq_ignore_ascii_case(name)));
+    let alone = |at: &usize| !sql[..*at].ends_with(in_word) && !sql[at + name.len()..].starts_with(in_word);
+    found.map(|(at, _)| at).find(alone)
+}
+
+/// What is added to a statement that took too long.
+pub fn plan(advice: &Advice) -> String {
+    let mut text = String::new();
+    if !advice.plan.is_empty() {
+        let steps: Vec<_> = advice.plan.iter().take(MAX_STEPS).map(|step| format!("\n  {step}")).collect();
+        text.push_str("\nThe plan:");
+        text.push_str(&steps.concat());
+    }
+    if !advice.indexes.is_empty() {
+        text.push_str("\nSQLite would use an index that is not there: ");
+        text.push_str(&advice.indexes.join("; or "));
+    }
+    text
+}
+
+/// Whether SQLite says that the file is damaged. It says so, too, of what it only cannot make sense of.
+pub fn says_damaged(error: &DbError) -> bool {
+    match error {
+        DbError::Sqlite(error) => error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt),
+        DbError::InBatch { source, .. } => says_damaged(source),
+        _ => false,
+    }
+}
+
+/// What an integrity check adds to such an error. None: it could not be made in time.
+pub fn checked(damaged: Option<bool>) -> &'static str {
+    match damaged {
+        Some(true) => {
+            "\nThe integrity check fails: the database file is damaged; tell the operator of this server to restore a backup."
+        }
+        Some(false) => "\nThe integrity check finds nothing wrong with the file.",
+        None => "",
     }
 }
 
@@ -209,9 +277,30 @@ mod tests {
     fn a_misspelt_table_is_named() {
         insta::assert_snapshot!(mistake("SELECT 1\nFROM custmers"), @r#"
         no such table: custmers
+        at line 2, column 6:
+          FROM custmers
+               ^
         Did you mean "customers"?
         Tables: customers, orders.
         "#);
+    }
+
+    #[test]
+    fn a_misspelt_function_is_pointed_at_and_named() {
+        insta::assert_snapshot!(mistake("SELECT id, lenght(name) FROM customers"), @r#"
+        no such function: lenght
+        at line 1, column 12:
+          SELECT id, lenght(name) FROM customers
+                     ^
+        Did you mean "length"?
+        "#);
+    }
+
+    #[test]
+    fn a_name_is_found_only_as_a_word() {
+        assert_eq!(find_name("SELECT xt.t1, tt FROM T", "t"), Some(22));
+        assert_eq!(find_name("SELECT é FROM größe", "größe"), Some(15));
+        assert_eq!(find_name("SELECT 1", "t"), None);
     }
 
     #[test]

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use rmcp::model::{
-    CacheScope, CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult, CompletionInfo, DiscoverResult,
-    ErrorCode, GetPromptRequestParams, GetPromptResponse, InitializeRequestParams, InitializeResult, ListPromptsResult,
-    ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams, ProtocolVersion,
-    ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, Reference, ServerConfig, SubscribeRequestMethod,
-    SubscribeRequestParams, SubscriptionFilter, UnsubscribeRequestMethod, UnsubscribeRequestParams,
+    CacheScope, CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult, CompletionInfo, CustomRequest,
+    CustomResult, DiscoverResult, ErrorCode, GetPromptRequestParams, GetPromptResponse, InitializeRequestParams,
+    InitializeResult, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
+    PaginatedRequestParams, ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, Reference,
+    ServerConfig, SubscribeRequestMethod, SubscribeRequestParams, SubscriptionFilter, UnsubscribeRequestMethod,
+    UnsubscribeRequestParams,
 };
 use rmcp::service::{NotificationContext, RequestContext, SubscriptionContext};
 use rmcp::{ErrorData, RoleServer, ServerHandler};
@@ -17,9 +18,11 @@ use super::call::Caller;
 use super::events::Events;
 use super::resources::Target;
 use super::tools::ToolCall;
-use super::{SqliteMcp, prompt, resources, tools};
+use super::{SqliteMcp, arguments, prompt, resources, tools};
 use crate::db::error::DbError;
+use crate::db::limits::CallBudget;
 use crate::db::schema;
+use crate::db::turns::Caller as Who;
 use crate::telemetry::Origin;
 
 /// How long a client may keep what changes only with the version of this server.
@@ -31,10 +34,26 @@ const SCHEMA_TTL_MS: u64 = 5_000;
 /// Resources on one page of the list.
 const RESOURCES_A_PAGE: usize = 200;
 
+/// The methods with parameters that have to be there, and what they are.
+const WANTED_PARAMS: [(&str, &str); 8] = [
+    ("initialize", r#"an object with "protocolVersion", "capabilities" and "clientInfo""#),
+    ("tools/call", r#"an object with "name", the name of a tool, and "arguments""#),
+    ("tools/list", r#"an object, with "cursor" as a string if there is one"#),
+    ("resources/list", r#"an object, with "cursor" as a string if there is one"#),
+    ("resources/read", r#"an object with "uri", a string"#),
+    ("prompts/get", r#"an object with "name", the name of a prompt"#),
+    ("prompts/list", r#"an object, with "cursor" as a string if there is one"#),
+    ("completion/complete", r#"an object with "ref" and "argument""#),
+];
+
 impl SqliteMcp {
     fn scope() -> CacheScope {
         // What this server shows may depend on a token, and is never for caches between people.
         CacheScope::Private
+    }
+
+    fn budget(&self, context: &RequestContext<RoleServer>) -> CallBudget {
+        self.shared.db.budget().of(who(context))
     }
 
     /// Answers a request as a part of its caller's trace. Calls of tools have more to tell of themselves.
@@ -60,6 +79,12 @@ impl SqliteMcp {
 /// Who asks.
 fn origin(context: &RequestContext<RoleServer>) -> Origin<'_> {
     Origin { headers: context.extensions.get::<http::request::Parts>().map(|parts| &parts.headers), meta: &context.meta }
+}
+
+/// Whose share of the database's threads a request uses: the door has said it.
+fn who(context: &RequestContext<RoleServer>) -> Who {
+    let said = context.extensions.get::<http::request::Parts>().and_then(|parts| parts.extensions.get::<Who>());
+    said.copied().unwrap_or(Who::OWN)
 }
 
 /// A failure of the server's own, for requests that have no tool result to put it into.
@@ -162,8 +187,23 @@ impl ServerHandler for SqliteMcp {
             let error = ErrorData::invalid_params(format!("no tool named {}", request.name), None);
             return self.traced("tools/call", &context, async { Err(error) }).await;
         };
-        let caller = Caller { origin: origin(&context), peer: Some(&context.peer), gone: &context.ct };
-        Ok(self.call(tool, ToolCall::read(tool, request.arguments), &caller).await.into())
+        let caller = Caller { origin: origin(&context), peer: Some(&context.peer), gone: &context.ct, who: who(&context) };
+        let arguments = arguments::unwrapped(request.arguments);
+        self.call(tool, ToolCall::read(tool, arguments.as_deref()), &caller).await.map(Into::into)
+    }
+
+    /// The SDK hands over what it could not read as a request that it knows: an unknown method, or a known one with parameters of a
+    /// wrong shape.
+    async fn on_custom_request(
+        &self,
+        request: CustomRequest,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CustomResult, ErrorData> {
+        let error = match WANTED_PARAMS.iter().find(|(method, _)| *method == request.method) {
+            Some((method, wanted)) => ErrorData::invalid_params(format!("the params of {method} must be {wanted}"), None),
+            None => ErrorData::new(ErrorCode::METHOD_NOT_FOUND, request.method.clone(), None),
+        };
+        self.traced("custom", &context, async { Err(error) }).await
     }
 
     async fn list_resources(
@@ -178,7 +218,7 @@ impl ServerHandler for SqliteMcp {
                     .parse::<usize>()
                     .map_err(|_| ErrorData::invalid_params("the cursor is not one of this server", None))?,
             };
-            let all = self.shared.db.inspect(self.shared.db.budget(), resources::list).await.map_err(|error| internal(&error))?;
+            let all = self.shared.db.inspect(self.budget(&context), resources::list).await.map_err(|error| internal(&error))?;
             let next = offset.saturating_add(RESOURCES_A_PAGE);
             let next_cursor = (next < all.len()).then(|| next.to_string());
             let page = all.into_iter().skip(offset).take(RESOURCES_A_PAGE).collect();
@@ -224,7 +264,7 @@ impl ServerHandler for SqliteMcp {
             let contents = self
                 .shared
                 .db
-                .inspect(self.shared.db.budget(), move |conn| target.read(conn, &uri))
+                .inspect(self.budget(&context), move |conn| target.read(conn, &uri))
                 .await
                 .map_err(|error| internal(&error))?;
             let mut result = ReadResourceResult::new(vec![contents]);
@@ -272,8 +312,7 @@ impl ServerHandler for SqliteMcp {
                 return Ok(CompleteResult::default());
             }
             let prefix = request.argument.value.to_lowercase();
-            let tables =
-                self.shared.db.inspect(self.shared.db.budget(), schema::tables).await.map_err(|error| internal(&error))?;
+            let tables = self.shared.db.inspect(self.budget(&context), schema::tables).await.map_err(|error| internal(&error))?;
             let mut names: Vec<_> =
                 tables.into_iter().map(|table| table.name).filter(|name| name.to_lowercase().starts_with(&prefix)).collect();
             let total = names.len();

@@ -1,6 +1,7 @@
 //! The MCP server: the tools, resources and the prompt on the database. Both protocol eras and both transports share it. What it is made
 //! of is here; requests are handler.rs, calls of tools call.rs; how requests arrive is http/ and main.rs.
 
+pub mod arguments;
 mod call;
 pub mod error;
 pub mod events;
@@ -11,6 +12,7 @@ pub mod render;
 pub mod resources;
 pub mod tools;
 pub mod types;
+pub mod values;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -19,6 +21,7 @@ use rmcp::model::{Implementation, ServerCapabilities, ServerConfig, Tool};
 use tokio_util::sync::CancellationToken;
 
 use crate::db::Database;
+use crate::db::authorizer::SchemaMode;
 use crate::metrics::Metrics;
 use crate::telemetry::Telemetry;
 use events::{Events, Watched};
@@ -40,6 +43,8 @@ pub struct HandlerSettings {
     pub audit: bool,
     /// Absent: no traces.
     pub telemetry: Option<Telemetry>,
+    /// Cancelled when running calls have had their time to finish: then they are stopped.
+    pub end: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -47,6 +52,7 @@ struct Shared {
     db: Database,
     metrics: Metrics,
     settings: HandlerSettings,
+    end: CancellationToken,
     events: Events,
     requests: AtomicU64,
     tools: Vec<Tool>,
@@ -56,7 +62,7 @@ struct Shared {
 impl SqliteMcp {
     /// A handler over an open database. Subscriptions end when `stop` is cancelled.
     pub fn new(db: Database, metrics: Metrics, settings: HandlerSettings, stop: CancellationToken) -> Self {
-        let read_only = db.options().read_only;
+        let (read_only, schema) = (db.options().read_only, db.options().schema);
         let capabilities = ServerCapabilities::builder()
             .enable_tools()
             .enable_resources()
@@ -67,14 +73,15 @@ impl SqliteMcp {
             .build();
         let info = ServerConfig::new(capabilities)
             .with_server_info(Implementation::new("sandbox-server", env!("CARGO_PKG_VERSION")).with_title("SQLite sandbox"))
-            .with_instructions(instructions(read_only));
+            .with_instructions(instructions(read_only, schema));
         let shared = Shared {
             db,
             metrics,
+            end: settings.end.clone(),
             settings,
             events: Events::new(stop),
             requests: AtomicU64::new(0),
-            tools: tools::definitions(read_only),
+            tools: tools::definitions(read_only, schema),
             info,
         };
         Self { shared: Arc::new(shared), watched: Arc::default() }
@@ -86,11 +93,17 @@ impl SqliteMcp {
     }
 }
 
-fn instructions(read_only: bool) -> &'static str {
+fn instructions(read_only: bool, schema: SchemaMode) -> String {
     if read_only {
-        "A SQLite database that can only be read. Begin with list_tables and describe_table, then use read_query with values in params."
-    } else {
-        "A SQLite database. Begin with list_tables and describe_table. Use read_query to read, write_query to change rows, create_table to create tables and indexes; \
-         one statement a call, values in params. Each call is a transaction of its own."
+        return "A SQLite database that can only be read. Begin with list_tables and describe_table, then use read_query with values in params.".into();
     }
+    let schema = match schema {
+        SchemaMode::None => "the schema cannot be changed",
+        SchemaMode::Add => "create_table to create tables and indexes",
+        SchemaMode::Full => "create_table and change_schema to change the schema",
+    };
+    format!(
+        "A SQLite database. Begin with list_tables and describe_table. Use read_query to read, write_query to change rows, {schema}; one statement a call, \
+         values in params. Each call is a transaction of its own; write_batch runs several statements in one."
+    )
 }

@@ -19,6 +19,11 @@ pub fn params(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"anyOf": [{"type": "array", "items": value}, {"type": "object"}]})
 }
 
+/// An integer that may be too large for a number.
+pub fn integer(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"anyOf": [{"type": "integer"}, {"type": "string"}]})
+}
+
 /// Rows of values.
 pub fn rows(_: &mut SchemaGenerator) -> Schema {
     let value = json!({"anyOf": [{"type": "string"}, {"type": "number"}, {"type": "null"}, {"type": "object"}]});

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::types::{QueryResult, SearchResult, TableList, WriteResult};
+use super::types::{BatchResult, Integer, QueryResult, SearchResult, TableList, WriteResult};
 use crate::db::schema::TableDescription;
 
 /// Rows as a table with ` | ` between the columns, and a last line that says how many there are and how to go on.
@@ -54,7 +54,7 @@ pub fn write(result: &WriteResult) -> String {
         1 => "1 row affected".to_owned(),
         count => format!("{count} rows affected"),
     };
-    if let Some(rowid) = result.last_insert_rowid {
+    if let Some(Integer(rowid)) = result.last_insert_rowid {
         let _ = write!(text, ", last rowid {rowid}");
     }
     if let Some(returned) = &result.returned {
@@ -62,6 +62,13 @@ pub fn write(result: &WriteResult) -> String {
         text.push_str(&query(returned));
     }
     text
+}
+
+/// What each statement of a batch did.
+pub fn batch(result: &BatchResult) -> String {
+    let lines: Vec<_> =
+        result.results.iter().enumerate().map(|(index, done)| format!("{}: {}", index + 1, write(done))).collect();
+    lines.join("\n")
 }
 
 /// One table a line.

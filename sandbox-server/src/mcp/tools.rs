@@ -1,17 +1,17 @@
 //! The tools: their names, schemas and hints, and how a call's arguments are read. Running them is mcp/mod.rs.
 
+use std::borrow::Cow;
+
 use rmcp::model::{JsonObject, Tool, ToolAnnotations};
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer};
-use serde_json::Value;
-use serde_json::value::RawValue;
 
+use super::arguments::Arguments;
 use super::portable;
 use super::types::{
-    CreateArgs, DescribeArgs, Done, ExplainArgs, InsightArgs, NoArgs, QueryResult, ReadArgs, SearchArgs, SearchResult, TableList,
-    WriteArgs, WriteResult,
+    BatchArgs, BatchResult, CreateArgs, DescribeArgs, Done, ExplainArgs, InsightArgs, NoArgs, QueryResult, ReadArgs, SchemaArgs,
+    SearchArgs, SearchResult, TableList, WriteArgs, WriteResult,
 };
-use crate::db::query;
+use crate::db::authorizer::SchemaMode;
 use crate::db::schema::TableDescription;
 
 /// A call whose arguments have been read.
@@ -21,8 +21,14 @@ pub enum ToolCall {
     Read(ReadArgs),
     /// `write_query`
     Write(WriteArgs),
+    /// `write_batch`
+    Batch(BatchArgs),
     /// `create_table`
     Create(CreateArgs),
+    /// `change_schema`
+    ChangeSchema(SchemaArgs),
+    /// `execute_sql_query`
+    Any(ReadArgs),
     /// `list_tables`
     ListTables,
     /// `describe_table`
@@ -45,68 +51,37 @@ pub enum Unreadable {
 }
 
 impl ToolCall {
-    /// Reads a call.
-    pub fn read(name: &str, arguments: Option<JsonObject>) -> Result<Self, Unreadable> {
-        let arguments = Value::Object(arguments.unwrap_or_default());
-        Self::from_arguments(name, arguments)
-    }
-
-    /// Reads a call whose arguments are still JSON; None: they are no object.
-    pub fn read_json(name: &str, arguments: Option<&RawValue>) -> Option<Result<Self, Unreadable>> {
-        let Some(arguments) = arguments else { return Some(Self::read(name, None)) };
-        if !arguments.get().starts_with('{') {
-            return None;
-        }
-        // What cannot be read is read again the other way, for the words of its error, or since a field stands twice in it.
-        let quick = || Self::from_arguments(name, arguments).ok().map(Ok);
-        quick().or_else(|| Some(Self::read(name, serde_json::from_str(arguments.get()).ok()?)))
-    }
-
-    fn from_arguments<'de, A>(name: &str, arguments: A) -> Result<Self, Unreadable>
-    where
-        A: Deserializer<'de, Error = serde_json::Error>,
-    {
-        Ok(match name {
-            "read_query" => Self::Read(arguments_of(name, arguments)?),
-            "write_query" => Self::Write(arguments_of(name, arguments)?),
-            "create_table" => Self::Create(arguments_of(name, arguments)?),
-            "list_tables" => arguments_of::<NoArgs>(name, arguments).map(|_| Self::ListTables)?,
-            "describe_table" => Self::Describe(arguments_of(name, arguments)?),
-            "append_insight" => Self::Insight(arguments_of(name, arguments)?),
-            "explain_query" => Self::Explain(arguments_of(name, arguments)?),
-            "search_schema" => Self::Search(arguments_of(name, arguments)?),
-            "execute_sql_query" => Self::by_statement(arguments_of(name, arguments)?),
+    /// Reads a call from the JSON text of its arguments; None: there are none.
+    pub fn read(name: &str, arguments: Option<&str>) -> Result<Self, Unreadable> {
+        let read = match name {
+            "read_query" => Arguments::read(name, arguments).map(Self::Read),
+            "write_query" => Arguments::read(name, arguments).map(Self::Write),
+            "write_batch" => Arguments::read(name, arguments).map(Self::Batch),
+            "create_table" => Arguments::read(name, arguments).map(Self::Create),
+            "change_schema" => Arguments::read(name, arguments).map(Self::ChangeSchema),
+            "list_tables" => Arguments::read::<NoArgs>(name, arguments).map(|_| Self::ListTables),
+            "describe_table" => Arguments::read(name, arguments).map(Self::Describe),
+            "append_insight" => Arguments::read(name, arguments).map(Self::Insight),
+            "explain_query" => Arguments::read(name, arguments).map(Self::Explain),
+            "search_schema" => Arguments::read(name, arguments).map(Self::Search),
+            "execute_sql_query" => Arguments::read(name, arguments).map(Self::Any),
             _ => return Err(Unreadable::UnknownTool),
-        })
-    }
-
-    /// `execute_sql_query` is an alias: the statement's first word says of which tool.
-    fn by_statement(args: ReadArgs) -> Self {
-        match query::keyword(&args.query).as_str() {
-            "INSERT" | "REPLACE" | "UPDATE" | "DELETE" => Self::Write(WriteArgs { query: args.query, params: args.params }),
-            "CREATE" => Self::Create(CreateArgs { query: args.query }),
-            _ => Self::Read(args),
-        }
+        };
+        read.map_err(Unreadable::Arguments)
     }
 
     /// The SQL, for error messages and the audit log.
-    pub fn sql(&self) -> &str {
+    pub fn sql(&self) -> Cow<'_, str> {
         match self {
-            Self::Read(args) => &args.query,
-            Self::Write(args) => &args.query,
-            Self::Create(args) => &args.query,
-            Self::Explain(args) => &args.query,
-            Self::ListTables | Self::Describe(_) | Self::Insight(_) | Self::Search(_) => "",
+            Self::Read(args) | Self::Any(args) => args.query.as_str().into(),
+            Self::Write(args) => args.query.as_str().into(),
+            Self::Batch(args) => args.statements.iter().map(|one| one.query.as_str()).collect::<Vec<_>>().join(";\n").into(),
+            Self::Create(args) => args.query.as_str().into(),
+            Self::ChangeSchema(args) => args.query.as_str().into(),
+            Self::Explain(args) => args.query.as_str().into(),
+            Self::ListTables | Self::Describe(_) | Self::Insight(_) | Self::Search(_) => "".into(),
         }
     }
-}
-
-fn arguments_of<'de, T: Deserialize<'de>>(
-    tool: &str,
-    arguments: impl Deserializer<'de, Error = serde_json::Error>,
-) -> Result<T, Unreadable> {
-    T::deserialize(arguments)
-        .map_err(|error| Unreadable::Arguments(format!("the arguments of {tool} do not fit its schema: {error}")))
 }
 
 /// Whether `name` is one of ours: metrics must not grow with whatever clients send.
@@ -114,10 +89,12 @@ pub fn known(name: &str) -> Option<&'static str> {
     NAMES.iter().find(|known| **known == name).copied()
 }
 
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 11] = [
     "read_query",
     "write_query",
+    "write_batch",
     "create_table",
+    "change_schema",
     "list_tables",
     "describe_table",
     "append_insight",
@@ -126,8 +103,8 @@ const NAMES: [&str; 9] = [
     "execute_sql_query",
 ];
 
-/// Every tool that this server offers; with `read_only` those that write are left out.
-pub fn definitions(read_only: bool) -> Vec<Tool> {
+/// Every tool that this server offers: with `read_only` those that write are left out, and those for the schema are there by its mode.
+pub fn definitions(read_only: bool, mode: SchemaMode) -> Vec<Tool> {
     let reads = [
         reading::<ReadArgs, QueryResult>(
             "read_query",
@@ -160,18 +137,38 @@ pub fn definitions(read_only: bool) -> Vec<Tool> {
         )
         .with_output_schema::<WriteResult>()
         .with_annotations(hints("Change rows").destructive(true).idempotent(false)),
-        tool::<CreateArgs>("create_table", "Create a table", "Run one CREATE TABLE, CREATE INDEX, CREATE VIEW or CREATE VIRTUAL TABLE (fts5, rtree).")
-            .with_output_schema::<Done>()
-            .with_annotations(hints("Create a table").destructive(false).idempotent(false)),
+        tool::<BatchArgs>(
+            "write_batch",
+            "Run several statements",
+            "Run several statements in order, as one transaction: all of them are kept or, when one fails, none. Each may have values in `params`, \
+             and each sees what those before it did. One result a statement.",
+        )
+        .with_output_schema::<BatchResult>()
+        .with_annotations(hints("Run several statements").destructive(true).idempotent(false)),
         tool::<InsightArgs>("append_insight", "Add an insight", "Add a line to the memo at memo://insights.")
             .with_output_schema::<Done>()
             .with_annotations(hints("Add an insight").destructive(false).idempotent(false)),
     ];
+    // Destructive: a unique index lets other callers' inserts fail from then on.
+    let create = tool::<CreateArgs>(
+        "create_table",
+        "Create a table",
+        "Run one CREATE TABLE, CREATE INDEX, CREATE VIEW or CREATE VIRTUAL TABLE (fts5, rtree, geopoly).",
+    )
+    .with_output_schema::<Done>()
+    .with_annotations(hints("Create a table").destructive(true).idempotent(false));
+    let change_schema = tool::<SchemaArgs>(
+        "change_schema",
+        "Change the schema",
+        "Run one ALTER TABLE, DROP, CREATE (triggers too), REINDEX, ANALYZE or VACUUM. What is dropped is gone.",
+    )
+    .with_output_schema::<Done>()
+    .with_annotations(hints("Change the schema").destructive(true).idempotent(false));
     // No output schema: its results have that of the tool it stands for.
     let alias = tool::<ReadArgs>(
         "execute_sql_query",
         "Run SQL",
-        "Run one SQL statement: the same as read_query, write_query or create_table, whichever its first word asks for. Prefer those.",
+        "Run one SQL statement: the same as read_query, write_query or create_table, whichever it is for. Prefer those.",
     );
     let alias = if read_only {
         alias.with_annotations(hints("Run SQL").read_only(true))
@@ -181,6 +178,8 @@ pub fn definitions(read_only: bool) -> Vec<Tool> {
     let mut tools = Vec::from(reads);
     if !read_only {
         tools.extend(writes);
+        tools.extend((mode != SchemaMode::None).then_some(create));
+        tools.extend((mode == SchemaMode::Full).then_some(change_schema));
     }
     tools.push(alias);
     for tool in &mut tools {
@@ -205,16 +204,17 @@ fn hints(title: &str) -> ToolAnnotations {
 
 #[cfg(test)]
 mod tests {
+    use super::super::arguments::Args;
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn read(name: &str, arguments: &Value) -> Result<ToolCall, Unreadable> {
-        ToolCall::read(name, arguments.as_object().cloned())
+        ToolCall::read(name, Some(&arguments.to_string()))
     }
 
     #[test]
     fn every_defined_tool_is_known_and_the_other_way_round() {
-        let mut defined: Vec<_> = definitions(false).into_iter().map(|tool| tool.name.to_string()).collect();
+        let mut defined: Vec<_> = definitions(false, SchemaMode::Full).into_iter().map(|tool| tool.name.to_string()).collect();
         let mut names: Vec<_> = NAMES.iter().map(ToString::to_string).collect();
         defined.sort();
         names.sort();
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn no_schema_uses_what_some_clients_refuse() {
-        for tool in definitions(false) {
+        for tool in definitions(false, SchemaMode::Full) {
             let text = serde_json::to_string(&tool).unwrap();
             for form in ["\"format\"", "\"type\":[", "\"items\":true", "\"default\":null"] {
                 assert!(!text.contains(form), "{form} in {text}");
@@ -234,56 +234,67 @@ mod tests {
     #[test]
     fn a_server_that_only_reads_offers_no_tool_that_writes() {
         assert!(
-            definitions(true).iter().all(|tool| tool.annotations.as_ref().and_then(|hints| hints.read_only_hint) == Some(true))
+            definitions(true, SchemaMode::Full).iter().all(|tool| tool
+                .annotations
+                .as_ref()
+                .and_then(|hints| hints.read_only_hint)
+                == Some(true))
         );
     }
 
     #[test]
-    fn the_alias_follows_the_statement() {
-        assert!(matches!(read("execute_sql_query", &json!({"query": "select 1"})), Ok(ToolCall::Read(_))));
-        assert!(matches!(read("execute_sql_query", &json!({"query": "-- x\nDELETE FROM t"})), Ok(ToolCall::Write(_))));
-        assert!(matches!(read("execute_sql_query", &json!({"query": "create table t(a)"})), Ok(ToolCall::Create(_))));
-        assert!(matches!(read("execute_sql_query", &json!({"query": "DROP TABLE t"})), Ok(ToolCall::Read(_))));
-    }
-
-    #[test]
-    fn arguments_are_read_alike_from_json_and_from_values() {
-        for text in [
-            r#"{"query": "x", "params": [1, -0, 1.5, 1e400000000, 18446744073709551616, "a\ud83d\ude00", null, {"$blob": "AA=="}]}"#,
-            r#"{"query": "x", "params": {"a": 1, "a": 2}, "max_rows": 5}"#,
-            r#"{"query": "x", "query": "y"}"#,
-            r#"{"query": "x", "max_rows": 5.0}"#,
-            r#"{"query": "x", "max_rows": null, "cursor": null, "params": null}"#,
-            r#"{"query": "x", "sql": 1}"#,
-            r#"{"query": 1}"#,
-            r"{}",
-            r#" {"query": "x"} "#,
-        ] {
-            let raw: Box<RawValue> = match serde_json::from_str(text) {
-                Ok(raw) => raw,
-                Err(_) => continue,
-            };
-            let from_values = serde_json::from_str(text).ok().map(|object| ToolCall::read("read_query", Some(object)));
-            let from_json = ToolCall::read_json("read_query", Some(&raw));
-            assert_eq!(format!("{from_json:?}"), format!("{from_values:?}"), "{text}");
-        }
-        let array: Box<RawValue> = serde_json::from_str(r#"["SELECT 1", null, null, null]"#).unwrap();
-        assert!(
-            ToolCall::read_json("read_query", Some(&array)).is_none(),
-            "fields by their place are nothing that anybody means"
-        );
-        assert!(matches!(ToolCall::read_json("list_tables", None), Some(Ok(ToolCall::ListTables))));
-    }
-
-    #[test]
-    fn arguments_that_do_not_fit_are_named() {
-        let text = |arguments: &Value| match read("read_query", arguments) {
-            Err(Unreadable::Arguments(text)) => text,
-            other => format!("{other:?}"),
+    fn tools_for_the_schema_are_offered_by_its_mode_and_say_that_they_destroy() {
+        let offered = |mode| {
+            let tools = definitions(false, mode);
+            let schema = tools.into_iter().filter(|tool| ["create_table", "change_schema"].contains(&&*tool.name));
+            schema.map(|tool| (tool.name.to_string(), tool.annotations.unwrap().destructive_hint)).collect::<Vec<_>>()
         };
-        insta::assert_snapshot!(text(&json!({})), @"the arguments of read_query do not fit its schema: missing field `query`");
-        insta::assert_snapshot!(text(&json!({"query": 1})), @"the arguments of read_query do not fit its schema: invalid type: integer `1`, expected a string");
-        insta::assert_snapshot!(text(&json!({"query": "x", "sql": 1})), @"the arguments of read_query do not fit its schema: unknown field `sql`, expected one of `query`, `params`, `max_rows`, `cursor`");
-        assert!(matches!(read("no_such_tool", &json!({})), Err(Unreadable::UnknownTool)));
+        assert_eq!(offered(SchemaMode::None), []);
+        assert_eq!(offered(SchemaMode::Add), [("create_table".to_owned(), Some(true))]);
+        assert_eq!(offered(SchemaMode::Full).len(), 2);
+        assert!(offered(SchemaMode::Full).iter().all(|(_, destroys)| *destroys == Some(true)));
+    }
+
+    #[test]
+    fn a_list_is_read_whatever_it_stands_in() {
+        struct Item(String);
+        struct Batch(Vec<Item>);
+        impl Args for Item {
+            const FIELDS: &'static [&'static str] = &["query"];
+            fn read(arguments: &Arguments<'_>) -> Result<Self, String> {
+                arguments.text("query", "one SQL statement").map(Self)
+            }
+        }
+        impl Args for Batch {
+            const FIELDS: &'static [&'static str] = &["statements"];
+            fn read(arguments: &Arguments<'_>) -> Result<Self, String> {
+                arguments.list("statements").map(Self)
+            }
+        }
+        let read = |json: &str| {
+            let batch = Arguments::read::<Batch>("write_batch", Some(json));
+            batch.map(|Batch(items)| items.into_iter().map(|Item(query)| query).collect::<Vec<_>>().join("; "))
+        };
+        assert_eq!(read(r#"{"statements": [{"query": "a"}, {"query": "b", "x": 1}]}"#).unwrap(), "a; b");
+        assert_eq!(read(r#"{"statements": "[{\"query\": \"a\"}]"}"#).unwrap(), "a");
+        assert_eq!(read(r#"{"statements": []}"#).unwrap(), "");
+        for (sent, sentence) in [
+            ("{}", r#"write_batch needs "statements", an array of objects such as {"query": "…"}"#),
+            (
+                r#"{"statements": {"query": "a"}}"#,
+                r#""statements" must be an array of objects such as {"query": "…"}, not an object"#,
+            ),
+            (r#"{"statements": "SELECT 1"}"#, r#""statements" must be an array of objects such as {"query": "…"}, not a string"#),
+            (
+                r#"{"statements": ["a"]}"#,
+                r#"the arguments of statements[0] must be an object such as {"query": "…"}, not a string"#,
+            ),
+            (
+                r#"{"statements": [{"query": "a"}, {"sql": "b"}]}"#,
+                r#"statements[1] needs "query", a string with one SQL statement; it has no argument "sql""#,
+            ),
+        ] {
+            assert_eq!(read(sent).unwrap_err(), sentence, "{sent}");
+        }
     }
 }

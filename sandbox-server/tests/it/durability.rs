@@ -171,6 +171,30 @@ fn a_full_disk_costs_the_statement_and_nothing_before_it() {
     assert_eq!(answer(5)["result"]["isError"], json!(false), "{}", shown(5));
 }
 
+/// The readiness probe of a server on a volume that fills up, and is freed again.
+#[test]
+fn a_full_disk_is_told_by_the_readiness_probe_until_there_is_space() {
+    let binary = crate::support::BINARY;
+    let ask = |query: &str| {
+        let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "execute_sql_query", "arguments": {"query": query}}});
+        format!(
+            "curl -s -o /dev/null -H 'Content-Type: application/json' -H 'Accept: application/json, text/event-stream' -H 'MCP-Protocol-Version: 2025-06-18' \
+             -d '{}' http://$a/mcp",
+            call.to_string().replace('\'', "'\\''")
+        )
+    };
+    let ready = "curl -s http://$a/readyz";
+    let script = format!(
+        "{binary} serve --listen 127.0.0.1:0 --db ./x.db 2>log & p=$!; \
+         while ! grep -q 'serving MCP' log; do kill -0 $p; sleep 0.05; done; a=$(sed -n 's/.*\"address\":\"\\([^\"]*\\)\".*/\\1/p' log | tail -n 1); \
+         {}; {ready}; (cat /dev/zero >filler 2>/dev/null || true); {}; {ready}; rm filler; {ready}; kill $p; wait $p || true",
+        ask("CREATE TABLE t (a)"),
+        ask("INSERT INTO t VALUES (zeroblob(100000))"),
+    );
+    let Some(text) = on_small_volume(&script) else { return };
+    assert_eq!(text.lines().collect::<Vec<_>>(), ["ok", "database or disk is full", "ok"], "{text}");
+}
+
 #[test]
 fn a_volume_that_cannot_be_written_is_said_and_can_be_read() {
     let binary = crate::support::BINARY;

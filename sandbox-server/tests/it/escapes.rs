@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::statements::{REFUSED, SCHEMA, exhausting};
+use crate::statements::{REFUSED, REFUSED_UNLESS_FULL, SCHEMA, exhausting};
 use crate::support::{Server, database};
 
 #[derive(Debug, PartialEq)]
@@ -48,17 +48,26 @@ impl Traces {
 
 const RUNNING_TOOLS: [&str; 4] = ["read_query", "write_query", "create_table", "execute_sql_query"];
 
+#[rstest::rstest]
+#[case::none("none", &[REFUSED, REFUSED_UNLESS_FULL])]
+#[case::add("add", &[REFUSED, REFUSED_UNLESS_FULL])]
+#[case::full("full", &[REFUSED])]
 #[tokio::test(flavor = "multi_thread")]
-async fn every_escape_is_refused_and_leaves_no_trace() {
-    let server = Server::start(SCHEMA, &["--statement-timeout-ms", "2000"]);
+async fn every_escape_is_refused_and_leaves_no_trace(#[case] mode: &str, #[case] lists: &[&[&str]]) {
+    let server = Server::start(SCHEMA, &["--statement-timeout-ms", "2000", "--schema", mode]);
     let before = Traces::of(&server);
     let mut escaped = Vec::new();
-    for sql in REFUSED {
-        for tool in RUNNING_TOOLS {
+    for sql in lists.iter().copied().flatten() {
+        for tool in RUNNING_TOOLS.into_iter().chain(["change_schema"]) {
             let result = server.call(tool, json!({"query": sql})).await;
             if result["isError"] != json!(true) {
                 escaped.push(format!("{tool}: {sql}"));
             }
+        }
+        // Not by the company that it is in, either.
+        let batch = json!({"statements": [{"query": "INSERT INTO audit VALUES ('before')"}, {"query": sql}]});
+        if server.call("write_batch", batch).await["isError"] != json!(true) {
+            escaped.push(format!("write_batch: {sql}"));
         }
         // Explaining runs nothing; it may succeed.
         server.call("explain_query", json!({"query": sql})).await;

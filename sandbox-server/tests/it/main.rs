@@ -5,12 +5,14 @@
 mod statements;
 mod support;
 
+mod arguments;
 mod direct;
 mod door;
 mod durability;
 mod eras;
 mod escapes;
 mod events;
+mod fairness;
 mod fuzz;
 mod hostile;
 mod limits;

@@ -26,6 +26,11 @@ async fn structured_content_fits_the_schema_that_was_promised() {
         ("read_query", json!({"query": "SELECT id FROM customer WHERE 0"})),
         ("write_query", json!({"query": "UPDATE customer SET name = name RETURNING id"})),
         ("write_query", json!({"query": "INSERT INTO customer (name) VALUES ('x')"})),
+        ("write_query", json!({"query": "INSERT INTO customer (id, name) VALUES (9007199254740993, 'x')"})),
+        (
+            "write_batch",
+            json!({"statements": [{"query": "INSERT INTO customer (name) VALUES (?)", "params": ["y"]}, {"query": "SELECT 1"}]}),
+        ),
         ("create_table", json!({"query": "CREATE TABLE extra (a)"})),
         ("list_tables", json!({})),
         ("describe_table", json!({"table_name": "purchase"})),
@@ -131,6 +136,78 @@ async fn the_schema_can_be_read_as_resources_and_completed() {
         json!({"ref": {"type": "ref/resource", "uri": "schema://tables/{table}"}, "argument": {"name": "table", "value": "C"}});
     let answer: Value = server.modern("completion/complete", complete).send().await.unwrap().json().await.unwrap();
     assert_eq!(answer["result"]["completion"], json!({"values": ["customer"], "total": 1, "hasMore": false}));
+}
+
+#[tokio::test]
+async fn integers_beyond_what_a_double_holds_are_text_outside_of_rows_too() {
+    let server = Server::start("CREATE TABLE msg (id INTEGER PRIMARY KEY, t)", &[]);
+    for (id, told) in [
+        ("1254071346418286654", json!("1254071346418286654")),
+        ("9007199254740993", json!("9007199254740993")),
+        ("9007199254740991", json!(9_007_199_254_740_991_i64)),
+        ("-9223372036854775808", json!("-9223372036854775808")),
+        ("9223372036854775807", json!("9223372036854775807")),
+    ] {
+        let insert = format!("INSERT INTO msg VALUES ({id}, 'hi') RETURNING id");
+        let result = server.call("write_query", json!({"query": insert})).await;
+        assert_eq!(result["structuredContent"]["last_insert_rowid"], told);
+        assert_eq!(result["structuredContent"]["returned"]["rows"], json!([[told]]));
+        assert!(result["content"][0]["text"].as_str().unwrap().contains(&format!("last rowid {id}")), "{result}");
+    }
+}
+
+#[tokio::test]
+async fn any_statement_finds_its_way_by_what_sqlite_says_of_it() {
+    let server = Server::start(SCHEMA, &[]);
+    for (sql, expected) in [
+        ("WITH b AS (SELECT 1 AS i) UPDATE purchase SET cents = 1 WHERE id IN (SELECT i FROM b)", json!({"affected_rows": 1})),
+        (
+            "WITH v(n) AS (VALUES ('w')) INSERT INTO customer (name) SELECT n FROM v;",
+            json!({"affected_rows": 1, "last_insert_rowid": 3}),
+        ),
+        (
+            "WITH v(i, n) AS (VALUES (3, 'z')) REPLACE INTO customer (id, name) SELECT i, n FROM v",
+            json!({"affected_rows": 1, "last_insert_rowid": 3}),
+        ),
+        (
+            "/* gone */ WITH b AS (SELECT 3 AS i) DELETE FROM customer WHERE id IN (SELECT i FROM b) -- really",
+            json!({"affected_rows": 1}),
+        ),
+        ("create table made (a);", json!({"message": "Created."})),
+    ] {
+        assert_eq!(server.ok("execute_sql_query", json!({"query": sql})).await, expected, "{sql}");
+    }
+    assert_eq!(
+        server.ok("execute_sql_query", json!({"query": "WITH a AS (SELECT 1 AS x) SELECT x FROM a"})).await["rows"],
+        json!([[1]])
+    );
+    let error = server.error("read_query", json!({"query": "WITH a AS (SELECT 1) DELETE FROM customer"})).await;
+    assert!(error.contains("use write_query"), "{error}");
+}
+
+#[tokio::test]
+async fn a_batch_says_which_statement_failed_and_where() {
+    let server = Server::start(SCHEMA, &[]);
+    let error = server
+        .error("write_batch", json!({"statements": [{"query": "INSERT INTO customer (name) VALUES ('x')"}, {"query": "UPDATE customer SET nmae = 'x'"}]}))
+        .await;
+    assert!(error.starts_with("statement 2 of 2, and so nothing of the batch was kept: no such column: nmae"), "{error}");
+    assert!(error.contains("Did you mean \"name\"?"), "{error}");
+    assert_eq!(server.rows("SELECT count(*) FROM customer").await, json!([[2]]));
+}
+
+#[tokio::test]
+async fn a_statement_out_of_time_comes_with_its_plan_and_the_index_that_would_help() {
+    let server = Server::start(
+        "CREATE TABLE big (id INTEGER PRIMARY KEY, k INTEGER, other INTEGER);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000) INSERT INTO big SELECT i, i % 1000, i FROM n",
+        &["--statement-timeout-ms", "100"],
+    );
+    let error = server
+        .error("read_query", json!({"query": "SELECT count(*) FROM big a, big b WHERE b.k = 5 AND a.k + b.k > random()"}))
+        .await;
+    assert!(error.contains("The plan:\n  SCAN"), "{error}");
+    assert!(error.contains("CREATE INDEX big_k ON big (k)"), "{error}");
 }
 
 #[tokio::test]

@@ -2,12 +2,13 @@
 //! without a key.
 //! It says what it is in every answer (model `stand-in`, header `x-model-standin`) and in its log.
 //!
-//! Where things happen: `script` (what is said) → `request` (what was asked, checked as strictly as the real API) →
+//! Where things happen: `script` (what is said) → `request` (what was asked, checked as strictly as the real API; `rules`: its tools) →
 //! `answer` (a message) → `stream` (its events) → this file (HTTP). `openai` translates on both ends.
 
 pub mod answer;
 pub mod openai;
 pub mod request;
+pub mod rules;
 pub mod script;
 pub mod stream;
 
@@ -281,7 +282,7 @@ fn read(headers: &HeaderMap, body: &[u8], api: Api) -> Result<(Conversation, Val
             return Err("anthropic-version: header is required".into());
         }
         Api::Messages => Conversation::read(&body)?,
-        Api::Completions => Conversation::read(&openai::translated(&body)?)?,
+        Api::Completions => Conversation::of(&openai::translated(&body)?)?,
     };
     Ok((conversation, body))
 }

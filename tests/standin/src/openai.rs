@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::{
+    rules,
     script::{Fault, Step, StreamFault},
     stream::{Chunk, End},
 };
@@ -15,6 +16,10 @@ use crate::{
 /// # Errors
 /// A sentence for an `invalid_request_error`.
 pub fn translated(body: &Value) -> Result<Value, String> {
+    rules::functions(body)?;
+    if !body["tool_choice"].is_null() && body["tools"].is_null() {
+        return Err("Invalid value for 'tool_choice': 'tool_choice' is only allowed when 'tools' are specified.".into());
+    }
     let messages = body["messages"].as_array().ok_or("messages: field required")?;
     let mut out: Vec<Value> = Vec::new();
     let mut open: Vec<String> = Vec::new();
@@ -64,6 +69,14 @@ fn said(index: usize, content: &str, calls: &[Value]) -> Result<Vec<Value>, Stri
         let arguments = call["function"]["arguments"].as_str();
         let input: Option<Value> = arguments.and_then(|arguments| serde_json::from_str(arguments).ok());
         let input = input.ok_or_else(|| format!("messages.{index}: the arguments of a tool call are no JSON in a string"))?;
+        if call["id"].as_str().is_none_or(|id| id.is_empty() || id.len() > 40) {
+            return Err(format!(
+                "Invalid 'messages[{index}].tool_calls.id': string too long. Expected a string with maximum length 40."
+            ));
+        }
+        if !rules::is_name(call["function"]["name"].as_str().unwrap_or_default(), 64) {
+            return Err(format!("Invalid 'messages[{index}].tool_calls.function.name': string does not match pattern."));
+        }
         blocks.push(json!({"type": "tool_use", "id": call["id"], "name": call["function"]["name"], "input": input}));
     }
     if blocks.is_empty() {

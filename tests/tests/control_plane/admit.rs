@@ -2,7 +2,7 @@
 
 use kube::{
     Api,
-    api::{DynamicObject, PostParams},
+    api::{DynamicObject, Patch, PatchParams, PostParams},
     core::GroupVersionKind,
     discovery::ApiResource,
 };
@@ -11,10 +11,14 @@ use operator::crd::{McpApp, McpServer};
 use serde::Deserialize;
 use serde_json::json;
 
-const EXAMPLES: [&str; 2] = [include_str!("../../manifests/sqlite.yaml"), include_str!("../../manifests/chat.yaml")];
+const EXAMPLES: [&str; 3] = [
+    include_str!("../../manifests/sqlite.yaml"),
+    include_str!("../../manifests/chat.yaml"),
+    include_str!("../../manifests/gateway.yaml"),
+];
 
 /// Every document of bad.yaml with what its refusal must say.
-const BAD: [(&str, &str); 10] = [
+const BAD: [(&str, &str); 12] = [
     ("bad-none", "set exactly one of spec.container"),
     ("bad-both", "set exactly one of spec.container"),
     ("bad-port", "spec.container.port in body should be less than or equal to 65535"),
@@ -23,8 +27,10 @@ const BAD: [(&str, &str); 10] = [
     ("bad-interval", "spec.health.intervalSeconds in body should be greater than or equal to 1"),
     ("bad-timeout-longer-than-interval", "lower timeoutSeconds or raise intervalSeconds"),
     ("bad-rwo-storage-with-replicas", "set spec.replicas to 1, or remove spec.storage"),
-    ("bad-no-model", "spec.model: Required value"),
+    ("bad-prompt-without-model", "are for a model, and this app has none: remove them, or set spec.model"),
     ("bad-server-both", "set exactly one of name (one McpServer) and selector"),
+    ("bad-env-twice", "spec.env[1]: Duplicate value"),
+    ("bad-memory", "spec.resources.limits.memory in body should match"),
 ];
 
 fn documents(text: &str) -> Vec<DynamicObject> {
@@ -117,11 +123,6 @@ async fn volumes_that_could_not_be_mounted_are_refused() {
         let volumes = |names: &[&str]| names.iter().map(|name| json!({"name": name, "emptyDir": {}})).collect::<Vec<_>>();
         let mount = |name: &str, path: &str| json!([{"name": name, "mountPath": path}]);
         let storage = json!({"size": "1Gi", "mountPath": "/data"});
-        let server = |change: &serde_json::Value| {
-            let mut spec = json!({"container": {"image": "a/b:1"}});
-            spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
-            json!({"metadata": {"name": "s"}, "spec": spec})
-        };
         for (change, says) in [
             (json!({"volumes": volumes(&["a"]), "volumeMounts": mount("b", "/b")}), "must name one of spec.volumes"),
             (json!({"volumeMounts": mount("tmp", "/b")}), "must name one of spec.volumes"),
@@ -130,13 +131,13 @@ async fn volumes_that_could_not_be_mounted_are_refused() {
                 json!({"volumes": volumes(&["a"]), "volumeMounts": [mount("a", "/a")[0], mount("a", "/a")[0]]}),
                 "duplicate entries for key",
             ),
-            (json!({"volumes": volumes(&["data"])}), "must not be called tmp, data"),
+            (json!({"volumes": volumes(&["data"])}), "must not be called tmp, home, data"),
             (json!({"volumes": volumes(&["a"]), "volumeMounts": mount("a", "/tmp/")}), "must not be at /tmp"),
             (
                 json!({"volumes": volumes(&["a"]), "volumeMounts": mount("a", "/data/"), "storage": storage}),
                 "spec.storage.mountPath holds the volume",
             ),
-            (json!({"storage": {"size": "1Gi", "mountPath": "/tmp"}}), "other than '/' and '/tmp'"),
+            (json!({"storage": {"size": "1Gi", "mountPath": "/tmp"}}), "other than '/', '/tmp' and '/home/mcp'"),
             (json!({"volumes": [{"name": "a", "hostPath": {"path": "/"}}]}), "must not hold a hostPath"),
             (
                 json!({"container": null, "remote": {"url": "https://example.com/mcp"}, "serviceAccountName": "a"}),
@@ -157,6 +158,252 @@ async fn volumes_that_could_not_be_mounted_are_refused() {
         });
         let made = space.create::<McpServer>(server(&well)).await?;
         assert_eq!(made.spec.pod.volumes.len(), 2);
+        Ok(())
+    })
+    .await;
+}
+
+/// A server in a container, with this beside it or instead of it.
+fn server(change: &serde_json::Value) -> serde_json::Value {
+    let mut spec = json!({"container": {"image": "a/b:1"}});
+    spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+    json!({"metadata": {"name": "s"}, "spec": spec})
+}
+
+fn remote(change: &serde_json::Value) -> serde_json::Value {
+    let mut remote = server(change);
+    let spec = remote["spec"].as_object_mut().unwrap();
+    spec.remove("container");
+    spec.entry("remote").or_insert_with(|| json!({"url": "https://example.com/mcp"}));
+    remote
+}
+
+/// Creates it as `kubectl create` does: what a server-side apply merges before it validates is seen here as it was written.
+async fn refused<K>(space: &Space, object: serde_json::Value) -> String
+where
+    K: kube::Resource<DynamicType = ()>,
+{
+    let mut object = object;
+    object["apiVersion"] = json!(K::api_version(&()));
+    object["kind"] = json!(K::kind(&()));
+    refusal(space, &serde_json::from_value(object).unwrap()).await
+}
+
+#[tokio::test]
+async fn a_name_twice_in_a_list_is_refused() {
+    with_space(|space| async move {
+        let named = |name: &str| json!({"name": name, "image": "a/b:1"});
+        let spread = json!({"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"});
+        for (field, change) in [
+            ("spec.env", json!({"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]})),
+            ("spec.imagePullSecrets", json!({"imagePullSecrets": [{"name": "a"}, {"name": "a"}]})),
+            (
+                "spec.podTemplate.topologySpreadConstraints",
+                json!({"podTemplate": {"topologySpreadConstraints": [spread, spread]}}),
+            ),
+            ("spec.podTemplate.hostAliases", json!({"podTemplate": {"hostAliases": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.1"}]}})),
+            ("spec.podTemplate.sidecars", json!({"podTemplate": {"sidecars": [named("a"), named("a")]}})),
+            ("spec.podTemplate.initContainers", json!({"podTemplate": {"initContainers": [named("a"), named("a")]}})),
+            (
+                "spec.podTemplate.sidecars[0].env",
+                json!({"podTemplate": {"sidecars": [{"name": "a", "image": "a/b:1", "env": [{"name": "A"}, {"name": "A"}]}]}}),
+            ),
+        ] {
+            for sentence in [refused::<McpServer>(&space, server(&change)).await, refused::<McpApp>(&space, app(&change)).await] {
+                assert!(sentence.contains(&format!("{field}[1]: Duplicate value")), "{field}: {sentence}");
+            }
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_header_or_a_server_twice_is_refused() {
+    with_space(|space| async move {
+        let header = |name: &str| json!({"name": name, "secretKeyRef": {"name": "s", "key": "k"}});
+        for names in [["X-Key", "X-Key"], ["X-Key", "x-key"]] {
+            let headers = names.map(header);
+            let remote = remote(&json!({"remote": {"url": "https://example.com/mcp", "headersFrom": headers}}));
+            let container = server(&json!({"container": {"image": "a/b:1", "headersFrom": headers}}));
+            for sentence in [refused::<McpServer>(&space, remote).await, refused::<McpServer>(&space, container).await] {
+                assert!(
+                    sentence.contains("headersFrom must name each header once") || sentence.contains("headersFrom[1]: Duplicate"),
+                    "{sentence}"
+                );
+            }
+        }
+        let host = remote(&json!({"remote": {"url": "https://example.com/mcp", "headersFrom": [header("Host")]}}));
+        let sentence = refused::<McpServer>(&space, host).await;
+        assert!(sentence.contains("must not be a header of HTTP or MCP itself"), "{sentence}");
+        let sentence = refused::<McpApp>(&space, app(&json!({"servers": [{"name": "s"}, {"name": "s"}]}))).await;
+        assert!(sentence.contains("spec.servers must name each McpServer once"), "{sentence}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn quantities_are_strings_or_numbers_and_nothing_else() {
+    with_space(|space| async move {
+        for (name, value) in [
+            ("memory", json!("512MB")),
+            ("memory", json!("400m")),
+            ("memory", json!("-1Gi")),
+            ("memory", json!("1 Gi")),
+            ("memory", json!(-1)),
+            ("memory", json!(true)),
+            ("memory", json!({})),
+            ("memory", json!(["1Gi"])),
+            ("memory", json!("")),
+            ("cpu", json!("lots")),
+            ("cpu", json!("1core")),
+            ("cpu", json!("0,5")),
+            ("cpu", json!(-0.5)),
+            ("ephemeral-storage", json!("1GB")),
+        ] {
+            for kind in ["limits", "requests"] {
+                let change = json!({"resources": {kind: {name: value}}});
+                let sentence = refused::<McpServer>(&space, server(&change)).await;
+                assert!(sentence.contains(&format!("spec.resources.{kind}.{name}")), "{change}: {sentence}");
+            }
+        }
+        for (number, limits) in [
+            json!({"cpu": 0.5, "memory": "512Mi"}),
+            json!({"cpu": "500m", "memory": 536_870_912}),
+            json!({"cpu": 2, "memory": "1e9"}),
+            json!({"cpu": "0.25", "memory": "1.5Gi", "nvidia.com/gpu": 1, "hugepages-2Mi": "4Mi"}),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let mut server = server(&json!({"resources": {"limits": limits}}));
+            server["metadata"]["name"] = json!(format!("s{number}"));
+            let made = space.create::<McpServer>(server).await?;
+            assert_eq!(made.spec.pod.resources.unwrap().limits.len(), limits.as_object().unwrap().len());
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn storage_grows_keeps_its_class_and_stays() {
+    with_space(|space| async move {
+        let storage = |size: &str| json!({"size": size, "mountPath": "/data"});
+        space.create::<McpServer>(server(&json!({"storage": storage("1Gi")}))).await?;
+        for (change, says) in [
+            (storage("1000Mi"), "storage.size grows and never shrinks"),
+            (storage("500Mi"), "storage.size grows and never shrinks"),
+            (storage("0"), "storage.size must be more than 0"),
+            (storage("1GB"), "spec.storage.size in body should match"),
+            (json!({"storageClassName": "fast"}), "storage.storageClassName cannot be changed"),
+            (json!(null), "spec.storage cannot be removed"),
+        ] {
+            let sentence = space.edit::<McpServer>("s", json!({"spec": {"storage": change}})).await.unwrap_err().to_string();
+            assert!(sentence.contains(says), "{change}: {sentence}");
+        }
+        for size in ["1024Mi", "1Gi", "1.5Gi", "2Gi"] {
+            space.edit::<McpServer>("s", json!({"spec": {"storage": storage(size)}})).await?;
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_only_pods_have_is_refused_for_a_remote_server() {
+    with_space(|space| async move {
+        for change in [
+            json!({"replicas": 0}),
+            json!({"storage": {"size": "1Gi", "mountPath": "/data"}}),
+            json!({"env": [{"name": "A"}]}),
+            json!({"securityContext": {}}),
+            json!({"imagePullPolicy": "Always"}),
+            json!({"automountServiceAccountToken": false}),
+            json!({"terminationGracePeriodSeconds": 10}),
+            json!({"progressDeadlineSeconds": 60}),
+            json!({"podTemplate": {"runtimeClassName": "gvisor"}}),
+        ] {
+            let sentence = refused::<McpServer>(&space, remote(&change)).await;
+            assert!(sentence.contains("a remote server has none here: remove them"), "{change}: {sentence}");
+        }
+        for change in [
+            json!({"health": {"startupSeconds": 10}}),
+            json!({"health": {"restartAfterSeconds": 0}}),
+            json!({"tools": {"policy": "Enforce"}}),
+        ] {
+            let sentence = refused::<McpServer>(&space, remote(&change)).await;
+            assert!(sentence.contains("act on pods, and a remote server has none here"), "{change}: {sentence}");
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn fields_have_the_lengths_and_the_words_that_kubernetes_takes() {
+    with_space(|space| async move {
+        for (change, says) in [
+            (json!({"description": "a".repeat(2_049)}), "spec.description: Too long"),
+            (json!({"version": "1".repeat(129)}), "spec.version: Too long"),
+            (json!({"serviceAccountName": "Not_A_Name"}), "spec.serviceAccountName in body should match"),
+            (json!({"env": [{"name": ""}]}), "spec.env[0].name"),
+            (json!({"imagePullPolicy": "Sometimes"}), r#"supported values: "Always", "IfNotPresent", "Never""#),
+            (json!({"progressDeadlineSeconds": 0}), "spec.progressDeadlineSeconds"),
+            (json!({"securityContext": {"runAsUser": 0}}), "set runAsNonRoot: false, too"),
+            (json!({"securityContext": {"runAsUser": -1}}), "spec.securityContext.runAsUser"),
+            (json!({"podTemplate": {"metadata": {"labels": {"team": "two words"}}}}), "spec.podTemplate.metadata.labels.team"),
+            (json!({"podTemplate": {"sidecars": [{"name": "mcp", "image": "a/b:1"}]}}), "must not be called mcp"),
+            (json!({"podTemplate": {"sidecars": [{"name": "a"}]}}), "spec.podTemplate.sidecars[0].image: Required value"),
+            (
+                json!({"podTemplate": {"sidecars": [{"name": "a", "image": "a/b:1"}], "initContainers": [{"name": "a", "image": "a/b:1"}]}}),
+                "must have different names",
+            ),
+        ] {
+            let sentence = refused::<McpServer>(&space, server(&change)).await;
+            assert!(sentence.contains(says), "{change}: {sentence}");
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_null_in_the_security_context_stays_a_null() {
+    with_space(|space| async move {
+        let null = json!({"runAsUser": null, "runAsGroup": null, "fsGroup": null});
+        let context = |made: &McpServer| serde_json::to_value(made.spec.pod.security_context.as_ref().unwrap()).unwrap();
+        let made = space.create::<McpServer>(server(&json!({"securityContext": null.clone()}))).await?;
+        assert_eq!(context(&made), null, "by server-side apply");
+        let root = json!({"runAsUser": 0, "runAsNonRoot": false, "seLinuxOptions": {"level": "s0:c1,c2"}});
+        let made = space.edit::<McpServer>("s", json!({"spec": {"securityContext": root}})).await?;
+        assert_eq!(made.spec.pod.security_context.unwrap().run_as_user, operator::crd::security_context::Setting::Set(0));
+        let mut other = server(&json!({"securityContext": null.clone()}));
+        other["metadata"]["name"] = json!("created");
+        other["apiVersion"] = json!("mcpfleet.dev/v1alpha1");
+        other["kind"] = json!("McpServer");
+        let made = create(&space, &serde_json::from_value(other)?).await?;
+        assert_eq!(made.data["spec"]["securityContext"], null, "by a plain create");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_scale_subresource_reads_and_writes_the_replicas() {
+    with_space(|space| async move {
+        space.create::<McpServer>(server(&json!({}))).await?;
+        let servers = space.api::<McpServer>();
+        for replicas in [3, 0, 1] {
+            let patch = json!({"spec": {"replicas": replicas}});
+            let scale = servers.patch_scale("s", &PatchParams::default(), &Patch::Merge(&patch)).await?;
+            assert_eq!(scale.spec.and_then(|spec| spec.replicas), Some(replicas));
+        }
+        let status = json!({"status": {"replicas": 1, "selector": "app.kubernetes.io/instance=s"}});
+        servers.patch_status("s", &PatchParams::default(), &Patch::Merge(&status)).await?;
+        let status = servers.get_scale("s").await?.status.unwrap();
+        assert_eq!((status.replicas, status.selector.as_deref()), (1, Some("app.kubernetes.io/instance=s")));
         Ok(())
     })
     .await;
@@ -187,6 +434,11 @@ async fn an_app_whose_model_or_budget_cannot_work_is_refused() {
             (json!({"model": {"api": "Gemini"}}), r#"supported values: "Anthropic", "OpenAI""#),
             (json!({"approvals": "Sometimes"}), r#"supported values: "Ask", "Always", "Never""#),
             (json!({"cacheSeconds": 0}), "greater than or equal to 1"),
+            (json!({"model": {"apiKeySecretRef": null}}), "set model.apiKeySecretRef to the Secret with the API key"),
+            (json!({"servers": [{"name": "s", "tools": {"allow": []}}]}), "should have at least 1 items"),
+            (json!({"servers": [{"name": "s", "tools": {"approvals": "Perhaps"}}]}), r#"supported values: "Ask", "Always", "Never""#),
+            (json!({"access": {"allowedHosts": ["https://chat.example.com"]}}), "spec.access.allowedHosts[0]"),
+            (json!({"access": {"trustedProxies": ["proxy"]}}), "spec.access.trustedProxies[0]"),
         ] {
             let refused = space.create::<McpApp>(app(&change)).await.unwrap_err().to_string();
             assert!(refused.contains(says), "{change}: {refused}");
@@ -195,6 +447,13 @@ async fn an_app_whose_model_or_budget_cannot_work_is_refused() {
             "budget": {"tokensPerDay": 2}, "approvals": "Never", "cacheSeconds": 60,
             "model": {"api": "OpenAI", "fallback": "n", "baseUrl": "http://vllm:8000/v1", "contextTokens": 32_768},
         });
+        let own = json!({
+            "model": {"apiKeySecretRef": null, "baseUrl": "http://vllm:8000/v1", "api": "OpenAI"},
+            "servers": [{"selector": {"matchLabels": {"team": "data"}}, "tools": {"allow": ["read_*"], "deny": ["*"], "approvals": "Never"}}],
+            "access": {"allowedHosts": ["chat.example.com"], "trustedProxies": ["10.0.0.0/8", "fd00::1"]},
+        });
+        space.create::<McpApp>(app(&own)).await?;
+        space.api::<McpApp>().delete("app", &kube::api::DeleteParams::default()).await?;
         let made = space.create::<McpApp>(app(&whole)).await?;
         assert_eq!(made.spec.budget.map(|budget| (budget.tokens_per_day, budget.alert_percent)), Some((2, 80)));
         Ok(())

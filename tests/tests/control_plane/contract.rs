@@ -124,10 +124,13 @@ async fn a_paused_server_is_left_alone_until_it_is_not() {
         let paused = json!({"metadata": {"name": "s", "annotations": {ANNOTATION_PAUSED: "true"}}, "spec": {"container": {"image": "a/b:1"}}});
         let operator = space.operator().await?;
         space.create::<McpServer>(paused).await?;
+        let told = space.until::<McpServer>("s", "Paused", |server| ready_is(server, "False", reason::PAUSED)).await?;
+        assert_eq!(told.status.unwrap().observed_generation, Some(1));
         operator
             .until("/metrics", |text| text.contains("mcpfleet_reconcile_total{kind=\"McpServer\",outcome=\"paused\"}"))
             .await?;
-        assert_eq!(audit::writes(&space.name)?, []);
+        let writes = audit::writes(&space.name)?;
+        assert!(writes.iter().all(|write| write.resource == "mcpservers"), "only its status: {writes:?}");
         space.edit::<McpServer>("s", json!({"metadata": {"annotations": {ANNOTATION_PAUSED: "false"}}})).await?;
         space.until::<Deployment>("s-mcp", "the Deployment", |_| true).await?;
         operator.stop().await

@@ -6,9 +6,13 @@
 #![allow(clippy::large_futures, reason = "a test is one future, on the stack of its thread")]
 
 mod admit;
+mod children;
 mod circuit;
+mod compare;
 mod contract;
 mod idempotent;
 mod inputs;
 mod reconcile;
 mod recovery;
+mod refusals;
+mod scopes;

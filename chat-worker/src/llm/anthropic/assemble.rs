@@ -49,6 +49,10 @@ impl Assemble for Assembler {
         self.take(&parse(data)?)
     }
 
+    fn told(&self) -> (&str, Usage) {
+        (&self.model, self.usage)
+    }
+
     fn finish(self: Box<Self>) -> Result<Answer, ModelError> {
         let Some(stop) = self.stop.filter(|_| self.started) else {
             return Err(ModelError::Stream("it stopped without a reason".into()));

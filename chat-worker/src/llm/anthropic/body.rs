@@ -6,12 +6,10 @@ use std::borrow::Cow;
 use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
 
-use crate::{
-    llm::{
-        Prompt,
-        wire::{Message, Role},
-    },
-    tools::catalogue::ToolSpec,
+use crate::llm::{
+    Prompt, history,
+    offer::{Dialect, Projected},
+    wire::{Message, Role},
 };
 
 #[derive(Serialize)]
@@ -73,11 +71,14 @@ pub fn count(prompt: &Prompt<'_>, model: &str) -> Vec<u8> {
 
 /// `max_tokens` is for an answer, which is streamed.
 fn body(prompt: &Prompt<'_>, model: &str, max_tokens: Option<u32>) -> Vec<u8> {
-    let mut tools: Vec<Tool<'_>> = prompt.tools.iter().map(|spec| tool(spec)).collect();
+    let offered = &prompt.offer.tools;
+    let remembered = if offered.is_empty() { history::remembered(&prompt.messages) } else { Vec::new() };
+    let mut tools: Vec<Tool<'_>> = offered.iter().map(|tool| &**tool).chain(&remembered).map(tool).collect();
     if let Some(last) = tools.last_mut() {
         last.cache_control = Some(CACHED);
     }
-    let mut messages: Vec<Said<'_>> = prompt.messages.iter().map(said).collect();
+    let fitted = history::fitted(&prompt.messages, &prompt.offer, Dialect::Messages);
+    let mut messages: Vec<Said<'_>> = fitted.iter().map(said).collect();
     if let Some(block) = messages.last_mut().and_then(|message| message.content.last_mut()) {
         block.to_mut()["cache_control"] = json!(CACHED);
     }
@@ -86,7 +87,7 @@ fn body(prompt: &Prompt<'_>, model: &str, max_tokens: Option<u32>) -> Vec<u8> {
         model,
         max_tokens,
         stream: max_tokens.is_some().then_some(true),
-        tool_choice: (!tools.is_empty() && !prompt.allow_tools).then_some(Kind { r#type: "none" }),
+        tool_choice: (!tools.is_empty() && (!prompt.allow_tools || offered.is_empty())).then_some(Kind { r#type: "none" }),
         tools,
         system: (!prompt.system.is_empty()).then_some([system]),
         messages,
@@ -95,8 +96,8 @@ fn body(prompt: &Prompt<'_>, model: &str, max_tokens: Option<u32>) -> Vec<u8> {
     serde_json::to_vec(&request).unwrap_or_default()
 }
 
-fn tool(spec: &ToolSpec) -> Tool<'_> {
-    Tool { name: &spec.name, description: &spec.description, input_schema: &spec.input_schema, cache_control: None }
+fn tool(tool: &Projected) -> Tool<'_> {
+    Tool { name: &tool.name, description: &tool.description, input_schema: &tool.schema, cache_control: None }
 }
 
 fn said(message: &Message) -> Said<'_> {
@@ -106,16 +107,17 @@ fn said(message: &Message) -> Said<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::llm::offer::tests as offer;
 
     #[test]
     fn at_most_four_blocks_are_marked_for_the_cache() {
-        let tool = |name: &str| {
-            let tool = serde_json::from_value(json!({"name": name, "inputSchema": {}})).expect("a tool");
-            ToolSpec::new("s", &tool).expect("fits").into()
-        };
         let prompt = Prompt {
             system: "be brief",
-            tools: vec![tool("a"), tool("b")],
+            offer: offer::of_tools(
+                &[json!({"name": "a", "inputSchema": {}}), json!({"name": "b", "inputSchema": {}})],
+                Dialect::Messages,
+            )
+            .into(),
             messages: vec![Message::user("hi"), Message::user("there")].into(),
             allow_tools: true,
             model: None,

@@ -30,6 +30,10 @@ impl Assemble for Assembler {
         self.take(&chunk, "delta")
     }
 
+    fn told(&self) -> (&str, Usage) {
+        (&self.model, self.usage)
+    }
+
     fn finish(self: Box<Self>) -> Result<Answer, ModelError> {
         let Some(finish) = self.finish else {
             return Err(ModelError::Stream("it stopped without a reason".into()));

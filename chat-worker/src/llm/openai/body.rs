@@ -4,10 +4,11 @@ use serde_json::{Value, json};
 
 use crate::{
     llm::{
-        Prompt,
+        Prompt, history,
+        offer::{Dialect, Projected},
         wire::{Message, Role, block_call, block_result_id, block_text},
     },
-    tools::catalogue::ToolSpec,
+    numbers,
 };
 
 /// The body of a request. Tools come first in the name's order, so that servers that cache prefixes can.
@@ -16,7 +17,8 @@ pub fn request(prompt: &Prompt<'_>, model: &str, max_tokens: u32, completion_lim
     if !prompt.system.is_empty() {
         messages.push(json!({"role": "system", "content": prompt.system}));
     }
-    for message in prompt.messages.iter() {
+    let fitted = history::fitted(&prompt.messages, &prompt.offer, Dialect::Completions);
+    for message in fitted.iter() {
         match message.role {
             Role::User => user(message, &mut messages),
             Role::Assistant => messages.extend(assistant(message)),
@@ -24,9 +26,12 @@ pub fn request(prompt: &Prompt<'_>, model: &str, max_tokens: u32, completion_lim
     }
     let mut body = json!({"model": model, "messages": messages, "stream": true, "stream_options": {"include_usage": true}});
     body[if completion_limit { "max_completion_tokens" } else { "max_tokens" }] = json!(max_tokens);
-    if !prompt.tools.is_empty() {
-        body["tools"] = prompt.tools.iter().map(|spec| tool(spec)).collect();
-        if !prompt.allow_tools {
+    let offered = &prompt.offer.tools;
+    let remembered = if offered.is_empty() { history::remembered(&prompt.messages) } else { Vec::new() };
+    let tools: Vec<Value> = offered.iter().map(|tool| &**tool).chain(&remembered).map(tool).collect();
+    if !tools.is_empty() {
+        body["tools"] = Value::Array(tools);
+        if !prompt.allow_tools || offered.is_empty() {
             body["tool_choice"] = json!("none");
         }
     }
@@ -41,9 +46,25 @@ fn user(message: &Message, messages: &mut Vec<Value>) {
         }
     }
     let said: Vec<&str> = message.content.iter().filter_map(block_text).collect();
-    if !said.is_empty() {
-        messages.push(json!({"role": "user", "content": said.join("\n\n")}));
+    let results = message.content.iter().filter(|block| block["type"] == "tool_result");
+    let shown = results.filter_map(|block| block["content"].as_array()).flatten();
+    let images: Vec<Value> = shown.chain(&message.content).filter_map(image).collect();
+    if images.is_empty() {
+        if !said.is_empty() {
+            messages.push(json!({"role": "user", "content": said.join("\n\n")}));
+        }
+        return;
     }
+    // A tool's message holds text only, so that its pictures come from the user.
+    let text = if said.is_empty() { "The pictures of the results above.".to_owned() } else { said.join("\n\n") };
+    let parts: Vec<Value> = std::iter::once(json!({"type": "text", "text": text})).chain(images).collect();
+    messages.push(json!({"role": "user", "content": parts}));
+}
+
+fn image(block: &Value) -> Option<Value> {
+    let source = (block["type"] == "image").then(|| &block["source"])?;
+    let url = format!("data:{};base64,{}", source["media_type"].as_str()?, source["data"].as_str()?);
+    Some(json!({"type": "image_url", "image_url": {"url": url}}))
 }
 
 /// This API has no flag for a failed call, so that it is said in words.
@@ -64,7 +85,7 @@ fn assistant(message: &Message) -> Option<Value> {
         .iter()
         .filter_map(block_call)
         .map(|call| {
-            json!({"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.input.to_string()}})
+            json!({"id": call.id, "type": "function", "function": {"name": call.name, "arguments": numbers::release(&call.input.to_string())}})
         })
         .collect();
     if text.is_empty() && calls.is_empty() {
@@ -77,13 +98,14 @@ fn assistant(message: &Message) -> Option<Value> {
     Some(said)
 }
 
-fn tool(spec: &ToolSpec) -> Value {
-    json!({"type": "function", "function": {"name": spec.name, "description": spec.description, "parameters": spec.input_schema}})
+fn tool(tool: &Projected) -> Value {
+    json!({"type": "function", "function": {"name": tool.name, "description": tool.description, "parameters": tool.schema}})
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::llm::offer::tests as offer;
 
     #[test]
     fn a_conversation_is_translated_with_every_call_and_result() {
@@ -98,11 +120,11 @@ mod tests {
                 {"type": "tool_result", "tool_use_id": "2", "is_error": true, "content": [{"type": "text", "text": "no"}]},
                 {"type": "text", "text": "never mind"}]},
         ]);
-        let tool = serde_json::from_value(json!({"name": "q", "description": "asks", "inputSchema": {}})).expect("a tool");
+        let tool = json!({"name": "q", "description": "asks", "inputSchema": {}});
         let messages: Vec<Message> = serde_json::from_value(messages).expect("messages");
         let prompt = Prompt {
             system: "be brief",
-            tools: vec![ToolSpec::new("s", &tool).expect("fits").into()],
+            offer: offer::of_tools(&[tool], Dialect::Completions).into(),
             messages: messages.into(),
             allow_tools: false,
             model: None,

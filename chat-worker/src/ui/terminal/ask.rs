@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     app::{App, request_id},
     config::settings::Approvals,
-    limits,
+    limits, numbers,
     turn::{driver::Turn, machine::Outcome, transcript::Transcript},
     ui::summary::summary,
 };
@@ -25,7 +25,10 @@ const SETTLE: Duration = Duration::from_secs(15);
 /// What shells say of a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
 
-/// Answers one question; 0 when it was answered, 130 when Ctrl-C came first, else 1. A question of `-` is read from standard input.
+/// Answered, but not with all the tools that the model called for.
+const NOT_ALLOWED: u8 = 3;
+
+/// Answers one question; 0 when it was answered, 3 when a tool was not allowed to run for it, 130 when Ctrl-C came first, else 1. A question of `-` is read from standard input.
 pub async fn ask(app: &Arc<App>, question: &str, json: bool, yes: bool) -> anyhow::Result<ExitCode> {
     let mut piped = String::new();
     let question = if question == "-" {
@@ -48,12 +51,12 @@ pub async fn ask(app: &Arc<App>, question: &str, json: bool, yes: bool) -> anyho
         request_id: request_id(),
         transcript: Transcript::default(),
         say: Some(question.to_owned()),
-        // There is nobody to ask.
         approvals: match app.settings.approvals {
-            Approvals::Always => Approvals::Always,
-            _ if yes => Approvals::Always,
-            Approvals::Ask | Approvals::Never => Approvals::Never,
+            Approvals::Ask if yes => Approvals::Always,
+            setting => setting,
         },
+        unattended: true,
+        caller: "terminal".to_owned(),
         always: HashSet::new(),
         decided: None,
         decisions: None,
@@ -77,7 +80,7 @@ pub async fn ask(app: &Arc<App>, question: &str, json: bool, yes: bool) -> anyho
     let (finished, (seen, mut told)) = tokio::join!(app.engine.run(turn, sender), printing);
     drop(done);
     if json {
-        told = writeln!(io::stdout(), "{}", summary(&seen));
+        told = writeln!(io::stdout(), "{}", numbers::release(&summary(&seen).to_string()));
     }
     match told.and_then(|()| io::stdout().flush()) {
         Ok(()) => {}
@@ -89,6 +92,7 @@ pub async fn ask(app: &Arc<App>, question: &str, json: bool, yes: bool) -> anyho
         }
     }
     let code = match finished.outcome {
+        Ok(Outcome::Complete) if finished.refused > 0 => ExitCode::from(NOT_ALLOWED),
         Ok(Outcome::Complete) => ExitCode::SUCCESS,
         Ok(Outcome::Cancelled) => {
             eprintln!("Stopped.");
@@ -96,16 +100,12 @@ pub async fn ask(app: &Arc<App>, question: &str, json: bool, yes: bool) -> anyho
         }
         _ => ExitCode::FAILURE,
     };
-    let denied = seen_denied(&finished.transcript);
-    if denied && !json {
-        eprintln!("A tool that may change data was not allowed to run. Add --yes to allow every tool.");
+    if finished.refused > 0 && !json {
+        let advice = match app.settings.approvals {
+            Approvals::Never => "CHAT_APPROVALS=never allows none.",
+            _ => "Add --yes to allow those that would be asked about.",
+        };
+        eprintln!("A tool that may change data was not allowed to run. {advice}");
     }
     Ok(code)
-}
-
-fn seen_denied(transcript: &Transcript) -> bool {
-    let blocks = transcript.messages().iter().flat_map(|message| &message.content);
-    blocks
-        .filter(|block| block["type"] == "tool_result")
-        .any(|block| block["content"].to_string().contains("the user did not allow this call"))
 }

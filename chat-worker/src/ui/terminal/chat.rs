@@ -12,7 +12,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    commands,
+    beyond, commands,
     input::{Input, Typed},
     render::Renderer,
     say,
@@ -131,6 +131,8 @@ impl Chat<'_> {
             return Ok(());
         }
         match name {
+            "/resources" => self.resources(argument).await?,
+            "/prompt" => self.prompt(argument).await?,
             "/retry" => self.retry().await?,
             "/usage" => say(format!("{}{}", self.spent_here(), commands::usage(self.app)).trim_end()),
             "/model" => self.choose(argument),
@@ -169,6 +171,38 @@ impl Chat<'_> {
         };
         self.transcript = before;
         self.turn(Some(question)).await
+    }
+
+    /// Lists the resources, or asks with one of them.
+    async fn resources(&mut self, uri: &str) -> anyhow::Result<()> {
+        let hub = Arc::clone(&self.app.engine.hub);
+        if uri.is_empty() {
+            say(beyond::listed(&hub).await.trim_end());
+            return Ok(());
+        }
+        match beyond::resource(&hub, uri).await {
+            Ok(text) => self.turn(Some(text)).await,
+            Err(error) => {
+                say(&error);
+                Ok(())
+            }
+        }
+    }
+
+    /// Lists the prompts, or asks one of them.
+    async fn prompt(&mut self, argument: &str) -> anyhow::Result<()> {
+        let hub = Arc::clone(&self.app.engine.hub);
+        if argument.is_empty() {
+            say(beyond::prompts(&hub).await.trim_end());
+            return Ok(());
+        }
+        match beyond::prompt(&hub, argument).await {
+            Ok(text) => self.turn(Some(text)).await,
+            Err(error) => {
+                say(&error);
+                Ok(())
+            }
+        }
     }
 
     fn resume(&mut self) {
@@ -242,6 +276,8 @@ impl Chat<'_> {
             transcript: std::mem::take(&mut self.transcript),
             say,
             approvals: self.app.settings.approvals,
+            unattended: false,
+            caller: "terminal".to_owned(),
             always: self.always.clone(),
             decided: None,
             decisions: Some(decisions),
@@ -335,7 +371,7 @@ impl Chat<'_> {
                 continue;
             }
             if !self.always.contains(&key) {
-                renderer.line("33", &format!("{tool} may change or destroy data."))?;
+                renderer.line("33", &format!("{} may change or destroy data.", clean(&tool)))?;
                 let answer = loop {
                     renderer.line("33", "Allow it? y = once, a = always, n = no, never")?;
                     let Typed::Line(answer) = self.input.ask("allow").await? else { return Ok(None) };

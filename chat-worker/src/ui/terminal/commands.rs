@@ -4,13 +4,15 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use unicode_width::UnicodeWidthStr;
 
-use crate::{app::App, tools::sanitize::clean};
+use crate::{app::App, policy, tools::sanitize::clean};
 
 /// Every command with its help.
-pub const NAMES: [(&str, &str); 15] = [
+pub const NAMES: [(&str, &str); 17] = [
     ("/help", "this list"),
     ("/servers", "the servers and how they are"),
     ("/tools", "the tools that the model is offered"),
+    ("/resources", "[uri] what servers hold besides, or one of it as a question's beginning"),
+    ("/prompt", "[name key=value …] the prompts of the servers, or one of them asked"),
     ("/metrics", "requests, latency, errors and tool calls so far"),
     ("/usage", "tokens and cost of this conversation and of today"),
     ("/model", "[name] the model that answers, or another one"),
@@ -63,7 +65,7 @@ fn servers(app: &App) -> String {
 fn tools(app: &App) -> String {
     let mut text = String::new();
     for tool in app.engine.hub.catalogue().iter() {
-        let mark = if tool.destructive { "asks first" } else { "" };
+        let mark = if policy::may_harm(tool) { "asks first" } else { "" };
         let description = clean(tool.description.lines().next().unwrap_or_default());
         let _ = writeln!(text, "{:<40}{mark:<12}{description}", tool.name);
     }

@@ -3,6 +3,7 @@
 //! in them, and `spinner` shows that something goes on.
 
 pub mod ask;
+mod beyond;
 pub mod chat;
 pub mod commands;
 pub mod input;

@@ -3,7 +3,11 @@
 use std::io::{self, Write};
 
 use super::markdown::{Markdown, Size};
-use crate::{tools::sanitize::clean, ui::event::Event};
+use crate::{
+    numbers,
+    tools::sanitize::{clean, visible_json},
+    ui::event::Event,
+};
 
 /// Longer results are shown by their beginning; at a terminal, by what fits a line.
 const SHOWN: usize = 400;
@@ -47,9 +51,12 @@ impl<W: Write> Renderer<W> {
             }
             Event::ToolCall { server, tool, name, input, needs_approval, .. } => {
                 let shown = if tool.is_empty() { name.clone() } else { format!("{server} · {tool}") };
-                let line = format!("▸ {shown} {}", clean(&arguments(input)));
-                // Whoever is to allow a call must see all of it.
-                let line = if *needs_approval { line } else { self.short(line.trim_end()) };
+                // Whoever is to allow a call must see all of it, as it is sent.
+                let line = if *needs_approval {
+                    format!("▸ {shown} {}", visible_json(input))
+                } else {
+                    self.short(format!("▸ {shown} {}", clean(&numbers::release(&arguments(input)))).trim_end())
+                };
                 self.line("36", &line)?;
             }
             Event::ToolResult { is_error, text, duration_ms, .. } => {
@@ -140,6 +147,11 @@ mod tests {
             hash: String::new(),
             needs_approval: false,
         };
-        assert_eq!(shown(&[event], false), "▸ s · q SELECT 1\n");
+        assert_eq!(shown(&[event.clone()], false), "▸ s · q SELECT 1\n");
+        let Event::ToolCall { id, name, server, tool, hash, .. } = event else { unreachable!("it is one") };
+        let input = json!({"query": "DELETE FROM t -- \nWHERE id = 1\u{200B}"});
+        let asked = Event::ToolCall { id, name, server, tool, input, hash, needs_approval: true };
+        let expected = "▸ s · q {\"query\":\"DELETE FROM t -- \\nWHERE id = 1\\u200b\"}\n";
+        assert_eq!(shown(&[asked], false), expected, "what is to be allowed is shown as it is sent");
     }
 }

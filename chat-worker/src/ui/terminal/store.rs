@@ -19,6 +19,7 @@ pub fn directory() -> Option<PathBuf> {
 /// Writes a conversation into a directory that is there; only its owner can read it.
 pub fn save(path: &Path, transcript: &Transcript) -> io::Result<()> {
     let text = serde_json::to_string_pretty(transcript.messages())?;
+    let text = crate::numbers::release(&text);
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(text.as_bytes())
 }
@@ -31,7 +32,7 @@ pub fn create_private(directory: &Path) -> io::Result<()> {
 /// Reads a conversation back.
 pub fn load(path: &Path) -> Result<Transcript, String> {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-    let messages: Vec<Message> = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    let messages: Vec<Message> = serde_json::from_str(&crate::numbers::guard(&text)).map_err(|error| error.to_string())?;
     Transcript::read(messages).map_err(|error| error.to_string())
 }
 

@@ -1,116 +1,152 @@
 //! Who may use the page and the API: those who present the token, as a bearer or by the cookie that signing in gives.
 //! The cookie is made from the token, so that every replica takes it and a rotated token ends every session.
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc};
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     Form,
     extract::{Extension, Request, State, rejection::FormRejection},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderName, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Redirect, Response},
+};
+use http_server::{
+    forwarded::Caller,
+    guesses::Guesses,
+    host::{self, HostPattern},
+    token::{self, Tokens},
 };
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::{Web, forwarded::Caller, page, problem::Problem};
+use super::{Web, page, problem::Problem};
 use crate::tools::catalogue::hex;
 
 const COOKIE: &str = "mcpfleet_session";
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// The rule in force.
 #[derive(Debug)]
 pub struct Access {
-    token_file: Option<PathBuf>,
-    /// Only this machine can connect: a name that is not its own is somebody else's page.
-    loopback: bool,
+    /// Absent: nobody is asked for one.
+    tokens: Option<Tokens>,
+    /// Names under which this server is reached, besides those that no page can take.
+    hosts: Vec<HostPattern>,
+    guesses: Guesses,
+}
+
+/// What a caller presents.
+enum Presented<'a> {
+    Nothing,
+    Bearer(&'a str),
+    Session(&'a str),
+    /// To get a session for it.
+    Form(&'a str),
 }
 
 impl Access {
-    pub fn new(token_file: Option<PathBuf>, loopback: bool) -> Self {
-        Self { token_file, loopback }
-    }
-
-    /// Read at every request: the file is small, and a rotated token counts at once.
-    fn token(&self) -> Result<Option<String>, Problem> {
-        let Some(path) = &self.token_file else { return Ok(None) };
-        match std::fs::read_to_string(path) {
-            Ok(text) if !text.trim().is_empty() => Ok(Some(text.trim().to_owned())),
-            other => {
-                let why = other.err().map_or_else(|| "it is empty".to_owned(), |error| error.to_string());
-                tracing::error!("nobody gets in: the access token file {} cannot be used: {why}", path.display());
-                Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the access token of this server cannot be read"))
-            }
-        }
-    }
-
-    pub fn allows(&self, headers: &HeaderMap) -> Result<bool, Problem> {
-        let Some(token) = self.token()? else { return Ok(true) };
-        let text = |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
-        let bearer = text(header::AUTHORIZATION).and_then(|value| {
-            let (scheme, token) = value.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
-        });
-        if let Some(bearer) = bearer {
-            return Ok(same(bearer, &token));
-        }
-        let cookies = text(header::COOKIE).unwrap_or_default();
-        let session = cookies.split(';').find_map(|cookie| cookie.trim().strip_prefix(COOKIE)?.strip_prefix('='));
-        Ok(session.is_some_and(|session| same(session, &session_of(&token))))
+    pub fn new(tokens: Option<Tokens>, hosts: Vec<HostPattern>) -> Self {
+        Self { tokens, hosts, guesses: Guesses::default() }
     }
 
     /// Whether a token is asked for at all.
     pub fn is_closed(&self) -> bool {
-        self.token_file.is_some()
+        self.tokens.is_some()
     }
 
-    /// A page of another site must neither act nor read with this user's cookie, nor reach this machine by a name of its own.
-    fn check_origin(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        let text = |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
-        let host = text(header::HOST).unwrap_or_default();
-        if self.loopback && !is_local(host) {
-            return Err(Problem::new(StatusCode::FORBIDDEN, "this server answers to localhost only"));
+    fn knows(&self, presented: &Presented) -> bool {
+        let Some(tokens) = &self.tokens else { return true };
+        match presented {
+            Presented::Nothing => false,
+            Presented::Bearer(token) => tokens.knows(token),
+            Presented::Form(token) => tokens.is_current(token),
+            Presented::Session(session) => tokens.proved(session.as_bytes(), |digest| session_of(digest).into_bytes()),
         }
-        match headers.get(header::ORIGIN) {
-            Some(origin) if !is_of(origin.as_bytes(), host) => {
-                Err(Problem::new(StatusCode::FORBIDDEN, "the request comes from another site"))
-            }
-            _ => Ok(()),
+    }
+
+    /// Whether what let a stream begin still would.
+    pub fn still_allows(&self, headers: &HeaderMap) -> bool {
+        self.knows(&presented(headers))
+    }
+
+    /// Looks at what a caller presents, unless it has presented too much that is wrong.
+    fn allows(&self, presented: &Presented, caller: Caller) -> Result<bool, Problem> {
+        if self.tokens.is_none() {
+            return Ok(true);
         }
+        if matches!(presented, Presented::Nothing) {
+            return Ok(false);
+        }
+        let (who, now) = (caller.counted_as(), Instant::now());
+        if let Some(wait) = self.guesses.wait(who, now) {
+            let seconds = wait.as_secs() + 1;
+            let detail = format!("too many wrong tokens; try again in {seconds} s");
+            return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(seconds));
+        }
+        let known = self.knows(presented);
+        // A session of an earlier token is no guess.
+        if !known && matches!(presented, Presented::Bearer(_) | Presented::Form(_)) {
+            self.guesses.wrong(who, now);
+        }
+        Ok(known)
+    }
+
+    /// A page of another site must neither act nor read with this user's cookie, nor reach this server by a name of its own: without a
+    /// token, only names that no page can take are answered to. With one, a page under its own name has neither token nor cookie.
+    fn check_origin(&self, headers: &HeaderMap, caller: Caller) -> Result<(), Problem> {
+        let Some(host) = only(headers, &header::HOST) else {
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "exactly one Host header is needed"));
+        };
+        if !self.is_closed() && !host::host_allowed(host, &self.hosts) {
+            let detail = "without an access token, this server answers to localhost, addresses and names of a cluster only; set \
+                CHAT_ALLOWED_HOSTS to this name, or CHAT_ACCESS_TOKEN_FILE";
+            return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+        }
+        if !headers.contains_key(header::ORIGIN) {
+            return Ok(());
+        }
+        let from = only(headers, &header::ORIGIN).unwrap_or_default();
+        // A trusted proxy may ask for another name than the user did, and says so.
+        let forwarded = only(headers, &FORWARDED_HOST).filter(|_| caller.proxied).unwrap_or(host);
+        if host::is_of(from, host) || host::is_of(from, forwarded) || host::is_listed(from, &self.hosts) {
+            return Ok(());
+        }
+        Err(Problem::new(StatusCode::FORBIDDEN, "the request comes from another site"))
     }
 }
 
-/// Whether an Origin is that of a page of this host. `null`, which sandboxed pages send, is nobody's.
-fn is_of(origin: &[u8], host: &str) -> bool {
-    let origin = std::str::from_utf8(origin).unwrap_or_default();
-    origin.split_once("://").is_some_and(|(_, named)| named.eq_ignore_ascii_case(host))
+/// One value, readable as text; none also when there are two.
+fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?;
+    if values.next().is_some() { None } else { value.to_str().ok() }
 }
 
-/// Whether a Host header names this machine.
-fn is_local(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let name = name.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+fn presented(headers: &HeaderMap) -> Presented<'_> {
+    if let Some(bearer) = only(headers, &header::AUTHORIZATION).and_then(token::bearer) {
+        return Presented::Bearer(bearer);
+    }
+    let cookies = headers.get(header::COOKIE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let session = cookies.split(';').find_map(|cookie| cookie.trim().strip_prefix(COOKIE)?.strip_prefix('='));
+    session.map_or(Presented::Nothing, Presented::Session)
 }
 
-/// Compares digests, so that the time tells nothing of where two tokens differ.
-fn same(given: &str, expected: &str) -> bool {
-    Sha256::digest(given.as_bytes()) == Sha256::digest(expected.as_bytes())
-}
-
-fn session_of(token: &str) -> String {
-    hex(&Sha256::new().chain_update("mcpfleet chat session\0").chain_update(token).finalize())
+/// The session that is given for a token, by the token's SHA-256.
+fn session_of(digest: &[u8; 32]) -> String {
+    hex(&Sha256::new().chain_update("mcpfleet chat session\0").chain_update(digest).finalize())
 }
 
 /// Lets a request through, or says why not; the page becomes a sign-in page.
-pub async fn require(State(web): State<Arc<Web>>, request: Request, next: Next) -> Response {
-    if let Err(problem) = web.access.check_origin(request.headers()) {
+pub async fn require(
+    State(web): State<Arc<Web>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if let Err(problem) = web.access.check_origin(request.headers(), caller) {
         return problem.into_response();
     }
-    match web.access.allows(request.headers()) {
+    match web.access.allows(&presented(request.headers()), caller) {
         Ok(true) => next.run(request).await,
         Ok(false) if request.uri().path() == "/" => page::sign_in(StatusCode::UNAUTHORIZED, None),
         Ok(false) => {
@@ -135,7 +171,7 @@ pub async fn sign_in(
     headers: HeaderMap,
     form: Result<Form<SignIn>, FormRejection>,
 ) -> Response {
-    if let Err(problem) = web.access.check_origin(&headers) {
+    if let Err(problem) = web.access.check_origin(&headers, caller) {
         return problem.into_response();
     }
     // Whoever fills in the form reads the page; a program reads the problem.
@@ -151,24 +187,21 @@ pub async fn sign_in(
         Ok(Form(form)) => form,
         Err(rejection) => return refuse(Problem::new(rejection.status(), rejection.body_text())),
     };
-    // Guessing is limited like everything else.
-    if let Some(Err(wait)) = web.rate.as_ref().map(|rate| rate.take(&format!("signin {}", caller.address))) {
-        let seconds = wait.as_secs() + 1;
-        let detail = format!("Too many attempts. Try again in {seconds} s.");
-        return refuse(Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(seconds));
+    if !web.access.is_closed() {
+        return Redirect::to("/").into_response();
     }
-    match web.access.token() {
-        Ok(Some(token)) if same(form.token.trim(), &token) => {
-            ([(header::SET_COOKIE, cookie(&session_of(&token), caller.tls))], Redirect::to("/")).into_response()
+    match web.access.allows(&Presented::Form(&form.token), caller) {
+        Ok(true) => {
+            let session = session_of(&token::digest(&form.token));
+            ([(header::SET_COOKIE, cookie(&session, caller.tls))], Redirect::to("/")).into_response()
         }
-        Ok(Some(_)) => refuse(Problem::new(StatusCode::FORBIDDEN, "That is not the token.")),
-        Ok(None) => Redirect::to("/").into_response(),
+        Ok(false) => refuse(Problem::new(StatusCode::FORBIDDEN, "That is not the token.")),
         Err(problem) => refuse(problem),
     }
 }
 
 pub async fn sign_out(State(web): State<Arc<Web>>, Extension(caller): Extension<Caller>, headers: HeaderMap) -> Response {
-    if let Err(problem) = web.access.check_origin(&headers) {
+    if let Err(problem) = web.access.check_origin(&headers, caller) {
         return problem.into_response();
     }
     let expired = cookie("", caller.tls) + "; Max-Age=0";
@@ -189,39 +222,79 @@ fn cookie(value: &str, tls: bool) -> String {
 mod tests {
     use super::*;
 
+    const TOKEN: &str = "s3cret-of-length";
+
     fn headers(pairs: &[(header::HeaderName, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (name.clone(), value.parse().expect("a value"))).collect()
-    }
-
-    #[test]
-    fn the_token_or_its_cookie_opens_and_rotation_closes() {
-        let file = tempfile::NamedTempFile::new().expect("a file");
-        std::fs::write(file.path(), "s3cret\n").expect("written");
-        let access = Access::new(Some(file.path().to_owned()), false);
-        let allows = |pairs: &[(header::HeaderName, &str)]| access.allows(&headers(pairs)).expect("readable");
-        let session = format!("other=1; {COOKIE}={}", session_of("s3cret"));
-        assert!(allows(&[(header::AUTHORIZATION, "bearer s3cret")]));
-        assert!(allows(&[(header::COOKIE, &session)]));
-        assert!(!allows(&[(header::AUTHORIZATION, "Bearer s3cre")]));
-        assert!(!allows(&[]));
-        let naive = format!("{COOKIE}=s3cret");
-        assert!(!allows(&[(header::COOKIE, &naive)]), "the token itself is no session");
-        std::fs::write(file.path(), "another").expect("written");
-        assert!(!allows(&[(header::COOKIE, &session)]));
-        std::fs::write(file.path(), "").expect("written");
-        assert!(access.allows(&headers(&[])).is_err(), "without a token nobody gets in");
-    }
-
-    #[test]
-    fn other_sites_and_other_names_are_refused() {
-        let open = Access::new(None, true);
-        let check = |pairs: &[(header::HeaderName, &str)]| open.check_origin(&headers(pairs)).is_ok();
-        assert!(check(&[(header::HOST, "localhost:8080"), (header::ORIGIN, "http://localhost:8080")]));
-        assert!(check(&[(header::HOST, "127.0.0.1:8080")]));
-        assert!(check(&[(header::HOST, "[::1]:8080")]));
-        for foreign in ["https://evil.example", "http://localhost:8081", "null", "localhost:8080"] {
-            assert!(!check(&[(header::HOST, "localhost:8080"), (header::ORIGIN, foreign)]), "{foreign}");
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(name.clone(), value.parse().expect("a value"));
         }
-        assert!(!check(&[(header::HOST, "evil.example")]));
+        headers
+    }
+
+    fn caller(address: &str) -> Caller {
+        Caller { address: address.parse().expect("an address"), tls: false, proxied: false }
+    }
+
+    fn closed() -> Access {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), format!("{TOKEN}\n")).expect("written");
+        Access::new(Some(Tokens::load(file.path()).expect("a token")), Vec::new())
+    }
+
+    #[test]
+    fn the_token_or_its_session_opens_and_nothing_else_does() {
+        let access = closed();
+        let allows = |pairs: &[(header::HeaderName, &str)]| {
+            access.allows(&presented(&headers(pairs)), caller("192.0.2.1")).expect("not too often")
+        };
+        let session = format!("other=1; {COOKIE}={}", session_of(&token::digest(TOKEN)));
+        assert!(allows(&[(header::AUTHORIZATION, &format!("bearer {TOKEN}"))]));
+        assert!(allows(&[(header::COOKIE, &session)]));
+        assert!(!allows(&[(header::AUTHORIZATION, "Bearer s3cret-of-lengt")]));
+        assert!(!allows(&[]));
+        assert!(!allows(&[(header::COOKIE, &format!("{COOKIE}={TOKEN}"))]), "the token itself is no session");
+    }
+
+    #[test]
+    fn guessing_ends_soon_and_the_right_guess_does_not_help_then() {
+        let access = closed();
+        let guess = |token: &str, address: &str| access.allows(&Presented::Bearer(token), caller(address));
+        let refused = (0..100).find(|_| guess("wrong", "2001:db8::1").is_err()).expect("it ends");
+        assert!(refused <= 10, "{refused}");
+        assert!(guess(TOKEN, "2001:db8::2").is_err(), "the same network");
+        assert!(guess(TOKEN, "2001:db8:0:1::2").expect("another caller"));
+    }
+
+    #[test]
+    fn other_sites_and_names_that_a_page_can_take_are_refused() {
+        let open = Access::new(None, vec!["chat.example.com".parse().expect("a name")]);
+        let check = |pairs: &[(header::HeaderName, &str)]| {
+            open.check_origin(&headers(pairs), caller("127.0.0.1")).map_err(|problem| problem.status.as_u16())
+        };
+        assert_eq!(check(&[(header::HOST, "localhost:8080"), (header::ORIGIN, "http://localhost:8080")]), Ok(()));
+        for host in ["127.0.0.1:8080", "[::1]:8080", "10.1.2.3:8080", "chat-app.team.svc:8080", "chat.example.com"] {
+            assert_eq!(check(&[(header::HOST, host)]), Ok(()), "{host}");
+        }
+        for foreign in ["https://evil.example", "http://localhost:8081", "null", "localhost:8080"] {
+            assert_eq!(check(&[(header::HOST, "localhost:8080"), (header::ORIGIN, foreign)]), Err(403), "{foreign}");
+        }
+        assert_eq!(check(&[(header::HOST, "evil.example")]), Err(403));
+        assert_eq!(check(&[(header::HOST, "evil.example"), (header::ORIGIN, "http://evil.example")]), Err(403), "a rebound name");
+        assert_eq!(
+            check(&[(header::HOST, "chat-app:8080"), (header::ORIGIN, "https://chat.example.com")]),
+            Ok(()),
+            "a proxy rewrote it"
+        );
+        assert_eq!(check(&[(header::HOST, "localhost"), (header::HOST, "evil.example")]), Err(400));
+        assert_eq!(check(&[]), Err(400));
+    }
+
+    #[test]
+    fn a_trusted_proxy_tells_the_name_that_was_asked_for() {
+        let access = closed();
+        let pairs = [(header::HOST, "app:8080"), (header::ORIGIN, "https://chat.example"), (FORWARDED_HOST, "chat.example")];
+        let check = |proxied| access.check_origin(&headers(&pairs), Caller { proxied, ..caller("10.0.0.1") }).is_ok();
+        assert_eq!((check(true), check(false)), (true, false));
     }
 }

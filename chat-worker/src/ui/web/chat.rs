@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use axum::{
     Json,
-    extract::{State, rejection::JsonRejection},
+    extract::{Extension, State, rejection::JsonRejection},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -17,13 +17,14 @@ use tracing::Instrument;
 
 use super::{
     MAX_BODY, Web,
+    forwarded::Caller,
     problem::{Problem, id_of},
     told::Told,
 };
 use crate::{
     limits,
-    llm::wire::Message,
-    telemetry,
+    llm::{none, wire::Message},
+    numbers, telemetry,
     turn::{driver::Turn, transcript::Transcript},
     ui::{event::Event, summary::summary},
 };
@@ -51,12 +52,16 @@ pub struct Request {
 
 pub async fn chat(
     State(web): State<Arc<Web>>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Result<Json<Box<RawValue>>, JsonRejection>,
 ) -> Result<Response, Problem> {
+    if web.app.is_gateway {
+        return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, none::SENTENCE));
+    }
     let request = read(body)?;
     let streamed = request.stream.unwrap_or_else(|| !wants_one_object(&headers));
-    let turn = turn(&web, request, id_of(&headers))?;
+    let turn = turn(&web, request, id_of(&headers), caller.address.to_string())?;
     let cancel = turn.cancel.clone();
     let (sender, mut events) = mpsc::channel(64);
     let runner = Arc::clone(&web);
@@ -76,7 +81,8 @@ pub async fn chat(
         seen.push(event);
     }
     drop(guard);
-    Ok((status_of(&seen), Json(summary(&seen))).into_response())
+    let body = numbers::release(&summary(&seen).to_string()).into_owned();
+    Ok((status_of(&seen), [(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 /// The request, or what to change about it.
@@ -95,11 +101,11 @@ fn read(body: Result<Json<Box<RawValue>>, JsonRejection>) -> Result<Request, Pro
             "the request must be a JSON object such as {\"message\": \"Hello\"}",
         ));
     }
-    serde_json::from_str(body.get())
+    serde_json::from_str(&numbers::guard(body.get()))
         .map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("the request: {error}")))
 }
 
-fn turn(web: &Arc<Web>, request: Request, request_id: String) -> Result<Turn, Problem> {
+fn turn(web: &Arc<Web>, request: Request, request_id: String, caller: String) -> Result<Turn, Problem> {
     let bad = |detail: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
     let transcript = Transcript::read(request.messages).map_err(|error| bad(format!("messages: {error}")))?;
     match &request.message {
@@ -115,6 +121,8 @@ fn turn(web: &Arc<Web>, request: Request, request_id: String) -> Result<Turn, Pr
         transcript,
         say: request.message,
         approvals: web.app.settings.approvals,
+        unattended: false,
+        caller,
         always: request.always,
         decided: request.approve,
         decisions: None,

@@ -1,50 +1,15 @@
-//! Who asks, and whether by TLS: the connection's own word, or that of a proxy in front which is trusted by its address.
-//! Headers of anybody else are ignored: a caller could write them. Pure, but for the layer that notes the caller.
+//! Notes in each request who asks. Whom to believe is the door's rule.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     extract::{ConnectInfo, Request, State},
-    http::HeaderMap,
     middleware::Next,
     response::Response,
 };
-use ipnet::IpNet;
+use http_server::forwarded::caller;
 
 use super::Web;
-
-/// The caller of a request, as far as it can be believed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Caller {
-    pub address: IpAddr,
-    pub tls: bool,
-}
-
-/// Judges the headers of a request that came over a connection from `peer`.
-pub fn caller(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Caller {
-    let is_proxy = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
-    let peer = peer.to_canonical();
-    if !is_proxy(&peer) {
-        return Caller { address: peer, tls: false };
-    }
-    let lines = |name| headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-    // Each proxy appends whom it saw: from the right, the first that is no proxy of ours is the caller. What stands to
-    // its left is the caller's own story.
-    let path: Vec<&str> = lines("x-forwarded-for").flat_map(|line| line.split(',')).map(str::trim).collect();
-    let mut address = peer;
-    for hop in path.iter().rev() {
-        let Ok(hop) = hop.parse::<IpAddr>() else { break };
-        address = hop.to_canonical();
-        if !is_proxy(&address) {
-            break;
-        }
-    }
-    let tls = lines("x-forwarded-proto").next_back().is_some_and(|scheme| scheme.trim().eq_ignore_ascii_case("https"));
-    Caller { address, tls }
-}
 
 /// Notes the caller in the request.
 pub async fn note(
@@ -56,38 +21,4 @@ pub async fn note(
     let caller = caller(peer.ip(), request.headers(), &web.app.settings.trusted_proxies);
     request.extensions_mut().insert(caller);
     next.run(request).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn judged(peer: &str, pairs: &[(&'static str, &str)]) -> (String, bool) {
-        let mut headers = HeaderMap::new();
-        for (name, value) in pairs {
-            headers.append(*name, value.parse().expect("a value"));
-        }
-        let trusted = ["10.0.0.0/8".parse().expect("a net"), "fd00::/8".parse().expect("a net")];
-        let caller = caller(peer.parse().expect("an address"), &headers, &trusted);
-        (caller.address.to_string(), caller.tls)
-    }
-
-    #[test]
-    fn a_stranger_is_not_believed() {
-        let told = [("x-forwarded-for", "192.0.2.9"), ("x-forwarded-proto", "https")];
-        assert_eq!(judged("203.0.113.5", &told), ("203.0.113.5".into(), false));
-    }
-
-    #[test]
-    fn a_trusted_proxy_is_and_the_callers_own_story_is_not() {
-        let told = [("x-forwarded-for", "1.1.1.1, 192.0.2.9"), ("x-forwarded-for", "10.3.3.3"), ("x-forwarded-proto", "https")];
-        assert_eq!(judged("10.0.0.1", &told), ("192.0.2.9".into(), true));
-        assert_eq!(judged("::ffff:10.0.0.1", &told), ("192.0.2.9".into(), true));
-    }
-
-    #[test]
-    fn what_cannot_be_read_ends_the_path() {
-        assert_eq!(judged("10.0.0.1", &[("x-forwarded-for", "192.0.2.9, unknown")]), ("10.0.0.1".into(), false));
-        assert_eq!(judged("fd00::1", &[]), ("fd00::1".into(), false));
-    }
 }

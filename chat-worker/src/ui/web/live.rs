@@ -67,7 +67,7 @@ impl Live {
                     return Some(event("servers", &status::servers_now(&self.web)));
                 }
                 _ = self.ticks.tick() => {
-                    if !self.web.access.allows(&self.headers).unwrap_or(false) {
+                    if !self.web.access.still_allows(&self.headers) {
                         self.ended = true;
                         return Some(event("signed_out", &json!({})));
                     }

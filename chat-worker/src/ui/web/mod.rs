@@ -8,6 +8,7 @@ pub mod forwarded;
 pub mod headers;
 pub mod live;
 pub mod mcp;
+mod offered;
 pub mod page;
 pub mod problem;
 pub mod status;
@@ -21,23 +22,41 @@ use std::{
 
 use axum::{
     Router,
+    body::Body,
     extract::{DefaultBodyLimit, Extension, Request, State},
-    http::StatusCode,
+    http::{HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use http_server::{
+    Connections,
+    body::{self, BodyError},
+    forwarded::Caller,
+    token::Tokens,
+};
+use mcp_wire::json::weight;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{access::Access, forwarded::Caller, problem::Problem};
-use crate::{app::App, limits::RateLimit};
+use self::{access::Access, problem::Problem};
+use crate::{
+    app::App,
+    limits::{self, RateLimit},
+};
 
 /// A conversation that is sent back with each question may be long.
 const MAX_BODY: usize = 16 * 1024 * 1024;
+/// A body that takes longer to arrive is not waited for.
+const BODY_PATIENCE: Duration = Duration::from_secs(30);
+/// What the parsed body of a question, and of a call over /mcp, may take in memory, in bytes.
+const MAX_CHAT_WEIGHT: usize = 96 << 20;
+const MAX_CALL_WEIGHT: usize = 32 << 20;
+const MCP: &str = "/mcp";
 /// After SIGTERM, requests still come until everybody knows.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -53,15 +72,47 @@ pub struct Web {
     pub stopped: CancellationToken,
 }
 
-/// Takes one request of this caller, or says when to come back.
+/// Takes one request of this caller, or says when to come back. Who prefers to wait, does (`Prefer: wait=10`, RFC 7240), where that is
+/// no longer than it said.
 pub async fn admit(State(web): State<Arc<Web>>, Extension(caller): Extension<Caller>, request: Request, next: Next) -> Response {
-    if let Some(Err(wait)) = web.rate.as_ref().map(|rate| rate.take(&caller.address.to_string())) {
-        web.app.engine.metrics.rate_limited.inc();
-        let seconds = wait.as_secs() + 1;
-        let detail = format!("too many requests; try again in {seconds} s");
-        return Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(seconds).into_response();
+    let Some(rate) = &web.rate else { return next.run(request).await };
+    let until = Instant::now() + limits::patience(request.headers());
+    let caller = caller.counted_as().to_string();
+    while let Err(wait) = rate.take(&caller) {
+        if Instant::now() + wait > until {
+            web.app.engine.metrics.rate_limited.inc();
+            let seconds = wait.as_secs() + 1;
+            let detail = format!("too many requests; try again in {seconds} s, or wait in line with Prefer: wait={seconds}");
+            return Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(seconds).into_response();
+        }
+        tokio::time::sleep(wait).await;
     }
     next.run(request).await
+}
+
+/// Takes the whole body of a request, within bounds: of bytes, of time, and of what it would become in memory. A conversation of long
+/// texts becomes little more than itself; millions of small values become a hundred times as much.
+async fn arrived(request: Request, next: Next) -> Response {
+    if request.method() != Method::POST {
+        return next.run(request).await;
+    }
+    let most_weight = if request.uri().path() == MCP { MAX_CALL_WEIGHT } else { MAX_CHAT_WEIGHT };
+    let (parts, body) = request.into_parts();
+    let (status, detail) = match body::whole(body, MAX_BODY, BODY_PATIENCE).await {
+        Ok(body) if weight(&body).is_none_or(|weight| weight <= most_weight) => {
+            return next.run(Request::from_parts(parts, Body::from(body))).await;
+        }
+        Ok(_) => (StatusCode::PAYLOAD_TOO_LARGE, "the request holds too many values; send less at once".to_owned()),
+        Err(BodyError::TooLarge) => {
+            (StatusCode::PAYLOAD_TOO_LARGE, format!("the request is larger than {} MiB", MAX_BODY / 1024 / 1024))
+        }
+        Err(error @ BodyError::Slow) => (StatusCode::REQUEST_TIMEOUT, error.to_string()),
+        Err(error @ BodyError::Broken) => (StatusCode::BAD_REQUEST, error.to_string()),
+    };
+    let mut response = Problem::new(status, detail).into_response();
+    // What is left of the body is not read.
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// Sends new requests of a replica that is being stopped to another one.
@@ -102,14 +153,20 @@ pub async fn serve(
     let settings = &app.settings;
     let drain = Duration::from_secs(settings.drain_seconds);
     let window = Duration::from_secs(settings.rate_limit_window_seconds);
+    let tokens = settings.access_token_file().map(|file| Tokens::load(&file)).transpose()?;
     let web = Arc::new(Web {
-        access: Access::new(settings.access_token_file.clone(), address.ip().is_loopback()),
+        access: Access::new(tokens, settings.allowed_hosts.clone()),
         rate: RateLimit::new(settings.rate_limit_requests, window),
         draining: CancellationToken::new(),
         stopped: CancellationToken::new(),
         app: Arc::clone(&app),
     });
-    tracing::info!("chat worker listens on http://{address}; {} answers", app.who_answers());
+    tracing::info!("chat worker listens on http://{address}; questions go to {}", app.who_answers());
+    if !web.access.is_closed() && !address.ip().is_loopback() {
+        tracing::warn!(
+            "everybody who reaches {address} can chat, call tools and spend the key: set CHAT_ACCESS_TOKEN_FILE to a file with a token"
+        );
+    }
     tokio::spawn(forget_idle_callers(Arc::downgrade(&web)));
     let (draining, stopped) = (web.draining.clone(), web.stopped.clone());
     let closing = CancellationToken::new();
@@ -121,7 +178,9 @@ pub async fn serve(
         tokio::time::sleep(LINGER.min(drain)).await;
         close.cancel();
     });
-    let mut left = http_server::serve(listener, router(web), usize::from(settings.max_connections), closing.cancelled()).await;
+    let connections =
+        Connections { most: usize::from(settings.max_connections), idle: Duration::from_secs(settings.idle_timeout_seconds) };
+    let mut left = http_server::serve_kept(listener, router(web), connections, closing.cancelled()).await;
     if !left.within(drain).await {
         stopped.cancel();
         // They end with an error event, which takes no time.
@@ -132,9 +191,10 @@ pub async fn serve(
 
 fn router(web: Arc<Web>) -> Router {
     let limited = Router::new()
-        .route_service("/mcp", mcp::service(&web))
+        .route_service(MCP, mcp::service(&web))
         .route_layer(middleware::from_fn(mcp::whole))
         .route("/v1/chat", post(chat::chat))
+        .route_layer(middleware::from_fn(arrived))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&web), admit));
     let api = Router::new()
         .merge(limited)

@@ -17,6 +17,7 @@ use super::{Web, headers::PAGE_POLICY, problem};
 use crate::tools::catalogue::hex;
 
 const INDEX: &str = include_str!("assets/index.html");
+const GATEWAY: &str = include_str!("assets/gateway.html");
 const SIGN_IN: &str = include_str!("assets/signin.html");
 const OPENAPI: &str = include_str!("assets/openapi.json");
 
@@ -24,10 +25,12 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 const FILES: &[(&str, &str, &str)] = &[
     ("app.js", SCRIPT, include_str!("assets/app.js")),
+    ("beyond.js", SCRIPT, include_str!("assets/beyond.js")),
     ("cards.js", SCRIPT, include_str!("assets/cards.js")),
     ("composer.js", SCRIPT, include_str!("assets/composer.js")),
     ("dom.js", SCRIPT, include_str!("assets/dom.js")),
     ("export.js", SCRIPT, include_str!("assets/export.js")),
+    ("gateway.js", SCRIPT, include_str!("assets/gateway.js")),
     ("live.js", SCRIPT, include_str!("assets/live.js")),
     ("markdown.js", SCRIPT, include_str!("assets/markdown.js")),
     ("record.js", SCRIPT, include_str!("assets/record.js")),
@@ -38,6 +41,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("turn.js", SCRIPT, include_str!("assets/turn.js")),
     ("view.js", SCRIPT, include_str!("assets/view.js")),
     ("welcome.js", SCRIPT, include_str!("assets/welcome.js")),
+    ("words.js", SCRIPT, include_str!("assets/words.js")),
     ("app.css", STYLE, include_str!("assets/app.css")),
     ("icon.svg", "image/svg+xml", include_str!("assets/icon.svg")),
 ];
@@ -58,10 +62,11 @@ fn html(text: String) -> Response {
     (headers, text).into_response()
 }
 
-/// The chat. Where no token is asked for, there is nothing to sign out of.
+/// The chat, or the list of a gateway. Where no token is asked for, there is nothing to sign out of.
 pub async fn index(State(web): State<Arc<Web>>) -> Response {
     let hidden = if web.access.is_closed() { "" } else { "hidden" };
-    html(INDEX.replace("data-account", hidden))
+    let page = if web.app.is_gateway { GATEWAY } else { INDEX };
+    html(page.replace("data-account", hidden))
 }
 
 /// The page for those who have not presented a token; the message says what was wrong with what they presented.

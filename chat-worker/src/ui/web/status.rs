@@ -12,24 +12,33 @@ use serde_json::{Value, json};
 
 use super::{Web, live, problem::Problem};
 
-/// As the guide describes it. Degraded is an answer and no failure: the status is 200 for both.
-pub async fn health(State(web): State<Arc<Web>>) -> Json<Value> {
+/// As the guide describes it. Degraded is an answer and no failure: the status is 200 for both. Who has no token is told no more than that:
+/// which servers there are, what they last said and what the day cost is nobody's who cannot use them.
+pub async fn health(State(web): State<Arc<Web>>, headers: HeaderMap) -> Json<Value> {
     let servers = web.app.engine.hub.status();
     let problem = web.app.config.borrow().problem.clone();
     let degraded = problem.is_some() || servers.iter().any(|server| server.degraded);
+    let status = if degraded { "degraded" } else { "healthy" };
+    if !web.access.still_allows(&headers) {
+        return Json(json!({"status": status}));
+    }
     let mut metrics = json!(web.app.engine.metrics.summary());
     metrics["servers"] = json!(servers);
     metrics["configuration"] = json!({"in_force": problem.is_none(), "problem": problem});
     metrics["usage"] = json!(web.app.engine.ledger.today());
-    Json(json!({"status": if degraded { "degraded" } else { "healthy" }, "metrics": metrics}))
+    Json(json!({"status": status, "metrics": metrics}))
 }
 
 /// Ready to take requests; also without any server, since the model can still answer.
-pub async fn ready(State(web): State<Arc<Web>>) -> Result<&'static str, Problem> {
+/// It says besides how the model was met, and how much of the budget is used: the operator reads both.
+pub async fn ready(State(web): State<Arc<Web>>) -> Result<Json<Value>, Problem> {
     if web.draining.is_cancelled() {
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "draining: this replica is being stopped"));
     }
-    Ok("ok\n")
+    let percent = web.app.engine.ledger.today().budget_percent;
+    let budget = percent.map(|percent| json!({"percent": percent, "usedUp": percent >= 100}));
+    let model = (!web.app.is_gateway).then(|| web.app.engine.metrics.model.now());
+    Ok(Json(json!({"status": "ok", "model": model, "budget": budget})))
 }
 
 pub async fn metrics(State(web): State<Arc<Web>>) -> Response {
@@ -49,7 +58,8 @@ pub async fn servers(State(web): State<Arc<Web>>, headers: HeaderMap) -> Respons
 
 /// Every server, and the model that answers.
 pub fn servers_now(web: &Web) -> Value {
-    json!({"servers": web.app.engine.hub.status(), "model": web.app.engine.model.name()})
+    let model = (!web.app.is_gateway).then(|| web.app.engine.model.name());
+    json!({"servers": web.app.engine.hub.status(), "model": model})
 }
 
 /// What was used today.
@@ -57,10 +67,12 @@ pub fn usage_now(web: &Web) -> Value {
     json!({"today": web.app.engine.ledger.today()})
 }
 
+/// All tools, and those that the model is not told of, each with the reason.
 pub async fn tools(State(web): State<Arc<Web>>) -> Json<Value> {
     let catalogue = web.app.engine.hub.catalogue();
     let tools: Vec<_> = catalogue.iter().collect();
-    Json(json!({"tools": tools}))
+    let left_out = web.app.engine.model.offer(catalogue.tools()).left_out.clone();
+    Json(json!({"tools": tools, "left_out": left_out}))
 }
 
 pub async fn usage(State(web): State<Arc<Web>>) -> Json<Value> {

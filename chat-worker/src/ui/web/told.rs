@@ -23,7 +23,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
 use super::live;
-use crate::ui::event::Event;
+use crate::{numbers, ui::event::Event};
 
 /// Proxies close connections on which nothing comes.
 const SILENCE: Duration = Duration::from_secs(15);
@@ -87,7 +87,13 @@ fn write(piece: &mut BytesMut, name: &str, event: &impl Serialize) {
     piece.put_slice(name.as_bytes());
     piece.put_slice(b"\ndata: ");
     // Serialising our own events into memory cannot fail; an event without data would only be skipped.
-    let _ = serde_json::to_writer(piece.writer(), event);
+    let start = piece.len();
+    let _ = serde_json::to_writer((&mut *piece).writer(), event);
+    if numbers::are_marked(&piece[start..]) {
+        let released = numbers::release_bytes(piece[start..].to_vec());
+        piece.truncate(start);
+        piece.put_slice(&released);
+    }
     piece.put_slice(b"\n\n");
 }
 

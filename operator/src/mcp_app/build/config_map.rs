@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde::Serialize;
 
-use super::{credentials, metadata};
+use super::{credentials, environment::approvals, metadata};
 use crate::{
     crd::mcp_app::AppServerState,
     mcp_app::validate::{AppServer, ValidatedApp},
@@ -36,7 +36,20 @@ struct Server<'a> {
     headers_from: Vec<Header<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ca_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tools: Option<Tools<'a>>,
     metadata: Metadata<'a>,
+}
+
+/// Which of the server's tools the app has.
+#[derive(Serialize)]
+struct Tools<'a> {
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    allow: &'a [String],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    deny: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approvals: Option<&'static str>,
 }
 
 /// A header, and the file with its value.
@@ -60,10 +73,27 @@ struct Metadata<'a> {
     reason: Option<&'a str>,
 }
 
-pub(super) fn build(app: &ValidatedApp) -> ConfigMap {
+/// What a ConfigMap may hold, in bytes. <https://kubernetes.io/docs/concepts/configuration/configmap/>
+const LIMIT: usize = 1 << 20;
+
+/// Why the file cannot be a ConfigMap's, if it cannot.
+pub(super) fn too_large(app: &ValidatedApp) -> Option<String> {
+    let (size, servers) = (text(app).len() + FILE.len(), app.servers.len());
+    (size > LIMIT).then(|| {
+        format!(
+            "the configuration of {servers} servers is {size} bytes, and a ConfigMap holds {LIMIT}: name fewer servers, shorten their descriptions, or make several apps of this one"
+        )
+    })
+}
+
+fn text(app: &ValidatedApp) -> String {
     let servers = app.servers.iter().filter_map(|(name, server)| entry(name, server)).collect();
     let file = McpJson { servers, log_level: app.log_level.as_str() };
-    let text = serde_json::to_string_pretty(&file).expect("strings and numbers are JSON");
+    serde_json::to_string_pretty(&file).expect("strings and numbers are JSON")
+}
+
+pub(super) fn build(app: &ValidatedApp) -> ConfigMap {
+    let text = text(app);
     ConfigMap { metadata: metadata(app), data: Some(BTreeMap::from([(FILE.into(), text)])), ..ConfigMap::default() }
 }
 
@@ -72,7 +102,7 @@ fn entry<'a>(name: &'a str, server: &'a AppServer) -> Option<Server<'a>> {
         name,
         // Without an address there is nothing to configure yet.
         url: server.url.as_deref()?,
-        enabled: matches!(server.state, AppServerState::Offered | AppServerState::Starting),
+        enabled: matches!(server.state, AppServerState::Offered | AppServerState::Starting) && server.reason.is_none(),
         timeout: server.timeout,
         max_retries: server.max_retries,
         health_check_interval: server.health_check_interval,
@@ -80,6 +110,11 @@ fn entry<'a>(name: &'a str, server: &'a AppServer) -> Option<Server<'a>> {
             .map(|file| Header { name: file.name, file: format!("{}/{}", credentials::DIR, file.path) })
             .collect(),
         ca_file: credentials::ca(name, server).map(|(path, _)| format!("{}/{path}", credentials::DIR)),
+        tools: server.tools.as_ref().map(|rules| Tools {
+            allow: &rules.allow,
+            deny: &rules.deny,
+            approvals: rules.approvals.map(approvals),
+        }),
         metadata: Metadata {
             description: server.description.as_deref(),
             version: server.version.as_deref(),

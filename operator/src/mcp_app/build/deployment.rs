@@ -4,7 +4,7 @@ use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
         core::v1::{
-            ConfigMapVolumeSource, Container, ContainerPort, HTTPGetAction, KeyToPath, PodSpec, PodTemplateSpec, Probe,
+            ConfigMapVolumeSource, Container, ContainerPort, HTTPGetAction, KeyToPath, PodTemplateSpec, Probe,
             SecretVolumeSource, Volume, VolumeMount,
         },
     },
@@ -28,11 +28,15 @@ pub(super) const TOKEN_DIR: &str = "/app/secrets/access";
 pub(super) const KEY_FILE: &str = "api-key";
 pub(super) const TOKEN_FILE: &str = "token";
 
+/// Answers that are being given end by themselves in this time, mostly.
+const GRACE_SECONDS: i64 = 60;
+
 pub(super) fn build(app: &ValidatedApp) -> Deployment {
     Deployment {
         metadata: metadata(app),
         spec: Some(DeploymentSpec {
             replicas: Some(app.replicas),
+            revision_history_limit: Some(workload::REVISIONS),
             selector: LabelSelector { match_labels: Some(Component::App.selector(&app.name)), match_expressions: None },
             strategy: Some(DeploymentStrategy {
                 type_: Some("RollingUpdate".into()),
@@ -42,6 +46,7 @@ pub(super) fn build(app: &ValidatedApp) -> Deployment {
                 }),
             }),
             template: template(app),
+            progress_deadline_seconds: app.pod.progress_deadline_seconds.and_then(|seconds| i32::try_from(seconds).ok()),
             ..DeploymentSpec::default()
         }),
         status: None,
@@ -52,9 +57,10 @@ fn template(app: &ValidatedApp) -> PodTemplateSpec {
     let (volumes, mounts) = volumes(app);
     PodTemplateSpec {
         metadata: Some(workload::pod_metadata(&app.pod, app.labels(), app.inputs.as_ref())),
-        spec: Some(PodSpec {
-            termination_grace_period_seconds: Some(60),
-            ..workload::pod(&app.pod, container(app, mounts), volumes)
+        spec: Some({
+            let mut pod = workload::pod(&app.pod, container(app, mounts), volumes);
+            pod.termination_grace_period_seconds.get_or_insert(GRACE_SECONDS);
+            pod
         }),
     }
 }
@@ -63,8 +69,7 @@ fn container(app: &ValidatedApp, mounts: Vec<VolumeMount>) -> Container {
     Container {
         name: "chat-worker".into(),
         image: Some(app.image.clone()),
-        image_pull_policy: Some("IfNotPresent".into()),
-        args: Some(["serve", "--listen", "0.0.0.0:8080"].map(Into::into).into()),
+        args: Some(["serve", "--listen", "[::]:8080"].map(Into::into).into()),
         ports: Some(vec![ContainerPort {
             name: Some("http".into()),
             container_port: 8080,
@@ -85,24 +90,33 @@ fn volumes(app: &ValidatedApp) -> (Vec<Volume>, Vec<VolumeMount>) {
         Token::Ours(_) => (child.as_str(), TOKEN_KEY),
         Token::Given(reference) => (reference.name.as_str(), reference.key.as_str()),
     };
-    let (tmp, tmp_mount) = workload::tmp();
+    let (tmp, tmp_mount) = workload::scratch("tmp", "/tmp");
     let config = Volume {
         name: "config".into(),
         config_map: Some(ConfigMapVolumeSource { name: child.clone(), ..ConfigMapVolumeSource::default() }),
         ..Volume::default()
     };
-    let model = secret_volume("model", &app.model.api_key_secret_ref.name, &app.model.api_key_secret_ref.key, KEY_FILE);
+    let key = app.model.as_ref().and_then(|model| model.api_key_secret_ref.as_ref());
+    let model = key.map(|key| secret_volume("model", &key.name, &key.key, KEY_FILE));
     let access = secret_volume("access", token_secret, token_key, TOKEN_FILE);
     let servers = credentials::volume(app);
-    let given = servers.as_ref().map(|_| ("servers", credentials::DIR));
-    let read_only = [("config", CONFIG_DIR), ("model", KEY_DIR), ("access", TOKEN_DIR)].into_iter().chain(given);
+    let paths = [
+        Some(("config", CONFIG_DIR)),
+        model.as_ref().map(|_| ("model", KEY_DIR)),
+        Some(("access", TOKEN_DIR)),
+        servers.as_ref().map(|_| ("servers", credentials::DIR)),
+    ];
+    let read_only = paths.into_iter().flatten();
     let mounts = read_only.map(|(name, path)| VolumeMount {
         name: name.into(),
         mount_path: path.into(),
         read_only: Some(true),
         ..VolumeMount::default()
     });
-    ([tmp, config, model, access].into_iter().chain(servers).collect(), [tmp_mount].into_iter().chain(mounts).collect())
+    (
+        [Some(tmp), Some(config), model, Some(access), servers].into_iter().flatten().collect(),
+        [tmp_mount].into_iter().chain(mounts).collect(),
+    )
 }
 
 /// One key of a Secret as one file. Readable by the group: the pod's user is not root.

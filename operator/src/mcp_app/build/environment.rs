@@ -9,6 +9,7 @@ use super::{
 use crate::{
     crd::mcp_app::{Approvals, ModelApi},
     mcp_app::validate::ValidatedApp,
+    workload,
 };
 
 /// The day's account of tokens: in the emptyDir, which a restart of the container leaves as it is.
@@ -34,14 +35,19 @@ pub(super) fn build(app: &ValidatedApp) -> Vec<EnvVar> {
         variables.push(("CHAT_BUDGET_TOKENS_PER_DAY", budget.tokens_per_day.to_string()));
         variables.push(("CHAT_BUDGET_ALERT_PERCENT", budget.alert_percent.to_string()));
     }
-    let ours = variables.into_iter().map(|(name, value)| EnvVar { name: name.into(), value: Some(value), value_from: None });
-    ours.filter(|variable| app.pod.env.iter().all(|given| given.name != variable.name))
-        .chain(app.pod.env.iter().cloned())
-        .collect()
+    variables.extend(list("CHAT_ALLOWED_HOSTS", &app.allowed_hosts));
+    variables.extend(list("CHAT_TRUSTED_PROXIES", &app.trusted_proxies));
+    workload::environment(variables, &app.pod)
+}
+
+fn list(name: &'static str, values: &[String]) -> Option<(&'static str, String)> {
+    (!values.is_empty()).then(|| (name, values.join(",")))
 }
 
 fn model(app: &ValidatedApp) -> Vec<(&'static str, String)> {
-    let model = &app.model;
+    let Some(model) = &app.model else {
+        return vec![("CHAT_MODE", "gateway".to_owned())];
+    };
     let (api, base_url, key_file) = match model.api {
         ModelApi::Anthropic => ("anthropic", "ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY_FILE"),
         ModelApi::OpenAI => ("openai", "OPENAI_BASE_URL", "OPENAI_API_KEY_FILE"),
@@ -50,15 +56,15 @@ fn model(app: &ValidatedApp) -> Vec<(&'static str, String)> {
         ("CHAT_MODEL_API", api.to_owned()),
         ("CHAT_MODEL", model.name.clone()),
         ("CHAT_MAX_TOKENS", model.max_tokens.to_string()),
-        (key_file, format!("{KEY_DIR}/{KEY_FILE}")),
     ];
+    variables.extend(model.api_key_secret_ref.iter().map(|_| (key_file, format!("{KEY_DIR}/{KEY_FILE}"))));
     variables.extend(model.base_url.iter().map(|url| (base_url, url.clone())));
     variables.extend(model.fallback.iter().map(|fallback| ("CHAT_MODEL_FALLBACK", fallback.clone())));
     variables.extend(model.context_tokens.iter().map(|tokens| ("CHAT_CONTEXT_TOKENS", tokens.to_string())));
     variables
 }
 
-fn approvals(approvals: Approvals) -> &'static str {
+pub(super) fn approvals(approvals: Approvals) -> &'static str {
     match approvals {
         Approvals::Ask => "ask",
         Approvals::Always => "always",

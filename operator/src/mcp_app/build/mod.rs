@@ -7,37 +7,27 @@ mod environment;
 mod secret;
 mod service;
 
-use k8s_openapi::{
-    api::{
-        apps::v1::Deployment,
-        core::v1::{ConfigMap, Secret, Service},
-    },
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::validate::ValidatedApp;
+use crate::{child::Child, crd::reason, problem::Problem, requeue::Class};
 
-/// Everything that an app consists of.
-#[derive(Clone, Debug)]
-pub struct Children {
-    /// The access token, unless the spec names a Secret.
-    pub secret: Option<Secret>,
-    /// `mcp.json`: which servers the worker may use now.
-    pub config_map: ConfigMap,
-    /// The address.
-    pub service: Service,
-    /// The pods.
-    pub deployment: Deployment,
+/// All children of the app, who is mounted before who mounts.
+pub fn children(app: &ValidatedApp) -> Vec<Child> {
+    let mut children = Vec::new();
+    children.extend(secret::build(app).map(|secret| Child::new(&secret)));
+    children.push(Child::new(&config_map::build(app)).waits_if(config_map::too_large(app).is_some()));
+    children.push(Child::new(&service::build(app)));
+    // A file of its name that is not its own would be mounted, and believed.
+    let pods = Child::new(&deployment::build(app)).needs(&["Secret", "ConfigMap"]);
+    children.push(pods.waits_if(!app.lacks.is_empty()));
+    children
 }
 
-/// All children of the app.
-pub fn build(app: &ValidatedApp) -> Children {
-    Children {
-        secret: secret::build(app),
-        config_map: config_map::build(app),
-        service: service::build(app),
-        deployment: deployment::build(app),
-    }
+/// Why the app's file cannot be made, if it cannot. The one that is there stays.
+pub fn too_large(app: &ValidatedApp) -> Option<Problem> {
+    let message = config_map::too_large(app)?;
+    Some(Problem { class: Class::Waiting, reason: reason::INVALID_SPEC, message })
 }
 
 fn metadata(app: &ValidatedApp) -> ObjectMeta {
@@ -54,9 +44,11 @@ fn metadata(app: &ValidatedApp) -> ObjectMeta {
 mod tests {
     use std::sync::Arc;
 
+    use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
     use serde_json::json;
 
     use crate::{
+        child::{Child, read},
         crd::{CircuitState, CircuitStatus, McpApp, McpServer, McpServerStatus, mcp_app},
         fixtures,
         inputs::{Found, Kind},
@@ -64,7 +56,7 @@ mod tests {
         workload,
     };
 
-    fn children(servers: Vec<McpServer>) -> super::Children {
+    fn children(servers: Vec<McpServer>) -> Vec<Child> {
         let app = fixtures::app(|app| {
             app.spec.servers =
                 serde_json::from_value(json!([{"name": "db"}, {"name": "far"}, {"name": "gone"}])).expect("servers");
@@ -73,10 +65,10 @@ mod tests {
     }
 
     /// Through the real validation, so that a fixture cannot be what a cluster could not hold.
-    fn children_of(app: &McpApp, servers: Vec<McpServer>) -> super::Children {
+    fn children_of(app: &McpApp, servers: Vec<McpServer>) -> Vec<Child> {
         let inputs = Found::default().with(Kind::Secret, "anthropic", &[("api-key", "")]);
         let observed = Observed { servers: servers.into_iter().map(Arc::new).collect(), inputs, token: Some("t".into()) };
-        super::build(&validate(app, &observed, "chat-worker:test", "new".into()).expect("valid"))
+        super::children(&validate(app, &observed, "chat-worker:test", "new".into()).expect("valid"))
     }
 
     fn with_url(mut server: McpServer, state: CircuitState) -> McpServer {
@@ -98,10 +90,80 @@ mod tests {
             .expect("a remote server");
         });
         let children = children(vec![open, with_url(remote, CircuitState::Closed)]);
-        insta::assert_snapshot!("mcp_json", children.config_map.data.expect("data")["mcp.json"]);
-        let pod = children.deployment.spec.clone().and_then(|spec| spec.template.spec).expect("a pod");
+        insta::assert_snapshot!("mcp_json", read::<ConfigMap>(&children).and_then(|file| file.data).expect("data")["mcp.json"]);
+        let deployment: Deployment = read(&children).expect("a Deployment");
+        let pod = deployment.spec.clone().and_then(|spec| spec.template.spec).expect("a pod");
         assert_eq!(workload::volumes_of(&pod), (mcp_app::OWN_VOLUMES.to_vec(), mcp_app::OWN_MOUNTS.to_vec()));
-        insta::assert_yaml_snapshot!("deployment", children.deployment);
+        insta::assert_yaml_snapshot!("deployment", deployment);
+    }
+
+    #[test]
+    fn a_file_that_no_config_map_holds_is_told_and_not_applied() {
+        let app = fixtures::app(|app| {
+            app.spec.servers = serde_json::from_value(json!([{"selector": {}}])).expect("servers");
+        });
+        let many = |count: usize| {
+            let named = |number: usize| {
+                fixtures::server(|server| {
+                    server.metadata.name = Some(format!("s-{number}"));
+                    server.spec.description = Some("d".repeat(1_000));
+                })
+            };
+            let servers = (0..count).map(|number| Arc::new(with_url(named(number), CircuitState::Closed))).collect();
+            let observed = Observed { servers, token: Some("t".into()), ..Observed::default() };
+            validate(&app, &observed, "chat-worker:test", "new".into()).expect("valid")
+        };
+        assert_eq!(super::too_large(&many(700)), None);
+        let problem = super::too_large(&many(1_000)).expect("more than a mebibyte");
+        assert!(problem.message.contains("1000 servers") && problem.class.is_obstacle(), "{}", problem.message);
+        let file = super::children(&many(1_000)).into_iter().find(|child| child.key.kind == "ConfigMap");
+        assert!(file.expect("it is wanted, and so not pruned").waits);
+    }
+
+    #[test]
+    fn a_gateway_has_no_model_and_no_key() {
+        let app = fixtures::app(|app| {
+            app.spec.model = None;
+            app.spec.access =
+                serde_json::from_value(json!({"allowedHosts": ["tools.example.com"], "trustedProxies": ["10.0.0.1"]})).ok();
+        });
+        let deployment: Deployment = read(&children_of(&app, Vec::new())).expect("a Deployment");
+        let pod = deployment.spec.and_then(|spec| spec.template.spec).expect("a pod");
+        let value = |name: &str| pod.containers[0].env.iter().flatten().find(|variable| variable.name == name)?.value.clone();
+        assert_eq!(value("CHAT_MODE").as_deref(), Some("gateway"));
+        assert_eq!(value("CHAT_ALLOWED_HOSTS").as_deref(), Some("tools.example.com"));
+        assert_eq!(value("CHAT_TRUSTED_PROXIES").as_deref(), Some("10.0.0.1/32"));
+        assert_eq!((value("CHAT_MODEL"), value("ANTHROPIC_API_KEY_FILE")), (None, None));
+        assert_eq!(workload::volumes_of(&pod).0, ["tmp", "config", "access"]);
+    }
+
+    #[test]
+    fn a_server_of_ones_own_needs_no_key() {
+        let app = fixtures::app(|app| {
+            app.spec.model =
+                serde_json::from_value(json!({"api": "OpenAI", "name": "qwen3", "baseUrl": "http://vllm:8000/v1"})).ok();
+        });
+        let deployment: Deployment = read(&children_of(&app, Vec::new())).expect("a Deployment");
+        let pod = deployment.spec.and_then(|spec| spec.template.spec).expect("a pod");
+        assert!(pod.containers[0].env.iter().flatten().all(|variable| variable.name != "OPENAI_API_KEY_FILE"));
+        assert_eq!(workload::volumes_of(&pod).0, ["tmp", "config", "access"]);
+    }
+
+    #[test]
+    fn the_tools_of_a_server_are_those_of_its_entry_by_name_before_one_by_label() {
+        let app = fixtures::app(|app| {
+            app.spec.servers = serde_json::from_value(json!([
+                {"selector": {}, "tools": {"deny": ["write_*"]}},
+                {"name": "db", "tools": {"allow": ["read_*"], "approvals": "Never"}},
+            ]))
+            .expect("servers");
+        });
+        let servers = [fixtures::server(|_| {}), fixtures::remote(|_| {})].map(|server| with_url(server, CircuitState::Closed));
+        let file: ConfigMap = read(&children_of(&app, servers.into())).expect("a ConfigMap");
+        let file = file.data.expect("data")["mcp.json"].clone();
+        let file: serde_json::Value = serde_json::from_str(&file).expect("JSON");
+        assert_eq!(file["servers"][0]["tools"], json!({"allow": ["read_*"], "approvals": "never"}));
+        assert_eq!(file["servers"][1]["tools"], json!({"deny": ["write_*"]}));
     }
 
     #[test]
@@ -117,7 +179,8 @@ mod tests {
             app.spec.approvals = crate::crd::mcp_app::Approvals::Never;
             app.spec.cache_seconds = Some(300);
         });
-        let pod = children_of(&app, Vec::new()).deployment.spec.and_then(|spec| spec.template.spec).expect("a pod");
+        let deployment: Deployment = read(&children_of(&app, Vec::new())).expect("a Deployment");
+        let pod = deployment.spec.and_then(|spec| spec.template.spec).expect("a pod");
         let variables = pod.containers[0].env.iter().flatten();
         let text: Vec<String> =
             variables.map(|variable| format!("{}={}", variable.name, variable.value.as_deref().unwrap_or_default())).collect();

@@ -5,7 +5,7 @@ use k8s_openapi::{
         apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
         core::v1::{
             Container as PodContainer, ContainerPort, PersistentVolumeClaimVolumeSource, PodReadinessGate, PodSpec,
-            PodTemplateSpec, Volume, VolumeMount,
+            PodTemplateSpec, Probe, TCPSocketAction, Volume, VolumeMount,
         },
     },
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
@@ -13,6 +13,7 @@ use k8s_openapi::{
 
 use super::metadata;
 use crate::{
+    crd::mcp_server::HOME,
     mcp_server::validate::{Container, ValidatedServer},
     names::{self, Component},
     workload::{self, some},
@@ -25,9 +26,11 @@ pub(super) fn build(server: &ValidatedServer, container: &Container) -> Deployme
         metadata: metadata(server),
         spec: Some(DeploymentSpec {
             replicas: Some(container.replicas),
+            revision_history_limit: Some(workload::REVISIONS),
             selector: LabelSelector { match_labels: Some(Component::Server.selector(&server.name)), match_expressions: None },
             strategy: Some(strategy(container)),
             template: template(server, container),
+            progress_deadline_seconds: container.pod.progress_deadline_seconds.and_then(|seconds| i32::try_from(seconds).ok()),
             ..DeploymentSpec::default()
         }),
         status: None,
@@ -37,7 +40,7 @@ pub(super) fn build(server: &ValidatedServer, container: &Container) -> Deployme
 /// With a volume there is one writer at a time, so the old pod goes first. Without, a new pod must be in service, which takes proof,
 /// before an old one goes: a version that never proves itself stalls, and the old one serves on.
 fn strategy(container: &Container) -> DeploymentStrategy {
-    if container.volume.is_some() {
+    if container.volume.is_some() || container.single_writer.is_some() {
         return DeploymentStrategy { type_: Some("Recreate".into()), rolling_update: None };
     }
     DeploymentStrategy {
@@ -49,10 +52,30 @@ fn strategy(container: &Container) -> DeploymentStrategy {
     }
 }
 
+/// Beside the gate, which takes a round trip of the prober: what the kubelet can see, it sees at once. Nobody listens for the first
+/// seconds after a container's restart, and the gate was left open by the one before.
+fn listens() -> Probe {
+    Probe {
+        tcp_socket: Some(TCPSocketAction { port: IntOrString::String("mcp".into()), host: None }),
+        period_seconds: Some(1),
+        timeout_seconds: Some(1),
+        failure_threshold: Some(2),
+        ..Probe::default()
+    }
+}
+
 fn template(server: &ValidatedServer, container: &Container) -> PodTemplateSpec {
-    let (tmp, tmp_mount) = workload::tmp();
+    let (tmp, tmp_mount) = workload::scratch("tmp", "/tmp");
     let mut volumes = vec![tmp];
     let mut mounts = vec![tmp_mount];
+    let mut variables = Vec::new();
+    if !workload::root_is_writable(&container.pod) {
+        // Most programs of other makers write there: caches, settings, lock files.
+        let (home, home_mount) = workload::scratch("home", HOME);
+        volumes.push(home);
+        mounts.push(home_mount);
+        variables = vec![("HOME", HOME.to_owned()), ("TMPDIR", "/tmp".to_owned())];
+    }
     if let Some(volume) = &container.volume {
         volumes.push(Volume {
             name: DATA_VOLUME.into(),
@@ -64,7 +87,6 @@ fn template(server: &ValidatedServer, container: &Container) -> PodTemplateSpec 
     let mcp = PodContainer {
         name: "mcp".into(),
         image: Some(container.source.image.clone()),
-        image_pull_policy: Some("IfNotPresent".into()),
         command: some(container.source.command.clone()),
         args: some(container.source.args.clone()),
         ports: Some(vec![ContainerPort {
@@ -73,12 +95,15 @@ fn template(server: &ValidatedServer, container: &Container) -> PodTemplateSpec 
             protocol: Some("TCP".into()),
             ..ContainerPort::default()
         }]),
-        env: some(container.pod.env.clone()),
+        env: some(workload::environment(variables, &container.pod)),
+        readiness_probe: Some(listens()),
         volume_mounts: Some(mounts),
         ..PodContainer::default()
     };
+    let mut metadata = workload::pod_metadata(&container.pod, server.labels(), container.inputs.as_ref());
+    metadata.annotations.get_or_insert_default().extend(container.asked.clone());
     PodTemplateSpec {
-        metadata: Some(workload::pod_metadata(&container.pod, server.labels(), container.inputs.as_ref())),
+        metadata: Some(metadata),
         spec: Some(PodSpec {
             readiness_gates: Some(vec![PodReadinessGate { condition_type: names::POD_GATE.into() }]),
             ..workload::pod(&container.pod, mcp, volumes)

@@ -13,7 +13,7 @@ use crate::mcp_server::validate::{ValidatedServer, Volume};
 
 pub(super) fn build(server: &ValidatedServer, volume: &Volume) -> PersistentVolumeClaim {
     PersistentVolumeClaim {
-        metadata: ObjectMeta { owner_references: None, ..metadata(server) },
+        metadata: ObjectMeta { owner_references: None, annotations: Some(kept()), ..metadata(server) },
         spec: Some(PersistentVolumeClaimSpec {
             access_modes: Some(vec!["ReadWriteOnce".into()]),
             storage_class_name: volume.class.clone(),
@@ -25,4 +25,10 @@ pub(super) fn build(server: &ValidatedServer, volume: &Volume) -> PersistentVolu
         }),
         status: None,
     }
+}
+
+/// Argo CD may take the claim for its own by our instance label. It has no owner and is in no repository, and must not be pruned for that.
+fn kept() -> BTreeMap<String, String> {
+    let pairs = [("argocd.argoproj.io/compare-options", "IgnoreExtraneous"), ("argocd.argoproj.io/sync-options", "Prune=false")];
+    pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
 }

@@ -10,8 +10,8 @@ use crate::{
         effect::Effect,
         schedule::TargetId,
         server::Server,
-        types::{Endpoint, Moment, PodState, ServerKey, ServerSpec},
-        wire::Wire,
+        template::Template,
+        types::{Credentials, Endpoint, Moment, PodState, ServerKey, ServerSpec},
     },
 };
 
@@ -30,10 +30,13 @@ impl Registry {
         let spec = Arc::new(spec);
         let Some(server) = self.servers.get_mut(&key) else { return effects };
         let before = server.spec.replace(Arc::clone(&spec));
-        let another = before.as_deref().is_some_and(|before| asks_otherwise(before, &spec));
-        // Kept as long as it fits: TLS sessions are resumed through it.
-        if another || before.as_deref().is_none_or(|before| before.health != spec.health) {
-            server.wire = Some(Arc::new(Wire::new(&spec)));
+        if let Some(before) = before.as_deref() {
+            server.rewire(|template| {
+                asks_otherwise(before, &spec, template) || before.health.timeout_seconds != spec.health.timeout_seconds
+            });
+            if before.tools != spec.tools {
+                server.excuse(before);
+            }
         }
         if before.is_none()
             && spec.enabled
@@ -51,52 +54,48 @@ impl Registry {
         }
         let moved = before.as_deref().is_some_and(|before| before.endpoint != spec.endpoint);
         let recheck = before.as_deref().is_some_and(|before| before.recheck != spec.recheck && spec.recheck.is_some());
-        if another {
-            self.ask_anew(&key, moved && remote, &mut effects);
-        }
-        // Pods of which no spec was known yet were counted.
-        if before.as_deref().is_none_or(|before| before.enabled) != spec.enabled {
-            self.count_as_fleet(&key, spec.enabled);
-        }
+        let another = before.map(|before| self.ask_anew(&key, &before, &spec, moved && remote, &mut effects)).unwrap_or_default();
         self.with(&key, now, &mut effects, |server, around| {
             let transition = if spec.enabled { server.circuit.set_policy(&spec.breaker, now) } else { server.circuit.reset(now) };
             server.transitioned(transition, around);
             if another || recheck {
                 let transition = server.circuit.try_now(now);
                 server.transitioned(transition, around);
-                for target in server.targets.values_mut() {
-                    target.urgent = true;
-                    target.not_before = None;
-                }
+            }
+            for target in server.targets.values_mut().filter(|_| recheck) {
+                target.urgent = true;
+                target.not_before = None;
             }
             server.settle(around);
         });
         effects
     }
 
-    /// What is asked, or who is asked, is another: results of before are void.
-    fn ask_anew(&mut self, key: &ServerKey, forget: bool, effects: &mut Vec<Effect>) {
-        let Some(server) = self.servers.get_mut(key) else { return };
+    /// Results of before are void for whom the new spec asks something else, or somewhere else. True when there is one.
+    fn ask_anew(
+        &mut self,
+        key: &ServerKey,
+        before: &ServerSpec,
+        after: &ServerSpec,
+        forget: bool,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        let Some(server) = self.servers.get_mut(key) else { return false };
+        let mut another = false;
         for target in server.targets.values_mut() {
+            let asked = target.pod.as_ref().and_then(|pod| pod.asked.as_deref());
+            if !asks_otherwise(before, after, asked) {
+                continue;
+            }
+            another = true;
             target.become_another();
             target.busy = false;
             effects.push(Effect::Forget(target.id, target.epoch));
             if forget {
-                self.panic.forget(target.id, target.failed_at.take());
                 target.forget_verdicts();
             }
         }
-    }
-
-    /// Who is at rest is no part of the fleet that fleet panic looks at.
-    fn count_as_fleet(&mut self, key: &ServerKey, counts: bool) {
-        let Some(server) = self.servers.get_mut(key) else { return };
-        for target in server.targets.values_mut() {
-            self.panic.forget(target.id, target.failed_at.take());
-            if counts && target.proven && target.streak == 0 && target.reachable() {
-                self.panic.well(target.id, None);
-            }
-        }
+        another
     }
 
     /// The CR is gone.
@@ -112,6 +111,7 @@ impl Registry {
         if let Some(mut server) = self.servers.remove(&key) {
             server.unset_timer(&mut self.schedule);
         }
+        self.panic.forget(&key);
         effects.push(Effect::Gone(key));
         effects
     }
@@ -120,52 +120,54 @@ impl Registry {
     pub fn set_pod(&mut self, key: &ServerKey, pod: PodState, now: Moment) -> Vec<Effect> {
         let mut effects = Vec::new();
         let key = self.entry(key);
-        let known = self.servers.get(&key).and_then(|server| {
-            let mut pods = server.targets.values();
-            pods.find(|target| target.pod.as_ref().is_some_and(|known| known.uid == pod.uid)).map(|target| target.id)
-        });
-        let Some(id) = known else {
+        let known = self.pods.get(&pod.uid).copied();
+        // Somebody gave it another label: it is another server's pod from now on.
+        if known.is_some_and(|id| self.index.get(&id) != Some(&key)) {
+            effects = self.remove_pod(&pod.uid, now);
+        }
+        let Some(id) = self.pods.get(&pod.uid).copied() else {
             self.add_target(&key, Some(pod), now);
             self.with(&key, now, &mut effects, Server::settle);
             return effects;
         };
-        let leaves = self.with(&key, now, &mut effects, |server, around| {
-            let target = server.targets.get_mut(&id)?;
-            if target.pod.as_ref() == Some(&pod) {
-                return None;
+        let left = self.with(&key, now, &mut effects, |server, around| {
+            let Some(target) = server.targets.get_mut(&id) else { return false };
+            if target.is_told(&pod) {
+                return false;
             }
             let leaves = pod.deleting && target.pod.as_ref().is_some_and(|before| !before.deleting);
             if target.update(pod, now) {
                 target.busy = false;
                 around.effects.push(Effect::Forget(id, target.epoch));
             }
-            let failed_at = leaves.then(|| target.failed_at.take());
             server.settle(around);
-            failed_at
+            leaves
         });
         // Whoever is going away counts no longer: neither among those that fail nor among those that do not.
-        if let Some(failed_at) = leaves.flatten() {
-            self.panic.forget(id, failed_at);
+        if left == Some(true) {
             self.weigh_panic(false, now, &mut effects);
         }
         effects
     }
 
-    /// The pod is gone.
-    pub fn remove_pod(&mut self, key: &ServerKey, uid: &str, now: Moment) -> Vec<Effect> {
+    /// The pod is gone, or is nobody's any more.
+    pub fn remove_pod(&mut self, uid: &str, now: Moment) -> Vec<Effect> {
         let mut effects = Vec::new();
-        let Some(server) = self.servers.get(key) else { return effects };
-        let gone = server.targets.values().find(|target| target.pod.as_ref().is_some_and(|pod| pod.uid == uid));
-        if let Some(id) = gone.map(|target| target.id) {
-            self.drop_target(key, id, &mut effects);
-        }
-        if self.servers.get(key).is_some_and(|server| server.spec.is_none() && server.targets.is_empty()) {
-            self.servers.remove(key);
+        let Some((id, key)) = self.pods.get(uid).and_then(|id| Some((*id, self.index.get(id)?.clone()))) else { return effects };
+        self.drop_target(&key, id, &mut effects);
+        if self.servers.get(&key).is_some_and(|server| server.spec.is_none() && server.targets.is_empty()) {
+            self.servers.remove(&key);
             return effects;
         }
-        self.with(key, now, &mut effects, Server::settle);
+        self.with(&key, now, &mut effects, Server::settle);
         self.weigh_panic(false, now, &mut effects);
         effects
+    }
+
+    /// What probes of a server carry; none before `set_server`.
+    pub fn credentials(&self, key: &ServerKey) -> Option<Credentials> {
+        let spec = self.servers.get(key)?.spec.as_ref()?;
+        Some(Credentials { headers: spec.credentials.clone(), ca: spec.ca.clone() })
     }
 
     /// Which pods are known: their servers and uids. For finding out which of them went away unseen.
@@ -178,11 +180,11 @@ impl Registry {
     }
 }
 
-/// Whether results of probes under the one spec say nothing about the other.
-fn asks_otherwise(before: &ServerSpec, after: &ServerSpec) -> bool {
-    before.endpoint != after.endpoint
+/// Whether results of probes under the one spec say nothing about the other, of a pod whose template says what it is asked.
+fn asks_otherwise(before: &ServerSpec, after: &ServerSpec, asked: Option<&Template>) -> bool {
+    let by_spec = asked.is_none() || matches!(after.endpoint, Endpoint::Remote { .. });
+    by_spec && (before.endpoint != after.endpoint || before.health.tool_call != after.health.tool_call)
         || before.credentials != after.credentials
         || before.ca != after.ca
-        || before.health.tool_call != after.health.tool_call
         || before.enabled != after.enabled
 }

@@ -23,10 +23,7 @@ impl Registry {
             let gate = &mut target.gate;
             gate.in_flight = false;
             match outcome {
-                Patched::Done => {
-                    gate.actual = Some(value);
-                    gate.failures = 0;
-                }
+                Patched::Done(version) => gate.patched(value, version),
                 // Nobody is left to patch; the watch will say so, too.
                 Patched::Gone => gate.actual = Some(gate.decided),
                 Patched::Failed => {

@@ -15,6 +15,7 @@ use crate::{
     probe::{
         effect::{Evicted, Eviction, GatePatch, Patched},
         protocol::Hello,
+        template::Template,
         types::{Endpoint, ServerSpec, ToolsContract},
         verdict::Status,
     },
@@ -38,7 +39,6 @@ enum Event {
         pod: Pod,
     },
     RemovePod {
-        server: u8,
         name: u8,
         life: u8,
     },
@@ -75,6 +75,7 @@ struct Pod {
     life: u8,
     address: Option<u8>,
     incarnation: u8,
+    asked: Option<u8>,
     ready: bool,
     gate: Option<bool>,
     deleting: bool,
@@ -109,12 +110,14 @@ fn spec() -> impl Strategy<Value = Spec> {
 
 fn pod() -> impl Strategy<Value = Pod> {
     let gate = prop_oneof![2 => Just(None), 1 => Just(Some(false)), 2 => Just(Some(true))];
-    (0_u8..3, 0_u8..2, prop::option::weighted(0.9, 0_u8..4), 0_u8..2, any::<bool>(), gate, prop::bool::weighted(0.1)).prop_map(
-        |(name, life, address, incarnation, ready, gate, deleting)| Pod {
+    let run = (0_u8..4, prop::option::of(1_u8..3));
+    (0_u8..3, 0_u8..2, prop::option::weighted(0.9, 0_u8..4), run, any::<bool>(), gate, prop::bool::weighted(0.1)).prop_map(
+        |(name, life, address, (incarnation, asked), ready, gate, deleting)| Pod {
             name,
             life,
             address,
             incarnation,
+            asked,
             ready,
             gate,
             deleting,
@@ -129,13 +132,13 @@ fn event() -> impl Strategy<Value = Event> {
         2 => Just(Found::Hung),
         1 => (0_u64..900).prop_map(Found::Limited),
     ];
-    let patched = prop_oneof![4 => Just(Patched::Done), 1 => Just(Patched::Gone), 2 => Just(Patched::Failed)];
+    let patched = prop_oneof![4 => Just(Patched::Done(None)), 1 => Just(Patched::Gone), 2 => Just(Patched::Failed)];
     let evicted = prop_oneof![Just(Evicted::Done), Just(Evicted::Gone), Just(Evicted::Refused("a budget".into()))];
     prop_oneof![
         4 => (0..SERVERS, spec()).prop_map(|(server, spec)| Event::SetServer { server, spec }),
         1 => (0..SERVERS).prop_map(Event::RemoveServer),
         8 => (0..SERVERS, pod()).prop_map(|(server, pod)| Event::SetPod { server, pod }),
-        2 => (0..SERVERS, 0_u8..3, 0_u8..2).prop_map(|(server, name, life)| Event::RemovePod { server, name, life }),
+        2 => (0_u8..3, 0_u8..2).prop_map(|(name, life)| Event::RemovePod { name, life }),
         6 => (0_u64..3_000).prop_map(Event::Pass),
         1 => (0_u64..400_000).prop_map(Event::Pass),
         1 => (-4_000_i64..4_000).prop_map(Event::Jump),
@@ -197,7 +200,7 @@ impl World {
             Event::SetServer { server, spec } => self.registry.set_server(&key(server), server_spec(&spec), None, now),
             Event::RemoveServer(server) => self.registry.remove_server(&key(server)),
             Event::SetPod { server, pod } => self.registry.set_pod(&key(server), self.pod_state(&pod), now),
-            Event::RemovePod { server, name, life } => self.registry.remove_pod(&key(server), &uid(name, life), now),
+            Event::RemovePod { name, life } => self.registry.remove_pod(&uid(name, life), now),
             Event::Pass(length) => {
                 self.now.mono += Duration::from_millis(length);
                 let length = SignedDuration::from_millis(length.try_into().expect("short"));
@@ -235,12 +238,19 @@ impl World {
             name: format!("pod-{}", pod.name),
             uid: uid(pod.name, pod.life),
             address: pod.address.map(|last| Ipv4Addr::new(10, 0, 0, last).into()),
-            incarnation: pod.incarnation.to_string(),
+            // The container runs, for the first time or again, or it is down.
+            incarnation: (pod.incarnation > 0).then(|| pod.incarnation.to_string()),
             containers_ready: pod.ready,
             ready: pod.ready && pod.gate == Some(true),
             gate: pod.gate,
             started_at: Some(self.now.wall),
             deleting: pod.deleting,
+            asked: pod
+                .asked
+                .map(|port| Arc::new(Template { port: port.into(), path: "/mcp".into(), tool_call: None, digest: None })),
+            template: Some(pod.asked.unwrap_or_default().to_string()),
+            node: Some(format!("node-{}", pod.name % 2)),
+            ..PodState::default()
         }
     }
 
@@ -271,7 +281,7 @@ impl World {
             // A hedge that is given up says nothing; a probe that is, is made again.
             None if !last => return Ok(Vec::new()),
             None => {
-                self.registry.abandon(id, epoch, self.now);
+                self.registry.abandon(id, epoch, Duration::ZERO, self.now);
                 prop_assert!(!void || before == format!("{:?}", self.target(id)), "a probe of before was given up for another");
                 return Ok(Vec::new());
             }
@@ -310,8 +320,8 @@ impl World {
                 Effect::Forget(id, epoch) => {
                     self.voided.insert(id, epoch);
                 }
-                Effect::Panic(active) => prop_assert_eq!(active, self.registry.panic()),
-                Effect::Changed(_) | Effect::Event(_) | Effect::Transition(..) | Effect::Gone(_) => {}
+                Effect::Panic(_) => {}
+                Effect::Changed(_) | Effect::Event(_) | Effect::Transition(..) | Effect::Turned(..) | Effect::Gone(_) => {}
             }
         }
         Ok(())
@@ -341,22 +351,30 @@ impl World {
                 self.check_target(server, target)?;
             }
         }
+        timers.extend(registry.panic_ends.map(|at| (at, Timer::Panic)));
+        prop_assert_eq!(registry.panic_ends, registry.panic.until(), "a panic that nobody ends");
         prop_assert_eq!(registry.index.len(), ids.len(), "the index and the targets");
+        for (uid, id) in &registry.pods {
+            let known = self.target(*id).and_then(|target| target.pod.as_ref()).map(|pod| &pod.uid);
+            prop_assert_eq!(known, Some(uid), "a pod that is indexed as another");
+        }
+        let pods = registry.servers.values().flat_map(|server| server.targets.values()).filter(|target| target.pod.is_some());
+        prop_assert_eq!(registry.pods.len(), pods.count(), "a pod that is a target twice, or not indexed");
         prop_assert_eq!(registry.schedule.timers(), &timers, "the timers that run and those that somebody knows");
         self.check_asked()?;
 
-        // Fleet panic counts those that are probed, each once.
-        let (well, fell) = registry.panic.members();
-        let counted = well.iter().map(|id| (*id, None)).chain(fell.iter().map(|(at, id)| (*id, Some(*at))));
-        let mut seen = BTreeSet::new();
-        for (id, failed_at) in counted {
-            prop_assert!(seen.insert(id), "{id:?} is counted twice");
-            let target = self.target(id);
-            prop_assert!(target.is_some_and(|target| target.pod.as_ref().is_none_or(|pod| !pod.deleting)), "{id:?} is gone");
-            prop_assert_eq!(target.and_then(|target| target.failed_at), failed_at);
-            let server = registry.index.get(&id).and_then(|key| registry.servers.get(key));
-            let rests = server.and_then(|server| server.spec.as_ref()).is_some_and(|spec| !spec.enabled);
-            prop_assert!(!rests, "{id:?} is at rest");
+        // Fleet panic counts servers that answered since they started, and are in use.
+        for (key, failed_at) in registry.panic.members() {
+            let server = registry.servers.get(key);
+            prop_assert!(server.is_some_and(|server| server.spec.is_some() && !server.rests()), "{key} is at rest, or gone");
+            let counted = || {
+                server.into_iter().flat_map(|server| server.targets.values()).filter(|target| target.reachable() && target.proven)
+            };
+            let well = counted().any(|target| target.streak == 0);
+            prop_assert!(
+                counted().next().is_some() && well == failed_at.is_none(),
+                "{key} is counted as something else than it is"
+            );
         }
         Ok(())
     }
@@ -417,9 +435,11 @@ fn server_spec(spec: &Spec) -> ServerSpec {
             startup_seconds: spec.startup,
             restart_after_seconds: spec.restart,
             tool_call: None,
+            accept_unauthorized: false,
         },
         breaker: CircuitBreaker { failure_threshold: spec.threshold, force: spec.force, ..CircuitBreaker::default() },
-        tools: ToolsContract { policy: ToolsPolicy::Ignore, accepted: None },
+        tools: ToolsContract { policy: ToolsPolicy::Ignore, ..ToolsContract::default() },
+        reach: None,
     }
 }
 
@@ -444,6 +464,10 @@ proptest! {
         }
         world.take(Event::Poll)?;
         prop_assert!(world.registry.servers.is_empty() && world.registry.schedule.is_idle());
+        prop_assert!(world.registry.pods.is_empty() && world.registry.panic.members().next().is_none());
+        // An end of panic may be due yet.
+        world.take(Event::Pass(900_000))?;
+        world.take(Event::Poll)?;
         prop_assert_eq!(world.registry.wake(), None);
         prop_assert_eq!(world.registry.panic.counts(), (0, 0));
     }

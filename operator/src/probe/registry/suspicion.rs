@@ -1,12 +1,18 @@
 //! Is it them, or is it us? What is counted for fleet panic, and what is asked sooner because of it. Pure.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::Registry;
 use crate::probe::{
     effect::Effect,
-    schedule::{TargetId, Timer},
+    fleet_panic::Standing,
+    schedule::Timer,
     server::Server,
+    target::Target,
     types::{Moment, ServerKey},
 };
 
@@ -17,24 +23,16 @@ const SUSPICION_SPREAD: Duration = Duration::from_secs(2);
 const SUSPICION_QUIET: Duration = Duration::from_secs(20);
 
 impl Registry {
-    pub(super) fn count_for_panic(&mut self, key: &ServerKey, id: TargetId, was_well: bool, now: Moment) {
-        let Some(target) = self.servers.get_mut(key).and_then(|server| server.targets.get_mut(&id)) else { return };
-        if !target.reachable() {
-            return;
-        }
-        if target.last.is_failed() {
-            if was_well && target.proven {
-                self.panic.fails(id, now.mono);
-                target.failed_at = Some(now.mono);
-            }
-        } else if target.streak == 0 && target.proven {
-            self.panic.well(id, target.failed_at.take());
-        }
+    /// Takes up how a server stands now. Whoever has not answered since it started, or is at rest, is no part of the fleet.
+    pub(super) fn count_for_panic(&mut self, key: &Arc<ServerKey>, now: Moment) {
+        let standing = self.servers.get(key).filter(|server| server.spec.is_some() && !server.rests()).and_then(standing);
+        self.panic.set(key, standing, now.mono);
     }
 
     pub(super) fn weigh_panic(&mut self, acting: bool, now: Moment, effects: &mut Vec<Effect>) {
         if let Some(active) = self.panic.weigh(acting, now.mono) {
             effects.push(Effect::Panic(active));
+            self.schedule.set(Timer::Panic, &mut self.panic_ends, self.panic.until());
             if !active {
                 // What was held is decided now.
                 let keys: Vec<Arc<ServerKey>> = self.servers.keys().cloned().collect();
@@ -57,11 +55,23 @@ impl Registry {
         let spread = u64::try_from(SUSPICION_SPREAD.as_millis()).unwrap_or(1);
         for server in self.servers.values_mut() {
             for target in server.targets.values_mut().filter(|target| target.streak == 0) {
-                let soon = now.mono + Duration::from_millis(target.phase % spread);
-                if target.due.is_some_and(|due| due > soon) {
+                // Who asked to be left alone is left alone, whatever happens to others.
+                let soon = Some(now.mono + Duration::from_millis(target.phase % spread)).max(target.not_before);
+                if let Some(soon) = soon
+                    && target.due.is_some_and(|due| due > soon)
+                {
                     self.schedule.set(Timer::Probe(target.id), &mut target.due, Some(soon));
                 }
             }
         }
     }
+}
+
+fn standing(server: &Server) -> Option<Standing> {
+    let counted: Vec<&Target> = server.targets.values().filter(|target| target.reachable() && target.proven).collect();
+    let nodes = counted.iter().filter_map(|target| target.pod.as_ref()?.node.as_ref());
+    let number = |node: &String| BuildHasherDefault::<DefaultHasher>::default().hash_one(node);
+    // The first failure of a row counts: by the time that it is confirmed, the first ones are to be taken out.
+    let well = counted.iter().any(|target| target.streak == 0);
+    (!counted.is_empty()).then(|| Standing { well, nodes: nodes.map(number).collect() })
 }

@@ -36,17 +36,23 @@ impl Server {
     /// When a target of an Open circuit is asked whether it still fails.
     pub(super) fn eviction_check(&self, target: &Target, spec: &ServerSpec) -> Option<Instant> {
         let after = Duration::from_secs(spec.health.restart_after_seconds.into());
-        let since = target.failing_since.filter(|_| target.pod.is_some() && !after.is_zero())?;
+        let since = target.failing_since.filter(|_| !after.is_zero() && self.may_help(target))?;
         // Once: what it said then stands until its trial.
         let unasked = |at: &Instant| target.ended.is_none_or(|ended| ended.mono < *at);
         [Some(since + after), self.eviction.not_before].into_iter().flatten().max().filter(unasked)
+    }
+
+    /// Whether another start may mend it. A pod that never answered is no better as another one, and an image that cannot be pulled is
+    /// pulled no sooner; and while a rollout is under way a pod that is made anew looks like progress, so that it would never be given up.
+    fn may_help(&self, target: &Target) -> bool {
+        target.pod.is_some() && target.once_well && !target.is_down() && !self.is_rolling()
     }
 
     /// The target failed once more: if it did so for long enough it is evicted, one pod of a server at a time.
     pub fn consider_eviction(&mut self, id: TargetId, around: &mut Around<'_>) {
         let (Some(spec), Some(target)) = (self.spec.as_deref(), self.targets.get(&id)) else { return };
         let after = Duration::from_secs(spec.health.restart_after_seconds.into());
-        let Some(pod) = target.pod.as_ref().filter(|pod| !pod.deleting) else { return };
+        let Some(pod) = target.pod.as_ref().filter(|pod| !pod.deleting && self.may_help(target)) else { return };
         let long = target.failing_since.is_some_and(|since| since + after <= around.now.mono);
         let state = &mut self.eviction;
         if state.leaving.is_some_and(|leaving| !self.targets.contains_key(&leaving)) {
@@ -71,7 +77,8 @@ impl Server {
         let state = &mut self.eviction;
         state.in_flight = false;
         match outcome {
-            Evicted::Gone => {}
+            // The watch will say so, too; until it does nobody asks again.
+            Evicted::Gone => state.not_before = Some(around.now.mono + EVICTION_RETRY),
             Evicted::Done => {
                 let base = Duration::from_secs(spec.health.restart_after_seconds.into());
                 state.not_before = Some(around.now.mono + doubled(base, state.done, EVICTION_QUIET));

@@ -1,5 +1,7 @@
 //! What a server and its targets come to in words: the snapshot that status is made of. Pure, and nothing is decided here.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use super::Server;
@@ -20,6 +22,7 @@ impl Server {
         let mut pods: Vec<PodHealth> = self.targets.values().filter_map(|target| self.pod_health(target, now)).collect();
         pods.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         let speaker = self.speaker();
+        let answers = self.targets.values().any(Target::answers);
         let hello = speaker.and_then(|target| target.observation.as_ref()).map(|observation| &observation.hello);
         ServerHealth {
             circuit: spec
@@ -31,7 +34,8 @@ impl Server {
             tools: self.shown.list.clone(),
             tools_diff: spec.and_then(|spec| self.tools_diff(spec)),
             pods,
-            panic: panic && self.held,
+            acceptable: self.acceptable(),
+            panic: panic && self.held && !answers,
         }
     }
 
@@ -44,9 +48,15 @@ impl Server {
     fn tools_diff(&self, spec: &ServerSpec) -> Option<ToolsDiff> {
         let accepted = spec.tools.accepted.as_ref().filter(|_| spec.tools.policy != ToolsPolicy::Ignore)?;
         // A pod that differs is told of even while most do not: with Enforce it is what stalls the rollout.
-        let shown = self.shown.list.iter().filter_map(|list| list.diff(accepted));
-        let pods = self.targets.values().filter(|target| target.reachable() && self.shown.due.is_none());
-        shown.chain(pods.filter_map(Target::tools).filter_map(|list| list.diff(accepted))).next()
+        let shown = self.shown.list.iter().chain(&self.odd.list);
+        shown.filter_map(|list| list.diff(accepted)).next()
+    }
+
+    /// The list that may be accepted where none is: under Enforce one that was seen twice in a row, because it decides who comes in from then
+    /// on. Never that of a server that does not offer tools: it may come to them yet.
+    fn acceptable(&self) -> Option<Arc<ToolsList>> {
+        let sure = self.shown.steady || self.spec.as_ref().is_some_and(|spec| spec.tools.policy != ToolsPolicy::Enforce);
+        self.shown.list.clone().filter(|list| sure && list.count() > 0)
     }
 
     fn pod_health(&self, target: &Target, now: Instant) -> Option<PodHealth> {
@@ -59,6 +69,11 @@ impl Server {
             verdict: target.settled.clone(),
             failing: target.failing && target.reachable(),
             starting,
+            counts_from: self.spec.as_ref().and_then(|spec| target.counts_from(spec, now)),
+            latest: target.latest().clone(),
+            trouble: pod.trouble.clone(),
+            template: pod.template.clone(),
+            shut_out: self.spec.as_ref().is_some_and(|spec| self.shut_out(spec).any(|id| id == target.id)),
             gate: target.gate.decided,
             containers_ready: pod.containers_ready,
             in_service: pod.ready && target.gate.holds(),
@@ -93,10 +108,5 @@ impl Server {
 /// Whether the target's tools are the accepted ones; none while nothing is accepted, or it has not said.
 pub(super) fn accepted(spec: &ServerSpec, target: &Target) -> Option<bool> {
     let accepted = spec.tools.accepted.as_ref().filter(|_| spec.tools.policy != ToolsPolicy::Ignore)?;
-    let digest = match &target.observation.as_ref()?.tools {
-        Some(list) => list.digest.clone(),
-        // Who does not offer tools offers an empty list.
-        None => ToolsList::new(Vec::new()).digest,
-    };
-    Some(*digest == *accepted.digest)
+    Some(*target.tools()?.digest == *accepted.digest)
 }

@@ -1,9 +1,13 @@
 //! Backups of a database that is in use. A backup appears under its name only when it is whole and verified. `pack` compresses, `partial`
-//! is a file on its way to its name, `dated` names the files of a folder and removes the oldest. Putting one back is db/restore.rs.
+//! is a file on its way to its name, `dated` names the backups of one place and tells the oldest, `place` and `remote` are where they are
+//! kept, `report` is what is told of them. Putting one back is db/restore.rs.
 
 mod dated;
 mod pack;
 mod partial;
+pub mod place;
+mod remote;
+pub mod report;
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -16,7 +20,10 @@ use rusqlite::{Connection, OpenFlags};
 use super::error::OpenError;
 use super::open::{self, FileState};
 pub use pack::Compression;
-pub(super) use {dated::stamp, pack::unpack, partial::Partial};
+use place::Place;
+pub(super) use {
+    dated::newest, dated::stamp, pack::unpack, partial::Partial, partial::folder_of, partial::sweep, remote::Remote,
+};
 
 /// How long a backup waits for a lock that somebody else holds.
 const LOCK_WAIT: Duration = Duration::from_secs(30);
@@ -34,8 +41,20 @@ pub enum BackupError {
     #[error("{0} exists and is no backup: it was left untouched, name another file or a folder")]
     ForeignTarget(PathBuf),
     /// `--keep` without a folder to count in.
-    #[error("--keep needs a folder after --to, not a file")]
+    #[error("--keep needs a folder or an s3:// prefix after --to, not a file")]
     KeepNeedsFolder,
+    /// A bucket without a name.
+    #[error("{0} names no bucket: write s3://BUCKET/PREFIX")]
+    NoBucket(String),
+    /// Nothing to restore.
+    #[error("there is no backup of {0} at {1}")]
+    NoBackup(String, String),
+    /// The other side refused, or could not be reached.
+    #[error("failed to {0} {1}: {2}")]
+    Remote(&'static str, String, #[source] object_store::Error),
+    /// Nothing can be waited for.
+    #[error("failed to start a runtime: {0}")]
+    Runtime(#[source] io::Error),
     /// SQLite failed while copying.
     #[error("failed to copy the database to {0}: {1}")]
     Copy(PathBuf, #[source] rusqlite::Error),
@@ -56,12 +75,12 @@ pub enum BackupError {
 /// What a backup left behind.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Written {
-    /// The backup.
-    pub path: PathBuf,
+    /// The backup, as it is named to `restore --from`.
+    pub path: String,
     /// Its size.
     pub bytes: u64,
     /// Older ones that `keep` removed.
-    pub removed: Vec<PathBuf>,
+    pub removed: Vec<String>,
 }
 
 /// How a backup is made.
@@ -69,9 +88,11 @@ pub struct Written {
 pub struct BackupOptions {
     /// The database.
     pub db: PathBuf,
-    /// A file, or a folder in which the file is named by the time.
-    pub to: PathBuf,
-    /// In a folder: how many to keep, this one included.
+    /// A file, or a folder or prefix in which the backup is named by the time.
+    pub to: Place,
+    /// Where the copy is made and verified before it is sent to a bucket. None: beside the database.
+    pub scratch: Option<PathBuf>,
+    /// In a folder or under a prefix: how many to keep, this one included.
     pub keep: Option<usize>,
     /// Packed; None: as it is.
     pub compression: Option<Compression>,
@@ -79,29 +100,81 @@ pub struct BackupOptions {
 
 /// Copies the database as it is at one moment, while others go on reading and writing it.
 pub fn backup(options: &BackupOptions) -> Result<Written, BackupError> {
-    let BackupOptions { db, to, keep, compression } = options;
-    if open::inspect(db)? == FileState::Absent {
-        return Err(BackupError::NoSource(db.clone()));
+    if open::inspect(&options.db)? == FileState::Absent {
+        return Err(BackupError::NoSource(options.db.clone()));
     }
+    match &options.to {
+        Place::Local(to) => to_folder(options, to),
+        Place::S3 { bucket, prefix } if !bucket.is_empty() => to_bucket(options, &Remote::connect(bucket, prefix)?),
+        Place::S3 { .. } => Err(BackupError::NoBucket(options.to.to_string())),
+    }
+}
+
+fn to_folder(options: &BackupOptions, to: &Path) -> Result<Written, BackupError> {
+    let BackupOptions { db, keep, compression, .. } = options;
     let folder_target = to.is_dir();
     if keep.is_some() && !folder_target {
         return Err(BackupError::KeepNeedsFolder);
     }
-    let target = if folder_target { to.join(dated::name(db, *compression)) } else { to.clone() };
+    let target = if folder_target { to.join(dated::name(db, *compression)) } else { to.to_path_buf() };
     refuse_foreign(db, &target)?;
-    let partial = Partial::beside(&target)?;
+    sweep_for(db, &target)?;
+    let bytes = packed(db, &target, *compression)?.publish(&target)?;
+    let mut removed = Vec::new();
+    if let Some(keep) = keep {
+        let fail = |what| move |error| BackupError::File(what, to.to_path_buf(), error);
+        let names = fs::read_dir(to).map_err(fail("list"))?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        for name in dated::surplus(db, names, *keep) {
+            let path = to.join(name);
+            fs::remove_file(&path).map_err(fail("remove from"))?;
+            removed.push(path.display().to_string());
+        }
+    }
+    Ok(Written { path: target.display().to_string(), bytes, removed })
+}
+
+/// The copy is made and verified here, and sent when it is whole.
+fn to_bucket(options: &BackupOptions, remote: &Remote) -> Result<Written, BackupError> {
+    let BackupOptions { db, keep, compression, scratch, .. } = options;
+    let name = dated::name(db, *compression);
+    let here = scratch.as_deref().unwrap_or_else(|| folder_of(db)).join(&name);
+    sweep_for(db, &here)?;
+    let bytes = remote.upload(packed(db, &here, *compression)?.path(), &name)?;
+    let mut removed = Vec::new();
+    if let Some(keep) = keep {
+        for name in dated::surplus(db, remote.names()?, *keep) {
+            remote.remove(&name)?;
+            removed.push(remote.shown(&name));
+        }
+    }
+    Ok(Written { path: remote.shown(&name), bytes, removed })
+}
+
+/// A verified copy on its way to the name `target`, packed if it is to be.
+fn packed(db: &Path, target: &Path, compression: Option<Compression>) -> Result<Partial, BackupError> {
+    let partial = Partial::beside(target)?;
     copy(db, partial.path())?;
     verify(partial.path())?;
-    let finished = match compression {
-        Some(compression) => pack::compress(partial.path(), &target, *compression)?,
-        None => partial,
+    match compression {
+        Some(compression) => pack::compress(partial.path(), target, compression),
+        None => Ok(partial),
+    }
+}
+
+/// Removes what backups left that were killed on the way to `target`, or to any of this database's dated names in its folder.
+fn sweep_for(db: &Path, target: &Path) -> Result<(), BackupError> {
+    let wanted = target.file_name().unwrap_or_default().to_string_lossy();
+    // A packed copy had an extension more while it was written, in earlier versions.
+    let bare = |name: &str| ["gz", "zst"].iter().find_map(|end| name.strip_suffix(&format!(".{end}")).map(str::to_owned));
+    let ours = |name: &str| {
+        let is_ours = |name: &str| name == wanted || dated::is_ours(db, name);
+        is_ours(name) || bare(name).is_some_and(|name| is_ours(&name))
     };
-    let bytes = finished.publish(&target)?;
-    let removed = match keep {
-        Some(keep) => dated::prune(db, to, *keep)?,
-        None => Vec::new(),
-    };
-    Ok(Written { path: target, bytes, removed })
+    let removed = sweep(folder_of(target), ours)?;
+    if removed > 0 {
+        tracing::info!(removed, "removed what killed backups had left");
+    }
+    Ok(())
 }
 
 /// Overwriting a backup is what a nightly job does; overwriting anything else is a mistake.
@@ -145,8 +218,14 @@ pub(super) fn verify(path: &Path) -> Result<(), BackupError> {
 
 #[cfg(test)]
 mod tests {
+    use super::place::Place as Where;
     use super::*;
-    use crate::db::restore::restore;
+    use crate::db::restore;
+
+    /// Where the old file is now.
+    fn restore(db: &Path, from: &Path, force: bool) -> Result<Option<PathBuf>, BackupError> {
+        restore::restore(db, &Where::Local(from.to_path_buf()), force).map(|restored| restored.kept)
+    }
 
     struct Place(tempfile::TempDir);
 
@@ -167,7 +246,7 @@ mod tests {
         }
 
         fn options(&self, to: &str) -> BackupOptions {
-            BackupOptions { db: self.path("x.db"), to: self.path(to), keep: None, compression: None }
+            BackupOptions { db: self.path("x.db"), to: Where::Local(self.path(to)), scratch: None, keep: None, compression: None }
         }
 
         fn files(&self, folder: &str) -> Vec<String> {
@@ -191,7 +270,7 @@ mod tests {
         let writer = place.conn();
         writer.execute_batch("INSERT INTO t VALUES (3); BEGIN IMMEDIATE; INSERT INTO t VALUES (4)").unwrap();
         let written = backup(&place.options("copy.db")).unwrap();
-        assert_eq!(rows(&written.path), 3);
+        assert_eq!(rows(Path::new(&written.path)), 3);
         assert_eq!(place.files("").into_iter().filter(|name| name.starts_with("copy")).collect::<Vec<_>>(), ["copy.db"]);
     }
 
@@ -201,7 +280,7 @@ mod tests {
         fs::write(place.path("backups/x-notes.db"), "mine").unwrap();
         for compression in [Some(Compression::Gzip), None, Some(Compression::Zstd), None] {
             let written = backup(&BackupOptions { keep: Some(2), compression, ..place.options("backups") }).unwrap();
-            assert!(written.path.exists());
+            assert!(Path::new(&written.path).exists());
             // Names have milliseconds.
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -224,10 +303,34 @@ mod tests {
         ));
     }
 
+    /// A process id would not tell them from files in use: it is 1 in every container.
+    #[test]
+    fn what_killed_backups_left_is_removed_and_what_is_written_stays() {
+        let place = Place::new();
+        let dated = "backups/x-20260101T000000000Z.db";
+        for left in [
+            "backups/copy.db.partial-1",
+            "backups/copy.db.partial-1-journal",
+            "backups/copy.db.gz.partial-1",
+            &format!("{dated}.partial-1"),
+            &format!("{dated}.zst.partial-0123456789abcdef"),
+            "backups/other.txt.partial-1",
+        ] {
+            fs::write(place.path(left), "half").unwrap();
+        }
+        let running = Partial::beside(&place.path(dated)).unwrap();
+        backup(&place.options("backups/copy.db")).unwrap();
+        let running_name = running.path().file_name().unwrap().to_str().unwrap().to_owned();
+        assert_eq!(place.files("backups"), ["copy.db".to_owned(), "other.txt.partial-1".to_owned(), running_name]);
+        drop(running);
+        backup(&place.options("backups")).unwrap();
+        assert_eq!(place.files("backups").len(), 3);
+    }
+
     #[test]
     fn a_restore_needs_force_and_keeps_the_old_file() {
         let place = Place::new();
-        let copy = backup(&place.options("copy.db")).unwrap().path;
+        let copy = PathBuf::from(backup(&place.options("copy.db")).unwrap().path);
         place.conn().execute_batch("INSERT INTO t VALUES (3)").unwrap();
         assert!(matches!(restore(&place.path("x.db"), &copy, false), Err(BackupError::Exists(_))));
         assert_eq!(rows(&place.path("x.db")), 3);
@@ -238,10 +341,26 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_stands_for_its_newest_backup() {
+        let place = Place::new();
+        fs::create_dir(place.path("other")).unwrap();
+        let other = place.path("other/x.db");
+        assert!(matches!(restore(&other, &place.path("backups"), false), Err(BackupError::NoBackup(..))));
+        backup(&BackupOptions { compression: Some(Compression::Zstd), ..place.options("backups") }).unwrap();
+        place.conn().execute_batch("INSERT INTO t VALUES (3)").unwrap();
+        std::thread::sleep(Duration::from_millis(2));
+        backup(&place.options("backups")).unwrap();
+        fs::write(place.path("backups/y-20990101T000000000Z.db"), "another database's").unwrap();
+        restore(&other, &place.path("backups"), false).unwrap();
+        assert_eq!(rows(&other), 3);
+    }
+
+    #[test]
     fn a_packed_backup_is_restored_whatever_its_name() {
         let place = Place::new();
         for compression in Compression::ALL {
-            let copy = backup(&BackupOptions { compression: Some(compression), ..place.options("packed") }).unwrap().path;
+            let copy =
+                PathBuf::from(backup(&BackupOptions { compression: Some(compression), ..place.options("packed") }).unwrap().path);
             assert!(fs::read(&copy).unwrap().starts_with(compression.magic()));
             let target = place.path(&format!("from-{}.db", compression.extension()));
             assert_eq!(restore(&target, &copy, false).unwrap(), None);
@@ -252,7 +371,7 @@ mod tests {
     #[test]
     fn a_restore_under_a_running_server_is_refused() {
         let place = Place::new();
-        let copy = backup(&place.options("copy.db")).unwrap().path;
+        let copy = PathBuf::from(backup(&place.options("copy.db")).unwrap().path);
         let server = place.conn();
         server.query_row("SELECT count(*) FROM t", [], |_| Ok(())).unwrap();
         assert!(matches!(restore(&place.path("x.db"), &copy, true), Err(BackupError::InUse(_))));
@@ -262,14 +381,14 @@ mod tests {
     fn a_damaged_backup_is_not_restored() {
         let place = Place::new();
         place.conn().execute_batch("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000) INSERT INTO t SELECT hex(randomblob(20)) FROM n; CREATE INDEX i ON t (a)").unwrap();
-        let copy = backup(&place.options("copy.db")).unwrap().path;
+        let copy = PathBuf::from(backup(&place.options("copy.db")).unwrap().path);
         let mut bytes = fs::read(&copy).unwrap();
         let middle = bytes.len() / 2;
         bytes[middle..middle + 2000].fill(0xff);
         fs::write(&copy, &bytes).unwrap();
         fs::write(place.path("half.gz"), [0x1f, 0x8b, 8, 0, 0, 0]).unwrap();
         let packed = BackupOptions { compression: Some(Compression::Zstd), ..place.options("flipped.zst") };
-        let packed = backup(&packed).unwrap().path;
+        let packed = PathBuf::from(backup(&packed).unwrap().path);
         let mut bytes = fs::read(&packed).unwrap();
         fs::write(place.path("half.zst"), &bytes[..bytes.len() / 2]).unwrap();
         let middle = bytes.len() / 2;

@@ -43,7 +43,7 @@ impl Compression {
 
 /// A compressed copy, on its way to the name `target`.
 pub(super) fn compress(from: &Path, target: &Path, compression: Compression) -> Result<Partial, BackupError> {
-    let compressed = Partial::beside(&target.with_added_extension(compression.extension()))?;
+    let compressed = Partial::beside(target)?;
     let fail = |what| {
         let path = compressed.path().to_path_buf();
         move |error| BackupError::File(what, path, error)

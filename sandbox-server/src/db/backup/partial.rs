@@ -1,36 +1,54 @@
-//! A file that appears under its name only when it is whole and on disk.
+//! A file that appears under its name only when it is whole and on disk, and what is left of those that were killed on the way.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
 
 use super::BackupError;
 
+/// What stands between the name that a file will have and the one that it has until then.
+const MARK: &str = ".partial-";
+
+/// What SQLite may have put beside a file that it was writing.
+const BESIDE: [&str; 4] = ["", "-journal", "-wal", "-shm"];
+
 /// A file that is being written. Dropped unpublished, it is removed.
 #[derive(Debug)]
-pub struct Partial(PathBuf);
+pub struct Partial {
+    path: PathBuf,
+    /// Locked for as long as somebody writes: what is not locked is a leftover. A process id would not tell, it is 1 in every container.
+    _lock: File,
+}
 
 impl Partial {
     /// In the folder of `target`, which must take new files.
     pub fn beside(target: &Path) -> Result<Self, BackupError> {
-        let mut name = target.as_os_str().to_owned();
-        name.push(format!(".partial-{}", std::process::id()));
-        let path = PathBuf::from(name);
-        File::create_new(&path).map_err(|error| BackupError::File("create", path.clone(), error))?;
-        Ok(Self(path))
+        loop {
+            let mut name = target.as_os_str().to_owned();
+            name.push(format!("{MARK}{:016x}", RandomState::new().hash_one(target)));
+            let path = PathBuf::from(name);
+            let fail = |error| BackupError::File("create", path.clone(), error);
+            let lock = File::create_new(&path).map_err(fail)?;
+            lock.lock().map_err(fail)?;
+            // Between the two somebody may have taken it for a leftover.
+            if path.exists() {
+                return Ok(Self { path, _lock: lock });
+            }
+        }
     }
 
     /// Where it is being written.
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// On disk first, then under its name, then the name on disk.
     pub fn publish(self, target: &Path) -> Result<u64, BackupError> {
         let fail = |what| move |error| BackupError::File(what, target.to_path_buf(), error);
-        let file = File::open(&self.0).map_err(fail("open"))?;
+        let file = File::open(&self.path).map_err(fail("open"))?;
         file.sync_all().map_err(fail("flush"))?;
         let bytes = file.metadata().map_err(fail("read"))?.len();
-        fs::rename(&self.0, target).map_err(fail("rename"))?;
+        fs::rename(&self.path, target).map_err(fail("rename"))?;
         sync_folder(target)?;
         Ok(bytes)
     }
@@ -38,17 +56,51 @@ impl Partial {
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        for end in ["", "-journal", "-wal", "-shm"] {
-            let mut path = self.0.as_os_str().to_owned();
-            path.push(end);
-            // Gone already after a rename.
-            let _ = fs::remove_file(path);
-        }
+        remove(&self.path);
     }
 }
 
+fn remove(path: &Path) {
+    for end in BESIDE {
+        let mut path = path.as_os_str().to_owned();
+        path.push(end);
+        // Gone already after a rename.
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// Removes what killed processes left in a folder on the way to names that are `ours`. What somebody still writes stays.
+pub fn sweep(folder: &Path, ours: impl Fn(&str) -> bool) -> Result<usize, BackupError> {
+    let entries = fs::read_dir(folder).map_err(|error| BackupError::File("list", folder.to_path_buf(), error))?;
+    let mut removed = 0;
+    for name in entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {
+        let Some((target, end)) = name.split_once(MARK) else { continue };
+        if !ours(target) || end.contains('-') {
+            continue;
+        }
+        let path = folder.join(&name);
+        let Ok(file) = File::open(&path) else { continue };
+        match file.try_lock() {
+            Ok(()) => {
+                remove(&path);
+                removed += 1;
+            }
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => {
+                tracing::warn!(%error, path = %path.display(), "a leftover cannot be told from a file in use")
+            }
+        }
+    }
+    Ok(removed)
+}
+
+/// The folder of a file.
+pub fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+}
+
 fn sync_folder(file: &Path) -> Result<(), BackupError> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let folder = folder_of(file);
     File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(|error| BackupError::File("flush", folder.to_path_buf(), error))

@@ -1,5 +1,6 @@
 // The page: which conversation is in view, and what each button does. The conversations live in this browser; each question
 // carries its conversation along, so any replica can answer.
+import * as beyond from './beyond.js';
 import { approval } from './cards.js';
 import * as composer from './composer.js';
 import { $, ask, button, status } from './dom.js';
@@ -82,12 +83,17 @@ const page = {
   },
 
   send(text, instead) {
+    const asked = beyond.command(text);
+    if (asked) {
+      beyond.show(asked);
+      return;
+    }
     let { conversation } = page;
     if (instead !== null) {
       conversation.turns.length = instead;
       page.views.splice(instead).forEach((view) => view.element.remove());
     }
-    page.views.at(-1)?.element.querySelector('.approval')?.remove();
+    page.views.at(-1)?.leaveOpen();
     const turn = { question: text, at: Date.now(), delta: [], calls: {}, state: 'running', note: '' };
     if (!conversation.title) conversation.title = store.titleOf(text);
     conversation.turns.push(turn);
@@ -238,6 +244,7 @@ document.addEventListener('keydown', (event) => {
 $('stop').addEventListener('click', () => stop(page.conversation));
 $('new').addEventListener('click', () => { sidebar.close(); page.begin(); });
 $('new-top').addEventListener('click', page.begin);
+$('beyond').addEventListener('click', () => { $('menu').hidePopover(); beyond.show(); });
 const exported = (ending, type, write) => () => {
   $('menu').hidePopover();
   download(fileName(page.conversation, ending), type, write(page.conversation));

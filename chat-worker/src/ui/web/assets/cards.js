@@ -1,5 +1,5 @@
 // A tool's card, and the question whether a tool may run.
-import { button, copyButton, node, pretty, visible } from './dom.js';
+import { button, copyButton, node, parsed, pretty, visible } from './dom.js';
 
 export const nameOf = (call) => (call.tool ? `${call.server} · ${call.tool}` : call.name.replace('__', ' · '));
 
@@ -14,7 +14,7 @@ function part(label, text, className = '') {
 function readable(text) {
   if (!/^\s*[[{]/.test(text) || text.length > 200_000) return visible(text);
   try {
-    return pretty(JSON.parse(text));
+    return pretty(parsed(text));
   } catch {
     return visible(text);
   }

@@ -60,9 +60,17 @@ export function copyButton(text, label) {
 }
 
 // Letters that cannot be seen, or that turn the order of others around, are written out: what is approved must be what is read.
-const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
-export const visible = (text) => text.replace(UNSEEN, (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, '0')}`);
-export const pretty = (value) => visible(JSON.stringify(value, null, 2) ?? '');
+const UNSEEN = /(?![\n\t ])[\p{C}\p{Z}\p{Default_Ignorable_Code_Point}\u2800]/gu;
+const unit = (letter, at) => `\\u${letter.charCodeAt(at).toString(16).padStart(4, '0')}`;
+// As JSON writes them.
+export const visible = (text) => text.replace(UNSEEN, (letter) => Array.from({ length: letter.length }, (_, at) => unit(letter, at)).join(''));
+// Numbers that JavaScript does not hold are kept as marked texts, and shown as they were written.
+const MARKED = /"\ufdd0(-?[\d.eE+-]+)"/g;
+export const pretty = (value) => visible((JSON.stringify(value, null, 2) ?? '').replace(MARKED, '$1'));
+export const parsed = (text) => JSON.parse(text, (key, value, context) => {
+  const long = typeof value === 'number' && /^-?\d{16,}$/.test(context?.source ?? '') && !Number.isSafeInteger(value);
+  return long ? `\ufdd0${context.source}` : value;
+});
 
 export function time(at) {
   const date = new Date(at);

@@ -2,32 +2,20 @@
 // has six connections to a server for all of its tabs.
 import { $, node, status } from './dom.js';
 import { Problem, live, pause } from './stream.js';
-
-const WORDS = { connecting: 'connecting', up: 'up', down: 'down', circuit_open: 'circuit open', disabled: 'switched off' };
+import { detail, inWords, kind } from './words.js';
 
 let known = new Map();
 let here = true;
 
-function kind(server) {
-  if (server.state === 'up') return 'up';
-  return server.degraded ? 'down' : 'off';
-}
-
-function detail(server) {
-  if (server.state === 'up') return `${server.tools} ${server.tools === 1 ? 'tool' : 'tools'} · MCP ${server.protocol}`;
-  const again = server.retry_in_seconds === undefined ? '' : ` Tried again in ${server.retry_in_seconds} s.`;
-  return `${server.reason ?? ''}${again}`;
-}
-
 function badge(server) {
-  const text = server.state === 'up' ? '' : `: ${WORDS[server.state] ?? server.state}`;
+  const text = server.state === 'up' ? '' : `: ${inWords(server)}`;
   const name = node('bdi', { textContent: server.name });
   const hidden = server.state === 'up' ? node('span', { className: 'unseen', textContent: ': up' }) : '';
   return node('li', { className: kind(server), title: detail(server) }, name, text, hidden);
 }
 
 function line(server) {
-  const head = node('p', { className: kind(server) }, node('bdi', { textContent: server.name }), `: ${WORDS[server.state] ?? server.state}`);
+  const head = node('p', { className: kind(server) }, node('bdi', { textContent: server.name }), `: ${inWords(server)}`);
   const lines = [server.description, detail(server)].filter(Boolean).map((text) => node('p', { className: 'detail', textContent: text, dir: 'auto' }));
   return node('li', {}, head, ...lines);
 }
@@ -43,7 +31,7 @@ function showServers({ servers, model }) {
   $('model').textContent = model;
   // Only what changes is said aloud.
   const changed = servers.filter((server) => known.has(server.name) && known.get(server.name) !== kind(server));
-  if (changed.length) $('announce').textContent = changed.map((server) => `${server.name}: ${WORDS[server.state]}`).join(', ');
+  if (changed.length) $('announce').textContent = changed.map((server) => `${server.name}: ${inWords(server)}`).join(', ');
   known = new Map(servers.map((server) => [server.name, kind(server)]));
 }
 

@@ -12,7 +12,12 @@ function link(text, target) {
 
 const INLINE = /\\([!-/:-@[-`{-~])|(`+)([\s\S]*?[^`])\2(?!`)|!?\[([^\]]*)\]\(\s*<?([^\s)<>]+)>?(?:\s+"[^"]*")?\s*\)|\*\*(?=\S)([\s\S]*?\S)\*\*|\*(?=\S)([^*]*[^*\s])\*|(?<!\w)_(?=\S)([^_]*[^_\s])_(?!\w)|~~(?=\S)([\s\S]*?\S)~~|(https?:\/\/[^\s<>"`|]+)|( {2,}|\\)\n/g;
 
-function inline(text, within = false) {
+// Marks inside of marks are read so deep, and paragraphs so long: beyond it, text is text.
+const DEEPEST = 16;
+const LONGEST = 20_000;
+
+function inline(text, within = false, depth = 0) {
+  if (depth > DEEPEST || text.length > LONGEST) return [text];
   const nodes = [];
   let end = 0;
   for (const match of text.matchAll(INLINE)) {
@@ -22,9 +27,9 @@ function inline(text, within = false) {
     if (escaped !== undefined) nodes.push(escaped);
     else if (code !== undefined) nodes.push(node('code', {}, code.length > 2 ? code.replace(/^ (.*) $/s, '$1') : code));
     else if (target !== undefined) nodes.push(within ? label : link(label || target, target));
-    else if (strong !== undefined) nodes.push(node('strong', {}, ...inline(strong, within)));
-    else if (star ?? underscore) nodes.push(node('em', {}, ...inline(star ?? underscore, within)));
-    else if (struck !== undefined) nodes.push(node('s', {}, ...inline(struck, within)));
+    else if (strong !== undefined) nodes.push(node('strong', {}, ...inline(strong, within, depth + 1)));
+    else if (star ?? underscore) nodes.push(node('em', {}, ...inline(star ?? underscore, within, depth + 1)));
+    else if (struck !== undefined) nodes.push(node('s', {}, ...inline(struck, within, depth + 1)));
     else if (hard !== undefined) nodes.push(node('br'));
     else if (within) nodes.push(bare);
     else {
@@ -64,7 +69,7 @@ export function codeBlock(text, language = '') {
   return node('div', { className: 'code' }, head, pre);
 }
 
-function items(lines) {
+function items(lines, depth) {
   const indent = lines[0].match(ITEM)[1].length;
   const ordered = /\d/.test(lines[0].match(ITEM)[2]);
   const made = node(ordered ? 'ol' : 'ul');
@@ -78,7 +83,7 @@ function items(lines) {
   for (const group of groups) {
     const task = group[0].match(/^\[([ xX])\] +(.*)$/);
     if (task) group[0] = `${task[1] === ' ' ? '☐' : '☑'} ${task[2]}`;
-    const content = markdown(group.join('\n'));
+    const content = markdown(group.join('\n'), depth + 1);
     // A short item is no paragraph of its own.
     const first = content.firstElementChild;
     if (first?.tagName === 'P') first.replaceWith(...first.childNodes);
@@ -125,7 +130,8 @@ export function blocks(text) {
   return found;
 }
 
-export function draw([kind, text, level]) {
+export function draw([kind, text, level], depth = 0) {
+  if (depth > DEEPEST) return node('p', { dir: 'auto' }, text);
   if (kind === 'code') {
     const lines = text.split('\n');
     const [, indent, mark, language] = lines[0].match(FENCE);
@@ -138,13 +144,13 @@ export function draw([kind, text, level]) {
   }
   if (kind === 'rule') return node('hr');
   if (kind === 'table') return table(text.split('\n'));
-  if (kind === 'list') return items(text.split('\n'));
-  if (kind === 'quote') return node('blockquote', {}, markdown(text.split('\n').map((line) => line.replace(/^> ?/, '')).join('\n')));
+  if (kind === 'list') return items(text.split('\n'), depth);
+  if (kind === 'quote') return node('blockquote', {}, markdown(text.split('\n').map((line) => line.replace(/^> ?/, '')).join('\n'), depth + 1));
   return node('p', { dir: 'auto' }, ...inline(text));
 }
 
-export function markdown(text) {
+function markdown(text, depth) {
   const out = document.createDocumentFragment();
-  out.append(...blocks(text).map(draw));
+  out.append(...blocks(text).map((block) => draw(block, depth)));
   return out;
 }

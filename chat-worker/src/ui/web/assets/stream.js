@@ -1,6 +1,8 @@
 // Talks to the server: streams of events, and errors that say what to do. Our own reader, and not EventSource: that can
 // neither send a conversation nor see a status, and gives up at the first 503.
 
+import { parsed } from './dom.js';
+
 export class Problem extends Error {
   constructor(status, detail, wait) {
     super(detail);
@@ -23,7 +25,7 @@ export async function* events(response) {
       buffer = buffer.slice(end + 2);
       const of = (name) => lines.filter((line) => line.startsWith(`${name}:`)).map((line) => line.slice(name.length + 1).trim());
       const data = of('data');
-      if (data.length) yield [of('event')[0] ?? 'message', JSON.parse(data.join('\n'))];
+      if (data.length) yield [of('event')[0] ?? 'message', parsed(data.join('\n'))];
     }
   }
 }

@@ -17,7 +17,7 @@ function answerBox() {
     let same = 0;
     while (same < now.length && same < drawn.length && now[same][1] === drawn[same][1]) same += 1;
     while (element.childElementCount > same) element.lastElementChild.remove();
-    element.append(...now.slice(same).map(draw));
+    element.append(...now.slice(same).map((block) => draw(block)));
     drawn = now;
     grown();
   };
@@ -134,6 +134,14 @@ export class TurnView {
     if (note) lines.push(node('p', { className: 'note', textContent: note }));
     this.end.replaceChildren(...lines, ...(row.childElementCount ? [row] : []));
     grown();
+  }
+
+  // The person went on without a decision: the calls are answered as not made.
+  leaveOpen() {
+    this.element.querySelector('.approval')?.remove();
+    if (this.turn.state !== 'waiting') return;
+    Object.assign(this.turn, { state: 'done', note: 'You went on without deciding: the tool did not run.' });
+    this.cards.forEach((card) => card.drop('not decided'));
   }
 
   results(messages) {

@@ -21,7 +21,7 @@ export async function suggest(choose) {
   const servers = new Set(offered.map((tool) => tool.server)).size;
   const count = (number, word) => `${number} ${word}${number === 1 ? '' : 's'}`;
   $('welcome-text').textContent = offered.length
-    ? `The model can use ${count(offered.length, 'tool')} of ${count(servers, 'server')}. You are asked before a tool runs that may change or destroy something.`
+    ? `The model can use ${count(offered.length, 'tool')} of ${count(servers, 'server')}. You are asked before a tool runs that may destroy something.`
     : 'There are no tools at the moment: the model answers from what it knows.';
   $('ideas').replaceChildren(...ideas(offered).map((idea) => button(idea, () => choose(idea), 'idea')));
 }

@@ -1,0 +1,56 @@
+//! The audit: one line of the log for each call of a tool, whether it ran or not. It is written at every log level.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use crate::{config::settings::AuditArguments, numbers, redact::redact, tools::catalogue::hex};
+
+/// The log's name for these lines: whatever the level, they are kept.
+pub const TARGET: &str = "chat_worker::audit";
+
+/// A call, and what became of it.
+#[derive(Debug)]
+pub struct Call<'a> {
+    /// Who asked for it: an address, or "terminal".
+    pub caller: &'a str,
+    pub server: &'a str,
+    pub tool: &'a str,
+    pub arguments: &'a Value,
+    /// By what it was allowed, or why it was not.
+    pub decision: &'a str,
+    pub allowed: bool,
+    /// What it came to; "refused" where it did not run.
+    pub outcome: &'a str,
+    pub duration: Duration,
+}
+
+impl Call<'_> {
+    /// Writes the line. `request_id` comes from the span that it is written in.
+    pub fn log(&self, arguments: AuditArguments) {
+        let written = self.arguments.to_string();
+        let written = numbers::release(&written);
+        let told = match arguments {
+            AuditArguments::Digest => format!("sha256:{}", digest_of(&written)),
+            AuditArguments::Whole => redact(&written).into_owned(),
+        };
+        tracing::info!(
+            target: TARGET,
+            caller = self.caller,
+            server = self.server,
+            tool = self.tool,
+            arguments = told,
+            allowed = self.allowed,
+            decision = self.decision,
+            outcome = self.outcome,
+            duration_seconds = self.duration.as_secs_f64(),
+            "Tool call"
+        );
+    }
+}
+
+/// The plain SHA-256 of the arguments as JSON, which anybody can compute again.
+fn digest_of(written: &str) -> String {
+    hex(&Sha256::digest(written.as_bytes()))
+}

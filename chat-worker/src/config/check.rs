@@ -1,0 +1,70 @@
+//! `chat-worker config check FILE`: what a program would make of an mcp.json, for people and for scripts.
+
+use std::{io::Write, path::Path, process::ExitCode};
+
+use super::{file::FileError, watch};
+
+/// Writes what is used, what is not and why. 0: all of it can be used; 1: some of it, or the whole file, cannot; 2: it cannot be read.
+pub fn check(path: &Path, out: &mut dyn Write) -> std::io::Result<ExitCode> {
+    let at = path.display();
+    let text = match watch::read(path) {
+        Ok(text) => text,
+        Err(problem) => {
+            writeln!(out, "{at}: {problem}")?;
+            return Ok(ExitCode::from(2));
+        }
+    };
+    let config = match watch::understand(&text) {
+        Ok(config) => config,
+        Err(FileError::Syntax(problem)) => {
+            writeln!(out, "{at}: it is not valid JSON: {problem}")?;
+            return Ok(ExitCode::FAILURE);
+        }
+        Err(FileError::Shape(problems)) => {
+            for problem in problems {
+                writeln!(out, "{at}: {problem}")?;
+            }
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    for refused in &config.refused {
+        writeln!(out, "{at}: refused: {}", refused.reason)?;
+    }
+    for warning in &config.warnings {
+        writeln!(out, "{at}: warning: {warning}; it is ignored")?;
+    }
+    let off = config.servers.iter().filter(|server| !server.enabled).count();
+    let used = config.servers.len() - off;
+    writeln!(out, "{at}: {used} servers are used, {off} are switched off, {} are refused", config.refused.len())?;
+    Ok(if config.refused.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_told_with_a_code_for_scripts() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("mcp.json");
+        for (text, code, told) in [
+            (
+                r#"{"servers": [{"name": "a", "url": "http://a"}, {"name": "b", "url": "http://b", "disabled": true}]}"#,
+                0,
+                "1 servers are used, 1",
+            ),
+            (r#"{"servers": [{"name": "a", "url": "a"}]}"#, 1, "refused: servers[0].url"),
+            (r#"{"servers": 5}"#, 1, "servers: must be an array or an object"),
+            ("{", 1, "not valid JSON"),
+        ] {
+            std::fs::write(&file, text).expect("written");
+            let mut out = Vec::new();
+            let ended = check(&file, &mut out).expect("written");
+            let out = String::from_utf8(out).expect("text");
+            assert!(out.contains(told), "{out}");
+            assert_eq!(format!("{ended:?}"), format!("{:?}", ExitCode::from(code)), "{out}");
+        }
+        let ended = check(&folder.path().join("none"), &mut Vec::new()).expect("written");
+        assert_eq!(format!("{ended:?}"), format!("{:?}", ExitCode::from(2)));
+    }
+}

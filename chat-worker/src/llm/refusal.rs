@@ -1,0 +1,145 @@
+//! What an API's refusal says about the tools of a request, and what is remembered of it. Pure. A definition that was refused once
+//! is not sent again; that the API takes no more than so many tools is not asked twice.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, LazyLock},
+};
+
+use fancy_regex::Regex;
+
+use super::{
+    ModelError,
+    offer::{Offer, Projected, Room},
+};
+
+/// Definitions that are remembered. A server that invents new ones all the time is asked about again.
+const MAX_REMEMBERED: usize = 1_000;
+
+/// The place of a tool in the request, as both APIs write it: `tools.3.…`, `tools[3].…`.
+static PLACE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"\btools(?:\.|\[)(\d{1,4})\b").ok());
+/// How many there may be.
+static MOST: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r"(?:maximum length|maximum of|at most|max(?:imum)? is) (\d{1,4})\b").ok());
+
+/// What was refused.
+#[derive(Debug)]
+pub enum Refusal {
+    /// These tools.
+    Tools(Vec<Arc<Projected>>),
+    /// So many: it takes this number at most.
+    TooMany(usize),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tools(tools) => {
+                let names: Vec<&str> = tools.iter().map(|tool| tool.name.as_str()).collect();
+                write!(f, "{}", names.join(", "))
+            }
+            Self::TooMany(most) => write!(f, "more than {most} tools"),
+        }
+    }
+}
+
+/// What of the offer a sentence refuses; `None` when it is about something else.
+pub fn of(sentence: &str, offer: &Offer) -> Option<Refusal> {
+    let number = |regex: &Option<Regex>, text: &str| -> Option<usize> {
+        regex.as_ref()?.captures(text).ok()??.get(1)?.as_str().parse().ok()
+    };
+    let ours = |tool: &&Arc<Projected>| offer.catalogue.iter().any(|spec| spec.name == tool.name);
+    if let Some(tool) = number(&PLACE, sentence).and_then(|place| offer.tools.get(place)).filter(ours) {
+        return Some(Refusal::Tools(vec![Arc::clone(tool)]));
+    }
+    let named: Vec<_> = offer.tools.iter().filter(ours).filter(|tool| names(sentence, &tool.name)).cloned().collect();
+    if !named.is_empty() {
+        return Some(Refusal::Tools(named));
+    }
+    let most = number(&MOST, sentence).filter(|most| sentence.contains("tools") && *most < offer.tools.len());
+    most.map(Refusal::TooMany)
+}
+
+/// Whether an error says that the model takes no pictures.
+pub fn is_of_images(error: &ModelError) -> bool {
+    let ModelError::Status { status: 400 | 404 | 415 | 422 | 500 | 501, message, .. } = error else { return false };
+    let message = message.to_lowercase();
+    ["image", "picture", "multimodal", "mmproj", "vision"].iter().any(|word| message.contains(word))
+}
+
+/// Whether the sentence holds the name, and not only one that begins or ends like it.
+fn names(sentence: &str, name: &str) -> bool {
+    let part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    sentence.match_indices(name).any(|(at, _)| {
+        !sentence[..at].chars().next_back().is_some_and(part) && !sentence[at + name.len()..].chars().next().is_some_and(part)
+    })
+}
+
+/// What an API has refused so far.
+#[derive(Debug, Default)]
+pub struct Refused {
+    /// The hash of each definition, and the reason.
+    pub tools: HashMap<String, String>,
+    most: Option<usize>,
+}
+
+impl Refused {
+    pub fn note(&mut self, refusal: &Refusal, sentence: &str, offer: &Offer) {
+        match refusal {
+            Refusal::Tools(tools) => {
+                if self.tools.len() + tools.len() > MAX_REMEMBERED {
+                    self.tools.clear();
+                }
+                for spec in tools.iter().filter_map(|tool| offer.catalogue.iter().find(|spec| spec.name == tool.name)) {
+                    self.tools.insert(spec.hash.clone(), format!("the model API refused it: {sentence}"));
+                }
+            }
+            Refusal::TooMany(most) => self.most = Some(*most),
+        }
+    }
+
+    /// The room that there is, as far as it is known by now.
+    pub fn room(&self, room: Room) -> Room {
+        let tools = [room.tools, self.most].into_iter().flatten().min();
+        Room { tools, ..room }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+    use crate::llm::offer::{Dialect, tests::of_tools};
+
+    #[rstest]
+    #[case::anthropic(
+        "tools.1.custom.input_schema: JSON schema is invalid. It must match JSON Schema draft 2020-12",
+        Some("s__b")
+    )]
+    #[case::openai_place("Invalid 'tools[0].function.description': string too long.", Some("s__a"))]
+    #[case::openai_name("Invalid schema for function 's__b': array schema missing items.", Some("s__b"))]
+    #[case::name_inside_another("Invalid schema for function 's__bb'", None)]
+    #[case::something_else("max_tokens: must be at least 1", None)]
+    #[case::beyond("tools.17.name: too odd", None)]
+    fn the_tool_that_is_named_is_known(#[case] sentence: &str, #[case] expected: Option<&str>) {
+        let offer =
+            of_tools(&[json!({"name": "a", "inputSchema": {}}), json!({"name": "b", "inputSchema": {}})], Dialect::Messages);
+        let named = match of(sentence, &offer) {
+            Some(Refusal::Tools(tools)) => tools.first().map(|tool| tool.name.clone()),
+            _ => None,
+        };
+        assert_eq!(named.as_deref(), expected);
+    }
+
+    #[test]
+    fn how_many_there_may_be_is_learned() {
+        let tools: Vec<_> = (0..5).map(|n| json!({"name": format!("t{n}"), "inputSchema": {}})).collect();
+        let offer = of_tools(&tools, Dialect::Completions);
+        let sentence =
+            "Invalid 'tools': array too long. Expected an array with maximum length 3, but got an array with length 5 instead.";
+        assert!(matches!(of(sentence, &offer), Some(Refusal::TooMany(3))));
+    }
+}

@@ -1,0 +1,459 @@
+//! What a server's answer is to the request that it answers. Pure. Whatever comes becomes one message of the SDK with the request's own
+//! id: a result of the right type, or an error that says what is wrong. The SDK alone would take any object for any result, and would wait
+//! for an id that never comes. Rules that the prober shares are `mcp_wire`'s.
+
+use std::collections::HashMap;
+
+use mcp_wire::{
+    json,
+    message::{self, Arrays, Message, RpcError},
+    tool,
+};
+use rmcp::model::{
+    CallToolResult, ClientJsonRpcMessage, ClientNotification, ClientRequest, DiscoverResult, ErrorCode, ErrorData,
+    InitializeResult, ListToolsResult, RequestId, ServerJsonRpcMessage, ServerResult, Tool,
+};
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::{Value, json, value::RawValue};
+
+use crate::numbers;
+
+/// The modern revision.
+pub const MODERN: &str = "2026-07-28";
+/// The revision in which a server may answer in arrays.
+const WITH_ARRAYS: &str = "2025-03-26";
+/// What one message of a server may take in memory, in bytes.
+const MAX_WEIGHT: usize = 96 << 20;
+/// Where a list of tools tells what was left out of it: the SDK's own type has no place for that.
+pub const LEFT_OUT: &str = "mcpfleet.dev/left-out";
+/// Blocks of these kinds are known.
+const BLOCKS: [&str; 5] = ["text", "image", "audio", "resource", "resource_link"];
+
+/// A request that waits for its answer.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    pub id: RequestId,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Discover,
+    Initialize,
+    ListTools,
+    CallTool,
+    Other,
+}
+
+/// What came for a request.
+#[derive(Debug)]
+pub enum Came {
+    /// Its answer.
+    Answer(Box<ServerJsonRpcMessage>),
+    /// Something else, that goes on as it is.
+    Other,
+}
+
+impl Asked {
+    /// The request, if a message is one.
+    pub fn of(message: &ClientJsonRpcMessage) -> Option<Self> {
+        let ClientJsonRpcMessage::Request(request) = message else { return None };
+        let kind = match &request.request {
+            ClientRequest::DiscoverRequest(_) => Kind::Discover,
+            ClientRequest::InitializeRequest(_) => Kind::Initialize,
+            ClientRequest::ListToolsRequest(_) => Kind::ListTools,
+            ClientRequest::CallToolRequest(_) => Kind::CallTool,
+            _ => Kind::Other,
+        };
+        Some(Self { id: request.id.clone(), kind })
+    }
+
+    pub fn is_discover(&self) -> bool {
+        self.kind == Kind::Discover
+    }
+
+    /// Before a session there is none that could have ended.
+    pub fn opens(&self) -> bool {
+        matches!(self.kind, Kind::Discover | Kind::Initialize)
+    }
+
+    pub fn number(&self) -> i64 {
+        match &self.id {
+            RequestId::Number(number) => *number,
+            // Ids are the SDK's, and it counts.
+            RequestId::String(_) => -1,
+        }
+    }
+
+    /// Reads one body, event or line. `revision` is the one in use, where it is known.
+    pub fn read(&self, bytes: &[u8], revision: Option<&str>) -> Came {
+        let arrays = if revision.is_none_or(|revision| revision == WITH_ARRAYS) { Arrays::Taken } else { Arrays::Refused };
+        let tidied = match json::tidy(bytes, MAX_WEIGHT) {
+            Ok(tidied) => tidied,
+            Err(problem) => return self.odd(&format!("the server's answer cannot be read: {problem}")),
+        };
+        match message::read(&tidied, self.number(), arrays) {
+            Ok(Message::Result(result)) => match self.result(result) {
+                Ok(result) => Came::Answer(Box::new(ServerJsonRpcMessage::response(result, self.id.clone()))),
+                Err(problem) => self.odd(&format!("the server's result is malformed: {problem}")),
+            },
+            Ok(Message::Error(error)) => Came::Answer(Box::new(self.error(error))),
+            Ok(Message::Other) => Came::Other,
+            Err(problem) => self.odd(&format!("the server's answer is malformed: {problem}")),
+        }
+    }
+
+    fn odd(&self, problem: &str) -> Came {
+        Came::Answer(Box::new(self.failed(problem)))
+    }
+
+    /// The answer that there is none of use. To discover, that means an earlier era: it leads to initialize.
+    pub fn failed(&self, problem: &str) -> ServerJsonRpcMessage {
+        let code = if self.is_discover() { ErrorCode::METHOD_NOT_FOUND } else { ErrorCode::INTERNAL_ERROR };
+        ServerJsonRpcMessage::error(ErrorData::new(code, problem.to_owned(), None), Some(self.id.clone()))
+    }
+
+    /// An error of the server's own.
+    pub fn error(&self, error: RpcError) -> ServerJsonRpcMessage {
+        let mut code = i32::try_from(error.code).map_or(ErrorCode::INTERNAL_ERROR, ErrorCode);
+        let supported = error.data.as_ref().and_then(|data| data.get("supported")).and_then(Value::as_array);
+        let modern = supported.is_some_and(|supported| supported.iter().any(|version| version == MODERN));
+        // It lists what it speaks, and that is of earlier eras.
+        if self.is_discover() && code == ErrorCode::UNSUPPORTED_PROTOCOL_VERSION && !modern {
+            code = ErrorCode::METHOD_NOT_FOUND;
+        }
+        let message = if error.message.is_empty() { "an error without a message".to_owned() } else { error.message };
+        ServerJsonRpcMessage::error(ErrorData::new(code, message, error.data), Some(self.id.clone()))
+    }
+
+    fn result(&self, result: &RawValue) -> Result<ServerResult, String> {
+        match self.kind {
+            Kind::Discover => discovered(result.get()),
+            Kind::Initialize => initialized(result.get()),
+            Kind::ListTools => listed(result.get()),
+            Kind::CallTool => called(&numbers::guard(result.get())),
+            Kind::Other => json::parse(result.get()).map_err(|error| plain(&error)),
+        }
+    }
+}
+
+/// The requests to a child that wait for their answers: all of them come by one pipe.
+#[derive(Debug, Default)]
+pub struct Waiting(HashMap<i64, Asked>);
+
+impl Waiting {
+    /// Notes what is sent.
+    pub fn sent(&mut self, message: &ClientJsonRpcMessage) {
+        if let Some(asked) = Asked::of(message) {
+            self.0.insert(asked.number(), asked);
+        }
+        if let ClientJsonRpcMessage::Notification(notification) = message
+            && let ClientNotification::CancelledNotification(cancelled) = &notification.notification
+            && let Some(RequestId::Number(number)) = &cancelled.params.request_id
+        {
+            self.0.remove(number);
+        }
+    }
+
+    /// What a line is: an answer, or a message of the child's own. None for what nobody waits for, and for what is no message at all, such
+    /// as a banner.
+    pub fn read(&mut self, line: &[u8]) -> Option<ServerJsonRpcMessage> {
+        let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
+        let peek: Peek = serde_json::from_slice(line).ok()?;
+        if peek.method.is_some() {
+            return json::parse(&json::tidy(line, MAX_WEIGHT).ok()?).ok();
+        }
+        let number = match peek.id {
+            Some(Value::Number(number)) => number.as_i64().or_else(|| whole(number.as_f64()?)),
+            Some(Value::String(text)) => text.parse().ok(),
+            // Who could not read a request does not know its id. Where several wait, it is not known whose it is.
+            _ if peek.error.is_some() && self.0.len() == 1 => self.0.keys().next().copied(),
+            _ => None,
+        };
+        let asked = self.0.remove(&number?)?;
+        match asked.read(line, None) {
+            Came::Answer(answer) => Some(*answer),
+            Came::Other => None,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Peek {
+    #[serde(default)]
+    id: Option<Value>,
+    method: Option<IgnoredAny>,
+    error: Option<IgnoredAny>,
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "it is whole, and ids are counted from zero")]
+fn whole(number: f64) -> Option<i64> {
+    (number.fract() == 0.0 && number.abs() < 1e15).then_some(number as i64)
+}
+
+/// Without the place, which is one in the middle of the message.
+fn plain(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.split(" at line ").next().unwrap_or_default().to_owned()
+}
+
+fn filled(text: &str, defaults: &[(&str, Value)]) -> Result<Value, String> {
+    let mut value: Value = json::parse(text).map_err(|error| plain(&error))?;
+    for (name, default) in defaults {
+        if value.get(*name).is_none_or(Value::is_null) {
+            value[*name] = default.clone();
+        }
+    }
+    Ok(value)
+}
+
+fn discovered(text: &str) -> Result<ServerResult, String> {
+    let defaults = [("resultType", json!("complete")), ("ttlMs", json!(0)), ("cacheScope", json!("private"))];
+    let value = filled(text, &defaults)?;
+    let versions = value.get("supportedVersions").and_then(Value::as_array);
+    if !versions.is_some_and(|versions| versions.iter().any(|version| version == MODERN)) {
+        return Err(format!("it is no result of server/discover that lists {MODERN}"));
+    }
+    let result: DiscoverResult = serde_json::from_value(value).map_err(|error| plain(&error))?;
+    Ok(ServerResult::DiscoverResult(result))
+}
+
+fn initialized(text: &str) -> Result<ServerResult, String> {
+    let defaults = [("capabilities", json!({})), ("serverInfo", json!({"name": "", "version": ""}))];
+    let result: InitializeResult = serde_json::from_value(filled(text, &defaults)?).map_err(|error| plain(&error))?;
+    Ok(ServerResult::InitializeResult(result))
+}
+
+#[derive(Deserialize)]
+struct Page<'a> {
+    #[serde(borrow)]
+    tools: &'a RawValue,
+    #[serde(default, rename = "nextCursor")]
+    next_cursor: Value,
+}
+
+/// A page of tools, without those that nobody can use.
+fn listed(text: &str) -> Result<ServerResult, String> {
+    let page: Page = serde_json::from_str(text).map_err(|error| plain(&error))?;
+    let raw: Vec<&RawValue> = serde_json::from_str(page.tools.get()).map_err(|_| "its \"tools\" are no array".to_owned())?;
+    let (mut tools, mut left_out) = (Vec::with_capacity(raw.len()), Vec::new());
+    for (place, raw) in raw.into_iter().enumerate() {
+        match usable(raw.get()) {
+            Ok(tool) => tools.push(tool),
+            Err(problem) => {
+                let value: Value = json::parse(raw.get()).unwrap_or_default();
+                left_out.push(Value::from(format!("{}: {problem}", tool::known_as(&value, place))));
+            }
+        }
+    }
+    let next_cursor = match page.next_cursor {
+        // Nobody goes on with an empty one.
+        Value::String(cursor) => Some(cursor).filter(|cursor| !cursor.is_empty()),
+        Value::Null => None,
+        _ => {
+            left_out.push("all further pages: the nextCursor of tools/list is no string".into());
+            None
+        }
+    };
+    let mut list = ListToolsResult { next_cursor, ..ListToolsResult::with_all_items(tools) };
+    if !left_out.is_empty() {
+        let mut meta = serde_json::Map::new();
+        meta.insert(LEFT_OUT.to_owned(), left_out.into());
+        list.meta = Some(rmcp::model::MetaObject(meta));
+    }
+    Ok(ServerResult::ListToolsResult(list))
+}
+
+fn usable(text: &str) -> Result<Tool, String> {
+    // Nearly every tool is good: what is wrong with one is looked for only then.
+    json::parse::<Tool>(text).map_or_else(
+        |error| {
+            let value: Value = json::parse(text).unwrap_or_default();
+            Err(tool::fault(&value).unwrap_or_else(|| plain(&error)))
+        },
+        |tool| if tool.name.is_empty() { Err("its name is empty".into()) } else { Ok(tool) },
+    )
+}
+
+fn called(text: &str) -> Result<ServerResult, String> {
+    let problem = match json::parse::<CallToolResult>(text) {
+        Ok(result) => return Ok(ServerResult::CallToolResult(result)),
+        Err(error) => plain(&error),
+    };
+    let mut value: Value = json::parse(text).map_err(|error| plain(&error))?;
+    let complete = value.get("resultType").is_none_or(|kind| kind == "complete");
+    // A task, a question to the user, or nothing at all.
+    if !complete || ["content", "structuredContent", "isError"].iter().all(|field| value.get(field).is_none()) {
+        return serde_json::from_value(value).map_err(|error| plain(&error));
+    }
+    for block in value.get_mut("content").and_then(Value::as_array_mut).into_iter().flatten() {
+        let kind = block.get("type").and_then(Value::as_str);
+        if let Some(kind) = kind.filter(|kind| !BLOCKS.contains(kind)) {
+            *block = json!({"type": "text", "text": format!("[content of the unknown kind {kind:?}, left out]")});
+        }
+    }
+    let result: CallToolResult = serde_json::from_value(value).map_err(|_| problem)?;
+    Ok(ServerResult::CallToolResult(result))
+}
+
+#[cfg(test)]
+mod tests {
+    use rmcp::model::{ListToolsRequest, PaginatedRequestParams};
+
+    use super::*;
+
+    fn asked(kind: Kind) -> Asked {
+        Asked { id: RequestId::Number(7), kind }
+    }
+
+    /// What the SDK is told, as JSON; "other" when it is not the answer.
+    fn told(kind: Kind, body: &str, revision: Option<&str>) -> Value {
+        match asked(kind).read(body.as_bytes(), revision) {
+            Came::Answer(message) => serde_json::to_value(&*message).expect("JSON"),
+            Came::Other => "other".into(),
+        }
+    }
+
+    fn result(kind: Kind, result: &Value) -> Value {
+        told(kind, &json!({"jsonrpc": "2.0", "id": 7, "result": result}).to_string(), None)
+    }
+
+    #[test]
+    fn a_request_is_known_by_its_kind() {
+        let request = ClientRequest::ListToolsRequest(ListToolsRequest::with_param(PaginatedRequestParams::default()));
+        let asked = Asked::of(&ClientJsonRpcMessage::request(request, RequestId::Number(7))).expect("a request");
+        assert_eq!((asked.number(), asked.kind), (7, Kind::ListTools));
+    }
+
+    #[test]
+    fn an_error_without_an_id_is_the_answer() {
+        for body in [
+            r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"No valid session ID provided"}}"#,
+            r#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"No valid session ID provided"}}"#,
+        ] {
+            let told = told(Kind::CallTool, body, Some("2025-06-18"));
+            assert_eq!((&told["id"], &told["error"]["message"]), (&json!(7), &json!("No valid session ID provided")), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_tool_is_left_out_and_named_and_the_others_are_not() {
+        let good = json!({"name": "good", "inputSchema": {"type": "object", "properties": {"q": {"type": "string"}}}});
+        for (odd, named) in [
+            (json!({"name": "bare"}), "bare: it has no inputSchema"),
+            (json!({"name": "bare", "inputSchema": null}), "bare: its inputSchema is null"),
+            (json!({"name": "bare", "inputSchema": "x"}), "bare: its inputSchema is a string"),
+            (json!({"name": "bare", "inputSchema": []}), "bare: its inputSchema is an array"),
+            (json!({"name": "bare", "inputSchema": true}), "bare: its inputSchema is a truth value"),
+            (json!({"inputSchema": {}}), "tools[1]: it has no name"),
+            (json!({"name": 5, "inputSchema": {}}), "tools[1]: its name is a number"),
+            (json!({"name": "", "inputSchema": {}}), "tools[1]: its name is empty"),
+            (json!(null), "tools[1]: it is null"),
+            (json!("bare"), "tools[1]: it is a string"),
+            (json!({"name": "bare", "inputSchema": {}, "description": 5}), "bare: invalid type"),
+        ] {
+            let told = result(Kind::ListTools, &json!({"tools": [good, odd]}));
+            assert_eq!(told["result"]["tools"].as_array().map(Vec::len), Some(1), "{odd}: {told}");
+            let left_out = told["result"]["_meta"][LEFT_OUT][0].as_str().unwrap_or_default();
+            assert!(left_out.starts_with(named), "{odd}: {left_out}");
+        }
+        for field in ["description", "annotations", "outputSchema", "title", "icons", "_meta", "execution"] {
+            let mut odd = json!({"name": "odd", "inputSchema": {}});
+            odd[field] = Value::Null;
+            let told = result(Kind::ListTools, &json!({"tools": [good, odd]}));
+            assert_eq!(told["result"]["tools"].as_array().map(Vec::len), Some(2), "{field}: {told}");
+        }
+    }
+
+    #[test]
+    fn a_list_is_no_other_thing_and_its_cursor_is_a_string() {
+        assert_eq!(
+            result(Kind::ListTools, &json!({"tools": "none"}))["error"]["message"],
+            "the server's result is malformed: its \"tools\" are no array"
+        );
+        assert!(
+            result(Kind::ListTools, &json!({"content": []}))["error"]["message"]
+                .as_str()
+                .is_some_and(|told| told.contains("tools"))
+        );
+        let told = result(Kind::ListTools, &json!({"tools": [], "nextCursor": 5}));
+        assert!(told["result"]["_meta"][LEFT_OUT][0].as_str().is_some_and(|told| told.contains("nextCursor")), "{told}");
+        assert_eq!(result(Kind::ListTools, &json!({"tools": [], "nextCursor": "x"}))["result"]["nextCursor"], "x");
+        let own = json!({"tools": [], "_meta": {LEFT_OUT: ["a lie"]}});
+        assert_eq!(result(Kind::ListTools, &own)["result"]["_meta"], Value::Null);
+    }
+
+    #[test]
+    fn a_malformed_result_of_a_call_is_an_error_that_says_so() {
+        for odd in [
+            json!({"content": "x"}),
+            json!({"content": [5]}),
+            json!({"content": [{"type": "text"}]}),
+            json!({"content": [], "isError": "no"}),
+            json!({"content": {"type": "text", "text": "x"}}),
+            json!(null),
+            json!("x"),
+            json!([]),
+            json!(5),
+        ] {
+            let told = result(Kind::CallTool, &odd);
+            assert!(told["error"]["message"].as_str().is_some_and(|told| told.contains("malformed")), "{odd}: {told}");
+        }
+        for good in [json!({"content": []}), json!({"structuredContent": {"a": 1}}), json!({}), json!({"isError": true})] {
+            assert!(result(Kind::CallTool, &good)["error"].is_null(), "{good}");
+        }
+        let told = result(Kind::CallTool, &json!({"content": [{"type": "video", "data": "…"}, {"type": "text", "text": "x"}]}));
+        assert_eq!(told["result"]["content"][1]["text"], "x", "{told}");
+        assert!(told["result"]["content"][0]["text"].as_str().is_some_and(|told| told.contains("video")), "{told}");
+    }
+
+    #[test]
+    fn what_is_no_discover_result_means_an_earlier_era() {
+        for odd in
+            [json!({}), json!({"supportedVersions": ["2025-11-25"], "capabilities": {}}), json!({"tools": []}), json!(null)]
+        {
+            assert_eq!(result(Kind::Discover, &odd)["error"]["code"], -32601, "{odd}");
+        }
+        let legacy = r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32022,"message":"no","data":{"supported":["2025-06-18"]}}}"#;
+        assert_eq!(told(Kind::Discover, legacy, None)["error"]["code"], -32601);
+        let header = r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32020,"message":"no"}}"#;
+        assert_eq!(told(Kind::Discover, header, None)["error"]["code"], -32020);
+        let good = json!({"supportedVersions": [MODERN], "capabilities": {"tools": {}}});
+        assert_eq!(result(Kind::Discover, &good)["result"]["supportedVersions"][0], MODERN);
+        assert_eq!(
+            result(Kind::Initialize, &json!({"protocolVersion": "2025-06-18"}))["result"]["protocolVersion"],
+            "2025-06-18"
+        );
+    }
+
+    #[test]
+    fn the_lines_of_a_child_are_told_apart() {
+        let mut waiting = Waiting::default();
+        waiting.0 = [7, 8].map(|number| (number, Asked { id: RequestId::Number(number), kind: Kind::CallTool })).into();
+        let mut read = |line: &str| waiting.read(line.as_bytes()).map(|message| serde_json::to_value(message).expect("JSON"));
+        assert_eq!(read("Listening on stdio"), None);
+        assert_eq!(read(r#"{"jsonrpc":"2.0","id":9,"result":{}}"#), None);
+        assert_eq!(read(r#"{"jsonrpc":"2.0","error":{"code":-32700,"message":"?"}}"#), None, "whose?");
+        let progress = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"progress":1}}"#;
+        assert_eq!(read(progress).expect("a message")["method"], "notifications/progress");
+        assert_eq!(read(r#"{"jsonrpc":"2.0","id":"8","result":{"content":"x"}}"#).expect("an answer")["error"]["code"], -32603);
+        assert_eq!(read(r#"{"jsonrpc":"2.0","id":8,"result":{"content":[]}}"#), None, "answered already");
+        assert_eq!(read(r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"?"}}"#).expect("an answer")["id"], 7);
+    }
+
+    #[test]
+    fn marks_arrays_and_depth_are_read_and_small_bombs_are_not() {
+        let body = r#"{"jsonrpc":"2.0","id":7,"result":{"content":[]}}"#;
+        assert!(told(Kind::CallTool, &format!("\u{feff}{body}"), None)["result"].is_object());
+        assert!(told(Kind::CallTool, &format!("[{body}]"), Some(WITH_ARRAYS))["result"].is_object());
+        assert!(told(Kind::CallTool, &format!("[{body}]"), Some("2025-06-18"))["error"].is_object());
+        let deep = "[".repeat(400) + &"]".repeat(400);
+        let body = format!(r#"{{"jsonrpc":"2.0","id":7,"result":{{"structuredContent":{{"a":{deep}}}}}}}"#);
+        assert!(told(Kind::CallTool, &body, None)["result"].is_object());
+        let bomb = format!(r#"{{"jsonrpc":"2.0","id":7,"result":{{"structuredContent":[{}1]}}}}"#, r#"{"a":1},"#.repeat(900_000));
+        assert!(
+            told(Kind::CallTool, &bomb, None)["error"]["message"].as_str().is_some_and(|told| told.contains("too many values"))
+        );
+        assert_eq!(told(Kind::CallTool, r#"{"jsonrpc":"2.0","id":8,"result":{}}"#, None), "other");
+    }
+}

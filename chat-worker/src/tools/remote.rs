@@ -1,0 +1,490 @@
+//! Streamable HTTP to one server, as a client of the SDK's transport. What is an answer is decided by `asked`; here are its ways: statuses,
+//! redirects, content types, encodings, streams of events, and sessions that the server has forgotten.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io::Read as _,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use mcp_wire::{json, message, redirect};
+use reqwest::Response;
+use rmcp::{
+    model::{ClientJsonRpcMessage, GetExtensions as _, RequestId, ServerJsonRpcMessage},
+    transport::streamable_http_client::{
+        SseError, StreamableHttpClient, StreamableHttpError, StreamableHttpPostResponse, StreamableHttpResponseLimits,
+    },
+};
+use sse_stream::{Sse, SseStream};
+use tokio::time::{Instant, timeout};
+use url::Url;
+
+use super::{
+    asked::{Asked, Came},
+    credentials::Credentials,
+    pace::Pace,
+    sanitize::{cap, clean_line},
+};
+use crate::numbers;
+
+/// Events of one stream in a second. Progress that a person can follow is far below.
+const EVENTS_A_SECOND: usize = 1_000;
+/// What is read of the body of a refusal.
+const MAX_REFUSAL: usize = 64 * 1024;
+/// And how long it is waited for: it only explains.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(2);
+/// What is told of it.
+const MAX_SAID: usize = 200;
+/// The rest of a stream is read for so long after its answer, so that its connection can be used again.
+const DRAIN: Duration = Duration::from_millis(50);
+/// Requests that a forgotten session cost, and that are not answered yet.
+const MAX_EXPIRED: usize = 1_024;
+
+const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+const REVISION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The id of the request of ours that a call belongs to: the server's own log may name it, too.
+#[derive(Debug, Clone)]
+pub struct CalledFor(pub String);
+
+/// Why a request had no answer at all.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteError {
+    /// It did not get there, or what came back broke off.
+    #[error("{0}")]
+    Transport(String),
+    /// It was refused where an answer of the protocol would be no help: by whoever stands in front, or before there is a session.
+    #[error("{0}")]
+    Status(Refusal),
+    #[error("{0}")]
+    Redirected(String),
+    #[error("{0}")]
+    Credentials(String),
+    #[error("{0}")]
+    Url(String),
+    #[error("the answer is larger than {} MiB", .0 >> 20)]
+    TooLarge(usize),
+}
+
+/// A refusal by HTTP status, with what was said.
+#[derive(Debug)]
+pub struct Refusal {
+    pub status: StatusCode,
+    said: String,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "HTTP {}", self.status)?;
+        if self.said.is_empty() { Ok(()) } else { write!(f, ": {}", self.said) }
+    }
+}
+
+type Failure = StreamableHttpError<RemoteError>;
+type Events = BoxStream<'static, Result<Sse, SseError>>;
+
+/// The client.
+#[derive(Debug, Clone)]
+pub struct Remote {
+    http: reqwest::Client,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    credentials: Credentials,
+    /// Where redirects led to.
+    found: Mutex<Option<Url>>,
+    /// Requests that met a forgotten session: the same again is not worth another one.
+    expired: Mutex<HashSet<RequestId>>,
+}
+
+impl Remote {
+    pub fn new(http: reqwest::Client, credentials: Credentials) -> Self {
+        Self { http, shared: Arc::new(Shared { credentials, found: Mutex::default(), expired: Mutex::default() }) }
+    }
+
+    /// Sends a request, and follows redirects within the server.
+    async fn send(&self, method: Method, uri: &str, headers: HeaderMap, body: Option<Vec<u8>>) -> Result<Response, RemoteError> {
+        let found = self.shared.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut url = match found {
+            Some(url) => url,
+            None => Url::parse(uri).map_err(|error| RemoteError::Url(error.to_string()))?,
+        };
+        let mut all = self.shared.credentials.now().map_err(|error| RemoteError::Credentials(error.to_string()))?;
+        // After the credentials: these are the protocol's, and not for a file to change.
+        all.extend(headers);
+        let body = body.map(bytes::Bytes::from);
+        for _ in 0..=redirect::MOST {
+            let mut request = self.http.request(method.clone(), url.clone()).headers(all.clone());
+            if let Some(body) = &body {
+                request = request.header(header::CONTENT_TYPE, "application/json").body(body.clone());
+            }
+            let reply = request.send().await.map_err(|error| RemoteError::Transport(met(&error, &url)))?;
+            if !redirect::is_one(reply.status().as_u16()) {
+                return Ok(reply);
+            }
+            let location = reply.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
+            url = redirect::target(&url, reply.status().as_u16(), location).map_err(RemoteError::Redirected)?;
+            *self.shared.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(url.clone());
+        }
+        Err(RemoteError::Redirected(format!("redirected more than {} times in a row", redirect::MOST)))
+    }
+
+    /// What a refusal means to a request.
+    async fn refused(&self, asked: &Asked, reply: Response, in_session: bool) -> Result<ServerJsonRpcMessage, Failure> {
+        let status = reply.status();
+        let body = timeout(REFUSAL_PATIENCE, beginning(reply)).await.unwrap_or_default();
+        let text = json::tidy(&body, 16 * MAX_REFUSAL).unwrap_or_default();
+        let error = message::refusal(&text, asked.number());
+        let about_session = match status {
+            StatusCode::NOT_FOUND | StatusCode::GONE => true,
+            // An error that names the request is about the request.
+            StatusCode::BAD_REQUEST => !error.as_ref().is_some_and(|error| error.has_id),
+            _ => false,
+        };
+        if in_session && about_session && !asked.opens() && self.expires(&asked.id) {
+            return Err(StreamableHttpError::SessionExpired);
+        }
+        let said = error.as_ref().map_or_else(|| words(&text), |error| error.message.clone());
+        let refusal = Refusal { status, said: cap(clean_line(&said), MAX_SAID).0 };
+        let in_front = matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT);
+        let no_entry = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS);
+        match error {
+            // In its own words, unless they are about who may and how often: then the status says it.
+            Some(error) if !no_entry && error.code != 0 => Ok(asked.error(error)),
+            // Whoever limits us is not asked again at once, in another era.
+            _ if (in_front && !asked.is_discover()) || (no_entry && asked.is_discover()) => {
+                Err(StreamableHttpError::Client(RemoteError::Status(refusal)))
+            }
+            _ => Ok(asked.failed(&refusal.to_string())),
+        }
+    }
+
+    /// Whether a request meets a forgotten session for the first time.
+    fn expires(&self, id: &RequestId) -> bool {
+        let mut expired = self.shared.expired.lock().unwrap_or_else(PoisonError::into_inner);
+        if expired.len() >= MAX_EXPIRED {
+            expired.clear();
+        }
+        let first = expired.insert(id.clone());
+        if !first {
+            expired.remove(id);
+        }
+        first
+    }
+
+    /// The answer out of a stream: at once where it comes first, else with what comes before it.
+    async fn events(
+        asked: Asked,
+        mut events: Events,
+        session: Option<String>,
+        revision: Option<String>,
+    ) -> StreamableHttpPostResponse {
+        let first = match events.next().await {
+            Some(Ok(first)) => first,
+            None => {
+                let answer = asked.failed("the stream of events ended without the answer");
+                return StreamableHttpPostResponse::Json(answer, session);
+            }
+            Some(Err(error)) => {
+                let answer = asked.failed(&format!("the stream of events broke off: {error}"));
+                return StreamableHttpPostResponse::Json(answer, session);
+            }
+        };
+        if let Some(data) = first.data.as_deref().filter(|data| !data.trim().is_empty())
+            && let Came::Answer(answer) = asked.read(data.as_bytes(), revision.as_deref())
+        {
+            tokio::spawn(timeout(DRAIN, async move { while events.next().await.is_some() {} }));
+            return StreamableHttpPostResponse::Json(*answer, session);
+        }
+        let rest = stream::once(async { Ok(first) }).chain(events);
+        let read = move |event: Result<Sse, SseError>| event.map(|event| as_read(&asked, event, revision.as_deref()));
+        StreamableHttpPostResponse::Sse(rest.map(read).boxed(), session)
+    }
+}
+
+/// An event as the SDK is to read it: of answers, what `asked` makes of them.
+fn as_read(asked: &Asked, mut event: Sse, revision: Option<&str>) -> Sse {
+    let data = event.data.as_deref().filter(|data| !data.trim().is_empty());
+    if let Some(Came::Answer(answer)) = data.map(|data| asked.read(data.as_bytes(), revision))
+        && let Ok(text) = serde_json::to_string(&answer)
+    {
+        event.data = Some(text);
+    }
+    event
+}
+
+impl StreamableHttpClient for Remote {
+    type Error = RemoteError;
+
+    async fn post_message(
+        &self,
+        uri: Arc<str>,
+        message: ClientJsonRpcMessage,
+        session_id: Option<Arc<str>>,
+        auth_header: Option<String>,
+        custom_headers: HashMap<HeaderName, HeaderValue>,
+    ) -> Result<StreamableHttpPostResponse, Failure> {
+        let limits = StreamableHttpResponseLimits::default();
+        self.post_message_with_response_limits(uri, message, session_id, auth_header, custom_headers, limits).await
+    }
+
+    async fn post_message_with_response_limits(
+        &self,
+        uri: Arc<str>,
+        message: ClientJsonRpcMessage,
+        session_id: Option<Arc<str>>,
+        _: Option<String>,
+        custom_headers: HashMap<HeaderName, HeaderValue>,
+        limits: StreamableHttpResponseLimits,
+    ) -> Result<StreamableHttpPostResponse, Failure> {
+        let body = numbers::release_bytes(serde_json::to_vec(&message)?);
+        let revision = custom_headers.get(&REVISION).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let in_session = session_id.is_some();
+        let mut headers = headers(session_id.as_deref(), custom_headers);
+        if let Some(id) = called_for(&message).and_then(|id| HeaderValue::from_str(id).ok()) {
+            headers.insert(REQUEST_ID, id);
+        }
+        let reply = self.send(Method::POST, &uri, headers, Some(body)).await.map_err(StreamableHttpError::Client)?;
+        let Some(asked) = Asked::of(&message) else { return acknowledged(reply, in_session).await };
+        if !reply.status().is_success() {
+            return Ok(StreamableHttpPostResponse::Json(self.refused(&asked, reply, in_session).await?, None));
+        }
+        let session = reply.headers().get(SESSION).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        // Only in the answer to initialize is it not known yet.
+        let revision = revision.filter(|_| !asked.opens());
+        let answer = match content_type(&reply) {
+            Content::Json => {
+                let bytes = whole(reply, limits.max_json_response_size).await.map_err(StreamableHttpError::Client)?;
+                match asked.read(&bytes, revision.as_deref()) {
+                    Came::Answer(answer) => *answer,
+                    Came::Other => asked.failed("the server answered something else than what it was asked"),
+                }
+            }
+            Content::Events => {
+                let events = events(reply, limits.max_sse_event_size);
+                return Ok(Self::events(asked, events, session, revision).await);
+            }
+            Content::Other(kind) => asked.failed(&format!("HTTP {} of the content type {kind}", reply.status().as_u16())),
+            Content::None => asked.failed(&format!("HTTP {} to a request, without an answer", reply.status().as_u16())),
+        };
+        Ok(StreamableHttpPostResponse::Json(answer, session))
+    }
+
+    async fn delete_session(
+        &self,
+        uri: Arc<str>,
+        session_id: Arc<str>,
+        _: Option<String>,
+        custom_headers: HashMap<HeaderName, HeaderValue>,
+    ) -> Result<(), Failure> {
+        // However it ends: we are gone.
+        let sent = self.send(Method::DELETE, &uri, headers(Some(&session_id), custom_headers), None).await;
+        sent.map(|_| ()).map_err(StreamableHttpError::Client)
+    }
+
+    async fn get_stream(
+        &self,
+        uri: Arc<str>,
+        session_id: Option<Arc<str>>,
+        last_event_id: Option<String>,
+        auth_header: Option<String>,
+        custom_headers: HashMap<HeaderName, HeaderValue>,
+    ) -> Result<Events, Failure> {
+        let size = StreamableHttpResponseLimits::default().max_sse_event_size;
+        self.get_stream_with_max_sse_event_size(uri, session_id, last_event_id, auth_header, custom_headers, size).await
+    }
+
+    async fn get_stream_with_max_sse_event_size(
+        &self,
+        uri: Arc<str>,
+        session_id: Option<Arc<str>>,
+        last_event_id: Option<String>,
+        _: Option<String>,
+        custom_headers: HashMap<HeaderName, HeaderValue>,
+        max_sse_event_size: usize,
+    ) -> Result<Events, Failure> {
+        let mut headers = headers(session_id.as_deref(), custom_headers);
+        if let Some(id) = last_event_id.and_then(|id| HeaderValue::try_from(id).ok()) {
+            headers.insert(HeaderName::from_static("last-event-id"), id);
+        }
+        let reply = self.send(Method::GET, &uri, headers, None).await.map_err(StreamableHttpError::Client)?;
+        // Most servers have none, and say so in one way or another.
+        if !reply.status().is_success() || !matches!(content_type(&reply), Content::Events) {
+            return Err(StreamableHttpError::ServerDoesNotSupportSse);
+        }
+        Ok(events(reply, max_sse_event_size))
+    }
+}
+
+/// What went wrong on the way, in words: the innermost cause, and which name or place it was about. The whole URL is for nobody who asks
+/// a question.
+fn met(error: &reqwest::Error, url: &Url) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    let mut dns = false;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+        dns |= cause.to_string().contains("dns error");
+    }
+    let host = url.host_str().unwrap_or_default();
+    match cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
+        _ if dns => format!("the name {host} cannot be resolved"),
+        Some(std::io::ErrorKind::ConnectionRefused) => {
+            let port = url.port_or_known_default().unwrap_or_default();
+            format!("connection refused: nothing listens on port {port} of {host}")
+        }
+        _ if error.is_timeout() && error.is_connect() => format!("{host} does not take the connection"),
+        _ => cause.to_string(),
+    }
+}
+
+fn called_for(message: &ClientJsonRpcMessage) -> Option<&str> {
+    let ClientJsonRpcMessage::Request(request) = message else { return None };
+    Some(&request.request.extensions().get::<CalledFor>()?.0)
+}
+
+fn headers(session: Option<&str>, custom: HashMap<HeaderName, HeaderValue>) -> HeaderMap {
+    let mut headers: HeaderMap = custom.into_iter().collect();
+    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+    if let Some(session) = session.and_then(|session| HeaderValue::from_str(session).ok()) {
+        headers.insert(SESSION, session);
+    }
+    headers
+}
+
+/// What came for a notification: any success will do. That its session is forgotten is told by the next request.
+async fn acknowledged(reply: Response, in_session: bool) -> Result<StreamableHttpPostResponse, Failure> {
+    let status = reply.status();
+    let forgotten = in_session && matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::GONE);
+    if status.is_success() || forgotten {
+        return Ok(StreamableHttpPostResponse::Accepted);
+    }
+    let body = timeout(REFUSAL_PATIENCE, beginning(reply)).await.unwrap_or_default();
+    let said = cap(clean_line(&words(&String::from_utf8_lossy(&body))), MAX_SAID).0;
+    Err(StreamableHttpError::Client(RemoteError::Status(Refusal { status, said })))
+}
+
+/// What a plain text says; a page says nothing.
+fn words(text: &str) -> String {
+    let text = text.trim();
+    if text.starts_with(['<', '{', '[']) { String::new() } else { text.chars().take(4 * MAX_SAID).collect() }
+}
+
+enum Content {
+    Json,
+    Events,
+    Other(String),
+    None,
+}
+
+fn content_type(reply: &Response) -> Content {
+    let Some(value) = reply.headers().get(header::CONTENT_TYPE) else { return Content::None };
+    let text = String::from_utf8_lossy(value.as_bytes());
+    let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match essence.as_str() {
+        _ if matches!(reply.status(), StatusCode::ACCEPTED | StatusCode::NO_CONTENT) && reply.content_length() == Some(0) => {
+            Content::None
+        }
+        "application/json" => Content::Json,
+        "text/event-stream" => Content::Events,
+        other => Content::Other(clean_line(other)),
+    }
+}
+
+/// As much as is worth reading of a body that only explains; what breaks takes nothing away.
+async fn beginning(mut reply: Response) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Ok(Some(piece)) = reply.chunk().await {
+        body.extend_from_slice(&piece);
+        if body.len() > MAX_REFUSAL {
+            return Vec::new();
+        }
+    }
+    body
+}
+
+/// A whole body, decoded, of at most so many bytes.
+async fn whole(mut reply: Response, most: usize) -> Result<Vec<u8>, RemoteError> {
+    let coding = reply.headers().get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let gzip = matches!(coding.trim().to_ascii_lowercase().as_str(), "gzip" | "x-gzip");
+    let mut body = Vec::new();
+    while let Some(piece) = reply.chunk().await.map_err(|error| RemoteError::Transport(met(&error, reply.url())))? {
+        if body.len() + piece.len() > most {
+            return Err(RemoteError::TooLarge(most));
+        }
+        body.extend_from_slice(&piece);
+    }
+    if !gzip {
+        return Ok(body);
+    }
+    let mut decoded = Vec::new();
+    let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
+    let read = flate2::read::MultiGzDecoder::new(&body[..]).take(limit).read_to_end(&mut decoded);
+    match read {
+        Ok(_) if decoded.len() > most => Err(RemoteError::TooLarge(most)),
+        Ok(_) => Ok(decoded),
+        // It is read as what it is, which is no JSON.
+        Err(_) => Ok(body),
+    }
+}
+
+/// The events of a body, none larger than `most`, and no more in a second than is bearable.
+fn events(reply: Response, most: usize) -> Events {
+    let bytes = stream::unfold((reply, 0, true), move |(mut reply, line, first)| async move {
+        let piece = match reply.chunk().await {
+            Ok(piece) => piece?,
+            Err(error) => return Some((Err(std::io::Error::other(error.without_url())), (reply, 0, false))),
+        };
+        let piece =
+            if first { piece.strip_prefix(b"\xef\xbb\xbf").map_or(piece.clone(), bytes::Bytes::copy_from_slice) } else { piece };
+        // An event ends with an empty line.
+        let end = memchr::memmem::rfind(&piece, b"\n\n").or_else(|| memchr::memmem::rfind(&piece, b"\r\n\r\n"));
+        let event = end.map_or(line + piece.len(), |end| piece.len() - end);
+        if event > most {
+            let error = std::io::Error::other(format!("an event is larger than {} MiB", most >> 20));
+            return Some((Err(error), (reply, 0, false)));
+        }
+        Some((Ok(piece), (reply, event, false)))
+    });
+    let mut broken = false;
+    let bytes = bytes.take_while(move |piece| {
+        let goes_on = !broken;
+        broken = piece.is_err();
+        futures::future::ready(goes_on)
+    });
+    paced(SseStream::from_bytes_stream(bytes.boxed()).boxed())
+}
+
+fn paced(events: Events) -> Events {
+    let pace = Pace::new(EVENTS_A_SECOND, Instant::now());
+    stream::unfold((events, pace), |(mut events, mut pace)| async move {
+        if let Some(until) = pace.pause(Instant::now()) {
+            tokio::time::sleep_until(until).await;
+        }
+        let event = events.next().await?;
+        pace.spend(1, Instant::now());
+        Some((event, (events, pace)))
+    })
+    .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_flood_of_events_is_taken_slowly() {
+        let began = Instant::now();
+        let flood = stream::repeat_with(|| Ok(Sse::default())).take(2 * EVENTS_A_SECOND).boxed();
+        assert_eq!(paced(flood).count().await, 2 * EVENTS_A_SECOND);
+        assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+    }
+}

@@ -1,0 +1,110 @@
+//! /resources and /prompt: what servers offer beside tools, as lists and as questions.
+
+use std::{fmt::Write as _, sync::Arc};
+
+use rmcp::model::{
+    ContentBlock, GetPromptRequestParams, GetPromptResponse, JsonObject, ReadResourceRequestParams, ReadResourceResponse,
+};
+use serde_json::Value;
+
+use crate::tools::{
+    answer::{MAX_TOLD, contents_in_words},
+    hub::Hub,
+    sanitize::{cap, clean, clean_line},
+};
+
+/// The resources and their templates.
+pub async fn listed(hub: &Arc<Hub>) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    for resource in hub.resources().await {
+        let _ = writeln!(text, "{:<48}{}", clean_line(&resource.uri), clean_line(&resource.name));
+    }
+    for template in hub.templates().await {
+        let _ = writeln!(text, "{:<48}{}", clean_line(&template.uri_template), clean_line(&template.name));
+    }
+    if text.is_empty() { "No server has resources.\n".to_owned() } else { text }
+}
+
+/// The prompts with their arguments.
+pub async fn prompts(hub: &Arc<Hub>) -> String {
+    let mut text = String::new();
+    for prompt in hub.prompts().await {
+        let arguments = prompt.arguments.unwrap_or_default().into_iter().map(|argument| {
+            if argument.required == Some(true) { format!("{}=…", argument.name) } else { format!("[{}=…]", argument.name) }
+        });
+        let arguments = arguments.collect::<Vec<_>>().join(" ");
+        let _ = writeln!(text, "{:<40}{}", prompt.name, clean_line(&arguments));
+        if let Some(description) = prompt.description {
+            let _ = writeln!(text, "    {}", clean_line(&description));
+        }
+    }
+    if text.is_empty() { "No server has prompts.\n".to_owned() } else { text }
+}
+
+/// A resource as what a question begins with.
+pub async fn resource(hub: &Arc<Hub>, uri: &str) -> Result<String, String> {
+    match hub.read(ReadResourceRequestParams::new(uri)).await {
+        Ok(ReadResourceResponse::Complete(result)) => {
+            let parts: Vec<String> = result.contents.iter().map(contents_in_words).collect();
+            let text = cap(clean(&parts.join("\n")), MAX_TOLD).0;
+            Ok(format!("This is the resource {uri}:\n\n{text}"))
+        }
+        Ok(_) => Err(format!("{uri} asks for input, which this chat cannot give.")),
+        Err(error) => Err(format!("{uri} cannot be read: {}", clean_line(&error.message))),
+    }
+}
+
+/// A prompt, filled in: `NAME key=value …`.
+pub async fn prompt(hub: &Arc<Hub>, words: &str) -> Result<String, String> {
+    let (name, arguments) = read(words)?;
+    let params = GetPromptRequestParams::new(name).with_arguments(arguments);
+    match hub.prompt(params).await {
+        Ok(GetPromptResponse::Complete(result)) => {
+            let texts = result.messages.iter().map(|message| match &message.content {
+                ContentBlock::Text(text) => text.text.clone(),
+                ContentBlock::Resource(embedded) => contents_in_words(&embedded.resource),
+                _ => "[content that is no text]".to_owned(),
+            });
+            Ok(cap(clean(&texts.collect::<Vec<_>>().join("\n\n")), MAX_TOLD).0)
+        }
+        Ok(_) => Err(format!("{name} asks for input, which this chat cannot give.")),
+        Err(error) => Err(format!("{name} cannot be had: {}", clean_line(&error.message))),
+    }
+}
+
+/// The name, and its arguments. A value may hold spaces: it ends where the next `key=` begins.
+fn read(words: &str) -> Result<(&str, JsonObject), String> {
+    let (name, rest) = words.split_once(char::is_whitespace).unwrap_or((words, ""));
+    let (mut arguments, mut last) = (JsonObject::new(), None::<String>);
+    for word in rest.split_whitespace() {
+        match word.split_once('=').filter(|(key, _)| !key.is_empty()) {
+            Some((key, value)) => {
+                arguments.insert(key.to_owned(), Value::from(value));
+                last = Some(key.to_owned());
+            }
+            None => match last.as_ref().and_then(|key| arguments.get_mut(key)) {
+                Some(Value::String(value)) => {
+                    value.push(' ');
+                    value.push_str(word);
+                }
+                _ => return Err(format!("{word} is no argument; write name=value")),
+            },
+        }
+    }
+    Ok((name, arguments))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn arguments_are_read_and_values_may_hold_spaces() {
+        let (name, arguments) = read("two__greet who=Ann Smith tone=kind").expect("read");
+        assert_eq!((name, json!(arguments)), ("two__greet", json!({"who": "Ann Smith", "tone": "kind"})));
+        assert!(read("two__greet Ann").is_err());
+    }
+}

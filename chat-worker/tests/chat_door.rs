@@ -1,0 +1,176 @@
+//! The door: who is let in, from where, with what, and how much of it.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use support::Worker;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+const PLAIN: &str = "otherwise: {text: 'An answer.'}";
+const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+const TOKEN: &str = "s3cret-of-length";
+
+async fn closed(args: &[&str]) -> (Worker, tempfile::NamedTempFile) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), TOKEN).unwrap();
+    let all = [&["--access-token-file", file.path().to_str().unwrap()], args].concat();
+    (Worker::start(PLAIN, &[], &all).await, file)
+}
+
+/// The status of the answer to a request that no client library would send.
+async fn raw(worker: &Worker, head: &str, body: &str) -> u16 {
+    let mut stream = TcpStream::connect(worker.url.trim_start_matches("http://")).await.unwrap();
+    let request = format!("{head}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn without_a_token_no_name_that_a_page_can_take_is_answered_to() {
+    let worker = Worker::start(PLAIN, &[], &["--allowed-hosts", "chat.example.com,*.corp.example"]).await;
+    let get = |hosts: &str| raw_get(&worker, hosts);
+    for host in [
+        "host: localhost",
+        "host: 127.0.0.1:8080",
+        "host: [::1]",
+        "host: 10.0.0.7:8080",
+        "host: chat-app.team.svc",
+        "host: chat.example.com",
+        "host: a.corp.example",
+    ] {
+        assert_eq!(get(host).await, 200, "{host}");
+    }
+    for host in [
+        "host: evil.example",
+        "host: localhost.evil.example",
+        "host: 127.0.0.1.nip.io",
+        "host: evil.example\r\norigin: http://evil.example",
+        "host: localhost\r\norigin: https://evil.example",
+        "host: localhost\r\norigin: null",
+    ] {
+        assert_eq!(get(host).await, 403, "{host}");
+    }
+    assert_eq!(get("host: localhost\r\nhost: evil.example").await, 400);
+    assert_eq!(get("host: chat-app\r\norigin: https://chat.example.com").await, 200, "behind a proxy that rewrites Host");
+}
+
+async fn raw_get(worker: &Worker, hosts: &str) -> u16 {
+    raw(worker, &format!("GET /v1/servers HTTP/1.1\r\n{hosts}"), "").await
+}
+
+#[tokio::test]
+async fn with_a_token_any_name_will_do_and_a_rebound_one_has_no_token() {
+    let (worker, _file) = closed(&[]).await;
+    assert_eq!(raw_get(&worker, "host: evil.example\r\norigin: http://evil.example").await, 401);
+    assert_eq!(raw_get(&worker, &format!("host: chat.example\r\nauthorization: Bearer {TOKEN}")).await, 200);
+    assert_eq!(
+        raw_get(&worker, &format!("host: chat.example\r\norigin: https://evil.example\r\nauthorization: Bearer {TOKEN}")).await,
+        403
+    );
+}
+
+#[tokio::test]
+async fn guessing_is_slow_on_every_path_and_health_tells_strangers_nothing() {
+    let (worker, _file) = closed(&["--rate-limit-requests", "0", "--trusted-proxies", "127.0.0.0/8"]).await;
+    let guess = |caller: &str, token: &str| {
+        worker.http.get(format!("{}/v1/tools", worker.url)).header("x-forwarded-for", caller).bearer_auth(token).send()
+    };
+    let mut statuses = Vec::new();
+    for number in 0..12 {
+        statuses.push(guess("[2001:db8::1]:4711", &format!("guess {number}")).await.unwrap().status().as_u16());
+    }
+    assert_eq!((statuses[9], statuses[10], statuses[11]), (401, 429, 429));
+    assert_eq!(guess("[2001:db8::2]:1", TOKEN).await.unwrap().status(), 429, "the same network");
+    assert_eq!(guess("203.0.113.8:1234", TOKEN).await.unwrap().status(), 200, "somebody else");
+    assert_eq!(worker.get("/health").await, json!({"status": "healthy"}));
+    let known = worker.http.get(format!("{}/health", worker.url)).bearer_auth(TOKEN).header("x-forwarded-for", "203.0.113.8");
+    assert!(known.send().await.unwrap().json::<Value>().await.unwrap()["metrics"]["usage"].is_object());
+}
+
+#[tokio::test]
+async fn the_endpoint_serves_whoever_takes_json() {
+    let worker = Worker::start(PLAIN, &[], &[]).await;
+    for accept in [
+        "accept: */*\r\n",
+        "",
+        "accept: application/json\r\n",
+        "accept: application/*\r\n",
+        "accept: text/event-stream, application/json\r\n",
+    ] {
+        let head = format!("POST /mcp HTTP/1.1\r\nhost: localhost\r\n{accept}content-type: application/json");
+        assert_eq!(raw(&worker, &head, PING).await, 200, "{accept}");
+    }
+    let head = "POST /mcp HTTP/1.1\r\nhost: localhost\r\naccept: text/html\r\ncontent-type: application/json";
+    assert_eq!(raw(&worker, head, PING).await, 406);
+}
+
+#[tokio::test]
+async fn a_small_body_that_would_become_a_large_tree_is_refused_and_a_long_text_is_not() {
+    let worker = Worker::start(PLAIN, &[], &["--max-message-chars", "10000000"]).await;
+    let post = |path: &str, body: String| {
+        worker.http.post(format!("{}{path}", worker.url)).header("content-type", "application/json").body(body).send()
+    };
+    let objects = |count: usize| r#"{"a":1},"#.repeat(count) + "1";
+    let call = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"x","arguments":{{"a":[{}]}}}}}}"#,
+        objects(470_000)
+    );
+    assert_eq!(post("/mcp", call).await.unwrap().status(), 413);
+    let chat = format!(r#"{{"message":"hi","stream":false,"messages":[{{"role":"user","content":[{}]}}]}}"#, objects(1_000_000));
+    assert_eq!(post("/v1/chat", chat).await.unwrap().status(), 413);
+    let long = json!({"message": "long ".repeat(500_000), "stream": false}).to_string();
+    assert_eq!(post("/v1/chat", long).await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn readiness_tells_how_the_model_was_met() {
+    let worker = Worker::start(PLAIN, &[], &[]).await;
+    assert_eq!(worker.get("/readyz").await["model"]["reachable"], Value::Null, "it was not asked");
+    worker.ask(json!({"message": "hi"})).await;
+    assert_eq!(worker.get("/readyz").await["model"]["reachable"], true);
+
+    let silent = Worker::start(PLAIN, &[], &["--base-url", "http://127.0.0.1:1", "--model-timeout-seconds", "1"]).await;
+    let (_, answer) = silent.ask(json!({"message": "hi"})).await;
+    let model = silent.get("/readyz").await["model"].clone();
+    assert_eq!(model["reachable"], false, "{answer}");
+    assert!(model["since"].is_string() && model["message"].is_string(), "{model}");
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_kept_for_longer_than_its_clients_keep_it() {
+    let worker = Worker::start(PLAIN, &[], &["--idle-timeout-seconds", "2"]).await;
+    let mut stream = TcpStream::connect(worker.url.trim_start_matches("http://")).await.unwrap();
+    let ask = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let mut buffer = [0; 4096];
+    stream.write_all(ask).await.unwrap();
+    assert!(stream.read(&mut buffer).await.unwrap() > 0);
+    let ended = tokio::time::timeout(Duration::from_secs(10), async { while stream.read(&mut buffer).await.unwrap_or(0) > 0 {} });
+    let began = std::time::Instant::now();
+    ended.await.unwrap();
+    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn who_prefers_to_wait_waits_in_line_instead_of_being_turned_away() {
+    let worker = Worker::start(PLAIN, &[], &["--rate-limit-requests", "2", "--rate-limit-window-seconds", "4"]).await;
+    let ask = |prefer: &'static str| {
+        let request = worker.http.post(format!("{}/v1/chat", worker.url)).header("prefer", prefer);
+        request.json(&json!({"message": "hi", "stream": false})).send()
+    };
+    for _ in 0..2 {
+        assert_eq!(ask("").await.unwrap().status(), 200);
+    }
+    assert_eq!(ask("").await.unwrap().status(), 429);
+    let began = std::time::Instant::now();
+    assert_eq!(ask("wait=10").await.unwrap().status(), 200);
+    assert!(began.elapsed() >= Duration::from_millis(500), "{:?}", began.elapsed());
+}

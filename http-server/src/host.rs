@@ -1,0 +1,217 @@
+//! Which `Host` and `Origin` a request may carry. A web page can make a browser send requests to any address it likes, by letting its
+//! own name point there (DNS rebinding); it cannot make the browser send another name. So names that only a cluster or this machine
+//! can hand out pass, and names that anybody can register do not.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use http::uri::Authority;
+
+/// Suffixes that no public name server hands out: `localhost` and `local` are reserved, and there is no top-level domain `svc`.
+const PRIVATE_SUFFIXES: [&str; 3] = [".localhost", ".svc", ".cluster.local"];
+
+/// A name that the operator allows besides the defaults: `mcp.example.com`, `mcp.example.com:8443`, `*.example.com` or `*`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostPattern {
+    /// Everything: only for a server that no browser can reach.
+    Any,
+    /// All names below a domain.
+    Below(String),
+    /// One name, on any port or on one.
+    Exact(String, Option<u16>),
+}
+
+impl FromStr for HostPattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        if let Some(domain) = text.strip_prefix("*.") {
+            return if domain.is_empty() || domain.contains('*') {
+                Err("write *.example.com".into())
+            } else {
+                Ok(Self::Below(format!(".{}", domain.to_ascii_lowercase())))
+            };
+        }
+        let authority = Authority::from_str(text).map_err(|_| {
+            "write a host name without scheme and path, such as mcp.example.com or mcp.example.com:8443".to_owned()
+        })?;
+        Ok(Self::Exact(normal(authority.host()), authority.port_u16()))
+    }
+}
+
+/// An origin that the operator allows besides those of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AllowedOrigin(String);
+
+impl FromStr for AllowedOrigin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let lower = text.trim_end_matches('/').to_ascii_lowercase();
+        if lower == "null" || origin_host(&lower).is_some() {
+            Ok(Self(lower))
+        } else {
+            Err("write scheme, host and port, such as https://app.example.com or http://localhost:3000".into())
+        }
+    }
+}
+
+/// Lower case, without the root's dot and without brackets.
+fn normal(host: &str) -> String {
+    host.trim_end_matches('.').trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase()
+}
+
+/// Whether a `Host` header may pass.
+pub fn host_allowed(header: &str, extra: &[HostPattern]) -> bool {
+    let Ok(authority) = Authority::from_str(header) else { return false };
+    // "user@host" is no Host header.
+    let port = header.rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
+    if header.contains('@') || authority.host().is_empty() || (port.is_some() && authority.port_u16().is_none()) {
+        return false;
+    }
+    let host = normal(authority.host());
+    let single_label = !host.is_empty() && !host.contains(['.', ':']);
+    let private = single_label || host.parse::<IpAddr>().is_ok() || PRIVATE_SUFFIXES.iter().any(|suffix| host.ends_with(suffix));
+    private || extra.iter().any(|pattern| *pattern == HostPattern::Any || names(pattern, &authority))
+}
+
+/// Whether an `Origin` header may pass: pages of this machine, and those that are listed. Never "the same as Host", which a rebound name is.
+pub fn origin_allowed(header: &str, extra: &[AllowedOrigin]) -> bool {
+    let lower = header.to_ascii_lowercase();
+    if extra.iter().any(|allowed| allowed.0 == lower) {
+        return true;
+    }
+    origin_host(&lower).is_some_and(|host| {
+        host == "localhost" || host.ends_with(".localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    })
+}
+
+/// Whether an origin is that of a page that came from this very `Host`. `null`, which sandboxed pages send, is nobody's. It proves nothing
+/// where the host itself was not judged: a rebound name has pages, too.
+pub fn is_of(origin: &str, host: &str) -> bool {
+    origin.split_once("://").is_some_and(|(_, named)| named.eq_ignore_ascii_case(host))
+}
+
+/// Whether an origin's host is named among those that the operator allows. `*` names nobody: it is for servers that no browser can reach.
+pub fn is_listed(origin: &str, extra: &[HostPattern]) -> bool {
+    let Some((_, authority)) = origin.split_once("://") else { return false };
+    let authority = Authority::from_str(authority).ok().filter(|authority| !authority.as_str().contains('@'));
+    authority.is_some_and(|authority| extra.iter().any(|pattern| names(pattern, &authority)))
+}
+
+fn names(pattern: &HostPattern, authority: &Authority) -> bool {
+    let host = normal(authority.host());
+    match pattern {
+        HostPattern::Any => false,
+        HostPattern::Below(suffix) => host.ends_with(suffix.as_str()),
+        HostPattern::Exact(name, port) => *name == host && (port.is_none() || *port == authority.port_u16()),
+    }
+}
+
+/// The host of a well-formed origin.
+fn origin_host(origin: &str) -> Option<String> {
+    let (scheme, authority) = origin.split_once("://")?;
+    if !matches!(scheme, "http" | "https") || authority.contains(['/', '@']) {
+        return None;
+    }
+    let authority = Authority::from_str(authority).ok()?;
+    Some(normal(authority.host())).filter(|host| !host.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_the_cluster_and_of_this_machine_pass() {
+        for host in [
+            "sqlite-mcp",
+            "sqlite-mcp:8080",
+            "sqlite-mcp.team.svc",
+            "sqlite-mcp.team.svc:8080",
+            "sqlite-mcp.team.svc.cluster.local",
+            "SQLITE-MCP.team.svc.cluster.local.:8080",
+            "10.244.0.7:8080",
+            "[fd00::7]:8080",
+            "[::1]",
+            "127.0.0.1:8080",
+            "localhost",
+            "localhost:8080",
+            "x.localhost",
+        ] {
+            assert!(host_allowed(host, &[]), "{host}");
+        }
+    }
+
+    #[test]
+    fn names_that_anybody_can_register_do_not() {
+        for host in [
+            "evil.com",
+            "evil.com:8080",
+            "svc.evil.com",
+            "localhost.evil.com",
+            "a.svc.evil.com",
+            "127.0.0.1.nip.io",
+            "10-0-0-1.evil.com",
+            "team.local",
+            "evilsvc.io",
+            "",
+            "user@localhost",
+            "localhost:port",
+            "evil.com/localhost",
+            "sqlite.team",
+        ] {
+            assert!(!host_allowed(host, &[]), "{host}");
+        }
+    }
+
+    #[test]
+    fn the_operator_can_add_names() {
+        let extra: Vec<HostPattern> =
+            ["mcp.example.com", "tls.example.com:8443", "*.corp.example"].iter().map(|text| text.parse().unwrap()).collect();
+        assert!(host_allowed("MCP.example.com:1", &extra));
+        assert!(host_allowed("tls.example.com:8443", &extra));
+        assert!(!host_allowed("tls.example.com", &extra));
+        assert!(host_allowed("a.b.corp.example", &extra));
+        assert!(!host_allowed("corp.example", &extra));
+        assert!(host_allowed("evil.com", &[HostPattern::Any]));
+        assert!("http://x".parse::<HostPattern>().is_err());
+        assert!("*.".parse::<HostPattern>().is_err());
+    }
+
+    #[test]
+    fn an_origin_may_be_that_of_the_host_or_of_an_allowed_one() {
+        assert!(is_of("https://chat.example.com", "chat.example.com") && is_of("http://LOCALHOST:8080", "localhost:8080"));
+        for foreign in ["https://evil.example", "http://localhost:8081", "null", "localhost:8080"] {
+            assert!(!is_of(foreign, "localhost:8080"), "{foreign}");
+        }
+        let extra: Vec<HostPattern> = ["chat.example.com", "*.corp.example"].iter().map(|text| text.parse().unwrap()).collect();
+        assert!(is_listed("https://chat.example.com:8443", &extra) && is_listed("https://a.corp.example", &extra));
+        assert!(!is_listed("https://chat.example.com.evil.example", &extra) && !is_listed("https://x@chat.example.com", &extra));
+        assert!(!is_listed("https://evil.example", &[HostPattern::Any]));
+    }
+
+    #[test]
+    fn origins_of_this_machine_and_listed_ones_pass() {
+        let extra: Vec<AllowedOrigin> = vec!["https://app.example.com".parse().unwrap()];
+        for origin in ["http://localhost:6274", "http://127.0.0.1", "https://[::1]:3000", "HTTPS://APP.example.com"] {
+            assert!(origin_allowed(origin, &extra), "{origin}");
+        }
+        for origin in [
+            "http://evil.com",
+            "https://app.example.com:444",
+            "http://app.example.com",
+            "null",
+            "",
+            "http://localhost.evil.com",
+            "file://localhost",
+            "http://sqlite-mcp:8080",
+            "http://localhost@evil.com",
+        ] {
+            assert!(!origin_allowed(origin, &extra), "{origin}");
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The bearer token: read from a file, read again when the file changes. Several are valid at once, one a line, and for some time also those
+//! that the file held before its last change: replicas see a change at different times, and so do their callers. A token is never logged.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+/// How often the file is looked at, at most.
+const RECHECK: Duration = Duration::from_secs(1);
+
+/// How long the tokens of before a change are still taken. A file that changes once more ends that at once.
+pub const GRACE: Duration = Duration::from_mins(2);
+/// Shorter ones are too easy to guess.
+pub const LEAST_LENGTH: usize = 16;
+
+/// Why the tokens could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// No such file, or no permission.
+    #[error("failed to read the token file {0}: {1}")]
+    Read(PathBuf, #[source] std::io::Error),
+    /// A server that asks for a token which does not exist would refuse everybody.
+    #[error("the token file {0} holds no token: write one a line, at least 16 characters each")]
+    Empty(PathBuf),
+    /// Too easy to guess.
+    #[error("the token file {0} holds a token of fewer than 16 characters")]
+    Short(PathBuf),
+}
+
+/// The tokens in force.
+#[derive(Debug)]
+pub struct Tokens {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+type Digest32 = [u8; 32];
+
+struct State {
+    digests: Vec<Digest32>,
+    /// Those of before the last change, and until when they are taken.
+    before: Option<(Vec<Digest32>, Instant)>,
+    modified: Option<SystemTime>,
+    checked: Instant,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("tokens", &self.digests.len()).finish_non_exhaustive()
+    }
+}
+
+impl Tokens {
+    /// Reads the file for the first time.
+    pub fn load(path: &Path) -> Result<Self, TokenError> {
+        let (digests, modified) = read(path)?;
+        Ok(Self { path: path.to_owned(), state: Mutex::new(State { digests, before: None, modified, checked: Instant::now() }) })
+    }
+
+    /// Whether an `Authorization` header carries a token that is in force.
+    pub fn accept(&self, header: Option<&str>) -> bool {
+        header.and_then(bearer).is_some_and(|token| self.knows(token))
+    }
+
+    /// Whether a token is in force.
+    pub fn knows(&self, token: &str) -> bool {
+        // Digests have one length whatever the token's, and comparing them takes one time.
+        let digest = digest(token);
+        self.any(|known| known.ct_eq(&digest))
+    }
+
+    /// Whether a token is one that the file holds now: sessions are given for no others.
+    pub fn is_current(&self, token: &str) -> bool {
+        let digest = digest(token);
+        self.current(|known| known.ct_eq(&digest))
+    }
+
+    /// Whether `proof` is what `prove` makes of a token that the file holds now, by its SHA-256: a session that was given for it. A changed file ends sessions
+    /// at once: whoever has one can sign in again.
+    pub fn proved(&self, proof: &[u8], prove: impl Fn(&[u8; 32]) -> Vec<u8>) -> bool {
+        self.current(|known| prove(known).ct_eq(proof))
+    }
+
+    fn current(&self, is_it: impl Fn(&Digest32) -> subtle::Choice) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.refresh(&mut state);
+        state.digests.iter().fold(subtle::Choice::from(0), |found, known| found | is_it(known)).into()
+    }
+
+    fn any(&self, is_it: impl Fn(&Digest32) -> subtle::Choice) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.refresh(&mut state);
+        let before = state.before.iter().filter(|(_, until)| Instant::now() < *until).flat_map(|(digests, _)| digests);
+        state.digests.iter().chain(before).fold(subtle::Choice::from(0), |found, known| found | is_it(known)).into()
+    }
+
+    /// An unreadable or empty file leaves the last tokens in force: a half-written file must not lock everybody out, nor let anybody in.
+    fn refresh(&self, state: &mut State) {
+        if state.checked.elapsed() < RECHECK {
+            return;
+        }
+        state.checked = Instant::now();
+        let modified = fs::metadata(&self.path).and_then(|meta| meta.modified()).ok();
+        if modified == state.modified {
+            return;
+        }
+        match read(&self.path) {
+            Ok((digests, modified)) => {
+                tracing::info!(tokens = digests.len(), "token file read again");
+                if digests != state.digests {
+                    let before = std::mem::replace(&mut state.digests, digests);
+                    state.before = Some((before, Instant::now() + GRACE));
+                }
+                state.modified = modified;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "token file not taken over; the last tokens stay in force");
+                state.modified = modified;
+            }
+        }
+    }
+}
+
+/// The token of an `Authorization: Bearer` header.
+pub fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+/// The SHA-256 of a token.
+pub fn digest(token: &str) -> [u8; 32] {
+    Sha256::digest(token.trim().as_bytes()).into()
+}
+
+fn read(path: &Path) -> Result<(Vec<Digest32>, Option<SystemTime>), TokenError> {
+    let fail = |error| TokenError::Read(path.to_owned(), error);
+    let modified = fs::metadata(path).map_err(fail)?.modified().ok();
+    let text = fs::read_to_string(path).map_err(fail)?;
+    let tokens: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    if tokens.is_empty() {
+        return Err(TokenError::Empty(path.to_owned()));
+    }
+    if tokens.iter().any(|token| token.len() < LEAST_LENGTH) {
+        return Err(TokenError::Short(path.to_owned()));
+    }
+    Ok((tokens.iter().map(|token| Sha256::digest(token.as_bytes()).into()).collect(), modified))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: &str = "an-old-token-of-length";
+    const NEW: &str = "a-new-token-of-length!";
+
+    fn bearer_of(token: &str) -> String {
+        format!("Bearer {token}")
+    }
+
+    #[test]
+    fn every_token_of_the_file_is_accepted_and_nothing_else() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), format!("{OLD}\n\n{NEW}\n")).unwrap();
+        let tokens = Tokens::load(file.path()).unwrap();
+        assert!(tokens.accept(Some(&bearer_of(OLD))));
+        assert!(tokens.accept(Some(&format!("bearer {NEW}"))));
+        for wrong in [
+            None,
+            Some(""),
+            Some("Bearer "),
+            Some("Bearer"),
+            Some(NEW),
+            Some(&format!("Basic {NEW}")[..]),
+            Some(&bearer_of(&NEW[1..])[..]),
+        ] {
+            assert!(!tokens.accept(wrong), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_changed_file_is_taken_over_and_a_broken_one_is_not() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), OLD).unwrap();
+        let tokens = Tokens::load(file.path()).unwrap();
+        let rewrite = |text: &str, seconds: u64| {
+            fs::write(file.path(), text).unwrap();
+            fs::File::options()
+                .write(true)
+                .open(file.path())
+                .unwrap()
+                .set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+                .unwrap();
+            let mut state = tokens.state.lock().unwrap();
+            state.checked = state.checked.checked_sub(RECHECK).unwrap();
+        };
+        rewrite(NEW, 1);
+        assert!(tokens.accept(Some(&bearer_of(NEW))));
+        assert!(tokens.accept(Some(&bearer_of(OLD))), "for a while");
+        tokens.state.lock().unwrap().before.as_mut().unwrap().1 = Instant::now();
+        assert!(!tokens.accept(Some(&bearer_of(OLD))));
+        rewrite("", 2);
+        assert!(tokens.accept(Some(&bearer_of(NEW))));
+        rewrite("a-third-token-of-length", 3);
+        rewrite(OLD, 4);
+        assert!(tokens.accept(Some(&bearer_of(OLD))) && !tokens.accept(Some(&bearer_of(NEW))), "a further change ends the while");
+    }
+
+    #[test]
+    fn a_file_without_a_usable_token_is_an_error() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(matches!(Tokens::load(file.path()), Err(TokenError::Empty(_))));
+        fs::write(file.path(), "short").unwrap();
+        assert!(matches!(Tokens::load(file.path()), Err(TokenError::Short(_))));
+    }
+
+    #[test]
+    fn debug_output_shows_no_token() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), OLD).unwrap();
+        assert!(!format!("{:?}", Tokens::load(file.path()).unwrap()).contains("old"));
+    }
+}

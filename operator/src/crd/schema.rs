@@ -1,0 +1,130 @@
+//! The CustomResourceDefinitions, made from the types: what schemars says and Kubernetes does not know is taken out, and what Kubernetes
+//! knows of its own types and schemars does not say is put in.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use serde_json::{Value, json};
+
+/// The core API's own types, which Kubernetes documents. Their field docs would make up nine tenths of the definitions, and a
+/// definition above 256 KiB cannot be applied by `kubectl apply` without `--server-side`.
+pub(super) const CORE_TYPES: [&str; 13] = [
+    "affinity",
+    "dnsConfig",
+    "env",
+    "envFrom",
+    "hostAliases",
+    "imagePullSecrets",
+    "initContainers",
+    "seLinuxOptions",
+    "sidecars",
+    "tolerations",
+    "topologySpreadConstraints",
+    "volumeMounts",
+    "volumes",
+];
+
+/// Lists whose items have a key, as Kubernetes has them: two items of one key are refused. (list, keys, most items)
+///
+/// The bounds are for our rules: the API server refuses one that compares strings of a list without an end.
+const KEYED_LISTS: [(&str, &[&str], u32); 10] = [
+    ("env", &["name"], 512),
+    ("hostAliases", &["ip"], 64),
+    ("imagePullSecrets", &["name"], 32),
+    ("initContainers", &["name"], 16),
+    ("ports", &["containerPort", "protocol"], 64),
+    ("sidecars", &["name"], 16),
+    ("topologySpreadConstraints", &["topologyKey", "whenUnsatisfiable"], 16),
+    ("volumeDevices", &["devicePath"], 64),
+    ("volumeMounts", &["mountPath"], 64),
+    ("volumes", &["name"], 64),
+];
+
+/// A DNS label, as the names of volumes and containers must be.
+const LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+
+/// The definition as Kubernetes wants it.
+pub(super) fn tidy(crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    let mut value = serde_json::to_value(crd).expect("a definition is JSON");
+    visit(&mut value, &mut drop_unknown_format);
+    visit(&mut value, &mut |schema| {
+        // The doc of the field itself is ours, and stays.
+        let core = properties(schema).filter(|(name, _)| CORE_TYPES.contains(&name.as_str()));
+        core.flat_map(|(_, property)| children(property)).for_each(|child| visit(child, &mut drop_doc));
+    });
+    visit(&mut value, &mut |schema| properties(schema).for_each(|(name, list)| key_list(name, list)));
+    visit(&mut value, &mut |schema| properties(schema).for_each(|(name, list)| bound_items(name, list)));
+    serde_json::from_value(value).expect("a definition that was tidied is a definition")
+}
+
+/// Formats of unsigned integers.
+fn drop_unknown_format(schema: &mut Value) {
+    if let Value::Object(map) = schema
+        && map.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint"))
+    {
+        map.remove("format");
+    }
+}
+
+fn drop_doc(schema: &mut Value) {
+    if let Value::Object(map) = schema
+        && map.get("description").is_some_and(Value::is_string)
+    {
+        map.remove("description");
+    }
+}
+
+fn key_list(name: &str, list: &mut Value) {
+    let Some((_, keys, most)) = KEYED_LISTS.iter().find(|(list, _, _)| *list == name) else { return };
+    let Some(items) = list.get_mut("items").filter(|items| keys.iter().all(|key| !items["properties"][*key].is_null())) else {
+        return;
+    };
+    if let Some(protocol) = items.pointer_mut("/properties/protocol") {
+        protocol["default"] = json!("TCP");
+    }
+    list["x-kubernetes-list-type"] = json!("map");
+    list["x-kubernetes-list-map-keys"] = json!(keys);
+    list["maxItems"] = json!(most);
+}
+
+/// What Kubernetes refuses in the pods, refused before there are any; and the lengths that our rules need.
+fn bound_items(name: &str, list: &mut Value) {
+    let Some(items) = list.get_mut("items").filter(|items| items["type"] == "object") else { return };
+    let bounds: &[(&str, Value)] = &match name {
+        "env" => [("name", json!({"minLength": 1, "maxLength": 1024, "pattern": "^[^=]+$"}))].to_vec(),
+        "imagePullSecrets" => [("name", json!({"minLength": 1, "maxLength": 253}))].to_vec(),
+        "initContainers" | "sidecars" | "volumes" => [("name", json!({"maxLength": 63, "pattern": LABEL}))].to_vec(),
+        "volumeMounts" => {
+            [("name", json!({"maxLength": 63})), ("mountPath", json!({"minLength": 1, "maxLength": 1024, "pattern": "^[^:]+$"}))]
+                .to_vec()
+        }
+        _ => return,
+    };
+    for (field, more) in bounds {
+        if let (Some(Value::Object(field)), Value::Object(more)) = (items.pointer_mut(&format!("/properties/{field}")), more) {
+            field.extend(more.clone());
+        }
+    }
+    if matches!(name, "initContainers" | "sidecars") {
+        items["required"] = json!(["image", "name"]);
+        items["properties"]["image"]["minLength"] = json!(1);
+    }
+}
+
+/// Shows every value of the document to the function, from the outside in.
+fn visit(value: &mut Value, see: &mut impl FnMut(&mut Value)) {
+    see(value);
+    for child in children(value) {
+        visit(child, see);
+    }
+}
+
+fn properties(schema: &mut Value) -> impl Iterator<Item = (&String, &mut Value)> {
+    schema.get_mut("properties").and_then(Value::as_object_mut).into_iter().flat_map(|properties| properties.iter_mut())
+}
+
+fn children(value: &mut Value) -> Box<dyn Iterator<Item = &mut Value> + '_> {
+    match value {
+        Value::Object(map) => Box::new(map.values_mut()),
+        Value::Array(items) => Box::new(items.iter_mut()),
+        _ => Box::new(std::iter::empty()),
+    }
+}

@@ -1,0 +1,153 @@
+//! The Events of the reconciler: what changed in the conditions, and what was put right. The prober's are its own.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{
+    Resource,
+    runtime::events::{Event, EventType, Recorder},
+};
+
+use crate::{
+    child::Key,
+    conditions,
+    crd::reason::{self, condition},
+};
+
+/// The longest note that the API server takes.
+const NOTE: usize = 1_000;
+
+/// What is to be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    /// Somebody should look at it.
+    pub warning: bool,
+    /// A documented reason, or Kubernetes' own.
+    pub reason: String,
+    /// A sentence for people.
+    pub message: String,
+}
+
+/// What conditions have become: one piece of news for each change of Ready, and for what newly stalls, is contested or waits for the API
+/// server. Pure.
+pub fn of_conditions(before: &[Condition], after: &[Condition]) -> Vec<News> {
+    let mut news: Vec<News> = Vec::new();
+    for type_ in [condition::READY, condition::STALLED, condition::RECONCILING, condition::MODEL_REACHABLE] {
+        let (was, Some(is)) = (conditions::find(before, type_), conditions::find(after, type_)) else { continue };
+        let changed = was.is_none_or(|was| was.status != is.status || was.reason != is.reason);
+        let worth_it = match type_ {
+            // What begins is no news.
+            condition::READY => was.is_some() || !matches!(is.reason.as_str(), reason::STARTING | reason::UNKNOWN),
+            condition::STALLED => is.status == "True",
+            // Of a rollout the Deployment tells; of an API server that refuses nobody else does.
+            condition::RECONCILING => is.status == "True" && is.reason == reason::APPLY_FAILED,
+            _ => is.status == "False",
+        };
+        if changed && worth_it && news.iter().all(|told| told.reason != is.reason) {
+            let warning = if type_ == condition::READY { is.status != "True" } else { true };
+            // Somebody asked for it, or it is on its way.
+            let wanted = [reason::DISABLED, reason::PAUSED, reason::FORCED, reason::STARTING, reason::ROLLING_OUT];
+            let warning = warning && !wanted.contains(&is.reason.as_str());
+            news.push(News { warning, reason: is.reason.clone(), message: is.message.clone() });
+        }
+    }
+    news
+}
+
+/// What was put right: somebody had changed a field of a child.
+pub fn of_correction(key: &Key, what: &str, kind: &str, name: &str) -> News {
+    let instead = if what == "spec.replicas" {
+        format!("to have other numbers of pods, scale the {kind}: kubectl scale {} {name} --replicas=…", kind.to_lowercase())
+    } else {
+        format!("change the {kind} {name} instead, or pause it by the annotation mcpfleet.dev/paused")
+    };
+    let message = format!("somebody changed {what} of the {key}: it is put back; {instead}");
+    News { warning: false, reason: reason::CORRECTED.into(), message }
+}
+
+/// Sends it. Losing an Event is no reason to fail a pass.
+pub async fn send(news: Vec<News>, object: &impl Resource<DynamicType = ()>, recorder: &Recorder) {
+    for News { warning, reason, message } in news {
+        let event = Event {
+            type_: if warning { EventType::Warning } else { EventType::Normal },
+            reason,
+            note: Some(message.chars().take(NOTE).collect()),
+            action: "Reconcile".into(),
+            secondary: None,
+        };
+        let sent = tokio::time::timeout(crate::ssa::REQUEST_TIMEOUT, recorder.publish(&event, &object.object_ref(&()))).await;
+        match sent {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) if namespace_goes(&error) => {
+                tracing::debug!(reason = event.reason, "no Event in a namespace that is going")
+            }
+            Ok(Err(error)) => tracing::warn!(%error, reason = event.reason, "event not published"),
+            Err(_) => tracing::warn!(reason = event.reason, "event not published in time"),
+        }
+    }
+}
+
+/// The API server's word for a namespace that is being deleted, or is gone: nothing can be made there any more.
+pub fn namespace_goes(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    let mut causes = status.details.iter().flat_map(|details| &details.causes);
+    status.code == 404 || causes.any(|cause| cause.reason == "NamespaceTerminating")
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::{
+        conditions::{Finding, Status},
+        fixtures,
+    };
+
+    fn told(type_: &'static str, status: Status, reason: &str) -> Vec<Condition> {
+        conditions::merge(&[], vec![(type_, Finding::new(status, reason, "why"))], Some(1), fixtures::at(0))
+    }
+
+    const READY: &str = condition::READY;
+    const STALLED: &str = condition::STALLED;
+
+    #[rstest]
+    #[case::becomes_ready((READY, Status::False, "Starting"), (READY, Status::True, "Available"), Some(("Available", false)))]
+    #[case::falls((READY, Status::True, "Available"), (READY, Status::False, "CircuitOpen"), Some(("CircuitOpen", true)))]
+    #[case::fails_otherwise((READY, Status::False, "Timeout"), (READY, Status::False, "ImagePullBackOff"), Some(("ImagePullBackOff", true)))]
+    #[case::stays((READY, Status::True, "Available"), (READY, Status::True, "Available"), None)]
+    #[case::was_asked_for((READY, Status::True, "Available"), (READY, Status::False, "Disabled"), Some(("Disabled", false)))]
+    #[case::nobody_knows((READY, Status::True, "Available"), (READY, Status::Unknown, "FleetPanic"), Some(("FleetPanic", true)))]
+    #[case::stalls((STALLED, Status::False, "Available"), (STALLED, Status::True, "NameConflict"), Some(("NameConflict", true)))]
+    #[case::goes_on((STALLED, Status::True, "NameConflict"), (STALLED, Status::False, "Available"), None)]
+    fn a_change_is_told_once(
+        #[case] before: (&'static str, Status, &str),
+        #[case] after: (&'static str, Status, &str),
+        #[case] expected: Option<(&str, bool)>,
+    ) {
+        let news = of_conditions(&told(before.0, before.1, before.2), &told(after.0, after.1, after.2));
+        let found: Vec<_> = news.iter().map(|news| (news.reason.as_str(), news.warning)).collect();
+        assert_eq!(found, expected.into_iter().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_beginning_is_no_news_and_an_obstacle_from_the_beginning_is_told_once() {
+        assert!(of_conditions(&[], &told(READY, Status::False, "Starting")).is_empty());
+        let mut both = told(READY, Status::False, "SecretNotFound");
+        both.extend(told(STALLED, Status::True, "SecretNotFound"));
+        assert_eq!(of_conditions(&[], &both).len(), 1);
+    }
+
+    #[test]
+    fn a_namespace_that_is_going_is_told_from_a_right_that_is_missing() {
+        let refused = |causes: serde_json::Value, code: u16| {
+            let status = serde_json::json!({
+                "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden", "code": code,
+                "message": "forbidden", "details": {"name": "x", "kind": "events", "causes": causes},
+            });
+            kube::Error::Api(serde_json::from_value(status).expect("a status"))
+        };
+        let going = serde_json::json!([{"reason": "NamespaceTerminating", "message": "namespace x is being terminated", "field": "metadata.namespace"}]);
+        assert!(namespace_goes(&refused(going, 403)));
+        assert!(namespace_goes(&refused(serde_json::json!([]), 404)));
+        assert!(!namespace_goes(&refused(serde_json::json!([]), 403)));
+    }
+}

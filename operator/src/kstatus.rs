@@ -1,0 +1,171 @@
+//! `Reconciling` and `Stalled` of either kind, as kstatus (Flux and others) reads them. Pure.
+//! <https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md>
+//!
+//! Of the two at most one is True: whoever reads them takes the first that is.
+
+use crate::{
+    conditions::Finding,
+    crd::reason::{self, condition},
+    pod_trouble::Trouble,
+    problem::Problem,
+    rollout::{Progress, Rollout},
+};
+
+/// What keeps a pod from running, and only a person can mend: the kubelet tries the same again for ever.
+const FOR_PEOPLE: [&str; 3] = ["InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError"];
+
+/// What both are decided from.
+#[derive(Clone, Copy, Debug)]
+pub struct Way<'a> {
+    /// The object is to be left alone.
+    pub paused: bool,
+    /// What stands in the way of the spec.
+    pub problems: &'a [Problem],
+    /// How far the pods are. None: there are none to roll.
+    pub rollout: Option<&'a Rollout>,
+    /// What keeps a pod that is not in service from running.
+    pub trouble: Option<&'a Trouble>,
+    /// Why the prober keeps new pods out, where an edit by a person lets them in.
+    pub held: Option<&'a str>,
+}
+
+impl Way<'_> {
+    /// Both conditions.
+    pub fn findings(&self) -> [(&'static str, Finding); 2] {
+        let stalled = self.stalled();
+        [
+            (condition::RECONCILING, self.reconciling(stalled.as_ref())),
+            (condition::STALLED, stalled.unwrap_or_else(|| Finding::new(false, reason::AVAILABLE, "nothing stands in the way"))),
+        ]
+    }
+
+    /// What a person, or another object, must do something about. None: nothing.
+    pub fn stalled(&self) -> Option<Finding> {
+        if self.paused {
+            return None;
+        }
+        if let Some(obstacle) = Problem::obstacle(self.problems) {
+            return Some(Finding::new(true, obstacle.reason, obstacle.message));
+        }
+        let rollout = self.rollout?;
+        if let Some((reason, message)) = &rollout.refused {
+            return Some(Finding::new(true, reason, message));
+        }
+        let of_pod = |trouble: &Trouble| Finding::new(true, &trouble.reason, &trouble.message);
+        if let Some(trouble) = self.trouble.filter(|trouble| FOR_PEOPLE.contains(&trouble.reason.as_str())) {
+            return Some(of_pod(trouble));
+        }
+        if rollout.is_done() {
+            return None;
+        }
+        if let Some(held) = self.held {
+            return Some(Finding::new(true, reason::TOOLS_CHANGED, held));
+        }
+        match &rollout.progress {
+            Progress::Late(message) => {
+                let late = || Finding::new(true, reason::PROGRESS_DEADLINE_EXCEEDED, message);
+                Some(self.trouble.map_or_else(late, of_pod))
+            }
+            Progress::Done | Progress::UnderWay => None,
+        }
+    }
+
+    fn reconciling(&self, stalled: Option<&Finding>) -> Finding {
+        if self.paused {
+            return Finding::new(false, reason::PAUSED, "the annotation mcpfleet.dev/paused leaves the object alone");
+        }
+        if let Some(stalled) = stalled {
+            return Finding::new(false, &stalled.reason, "waiting for what Stalled says");
+        }
+        if let Some(problem) = Problem::transient(self.problems) {
+            return Finding::new(true, problem.reason, problem.message);
+        }
+        match self.rollout {
+            Some(rollout) if !rollout.is_done() => {
+                let pods = "pods are being made or replaced";
+                match self.trouble {
+                    Some(trouble) => Finding::new(true, &trouble.reason, format!("{pods}; {}", trouble.message)),
+                    None => Finding::new(true, reason::ROLLING_OUT, pods),
+                }
+            }
+            Some(_) => Finding::new(false, reason::AVAILABLE, "the pods are those of the spec"),
+            None => Finding::new(false, reason::AVAILABLE, "there is nothing to roll out"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::{conditions::Status, fixtures, requeue::Class};
+
+    fn rollout(progress: Progress) -> Rollout {
+        Rollout { progress, refused: None, replicas: 1, ready: 1 }
+    }
+
+    fn trouble(reason: &str) -> Trouble {
+        fixtures::trouble(reason, "pod a: why")
+    }
+
+    fn problem(class: Class) -> Vec<Problem> {
+        vec![Problem { class, reason: reason::APPLY_FAILED, message: "refused".into() }]
+    }
+
+    /// (Reconciling's reason where it is True, Stalled's where it is).
+    fn told(way: &Way<'_>) -> (Option<String>, Option<String>) {
+        let [(_, reconciling), (_, stalled)] = way.findings();
+        assert!(!reconciling.message.is_empty() && !stalled.message.is_empty());
+        let reason = |finding: Finding| (finding.status == Status::True).then_some(finding.reason);
+        (reason(reconciling), reason(stalled))
+    }
+
+    const REST: Way<'static> = Way { paused: false, problems: &[], rollout: None, trouble: None, held: None };
+
+    #[rstest]
+    #[case::done(Progress::Done, None, None, (None, None))]
+    #[case::under_way(Progress::UnderWay, None, None, (Some("RollingOut"), None))]
+    #[case::a_pod_that_may_come_up_yet(Progress::UnderWay, Some("ImagePullBackOff"), None, (Some("ImagePullBackOff"), None))]
+    #[case::a_pod_that_cannot(Progress::UnderWay, Some("InvalidImageName"), None, (None, Some("InvalidImageName")))]
+    #[case::late(Progress::Late("late".into()), None, None, (None, Some("ProgressDeadlineExceeded")))]
+    #[case::late_by_a_pod(Progress::Late("late".into()), Some("CrashLoopBackOff"), None, (None, Some("CrashLoopBackOff")))]
+    #[case::held_by_the_contract(Progress::UnderWay, None, Some("other tools"), (None, Some("ToolsChanged")))]
+    #[case::a_crash_after_the_rollout(Progress::Done, Some("CrashLoopBackOff"), None, (None, None))]
+    #[case::a_secret_that_went_after_the_rollout(
+        Progress::Done, Some("CreateContainerConfigError"), None, (None, Some("CreateContainerConfigError")))]
+    fn a_rollout_is_told(
+        #[case] progress: Progress,
+        #[case] reason: Option<&str>,
+        #[case] held: Option<&str>,
+        #[case] expected: (Option<&str>, Option<&str>),
+    ) {
+        let (rollout, trouble) = (rollout(progress), reason.map(trouble));
+        let way = Way { rollout: Some(&rollout), trouble: trouble.as_ref(), held, ..REST };
+        let (reconciling, stalled) = told(&way);
+        assert_eq!((reconciling.as_deref(), stalled.as_deref()), expected);
+        assert_eq!(told(&Way { paused: true, ..way }), (None, None), "paused");
+    }
+
+    #[test]
+    fn pods_that_kubernetes_refuses_stall() {
+        let refused = Some(("FailedCreate".to_owned(), "failed quota".to_owned()));
+        let rollout = Rollout { refused, ..rollout(Progress::UnderWay) };
+        let way = Way { rollout: Some(&rollout), ..REST };
+        assert_eq!(told(&way), (None, Some("FailedCreate".into())));
+    }
+
+    #[rstest]
+    #[case(Class::Transient, (Some("ApplyFailed"), None))]
+    #[case(Class::Waiting, (None, Some("ApplyFailed")))]
+    #[case(Class::Rejected, (None, Some("ApplyFailed")))]
+    #[case(Class::Contested, (None, None))]
+    fn what_must_be_mended_stalls_and_what_is_tried_again_does_not(
+        #[case] class: Class,
+        #[case] expected: (Option<&str>, Option<&str>),
+    ) {
+        let problems = problem(class);
+        let (reconciling, stalled) = told(&Way { problems: &problems, ..REST });
+        assert_eq!((reconciling.as_deref(), stalled.as_deref()), expected);
+    }
+}

@@ -1,0 +1,231 @@
+//! One pass over a CR, the same for both kinds: observe → validate → children → apply → status.
+//!
+//! In one direction: no step looks back, and none asks what an earlier pass did; every pass computes the whole desired state. What is
+//! particular to a kind is in its folder, behind [`Subject`]. A pass never fails: what goes wrong is in the [`Outcome`], from which the
+//! status is computed like from anything else.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
+use kube::{
+    ResourceExt,
+    runtime::{controller::Action, events::Recorder},
+};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::{
+    apply,
+    backoff::Attempts,
+    cache::Cache,
+    child::{Child, Key},
+    clock, contests,
+    crd::reason,
+    events::{self, News},
+    inherit::Inherit,
+    inputs::{self, Reader},
+    metrics::ReconcileMetrics,
+    names::{self, Component},
+    problem::Problem,
+    requeue::{self, Class},
+    ssa::{self, Object, Writer},
+};
+
+/// A kind of CR, and what is particular to it.
+pub trait Subject: Object {
+    /// What its children are children of.
+    const COMPONENT: Component;
+    /// What a pass reads.
+    type Facts: Send;
+    /// An object whose children can be built.
+    type Valid: Send + Sync;
+    /// What people are told.
+    type Status: PartialEq + Serialize + Send + Sync;
+    /// What passes over this kind need beside what all need.
+    type World: Send + Sync + 'static;
+
+    /// What has been told.
+    fn told(&self) -> Option<&Self::Status>;
+
+    /// The conditions of a status.
+    fn conditions(status: &Self::Status) -> &[Condition];
+
+    /// What the spec alone says, before anything can fail: what a person switches by hand always works. Sync, so that it is over
+    /// before the CR can be found to be gone.
+    fn switch(&self, context: &Context<Self>);
+
+    /// Step 1: read what the spec points at. I/O in, nothing decided.
+    fn observe(&self, context: &Context<Self>) -> impl Future<Output = Result<Self::Facts, inputs::Error>> + Send;
+
+    /// Step 2: from a spec and what is behind it to an object whose children can be built, or every problem at once. Pure.
+    fn validate(&self, facts: &Self::Facts, world: &Self::World) -> Result<Self::Valid, Vec<Problem>>;
+
+    /// What it lacks: a problem for each thing that the spec points at and that is not there. Whoever needs it waits.
+    fn lacks(valid: &Self::Valid) -> &[Problem];
+
+    /// What is not as the spec wants it, and keeps nobody waiting: it is told.
+    fn notes(_: &Self::Valid) -> &[Problem] {
+        &[]
+    }
+
+    /// Step 3: every child as a whole, who is mounted before who mounts. Pure, and cannot fail.
+    fn children(valid: &Self::Valid) -> Vec<Child>;
+
+    /// Has the prober know what validation found out.
+    fn found(&self, valid: &Self::Valid, context: &Context<Self>);
+
+    /// Step 5: what people are told of all this.
+    fn status(&self, outcome: &Outcome<Self::Valid>, context: &Context<Self>, now: Timestamp) -> Told<Self::Status>;
+}
+
+/// What a pass needs.
+pub struct Context<S: Subject> {
+    /// All CRs of the kind, with what we wrote last in front.
+    pub subjects: Arc<Cache<S>>,
+    /// The children, and who writes them.
+    pub writer: Writer,
+    /// What specs point at.
+    pub reader: Arc<Reader>,
+    /// Events.
+    pub recorder: Recorder,
+    /// Failed passes in a row, by object.
+    pub attempts: Arc<Attempts>,
+    /// Counts and times passes.
+    pub metrics: ReconcileMetrics,
+    /// What of a CR its children get, too.
+    pub inherit: Arc<Inherit>,
+    /// What only this kind needs.
+    pub world: S::World,
+}
+
+/// How a pass ended: the object as far as it is known, and what stood in the way.
+#[derive(Debug)]
+pub struct Outcome<V> {
+    /// The object, when it was valid.
+    pub valid: Option<V>,
+    /// It is to be left alone, and was.
+    pub paused: bool,
+    /// The pods' Deployment, as it is now.
+    pub deployment: Option<Deployment>,
+    /// What stood in the way.
+    pub problems: Vec<Problem>,
+}
+
+impl<V> Default for Outcome<V> {
+    fn default() -> Self {
+        Self { valid: None, paused: false, deployment: None, problems: Vec::new() }
+    }
+}
+
+/// What is to be done with a status.
+#[derive(Debug)]
+pub enum Told<S> {
+    /// It is written, if it differs.
+    Now(S),
+    /// It is not worth writing yet: the next one will carry it, too.
+    Later(Duration),
+}
+
+/// One pass. It never fails: what goes wrong is in the status, and decides when the next one is.
+pub async fn reconcile<S: Subject>(object: Arc<S>, context: Arc<Context<S>>) -> Result<Action, Infallible> {
+    let timer = context.metrics.start(S::COMPONENT.kind());
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    // What we wrote last may be newer than what the watch has shown.
+    let object = context.subjects.get(&namespace, &name).unwrap_or(object);
+    if object.meta().deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    object.switch(&context);
+    let outcome = Box::pin(pass(&*object, &context)).await;
+    let mut class = Problem::class(&outcome.problems);
+    match object.status(&outcome, &context, clock::now()) {
+        Told::Later(wait) => {
+            timer.done("ok");
+            return Ok(Action::requeue(wait));
+        }
+        Told::Now(status) if object.told() == Some(&status) => {}
+        Told::Now(status) => {
+            let before = object.told().map(S::conditions).unwrap_or_default();
+            let news = events::of_conditions(before, S::conditions(&status));
+            match write_status(&*object, &status, &context).await {
+                // After the status, so that it is told once.
+                Ok(()) => events::send(news, &*object, &context.recorder).await,
+                Err(error) => {
+                    let problem = Problem::not_applied(&error);
+                    let (kind, error) = (S::COMPONENT.kind(), error.describe());
+                    tracing::warn!(
+                        object.kind = kind,
+                        object.namespace = namespace,
+                        object.name = name,
+                        error,
+                        "status not written"
+                    );
+                    class = class.or(Some(problem.class));
+                }
+            }
+        }
+    }
+    timer.done(if outcome.paused { "paused" } else { class.map_or("ok", Class::as_str) });
+    let attempts = context.attempts.count(&attempts_of(&*object), class == Some(Class::Transient));
+    Ok(requeue::decide(class, attempts).map_or_else(Action::await_change, Action::requeue))
+}
+
+/// Writes the status, unless somebody else writes another one again and again: another operator over the same namespace.
+async fn write_status<S: Subject>(object: &S, status: &S::Status, context: &Context<S>) -> Result<(), ssa::Error> {
+    let key = Key::new(S::COMPONENT.kind(), object.namespace().unwrap_or_default(), object.name_any());
+    let (said, now) = (contests::said(status), Instant::now());
+    context.writer.contests.may_write(&key, &said, now).map_err(|told| ssa::Error::contested(&key, told))?;
+    ssa::apply_status(&context.writer.client, &context.subjects, object, status).await?;
+    let wrote = context.writer.contests.wrote(&key, &said, None, "status", now);
+    let wrote = wrote.map_err(|told| ssa::Error::contested(&key, told));
+    if let Err(contested) = &wrote {
+        let (reason, message) = (reason::CONTESTED.to_owned(), contested.to_string());
+        events::send(vec![News { warning: true, reason, message }], object, &context.recorder).await;
+    }
+    wrote
+}
+
+/// Observe, validate, build, apply.
+async fn pass<S: Subject>(object: &S, context: &Context<S>) -> Outcome<S::Valid> {
+    let namespace = object.namespace().unwrap_or_default();
+    let mut outcome = Outcome { paused: is_paused(object), ..Outcome::default() };
+    match object.observe(context).await.map(|facts| object.validate(&facts, &context.world)) {
+        Err(error) => outcome.problems.push(Problem::unreadable(&error)),
+        Ok(Err(problems)) => outcome.problems = problems,
+        Ok(Ok(valid)) => {
+            object.found(&valid, context);
+            outcome.problems = [S::lacks(&valid), S::notes(&valid)].concat();
+            if !outcome.paused {
+                outcome.problems.extend(apply_all(object, context, &valid).await);
+            }
+            outcome.valid = Some(valid);
+        }
+    }
+    outcome.deployment = context.writer.children.read(&namespace, &S::COMPONENT.child_name(&object.name_any()));
+    outcome
+}
+
+async fn apply_all<S: Subject>(object: &S, context: &Context<S>, valid: &S::Valid) -> Vec<Problem> {
+    let mut children = S::children(valid);
+    for child in &mut children {
+        context.inherit.hand_on(object.meta(), &mut child.body);
+    }
+    let applied = Box::pin(apply::all(&context.writer, &object.uid().unwrap_or_default(), &children)).await;
+    for problem in applied.problems.iter().filter(|problem| problem.class != Class::Transient) {
+        tracing::debug!(object.kind = S::COMPONENT.kind(), object.name = object.name_any(), problem.message, "not applied");
+    }
+    let (kind, name) = (S::COMPONENT.kind(), object.name_any());
+    let corrected = applied.corrected.iter().map(|(key, what)| events::of_correction(key, what, kind, &name));
+    events::send(corrected.collect(), object, &context.recorder).await;
+    applied.problems
+}
+
+/// The name by which an object's failed passes are counted.
+pub fn attempts_of<S: Subject>(object: &S) -> String {
+    format!("{}/{}/{}", S::COMPONENT.kind(), object.namespace().unwrap_or_default(), object.name_any())
+}
+
+/// Whether the object is to be left alone.
+pub fn is_paused(object: &impl ResourceExt) -> bool {
+    object.annotations().get(names::ANNOTATION_PAUSED).is_some_and(|value| value == "true")
+}

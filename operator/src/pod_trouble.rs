@@ -1,0 +1,253 @@
+//! What keeps a pod from running, in Kubernetes' own words: the scheduler's, the kubelet's, the container's last ones. Pure.
+//!
+//! What the pod answers over MCP is `probe`'s; what a server's status makes of both is `mcp_server::status`'.
+
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
+use kube::ResourceExt as _;
+
+/// The container that speaks MCP. All others are installers, sidecars, or a mesh's.
+pub const CONTAINER: &str = "mcp";
+
+/// The longest part of a message that Kubernetes or a container wrote, in characters.
+const PART: usize = 300;
+/// How many of a container's last lines are told.
+const LINES: usize = 5;
+/// What every container passes through, and says nothing as long as it does not last.
+const HARMLESS: [&str; 2] = ["ContainerCreating", "PodInitializing"];
+
+/// Why a pod does not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// Kubernetes' own word for it: `ImagePullBackOff`, `CrashLoopBackOff`, `Unschedulable`, `OOMKilled`, `Evicted`.
+    pub reason: String,
+    /// One line for people: which pod and container, what the kubelet or the scheduler says, how the container ended and what it wrote last.
+    pub message: String,
+    /// The pod's container for MCP ran before: what ended may be mended by another start. False: nothing of it ever ran.
+    pub ran: bool,
+    /// How often the container in question was started again.
+    pub restarts: u32,
+    /// The exit code that the container in question ended with last.
+    pub exit_code: Option<i32>,
+}
+
+/// What keeps `pod` from running; none while it runs, or is on its way in the usual manner.
+///
+/// The first that is found counts, in the order in which a pod gets through them: the scheduler, init containers, containers.
+pub fn of(pod: &Pod) -> Option<Trouble> {
+    let status = pod.status.as_ref()?;
+    let name = pod.name_any();
+    let ran = containers(status).any(|container| container.name == CONTAINER && has_run(container));
+    unscheduled(&name, status)
+        .or_else(|| init_containers(status).find_map(|container| stuck(&name, container, true)))
+        .or_else(|| {
+            // The container that speaks MCP first: what befalls a sidecar is often what befell its server.
+            let own = containers(status).filter(|container| container.name == CONTAINER);
+            let others = containers(status).filter(|container| container.name != CONTAINER);
+            own.chain(others).find_map(|container| stuck(&name, container, false))
+        })
+        .or_else(|| failed(&name, status))
+        .map(|trouble| Trouble { ran, ..trouble })
+}
+
+fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
+    status.container_statuses.iter().flatten()
+}
+
+fn init_containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
+    status.init_container_statuses.iter().flatten()
+}
+
+fn has_run(container: &ContainerStatus) -> bool {
+    let ended = |state: &Option<ContainerState>| state.as_ref().is_some_and(|state| state.terminated.is_some());
+    let runs = container.state.as_ref().is_some_and(|state| state.running.is_some());
+    runs || container.restart_count > 0 || ended(&container.state) || ended(&container.last_state)
+}
+
+fn unscheduled(pod: &str, status: &PodStatus) -> Option<Trouble> {
+    let condition = status.conditions.iter().flatten().find(|condition| condition.type_ == "PodScheduled")?;
+    // Without a reason the scheduler has not looked yet.
+    let reason = condition.reason.as_deref().filter(|_| condition.status == "False")?;
+    Some(trouble(reason, sentence(pod, None, reason, condition.message.as_deref())))
+}
+
+/// What holds this container up. `init`: that it ended well is what it is for.
+fn stuck(pod: &str, container: &ContainerStatus, init: bool) -> Option<Trouble> {
+    let state = container.state.as_ref()?;
+    let last = container.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+    let (reason, said, ended) = if let Some(waiting) = &state.waiting {
+        let reason = waiting.reason.as_deref().filter(|reason| !HARMLESS.contains(reason))?;
+        (reason, waiting.message.as_deref(), last)
+    } else if let Some(ended) = state.terminated.as_ref().filter(|ended| !(init && ended.exit_code == 0)) {
+        (ended.reason.as_deref().unwrap_or("Error"), None, Some(ended))
+    } else {
+        return None;
+    };
+    let mut message = sentence(pod, Some(container), reason, said);
+    if let Some(ended) = ended {
+        message.push_str(&ending(ended));
+    }
+    let restarts = u32::try_from(container.restart_count).unwrap_or_default();
+    let exit_code = ended.map(|ended| ended.exit_code);
+    Some(Trouble { restarts, exit_code, ..trouble(reason, message) })
+}
+
+/// The pod as a whole is over: the kubelet evicted it, its node went, or it ran past its deadline.
+fn failed(pod: &str, status: &PodStatus) -> Option<Trouble> {
+    (status.phase.as_deref() == Some("Failed")).then(|| {
+        let reason = status.reason.as_deref().unwrap_or("Failed");
+        trouble(reason, sentence(pod, None, reason, status.message.as_deref()))
+    })
+}
+
+fn trouble(reason: &str, message: String) -> Trouble {
+    Trouble { reason: reason.to_owned(), message, ran: false, restarts: 0, exit_code: None }
+}
+
+fn sentence(pod: &str, container: Option<&ContainerStatus>, reason: &str, said: Option<&str>) -> String {
+    let of = container.map(|container| format!(", container {}", container.name)).unwrap_or_default();
+    let said = said.map(one_line).filter(|said| !said.is_empty()).map(|said| format!(": {said}")).unwrap_or_default();
+    format!("pod {pod}{of}: {reason}{said}")
+}
+
+/// How a container ended, and its last words: its termination message, or with `FallbackToLogsOnError` the end of its log.
+fn ending(ended: &ContainerStateTerminated) -> String {
+    let how = match (ended.signal.filter(|signal| *signal > 0), ended.exit_code) {
+        (Some(signal), _) => format!("signal {signal}"),
+        // A shell's way to tell of a signal, and the container runtimes'.
+        (None, code) if code > 128 => format!("exit code {code} (signal {})", code - 128),
+        (None, code) => format!("exit code {code}"),
+    };
+    let why = ended.reason.as_deref().filter(|reason| !matches!(*reason, "Error" | "Completed"));
+    let why = why.map(|reason| format!("{reason}, ")).unwrap_or_default();
+    let words = last_lines(ended.message.as_deref().unwrap_or_default());
+    let words = if words.is_empty() { String::new() } else { format!(": {words}") };
+    format!("; it ended last with {why}{how}{words}")
+}
+
+/// The last lines that say anything, on one line. The end is kept: that is where a program says why it gave up.
+fn last_lines(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let kept = lines[lines.len().saturating_sub(LINES)..].join(" | ");
+    let clean: Vec<char> = printable(&kept).chars().collect();
+    let cut = clean.len().saturating_sub(PART);
+    let end: String = clean[cut..].iter().collect();
+    if cut > 0 { format!("…{end}") } else { end }
+}
+
+/// The beginning, on one line.
+fn one_line(text: &str) -> String {
+    let clean = printable(text);
+    let cut: String = clean.chars().take(PART).collect();
+    if cut.len() < clean.len() { format!("{cut}…") } else { cut }
+}
+
+/// Without control characters, terminals' escapes among them, and with one space for many.
+fn printable(text: &str) -> String {
+    let spaced: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    spaced.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn told(status: Value) -> Option<Trouble> {
+        let pod = json!({"metadata": {"name": "db-mcp-1"}, "status": status});
+        of(&serde_json::from_value(pod).expect("a pod"))
+    }
+
+    fn container(name: &str, state: Value) -> Value {
+        json!({"name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state})
+    }
+
+    fn waiting(reason: &str, message: &str) -> Value {
+        json!({"containerStatuses": [container("mcp", json!({"waiting": {"reason": reason, "message": message}}))]})
+    }
+
+    #[test]
+    fn what_the_kubelet_waits_for_is_told_in_its_own_words() {
+        for reason in [
+            "ImagePullBackOff",
+            "ErrImagePull",
+            "InvalidImageName",
+            "ErrImageNeverPull",
+            "CreateContainerConfigError",
+            "CreateContainerError",
+            "RunContainerError",
+        ] {
+            let trouble = told(waiting(reason, "because\nof this")).expect("trouble");
+            assert_eq!(trouble.reason, reason);
+            assert_eq!(trouble.message, format!("pod db-mcp-1, container mcp: {reason}: because of this"));
+            assert!(!trouble.ran, "nothing ever ran");
+        }
+    }
+
+    #[test]
+    fn a_pod_on_its_way_and_a_pod_that_runs_are_in_no_trouble() {
+        assert_eq!(told(json!({})), None);
+        assert_eq!(told(json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "True"}]})), None);
+        for reason in HARMLESS {
+            assert_eq!(told(waiting(reason, "")), None);
+        }
+        assert_eq!(told(json!({"containerStatuses": [container("mcp", json!({"running": {}}))]})), None);
+        let done = container("copy", json!({"terminated": {"exitCode": 0, "reason": "Completed"}}));
+        assert_eq!(told(json!({"initContainerStatuses": [done]})), None);
+    }
+
+    #[test]
+    fn a_crash_loop_says_how_the_container_ended_and_what_it_wrote_last() {
+        let mut crashed = container("mcp", json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}));
+        crashed["restartCount"] = json!(3);
+        crashed["lastState"] = json!({"terminated": {"exitCode": 2, "reason": "Error", "message": "usage: serve\n\nno such flag \u{1b}[1m--prot\n"}});
+        let trouble = told(json!({"containerStatuses": [crashed]})).expect("trouble");
+        assert_eq!((trouble.reason.as_str(), trouble.ran, trouble.restarts), ("CrashLoopBackOff", true, 3));
+        assert_eq!(trouble.exit_code, Some(2));
+        assert_eq!(
+            trouble.message,
+            "pod db-mcp-1, container mcp: CrashLoopBackOff: back-off 10s; it ended last with exit code 2: usage: serve | no such flag [1m--prot"
+        );
+    }
+
+    #[test]
+    fn who_ran_out_of_memory_is_told_so() {
+        let mut killed = container("mcp", json!({"waiting": {"reason": "CrashLoopBackOff"}}));
+        killed["lastState"] = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}});
+        let trouble = told(json!({"containerStatuses": [killed]})).expect("trouble");
+        assert!(trouble.message.ends_with("; it ended last with OOMKilled, exit code 137 (signal 9)"), "{}", trouble.message);
+        let now = container("mcp", json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}));
+        assert_eq!(told(json!({"containerStatuses": [now]})).expect("trouble").reason, "OOMKilled");
+    }
+
+    #[test]
+    fn a_pod_that_no_node_takes_says_what_the_scheduler_says() {
+        let condition =
+            json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available"});
+        let trouble = told(json!({"phase": "Pending", "conditions": [condition]})).expect("trouble");
+        assert_eq!(trouble.message, "pod db-mcp-1: Unschedulable: 0/1 nodes are available");
+    }
+
+    #[test]
+    fn an_install_that_fails_is_told_before_the_container_that_waits_for_it() {
+        let failed =
+            container("install", json!({"terminated": {"exitCode": 1, "reason": "Error", "message": "404 no such package"}}));
+        let waits = container("mcp", json!({"waiting": {"reason": "PodInitializing"}}));
+        let trouble = told(json!({"initContainerStatuses": [failed], "containerStatuses": [waits]})).expect("trouble");
+        assert!(trouble.message.contains("container install: Error; it ended last with exit code 1: 404"), "{}", trouble.message);
+        assert!(!trouble.ran);
+    }
+
+    #[test]
+    fn a_pod_that_the_kubelet_evicted_says_why() {
+        let status = json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."});
+        assert_eq!(told(status).expect("trouble").message, "pod db-mcp-1: Evicted: The node was low on resource: memory.");
+    }
+
+    #[test]
+    fn long_messages_are_cut_and_of_last_words_the_end_is_kept() {
+        let long = "x".repeat(5_000);
+        let trouble = told(waiting("CreateContainerError", &long)).expect("trouble");
+        assert!(trouble.message.chars().count() < 400 && trouble.message.ends_with('…'));
+        assert!(last_lines(&format!("{long} the cause")).ends_with("the cause"));
+    }
+}

@@ -1,0 +1,268 @@
+//! Whose a child is, what becomes of one that is not wanted any more, and of one that others write, too.
+
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service},
+    events::v1::Event,
+    storage::v1::StorageClass,
+};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy},
+};
+use mcpfleet_tests::{
+    cluster::{Space, with_space},
+    mcp::FakeServer,
+    pods,
+};
+use operator::{
+    conditions,
+    crd::{McpApp, McpServer, reason},
+};
+use serde_json::json;
+
+use crate::reconcile::{app, ready_is, reason_of};
+
+fn container(name: &str) -> serde_json::Value {
+    json!({"metadata": {"name": name}, "spec": {"container": {"image": "a/b:1"}}})
+}
+
+fn stalled(server: &McpServer) -> Option<(String, String)> {
+    reason_of(&server.status.as_ref()?.conditions, "Stalled")
+}
+
+/// What Events of this reason say.
+pub async fn events(space: &Space, reason: &str) -> anyhow::Result<Vec<String>> {
+    let all = space.api::<Event>().list(&ListParams::default()).await?;
+    Ok(all.items.into_iter().filter(|event| event.reason.as_deref() == Some(reason)).filter_map(|event| event.note).collect())
+}
+
+/// Deletes a CR and leaves its children, as `kubectl delete --cascade=orphan` does. There is no garbage collector here that would take
+/// the owner references away.
+async fn orphan<K>(space: &Space, name: &str, children: &[&str]) -> anyhow::Result<()>
+where
+    K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned
+        + Send
+        + 'static,
+{
+    space
+        .api::<K>()
+        .delete(name, &DeleteParams { propagation_policy: Some(PropagationPolicy::Background), ..DeleteParams::default() })
+        .await?;
+    space.until_gone::<K>(name).await?;
+    let nobody = json!({"metadata": {"ownerReferences": null}});
+    for child in children {
+        space.edit::<Deployment>(child, nobody.clone()).await?;
+        space.edit::<Service>(child, nobody.clone()).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn orphans_are_adopted_with_their_pods() {
+    with_space(|space| async move {
+        let operator = space.operator().await?;
+        space.create::<McpServer>(container("s")).await?;
+        app(&space, json!([{"name": "s"}])).await?;
+        let before = space.until::<Deployment>("s-mcp", "the Deployment", |_| true).await?;
+        space.until::<Deployment>("chat-app", "the app's Deployment", |_| true).await?;
+        let token = space.until::<Secret>("chat-app", "the token", |_| true).await?;
+        space.until::<McpServer>("s", "a status", |server| server.status.is_some()).await?;
+        orphan::<McpServer>(&space, "s", &["s-mcp"]).await?;
+        orphan::<McpApp>(&space, "chat", &["chat-app"]).await?;
+        let nobody = json!({"metadata": {"ownerReferences": null}});
+        space.edit::<Secret>("chat-app", nobody.clone()).await?;
+        space.edit::<ConfigMap>("chat-app", nobody).await?;
+
+        let anew = space.create::<McpServer>(container("s")).await?;
+        let app = app(&space, json!([{"name": "s"}])).await?;
+        let owned_by = |owner: Option<String>| move |owners: &[_]| matches!(owners, [one] if owner == Some(uid(one)));
+        let mine = owned_by(anew.uid());
+        let adopted = space.until::<Deployment>("s-mcp", "an owner", |found| mine(found.owner_references())).await?;
+        assert_eq!((adopted.uid(), adopted.metadata.generation), (before.uid(), before.metadata.generation), "the pods stay");
+        let apps = owned_by(app.uid());
+        space.until::<Deployment>("chat-app", "an owner", |found| apps(found.owner_references())).await?;
+        let kept = space.until::<Secret>("chat-app", "an owner", |found| apps(found.owner_references())).await?;
+        assert_eq!(kept.data, token.data, "whoever has the token still gets in");
+        let told = space.until::<McpServer>("s", "a status", |server| server.status.is_some()).await?;
+        assert_eq!(stalled(&told), Some(("False".into(), reason::AVAILABLE.into())));
+        operator.stop().await
+    })
+    .await;
+}
+
+fn uid(owner: &k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference) -> String {
+    owner.uid.clone()
+}
+
+#[tokio::test]
+async fn a_child_of_a_predecessor_is_waited_for_and_holds_up_nobody() {
+    with_space(|space| async move {
+        // What the garbage collector has not come to yet.
+        let labels = operator::names::Component::Server.labels("s");
+        let owner =
+            json!([{"apiVersion": "mcpfleet.dev/v1alpha1", "kind": "McpServer", "name": "s", "uid": "gone", "controller": true}]);
+        let service =
+            json!({"metadata": {"name": "s-mcp", "labels": labels, "ownerReferences": owner}, "spec": {"ports": [{"port": 1}]}});
+        space.create::<Service>(service).await?;
+        let operator = space.operator().await?;
+        let server = space.create::<McpServer>(container("s")).await?;
+        space.until::<Deployment>("s-mcp", "the Deployment, which nobody holds up", |_| true).await?;
+        let waits = |server: &McpServer| {
+            let conditions = server.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+            reason_of(conditions, "Reconciling") == Some(("True".into(), reason::PREDECESSOR_GOING.into()))
+        };
+        let told = space.until::<McpServer>("s", "a wait", waits).await?;
+        assert_eq!(stalled(&told), Some(("False".into(), reason::AVAILABLE.into())));
+        assert!(events(&space, reason::NAME_CONFLICT).await?.is_empty());
+
+        space.api::<Service>().delete("s-mcp", &DeleteParams::default()).await?;
+        let owner = server.uid();
+        space.until::<Service>("s-mcp", "its own Service", |service| Some(uid(&service.owner_references()[0])) == owner).await?;
+        operator.stop().await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_no_longer_wanted_goes() {
+    with_space(|space| async move {
+        let operator = space.operator().await?;
+        let fake = FakeServer::start().await?;
+        space.create::<McpServer>(container("s")).await?;
+        pods::run(&space, "s", "s-1", fake.address).await?;
+        space.until::<ConfigMap>("s-mcp-tools", "the accepted tools", |_| true).await?;
+        space.edit::<McpServer>("s", json!({"spec": {"tools": {"policy": "Ignore"}}})).await?;
+        space.until_gone::<ConfigMap>("s-mcp-tools").await?;
+        assert!(space.api::<Deployment>().get_opt("s-mcp").await?.is_some());
+        operator.stop().await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_claim_that_somebody_grew_stays_so_and_holds_up_nobody() {
+    with_space(|space| async move {
+        let class = json!({
+            "metadata": {"name": space.name}, "provisioner": "nobody", "allowVolumeExpansion": true,
+        });
+        let classes: Api<StorageClass> = Api::all(space.client.clone());
+        classes.create(&PostParams::default(), &serde_json::from_value(class)?).await?;
+        let operator = space.operator().await?;
+        let server = json!({"metadata": {"name": "db"}, "spec": {
+            "container": {"image": "a/b:1"}, "storage": {"size": "3Gi", "mountPath": "/data", "storageClassName": space.name},
+        }});
+        space.create::<McpServer>(server).await?;
+        space.until::<PersistentVolumeClaim>("db-mcp", "the claim", |_| true).await?;
+        // What the provisioner does.
+        let claims = space.api::<PersistentVolumeClaim>();
+        let bound = json!({"status": {"phase": "Bound", "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"]}});
+        claims.patch_status("db-mcp", &PatchParams::default(), &Patch::Merge(&bound)).await?;
+        let size = |claim: &PersistentVolumeClaim| {
+            let resources = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref());
+            resources.and_then(|resources| Some(resources.requests.as_ref()?["storage"].0.clone()))
+        };
+        space.edit::<PersistentVolumeClaim>("db-mcp", json!({"spec": {"resources": {"requests": {"storage": "8Gi"}}}})).await?;
+        space.edit::<McpServer>("db", json!({"spec": {"env": [{"name": "A", "value": "1"}]}})).await?;
+        let has_env = |deployment: &Deployment| {
+            let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+            pod.is_some_and(|pod| pod.containers[0].env.iter().flatten().any(|variable| variable.name == "A"))
+        };
+        space.until::<Deployment>("db-mcp", "the variable", has_env).await?;
+        assert_eq!(size(&claims.get("db-mcp").await?).as_deref(), Some("8Gi"));
+        let told = space.until::<McpServer>("db", "the edit", |server| {
+            server.status.as_ref().is_some_and(|status| status.observed_generation == server.metadata.generation)
+        });
+        assert_eq!(stalled(&told.await?), Some(("False".into(), reason::AVAILABLE.into())));
+
+        space.edit::<McpServer>("db", json!({"spec": {"storage": {"size": "9Gi"}}})).await?;
+        space
+            .until::<PersistentVolumeClaim>("db-mcp", "the claim grown by the spec", |claim| {
+                size(claim).as_deref() == Some("9Gi")
+            })
+            .await?;
+        classes.delete(&space.name, &DeleteParams::default()).await?;
+        operator.stop().await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_claim_without_our_labels_is_left_alone_with_words_fit_for_data() {
+    with_space(|space| async move {
+        let claim = json!({"metadata": {"name": "db-mcp"}, "spec": {
+            "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}},
+        }});
+        space.create::<PersistentVolumeClaim>(claim).await?;
+        let operator = space.operator().await?;
+        let server = json!({"metadata": {"name": "db"}, "spec": {
+            "container": {"image": "a/b:1"}, "storage": {"size": "1Gi", "mountPath": "/data"},
+        }});
+        space.create::<McpServer>(server).await?;
+        let told =
+            space.until::<McpServer>("db", "NameConflict", |server| ready_is(server, "False", reason::NAME_CONFLICT)).await?;
+        let message = conditions::find(&told.status.unwrap().conditions, "Ready").unwrap().message.clone();
+        assert!(message.contains("somebody else's data") && !message.contains("delete"), "{message}");
+        space.until::<Service>("db-mcp", "the Service, which nobody holds up", |_| true).await?;
+        assert!(space.api::<Deployment>().get_opt("db-mcp").await?.is_none(), "nobody mounts it");
+        operator.stop().await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_child_that_somebody_scales_is_put_back_with_an_event_and_one_that_is_undone_is_left_alone() {
+    with_space(|space| async move {
+        let operator = space.operator().await?;
+        space.create::<McpServer>(container("s")).await?;
+        space.until::<Deployment>("s-mcp", "the Deployment", |_| true).await?;
+        let replicas = |deployment: &Deployment| deployment.spec.as_ref().and_then(|spec| spec.replicas);
+        let mut contested = false;
+        for number in 2..20 {
+            space.edit::<Deployment>("s-mcp", json!({"spec": {"replicas": number}})).await?;
+            // Put back, or not any more: then the server says so.
+            let put_back = space.until::<Deployment>("s-mcp", "one pod", |deployment| replicas(deployment) == Some(1));
+            let told = space.until::<McpServer>("s", "Contested", |server| {
+                stalled(server) == Some(("True".into(), reason::CONTESTED.into()))
+            });
+            tokio::select! {
+                put_back = put_back => drop(put_back?),
+                told = told => {
+                    let message = conditions::find(&told?.status.unwrap().conditions, "Stalled").unwrap().message.clone();
+                    assert!(message.starts_with("spec.replicas of the Deployment s-mcp does not stay"), "{message}");
+                    contested = true;
+                    break;
+                }
+            }
+        }
+        assert!(contested, "twenty writes in a row, each undone");
+        let events = events(&space, reason::CORRECTED).await?;
+        assert!(events.iter().any(|note| note.contains("kubectl scale mcpserver s")), "{events:?}");
+        operator.stop().await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_app_without_servers_is_not_ready() {
+    with_space(|space| async move {
+        let operator = space.operator().await?;
+        app(&space, json!([{"selector": {"matchLabels": {"no": "such"}}}])).await?;
+        space.until::<Deployment>("chat-app", "the Deployment", |_| true).await?;
+        let up = json!({"status": {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1, "availableReplicas": 1}});
+        space.api::<Deployment>().patch_status("chat-app", &PatchParams::default(), &Patch::Merge(&up)).await?;
+        let ready = |app: &McpApp| reason_of(&app.status.as_ref()?.conditions, "Ready");
+        space
+            .until::<McpApp>("chat", "NoServers", |app| ready(app) == Some(("False".into(), reason::NO_SERVERS.into())))
+            .await?;
+        space.secret("anthropic", &[("api-key", " \n")]).await?;
+        space
+            .until::<McpApp>("chat", "an empty key", |app| ready(app) == Some(("False".into(), reason::SECRET_EMPTY.into())))
+            .await?;
+        operator.stop().await
+    })
+    .await;
+}

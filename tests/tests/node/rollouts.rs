@@ -1,0 +1,210 @@
+//! Rollouts and restarts under a client in a loop: an edit costs no call, a restart costs its own seconds, a bad version stalls.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::ResourceExt;
+use mcpfleet_tests::cluster::{Space, with_space};
+use operator::{
+    conditions,
+    crd::{CircuitState, McpServer},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    drills::serves,
+    outage::{answers, call_until, circuit},
+    setup::{install, server_pods, signal, sqlite},
+};
+
+/// So many calls on new connections in a row reach every pod of three.
+const SETTLED: u32 = 100;
+
+fn condition(server: &McpServer, type_: &str) -> Option<(String, String, String)> {
+    let found = conditions::find(&server.status.as_ref()?.conditions, type_)?;
+    Some((found.status.clone(), found.reason.clone(), found.message.clone()))
+}
+
+fn is(server: &McpServer, type_: &str, status: &str) -> bool {
+    condition(server, type_).is_some_and(|found| found.0 == status)
+}
+
+/// Waits until the Service leads to every pod: kube-proxy takes a moment to follow.
+async fn settled(url: &str) -> anyhow::Result<()> {
+    let http = reqwest::Client::builder().pool_max_idle_per_host(0).timeout(Duration::from_secs(1)).build()?;
+    let settled = async {
+        let mut in_a_row = 0;
+        while in_a_row < SETTLED {
+            in_a_row = if answers(&http, url).await { in_a_row + 1 } else { 0 };
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(15), settled).await.context("the Service does not lead to the pods")
+}
+
+/// Edits the server and waits until every pod is of the new template and in service.
+async fn roll(space: &Space, what: &str, edit: Value) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let generation = space.api::<Deployment>().get("s-mcp").await?.metadata.generation.context("it has one")?;
+    space.edit::<McpServer>("s", json!({"spec": edit})).await?;
+    space
+        .until::<Deployment>("s-mcp", "the new version", |deployment| {
+            let status = deployment.status.clone().unwrap_or_default();
+            let wanted = deployment.metadata.generation;
+            wanted > Some(generation)
+                && status.observed_generation == wanted
+                && (status.updated_replicas, status.ready_replicas, status.replicas) == (Some(3), Some(3), Some(3))
+        })
+        .await?;
+    space
+        .until::<McpServer>("s", "3/3, and nothing under way", |server| {
+            serves(server, "3/3") && is(server, "Reconciling", "False")
+        })
+        .await?;
+    println!("{what}: rolled in {:.1} s", began.elapsed().as_secs_f64());
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_edit_of_what_pods_are_asked_costs_no_call() {
+    with_space(|space| async move {
+        install(&space).await?;
+        space.create::<McpServer>(sqlite("s", 3, 3)).await?;
+        let first = space.until::<McpServer>("s", "3/3", |server| serves(server, "3/3")).await?;
+        let url = first.status.context("it has one")?.url.context("it has one")?;
+        settled(&url).await?;
+
+        let done = Arc::new(AtomicBool::new(false));
+        let failures = Arc::new(Mutex::new(Vec::new()));
+        let client = tokio::spawn(call_until(Arc::clone(&done), Arc::clone(&failures), url));
+        let mut failed = 0;
+        let mut count = |what: &str| {
+            let now = failures.lock().unwrap().len();
+            println!("{what}: {} failed calls", now - failed);
+            failed = now;
+        };
+        let at = |port: u16| json!({"port": port, "args": ["serve", "--db", "/tmp/sandbox.db", "--listen", format!("0.0.0.0:{port}")]});
+        roll(&space, "another port", json!({"container": at(3000)})).await?;
+        count("another port");
+        let writes = json!({"name": "create_table", "arguments": {"query": "CREATE TABLE IF NOT EXISTS probed(a)"}});
+        roll(&space, "another toolCall", json!({"health": {"toolCall": writes}})).await?;
+        count("another toolCall");
+        done.store(true, Ordering::Relaxed);
+        let calls = client.await??;
+        anyhow::ensure!(calls > 0 && failures.lock().unwrap().is_empty(), "{} of {calls} failed", failures.lock().unwrap().len());
+        println!("{calls} calls, none failed");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_version_that_cannot_start_is_under_way_then_stalled_while_the_old_one_serves() {
+    with_space(|space| async move {
+        install(&space).await?;
+        let mut server = sqlite("s", 1, 3);
+        server["spec"]["progressDeadlineSeconds"] = json!(15);
+        server["spec"]["health"]["restartAfterSeconds"] = json!(5);
+        space.create::<McpServer>(server).await?;
+        space.until::<McpServer>("s", "1/1", |server| serves(server, "1/1")).await?;
+        let image = json!({"spec": {"container": {"image": "ghcr.io/mcpfleet/sandbox-server:9.9.9"}}});
+        let edited = space.edit::<McpServer>("s", image).await?.metadata.generation;
+        let rolling = space
+            .until::<McpServer>("s", "Reconciling", |server| {
+                is(server, "Reconciling", "True")
+                    && server.status.as_ref().and_then(|status| status.observed_generation) == edited
+            })
+            .await?;
+        anyhow::ensure!(is(&rolling, "Ready", "True"), "{:?}", rolling.status);
+        let began = Instant::now();
+        let stalled = space.until::<McpServer>("s", "Stalled", |server| is(server, "Stalled", "True")).await?;
+        let (_, reason, message) = condition(&stalled, "Stalled").context("it is there")?;
+        println!("stalled after {:.1} s: {reason}: {message}", began.elapsed().as_secs_f64());
+        anyhow::ensure!(is(&stalled, "Ready", "True") && is(&stalled, "Reconciling", "False"), "{:?}", stalled.status);
+        anyhow::ensure!(matches!(&*reason, "ImagePullBackOff" | "ErrImagePull"), "the pod's own reason: {reason}: {message}");
+        let back = json!({"spec": {"container": {"image": "ghcr.io/mcpfleet/sandbox-server:0.1.0"}}});
+        space.edit::<McpServer>("s", back).await?;
+        space.until::<McpServer>("s", "well again", |server| serves(server, "1/1") && is(server, "Stalled", "False")).await?;
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_container_that_restarts_is_back_as_soon_as_it_answers_and_opens_no_circuit() {
+    with_space(|space| async move {
+        install(&space).await?;
+        space.create::<McpServer>(sqlite("s", 1, 10)).await?;
+        let url =
+            space.until::<McpServer>("s", "1/1", |server| serves(server, "1/1")).await?.status.and_then(|status| status.url);
+        settled(&url.context("it has one")?).await?;
+        let openings = |server: &McpServer| {
+            server.status.as_ref().and_then(|status| status.circuit.as_ref()).map(|circuit| circuit.openings)
+        };
+        let before = space.api::<McpServer>().get("s").await?;
+        let pod = server_pods(&space, "s").await?.remove(0).name_any();
+        for time in 1..=2 {
+            signal(&space, &pod, "KILL")?;
+            let killed = Instant::now();
+            let restarted = async {
+                let mut look = tokio::time::interval(Duration::from_millis(100));
+                loop {
+                    look.tick().await;
+                    let pods = server_pods(&space, "s").await?;
+                    let containers =
+                        pods.first().and_then(|pod| pod.status.as_ref()?.container_statuses.clone()).unwrap_or_default();
+                    if containers.iter().any(|container| container.restart_count == time && container.started == Some(true)) {
+                        return anyhow::Ok(());
+                    }
+                }
+            };
+            tokio::time::timeout(Duration::from_mins(1), restarted).await.context("the container does not restart")??;
+            let up = killed.elapsed();
+            space.until::<McpServer>("s", "1/1 again", |server| serves(server, "1/1")).await?;
+            println!("killed: runs again after {:.1} s, Ready after {:.1} s", up.as_secs_f64(), killed.elapsed().as_secs_f64());
+        }
+        let after = space.api::<McpServer>().get("s").await?;
+        anyhow::ensure!(
+            circuit(&after) == Some(CircuitState::Closed) && openings(&after) == openings(&before),
+            "{:?}",
+            after.status
+        );
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn kill_switches_work_whatever_else_is_wrong() {
+    with_space(|space| async move {
+        install(&space).await?;
+        space.secret("inputs", &[("k", "v")]).await?;
+        let mut server = sqlite("s", 1, 5);
+        server["spec"]["env"] = json!([{"name": "SECRET", "valueFrom": {"secretKeyRef": {"name": "inputs", "key": "k"}}}]);
+        space.create::<McpServer>(server).await?;
+        space.until::<McpServer>("s", "1/1", |server| serves(server, "1/1")).await?;
+        let secrets = space.api::<k8s_openapi::api::core::v1::Secret>();
+        secrets.delete("inputs", &kube::api::DeleteParams::default()).await?;
+        let missing = space.until::<McpServer>("s", "what is missing", |server| is(server, "Stalled", "True")).await?;
+        anyhow::ensure!(is(&missing, "Ready", "True"), "its pod serves on: {:?}", missing.status);
+
+        space.edit::<McpServer>("s", json!({"spec": {"circuitBreaker": {"force": "Open"}}})).await?;
+        space.until::<McpServer>("s", "forced open", |server| circuit(server) == Some(CircuitState::Open)).await?;
+        space.edit::<McpServer>("s", json!({"spec": {"circuitBreaker": {"force": null}}})).await?;
+        space.until::<McpServer>("s", "in use again", |server| serves(server, "1/1")).await?;
+        space.edit::<McpServer>("s", json!({"spec": {"enabled": false}})).await?;
+        space
+            .until::<Deployment>("s-mcp", "no replicas", |deployment| {
+                deployment.spec.as_ref().and_then(|spec| spec.replicas) == Some(0)
+            })
+            .await?;
+        Ok(())
+    })
+    .await;
+}

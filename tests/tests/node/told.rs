@@ -1,0 +1,194 @@
+//! What Kubernetes says of a pod that cannot start, an McpServer and an McpApp say too: in Ready, in its words, and as an Event.
+
+use std::time::Instant;
+
+use anyhow::Context;
+use k8s_openapi::api::core::v1::{Event, LimitRange, ResourceQuota};
+use kube::{ResourceExt, api::ListParams};
+use mcpfleet_tests::cluster::{Space, with_space};
+use operator::{
+    conditions,
+    crd::{McpApp, McpServer},
+};
+use serde_json::{Value, json};
+
+use crate::setup::{install, sqlite};
+
+/// A server that cannot start: how its spec differs from one that can, and what its Ready must say.
+struct Broken {
+    name: &'static str,
+    change: fn(&mut Value),
+    /// Kubernetes' word; the pull of an image has two that alternate.
+    reasons: &'static [&'static str],
+    /// What the message must hold.
+    says: &'static [&'static str],
+}
+
+const BROKEN: &[Broken] = &[
+    Broken {
+        name: "no-image",
+        change: |spec| spec["container"]["image"] = json!("ghcr.io/mcpfleet/sandbox-server:9.9.9"),
+        reasons: &["ErrImagePull", "ImagePullBackOff"],
+        says: &["9.9.9"],
+    },
+    Broken {
+        name: "bad-image-name",
+        change: |spec| spec["container"]["image"] = json!("Registry/Upper:1"),
+        reasons: &["InvalidImageName"],
+        says: &["Registry/Upper:1"],
+    },
+    Broken {
+        name: "bad-argument",
+        change: |spec| spec["container"]["args"] = json!(["serve", "--no-such-flag"]),
+        reasons: &["CrashLoopBackOff"],
+        says: &["exit code 2", "--no-such-flag"],
+    },
+    Broken {
+        name: "no-program",
+        change: |spec| spec["container"]["command"] = json!(["/no/such/program"]),
+        reasons: &["CrashLoopBackOff", "RunContainerError"],
+        says: &["/no/such/program"],
+    },
+    Broken {
+        name: "read-only-root",
+        change: |spec| spec["container"]["args"] = json!(["serve", "--db", "/srv/a.db", "--listen", "0.0.0.0:8080"]),
+        reasons: &["CrashLoopBackOff"],
+        says: &["exit code", "/srv"],
+    },
+    Broken {
+        name: "too-large",
+        change: |spec| spec["resources"] = json!({"requests": {"cpu": "64"}}),
+        reasons: &["Unschedulable"],
+        says: &["Insufficient cpu"],
+    },
+    Broken {
+        name: "no-node",
+        change: |spec| spec["podTemplate"] = json!({"nodeSelector": {"disk": "none-has-this"}}),
+        reasons: &["Unschedulable"],
+        says: &["node"],
+    },
+    Broken {
+        name: "no-class",
+        change: |spec| spec["storage"] = json!({"size": "1Gi", "mountPath": "/data", "storageClassName": "does-not-exist"}),
+        reasons: &["Unschedulable"],
+        says: &["does-not-exist"],
+    },
+    Broken {
+        name: "no-account",
+        change: |spec| spec["serviceAccountName"] = json!("does-not-exist"),
+        reasons: &["FailedCreate"],
+        says: &["does-not-exist", "not found"],
+    },
+    Broken {
+        name: "wrong-port",
+        change: |spec| spec["container"]["port"] = json!(9999),
+        reasons: &["Starting", "ConnectionRefused"],
+        says: &["refused"],
+    },
+    Broken {
+        name: "wrong-path",
+        change: |spec| spec["container"]["path"] = json!("/sse"),
+        reasons: &["Starting", "HttpStatus"],
+        says: &["404"],
+    },
+];
+
+fn ready_of(conditions: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition]) -> Option<(String, String, String)> {
+    let ready = conditions::find(conditions, "Ready")?;
+    Some((ready.status.clone(), ready.reason.clone(), ready.message.clone()))
+}
+
+fn tells(ready: Option<(String, String, String)>, reasons: &[&str], says: &[&str]) -> bool {
+    let Some((status, reason, message)) = ready else { return false };
+    status == "False" && reasons.contains(&&*reason) && says.iter().all(|said| message.contains(said))
+}
+
+async fn told(space: &Space, broken: &Broken, since: Instant) -> anyhow::Result<()> {
+    let what = format!("{}: Ready={:?} that says {:?}", broken.name, broken.reasons, broken.says);
+    let told = |server: &McpServer| {
+        let conditions = server.status.as_ref().map(|status| &*status.conditions).unwrap_or_default();
+        tells(ready_of(conditions), broken.reasons, broken.says)
+    };
+    let server = space.until::<McpServer>(broken.name, &what, told).await?;
+    let (_, reason, message) = ready_of(&server.status.context("it has one")?.conditions).context("it is there")?;
+    println!("{:>5.1} s  {:<15} {reason}: {message}", since.elapsed().as_secs_f64(), broken.name);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_start_says_why_in_kubernetes_words() {
+    with_space(|space| async move {
+        install(&space).await?;
+        let since = Instant::now();
+        for broken in BROKEN {
+            let mut server = sqlite(broken.name, 1, 60);
+            (broken.change)(&mut server["spec"]);
+            space.create::<McpServer>(server).await?;
+        }
+        let app = json!({"metadata": {"name": "no-image"}, "spec": {
+            "servers": [{"name": "no-image"}], "image": "ghcr.io/mcpfleet/chat-worker:9.9.9",
+            "model": {"name": "m", "apiKeySecretRef": {"name": "key", "key": "k"}},
+        }});
+        space.secret("key", &[("k", "v")]).await?;
+        space.create::<McpApp>(app).await?;
+        for broken in BROKEN {
+            told(&space, broken, since).await?;
+        }
+        space
+            .until::<McpApp>("no-image", "the app's ImagePullBackOff", |app| {
+                let conditions = app.status.as_ref().map(|status| &*status.conditions).unwrap_or_default();
+                tells(ready_of(conditions), &["ErrImagePull", "ImagePullBackOff"], &["9.9.9"])
+            })
+            .await?;
+        let events = space.api::<Event>().list(&ListParams::default()).await?;
+        for broken in BROKEN.iter().filter(|broken| broken.reasons[0] != "Starting") {
+            let told = events.iter().any(|event| {
+                event.involved_object.kind.as_deref() == Some("McpServer")
+                    && event.involved_object.name.as_deref() == Some(broken.name)
+                    && event.reason.as_deref().is_some_and(|reason| broken.reasons.contains(&reason))
+            });
+            let seen: Vec<_> = events
+                .iter()
+                .filter(|event| event.involved_object.name.as_deref() == Some(broken.name))
+                .map(|event| (event.reason.clone(), event.message.clone()))
+                .collect();
+            anyhow::ensure!(told, "no Event of {}: {seen:?}", broken.name);
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_quota_or_a_limit_range_refuses_is_told() {
+    with_space(|space| async move {
+        install(&space).await?;
+        space.create::<ResourceQuota>(json!({"metadata": {"name": "cpu"}, "spec": {"hard": {"limits.cpu": "10"}}})).await?;
+        space.create::<McpServer>(sqlite("quota", 1, 60)).await?;
+        let quota = Broken { name: "quota", change: |_| (), reasons: &["FailedCreate"], says: &["must specify limits.cpu"] };
+        told(&space, &quota, Instant::now()).await?;
+        let stalled = space.api::<McpServer>().get("quota").await?;
+        let conditions = stalled.status.map(|status| status.conditions).unwrap_or_default();
+        let stalled = conditions::find(&conditions, "Stalled").is_some_and(|stalled| stalled.status == "True");
+        anyhow::ensure!(stalled, "only a person can mend it: {conditions:?}");
+
+        space
+            .create::<LimitRange>(json!({"metadata": {"name": "memory"}, "spec": {"limits": [
+                {"type": "Container", "max": {"memory": "64Mi"}, "defaultRequest": {"memory": "16Mi"}},
+            ]}}))
+            .await?;
+        let mut server = sqlite("limit", 1, 60);
+        server["spec"]["resources"] = json!({"limits": {"cpu": "1", "memory": "128Mi"}});
+        space.create::<McpServer>(server).await?;
+        let limit = Broken {
+            name: "limit",
+            change: |_| (),
+            reasons: &["FailedCreate"],
+            says: &["maximum memory usage per Container is 64Mi"],
+        };
+        told(&space, &limit, Instant::now()).await?;
+        println!("pods of {}: refused, and said so", space.api::<McpServer>().get("limit").await?.name_any());
+        Ok(())
+    })
+    .await;
+}

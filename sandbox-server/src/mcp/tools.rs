@@ -206,7 +206,7 @@ fn hints(title: &str) -> ToolAnnotations {
 mod tests {
     use super::super::arguments::Args;
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::Value;
 
     fn read(name: &str, arguments: &Value) -> Result<ToolCall, Unreadable> {
         ToolCall::read(name, Some(&arguments.to_string()))

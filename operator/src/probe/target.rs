@@ -458,7 +458,9 @@ impl Target {
         if self.starting(spec, now) {
             // Most servers are up within seconds: those are the ones somebody waits for.
             let soon = now.saturating_duration_since(self.started.mono) < EAGERLY;
-            return if soon { EAGER / 2 } else { EAGER };
+            // A container that does not run cannot answer, and the kubelet tells when it does.
+            let slow = if self.is_down() { RELUCTANT } else { EAGER };
+            return if soon { EAGER / 2 } else { slow };
         }
         let late = self.counted.saturating_sub(spec.breaker.failure_threshold).min(32);
         EAGER.mul_f64(1.1_f64.powi(i32::try_from(late).unwrap_or(32))).min(RELUCTANT)

@@ -32,7 +32,9 @@ impl Registry {
         let before = server.spec.replace(Arc::clone(&spec));
         if let Some(before) = before.as_deref() {
             server.rewire(|template| {
-                asks_otherwise(before, &spec, template) || before.health.timeout_seconds != spec.health.timeout_seconds
+                asks_otherwise(before, &spec, template)
+                    || (before.health.timeout_seconds, before.health.interval_seconds)
+                        != (spec.health.timeout_seconds, spec.health.interval_seconds)
             });
             if before.tools != spec.tools {
                 server.excuse(before);

@@ -28,6 +28,8 @@ impl Server {
             circuit: spec
                 .filter(|spec| !spec.enabled)
                 .map_or_else(|| self.circuit.status().clone(), |_| CircuitStatus::default()),
+            remote: self.is_remote(),
+            accepts_unauthorized: spec.is_some_and(|spec| spec.health.accept_unauthorized),
             verdict: self.verdict(now),
             protocol: hello.map(|hello| ProtocolStatus { version: hello.version.to_owned(), era: hello.era }),
             server_info: hello.map(|hello| ServerInfo::clone(&hello.server_info)),

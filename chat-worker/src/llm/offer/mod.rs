@@ -168,6 +168,7 @@ impl Offer {
             _ => room.tools.unwrap_or(usize::MAX).saturating_sub(if searching { search::TOOLS } else { 0 }),
         };
         offer.take_turns(&fitting, places, room.bytes);
+        drop(fitting);
         if searching {
             offer.tools.extend(search::definitions());
         }

@@ -10,7 +10,7 @@ mod schema;
 pub mod search;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{Arc, OnceLock},
 };
 
@@ -142,7 +142,7 @@ pub struct Offer {
 
 impl Offer {
     /// Chooses from the catalogue. `refused` are definitions that the API has refused, by hash, with its reason.
-    pub fn choose(catalogue: Vec<Arc<ToolSpec>>, room: Room, refused: &HashMap<String, String>) -> Self {
+    pub fn choose(catalogue: Vec<Arc<ToolSpec>>, room: Room, refused: &BTreeMap<String, String>) -> Self {
         let mut offer = Self::default();
         let mut fitting: BTreeMap<&str, Vec<(&Arc<ToolSpec>, Arc<Projected>)>> = BTreeMap::new();
         for spec in &catalogue {

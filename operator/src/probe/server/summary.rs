@@ -53,8 +53,7 @@ impl Server {
     fn tools_diff(&self, spec: &ServerSpec) -> Option<ToolsDiff> {
         let accepted = spec.tools.accepted.as_ref().filter(|_| spec.tools.policy != ToolsPolicy::Ignore)?;
         // A pod that differs is told of even while most do not: with Enforce it is what stalls the rollout.
-        let shown = self.shown.list.iter().chain(&self.odd.list);
-        shown.filter_map(|list| list.diff(accepted)).next()
+        self.shown.list.iter().chain(&self.odd.list).find_map(|list| list.diff(accepted))
     }
 
     /// The list that may be accepted where none is: under Enforce one that was seen twice in a row, because it decides who comes in from then

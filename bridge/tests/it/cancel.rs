@@ -29,7 +29,8 @@ async fn a_modern_client_cancels_by_hanging_up() {
 async fn a_legacy_client_cancels_its_own_call_by_its_own_id() {
     let bridge = Bridge::start("", &child("legacy")).await;
     let (one, other) = (bridge.initialize(json!({})).await, bridge.initialize(json!({})).await);
-    let call = bridge.post(Some(&one), &tools_call("never", json!({})));
+    let never = tools_call("never", json!({}));
+    let call = bridge.post(Some(&one), &never);
     let cancel = async {
         until("the call", async || (bridge.metric("bridge_calls_in_flight").await >= 1).then_some(())).await;
         let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "c"}});

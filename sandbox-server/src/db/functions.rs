@@ -24,7 +24,7 @@ pub fn register(conn: &Connection, max_value_bytes: Arc<AtomicUsize>) -> rusqlit
     conn.create_scalar_function("rtrim", 2, flags, |ctx| trim(ctx, false, true))?;
     conn.create_scalar_function("instr", 2, flags, |ctx| Ok(instr(ctx)))?;
     conn.create_scalar_function("unhex", 2, flags, |ctx| Ok(unhex(ctx)))?;
-    conn.create_scalar_function("regexp", 2, flags, regexp::regexp)?;
+    conn.create_scalar_function("regexp", 2, flags, |ctx| regexp::regexp(ctx))?;
     conn.create_scalar_function("replace", 3, flags, move |ctx| replace(ctx, max_value_bytes.load(Ordering::Relaxed)))
 }
 

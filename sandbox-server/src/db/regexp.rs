@@ -44,7 +44,6 @@ mod tests {
     use rusqlite::Connection;
 
     use super::super::functions;
-    use super::*;
 
     fn ask(expression: &str) -> rusqlite::Result<Option<bool>> {
         let conn = Connection::open_in_memory().unwrap();

@@ -318,7 +318,7 @@ impl<'c> Transaction<'c> {
         let result = loop {
             match self.begin.execute([]) {
                 Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
-                    if let Some(expired) = waiting.iter().position(|job| job.budget.exhausted().is_some()) {
+                    if let Some(expired) = waiting.iter().position(|job| job.budget.exhausted(Instant::now()).is_some()) {
                         return Err(Lost { error: error.into(), culprit: Some(expired) });
                     }
                 }

@@ -206,11 +206,6 @@ fn hints(title: &str) -> ToolAnnotations {
 mod tests {
     use super::super::arguments::Args;
     use super::*;
-    use serde_json::{Value, json};
-
-    fn read(name: &str, arguments: &Value) -> Result<ToolCall, Unreadable> {
-        ToolCall::read(name, Some(&arguments.to_string()))
-    }
 
     #[test]
     fn every_defined_tool_is_known_and_the_other_way_round() {

@@ -1,4 +1,4 @@
-# The images of mcpfleet, one target each: operator, sandbox-server, chat-worker.
+# The images of mcpfleet, one target each: operator, sandbox-server, chat-worker, bridge.
 #   docker build --target operator --tag ghcr.io/mcpfleet/operator:0.1.0 .
 # An image holds one static binary and the CA certificates: no shell, no libc, no package manager.
 # BUILDER is any image with Rust, a C compiler and CA certificates: another one serves where registries cannot be reached.
@@ -10,10 +10,10 @@ COPY . .
 # Static with the GNU target, so that it runs in an empty image and still resolves names as glibc does.
 RUN target="$(uname -m)-unknown-linux-gnu" \
     && RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target "$target" --bins \
-        --package operator --package sandbox-server --package chat-worker \
-    && mkdir /out && (cd "target/$target/release" && cp operator sandbox-server chat-worker /out/) \
+        --package operator --package sandbox-server --package chat-worker --package bridge \
+    && mkdir /out && (cd "target/$target/release" && cp operator sandbox-server chat-worker bridge /out/) \
     && rm -rf target
-# What the three images share.
+# What the images share.
 RUN mkdir -p /root-fs/etc/ssl/certs /root-fs/tmp /root-fs/app \
     && cp /etc/ssl/certs/ca-certificates.crt /root-fs/etc/ssl/certs/ \
     && echo 'mcpfleet:x:1000:1000::/tmp:/sbin/nologin' > /root-fs/etc/passwd \
@@ -47,3 +47,9 @@ LABEL org.opencontainers.image.title="mcpfleet chat-worker" \
       org.opencontainers.image.description="A chat application over a set of MCP servers"
 COPY --from=build /out/chat-worker /usr/bin/chat-worker
 ENTRYPOINT ["/usr/bin/chat-worker"]
+
+FROM common AS bridge
+LABEL org.opencontainers.image.title="mcpfleet bridge" \
+      org.opencontainers.image.description="Serves an MCP server of standard input and output over streamable HTTP"
+COPY --from=build /out/bridge /usr/bin/bridge
+ENTRYPOINT ["/usr/bin/bridge"]

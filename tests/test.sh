@@ -65,8 +65,11 @@ for line in sys.stdin:
         print(message["executable"])' "$1"
 }
 
-# The official suite that judges MCP servers, in both eras, on exactly the HTTP stack of sandbox-server, and the official TypeScript client.
-conformance() { sandbox-server/tests/conformance.sh && sandbox-server/tests/clients.sh && chat-worker/tests/clients.sh; }
+# The official suite that judges MCP servers, in both eras, on exactly the HTTP stack of sandbox-server and through the bridge, and the official TypeScript client.
+conformance() { sandbox-server/tests/conformance.sh && bridge/tests/conformance.sh && sandbox-server/tests/clients.sh && chat-worker/tests/clients.sh; }
+
+# The operator's prober, and the bridge, in front of servers of npm and PyPI.
+real_servers() { operator/tests/real-servers.sh && bridge/tests/real-servers.sh; }
 
 # A run that started no cluster ends none: it may be another run's.
 up() {
@@ -103,7 +106,7 @@ step clippy clippy
 step unit unit
 step conformance conformance
 step s3 sandbox-server/tests/s3.sh
-step real-servers operator/tests/real-servers.sh
+step real-servers real_servers
 step api tests/web/api.sh
 step web tests/web/web.sh
 step generated tests/chart/generate.sh --check

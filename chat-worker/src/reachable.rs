@@ -32,10 +32,7 @@ impl Follower {
     pub fn met(&self, answer: Result<&Answer, &ModelError>, now: Timestamp) {
         let (reachable, reason) = match answer {
             Ok(_) => (true, None),
-            Err(error) => match reason(error) {
-                Some(met) => met,
-                None => return,
-            },
+            Err(error) => reason(error),
         };
         let message = answer.err().filter(|_| reason.is_some()).map(ToString::to_string);
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -45,9 +42,9 @@ impl Follower {
     }
 }
 
-/// Whether the model is reachable in spite of an error, and the error in a word. None for one that is about the question.
-fn reason(error: &ModelError) -> Option<(bool, Option<&'static str>)> {
-    Some(match error {
+/// Whether the model is reachable in spite of an error, and the error in a word; no word for one that is about the question.
+fn reason(error: &ModelError) -> (bool, Option<&'static str>) {
+    match error {
         ModelError::Key(_) => (false, Some("NoKey")),
         ModelError::Connect(_) => (false, Some("Unreachable")),
         ModelError::NotTheApi { .. } => (false, Some("NotTheApi")),
@@ -60,7 +57,7 @@ fn reason(error: &ModelError) -> Option<(bool, Option<&'static str>)> {
         }
         // It understood the question well enough to refuse it.
         ModelError::Status { .. } => (true, None),
-    })
+    }
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
 
 /// Reads one body or event that came for the request `id`. An error without an id answers it: whoever could not read a request does not
 /// know its id. The error of this function says what is wrong with the text.
-pub fn read<'a>(text: &'a str, id: i64, arrays: Arrays) -> Result<Message<'a>, String> {
+pub fn read(text: &str, id: i64, arrays: Arrays) -> Result<Message<'_>, String> {
     let start = text.trim_start();
     if start.is_empty() {
         return Err("it is empty".into());

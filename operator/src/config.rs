@@ -8,7 +8,7 @@ use std::{
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
-use crate::{admin::Authenticate, inherit::Keys};
+use crate::{admin::Authenticate, inherit::Keys, probe::Proxy};
 
 /// The chat worker of this operator's version.
 const CHAT_WORKER_IMAGE: &str = concat!("ghcr.io/mcpfleet/chat-worker:", env!("CARGO_PKG_VERSION"));
@@ -104,6 +104,18 @@ pub struct RunConfig {
     #[arg(long, env = "CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1_024))]
     pub concurrency: u16,
 
+    /// Metrics of every server: its pods by state, and how long its probes take. Some twenty series a server.
+    #[arg(long, env = "SERVER_METRICS", default_value_t = true, action = ArgAction::Set)]
+    pub server_metrics: bool,
+
+    /// The proxy by which remote servers with TLS are reached.
+    #[arg(long, env = "HTTPS_PROXY", hide_env_values = true)]
+    pub https_proxy: Option<String>,
+
+    /// Hosts that are reached without it: names, addresses and ranges, separated by commas.
+    #[arg(long, env = "NO_PROXY", default_value = "")]
+    pub no_proxy: String,
+
     /// What is logged: a level, or a filter such as info,operator=debug.
     #[arg(long, env = "LOG_LEVEL", default_value = "info")]
     pub log_level: String,
@@ -168,6 +180,11 @@ impl FromStr for Networks {
 }
 
 impl RunConfig {
+    /// Decides which hosts are reached by a proxy.
+    pub fn proxy(&self) -> Option<Proxy> {
+        Proxy::new(self.https_proxy.as_deref()?, &self.no_proxy)
+    }
+
     /// The scopes to watch: None is every namespace.
     pub fn scopes(&self) -> Vec<Option<String>> {
         scopes(&self.watch_namespaces)

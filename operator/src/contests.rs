@@ -74,9 +74,7 @@ impl Contests {
         contest.writes += 1;
         contest.rest = match unheld {
             Some(what) => Some((now + REST, Contested { what, undone: false })),
-            None if contest.writes > WRITES => {
-                Some((now + REST, Contested { what: what.to_owned(), undone: true }))
-            }
+            None if contest.writes > WRITES => Some((now + REST, Contested { what: what.to_owned(), undone: true })),
             None => None,
         };
         contest.told(now)

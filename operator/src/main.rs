@@ -1,6 +1,9 @@
 //! The operator's process: arguments, logs, the TLS provider, signals.
 
-use std::{io::Write, process::ExitCode};
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use clap::Parser;
@@ -58,6 +61,7 @@ fn release(config: &ReleaseConfig) -> anyhow::Result<()> {
 fn start(config: RunConfig) -> anyhow::Result<()> {
     install_tls()?;
     init_logs(&config)?;
+    raise_open_files();
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let shutdown = CancellationToken::new();
         let mut terminate = signal(SignalKind::terminate())?;
@@ -76,10 +80,20 @@ fn start(config: RunConfig) -> anyhow::Result<()> {
     })
 }
 
+/// A connection a probe, and one that is kept a server: the soft limit of a container is 1,024 in some runtimes, and the hard one is there to be used.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let before = getrlimit(Resource::Nofile);
+    match setrlimit(Resource::Nofile, Rlimit { current: before.maximum, maximum: before.maximum }) {
+        Ok(()) => tracing::info!(before = before.current, limit = before.maximum, "open files"),
+        Err(error) => tracing::warn!(limit = before.current, %error, "the limit of open files could not be raised"),
+    }
+}
+
 fn init_logs(config: &RunConfig) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&config.log_level)
         .with_context(|| format!("LOG_LEVEL {:?} is no filter: use a level such as info or debug", config.log_level))?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter);
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stdout().is_terminal());
     match config.log_format {
         LogFormat::Json => subscriber.json().flatten_event(true).with_current_span(false).init(),
         LogFormat::Text => subscriber.init(),

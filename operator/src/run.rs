@@ -75,6 +75,8 @@ pub async fn run(config: RunConfig, client: Client, shutdown: CancellationToken)
         EngineConfig {
             remote: RemotePolicy { reach: Some(Arc::clone(&reach)), tool_calls: config.remote_tool_calls },
             max_in_flight: config.max_probes_in_flight as usize,
+            server_metrics: config.server_metrics,
+            proxy: config.proxy(),
             operator: config.identity.as_ref().map(|pod| own_pod(&config.namespace, pod)),
             ..EngineConfig::default()
         },

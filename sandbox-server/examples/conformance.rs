@@ -1,5 +1,6 @@
 //! The fixtures that the official conformance suite asks for by name, on exactly the HTTP stack of this server: the same router, the
-//! same checks at the door, the same connections. `conformance ADDRESS` serves it; SQLite is only there to fill the door's readiness.
+//! same checks at the door, the same connections. `conformance ADDRESS` serves it, `conformance stdio` serves the
+//! fixtures on standard input and output, for the bridge; SQLite is only there to fill the door's readiness.
 
 #![expect(deprecated, reason = "the suite for 2025-11-25 asks for logging")]
 #![expect(
@@ -24,7 +25,7 @@ use rmcp::model::{
     SubscriptionFilter, Tool, UnsubscribeRequestParams,
 };
 use rmcp::service::RequestContext;
-use rmcp::{RoleServer, ServerHandler};
+use rmcp::{RoleServer, ServerHandler, ServiceExt as _};
 use sandbox_server::db::Database;
 use sandbox_server::db::limits::Limits;
 use sandbox_server::db::open::OpenOptions;
@@ -521,7 +522,12 @@ impl ServerHandler for Fixtures {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let address: SocketAddr = std::env::args().nth(1).ok_or("usage: conformance ADDRESS")?.parse()?;
+    let address = std::env::args().nth(1).ok_or("usage: conformance ADDRESS|stdio")?;
+    if address == "stdio" {
+        Fixtures.serve(rmcp::transport::stdio()).await?.waiting().await?;
+        return Ok(());
+    }
+    let address: SocketAddr = address.parse()?;
     let folder = std::env::temp_dir().join(format!("conformance-{}", std::process::id()));
     std::fs::create_dir(&folder)?;
     let db = Database::open(OpenOptions { readers: 1, ..OpenOptions::new(folder.join("empty.db")) })?;

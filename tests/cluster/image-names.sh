@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2034,SC2154  # shared by the scripts that source it after lib.sh
 # The images of this project: their names, their version, and where the binary of each comes from. Sourced, never run.
 
-images=(operator sandbox-server chat-worker)
+images=(operator sandbox-server chat-worker bridge)
 # Built only when it is named: the demo's and the tests'.
 demo_images=(model-standin)
 # Static with the GNU target, which every toolchain has: an image FROM scratch holds no libc.
@@ -30,6 +30,7 @@ image_description() {
     operator) echo "Runs fleets of MCP servers on Kubernetes and tells the truth about them" ;;
     sandbox-server) echo "SQLite over the Model Context Protocol" ;;
     chat-worker) echo "A chat application over a set of MCP servers" ;;
+    bridge) echo "Serves an MCP server of standard input and output over streamable HTTP" ;;
     model-standin) echo "A stand-in for the model: answers from a script, for demos and tests" ;;
     pause) echo "The sandbox of a pod" ;;
     esac

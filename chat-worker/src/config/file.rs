@@ -16,11 +16,6 @@ use super::{
     variables::Variables,
 };
 
-use super::{
-    rules::{Glob, ToolRules, Trust},
-    settings::Approvals,
-};
-
 /// The servers to use, and what was odd about the file.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct McpConfig {

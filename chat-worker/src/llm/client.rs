@@ -192,7 +192,7 @@ impl Client {
         let began = Instant::now();
         let mut first_token = None;
         let (mut body, mut events) = (Capped::new(response), Events::default());
-        let mut begun = Begun { assembler: Some(self.settings.api.assembler()), listener };
+        let mut attempt = Begun { assembler: Some(self.settings.api.assembler()), listener };
         // One timer, moved on by every event.
         let mut idle = pin!(sleep(self.settings.idle));
         loop {
@@ -206,14 +206,14 @@ impl Client {
             };
             let mut bytes = &chunk[..];
             while let Some(data) = events.next(&mut bytes).map_err(|error| ModelError::Stream(error.to_string()))? {
-                match begun.push(data)? {
+                match attempt.push(data)? {
                     Seen::Quiet => {}
                     Seen::Progress(step) => {
                         first_token.get_or_insert_with(|| began.elapsed());
                         listener.tell(step).await;
                     }
                     Seen::Stop => {
-                        let mut answer = begun.finish()?;
+                        let mut answer = attempt.finish()?;
                         answer.first_token = first_token;
                         return Ok(answer);
                     }

@@ -39,9 +39,9 @@ pub fn fitted<'m>(messages: &'m [Message], offer: &Offer, dialect: Dialect) -> C
                     block["id"] = json!(id);
                 }
                 let name = block["name"].as_str().unwrap_or_default().to_owned();
-                let renamed = offer.get(&name).map(|tool| &tool.renamed).filter(|renamed| !renamed.is_empty());
-                if let Some(renamed) = renamed {
-                    block["input"] = names::as_written(block["input"].take(), renamed);
+                let properties = offer.get(&name).map(|tool| &tool.renamed).filter(|renamed| !renamed.is_empty());
+                if let Some(properties) = properties {
+                    block["input"] = names::as_written(block["input"].take(), properties);
                 }
                 if !is_plain(&name, 64) {
                     block["name"] = json!(plain_name(&name));

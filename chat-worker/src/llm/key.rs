@@ -48,17 +48,13 @@ impl KeySource {
             }
             Err(error) => format!("cannot be read ({error})"),
         };
-        match &*last {
-            Some(key) => {
-                tracing::warn!("the key file {} {problem}; the last key is used", path.display());
-                Ok(Some(key.clone()))
-            }
-            None => {
-                // Where it is helps whoever reads the log, and nobody who asks a question.
-                tracing::error!("the key file {} {problem}", path.display());
-                Err(KeyError { what: problem })
-            }
+        if let Some(key) = &*last {
+            tracing::warn!("the key file {} {problem}; the last key is used", path.display());
+            return Ok(Some(key.clone()));
         }
+        // Where it is helps whoever reads the log, and nobody who asks a question.
+        tracing::error!("the key file {} {problem}", path.display());
+        Err(KeyError { what: problem })
     }
 
     /// Whether the key is now another than `used`: then a refusal may only mean that it was rotated meanwhile.

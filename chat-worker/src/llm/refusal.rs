@@ -2,7 +2,7 @@
 //! is not sent again; that the API takes no more than so many tools is not asked twice.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fmt,
     sync::{Arc, LazyLock},
 };
@@ -80,7 +80,7 @@ fn names(sentence: &str, name: &str) -> bool {
 #[derive(Debug, Default)]
 pub struct Refused {
     /// The hash of each definition, and the reason.
-    pub tools: HashMap<String, String>,
+    pub tools: BTreeMap<String, String>,
     most: Option<usize>,
 }
 

@@ -443,8 +443,11 @@ fn events(reply: Response, most: usize) -> Events {
             Ok(piece) => piece?,
             Err(error) => return Some((Err(std::io::Error::other(error.without_url())), (reply, 0, false))),
         };
-        let piece =
-            if first { piece.strip_prefix(b"\xef\xbb\xbf").map_or(piece.clone(), bytes::Bytes::copy_from_slice) } else { piece };
+        let piece = if first {
+            piece.strip_prefix(b"\xef\xbb\xbf").map_or_else(|| piece.clone(), bytes::Bytes::copy_from_slice)
+        } else {
+            piece
+        };
         // An event ends with an empty line.
         let end = memchr::memmem::rfind(&piece, b"\n\n").or_else(|| memchr::memmem::rfind(&piece, b"\r\n\r\n"));
         let event = end.map_or(line + piece.len(), |end| piece.len() - end);

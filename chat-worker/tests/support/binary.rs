@@ -42,7 +42,7 @@ impl Binary {
         std::fs::write(&config, json!({"servers": servers}).to_string()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_chat-worker"));
         command.args(["serve", "--listen", "127.0.0.1:0", "--base-url", model, "--rate-limit-requests", "0"]).args(args);
-        command.arg("--config").arg(&config).arg("--log-file").arg(&log);
+        command.arg("--config").arg(&config).arg("--log-file").arg(&log).arg("--data-dir").arg(directory.join("data"));
         command
             .env_remove("ANTHROPIC_API_KEY")
             .envs(environment.iter().cloned())

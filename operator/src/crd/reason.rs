@@ -30,7 +30,7 @@ pub const STARTING: &str = "Starting";
 pub const DISABLED: &str = "Disabled";
 /// The circuit is Open: the server failed `circuitBreaker.failureThreshold` probes in a row.
 pub const CIRCUIT_OPEN: &str = "CircuitOpen";
-/// The circuit is HalfOpen: the server answers again, and is on trial.
+/// The circuit is HalfOpen: the server is asked again, and is back in use after `circuitBreaker.successThreshold` answers in a row.
 pub const CIRCUIT_HALF_OPEN: &str = "CircuitHalfOpen";
 /// `circuitBreaker.force` holds the circuit.
 pub const FORCED: &str = "Forced";
@@ -186,7 +186,7 @@ pub const POD_IN_SERVICE: &str = "PodInService";
 pub const POD_EVICTED: &str = "PodEvicted";
 /// A pod that stayed Failed was to be evicted, and the API server refused (a PodDisruptionBudget, usually).
 pub const EVICTION_REFUSED: &str = "EvictionRefused";
-/// More than half of the fleet fails at once: circuits and gates are held, because the fault is probably ours.
+/// More than half of the servers fail at once: circuits and gates are held for 10 minutes at most, because the fault is probably ours.
 pub const FLEET_PANIC: &str = "FleetPanic";
 /// The fleet panic is over.
 pub const FLEET_PANIC_OVER: &str = "FleetPanicOver";

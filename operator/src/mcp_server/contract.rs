@@ -59,14 +59,27 @@ pub fn is_known(accepted: &AcceptedTools) -> bool {
     *ToolsList::new(tools.collect()).digest == *accepted.digest
 }
 
+/// How many names a sentence holds: a condition's message has a bound, and a list of tools has none.
+const NAMED: usize = 20;
+
+fn some_of(names: &[impl AsRef<str>]) -> String {
+    let first: Vec<&str> = names.iter().take(NAMED).map(AsRef::as_ref).collect();
+    let more = names.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{more}", first.join(", "))
+}
+
+/// Which tools break the specification, for people; none when none does. The prober and the apps leave them out.
+pub fn left_out(list: &ToolsList) -> Option<String> {
+    let names = some_of(&list.left_out);
+    (!list.left_out.is_empty()).then(|| format!("left out, because they have no inputSchema: {names}"))
+}
+
 /// How the offered tools differ, for people, with what to do.
 pub fn describe(diff: &ToolsDiff) -> String {
     let parts = [("added", &diff.added), ("removed", &diff.removed), ("changed", &diff.changed)];
-    let named: Vec<_> = parts
-        .iter()
-        .filter(|(_, names)| !names.is_empty())
-        .map(|(what, names)| format!("{what}: {}", names.join(", ")))
-        .collect();
+    let named: Vec<_> =
+        parts.iter().filter(|(_, names)| !names.is_empty()).map(|(what, names)| format!("{what}: {}", some_of(names))).collect();
     let told = if named.is_empty() { "the list is another one".to_owned() } else { named.join("; ") };
     format!("{told}. To accept it, set spec.tools.digest to {}", diff.digest)
 }
@@ -80,6 +93,21 @@ mod tests {
         let diff = list(&["a", "c"]).diff(&list(&["a", "b"]).accept()).expect("they differ");
         let told = describe(&diff);
         assert!(told.starts_with("added: c; removed: b. To accept it, set spec.tools.digest to "), "{told}");
+    }
+
+    #[test]
+    fn of_many_names_some_are_told_and_the_others_counted() {
+        let names: Vec<String> = (0..1_000).map(|n| format!("{n:04}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let told = describe(&list(&names).diff(&list(&["a"]).accept()).expect("they differ"));
+        assert!(told.contains("0019 and 980 more; removed: a") && told.len() < 500, "{told}");
+    }
+
+    #[test]
+    fn tools_that_are_left_out_are_named() {
+        assert_eq!(left_out(&list(&["a"])), None);
+        let told = left_out(&list(&["a"]).without(vec!["c".into(), "b".into()])).expect("two are left out");
+        assert_eq!(told, "left out, because they have no inputSchema: b, c");
     }
 
     #[test]

@@ -267,10 +267,13 @@ impl<'a> View<'a> {
         if self.server.spec.tools.policy == ToolsPolicy::Ignore {
             return Finding::new(true, reason::TOOLS_IGNORED, "spec.tools.policy is Ignore");
         }
-        match self.health.map(|health| (&health.tools_diff, &health.tools)) {
-            Some((Some(diff), _)) => Finding::new(false, reason::TOOLS_CHANGED, contract::describe(diff)),
-            Some((None, Some(_))) => Finding::new(true, reason::TOOLS_UNCHANGED, "the tools are the accepted ones"),
-            _ => Finding::new(Status::Unknown, reason::UNKNOWN, "no list of tools is known yet"),
+        let (diff, tools) = self.health.map(|health| (&health.tools_diff, &health.tools)).unzip();
+        let left_out = tools.and_then(|tools| contract::left_out(tools.as_deref()?)).map(|told| format!("; {told}"));
+        let left_out = left_out.unwrap_or_default();
+        match (diff.and_then(Option::as_ref), tools.and_then(Option::as_ref)) {
+            (Some(diff), _) => Finding::new(false, reason::TOOLS_CHANGED, format!("{}{left_out}", contract::describe(diff))),
+            (None, Some(_)) => Finding::new(true, reason::TOOLS_UNCHANGED, format!("the tools are the accepted ones{left_out}")),
+            (None, None) => Finding::new(Status::Unknown, reason::UNKNOWN, "no list of tools is known yet"),
         }
     }
 

@@ -40,14 +40,26 @@ pub enum Answer {
     },
 }
 
-/// Reads the answer to the request `id` out of a 2xx response. `known` is the hash of the last answer to the same request.
-pub async fn read(http: &mut Http, reply: Reply, step: Step, id: u64, known: Option<u64>) -> Result<Answer, Problem> {
+/// What an answer must answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Question {
+    /// What was asked.
+    pub step: Step,
+    /// The request's id.
+    pub id: u64,
+    /// The answer may be one of several messages in an array.
+    pub batches: bool,
+}
+
+/// Reads the answer to a request out of a 2xx response. `known` is the hash of the last answer to the same request.
+pub async fn read(http: &mut Http, reply: Reply, question: Question, known: Option<u64>) -> Result<Answer, Problem> {
+    let step = question.step;
     match content_type(&reply) {
         ContentType::Json => {
             let body = whole(http, reply, step, MAX_BODY).await?;
-            json(&body, step, id, known)
+            json(&body, question, known)
         }
-        ContentType::EventStream => events(http, reply, step, id, known).await,
+        ContentType::EventStream => events(http, reply, question, known).await,
         ContentType::Other(name) => Err(Problem::NotMcp(step, format!("its content type is {name}"))),
         ContentType::None if reply.status().as_u16() == 200 => Err(Problem::NotMcp(step, "it has no content type".into())),
         ContentType::None => Err(Problem::NotMcp(step, format!("HTTP {} without a body", reply.status().as_u16()))),
@@ -71,7 +83,7 @@ pub async fn read_error(http: &mut Http, reply: Reply, step: Step, id: Option<u6
         http.hang_up();
         return ErrorBody::default();
     };
-    let rpc = match protocol::message(&body, id.unwrap_or_default()) {
+    let rpc = match protocol::message(&body, id.unwrap_or_default(), false) {
         Ok(Message::Error(error)) => Some(error),
         _ => None,
     };
@@ -117,12 +129,13 @@ fn content_type(reply: &Reply) -> ContentType {
     }
 }
 
-fn json(body: &[u8], step: Step, id: u64, known: Option<u64>) -> Result<Answer, Problem> {
+fn json(body: &[u8], question: Question, known: Option<u64>) -> Result<Answer, Problem> {
+    let Question { step, id, batches } = question;
     let hash = hash(body);
     if known == Some(hash) {
         return Ok(Answer::Same);
     }
-    match protocol::message(body, id).map_err(|what| Problem::NotMcp(step, what))? {
+    match protocol::message(body, id, batches).map_err(|what| Problem::NotMcp(step, what))? {
         Message::Result(result) => Ok(Answer::New { hash, message: Ok(result) }),
         Message::Error(error) => Ok(Answer::New { hash, message: Err(error) }),
         Message::Other => Err(Problem::NotMcp(step, "it is a request or a notification".into())),
@@ -145,7 +158,8 @@ async fn whole(http: &mut Http, mut reply: Reply, step: Step, most: usize) -> Re
 }
 
 /// The event that answers the request. The stream need not end.
-async fn events(http: &mut Http, mut reply: Reply, step: Step, id: u64, known: Option<u64>) -> Result<Answer, Problem> {
+async fn events(http: &mut Http, mut reply: Reply, question: Question, known: Option<u64>) -> Result<Answer, Problem> {
+    let Question { step, id, batches } = question;
     let mut decoder = Decoder::new(&reply, step, MAX_BODY)?;
     let mut parser = sse::Parser::default();
     let mut found = None;
@@ -162,9 +176,9 @@ async fn events(http: &mut Http, mut reply: Reply, step: Step, id: u64, known: O
         let Some(piece) = piece else { break };
         decoder.push(&piece)?;
         let answered = parser.feed(&decoder.take(), |data| {
-            match json(data, step, id, known) {
+            match json(data, question, known) {
                 Ok(answer) => found = Some(answer),
-                Err(_) if matches!(protocol::message(data, id), Ok(Message::Other)) => {}
+                Err(_) if matches!(protocol::message(data, id, batches), Ok(Message::Other)) => {}
                 Err(problem) => skipped = Some(problem),
             }
             found.is_some()

@@ -1,6 +1,7 @@
 //! The circuit of one server: a pure state machine. It is told what happened and when, and never looks at a clock.
 //!
-//! Who is told to stop or to go on, and what counts as a failure of the server, is decided in `registry`.
+//! What counts as a failure of the server, and so where it goes from Closed to Open, is decided in `server::settle`; what an answer does to a
+//! trial in `registry`.
 
 use std::time::Duration;
 

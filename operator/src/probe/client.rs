@@ -3,12 +3,13 @@
 //! A connection has no task of its own: whoever waits for its answer drives it. An idle connection costs a socket and no wake-ups,
 //! and a dropped probe closes it. What the bodies mean is `protocol`'s, which requests are sent `converse`'s.
 
+mod dial;
 mod stream;
 mod trouble;
 
 use std::{
     future::{Future, poll_fn},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     pin::{Pin, pin},
     sync::{
         Arc,
@@ -25,13 +26,13 @@ use hyper::{
     client::conn::http1::{self, Connection, SendRequest},
 };
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
-use stream::{Stream, Watched};
-use trouble::{broken, tls_text, unconnected};
+use dial::{certificate_wanted, dial};
+use stream::Watched;
+use trouble::broken;
 
 use super::{
+    proxy::Proxy,
     verdict::{Problem, Step},
     wire::{Dial, Wire},
 };
@@ -65,6 +66,8 @@ struct Live {
     pending: Option<Pending>,
     /// An earlier probe used it.
     reused: bool,
+    /// The server asked for a client certificate.
+    certificate_wanted: bool,
 }
 
 impl std::fmt::Debug for Live {
@@ -75,9 +78,9 @@ impl std::fmt::Debug for Live {
 
 impl Live {
     async fn new(io: Watched, reused: bool) -> hyper::Result<Self> {
-        let heard = Arc::clone(&io.heard);
+        let (heard, certificate_wanted) = (Arc::clone(&io.heard), io.certificate_wanted);
         let (sender, driver) = http1::Builder::new().handshake(TokioIo::new(io)).await?;
-        Ok(Self { sender, driver: Some(Box::pin(driver)), heard, pending: None, reused })
+        Ok(Self { sender, driver: Some(Box::pin(driver)), heard, pending: None, reused, certificate_wanted })
     }
 
     /// The socket alone, when nothing is under way on it and nothing unread is left of it.
@@ -86,7 +89,8 @@ impl Live {
             return None;
         }
         let parts = Pin::into_inner(self.driver?).into_parts();
-        parts.read_buf.is_empty().then(|| Conn(parts.io.into_inner()))
+        let io = parts.io.into_inner();
+        (parts.read_buf.is_empty() && io.is_fresh()).then_some(Conn(io))
     }
 
     /// Waits for `future` while the connection does its part.
@@ -124,6 +128,7 @@ pub struct Http {
     /// What every request to the server carries.
     pub wire: Arc<Wire>,
     ip: Option<IpAddr>,
+    proxy: Option<Proxy>,
     conn: Option<Live>,
     /// What an earlier probe left.
     idle: Option<Conn>,
@@ -134,9 +139,9 @@ pub struct Http {
 }
 
 impl Http {
-    /// A client of the server of `wire`, at `ip` where that is a pod, on `conn` if an earlier probe left one.
-    pub fn new(wire: Arc<Wire>, ip: Option<IpAddr>, idle: Option<Conn>) -> Self {
-        Self { wire, ip, conn: None, idle, path: None, step: Step::Connect }
+    /// A client of the server of `wire`, at `ip` where that is a pod, by `proxy` where that wants it, on `conn` if an earlier probe left one.
+    pub fn new(wire: Arc<Wire>, ip: Option<IpAddr>, proxy: Option<Proxy>, idle: Option<Conn>) -> Self {
+        Self { wire, ip, proxy, conn: None, idle, path: None, step: Step::Connect }
     }
 
     /// What it is doing now.
@@ -199,10 +204,12 @@ impl Http {
                 None => return Err(Problem::Reset(step)),
             };
             let silent = !conn.heard.load(Ordering::Relaxed);
+            // With TLS 1.3 the handshake is over for us before the server says that it wanted more.
+            let unwelcome = silent && conn.certificate_wanted;
             self.conn = None;
             // The server closed an idle connection while we sent: that says nothing about it. A new connection is not `reused`.
             if !(reused && silent) {
-                return Err(broken(&error, step, silent));
+                return Err(if unwelcome { certificate_wanted() } else { broken(&error, step, silent) });
             }
         }
     }
@@ -226,37 +233,12 @@ impl Http {
         }
         self.conn = None;
         let (io, reused) = match self.idle.take() {
-            Some(Conn(io)) if io.is_quiet() => (io, true),
-            _ => (Watched { stream: self.dial().await?, heard: Arc::new(AtomicBool::new(false)) }, false),
+            Some(Conn(io)) if io.is_fresh() && io.is_quiet() => (io, true),
+            _ => (dial(&self.wire, self.ip, self.proxy.as_ref(), &mut self.step).await?, false),
         };
         let live = Live::new(io, reused).await;
         self.conn = Some(live.map_err(|error| broken(&error, Step::Connect, true))?);
         Ok(reused)
-    }
-
-    async fn dial(&mut self) -> Result<Stream, Problem> {
-        let wire = Arc::clone(&self.wire);
-        let addresses: Vec<SocketAddr> = match (&wire.dial, self.ip) {
-            (Dial::Pod(port), Some(ip)) => vec![(ip, *port).into()],
-            (Dial::Pod(_), None) => return Err(Problem::Unreachable("the pod has no address".into())),
-            (Dial::Address(ip, port), _) => vec![(*ip, *port).into()],
-            (Dial::Name(name, port), _) => {
-                self.step = Step::Resolve;
-                let found = tokio::net::lookup_host((name.as_str(), *port)).await;
-                found.map_err(|error| Problem::Dns(error.to_string()))?.collect()
-            }
-        };
-        let addresses = match &wire.guard {
-            Some(guard) => guard.allowed(addresses)?,
-            None => addresses,
-        };
-        self.step = Step::Connect;
-        let stream = connect(&addresses).await?;
-        let Some(tls) = &wire.tls else { return Ok(Stream::Plain(stream)) };
-        self.step = Step::Tls;
-        let (name, config) = tls.as_ref().map_err(|what| Problem::Tls(what.clone()))?;
-        let stream = TlsConnector::from(Arc::clone(config)).connect(name.clone(), stream).await;
-        stream.map(|stream| Stream::Tls(Box::new(stream))).map_err(|error| Problem::Tls(tls_text(&error)))
     }
 
     /// The path that a redirect leads to, if it stays with the server.
@@ -340,20 +322,4 @@ impl Http {
             self.conn = None;
         }
     }
-}
-
-/// The first of the addresses that accepts.
-async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, Problem> {
-    let mut last = Problem::Dns("the name has no address".into());
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
-                // Two small writes in a row would otherwise wait for an acknowledgement: 40 ms a probe.
-                let _unsupported_is_only_slower = stream.set_nodelay(true);
-                return Ok(stream);
-            }
-            Err(error) => last = unconnected(&error),
-        }
-    }
-    Err(last)
 }

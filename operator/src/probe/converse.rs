@@ -20,6 +20,7 @@ use super::{
     client::{Conn, Http, Reply},
     intern::Interner,
     protocol::{self, Hello, Request},
+    proxy::Proxy,
     tools::ToolsList,
     verdict::{self, Problem, Status, Step},
     wire::{self, Wire},
@@ -32,7 +33,7 @@ const CLEAN_UP: Duration = Duration::from_secs(5);
 /// says that it is deleted. A server that was stopped reads our question when it goes on, and would keep a session that nobody knows of;
 /// or closes a connection that was idle by its clock, and our deletion with it: that is then sent again.
 const LATE: Duration = Duration::from_mins(5);
-/// How many are waited for so long.
+/// How many are waited for so long, over all servers; of one server it is `Wire::late`.
 static LATE_PLACES: Semaphore = Semaphore::const_new(256);
 
 /// What servers say is kept once, however many of them say it: most of a fleet is replicas.
@@ -87,9 +88,9 @@ pub struct Conversation {
 
 impl Conversation {
     /// A probe of the server of `wire`, at `ip` where it is a pod.
-    pub fn new(wire: Arc<Wire>, ip: Option<std::net::IpAddr>, known: Known, conn: Option<Conn>) -> Self {
+    pub fn new(wire: Arc<Wire>, ip: Option<std::net::IpAddr>, proxy: Option<Proxy>, known: Known, conn: Option<Conn>) -> Self {
         Self {
-            http: Http::new(wire, ip, conn),
+            http: Http::new(wire, ip, proxy, conn),
             known,
             session: None,
             session_version: protocol::LEGACY[0],
@@ -121,8 +122,10 @@ impl Conversation {
     /// Leaves nothing behind on the server, also after `ask` was dropped half-way. Hands back a connection that can be used again.
     pub async fn finish(mut self) -> Option<Conn> {
         let opens = self.opening && self.http.waits();
-        let place = (opens || self.session.is_some()).then(|| LATE_PLACES.try_acquire().ok()).flatten();
-        let patience = if place.is_some() { LATE } else { CLEAN_UP };
+        let late = Arc::clone(&self.http.wire.late);
+        let places =
+            (opens || self.session.is_some()).then(|| late.try_acquire().ok().zip(LATE_PLACES.try_acquire().ok())).flatten();
+        let patience = if places.is_some() { LATE } else { CLEAN_UP };
         if opens {
             // The server may be about to open a session for an answer that came too late for the verdict.
             if let Ok(Some(reply)) = tokio::time::timeout(patience, self.http.late_head()).await {
@@ -177,7 +180,7 @@ impl Conversation {
     async fn call(&mut self, call: &Request) -> Result<(), Problem> {
         match self.result(call).await {
             Ok(result) => protocol::called(&result),
-            Err(Problem::Rpc { code, .. }) => Err(Problem::ToolCall(format!("JSON-RPC error {code}"))),
+            Err(Problem::Rpc { code, message, .. }) => Err(Problem::ToolCall(format!("JSON-RPC error {code}: {message}"))),
             Err(problem) => Err(problem),
         }
     }
@@ -222,7 +225,8 @@ impl Conversation {
         if let Some(tools) = self.known.tools.as_ref().filter(|_| same && pages.len() == self.known.pages.len()) {
             return Ok(Arc::clone(tools));
         }
-        let tools = LISTS.share(ToolsList::new(pages.iter().flat_map(|page| page.page.tools.iter().cloned()).collect()));
+        let tools = ToolsList::new(pages.iter().flat_map(|page| page.page.tools.iter().cloned()).collect());
+        let tools = LISTS.share(tools.without(pages.iter().flat_map(|page| page.page.left_out.iter().cloned()).collect()));
         self.known.pages = pages;
         self.known.tools = Some(Arc::clone(&tools));
         Ok(tools)
@@ -236,7 +240,10 @@ impl Conversation {
             self.adopt_session(&reply);
         }
         if reply.status().is_success() {
-            return answer::read(&mut self.http, reply, request.step, request.id.unwrap_or_default(), known).await;
+            // The only revision that allows it, and not before it is agreed upon.
+            let batches = self.version == protocol::BATCHES;
+            let question = answer::Question { step: request.step, id: request.id.unwrap_or_default(), batches };
+            return answer::read(&mut self.http, reply, question, known).await;
         }
         Err(self.refused(reply, request).await)
     }
@@ -309,6 +316,7 @@ impl Conversation {
             }
             Problem::NotMcp(step, what) => Problem::NotMcp(step, self.http.wire.redact(what)),
             Problem::Version(offered) => Problem::Version(self.http.wire.redact(offered)),
+            Problem::ToolCall(what) => Problem::ToolCall(self.http.wire.redact(what)),
             other => other,
         }
     }

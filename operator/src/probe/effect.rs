@@ -110,6 +110,8 @@ pub enum Evicted {
 pub struct Job {
     /// Whom.
     pub id: TargetId,
+    /// Of which server.
+    pub server: Arc<ServerKey>,
     /// Results of another epoch are void.
     pub epoch: u32,
     /// The place that it takes.

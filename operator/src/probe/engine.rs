@@ -17,6 +17,7 @@ use super::{
     effect::{Effect, Job},
     fleet::Fleet,
     metrics::Metrics,
+    proxy::Proxy,
     publish::{self, Publisher},
     registry::{Outcome, Registry},
     schedule::{AttemptId, TargetId},
@@ -34,6 +35,10 @@ pub struct EngineConfig {
     pub seed: Option<u64>,
     /// The operator's own pod, for Events about the fleet as a whole.
     pub operator: Option<k8s_openapi::api::core::v1::ObjectReference>,
+    /// Metrics of every server beside its circuit: some twenty series each.
+    pub server_metrics: bool,
+    /// By which proxy remote servers with TLS are reached.
+    pub proxy: Option<Proxy>,
     /// The wall clock, in whole seconds.
     pub wall: fn() -> Timestamp,
     /// What is asked of remote servers.
@@ -58,7 +63,36 @@ impl Default for RemotePolicy {
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { max_in_flight: 2_048, seed: None, operator: None, wall: clock::now, remote: RemotePolicy::default() }
+        Self {
+            max_in_flight: 2_048,
+            seed: None,
+            operator: None,
+            server_metrics: true,
+            proxy: None,
+            wall: clock::now,
+            remote: RemotePolicy::default(),
+        }
+    }
+}
+
+/// How long a target is left alone when we ran out of something to ask it with.
+const GAVE_UP_WAIT: Duration = Duration::from_secs(2);
+/// How often that is logged: it befalls many at a time.
+const GAVE_UP_QUIET: Duration = Duration::from_secs(10);
+
+/// When something may be logged again.
+#[derive(Debug, Default)]
+struct Quiet(Mutex<Option<Instant>>);
+
+impl Quiet {
+    /// True once in [`GAVE_UP_QUIET`].
+    fn swap_if_over(&self, now: Instant) -> bool {
+        let mut until = locked(&self.0);
+        let over = until.is_none_or(|until| until <= now);
+        if over {
+            *until = Some(now + GAVE_UP_QUIET);
+        }
+        over
     }
 }
 
@@ -77,6 +111,7 @@ pub(super) struct Shared {
     inbox: Mutex<Option<mpsc::UnboundedReceiver<Effect>>>,
     /// What ends the probe of a target early, and of which epoch it is.
     flights: Mutex<HashMap<TargetId, (u32, CancellationToken)>>,
+    quiet_until: Quiet,
     pub(super) metrics: Metrics,
     pub(super) config: EngineConfig,
 }
@@ -134,6 +169,12 @@ impl Shared {
         (jobs, wake)
     }
 
+    /// What is known of a server; none before its spec is.
+    pub(super) fn snapshot(&self, key: &ServerKey) -> Option<ServerHealth> {
+        let now = self.now();
+        locked(&self.state).registry.snapshot(key, now)
+    }
+
     pub(super) async fn woken(&self) {
         self.wake.notified().await;
     }
@@ -155,9 +196,30 @@ impl Shared {
             (verdict, effects, awaited || early)
         };
         if let (Some(verdict), Some(latency)) = (verdict, latency) {
-            self.metrics.probed(&verdict, latency);
+            self.metrics.probed(&job.server, &verdict, latency);
         }
         self.pass_on(effects, early);
+        if last {
+            self.land(job);
+        }
+    }
+
+    /// An attempt failed for something that we ran out of: it says nothing about the target, which is asked again a little later.
+    pub(super) fn gave_up(&self, job: &Job, place: AttemptId, what: &str, last: bool) {
+        self.metrics.gave_up();
+        if self.quiet_until.swap_if_over(Instant::now()) {
+            tracing::warn!(what, "a probe could not be made; raise the limit of open files, or probe less often");
+        }
+        let now = self.now();
+        let early = {
+            let mut state = locked(&self.state);
+            let awaited = state.registry.end(place);
+            if last {
+                state.registry.abandon(job.id, job.epoch, GAVE_UP_WAIT, now);
+            }
+            awaited || state.wakes_early()
+        };
+        self.pass_on(Vec::new(), early);
         if last {
             self.land(job);
         }
@@ -226,7 +288,8 @@ impl HealthEngine {
             effects,
             inbox: Mutex::new(Some(inbox)),
             flights: Mutex::default(),
-            metrics: Metrics::new(metrics),
+            quiet_until: Quiet::default(),
+            metrics: Metrics::new(metrics, config.server_metrics),
             config,
         };
         Self { shared: Arc::new(shared) }
@@ -274,8 +337,7 @@ impl HealthEngine {
 
     /// What is known of a server; none before `set_server`.
     pub fn snapshot(&self, key: &ServerKey) -> Option<ServerHealth> {
-        let now = self.shared.now();
-        locked(&self.shared.state).registry.snapshot(key, now)
+        self.shared.snapshot(key)
     }
 
     /// All that is known, as `/fleet` shows it.
@@ -287,7 +349,8 @@ impl HealthEngine {
     /// Probes, patches gates and tells `changed` which servers' status shows something else, until `shutdown`; returns once the
     /// sessions that it held are deleted. An engine runs once.
     pub async fn run(self, client: kube::Client, changed: mpsc::UnboundedSender<ServerKey>, shutdown: CancellationToken) {
-        self.run_with(McpProber::default(), client, changed, shutdown).await;
+        let prober = McpProber::by(self.shared.config.proxy.clone());
+        self.run_with(prober, client, changed, shutdown).await;
     }
 
     /// As `run`, with another prober.

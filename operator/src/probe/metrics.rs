@@ -6,7 +6,11 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
 };
 
-use super::{breaker::Transition, types::ServerKey, verdict::Verdict};
+use super::{
+    breaker::Transition,
+    types::{PodHealth, ServerHealth, ServerKey},
+    verdict::{Kind, Verdict},
+};
 use crate::crd::CircuitState;
 
 /// The engine's metrics.
@@ -17,6 +21,11 @@ pub struct Metrics {
     lag: Histogram,
     hedges: IntCounter,
     in_flight: IntGaugeVec,
+    given_up: IntCounter,
+    /// Of every server, beside its circuit.
+    of_servers: bool,
+    ready: IntGaugeVec,
+    pods: IntGaugeVec,
     circuit: IntGaugeVec,
     transitions: IntCounterVec,
     gates: IntCounterVec,
@@ -25,9 +34,10 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers them.
-    pub fn new(registry: &Registry) -> Self {
-        let probe_buckets = vec![0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+    /// Registers them. `of_servers`: also those that come to some twenty series a server.
+    pub fn new(registry: &Registry, of_servers: bool) -> Self {
+        // Few, for there is one row of them a server: enough to tell quick from slow, and slow from about to time out.
+        let probe_buckets = vec![0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
         let lag_buckets = vec![0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
         let vec =
             |name: &str, help: &str, labels: &[&str]| registered(registry, IntCounterVec::new(Opts::new(name, help), labels));
@@ -37,9 +47,12 @@ impl Metrics {
             probe_seconds: registered(
                 registry,
                 HistogramVec::new(
-                    HistogramOpts::new("mcpfleet_probe_duration_seconds", "How long probes took, by outcome.")
-                        .buckets(probe_buckets),
-                    &["outcome"],
+                    HistogramOpts::new(
+                        "mcpfleet_probe_duration_seconds",
+                        "How long probes took, by outcome and server. Without metrics of servers namespace and name are empty.",
+                    )
+                    .buckets(probe_buckets),
+                    &["namespace", "name", "outcome"],
                 ),
             ),
             verdicts: vec("mcpfleet_probe_verdicts_total", "Verdicts of probes, by verdict and reason.", &["verdict", "reason"]),
@@ -55,6 +68,24 @@ impl Metrics {
                 IntCounter::new("mcpfleet_probe_hedges_total", "Second and third attempts at targets that hang."),
             ),
             in_flight: gauges("mcpfleet_probes_in_flight", "Probes in flight, by lane.", &["lane"]),
+            given_up: registered(
+                registry,
+                IntCounter::new(
+                    "mcpfleet_probes_given_up_total",
+                    "Probes that could not be made for lack of descriptors, ports or memory. They say nothing about a server.",
+                ),
+            ),
+            of_servers,
+            ready: gauges(
+                "mcpfleet_server_ready",
+                "1 while a client that connects to the server now gets an answer, as far as the prober knows.",
+                &["namespace", "name"],
+            ),
+            pods: gauges(
+                "mcpfleet_server_pods",
+                "Pods of a server by state: in_service, failing, starting, or out for another reason.",
+                &["namespace", "name", "state"],
+            ),
             circuit: gauges(
                 "mcpfleet_circuit_state",
                 "The circuit of a server: 0 Closed, 1 HalfOpen, 2 Open.",
@@ -73,18 +104,26 @@ impl Metrics {
             evictions: vec("mcpfleet_evictions_total", "Evictions of pods that stayed Failed, by result.", &["result"]),
             panic: registered(
                 registry,
-                IntGauge::new("mcpfleet_fleet_panic", "1 while more than half of the fleet fails at once."),
+                IntGauge::new(
+                    "mcpfleet_fleet_panic",
+                    "1 while more than half of the servers fail at once, for 10 minutes at most.",
+                ),
             ),
         }
     }
 
-    pub(super) fn probed(&self, verdict: &Verdict, latency: Duration) {
-        self.probe_seconds.with_label_values(&[verdict.kind.as_str()]).observe(latency.as_secs_f64());
+    pub(super) fn probed(&self, key: &ServerKey, verdict: &Verdict, latency: Duration) {
+        let (namespace, name) = if self.of_servers { (key.namespace.as_str(), key.name.as_str()) } else { ("", "") };
+        self.probe_seconds.with_label_values(&[namespace, name, verdict.kind.as_str()]).observe(latency.as_secs_f64());
         self.verdicts.with_label_values(&[verdict.kind.as_str(), verdict.reason]).inc();
     }
 
     pub(super) fn started(&self, lag: Duration) {
         self.lag.observe(lag.as_secs_f64());
+    }
+
+    pub(super) fn gave_up(&self) {
+        self.given_up.inc();
     }
 
     pub(super) fn hedged(&self) {
@@ -96,13 +135,22 @@ impl Metrics {
         self.in_flight.with_label_values(&["slow"]).set(i64::try_from(slow).unwrap_or(i64::MAX));
     }
 
-    pub(super) fn circuit(&self, key: &ServerKey, state: CircuitState) {
-        let value = match state {
+    /// What is known of a server: told whenever its status may show something else, from the first pass after a start on.
+    pub(super) fn told(&self, key: &ServerKey, health: &ServerHealth) {
+        let value = match health.circuit.state {
             CircuitState::Closed => 0,
             CircuitState::HalfOpen => 1,
             CircuitState::Open => 2,
         };
-        self.circuit.with_label_values(&[&key.namespace, &key.name]).set(value);
+        let (namespace, name) = (key.namespace.as_str(), key.name.as_str());
+        self.circuit.with_label_values(&[namespace, name]).set(value);
+        self.ready.with_label_values(&[namespace, name]).set(health.serves().into());
+        if self.of_servers {
+            for state in POD_STATES {
+                let count = health.pods.iter().filter(|pod| pod_state(pod) == state).count();
+                self.pods.with_label_values(&[namespace, name, state]).set(i64::try_from(count).unwrap_or(i64::MAX));
+            }
+        }
     }
 
     pub(super) fn transition(&self, transition: Transition) {
@@ -110,8 +158,16 @@ impl Metrics {
     }
 
     pub(super) fn gone(&self, key: &ServerKey) {
-        // A server that never opened has no series.
-        let _never_opened = self.circuit.remove_label_values(&[&key.namespace, &key.name]);
+        let (namespace, name) = (key.namespace.as_str(), key.name.as_str());
+        // A server that was never told of has no series, and one that never failed none of failures.
+        let _absent = self.circuit.remove_label_values(&[namespace, name]);
+        let _absent = self.ready.remove_label_values(&[namespace, name]);
+        for state in POD_STATES {
+            let _absent = self.pods.remove_label_values(&[namespace, name, state]);
+        }
+        for kind in [Kind::Unknown, Kind::Healthy, Kind::Alive, Kind::Failed] {
+            let _absent = self.probe_seconds.remove_label_values(&[namespace, name, kind.as_str()]);
+        }
     }
 
     pub(super) fn gate(&self, value: bool, result: &str) {
@@ -125,6 +181,15 @@ impl Metrics {
     pub(super) fn panic(&self, active: bool) {
         self.panic.set(active.into());
     }
+}
+
+/// What a pod is counted as, the first that is true of it.
+const POD_STATES: [&str; 4] = ["in_service", "failing", "starting", "out"];
+
+fn pod_state(pod: &PodHealth) -> &'static str {
+    let states = [pod.in_service, pod.failing, pod.starting, true];
+    let found = POD_STATES.into_iter().zip(states).find_map(|(state, is)| is.then_some(state));
+    found.unwrap_or(POD_STATES[3])
 }
 
 fn registered<M: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<M>) -> M {

@@ -1,8 +1,9 @@
 //! The health engine: probes every server over MCP and decides who is in service.
 //!
 //! `schedule` says who is due, `worker` makes the probes (`converse` over `client`), `verdict` says what they mean, `registry` takes
-//! them up (`target`, `server`, `breaker`, `fleet_panic`), `publish` carries out what follows. `pods` feeds it, `fleet` and `metrics` tell of it, `intern` keeps
-//! it small.
+//! them up, `publish` carries out what follows. `pods` feeds it (`template` is what a pod says that it is asked), `fleet` and `metrics`
+//! tell of it. A circuit goes from Closed to Open, and a gate turns, in `server/settle`; `target` counts failures, `breaker` is the circuit
+//! itself, `fleet_panic` holds both. `intern` keeps it small, `json` reads what SDKs read.
 //! The CR's status is not written here: the reconciler does that from [`HealthEngine::snapshot`], when it is told to.
 
 mod answer;
@@ -14,9 +15,11 @@ mod engine;
 mod fleet;
 mod fleet_panic;
 mod intern;
+mod json;
 mod metrics;
 mod pods;
 mod protocol;
+mod proxy;
 mod publish;
 mod registry;
 mod schedule;
@@ -35,11 +38,12 @@ pub use engine::{EngineConfig, HealthEngine, RemotePolicy};
 pub use fleet::{Fleet, FleetCircuit, FleetLatency, FleetPod, FleetServer, FleetTools};
 pub use pods::{state_of, watch_pods};
 pub use protocol::Hello;
+pub use proxy::Proxy;
 pub use schedule::TargetId;
 pub use tools::{Tool, ToolsDiff, ToolsList};
 pub use types::{
     AcceptedTools, Credentials, Endpoint, Moment, PodHealth, PodState, ServerHealth, ServerKey, ServerSpec, ToolsContract,
 };
 pub use verdict::{Kind as VerdictKind, Problem, Status, Step, Verdict};
-pub use wire::Wire;
+pub use wire::{Dial, Wire};
 pub use worker::{Attempt, McpProber, Prober};

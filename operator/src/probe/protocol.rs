@@ -8,7 +8,8 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{
-    tools::{self, Tool},
+    json,
+    tools::{self, Judged, Tool},
     verdict::{Problem, Step},
 };
 use crate::crd::{Era, ServerInfo, ToolCall};
@@ -17,6 +18,8 @@ use crate::crd::{Era, ServerInfo, ToolCall};
 pub const MODERN: &str = "2026-07-28";
 /// The legacy revisions that we know, newest first. The first is the one we offer.
 pub const LEGACY: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
+/// The revision in which the messages of an answer may come in an array.
+pub const BATCHES: &str = "2025-03-26";
 /// JSON-RPC: no such method.
 pub const METHOD_NOT_FOUND: i64 = -32601;
 /// MCP: no revision in common.
@@ -171,14 +174,33 @@ impl RpcError {
     }
 }
 
-/// Reads one message. The error says what is wrong with it.
-pub fn message(data: &[u8], id: u64) -> Result<Message, String> {
+/// Reads the message that answers the request `id`. The error says what is wrong with it. `batches`: it may be one of several in an array.
+pub fn message(data: &[u8], id: u64, batches: bool) -> Result<Message, String> {
     let data = data.strip_prefix(b"\xef\xbb\xbf").unwrap_or(data);
     if data.trim_ascii().is_empty() {
         return Err("the body is empty".into());
     }
-    let value: Value = serde_json::from_slice(data).map_err(|error| not_json(data, &error))?;
-    let Value::Object(mut fields) = value else { return Err("it is no JSON object".into()) };
+    match json::read(data).map_err(|error| not_json(data, &error))? {
+        Value::Array(messages) if batches => of_batch(messages, id),
+        message => one_message(message, id),
+    }
+}
+
+/// The answer among the messages of a batch. Notifications and requests of the server's own may stand beside it.
+fn of_batch(messages: Vec<Value>, id: u64) -> Result<Message, String> {
+    let mut wrong = None;
+    for message in messages {
+        match one_message(message, id) {
+            Ok(Message::Other) => {}
+            Ok(answer) => return Ok(answer),
+            Err(what) => wrong = Some(what),
+        }
+    }
+    wrong.map_or(Ok(Message::Other), Err)
+}
+
+fn one_message(message: Value, id: u64) -> Result<Message, String> {
+    let Value::Object(mut fields) = message else { return Err("it is no JSON object".into()) };
     match fields.get("jsonrpc") {
         Some(Value::String(version)) if version == "2.0" => {}
         Some(_) => return Err("its \"jsonrpc\" is not \"2.0\"".into()),
@@ -335,6 +357,8 @@ fn server_info(info: Option<&Value>) -> ServerInfo {
 pub struct Page {
     /// The tools on it.
     pub tools: Vec<Tool>,
+    /// The names of those that break the specification: no client can offer them to a model.
+    pub left_out: Vec<Box<str>>,
     /// Where the next page is.
     pub next: Option<Box<str>>,
 }
@@ -343,19 +367,22 @@ pub struct Page {
 pub fn page(result: &Value) -> Result<Page, Problem> {
     let not_mcp = |what: &str| Problem::NotMcp(Step::List, what.into());
     let tools = result.get("tools").and_then(Value::as_array).ok_or_else(|| not_mcp("it has no list of tools"))?;
-    let tools = tools
-        .iter()
-        .map(tools::normalise)
-        .collect::<Option<Vec<_>>>()
-        .ok_or_else(|| not_mcp("it lists a tool without a name, which clients refuse as a whole"))?;
-    let next = match result.get("nextCursor") {
+    let mut page = Page { tools: Vec::with_capacity(tools.len()), left_out: Vec::new(), next: None };
+    for tool in tools {
+        match tools::judge(tool) {
+            Judged::Sound(tool) => page.tools.push(tool),
+            Judged::Malformed(name) => page.left_out.push(name),
+            Judged::Nameless => return Err(not_mcp("it lists a tool without a name, which clients refuse as a whole")),
+        }
+    }
+    page.next = match result.get("nextCursor") {
         None | Some(Value::Null) => None,
         // No client goes on with an empty one.
         Some(Value::String(cursor)) if cursor.is_empty() => None,
         Some(Value::String(cursor)) => Some(cursor.as_str().into()),
         Some(_) => return Err(not_mcp("its nextCursor is no string")),
     };
-    Ok(Page { tools, next })
+    Ok(page)
 }
 
 /// Reads the result of `tools/call`.

@@ -83,6 +83,9 @@ fn publish<P: Prober>(publisher: &Publisher, prober: &P, effect: Effect, tasks: 
     let metrics = &publisher.shared.metrics;
     match effect {
         Effect::Changed(key) => {
+            if let Some(health) = publisher.shared.snapshot(&key) {
+                metrics.told(&key, &health);
+            }
             // The reconciler ends before us only when the process does.
             let _ended = publisher.changed.send(ServerKey::clone(&key));
         }
@@ -92,7 +95,6 @@ fn publish<P: Prober>(publisher: &Publisher, prober: &P, effect: Effect, tasks: 
         }
         Effect::Transition(key, transition, why) => {
             metrics.transition(transition);
-            metrics.circuit(&key, transition.to);
             let (reason, message) = why.unwrap_or_default();
             tracing::info!(server = %key, from = transition.from.as_str(), to = transition.to.as_str(), reason, %message, "circuit changed");
         }
@@ -222,10 +224,10 @@ async fn evict(publisher: &Publisher, eviction: Eviction) {
     });
     match &outcome {
         Evicted::Refused(why) => {
-            tracing::warn!(pod = %eviction.pod, namespace = %eviction.namespace, why, "could not evict a pod that stays failed")
+            tracing::warn!(pod = %eviction.pod, namespace = %eviction.namespace, why, "could not evict a pod that stays failed");
         }
         Evicted::Done | Evicted::Gone => {
-            tracing::info!(pod = %eviction.pod, namespace = %eviction.namespace, "evicted a pod that stays failed")
+            tracing::info!(pod = %eviction.pod, namespace = %eviction.namespace, "evicted a pod that stays failed");
         }
     }
     publisher.shared.act(|registry, now| registry.evicted(&eviction, &outcome, now));

@@ -227,6 +227,7 @@ impl Registry {
         let hedges = unexpected.then(|| target.hedges(wire.timeout));
         Some(Job {
             id,
+            server: Arc::clone(&server.key),
             epoch: target.epoch,
             attempt: self.schedule.start(lane, now.mono),
             wire,

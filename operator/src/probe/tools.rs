@@ -11,6 +11,9 @@ use crate::digest::hex;
 /// What of a tool is compared: what a model is told about it and what a caller must send. Icons and `_meta` are decoration.
 const COMPARED: [&str; 6] = ["name", "title", "description", "inputSchema", "outputSchema", "annotations"];
 
+/// The longest name of a tool, in characters: what the specification allows.
+const NAME_CHARS: usize = 128;
+
 /// One tool, made comparable.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tool {
@@ -27,6 +30,8 @@ pub struct ToolsList {
     pub digest: Box<str>,
     /// Sorted by name, one a name.
     pub tools: Box<[Tool]>,
+    /// The names of tools that break the specification: they are no part of the list, of its digest or of any comparison.
+    pub left_out: Box<[Box<str>]>,
 }
 
 impl ToolsList {
@@ -49,7 +54,14 @@ impl ToolsList {
             hasher.update(tool.name.as_bytes());
             hasher.update(tool.hash.as_bytes());
         }
-        Self { digest: hex(&hasher.finalize()).into(), tools: tools.into() }
+        Self { digest: hex(&hasher.finalize()).into(), tools: tools.into(), left_out: Box::default() }
+    }
+
+    /// The list, with the names of those that were left out of it.
+    pub fn without(self, mut left_out: Vec<Box<str>>) -> Self {
+        left_out.sort_unstable();
+        left_out.dedup();
+        Self { left_out: left_out.into(), ..self }
     }
 
     /// How many tools.
@@ -105,10 +117,24 @@ pub struct ToolsDiff {
     pub changed: Vec<String>,
 }
 
-/// Makes one tool of `tools/list` comparable; none when it has no name.
-pub fn normalise(tool: &Value) -> Option<Tool> {
-    let fields = tool.as_object()?;
-    let name = fields.get("name")?.as_str()?;
+/// What one entry of `tools/list` is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Judged {
+    /// A tool, made comparable.
+    Sound(Tool),
+    /// A tool that breaks the specification, by its name: without a schema of its arguments nobody can call it.
+    Malformed(Box<str>),
+    /// No tool at all.
+    Nameless,
+}
+
+/// Judges one entry of `tools/list`. The chat worker leaves out the same ones.
+pub fn judge(tool: &Value) -> Judged {
+    let Some(fields) = tool.as_object() else { return Judged::Nameless };
+    let Some(name) = fields.get("name").and_then(Value::as_str) else { return Judged::Nameless };
+    if !fields.get("inputSchema").is_some_and(Value::is_object) {
+        return Judged::Malformed(short(name));
+    }
     let mut text = String::with_capacity(256);
     for key in COMPARED {
         // A field that is null says the same as one that is not there.
@@ -119,7 +145,17 @@ pub fn normalise(tool: &Value) -> Option<Tool> {
             text.push('\n');
         }
     }
-    Some(Tool { name: name.into(), hash: hex(&Sha256::digest(text.as_bytes())).into() })
+    Judged::Sound(Tool { name: short(name), hash: hex(&Sha256::digest(text.as_bytes())).into() })
+}
+
+/// A name fit for status and ConfigMaps: without control characters, and one that is too long is cut to what still tells it from others.
+fn short(name: &str) -> Box<str> {
+    let fit = name.chars().all(|c| !c.is_control()) && name.chars().nth(NAME_CHARS).is_none();
+    if fit {
+        return name.into();
+    }
+    let kept: String = name.chars().map(|c| if c.is_control() { ' ' } else { c }).take(NAME_CHARS - 10).collect();
+    format!("{kept}…{}", &hex(&Sha256::digest(name.as_bytes()))[..9]).into()
 }
 
 /// Writes JSON with sorted keys, and with `required` sorted: servers print both in any order.
@@ -175,7 +211,11 @@ mod tests {
     use serde_json::json;
 
     fn list(tools: &[Value]) -> ToolsList {
-        ToolsList::new(tools.iter().filter_map(normalise).collect())
+        let sound = |tool| match judge(tool) {
+            Judged::Sound(tool) => Some(tool),
+            _ => None,
+        };
+        ToolsList::new(tools.iter().filter_map(sound).collect())
     }
 
     fn tool(name: &str) -> Value {
@@ -231,8 +271,27 @@ mod tests {
     #[test]
     fn a_tool_without_a_name_is_none() {
         for bad in [json!({}), json!({"name": 1}), json!("x"), json!(null)] {
-            assert_eq!(normalise(&bad), None);
+            assert_eq!(judge(&bad), Judged::Nameless);
         }
+    }
+
+    #[test]
+    fn a_tool_whose_arguments_have_no_schema_is_left_out_by_name() {
+        for schema in [json!(null), json!("object"), json!([]), json!(true)] {
+            assert_eq!(judge(&json!({"name": "x", "inputSchema": schema})), Judged::Malformed("x".into()));
+        }
+        assert_eq!(judge(&json!({"name": "x"})), Judged::Malformed("x".into()));
+        let with = list(&[tool("a")]).without(vec!["x".into()]);
+        assert_eq!((with.digest.clone(), with.count()), (list(&[tool("a")]).digest, 1), "it is no part of the list");
+    }
+
+    #[test]
+    fn a_long_name_is_cut_and_still_tells_its_tool_from_others() {
+        let (a, b) = (format!("{}a", "x".repeat(100_000)), format!("{}b", "x".repeat(100_000)));
+        let names = list(&[tool(&a), tool(&b), tool("line\nbreak")]);
+        let names: Vec<&str> = names.names().collect();
+        assert_eq!(names.len(), 3, "{names:?}");
+        assert!(names.iter().all(|name| name.chars().count() <= NAME_CHARS && !name.contains('\n')), "{names:?}");
     }
 
     #[test]

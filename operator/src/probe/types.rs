@@ -10,10 +10,10 @@ use url::Url;
 use super::{
     template::Template,
     tools::{ToolsDiff, ToolsList},
-    verdict::Verdict,
+    verdict::{Kind, Verdict},
 };
 use crate::{
-    crd::{CircuitBreaker, CircuitStatus, Health, ProtocolStatus, ServerInfo, ToolsPolicy},
+    crd::{CircuitBreaker, CircuitState, CircuitStatus, Health, ProtocolStatus, ServerInfo, ToolsPolicy, reason},
     pod_trouble::Trouble,
     reach::Reach,
 };
@@ -177,6 +177,10 @@ pub struct PodState {
 pub struct ServerHealth {
     /// The circuit, as it is to be kept in status.
     pub circuit: CircuitStatus,
+    /// It is one URL, and has no pods of ours.
+    pub remote: bool,
+    /// Its clients bring credentials of their own: that it refuses the prober is as it should be.
+    pub accepts_unauthorized: bool,
     /// The server as a whole: the worst that is confirmed. Of a remote one: the last verdict.
     pub verdict: Verdict,
     /// The revision that it speaks.
@@ -193,6 +197,20 @@ pub struct ServerHealth {
     pub pods: Vec<PodHealth>,
     /// Fleet panic holds this server where it is, and none of its pods answers: nobody can say whether a client would be served.
     pub panic: bool,
+}
+
+impl ServerHealth {
+    /// A client that connects now gets an answer, as far as the prober knows: a pod is in service, or the remote server answers.
+    pub fn serves(&self) -> bool {
+        let in_service = self.pods.iter().any(|pod| pod.in_service);
+        let answers = matches!(self.verdict.kind, Kind::Healthy | Kind::Alive);
+        let lets_in = self.verdict.reason != reason::UNAUTHORIZED || self.accepts_unauthorized;
+        match self.circuit.state {
+            CircuitState::Closed => lets_in && !self.panic && if self.remote { answers } else { in_service },
+            CircuitState::HalfOpen => lets_in && self.remote && answers,
+            CircuitState::Open => false,
+        }
+    }
 }
 
 /// What the engine found out about a pod.

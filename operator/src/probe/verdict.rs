@@ -158,6 +158,8 @@ pub enum Problem {
     SessionLost,
     /// `health.toolCall` did not succeed, and how.
     ToolCall(String),
+    /// We ran out of something: no verdict follows from it.
+    Ours(String),
 }
 
 /// An HTTP status that ended a probe, and what of its response matters.
@@ -187,6 +189,7 @@ pub const MAX_RETRY_AFTER: Duration = Duration::from_mins(10);
 pub fn judge(problem: &Problem, given: Given) -> (Verdict, Option<Duration>) {
     match problem {
         Problem::Status(status) => judge_status(status, given),
+        Problem::Ours(_) => (Verdict::new(Kind::Unknown, failure_reason(problem), sentence(problem)), None),
         other => (Verdict::new(Kind::Failed, failure_reason(other), sentence(other)), None),
     }
 }
@@ -234,6 +237,7 @@ const fn failure_reason(problem: &Problem) -> &'static str {
         Problem::Rpc { .. } => reason::JSON_RPC_ERROR,
         Problem::SessionLost => reason::SESSION_LOST,
         Problem::ToolCall(_) => reason::TOOL_CALL_FAILED,
+        Problem::Ours(_) => reason::UNKNOWN,
     }
 }
 
@@ -255,6 +259,7 @@ fn sentence(problem: &Problem) -> String {
         Problem::Rpc { step, code, message, .. } => format!("JSON-RPC error {code} to {step}: {message}"),
         Problem::SessionLost => "the server forgot the session twice within one probe (HTTP 404)".into(),
         Problem::ToolCall(what) => format!("health.toolCall: {what}"),
+        Problem::Ours(what) => format!("the operator could not ask: {what}"),
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::ServerName, pki_types::pem::PemObject as _};
+use tokio::sync::Semaphore;
 use url::Url;
 
 use super::{
@@ -30,6 +31,17 @@ pub(super) const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 pub(super) const NAME: HeaderName = HeaderName::from_static("mcp-name");
 /// `Mcp-Session-Id`
 pub(super) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+
+/// A server that never answers a deletion must not be left with a connection a probe.
+const LATE_A_SERVER: usize = 3;
+/// Probes that are further apart find most kept connections closed: servers do so after 5 s (uvicorn, Node) or some more.
+const KEPT_BETWEEN: Duration = Duration::from_secs(15);
+/// A connection is used for no longer, so that a certificate which is no longer good is met.
+const KEPT_FOR: Duration = Duration::from_mins(1);
+
+fn keep(interval: Duration) -> Option<Duration> {
+    (interval <= KEPT_BETWEEN).then_some(KEPT_FOR)
+}
 
 /// Where to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +70,10 @@ pub struct Wire {
     pub timeout: Duration,
     /// What decides how a refusal counts.
     pub given: Given,
+    /// For how long a connection is kept for later probes; none: not at all.
+    pub keep: Option<Duration>,
+    /// How many of the server's sessions are waited for at a time after a probe's end, until they are deleted.
+    pub late: Arc<Semaphore>,
     /// Which addresses are dialled. None: whatever there is.
     pub guard: Option<Guard>,
     /// The call that must succeed, per era.
@@ -141,6 +157,8 @@ impl Wire {
             host,
             guard: Guard::new(spec),
             timeout: Duration::from_secs(spec.health.timeout_seconds.into()),
+            keep: keep(Duration::from_secs(spec.health.interval_seconds.into())),
+            late: Arc::new(Semaphore::new(LATE_A_SERVER)),
             call: call.map(both_eras),
             secrets: secrets(spec),
         }
@@ -272,6 +290,8 @@ fn tls_config(roots: RootCertStore) -> ClientConfig {
         .expect("ring offers the protocol versions that rustls calls safe")
         .with_root_certificates(roots)
         .with_no_client_auth();
+    // A resumed handshake shows no certificate: one that ran out, or was replaced, would never be seen.
+    config.resumption = rustls::client::Resumption::disabled();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config
 }

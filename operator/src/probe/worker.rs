@@ -20,6 +20,7 @@ use super::{
     converse::{Conversation, Known, Observation},
     effect::Job,
     engine::{Shared, locked},
+    proxy::Proxy,
     registry::Outcome,
     schedule::{AttemptId, TargetId},
     verdict::{Problem, Step},
@@ -51,10 +52,18 @@ pub trait Prober: Send + Sync + 'static {
     fn forget(&self, id: TargetId);
 }
 
-/// The prober that speaks MCP, and keeps a connection a target between probes.
+/// The prober that speaks MCP, and keeps a connection a target between probes where they are close together.
 #[derive(Clone, Debug, Default)]
 pub struct McpProber {
     idle: Arc<std::sync::Mutex<Idle>>,
+    proxy: Option<Proxy>,
+}
+
+impl McpProber {
+    /// Reaches remote servers with TLS by `proxy` where that wants it.
+    pub fn by(proxy: Option<Proxy>) -> Self {
+        Self { proxy, ..Self::default() }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -102,7 +111,12 @@ impl Prober for McpProber {
             known.wary = true;
             known.legacy_first ^= known.era.is_none();
         }
-        McpAttempt { id, conversation: Conversation::new(Arc::clone(wire), ip, known, conn), place, prober: self.clone() }
+        McpAttempt {
+            id,
+            conversation: Conversation::new(Arc::clone(wire), ip, self.proxy.clone(), known, conn),
+            place,
+            prober: self.clone(),
+        }
     }
 
     fn forget(&self, id: TargetId) {
@@ -219,6 +233,10 @@ async fn conclude<A: Attempt>(shared: &Shared, job: &Job, ended: Ended<A>, last:
 
 fn record<A: Attempt>(shared: &Shared, job: &Job, ended: Ended<A>, last: bool) -> A {
     let Ended { attempt, place, result, took } = ended;
+    if let Some(Err(Problem::Ours(what))) = &result {
+        shared.gave_up(job, place, what, last);
+        return attempt;
+    }
     let outcome =
         result.map(|result| Outcome { id: job.id, epoch: job.epoch, result, known: attempt.known(), latency: took, last });
     shared.record(job, place, outcome, last);
@@ -299,7 +317,7 @@ impl<P: Prober> Race<'_, P> {
     }
 
     fn fails(&self, problem: &Problem) -> bool {
-        super::verdict::judge(problem, self.job.wire.given).0.is_failed()
+        matches!(problem, Problem::Ours(_)) || super::verdict::judge(problem, self.job.wire.given).0.is_failed()
     }
 
     fn start(&self, losers: &CancellationToken) -> Option<impl Future<Output = Ended<P::Attempt>> + use<P>> {

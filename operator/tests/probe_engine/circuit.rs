@@ -195,3 +195,71 @@ async fn a_new_pod_ends_an_opening_early() {
         .expect("closed");
     assert!(!gate(&rig.health("server"), "server-1"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn it_closes_at_the_success_that_completes_the_threshold_and_not_one_later() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1], |spec| spec.breaker.success_threshold = 3).await;
+    puppet.set(ip(1), Does::Refuse);
+    rig.until("server", secs(30), is_open).await.expect("open");
+    puppet.set(ip(1), Does::Answer);
+    puppet.forget();
+    rig.until("server", secs(60), |health| health.circuit.state == CircuitState::Closed).await.expect("closed");
+    assert_eq!(puppet.total(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_that_open_together_are_not_tried_together() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    for n in 0..20 {
+        serving(&rig, &puppet, &format!("s{n}"), &[n], |spec| {
+            (spec.breaker.open_seconds, spec.breaker.max_open_seconds) = (200, 300);
+        })
+        .await;
+    }
+    (0..10).for_each(|n| puppet.set(ip(n), Does::Refuse));
+    sleep(secs(20)).await;
+    let length = |n| {
+        let circuit = rig.health(&format!("s{n}")).circuit;
+        circuit.retry_at.expect("open").0.duration_since(circuit.since.expect("open").0).as_secs()
+    };
+    let lengths: std::collections::BTreeSet<_> = (0..10).map(length).collect();
+    assert!(lengths.len() >= 4, "openings of {lengths:?} s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn reasons_that_alternate_do_not_flicker() {
+    let puppet = Puppet::default();
+    let mut rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1, 2], |_| {}).await;
+    puppet.set(ip(1), Does::Refuse);
+    rig.until("server", secs(30), |health| health.pods[0].failing).await.expect("failing");
+    rig.changes();
+    for n in 0..40 {
+        puppet.set(ip(1), if n % 2 == 0 { Does::SayNo(500, None) } else { Does::Refuse });
+        let asked = puppet.asked(ip(1)).len();
+        while puppet.asked(ip(1)).len() == asked {
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+    assert_eq!(rig.health("server").pods[0].verdict.reason, reason::CONNECTION_REFUSED);
+    assert_eq!(rig.changes(), 0);
+    // One that stays is as sure as the first one was.
+    puppet.set(ip(1), Does::SayNo(500, None));
+    let other = |health: &operator::probe::ServerHealth| health.pods[0].verdict.reason == reason::HTTP_STATUS;
+    rig.until("server", secs(60), other).await.expect("told");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_several_failing_pods_the_last_one_is_told() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1, 2], |_| {}).await;
+    puppet.set(ip(1), Does::Refuse);
+    rig.until("server", secs(30), |health| health.pods[0].failing).await.expect("failing");
+    puppet.set(ip(2), Does::SayNo(500, None));
+    let health = rig.until("server", secs(30), is_open).await.expect("open");
+    assert_eq!(health.circuit.reason.as_deref(), Some(reason::HTTP_STATUS), "it is what opened the circuit");
+}

@@ -54,6 +54,56 @@ async fn warn_tells_of_other_tools_and_serves_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn tools_that_vanish_are_told_and_under_enforce_take_the_pod_out() {
+    for policy in [ToolsPolicy::Warn, ToolsPolicy::Enforce] {
+        let puppet = Puppet::default();
+        let rig = Rig::with_puppet(&puppet);
+        serving(&rig, &puppet, "server", &[1], |spec| {
+            spec.tools = ToolsContract { policy, accepted: Some(accepted(&["a", "b"])), pinned: false };
+        })
+        .await;
+        puppet.set(ip(1), Does::OfferNothing);
+        let health = rig.until("server", secs(30), |health| health.tools_diff.is_some()).await.expect("told");
+        assert_eq!(health.tools_diff.expect("a difference").removed, ["a", "b"]);
+        assert_eq!(health.tools.map(|tools| tools.count()), Some(0));
+        assert_eq!(health.pods[0].gate, policy == ToolsPolicy::Warn);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_enforce_a_list_may_be_accepted_once_it_was_seen_twice() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    puppet.set(ip(1), Does::Offer(vec!["a"]));
+    let mut spec = crate::support::rig::spec(8080);
+    crate::usual(&mut spec);
+    spec.health.interval_seconds = 60;
+    spec.tools.policy = ToolsPolicy::Enforce;
+    rig.engine.set_server(&key("server"), spec, None);
+    rig.api.set_pod(&key("server"), pod("server-1", ip(1)));
+    rig.until("server", secs(1), |health| health.tools.is_some()).await.expect("a first list");
+    assert_eq!(rig.health("server").acceptable, None, "the plugins may still be loading");
+    puppet.set(ip(1), Does::Offer(vec!["a", "b"]));
+    let health = rig.until("server", secs(5), |health| health.acceptable.is_some()).await.expect("seen twice");
+    assert_eq!(health.acceptable.expect("a list").names().collect::<Vec<_>>(), ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_of_several_pods_that_says_something_else_every_time_is_told_seldom() {
+    for does in [Does::OfferAnew, Does::Ramble] {
+        let puppet = Puppet::default();
+        let mut rig = Rig::with_puppet(&puppet);
+        serving(&rig, &puppet, "server", &[1, 2, 3], |spec| spec.tools.accepted = Some(accepted(&["a", "b"]))).await;
+        puppet.set(ip(1), does.clone());
+        sleep(secs(60)).await;
+        rig.changes();
+        sleep(secs(3_600)).await;
+        let changes = rig.changes();
+        assert!(changes <= 7, "{changes} changes in an hour of {does:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_list_that_changes_at_every_probe_is_told_at_most_every_ten_minutes() {
     let puppet = Puppet::default();
     let mut rig = Rig::with_puppet(&puppet);

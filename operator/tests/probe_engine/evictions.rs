@@ -1,13 +1,13 @@
 //! Pods that stay failed.
 
 use operator::crd::reason;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     ip, is_closed, is_open, secs, serving,
     support::{
         puppet::{Does, Puppet},
-        rig::Rig,
+        rig::{Rig, key, pod},
     },
 };
 
@@ -74,6 +74,58 @@ async fn nobody_is_evicted_while_the_fleet_panics() {
         serving(&rig, &puppet, &format!("s{n}"), &[n], |spec| spec.health.restart_after_seconds = 30).await;
     }
     (0..8).for_each(|n| puppet.set(ip(n), Does::Refuse));
-    sleep(secs(600)).await;
+    sleep(secs(580)).await;
     assert!(rig.api.evictions().len() <= 2, "{:?}", rig.api.evictions());
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_eviction_in_a_row_waits_twice_as_long() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1, 2, 3, 4], |spec| spec.health.restart_after_seconds = 60).await;
+    (1..=3).for_each(|n| puppet.set(ip(n), Does::Refuse));
+    let mut at = Vec::new();
+    for number in 1..=3 {
+        while rig.api.evictions().len() < number {
+            sleep(secs(1)).await;
+        }
+        at.push(Instant::now());
+        let evicted = rig.api.evictions().last().cloned().expect("one was");
+        rig.api.remove_pod(&evicted);
+    }
+    let waits: Vec<u64> = at.windows(2).map(|pair| (pair[1] - pair[0]).as_secs()).collect();
+    assert!(waits[0].abs_diff(60) <= 15 && waits[1].abs_diff(120) <= 15, "{waits:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_never_answered_is_not_evicted() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1], |spec| {
+        (spec.health.restart_after_seconds, spec.health.startup_seconds) = (30, 10);
+    })
+    .await;
+    puppet.set(ip(2), Does::Refuse);
+    rig.api.set_pod(&key("server"), pod("server-2", ip(2)));
+    sleep(secs(900)).await;
+    assert!(rig.health("server").pods[1].failing);
+    assert!(rig.api.evictions().is_empty(), "{:?}", rig.api.evictions());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_evicted_while_a_rollout_is_under_way() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1, 2], |spec| spec.health.restart_after_seconds = 30).await;
+    let new = operator::probe::PodState { template: Some("2".into()), ..pod("server-3", ip(3)) };
+    puppet.set(ip(3), Does::Answer);
+    rig.api.set_pod(&key("server"), new);
+    rig.until("server", secs(5), is_closed).await.expect("in service");
+    puppet.set(ip(3), Does::Refuse);
+    sleep(secs(600)).await;
+    assert!(rig.api.evictions().is_empty(), "the rollout would look as if it went on");
+    rig.api.remove_pod("server-1");
+    rig.api.remove_pod("server-2");
+    sleep(secs(400)).await;
+    assert_eq!(rig.api.evictions().first().map(String::as_str), Some("server-3"), "the rollout is over");
 }

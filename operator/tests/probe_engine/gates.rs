@@ -53,3 +53,29 @@ async fn after_a_lost_lease_nothing_is_written() {
     sleep(secs(60)).await;
     assert_eq!(rig.api.writes().len(), writes);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_conflict_is_tried_again() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1, 2], |_| {}).await;
+    rig.api.refuse("/pods/server-1/status", 409);
+    puppet.set(ip(1), Does::Refuse);
+    rig.until("server", secs(30), |health| !health.pods[0].gate).await.expect("decided");
+    sleep(secs(2)).await;
+    assert_eq!(rig.api.gates("server-1"), [true, false, false], "the kubelet was quicker, and the pod is still there");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_watch_shows_late_is_no_news_and_what_is_newer_is_put_right() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1], |_| {}).await;
+    let patched = rig.api.version("server-1");
+    rig.api.change_pod("server-1", |pod| (pod.gate, pod.version) = (None, Some(patched - 1)));
+    sleep(secs(1)).await;
+    assert_eq!(rig.api.gates("server-1"), [true], "it is older than our patch");
+    rig.api.change_pod("server-1", |pod| (pod.gate, pod.version) = (Some(false), Some(patched + 1)));
+    sleep(secs(1)).await;
+    assert_eq!(rig.api.gates("server-1"), [true, true]);
+}

@@ -37,6 +37,40 @@ async fn when_most_of_the_fleet_fails_at_once_nobody_is_taken_out() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_panic_ends_after_ten_minutes_and_then_what_fails_is_taken_out() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    for n in 0..6 {
+        serving(&rig, &puppet, &format!("s{n}"), &[n], |_| {}).await;
+    }
+    (0..4).for_each(|n| puppet.set(ip(n), Does::Refuse));
+    sleep(secs(60)).await;
+    let held: Vec<_> = (0..4).map(|n| rig.health(&format!("s{n}"))).filter(|health| health.panic).collect();
+    assert!(!held.is_empty() && held.iter().all(|health| health.pods[0].in_service && !health.serves()), "{held:?}");
+    assert!(!rig.health("s5").panic && rig.health("s5").serves(), "who answers is not told as panicking");
+    sleep(secs(600)).await;
+    for n in 0..4 {
+        let health = rig.health(&format!("s{n}"));
+        assert!(!health.panic && !health.pods[0].gate && health.circuit.state != CircuitState::Closed, "{n}: {health:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_of_one_server_are_no_fleet() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "four", &[1, 2, 3, 4, 5, 6, 7, 8], |spec| spec.health.interval_seconds = 5).await;
+    for n in 10..13 {
+        serving(&rig, &puppet, &format!("s{n}"), &[n], |_| {}).await;
+    }
+    (1..=8).for_each(|n| puppet.set(ip(n), Does::Hang));
+    let health = rig.until("four", secs(30), is_open).await.expect("open");
+    assert!(!health.panic && !health.serves());
+    puppet.set(ip(10), Does::Refuse);
+    rig.until("s10", secs(30), is_open).await.expect("its neighbour's pods do not hold it in service");
+}
+
+#[tokio::test(start_paused = true)]
 async fn when_half_of_the_fleet_fails_it_is_taken_out() {
     let puppet = Puppet::default();
     let rig = Rig::with_puppet(&puppet);

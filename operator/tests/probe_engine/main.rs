@@ -13,7 +13,9 @@ mod pace;
 mod pods;
 mod refusals;
 mod rest;
+mod restarts;
 mod telling;
+mod templates;
 
 use std::{net::IpAddr, time::Duration};
 

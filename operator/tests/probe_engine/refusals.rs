@@ -61,3 +61,34 @@ async fn a_refusal_closes_a_half_open_circuit() {
     let health = rig.until("server", secs(40), is_closed).await.expect("closed");
     assert_eq!((health.verdict.kind, health.verdict.reason), (Kind::Alive, reason::UNAUTHORIZED));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_failed_is_back_once_it_says_no_often_enough_and_not_at_once() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1, 2], |spec| spec.breaker.success_threshold = 3).await;
+    puppet.set(ip(1), Does::Refuse);
+    rig.until("server", secs(30), |health| health.pods[0].failing).await.expect("failing");
+    puppet.set(ip(1), Does::SayNo(401, None));
+    puppet.forget();
+    rig.until("server", secs(60), |health| !health.pods[0].failing).await.expect("it answers");
+    assert_eq!(puppet.asked(ip(1)).len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn its_wish_is_granted_whatever_happens_to_others() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    for n in 1..=5 {
+        serving(&rig, &puppet, &format!("s{n}"), &[n], |_| {}).await;
+    }
+    puppet.set(ip(1), Does::SayNo(429, Some(secs(600))));
+    rig.until("s1", secs(11), |health| health.verdict.kind == Kind::Alive).await.expect("alive");
+    puppet.forget();
+    for n in [2, 3] {
+        puppet.set(ip(n), Does::Refuse);
+        sleep(secs(25)).await;
+    }
+    sleep(secs(500)).await;
+    assert!(puppet.asked(ip(1)).is_empty(), "asked {} times", puppet.asked(ip(1)).len());
+}

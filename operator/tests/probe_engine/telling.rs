@@ -49,6 +49,9 @@ async fn metrics_tell_of_probes_circuits_and_gates() {
     let text = prometheus::TextEncoder::new().encode_to_string(&rig.metrics.gather()).expect("text");
     for line in [
         "mcpfleet_circuit_state{name=\"server\",namespace=\"test\"} 2",
+        "mcpfleet_server_ready{name=\"server\",namespace=\"test\"} 0",
+        "mcpfleet_server_pods{name=\"server\",namespace=\"test\",state=\"failing\"} 1",
+        "mcpfleet_server_pods{name=\"server\",namespace=\"test\",state=\"in_service\"} 0",
         "mcpfleet_circuit_transitions_total{from=\"Closed\",to=\"Open\"} 1",
         "mcpfleet_gate_patches_total{result=\"done\",value=\"false\"} 1",
         "mcpfleet_probe_verdicts_total{reason=\"ConnectionRefused\",verdict=\"Failed\"} 3",
@@ -58,5 +61,26 @@ async fn metrics_tell_of_probes_circuits_and_gates() {
     rig.engine.remove_server(&key("server"));
     sleep(Duration::from_millis(100)).await;
     let text = prometheus::TextEncoder::new().encode_to_string(&rig.metrics.gather()).expect("text");
-    assert!(!text.contains("mcpfleet_circuit_state{name=\"server\""), "a removed server leaves no series");
+    assert!(!text.contains("name=\"server\""), "a removed server leaves no series:\n{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_restart_every_server_has_its_series_before_anything_changes() {
+    use operator::crd::{CircuitStatus, Force, reason};
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    let open = CircuitStatus {
+        state: operator::crd::CircuitState::Open,
+        reason: Some(reason::FORCED.into()),
+        ..CircuitStatus::default()
+    };
+    let mut forced = crate::support::rig::spec(8080);
+    forced.breaker.force = Some(Force::Open);
+    rig.engine.set_server(&key("forced"), forced, Some(&open));
+    rig.engine.set_server(&key("closed"), crate::support::rig::spec(8080), None);
+    sleep(Duration::from_millis(100)).await;
+    let text = prometheus::TextEncoder::new().encode_to_string(&rig.metrics.gather()).expect("text");
+    for line in ["{name=\"forced\",namespace=\"test\"} 2", "{name=\"closed\",namespace=\"test\"} 0"] {
+        assert!(text.contains(&format!("mcpfleet_circuit_state{line}")), "{line} is not in\n{text}");
+    }
 }

@@ -6,9 +6,23 @@ use operator::crd::{Era, reason};
 use serde_json::{Value, json};
 
 use crate::{
-    support::fake::{self, Act, error, json_bytes, legacy, modern, response, result},
+    support::fake::{self, Act, Ask, State, error, json_bytes, legacy, modern, response, result},
     table::{Check, HEALTHY, Scenario, failed, legacy_but, modern_but, scenario},
 };
+
+/// A legacy server without sessions, whose list comes in an array beside a notification.
+fn in_arrays(version: &str, ask: &Ask, state: &State) -> Act {
+    match ask.method.as_str() {
+        "initialize" => result(ask, fake::initialize_result(version, true)),
+        "notifications/initialized" => Act::Bytes(response("202 Accepted", &[], "")),
+        "tools/list" => {
+            let log = json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "debug", "data": "x"}});
+            let list = json!({"jsonrpc": "2.0", "id": ask.id, "result": {"tools": [fake::tool("a")]}});
+            json_bytes(&json!([log, list]).to_string())
+        }
+        _ => legacy(ask, state),
+    }
+}
 
 pub fn eras() -> Vec<Scenario> {
     let legacy_era: Check = |health, _| match &health.protocol {
@@ -30,6 +44,9 @@ pub fn eras() -> Vec<Scenario> {
         })
         .check(modern_era),
         scenario("legacy: 400 without a session", HEALTHY, legacy).check(legacy_era),
+        scenario("2025-03-26 that answers in arrays", HEALTHY, |ask, state| in_arrays("2025-03-26", ask, state))
+            .check(legacy_era),
+        scenario("arrays in a revision that has none", failed(reason::NOT_MCP), |ask, state| in_arrays("2025-06-18", ask, state)),
         // The session that it opens says nothing to discover, which is asked next: a 404 there is no lost session.
         scenario(
             "legacy at first, then a revision that nobody knows",

@@ -146,6 +146,23 @@ async fn a_session_that_is_opened_long_after_the_probe_gave_up_is_deleted() {
 }
 
 #[tokio::test]
+async fn a_server_that_never_answers_a_deletion_is_left_with_few_connections() {
+    let fake = Fake::start(|ask, state| if ask.http == "DELETE" { Act::hang() } else { legacy(ask, state) }).await;
+    let mut rig = Rig::start();
+    rig.server("server", fake.addr, |_| {});
+    judged(&rig, HEALTHY).await.expect("healthy");
+    let mut most = 0;
+    while fake.state.opened.load(Ordering::Relaxed) < 16 {
+        most = most.max(fake.state.live.load(Ordering::Relaxed));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // Three that are waited for long, those of the last 5 s, and the probe under way.
+    assert!(most <= 10, "{most} connections at a time");
+    drop(fake);
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn a_deletion_that_a_server_threw_away_when_it_went_on_is_sent_again() {
     let thrown = AtomicBool::new(false);
     // A server that was stopped finds that the connection was idle for too long by its clock, and closes it with what is unread on it.

@@ -1,16 +1,27 @@
 //! Certificates that are right and wrong.
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use operator::{
     crd::{CircuitState, reason},
-    probe::{Endpoint, VerdictKind as Kind},
+    probe::{Endpoint, EngineConfig, Proxy, VerdictKind as Kind},
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier},
+    sign::CertifiedKey,
+};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{
     support::{
-        fake::{Fake, modern},
+        fake::{Act, Ask, Fake, State, modern},
         rig::Rig,
     },
     table::{HEALTHY, failed},
@@ -29,7 +40,7 @@ fn ca() -> Ca {
     Ca { pem, issuer: Issuer::new(params, key) }
 }
 
-fn acceptor(ca: &Ca, name: &str, expired: bool) -> tokio_rustls::TlsAcceptor {
+fn certified(ca: &Ca, name: &str, expired: bool) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
     let key = KeyPair::generate().expect("a key");
     let mut params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
     if expired {
@@ -37,15 +48,119 @@ fn acceptor(ca: &Ca, name: &str, expired: bool) -> tokio_rustls::TlsAcceptor {
         params.not_after = rcgen::date_time_ymd(2021, 1, 1);
     }
     let certificate: CertificateDer<'static> = params.signed_by(&key, &ca.issuer).expect("a certificate").der().clone();
-    let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+    (vec![certificate], PrivateKeyDer::try_from(key.serialize_der()).expect("a key"))
+}
+
+fn builder() -> rustls::ConfigBuilder<rustls::ServerConfig, rustls::WantsVerifier> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .expect("a certificate and its key");
+    rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions")
+}
+
+fn acceptor(ca: &Ca, name: &str, expired: bool) -> tokio_rustls::TlsAcceptor {
+    let (chain, key) = certified(ca, name, expired);
+    let config = builder().with_no_client_auth().with_single_cert(chain, key).expect("a certificate and its key");
     tokio_rustls::TlsAcceptor::from(Arc::new(config))
+}
+
+/// Shows its first certificate until it is told to show the second one, and keeps its ticket keys meanwhile.
+#[derive(Debug)]
+struct Reloaded {
+    certificates: [Arc<CertifiedKey>; 2],
+    second: AtomicBool,
+}
+
+impl ResolvesServerCert for Reloaded {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.certificates[usize::from(self.second.load(Ordering::Relaxed))]))
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_becomes_a_wrong_one_is_seen_although_sessions_could_be_resumed() {
+    let ca = ca();
+    let certificates = [certified(&ca, "localhost", false), certified(&ca, "localhost", true)].map(|(chain, key)| {
+        let key = rustls::crypto::ring::sign::any_supported_type(&key).expect("a key");
+        Arc::new(CertifiedKey::new(chain, key))
+    });
+    let reloaded = Arc::new(Reloaded { certificates, second: AtomicBool::new(false) });
+    let config = builder().with_no_client_auth().with_cert_resolver(Arc::<Reloaded>::clone(&reloaded));
+    // Each answer ends its connection: the next probe could resume.
+    let script = |ask: &Ask, state: &State| match modern(ask, state) {
+        Act::Bytes(bytes) => Act::BytesThenClose(bytes),
+        other => other,
+    };
+    let fake = Fake::start_tls(Arc::new(script), Some(tokio_rustls::TlsAcceptor::from(Arc::new(config)))).await;
+    let rig = Rig::start();
+    rig.server("server", fake.addr, |spec| {
+        spec.endpoint = Endpoint::Remote { url: format!("https://localhost:{}/mcp", fake.addr.port()).parse().expect("a URL") };
+        spec.ca = Some(ca.pem.as_bytes().to_vec());
+    });
+    rig.until("server", Duration::from_secs(30), |health| health.verdict.kind == Kind::Healthy).await.expect("healthy");
+    reloaded.second.store(true, Ordering::Relaxed);
+    let open = |health: &operator::probe::ServerHealth| health.circuit.state == CircuitState::Open;
+    let health = rig.until("server", Duration::from_secs(20), open).await.expect("open");
+    assert_eq!(health.verdict.reason, reason::TLS_FAILED, "{health:?}");
+}
+
+/// A proxy that connects to whatever it is asked for, and remembers what that was.
+async fn proxy() -> (std::net::SocketAddr, Arc<std::sync::Mutex<Vec<String>>>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let asked = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let told = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let told = Arc::clone(&told);
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await.expect("a head"));
+                }
+                let head = String::from_utf8(head).expect("text");
+                let target = head.split(' ').nth(1).expect("a target").to_owned();
+                told.lock().expect("no panic").push(head);
+                let mut server = tokio::net::TcpStream::connect(target).await.expect("a server");
+                stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.expect("a client");
+                let _ended = tokio::io::copy_bidirectional(&mut stream, &mut server).await;
+            });
+        }
+    });
+    (address, asked)
+}
+
+#[tokio::test]
+async fn a_remote_server_with_tls_is_reached_by_the_proxy_unless_that_is_not_for_it() {
+    for (no_proxy, by_proxy) in [("", true), ("localhost", false)] {
+        let ca = ca();
+        let fake = Fake::start_tls(Arc::new(modern), Some(acceptor(&ca, "localhost", false))).await;
+        let (address, asked) = proxy().await;
+        let proxy = Proxy::new(&format!("http://user:pass@{address}"), no_proxy);
+        let rig = Rig::start_with(EngineConfig { proxy, ..EngineConfig::default() });
+        rig.server("server", fake.addr, |spec| {
+            let url = format!("https://localhost:{}/mcp", fake.addr.port());
+            spec.endpoint = Endpoint::Remote { url: url.parse().expect("a URL") };
+            spec.ca = Some(ca.pem.as_bytes().to_vec());
+        });
+        rig.until("server", Duration::from_secs(30), |health| health.verdict.kind == Kind::Healthy).await.expect("healthy");
+        let asked = asked.lock().expect("no panic");
+        assert_eq!(!asked.is_empty(), by_proxy, "{asked:?}");
+        let credentials = "Proxy-Authorization: Basic dXNlcjpwYXNz";
+        assert!(asked.iter().all(|head| head.starts_with("CONNECT localhost:") && head.contains(credentials)), "{asked:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_wants_a_client_certificate_is_told_as_such() {
+    let ca = ca();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca.pem.as_bytes()).expect("PEM")).expect("a root");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().expect("a verifier");
+    let (chain, key) = certified(&ca, "localhost", false);
+    let config = builder().with_client_cert_verifier(verifier).with_single_cert(chain, key).expect("a certificate and its key");
+    let (kind, reason, message) = verdict(Some(tokio_rustls::TlsAcceptor::from(Arc::new(config))), Some(&ca.pem)).await;
+    assert_eq!((kind, reason), failed(reason::TLS_FAILED), "{message}");
+    assert!(message.contains("client certificate"), "{message}");
 }
 
 async fn verdict(acceptor: Option<tokio_rustls::TlsAcceptor>, ca: Option<&str>) -> (Kind, &'static str, String) {

@@ -8,6 +8,20 @@ use crate::{
     table::{HEALTHY, Scenario, alive, credentials, failed, legacy_but, modern_but, scenario, tool_call},
 };
 
+/// A modern server with one tool, whose schema is these bytes.
+fn raw_list(ask: &Ask, state: &State, schema: &str) -> Act {
+    if ask.method != "tools/list" {
+        return modern(ask, state);
+    }
+    let tools = format!(r#"[{{"name": "t", "inputSchema": {schema}}}]"#);
+    let body = format!(r#"{{"jsonrpc": "2.0", "id": {}, "result": {{"resultType": "complete", "tools": {tools}}}}}"#, ask.id);
+    fake::json_bytes(&body)
+}
+
+fn nested(levels: usize) -> String {
+    format!(r#"{}"x"{}"#, r#"{"type":"object","properties":{"a":"#.repeat(levels), "}}".repeat(levels))
+}
+
 pub fn tools() -> Vec<Scenario> {
     fn pages(ask: &Ask, state: &State, last: i64, next: impl Fn(i64) -> Value) -> Act {
         if ask.method != "tools/list" {
@@ -52,6 +66,29 @@ pub fn tools() -> Vec<Scenario> {
         .check(|health, _| count(health, 4)),
         scenario("a tool without a name", failed(reason::NOT_MCP), list(json!([tool("a"), {"description": "nameless"}]))),
         scenario("a tool whose name is a number", failed(reason::NOT_MCP), list(json!([{"name": 1}]))),
+        scenario(
+            "a tool without a schema of its arguments is left out",
+            HEALTHY,
+            list(json!([tool("a"), {"name": "b"}, {"name": "c", "inputSchema": []}])),
+        )
+        .check(|health, _| {
+            count(health, 1)?;
+            let left_out = health.tools.as_ref().map(|tools| tools.left_out.join(","));
+            if left_out.as_deref() == Some("b,c") { Ok(()) } else { Err(format!("left out: {left_out:?}")) }
+        }),
+        scenario("a schema that is nested 120 levels deep", HEALTHY, |ask, state| raw_list(ask, state, &nested(120)))
+            .check(|health, _| count(health, 1)),
+        scenario("a schema that is nested 2,000 levels deep", failed(reason::NOT_MCP), |ask, state| {
+            raw_list(ask, state, &nested(2_000))
+        }),
+        scenario("a description that ends in half a surrogate pair", HEALTHY, |ask, state| {
+            raw_list(ask, state, r#"{"type": "object", "description": "cut \ud83d"}"#)
+        })
+        .check(|health, _| count(health, 1)),
+        scenario("a maximum of 1e999", HEALTHY, |ask, state| raw_list(ask, state, r#"{"type": "object", "maximum": 1e999}"#)),
+        scenario("an integer of 400 digits", HEALTHY, |ask, state| {
+            raw_list(ask, state, &format!(r#"{{"type": "object", "maximum": {}}}"#, "7".repeat(400)))
+        }),
         scenario("tools that are no list", failed(reason::NOT_MCP), list(json!({"a": 1}))),
         scenario("1,000 tools", HEALTHY, list((0..1_000).map(|i| tool(&format!("tool-{i}"))).collect()))
             .check(|health, _| count(health, 1_000)),

@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     convert::Infallible,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use http::{Method, Request, Response};
@@ -25,6 +28,8 @@ struct Inner {
     writes: Mutex<Vec<Write>>,
     pods: Mutex<HashMap<String, (ServerKey, PodState)>>,
     engine: OnceLock<HealthEngine>,
+    /// The last resourceVersion that was given out.
+    version: AtomicU64,
     /// Answers instead of the usual ones: (part of the path, status), each used once.
     refusals: Mutex<Vec<(&'static str, u16)>>,
 }
@@ -50,7 +55,8 @@ impl Api {
     }
 
     /// Tells the engine about a pod, and remembers it.
-    pub fn set_pod(&self, key: &ServerKey, pod: PodState) {
+    pub fn set_pod(&self, key: &ServerKey, mut pod: PodState) {
+        pod.version = Some(self.next_version());
         self.0.pods.lock().expect("no panic").insert(pod.name.clone(), (key.clone(), pod.clone()));
         self.0.engine.get().expect("attached").set_pod(key, pod);
     }
@@ -60,10 +66,24 @@ impl Api {
         let (key, pod) = {
             let mut pods = self.0.pods.lock().expect("no panic");
             let (key, pod) = pods.get_mut(name).expect("a known pod");
+            let before = pod.version;
             change(pod);
+            // A test that says which version it shows means it.
+            if pod.version == before {
+                pod.version = Some(self.next_version());
+            }
             (key.clone(), pod.clone())
         };
         self.0.engine.get().expect("attached").set_pod(&key, pod);
+    }
+
+    fn next_version(&self) -> u64 {
+        self.0.version.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The version of a pod that was shown last.
+    pub fn version(&self, name: &str) -> u64 {
+        self.0.pods.lock().expect("no panic")[name].1.version.expect("a version")
     }
 
     pub fn remove_pod(&self, name: &str) {
@@ -138,8 +158,10 @@ impl Api {
                 &json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "uid", "reason": "Conflict", "code": 409}),
             );
         };
-        let reply = reply(200, &json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": name, "uid": pod.uid}}));
-        self.change_pod(name, |pod| pod.gate = Some(gate));
+        let version = self.next_version();
+        let metadata = json!({"name": name, "uid": pod.uid, "resourceVersion": version.to_string()});
+        let reply = reply(200, &json!({"kind": "Pod", "apiVersion": "v1", "metadata": metadata}));
+        self.change_pod(name, |pod| (pod.gate, pod.version) = (Some(gate), Some(version)));
         reply
     }
 }

@@ -24,6 +24,12 @@ pub enum Does {
     Offer(Vec<&'static str>),
     /// Another list every time.
     OfferAnew,
+    /// Nothing that a client can list.
+    OfferNothing,
+    /// Answers who asks so, and refuses everybody else.
+    AnswerTo(fn(&Wire) -> bool),
+    /// An error in other words every time.
+    Ramble,
     Hang,
     Refuse,
     SayNo(u16, Option<Duration>),
@@ -86,18 +92,19 @@ impl Puppet {
 pub struct Strings {
     puppet: Puppet,
     ip: IpAddr,
+    wire: Arc<Wire>,
     known: Known,
 }
 
 impl Prober for Puppet {
     type Attempt = Strings;
 
-    fn attempt(&self, _: TargetId, _: &Arc<Wire>, ip: Option<IpAddr>, known: Known, _: bool) -> Strings {
+    fn attempt(&self, _: TargetId, wire: &Arc<Wire>, ip: Option<IpAddr>, known: Known, _: bool) -> Strings {
         let ip = ip.unwrap_or_else(|| IpAddr::from([0, 0, 0, 0]));
         self.0.asked.lock().expect("no panic").push((ip, Instant::now()));
         let now = self.0.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
         self.0.most.fetch_max(now, Ordering::Relaxed);
-        Strings { puppet: self.clone(), ip, known }
+        Strings { puppet: self.clone(), ip, wire: Arc::clone(wire), known }
     }
 
     fn forget(&self, _: TargetId) {}
@@ -113,6 +120,13 @@ impl Attempt for Strings {
             Does::OfferAnew => {
                 let number = self.puppet.0.lists.fetch_add(1, Ordering::Relaxed);
                 return Ok(self.puppet.observation(&[format!("tool-{number}")]));
+            }
+            Does::OfferNothing => return Ok(Observation { tools: None, ..self.puppet.observation(&[]) }),
+            Does::AnswerTo(question) if question(&self.wire) => {}
+            Does::AnswerTo(_) => return Err(Problem::Refused),
+            Does::Ramble => {
+                let message = format!("request {} failed", self.puppet.0.lists.fetch_add(1, Ordering::Relaxed));
+                return Err(Problem::Rpc { step: Step::List, code: -32603, message, supported: Vec::new() });
             }
             Does::Hang => std::future::pending().await,
             Does::Refuse => return Err(Problem::Refused),

@@ -96,7 +96,8 @@ impl Rig {
     }
 
     pub fn start_with(config: EngineConfig) -> Self {
-        Self::with(config, McpProber::default())
+        let prober = McpProber::by(config.proxy.clone());
+        Self::with(config, prober)
     }
 
     pub fn with(config: EngineConfig, prober: impl Prober) -> Self {

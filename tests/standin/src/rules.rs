@@ -24,7 +24,7 @@ pub fn is_name(name: &str, longest: usize) -> bool {
 pub fn tools(body: &Value) -> Result<(), String> {
     let mut names: Vec<&str> = Vec::new();
     for (index, tool) in list(&body["tools"]).iter().enumerate() {
-        let name = tool["name"].as_str().ok_or(format!("tools.{index}.custom.name: Field required"))?;
+        let name = tool["name"].as_str().ok_or_else(|| format!("tools.{index}.custom.name: Field required"))?;
         if !is_name(name, 128) {
             return Err(format!("tools.{index}.custom.name: {name:?} should match pattern '^[a-zA-Z0-9_-]{{1,128}}$'"));
         }

@@ -2,11 +2,19 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use k8s_openapi::{
-    api::core::v1::{ConfigMap, Pod},
+    api::{
+        authentication::v1::TokenRequest,
+        core::v1::{ConfigMap, Pod, ServiceAccount},
+        rbac::v1::ClusterRoleBinding,
+    },
     jiff::Timestamp,
 };
-use kube::ResourceExt;
+use kube::{
+    Api, ResourceExt,
+    api::{Patch, PatchParams, PostParams},
+};
 use mcpfleet_tests::{
     audit,
     cluster::{Space, with_space},
@@ -45,11 +53,35 @@ async fn until_in_service(space: &Space, service: &str, count: usize) -> anyhow:
     tokio::time::timeout(Duration::from_secs(15), looked).await?
 }
 
+/// The token of somebody who may read `/fleet`.
+async fn reader(space: &Space) -> anyhow::Result<String> {
+    space.create::<ServiceAccount>(json!({"metadata": {"name": "reader"}})).await?;
+    let bindings: Api<ClusterRoleBinding> = Api::all(space.client.clone());
+    // Every account of this cluster, which is the tests' own.
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": "test-readers"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "mcpfleet-reader"},
+        "subjects": [{"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": "system:serviceaccounts"}],
+    });
+    bindings.patch("test-readers", &PatchParams::apply("test").force(), &Patch::Apply(&binding)).await?;
+    let made =
+        space.api::<ServiceAccount>().create_token_request("reader", &PostParams::default(), &TokenRequest::default()).await?;
+    made.status.map(|status| status.token).context("a token was made")
+}
+
 /// What the operator's `/fleet` says of a server.
 async fn fleet(space: &Space, server: &str) -> anyhow::Result<Value> {
+    let token = reader(space).await?;
     for pod in operator_pods(space).await? {
         let Some(address) = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()) else { continue };
-        let page: Value = reqwest::get(format!("http://{address}:8080/fleet")).await?.error_for_status()?.json().await?;
+        let reply = reqwest::Client::new().get(format!("http://{address}:8080/fleet")).bearer_auth(&token).send().await?;
+        // Of two replicas one leads, and the other says so.
+        if reply.status() == reqwest::StatusCode::SERVICE_UNAVAILABLE {
+            continue;
+        }
+        let page: Value = reply.error_for_status()?.json().await?;
         let servers = page["servers"].as_array().cloned().unwrap_or_default();
         let found = servers.into_iter().find(|entry| entry["namespace"] == space.name.as_str() && entry["name"] == server);
         if let Some(found) = found {

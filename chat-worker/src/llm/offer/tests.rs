@@ -18,7 +18,7 @@ pub fn specs(server: &str, tools: &[Value]) -> Vec<Arc<ToolSpec>> {
 
 /// What is offered of these tools of the server `s`.
 pub fn of_tools(tools: &[Value], dialect: Dialect) -> Offer {
-    Offer::choose(specs("s", tools), room(dialect), &HashMap::new())
+    Offer::choose(specs("s", tools), room(dialect), &BTreeMap::new())
 }
 
 fn offered(schema: &Value, dialect: Dialect) -> (Value, Arc<Projected>) {
@@ -255,22 +255,22 @@ fn more_tools_than_fit_are_chosen_fairly_and_the_others_can_be_found() {
     catalogue.extend(specs("small", &tools(3)));
     let count = |offer: &Offer, server: &str| offer.tools.iter().filter(|tool| tool.name.starts_with(server)).count();
     let room = |search: Search| Room { tools: Some(128), search, ..room(Dialect::Completions) };
-    let offer = Offer::choose(catalogue.clone(), room(Search::Auto), &HashMap::new());
+    let offer = Offer::choose(catalogue.clone(), room(Search::Auto), &BTreeMap::new());
     assert_eq!((offer.tools.len(), count(&offer, "small__"), count(&offer, "big__")), (128, 3, 123));
     assert!(offer.get(search::FIND).is_some() && offer.get(search::CALL).is_some());
     assert_eq!(offer.left_out.len(), 28);
-    let offer = Offer::choose(catalogue.clone(), room(Search::Never), &HashMap::new());
+    let offer = Offer::choose(catalogue.clone(), room(Search::Never), &BTreeMap::new());
     assert_eq!((offer.tools.len(), count(&offer, "small__"), offer.left_out.len()), (128, 3, 26));
-    let offer = Offer::choose(catalogue.clone(), room(Search::Always), &HashMap::new());
+    let offer = Offer::choose(catalogue.clone(), room(Search::Always), &BTreeMap::new());
     assert_eq!(offer.tools.len(), search::TOOLS);
-    let few = Offer::choose(specs("small", &tools(3)), room(Search::Auto), &HashMap::new());
+    let few = Offer::choose(specs("small", &tools(3)), room(Search::Auto), &BTreeMap::new());
     assert_eq!((few.tools.len(), few.left_out.len()), (3, 0));
 }
 
 #[test]
 fn what_the_api_has_refused_is_left_out_with_its_reason() {
     let catalogue = specs("s", &[json!({"name": "good", "inputSchema": {}}), json!({"name": "bad", "inputSchema": {}})]);
-    let refused = HashMap::from([(catalogue[1].hash.clone(), "no".to_owned())]);
+    let refused = BTreeMap::from([(catalogue[1].hash.clone(), "no".to_owned())]);
     let offer = Offer::choose(catalogue, room(Dialect::Messages), &refused);
     assert_eq!((offer.tools[0].name.as_str(), offer.left_out[0].reason.as_str()), ("s__good", "no"));
 }

@@ -9,6 +9,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use http_server::forwarded::Caller;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
@@ -17,7 +18,6 @@ use tracing::Instrument;
 
 use super::{
     MAX_BODY, Web,
-    forwarded::Caller,
     problem::{Problem, id_of},
     told::Told,
 };

@@ -13,7 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures::StreamExt;
-use http_server::json_rpc;
+use http_server::{forwarded::Caller, json_rpc};
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
@@ -29,9 +29,7 @@ use serde_json::Value;
 use tracing::Instrument;
 
 use super::{
-    Web,
-    forwarded::Caller,
-    offered,
+    Web, offered,
     problem::{Problem, id_of},
 };
 use crate::{

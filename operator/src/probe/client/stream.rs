@@ -13,6 +13,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    time::Instant,
 };
 use tokio_rustls::client::TlsStream;
 
@@ -26,6 +27,10 @@ pub(super) enum Stream {
 pub(super) struct Watched {
     pub(super) stream: Stream,
     pub(super) heard: Arc<AtomicBool>,
+    /// Until when a later probe may use it; none: it ends with this one.
+    pub(super) kept_until: Option<Instant>,
+    /// The server asked for a client certificate in the handshake.
+    pub(super) certificate_wanted: bool,
 }
 
 impl Watched {

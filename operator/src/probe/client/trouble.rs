@@ -4,12 +4,22 @@ use std::{error::Error as StdError, io};
 
 use crate::probe::verdict::{Problem, Step};
 
+/// What it means that there is no connection.
 pub(super) fn unconnected(error: &io::Error) -> Problem {
+    if error.raw_os_error().is_some_and(is_ours) {
+        return Problem::Ours(error.to_string());
+    }
     match error.kind() {
         io::ErrorKind::ConnectionRefused => Problem::Refused,
         io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Problem::Reset(Step::Connect),
         kind => Problem::Unreachable(kind.to_string()),
     }
+}
+
+/// We have no descriptor, port or memory left: that says nothing about the server.
+fn is_ours(code: i32) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM].map(Errno::raw_os_error).contains(&code)
 }
 
 /// What a broken exchange means. `silent`: nothing of an answer had come.
@@ -42,5 +52,20 @@ pub(super) fn tls_text(error: &io::Error) -> String {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(tls) => tls.to_string(),
         None => format!("the server ended the handshake ({})", error.kind()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_we_ran_out_of_is_ours_and_what_the_server_does_is_not() {
+        for code in [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE, rustix::io::Errno::ADDRNOTAVAIL] {
+            let problem = unconnected(&io::Error::from_raw_os_error(code.raw_os_error()));
+            assert!(matches!(problem, Problem::Ours(_)), "{problem:?}");
+        }
+        let refused = io::Error::from_raw_os_error(rustix::io::Errno::CONNREFUSED.raw_os_error());
+        assert_eq!(unconnected(&refused), Problem::Refused);
     }
 }

@@ -1,0 +1,244 @@
+//! What a request may need, whatever its era: the children, the sessions, the way to other replicas.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, RETRY_AFTER};
+use http::{HeaderValue, StatusCode};
+use http_server::host::{AllowedOrigin, HostPattern};
+use ring::digest::{SHA256, digest};
+use tokio::sync::Notify;
+
+use axum::response::Response;
+
+use crate::death::Death;
+use crate::era::{Era, Hello};
+use crate::forward::Forward;
+use crate::lane::Lane;
+use crate::metrics::Metrics;
+use crate::outbox::Outbox;
+use crate::pool::Pool;
+use crate::post::Envelope;
+use crate::sessions::{Held, Registry, Session};
+use crate::stream::{self, Waits};
+use crate::table::{Ask, Refusal};
+use crate::wire;
+
+/// See the file.
+#[derive(Debug)]
+pub struct Bridge {
+    /// The child that all share; with a child a session, the one of clients that have none.
+    pub shared: Arc<Lane>,
+    /// Children of single sessions; None: all share one.
+    pub pool: Option<Arc<Pool>>,
+    /// The sessions of legacy clients.
+    pub sessions: Arc<Registry>,
+    /// To other replicas.
+    pub forward: Forward,
+    /// Everything that is counted.
+    pub metrics: Metrics,
+    /// Time for a call.
+    pub timeout: Duration,
+    /// A session that nobody uses for so long is over.
+    pub idle: Duration,
+    /// Bytes of one request.
+    pub max_request_bytes: usize,
+    /// Names besides those of a cluster and of this machine.
+    pub hosts: Vec<HostPattern>,
+    /// Pages besides those of this machine.
+    pub origins: Vec<AllowedOrigin>,
+    draining: AtomicBool,
+    shared_is_wanted: Notify,
+}
+
+/// What a bridge is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// See [`Bridge`].
+    pub shared: Arc<Lane>,
+    /// See [`Bridge`].
+    pub pool: Option<Arc<Pool>>,
+    /// See [`Bridge`].
+    pub sessions: Arc<Registry>,
+    /// See [`Bridge`].
+    pub metrics: Metrics,
+    /// See [`Bridge`].
+    pub timeout: Duration,
+    /// See [`Bridge`].
+    pub idle: Duration,
+    /// See [`Bridge`].
+    pub max_request_bytes: usize,
+    /// See [`Bridge`].
+    pub hosts: Vec<HostPattern>,
+    /// See [`Bridge`].
+    pub origins: Vec<AllowedOrigin>,
+}
+
+impl Bridge {
+    /// With its parts.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts { shared, pool, sessions, metrics, timeout, idle, max_request_bytes, hosts, origins } = parts;
+        let draining = AtomicBool::new(false);
+        let (forward, shared_is_wanted) = (Forward::default(), Notify::new());
+        Arc::new(Self {
+            shared,
+            pool,
+            sessions,
+            forward,
+            metrics,
+            timeout,
+            idle,
+            max_request_bytes,
+            hosts,
+            origins,
+            draining,
+            shared_is_wanted,
+        })
+    }
+
+    /// Whether a client would be served.
+    pub fn is_ready(&self) -> bool {
+        let can_be_called = |lane: &Lane| lane.hello_now().is_some();
+        let child = match &self.pool {
+            None => can_be_called(&self.shared),
+            // All children may be taken: those who have one are served.
+            Some(pool) => pool.next().is_none_or(|next| can_be_called(&next)),
+        };
+        child && !self.is_draining()
+    }
+
+    /// No new sessions from now on.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the end is near.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Streams that stand until somebody ends them end: they would hold up the end.
+    pub fn end_streams(&self) {
+        for held in self.sessions.take_all() {
+            held.session.end();
+            held.lane.listeners.end();
+        }
+        self.shared.listeners.end();
+        self.shared.with(|table| table.end_standing());
+    }
+
+    /// What the child that all share says of itself.
+    pub async fn hello(&self) -> Result<Arc<Hello>, Option<Arc<Death>>> {
+        self.shared_is_wanted.notify_one();
+        self.shared.hello(self.timeout).await
+    }
+
+    /// Until a client needs the child that all share.
+    pub async fn shared_is_wanted(&self) {
+        self.shared_is_wanted.notified().await;
+    }
+
+    /// Sessions that nobody uses end, for as long as this is polled.
+    pub async fn end_idle_sessions(&self) {
+        let mut tick = tokio::time::interval((self.idle / 10).clamp(Duration::from_millis(100), Duration::from_secs(10)));
+        loop {
+            let now = tick.tick().await;
+            for held in self.sessions.take_idle(self.idle, now) {
+                self.end_session(&held);
+            }
+            self.metrics.sessions.set(i64::try_from(self.sessions.len()).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// After it was taken out of the registry.
+    pub fn end_session(&self, held: &Held) {
+        held.session.end();
+        if let Some(pool) = self.pool.as_ref().filter(|_| held.lane.owner().is_some()) {
+            pool.give_back(&held.lane);
+            pool.prepare();
+        } else if !held.session.resources().is_empty() {
+            held.lane.follow_resources();
+        }
+    }
+
+    /// Calls a child, and answers with what it says.
+    pub async fn call(
+        &self,
+        lane: &Arc<Lane>,
+        envelope: Envelope,
+        session: Option<Arc<Session>>,
+        headers: &HeaderMap,
+    ) -> Response {
+        let (era, id) = (envelope.era, envelope.id().to_owned());
+        let stands = &*envelope.method == "subscriptions/listen";
+        if self.pool.is_some() && session.is_none() {
+            self.shared_is_wanted.notify_one();
+        }
+        let out = Outbox::default();
+        let in_use = session.as_ref().map(Session::in_use);
+        let trace = trace(headers, envelope.meta());
+        match lane.admit(Ask { envelope, session, out: out.clone(), trace, stands }) {
+            Ok(number) => {
+                let waits = Waits::new(Arc::clone(lane), number, in_use);
+                stream::respond(out, waits, era, stream::reads_events(headers)).await
+            }
+            Err(Refusal::Busy) => self.busy(&id, "too many calls are in flight"),
+            Err(Refusal::Down(death)) => down(&id, Some(&death)),
+        }
+    }
+
+    /// 503: the same request may do better in a second.
+    pub fn busy(&self, id: &str, words: &str) -> Response {
+        self.metrics.refuse("busy");
+        let error = wire::error(id, -32000, &format!("the bridge is busy: {words}"), Some(r#"{"reason":"Busy"}"#));
+        let mut response = stream::json(StatusCode::SERVICE_UNAVAILABLE, error);
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        response
+    }
+}
+
+/// There is no child. `id` is JSON.
+pub fn down(id: &str, death: Option<&Death>) -> Response {
+    let error = match death {
+        Some(death) => wire::error(id, -32000, &death.summary(), Some(&death.data())),
+        None => wire::error(id, -32001, "the server has not started in time", Some(r#"{"reason":"Timeout"}"#)),
+    };
+    stream::json(StatusCode::OK, error)
+}
+
+/// An answer of our own. `id` and `result` are JSON.
+pub fn own_result(id: &str, result: &str) -> Response {
+    stream::json(StatusCode::OK, Bytes::from(wire::result(id, result)))
+}
+
+/// An error of our own. `id` is JSON.
+pub fn own_error(status: StatusCode, id: &str, code: i64, words: &str) -> Response {
+    stream::json(status, wire::error(id, code, words, None))
+}
+
+/// What the HTTP request says of its trace goes on in the message, unless that says it already.
+fn trace(headers: &HeaderMap, meta: Option<&str>) -> Vec<(&'static str, String)> {
+    const PARENT: &str = "traceparent";
+    if !headers.contains_key(PARENT) || meta.is_some_and(|meta| meta.contains(PARENT)) {
+        return Vec::new();
+    }
+    let said = |name| Some((name, wire::quoted(headers.get(name)?.to_str().ok()?)));
+    [PARENT, "tracestate", "baggage"].into_iter().filter_map(said).collect()
+}
+
+/// Whose a request is: a digest of how its caller proves who it is, because sessions outlive what is logged.
+pub fn caller(headers: &HeaderMap) -> [u8; 16] {
+    let mut caller = [0; 16];
+    if let Some(proof) = headers.get(AUTHORIZATION) {
+        caller.copy_from_slice(&digest(&SHA256, proof.as_bytes()).as_ref()[..16]);
+    }
+    caller
+}
+
+/// Which era the child speaks, if there is one.
+pub fn child_era(lane: &Lane) -> Option<Era> {
+    lane.hello_now().map(|hello| hello.era)
+}

@@ -1,0 +1,97 @@
+//! Why a child is not there, in words that a person can act on.
+
+use mcp_stdio::exit::Exit;
+use serde_json::json;
+
+/// How many of its last lines are told.
+const LAST_LINES: usize = 20;
+
+/// The end of a child.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Death {
+    /// How it ended; None: it never began.
+    pub exit: Option<Exit>,
+    /// What the bridge had to do with it: it was ended because it closed its standard output, say.
+    pub because: Option<String>,
+    /// Its last lines on standard error.
+    pub stderr: Vec<String>,
+}
+
+impl Death {
+    /// With the last of these lines.
+    pub fn new(exit: Option<Exit>, because: Option<String>, mut stderr: Vec<String>) -> Self {
+        stderr.drain(..stderr.len().saturating_sub(LAST_LINES));
+        Self { exit, because, stderr }
+    }
+
+    /// The member `data` of the error that its calls are answered with.
+    pub fn data(&self) -> String {
+        json!({
+            "reason": "ServerExited",
+            "exitCode": self.exit.and_then(|exit| exit.code),
+            "signal": self.exit.and_then(Exit::signal_name),
+            "stderr": self.stderr,
+        })
+        .to_string()
+    }
+
+    /// One sentence.
+    pub fn summary(&self) -> String {
+        let how = match (&self.exit, &self.because) {
+            (Some(exit), Some(because)) => format!("{because} ({exit})"),
+            (Some(exit), None) => exit.to_string(),
+            (None, because) => because.clone().unwrap_or_default(),
+        };
+        let last = self.stderr.last().map_or_else(String::new, |line| format!("; its last words: {line}"));
+        format!("the server ended: {how}{last}")
+    }
+
+    /// What the kubelet shows of a container that has ended: at most 4 KiB of it, of which the end matters most.
+    pub fn termination_message(&self) -> String {
+        const ROOM: usize = 4096;
+        let summary = Self { stderr: Vec::new(), ..self.clone() }.summary();
+        let mut lines = Vec::new();
+        let mut room = ROOM - summary.len().min(ROOM / 2) - 1;
+        for line in self.stderr.iter().rev().take_while(|line| {
+            let fits = line.len() < room;
+            room = room.saturating_sub(line.len() + 1);
+            fits
+        }) {
+            lines.push(line.as_str());
+        }
+        lines.push(&summary);
+        lines.reverse();
+        lines.join("\n")
+    }
+
+    /// What the container ends with.
+    pub fn exit_code(&self) -> u8 {
+        // As a shell says of a program that could not be started.
+        self.exit.map_or(127, Exit::shell_code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KILLED: Exit = Exit { code: None, signal: Some(9) };
+
+    #[test]
+    fn calls_are_told_how_and_with_which_words() {
+        let death = Death::new(Some(Exit { code: Some(1), signal: None }), None, vec!["Cannot find module './x'".into()]);
+        assert_eq!(death.data(), r#"{"exitCode":1,"reason":"ServerExited","signal":null,"stderr":["Cannot find module './x'"]}"#);
+        assert_eq!(death.summary(), "the server ended: exit code 1; its last words: Cannot find module './x'");
+        let killed = Death::new(Some(KILLED), Some("it closed its standard output".into()), Vec::new());
+        assert_eq!(killed.summary(), "the server ended: it closed its standard output (killed by SIGKILL)");
+        assert!(killed.data().contains(r#""signal":"SIGKILL""#));
+    }
+
+    #[test]
+    fn the_termination_message_holds_the_last_lines_that_fit() {
+        let lines: Vec<String> = (0..20).map(|number| format!("{number} {}", "x".repeat(400))).collect();
+        let message = Death::new(Some(KILLED), None, lines).termination_message();
+        assert!(message.len() <= 4096, "{}", message.len());
+        assert!(message.starts_with("the server ended: killed by SIGKILL\n") && message.contains("\n19 x"), "{message}");
+    }
+}

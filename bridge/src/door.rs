@@ -1,0 +1,150 @@
+//! HTTP: paths, methods, and the checks that a request passes before its message is read.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::response::{IntoResponse as _, Response};
+use http::header::{ALLOW, CONTENT_TYPE, HOST, ORIGIN};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http_server::body::{self, BodyError};
+use http_server::host;
+use tower::{Service, service_fn};
+
+use crate::bridge::{Bridge, own_error};
+use crate::era::{Era, MODERN};
+use crate::post::{Malformed, Post};
+
+mod legacy;
+mod modern;
+
+/// Where MCP is.
+const MCP: &str = "/mcp";
+
+/// A body that trickles in slower than this is given up.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+
+/// Everything that is served.
+pub fn service(bridge: Arc<Bridge>) -> impl Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone {
+    service_fn(move |request: Request| {
+        let bridge = Arc::clone(&bridge);
+        async move { Ok(answer(&bridge, request).await) }
+    })
+}
+
+async fn answer(bridge: &Arc<Bridge>, request: Request) -> Response {
+    if let Some(refusal) = refuses_names(bridge, &request) {
+        return refusal;
+    }
+    match request.uri().path() {
+        MCP | "/mcp/" => mcp(bridge, request).await,
+        "/healthz" => "ok\n".into_response(),
+        "/readyz" if bridge.is_ready() => "ok\n".into_response(),
+        "/readyz" => {
+            let words = if bridge.is_draining() { "shutting down\n" } else { "the server has not said what it is yet\n" };
+            (StatusCode::SERVICE_UNAVAILABLE, words).into_response()
+        }
+        "/metrics" => match bridge.metrics.render() {
+            Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+        },
+        _ => (StatusCode::NOT_FOUND, "Not Found: MCP is at /mcp\n").into_response(),
+    }
+}
+
+/// The refusal, when a request must not ask for whom it asks, or not from the page that it comes from.
+fn refuses_names(bridge: &Bridge, request: &Request) -> Option<Response> {
+    let refuse = |status: StatusCode, reason: &str, words: &'static str| {
+        bridge.metrics.refuse(reason);
+        Some((status, words).into_response())
+    };
+    let headers = request.headers();
+    let Some(host) = only(headers, &HOST) else {
+        return refuse(StatusCode::BAD_REQUEST, "host", "Bad Request: exactly one Host header is needed\n");
+    };
+    if !host::host_allowed(host, &bridge.hosts) {
+        let words = "Forbidden: Host header is not allowed; start the bridge with --allowed-host for this name\n";
+        return refuse(StatusCode::FORBIDDEN, "host", words);
+    }
+    if headers.contains_key(ORIGIN) && !only(headers, &ORIGIN).is_some_and(|origin| host::origin_allowed(origin, &bridge.origins))
+    {
+        let words = "Forbidden: Origin header is not allowed; start the bridge with --allowed-origin for this page\n";
+        return refuse(StatusCode::FORBIDDEN, "origin", words);
+    }
+    None
+}
+
+async fn mcp(bridge: &Arc<Bridge>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    match parts.method {
+        Method::POST => match read(bridge, &parts.headers, body).await {
+            Ok(body) => post(bridge, &parts, body).await,
+            Err(refusal) => *refusal,
+        },
+        Method::GET | Method::DELETE if only(&parts.headers, &VERSION) == Some(MODERN) => not_allowed("POST"),
+        Method::GET => legacy::get(bridge, &parts).await,
+        Method::DELETE => legacy::delete(bridge, &parts).await,
+        _ => not_allowed("GET, POST, DELETE"),
+    }
+}
+
+async fn read(bridge: &Bridge, headers: &HeaderMap, body: Body) -> Result<Bytes, Box<Response>> {
+    let refuse = |status: StatusCode, reason: &str, words: &'static str| {
+        bridge.metrics.refuse(reason);
+        Err(Box::new((status, words).into_response()))
+    };
+    let kind = only(headers, &CONTENT_TYPE).unwrap_or_default();
+    if !kind.trim_start().to_ascii_lowercase().starts_with("application/json") {
+        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type", "Unsupported Media Type: send application/json\n");
+    }
+    match body::whole(body, bridge.max_request_bytes, BODY_TIMEOUT).await {
+        Ok(bytes) => Ok(bytes),
+        Err(BodyError::TooLarge) => {
+            refuse(StatusCode::PAYLOAD_TOO_LARGE, "size", "Payload Too Large: send less, or raise --max-request-bytes\n")
+        }
+        Err(BodyError::Slow) => refuse(StatusCode::REQUEST_TIMEOUT, "slow", "Request Timeout: the body did not arrive in time\n"),
+        Err(BodyError::Broken) => refuse(StatusCode::BAD_REQUEST, "body", "Bad Request: the body is broken or ended early\n"),
+    }
+}
+
+async fn post(bridge: &Arc<Bridge>, parts: &Parts, body: Bytes) -> Response {
+    let post = match Post::read(body) {
+        Ok(post) => post,
+        Err(malformed) => {
+            bridge.metrics.refuse("malformed");
+            let (code, words) = match malformed {
+                Malformed::Parse(error) => (-32700, format!("Parse error: {error}")),
+                Malformed::Invalid => (-32600, "Invalid Request: the body must be one JSON-RPC 2.0 message".to_owned()),
+            };
+            return own_error(StatusCode::BAD_REQUEST, "null", code, &words);
+        }
+    };
+    let says_modern = only(&parts.headers, &VERSION) == Some(MODERN);
+    match post {
+        Post::Request(envelope) if &*envelope.method != "initialize" && (says_modern || envelope.era == Era::Modern) => {
+            modern::request(bridge, parts, envelope).await
+        }
+        // Whoever speaks without sessions cancels by hanging up, and answers nothing.
+        Post::Notification { .. } | Post::Answer { .. } if says_modern => StatusCode::ACCEPTED.into_response(),
+        post => legacy::post(bridge, parts, post).await,
+    }
+}
+
+fn not_allowed(methods: &'static str) -> Response {
+    let mut response = (StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n").into_response();
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+    response
+}
+
+/// One value, readable as text; None also when there are two.
+fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?;
+    if values.next().is_some() { None } else { value.to_str().ok() }
+}

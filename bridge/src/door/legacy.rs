@@ -1,0 +1,288 @@
+//! Requests of the revisions with sessions.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::response::{IntoResponse as _, Response};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::{SESSION, VERSION, only};
+use crate::bridge::{Bridge, caller, child_era, down, own_error, own_result};
+use crate::era::{ALL, Era};
+use crate::forward::{FORWARDED, Failed};
+use crate::lane::Lane;
+use crate::post::{Envelope, Post};
+use crate::seal::Sealed;
+use crate::sessions::{Found, Held, Session};
+use crate::stream;
+use crate::wire::{self, Params};
+
+/// Of what a client says of itself, no more than this goes into its session's id.
+const MAX_SAID: usize = 2048;
+
+/// Calls that change nothing may be made again when it is not known whether they arrived.
+const REPEATABLE: [&str; 8] = [
+    "ping",
+    "tools/list",
+    "prompts/list",
+    "prompts/get",
+    "resources/list",
+    "resources/templates/list",
+    "resources/read",
+    "completion/complete",
+];
+
+/// A message.
+pub async fn post(bridge: &Arc<Bridge>, parts: &Parts, post: Post) -> Response {
+    if let Some(version) = only(&parts.headers, &VERSION).filter(|version| !ALL.contains(version)) {
+        bridge.metrics.refuse("version");
+        let id = if let Post::Request(envelope) = &post { envelope.id() } else { "null" };
+        let data = json!({"supported": ALL, "requested": version}).to_string();
+        let error = wire::error(id, -32022, &format!("Unsupported protocol version: {version}"), Some(&data));
+        return stream::json(StatusCode::BAD_REQUEST, error);
+    }
+    match post {
+        Post::Request(envelope) if &*envelope.method == "initialize" => initialize(bridge, parts, envelope).await,
+        post => {
+            let body = match &post {
+                Post::Request(envelope) => envelope.body.clone(),
+                Post::Notification { body, .. } | Post::Answer { body, .. } => body.clone(),
+            };
+            let repeatable = matches!(&post, Post::Request(envelope) if REPEATABLE.contains(&&*envelope.method));
+            match session(bridge, parts, body, repeatable).await {
+                Whose::Held(held) => within(bridge, &parts.headers, post, Some(held)).await,
+                Whose::Nobodys => within(bridge, &parts.headers, post, None).await,
+                Whose::Answered(response) => response,
+            }
+        }
+    }
+}
+
+/// The stream on which a client listens.
+pub async fn get(bridge: &Arc<Bridge>, parts: &Parts) -> Response {
+    match session(bridge, parts, Bytes::new(), true).await {
+        Whose::Held(Held { session, .. }) if stream::reads_events(&parts.headers) => {
+            let in_use = session.in_use();
+            stream::stream(None, session.listen(), None, Some(in_use))
+        }
+        Whose::Held(_) => (StatusCode::NOT_ACCEPTABLE, "Not Acceptable: accept text/event-stream\n").into_response(),
+        Whose::Nobodys => super::not_allowed("POST"),
+        Whose::Answered(response) => response,
+    }
+}
+
+/// The end of a session.
+pub async fn delete(bridge: &Arc<Bridge>, parts: &Parts) -> Response {
+    match session(bridge, parts, Bytes::new(), true).await {
+        Whose::Held(held) => {
+            if bridge.sessions.delete(&held.session).is_some() {
+                bridge.end_session(&held);
+            }
+            StatusCode::OK.into_response()
+        }
+        Whose::Nobodys => (StatusCode::BAD_REQUEST, "Bad Request: an Mcp-Session-Id header is needed\n").into_response(),
+        Whose::Answered(response) => response,
+    }
+}
+
+enum Whose {
+    Held(Held),
+    /// Without a session, which a shared child does not need.
+    Nobodys,
+    /// Elsewhere, or not at all.
+    Answered(Response),
+}
+
+async fn session(bridge: &Arc<Bridge>, parts: &Parts, body: Bytes, repeatable: bool) -> Whose {
+    if !parts.headers.contains_key(SESSION) {
+        return if bridge.pool.is_none() {
+            Whose::Nobodys
+        } else {
+            Whose::Answered((StatusCode::BAD_REQUEST, "Bad Request: an Mcp-Session-Id header is needed\n").into_response())
+        };
+    }
+    let gone = || {
+        bridge.metrics.refuse("session");
+        let words = "Session not found: initialize again";
+        Whose::Answered(own_error(StatusCode::NOT_FOUND, "null", -32001, words))
+    };
+    let Some(id) = only(&parts.headers, &SESSION) else { return gone() };
+    let sealed = match bridge.sessions.find(id, &caller(&parts.headers)) {
+        Found::Here(held) => return Whose::Held(held),
+        Found::Unknown => return gone(),
+        Found::Lost(sealed) => sealed,
+        Found::Elsewhere(sealed) => {
+            let outcome = |outcome: &str| bridge.metrics.forwarded.with_label_values(&[outcome]).inc();
+            if !parts.headers.contains_key(FORWARDED) {
+                match bridge.forward.send(&sealed.pod, parts, body).await {
+                    Ok(response) => {
+                        outcome("answered");
+                        return Whose::Answered(response);
+                    }
+                    Err(Failed::Lost) if !repeatable => {
+                        outcome("lost");
+                        let words = "the replica that has this session went away during the call, which may have been made";
+                        let error = wire::error("null", -32000, words, Some(r#"{"reason":"ReplicaLost"}"#));
+                        return Whose::Answered(stream::json(StatusCode::BAD_GATEWAY, error));
+                    }
+                    Err(_) => outcome("owner_gone"),
+                }
+            }
+            sealed
+        }
+    };
+    if bridge.pool.is_some() {
+        // What its child knew is gone with it.
+        return gone();
+    }
+    let held = Held { session: Session::new(id, sealed, Instant::now()), lane: Arc::clone(&bridge.shared) };
+    bridge.sessions.hold(held.clone());
+    Whose::Held(held)
+}
+
+async fn initialize(bridge: &Arc<Bridge>, parts: &Parts, envelope: Envelope) -> Response {
+    if bridge.is_draining() {
+        return bridge.busy(envelope.id(), "it is shutting down");
+    }
+    let said: Params<'_> = envelope.params().and_then(|params| serde_json::from_str(params).ok()).unwrap_or_default();
+    let asked = wire::text(said.protocol_version).map(std::borrow::Cow::into_owned);
+    let short = |raw: Option<&serde_json::value::RawValue>| {
+        raw.map(|raw| raw.get().to_owned()).filter(|text| text.len() <= MAX_SAID && text.starts_with('{'))
+    };
+    let sealed = || Sealed {
+        pod: String::new(),
+        session: 0,
+        caller: caller(&parts.headers),
+        capabilities: short(said.capabilities),
+        info: short(said.client_info),
+    };
+    let begin = |lane: &Arc<Lane>| match bridge.sessions.seal(sealed()) {
+        Ok(session) => Ok(Held { session, lane: Arc::clone(lane) }),
+        Err(error) => Err(own_error(StatusCode::INTERNAL_SERVER_ERROR, envelope.id(), -32603, &error.to_string())),
+    };
+    let Some(pool) = &bridge.pool else {
+        return match bridge.hello().await {
+            Ok(hello) => match begin(&bridge.shared) {
+                Ok(held) => {
+                    let response = own_result(envelope.id(), &hello.initialize_result(asked.as_deref()));
+                    begun(bridge, held, response)
+                }
+                Err(refusal) => refusal,
+            },
+            Err(death) => down(envelope.id(), death.as_deref()),
+        };
+    };
+    let Some(lane) = pool.take() else {
+        return bridge.busy(envelope.id(), "there are as many sessions as are allowed");
+    };
+    let hello = match lane.hello(bridge.timeout).await {
+        Ok(hello) => hello,
+        Err(death) => {
+            pool.give_back(&lane);
+            return down(envelope.id(), death.as_deref());
+        }
+    };
+    let held = match begin(&lane) {
+        Ok(held) => held,
+        Err(refusal) => {
+            pool.give_back(&lane);
+            return refusal;
+        }
+    };
+    lane.give_to(Arc::clone(&held.session));
+    bridge.sessions.hold(held.clone());
+    if hello.era == Era::Modern {
+        let response = own_result(envelope.id(), &hello.initialize_result(asked.as_deref()));
+        return begun(bridge, held, response);
+    }
+    // The child hears what its client can do.
+    let response = bridge.call(&lane, envelope, Some(Arc::clone(&held.session)), &parts.headers).await;
+    begun(bridge, held, response)
+}
+
+/// The answer to `initialize` carries the session's id.
+fn begun(bridge: &Bridge, held: Held, mut response: Response) -> Response {
+    if let Ok(id) = HeaderValue::from_str(&held.session.id) {
+        response.headers_mut().insert(SESSION, id);
+    }
+    bridge.sessions.hold(held);
+    response
+}
+
+/// A message of a session, or of nobody's.
+async fn within(bridge: &Arc<Bridge>, headers: &HeaderMap, post: Post, held: Option<Held>) -> Response {
+    let (session, lane) = match held {
+        Some(Held { session, lane }) => (Some(session), lane),
+        None => (None, Arc::clone(&bridge.shared)),
+    };
+    let in_use = session.as_ref().map(Session::in_use);
+    match post {
+        Post::Request(envelope) => request(bridge, headers, envelope, session, &lane).await,
+        Post::Notification { method, request, body } => {
+            if let Some(session) = &session {
+                match &*method {
+                    "notifications/cancelled" => {
+                        let id = request.and_then(|place| std::str::from_utf8(&body[place]).ok()).unwrap_or_default();
+                        lane.with(|table| table.cancelled(session, id));
+                    }
+                    // A shared child was initialized by us, and knows nothing of its clients.
+                    _ if lane.owner().is_some() && child_era(&lane) == Some(Era::Legacy) => lane.with(|table| table.send(&body)),
+                    _ => {}
+                }
+            }
+            drop(in_use);
+            StatusCode::ACCEPTED.into_response()
+        }
+        Post::Answer { id, body } => {
+            if let Some(session) = &session {
+                lane.with(|table| {
+                    if !table.was_answered(session, &id, &body, Instant::now()) && session.answers(&id) {
+                        table.send(&body);
+                    }
+                });
+            }
+            StatusCode::ACCEPTED.into_response()
+        }
+    }
+}
+
+async fn request(
+    bridge: &Arc<Bridge>,
+    headers: &HeaderMap,
+    envelope: Envelope,
+    session: Option<Arc<Session>>,
+    lane: &Arc<Lane>,
+) -> Response {
+    let shared = lane.owner().is_none();
+    let modern = child_era(lane) == Some(Era::Modern);
+    match (&*envelope.method, &session) {
+        // What a modern child does not know, and is true all the same.
+        ("ping", _) if modern => own_result(envelope.id(), "{}"),
+        ("logging/setLevel", Some(session)) => {
+            let said: Params<'_> = envelope.params().and_then(|params| serde_json::from_str(params).ok()).unwrap_or_default();
+            session.set_level(&wire::text(said.level).unwrap_or_default());
+            if modern {
+                return own_result(envelope.id(), "{}");
+            }
+            bridge.call(lane, envelope, Some(Arc::clone(session)), headers).await
+        }
+        ("resources/subscribe" | "resources/unsubscribe", Some(session)) if shared || modern => {
+            let Some(uri) = envelope.target.as_deref() else {
+                return own_error(StatusCode::OK, envelope.id(), -32602, "Invalid params: uri is missing");
+            };
+            let wanted = &*envelope.method == "resources/subscribe";
+            session.subscribe(uri, wanted);
+            if modern {
+                lane.follow_resources();
+            } else if wanted || !bridge.sessions.resources().contains(uri) {
+                // Others may still want to hear of it.
+                return bridge.call(lane, envelope, Some(Arc::clone(session)), headers).await;
+            }
+            own_result(envelope.id(), "{}")
+        }
+        _ => bridge.call(lane, envelope, session, headers).await,
+    }
+}

@@ -1,0 +1,193 @@
+//! Finding out which era a child speaks: `server/discover` first; `initialize` after any other answer, or after silence, because a child
+//! may ignore what it does not know. Pure: `now` is passed in, what is to be sent comes out.
+
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use crate::era::{CLIENT_INFO, Era, Hello, LEGACY, MODERN};
+use crate::wire;
+
+/// After so much silence the child is taken for one that does not know `server/discover`.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// Who says `initialize` to a legacy child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// We, without any capability: the child is for everybody.
+    Us,
+    /// The client whose child it is.
+    Client,
+}
+
+/// What comes next.
+#[derive(Debug)]
+pub enum Step {
+    /// This was no part of it, or more is to come.
+    Wait,
+    /// To be sent.
+    Send(Vec<u8>),
+    /// It is known; the message is still to be sent.
+    Ready(Hello, Option<Vec<u8>>),
+    /// It is no MCP server.
+    Failed(String),
+}
+
+/// The conversation so far.
+#[derive(Debug)]
+pub struct Handshake {
+    by: By,
+    discover: u64,
+    /// Asked for at the same time as the other.
+    initialize: u64,
+    asked_at: Instant,
+    initializing: bool,
+    /// The late word of a child that was already asked to initialize.
+    modern: Option<Hello>,
+}
+
+impl Handshake {
+    /// The first message. The two ids must not be used for anything else. `known`: what an earlier child of the same program spoke.
+    pub fn begin(by: By, [discover, initialize]: [u64; 2], known: Option<Era>, now: Instant) -> (Self, Step) {
+        let mut begun = Self { by, discover, initialize, asked_at: now, initializing: false, modern: None };
+        let first = if known == Some(Era::Legacy) { begun.legacy() } else { Step::Send(begun.discover_request()) };
+        (begun, first)
+    }
+
+    fn discover_request(&self) -> Vec<u8> {
+        let meta = format!(
+            r#"{{"io.modelcontextprotocol/protocolVersion":"{MODERN}","io.modelcontextprotocol/clientCapabilities":{{}},"io.modelcontextprotocol/clientInfo":{CLIENT_INFO}}}"#
+        );
+        wire::request(&self.discover.to_string(), "server/discover", &format!(r#"{{"_meta":{meta}}}"#))
+    }
+
+    fn legacy(&mut self) -> Step {
+        match self.by {
+            By::Client => Step::Ready(Hello::of_a_client(), None),
+            By::Us => {
+                self.initializing = true;
+                let params = format!(r#"{{"protocolVersion":"{}","capabilities":{{}},"clientInfo":{CLIENT_INFO}}}"#, LEGACY[0]);
+                Step::Send(wire::request(&self.initialize.to_string(), "initialize", &params))
+            }
+        }
+    }
+
+    /// An answer of the child's: its result, or its error.
+    pub fn answered(&mut self, id: u64, result: Option<&RawValue>, error: Option<&RawValue>) -> Step {
+        if id == self.discover {
+            let hello = result.and_then(|result| Hello::of_discover(result.get()));
+            return match hello {
+                Some(hello) if !self.initializing => Step::Ready(hello, None),
+                // It may have taken `initialize` by now: that answer decides.
+                Some(hello) => {
+                    self.modern = Some(hello);
+                    Step::Wait
+                }
+                None if self.initializing => Step::Wait,
+                None => self.legacy(),
+            };
+        }
+        if id != self.initialize || !self.initializing {
+            return Step::Wait;
+        }
+        if let Some(hello) = result.and_then(|result| Hello::of_initialize(result.get())) {
+            return Step::Ready(hello, Some(wire::notification("notifications/initialized", "{}")));
+        }
+        match (self.modern.take(), result.or(error)) {
+            (Some(hello), _) => Step::Ready(hello, None),
+            (None, answer) => {
+                let answer = answer.map_or("nothing", RawValue::get);
+                Step::Failed(format!("it answered initialize with {}", answer.chars().take(300).collect::<String>()))
+            }
+        }
+    }
+
+    /// Nothing has come so far.
+    pub fn silent(&mut self, now: Instant) -> Step {
+        if self.initializing || now < self.asked_at + SILENCE { Step::Wait } else { self.legacy() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INITIALIZED: &str = r#"{"protocolVersion":"2025-06-18","capabilities":{}}"#;
+    const DISCOVERED: &str = r#"{"supportedVersions":["2026-07-28"],"capabilities":{}}"#;
+
+    fn begin(by: By, known: Option<Era>) -> (Handshake, String, Instant) {
+        let now = Instant::now();
+        let (handshake, step) = Handshake::begin(by, [1, 2], known, now);
+        (handshake, told(step), now)
+    }
+
+    fn told(step: Step) -> String {
+        match step {
+            Step::Wait => "wait".to_owned(),
+            Step::Send(message) => {
+                String::from_utf8(message).unwrap().split("\"method\":\"").nth(1).unwrap().split('"').next().unwrap().to_owned()
+            }
+            Step::Ready(hello, _) => hello.version,
+            Step::Failed(words) => words,
+        }
+    }
+
+    fn raw(text: &str) -> Option<Box<RawValue>> {
+        (!text.is_empty()).then(|| RawValue::from_string(text.to_owned()).unwrap())
+    }
+
+    fn answer(handshake: &mut Handshake, id: u64, result: &str, error: &str) -> String {
+        told(handshake.answered(id, raw(result).as_deref(), raw(error).as_deref()))
+    }
+
+    #[test]
+    fn a_modern_child_is_ready_after_one_answer() {
+        let (mut handshake, first, _) = begin(By::Us, None);
+        assert_eq!((first.as_str(), answer(&mut handshake, 1, DISCOVERED, "").as_str()), ("server/discover", MODERN));
+    }
+
+    #[test]
+    fn any_other_answer_leads_to_initialize() {
+        for (result, error) in [("{}", ""), ("", r#"{"code":-32601}"#), ("", r#"{"code":1}"#), ("null", "")] {
+            let (mut handshake, _, _) = begin(By::Us, None);
+            assert_eq!(answer(&mut handshake, 1, result, error), "initialize");
+            assert_eq!(answer(&mut handshake, 2, INITIALIZED, ""), "2025-06-18");
+        }
+    }
+
+    #[test]
+    fn silence_leads_to_initialize_once() {
+        let (mut handshake, _, now) = begin(By::Us, None);
+        assert_eq!(told(handshake.silent(now + SILENCE / 2)), "wait");
+        assert_eq!(told(handshake.silent(now + SILENCE)), "initialize");
+        assert_eq!(told(handshake.silent(now + 2 * SILENCE)), "wait");
+        // A late refusal of the first question says nothing new.
+        assert_eq!(answer(&mut handshake, 1, "", r#"{"code":-32601}"#), "wait");
+        assert_eq!(answer(&mut handshake, 2, INITIALIZED, ""), "2025-06-18");
+    }
+
+    #[test]
+    fn a_slow_modern_child_is_modern_once_it_refuses_to_initialize() {
+        let (mut handshake, _, now) = begin(By::Us, None);
+        handshake.silent(now + SILENCE);
+        assert_eq!(answer(&mut handshake, 1, DISCOVERED, ""), "wait");
+        assert_eq!(answer(&mut handshake, 2, "", r#"{"code":-32601}"#), MODERN);
+    }
+
+    #[test]
+    fn who_answers_neither_fails_in_its_own_words() {
+        let (mut handshake, _, _) = begin(By::Us, None);
+        answer(&mut handshake, 1, "{}", "");
+        let words = answer(&mut handshake, 2, "", r#"{"code":-32603,"message":"no database"}"#);
+        assert!(words.contains("no database"), "{words}");
+    }
+
+    #[test]
+    fn what_is_known_is_not_asked_again_and_a_client_initializes_its_own_child() {
+        assert_eq!(begin(By::Us, Some(Era::Legacy)).1, "initialize");
+        let (mut handshake, first, _) = begin(By::Client, None);
+        assert_eq!(first, "server/discover");
+        assert_eq!(answer(&mut handshake, 1, "", "{}"), LEGACY[0]);
+    }
+}

@@ -1,0 +1,428 @@
+//! A child and the two ways to it: what is said to it is written in batches, what it says is read as it comes, and neither waits for a
+//! client or for the other.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use mcp_stdio::exit::Exit;
+use mcp_stdio::framing::{Frame, Frames, Newlines};
+use mcp_stdio::group::{self, Group, Spawned};
+use mcp_stdio::orphans;
+use mcp_stdio::stderr::{self, Tail};
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::{ChildStdin, ChildStdout, Command};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::death::Death;
+use crate::era::{Era, Hello};
+use crate::handshake::By;
+use crate::metrics::Metrics;
+use crate::sessions::{Listeners, Registry, Session};
+use crate::table::{Ask, Heard, Limits, Notification, Refusal, Table};
+use crate::wire;
+
+/// The longest message of a child's.
+const MAX_LINE: usize = 16 << 20;
+
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What a child gets to end after its standard input closed, and again after SIGTERM.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Between the end of its output and the end of a child that ends.
+const MOMENT: Duration = Duration::from_millis(250);
+
+/// What a dead child left in its pipes is there at once; a grandchild that holds them open is not waited for.
+const LAST_WORDS: Duration = Duration::from_millis(50);
+
+/// Stray lines that are logged of one child; all are counted.
+const STRAY_LOGGED: usize = 20;
+
+/// Marks the processes that a child starts, so that those that leave its process group are found.
+const MARK: &str = "MCPFLEET_CHILD";
+
+/// What is started.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// A path, or a name that is looked up in PATH.
+    pub command: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// So long it may take to say what it is.
+    pub startup: Duration,
+}
+
+/// Why one life of a child ended.
+#[derive(Debug)]
+pub enum End {
+    /// By itself, or because it was of no use.
+    Died(Death),
+    /// It was asked to.
+    Stopped,
+    /// The program cannot be started, now or later.
+    Impossible(Death),
+}
+
+/// See the file.
+#[derive(Debug)]
+pub struct Lane {
+    table: Mutex<Table>,
+    wake: Notify,
+    hello: watch::Sender<Option<Arc<Hello>>>,
+    /// What a shared child tells goes to these.
+    sessions: Arc<Registry>,
+    /// Modern clients of a legacy child.
+    pub listeners: Listeners,
+    /// Whose child it is; of a shared one: nobody's.
+    owner: OnceLock<Arc<Session>>,
+    metrics: Metrics,
+    stop: CancellationToken,
+    was_ready: AtomicBool,
+}
+
+impl Lane {
+    /// Without a child yet.
+    pub fn new(limits: Limits, metrics: Metrics, by: By, sessions: Arc<Registry>, stop: CancellationToken) -> Arc<Self> {
+        Arc::new(Self {
+            table: Mutex::new(Table::new(limits, metrics.clone(), by)),
+            wake: Notify::new(),
+            hello: watch::Sender::new(None),
+            sessions,
+            listeners: Listeners::default(),
+            owner: OnceLock::new(),
+            metrics,
+            stop,
+            was_ready: AtomicBool::new(false),
+        })
+    }
+
+    /// The calls.
+    pub fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It is this session's child from now on.
+    pub fn give_to(&self, session: Arc<Session>) {
+        // It is given once.
+        let _ = self.owner.set(session);
+    }
+
+    /// The child is to end, in good order.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Whether it was asked to.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// Until it is asked to.
+    pub async fn stopped(&self) {
+        self.stop.cancelled().await;
+    }
+
+    /// Whether a child of it could ever be called.
+    pub fn was_ready(&self) -> bool {
+        self.was_ready.load(Ordering::Relaxed)
+    }
+
+    /// Whose child it is.
+    pub fn owner(&self) -> Option<&Arc<Session>> {
+        self.owner.get()
+    }
+
+    /// The child is gone; another one comes at `until`, or none.
+    pub fn died(&self, death: &Arc<Death>, until: Option<Instant>) {
+        self.table().died(death, until);
+        if until.is_none() {
+            self.listeners.end();
+        }
+        // Those who wait for what it says of itself hear that there is nobody.
+        self.hello.send_replace(None);
+    }
+
+    /// Takes a call.
+    pub fn admit(&self, ask: Ask) -> Result<u64, Refusal> {
+        let number = self.table().admit(ask, Instant::now())?;
+        self.wake.notify_one();
+        Ok(number)
+    }
+
+    /// Changes the table, and writes what comes of it.
+    pub fn with<T>(&self, change: impl FnOnce(&mut Table) -> T) -> T {
+        let done = change(&mut self.table());
+        self.wake.notify_one();
+        done
+    }
+
+    /// What the child says of itself, as soon as there is one; None: not in time.
+    pub async fn hello(&self, limit: Duration) -> Result<Arc<Hello>, Option<Arc<Death>>> {
+        let mut said = self.hello.subscribe();
+        let until = Instant::now() + limit;
+        loop {
+            if let Some(hello) = said.borrow_and_update().clone() {
+                return Ok(hello);
+            }
+            if let Some(death) = self.table().down(Instant::now()) {
+                return Err(Some(Arc::clone(death)));
+            }
+            if tokio::time::timeout_at(until, said.changed()).await.is_err() {
+                return Err(None);
+            }
+        }
+    }
+
+    /// What the child says of itself, if there is one now.
+    pub fn hello_now(&self) -> Option<Arc<Hello>> {
+        self.hello.borrow().clone()
+    }
+
+    /// A modern client listens to a legacy child, or a session to a resource: the child is asked to tell of it.
+    pub fn follow_resources(&self) {
+        let mut wanted =
+            self.owner.get().map_or_else(|| self.sessions.resources(), |owner| owner.resources().into_iter().collect());
+        wanted.extend(self.listeners.resources());
+        let mut wanted: Vec<String> = wanted.into_iter().collect();
+        wanted.sort_unstable();
+        self.with(|table| match table.hello().map(|hello| (hello.era, hello.offers().subscribe)) {
+            Some((Era::Modern, _)) => table.listen(&wanted),
+            Some((Era::Legacy, true)) => {
+                for uri in &wanted {
+                    table.request("resources/subscribe", &format!(r#"{{"uri":{}}}"#, wire::quoted(uri)));
+                }
+            }
+            _ => {}
+        });
+    }
+
+    /// One life of a child, from its start to its end. What was in flight is answered by the caller, who knows what comes next.
+    pub async fn live(&self, program: &Program) -> End {
+        let mark = format!("{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let mut command = Command::new(&program.command);
+        command.args(&program.args).env(MARK, &mark);
+        if std::env::var_os("PYTHONUNBUFFERED").is_none() {
+            // Python holds back what it prints to a pipe, also the words that say why it ends.
+            command.env("PYTHONUNBUFFERED", "1");
+        }
+        let Spawned { stdin, stdout, stderr, group } = match group::spawn(command) {
+            Ok(spawned) => spawned,
+            Err(error) => {
+                let never = matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied);
+                let death = Death::new(None, Some(format!("{} could not be started: {error}", program.command)), Vec::new());
+                return if never { End::Impossible(death) } else { End::Died(death) };
+            }
+        };
+        tracing::info!(pid = group.id(), command = program.command, "child started");
+        self.metrics.children.inc();
+        let tail = Tail::default();
+        let complaints = tokio::spawn(stderr::keep(stderr, tail.clone(), stderr::Limits::default(), |lines| {
+            // Who cannot be told is not told.
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), lines);
+        }));
+        let end = self.attend(program, stdin, stdout, group).await;
+        self.metrics.children.dec();
+        self.hello.send_replace(None);
+        orphans::kill(Some(&format!("{MARK}={mark}")));
+        // What it said last may still be in the pipe.
+        let _ = timeout(LAST_WORDS, complaints).await;
+        match end {
+            (exit, Some(Why::Stopped)) => {
+                tracing::info!(%exit, "child stopped");
+                End::Stopped
+            }
+            (exit, why) => End::Died(Death::new(Some(exit), why.map(|why| why.to_string()), tail.last(usize::MAX))),
+        }
+    }
+
+    /// Until there is a reason to end; then the child is ended, if it has not by itself.
+    async fn attend(
+        &self,
+        program: &Program,
+        mut stdin: ChildStdin,
+        stdout: ChildStdout,
+        mut group: Group,
+    ) -> (Exit, Option<Why>) {
+        let started = Instant::now();
+        let mut frames = Frames::new(stdout, Newlines, MAX_LINE);
+        let mut stray = 0;
+        let first = self.table().began(started);
+        let why = match self.react(first, &mut stray, &[]) {
+            Some(why) => Some(why),
+            None => {
+                tokio::select! {
+                    biased;
+                    why = self.read(&mut frames, &mut stray) => Some(why),
+                    () = self.write(&mut stdin) => None,
+                    _ = group.wait() => None,
+                    why = self.watch(started, program.startup) => Some(why),
+                }
+            }
+        };
+        let mut by_itself = false;
+        if !matches!(why, None | Some(Why::Stopped)) {
+            // Ended by itself a moment ago, as a rule: then that is the reason that is told. Its input stays open until that is known.
+            by_itself = timeout(MOMENT, group.wait()).await.is_ok();
+            if !by_itself {
+                group.kill();
+            }
+        }
+        drop(stdin);
+        let exit = group.end(PATIENCE).await;
+        // Answers that were given before the end count.
+        while let Ok(Ok(read)) = timeout(LAST_WORDS, frames.read()).await {
+            if read == 0 {
+                break;
+            }
+            self.take_in(&mut frames, &mut stray);
+        }
+        let why = why.filter(|why| !(by_itself && *why == Why::ClosedOutput));
+        (exit, why)
+    }
+
+    /// Until standard output ends, or says that this is no MCP server.
+    async fn read(&self, frames: &mut Frames<ChildStdout>, stray: &mut usize) -> Why {
+        loop {
+            match frames.read().await {
+                Ok(0) | Err(_) => return Why::ClosedOutput,
+                Ok(bytes) => self.metrics.read.inc_by(bytes as u64),
+            }
+            if let Some(why) = self.take_in(frames, stray) {
+                return why;
+            }
+        }
+    }
+
+    fn take_in(&self, frames: &mut Frames<ChildStdout>, stray: &mut usize) -> Option<Why> {
+        let now = Instant::now();
+        let mut why = None;
+        while let Some(frame) = frames.next_frame() {
+            match frame {
+                Frame::Message(line) if line.trim_ascii().is_empty() => {}
+                Frame::Message(line) => {
+                    let heard = self.table().heard(line, now);
+                    why = why.or(self.react(heard, stray, line));
+                }
+                Frame::TooLong(bytes) => {
+                    self.metrics.stray.inc();
+                    tracing::warn!(bytes, "a line on standard output is too long and was left out");
+                }
+            }
+        }
+        // What was heard may have been a question, or the word that lets the waiting calls go.
+        self.wake.notify_one();
+        why
+    }
+
+    fn react(&self, heard: Heard, stray: &mut usize, line: &[u8]) -> Option<Why> {
+        match heard {
+            Heard::Nothing => {}
+            Heard::Stray => {
+                self.metrics.stray.inc();
+                *stray += 1;
+                if *stray <= STRAY_LOGGED {
+                    let words: String = stderr::readable(&line[..line.len().min(300)]);
+                    tracing::warn!(line = words, "a line on standard output is no message, or answers nothing that was asked");
+                }
+            }
+            Heard::Ready(hello) => {
+                tracing::info!(version = hello.version, server = hello.server_name(), "child speaks MCP");
+                self.was_ready.store(true, Ordering::Relaxed);
+                self.hello.send_replace(Some(hello));
+                // What sessions wanted to hear of the child before.
+                self.follow_resources();
+            }
+            Heard::NotMcp(words) => return Some(Why::NotMcp(words)),
+            Heard::Wedged => return Some(Why::Wedged),
+            Heard::Told(told) => self.deliver(&told),
+            Heard::Asks(question) => self.ask_owner(question),
+        }
+        None
+    }
+
+    fn deliver(&self, told: &Notification) {
+        match self.owner.get() {
+            Some(owner) => owner.tell(told.line.clone()),
+            None => self.sessions.deliver(told),
+        }
+        self.listeners.deliver(told);
+    }
+
+    fn ask_owner(&self, question: Bytes) {
+        let (Some(owner), Some(message)) = (self.owner.get(), wire::Message::read(&question)) else { return };
+        let Some(id) = message.id.map(|id| id.get().to_owned()) else { return };
+        let call = self.table().latest_call();
+        owner.ask(&id, question.clone(), call.as_ref());
+    }
+
+    /// Until the child reads no more.
+    async fn write(&self, stdin: &mut ChildStdin) {
+        let mut batch = Vec::new();
+        loop {
+            self.table().take_out(&mut batch);
+            if batch.is_empty() {
+                // What one long request took is given back.
+                batch.shrink_to(64 << 10);
+                self.wake.notified().await;
+                continue;
+            }
+            let mut rest = &batch[..];
+            while !rest.is_empty() {
+                let Ok(written) = stdin.write(rest).await else {
+                    // Whoever does not listen may still speak: its end is told by its output.
+                    return std::future::pending().await;
+                };
+                rest = &rest[written..];
+                let mut table = self.table();
+                table.wrote(written);
+                self.metrics.queued.set(i64::try_from(table.queued()).unwrap_or(i64::MAX));
+                self.metrics.written.inc_by(written as u64);
+            }
+        }
+    }
+
+    /// Until there is a reason to end the child.
+    async fn watch(&self, started: Instant, startup: Duration) -> Why {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut stray = 0;
+        loop {
+            tokio::select! {
+                now = tick.tick() => {
+                    let heard = self.table().tick(now);
+                    self.wake.notify_one();
+                    if let Some(why) = self.react(heard, &mut stray, &[]) {
+                        return why;
+                    }
+                    if self.hello.borrow().is_none() && now - started >= startup {
+                        return Why::Slow(startup);
+                    }
+                }
+                () = self.stop.cancelled() => return Why::Stopped,
+            }
+        }
+    }
+}
+
+/// Tells the children of this process apart.
+static NUMBER: AtomicU64 = AtomicU64::new(1);
+
+/// Why a child is ended.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Why {
+    #[error("it closed its standard output")]
+    ClosedOutput,
+    #[error("{0}")]
+    NotMcp(String),
+    #[error("it did not say what it is within {} s", .0.as_secs())]
+    Slow(Duration),
+    #[error("it was asked, and said nothing at all")]
+    Wedged,
+    #[error("it was to stop")]
+    Stopped,
+}

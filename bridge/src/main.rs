@@ -1,0 +1,58 @@
+//! The program: reads flags, starts logging, and says by its exit code what went wrong.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use bridge::config::{Cli, Command, InstallArgs};
+use bridge::copy_self::copy_self;
+use bridge::install::install;
+use bridge::run;
+use bridge::seal::KeyError;
+use clap::Parser as _;
+
+/// A call is a dozen small allocations.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt().json().flatten_event(true).with_max_level(cli.log_level).with_writer(std::io::stderr).init();
+    let result = match cli.command {
+        Command::Run(args) => block_on(run::run(*args)),
+        Command::CopySelf { to } => copy_self(&to)
+            .map(|file| {
+                tracing::info!(file = %file.display(), "copied");
+                ExitCode::SUCCESS
+            })
+            .with_context(|| format!("failed to copy this program to {}", to.display())),
+        Command::Install(args) => put_in_place(&args),
+    };
+    result.unwrap_or_else(|error| {
+        tracing::error!("{error:#}");
+        ExitCode::from(exit_code(&error))
+    })
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<KeyError>() {
+        5
+    } else if error.is::<std::io::Error>() {
+        4
+    } else {
+        1
+    }
+}
+
+/// One thread does it all: what a call needs is in its caches, and no lock is ever waited for.
+fn block_on(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("failed to start the runtime")?.block_on(work)
+}
+
+fn put_in_place(args: &InstallArgs) -> anyhow::Result<ExitCode> {
+    let installed = install(args.registry, &args.package, args.program.as_deref(), &args.into);
+    if let Err(error) = &installed {
+        run::last_words(&args.termination_log, &error.to_string());
+    }
+    installed?;
+    Ok(ExitCode::SUCCESS)
+}

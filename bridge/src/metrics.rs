@@ -1,0 +1,201 @@
+//! Every metric of the bridge, once. What happens is counted where it happens; this file only names it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus::{
+    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
+
+/// Names of tools come from clients: beyond so many, all further ones count as `other`.
+const MAX_TOOLS: usize = 256;
+
+/// Calls of other methods than `tools/call` have no tool.
+const NO_TOOL: &str = "";
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// With a result.
+    Ok,
+    /// With a result that says that the tool failed.
+    ToolError,
+    /// With an error of the protocol.
+    Error,
+    /// Not in time.
+    Timeout,
+    /// Its client did not want it any more.
+    Cancelled,
+    /// The child ended meanwhile.
+    Exited,
+}
+
+impl Outcome {
+    const ALL: [Self; 6] = [Self::Ok, Self::ToolError, Self::Error, Self::Timeout, Self::Cancelled, Self::Exited];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::ToolError => "tool_error",
+            Self::Error => "error",
+            Self::Timeout => "timeout",
+            Self::Cancelled => "cancelled",
+            Self::Exited => "exited",
+        }
+    }
+}
+
+/// The metrics, and the registry that they are printed from. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Registry,
+    calls: IntCounterVec,
+    seconds: HistogramVec,
+    /// Looked up once a method and tool: a call would pay for it every time.
+    known: Arc<Mutex<HashMap<(Box<str>, Box<str>), Known>>>,
+    /// Calls that wait for their answers.
+    pub in_flight: IntGauge,
+    /// Children that live.
+    pub children: IntGauge,
+    /// Children that took the place of one that died.
+    pub restarts: IntCounter,
+    /// Sessions that are known here.
+    pub sessions: IntGauge,
+    /// Bytes that wait for the child to read them.
+    pub queued: IntGauge,
+    /// Bytes that children have read.
+    pub written: IntCounter,
+    /// Bytes that children have said.
+    pub read: IntCounter,
+    /// Lines on standard output that were no messages, or answered nothing.
+    pub stray: IntCounter,
+    /// Requests that did not reach a child, by reason.
+    pub refused: IntCounterVec,
+    /// Requests for sessions of other bridges, by how that went.
+    pub forwarded: IntCounterVec,
+}
+
+#[derive(Debug)]
+struct Known {
+    outcomes: [IntCounter; Outcome::ALL.len()],
+    seconds: Histogram,
+}
+
+impl Metrics {
+    /// Registers all metrics.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let buckets = vec![0.0002, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+        let metrics = Self {
+            calls: IntCounterVec::new(
+                Opts::new("bridge_calls_total", "Requests to the child, by method, tool and outcome."),
+                &["method", "tool", "outcome"],
+            )?,
+            seconds: HistogramVec::new(
+                HistogramOpts::new("bridge_call_seconds", "Time from a request to its answer.").buckets(buckets),
+                &["method", "tool"],
+            )?,
+            known: Arc::default(),
+            in_flight: IntGauge::new("bridge_calls_in_flight", "Requests that wait for their answers.")?,
+            children: IntGauge::new("bridge_children", "Children that live.")?,
+            restarts: IntCounter::new("bridge_child_restarts_total", "Children that took the place of one that died.")?,
+            sessions: IntGauge::new("bridge_sessions", "Sessions of legacy clients that are known here.")?,
+            queued: IntGauge::new("bridge_queued_bytes", "Bytes that wait for the child to read them.")?,
+            written: IntCounter::new("bridge_child_written_bytes_total", "Bytes that were written to children.")?,
+            read: IntCounter::new("bridge_child_read_bytes_total", "Bytes that were read from children.")?,
+            stray: IntCounter::new(
+                "bridge_stray_lines_total",
+                "Lines on standard output that were no messages, or answered nothing.",
+            )?,
+            refused: IntCounterVec::new(
+                Opts::new("bridge_refused_total", "Requests that did not reach a child, by reason."),
+                &["reason"],
+            )?,
+            forwarded: IntCounterVec::new(
+                Opts::new("bridge_forwarded_total", "Requests for sessions of other replicas, by outcome."),
+                &["outcome"],
+            )?,
+            registry,
+        };
+        let Self {
+            registry,
+            calls,
+            seconds,
+            known: _,
+            in_flight,
+            children,
+            restarts,
+            sessions,
+            queued,
+            written,
+            read,
+            stray,
+            refused,
+            forwarded,
+        } = &metrics;
+        registry.register(Box::new(seconds.clone()))?;
+        for vector in [calls, refused, forwarded] {
+            registry.register(Box::new(vector.clone()))?;
+        }
+        for gauge in [in_flight, children, sessions, queued] {
+            registry.register(Box::new(gauge.clone()))?;
+        }
+        for counter in [restarts, written, read, stray] {
+            registry.register(Box::new(counter.clone()))?;
+        }
+        Ok(metrics)
+    }
+
+    /// A call has ended. Only a tool is named: prompts and resources may be without number.
+    pub fn finished(&self, method: &str, target: Option<&str>, outcome: Outcome, took: Duration) {
+        let tool = target.filter(|_| method == "tools/call").unwrap_or(NO_TOOL);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let (method, tool) = if known.len() < MAX_TOOLS || known.contains_key(&(method.into(), tool.into())) {
+            (method, tool)
+        } else {
+            ("other", NO_TOOL)
+        };
+        let entry = known.entry((method.into(), tool.into())).or_insert_with(|| Known {
+            outcomes: Outcome::ALL.map(|outcome| self.calls.with_label_values(&[method, tool, outcome.label()])),
+            seconds: self.seconds.with_label_values(&[method, tool]),
+        });
+        if let Some(index) = Outcome::ALL.iter().position(|known| *known == outcome) {
+            entry.outcomes[index].inc();
+        }
+        entry.seconds.observe(took.as_secs_f64());
+    }
+
+    /// A request was refused.
+    pub fn refuse(&self, reason: &str) {
+        self.refused.with_label_values(&[reason]).inc();
+    }
+
+    /// The text that Prometheus reads.
+    pub fn render(&self) -> prometheus::Result<String> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_counted_by_tool_and_outcome_and_names_without_number_together() {
+        let metrics = Metrics::new().unwrap();
+        let took = Duration::from_millis(3);
+        metrics.finished("tools/call", Some("add"), Outcome::ToolError, took);
+        metrics.finished("resources/read", Some("file:///a"), Outcome::Ok, took);
+        for number in 0..2 * MAX_TOOLS {
+            metrics.finished("tools/call", Some(&number.to_string()), Outcome::Ok, took);
+        }
+        let text = metrics.render().unwrap();
+        assert!(text.contains(r#"bridge_calls_total{method="tools/call",outcome="tool_error",tool="add"} 1"#), "{text}");
+        assert!(text.contains(r#"bridge_calls_total{method="resources/read",outcome="ok",tool=""} 1"#));
+        let other = format!(r#"bridge_calls_total{{method="other",outcome="ok",tool=""}} {}"#, MAX_TOOLS + 2);
+        assert!(text.contains(&other), "{other}");
+    }
+}

@@ -1,0 +1,147 @@
+//! Children of single sessions: as many as are allowed, and one that is started beforehand, so that a session begins in the time of a call.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::death::Death;
+use crate::handshake::By;
+use crate::lane::{End, Lane, Program};
+use crate::metrics::Metrics;
+use crate::respawn::{Next, Policy, Respawn};
+use crate::sessions::Registry;
+use crate::table::Limits;
+
+/// What a child is made with.
+#[derive(Debug)]
+pub struct Recipe {
+    /// What is started.
+    pub program: Program,
+    /// For its calls.
+    pub limits: Limits,
+    /// Shared by all.
+    pub metrics: Metrics,
+    /// The sessions that children belong to.
+    pub sessions: Arc<Registry>,
+    /// Ends all of them.
+    pub stop: CancellationToken,
+}
+
+/// See the file.
+#[derive(Debug)]
+pub struct Pool {
+    recipe: Recipe,
+    max: usize,
+    taken: AtomicUsize,
+    spare: Mutex<Option<Arc<Lane>>>,
+    /// Deaths of children before they could say what they are.
+    stillborn: Mutex<Respawn>,
+    given_up: Mutex<Option<Arc<Death>>>,
+    gives_up: Notify,
+}
+
+impl Pool {
+    /// For at most so many sessions.
+    pub fn new(recipe: Recipe, max: usize, policy: Policy) -> Arc<Self> {
+        Arc::new(Self {
+            recipe,
+            max,
+            taken: AtomicUsize::new(0),
+            spare: Mutex::new(None),
+            stillborn: Mutex::new(Respawn::new(policy)),
+            given_up: Mutex::new(None),
+            gives_up: Notify::new(),
+        })
+    }
+
+    /// A child for one session; None: there are as many as are allowed.
+    pub fn take(self: &Arc<Self>) -> Option<Arc<Lane>> {
+        let take = |taken: usize| (taken < self.max).then_some(taken + 1);
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
+        let lane = self.spare().take().unwrap_or_else(|| self.start());
+        self.prepare();
+        Some(lane)
+    }
+
+    /// Its session has ended.
+    pub fn give_back(&self, lane: &Lane) {
+        lane.stop();
+        self.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Starts the child for the next session.
+    pub fn prepare(self: &Arc<Self>) {
+        let mut spare = self.spare();
+        if spare.is_none() && self.taken.load(Ordering::Relaxed) < self.max && !self.recipe.stop.is_cancelled() {
+            *spare = Some(self.start());
+        }
+    }
+
+    /// What the next session's child says of itself.
+    pub fn next(&self) -> Option<Arc<Lane>> {
+        self.spare().clone()
+    }
+
+    /// Until children have died so often, before any could be called, that another one makes no sense.
+    pub async fn gives_up(&self) -> Arc<Death> {
+        loop {
+            if let Some(death) = self.given_up.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+                return death;
+            }
+            self.gives_up.notified().await;
+        }
+    }
+
+    fn start(self: &Arc<Self>) -> Arc<Lane> {
+        let Recipe { limits, metrics, sessions, stop, .. } = &self.recipe;
+        let lane = Lane::new(*limits, metrics.clone(), By::Client, Arc::clone(sessions), stop.child_token());
+        let (pool, living) = (Arc::clone(self), Arc::clone(&lane));
+        tokio::spawn(async move { pool.see_through(&living).await });
+        lane
+    }
+
+    /// Its one life.
+    async fn see_through(self: &Arc<Self>, lane: &Arc<Lane>) {
+        let started = Instant::now();
+        let end = lane.live(&self.recipe.program).await;
+        let was_ready = lane.was_ready();
+        let (death, next) = match end {
+            End::Stopped => (Arc::new(Death::new(None, Some("its session has ended".to_owned()), Vec::new())), None),
+            End::Died(death) => {
+                let mut stillborn = self.stillborn.lock().unwrap_or_else(PoisonError::into_inner);
+                (Arc::new(death), (!was_ready).then(|| stillborn.died(started, Instant::now())))
+            }
+            End::Impossible(death) => (Arc::new(death), Some(Next::GiveUp)),
+        };
+        lane.died(&death, None);
+        if let Some(owner) = lane.owner() {
+            // Calls of this session are answered 404 from now on, and its client begins another one.
+            if self.recipe.sessions.forget(owner).is_some() {
+                tracing::warn!("{}; its session is over", death.summary());
+                self.taken.fetch_sub(1, Ordering::Relaxed);
+            }
+            owner.end();
+        }
+        let was_spare = self.spare().take_if(|spare| Arc::ptr_eq(spare, lane)).is_some();
+        match next {
+            Some(Next::GiveUp) => {
+                tracing::error!("{}; no other one is started", death.summary());
+                *self.given_up.lock().unwrap_or_else(PoisonError::into_inner) = Some(death);
+                self.gives_up.notify_one();
+            }
+            Some(Next::StartIn(delay)) if was_spare => {
+                tracing::warn!(seconds = delay.as_secs(), "{}; another one is started", death.summary());
+                tokio::time::sleep(delay).await;
+                self.prepare();
+            }
+            _ => self.prepare(),
+        }
+    }
+
+    fn spare(&self) -> std::sync::MutexGuard<'_, Option<Arc<Lane>>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

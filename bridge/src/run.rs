@@ -1,0 +1,157 @@
+//! Puts the parts together, serves until it is told to stop or the server cannot be kept alive, and ends in good order.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use mcp_stdio::orphans;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::bridge::{Bridge, Parts};
+use crate::config::{RunArgs, Sessions, seconds};
+use crate::death::Death;
+use crate::door;
+use crate::handshake::By;
+use crate::install;
+use crate::keeper;
+use crate::lane::{Lane, Program};
+use crate::metrics::Metrics;
+use crate::pool::{Pool, Recipe};
+use crate::seal::Sealer;
+use crate::sessions::Registry;
+
+/// What answers to the last calls get to leave, when there is no server any more.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Until it is stopped, or the server is given up: then with the server's exit code.
+pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    let sealer = Sealer::new(args.session_key_file.as_deref())?;
+    let listener = http_server::listen(args.listen).await?;
+    let own = args.pod_ip.map(|ip| SocketAddr::new(ip, args.listen.port()).to_string()).unwrap_or_default();
+    let sessions = Arc::new(Registry::new(sealer, own));
+    let metrics = Metrics::new()?;
+    let (stop, program) = (CancellationToken::new(), program(&args));
+    let shared = Lane::new(args.limits(), metrics.clone(), By::Us, Arc::clone(&sessions), stop.child_token());
+    let pool = (args.sessions == Sessions::PerSession).then(|| {
+        let (sessions, metrics) = (Arc::clone(&sessions), metrics.clone());
+        let recipe = Recipe { program: program.clone(), limits: args.limits(), metrics, sessions, stop: stop.clone() };
+        Pool::new(recipe, usize::from(args.max_sessions), args.policy())
+    });
+    let bridge = Bridge::new(Parts {
+        shared,
+        pool: pool.clone(),
+        sessions,
+        metrics,
+        timeout: seconds(args.timeout_seconds),
+        idle: seconds(args.session_idle_seconds),
+        max_request_bytes: args.max_request_bytes as usize,
+        hosts: args.allowed_hosts.clone(),
+        origins: args.allowed_origins.clone(),
+    });
+    // What the server leaves behind comes to us, whether we are the first process of a container or not.
+    orphans::adopt().context("failed to become the parent of orphans")?;
+    tokio::spawn(orphans::keep_reaping());
+    let idle = Arc::clone(&bridge);
+    tokio::spawn(async move { idle.end_idle_sessions().await });
+    tracing::info!(address = %listener.local_addr()?, "serving MCP at /mcp");
+
+    let (gone, is_gone) = oneshot::channel();
+    let children = tokio::spawn(keep(Arc::clone(&bridge), pool, program, args.policy(), gone));
+    let ending = Arc::clone(&bridge);
+    let lame_duck = seconds(args.lame_duck_seconds);
+    let mut died = None;
+    let mut left = http_server::serve(listener, door::service(Arc::clone(&bridge)), usize::from(args.max_connections), async {
+        tokio::select! {
+            () = asked_to_stop() => {
+                ending.drain();
+                tracing::info!("draining");
+                tokio::time::sleep(lame_duck).await;
+            }
+            Ok(death) = is_gone => died = Some(death),
+        }
+        ending.end_streams();
+    })
+    .await;
+    let patience = if died.is_some() { FAREWELL } else { seconds(args.drain_seconds) };
+    if !left.within(patience).await {
+        tracing::warn!(seconds = patience.as_secs(), "some requests did not finish in time");
+    }
+    stop.cancel();
+    // Their ends are waited for: nothing that they started may be left.
+    let _ = children.await;
+    while bridge.metrics.children.get() > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    orphans::kill(None);
+    orphans::reap();
+    let Some(death) = died else { return Ok(ExitCode::SUCCESS) };
+    last_words(&args.termination_log, &death.termination_message());
+    Ok(ExitCode::from(death.exit_code()))
+}
+
+/// With `npx` and `uvx` replaced by what they would start, where that is installed.
+fn program(args: &RunArgs) -> Program {
+    let installed = args.packages.as_deref().and_then(|folder| install::installed(&args.command, folder));
+    let mut command = installed.unwrap_or_else(|| args.command.clone()).into_iter();
+    Program { command: command.next().unwrap_or_default(), args: command.collect(), startup: seconds(args.startup_seconds) }
+}
+
+/// Sees that there are children, until they were stopped or are given up.
+async fn keep(
+    bridge: Arc<Bridge>,
+    pool: Option<Arc<Pool>>,
+    program: Program,
+    policy: crate::respawn::Policy,
+    gone: oneshot::Sender<Arc<Death>>,
+) {
+    let shared = async {
+        if pool.is_some() {
+            tokio::select! {
+                () = bridge.shared_is_wanted() => {}
+                () = bridge.shared.stopped() => return None,
+            }
+        }
+        keeper::keep(&bridge.shared, &program, policy, &bridge.metrics).await
+    };
+    let death = match &pool {
+        None => shared.await,
+        Some(pool) => {
+            pool.prepare();
+            tokio::select! {
+                death = shared => death,
+                death = pool.gives_up() => Some(death),
+            }
+        }
+    };
+    if let Some(death) = death {
+        // Nobody listens any more when the process ends already.
+        let _ = gone.send(death);
+    }
+}
+
+/// Where the kubelet reads why a container ended. On a laptop there is no such file, and none is made.
+pub fn last_words(file: &Path, words: &str) {
+    if let Ok(mut file) = File::options().write(true).truncate(true).open(file)
+        && let Err(error) = file.write_all(words.as_bytes())
+    {
+        tracing::warn!(%error, "failed to write the termination log");
+    }
+}
+
+async fn asked_to_stop() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        tracing::error!("cannot listen for signals");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

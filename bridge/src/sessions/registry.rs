@@ -1,0 +1,161 @@
+//! Which sessions there are, by their ids.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Session;
+use crate::lane::Lane;
+use crate::seal::{KeyError, Sealed, Sealer};
+use crate::table::Notification;
+
+/// Sessions that were deleted are remembered, so many of them: their ids could be opened for ever.
+const DELETED: usize = 16_384;
+
+/// A session and the child that serves it.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// What is known of the client.
+    pub session: Arc<Session>,
+    /// The child.
+    pub lane: Arc<Lane>,
+}
+
+/// What an id stands for.
+#[derive(Debug)]
+pub enum Found {
+    /// A session of ours.
+    Here(Held),
+    /// A session that began here and is not here any more.
+    Lost(Sealed),
+    /// Another bridge's.
+    Elsewhere(Sealed),
+    /// None, or not this caller's.
+    Unknown,
+}
+
+/// All sessions.
+#[derive(Debug)]
+pub struct Registry {
+    sealer: Sealer,
+    /// Address and port by which others reach us; empty: they do not.
+    own: String,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    held: HashMap<Box<str>, Held>,
+    deleted: HashSet<u128>,
+    deleted_order: VecDeque<u128>,
+}
+
+impl Registry {
+    /// None yet.
+    pub fn new(sealer: Sealer, own: String) -> Self {
+        Self { sealer, own, state: Mutex::default() }
+    }
+
+    /// A new id for a session of ours. The other members are the caller's.
+    pub fn seal(&self, mut sealed: Sealed) -> Result<Arc<Session>, KeyError> {
+        sealed.pod.clone_from(&self.own);
+        sealed.session = self.sealer.random()?;
+        let id = self.sealer.seal(&sealed)?;
+        Ok(Session::new(&id, sealed, Instant::now()))
+    }
+
+    /// It can be found from now on.
+    pub fn hold(&self, held: Held) {
+        self.state().held.insert(held.session.id.clone(), held);
+    }
+
+    /// What an id stands for, to this caller.
+    pub fn find(&self, id: &str, caller: &[u8; 16]) -> Found {
+        let state = self.state();
+        if let Some(held) = state.held.get(id) {
+            return if held.session.sealed.caller == *caller { Found::Here(held.clone()) } else { Found::Unknown };
+        }
+        match self.sealer.open(id) {
+            Some(sealed) if sealed.caller != *caller || state.deleted.contains(&sealed.session) => Found::Unknown,
+            Some(sealed) if sealed.pod == self.own => Found::Lost(sealed),
+            Some(sealed) => Found::Elsewhere(sealed),
+            None => Found::Unknown,
+        }
+    }
+
+    /// Its client has ended it.
+    pub fn delete(&self, session: &Session) -> Option<Held> {
+        let mut state = self.state();
+        let number = session.sealed.session;
+        if state.deleted.insert(number) {
+            state.deleted_order.push_back(number);
+        }
+        if state.deleted_order.len() > DELETED
+            && let Some(oldest) = state.deleted_order.pop_front()
+        {
+            state.deleted.remove(&oldest);
+        }
+        state.held.remove(&session.id)
+    }
+
+    /// It is not here any more.
+    pub fn forget(&self, session: &Session) -> Option<Held> {
+        self.state().held.remove(&session.id)
+    }
+
+    /// Takes out those that nobody has used for so long.
+    pub fn take_idle(&self, limit: Duration, now: Instant) -> Vec<Held> {
+        self.state().held.extract_if(|_, held| held.session.is_idle(limit, now)).map(|(_, held)| held).collect()
+    }
+
+    /// Takes out all.
+    pub fn take_all(&self) -> Vec<Held> {
+        self.state().held.drain().map(|(_, held)| held).collect()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.state().held.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The resources that somebody wants to hear of.
+    pub fn resources(&self) -> HashSet<String> {
+        self.state().held.values().flat_map(|held| held.session.resources()).collect()
+    }
+
+    /// What a shared child tells, to those who want it.
+    pub fn deliver(&self, told: &Notification) {
+        let state = self.state();
+        let sessions = || state.held.values().map(|held| &held.session);
+        match &*told.method {
+            "notifications/tools/list_changed"
+            | "notifications/prompts/list_changed"
+            | "notifications/resources/list_changed" => {
+                sessions().for_each(|session| session.tell(told.line.clone()));
+            }
+            "notifications/resources/updated" => {
+                let uri = told.uri.as_deref().unwrap_or_default();
+                sessions().filter(|session| session.subscribes_to(uri)).for_each(|session| session.tell(told.line.clone()));
+            }
+            "notifications/message" => {
+                let alone = || sessions().next().filter(|_| state.held.len() == 1);
+                if let Some(session) = told.only.as_ref().or_else(alone).filter(|session| session.hears(told.level.as_deref())) {
+                    session.tell(told.line.clone());
+                }
+            }
+            // It is nobody's in particular, and may say what one client did.
+            _ => {}
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,146 @@
+//! A client's outbox as the answer of an HTTP request: plain JSON where the answer comes first, a stream of events where something comes
+//! before it, or where it takes long.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use tokio::time::timeout;
+
+use crate::era::Era;
+use crate::lane::Lane;
+use crate::outbox::{Event, Outbox};
+use crate::sessions::InUse;
+
+/// A stream says that it lives: something on the way may close what is silent for a minute, and whoever is gone is noticed.
+const ALIVE: Duration = Duration::from_secs(15);
+
+/// A call under way. Dropping it before it is answered means that its client has hung up.
+#[derive(Debug)]
+pub struct Waits {
+    /// The child that was called.
+    pub lane: Arc<Lane>,
+    /// The number of the call.
+    pub number: u64,
+    /// The session is not idle meanwhile.
+    pub session: Option<InUse>,
+    answered: bool,
+}
+
+impl Waits {
+    /// From the moment that it was taken.
+    pub fn new(lane: Arc<Lane>, number: u64, session: Option<InUse>) -> Self {
+        Self { lane, number, session, answered: false }
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.lane.with(|table| table.hang_up(self.number));
+        }
+    }
+}
+
+/// Whether a client reads streams of events.
+pub fn reads_events(headers: &HeaderMap) -> bool {
+    let accepted = || headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted().any(|value| value.contains("text/event-stream") || value.contains("*/*"))
+}
+
+/// The answer to a call.
+pub async fn respond(outbox: Outbox, mut waits: Waits, era: Era, events: bool) -> Response {
+    loop {
+        match timeout(ALIVE, outbox.next()).await {
+            Ok(Some(Event::Answer(answer, code))) => {
+                waits.answered = true;
+                return json(status(era, code), answer);
+            }
+            Ok(Some(Event::Message(message))) if events => return stream(Some(message), outbox, Some(waits), None),
+            Err(_) if events => return stream(None, outbox, Some(waits), None),
+            Ok(None) => {
+                // Taken back by its client, which therefore waits for nothing.
+                waits.answered = true;
+                return stream(None, outbox, None, None);
+            }
+            Ok(Some(Event::Message(_))) | Err(_) => {}
+        }
+    }
+}
+
+/// Since 2026-07-28 some errors have a status of their own.
+fn status(era: Era, code: Option<i64>) -> StatusCode {
+    match (era, code) {
+        (Era::Modern, Some(-32601)) => StatusCode::NOT_FOUND,
+        (Era::Modern, Some(-32020 | -32021 | -32022)) => StatusCode::BAD_REQUEST,
+        _ => StatusCode::OK,
+    }
+}
+
+/// A message as the whole answer.
+pub fn json(status: StatusCode, message: impl Into<Bytes>) -> Response {
+    let mut response = Response::new(Body::from(message.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// A stream of events, for as long as the outbox is not at its end and somebody reads.
+pub fn stream(first: Option<Bytes>, outbox: Outbox, waits: Option<Waits>, session: Option<InUse>) -> Response {
+    // The head is sent with the first piece: whoever waits for it is told at once.
+    let first = first.map_or_else(|| Bytes::from_static(b":\n\n"), |first| event(&first));
+    let state = (Some(first), outbox, waits, session);
+    let events = futures::stream::unfold(state, |(first, outbox, mut waits, session)| async move {
+        if let Some(first) = first {
+            return Some((first, (None, outbox, waits, session)));
+        }
+        let piece = match timeout(ALIVE, outbox.next()).await {
+            Ok(Some(Event::Message(message))) => event(&message),
+            Ok(Some(Event::Answer(answer, _))) => {
+                if let Some(waits) = &mut waits {
+                    waits.answered = true;
+                }
+                event(&answer)
+            }
+            Ok(None) => return None,
+            Err(_) => Bytes::from_static(b":\n\n"),
+        };
+        Some((piece, (None, outbox, waits, session)))
+    });
+    let mut response = Response::new(Body::from_stream(futures::StreamExt::map(events, Ok::<_, Infallible>)));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}
+
+/// One message. A carriage return would end the line, and is white space in JSON.
+fn event(message: &[u8]) -> Bytes {
+    let mut text = Vec::with_capacity(message.len() + 24);
+    text.extend_from_slice(b"event: message\ndata: ");
+    text.extend(message.iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }));
+    text.extend_from_slice(b"\n\n");
+    text.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_line() {
+        assert_eq!(event(b"{\r\n}\r"), "event: message\ndata: {  } \n\n");
+    }
+
+    #[test]
+    fn errors_have_a_status_only_where_the_era_says_so() {
+        assert_eq!(status(Era::Modern, Some(-32601)), StatusCode::NOT_FOUND);
+        assert_eq!(status(Era::Modern, Some(-32602)), StatusCode::OK);
+        assert_eq!(status(Era::Legacy, Some(-32601)), StatusCode::OK);
+        assert_eq!(status(Era::Modern, None), StatusCode::OK);
+    }
+}

@@ -1,0 +1,408 @@
+//! The calls of one child: which are in flight, whose they are, what is still to be written, and what follows from what the child says. Both
+//! ids and progress tokens are ours towards the child, counted up and never used twice, so that two clients' equal ids cannot meet. Pure but
+//! for the clients' outboxes: `now` is passed in, nothing waits.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use mcp_stdio::framing::{Framing as _, Newlines};
+use tokio::time::Instant;
+
+use crate::death::Death;
+use crate::era::{Era, Hello};
+use crate::handshake::{By, Handshake, Step};
+use crate::metrics::{Metrics, Outcome};
+use crate::outbox::Outbox;
+use crate::post::Envelope;
+use crate::sessions::Session;
+use crate::translate::{self, Profile};
+use crate::wire;
+
+mod hear;
+mod questions;
+#[cfg(test)]
+mod tests;
+
+pub use hear::{Heard, Notification};
+
+/// A call whose child will not be there for longer than this is answered at once.
+const SOON: Duration = Duration::from_secs(2);
+
+/// What a child and its clients may have of us.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Calls at once.
+    pub in_flight: usize,
+    /// Bytes that wait to be written to the child.
+    pub queue: usize,
+    /// Time for a call; progress begins it anew.
+    pub timeout: Duration,
+    /// Time for a call however much progress it makes.
+    pub longest: Duration,
+    /// A child that is asked, and says nothing for so long, is killed; zero: never.
+    pub silence: Duration,
+}
+
+/// Why a call is not taken.
+#[derive(Debug, Clone)]
+pub enum Refusal {
+    /// Too much is in flight already.
+    Busy,
+    /// There is no child, and will not be one soon.
+    Down(Arc<Death>),
+}
+
+/// A call, as the door hands it in.
+#[derive(Debug)]
+pub struct Ask {
+    /// The request.
+    pub envelope: Envelope,
+    /// The session that it belongs to.
+    pub session: Option<Arc<Session>>,
+    /// Where its answer goes.
+    pub out: Outbox,
+    /// Members of `_meta` that continue its trace, each a key and JSON.
+    pub trace: Vec<(&'static str, String)>,
+    /// It stands until somebody ends it, and is no call: `subscriptions/listen`.
+    pub stands: bool,
+}
+
+#[derive(Debug)]
+struct Call {
+    ask: Ask,
+    began: Instant,
+    deadline: Instant,
+    latest: Instant,
+    /// Where its line begins, counted from the first byte for this child; None: not given to it.
+    at: Option<u64>,
+    /// What the client was asked on behalf of the child.
+    questions: Option<questions::Questions>,
+}
+
+/// See the file.
+#[derive(Debug)]
+pub struct Table {
+    limits: Limits,
+    metrics: Metrics,
+    by: By,
+    hello: Option<Arc<Hello>>,
+    /// What an earlier child spoke.
+    known: Option<Era>,
+    handshake: Option<Handshake>,
+    next: u64,
+    calls: HashMap<u64, Call>,
+    in_flight: usize,
+    /// Calls for the next child, in their order.
+    waiting: VecDeque<u64>,
+    /// Requests of our own; nobody waits for their answers.
+    own: HashSet<u64>,
+    /// Our own `subscriptions/listen`.
+    listening: Option<u64>,
+    /// Questions to clients, by their ids as JSON.
+    asked: HashMap<String, (u64, String)>,
+    out: Vec<u8>,
+    appended: u64,
+    written: u64,
+    /// Until when; None: for ever.
+    down: Option<(Arc<Death>, Option<Instant>)>,
+    silent_since: Option<Instant>,
+    expired_in_silence: usize,
+}
+
+impl Table {
+    /// Without a child yet.
+    pub fn new(limits: Limits, metrics: Metrics, by: By) -> Self {
+        Self {
+            limits,
+            metrics,
+            by,
+            hello: None,
+            known: None,
+            handshake: None,
+            next: 1,
+            calls: HashMap::new(),
+            in_flight: 0,
+            waiting: VecDeque::new(),
+            own: HashSet::new(),
+            listening: None,
+            asked: HashMap::new(),
+            out: Vec::new(),
+            appended: 0,
+            written: 0,
+            down: None,
+            silent_since: None,
+            expired_in_silence: 0,
+        }
+    }
+
+    /// A child has started: it is asked what it is.
+    pub fn began(&mut self, now: Instant) -> Heard {
+        (self.appended, self.written) = (0, 0);
+        self.down = None;
+        self.silent_since = None;
+        let ids = [self.id(), self.id()];
+        let (handshake, step) = Handshake::begin(self.by, ids, self.known, now);
+        self.handshake = Some(handshake);
+        self.step(step, now)
+    }
+
+    /// What the child said of itself; None: it has not yet.
+    pub fn hello(&self) -> Option<&Arc<Hello>> {
+        self.hello.as_ref()
+    }
+
+    /// The death that keeps it down for longer than a moment.
+    pub fn down(&self, now: Instant) -> Option<&Arc<Death>> {
+        self.down.as_ref().filter(|(_, until)| until.is_none_or(|until| until > now + SOON)).map(|(death, _)| death)
+    }
+
+    /// Takes a call; its number is for `hang_up`.
+    pub fn admit(&mut self, ask: Ask, now: Instant) -> Result<u64, Refusal> {
+        if let Some(death) = self.down(now) {
+            return Err(Refusal::Down(Arc::clone(death)));
+        }
+        let waits = self.appended - self.written;
+        let fits = waits == 0 || waits + ask.envelope.body.len() as u64 <= self.limits.queue as u64;
+        if !fits || (!ask.stands && self.in_flight >= self.limits.in_flight) {
+            return Err(Refusal::Busy);
+        }
+        let id = self.id();
+        let (deadline, latest) = (now + self.limits.timeout, now + self.limits.longest);
+        if !ask.stands {
+            self.in_flight += 1;
+            self.metrics.in_flight.inc();
+        }
+        self.calls.insert(id, Call { ask, began: now, deadline, latest, at: None, questions: None });
+        match self.hello.clone() {
+            Some(hello) => self.give(id, &hello, now),
+            None => self.waiting.push_back(id),
+        }
+        Ok(id)
+    }
+
+    fn id(&mut self) -> u64 {
+        self.next += 1;
+        self.next - 1
+    }
+
+    /// Puts a call's line behind what is to be written.
+    fn give(&mut self, id: u64, hello: &Hello, now: Instant) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        let begin = self.out.len();
+        let ask = &call.ask;
+        let nobody = Profile::default();
+        let held = ask.session.as_ref().map(|session| session.profile());
+        translate::request(&ask.envelope, id, hello.era, held.as_deref().unwrap_or(&nobody), &ask.trace, &mut self.out);
+        Newlines.end(&mut self.out, begin);
+        call.at = Some(self.appended);
+        self.appended += (self.out.len() - begin) as u64;
+        self.silent_since.get_or_insert(now);
+    }
+
+    /// Puts a message behind what is to be written.
+    pub fn send(&mut self, message: &[u8]) {
+        let begin = self.out.len();
+        self.out.extend_from_slice(message);
+        Newlines.end(&mut self.out, begin);
+        self.appended += (self.out.len() - begin) as u64;
+    }
+
+    /// A request of our own, whose answer nobody waits for.
+    pub fn request(&mut self, method: &str, params: &str) -> u64 {
+        let id = self.id();
+        self.own.insert(id);
+        self.send(&wire::request(&id.to_string(), method, params));
+        id
+    }
+
+    /// Hears by itself what a modern child tells only those who ask: changed lists, and these resources.
+    pub fn listen(&mut self, resources: &[String]) {
+        let Some(hello) = self.hello.clone().filter(|hello| hello.era == Era::Modern) else { return };
+        if let Some(before) = self.listening.take() {
+            self.cancel(before);
+        }
+        let offers = hello.offers();
+        if offers.tools || offers.prompts || offers.resources || !resources.is_empty() {
+            let filter = serde_json::json!({"toolsListChanged": offers.tools, "promptsListChanged": offers.prompts,
+                "resourcesListChanged": offers.resources, "resourceSubscriptions": resources});
+            let meta = format!(
+                r#"{{"io.modelcontextprotocol/protocolVersion":"{}","io.modelcontextprotocol/clientCapabilities":{{}}}}"#,
+                hello.version
+            );
+            let id = self.request("subscriptions/listen", &format!(r#"{{"_meta":{meta},"notifications":{filter}}}"#));
+            self.listening = Some(id);
+        }
+    }
+
+    /// What is to be written next; empty: nothing. The buffer that comes in is used again.
+    pub fn take_out(&mut self, buffer: &mut Vec<u8>) {
+        buffer.clear();
+        std::mem::swap(&mut self.out, buffer);
+    }
+
+    /// So many bytes more have reached the child.
+    pub fn wrote(&mut self, bytes: usize) {
+        self.written += bytes as u64;
+    }
+
+    /// Bytes that wait to be written.
+    pub fn queued(&self) -> u64 {
+        self.appended - self.written
+    }
+
+    /// Calls in flight.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// The client of a call is gone. To hang up is to cancel, but not before 2026-07-28: there the call goes on, for nobody.
+    pub fn hang_up(&mut self, id: u64) {
+        let Some(call) = self.calls.get(&id) else { return };
+        call.ask.out.end();
+        if call.ask.envelope.era == Era::Modern || call.at.is_none() {
+            self.give_up(id, Outcome::Cancelled);
+        }
+    }
+
+    /// Subscriptions end: they would stand until the end.
+    pub fn end_standing(&mut self) {
+        let standing: Vec<u64> = self.calls.iter().filter(|(_, call)| call.ask.stands).map(|(id, _)| *id).collect();
+        for id in standing {
+            if let Some(call) = self.give_up(id, Outcome::Cancelled) {
+                call.ask.out.end();
+            }
+        }
+    }
+
+    /// A client takes back what it asked for; the id is its own, as JSON.
+    pub fn cancelled(&mut self, session: &Arc<Session>, id: &str) {
+        let is_it =
+            |call: &Call| call.ask.envelope.id() == id && call.ask.session.as_ref().is_some_and(|own| Arc::ptr_eq(own, session));
+        let found = self.calls.iter().find(|(_, call)| is_it(call)).map(|(id, _)| *id);
+        if let Some(id) = found
+            && let Some(call) = self.give_up(id, Outcome::Cancelled)
+        {
+            call.ask.out.end();
+        }
+    }
+
+    /// The child is told that nobody waits any more.
+    fn give_up(&mut self, id: u64, outcome: Outcome) -> Option<Call> {
+        let call = self.finish(id, outcome)?;
+        if call.at.is_some() {
+            self.cancel(id);
+        } else {
+            self.waiting.retain(|waiting| *waiting != id);
+        }
+        Some(call)
+    }
+
+    fn cancel(&mut self, id: u64) {
+        self.send(&wire::notification("notifications/cancelled", &format!(r#"{{"requestId":{id}}}"#)));
+    }
+
+    fn finish(&mut self, id: u64, outcome: Outcome) -> Option<Call> {
+        let call = self.calls.remove(&id)?;
+        if !call.ask.stands {
+            self.in_flight -= 1;
+            self.metrics.in_flight.dec();
+            self.metrics.finished(&call.ask.envelope.method, call.ask.envelope.target.as_deref(), outcome, call.began.elapsed());
+        }
+        if call.questions.is_some() {
+            self.asked.retain(|_, (asker, _)| *asker != id);
+        }
+        Some(call)
+    }
+
+    /// Time has passed: calls end, and the handshake goes on.
+    pub fn tick(&mut self, now: Instant) -> Heard {
+        let late: Vec<u64> =
+            self.calls.iter().filter(|(_, call)| !call.ask.stands && call.deadline <= now).map(|(id, _)| *id).collect();
+        for id in late {
+            let Some(call) = self.give_up(id, Outcome::Timeout) else { continue };
+            self.expired_in_silence += usize::from(call.at.is_some());
+            let seconds = (now - call.began).as_secs();
+            let words = format!("the server did not answer within {seconds} s");
+            let data = format!(r#"{{"reason":"Timeout","seconds":{seconds}}}"#);
+            answer_error(&call, -32001, &words, &data);
+        }
+        let wedged = !self.limits.silence.is_zero()
+            && self.expired_in_silence > 0
+            && self.silent_since.is_some_and(|since| now - since >= self.limits.silence);
+        if wedged {
+            return Heard::Wedged;
+        }
+        let Some(handshake) = &mut self.handshake else { return Heard::Nothing };
+        let step = handshake.silent(now);
+        self.step(step, now)
+    }
+
+    /// The child is gone. What it had heard of is answered; what it had not waits for the next one, if there is `until` to wait for.
+    pub fn died(&mut self, death: &Arc<Death>, until: Option<Instant>) {
+        self.hello = None;
+        self.handshake = None;
+        self.own.clear();
+        self.listening = None;
+        self.out.clear();
+        self.silent_since = None;
+        self.expired_in_silence = 0;
+        let mut unheard = Vec::new();
+        let mut lost = Vec::new();
+        for (id, call) in &mut self.calls {
+            match call.at.take() {
+                Some(at) if at < self.written && !call.ask.stands => lost.push(*id),
+                Some(_) => unheard.push(*id),
+                // It waits already, or for its client.
+                None => {}
+            }
+        }
+        (self.appended, self.written) = (0, 0);
+        unheard.sort_unstable();
+        // They were before those that wait.
+        for id in unheard.into_iter().rev() {
+            self.waiting.push_front(id);
+        }
+        if until.is_none() {
+            lost.extend(self.calls.keys());
+            self.waiting.clear();
+        }
+        for id in lost {
+            if let Some(call) = self.finish(id, Outcome::Exited) {
+                answer_error(&call, -32000, &death.summary(), &death.data());
+            }
+        }
+        self.down = Some((Arc::clone(death), until));
+    }
+
+    fn step(&mut self, step: Step, now: Instant) -> Heard {
+        match step {
+            Step::Wait => Heard::Nothing,
+            Step::Send(message) => {
+                self.send(&message);
+                self.silent_since.get_or_insert(now);
+                Heard::Nothing
+            }
+            Step::Failed(words) => Heard::NotMcp(words),
+            Step::Ready(hello, last) => {
+                if let Some(last) = last {
+                    self.send(&last);
+                }
+                self.handshake = None;
+                self.known = Some(hello.era);
+                let hello = Arc::new(hello);
+                self.hello = Some(Arc::clone(&hello));
+                while let Some(id) = self.waiting.pop_front() {
+                    self.give(id, &hello, now);
+                }
+                Heard::Ready(hello)
+            }
+        }
+    }
+}
+
+fn answer_error(call: &Call, code: i64, words: &str, data: &str) {
+    let answer = wire::error(call.ask.envelope.id(), code, words, Some(data));
+    call.ask.out.answer(Bytes::from(answer), Some(code));
+}

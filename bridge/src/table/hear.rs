@@ -1,0 +1,213 @@
+//! What a child says: an answer to a call, progress of one, something for those who listen, a question, or nothing of the kind.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use super::{Call, Table};
+use crate::era::{Era, Hello};
+use crate::handshake::By;
+use crate::metrics::Outcome;
+use crate::sessions::Session;
+use crate::translate;
+use crate::wire::{self, Message};
+
+/// What is left to do after something was heard.
+#[derive(Debug)]
+pub enum Heard {
+    /// Nothing.
+    Nothing,
+    /// It was no message, or one that answers nothing that was asked.
+    Stray,
+    /// The child is one that can be called.
+    Ready(Arc<Hello>),
+    /// The child does not speak MCP.
+    NotMcp(String),
+    /// The child has been asked, and says nothing at all.
+    Wedged,
+    /// For those who listen.
+    Told(Notification),
+    /// A request of the child's, for the client whose child it is.
+    Asks(Bytes),
+}
+
+/// Something that a child tells by itself.
+#[derive(Debug, Clone)]
+pub struct Notification {
+    /// Its name.
+    pub method: Box<str>,
+    /// The resource that it is about.
+    pub uri: Option<Box<str>>,
+    /// Of a log message.
+    pub level: Option<Box<str>>,
+    /// The only one who may hear it; None: everybody who listens.
+    pub only: Option<Arc<Session>>,
+    /// As it came.
+    pub line: Bytes,
+}
+
+impl Table {
+    /// A line of the child's standard output.
+    pub fn heard(&mut self, line: &[u8], now: Instant) -> Heard {
+        let Some(message) = Message::read(line) else { return Heard::Stray };
+        self.silent_since = None;
+        self.expired_in_silence = 0;
+        let heard = match (&message.method, message.id) {
+            (None, Some(id)) if message.result.is_some() || message.error.is_some() => self.answered(line, &message, id, now),
+            (Some(_), None) => self.told(line, &message, now),
+            (Some(method), Some(id)) => self.was_asked(line, &method.0, id),
+            _ => Heard::Stray,
+        };
+        if self.calls.values().any(|call| call.at.is_some() && !call.ask.stands) {
+            self.silent_since = Some(now);
+        }
+        heard
+    }
+
+    fn answered(&mut self, line: &[u8], message: &Message<'_>, id: &RawValue, now: Instant) -> Heard {
+        let Some(id) = wire::number(Some(id)) else { return Heard::Stray };
+        if let Some(handshake) = &mut self.handshake {
+            let step = handshake.answered(id, message.result, message.error);
+            return self.step(step, now);
+        }
+        if self.own.remove(&id) {
+            return Heard::Nothing;
+        }
+        // Answered before, or never asked.
+        let Some(call) = self.calls.get(&id).filter(|call| call.at.is_some()) else { return Heard::Stray };
+        let child = self.hello.as_ref().map_or(Era::Legacy, |hello| hello.era);
+        if child == Era::Modern
+            && call.ask.envelope.era == Era::Legacy
+            && let Some(result) = message.result
+            && translate::result_type(result).as_deref() == Some("input_required")
+        {
+            self.put_questions(id, result, now);
+            return Heard::Nothing;
+        }
+        let answer = translate::answer(line, message, &call.ask.envelope, child);
+        let code = message.error.map(code_of);
+        let outcome = match code {
+            Some(_) => Outcome::Error,
+            None if says_is_error(line) => Outcome::ToolError,
+            None => Outcome::Ok,
+        };
+        if let Some(call) = self.finish(id, outcome) {
+            call.ask.out.answer(Bytes::from(answer), code);
+        }
+        Heard::Nothing
+    }
+
+    fn told(&mut self, line: &[u8], message: &Message<'_>, now: Instant) -> Heard {
+        let method = message.method.as_ref().map_or("", |method| method.0.as_ref());
+        let params = message.params();
+        if method == "notifications/progress" {
+            return self.progress(line, params.progress_token, now);
+        }
+        if let Some(subscription) = params.meta().subscription {
+            let number = wire::number(Some(subscription));
+            if let Some(call) = number.and_then(|number| self.calls.get(&number)) {
+                call.ask.out.tell(translate::with(line, subscription, call.ask.envelope.id()).into());
+                return Heard::Nothing;
+            }
+            // What else is not ours was of a subscription that has ended.
+            if number.is_none() || number != self.listening || method == "notifications/subscriptions/acknowledged" {
+                return Heard::Nothing;
+            }
+        }
+        let mut only = None;
+        if method == "notifications/message" {
+            // Nothing in it says which call it belongs to. It is shown only where there is no doubt.
+            match self.sole_caller() {
+                Some(call) if call.ask.envelope.era == Era::Modern => {
+                    if call.ask.envelope.says.log_level {
+                        call.ask.out.tell(Bytes::copy_from_slice(line));
+                    }
+                    return Heard::Nothing;
+                }
+                Some(call) => {
+                    let level = wire::text(params.level);
+                    if call.ask.session.as_ref().is_none_or(|session| session.hears(level.as_deref())) {
+                        call.ask.out.tell(Bytes::copy_from_slice(line));
+                    }
+                    return Heard::Nothing;
+                }
+                None => only = self.sole_session(),
+            }
+        }
+        Heard::Told(Notification {
+            method: method.into(),
+            uri: wire::text(params.uri).map(|uri| uri.as_ref().into()),
+            level: wire::text(params.level).map(|level| level.as_ref().into()),
+            only,
+            line: Bytes::copy_from_slice(line),
+        })
+    }
+
+    fn progress(&mut self, line: &[u8], token: Option<&RawValue>, now: Instant) -> Heard {
+        let call = wire::number(token).and_then(|number| self.calls.get_mut(&number));
+        let (Some(call), Some(token)) = (call, token) else { return Heard::Nothing };
+        call.deadline = (now + self.limits.timeout).min(call.latest);
+        if let Some(own) = call.ask.envelope.token() {
+            call.ask.out.tell(translate::with(line, token, own).into());
+        }
+        Heard::Nothing
+    }
+
+    /// The only call, or the latest one of the only session that has any.
+    fn sole_caller(&self) -> Option<&Call> {
+        let given = || self.calls.iter().filter(|(_, call)| call.at.is_some() && !call.ask.stands);
+        let (_, latest) = given().max_by_key(|(id, _)| **id)?;
+        let same = |call: &Call| match (&call.ask.session, &latest.ask.session) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            _ => std::ptr::eq(call, latest),
+        };
+        given().all(|(_, call)| same(call)).then_some(latest)
+    }
+
+    fn sole_session(&self) -> Option<Arc<Session>> {
+        self.sole_caller()?.ask.session.clone()
+    }
+
+    fn was_asked(&mut self, line: &[u8], method: &str, id: &RawValue) -> Heard {
+        match self.hello.as_ref().map(|hello| hello.era) {
+            // Since 2026-07-28 a server asks nothing, and an answer to it would be no message either.
+            Some(Era::Modern) => Heard::Stray,
+            _ if method == "ping" => {
+                self.send(&wire::result(id.get(), "{}"));
+                Heard::Nothing
+            }
+            _ if self.by == By::Client => Heard::Asks(Bytes::copy_from_slice(line)),
+            _ => {
+                let words = "this child is shared by all clients, and asks none of them: run it PerSession";
+                self.send(&wire::error(id.get(), -32601, words, None));
+                Heard::Nothing
+            }
+        }
+    }
+
+    /// The stream on which a client is asked something: that of its latest call.
+    pub fn latest_call(&self) -> Option<crate::outbox::Outbox> {
+        let (_, latest) = self.calls.iter().filter(|(_, call)| !call.ask.out.has_ended()).max_by_key(|(id, _)| **id)?;
+        Some(latest.ask.out.clone())
+    }
+}
+
+fn code_of(error: &RawValue) -> i64 {
+    #[derive(Deserialize)]
+    struct Code {
+        code: i64,
+    }
+    serde_json::from_str::<Code>(error.get()).map_or(0, |error| error.code)
+}
+
+/// Whether a tool says that it failed. In a string of JSON the quotes would be escaped; only structured content could mislead, and a metric
+/// is worth no second reading of the result.
+fn says_is_error(line: &[u8]) -> bool {
+    const KEY: &[u8] = b"\"isError\"";
+    let Some(at) = memchr::memmem::find(line, KEY) else { return false };
+    let value = line[at + KEY.len()..].trim_ascii_start();
+    value.strip_prefix(b":").is_some_and(|value| value.trim_ascii_start().starts_with(b"true"))
+}

@@ -1,0 +1,236 @@
+//! Tables of calls without a process: what is said to a child, what it answers, and who hears it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use mcp_stdio::exit::Exit;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::*;
+use crate::outbox::Event;
+use crate::post::Post;
+
+const LIMITS: Limits = Limits {
+    in_flight: 4,
+    queue: 1 << 20,
+    timeout: Duration::from_secs(30),
+    longest: Duration::from_secs(100),
+    silence: Duration::from_secs(120),
+};
+
+fn ask(id: u64) -> (Ask, Outbox) {
+    let body =
+        json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": "t", "_meta": {"progressToken": "p"}}});
+    let Ok(Post::Request(envelope)) = Post::read(Bytes::from(body.to_string())) else { unreachable!() };
+    let out = Outbox::default();
+    (Ask { envelope, session: None, out: out.clone(), trace: Vec::new(), stands: false }, out)
+}
+
+/// A table whose child has said that it is a legacy one.
+fn ready(now: Instant) -> Table {
+    let mut table = Table::new(LIMITS, Metrics::new().unwrap(), By::Us);
+    begin(&mut table, now);
+    table
+}
+
+/// A child that does not know `server/discover`.
+fn begin(table: &mut Table, now: Instant) {
+    table.began(now);
+    while table.hello().is_none() {
+        for message in written(table) {
+            let id = &message["id"];
+            let answer = match message["method"].as_str() {
+                Some("server/discover") => json!({"id": id, "error": {"code": -32601, "message": ""}}),
+                Some("initialize") => json!({"id": id, "result": {"protocolVersion": "2025-11-25", "capabilities": {}}}),
+                _ => continue,
+            };
+            table.heard(answer.to_string().as_bytes(), now);
+        }
+    }
+}
+
+/// All that was to be written, which reaches the child.
+fn written(table: &mut Table) -> Vec<Value> {
+    let mut out = Vec::new();
+    table.take_out(&mut out);
+    table.wrote(out.len());
+    out.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(|line| serde_json::from_slice(line).unwrap()).collect()
+}
+
+fn death() -> Arc<Death> {
+    Arc::new(Death::new(Some(Exit { code: Some(1), signal: None }), None, Vec::new()))
+}
+
+fn events(out: &Outbox) -> Vec<Value> {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut events = Vec::new();
+    while let std::task::Poll::Ready(Some(Event::Message(text) | Event::Answer(text, _))) = out.poll_next(&mut context) {
+        events.push(serde_json::from_slice(&text).unwrap());
+    }
+    events
+}
+
+#[test]
+fn calls_wait_for_a_child_in_their_order() {
+    let now = Instant::now();
+    let mut table = Table::new(LIMITS, Metrics::new().unwrap(), By::Us);
+    let outs: Vec<Outbox> = (0..3)
+        .map(|id| {
+            let (ask, out) = ask(id);
+            table.admit(ask, now).unwrap();
+            out
+        })
+        .collect();
+    begin(&mut table, now);
+    let calls: Vec<Value> = written(&mut table).into_iter().filter(|message| message["method"] == "tools/call").collect();
+    assert_eq!(calls.len(), 3);
+    for (call, out) in calls.iter().zip(&outs) {
+        table.heard(json!({"id": call["id"], "result": {}}).to_string().as_bytes(), now);
+        assert_eq!(events(out).len(), 1);
+    }
+}
+
+#[test]
+fn a_death_answers_what_was_written_and_keeps_the_rest_for_the_next_child() {
+    let now = Instant::now();
+    let mut table = ready(now);
+    written(&mut table);
+    let ((first, heard), (second, unheard)) = (ask(1), ask(2));
+    table.admit(first, now).unwrap();
+    written(&mut table);
+    table.admit(second, now).unwrap();
+    table.died(&death(), Some(now));
+    assert_eq!(events(&heard)[0]["error"]["data"]["reason"], "ServerExited");
+    assert_eq!((events(&unheard).len(), table.in_flight()), (0, 1));
+    begin(&mut table, now);
+    let call = written(&mut table).pop().unwrap();
+    table.heard(json!({"id": call["id"], "result": {}}).to_string().as_bytes(), now);
+    assert_eq!(events(&unheard), [json!({"id": 2, "result": {}})]);
+}
+
+#[test]
+fn who_comes_while_it_is_down_for_long_is_told_at_once() {
+    let now = Instant::now();
+    let mut table = ready(now);
+    table.died(&death(), Some(now + Duration::from_secs(8)));
+    assert!(matches!(table.admit(ask(1).0, now), Err(Refusal::Down(_))));
+    assert!(table.admit(ask(1).0, now + Duration::from_secs(7)).is_ok(), "soon is worth waiting for");
+}
+
+#[test]
+fn a_childs_own_questions_are_refused_and_its_ping_is_answered() {
+    let now = Instant::now();
+    let mut table = ready(now);
+    written(&mut table);
+    table.heard(br#"{"jsonrpc":"2.0","id":"x","method":"ping"}"#, now);
+    table.heard(br#"{"jsonrpc":"2.0","id":"y","method":"sampling/createMessage","params":{}}"#, now);
+    let said = written(&mut table);
+    assert_eq!(said[0], json!({"jsonrpc": "2.0", "id": "x", "result": {}}));
+    assert_eq!((&said[1]["id"], &said[1]["error"]["code"]), (&json!("y"), &json!(-32601)));
+}
+
+#[derive(Debug, Clone)]
+enum Act {
+    Admit,
+    Write,
+    Answer(usize),
+    Progress(usize),
+    HangUp(usize),
+    Advance(u64),
+    Die(bool),
+    Begin,
+    Stray(u64),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        4 => Just(Act::Admit),
+        3 => Just(Act::Write),
+        4 => (0_usize..8).prop_map(Act::Answer),
+        1 => (0_usize..8).prop_map(Act::Progress),
+        1 => (0_usize..8).prop_map(Act::HangUp),
+        1 => (0_u64..40).prop_map(Act::Advance),
+        1 => any::<bool>().prop_map(Act::Die),
+        2 => Just(Act::Begin),
+        1 => any::<u64>().prop_map(Act::Stray),
+    ]
+}
+
+proptest! {
+    /// Whatever a child and its clients do: no call is answered twice or by another's answer, none is lost, and none is left.
+    #[test]
+    fn every_call_ends_once(acts in prop::collection::vec(act(), 0..80)) {
+        let mut now = Instant::now();
+        let mut table = ready(now);
+        let mut living = true;
+        let mut calls: Vec<(u64, u64, Outbox)> = Vec::new();
+        let mut heard_of: Vec<u64> = Vec::new();
+        let mut client_id = 0;
+        for act in acts {
+            match act {
+                Act::Admit => {
+                    client_id += 1;
+                    let (ask, out) = ask(client_id);
+                    if let Ok(number) = table.admit(ask, now) {
+                        calls.push((client_id, number, out));
+                    }
+                }
+                Act::Write => {
+                    let calls = written(&mut table).into_iter().filter(|message| message["method"] == "tools/call");
+                    heard_of.extend(calls.filter_map(|call| call["id"].as_u64()));
+                }
+                Act::Answer(index) => {
+                    if living && let Some(id) = heard_of.get(index) {
+                        table.heard(json!({"id": id, "result": {"of": id}}).to_string().as_bytes(), now);
+                    }
+                }
+                Act::Progress(index) => {
+                    if living && let Some(id) = heard_of.get(index) {
+                        let params = json!({"progressToken": id, "progress": 1});
+                        table.heard(json!({"method": "notifications/progress", "params": params}).to_string().as_bytes(), now);
+                    }
+                }
+                Act::HangUp(index) => {
+                    if let Some((_, number, _)) = calls.get(index) {
+                        table.hang_up(*number);
+                    }
+                }
+                Act::Advance(seconds) => {
+                    now += Duration::from_secs(seconds);
+                    table.tick(now);
+                }
+                Act::Die(for_ever) => {
+                    living = false;
+                    heard_of.clear();
+                    table.died(&death(), (!for_ever).then_some(now));
+                }
+                Act::Begin => {
+                    if !living {
+                        begin(&mut table, now);
+                        living = true;
+                    }
+                }
+                Act::Stray(id) => {
+                    table.heard(json!({"id": id.saturating_add(1 << 40), "result": {}}).to_string().as_bytes(), now);
+                }
+            }
+            prop_assert!(table.in_flight() <= LIMITS.in_flight);
+        }
+        table.died(&death(), None);
+        prop_assert_eq!(table.in_flight(), 0);
+        for (client_id, number, out) in calls {
+            let answers: Vec<Value> = events(&out).into_iter().filter(|event| event.get("method").is_none()).collect();
+            prop_assert!(answers.len() <= 1);
+            for answer in &answers {
+                prop_assert_eq!(&answer["id"], client_id);
+                if let Some(of) = answer.get("result") {
+                    prop_assert_eq!(&of["of"], number);
+                }
+            }
+            prop_assert!(out.has_ended());
+        }
+    }
+}

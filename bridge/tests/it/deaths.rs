@@ -1,0 +1,193 @@
+//! Children that die, at each point of a call, and that do what no child should.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use rstest::rstest;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::support::{Bridge, alive, answer, child, text, tools_call, until};
+
+const PATIENT: &str = "--max-deaths 0 --max-backoff-seconds 0";
+
+#[rstest]
+#[case("die", json!({"code": 3}), json!(3), Value::Null)]
+#[case("kill", json!({}), Value::Null, json!("SIGKILL"))]
+#[case("half", json!({}), json!(3), Value::Null)]
+#[case("no-line-end", json!({"bytes": 10_000_000, "die": true}), json!(0), Value::Null)]
+#[tokio::test]
+async fn a_call_whose_child_dies_is_answered_at_once(
+    #[case] tool: &str,
+    #[case] arguments: Value,
+    #[case] code: Value,
+    #[case] signal: Value,
+    #[values("legacy", "modern")] era: &str,
+) {
+    let bridge = Bridge::start(PATIENT, &child(era)).await;
+    bridge.text(None, "echo", json!({})).await;
+    let began = Instant::now();
+    let died = bridge.call(None, tool, arguments).await;
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert_eq!(died["id"], "c");
+    let data = &died["error"]["data"];
+    assert_eq!((&data["reason"], &data["exitCode"], &data["signal"]), (&json!("ServerExited"), &code, &signal), "{died}");
+    if tool == "die" {
+        assert_eq!(data["stderr"], json!(["Cannot find module './x'"]));
+        assert!(died["error"]["message"].as_str().unwrap().contains("Cannot find module './x'"));
+    }
+    // And the next one is answered by the next child.
+    assert_eq!(bridge.text(None, "echo", json!({"a": 1})).await, json!({"a": 1}));
+    assert_eq!(bridge.metric("bridge_child_restarts_total").await, 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_was_given_before_the_end_counts() {
+    let bridge = Bridge::start(PATIENT, &child("legacy")).await;
+    assert_eq!(bridge.text(None, "answer-and-die", json!({})).await, "last words");
+    assert_eq!(bridge.text(None, "echo", json!({})).await, json!({}));
+}
+
+#[tokio::test]
+async fn all_calls_in_flight_are_answered_when_the_child_dies() {
+    let bridge = Bridge::start(PATIENT, &child("legacy")).await;
+    let calls = (0..30).map(|_| bridge.call(None, "never", json!({})));
+    let calls = futures::future::join_all(calls);
+    let death = async {
+        until("thirty calls", async || (bridge.metric("bridge_calls_in_flight").await >= 30).then_some(())).await;
+        bridge.call(None, "kill", json!({})).await
+    };
+    let (answers, _) = tokio::join!(calls, death);
+    assert!(answers.iter().all(|answer| answer["error"]["data"]["reason"] == "ServerExited"), "{answers:?}");
+    assert_eq!(bridge.metric("bridge_calls_in_flight").await, 0);
+}
+
+#[tokio::test]
+async fn a_child_that_closes_its_output_and_lives_is_replaced() {
+    let bridge = Bridge::start(PATIENT, &child("legacy")).await;
+    let pid = bridge.text(None, "seen", json!({})).await["pid"].as_i64().unwrap();
+    let died = bridge.call(None, "close-stdout", json!({})).await;
+    assert!(died["error"]["message"].as_str().unwrap().contains("closed its standard output"), "{died}");
+    assert_ne!(bridge.text(None, "seen", json!({})).await["pid"], pid);
+    assert!(!alive(pid));
+}
+
+#[tokio::test]
+async fn a_child_that_never_reads_is_answered_for_and_nobody_is_blocked() {
+    let bridge = Bridge::start_ready("--timeout-seconds 2", &child("legacy")).await;
+    assert_eq!(bridge.text(None, "stop-reading", json!({})).await, "deaf");
+    let large = tools_call("echo", json!({"a": "x".repeat(1 << 20)}));
+    let calls = futures::future::join_all((0..12).map(|_| bridge.post(None, &large))).await;
+    let mut refused = 0;
+    for response in calls {
+        if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+            assert!(response.headers().contains_key("retry-after"));
+            refused += 1;
+        } else {
+            assert_eq!(answer(response).await["error"]["data"]["reason"], "Timeout");
+        }
+    }
+    assert!((1..=6).contains(&refused), "8 MiB of 12 wait: {refused} were refused");
+    assert_eq!(bridge.request(reqwest::Method::GET, "/healthz").send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_child_that_says_nothing_any_more_is_replaced() {
+    let bridge = Bridge::start_ready("--timeout-seconds 1 --restart-after-seconds 2", &child("legacy")).await;
+    assert_eq!(bridge.text(None, "stop-reading", json!({})).await, "deaf");
+    until("a child that hears", async || {
+        let answer = bridge.call(None, "echo", json!({})).await;
+        answer.get("result").map(|_| ())
+    })
+    .await;
+    bridge.logged("it was asked, and said nothing at all").await;
+}
+
+#[tokio::test]
+async fn a_child_that_answers_twice_or_for_others_misleads_nobody() {
+    let bridge = Bridge::start("", &child("legacy")).await;
+    assert_eq!(bridge.text(None, "twice", json!({})).await, "first");
+    assert_eq!(bridge.text(None, "another-id", json!({})).await, "mine");
+    assert_eq!(bridge.text(None, "as-string", json!({})).await, "string");
+    assert_eq!(bridge.text(None, "stray", json!({})).await, "after");
+    assert_eq!(bridge.metric("bridge_stray_lines_total").await, 3 + 4);
+    bridge.logged("Server running on stdio").await;
+}
+
+#[tokio::test]
+async fn long_lines_pass_and_too_long_ones_are_left_out() {
+    let bridge = Bridge::start("", &child("legacy")).await;
+    let long = bridge.text(None, "long", json!({"bytes": 10 << 20})).await;
+    assert_eq!(long.as_str().map(str::len), Some(10 << 20));
+    assert_eq!(bridge.text(None, "no-line-end", json!({"bytes": 20 << 20})).await, "after");
+    let bytes = 12 << 20;
+    let echoed = bridge.text(None, "echo", json!({"a": "y".repeat(bytes)})).await;
+    assert_eq!(echoed["a"].as_str().map(str::len), Some(bytes));
+}
+
+#[tokio::test]
+async fn what_a_child_started_ends_with_it() {
+    let bridge = Bridge::start(PATIENT, &child("legacy")).await;
+    let started: Vec<i64> = serde_json::from_value(bridge.text(None, "fork", json!({})).await).unwrap();
+    assert!(started.iter().all(|pid| alive(*pid)) && started.len() == 3);
+    bridge.call(None, "kill", json!({})).await;
+    bridge.text(None, "echo", json!({})).await;
+    until("the end of all of them", async || (!started.iter().any(|pid| alive(*pid))).then_some(())).await;
+}
+
+#[tokio::test]
+async fn no_zombie_stays() {
+    let bridge = Bridge::start("", &child("legacy")).await;
+    bridge.text(None, "zombies", json!({})).await;
+    let zombies = || {
+        let processes =
+            std::fs::read_dir("/proc").unwrap().filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("stat")).ok());
+        let ours = format!(") Z {} ", bridge.process.id());
+        processes.filter(|stat| stat.contains(&ours)).count()
+    };
+    until("no zombie", async || (zombies() == 0).then_some(())).await;
+}
+
+#[tokio::test]
+async fn five_deaths_end_the_bridge_with_the_childs_code_and_its_last_words() {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let flags = format!("--termination-log {} --max-backoff-seconds 0", log.path().display());
+    let mut bridge = Bridge::start(&flags, &child("legacy die-at-start")).await;
+    assert_eq!(bridge.ended().await.code(), Some(1));
+    let words = std::fs::read_to_string(log.path()).unwrap();
+    assert_eq!(words, "the server ended: exit code 1\nError: the database is not there");
+}
+
+#[tokio::test]
+async fn a_program_that_is_not_there_ends_the_bridge_at_once() {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let flags = format!("--termination-log {}", log.path().display());
+    let mut bridge = Bridge::start(&flags, &["no-such-server".to_owned()]).await;
+    assert_eq!(bridge.ended().await.code(), Some(127));
+    let words = std::fs::read_to_string(log.path()).unwrap();
+    assert!(words.contains("no-such-server could not be started"), "{words}");
+}
+
+#[tokio::test]
+async fn a_call_that_was_not_written_goes_to_the_next_child() {
+    let bridge = Bridge::start(PATIENT, &child("legacy")).await;
+    assert_eq!(bridge.text(None, "stop-reading", json!({})).await, "deaf");
+    let pid = until("its process", async || {
+        let line = bridge.log.lock().unwrap().iter().find(|line| line.contains("child started")).cloned()?;
+        serde_json::from_str::<Value>(&line).unwrap()["pid"].as_i64()
+    })
+    .await;
+    // The first fills the pipe, so that the second is not written at all.
+    let first = bridge.call(None, "echo", json!({"a": "x".repeat(1 << 20)}));
+    let second = async {
+        until("the first", async || (bridge.metric("bridge_calls_in_flight").await >= 1).then_some(())).await;
+        bridge.call(None, "echo", json!({"b": 2})).await
+    };
+    let kill = async {
+        until("both", async || (bridge.metric("bridge_calls_in_flight").await >= 2).then_some(())).await;
+        std::process::Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap();
+    };
+    let (first, second, ()) = tokio::join!(first, second, kill);
+    assert_eq!(first["error"]["data"]["reason"], "ServerExited", "it was half written");
+    assert_eq!(text(&second), json!({"b": 2}));
+}

@@ -1,0 +1,130 @@
+//! Sessions: whose they are, over replicas and restarts, and with a child of their own.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::support::{Bridge, Events, answer, child, initialize, text, tools_call, until};
+
+fn keys() -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), base64::engine::general_purpose::STANDARD.encode([7; 32])).unwrap();
+    file
+}
+
+/// Replicas have addresses of their own and one port.
+async fn replica(address: &str, port: u16, keys: &tempfile::NamedTempFile, more: &str) -> Bridge {
+    let flags = format!("--listen {address}:{port} --pod-ip {address} --session-key-file {} {more}", keys.path().display());
+    Bridge::start(&flags, &child("legacy")).await
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[tokio::test]
+async fn any_replica_hands_a_session_on_to_its_owner() {
+    let (keys, port) = (keys(), free_port());
+    let (one, two) = (replica("127.0.0.2", port, &keys, "").await, replica("127.0.0.3", port, &keys, "").await);
+    let session = one.initialize(json!({})).await;
+    let pid = one.text(Some(&session), "seen", json!({})).await["pid"].clone();
+    assert_eq!(two.text(Some(&session), "seen", json!({})).await["pid"], pid);
+    // Streams, too, and the end.
+    let listen = two.request(Method::GET, "/mcp").header("mcp-session-id", &session).header("accept", "text/event-stream");
+    let mut stream = Events::of(listen.send().await.unwrap());
+    one.text(None, "change-tools", json!({})).await;
+    assert_eq!(stream.next().await.unwrap()["method"], "notifications/tools/list_changed");
+    assert_eq!(two.request(Method::DELETE, "/mcp").header("mcp-session-id", &session).send().await.unwrap().status(), 200);
+    assert_eq!(two.post(Some(&session), &tools_call("echo", json!({}))).await.status(), StatusCode::NOT_FOUND);
+    assert_eq!(one.post(Some(&session), &tools_call("echo", json!({}))).await.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_session_outlives_its_replica_and_its_bridge_where_the_child_is_shared() {
+    let (keys, port) = (keys(), free_port());
+    let (one, two) = (replica("127.0.0.4", port, &keys, "").await, replica("127.0.0.5", port, &keys, "").await);
+    let session = one.initialize(json!({})).await;
+    drop(one);
+    assert_eq!(two.text(Some(&session), "echo", json!({"a": 1})).await, json!({"a": 1}));
+    let again = replica("127.0.0.4", port, &keys, "").await;
+    assert_eq!(again.text(Some(&session), "echo", json!({"a": 2})).await, json!({"a": 2}));
+}
+
+#[tokio::test]
+async fn a_session_with_a_child_of_its_own_ends_with_it() {
+    let (keys, port) = (keys(), free_port());
+    let flags = "--sessions per-session";
+    let (one, two) = (replica("127.0.0.6", port, &keys, flags).await, replica("127.0.0.7", port, &keys, flags).await);
+    let session = one.initialize(json!({})).await;
+    assert_eq!(two.text(Some(&session), "echo", json!({})).await, json!({}));
+    let died = one.call(Some(&session), "die", json!({"code": 4})).await;
+    assert_eq!(died["error"]["data"]["exitCode"], 4, "{died}");
+    assert_eq!(one.post(Some(&session), &tools_call("echo", json!({}))).await.status(), StatusCode::NOT_FOUND);
+    let next = one.initialize(json!({})).await;
+    drop(one);
+    assert_eq!(two.post(Some(&next), &tools_call("echo", json!({}))).await.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_session_is_its_callers() {
+    let bridge = Bridge::start("", &child("legacy")).await;
+    let with = |session: Option<&str>, token: &str, body: &Value| {
+        let request = bridge.request(Method::POST, "/mcp").bearer_auth(token).json(body);
+        session.iter().fold(request, |request, session| request.header("mcp-session-id", *session)).send()
+    };
+    let response = with(None, "alice", &initialize(json!({}))).await.unwrap();
+    let session = response.headers()["mcp-session-id"].to_str().unwrap().to_owned();
+    let echo = tools_call("echo", json!({}));
+    assert_eq!(with(Some(&session), "mallory", &echo).await.unwrap().status(), StatusCode::NOT_FOUND);
+    assert_eq!(bridge.post(Some(&session), &echo).await.status(), StatusCode::NOT_FOUND);
+    assert_eq!(with(Some(&session), "alice", &echo).await.unwrap().status(), StatusCode::OK);
+    assert_eq!(with(Some("made-up"), "alice", &echo).await.unwrap().status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn each_session_has_a_child_of_its_own_that_may_ask_its_client() {
+    let bridge = Bridge::start("--sessions PerSession", &child("legacy")).await;
+    let (one, other) = (bridge.initialize(json!({"elicitation": {}})).await, bridge.initialize(json!({"roots": {}})).await);
+    let seen = [bridge.text(Some(&one), "seen", json!({})).await, bridge.text(Some(&other), "seen", json!({})).await];
+    assert_ne!(seen[0]["pid"], seen[1]["pid"]);
+    assert_eq!(seen[0]["initialize"]["capabilities"], json!({"elicitation": {}}));
+    assert_eq!(seen[1]["initialize"]["clientInfo"]["name"], "test");
+    let mut stream = Events::of(bridge.post(Some(&one), &tools_call("elicit", json!({}))).await);
+    let question = stream.next().await.unwrap();
+    assert_eq!(question["method"], "elicitation/create");
+    let reply = json!({"jsonrpc": "2.0", "id": question["id"], "result": {"action": "accept", "content": {"name": "alice"}}});
+    assert_eq!(bridge.post(Some(&one), &reply).await.status(), 202);
+    assert_eq!(text(&stream.next().await.unwrap())["content"]["name"], "alice");
+    // Without a session there is none.
+    assert_eq!(bridge.post(None, &tools_call("echo", json!({}))).await.status(), StatusCode::BAD_REQUEST);
+    // But a modern client needs none.
+    let modern = bridge.modern(&json!(1), "tools/call", &json!({"name": "echo", "arguments": {}})).send().await.unwrap();
+    assert_eq!(text(&answer(modern).await), json!({}));
+}
+
+#[tokio::test]
+async fn one_session_too_many_waits_until_another_is_over() {
+    let bridge = Bridge::start("--sessions per-session --max-sessions 2 --session-idle-seconds 2", &child("legacy")).await;
+    let (one, two) = (bridge.initialize(json!({})).await, bridge.initialize(json!({})).await);
+    let refused = bridge.post(None, &initialize(json!({}))).await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.headers().contains_key("retry-after"));
+    assert_eq!(bridge.request(Method::DELETE, "/mcp").header("mcp-session-id", &one).send().await.unwrap().status(), 200);
+    let three = bridge.initialize(json!({})).await;
+    let pid = bridge.text(Some(&two), "seen", json!({})).await["pid"].as_i64().unwrap();
+    // Nobody uses them any more.
+    until("the end of an idle child", async || (!crate::support::alive(pid)).then_some(())).await;
+    assert_eq!(bridge.post(Some(&two), &tools_call("echo", json!({}))).await.status(), StatusCode::NOT_FOUND);
+    assert_eq!(bridge.post(Some(&three), &tools_call("echo", json!({}))).await.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_session_in_use_is_not_idle() {
+    let bridge = Bridge::start("--sessions per-session --session-idle-seconds 1", &child("legacy")).await;
+    let session = bridge.initialize(json!({})).await;
+    assert_eq!(bridge.text(Some(&session), "sleep", json!({"seconds": 2.5})).await, "slept");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(bridge.text(Some(&session), "echo", json!({})).await, json!({}));
+}

@@ -1,0 +1,10 @@
+//! Children that speak MCP over standard input and output: they are started in a process group of their own, read line by line and no
+//! further than is bearable, and ended with everything that they started. What the lines mean is not known here.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
+
+pub mod exit;
+pub mod framing;
+pub mod group;
+pub mod orphans;
+pub mod stderr;

@@ -1,0 +1,120 @@
+//! A container that restarts is a new start.
+
+use std::time::Duration;
+
+use operator::{
+    crd::{CircuitState, reason},
+    probe::{PodState, VerdictKind as Kind},
+};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    gate, ip, is_closed, is_open, secs, serving,
+    support::{
+        puppet::{Does, Puppet},
+        rig::{Rig, key, pod},
+    },
+};
+
+fn down(pod: &mut PodState) {
+    (pod.incarnation, pod.containers_ready, pod.ready) = (None, false, false);
+}
+
+fn up(pod: &mut PodState) {
+    (pod.incarnation, pod.containers_ready, pod.ready) = (Some("1".into()), true, true);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_is_back_after_five_seconds_opens_no_circuit_and_serves_within_a_second() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1], |_| {}).await;
+    puppet.set(ip(1), Does::Refuse);
+    rig.api.change_pod("server-1", down);
+    sleep(Duration::from_millis(100)).await;
+    let health = rig.health("server");
+    assert!(!health.pods[0].gate, "what has not answered since it started is not in service");
+    assert_eq!((health.pods[0].latest.kind, health.pods[0].latest.reason), (Kind::Failed, reason::CONNECTION_REFUSED));
+    rig.api.change_pod("server-1", up);
+    sleep(secs(5)).await;
+    assert_eq!(rig.health("server").circuit.state, CircuitState::Closed);
+    puppet.set(ip(1), Does::Answer);
+    let answers = Instant::now();
+    rig.until("server", secs(5), is_closed).await.expect("back");
+    assert!(answers.elapsed() <= secs(1), "{:?}", answers.elapsed());
+    assert_eq!(rig.health("server").circuit.openings, 0);
+    assert_eq!(rig.api.gates("server-1"), [true, false, true]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_while_the_circuit_is_open_is_newer_than_the_opening() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1], |spec| spec.breaker.open_seconds = 300).await;
+    puppet.set(ip(1), Does::Refuse);
+    rig.until("server", secs(30), is_open).await.expect("open");
+    sleep(secs(20)).await;
+    // The node's clock is minutes behind: what counts is when we saw it start.
+    let behind = operator::clock::now() - k8s_openapi::jiff::SignedDuration::from_mins(10);
+    rig.api.change_pod("server-1", |pod| {
+        up(pod);
+        pod.started_at = Some(behind);
+    });
+    sleep(secs(5)).await;
+    puppet.set(ip(1), Does::Answer);
+    rig.until("server", secs(3), is_closed).await.expect("back without waiting for retryAt");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_never_answers_again_counts_after_its_start() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1], |spec| spec.health.startup_seconds = 60).await;
+    puppet.set(ip(1), Does::Refuse);
+    rig.api.change_pod("server-1", up);
+    sleep(secs(58)).await;
+    let health = rig.health("server");
+    assert_eq!(health.circuit.state, CircuitState::Closed);
+    assert!(health.pods[0].counts_from.is_some());
+    let health = rig.until("server", secs(10), is_open).await.expect("open");
+    assert!(health.circuit.failures <= 4, "failures of the start are counted: {}", health.circuit.failures);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_served_until_its_restart_speaks_for_the_server_while_it_starts() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1, 2], |_| {}).await;
+    puppet.set(ip(1), Does::Refuse);
+    rig.until("server", secs(30), |health| !gate(health, "server-1")).await.expect("one leaves");
+    puppet.set(ip(2), Does::Refuse);
+    rig.api.change_pod("server-2", up);
+    sleep(secs(20)).await;
+    assert_eq!(rig.health("server").circuit.state, CircuitState::Closed);
+    puppet.set(ip(2), Does::Answer);
+    rig.until("server", secs(1), |health| gate(health, "server-2")).await.expect("back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_whose_container_does_not_run_is_no_failure_of_the_server() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1], |_| {}).await;
+    let trouble = operator::pod_trouble::Trouble {
+        reason: "ImagePullBackOff".into(),
+        message: "pod server-2, container mcp: ImagePullBackOff".into(),
+        ran: false,
+        restarts: 0,
+        exit_code: None,
+    };
+    let pulling =
+        PodState { incarnation: None, trouble: Some(trouble.clone()), template: Some("2".into()), ..pod("server-2", ip(2)) };
+    rig.api.set_pod(&key("server"), pulling);
+    sleep(secs(600)).await;
+    let health = rig.health("server");
+    let new = &health.pods[1];
+    assert!(!new.failing && new.starting && !new.gate, "{new:?}");
+    assert_eq!((new.trouble.as_ref(), new.template.as_deref()), (Some(&trouble), Some("2")));
+    assert_ne!(new.latest.kind, Kind::Unknown, "it was asked, and that is told");
+    assert!(health.pods[0].in_service && rig.api.evictions().is_empty());
+}

@@ -241,7 +241,13 @@ impl Lane {
     }
 
     /// Until there is a reason to end; then the child is ended, if it has not by itself.
-    async fn attend(&self, program: &Program, stdin: ChildStdin, stdout: ChildStdout, mut group: Group) -> (Exit, Option<Why>) {
+    async fn attend(
+        &self,
+        program: &Program,
+        mut stdin: ChildStdin,
+        stdout: ChildStdout,
+        mut group: Group,
+    ) -> (Exit, Option<Why>) {
         let started = Instant::now();
         let mut frames = Frames::new(stdout, Newlines, MAX_LINE);
         let mut stray = 0;
@@ -252,25 +258,22 @@ impl Lane {
                 tokio::select! {
                     biased;
                     why = self.read(&mut frames, &mut stray) => Some(why),
-                    () = self.write(stdin) => None,
+                    () = self.write(&mut stdin) => None,
                     _ = group.wait() => None,
                     why = self.watch(started, program.startup) => Some(why),
                 }
             }
         };
-        // From here on standard input is closed.
         let mut by_itself = false;
-        let exit = match why {
-            Some(Why::Stopped) | None => group.end(PATIENCE).await,
-            Some(_) => {
-                // Ended by itself a moment ago, as a rule: then that is the reason that is told.
-                by_itself = timeout(MOMENT, group.wait()).await.is_ok();
-                if !by_itself {
-                    group.kill();
-                }
-                group.end(PATIENCE).await
+        if !matches!(why, None | Some(Why::Stopped)) {
+            // Ended by itself a moment ago, as a rule: then that is the reason that is told. Its input stays open until that is known.
+            by_itself = timeout(MOMENT, group.wait()).await.is_ok();
+            if !by_itself {
+                group.kill();
             }
-        };
+        }
+        drop(stdin);
+        let exit = group.end(PATIENCE).await;
         // Answers that were given before the end count.
         while let Ok(Ok(read)) = timeout(LAST_WORDS, frames.read()).await {
             if read == 0 {
@@ -358,7 +361,7 @@ impl Lane {
     }
 
     /// Until the child reads no more.
-    async fn write(&self, mut stdin: ChildStdin) {
+    async fn write(&self, stdin: &mut ChildStdin) {
         let mut batch = Vec::new();
         loop {
             self.table().take_out(&mut batch);

@@ -37,7 +37,7 @@ async fn raw(worker: &Worker, head: &str, body: &str) -> u16 {
 #[tokio::test]
 async fn without_a_token_no_name_that_a_page_can_take_is_answered_to() {
     let worker = Worker::start(PLAIN, &[], &["--allowed-hosts", "chat.example.com,*.corp.example"]).await;
-    let get = |hosts: &str| raw_get(&worker, hosts);
+    let get = |hosts: &'static str| raw_get(&worker, hosts);
     for host in [
         "host: localhost",
         "host: 127.0.0.1:8080",

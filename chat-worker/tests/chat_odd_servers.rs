@@ -287,7 +287,7 @@ async fn more_calls_than_a_server_takes_wait_in_line() {
         async move {
             if request["method"] == "tools/call" {
                 highest.fetch_max(counted.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                tokio::time::sleep(Duration::from_millis(400)).await;
+                tokio::time::sleep(Duration::from_millis(1_200)).await;
                 counted.fetch_sub(1, Ordering::SeqCst);
             }
             None
@@ -299,7 +299,7 @@ async fn more_calls_than_a_server_takes_wait_in_line() {
     *server.tools.lock().unwrap() = json!([{"name": "good", "inputSchema": {"type": "object"}}]);
     let mut entry = server.entry("a");
     // Less than the three rows that the last one waits for.
-    entry["timeout"] = json!(1.0);
+    entry["timeout"] = json!(3);
     let worker = Worker::start(SCRIPT, &[entry], &["--rate-limit-requests", "0", "--approvals", "always"]).await;
     let all = futures::future::join_all((0..150).map(|_| call(&worker, "good"))).await;
     assert!(all.iter().all(|(told, is_error)| told == "good" && !is_error), "{:?}", all.iter().find(|(_, is_error)| *is_error));

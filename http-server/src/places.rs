@@ -102,8 +102,8 @@ impl Places {
         let now = self.now();
         self.taken().retain(|_, seat| {
             let limit = if seat.known.load(Ordering::Relaxed) { limit } else { first };
-            let before = now.saturating_sub(nanoseconds(limit));
-            let stays = seat.busy.load(Ordering::Acquire) || seat.idle_since.load(Ordering::Relaxed) > before;
+            let until = seat.idle_since.load(Ordering::Relaxed).saturating_add(nanoseconds(limit));
+            let stays = seat.busy.load(Ordering::Acquire) || until > now;
             if !stays {
                 seat.leave.notify_one();
             }

@@ -205,6 +205,7 @@ mod tests {
         rewrite("", 2);
         assert!(tokens.accept(Some(&bearer_of(NEW))));
         rewrite("a-third-token-of-length", 3);
+        assert!(tokens.accept(Some(&bearer_of("a-third-token-of-length"))));
         rewrite(OLD, 4);
         assert!(tokens.accept(Some(&bearer_of(OLD))) && !tokens.accept(Some(&bearer_of(NEW))), "a further change ends the while");
     }

@@ -65,19 +65,14 @@ impl Group {
 
     /// As the protocol asks, once standard input is closed: so long to end by itself, SIGTERM, so long again, SIGKILL.
     pub async fn end(mut self, patience: Duration) -> Exit {
-        let exit = match timeout(patience, self.wait()).await {
-            Ok(exit) => exit,
-            Err(_) => {
-                signal(self.id, Signal::TERM);
-                let ended = timeout(patience, self.wait()).await.ok();
-                // Also those that the child has left behind.
-                self.kill();
-                match ended {
-                    Some(exit) => exit,
-                    None => self.wait().await,
-                }
-            }
-        };
+        let mut ended = timeout(patience, self.wait()).await;
+        if ended.is_err() {
+            signal(self.id, Signal::TERM);
+            ended = timeout(patience, self.wait()).await;
+            // Also those that the child has left behind.
+            self.kill();
+        }
+        let exit = if let Ok(exit) = ended { exit } else { self.wait().await };
         self.finish();
         exit
     }

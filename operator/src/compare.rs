@@ -38,7 +38,8 @@ const PRESENT: [&str; 8] = [
 ];
 
 /// What Kubernetes adds by itself within lists and maps that are replaced as a whole.
-const DEFAULTS: [(&str, &str); 3] = [("apiVersion", "\"v1\""), ("expirationSeconds", "3600"), ("divisor", "\"0\"")];
+const DEFAULTS: [(&str, fn() -> Value); 3] =
+    [("apiVersion", || "v1".into()), ("expirationSeconds", || 3_600.into()), ("divisor", || "0".into())];
 
 /// Whose values are quantities.
 const QUANTITIES: [&str; 3] = ["requests", "limits", "sizeLimit"];
@@ -124,7 +125,7 @@ fn list(place: &Place, key: &str, live: &[Value], desired: &[Value]) -> Option<S
 }
 
 fn is_default(key: &str, value: &Value) -> bool {
-    is_empty(value) || DEFAULTS.iter().any(|(name, default)| *name == key && value.to_string() == *default)
+    is_empty(value) || DEFAULTS.iter().any(|(name, default)| *name == key && *value == default())
 }
 
 fn is_empty(value: &Value) -> bool {

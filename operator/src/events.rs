@@ -77,7 +77,7 @@ pub async fn send(news: Vec<News>, object: &impl Resource<DynamicType = ()>, rec
         match sent {
             Ok(Ok(())) => {}
             Ok(Err(error)) if namespace_goes(&error) => {
-                tracing::debug!(reason = event.reason, "no Event in a namespace that is going")
+                tracing::debug!(reason = event.reason, "no Event in a namespace that is going");
             }
             Ok(Err(error)) => tracing::warn!(%error, reason = event.reason, "event not published"),
             Err(_) => tracing::warn!(reason = event.reason, "event not published in time"),

@@ -148,6 +148,7 @@ fn printable(text: &str) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "pods are written with json!")]
 mod tests {
     use super::*;
     use serde_json::{Value, json};

@@ -84,7 +84,9 @@ impl Wakers {
     }
 
     fn wake_all(&self, all: &BTreeSet<Who>) {
-        all.iter().for_each(|who| self.wake(who));
+        for who in all {
+            self.wake(who);
+        }
     }
 }
 
@@ -250,7 +252,9 @@ impl Watches<'_> {
                     let before = children.get(&live.key);
                     if children.shown(live.clone()) {
                         // Who lost it must know as well as who has it now.
-                        before.iter().for_each(|before| wake(before));
+                        if let Some(before) = &before {
+                            wake(before);
+                        }
                         wake(&live);
                     }
                 }

@@ -39,7 +39,7 @@ fn ready(now: Instant) -> Table {
 /// A child that does not know `server/discover`.
 fn begin(table: &mut Table, now: Instant) {
     table.began(now);
-    for _ in 0..2 {
+    while table.hello().is_none() {
         for message in written(table) {
             let id = &message["id"];
             let answer = match message["method"].as_str() {

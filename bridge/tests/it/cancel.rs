@@ -18,7 +18,7 @@ async fn cancelled(bridge: &Bridge) -> Vec<Value> {
 
 #[tokio::test]
 async fn a_modern_client_cancels_by_hanging_up() {
-    let bridge = Bridge::start("", &child("legacy")).await;
+    let bridge = Bridge::start_ready("", &child("legacy")).await;
     let call = bridge.modern(&json!(1), "tools/call", &json!({"name": "never"})).timeout(Duration::from_millis(300)).send();
     assert!(call.await.is_err());
     assert_eq!(cancelled(&bridge).await.len(), 1);
@@ -29,7 +29,8 @@ async fn a_modern_client_cancels_by_hanging_up() {
 async fn a_legacy_client_cancels_its_own_call_by_its_own_id() {
     let bridge = Bridge::start("", &child("legacy")).await;
     let (one, other) = (bridge.initialize(json!({})).await, bridge.initialize(json!({})).await);
-    let call = bridge.post(Some(&one), &tools_call("never", json!({})));
+    let never = tools_call("never", json!({}));
+    let call = bridge.post(Some(&one), &never);
     let cancel = async {
         until("the call", async || (bridge.metric("bridge_calls_in_flight").await >= 1).then_some(())).await;
         let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "c"}});
@@ -44,7 +45,7 @@ async fn a_legacy_client_cancels_its_own_call_by_its_own_id() {
 
 #[tokio::test]
 async fn a_call_ends_at_its_deadline_and_the_child_is_told() {
-    let bridge = Bridge::start("--timeout-seconds 1", &child("legacy")).await;
+    let bridge = Bridge::start_ready("--timeout-seconds 1", &child("legacy")).await;
     let late = bridge.call(None, "never", json!({})).await;
     assert_eq!((&late["error"]["data"]["reason"], &late["id"]), (&json!("Timeout"), &json!("c")), "{late}");
     assert_eq!(cancelled(&bridge).await.len(), 1);
@@ -56,7 +57,7 @@ async fn a_call_ends_at_its_deadline_and_the_child_is_told() {
 
 #[tokio::test]
 async fn progress_extends_the_deadline_up_to_the_longest() {
-    let bridge = Bridge::start("--timeout-seconds 1 --max-call-seconds 3", &child("legacy")).await;
+    let bridge = Bridge::start_ready("--timeout-seconds 1 --max-call-seconds 3", &child("legacy")).await;
     let progress = async |steps: u32| {
         let mut body = tools_call("progress", json!({"steps": steps, "pause": 0.3}));
         body["params"]["_meta"] = json!({"progressToken": "mine"});
@@ -75,7 +76,7 @@ async fn progress_extends_the_deadline_up_to_the_longest() {
 
 #[tokio::test]
 async fn one_call_too_many_is_told_to_come_again() {
-    let bridge = Bridge::start("--max-in-flight 2 --timeout-seconds 2", &child("legacy")).await;
+    let bridge = Bridge::start_ready("--max-in-flight 2 --timeout-seconds 2", &child("legacy")).await;
     let never = tools_call("never", json!({}));
     let calls = futures::future::join_all((0..3).map(|_| bridge.post(None, &never))).await;
     let mut statuses: Vec<StatusCode> = calls.iter().map(reqwest::Response::status).collect();

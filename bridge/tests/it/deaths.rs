@@ -74,10 +74,10 @@ async fn a_child_that_closes_its_output_and_lives_is_replaced() {
 
 #[tokio::test]
 async fn a_child_that_never_reads_is_answered_for_and_nobody_is_blocked() {
-    let bridge = Bridge::start("--timeout-seconds 2", &child("legacy")).await;
+    let bridge = Bridge::start_ready("--timeout-seconds 2", &child("legacy")).await;
     assert_eq!(bridge.text(None, "stop-reading", json!({})).await, "deaf");
-    let large = json!({"a": "x".repeat(1 << 20)});
-    let calls = futures::future::join_all((0..12).map(|_| bridge.post(None, &tools_call("echo", large.clone())))).await;
+    let large = tools_call("echo", json!({"a": "x".repeat(1 << 20)}));
+    let calls = futures::future::join_all((0..12).map(|_| bridge.post(None, &large))).await;
     let mut refused = 0;
     for response in calls {
         if response.status() == StatusCode::SERVICE_UNAVAILABLE {
@@ -93,7 +93,7 @@ async fn a_child_that_never_reads_is_answered_for_and_nobody_is_blocked() {
 
 #[tokio::test]
 async fn a_child_that_says_nothing_any_more_is_replaced() {
-    let bridge = Bridge::start("--timeout-seconds 1 --restart-after-seconds 2", &child("legacy")).await;
+    let bridge = Bridge::start_ready("--timeout-seconds 1 --restart-after-seconds 2", &child("legacy")).await;
     assert_eq!(bridge.text(None, "stop-reading", json!({})).await, "deaf");
     until("a child that hears", async || {
         let answer = bridge.call(None, "echo", json!({})).await;

@@ -76,7 +76,8 @@ async fn a_log_message_reaches_the_caller_and_nobody_where_that_is_not_certain()
     let heard = messages(bridge.post(Some(&one), &tools_call("log", json!({"data": "mine"}))).await).await;
     assert_eq!(heard[0]["params"]["data"], "mine", "{heard:?}");
     // While another session's call is in flight, it could be of either.
-    let slow = bridge.post(Some(&other), &tools_call("sleep", json!({"seconds": 1})));
+    let sleep = tools_call("sleep", json!({"seconds": 1}));
+    let slow = bridge.post(Some(&other), &sleep);
     let logged = async {
         crate::support::until("the other call", async || (bridge.metric("bridge_calls_in_flight").await >= 1).then_some(()))
             .await;

@@ -27,17 +27,12 @@ pub fn child(words: &str) -> Vec<String> {
 impl Bridge {
     /// `flags` of `bridge run`, separated by blanks.
     pub async fn start(flags: &str, command: &[String]) -> Self {
-        Self::start_with(flags, command, &[]).await
-    }
-
-    pub async fn start_with(flags: &str, command: &[String], env: &[(&str, &str)]) -> Self {
         let flags = if flags.contains("--listen") { flags.to_owned() } else { format!("--listen 127.0.0.1:0 {flags}") };
         let mut process = Command::new(env!("CARGO_BIN_EXE_bridge"))
             .arg("run")
             .args(flags.split_whitespace())
             .arg("--")
             .args(command)
-            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -52,6 +47,13 @@ impl Bridge {
         let line = bridge.logged("serving MCP").await;
         let line: Value = serde_json::from_str(&line).unwrap();
         bridge.url = format!("http://{}", line["address"].as_str().unwrap());
+        bridge
+    }
+
+    /// One whose child has said what it is: deadlines of the test are not spent on its start.
+    pub async fn start_ready(flags: &str, command: &[String]) -> Self {
+        let bridge = Self::start(flags, command).await;
+        bridge.logged("child speaks MCP").await;
         bridge
     }
 

@@ -1,5 +1,7 @@
 //! What a tool answered: whole, for whoever takes it whole, and as a model is told of it. Pure.
 
+use std::fmt::Write as _;
+
 use rmcp::model::{CallToolResult, ContentBlock, ResourceContents};
 use serde_json::{Value, json};
 
@@ -29,9 +31,10 @@ pub fn in_words(result: &CallToolResult) -> String {
     }
     let (mut told, left) = cut(&joined, MAX_TOLD);
     told = clean(&told);
-    told.push_str(&format!("\n[cut off here: {left} more bytes; ask for less at a time]"));
+    // Writing to a String cannot fail.
+    let _ = write!(told, "\n[cut off here: {left} more bytes; ask for less at a time]");
     if let Some(cursor) = result.structured_content.as_ref().and_then(cursor) {
-        told.push_str(&format!("\n[it goes on at {cursor}]"));
+        let _ = write!(told, "\n[it goes on at {cursor}]");
     }
     told
 }

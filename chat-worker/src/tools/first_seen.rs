@@ -64,7 +64,7 @@ impl FirstSeen {
     }
 
     fn write(&self, file: &Path) -> std::io::Result<()> {
-        let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
         std::fs::create_dir_all(directory)?;
         let mut new = tempfile::NamedTempFile::new_in(directory)?;
         new.write_all(&serde_json::to_vec(&self.known)?)?;

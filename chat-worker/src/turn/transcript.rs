@@ -123,7 +123,7 @@ impl Transcript {
         let known: HashSet<&str> = self.messages.iter().flat_map(call_ids).collect();
         for block in content.iter_mut().filter(|block| block["type"] == "tool_use") {
             let Some(id) = block["id"].as_str().filter(|id| known.contains(id)) else { continue };
-            let free = (2..).map(|number| format!("{id}_{number}")).find(|new| !known.contains(new.as_str()));
+            let free = (2..=known.len() + 2).map(|number| format!("{id}_{number}")).find(|new| !known.contains(new.as_str()));
             block["id"] = json!(free);
         }
     }

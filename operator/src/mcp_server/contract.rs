@@ -63,10 +63,10 @@ pub fn is_known(accepted: &AcceptedTools) -> bool {
 const NAMED: usize = 20;
 
 fn some_of(names: &[impl AsRef<str>]) -> String {
-    let named: Vec<&str> = names.iter().take(NAMED).map(AsRef::as_ref).collect();
+    let first: Vec<&str> = names.iter().take(NAMED).map(AsRef::as_ref).collect();
     let more = names.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!("{}{more}", named.join(", "))
+    format!("{}{more}", first.join(", "))
 }
 
 /// Which tools break the specification, for people; none when none does. The prober and the apps leave them out.

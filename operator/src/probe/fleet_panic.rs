@@ -128,13 +128,13 @@ mod tests {
         Arc::new(ServerKey::new(if id.is_multiple_of(2) { "a" } else { "b" }, format!("s{id}")))
     }
 
-    fn on(well: bool, node: u64) -> Option<Standing> {
-        Some(Standing { well, nodes: BTreeSet::from([node]) })
+    fn on(well: bool, node: u64) -> Standing {
+        Standing { well, nodes: BTreeSet::from([node]) }
     }
 
     fn fleet(size: u64, now: Instant) -> FleetPanic {
         let mut panic = FleetPanic::default();
-        (0..size).for_each(|id| panic.set(&key(id), on(true, 0), now));
+        (0..size).for_each(|id| panic.set(&key(id), Some(on(true, 0)), now));
         panic
     }
 
@@ -143,7 +143,7 @@ mod tests {
         let now = Instant::now();
         for (size, failing, expected) in [(3, 3, false), (4, 2, false), (4, 3, true), (10, 5, false), (10, 6, true)] {
             let mut panic = fleet(size, now);
-            (0..failing).for_each(|id| panic.set(&key(id), on(false, 0), now));
+            (0..failing).for_each(|id| panic.set(&key(id), Some(on(false, 0)), now));
             assert_eq!(panic.weigh(true, now), expected.then_some(true), "{failing} of {size}");
         }
     }
@@ -154,8 +154,8 @@ mod tests {
         for (namespaces, nodes, expected) in [(1, 1, false), (2, 1, true), (1, 2, true)] {
             let mut panic = FleetPanic::default();
             let key = |id: u64| Arc::new(ServerKey::new(format!("n{}", id % namespaces), format!("s{id}")));
-            (0..6).for_each(|id| panic.set(&key(id), on(true, id % nodes), now));
-            (0..6).for_each(|id| panic.set(&key(id), on(false, id % nodes), now));
+            (0..6).for_each(|id| panic.set(&key(id), Some(on(true, id % nodes)), now));
+            (0..6).for_each(|id| panic.set(&key(id), Some(on(false, id % nodes)), now));
             assert_eq!(panic.weigh(true, now), expected.then_some(true), "{namespaces} namespaces, {nodes} nodes");
         }
     }
@@ -166,7 +166,7 @@ mod tests {
         let mut panic = fleet(4, now);
         for id in 0..4 {
             let at = now + (WINDOW + Duration::from_secs(1)) * u32::try_from(id).expect("small");
-            panic.set(&key(id), on(false, 0), at);
+            panic.set(&key(id), Some(on(false, 0)), at);
             assert_eq!(panic.weigh(true, at), None);
         }
     }
@@ -175,10 +175,10 @@ mod tests {
     fn it_lasts_until_half_are_well_again() {
         let now = Instant::now();
         let mut panic = fleet(4, now);
-        (0..3).for_each(|id| panic.set(&key(id), on(false, 0), now));
+        (0..3).for_each(|id| panic.set(&key(id), Some(on(false, 0)), now));
         assert_eq!(panic.weigh(true, now), Some(true));
         assert_eq!(panic.weigh(false, now + WINDOW * 9), None);
-        panic.set(&key(0), on(true, 0), now);
+        panic.set(&key(0), Some(on(true, 0)), now);
         assert_eq!(panic.weigh(false, now + WINDOW * 9), Some(false));
     }
 
@@ -186,15 +186,15 @@ mod tests {
     fn it_ends_after_its_time_and_those_who_failed_do_not_begin_another() {
         let now = Instant::now();
         let mut panic = fleet(4, now);
-        (0..3).for_each(|id| panic.set(&key(id), on(false, 0), now));
+        (0..3).for_each(|id| panic.set(&key(id), Some(on(false, 0)), now));
         assert_eq!(panic.weigh(true, now), Some(true));
         assert_eq!(panic.until(), Some(now + LONGEST));
         assert_eq!(panic.weigh(true, now + LONGEST), Some(false));
-        (0..3).for_each(|id| panic.set(&key(id), on(false, 0), now + LONGEST));
+        (0..3).for_each(|id| panic.set(&key(id), Some(on(false, 0)), now + LONGEST));
         assert_eq!(panic.weigh(true, now + LONGEST), None);
         // Well again, and down again: that is another event.
-        (0..3).for_each(|id| panic.set(&key(id), on(true, 0), now + LONGEST));
-        (0..3).for_each(|id| panic.set(&key(id), on(false, 0), now + LONGEST));
+        (0..3).for_each(|id| panic.set(&key(id), Some(on(true, 0)), now + LONGEST));
+        (0..3).for_each(|id| panic.set(&key(id), Some(on(false, 0)), now + LONGEST));
         assert_eq!(panic.weigh(true, now + LONGEST), Some(true));
     }
 
@@ -202,7 +202,7 @@ mod tests {
     fn it_does_not_begin_while_nobody_would_be_taken_out() {
         let now = Instant::now();
         let mut panic = fleet(4, now);
-        (0..4).for_each(|id| panic.set(&key(id), on(false, 0), now));
+        (0..4).for_each(|id| panic.set(&key(id), Some(on(false, 0)), now));
         assert_eq!(panic.weigh(false, now), None);
     }
 }

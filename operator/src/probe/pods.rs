@@ -106,7 +106,7 @@ pub fn key_of(pod: &Pod) -> Option<ServerKey> {
     let owner = pod.owner_references().iter().find(|owner| owner.controller == Some(true))?;
     let ours = format!("{}-{hash}", Component::Server.child_name(instance));
     let of_ours = owner.kind == "ReplicaSet" && owner.api_version == "apps/v1" && owner.name == ours;
-    let on_its_own = !pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
+    let on_its_own = pod.spec.as_ref().is_none_or(|spec| spec.host_network != Some(true));
     (of_ours && on_its_own).then_some(())?;
     Some(ServerKey::new(pod.namespace()?, instance))
 }

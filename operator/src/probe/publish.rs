@@ -224,10 +224,10 @@ async fn evict(publisher: &Publisher, eviction: Eviction) {
     });
     match &outcome {
         Evicted::Refused(why) => {
-            tracing::warn!(pod = %eviction.pod, namespace = %eviction.namespace, why, "could not evict a pod that stays failed")
+            tracing::warn!(pod = %eviction.pod, namespace = %eviction.namespace, why, "could not evict a pod that stays failed");
         }
         Evicted::Done | Evicted::Gone => {
-            tracing::info!(pod = %eviction.pod, namespace = %eviction.namespace, "evicted a pod that stays failed")
+            tracing::info!(pod = %eviction.pod, namespace = %eviction.namespace, "evicted a pod that stays failed");
         }
     }
     publisher.shared.act(|registry, now| registry.evicted(&eviction, &outcome, now));

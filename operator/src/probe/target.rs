@@ -302,10 +302,19 @@ impl Target {
         self.pod.as_ref().is_none_or(|pod| pod.address.is_some() && !pod.deleting)
     }
 
-    /// It has not answered yet, and may still take its time.
+    /// It has not answered since it started, and may still take its time: for so long, or for as long as its container does not run.
     pub fn starting(&self, spec: &ServerSpec, now: Instant) -> bool {
+        !self.proven && (self.is_down() || self.has_time(spec, now))
+    }
+
+    /// It served until another run of it began, or the one before ended, less than its time to start ago.
+    pub fn comes_back(&self, spec: &ServerSpec, now: Instant) -> bool {
+        self.reachable() && self.once_well && !self.proven && self.has_time(spec, now)
+    }
+
+    fn has_time(&self, spec: &ServerSpec, now: Instant) -> bool {
         let window = Duration::from_secs(spec.health.startup_seconds.into());
-        self.pod.is_some() && !self.proven && (self.is_down() || now.saturating_duration_since(self.started.mono) < window)
+        self.pod.is_some() && now.saturating_duration_since(self.started.mono) < window
     }
 
     /// While it is starting and its container runs: when its failures begin to count.

@@ -41,7 +41,7 @@ pub fn name_of(name: &str) -> &str {
 /// One type or a list of them, without what is none; `None` allows every type.
 pub fn types(value: &Value) -> Option<Value> {
     let mut known: Vec<&str> = Vec::new();
-    let given = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+    let given = value.as_array().map_or_else(|| std::slice::from_ref(value), Vec::as_slice);
     for name in given {
         // A list that allows anything allows anything.
         let name = a_type(name.as_str().unwrap_or_default())?;
@@ -84,7 +84,7 @@ fn choices(value: &Value) -> Option<Value> {
 
 /// The names in a list, each once. A single name was a list of one in draft 3.
 pub fn names(value: &Value) -> Value {
-    let given = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+    let given = value.as_array().map_or_else(|| std::slice::from_ref(value), Vec::as_slice);
     let mut names: Vec<&Value> = Vec::new();
     for name in given.iter().filter(|name| name.is_string()) {
         if !names.contains(&name) {

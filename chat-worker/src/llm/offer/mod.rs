@@ -84,9 +84,9 @@ fn without_words(schema: &mut Value) {
         Value::Object(map) => {
             // A property may have such a name: then its value is a schema.
             map.retain(|name, value| {
-                !(matches!(name.as_str(), "description" | "title") && value.is_string())
-                    && !matches!(name.as_str(), "examples" | "default")
-                    || value.is_object()
+                let words = matches!(name.as_str(), "description" | "title") && value.is_string();
+                let data = matches!(name.as_str(), "examples" | "default") && !value.is_object();
+                !(words || data)
             });
             map.iter_mut()
                 .filter(|(name, _)| !matches!(name.as_str(), "enum" | "const"))
@@ -130,6 +130,9 @@ pub struct LeftOut {
     pub reason: String,
 }
 
+/// Tools with their projections, by their servers' names.
+type ByServer<'c> = BTreeMap<&'c str, Vec<(&'c Arc<ToolSpec>, Arc<Projected>)>>;
+
 /// What one request offers.
 #[derive(Debug, Default)]
 pub struct Offer {
@@ -144,7 +147,7 @@ impl Offer {
     /// Chooses from the catalogue. `refused` are definitions that the API has refused, by hash, with its reason.
     pub fn choose(catalogue: Vec<Arc<ToolSpec>>, room: Room, refused: &BTreeMap<String, String>) -> Self {
         let mut offer = Self::default();
-        let mut fitting: BTreeMap<&str, Vec<(&Arc<ToolSpec>, Arc<Projected>)>> = BTreeMap::new();
+        let mut fitting: ByServer<'_> = BTreeMap::new();
         for spec in &catalogue {
             match refused.get(&spec.hash).cloned().map_or_else(|| spec.dialects.of(spec, room.dialect), Err) {
                 Ok(projected) => fitting.entry(&spec.server).or_default().push((spec, room.shortened(projected))),
@@ -164,7 +167,8 @@ impl Offer {
             Search::Always => 0,
             _ => room.tools.unwrap_or(usize::MAX).saturating_sub(if searching { search::TOOLS } else { 0 }),
         };
-        offer.take_turns(fitting, places, room.bytes);
+        offer.take_turns(&fitting, places, room.bytes);
+        drop(fitting);
         if searching {
             offer.tools.extend(search::definitions());
         }
@@ -174,7 +178,7 @@ impl Offer {
     }
 
     /// One tool of each server, then the next of each, while there is room: no server crowds out another.
-    fn take_turns(&mut self, servers: BTreeMap<&str, Vec<(&Arc<ToolSpec>, Arc<Projected>)>>, places: usize, mut bytes: usize) {
+    fn take_turns(&mut self, servers: &ByServer<'_>, places: usize, mut bytes: usize) {
         let longest = servers.values().map(Vec::len).max().unwrap_or(0);
         for turn in 0..longest {
             for (spec, tool) in servers.values().filter_map(|tools| tools.get(turn)) {

@@ -80,7 +80,7 @@ impl Mender<'_> {
         let mut out = Map::new();
         for (name, value) in map {
             let kept = match name.as_str() {
-                "items" => self.items(value, map, &mut out, depth),
+                "items" => Some(self.items(value, map, &mut out, depth)),
                 "additionalProperties" | "unevaluatedProperties" | "unevaluatedItems" if value.is_boolean() => {
                     Some(value.clone())
                 }
@@ -100,12 +100,11 @@ impl Mender<'_> {
                     self.dependencies(value, &mut out, depth);
                     None
                 }
-                "anyOf" | "oneOf" | "allOf" => self.several(value, depth),
+                "anyOf" | "oneOf" | "allOf" | "prefixItems" => self.several(value, depth),
                 "extends" if !map.contains_key("allOf") => {
                     out.extend(self.several(value, depth).map(|list| ("allOf".to_owned(), list)));
                     None
                 }
-                "prefixItems" => self.several(value, depth),
                 // draft 3: one of the types may be a schema
                 "type" if value.as_array().is_some_and(|types| types.iter().any(Value::is_object)) => {
                     out.extend(self.several(value, depth).map(|list| ("anyOf".to_owned(), list)));
@@ -134,21 +133,21 @@ impl Mender<'_> {
     }
 
     /// A list of schemas was a tuple before 2020-12.
-    fn items(&mut self, value: &Value, map: &Map<String, Value>, out: &mut Map<String, Value>, depth: usize) -> Option<Value> {
+    fn items(&mut self, value: &Value, map: &Map<String, Value>, out: &mut Map<String, Value>, depth: usize) -> Value {
         let Value::Array(tuple) = value else {
-            return Some(if value.is_object() { self.schema(value, depth + 1) } else { anything() });
+            return if value.is_object() { self.schema(value, depth + 1) } else { anything() };
         };
         let places: Vec<Value> = tuple.iter().map(|place| self.schema(place, depth + 1)).collect();
         if places.is_empty() {
-            return Some(anything());
+            return anything();
         }
         if map.get("additionalItems") == Some(&Value::Bool(false)) && !map.contains_key("maxItems") {
             out.insert("maxItems".to_owned(), json!(places.len()));
         }
         out.insert("prefixItems".to_owned(), Value::Array(places));
         match map.get("additionalItems") {
-            Some(more @ Value::Object(_)) => Some(self.schema(more, depth + 1)),
-            _ => Some(anything()),
+            Some(more @ Value::Object(_)) => self.schema(more, depth + 1),
+            _ => anything(),
         }
     }
 

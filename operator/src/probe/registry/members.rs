@@ -56,7 +56,7 @@ impl Registry {
         }
         let moved = before.as_deref().is_some_and(|before| before.endpoint != spec.endpoint);
         let recheck = before.as_deref().is_some_and(|before| before.recheck != spec.recheck && spec.recheck.is_some());
-        let another = before.map(|before| self.ask_anew(&key, &before, &spec, moved && remote, &mut effects)).unwrap_or_default();
+        let another = before.is_some_and(|before| self.ask_anew(&key, &before, &spec, moved && remote, &mut effects));
         self.with(&key, now, &mut effects, |server, around| {
             let transition = if spec.enabled { server.circuit.set_policy(&spec.breaker, now) } else { server.circuit.reset(now) };
             server.transitioned(transition, around);

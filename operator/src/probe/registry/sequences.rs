@@ -320,8 +320,12 @@ impl World {
                 Effect::Forget(id, epoch) => {
                     self.voided.insert(id, epoch);
                 }
-                Effect::Panic(_) => {}
-                Effect::Changed(_) | Effect::Event(_) | Effect::Transition(..) | Effect::Turned(..) | Effect::Gone(_) => {}
+                Effect::Changed(_)
+                | Effect::Event(_)
+                | Effect::Transition(..)
+                | Effect::Turned(..)
+                | Effect::Gone(_)
+                | Effect::Panic(_) => {}
             }
         }
         Ok(())

@@ -24,8 +24,7 @@ impl Server {
         if !spec.enabled || self.circuit.state() != CircuitState::Closed || self.circuit.forced().is_some() {
             return;
         }
-        let comes_back = |target: &Target| target.once_well && target.starting(spec, around.now.mono);
-        let well = self.targets.values().any(|target| target.answers() || target.reachable() && comes_back(target));
+        let well = self.targets.values().any(|target| target.answers() || target.comes_back(spec, around.now.mono));
         let Some(culprit) = self.culprit().filter(|_| !well) else { return };
         if spec.paused || around.panic {
             self.held = true;

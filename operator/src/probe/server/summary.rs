@@ -8,6 +8,7 @@ use super::Server;
 use crate::{
     crd::{CircuitStatus, ProtocolStatus, ServerInfo, ToolsPolicy, reason},
     probe::{
+        schedule::TargetId,
         target::Target,
         tools::{ToolsDiff, ToolsList},
         types::{PodHealth, ServerHealth, ServerSpec},
@@ -19,7 +20,9 @@ impl Server {
     /// All that status shows.
     pub fn snapshot(&self, panic: bool, now: Instant) -> ServerHealth {
         let spec = self.spec.as_deref();
-        let mut pods: Vec<PodHealth> = self.targets.values().filter_map(|target| self.pod_health(target, now)).collect();
+        let shut_out: Vec<TargetId> = spec.map(|spec| self.shut_out(spec).collect()).unwrap_or_default();
+        let mut pods: Vec<PodHealth> =
+            self.targets.values().filter_map(|target| self.pod_health(target, &shut_out, now)).collect();
         pods.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         let speaker = self.speaker();
         let answers = self.targets.values().any(Target::answers);
@@ -50,8 +53,7 @@ impl Server {
     fn tools_diff(&self, spec: &ServerSpec) -> Option<ToolsDiff> {
         let accepted = spec.tools.accepted.as_ref().filter(|_| spec.tools.policy != ToolsPolicy::Ignore)?;
         // A pod that differs is told of even while most do not: with Enforce it is what stalls the rollout.
-        let shown = self.shown.list.iter().chain(&self.odd.list);
-        shown.filter_map(|list| list.diff(accepted)).next()
+        self.shown.list.iter().chain(&self.odd.list).find_map(|list| list.diff(accepted))
     }
 
     /// The list that may be accepted where none is: under Enforce one that was seen twice in a row, because it decides who comes in from then
@@ -61,7 +63,7 @@ impl Server {
         self.shown.list.clone().filter(|list| sure && list.count() > 0)
     }
 
-    fn pod_health(&self, target: &Target, now: Instant) -> Option<PodHealth> {
+    fn pod_health(&self, target: &Target, shut_out: &[TargetId], now: Instant) -> Option<PodHealth> {
         // A pod that is going away is no part of the server any more: what becomes of it is no news.
         let pod = target.pod.as_ref().filter(|pod| !pod.deleting)?;
         let starting = self.spec.as_ref().is_some_and(|spec| target.starting(spec, now));
@@ -75,7 +77,7 @@ impl Server {
             latest: target.latest().clone(),
             trouble: pod.trouble.clone(),
             template: pod.template.clone(),
-            shut_out: self.spec.as_ref().is_some_and(|spec| self.shut_out(spec).any(|id| id == target.id)),
+            shut_out: shut_out.contains(&target.id),
             gate: target.gate.decided,
             containers_ready: pod.containers_ready,
             in_service: pod.ready && target.gate.holds(),

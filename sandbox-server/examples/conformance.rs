@@ -27,7 +27,6 @@ use rmcp::model::{
 use rmcp::service::RequestContext;
 use rmcp::{RoleServer, ServerHandler, ServiceExt as _};
 use sandbox_server::db::Database;
-use sandbox_server::db::limits::Limits;
 use sandbox_server::db::open::OpenOptions;
 use sandbox_server::http::direct::{Answers, Called};
 use sandbox_server::http::{self, DoorSettings};

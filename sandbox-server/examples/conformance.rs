@@ -538,6 +538,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         max_request_bytes: 1 << 20,
         max_requests: 100,
         rate: None,
+        trusted_proxies: vec![],
         legacy_sessions: true,
     };
     let service = http::service(

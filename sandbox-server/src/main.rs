@@ -111,6 +111,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         max_request_bytes: args.max_request_bytes as usize,
         max_requests: usize::from(args.max_requests),
         rate: args.rate_limit,
+        trusted_proxies: args.trusted_proxies,
         legacy_sessions: args.legacy_sessions,
     };
     let ready = Arc::new(AtomicBool::new(true));

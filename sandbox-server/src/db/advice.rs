@@ -35,12 +35,12 @@ pub fn advise(conn: &Connection, sql: &str) -> Result<Advice, DbError> {
     }
     let mut indexes = Vec::new();
     for (table, column) in candidates(&copy, sql)?.into_iter().take(MAX_TRIED) {
-        let create = format!("({})", quoted(&column));
-        copy.execute_batch(&format!("CREATE INDEX {CANDIDATE} ON {} {create}", quoted(&table)))?;
+        let place = format!("{} ({})", quoted(&copy, &table), quoted(&copy, &column));
+        copy.execute_batch(&format!("CREATE INDEX {CANDIDATE} ON {place}"))?;
         let used = self::plan(&copy, sql)?.iter().any(|step| step.starts_with("SEARCH") && step.contains(CANDIDATE));
         copy.execute_batch(&format!("DROP INDEX {CANDIDATE}"))?;
         if used {
-            indexes.push(format!("CREATE INDEX {} ON {} {create}", quoted(&format!("{table}_{column}")), quoted(&table)));
+            indexes.push(format!("CREATE INDEX {} ON {place}", quoted(&copy, &format!("{table}_{column}"))));
         }
         if indexes.len() == MAX_NAMED {
             break;
@@ -102,10 +102,14 @@ fn candidates(conn: &Connection, sql: &str) -> rusqlite::Result<Vec<(String, Str
     Ok(all.into_iter().filter(|(table, column)| named(table) && named(column)).collect())
 }
 
-/// A name as it can stand in SQL.
-fn quoted(name: &str) -> String {
+/// A name as it can stand in SQL: SQLite says of a plain one whether it is a keyword.
+fn quoted(conn: &Connection, name: &str) -> String {
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !name.starts_with(|c: char| c.is_ascii_digit());
-    if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+    if plain && conn.prepare(&format!("SELECT 1 AS {name}")).is_ok() {
+        name.to_owned()
+    } else {
+        format!("\"{}\"", name.replace('"', "\"\""))
+    }
 }
 
 #[cfg(test)]

@@ -132,6 +132,6 @@ mod tests {
         line.close();
         assert!(matches!(line.push(a, 2), Err(DbError::Closed)));
         assert_eq!((line.next(), line.next()), (Some(1), None));
-        assert_eq!(line.next_before(Instant::now() + Duration::from_secs(60), |_| true), None);
+        assert_eq!(line.next_before(Instant::now() + Duration::from_mins(1), |_| true), None);
     }
 }

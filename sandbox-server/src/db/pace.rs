@@ -44,16 +44,12 @@ impl Load {
 
     fn enter(&self) -> usize {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        match taken.iter().position(Option::is_none) {
-            Some(place) => {
-                taken[place] = Some(0);
-                place
-            }
-            None => {
-                taken.push(Some(0));
-                taken.len() - 1
-            }
+        let place = taken.iter().position(Option::is_none).unwrap_or(taken.len());
+        if place == taken.len() {
+            taken.push(None);
         }
+        taken[place] = Some(0);
+        place
     }
 
     fn leave(&self, place: usize) {

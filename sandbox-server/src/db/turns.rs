@@ -57,13 +57,12 @@ impl<T> Turns<T> {
     /// Adds work behind what its caller has waiting already.
     pub fn push(&mut self, caller: Caller, work: T) {
         self.len += 1;
-        match self.callers.iter_mut().find(|(one, _)| *one == caller) {
-            Some((_, queue)) => queue.push_back(work),
-            None => {
-                let mut queue = self.spares.pop().unwrap_or_default();
-                queue.push_back(work);
-                self.callers.push_back((caller, queue));
-            }
+        if let Some((_, queue)) = self.callers.iter_mut().find(|(one, _)| *one == caller) {
+            queue.push_back(work);
+        } else {
+            let mut queue = self.spares.pop().unwrap_or_default();
+            queue.push_back(work);
+            self.callers.push_back((caller, queue));
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rusqlite::limits::Limit;
 
-use super::authorizer::{INSIGHTS_TABLE, Permit, SchemaMode};
+use super::authorizer::{self, INSIGHTS_TABLE, Permit, SchemaMode};
 use super::error::DbError;
 use super::facts::Touched;
 use super::open::Session;
@@ -206,6 +206,10 @@ fn permit(keyword: &str, takes: Takes, mode: SchemaMode) -> Result<Permit, DbErr
             SchemaMode::Full => Ok(Permit::Schema),
         },
         ("ALTER" | "DROP" | "REINDEX" | "ANALYZE", _) if mode == SchemaMode::Full => Ok(Permit::Schema),
+        // The gate is not always asked: where there is no index, REINDEX does nothing.
+        ("ALTER" | "DROP" | "REINDEX" | "ANALYZE" | "VACUUM", _) if mode != SchemaMode::Full => {
+            Err(DbError::Denied(format!("not allowed: {}", authorizer::only_in_full(keyword))))
+        }
         ("SELECT" | "VALUES" | "PRAGMA", Takes::Rows) => {
             wrong("write_query takes INSERT, UPDATE, DELETE and REPLACE; use read_query for this statement")
         }
@@ -237,7 +241,7 @@ fn probe(session: &Session) -> Result<(), DbError> {
 pub fn vacuum(session: &Session, sql: &str) -> Result<WriteOutcome, DbError> {
     let Session { conn, gate, .. } = session;
     // The copy is as large as the database: not in memory, and beside it, where there is a volume that can be written.
-    let folder = conn.path().and_then(|path| Path::new(path).parent()).unwrap_or(Path::new("."));
+    let folder = conn.path().and_then(|path| Path::new(path).parent()).unwrap_or_else(|| Path::new("."));
     let folder = folder.to_string_lossy().replace('\'', "''");
     conn.execute_batch(&format!("PRAGMA temp_store = FILE; PRAGMA temp_store_directory = '{folder}'"))?;
     conn.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 1)?;

@@ -186,23 +186,18 @@ fn serve(
                 let error = tell_full(error, options, stats);
                 // The time that is lost by another's fault is given back; not that for which another process had the lock.
                 if !is_locked(&error) {
-                    waiting.iter_mut().for_each(|job| job.budget = job.budget.later_by(began.elapsed()));
+                    for job in &mut waiting {
+                        job.budget = job.budget.later_by(began.elapsed());
+                    }
                 }
-                match culprit.or((waiting.len() == 1 || alone > 0).then_some(0)) {
-                    Some(culprit) => {
-                        if waiting.len() > 1 {
-                            stats.replays.fetch_add(1, Ordering::Relaxed);
-                            tracing::debug!(%error, statements = waiting.len(), "a statement has undone its group; the others are run again");
-                        }
-                        let culprit = waiting.remove(culprit);
-                        (vec![culprit], vec![Err(error)])
-                    }
-                    None => {
-                        stats.replays.fetch_add(1, Ordering::Relaxed);
-                        tracing::debug!(%error, statements = waiting.len(), "a group of writes was undone; running them one by one");
-                        alone = waiting.len() + 1;
-                        (Vec::new(), Vec::new())
-                    }
+                stats.replays.fetch_add(u64::from(waiting.len() > 1), Ordering::Relaxed);
+                if let Some(culprit) = culprit.or_else(|| (waiting.len() == 1 || alone > 0).then_some(0)) {
+                    tracing::debug!(%error, statements = waiting.len(), "a statement has undone its group; the others are run again");
+                    (vec![waiting.remove(culprit)], vec![Err(error)])
+                } else {
+                    tracing::debug!(%error, statements = waiting.len(), "a group of writes was undone; running them one by one");
+                    alone = waiting.len() + 1;
+                    (Vec::new(), Vec::new())
                 }
             }
         };

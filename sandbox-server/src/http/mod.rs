@@ -22,7 +22,8 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, StatusCode};
 use http_body_util::LengthLimitError;
-use http_server::json_rpc;
+use http_server::{forwarded, json_rpc};
+use ipnet::IpNet;
 use rmcp::ServerHandler;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
@@ -59,6 +60,8 @@ pub struct DoorSettings {
     pub max_requests: usize,
     /// MCP requests a second from one address; None: as many as it likes.
     pub rate: Option<NonZeroU32>,
+    /// Proxies whose word on whom they speak for is believed.
+    pub trusted_proxies: Vec<IpNet>,
     /// Keep sessions for clients of the eras before 2026-07-28.
     pub legacy_sessions: bool,
 }
@@ -182,16 +185,31 @@ impl<A: Answers> Door<A> {
         None
     }
 
+    /// The address that a request is counted for; None: it came over no connection.
+    fn address(&self, request: &Request) -> Option<IpAddr> {
+        let ConnectInfo(peer) = request.extensions().get::<ConnectInfo<SocketAddr>>()?;
+        Some(forwarded::caller(peer.ip(), request.headers(), &self.settings.trusted_proxies).counted_as())
+    }
+
     /// Whose share of the server a request uses: that of its token, which has been accepted, or else of its address.
     fn who(&self, headers: &HeaderMap, address: Option<IpAddr>) -> Caller {
         match (&self.settings.tokens, only(headers, &AUTHORIZATION)) {
             (Some(_), Some(token)) => Caller::known_by(token.split_once(' ').map_or(token, |(_, token)| token.trim())),
-            _ => address.map_or(Caller::OWN, |address| Caller::known_by(network(address))),
+            _ => address.map_or(Caller::OWN, Caller::known_by),
         }
     }
 
     /// A request to MCP, if it may come in. What is not answered the short way is the SDK's, behind `paths`.
     async fn admit(&self, request: Request, paths: Router) -> Response {
+        let address = self.address(&request);
+        if let (Some(pace), Some(address)) = (&self.pace, address)
+            && !pace.allows(address)
+        {
+            let mut response = self.refuse(StatusCode::TOO_MANY_REQUESTS, "rate", "Too Many Requests: wait a second\n");
+            response.headers_mut().insert(RETRY_AFTER, http::HeaderValue::from_static("1"));
+            return response;
+        }
+        // After the pace, which bounds guessing.
         if let Some(tokens) = &self.settings.tokens
             && !tokens.accept(only(request.headers(), &AUTHORIZATION))
         {
@@ -199,15 +217,7 @@ impl<A: Answers> Door<A> {
             response.headers_mut().insert(WWW_AUTHENTICATE, http::HeaderValue::from_static("Bearer"));
             return response;
         }
-        let caller = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
-        let who = self.who(request.headers(), caller);
-        if let (Some(pace), Some(caller)) = (&self.pace, caller)
-            && !pace.allows(caller)
-        {
-            let mut response = self.refuse(StatusCode::TOO_MANY_REQUESTS, "rate", "Too Many Requests: wait a second\n");
-            response.headers_mut().insert(RETRY_AFTER, http::HeaderValue::from_static("1"));
-            return response;
-        }
+        let who = self.who(request.headers(), address);
         let Some(_place) = self.running.take(who) else {
             let mut response =
                 self.refuse(StatusCode::SERVICE_UNAVAILABLE, "busy", "Service Unavailable: too many requests at once\n");
@@ -242,14 +252,6 @@ impl<A: Answers> Door<A> {
         let wrapped = if A::WRAPPED { arguments::wrapped(&body) } else { None };
         let body = wrapped.map_or(body, Into::into);
         json_rpc::run(parts, body, async |request| paths.oneshot(request).await.into_response()).await
-    }
-}
-
-/// Who has one address of IPv6 has 2^64 of them.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_none() => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
-        other => other.to_canonical(),
     }
 }
 

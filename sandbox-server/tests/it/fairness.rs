@@ -163,6 +163,29 @@ async fn one_caller_does_not_take_all_the_places() {
     assert_eq!(statuses.iter().filter(|status| **status == 503).count(), 32, "{statuses:?}");
 }
 
+/// Behind a proxy each of its callers has an own share, and whoever is no proxy cannot make callers up.
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_behind_a_trusted_proxy_are_told_apart() {
+    for (flags, apart) in
+        [(&["--max-requests", "8", "--trusted-proxy", "127.0.0.1"][..], true), (&["--max-requests", "8"][..], false)]
+    {
+        let server = Arc::new(Server::start(SCHEMA, &[&["--statement-timeout-ms", "3000"], flags].concat()));
+        let call = |from: &'static str, sql: &'static str| {
+            let request = server.modern("tools/call", json!({"name": "read_query", "arguments": {"query": sql}}));
+            let sent = request.header("X-Forwarded-For", from).send();
+            tokio::spawn(async move { sent.await.unwrap().status().as_u16() })
+        };
+        let hogs: Vec<_> = (0..8).map(|_| call("192.0.2.1", ENDLESS)).collect();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !server.get("/metrics").await.1.contains("sandbox_tool_calls_in_flight 4") {
+            assert!(Instant::now() < deadline, "the calls do not begin");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(call("192.0.2.2", "SELECT 1").await.unwrap() == 200, apart);
+        hogs.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
+
 /// One sort takes more memory than there is; the others' statements are answered meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sort_that_is_too_large_ends_itself_alone() {

@@ -14,10 +14,12 @@ async fn a_statement_is_stopped_in_time_and_the_message_says_what_to_do() {
     let started = Instant::now();
     let error = server.error("read_query", json!({"query": ENDLESS})).await;
     assert!(started.elapsed() < Duration::from_millis(400), "{:?}", started.elapsed());
+    let (told, plan) = error.split_once('\n').unwrap();
     assert_eq!(
-        error,
+        told,
         "the statement was stopped after 200 ms, the limit on time. Nothing was changed. Select less, add a WHERE or LIMIT, or look at the plan with explain_query."
     );
+    assert!(plan.starts_with("The plan:\n  "), "{plan}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -87,7 +87,7 @@ pub fn sweep(folder: &Path, ours: impl Fn(&str) -> bool) -> Result<usize, Backup
             }
             Err(TryLockError::WouldBlock) => {}
             Err(TryLockError::Error(error)) => {
-                tracing::warn!(%error, path = %path.display(), "a leftover cannot be told from a file in use")
+                tracing::warn!(%error, path = %path.display(), "a leftover cannot be told from a file in use");
             }
         }
     }

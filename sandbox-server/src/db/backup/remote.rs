@@ -185,10 +185,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let place = Place::S3 { bucket: "b".into(), prefix: "p/q".into() };
         let remote = Remote::over(Arc::new(object_store::memory::InMemory::new()), place).unwrap();
-        for bytes in [0, 10, PART_BYTES as usize * 2 + 5] {
-            let content: Vec<u8> = (0..bytes).map(|at| (at % 251) as u8).collect();
+        for bytes in [0, 10, PART_BYTES * 2 + 5] {
+            let content: Vec<u8> = (0..bytes).map(|at| u8::try_from(at % 251).unwrap()).collect();
             fs::write(folder.path().join("from"), &content).unwrap();
-            assert_eq!(remote.upload(&folder.path().join("from"), "x").unwrap(), bytes as u64);
+            assert_eq!(remote.upload(&folder.path().join("from"), "x").unwrap(), bytes);
             remote.download("x", &folder.path().join("to")).unwrap();
             assert_eq!(fs::read(folder.path().join("to")).unwrap(), content);
         }

@@ -13,7 +13,8 @@ fn terms(count: usize, term: &str, between: &str) -> String {
 /// What is in the file, and a query of it with its answer.
 fn odd_files() -> Vec<(String, String, serde_json::Value)> {
     let columns = |count: usize| (0..count).map(|n| format!("c{n}")).collect::<Vec<_>>().join(", ");
-    let nested: String = (1..=130).map(|n| format!("CREATE VIEW v{n} AS SELECT a + 1 AS a FROM v{};", n - 1)).collect();
+    let nested: String =
+        (1..=130).map(|n| format!("CREATE VIEW v{n} AS SELECT a + 1 AS a FROM v{};", n - 1)).collect::<Vec<_>>().concat();
     let chain: String = (0..60)
         .map(|n| {
             format!(
@@ -21,7 +22,8 @@ fn odd_files() -> Vec<(String, String, serde_json::Value)> {
                 n + 1
             )
         })
-        .collect();
+        .collect::<Vec<_>>()
+        .concat();
     let max = (0..120).map(|n| n.to_string()).collect::<Vec<_>>().join(", ");
     [
         (format!("CREATE TABLE wide ({})", columns(600)), "SELECT count(*) FROM wide".to_owned(), json!([[0]])),

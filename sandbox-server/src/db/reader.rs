@@ -337,20 +337,21 @@ impl Pool {
 
     fn serve(self: &Arc<Self>, mut session: Session) {
         let place = Arc::new(Thread { pool: Arc::clone(self), phase: Phase::default(), caller: Mutex::new(Caller::OWN) });
-        let pace = |session: &Session| session.guard.pace(Pace::new(Arc::clone(&self.load), Some(Box::new(Arc::clone(&place)))));
-        pace(&session);
+        let give_pace =
+            |session: &Session| session.guard.pace(Pace::new(Arc::clone(&self.load), Some(Box::new(Arc::clone(&place)))));
+        give_pace(&session);
         while let Some((caller, mut job, long)) = self.next() {
             place.phase.set_long(long);
             *place.caller.lock().unwrap_or_else(PoisonError::into_inner) = caller;
             if session.is_outdated() {
                 session = self.anew(session);
-                pace(&session);
+                give_pace(&session);
             }
             let ended = loop {
                 match job(&session, &place.phase) {
                     Ended::Outdated => {
                         session = self.anew(session);
-                        pace(&session);
+                        give_pace(&session);
                     }
                     ended => break ended,
                 }

@@ -137,8 +137,8 @@ fn explain_sqlite(error: &rusqlite::Error, sql: &str, names: &Names) -> String {
     };
     let mut text = message.clone();
     // SQLite tells no place for names that it looks up only later.
-    let named = || find_name(sql, NAMED.iter().find_map(|marker| after(&message, marker))?);
-    if let Some(place) = offset.or_else(named).and_then(|offset| point_at(sql, offset)) {
+    let looked_up = || find_name(sql, NAMED.iter().find_map(|marker| after(&message, marker))?);
+    if let Some(place) = offset.or_else(looked_up).and_then(|offset| point_at(sql, offset)) {
         text.push('\n');
         text.push_str(&place);
     }

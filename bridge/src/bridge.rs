@@ -24,7 +24,7 @@ use crate::pool::Pool;
 use crate::post::Envelope;
 use crate::sessions::{Held, Registry, Session};
 use crate::stream::{self, Waits};
-use crate::table::{Ask, Refusal};
+use crate::table::{Ask, Refusal, Table};
 use crate::wire;
 
 /// See the file.
@@ -127,7 +127,7 @@ impl Bridge {
             held.lane.listeners.end();
         }
         self.shared.listeners.end();
-        self.shared.with(|table| table.end_standing());
+        self.shared.with(Table::end_standing);
     }
 
     /// What the child that all share says of itself.

@@ -114,7 +114,7 @@ async fn read(bridge: &Bridge, headers: &HeaderMap, body: Body) -> Result<Bytes,
 }
 
 async fn post(bridge: &Arc<Bridge>, parts: &Parts, body: Bytes) -> Response {
-    let post = match Post::read(body) {
+    let post = match Post::read(&body) {
         Ok(post) => post,
         Err(malformed) => {
             bridge.metrics.refuse("malformed");

@@ -75,6 +75,8 @@ fn key(registry: Registry, package: &str, program: Option<&str>) -> String {
 pub fn install(registry: Registry, package: &str, program: Option<&str>, folder: &Path) -> Result<PathBuf, InstallError> {
     let failed = |error| InstallError::Folder(folder.to_owned(), error);
     fs::create_dir_all(folder).map_err(failed)?;
+    // Programs are started from another folder than the one where they were installed.
+    let folder = &folder.canonicalize().map_err(failed)?;
     let mut index = Index::read(folder);
     let key = key(registry, package, program);
     if let Some(there) = index.0.get(&key).filter(|there| there.exists()) {
@@ -110,12 +112,15 @@ fn run(tool: &'static str, package: &str, command: &mut Command) -> Result<(), I
 }
 
 fn npm(package: &str, program: Option<&str>, folder: &Path) -> Result<PathBuf, InstallError> {
+    // One for each package: npm takes away what it was not asked for.
+    let own = folder.join("npm").join(command::folder_name(package));
+    fs::create_dir_all(&own).map_err(|error| InstallError::Folder(own.clone(), error))?;
     let mut command = Command::new("npm");
     command.args(["install", "--no-audit", "--no-fund", "--no-update-notifier", "--no-save", "--loglevel=error", "--prefix"]);
-    command.arg(folder).arg(package);
+    command.arg(&own).arg(package);
     keep_in(&mut command, folder, "npm_config_cache", "npm-cache");
     run("npm", package, &mut command)?;
-    let modules = folder.join("node_modules");
+    let modules = own.join("node_modules");
     let name = command::npm_name(package);
     let manifest = fs::read(modules.join(name).join("package.json")).unwrap_or_default();
     let program = program.map(str::to_owned).or_else(|| command::npm_program(name, &manifest));
@@ -132,7 +137,7 @@ fn pypi(package: &str, program: Option<&str>, folder: &Path) -> Result<PathBuf, 
         Ok(()) => programs,
         // An image with Python has pip, but seldom uv.
         Err(InstallError::Tool(..)) => {
-            let venv = folder.join("venvs").join(command::pypi_name(package));
+            let venv = folder.join("venvs").join(command::folder_name(package));
             run("python3", package, Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
             let mut pip = Command::new(venv.join("bin/pip"));
             pip.args(["install", "--quiet", "--disable-pip-version-check", package]);

@@ -306,7 +306,8 @@ impl Lane {
                 Frame::Message(line) if line.trim_ascii().is_empty() => {}
                 Frame::Message(line) => {
                     let heard = self.table().heard(line, now);
-                    why = why.or(self.react(heard, stray, line));
+                    let reason = self.react(heard, stray, line);
+                    why = why.or(reason);
                 }
                 Frame::TooLong(bytes) => {
                     self.metrics.stray.inc();
@@ -340,7 +341,7 @@ impl Lane {
             Heard::NotMcp(words) => return Some(Why::NotMcp(words)),
             Heard::Wedged => return Some(Why::Wedged),
             Heard::Told(told) => self.deliver(&told),
-            Heard::Asks(question) => self.ask_owner(question),
+            Heard::Asks(question) => self.ask_owner(&question),
         }
         None
     }
@@ -353,8 +354,8 @@ impl Lane {
         self.listeners.deliver(told);
     }
 
-    fn ask_owner(&self, question: Bytes) {
-        let (Some(owner), Some(message)) = (self.owner.get(), wire::Message::read(&question)) else { return };
+    fn ask_owner(&self, question: &Bytes) {
+        let (Some(owner), Some(message)) = (self.owner.get(), wire::Message::read(question)) else { return };
         let Some(id) = message.id.map(|id| id.get().to_owned()) else { return };
         let call = self.table().latest_call();
         owner.ask(&id, question.clone(), call.as_ref());

@@ -53,7 +53,7 @@ pub struct Metrics {
     calls: IntCounterVec,
     seconds: HistogramVec,
     /// Looked up once a method and tool: a call would pay for it every time.
-    known: Arc<Mutex<HashMap<(Box<str>, Box<str>), Known>>>,
+    known: Arc<Mutex<HashMap<Key, Known>>>,
     /// Calls that wait for their answers.
     pub in_flight: IntGauge,
     /// Children that live.
@@ -75,6 +75,9 @@ pub struct Metrics {
     /// Requests for sessions of other bridges, by how that went.
     pub forwarded: IntCounterVec,
 }
+
+/// A method and a tool.
+type Key = (Box<str>, Box<str>);
 
 #[derive(Debug)]
 struct Known {
@@ -148,7 +151,7 @@ impl Metrics {
     }
 
     /// A call has ended. Only a tool is named: prompts and resources may be without number.
-    pub fn finished(&self, method: &str, target: Option<&str>, outcome: Outcome, took: Duration) {
+    pub fn finished(&self, method: &str, target: Option<&str>, outcome: Outcome, seconds: Duration) {
         let tool = target.filter(|_| method == "tools/call").unwrap_or(NO_TOOL);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let (method, tool) = if known.len() < MAX_TOOLS || known.contains_key(&(method.into(), tool.into())) {
@@ -163,7 +166,7 @@ impl Metrics {
         if let Some(index) = Outcome::ALL.iter().position(|known| *known == outcome) {
             entry.outcomes[index].inc();
         }
-        entry.seconds.observe(took.as_secs_f64());
+        entry.seconds.observe(seconds.as_secs_f64());
     }
 
     /// A request was refused.

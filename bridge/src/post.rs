@@ -71,9 +71,9 @@ pub enum Malformed {
 
 impl Post {
     /// Reads a body.
-    pub fn read(body: Bytes) -> Result<Self, Malformed> {
-        let Some(message) = Message::read(&body) else {
-            return Err(match serde_json::from_slice::<serde::de::IgnoredAny>(&body) {
+    pub fn read(body: &Bytes) -> Result<Self, Malformed> {
+        let Some(message) = Message::read(body) else {
+            return Err(match serde_json::from_slice::<serde::de::IgnoredAny>(body) {
                 Err(error) => Malformed::Parse(error.to_string()),
                 Ok(_) => Malformed::Invalid,
             });
@@ -86,7 +86,7 @@ impl Post {
         }
         match (&message.method, message.id) {
             (Some(method), Some(id)) => {
-                let (method, id) = (method.0.as_ref().into(), wire::span(&body, id));
+                let (method, id) = (method.0.as_ref().into(), wire::span(body, id));
                 let params = message.params();
                 let meta = params.meta();
                 let target = wire::text(params.name).or_else(|| wire::text(params.uri));
@@ -100,15 +100,15 @@ impl Post {
                         log_level: meta.log_level.is_some(),
                     },
                     id,
-                    params: message.params.map(|params| wire::span(&body, params)),
-                    meta: params.meta.map(|meta| wire::span(&body, meta)),
-                    token: meta.progress_token.map(|token| wire::span(&body, token)),
+                    params: message.params.map(|params| wire::span(body, params)),
+                    meta: params.meta.map(|meta| wire::span(body, meta)),
+                    token: meta.progress_token.map(|token| wire::span(body, token)),
                     body: body.clone(),
                 };
                 Ok(Self::Request(envelope))
             }
             (Some(method), None) => {
-                let request = message.params().request_id.map(|id| wire::span(&body, id));
+                let request = message.params().request_id.map(|id| wire::span(body, id));
                 Ok(Self::Notification { method: method.0.as_ref().into(), request, body: body.clone() })
             }
             (None, Some(id)) if message.result.is_some() || message.error.is_some() => {
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     fn read(text: &'static str) -> Result<Post, Malformed> {
-        Post::read(Bytes::from_static(text.as_bytes()))
+        Post::read(&Bytes::from_static(text.as_bytes()))
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub struct Policy {
 }
 
 /// A child that lived so long has made up for those before it.
-const WINDOW: Duration = Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_mins(1);
 
 /// What follows from a death.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

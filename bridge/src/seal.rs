@@ -76,13 +76,12 @@ impl Sealer {
     /// With the keys of a file, which is read again when it changes; without one, with a key that nobody else has.
     pub fn new(file: Option<&Path>) -> Result<Self, KeyError> {
         let random = SystemRandom::new();
-        let (keys, modified) = match file {
-            Some(file) => read(file)?,
-            None => {
-                let mut bytes = [0; 32];
-                random.fill(&mut bytes).map_err(|_| KeyError::Random)?;
-                (vec![key(&bytes).ok_or(KeyError::Random)?], None)
-            }
+        let (keys, modified) = if let Some(file) = file {
+            read(file)?
+        } else {
+            let mut bytes = [0; 32];
+            random.fill(&mut bytes).map_err(|_| KeyError::Random)?;
+            (vec![key(&bytes).ok_or(KeyError::Random)?], None)
         };
         let state = Mutex::new(State { keys: Arc::new(keys), modified, checked: Instant::now() });
         Ok(Self { random, file: file.map(Path::to_owned), state })

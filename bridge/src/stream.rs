@@ -77,7 +77,7 @@ pub async fn respond(outbox: Outbox, mut waits: Waits, era: Era, events: bool) -
 fn status(era: Era, code: Option<i64>) -> StatusCode {
     match (era, code) {
         (Era::Modern, Some(-32601)) => StatusCode::NOT_FOUND,
-        (Era::Modern, Some(-32020 | -32021 | -32022)) => StatusCode::BAD_REQUEST,
+        (Era::Modern, Some(-32022..=-32020)) => StatusCode::BAD_REQUEST,
         _ => StatusCode::OK,
     }
 }

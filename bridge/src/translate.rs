@@ -161,7 +161,7 @@ mod tests {
     use crate::post::Post;
 
     fn envelope(body: &Value) -> Envelope {
-        let Ok(Post::Request(envelope)) = Post::read(Bytes::from(body.to_string())) else { unreachable!() };
+        let Ok(Post::Request(envelope)) = Post::read(&Bytes::from(body.to_string())) else { unreachable!() };
         envelope
     }
 

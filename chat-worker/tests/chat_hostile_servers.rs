@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use support::{
     Fake, Mood,
     binary::{Binary, processes},
-    hostile::{Fate, Hostile, KINDS},
+    hostile::{Fate, Hostile, INJECTION, KINDS},
 };
 use tokio::net::TcpListener;
 
@@ -126,10 +126,8 @@ async fn called(worker: &Binary, name: &str, fate: Fate) {
     loop {
         let (time, failed, text) = worker.call(&format!("{name}__evil")).await;
         assert!(time < Duration::from_secs(20), "{name} took {time:?}");
-        assert!(
-            !text.chars().any(|c| c.is_control() && c != '\n' || "\u{202E}\u{200B}\u{E0041}".contains(c)),
-            "{name}: {text:?}"
-        );
+        // A client of /mcp gets what the server sent: cleaning is for the model and for the terminal.
+        assert!(failed || name != "injecting" || text == INJECTION, "{name}: {text:?}");
         // It may be away for a moment, for having been late on a busy machine.
         if failed == matches!(fate, Fate::Fails(_)) {
             return;

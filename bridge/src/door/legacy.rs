@@ -15,7 +15,7 @@ use crate::era::{ALL, Era};
 use crate::forward::{FORWARDED, Failed};
 use crate::lane::Lane;
 use crate::post::{Envelope, Post};
-use crate::seal::Sealed;
+use crate::seal::{KeyError, Sealed};
 use crate::sessions::{Found, Held, Session};
 use crate::stream;
 use crate::wire::{self, Params};
@@ -159,10 +159,11 @@ async fn initialize(bridge: &Arc<Bridge>, parts: &Parts, envelope: Envelope) -> 
         capabilities: short(said.capabilities),
         info: short(said.client_info),
     };
-    let begin = |lane: &Arc<Lane>| match bridge.sessions.seal(sealed()) {
-        Ok(session) => Ok(Held { session, lane: Arc::clone(lane) }),
-        Err(error) => Err(own_error(StatusCode::INTERNAL_SERVER_ERROR, envelope.id(), -32603, &error.to_string())),
+    let begin = |lane: &Arc<Lane>| {
+        let session = bridge.sessions.seal(sealed())?;
+        Ok(Held { session, lane: Arc::clone(lane) })
     };
+    let unsealed = |error: &KeyError| own_error(StatusCode::INTERNAL_SERVER_ERROR, envelope.id(), -32603, &error.to_string());
     let Some(pool) = &bridge.pool else {
         return match bridge.hello().await {
             Ok(hello) => match begin(&bridge.shared) {
@@ -170,7 +171,7 @@ async fn initialize(bridge: &Arc<Bridge>, parts: &Parts, envelope: Envelope) -> 
                     let response = own_result(envelope.id(), &hello.initialize_result(asked.as_deref()));
                     begun(bridge, held, response)
                 }
-                Err(refusal) => refusal,
+                Err(error) => unsealed(&error),
             },
             Err(death) => down(envelope.id(), death.as_deref()),
         };
@@ -187,9 +188,9 @@ async fn initialize(bridge: &Arc<Bridge>, parts: &Parts, envelope: Envelope) -> 
     };
     let held = match begin(&lane) {
         Ok(held) => held,
-        Err(refusal) => {
+        Err(error) => {
             pool.give_back(&lane);
-            return refusal;
+            return unsealed(&error);
         }
     };
     lane.give_to(Arc::clone(&held.session));

@@ -117,7 +117,7 @@ mod tests {
 
     fn checked(headers: &[(&'static str, &str)], meta: &serde_json::Value) -> i64 {
         let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "größe", "_meta": meta}});
-        let Ok(Post::Request(envelope)) = Post::read(Bytes::from(body.to_string())) else { unreachable!() };
+        let Ok(Post::Request(envelope)) = Post::read(&Bytes::from(body.to_string())) else { unreachable!() };
         let headers = headers.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect();
         check(&headers, &envelope).err().map_or(0, |(code, _)| code)
     }

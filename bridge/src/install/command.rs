@@ -54,6 +54,11 @@ pub fn npm_name(package: &str) -> &str {
     package[scope..].find('@').map_or(package, |at| &package[..scope + at])
 }
 
+/// A package as the name of a folder: another version is another one.
+pub fn folder_name(package: &str) -> String {
+    package.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '=') { c } else { '+' }).collect()
+}
+
 /// A package without its version and extras.
 pub fn pypi_name(package: &str) -> &str {
     let end = package.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')));
@@ -103,6 +108,7 @@ mod tests {
     #[test]
     fn a_package_is_known_by_its_name() {
         assert_eq!(["@a/b@1", "@a/b", "b@^1", "b"].map(npm_name), ["@a/b", "@a/b", "b", "b"]);
+        assert_eq!(["@a/b@1", "../x", "a[y]==1"].map(folder_name), ["+a+b+1", "..+x", "a+y+==1"]);
         assert_eq!(["a-b==1", "a_b[x]>=2", "a.b @ git+https://x"].map(pypi_name), ["a-b", "a_b", "a.b"]);
     }
 

@@ -125,7 +125,7 @@ impl Table {
         let mut more = vec![("inputResponses", answers.as_str())];
         more.extend(state.as_deref().map(|state| ("requestState", state)));
         let body = wire::request(call.ask.envelope.id(), &call.ask.envelope.method, &params.with(&more));
-        if let Ok(Post::Request(again)) = Post::read(Bytes::from(body)) {
+        if let Ok(Post::Request(again)) = Post::read(&Bytes::from(body)) {
             call.ask.envelope = again;
         }
         call.deadline = (now + self.limits.timeout).min(call.latest);

@@ -18,13 +18,13 @@ const LIMITS: Limits = Limits {
     queue: 1 << 20,
     timeout: Duration::from_secs(30),
     longest: Duration::from_secs(100),
-    silence: Duration::from_secs(120),
+    silence: Duration::from_mins(2),
 };
 
 fn ask(id: u64) -> (Ask, Outbox) {
     let body =
         json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": "t", "_meta": {"progressToken": "p"}}});
-    let Ok(Post::Request(envelope)) = Post::read(Bytes::from(body.to_string())) else { unreachable!() };
+    let Ok(Post::Request(envelope)) = Post::read(&Bytes::from(body.to_string())) else { unreachable!() };
     let out = Outbox::default();
     (Ask { envelope, session: None, out: out.clone(), trace: Vec::new(), stands: false }, out)
 }

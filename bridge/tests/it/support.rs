@@ -64,7 +64,7 @@ impl Bridge {
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, format!("{}{path}", self.url)).timeout(Duration::from_secs(60))
+        self.client.request(method, format!("{}{path}", self.url)).timeout(Duration::from_mins(1))
     }
 
     /// A legacy message, outside of a session or in one.
@@ -188,9 +188,9 @@ impl Events {
     /// None: the stream has ended.
     pub async fn next(&mut self) -> Option<Value> {
         loop {
-            while let Some((line, rest)) = self.rest.split_once('\n') {
+            while let Some(end) = self.rest.find('\n') {
+                let line: String = self.rest.drain(..=end).collect();
                 let data = line.strip_prefix("data: ").map(|data| serde_json::from_str(data).unwrap());
-                self.rest = rest.to_owned();
                 if data.is_some() {
                     return data;
                 }

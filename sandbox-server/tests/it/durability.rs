@@ -185,7 +185,7 @@ fn a_full_disk_is_told_by_the_readiness_probe_until_there_is_space() {
     };
     let ready = "curl -s http://$a/readyz";
     let script = format!(
-        "{binary} serve --listen 127.0.0.1:0 --db ./x.db 2>log & p=$!; \
+        ": >log; {binary} serve --listen 127.0.0.1:0 --db ./x.db 2>>log & p=$!; \
          while ! grep -q 'serving MCP' log; do kill -0 $p; sleep 0.05; done; a=$(sed -n 's/.*\"address\":\"\\([^\"]*\\)\".*/\\1/p' log | tail -n 1); \
          {}; {ready}; (cat /dev/zero >filler 2>/dev/null || true); {}; {ready}; rm filler; {ready}; kill $p; wait $p || true",
         ask("CREATE TABLE t (a)"),

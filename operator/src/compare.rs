@@ -38,8 +38,11 @@ const PRESENT: [&str; 8] = [
 ];
 
 /// What Kubernetes adds by itself within lists and maps that are replaced as a whole.
-const DEFAULTS: [(&str, fn() -> Value); 3] =
+const DEFAULTS: [Filled; 3] =
     [("apiVersion", || "v1".into()), ("expirationSeconds", || 3_600.into()), ("divisor", || "0".into())];
+
+/// A field, and what Kubernetes writes into it.
+type Filled = (&'static str, fn() -> Value);
 
 /// Whose values are quantities.
 const QUANTITIES: [&str; 3] = ["requests", "limits", "sizeLimit"];

@@ -301,7 +301,9 @@ impl Registry {
         self.weigh_panic(newly_failing, now, &mut effects);
         let kind = verdict.kind;
         self.with(&key, now, &mut effects, |server, around| {
-            server.saw_tools(id);
+            if kind == Kind::Healthy {
+                server.saw_tools(id);
+            }
             feed_circuit(server, id, kind, around);
             server.settle(around);
             if kind == Kind::Failed {

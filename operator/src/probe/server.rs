@@ -25,7 +25,6 @@ use super::{
     schedule::{Schedule, TargetId, Timer},
     target::{EAGER, Target},
     template::Template,
-    tools::ToolsList,
     types::{Endpoint, Moment, ServerKey, ServerSpec},
     wire::Wire,
 };
@@ -170,16 +169,14 @@ impl Server {
         self.odd.settle_odd(offered.odd.as_ref(), now);
     }
 
-    /// Notes which list a probe of this target saw: one that the same target offers twice in a row stays. What the others offered at
-    /// their last probes is not seen again by this one.
+    /// Notes which list a probe of this target saw: one that is seen twice in a row stays. What other targets offered before was not seen again.
     pub fn saw_tools(&mut self, id: TargetId) {
         let offered = Offered::by(&self.targets, self.spec.as_ref().and_then(|spec| spec.tools.digest()));
-        let seen = self.targets.get(&id).and_then(Target::tools).map(|list| list.digest.clone());
-        let by_it = |list: &Arc<ToolsList>| seen.as_ref().is_none_or(|digest| *digest == list.digest);
-        if offered.most.as_ref().is_none_or(by_it) {
+        let Some(seen) = self.targets.get(&id).and_then(Target::tools) else { return };
+        if offered.most.as_ref().is_some_and(|list| list.digest == seen.digest) {
             self.shown.saw(offered.most.as_ref());
         }
-        if offered.odd.as_ref().is_none_or(by_it) {
+        if offered.odd.as_ref().is_some_and(|list| list.digest == seen.digest) {
             self.odd.saw(offered.odd.as_ref());
         }
     }

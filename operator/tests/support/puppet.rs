@@ -123,13 +123,12 @@ impl Attempt for Strings {
             }
             Does::OfferNothing => return Ok(Observation { tools: None, ..self.puppet.observation(&[]) }),
             Does::AnswerTo(question) if question(&self.wire) => {}
-            Does::AnswerTo(_) => return Err(Problem::Refused),
             Does::Ramble => {
                 let message = format!("request {} failed", self.puppet.0.lists.fetch_add(1, Ordering::Relaxed));
                 return Err(Problem::Rpc { step: Step::List, code: -32603, message, supported: Vec::new() });
             }
             Does::Hang => std::future::pending().await,
-            Does::Refuse => return Err(Problem::Refused),
+            Does::AnswerTo(_) | Does::Refuse => return Err(Problem::Refused),
             Does::SayNo(code, retry_after) => {
                 return Err(Problem::Status(Status { step: Step::Discover, code, retry_after, names_host: false }));
             }

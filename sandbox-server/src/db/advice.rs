@@ -135,8 +135,9 @@ mod tests {
         assert_eq!(told.indexes, ["CREATE INDEX customers_email ON customers (email)"]);
         let joined =
             advice("SELECT c.city FROM customers c, \"order\" o WHERE o.customer = c.id AND c.city = 'x' AND o.total > 5");
-        assert!(joined.indexes.contains(&"CREATE INDEX customers_city ON customers (city)".to_owned()), "{joined:?}");
-        assert!(joined.indexes.contains(&"CREATE INDEX order_customer ON \"order\" (customer)".to_owned()), "{joined:?}");
+        let useful = ["customer", "total"].map(|column| format!("CREATE INDEX order_{column} ON \"order\" ({column})"));
+        // Not one on the city: the planner finds the customer by its key.
+        assert_eq!(joined.indexes, useful, "{joined:?}");
     }
 
     #[test]

@@ -134,7 +134,7 @@ struct Pods {
 impl Pods {
     fn watch(client: &Client) -> Self {
         let addressed = Arc::new(Mutex::new(HashMap::new()));
-        let (changed, changes) = tokio::sync::watch::channel(());
+        let (sender, changes) = tokio::sync::watch::channel(());
         let api: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
         let seen = Arc::clone(&addressed);
         tokio::spawn(async move {
@@ -144,7 +144,7 @@ impl Pods {
                 let has_address = pod.status.as_ref().is_some_and(|status| status.pod_ip.is_some());
                 if let Some(server) = pod.labels().get("app").filter(|_| has_address).cloned() {
                     seen.lock().unwrap_or_else(PoisonError::into_inner).insert(server, pod);
-                    changed.send_replace(());
+                    sender.send_replace(());
                 }
             }
         });

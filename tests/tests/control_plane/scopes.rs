@@ -13,7 +13,7 @@ use mcpfleet_tests::cluster::{Space, with_space};
 use operator::{admin::Authenticate, crd::McpServer};
 use serde_json::json;
 
-fn server(spec: serde_json::Value) -> serde_json::Value {
+fn server(spec: &serde_json::Value) -> serde_json::Value {
     json!({"metadata": {"name": "s"}, "spec": spec})
 }
 
@@ -23,7 +23,7 @@ async fn a_namespace_that_cannot_be_listed_holds_up_nobody() {
         let mut config = space.config()?;
         config.watch_namespaces.push("kube-public".into());
         let operator = space.start(space.client_of_the_namespace().await?, config);
-        space.create::<McpServer>(server(json!({"container": {"image": "a/b:1"}}))).await?;
+        space.create::<McpServer>(server(&json!({"container": {"image": "a/b:1"}}))).await?;
         let looked_at = |server: &McpServer| server.status.as_ref().is_some_and(|status| status.url.is_some());
         space.until::<McpServer>("s", "a status", looked_at).await?;
         let metrics = operator.get("/metrics").await?;
@@ -117,7 +117,7 @@ async fn a_remote_server_that_leads_into_the_machine_is_refused_in_a_sentence() 
         let operator = space.start(space.client.clone(), config);
         operator.ready().await?;
         let remote = json!({"remote": {"url": "http://127.0.0.1:9/mcp"}, "circuitBreaker": {"failureThreshold": 1}});
-        space.create::<McpServer>(server(remote)).await?;
+        space.create::<McpServer>(server(&remote)).await?;
         let refused = |server: &McpServer| {
             let conditions = server.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
             conditions.iter().any(|condition| {

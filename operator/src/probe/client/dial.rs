@@ -43,13 +43,12 @@ const PROXY_HEAD: usize = 16 * 1024;
 
 /// Opens a connection to the server of `wire`, at `ip` where that is a pod. `step` is kept up to date for the message when the time is up.
 pub(super) async fn dial(wire: &Wire, ip: Option<IpAddr>, proxy: Option<&Proxy>, step: &mut Step) -> Result<Watched, Problem> {
-    let stream = match through(wire, proxy) {
-        Some(proxy) => tunnel(wire, &proxy, step).await?,
-        None => {
-            let addresses = guarded(wire, addresses(wire, ip, step).await?)?;
-            *step = Step::Connect;
-            connect(&addresses).await?
-        }
+    let stream = if let Some(proxy) = through(wire, proxy) {
+        tunnel(wire, &proxy, step).await?
+    } else {
+        let addresses = guarded(wire, addresses(wire, ip, step).await?)?;
+        *step = Step::Connect;
+        connect(&addresses).await?
     };
     let Some(tls) = &wire.tls else { return Ok(Watched::new(Stream::Plain(stream), wire.keep, false)) };
     *step = Step::Tls;
@@ -101,7 +100,7 @@ async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, Problem> {
     loop {
         tokio::select! {
             biased;
-            tried = tries.next() => match tried {
+            opened = tries.next() => match opened {
                 Some(Ok(stream)) => {
                     // Two small writes in a row would otherwise wait for an acknowledgement: 40 ms a probe.
                     let _unsupported_is_only_slower = stream.set_nodelay(true);

@@ -115,6 +115,8 @@ const ALTERING_FUNCTIONS: &[&str] = &[
 /// Virtual table modules that keep their data inside the database file.
 const CREATABLE_MODULES: &[&str] = &["fts5", "rtree", "rtree_i32", "geopoly"];
 
+const TEMPORARY: &str = "a temporary table, view, index or trigger (calls share connections; use WITH instead)";
+
 /// Why the last statement was refused: SQLite itself says only "not authorized".
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Refusal {
@@ -182,7 +184,12 @@ impl Gate {
         if permit != Permit::Internal {
             self.note(context);
         }
-        match decide(permit, &context.action) {
+        let creates_temporary = matches!(context.action, AuthAction::Insert { .. } | AuthAction::Delete { .. })
+            && context.database_name == Some("temp")
+            && !matches!(permit, Permit::Internal | Permit::Vacuum);
+        // `CREATE TABLE temp.t` looks like one of main, but for the schema that it is written to.
+        let decision = if creates_temporary { refuse(TEMPORARY) } else { decide(permit, &context.action) };
+        match decision {
             Ok(()) => Authorization::Allow,
             Err(reason) => {
                 *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
@@ -244,7 +251,7 @@ fn decide(permit: Permit, action: &AuthAction<'_>) -> Result<(), Refusal> {
             refuse("CREATE with this tool; use create_table")
         }
         A::CreateTempTable { .. } | A::CreateTempView { .. } | A::CreateTempIndex { .. } | A::CreateTempTrigger { .. } => {
-            refuse("a temporary table, view, index or trigger (calls share connections; use WITH instead)")
+            refuse(TEMPORARY)
         }
         A::CreateTrigger { .. } => refuse_unless_full("CREATE TRIGGER"),
         A::DropTable { .. } | A::DropView { .. } | A::DropIndex { .. } | A::DropTrigger { .. } | A::DropVtable { .. } => {

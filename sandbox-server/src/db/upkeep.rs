@@ -21,8 +21,9 @@ const IDLE_AFTER: Duration = Duration::from_millis(500);
 /// A log of so many bytes is folded in whole, while the readers of the moment are waited for.
 const LARGE_LOG: u64 = 64 << 20;
 
-/// How long such a log may hold up the writer, at its first size; in proportion when it has grown beyond.
-const WAIT_FOR_READERS: Duration = Duration::from_millis(100);
+/// How long such a log may hold up the writer, at its first size; with the square of its size when it has grown beyond. It has to be longer
+/// than the reads of the moment, and the log must not outgrow the disk.
+const WAIT_FOR_READERS: Duration = Duration::from_millis(250);
 
 /// Between two tries.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -96,7 +97,7 @@ impl Upkeep {
         let bytes = self.log_bytes();
         if bytes >= LARGE_LOG {
             let times = u32::try_from(bytes / LARGE_LOG).unwrap_or(u32::MAX);
-            let wait = WAIT_FOR_READERS.saturating_mul(times).min(self.longest_wait);
+            let wait = WAIT_FOR_READERS.saturating_mul(times.saturating_mul(times)).min(self.longest_wait);
             if !fold_in(session, wait) {
                 tracing::warn!(bytes, "the write-ahead log cannot be folded in: somebody reads what is in it for long");
             }

@@ -204,7 +204,10 @@ async fn a_statement_out_of_time_comes_with_its_plan_and_the_index_that_would_he
         &["--statement-timeout-ms", "100"],
     );
     let error = server
-        .error("read_query", json!({"query": "SELECT count(*) FROM big a, big b WHERE b.k = 5 AND a.k + b.k > random()"}))
+        .error(
+            "read_query",
+            json!({"query": "SELECT count(*) FROM big a, big b, big c WHERE b.k = 5 AND a.k + b.k + c.k > random()"}),
+        )
         .await;
     assert!(error.contains("The plan:\n  SCAN"), "{error}");
     assert!(error.contains("CREATE INDEX big_k ON big (k)"), "{error}");

@@ -43,7 +43,7 @@ async fn the_log_is_cut_back_beside_readers_that_are_always_there() {
     // Two readers that take turns: there is no moment without one.
     let readers = tokio::spawn(async move {
         let read =
-            || db.read(db.budget(), format!("SELECT count(*) FROM t, ({ENDLESS} LIMIT 200000)"), Parameters::None, None, None);
+            || db.read(db.budget(), format!("SELECT count(*) FROM t, ({ENDLESS} LIMIT 20000)"), Parameters::None, None, None);
         while stopped.try_recv().is_err() {
             let (one, two) = tokio::join!(read(), read());
             one.unwrap();

@@ -118,7 +118,7 @@ fn an_entry_that_is_not_understood_is_refused_by_name_and_path_and_the_others_go
         (r#"{"url": "a/mcp"}"#, "servers.a.url: must be a whole http:// or https:// URL"),
         (r#"{"url": "http://${UNSET}/mcp"}"#, "servers.a.url: the environment variable UNSET is not set"),
         (r#"{"url": "http://a/mcp", "command": "x"}"#, "servers.a.url, script_path, command: set exactly one of them"),
-        (r#"{}"#, "set exactly one of them"),
+        ("{}", "set exactly one of them"),
         (r#""http://a/mcp""#, "servers.a: must be an object, not a string"),
         (r#"{"command": "x", "args": "stdio"}"#, "servers.a.args: must be an array of strings, not a string"),
         (r#"{"command": "x", "args": ["a", null]}"#, "servers.a.args[1]: must be a string, not null"),

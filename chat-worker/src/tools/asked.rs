@@ -428,8 +428,8 @@ mod tests {
 
     #[test]
     fn the_lines_of_a_child_are_told_apart() {
-        let mut waiting = Waiting::default();
-        waiting.0 = [7, 8].map(|number| (number, Asked { id: RequestId::Number(number), kind: Kind::CallTool })).into();
+        let asked = |number| (number, Asked { id: RequestId::Number(number), kind: Kind::CallTool });
+        let mut waiting = Waiting([7, 8].map(asked).into());
         let mut read = |line: &str| waiting.read(line.as_bytes()).map(|message| serde_json::to_value(message).expect("JSON"));
         assert_eq!(read("Listening on stdio"), None);
         assert_eq!(read(r#"{"jsonrpc":"2.0","id":9,"result":{}}"#), None);

@@ -143,7 +143,7 @@ mod tests {
         mend(0, &mut message).map(|()| json!(message.content))
     }
 
-    fn result(content: Value) -> Value {
+    fn result(content: &Value) -> Value {
         json!({"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1", "content": content}]})
     }
 
@@ -159,8 +159,8 @@ mod tests {
     #[case::no_type(json!({"role": "assistant", "content": [{"text": "hi"}]}))]
     #[case::the_users_empty_text(json!({"role": "user", "content": [{"type": "text", "text": ""}]}))]
     #[case::an_image_of_no_kind(json!({"role": "user", "content": [{"type": "image", "source": {"type": "base64", "media_type": "image/tiff", "data": "x"}}]}))]
-    #[case::a_result_of_numbers(result(json!(5)))]
-    #[case::a_result_of_something_else(result(json!([{"type": "video"}])))]
+    #[case::a_result_of_numbers(result(&json!(5)))]
+    #[case::a_result_of_something_else(result(&json!([{"type": "video"}])))]
     fn what_has_no_right_form_is_refused(#[case] message: Value) {
         assert!(mended(message.clone()).is_err(), "{message}");
     }
@@ -177,7 +177,7 @@ mod tests {
         let content = mended(json!({"role": "user", "content": [said, answer]})).expect("mended");
         assert_eq!((&content[0]["tool_use_id"], &content[1]), (&json!("1"), &said));
         for empty in [json!(""), json!([]), json!(null), json!([{"type": "text", "text": ""}])] {
-            assert_eq!(mended(result(empty)).expect("mended")[0]["content"], json!([{"type": "text", "text": "(no output)"}]));
+            assert_eq!(mended(result(&empty)).expect("mended")[0]["content"], json!([{"type": "text", "text": "(no output)"}]));
         }
     }
 }

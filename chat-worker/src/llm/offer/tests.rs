@@ -39,6 +39,7 @@ fn refusal(tool: &Projected, dialect: Dialect) -> Result<(), String> {
 }
 
 /// A schema, and the names of arguments that the model must still be told of.
+#[allow(clippy::too_many_lines, reason = "a table is as long as it is")]
 fn odd_schemas() -> Vec<(Value, &'static [&'static str])> {
     let a = || json!({"a": {"type": "string"}, "b": {"type": "string"}});
     let inside = |place: Value| json!({"type": "object", "properties": {"x": place}});

@@ -147,7 +147,7 @@ mod tests {
             hash: String::new(),
             needs_approval: false,
         };
-        assert_eq!(shown(&[event.clone()], false), "▸ s · q SELECT 1\n");
+        assert_eq!(shown(std::slice::from_ref(&event), false), "▸ s · q SELECT 1\n");
         let Event::ToolCall { id, name, server, tool, hash, .. } = event else { unreachable!("it is one") };
         let input = json!({"query": "DELETE FROM t -- \nWHERE id = 1\u{200B}"});
         let asked = Event::ToolCall { id, name, server, tool, input, hash, needs_approval: true };

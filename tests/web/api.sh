@@ -38,7 +38,7 @@ address='127\.0\.0\.1:[0-9]*'
 start model "http://$address" "$bin/model-standin" --listen 127.0.0.1:0
 export ANTHROPIC_BASE_URL=$found
 printf '{"servers": [{"name": "sqlite", "command": "sandbox-server", "args": ["stdio", "--db", "%s"]}]}' "$work/x.db" >"$work/mcp.json"
-echo s3cret >"$work/token"
+echo s3cret-of-a-length >"$work/token"
 # Without a limit of requests: they all come from one address.
 start worker "http://$address" env CHAT_ACCESS_TOKEN_FILE="$work/token" CHAT_RATE_LIMIT_REQUESTS=0 CHAT_APPROVALS=never LOG_FILE=- \
     "$bin/chat-worker" --config "$work/mcp.json" serve --listen 127.0.0.1:0

@@ -86,7 +86,9 @@ export class Stack {
     await this.worker.says(/chat worker listens on/);
     if (!this.sandbox || this.sandbox.code !== undefined) return;
     await until('the sandbox to be up', async () => {
-      const health = await (await fetch(`${this.url}/health`)).json();
+      // Without the token it says no more than that it lives.
+      const headers = this.env.token ? { authorization: `Bearer ${this.env.token}` } : {};
+      const health = await (await fetch(`${this.url}/health`, { headers })).json();
       return health.metrics.servers.find((server) => server.name === 'sqlite')?.state === 'up';
     });
   }

@@ -105,7 +105,7 @@ test('everything is reached by the keyboard, in the order in which it is seen', 
   await page.locator('#menu-button').focus();
   await page.keyboard.press('Enter');
   await page.keyboard.press('Tab');
-  assert.equal((await focused()).name, 'export-markdown');
+  assert.equal((await focused()).name, 'beyond');
   await page.keyboard.press('Escape');
   assert.equal((await focused()).name, 'menu-button');
   assert.equal(await page.locator('#menu').isVisible(), false);

@@ -7,10 +7,11 @@ cd "$(dirname "$0")/.."
     echo "error: a node needs root: run it as root" >&2
     exit 1
 }
+export MCPFLEET_IMAGE_PROFILE=quick
 export MCPFLEET_CLUSTER_NAME=${MCPFLEET_DRILLS_NAME:-mcpfleet-drills}
 
 # Built outside of the cluster, where the registries are.
-binary=$(cargo test --locked --package mcpfleet-tests --features cluster --test node --no-run --message-format=json |
+binary=$(cargo test --locked --workspace --all-features --test node --no-run --message-format=json |
     python3 -c 'import json, sys
 for line in sys.stdin:
     message = json.loads(line)

@@ -8,6 +8,7 @@ name=${MCPFLEET_TEST_NAME:-mcpfleet-test}
 cache=${MCPFLEET_CACHE:-${XDG_CACHE_HOME:-${HOME:?HOME is not set}/.cache}/mcpfleet}
 logs=$(mktemp -d "${TMPDIR:-/tmp}/mcpfleet-test.XXXXXX")
 export MCPFLEET_CLUSTER_NAME=$name
+export MCPFLEET_IMAGE_PROFILE=quick
 export RUST_BACKTRACE=0
 read -ra only <<<"${ONLY:-}"
 passed=0 failed=() skipped=() began=$SECONDS
@@ -57,7 +58,7 @@ tools() {
 
 # test_binary TARGET: builds a test target outside of the cluster, where the registries are, and says where it is.
 test_binary() {
-    cargo test --locked --package mcpfleet-tests --features cluster --test "$1" --no-run --message-format=json |
+    cargo test --locked --workspace --all-features --test "$1" --no-run --message-format=json |
         python3 -c 'import json, sys
 for line in sys.stdin:
     message = json.loads(line)

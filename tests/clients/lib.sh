@@ -81,8 +81,5 @@ started() {
     done
 }
 
-# built PACKAGE: where cargo puts the program of this name, after it has built it.
-built() {
-    cargo build --quiet --locked --package "$1" --bin "$1" >&2
-    echo "$(cargo metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/debug/$1"
-}
+# built NAME: where the program of this name is, after everything was built.
+built() { echo "$(tests/build.sh)/$1"; }

@@ -22,7 +22,7 @@ printf 'building %s … ' "${built[*]}"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 if ! (cd "$repo" && RUSTFLAGS="-C target-feature=+crt-static" \
-    cargo build --quiet --release --locked --target "$target" --bins "${built[@]/#/--package=}") >"$log" 2>&1; then
+    cargo build --quiet --profile "$profile" --locked --target "$target" --bins "${built[@]/#/--package=}") >"$log" 2>&1; then
     say failed
     tail -n 40 "$log" >&2
     fail "the images' binaries could not be built"

@@ -41,7 +41,7 @@ cluster_load() {
     patiently tests/cluster/images.sh "$@" || fail "the images could not be built"
     need skopeo:skopeo
     for image in "$@"; do
-        run skopeo copy "docker-archive:${CARGO_TARGET_DIR:-target}/images/$image.tar" "docker://$REGISTRY/$image:$version"
+        run skopeo copy "docker-archive:$archives/$image.tar" "docker://$REGISTRY/$image:$version"
     done
 }
 

@@ -29,7 +29,7 @@ cluster_load() {
     local image
     patiently tests/cluster/images.sh "$@" || fail "the images could not be built"
     for image in "$@"; do
-        run kind load image-archive "${CARGO_TARGET_DIR:-target}/images/$image.tar" --name "$kind_name"
+        run kind load image-archive "$archives/$image.tar" --name "$kind_name"
     done
 }
 

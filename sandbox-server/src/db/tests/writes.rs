@@ -165,6 +165,16 @@ async fn a_batch_is_kept_whole_and_answers_for_each_statement() {
 }
 
 #[tokio::test]
+async fn what_a_batch_returns_is_bounded_together() {
+    let place = Place::new(TABLES, |options| options.limits.max_result_bytes = 3_000);
+    let row = "SELECT hex(zeroblob(500))";
+    assert_eq!(batch(&place, &[row, row]).await.unwrap().len(), 2);
+    let error = batch(&place, &[row, row, "DELETE FROM plain", row]).await.unwrap_err().to_string();
+    assert!(error.contains("statement 4 of 4") && error.contains("larger than 3000 bytes together"), "{error}");
+    assert_eq!(place.count("SELECT count(*) FROM plain").await, 1);
+}
+
+#[tokio::test]
 async fn a_batch_of_which_one_fails_leaves_nothing_behind_and_costs_nobody_else_theirs() {
     for bad in [
         "INSERT INTO plain (id) VALUES (7)",

@@ -35,11 +35,13 @@ func main() {
 	if err != nil {
 		klog.Fatalf("cannot make a client: %v", err)
 	}
+	// Its plugin of the container runtime stays on, although there is nothing here that it could plug into, which it
+	// says once: without it, the engine falls over an address that is no pod's.
 	shared := informers.NewSharedInformerFactory(client, 0)
 	controller, err := networkpolicy.NewController(client,
 		shared.Networking().V1().NetworkPolicies(), shared.Core().V1().Namespaces(), shared.Core().V1().Pods(),
 		nil, nil, nil, nil,
-		networkpolicy.Config{QueueID: *queue, NodeName: *node, NRIdisabled: true},
+		networkpolicy.Config{QueueID: *queue, NodeName: *node},
 	)
 	if err != nil {
 		klog.Fatalf("cannot make the controller: %v", err)

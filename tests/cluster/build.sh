@@ -21,6 +21,7 @@ pause                   addons      ./pause                                    -
 policies                policies    .                                          sigs.k8s.io/kube-network-policies
 helm                    helm        helm.sh/helm/v4/cmd/helm                   helm.sh/helm/v4
 kwok                    kwok        sigs.k8s.io/kwok/cmd/kwok                  sigs.k8s.io/kwok
+kstatus                 kstatus     .                                          github.com/fluxcd/cli-utils
 '
 control_plane=(etcd kube-apiserver kubectl)
 fleet=("${control_plane[@]}" kube-controller-manager kube-scheduler kwok)

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Service, ServicePort};
 use kube::ResourceExt;
 
 use super::{
@@ -28,6 +28,8 @@ pub struct Observed {
     pub ca: Option<Vec<u8>>,
     /// The list of tools that was accepted last.
     pub accepted: Option<AcceptedTools>,
+    /// The ports that its Service has now.
+    pub served: Vec<ServicePort>,
     /// The list of tools that the server offers, as the prober knows it.
     pub offered: Option<Arc<ToolsList>>,
     /// Whether the operator makes `health.toolCall` to remote servers.
@@ -55,6 +57,20 @@ pub fn accepted(server: &McpServer, children: &Children) -> Option<AcceptedTools
     contract::read(&children.read::<ConfigMap>(&namespace, &name)?)
 }
 
+/// The ports of the server's Service.
+fn served(server: &McpServer, children: &Children) -> Vec<ServicePort> {
+    let (namespace, name) = (server.namespace().unwrap_or_default(), Component::Server.child_name(&server.name_any()));
+    let service = children.read::<Service>(&namespace, &name).filter(|service| is_controlled_by(service, server));
+    service.and_then(|service| service.spec?.ports).unwrap_or_default()
+}
+
+fn is_controlled_by(service: &Service, server: &McpServer) -> bool {
+    service
+        .owner_references()
+        .iter()
+        .any(|owner| owner.controller == Some(true) && Some(&owner.uid) == server.metadata.uid.as_ref())
+}
+
 /// Reads it all. Of a server that is switched off nothing that it would need to run: it must always come to rest.
 pub async fn observe(
     server: &McpServer,
@@ -65,6 +81,7 @@ pub async fn observe(
     let (namespace, name) = (server.namespace().unwrap_or_default(), server.name_any());
     let mut observed = Observed {
         accepted: accepted(server, children),
+        served: served(server, children),
         offered: engine.snapshot(&ServerKey::new(&namespace, &name)).and_then(|health| health.acceptable),
         remote_tool_calls: engine.remote_policy().tool_calls,
         ..Observed::default()

@@ -6,7 +6,10 @@
 use std::collections::BTreeMap;
 
 use http::{HeaderName, HeaderValue};
-use k8s_openapi::apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::OwnerReference};
+use k8s_openapi::{
+    api::core::v1::ServicePort,
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::OwnerReference},
+};
 use kube::ResourceExt;
 use url::Url;
 
@@ -70,6 +73,8 @@ pub struct Container {
     pub inputs: Option<String>,
     /// The claim of `spec.volumes` that one pod at a time may write to.
     pub single_writer: Option<String>,
+    /// The ports that its Service has now.
+    pub served: Vec<ServicePort>,
     /// The annotations that say what the pods are asked.
     pub asked: BTreeMap<String, String>,
 }
@@ -171,6 +176,7 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
             // What we send to the pods is not what they read.
             inputs: observed.inputs.digest(&inputs::of_pods(&spec.pod)),
             single_writer,
+            served: observed.served.clone(),
             asked: template::annotations(container.port, &container.path, spec.health.tool_call.as_ref(), &spec.tools),
         }))),
         (None, Some(_)) if spec.health.tool_call.is_some() && !observed.remote_tool_calls => {

@@ -129,7 +129,9 @@ async fn a_client_of_the_modern_era_hears_what_it_asked_for_and_one_that_takes_n
     for _ in 1..=3 {
         assert_eq!(events.next().await.unwrap()["params"]["progressToken"], "p");
     }
-    assert_eq!(events.next().await.unwrap()["result"]["content"][0]["text"], "worked", "no messages were asked for");
+    let result = events.next().await.unwrap()["result"].clone();
+    assert_eq!(result["content"][0]["text"], "worked", "no messages were asked for");
+    assert_eq!(result["resultType"], "complete", "which the server, of an earlier era, did not say");
     let mut events = modern(&worker, "tools/call", call, json!({"io.modelcontextprotocol/logLevel": "info"})).await;
     assert_eq!(events.next().await.unwrap()["params"]["logger"], "t/w", "no progress was asked for");
     assert!(events.next().await.unwrap()["result"].is_object());

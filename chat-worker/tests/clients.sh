@@ -25,7 +25,7 @@ MCP
 # No model is asked.
 ANTHROPIC_BASE_URL=http://127.0.0.1:9 LOG_FILE='' MCP_CONFIG_PATH=$work/mcp.json "$worker" serve --listen 127.0.0.1:0 >"$work/worker.log" &
 servers="$servers $!"
-for server in db everything; do started "$work/worker.log" "server is up.*\"server\":\"$server\"\|\"server\":\"$server\".*server is up"; done
+for server in db everything; do started "$work/worker.log" "server is up.*server=$server"; done
 started "$work/worker.log" 'listens on'
 url=$(sed -n 's/.*listens on \(http:[^;]*\);.*/\1/p' "$work/worker.log")/mcp
 

@@ -11,8 +11,8 @@ use rmcp::{
     model::{
         ClientRequest, CompleteRequest, CompleteRequestParams, CompleteResult, GetExtensions as _, GetPromptRequest,
         GetPromptRequestParams, GetPromptResponse, PaginatedRequestParams, Prompt, ReadResourceRequest,
-        ReadResourceRequestParams, ReadResourceResponse, Reference, Resource, ResourceTemplate, ServerCapabilities, ServerResult,
-        SetLevelRequestParams,
+        ReadResourceRequestParams, ReadResourceResponse, Reference, Resource, ResourceTemplate, ResultType, ServerCapabilities,
+        ServerResult, SetLevelRequestParams,
     },
     service::{Peer, ServiceError},
 };
@@ -110,7 +110,8 @@ impl Live {
         self.all(|params| self.peer.list_prompts(Some(params)), |page| (page.prompts, page.next_cursor)).await
     }
 
-    /// The answer to a request, which says which request of ours it belongs to.
+    /// The answer to a request, which says which request of ours it belongs to. Servers of earlier eras do not say that it is complete, which
+    /// clients of the modern one want to read.
     async fn answer(&self, mut request: ClientRequest) -> Result<ServerResult, ServiceError> {
         if let Some(id) = logging::request_id() {
             request.extensions_mut().insert(CalledFor(id));
@@ -120,7 +121,10 @@ impl Live {
 
     async fn read(&self, params: ReadResourceRequestParams) -> Result<ReadResourceResponse, ServiceError> {
         match self.answer(ClientRequest::ReadResourceRequest(ReadResourceRequest::new(params))).await? {
-            ServerResult::ReadResourceResult(result) => Ok(ReadResourceResponse::Complete(result)),
+            ServerResult::ReadResourceResult(mut result) => {
+                result.result_type.get_or_insert(ResultType::COMPLETE);
+                Ok(ReadResourceResponse::Complete(result))
+            }
             ServerResult::InputRequiredResult(result) => Ok(ReadResourceResponse::InputRequired(result)),
             _ => Err(ServiceError::UnexpectedResponse),
         }
@@ -128,7 +132,10 @@ impl Live {
 
     async fn prompt(&self, params: GetPromptRequestParams) -> Result<GetPromptResponse, ServiceError> {
         match self.answer(ClientRequest::GetPromptRequest(GetPromptRequest::new(params))).await? {
-            ServerResult::GetPromptResult(result) => Ok(GetPromptResponse::Complete(result)),
+            ServerResult::GetPromptResult(mut result) => {
+                result.result_type.get_or_insert(ResultType::COMPLETE);
+                Ok(GetPromptResponse::Complete(result))
+            }
             ServerResult::InputRequiredResult(result) => Ok(GetPromptResponse::InputRequired(result)),
             _ => Err(ServiceError::UnexpectedResponse),
         }
@@ -136,7 +143,10 @@ impl Live {
 
     async fn complete(&self, params: CompleteRequestParams) -> Result<CompleteResult, ServiceError> {
         match self.answer(ClientRequest::CompleteRequest(CompleteRequest::new(params))).await? {
-            ServerResult::CompleteResult(result) => Ok(result),
+            ServerResult::CompleteResult(mut result) => {
+                result.result_type.get_or_insert(ResultType::COMPLETE);
+                Ok(result)
+            }
             _ => Err(ServiceError::UnexpectedResponse),
         }
     }

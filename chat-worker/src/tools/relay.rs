@@ -171,7 +171,10 @@ impl Drop for Asking<'_> {
 
 /// The calls of one connection that are under way.
 #[derive(Debug, Clone, Default)]
-pub struct Calls(Arc<Mutex<HashMap<RequestId, (Call, Option<ProgressToken>)>>>);
+pub struct Calls(Arc<Mutex<UnderWay>>);
+
+/// Each with the token that the server tells its progress by.
+type UnderWay = HashMap<RequestId, (Call, Option<ProgressToken>)>;
 
 impl Calls {
     /// Notes a call that is being sent: before the server can say anything about it.
@@ -224,7 +227,7 @@ impl Calls {
         }
     }
 
-    fn all(&self) -> MutexGuard<'_, HashMap<RequestId, (Call, Option<ProgressToken>)>> {
+    fn all(&self) -> MutexGuard<'_, UnderWay> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -270,6 +273,13 @@ mod tests {
         }
     }
 
+    fn asked(said: Said) -> Option<Questions> {
+        match said {
+            Said::Asked(questions) => Some(questions),
+            Said::Told { .. } => None,
+        }
+    }
+
     #[test]
     fn each_caller_hears_of_its_own_call_only() {
         let calls = Calls::default();
@@ -309,7 +319,7 @@ mod tests {
             async move { call.ask(vec![("q".to_owned(), question)]).await }
         });
         let _progress = hears.recv().await;
-        let Some(Said::Asked(questions)) = hears.recv().await else { panic!("a question") };
+        let questions = hears.recv().await.and_then(asked).expect("a question");
         tokio::task::yield_now().await;
         assert_eq!(call.due(limit), Instant::now() + THINKING);
         tokio::time::advance(Duration::from_mins(1)).await;

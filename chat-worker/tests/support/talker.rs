@@ -19,7 +19,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use futures::{StreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
@@ -122,17 +122,14 @@ impl Talker {
     }
 }
 
-fn event(message: &Value) -> Result<String, Infallible> {
-    Ok(format!("event: message\ndata: {message}\n\n"))
-}
-
-fn events(body: Body) -> Response {
-    ([(header::CONTENT_TYPE, "text/event-stream")], body).into_response()
+/// These messages as a stream of events.
+fn events(messages: impl Stream<Item = Value> + Send + 'static) -> Response {
+    let events = messages.map(|message| Ok::<_, Infallible>(format!("event: message\ndata: {message}\n\n")));
+    ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(events)).into_response()
 }
 
 async fn listen(State(talker): State<Arc<Talker>>) -> Response {
-    let news = stream::unfold(talker.news.subscribe(), |mut news| async move { Some((event(&news.recv().await.ok()?), news)) });
-    events(Body::from_stream(news))
+    events(stream::unfold(talker.news.subscribe(), |mut news| async move { Some((news.recv().await.ok()?, news)) }))
 }
 
 async fn answer(State(talker): State<Arc<Talker>>, Json(message): Json<Value>) -> Response {
@@ -168,8 +165,7 @@ async fn answer(State(talker): State<Arc<Talker>>, Json(message): Json<Value>) -
                 // Whoever called may be gone.
                 let _ = said.send(json!({"jsonrpc": "2.0", "id": id, "result": result})).await;
             });
-            let said = stream::unfold(hears, |mut hears| async move { Some((hears.recv().await?, hears)) });
-            return events(Body::from_stream(said.map(|message| event(&message))));
+            return events(stream::unfold(hears, |mut hears| async move { Some((hears.recv().await?, hears)) }));
         }
         "logging/setLevel" => json!({}),
         _ => {

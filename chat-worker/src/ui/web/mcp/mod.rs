@@ -363,6 +363,6 @@ impl ServerHandler for Gateway {
         request: CompleteRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
-        of(&context, self.web.app.engine.hub.complete(request)).await
+        of(&context, Box::pin(self.web.app.engine.hub.complete(request))).await
     }
 }

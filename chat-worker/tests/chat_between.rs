@@ -72,7 +72,8 @@ impl Events {
             if let Some((event, rest)) = self.read.split_once("\n\n") {
                 let data = event.lines().find_map(|line| line.strip_prefix("data:")).map(str::trim).unwrap_or_default();
                 let message = serde_json::from_str(data).ok();
-                self.read = rest.to_owned();
+                let rest = rest.to_owned();
+                self.read = rest;
                 match message {
                     Some(message) => return Some(message),
                     None => continue,

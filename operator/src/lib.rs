@@ -24,6 +24,7 @@ pub mod digest_key;
 pub mod events;
 #[cfg(test)]
 mod fixtures;
+pub mod import;
 pub mod inherit;
 pub mod inputs;
 pub mod kstatus;

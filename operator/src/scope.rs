@@ -21,7 +21,7 @@ use crate::{
     digest_key,
     inherit::Inherit,
     inputs::Reader,
-    mcp_app,
+    mcp_app, mcp_server,
     metrics::ReconcileMetrics,
     pass::{self, Context, Subject},
     probe::{HealthEngine, ServerKey},
@@ -46,6 +46,8 @@ pub struct Shared {
     pub inherit: Arc<Inherit>,
     /// The chat worker of this operator's version.
     pub chat_worker_image: String,
+    /// The images of servers on standard input and output.
+    pub stdio_images: mcp_server::stdio::Images,
     /// Objects reconciled at once, of each kind and scope.
     pub concurrency: u16,
 }
@@ -68,7 +70,8 @@ pub async fn start(shared: &Shared, namespace: Option<&str>, tasks: &mut JoinSet
     let writer =
         Writer { client: shared.client.clone(), children: Arc::clone(&known.children), contests: Arc::new(Contests::default()) };
     let parts = Parts { shared, known: &known, reader: &reader, writer: &writer };
-    let server_context = parts.context(&known.servers, shared.engine.clone());
+    let world = mcp_server::World { engine: shared.engine.clone(), images: shared.stdio_images.clone() };
+    let server_context = parts.context(&known.servers, world);
     let models = Arc::new(AppModels::default());
     let asking = app_models::watch(Arc::clone(&models), Arc::clone(&known.app_pods), {
         let apps = wakers.app.clone();
@@ -78,13 +81,13 @@ pub async fn start(shared: &Shared, namespace: Option<&str>, tasks: &mut JoinSet
         asking.await;
         "the asking for models"
     });
-    let world = mcp_app::World {
+    let world_of_apps = mcp_app::World {
         servers: Arc::clone(&known.servers),
         pods: Arc::clone(&known.app_pods),
         models,
         default_image: shared.chat_worker_image.clone(),
     };
-    let app_context = parts.context(&known.apps, world);
+    let app_context = parts.context(&known.apps, world_of_apps);
     run::<McpServer>(server_context, server_requests, shared.concurrency, "the controller of McpServers", tasks);
     run::<McpApp>(app_context, app_requests, shared.concurrency, "the controller of McpApps", tasks);
     Ok(Scope { servers: wakers.server })

@@ -2,19 +2,24 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use k8s_openapi::api::core::v1::ConfigMap;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use kube::ResourceExt;
+use rand::Rng;
 
 use super::{
+    World,
+    build::service,
     contract,
     own_claims::{self, AccessModes},
+    stdio,
 };
 use crate::{
     children::Children,
     crd::{McpServer, McpServerSpec, pod::SecretKeyRef},
     inputs::{self, Found, Reader, Reference},
     names::Component,
-    probe::{AcceptedTools, HealthEngine, ServerKey, ToolsList},
+    probe::{AcceptedTools, ServerKey, ToolsList},
 };
 
 /// What was found behind the spec's pointers.
@@ -34,6 +39,14 @@ pub struct Observed {
     pub remote_tool_calls: bool,
     /// The access modes of the claims in `spec.volumes` that the pods write to.
     pub claims: AccessModes,
+    /// Whether the server gives sessions, as the prober knows it. None: it has not asked yet.
+    pub sessions: Option<bool>,
+    /// Clients stay with one pod now.
+    pub sticky: bool,
+    /// The images of servers on standard input and output.
+    pub images: stdio::Images,
+    /// The keys that seal session ids: those that are there, or a new one.
+    pub session_keys: String,
 }
 
 /// Every pointer that the spec holds.
@@ -55,18 +68,41 @@ pub fn accepted(server: &McpServer, children: &Children) -> Option<AcceptedTools
     contract::read(&children.read::<ConfigMap>(&namespace, &name)?)
 }
 
+fn is_sticky(server: &McpServer, children: &Children) -> bool {
+    let (namespace, name) = (server.namespace().unwrap_or_default(), Component::Server.child_name(&server.name_any()));
+    let service: Option<Service> = children.read(&namespace, &name);
+    service.and_then(|service| service.spec?.session_affinity).is_some_and(|affinity| affinity == service::CLIENT_IP)
+}
+
+/// The keys that seal the server's session ids; the first time, one that nobody guesses: 256 bits from the operating system's generator.
+fn session_keys(server: &McpServer, children: &Children) -> String {
+    let (namespace, name) = (server.namespace().unwrap_or_default(), Component::sessions_name(&server.name_any()));
+    let secret: Option<Secret> = children.read(&namespace, &name);
+    let keys = secret.and_then(|secret| secret.data?.remove(stdio::KEYS)).and_then(|keys| String::from_utf8(keys.0).ok());
+    keys.filter(|keys| !keys.trim().is_empty()).unwrap_or_else(|| {
+        let mut key = [0_u8; 32];
+        rand::rng().fill(&mut key);
+        STANDARD.encode(key)
+    })
+}
+
 /// Reads it all. Of a server that is switched off nothing that it would need to run: it must always come to rest.
 pub async fn observe(
     server: &McpServer,
     reader: &Reader,
     children: &Children,
-    engine: &HealthEngine,
+    World { engine, images }: &World,
 ) -> Result<Observed, inputs::Error> {
     let (namespace, name) = (server.namespace().unwrap_or_default(), server.name_any());
+    let health = engine.snapshot(&ServerKey::new(&namespace, &name));
     let mut observed = Observed {
         accepted: accepted(server, children),
-        offered: engine.snapshot(&ServerKey::new(&namespace, &name)).and_then(|health| health.acceptable),
+        sessions: health.as_ref().and_then(|health| health.sessions),
+        sticky: is_sticky(server, children),
+        offered: health.and_then(|health| health.acceptable),
         remote_tool_calls: engine.remote_policy().tool_calls,
+        images: images.clone(),
+        session_keys: session_keys(server, children),
         ..Observed::default()
     };
     if !server.spec.enabled {

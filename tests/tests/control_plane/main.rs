@@ -16,3 +16,4 @@ mod reconcile;
 mod recovery;
 mod refusals;
 mod scopes;
+mod stdio;

@@ -11,6 +11,9 @@ use crate::{
     names::Component,
 };
 
+/// Kubernetes' word for it: who comes from one address stays with one pod.
+pub const CLIENT_IP: &str = "ClientIP";
+
 pub(super) fn build(server: &ValidatedServer, container: &Container) -> Service {
     Service {
         metadata: metadata(server),
@@ -24,6 +27,7 @@ pub(super) fn build(server: &ValidatedServer, container: &Container) -> Service 
                 target_port: Some(IntOrString::String("mcp".into())),
                 ..ServicePort::default()
             }]),
+            session_affinity: container.sticky.then(|| CLIENT_IP.into()),
             ..ServiceSpec::default()
         }),
         status: None,

@@ -43,7 +43,7 @@ cluster-forward: ## Open a Service on 127.0.0.1: SERVICE=namespace/name PORT=808
 cluster-signal: ## Signal a pod's processes: POD=namespace/name SIGNAL=STOP
 	@$(HARNESS)/signal.sh '$(POD)' '$(SIGNAL)'
 
-cluster-tool: ## Build a tool for cluster-run: TOOL=helm or kwok
+cluster-tool: ## Build a tool for cluster-run: TOOL=helm, kwok or kstatus
 	@$(HARNESS)/tool.sh $(TOOL)
 
 ##@ Images

@@ -82,6 +82,7 @@ control_plane() {
     local binary
     binary=$(test_binary control_plane) && [[ -x $binary ]] || return
     up control-plane &&
+        tests/cluster/tool.sh kstatus &&
         tests/cluster/run.sh kubectl apply --server-side -k crds &&
         tests/cluster/run.sh kubectl wait --for=condition=Established --timeout=30s --all crd &&
         tests/cluster/run.sh "$binary" --test-threads=8 --show-output

@@ -30,7 +30,9 @@ pub struct News {
 /// server. Pure.
 pub fn of_conditions(before: &[Condition], after: &[Condition]) -> Vec<News> {
     let mut news: Vec<News> = Vec::new();
-    for type_ in [condition::READY, condition::STALLED, condition::RECONCILING, condition::MODEL_REACHABLE] {
+    for type_ in
+        [condition::READY, condition::STALLED, condition::RECONCILING, condition::MODEL_REACHABLE, condition::WITHIN_BUDGET]
+    {
         let (was, Some(is)) = (conditions::find(before, type_), conditions::find(after, type_)) else { continue };
         let changed = was.is_none_or(|was| was.status != is.status || was.reason != is.reason);
         let worth_it = match type_ {
@@ -39,6 +41,7 @@ pub fn of_conditions(before: &[Condition], after: &[Condition]) -> Vec<News> {
             condition::STALLED => is.status == "True",
             // Of a rollout the Deployment tells; of an API server that refuses nobody else does.
             condition::RECONCILING => is.status == "True" && is.reason == reason::APPLY_FAILED,
+            condition::WITHIN_BUDGET => is.reason != reason::WITHIN_BUDGET,
             _ => is.status == "False",
         };
         if changed && worth_it && news.iter().all(|told| told.reason != is.reason) {

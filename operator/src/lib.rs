@@ -6,8 +6,8 @@
 //! starts both for a namespace, `run` says what the process consists of.
 
 pub mod admin;
-pub mod app_models;
 pub mod app_pods;
+pub mod app_reports;
 pub mod apply;
 pub mod backoff;
 pub mod cache;

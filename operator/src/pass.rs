@@ -6,7 +6,11 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
+use k8s_openapi::{
+    api::{apps::v1::Deployment, core::v1::PersistentVolumeClaim},
+    apimachinery::pkg::apis::meta::v1::Condition,
+    jiff::Timestamp,
+};
 use kube::{
     ResourceExt,
     runtime::{controller::Action, events::Recorder},
@@ -107,13 +111,15 @@ pub struct Outcome<V> {
     pub paused: bool,
     /// The pods' Deployment, as it is now.
     pub deployment: Option<Deployment>,
+    /// The claim that the pods mount, as it is now.
+    pub claim: Option<PersistentVolumeClaim>,
     /// What stood in the way.
     pub problems: Vec<Problem>,
 }
 
 impl<V> Default for Outcome<V> {
     fn default() -> Self {
-        Self { valid: None, paused: false, deployment: None, problems: Vec::new() }
+        Self { valid: None, paused: false, deployment: None, claim: None, problems: Vec::new() }
     }
 }
 
@@ -201,7 +207,9 @@ async fn pass<S: Subject>(object: &S, context: &Context<S>) -> Outcome<S::Valid>
             outcome.valid = Some(valid);
         }
     }
-    outcome.deployment = context.writer.children.read(&namespace, &S::COMPONENT.child_name(&object.name_any()));
+    let name = S::COMPONENT.child_name(&object.name_any());
+    outcome.deployment = context.writer.children.read(&namespace, &name);
+    outcome.claim = context.writer.children.read(&namespace, &name);
     outcome
 }
 

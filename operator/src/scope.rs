@@ -15,7 +15,7 @@ use kube::{
 use tokio::task::JoinSet;
 
 use crate::{
-    app_models::{self, AppModels},
+    app_reports::{self, AppReports},
     contests::Contests,
     crd::{McpApp, McpServer},
     digest_key,
@@ -72,19 +72,19 @@ pub async fn start(shared: &Shared, namespace: Option<&str>, tasks: &mut JoinSet
     let parts = Parts { shared, known: &known, reader: &reader, writer: &writer };
     let world = mcp_server::World { engine: shared.engine.clone(), images: shared.stdio_images.clone() };
     let server_context = parts.context(&known.servers, world);
-    let models = Arc::new(AppModels::default());
-    let asking = app_models::watch(Arc::clone(&models), Arc::clone(&known.app_pods), {
+    let reports = Arc::new(AppReports::default());
+    let asking = app_reports::watch(Arc::clone(&reports), Arc::clone(&known.app_pods), {
         let apps = wakers.app.clone();
         move |app| apps.wake(&app.namespace, &app.name)
     });
     tasks.spawn(async move {
         asking.await;
-        "the asking for models"
+        "the asking of apps"
     });
     let world_of_apps = mcp_app::World {
         servers: Arc::clone(&known.servers),
         pods: Arc::clone(&known.app_pods),
-        models,
+        reports,
         default_image: shared.chat_worker_image.clone(),
     };
     let app_context = parts.context(&known.apps, world_of_apps);

@@ -26,6 +26,15 @@ async function everything(name, mode, version) {
   assert.deepEqual(first.rows, [[1, 'a']]);
   const second = await call('read_query', { query: `SELECT * FROM ${table} ORDER BY id`, max_rows: 1, cursor: first.next_cursor });
   assert.deepEqual(second.rows, [[2, 'ä "b"\n']]);
+  const batch = await call('write_batch', {
+    statements: [
+      { query: `INSERT INTO ${table} (name) VALUES (:name)`, params: { name: 'c' } },
+      { query: `DELETE FROM ${table} WHERE name = ? RETURNING id`, params: ['c'] },
+    ],
+  });
+  assert.equal(batch.results.length, 2);
+  assert.deepEqual(batch.results[0], { affected_rows: 1, last_insert_rowid: 3 });
+  assert.deepEqual([batch.results[1].affected_rows, batch.results[1].returned.rows], [1, [[3]]]);
   assert.deepEqual((await call('execute_sql_query', { query: `SELECT count(*) FROM ${table}` })).rows, [[2]]);
   assert.ok((await call('list_tables', {})).tables.some((found) => found.name === table));
   assert.equal((await call('describe_table', { table_name: table })).columns.length, 2);
@@ -36,6 +45,12 @@ async function everything(name, mode, version) {
 
   const refused = await client.callTool({ name: 'read_query', arguments: { query: `DELETE FROM ${table}` } });
   assert.equal(refused.isError, true);
+  const undone = await client.callTool({
+    name: 'write_batch',
+    arguments: { statements: [{ query: `DELETE FROM ${table}` }, { query: `INSERT INTO ${table} (id) VALUES ('no number')` }] },
+  });
+  assert.equal(undone.isError, true);
+  assert.deepEqual((await call('read_query', { query: `SELECT count(*) FROM ${table}` })).rows, [[2]]);
   await assert.rejects(client.callTool({ name: 'no_such_tool', arguments: {} }));
 
   const uris = (await client.listResources()).resources.map((resource) => resource.uri);

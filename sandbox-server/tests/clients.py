@@ -51,6 +51,16 @@ async def everything(client, table):
     assert second["rows"] == [[2, 'ä "b"\n']], second
     named = await call("read_query", query=f"SELECT name FROM {table} WHERE id = :id", params={"id": 1})
     assert named["rows"] == [["a"]], named
+    batch = await call(
+        "write_batch",
+        statements=[
+            {"query": f"INSERT INTO {table} (name) VALUES (:name)", "params": {"name": "c"}},
+            {"query": f"DELETE FROM {table} WHERE name = ? RETURNING id", "params": ["c"]},
+        ],
+    )
+    inserted, deleted = batch["results"]
+    assert inserted == {"affected_rows": 1, "last_insert_rowid": 3}, batch
+    assert deleted["affected_rows"] == 1 and deleted["returned"]["rows"] == [[3]], batch
     assert (await call("execute_sql_query", query=f"SELECT count(*) FROM {table}"))["rows"] == [[2]]
     assert table in [found["name"] for found in (await call("list_tables"))["tables"]]
     assert len((await call("describe_table", table_name=table))["columns"]) == 2
@@ -60,6 +70,9 @@ async def everything(client, table):
     assert called == offered, called ^ offered
 
     assert member(await client.call_tool("read_query", {"query": f"DELETE FROM {table}"}), "isError")
+    fails = [{"query": f"DELETE FROM {table}"}, {"query": f"INSERT INTO {table} (id) VALUES ('no number')"}]
+    assert member(await client.call_tool("write_batch", {"statements": fails}), "isError")
+    assert (await call("read_query", query=f"SELECT count(*) FROM {table}"))["rows"] == [[2]]
     try:
         await client.call_tool("no_such_tool", {})
     except Exception as error:

@@ -20,6 +20,7 @@ provisioner             addons      ./provisioner                              s
 pause                   addons      ./pause                                    -
 helm                    helm        helm.sh/helm/v4/cmd/helm                   helm.sh/helm/v4
 kwok                    kwok        sigs.k8s.io/kwok/cmd/kwok                  sigs.k8s.io/kwok
+kstatus                 kstatus     .                                          github.com/fluxcd/cli-utils
 '
 control_plane=(etcd kube-apiserver kubectl)
 fleet=("${control_plane[@]}" kube-controller-manager kube-scheduler kwok)

@@ -194,7 +194,8 @@ pub struct ContainerSource {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1_024))]
     pub args: Vec<String>,
-    /// The port on which the server listens (default: 8080).
+    /// The port on which the server listens, and its Service (default: 8080). After an edit the Service listens on the former port, too,
+    /// so that clients with the URL of before go on.
     #[serde(default = "port")]
     #[schemars(range(min = 1, max = 65_535))]
     pub port: u16,

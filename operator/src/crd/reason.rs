@@ -16,6 +16,8 @@ pub mod condition {
     pub const PACKAGE_PINNED: &str = "PackagePinned";
     /// The model answers the app's pods. There once they have told of it; absent of an app without a model.
     pub const MODEL_REACHABLE: &str = "ModelReachable";
+    /// No pod has used up its share of `spec.budget`. There once the pods have told of it; absent of an app without a budget.
+    pub const WITHIN_BUDGET: &str = "WithinBudget";
     /// Work is under way to reach the spec: a rollout, also while the old pods serve, or something that is tried again.
     pub const RECONCILING: &str = "Reconciling";
     /// The spec is not reached before a person, or another object, does something. The message says what. Ready may be True: the old pods serve.
@@ -77,6 +79,15 @@ pub const CONTESTED: &str = "Contested";
 
 /// The model answers. While it does not, the reason is the one that the app's pods give.
 pub const MODEL_ANSWERS: &str = "ModelAnswers";
+
+// ---- WithinBudget ------------------------------------------------------------------------------------------------------------
+
+/// Less than `spec.budget.alertPercent` is used.
+pub const WITHIN_BUDGET: &str = "WithinBudget";
+/// A pod has used `spec.budget.alertPercent` of its share, or more.
+pub const BUDGET_NEARLY_USED_UP: &str = "BudgetNearlyUsedUp";
+/// A pod has used up its share: its questions are refused until midnight UTC.
+pub const BUDGET_USED_UP: &str = "BudgetUsedUp";
 
 // ---- Kubernetes' own words: of a pod that does not run, in Ready, Healthy, Reconciling and Stalled --------------------------
 
@@ -194,6 +205,8 @@ pub const POD_OUT_OF_SERVICE: &str = "PodOutOfService";
 pub const POD_IN_SERVICE: &str = "PodInService";
 /// A pod that stayed Failed for `health.restartAfterSeconds` was evicted.
 pub const POD_EVICTED: &str = "PodEvicted";
+/// What a probe brought that was asked for by the annotation `mcpfleet.dev/recheck`.
+pub const RECHECKED: &str = "Rechecked";
 /// A pod that stayed Failed was to be evicted, and the API server refused (a PodDisruptionBudget, usually).
 pub const EVICTION_REFUSED: &str = "EvictionRefused";
 /// More than half of the servers fail at once: circuits and gates are held for 10 minutes at most, because the fault is probably ours.

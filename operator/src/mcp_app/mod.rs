@@ -13,8 +13,8 @@ use rand::Rng;
 
 use self::{observe::Observed, validate::ValidatedApp};
 use crate::{
-    app_models::AppModels,
     app_pods::AppPods,
+    app_reports::AppReports,
     cache::Cache,
     child::Child,
     crd::{McpApp, McpAppStatus, McpServer},
@@ -30,8 +30,8 @@ pub struct World {
     pub servers: Arc<Cache<McpServer>>,
     /// What keeps pods from running.
     pub pods: Arc<AppPods>,
-    /// Whether their model answers them.
-    pub models: Arc<AppModels>,
+    /// What they say of their model and their budget.
+    pub reports: Arc<AppReports>,
     /// The chat worker of this operator's version.
     pub default_image: String,
 }
@@ -77,9 +77,8 @@ impl Subject for McpApp {
     fn status(&self, outcome: &Outcome<ValidatedApp>, context: &Context<Self>, now: Timestamp) -> Told<McpAppStatus> {
         let (namespace, name) = (self.namespace().unwrap_or_default(), self.name_any());
         let trouble = context.world.pods.trouble(&namespace, &name);
-        // Without a model there is nothing to reach.
-        let model = self.spec.model.as_ref().and_then(|_| context.world.models.report(&namespace, &name));
-        Told::Now(status::compute(self, outcome, trouble.as_ref(), model.as_ref(), now))
+        let report = context.world.reports.of(&namespace, &name).unwrap_or_default();
+        Told::Now(status::compute(self, outcome, trouble.as_ref(), &report, now))
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
     conditions::{self, Finding, Status},
     crd::{
         McpApp, McpAppStatus,
-        mcp_app::{AppServer, AppServerState},
+        mcp_app::{AppServer, AppServerState, Budget},
         reason::{self, condition},
     },
     kstatus::Way,
@@ -31,15 +31,21 @@ pub struct ModelReport {
     pub message: String,
 }
 
+/// What an app's pods say, as their readiness endpoint tells it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AppReport {
+    /// What they met when they asked their model. None: nothing yet, or there is none.
+    pub model: Option<ModelReport>,
+    /// How much of its share of the day's budget the pod has used that has used most. None: there is no budget.
+    pub budget_percent: Option<u32>,
+}
+
 /// The status that tells of all this. `trouble` is what keeps a pod of the app from running.
-pub fn compute(
-    app: &McpApp,
-    outcome: &Outcome,
-    trouble: Option<&Trouble>,
-    model: Option<&ModelReport>,
-    now: Timestamp,
-) -> McpAppStatus {
+pub fn compute(app: &McpApp, outcome: &Outcome, trouble: Option<&Trouble>, report: &AppReport, now: Timestamp) -> McpAppStatus {
     let before = app.status.clone().unwrap_or_default();
+    // Without a model there is nothing to reach, and nothing that costs.
+    let model = report.model.as_ref().filter(|_| app.spec.model.is_some());
+    let budget = app.spec.budget.as_ref().zip(report.budget_percent).filter(|_| app.spec.model.is_some());
     let generation = app.metadata.generation;
     let servers = outcome.valid.as_ref().map_or_else(|| before.servers.clone(), servers);
     let rollout = Rollout::of(outcome.deployment.as_ref());
@@ -49,6 +55,7 @@ pub fn compute(
     let view = View { outcome, rollout: &rollout, trouble, model, servers: &servers };
     let mut findings = vec![(condition::READY, view.ready(&way))];
     findings.extend(model.map(|model| (condition::MODEL_REACHABLE, model_reachable(model))));
+    findings.extend(budget.map(|(budget, percent)| (condition::WITHIN_BUDGET, within_budget(budget, percent))));
     findings.extend([reconciling, stalled]);
     McpAppStatus {
         observed_generation: generation,
@@ -148,6 +155,20 @@ fn model_reachable(model: &ModelReport) -> Finding {
     }
 }
 
+/// Without the percentage, which would be a write for every question: that is in the metrics.
+fn within_budget(budget: &Budget, percent: u32) -> Finding {
+    let day = format!("spec.budget.tokensPerDay ({}), which is shared out among the pods", budget.tokens_per_day);
+    if percent >= 100 {
+        let told = format!("a pod has used up its share of {day}: its questions are refused until midnight UTC");
+        return Finding::new(false, reason::BUDGET_USED_UP, told);
+    }
+    if percent >= budget.alert_percent {
+        let told = format!("a pod has used {} % or more of its share of {day}", budget.alert_percent);
+        return Finding::new(true, reason::BUDGET_NEARLY_USED_UP, told);
+    }
+    Finding::new(true, reason::WITHIN_BUDGET, format!("less than {} % of {day} is used", budget.alert_percent))
+}
+
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
@@ -198,7 +219,7 @@ mod tests {
         #[case] reason: &str,
     ) {
         let (app, outcome) = serving(servers, 1);
-        let told = compute(&app, &outcome, None, None, fixtures::at(0));
+        let told = compute(&app, &outcome, None, &AppReport::default(), fixtures::at(0));
         assert_eq!(condition(&told, "Ready"), (status.into(), reason.into()));
         assert_eq!(condition(&told, "Reconciling").0, "False");
     }
@@ -207,7 +228,7 @@ mod tests {
     fn what_keeps_the_pods_from_running_is_told_in_kubernetes_words() {
         let (app, outcome) = serving(&[("a", OFFERED)], 0);
         let trouble = fixtures::trouble("ImagePullBackOff", "pod x: no such tag");
-        let told = compute(&app, &outcome, Some(&trouble), None, fixtures::at(0));
+        let told = compute(&app, &outcome, Some(&trouble), &AppReport::default(), fixtures::at(0));
         assert_eq!(condition(&told, "Ready"), ("False".into(), "ImagePullBackOff".into()));
         assert_eq!(condition(&told, "Reconciling"), ("True".into(), "ImagePullBackOff".into()));
     }
@@ -215,12 +236,38 @@ mod tests {
     #[test]
     fn an_app_whose_model_does_not_answer_is_not_ready() {
         let (app, outcome) = serving(&[("a", OFFERED)], 1);
-        let report = |reachable| ModelReport { reachable, reason: "ModelRefused".into(), message: "401".into() };
-        let ready = |reachable| condition(&compute(&app, &outcome, None, Some(&report(reachable)), fixtures::at(0)), "Ready").0;
+        let report = |reachable| {
+            let model = ModelReport { reachable, reason: "ModelRefused".into(), message: "401".into() };
+            AppReport { model: Some(model), ..AppReport::default() }
+        };
+        let ready = |reachable| condition(&compute(&app, &outcome, None, &report(reachable), fixtures::at(0)), "Ready").0;
         assert_eq!([ready(Some(true)), ready(Some(false)), ready(None)], ["True", "False", "True"]);
-        let told = compute(&app, &outcome, None, Some(&report(Some(false))), fixtures::at(0));
+        let told = compute(&app, &outcome, None, &report(Some(false)), fixtures::at(0));
         assert_eq!(condition(&told, "ModelReachable"), ("False".into(), "ModelRefused".into()));
-        assert!(conditions::find(&compute(&app, &outcome, None, None, fixtures::at(0)).conditions, "ModelReachable").is_none());
+        assert!(
+            conditions::find(&compute(&app, &outcome, None, &AppReport::default(), fixtures::at(0)).conditions, "ModelReachable")
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn a_budget_that_is_used_up_is_told_and_its_percentages_are_not() {
+        let (mut app, outcome) = serving(&[("a", OFFERED)], 1);
+        let told = |app: &McpApp, budget_percent| {
+            let report = AppReport { budget_percent, ..AppReport::default() };
+            compute(app, &outcome, None, &report, fixtures::at(0)).conditions
+        };
+        let is = |conditions: &[_]| {
+            conditions::find(conditions, "WithinBudget").map(|found| (found.status.clone(), found.reason.clone()))
+        };
+        assert_eq!(is(&told(&app, Some(50))), None, "there is no budget in the spec");
+        app.spec.budget = serde_json::from_value(json!({"tokensPerDay": 1_000})).ok();
+        assert_eq!(is(&told(&app, None)), None, "no pod has told of it");
+        assert_eq!(told(&app, Some(0)), told(&app, Some(79)), "what is used is worth no write");
+        let [within, nearly, used_up] = [79, 80, 100].map(|percent| is(&told(&app, Some(percent))).expect("it is there"));
+        assert_eq!(within, ("True".into(), reason::WITHIN_BUDGET.into()));
+        assert_eq!(nearly, ("True".into(), reason::BUDGET_NEARLY_USED_UP.into()));
+        assert_eq!(used_up, ("False".into(), reason::BUDGET_USED_UP.into()));
     }
 
     #[test]
@@ -228,12 +275,12 @@ mod tests {
         let (app, mut outcome) = serving(&[("a", OFFERED)], 1);
         let problem = Problem { class: Class::Waiting, reason: reason::SECRET_NOT_FOUND, message: "create it".into() };
         outcome.problems = vec![problem];
-        let told = compute(&app, &outcome, None, None, fixtures::at(0));
+        let told = compute(&app, &outcome, None, &AppReport::default(), fixtures::at(0));
         assert_eq!(condition(&told, "Ready"), ("True".into(), reason::ALL_SERVERS_OFFERED.into()));
         assert!(conditions::find(&told.conditions, "Ready").expect("Ready").message.contains("create it"));
         assert_eq!(condition(&told, "Stalled"), ("True".into(), reason::SECRET_NOT_FOUND.into()));
         outcome.problems[0].reason = reason::SECRET_EMPTY;
-        let told = compute(&app, &outcome, None, None, fixtures::at(0));
+        let told = compute(&app, &outcome, None, &AppReport::default(), fixtures::at(0));
         assert_eq!(condition(&told, "Ready"), ("False".into(), reason::SECRET_EMPTY.into()), "every question fails");
     }
 
@@ -241,7 +288,7 @@ mod tests {
     fn a_paused_app_says_so_and_what_is_met() {
         let (app, outcome) = serving(&[("a", OFFERED)], 1);
         let outcome = Outcome { paused: true, ..outcome };
-        let told = compute(&app, &outcome, None, None, fixtures::at(0));
+        let told = compute(&app, &outcome, None, &AppReport::default(), fixtures::at(0));
         assert_eq!(condition(&told, "Ready"), ("True".into(), reason::PAUSED.into()));
         assert_eq!(told.observed_generation, app.metadata.generation);
     }

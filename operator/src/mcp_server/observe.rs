@@ -3,14 +3,12 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceSpec};
 use kube::ResourceExt;
 use rand::Rng;
 
 use super::{
-    World,
-    build::service,
-    contract,
+    World, contract,
     own_claims::{self, AccessModes},
     stdio,
 };
@@ -33,6 +31,8 @@ pub struct Observed {
     pub ca: Option<Vec<u8>>,
     /// The list of tools that was accepted last.
     pub accepted: Option<AcceptedTools>,
+    /// Its Service as it is now.
+    pub served: ServiceSpec,
     /// The list of tools that the server offers, as the prober knows it.
     pub offered: Option<Arc<ToolsList>>,
     /// Whether the operator makes `health.toolCall` to remote servers.
@@ -41,8 +41,6 @@ pub struct Observed {
     pub claims: AccessModes,
     /// Whether the server gives sessions, as the prober knows it. None: it has not asked yet.
     pub sessions: Option<bool>,
-    /// Clients stay with one pod now.
-    pub sticky: bool,
     /// The images of servers on standard input and output.
     pub images: stdio::Images,
     /// The keys that seal session ids: those that are there, or a new one.
@@ -68,12 +66,6 @@ pub fn accepted(server: &McpServer, children: &Children) -> Option<AcceptedTools
     contract::read(&children.read::<ConfigMap>(&namespace, &name)?)
 }
 
-fn is_sticky(server: &McpServer, children: &Children) -> bool {
-    let (namespace, name) = (server.namespace().unwrap_or_default(), Component::Server.child_name(&server.name_any()));
-    let service: Option<Service> = children.read(&namespace, &name);
-    service.and_then(|service| service.spec?.session_affinity).is_some_and(|affinity| affinity == service::CLIENT_IP)
-}
-
 /// The keys that seal the server's session ids; the first time, one that nobody guesses: 256 bits from the operating system's generator.
 fn session_keys(server: &McpServer, children: &Children) -> String {
     let (namespace, name) = (server.namespace().unwrap_or_default(), Component::sessions_name(&server.name_any()));
@@ -84,6 +76,20 @@ fn session_keys(server: &McpServer, children: &Children) -> String {
         rand::rng().fill(&mut key);
         STANDARD.encode(key)
     })
+}
+
+/// The server's Service, as it is.
+fn served(server: &McpServer, children: &Children) -> ServiceSpec {
+    let (namespace, name) = (server.namespace().unwrap_or_default(), Component::Server.child_name(&server.name_any()));
+    let service = children.read::<Service>(&namespace, &name).filter(|service| is_controlled_by(service, server));
+    service.and_then(|service| service.spec).unwrap_or_default()
+}
+
+fn is_controlled_by(service: &Service, server: &McpServer) -> bool {
+    service
+        .owner_references()
+        .iter()
+        .any(|owner| owner.controller == Some(true) && Some(&owner.uid) == server.metadata.uid.as_ref())
 }
 
 /// Reads it all. Of a server that is switched off nothing that it would need to run: it must always come to rest.
@@ -98,7 +104,7 @@ pub async fn observe(
     let mut observed = Observed {
         accepted: accepted(server, children),
         sessions: health.as_ref().and_then(|health| health.sessions),
-        sticky: is_sticky(server, children),
+        served: served(server, children),
         offered: health.and_then(|health| health.acceptable),
         remote_tool_calls: engine.remote_policy().tool_calls,
         images: images.clone(),

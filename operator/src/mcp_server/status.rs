@@ -3,7 +3,8 @@
 //! `kubectl get mcpservers` must say what a client would experience: Ready is never True for a server that cannot answer. What keeps
 //! a pod from running is told in Kubernetes' own words, before anything that the prober makes of it.
 
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
+use k8s_openapi::{api::core::v1::PersistentVolumeClaim, apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
+use kube::ResourceExt;
 use mcp_stdio::package::Registry;
 
 use super::{contract, stdio, validate::ValidatedServer};
@@ -72,6 +73,24 @@ pub fn compute(server: &McpServer, outcome: &Outcome, health: Option<&ServerHeal
     }
 }
 
+/// What keeps a pod from running: one that never ran first, for that is the newest.
+fn trouble(health: &ServerHealth) -> Option<&Trouble> {
+    let troubles = || health.pods.iter().filter(|pod| !pod.in_service).filter_map(|pod| pod.trouble.as_ref());
+    troubles().find(|trouble| !trouble.ran).or_else(|| troubles().next())
+}
+
+/// The scheduler says that a claim is not bound, and neither which one nor what it asks for.
+fn with_claim(trouble: &Trouble, claim: Option<&PersistentVolumeClaim>) -> Trouble {
+    let unbound = claim.filter(|claim| claim.status.as_ref().and_then(|status| status.phase.as_deref()) != Some("Bound"));
+    let Some(claim) = unbound.filter(|_| trouble.message.contains("unbound")) else { return trouble.clone() };
+    let (name, spec) = (claim.name_any(), claim.spec.clone().unwrap_or_default());
+    let size = spec.resources.and_then(|resources| resources.requests?.remove("storage")).unwrap_or_default().0;
+    let class =
+        spec.storage_class_name.map_or_else(|| "default storage class".to_owned(), |class| format!("storage class {class}"));
+    let told = format!("the claim {name} ({size} of the {class}) is not bound: kubectl describe pvc {name} says why");
+    Trouble { message: format!("{}; {told}", trouble.message.trim_end_matches('.')), ..trouble.clone() }
+}
+
 /// Everything that the findings look at.
 struct View<'a> {
     server: &'a McpServer,
@@ -84,6 +103,8 @@ struct View<'a> {
     rollout: Option<Rollout>,
     /// Why the contract keeps new pods out.
     held: Option<String>,
+    /// What keeps a pod from running.
+    trouble: Option<Trouble>,
 }
 
 impl<'a> View<'a> {
@@ -97,7 +118,8 @@ impl<'a> View<'a> {
             let diff = health.tools_diff.as_ref().map_or_else(|| "they are other ones".to_owned(), contract::describe);
             format!("new pods do not offer the accepted tools: {diff}")
         });
-        Self { server, outcome, health, remote, wanted, in_service, rollout, held }
+        let trouble = health.and_then(trouble).map(|trouble| with_claim(trouble, outcome.claim.as_ref()));
+        Self { server, outcome, health, remote, wanted, in_service, rollout, held, trouble }
     }
 
     fn way(&self) -> Way<'_> {
@@ -105,15 +127,9 @@ impl<'a> View<'a> {
             paused: self.outcome.paused,
             problems: &self.outcome.problems,
             rollout: self.rollout.as_ref().filter(|_| self.server.spec.enabled || self.outcome.deployment.is_some()),
-            trouble: self.trouble(),
+            trouble: self.trouble.as_ref(),
             held: self.held.as_deref(),
         }
-    }
-
-    /// What keeps a pod from running: one that never ran first, for that is the newest.
-    fn trouble(&self) -> Option<&'a Trouble> {
-        let troubles = || self.pods().filter(|pod| !pod.in_service).filter_map(|pod| pod.trouble.as_ref());
-        troubles().find(|trouble| !trouble.ran).or_else(|| troubles().next())
     }
 
     /// An operator that starts anew has not asked yet, and must not say so: what was found out stands until it has.
@@ -193,7 +209,7 @@ impl<'a> View<'a> {
 
     /// Why nobody is served: Kubernetes' reasons first, then what stands in the way of there being pods, then the prober's.
     fn not_serving(&self, health: Option<&ServerHealth>) -> Finding {
-        if let Some(trouble) = self.trouble() {
+        if let Some(trouble) = &self.trouble {
             return Finding::new(false, &trouble.reason, &trouble.message);
         }
         if self.pods().next().is_none() && health.is_none_or(|health| !self.remote || health.verdict.kind == Kind::Unknown) {
@@ -501,6 +517,26 @@ mod tests {
         server.spec.circuit_breaker.force = Some(Force::Open);
         let status = compute(&server, &outcome(&server), Some(&health), fixtures::at(0));
         assert_eq!(condition(&status, "Ready"), ("False".into(), reason::FORCED.into()));
+    }
+
+    #[test]
+    fn a_claim_that_is_not_bound_is_named_where_the_scheduler_waits_for_it() {
+        let server = fixtures::server(|_| {});
+        let told = |said: &str, phase: &str| {
+            let trouble = Trouble { reason: "Unschedulable".into(), message: said.into(), ..fixtures::trouble("", "") };
+            let claim = serde_json::from_value(serde_json::json!({
+                "metadata": {"name": "db-mcp"}, "status": {"phase": phase},
+                "spec": {"storageClassName": "fast", "resources": {"requests": {"storage": "1Gi"}}},
+            }));
+            let outcome = Outcome { claim: claim.ok(), ..outcome(&server) };
+            let health = health(vec![PodHealth { trouble: Some(trouble), ..pod("a", false, false) }]);
+            message(&compute(&server, &outcome, Some(&health), fixtures::at(0)), "Ready")
+        };
+        let unbound = "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.";
+        let named = "; the claim db-mcp (1Gi of the storage class fast) is not bound: kubectl describe pvc db-mcp says why";
+        assert!(told(unbound, "Pending").ends_with(named), "{}", told(unbound, "Pending"));
+        assert_eq!(told(unbound, "Bound"), unbound);
+        assert_eq!(told("Insufficient cpu", "Pending"), "Insufficient cpu");
     }
 
     #[test]

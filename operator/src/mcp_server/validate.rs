@@ -6,11 +6,15 @@
 use std::collections::BTreeMap;
 
 use http::{HeaderName, HeaderValue};
-use k8s_openapi::apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::OwnerReference};
+use k8s_openapi::{
+    api::core::v1::ServicePort,
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::OwnerReference},
+};
 use kube::ResourceExt;
 use url::Url;
 
 use super::{
+    build::service::CLIENT_IP,
     contract,
     observe::{Observed, references},
     own_claims, stdio,
@@ -79,6 +83,8 @@ pub struct Container {
     pub single_writer: Option<String>,
     /// Clients stay with one pod.
     pub sticky: bool,
+    /// The ports that its Service has now.
+    pub served: Vec<ServicePort>,
     /// The annotations that say what the pods are asked.
     pub asked: BTreeMap<String, String>,
 }
@@ -192,6 +198,7 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
             // What we send to the pods is not what they read.
             inputs: observed.inputs.digest(&inputs::of_pods(&spec.pod)),
             single_writer,
+            served: observed.served.ports.clone().unwrap_or_default(),
         }))),
         (None, Some(_)) if spec.health.tool_call.is_some() && !observed.remote_tool_calls => {
             problems.push(rejected(
@@ -258,7 +265,10 @@ fn sticky(spec: &McpServerSpec, observed: &Observed) -> bool {
         SessionAffinity::None => false,
         // Any pod of theirs knows every session.
         SessionAffinity::Auto if spec.stdio.is_some() => false,
-        SessionAffinity::Auto => spec.replicas > 1 && observed.sessions.unwrap_or(observed.sticky),
+        SessionAffinity::Auto => {
+            spec.replicas > 1
+                && observed.sessions.unwrap_or_else(|| observed.served.session_affinity.as_deref() == Some(CLIENT_IP))
+        }
     }
 }
 
@@ -284,6 +294,8 @@ fn rejected(message: String) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::ServiceSpec;
+
     use super::*;
     use crate::{crd::mcp_server::HeaderFrom, crd::pod::SecretKeyRef, fixtures, inputs::Found, inputs::Kind};
 
@@ -312,7 +324,8 @@ mod tests {
                 server.spec.session_affinity = affinity;
                 server.spec.replicas = replicas;
             });
-            super::sticky(&server.spec, &Observed { sessions, sticky: now, ..Observed::default() })
+            let served = ServiceSpec { session_affinity: now.then(|| CLIENT_IP.into()), ..ServiceSpec::default() };
+            super::sticky(&server.spec, &Observed { sessions, served, ..Observed::default() })
         };
         assert!(sticky(None, 2, Some(true), false));
         assert!(!sticky(None, 1, Some(true), true), "there is one pod");

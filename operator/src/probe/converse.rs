@@ -167,7 +167,7 @@ impl Conversation {
             None
         };
         if let Some(call) = self.http.wire.call(hello.era).cloned() {
-            self.call(&call).await?;
+            self.call(&call, tools.as_deref()).await?;
         }
         Ok(Observation { hello: Arc::clone(hello), tools, session: self.session.is_some() })
     }
@@ -179,11 +179,19 @@ impl Conversation {
         }
     }
 
-    async fn call(&mut self, call: &Request) -> Result<(), Problem> {
-        match self.result(call).await {
+    async fn call(&mut self, call: &Request, listed: Option<&ToolsList>) -> Result<(), Problem> {
+        let called = match self.result(call).await {
             Ok(result) => protocol::called(&result),
             Err(Problem::Rpc { code, message, .. }) => Err(Problem::ToolCall(format!("JSON-RPC error {code}: {message}"))),
             Err(problem) => Err(problem),
+        };
+        // A server may offer more than it lists: that a name is not in the list explains a failure, and is none by itself.
+        let name = call.name.as_deref().unwrap_or_default();
+        match called {
+            Err(Problem::ToolCall(what)) if !listed.is_some_and(|tools| tools.names().any(|listed| listed == name)) => {
+                Err(Problem::ToolCall(format!("{what}; the server lists no tool {name}")))
+            }
+            called => called,
         }
     }
 

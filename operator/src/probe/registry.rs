@@ -18,8 +18,8 @@ use super::{
     effect::{Effect, Job},
     fleet_panic::FleetPanic,
     schedule::{AttemptId, Lane, Schedule, TargetId, Timer},
-    server::{Around, Server},
-    target::Target,
+    server::{self, Around, Server},
+    target::{Recheck, Target},
     types::{Moment, PodState, ServerHealth, ServerKey},
     verdict::{self, Kind, Problem, Step, Verdict},
 };
@@ -222,6 +222,9 @@ impl Registry {
         let target = server.targets.get_mut(&id).filter(|target| allowed && !target.busy)?;
         target.busy = true;
         target.urgent = false;
+        if target.recheck == Recheck::Wanted {
+            target.recheck = Recheck::UnderWay;
+        }
         // A trial is one probe; and who is known to fail, or to hang, need not be found out about three times as fast.
         let unexpected = state == CircuitState::Closed && !target.failing;
         let hedges = unexpected.then(|| target.hedges(wire.timeout));
@@ -263,6 +266,10 @@ impl Registry {
             Ok(_) => (healthy(), None),
             Err(problem) => verdict::judge(problem, wire.given),
         };
+        if target.recheck == Recheck::UnderWay {
+            target.recheck = Recheck::No;
+            effects.push(server::rechecked(&spec, target, &verdict, latency));
+        }
         if verdict.kind != Kind::Failed {
             target.took(latency);
         } else if verdict.reason == reason::TIMEOUT && target.known.era.is_none() {

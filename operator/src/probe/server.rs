@@ -11,6 +11,7 @@ use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
+    time::Duration,
 };
 
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -26,6 +27,7 @@ use super::{
     target::{EAGER, Target},
     template::Template,
     types::{Endpoint, Moment, ServerKey, ServerSpec},
+    verdict::Verdict,
     wire::Wire,
 };
 use crate::crd::{CircuitState, ToolsPolicy, reason};
@@ -334,4 +336,11 @@ impl Server {
 
 fn notice(object: &ObjectReference, warning: bool, reason: &'static str, action: &'static str, note: String) -> Effect {
     Effect::Event(Notice { object: object.clone(), warning, reason, action, note })
+}
+
+/// What a probe brought that a person had asked for: the one probe of which an Event tells whatever it brings.
+pub fn rechecked(spec: &ServerSpec, target: &Target, verdict: &Verdict, latency: Duration) -> Effect {
+    let pod = target.pod.as_ref().map(|pod| format!("pod {}: ", pod.name)).unwrap_or_default();
+    let note = format!("{pod}{} ({} ms)", verdict.message, latency.as_millis());
+    notice(&spec.object, verdict.is_failed(), reason::RECHECKED, "Recheck", note)
 }

@@ -114,6 +114,17 @@ impl Latencies {
     }
 }
 
+/// Whether somebody asked by the annotation `mcpfleet.dev/recheck`, and is to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recheck {
+    /// Nobody did.
+    No,
+    /// The next probe that begins is theirs: one that is under way began before.
+    Wanted,
+    /// It is under way.
+    UnderWay,
+}
+
 /// One thing that is probed.
 #[derive(Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own, and any mix of them occurs")]
@@ -158,6 +169,8 @@ pub struct Target {
     pub not_before: Option<Instant>,
     /// To be probed at once.
     pub urgent: bool,
+    /// Whether a person waits for what a probe brings.
+    pub recheck: Recheck,
     /// When it is due.
     pub due: Option<Instant>,
     /// It is in line.
@@ -202,6 +215,7 @@ impl Target {
             failing_since: None,
             not_before: None,
             urgent: !proven,
+            recheck: Recheck::No,
             due: None,
             queued: false,
             busy: false,

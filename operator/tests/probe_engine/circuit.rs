@@ -99,6 +99,8 @@ async fn a_recheck_tries_an_open_server_at_once() {
     rig.engine.set_server(&key("server"), again, None);
     sleep(Duration::from_millis(20)).await;
     assert_eq!(puppet.total(), 1, "the same value does not");
+    let told = rig.api.events().into_iter().filter(|event| event == reason::RECHECKED).count();
+    assert_eq!(told, 2, "each is answered by an Event");
 }
 
 #[tokio::test(start_paused = true)]

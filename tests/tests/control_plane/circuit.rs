@@ -122,8 +122,10 @@ async fn one_transition_of_a_server_with_one_pod_is_three_writes() {
     with_space(|space| async move {
         let operator = space.operator().await?;
         let fake = FakeServer::start().await?;
-        server(&space, "s", 300).await?;
+        // The first change of what was created by a plain request costs one more: it is the app's own beginning here.
         app(&space, json!([{"name": "s"}])).await?;
+        space.until::<ConfigMap>("chat-app", "no server", |config| offered(config).is_none()).await?;
+        server(&space, "s", 300).await?;
         pods::run(&space, "s", "s-1", fake.address).await?;
         space.until::<McpServer>("s", "Ready", |server| ready_is(server, "True", reason::AVAILABLE)).await?;
         space.until::<ConfigMap>("chat-app", "the server offered", |config| offered(config) == Some(true)).await?;

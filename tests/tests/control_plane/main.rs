@@ -12,6 +12,7 @@ mod compare;
 mod contract;
 mod idempotent;
 mod inputs;
+mod kstatus;
 mod reconcile;
 mod recovery;
 mod refusals;

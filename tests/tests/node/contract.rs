@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 use crate::{
     drills::serves,
     outage::{answers, call_until},
+    rollouts::roll,
     setup::{in_service, install, server_pods, sqlite},
 };
 
@@ -99,7 +100,8 @@ async fn a_version_with_other_tools_stalls_at_its_first_pod_until_they_are_accep
             .status
             .context("it has one")?;
         let digest = first.tools.context("it offers tools")?.digest;
-        space.edit::<McpServer>("s", json!({"spec": {"tools": {"digest": digest}}})).await?;
+        // What a pod must offer is in its template: pods are made anew.
+        roll(&space, "the accepted digest", json!({"tools": {"digest": digest}})).await?;
         let old = addresses(&server_pods(&space, "s").await?);
 
         // kube-proxy takes a moment to follow the EndpointSlice.

@@ -49,22 +49,23 @@ async fn settled(url: &str) -> anyhow::Result<()> {
 }
 
 /// Edits the server and waits until every pod is of the new template and in service.
-async fn roll(space: &Space, what: &str, edit: Value) -> anyhow::Result<()> {
+pub async fn roll(space: &Space, what: &str, edit: Value) -> anyhow::Result<()> {
     let began = Instant::now();
     let generation = space.api::<Deployment>().get("s-mcp").await?.metadata.generation.context("it has one")?;
     space.edit::<McpServer>("s", json!({"spec": edit})).await?;
     space
         .until::<Deployment>("s-mcp", "the new version", |deployment| {
             let status = deployment.status.clone().unwrap_or_default();
+            let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas);
             let wanted = deployment.metadata.generation;
             wanted > Some(generation)
                 && status.observed_generation == wanted
-                && (status.updated_replicas, status.ready_replicas, status.replicas) == (Some(3), Some(3), Some(3))
+                && (status.updated_replicas, status.ready_replicas, status.replicas) == (replicas, replicas, replicas)
         })
         .await?;
     space
-        .until::<McpServer>("s", "3/3, and nothing under way", |server| {
-            serves(server, "3/3") && is(server, "Reconciling", "False")
+        .until::<McpServer>("s", "every pod in service, and nothing under way", |server| {
+            serves(server, &format!("{0}/{0}", server.spec.replicas)) && is(server, "Reconciling", "False")
         })
         .await?;
     println!("{what}: rolled in {:.1} s", began.elapsed().as_secs_f64());

@@ -10,6 +10,7 @@ use crate::{
         effect::Effect,
         schedule::TargetId,
         server::Server,
+        target::Recheck,
         template::Template,
         types::{Credentials, Endpoint, Moment, PodState, ServerKey, ServerSpec},
     },
@@ -66,6 +67,7 @@ impl Registry {
             }
             for target in server.targets.values_mut().filter(|_| recheck) {
                 target.urgent = true;
+                target.recheck = Recheck::Wanted;
                 target.not_before = None;
             }
             server.settle(around);

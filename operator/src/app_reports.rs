@@ -1,5 +1,5 @@
-//! Asks the pods of McpApps whether their model answers them: the readiness endpoint of the chat worker tells. I/O, but for what the
-//! answers of several pods come to.
+//! Asks the pods of McpApps whether their model answers them, and what is left of their budget: the readiness endpoint of the chat
+//! worker tells. I/O, but for what the answers of several pods come to.
 
 use std::{
     collections::HashMap,
@@ -17,7 +17,11 @@ use serde::Deserialize;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{app_pods::AppPods, mcp_app::status::ModelReport, who::Who};
+use crate::{
+    app_pods::AppPods,
+    mcp_app::status::{AppReport, ModelReport},
+    who::Who,
+};
 
 /// How often every pod is asked.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -30,18 +34,18 @@ const MOST: usize = 64 * 1024;
 /// The chat worker's port.
 const PORT: u16 = 8080;
 
-/// What is known of the models of apps.
+/// What the pods of apps said last.
 #[derive(Debug, Default)]
-pub struct AppModels(Mutex<HashMap<Who, ModelReport>>);
+pub struct AppReports(Mutex<HashMap<Who, AppReport>>);
 
-impl AppModels {
-    /// What the app's pods met. None: nothing that is known.
-    pub fn report(&self, namespace: &str, name: &str) -> Option<ModelReport> {
+impl AppReports {
+    /// What the app's pods said. None: nothing that is known.
+    pub fn of(&self, namespace: &str, name: &str) -> Option<AppReport> {
         self.reports().get(&Who::app(namespace, name)).cloned()
     }
 
     /// Takes up what all pods said. Gives the apps of which something else is to be told now.
-    fn take(&self, found: HashMap<Who, ModelReport>) -> Vec<Who> {
+    fn take(&self, found: HashMap<Who, AppReport>) -> Vec<Who> {
         let mut reports = self.reports();
         let mut changed: Vec<_> =
             found.iter().filter(|(app, report)| reports.get(app) != Some(report)).map(|(app, _)| app.clone()).collect();
@@ -50,40 +54,50 @@ impl AppModels {
         changed
     }
 
-    fn reports(&self) -> std::sync::MutexGuard<'_, HashMap<Who, ModelReport>> {
+    fn reports(&self) -> std::sync::MutexGuard<'_, HashMap<Who, AppReport>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Asks all pods again and again, and at once when there are others. Never ends.
-pub async fn watch(models: Arc<AppModels>, pods: Arc<AppPods>, wake: impl Fn(&Who)) {
+pub async fn watch(reports: Arc<AppReports>, pods: Arc<AppPods>, wake: impl Fn(&Who)) {
     loop {
         let asked = stream::iter(pods.running()).map(|(app, address)| async move { (app, ask(address).await) });
         let answers: Vec<_> = asked.buffer_unordered(AT_ONCE).collect().await;
-        let mut by_app: HashMap<Who, Vec<ModelReport>> = HashMap::new();
+        let mut by_app: HashMap<Who, Vec<AppReport>> = HashMap::new();
         for (app, answer) in answers {
             by_app.entry(app).or_default().extend(answer);
         }
-        let found = by_app.into_iter().filter_map(|(app, answers)| Some((app, together(answers)?))).collect();
-        models.take(found).iter().for_each(&wake);
+        let found = by_app.into_iter().map(|(app, answers)| (app, together(answers))).collect();
+        reports.take(found).iter().for_each(&wake);
         // Either way it is time.
         let _ = timeout(INTERVAL, pods.others_run()).await;
     }
 }
 
-/// What the answers of an app's pods come to: whoever asks a pod that cannot reach the model gets no answer, so one is enough.
-fn together(answers: Vec<ModelReport>) -> Option<ModelReport> {
+/// What the answers of an app's pods come to. Whoever asks a pod that cannot reach the model, or has used up its share of the budget,
+/// gets no answer: one such pod is enough.
+fn together(answers: Vec<AppReport>) -> AppReport {
     let rank = |report: &ModelReport| match report.reachable {
         Some(false) => 0,
         Some(true) => 1,
         None => 2,
     };
-    answers.into_iter().min_by_key(rank)
+    let budget_percent = answers.iter().filter_map(|answer| answer.budget_percent).max();
+    AppReport { model: answers.into_iter().filter_map(|answer| answer.model).min_by_key(rank), budget_percent }
 }
 
 #[derive(Deserialize)]
 struct Readyz {
+    #[serde(default)]
     model: Option<Model>,
+    #[serde(default)]
+    budget: Option<Budget>,
+}
+
+#[derive(Deserialize)]
+struct Budget {
+    percent: u32,
 }
 
 #[derive(Deserialize)]
@@ -95,8 +109,8 @@ struct Model {
     message: Option<String>,
 }
 
-/// What a pod says of its model. None: it does not say, or is a gateway.
-async fn ask(address: IpAddr) -> Option<ModelReport> {
+/// What a pod says. None: nothing that can be read.
+async fn ask(address: IpAddr) -> Option<AppReport> {
     let body = timeout(PATIENCE, get(address)).await.ok()??;
     read(&body)
 }
@@ -112,13 +126,14 @@ async fn get(address: IpAddr) -> Option<Bytes> {
     Some(Limited::new(reply.into_body(), MOST).collect().await.ok()?.to_bytes())
 }
 
-fn read(body: &[u8]) -> Option<ModelReport> {
-    let model = serde_json::from_slice::<Readyz>(body).ok()?.model?;
-    Some(ModelReport {
+fn read(body: &[u8]) -> Option<AppReport> {
+    let said = serde_json::from_slice::<Readyz>(body).ok()?;
+    let model = said.model.map(|model| ModelReport {
         reachable: model.reachable,
         reason: model.reason.filter(|reason| is_reason(reason)).unwrap_or_else(|| "ModelFailed".to_owned()),
         message: model.message.unwrap_or_default().chars().take(512).collect(),
-    })
+    });
+    Some(AppReport { model, budget_percent: said.budget.map(|budget| budget.percent) })
 }
 
 /// What a condition's reason may be.
@@ -133,41 +148,51 @@ fn is_reason(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn report(reachable: Option<bool>) -> ModelReport {
-        ModelReport { reachable, reason: "ModelRefused".into(), message: "HTTP 401".into() }
+    fn report(reachable: Option<bool>) -> AppReport {
+        let model = Some(ModelReport { reachable, reason: "ModelRefused".into(), message: "HTTP 401".into() });
+        AppReport { model, budget_percent: None }
     }
 
     #[test]
     fn one_pod_that_cannot_reach_the_model_is_told() {
         let (yes, no, unknown) = (report(Some(true)), report(Some(false)), report(None));
-        assert_eq!(together(vec![yes.clone(), no.clone(), unknown.clone()]), Some(no));
-        assert_eq!(together(vec![unknown.clone(), yes.clone()]), Some(yes));
-        assert_eq!(together(vec![unknown.clone()]), Some(unknown));
-        assert_eq!(together(Vec::new()), None);
+        assert_eq!(together(vec![yes.clone(), no.clone(), unknown.clone()]), no);
+        assert_eq!(together(vec![unknown.clone(), yes.clone()]), yes);
+        assert_eq!(together(vec![unknown.clone()]), unknown);
+        assert_eq!(together(Vec::new()), AppReport::default());
+    }
+
+    #[test]
+    fn the_pod_that_has_used_most_of_its_share_is_told() {
+        let used = |budget_percent| AppReport { budget_percent, ..report(Some(true)) };
+        assert_eq!(together(vec![used(Some(3)), used(Some(101)), used(None)]).budget_percent, Some(101));
     }
 
     #[test]
     fn an_answer_is_read_whatever_else_is_in_it_and_a_gateway_has_no_model() {
         let body =
             br#"{"ready":true,"model":{"reachable":false,"reason":"KeyEmpty","message":"m","since":"2026-01-01T00:00:00Z"}}"#;
-        assert_eq!(read(body), Some(ModelReport { reachable: Some(false), reason: "KeyEmpty".into(), message: "m".into() }));
+        let model = ModelReport { reachable: Some(false), reason: "KeyEmpty".into(), message: "m".into() };
+        assert_eq!(read(body), Some(AppReport { model: Some(model), budget_percent: None }));
         assert_eq!(
-            read(br#"{"model":{"reachable":null,"reason":"not a reason"}}"#).map(|report| report.reason),
-            Some("ModelFailed".into())
+            read(br#"{"model":{"reachable":null,"reason":"not a reason"}}"#).and_then(|report| report.model?.reason.into()),
+            Some("ModelFailed".to_owned())
         );
-        for nothing in ["ok", "", "{}", r#"{"model":null}"#, r#"{"model":"m"}"#] {
+        let gateway = read(br#"{"model":null,"budget":{"percent":7,"usedUp":false}}"#);
+        assert_eq!(gateway, Some(AppReport { model: None, budget_percent: Some(7) }));
+        for nothing in ["ok", "", r#"{"model":"m"}"#] {
             assert_eq!(read(nothing.as_bytes()), None, "{nothing}");
         }
     }
 
     #[test]
     fn an_app_is_woken_when_its_pods_say_something_else() {
-        let (models, app) = (AppModels::default(), Who::app("team", "chat"));
+        let (models, app) = (AppReports::default(), Who::app("team", "chat"));
         let said = |reachable| HashMap::from([(app.clone(), report(reachable))]);
         assert_eq!(models.take(said(Some(true))), std::slice::from_ref(&app));
         assert!(models.take(said(Some(true))).is_empty());
         assert_eq!(models.take(said(Some(false))), std::slice::from_ref(&app));
         assert_eq!(models.take(HashMap::new()), [app]);
-        assert_eq!(models.report("team", "chat"), None);
+        assert_eq!(models.of("team", "chat"), None);
     }
 }

@@ -98,8 +98,9 @@ fn run(tool: &'static str, package: &str, command: &mut Command) -> Result<(), I
     }
     let said = [done.stdout, done.stderr].concat();
     let said = mcp_stdio::stderr::readable_lines(&said);
-    let words = said[said.len().saturating_sub(20)..].join("\n");
-    Err(InstallError::Failed { tool, package: package.to_owned(), words })
+    // All of it for who reads the log; what is told elsewhere has room for a few lines.
+    tracing::error!(package, "{tool} said: {}", said.join("\n"));
+    Err(InstallError::Failed { tool, package: package.to_owned(), words: command::telling(&said).join("\n") })
 }
 
 /// The folder of one package alone: npm takes away what it was not asked for.

@@ -19,6 +19,32 @@ pub fn npm_program(name: &str, manifest: &[u8]) -> Option<String> {
     }
 }
 
+/// Lines that every failure of npm ends with, and that tell nothing of it.
+const NOISE: [&str; 5] = [
+    "A complete log of this run",
+    "Note that you can also install from a",
+    "tarball, folder, http url, or git folder",
+    "npm warn",
+    "npm notice",
+];
+
+/// How many lines are told of a failure.
+const TELLING: usize = 4;
+
+/// Of what an installer said the lines in which it says why it failed: the last ones that say anything.
+pub fn telling(said: &[String]) -> Vec<&str> {
+    let says = |line: &&str| {
+        let more_than_a_code = line.split_whitespace().any(|word| !word.bytes().all(|byte| byte.is_ascii_digit()));
+        more_than_a_code && NOISE.iter().all(|noise| !line.contains(noise))
+    };
+    let lines = said.iter().map(|line| {
+        let line = line.trim();
+        line.strip_prefix("npm error").or_else(|| line.strip_prefix("npm ERR!")).unwrap_or(line).trim()
+    });
+    let mut lines: Vec<_> = lines.filter(says).collect();
+    lines.split_off(lines.len().saturating_sub(TELLING))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -26,6 +52,18 @@ mod tests {
     #[test]
     fn another_version_has_another_folder() {
         assert_eq!(["@a/b@1", "../x", "a[y]==1"].map(folder_name), ["+a+b+1", "..+x", "a+y+==1"]);
+    }
+
+    #[test]
+    fn of_what_an_installer_said_the_cause_is_told() {
+        let said = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+        let npm = said(
+            "npm warn deprecated x\nnpm error code E404\nnpm error 404 Not Found - GET https://r/a\nnpm error 404\nnpm error 404  'a@1' is not in this registry.\nnpm error 404\nnpm error 404 Note that you can also install from a\nnpm error 404 tarball, folder, http url, or git folder.\nnpm error A complete log of this run can be found in: /x",
+        );
+        assert_eq!(telling(&npm), ["code E404", "404 Not Found - GET https://r/a", "404  'a@1' is not in this registry."]);
+        let uv = said("Resolving\n  × No solution found when resolving tool dependencies:\n  ╰─▶ Because a was not found in the package registry");
+        assert_eq!(telling(&uv).last(), Some(&"╰─▶ Because a was not found in the package registry"));
+        assert!(telling(&[]).is_empty());
     }
 
     #[test]

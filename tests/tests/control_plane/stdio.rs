@@ -66,7 +66,7 @@ async fn the_keys_of_sessions_are_made_once_and_a_persons_own_stay() {
         anyhow::ensure!(later.is_empty(), "written anew: {:?}", audit::summary(&later));
 
         // Another key in front, as one is exchanged.
-        let exchanged = [b"c2Vjb25k\n", keys(&made).as_slice()].concat();
+        let exchanged = [b"c2Vjb25k\n".as_slice(), &keys(&made)].concat();
         let patch = json!({"stringData": {"keys": String::from_utf8(exchanged.clone())?}});
         space.edit::<Secret>("own-mcp-sessions", patch).await?;
         space.edit::<McpServer>("own", json!({"spec": {"replicas": 3}})).await?;

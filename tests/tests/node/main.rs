@@ -14,5 +14,6 @@ mod rollouts;
 mod sandbox_drills;
 mod secrets;
 mod setup;
+mod stdio;
 mod told;
 mod traces;

@@ -39,7 +39,7 @@ pub struct Input {
 /// What a file says.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct File {
-    /// The servers, in their order.
+    /// The servers, by name.
     pub entries: Vec<Entry>,
     /// By their id.
     pub inputs: BTreeMap<String, Input>,

@@ -45,7 +45,9 @@ pub fn build(entry: &Entry, inputs: &BTreeMap<String, Input>, taken: &BTreeSet<S
         // Of docker's the variables that it does not name stay outside.
         let passed = match &launch {
             Launch::Image(image) => image.env.iter().any(|(name, given)| name == variable && given.is_none()),
-            _ => true,
+            Launch::Package(..) => true,
+            // There is nothing that would read them.
+            Launch::Remote { .. } | Launch::Local(_) => false,
         };
         if passed {
             making.variable(variable, value);
@@ -237,32 +239,36 @@ fn unique(name: &str, taken: &BTreeSet<String>) -> String {
 impl Manifest {
     /// The manifest as a YAML document, with what a person has to know before it as comments.
     pub fn to_yaml(&self, entry: &str) -> Result<String, serde_yaml::Error> {
-        let mut text = format!("# {}\n", comment(entry));
-        for note in &self.notes {
-            text.push_str(&format!("# - {}\n", comment(note)));
-        }
+        let mut lines = vec![comment(entry)];
+        lines.extend(self.notes.iter().map(|note| comment(&format!("- {note}"))));
         if !self.secrets.is_empty() {
-            text.push_str("# Its credentials are not in here. Put them where the placeholders are:\n");
-            text.push_str(&format!("#   kubectl create secret generic {}-credentials", self.name));
-            for key in &self.secrets {
-                text.push_str(&format!(" \\\n#     --from-literal={key}='REPLACE'"));
-            }
-            text.push('\n');
+            lines.push("# Its credentials are not in here. Put them where the placeholders are:".to_owned());
+            lines.push(format!("#   kubectl create secret generic {}-credentials {}", self.name, self.literals().join(" ")));
         }
-        let Some(spec) = &self.spec else {
-            text.push_str("# No manifest is made for it.\n");
-            return Ok(text);
-        };
-        let ordered = json!({"apiVersion": "mcpfleet.dev/v1alpha1", "kind": "McpServer", "metadata": {"name": self.name}});
-        text.push_str(&serde_yaml::to_string(&ordered)?);
-        text.push_str(&serde_yaml::to_string(&json!({"spec": spec}))?);
+        if self.spec.is_none() {
+            lines.push("# No manifest is made for it.".to_owned());
+        }
+        let mut text = lines.join("\n") + "\n";
+        if let Some(spec) = &self.spec {
+            let head = json!({"apiVersion": "mcpfleet.dev/v1alpha1", "kind": "McpServer", "metadata": {"name": self.name}});
+            text += &serde_yaml::to_string(&head)?;
+            text += &serde_yaml::to_string(&json!({"spec": spec}))?;
+        }
         Ok(text)
+    }
+
+    /// For each key of its Secret what `kubectl create secret` is told.
+    fn literals(&self) -> Vec<String> {
+        // A header's value is there as a whole.
+        let scheme = |key: &str| if key.eq_ignore_ascii_case("authorization") { "Bearer " } else { "" };
+        self.secrets.iter().map(|key| format!("--from-literal={key}='{}REPLACE'", scheme(key))).collect()
     }
 }
 
-/// On one line.
+/// On one line, with the sign before it.
 fn comment(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    format!("# {text}")
 }
 
 #[cfg(test)]

@@ -9,8 +9,10 @@ use std::time::{Duration, Instant, SystemTime};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-/// How often the file is looked at, at most.
+/// How often the file is looked at, at most, while what is presented is known. What is not known may have been written a moment ago.
 const RECHECK: Duration = Duration::from_secs(1);
+/// A file that changed less than this before it was read may change again without a later time of change.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// How long the tokens of before a change are still taken. A file that changes once more ends that at once.
 pub const GRACE: Duration = Duration::from_mins(2);
@@ -44,7 +46,10 @@ struct State {
     digests: Vec<Digest32>,
     /// Those of before the last change, and until when they are taken.
     before: Option<(Vec<Digest32>, Instant)>,
+    /// The file's time of change when it was read; none where it has to be read again whatever that time is.
     modified: Option<SystemTime>,
+    /// The time of change of a file that could not be taken over, which was said.
+    refused: Option<SystemTime>,
     checked: Instant,
 }
 
@@ -58,7 +63,8 @@ impl Tokens {
     /// Reads the file for the first time.
     pub fn load(path: &Path) -> Result<Self, TokenError> {
         let (digests, modified) = read(path)?;
-        Ok(Self { path: path.to_owned(), state: Mutex::new(State { digests, before: None, modified, checked: Instant::now() }) })
+        let state = State { digests, before: None, modified, refused: None, checked: Instant::now() };
+        Ok(Self { path: path.to_owned(), state: Mutex::new(state) })
     }
 
     /// Whether an `Authorization` header carries a token that is in force.
@@ -86,43 +92,59 @@ impl Tokens {
     }
 
     fn current(&self, is_it: impl Fn(&Digest32) -> subtle::Choice) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        self.refresh(&mut state);
-        state.digests.iter().fold(subtle::Choice::from(0), |found, known| found | is_it(known)).into()
+        self.looked_up(|state| is_one(&state.digests, &is_it))
     }
 
     fn any(&self, is_it: impl Fn(&Digest32) -> subtle::Choice) -> bool {
+        self.looked_up(|state| {
+            let before = state.before.as_ref().filter(|(_, until)| Instant::now() < *until);
+            is_one(state.digests.iter().chain(before.iter().flat_map(|(digests, _)| digests)), &is_it)
+        })
+    }
+
+    /// What is unknown is looked for once more in the file as it is now: who has just written a token may use it.
+    fn looked_up(&self, is_known: impl Fn(&State) -> bool) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.checked.elapsed() >= RECHECK {
+            self.refresh(&mut state);
+            return is_known(&state);
+        }
+        if is_known(&state) {
+            return true;
+        }
         self.refresh(&mut state);
-        let before = state.before.iter().filter(|(_, until)| Instant::now() < *until).flat_map(|(digests, _)| digests);
-        state.digests.iter().chain(before).fold(subtle::Choice::from(0), |found, known| found | is_it(known)).into()
+        is_known(&state)
     }
 
     /// An unreadable or empty file leaves the last tokens in force: a half-written file must not lock everybody out, nor let anybody in.
     fn refresh(&self, state: &mut State) {
-        if state.checked.elapsed() < RECHECK {
-            return;
-        }
         state.checked = Instant::now();
         let modified = fs::metadata(&self.path).and_then(|meta| meta.modified()).ok();
-        if modified == state.modified {
+        if modified.is_some() && modified == state.modified {
             return;
         }
         match read(&self.path) {
             Ok((digests, modified)) => {
-                tracing::info!(tokens = digests.len(), "token file read again");
                 if digests != state.digests {
+                    tracing::info!(tokens = digests.len(), "token file read again");
                     let before = std::mem::replace(&mut state.digests, digests);
                     state.before = Some((before, Instant::now() + GRACE));
                 }
-                state.modified = modified;
+                (state.modified, state.refused) = (modified, None);
             }
             Err(error) => {
-                tracing::warn!(%error, "token file not taken over; the last tokens stay in force");
-                state.modified = modified;
+                // A file that is gone has no time.
+                let modified = modified.unwrap_or(SystemTime::UNIX_EPOCH);
+                if state.refused.replace(modified) != Some(modified) {
+                    tracing::warn!(%error, "token file not taken over; the last tokens stay in force");
+                }
             }
         }
     }
+}
+
+fn is_one<'d>(digests: impl IntoIterator<Item = &'d Digest32>, is_it: impl Fn(&Digest32) -> subtle::Choice) -> bool {
+    digests.into_iter().fold(subtle::Choice::from(0), |found, known| found | is_it(known)).into()
 }
 
 /// The token of an `Authorization: Bearer` header.
@@ -136,9 +158,11 @@ pub fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token.trim().as_bytes()).into()
 }
 
+/// The tokens, and since when the file is as it is, where that will tell of any later change.
 fn read(path: &Path) -> Result<(Vec<Digest32>, Option<SystemTime>), TokenError> {
     let fail = |error| TokenError::Read(path.to_owned(), error);
     let modified = fs::metadata(path).map_err(fail)?.modified().ok();
+    let modified = modified.filter(|modified| modified.elapsed().is_ok_and(|age| age >= SETTLED));
     let text = fs::read_to_string(path).map_err(fail)?;
     let tokens: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     if tokens.is_empty() {
@@ -208,6 +232,31 @@ mod tests {
         assert!(tokens.accept(Some(&bearer_of("a-third-token-of-length"))));
         rewrite(OLD, 4);
         assert!(tokens.accept(Some(&bearer_of(OLD))) && !tokens.accept(Some(&bearer_of(NEW))), "a further change ends the while");
+    }
+
+    #[test]
+    fn a_token_counts_from_the_moment_it_is_written() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), OLD).unwrap();
+        let tokens = Tokens::load(file.path()).unwrap();
+        for token in [NEW, OLD, NEW, OLD] {
+            fs::write(file.path(), token).unwrap();
+            assert!(tokens.is_current(token), "{token}");
+        }
+    }
+
+    #[test]
+    fn what_was_read_half_written_is_read_again_even_when_the_time_of_change_stays() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), OLD).unwrap();
+        let tokens = Tokens::load(file.path()).unwrap();
+        let at = SystemTime::now();
+        for (text, known) in [("", OLD), (NEW, NEW)] {
+            fs::write(file.path(), text).unwrap();
+            fs::File::options().write(true).open(file.path()).unwrap().set_modified(at).unwrap();
+            assert!(!tokens.knows("no-token-of-this-file"));
+            assert!(tokens.is_current(known), "{text:?}");
+        }
     }
 
     #[test]

@@ -73,6 +73,12 @@ fn addresses<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> BTreeSet<String> {
     pods.into_iter().filter_map(|pod| pod.status.as_ref()?.pod_ip.clone()).collect()
 }
 
+/// The server's pods that are not on their way out: those of the rollout before may still be.
+async fn standing(space: &Space) -> anyhow::Result<Vec<Pod>> {
+    let pods = server_pods(space, "s").await?;
+    Ok(pods.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect())
+}
+
 fn gate_is_open(pod: &Pod) -> bool {
     let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     conditions.any(|condition| condition.type_ == names::POD_GATE && condition.status == "True")
@@ -102,7 +108,7 @@ async fn a_version_with_other_tools_stalls_at_its_first_pod_until_they_are_accep
         let digest = first.tools.context("it offers tools")?.digest;
         // What a pod must offer is in its template: pods are made anew.
         roll(&space, "the accepted digest", json!({"tools": {"digest": digest}})).await?;
-        let old = addresses(&server_pods(&space, "s").await?);
+        let old = addresses(&standing(&space).await?);
 
         // kube-proxy takes a moment to follow the EndpointSlice.
         let url = first.url.context("it has one")?;
@@ -131,7 +137,7 @@ async fn a_version_with_other_tools_stalls_at_its_first_pod_until_they_are_accep
         let mut look = tokio::time::interval(Duration::from_millis(200));
         while Instant::now() < until {
             look.tick().await;
-            let pods = server_pods(&space, "s").await?;
+            let pods = standing(&space).await?;
             anyhow::ensure!(pods.len() == 3, "a rollout that stalls has one new pod beside two: {}", pods.len());
             anyhow::ensure!(old.is_subset(&addresses(&pods)), "an old pod went");
             let serving: BTreeSet<_> = in_service(&space, "s-mcp").await?.into_iter().collect();

@@ -81,7 +81,8 @@ fn telling(stderr: &[String]) -> Option<&String> {
     let names_an_error = |line: &&String| {
         let line = line.trim();
         let first = line.split(':').next().unwrap_or_default();
-        let of_a_class = first.split_whitespace().last().is_some_and(|word| word.ends_with("Error") || word.ends_with("Exception"));
+        let of_a_class =
+            first.split_whitespace().last().is_some_and(|word| word.ends_with("Error") || word.ends_with("Exception"));
         let lower = line.to_ascii_lowercase();
         let says_so = ["error:", "error ", "fatal", "panic", "usage:"].iter().any(|word| lower.starts_with(word));
         !line.starts_with("at ") && line.contains(':') && (of_a_class || says_so)
@@ -108,11 +109,14 @@ mod tests {
     #[test]
     fn the_line_that_says_why_is_told_and_not_the_stack_behind_it() {
         let node = "node:internal/modules/cjs/loader:1228\n  throw err;\n  ^\nError: Cannot find module './x'\nRequire stack:\n    at Module._load (node:internal:1)\n  code: 'MODULE_NOT_FOUND',\n}\nNode.js v22.12.0";
-        let python = "Traceback (most recent call last):\n  File \"a.py\", line 1, in <module>\nModuleNotFoundError: No module named 'x'";
+        let python =
+            "Traceback (most recent call last):\n  File \"a.py\", line 1, in <module>\nModuleNotFoundError: No module named 'x'";
         let other = "starting\nno key given";
-        for (text, line) in
-            [(node, "Error: Cannot find module './x'"), (python, "ModuleNotFoundError: No module named 'x'"), (other, "no key given")]
-        {
+        for (text, line) in [
+            (node, "Error: Cannot find module './x'"),
+            (python, "ModuleNotFoundError: No module named 'x'"),
+            (other, "no key given"),
+        ] {
             let lines: Vec<String> = text.lines().map(str::to_owned).collect();
             assert_eq!(telling(&lines).map(String::as_str), Some(line));
             let message = Death::new(Some(KILLED), None, lines).termination_message();

@@ -66,14 +66,7 @@ pub fn runner(command: &str) -> Option<Registry> {
 
 /// What the runner would start.
 pub fn wanted(registry: Registry, args: &[String]) -> Result<Wanted, Unclear> {
-    let mut wanted = Wanted {
-        registry,
-        package: String::new(),
-        with: Vec::new(),
-        python: None,
-        program: None,
-        args: Vec::new(),
-    };
+    let mut wanted = Wanted { registry, package: String::new(), with: Vec::new(), python: None, program: None, args: Vec::new() };
     let mut packages = Vec::new();
     let mut rest = args.iter();
     while let Some(arg) = rest.next() {

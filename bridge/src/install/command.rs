@@ -61,7 +61,9 @@ mod tests {
             "npm warn deprecated x\nnpm error code E404\nnpm error 404 Not Found - GET https://r/a\nnpm error 404\nnpm error 404  'a@1' is not in this registry.\nnpm error 404\nnpm error 404 Note that you can also install from a\nnpm error 404 tarball, folder, http url, or git folder.\nnpm error A complete log of this run can be found in: /x",
         );
         assert_eq!(telling(&npm), ["code E404", "404 Not Found - GET https://r/a", "404  'a@1' is not in this registry."]);
-        let uv = said("Resolving\n  × No solution found when resolving tool dependencies:\n  ╰─▶ Because a was not found in the package registry");
+        let uv = said(
+            "Resolving\n  × No solution found when resolving tool dependencies:\n  ╰─▶ Because a was not found in the package registry",
+        );
         assert_eq!(telling(&uv).last(), Some(&"╰─▶ Because a was not found in the package registry"));
         assert!(telling(&[]).is_empty());
     }

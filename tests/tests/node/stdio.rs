@@ -118,9 +118,11 @@ async fn a_package_that_cannot_be_installed_and_a_child_that_dies_are_told_in_th
         install(&space).await?;
         registry(&space).await?;
         space.create::<McpServer>(server("missing", &npx("@nobody/has-this@1.0.0"))).await?;
-        let dies = json!({"image": NODE, "command": "node", "args": ["-e", "console.error('Cannot find the key'); process.exit(3)"]});
+        let dies =
+            json!({"image": NODE, "command": "node", "args": ["-e", "console.error('Cannot find the key'); process.exit(3)"]});
         space.create::<McpServer>(server("dies", &dies)).await?;
-        for (name, words) in [("missing", ["mcp-install", "@nobody/has-this"]), ("dies", ["exit code 3", "Cannot find the key"])] {
+        for (name, words) in [("missing", ["mcp-install", "@nobody/has-this"]), ("dies", ["exit code 3", "Cannot find the key"])]
+        {
             let told = |server: &McpServer| {
                 let conditions = server.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
                 let ready = conditions::find(conditions, "Ready");

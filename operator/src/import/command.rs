@@ -23,8 +23,8 @@ pub enum Launch {
 /// A container, as `docker run` starts it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {
-    /// Its image.
-    pub image: String,
+    /// Its name.
+    pub name: String,
     /// What replaces the image's entrypoint.
     pub entrypoint: Option<String>,
     /// Arguments.
@@ -51,9 +51,10 @@ pub fn read(command: &[String]) -> Launch {
         ("npm", ["exec" | "x", rest @ ..]) | ("pnpm" | "yarn", ["dlx", rest @ ..]) | ("bun", ["x", rest @ ..]) => {
             package_of(Registry::Npm, &own(rest))
         }
-        ("uvx", rest) | ("uv", ["tool", "run", rest @ ..]) => package_of(Registry::Pypi, &own(rest)),
         ("pipx", ["run", "--spec", spec, rest @ ..]) => package_of(Registry::Pypi, &own(&[&["--from", *spec], rest].concat())),
-        ("pipx", ["run", rest @ ..]) => package_of(Registry::Pypi, &own(rest)),
+        ("uvx", rest) | ("uv", ["tool", "run", rest @ ..]) | ("pipx", ["run", rest @ ..]) => {
+            package_of(Registry::Pypi, &own(rest))
+        }
         ("docker" | "podman" | "nerdctl", ["run" | "container", rest @ ..]) => image(rest),
         _ => Launch::Local(format!(
             "the command {program} starts something of this machine: build an image with it, and set spec.stdio.image and command"
@@ -125,7 +126,7 @@ fn image(words: &[&str]) -> Launch {
     let mut rest = words.iter().skip_while(|word| **word == "run");
     while let Some(word) = rest.next() {
         if !word.starts_with('-') {
-            found.image = (*word).to_owned();
+            (*word).clone_into(&mut found.name);
             found.args = rest.map(ToString::to_string).collect();
             return Launch::Image(Box::new(found));
         }
@@ -152,7 +153,7 @@ fn image(words: &[&str]) -> Launch {
             "--entrypoint" => found.entrypoint = Some(value),
             "-v" | "--volume" | "--mount" => volume(&mut found, option, &value),
             "--env-file" => {
-                found.notes.push(format!("--env-file {value}: put its variables into a Secret, and name that in envFrom"))
+                found.notes.push(format!("--env-file {value}: put its variables into a Secret, and name that in envFrom"));
             }
             "--name" | "--pull" | "--platform" | "-l" | "--label" => {}
             _ => found.notes.push(format!("{option} {value}: not carried over")),

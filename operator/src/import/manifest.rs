@@ -153,7 +153,8 @@ impl Making<'_> {
         let words: String = words.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
         let base = if words.starts_with(|c: char| c.is_ascii_alphabetic()) { words } else { "ARGUMENT".to_owned() };
         let other = |number: usize| if number == 1 { base.clone() } else { format!("{base}_{number}") };
-        (1..).map(other).find(|name| !self.env.contains_key(name)).unwrap_or(base.clone())
+        // One of so many is free.
+        (1..=self.env.len() + 1).map(other).find(|name| !self.env.contains_key(name)).unwrap_or_default()
     }
 
     fn package(&mut self, registry: Registry, args: &[String]) -> Value {
@@ -168,7 +169,7 @@ impl Making<'_> {
     }
 
     fn image(&mut self, image: Image) -> Value {
-        let Image { image, entrypoint, args, env, data, notes } = image;
+        let Image { name: image, entrypoint, args, env, data, notes } = image;
         self.notes.extend(notes);
         for (name, value) in env {
             match value {
@@ -233,7 +234,8 @@ pub fn dns_label(name: &str) -> String {
 
 fn unique(name: &str, taken: &BTreeSet<String>) -> String {
     let other = |number: usize| if number == 1 { name.to_owned() } else { format!("{}-{number}", &name[..name.len().min(55)]) };
-    (1..).map(other).find(|name| !taken.contains(name)).unwrap_or_default()
+    // One of so many is free.
+    (1..=taken.len() + 1).map(other).find(|name| !taken.contains(name)).unwrap_or_default()
 }
 
 impl Manifest {

@@ -324,8 +324,9 @@ mod tests {
                 server.spec.session_affinity = affinity;
                 server.spec.replicas = replicas;
             });
-            let served = ServiceSpec { session_affinity: now.then(|| CLIENT_IP.into()), ..ServiceSpec::default() };
-            super::sticky(&server.spec, &Observed { sessions, served, ..Observed::default() })
+            let session_affinity = now.then(|| CLIENT_IP.into());
+            let service = ServiceSpec { session_affinity, ..ServiceSpec::default() };
+            super::sticky(&server.spec, &Observed { sessions, served: service, ..Observed::default() })
         };
         assert!(sticky(None, 2, Some(true), false));
         assert!(!sticky(None, 1, Some(true), true), "there is one pod");

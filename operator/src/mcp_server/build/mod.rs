@@ -154,7 +154,7 @@ mod tests {
     }
 
     /// What the API server would make of it, and the pods of its Deployment.
-    fn stdio(change: serde_json::Value) -> (Vec<crate::child::Child>, PodSpec) {
+    fn stdio(change: &serde_json::Value) -> (Vec<crate::child::Child>, PodSpec) {
         let server = fixtures::stdio(|server| {
             let mut spec = serde_json::to_value(&server.spec).expect("JSON");
             spec.as_object_mut().expect("an object").extend(change.as_object().expect("an object").clone());
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_server_of_npx_is_installed_before_it_starts_and_shares_its_sessions() {
-        let (children, pod) = stdio(json!({"storage": {"size": "1Gi", "mountPath": "/data"}}));
+        let (children, pod) = stdio(&json!({"storage": {"size": "1Gi", "mountPath": "/data"}}));
         let (volumes, mounts) = workload::volumes_of(&pod);
         let sorted = |names: &[&str]| names.iter().map(ToString::to_string).collect::<std::collections::BTreeSet<_>>();
         assert_eq!(sorted(&volumes), sorted(mcp_server::OWN_VOLUMES));
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_server_of_an_image_installs_nothing() {
-        let (_, pod) = stdio(json!({
+        let (_, pod) = stdio(&json!({
             "stdio": {"image": "own:1", "command": "/app/own", "args": ["--stdio"], "sessions": "PerSession", "maxSessions": 8},
             "terminationGracePeriodSeconds": 120, "timeoutSeconds": 60, "health": {"restartAfterSeconds": 0},
         }));
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn what_the_spec_gives_the_server_is_there_when_its_package_is_installed() {
-        let (children, pod) = stdio(json!({
+        let (children, pod) = stdio(&json!({
             "stdio": {"command": "uvx", "args": ["--from", "a[x]==1", "--with", "b", "serve", "-v"], "cache": {"size": "2Gi"}},
             "env": [{"name": "UV_INDEX_URL", "value": "https://pypi.example.com"}, {"name": "POD_IP", "value": "x"}],
             "volumes": [{"name": "settings", "configMap": {"name": "settings"}}],

@@ -19,3 +19,4 @@ mod recovery;
 mod refusals;
 mod scaling;
 mod scopes;
+mod stdio;

@@ -16,5 +16,6 @@ mod rollouts;
 mod sandbox_drills;
 mod secrets;
 mod setup;
+mod stdio;
 mod told;
 mod traces;

@@ -106,7 +106,7 @@ fn template(server: &ValidatedServer, container: &Container) -> PodTemplateSpec 
         metadata: Some(metadata),
         spec: Some(PodSpec {
             readiness_gates: Some(vec![PodReadinessGate { condition_type: names::POD_GATE.into() }]),
-            ..workload::pod(&container.pod, mcp, volumes)
+            ..workload::pod(&container.pod, &Component::Server.selector(&server.name), mcp, volumes)
         }),
     }
 }

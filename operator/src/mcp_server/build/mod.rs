@@ -8,22 +8,34 @@ mod volume_claim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::validate::{Source, ValidatedServer};
-use crate::child::Child;
+use crate::{
+    child::Child,
+    disruption,
+    names::Component,
+    network::{self, Surroundings},
+};
 
 /// Where a claim says how much it asks for.
 pub const CLAIM_SIZE: &str = "/spec/resources/requests/storage";
 
 /// All children of the server, who is mounted before who mounts. Of a remote server we keep only the accepted tools.
-pub fn children(server: &ValidatedServer) -> Vec<Child> {
+pub fn children(server: &ValidatedServer, around: &Surroundings) -> Vec<Child> {
     let mut children = Vec::new();
     children.extend(accepted_tools::build(server).map(|tools| Child::new(&tools)));
     if let Source::Container(container) = &server.source {
         let claim = container.volume.as_ref().map(|volume| volume_claim::build(server, volume));
         children.extend(claim.map(|claim| Child::new(&claim).growing(CLAIM_SIZE)));
+        // Before the pods, so that none of them is ever open to all.
+        let of = (Component::Server, &*server.name);
+        let policy = network::policy(metadata(server), of, container.network.as_ref(), around);
+        children.extend(policy.map(|policy| Child::new(&policy)));
         children.push(Child::new(&service::build(server, container)));
         // A claim of its name that is not its own would be mounted: it may hold somebody else's data.
         let pods = Child::new(&deployment::build(server, container)).needs(&["PersistentVolumeClaim"]);
         children.push(pods.waits_if(!server.lacks.is_empty()));
+        let selector = Component::Server.selector(&server.name);
+        let budget = disruption::budget(metadata(server), container.replicas, selector);
+        children.extend(budget.map(|budget| Child::new(&budget)));
     }
     children
 }
@@ -59,7 +71,8 @@ mod tests {
     /// Through the real validation, so that a fixture cannot be what a cluster could not hold.
     fn children(server: &McpServer) -> Vec<crate::child::Child> {
         let inputs = Found::default().with(Kind::ConfigMap, "settings", &[("server.toml", "")]);
-        super::children(&validate(server, &Observed { inputs, ..Observed::default() }).expect("valid"))
+        let valid = validate(server, &Observed { inputs, ..Observed::default() }).expect("valid");
+        super::children(&valid, &crate::network::Surroundings::default())
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{StringValueParser, TypedValueParser},
+};
 use http_server::host::HostPattern;
 use ipnet::IpNet;
 use url::Url;
@@ -249,12 +252,12 @@ pub struct Settings {
     pub budget_alert_percent: u8,
 
     /// A file that keeps the day's account over a restart of the process. Without it, the account and the budget begin anew.
-    #[arg(long, global = true, env = "CHAT_USAGE_FILE")]
+    #[arg(long, global = true, env = "CHAT_USAGE_FILE", value_parser = path_or_none())]
     pub usage_file: Option<PathBuf>,
 
     /// The folder for what outlives a restart: what each tool was when it was first seen, so that a definition that changes is asked about
     /// again. Empty: nothing does.
-    #[arg(long, global = true, env = "CHAT_DATA_DIR", default_value = "data")]
+    #[arg(long, global = true, env = "CHAT_DATA_DIR", default_value = "data", value_parser = path_or_none())]
     pub data_dir: PathBuf,
 
     /// What the log says of the arguments of each call: their SHA-256, or all of them.
@@ -447,6 +450,11 @@ impl Settings {
     }
 }
 
+/// A path that may be empty, for none: clap's own parser of paths would refuse it.
+fn path_or_none() -> impl TypedValueParser<Value = PathBuf> {
+    StringValueParser::new().map(PathBuf::from)
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -466,6 +474,12 @@ mod tests {
         );
         assert!(matches!(command(&[]), Command::Chat { resume: false }));
         assert!(Cli::try_parse_from(["chat-worker", "--json"]).is_err(), "JSON of what?");
+    }
+
+    #[test]
+    fn what_is_kept_nowhere_is_an_empty_path() {
+        let settings = Cli::parse_from(["chat-worker", "--data-dir", "", "--usage-file", "", "serve"]).settings;
+        assert_eq!((settings.data_dir.as_os_str().is_empty(), settings.usage_file()), (true, None));
     }
 
     #[test]

@@ -276,7 +276,7 @@ impl ServerHandler for Gateway {
         let _begun = client.session.as_deref().map(|session| self.web.calls.begun(session, &context.id, &cancel));
         let (relay, hears) = Relay::new(client.can.clone(), client.log_level);
         let relay = client.listens().then_some(relay);
-        let server = self.web.app.engine.hub.catalogue().get(&call.name).map_or_else(String::new, |spec| spec.server.clone());
+        let server = call.name.split("__").next().unwrap_or_default().to_owned();
         let (gateway, caller, ended) = (self.clone(), client.caller.clone(), cancel.clone());
         let output = async move {
             let run = gateway.run(&call, &caller, &ended, relay).instrument(traced.clone());

@@ -9,6 +9,8 @@ use k8s_openapi::{
     api::{
         apps::v1::Deployment,
         core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service},
+        networking::v1::NetworkPolicy,
+        policy::v1::PodDisruptionBudget,
     },
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
@@ -46,12 +48,14 @@ impl ChildKind {
 
 /// Every kind of child that any CR has: what is watched, and what is pruned. A right in the chart belongs to each
 /// (`mcpfleet.rules` in charts/mcpfleet/templates/_helpers.tpl`).
-pub const KINDS: [ChildKind; 5] = [
+pub const KINDS: [ChildKind; 7] = [
     ChildKind::of::<PersistentVolumeClaim>(),
     ChildKind::of::<Secret>(),
     ChildKind::of::<ConfigMap>(),
+    ChildKind::of::<NetworkPolicy>(),
     ChildKind::of::<Service>(),
     ChildKind::of::<Deployment>(),
+    ChildKind::of::<PodDisruptionBudget>(),
 ];
 
 /// Which object: its kind, namespace and name.

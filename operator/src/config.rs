@@ -9,7 +9,13 @@ use std::{
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
-use crate::{admin::Authenticate, inherit::Keys, mcp_server::stdio::Images, probe::Proxy};
+use crate::{
+    admin::Authenticate,
+    inherit::Keys,
+    mcp_server::stdio::Images,
+    network::{Labels, Surroundings, Unsaid},
+    probe::Proxy,
+};
 
 /// The chat worker of this operator's version.
 const CHAT_WORKER_IMAGE: &str = concat!("ghcr.io/mcpfleet/chat-worker:", env!("CARGO_PKG_VERSION"));
@@ -97,6 +103,16 @@ pub struct RunConfig {
     /// The image with Python and uv (or pip), for spec.stdio with uvx and without an image.
     #[arg(long, env = "UVX_IMAGE", default_value = UVX_IMAGE)]
     pub uvx_image: String,
+
+    /// What holds for servers and apps whose spec has no `network`: Restricted (they have a NetworkPolicy nevertheless) or Open (they
+    /// have none).
+    #[arg(long, env = "SERVERS_NETWORK", value_enum, default_value_t = Unsaid::Restricted)]
+    pub servers_network: Unsaid,
+
+    /// The labels of the operator's pods, as KEY=VALUE separated by commas: every NetworkPolicy lets them in. None: all pods of its
+    /// namespace.
+    #[arg(long, env = "POD_LABELS", default_value = "", hide_default_value = true)]
+    pub pod_labels: Labels,
 
     /// The namespace of the Lease by which one of several replicas leads.
     #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
@@ -211,6 +227,11 @@ impl FromStr for Networks {
 }
 
 impl RunConfig {
+    /// Who is around the servers and apps, and what holds where they say nothing of it.
+    pub fn surroundings(&self) -> Surroundings {
+        Surroundings { unsaid: self.servers_network, namespace: self.namespace.clone(), operator: self.pod_labels.clone() }
+    }
+
     /// Decides which hosts are reached by a proxy.
     pub fn proxy(&self) -> Option<Proxy> {
         Proxy::new(self.https_proxy.as_deref()?, &self.no_proxy)

@@ -21,6 +21,7 @@ pub mod contests;
 pub mod crd;
 pub mod digest;
 pub mod digest_key;
+pub mod disruption;
 pub mod events;
 #[cfg(test)]
 mod fixtures;
@@ -33,6 +34,7 @@ pub mod mcp_app;
 pub mod mcp_server;
 pub mod metrics;
 pub mod names;
+pub mod network;
 pub mod pass;
 pub mod pod_trouble;
 pub mod probe;

@@ -31,10 +31,16 @@ pub const LABEL_INSTANCE: &str = "app.kubernetes.io/instance";
 pub const LABEL_NAME: &str = "app.kubernetes.io/name";
 /// Label: `mcp-server` or `mcp-app`.
 pub const LABEL_COMPONENT: &str = "app.kubernetes.io/component";
+/// Label: what a program of ours is part of; its value is that of [`MANAGED_BY`].
+pub const LABEL_PART_OF: &str = "app.kubernetes.io/part-of";
 /// Label: that we made it.
 pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Label of Kubernetes' own: which template of its Deployment a pod was made from.
 pub const LABEL_TEMPLATE_HASH: &str = "pod-template-hash";
+/// Label of Kubernetes' own: the name of a namespace.
+pub const LABEL_NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
+/// Value of the component label of the activator's pods, beside the operator: it carries the first calls to servers that sleep.
+pub const COMPONENT_ACTIVATOR: &str = "activator";
 /// Value of `app.kubernetes.io/managed-by`.
 pub const MANAGED_BY: &str = "mcpfleet";
 /// Selects everything that we made.
@@ -109,6 +115,11 @@ impl Component {
             (LABEL_COMPONENT.into(), self.as_str().into()),
             (LABEL_MANAGED_BY.into(), MANAGED_BY.into()),
         ])
+    }
+
+    /// The labels that select the pods of every CR of the kind.
+    pub fn all(self) -> BTreeMap<String, String> {
+        BTreeMap::from([(LABEL_COMPONENT.into(), self.as_str().into()), (LABEL_MANAGED_BY.into(), MANAGED_BY.into())])
     }
 
     /// The same as a selector is written, for whoever reads `status.selector`.

@@ -30,6 +30,7 @@ use crate::{
     inputs::{self, Reader},
     metrics::ReconcileMetrics,
     names::{self, Component},
+    network::Surroundings,
     problem::Problem,
     requeue::{self, Class},
     ssa::{self, Object, Writer},
@@ -73,7 +74,7 @@ pub trait Subject: Object {
     }
 
     /// Step 3: every child as a whole, who is mounted before who mounts. Pure, and cannot fail.
-    fn children(valid: &Self::Valid) -> Vec<Child>;
+    fn children(valid: &Self::Valid, around: &Surroundings) -> Vec<Child>;
 
     /// Has the prober know what validation found out.
     fn found(&self, valid: &Self::Valid, context: &Context<Self>);
@@ -98,6 +99,8 @@ pub struct Context<S: Subject> {
     pub metrics: ReconcileMetrics,
     /// What of a CR its children get, too.
     pub inherit: Arc<Inherit>,
+    /// Who is around the CRs.
+    pub around: Arc<Surroundings>,
     /// What only this kind needs.
     pub world: S::World,
 }
@@ -214,7 +217,7 @@ async fn pass<S: Subject>(object: &S, context: &Context<S>) -> Outcome<S::Valid>
 }
 
 async fn apply_all<S: Subject>(object: &S, context: &Context<S>, valid: &S::Valid) -> Vec<Problem> {
-    let mut children = S::children(valid);
+    let mut children = S::children(valid, &context.around);
     for child in &mut children {
         context.inherit.hand_on(object.meta(), &mut child.body);
     }

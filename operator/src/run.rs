@@ -199,6 +199,7 @@ fn shared(config: &RunConfig, client: Client, engine: HealthEngine, metrics: Rec
     Shared {
         recorder: Recorder::new(client.clone(), reporter),
         inherit: Arc::new(Inherit { labels: config.inherit_labels.clone(), annotations: config.inherit_annotations.clone() }),
+        around: Arc::new(config.surroundings()),
         digest_key: digest_key::Source::new(client.clone(), &config.namespace, &config.digest_key_secret),
         client,
         engine,

@@ -23,6 +23,7 @@ use crate::{
     inputs::Reader,
     mcp_app, mcp_server,
     metrics::ReconcileMetrics,
+    network::Surroundings,
     pass::{self, Context, Subject},
     probe::{HealthEngine, ServerKey},
     ssa::Writer,
@@ -44,6 +45,8 @@ pub struct Shared {
     pub digest_key: digest_key::Source,
     /// What of a CR its children get, too.
     pub inherit: Arc<Inherit>,
+    /// Who is around the CRs.
+    pub around: Arc<Surroundings>,
     /// The chat worker of this operator's version.
     pub chat_worker_image: String,
     /// The images of servers on standard input and output.
@@ -111,6 +114,7 @@ impl Parts<'_> {
             attempts: Arc::clone(&self.known.attempts),
             metrics: self.shared.metrics.clone(),
             inherit: Arc::clone(&self.shared.inherit),
+            around: Arc::clone(&self.shared.around),
             world,
         }
     }

@@ -18,7 +18,7 @@ use crate::{
         self,
         pod::{PodMetadata, PodSettings, PodTemplate},
     },
-    names,
+    disruption, names,
 };
 
 /// The user, group and volume group of every pod that is given none.
@@ -39,8 +39,9 @@ pub fn pod_metadata(settings: &PodSettings, ours: BTreeMap<String, String>, inpu
 /// A pod around one container, where and with what the spec wants it.
 ///
 /// Of the container is given what is its own: the variables of the spec are there already where they meet others. Of the volumes
-/// are given those that are ours; the spec's come after them.
-pub fn pod(settings: &PodSettings, container: Container, volumes: Vec<Volume>) -> PodSpec {
+/// are given those that are ours; the spec's come after them. The labels are those by which the pods are selected: they spread, unless
+/// the spec says how.
+pub fn pod(settings: &PodSettings, pods: &BTreeMap<String, String>, container: Container, volumes: Vec<Volume>) -> PodSpec {
     let template = settings.pod_template.clone().unwrap_or_default();
     // Without `..`, so that a field that reaches no pod does not compile.
     let PodTemplate {
@@ -82,7 +83,7 @@ pub fn pod(settings: &PodSettings, container: Container, volumes: Vec<Volume>) -
         node_selector: some(node_selector),
         tolerations: some(tolerations),
         affinity,
-        topology_spread_constraints: some(topology_spread_constraints),
+        topology_spread_constraints: some(topology_spread_constraints).or_else(|| Some(disruption::spread(pods))),
         priority_class_name,
         runtime_class_name,
         dns_config,

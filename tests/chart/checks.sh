@@ -72,6 +72,8 @@ operator_may=(
     "list mcpservers.mcpfleet.dev" "watch mcpapps.mcpfleet.dev" "patch mcpservers.mcpfleet.dev/status" "patch mcpapps.mcpfleet.dev/status"
     "create deployments.apps" "patch deployments.apps" "patch services" "create configmaps" "patch persistentvolumeclaims"
     "get secrets" "create secrets" "delete secrets" "list pods" "patch pods/status" "create pods/eviction" "create events.events.k8s.io"
+    "watch poddisruptionbudgets.policy" "create poddisruptionbudgets.policy" "delete poddisruptionbudgets.policy"
+    "watch networkpolicies.networking.k8s.io" "create networkpolicies.networking.k8s.io" "delete networkpolicies.networking.k8s.io"
 )
 operator_may_not=(
     "update mcpservers.mcpfleet.dev" "patch mcpservers.mcpfleet.dev" "delete mcpapps.mcpfleet.dev" "delete deployments.apps" "delete persistentvolumeclaims" "delete services"

@@ -18,13 +18,14 @@ kube-proxy              kubernetes  k8s.io/kubernetes/cmd/kube-proxy           k
 coredns                 addons      ./coredns                                  github.com/coredns/coredns
 provisioner             addons      ./provisioner                              sigs.k8s.io/sig-storage-lib-external-provisioner/v13
 pause                   addons      ./pause                                    -
+policies                policies    .                                          sigs.k8s.io/kube-network-policies
 helm                    helm        helm.sh/helm/v4/cmd/helm                   helm.sh/helm/v4
 kwok                    kwok        sigs.k8s.io/kwok/cmd/kwok                  sigs.k8s.io/kwok
 kstatus                 kstatus     .                                          github.com/fluxcd/cli-utils
 '
 control_plane=(etcd kube-apiserver kubectl)
 fleet=("${control_plane[@]}" kube-controller-manager kube-scheduler kwok)
-node=("${control_plane[@]}" kube-controller-manager kube-scheduler kubelet kube-proxy coredns provisioner pause)
+node=("${control_plane[@]}" kube-controller-manager kube-scheduler kubelet kube-proxy coredns provisioner pause policies)
 
 # row PART: its fields, or an error that names the parts.
 row() {

@@ -24,6 +24,9 @@ fi
 # The cgroup that the node's pods are below, in every hierarchy.
 cgroup=mcpfleet-$name
 node_ip=10.89.0.1
+pod_network=10.88.0.0/16
+# The NFQUEUE by which the node's packet filter asks whether a connection may be.
+policy_queue=100
 
 say() { printf '%s\n' "$*"; }
 fail() {

@@ -7,7 +7,7 @@ source "$(dirname "$0")/lib.sh"
 # command:package. A command that is there already, from wherever, is used as it is.
 needs=(ip:iproute2 openssl:openssl nsenter:util-linux)
 if [[ $1 == node ]]; then
-    needs+=(containerd:containerd runc:runc nft:nftables socat:socat)
+    needs+=(containerd:containerd runc:runc nft:nftables iptables:iptables socat:socat)
     cni_dir >/dev/null || needs+=("CNI plugins:containernetworking-plugins")
     [[ -e /etc/ssl/certs/ca-certificates.crt ]] || needs+=("CA certificates:ca-certificates")
 elif [[ $1 == web ]]; then

@@ -69,3 +69,15 @@ part_coredns() { exec "$bin/coredns" -conf "$state/etc/Corefile"; }
 part_provisioner() {
     exec "$bin/provisioner" --kubeconfig "$pki/provisioner.kubeconfig" --root "$state/volumes" --node "$name"
 }
+
+# The first packet of each connection from a pod or to one is held until it is decided: those that come from elsewhere, those to
+# another pod, and those to the node. What comes from the node itself (the kubelet, tests) is not asked about, as with every network.
+part_policies() {
+    local chain way
+    for chain in FORWARD INPUT; do
+        for way in -s -d; do
+            iptables -t mangle -A $chain $way "$pod_network" -m conntrack --ctstate NEW -j NFQUEUE --queue-num "$policy_queue" --queue-bypass
+        done
+    done
+    exec "$bin/policies" --kubeconfig="$pki/policies.kubeconfig" --node="$name" --queue="$policy_queue"
+}

@@ -63,4 +63,5 @@ kubeconfig kwok /O=system:masters/CN=kwok
 kubeconfig operator /O=system:masters/CN=operator
 kubeconfig coredns /O=system:masters/CN=coredns
 kubeconfig provisioner /O=system:masters/CN=provisioner
+kubeconfig policies /O=system:masters/CN=policies
 mv admin.kubeconfig ../kubeconfig

@@ -60,7 +60,7 @@ prepare() {
     fi
     if [[ $level == node ]]; then
         cni_bin=$(cni_dir)
-        for part in kube-controller-manager kube-scheduler kubelet kube-proxy coredns provisioner pause; do part $part; done
+        for part in kube-controller-manager kube-scheduler kubelet kube-proxy coredns provisioner pause policies; do part $part; done
         for file in containerd.toml cni/10-pods.conflist kubelet.yaml kube-proxy.yaml Corefile storageclass.yaml; do
             render "$file"
         done
@@ -93,6 +93,7 @@ launch() { printf '%s\n' "$@" >"$state/launch"; }
 inside() { enter "$init" net -- "$@"; }
 kube() { inside "$state/bin/kubectl" --kubeconfig "$state/kubeconfig" --request-timeout 5s "$@"; }
 containerd() { enter "$init" mount net -- ctr --namespace k8s.io "$@"; }
+enforced() { inside awk -v queue="$policy_queue" '$1 == queue { found = 1 } END { exit !found }' /proc/net/netfilter/nfnetlink_queue; }
 step() { say "  $1 ($(elapsed "$begin") s)"; }
 
 prepare
@@ -110,7 +111,7 @@ if [[ $level == fleet ]]; then
 fi
 
 if [[ $level == node ]]; then
-    launch kube-controller-manager kube-scheduler kubelet kube-proxy coredns provisioner
+    launch kube-controller-manager kube-scheduler kubelet kube-proxy coredns provisioner policies
     wait_until 30 "containerd answers" containerd version
     "$here/image.sh" pause - | containerd images import - >/dev/null
     kube apply -f "$state/etc/storageclass.yaml" >/dev/null
@@ -119,6 +120,8 @@ if [[ $level == node ]]; then
     wait_until 30 "CoreDNS answers" inside "${with_dns[@]}" getent ahostsv4 kubernetes.default.svc.cluster.local
     wait_until 30 "kube-proxy carries Services" kube --server https://10.96.0.1 get --raw /readyz
     wait_until 30 "the controllers work" kube get serviceaccount default --namespace default
+    # Until somebody listens there, everything passes.
+    wait_until 30 "NetworkPolicies are enforced" enforced
     step "DNS, Services and controllers work"
 fi
 no_part_has_died

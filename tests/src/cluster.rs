@@ -20,6 +20,7 @@ use operator::{
     admin::Authenticate,
     config::{LogFormat, Networks, RunConfig},
     inherit::Keys,
+    network::Unsaid,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
@@ -173,6 +174,8 @@ impl Space {
             remote_deny: Networks::default(),
             remote_tool_calls: true,
             digest_key_secret: "mcpfleet-operator-digest".into(),
+            servers_network: Unsaid::Restricted,
+            pod_labels: "app.kubernetes.io/component=operator".parse().map_err(anyhow::Error::msg)?,
             inherit_labels: Keys::default(),
             inherit_annotations: Keys::default(),
             lease_name: "mcpfleet-operator".into(),

@@ -5,7 +5,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::pod::{self, PodSettings, SecretKeyRef};
+use super::{
+    network::Network,
+    pod::{self, PodSettings, SecretKeyRef},
+};
 
 /// The volumes that `build` gives the pods.
 pub const OWN_VOLUMES: &[&str] = &["tmp", "config", "model", "access", "servers"];
@@ -89,6 +92,9 @@ pub struct McpAppSpec {
     /// Who gets in (default: whoever has the token in the Secret `<name>-app`, which the operator makes).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Access>,
+    /// Who reaches the pods, and where they get to (default: everybody reaches the app's port, and what goes out goes anywhere).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
     /// What shapes the pods.
     #[serde(flatten)]
     pub pod: PodSettings,

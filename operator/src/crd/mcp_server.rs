@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     health::{CircuitBreaker, CircuitStatus, Health, ProtocolStatus, ServerInfo, ToolsPolicy, ToolsStatus},
+    network::Network,
     pod::{self, PodSettings, SUBDOMAIN, SecretKeyRef},
     stdio::StdioSource,
 };
@@ -126,6 +127,10 @@ pub struct McpServerSpec {
     /// and a server of the same name takes it up again (default: none). It grows, keeps its class, and cannot be removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<Storage>,
+    /// Who reaches the pods, and where they get to (default: as the operator is set, which is that the operator, the apps of the
+    /// namespace and the server's own pods get in, and what goes out goes anywhere).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
     /// What shapes the pods.
     #[serde(flatten)]
     pub pod: PodSettings,
@@ -140,9 +145,10 @@ impl McpServerSpec {
 }
 
 /// What only pods have, beside `replicas`.
-const POD_FIELDS: [&str; 15] = [
+const POD_FIELDS: [&str; 16] = [
     "sessionAffinity",
     "storage",
+    "network",
     "resources",
     "env",
     "envFrom",

@@ -5,6 +5,7 @@
 pub mod health;
 pub mod mcp_app;
 pub mod mcp_server;
+pub mod network;
 pub mod pod;
 pub mod quantity;
 pub mod reason;

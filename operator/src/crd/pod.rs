@@ -63,7 +63,7 @@ pub struct PodTemplate {
     /// Which nodes and which neighbours the pods want (default: any).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Affinity>,
-    /// How the pods spread over zones and nodes (default: as the scheduler is set).
+    /// How the pods spread over zones and nodes (default: over both, as far as there is room).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
     /// The PriorityClass of the pods (default: the cluster's).

@@ -6,13 +6,17 @@ use serde_json::{Value, json};
 
 /// The core API's own types, which Kubernetes documents. Their field docs would make up nine tenths of the definitions, and a
 /// definition above 256 KiB cannot be applied by `kubectl apply` without `--server-side`.
-pub(super) const CORE_TYPES: [&str; 13] = [
+pub(super) const CORE_TYPES: [&str; 17] = [
     "affinity",
+    "dns",
     "dnsConfig",
+    "egressPorts",
+    "egressTo",
     "env",
     "envFrom",
     "hostAliases",
     "imagePullSecrets",
+    "ingressFrom",
     "initContainers",
     "seLinuxOptions",
     "sidecars",
@@ -41,6 +45,9 @@ const KEYED_LISTS: [(&str, &[&str], u32); 10] = [
 /// A DNS label, as the names of volumes and containers must be.
 const LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 
+/// A network, for example 10.0.0.0/8. The API server looks closer at that of a NetworkPolicy.
+const CIDR: &str = "^[0-9A-Fa-f:.]+/[0-9]{1,3}$";
+
 /// The definition as Kubernetes wants it.
 pub(super) fn tidy(crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let mut value = serde_json::to_value(crd).expect("a definition is JSON");
@@ -52,6 +59,7 @@ pub(super) fn tidy(crd: CustomResourceDefinition) -> CustomResourceDefinition {
     });
     visit(&mut value, &mut |schema| properties(schema).for_each(|(name, list)| key_list(name, list)));
     visit(&mut value, &mut |schema| properties(schema).for_each(|(name, list)| bound_items(name, list)));
+    visit(&mut value, &mut |schema| properties(schema).for_each(|(name, block)| bound_block(name, block)));
     serde_json::from_value(value).expect("a definition that was tidied is a definition")
 }
 
@@ -90,6 +98,7 @@ fn bound_items(name: &str, list: &mut Value) {
     let Some(items) = list.get_mut("items").filter(|items| items["type"] == "object") else { return };
     let bounds: &[(&str, Value)] = &match name {
         "env" => [("name", json!({"minLength": 1, "maxLength": 1024, "pattern": "^[^=]+$"}))].to_vec(),
+        "egressPorts" => [("protocol", json!({"enum": ["TCP", "UDP", "SCTP"]}))].to_vec(),
         "imagePullSecrets" => [("name", json!({"minLength": 1, "maxLength": 253}))].to_vec(),
         "initContainers" | "sidecars" | "volumes" => [("name", json!({"maxLength": 63, "pattern": LABEL}))].to_vec(),
         "volumeMounts" => {
@@ -103,9 +112,22 @@ fn bound_items(name: &str, list: &mut Value) {
             field.extend(more.clone());
         }
     }
+    if name == "egressPorts" {
+        items["required"] = json!(["port"]);
+    }
     if matches!(name, "initContainers" | "sidecars") {
         items["required"] = json!(["image", "name"]);
         items["properties"]["image"]["minLength"] = json!(1);
+    }
+}
+
+/// The networks of a NetworkPolicyPeer.
+fn bound_block(name: &str, block: &mut Value) {
+    if name == "ipBlock"
+        && let Some(Value::Object(cidr)) = block.pointer_mut("/properties/cidr")
+    {
+        cidr.insert("pattern".into(), json!(CIDR));
+        cidr.insert("maxLength".into(), json!(64));
     }
 }
 

@@ -20,6 +20,7 @@ use crate::{
     crd::{McpApp, McpAppStatus, McpServer},
     digest, inputs,
     names::Component,
+    network::Surroundings,
     pass::{Context, Outcome, Subject, Told},
     problem::Problem,
 };
@@ -68,8 +69,8 @@ impl Subject for McpApp {
         &valid.lacks
     }
 
-    fn children(valid: &ValidatedApp) -> Vec<Child> {
-        build::children(valid)
+    fn children(valid: &ValidatedApp, around: &Surroundings) -> Vec<Child> {
+        build::children(valid, around)
     }
 
     fn found(&self, _: &ValidatedApp, _: &Context<Self>) {}

@@ -16,6 +16,7 @@ use crate::{
         CircuitState, McpApp, McpServer,
         mcp_app::{AppServerState, Approvals, Budget, LogLevel, McpAppSpec, Model, RateLimit, ServerRef, ToolRules},
         mcp_server::HeaderFrom,
+        network::Network,
         pod::{PodSettings, SecretKeyRef},
         reason::{self, condition},
     },
@@ -60,6 +61,8 @@ pub struct ValidatedApp {
     pub allowed_hosts: Vec<String>,
     /// Networks of proxies that are believed.
     pub trusted_proxies: Vec<String>,
+    /// Who reaches the pods, and where they get to.
+    pub network: Option<Network>,
     /// What shapes the pods.
     pub pod: PodSettings,
     /// Digest of the Secrets and ConfigMaps that the pods read when they start.
@@ -177,6 +180,7 @@ pub fn validate(app: &McpApp, observed: &Observed, default_image: &str, new_toke
         },
         allowed_hosts: access.allowed_hosts,
         trusted_proxies,
+        network: spec.network.clone(),
         pod: spec.pod.clone(),
         inputs: observed.inputs.digest(&start_references(spec)),
         lacks,

@@ -20,6 +20,7 @@ use crate::{
     crd::{McpServer, McpServerStatus},
     inputs,
     names::{self, Component},
+    network::Surroundings,
     pass::{Context, Outcome, Subject, Told, is_paused},
     probe::{Credentials, Endpoint, HealthEngine, ServerKey, ServerSpec, ToolsContract},
     problem::Problem,
@@ -74,8 +75,8 @@ impl Subject for McpServer {
         &valid.notes
     }
 
-    fn children(valid: &ValidatedServer) -> Vec<Child> {
-        build::children(valid)
+    fn children(valid: &ValidatedServer, around: &Surroundings) -> Vec<Child> {
+        build::children(valid, around)
     }
 
     fn found(&self, valid: &ValidatedServer, context: &Context<Self>) {

@@ -23,6 +23,7 @@ use crate::{
     crd::{
         McpServer, McpServerSpec,
         mcp_server::{ContainerSource, SessionAffinity},
+        network::Network,
         pod::PodSettings,
         quantity, reason,
     },
@@ -75,6 +76,8 @@ pub struct Container {
     pub pod: PodSettings,
     /// The volume that outlives the pods.
     pub volume: Option<Volume>,
+    /// Who reaches them, and where they get to.
+    pub network: Option<Network>,
     /// Headers that probes carry; the values are marked sensitive.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Digest of the Secrets and ConfigMaps that the pods read when they start.
@@ -194,6 +197,7 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
                 class: storage.storage_class_name.clone(),
                 mount_path: storage.mount_path.clone(),
             }),
+            network: spec.network.clone(),
             headers: headers(observed, &mut lacks),
             // What we send to the pods is not what they read.
             inputs: observed.inputs.digest(&inputs::of_pods(&spec.pod)),

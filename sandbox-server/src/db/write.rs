@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rusqlite::limits::Limit;
 
 use super::authorizer::{self, INSIGHTS_TABLE, Permit, SchemaMode};
+use super::created;
 use super::error::DbError;
 use super::facts::Touched;
 use super::open::Session;
@@ -75,7 +76,7 @@ impl Command {
             Self::Batch { .. } => true,
             Self::Run { statement: BoundStatement { sql, .. }, .. } => {
                 let says = |word: &[u8]| sql.as_bytes().windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
-                touched.leaves_halves() || says(b"fail") || says(b"returning")
+                touched.leaves_halves() || says(b"fail") || says(b"returning") || query::begins_with(sql, "CREATE")
             }
             Self::Insight(_) | Self::Probe => false,
         }
@@ -127,10 +128,15 @@ impl<'c> Desk<'c> {
         if statements.is_empty() {
             return Err(DbError::Parameters("the batch is empty: send at least one statement".into()));
         }
+        let limit = page.max_bytes;
         let mut outcomes = Vec::with_capacity(statements.len());
         let mut deferred = false;
         for (index, statement) in statements.iter().enumerate() {
-            let result = self.statement(statement, Takes::Anything, page);
+            let result = self.statement(statement, Takes::Anything, page).map_err(|error| match error {
+                // What is left is less than what one result may hold, and no limit that anybody has set.
+                DbError::RowTooLarge(left) if left < limit => DbError::BatchTooLarge(limit),
+                other => other,
+            });
             let outcome = self.session.explain_refusal(result).map_err(|source| DbError::InBatch {
                 number: index + 1,
                 of: statements.len(),
@@ -163,6 +169,9 @@ impl<'c> Desk<'c> {
                 let returned = if statement.column_count() > 0 { Some(query::collect(statement, page)?) } else { None };
                 if returned.is_none() {
                     statement.raw_execute()?;
+                }
+                if let Some(created) = &noted.creates {
+                    created::check(self.session, created)?;
                 }
                 if permit != Permit::Write {
                     return Ok(WriteOutcome { schema: true, ..WriteOutcome::default() });

@@ -95,9 +95,10 @@ impl SqliteMcp {
             }
             ToolCall::Explain(args) => Ok(self.rows(QueryResult::whole(db.explain(budget, args.query).await?))),
             ToolCall::Search(args) => {
-                let result = SearchResult {
-                    matches: db.inspect(budget, move |conn| schema::search(conn, &args.text, MAX_MATCHES)).await?,
-                };
+                let mut matches = db.inspect(budget, move |conn| schema::search(conn, &args.text, MAX_MATCHES + 1)).await?;
+                let truncated = matches.len() > MAX_MATCHES;
+                matches.truncate(MAX_MATCHES);
+                let result = SearchResult { matches, truncated };
                 Ok(Answer::new(render::search(&result), &result))
             }
         }
@@ -334,6 +335,7 @@ fn outcome(error: &DbError) -> &'static str {
         DbError::Timeout(_) => "timeout",
         DbError::Cancelled => "cancelled",
         DbError::RowTooLarge(_)
+        | DbError::BatchTooLarge(_)
         | DbError::ValueTooLarge { .. }
         | DbError::SqlTooLong(_)
         | DbError::DatabaseFull(_)

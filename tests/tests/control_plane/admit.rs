@@ -397,6 +397,7 @@ async fn what_only_pods_have_is_refused_for_a_remote_server() {
             json!({"terminationGracePeriodSeconds": 10}),
             json!({"progressDeadlineSeconds": 60}),
             json!({"podTemplate": {"runtimeClassName": "gvisor"}}),
+            json!({"network": {}}),
         ] {
             let sentence = refused::<McpServer>(&space, remote(&change)).await;
             assert!(sentence.contains("a remote server has none here: remove them"), "{change}: {sentence}");

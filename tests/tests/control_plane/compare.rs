@@ -1,6 +1,6 @@
 //! What we say that server-side apply would find out, against what the API server's own dry run says.
 
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service, networking::v1::NetworkPolicy, policy::v1::PodDisruptionBudget};
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
@@ -51,6 +51,24 @@ fn service() -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"},
         "spec": {"selector": {"a": "b"}, "ports": [{"name": "mcp", "port": 8080, "protocol": "TCP", "targetPort": "mcp"}]},
+    })
+}
+
+fn policy() -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "x"},
+        "spec": {
+            "podSelector": {"matchLabels": {"a": "b"}}, "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{"from": [{"podSelector": {"matchLabels": {"c": "d"}}}, {"namespaceSelector": {}}]}],
+            "egress": [{"ports": [{"port": 53, "protocol": "UDP"}]}],
+        },
+    })
+}
+
+fn budget() -> Value {
+    json!({
+        "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "x"},
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"a": "b"}}, "unhealthyPodEvictionPolicy": "AlwaysAllow"},
     })
 }
 
@@ -137,7 +155,24 @@ async fn we_find_what_a_dry_run_finds() {
             json!({"spec": {"ports": [{"port": 8080, "targetPort": 1}]}}),
             json!({"spec": {"sessionAffinity": "ClientIP"}}),
         ];
-        agrees::<Service>(&space, service(), edits).await
+        agrees::<Service>(&space, service(), edits).await?;
+        let edits = vec![
+            json!({}),
+            json!({"spec": {"podSelector": {"matchLabels": {"more": "b"}}}}),
+            json!({"spec": {"policyTypes": ["Ingress"]}}),
+            json!({"spec": {"ingress": [{}]}}),
+            json!({"spec": {"ingress": [{"from": [{"podSelector": {"matchLabels": {"c": "d"}}}, {"namespaceSelector": {}}]}, {}]}}),
+            json!({"spec": {"egress": [{"ports": [{"port": 53, "protocol": "TCP"}]}]}}),
+            json!({"spec": {"egress": null}}),
+        ];
+        agrees::<NetworkPolicy>(&space, policy(), edits).await?;
+        let edits = vec![
+            json!({}),
+            json!({"spec": {"maxUnavailable": "50%"}}),
+            json!({"spec": {"selector": {"matchLabels": {"more": "b"}}}}),
+            json!({"spec": {"unhealthyPodEvictionPolicy": "IfHealthyBudget"}}),
+        ];
+        agrees::<PodDisruptionBudget>(&space, budget(), edits).await
     })
     .await;
 }

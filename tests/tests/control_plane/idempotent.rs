@@ -13,8 +13,8 @@ use operator::crd::McpServer;
 use serde_json::json;
 
 const SERVERS: usize = 100;
-/// A Deployment and a Service.
-const CHILDREN: usize = 2;
+/// A Deployment, a Service and a NetworkPolicy.
+const CHILDREN: usize = 3;
 /// How long nothing may be written afterwards.
 const QUIET: Duration = Duration::from_mins(1);
 

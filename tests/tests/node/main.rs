@@ -7,8 +7,10 @@
 
 mod chat_drill;
 mod contract;
+mod disruption;
 mod drills;
 mod examples;
+mod network;
 mod outage;
 mod rollouts;
 mod sandbox_drills;

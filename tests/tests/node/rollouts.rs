@@ -37,7 +37,7 @@ fn is(server: &McpServer, type_: &str, status: &str) -> bool {
 }
 
 /// Waits until the Service leads to every pod: kube-proxy takes a moment to follow.
-async fn settled(url: &str) -> anyhow::Result<()> {
+pub async fn settled(url: &str) -> anyhow::Result<()> {
     let http = reqwest::Client::builder().pool_max_idle_per_host(0).timeout(Duration::from_secs(1)).build()?;
     let settled = async {
         let mut in_a_row = 0;

@@ -58,7 +58,7 @@ fn template(app: &ValidatedApp) -> PodTemplateSpec {
     PodTemplateSpec {
         metadata: Some(workload::pod_metadata(&app.pod, app.labels(), app.inputs.as_ref())),
         spec: Some({
-            let mut pod = workload::pod(&app.pod, container(app, mounts), volumes);
+            let mut pod = workload::pod(&app.pod, &Component::App.selector(&app.name), container(app, mounts), volumes);
             pod.termination_grace_period_seconds.get_or_insert(GRACE_SECONDS);
             pod
         }),

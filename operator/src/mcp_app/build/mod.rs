@@ -10,17 +10,29 @@ mod service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::validate::ValidatedApp;
-use crate::{child::Child, crd::reason, problem::Problem, requeue::Class};
+use crate::{
+    child::Child,
+    crd::reason,
+    disruption,
+    names::Component,
+    network::{self, Surroundings},
+    problem::Problem,
+    requeue::Class,
+};
 
 /// All children of the app, who is mounted before who mounts.
-pub fn children(app: &ValidatedApp) -> Vec<Child> {
+pub fn children(app: &ValidatedApp, around: &Surroundings) -> Vec<Child> {
     let mut children = Vec::new();
     children.extend(secret::build(app).map(|secret| Child::new(&secret)));
     children.push(Child::new(&config_map::build(app)).waits_if(config_map::too_large(app).is_some()));
+    let policy = network::policy(metadata(app), (Component::App, &app.name), app.network.as_ref(), around);
+    children.extend(policy.map(|policy| Child::new(&policy)));
     children.push(Child::new(&service::build(app)));
     // A file of its name that is not its own would be mounted, and believed.
     let pods = Child::new(&deployment::build(app)).needs(&["Secret", "ConfigMap"]);
     children.push(pods.waits_if(!app.lacks.is_empty()));
+    let budget = disruption::budget(metadata(app), app.replicas, Component::App.selector(&app.name));
+    children.extend(budget.map(|budget| Child::new(&budget)));
     children
 }
 
@@ -68,7 +80,8 @@ mod tests {
     fn children_of(app: &McpApp, servers: Vec<McpServer>) -> Vec<Child> {
         let inputs = Found::default().with(Kind::Secret, "anthropic", &[("api-key", "")]);
         let observed = Observed { servers: servers.into_iter().map(Arc::new).collect(), inputs, token: Some("t".into()) };
-        super::children(&validate(app, &observed, "chat-worker:test", "new".into()).expect("valid"))
+        let valid = validate(app, &observed, "chat-worker:test", "new".into()).expect("valid");
+        super::children(&valid, &crate::network::Surroundings::default())
     }
 
     fn with_url(mut server: McpServer, state: CircuitState) -> McpServer {
@@ -116,7 +129,9 @@ mod tests {
         assert_eq!(super::too_large(&many(700)), None);
         let problem = super::too_large(&many(1_000)).expect("more than a mebibyte");
         assert!(problem.message.contains("1000 servers") && problem.class.is_obstacle(), "{}", problem.message);
-        let file = super::children(&many(1_000)).into_iter().find(|child| child.key.kind == "ConfigMap");
+        let file = super::children(&many(1_000), &crate::network::Surroundings::default())
+            .into_iter()
+            .find(|child| child.key.kind == "ConfigMap");
         assert!(file.expect("it is wanted, and so not pruned").waits);
     }
 

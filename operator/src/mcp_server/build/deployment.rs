@@ -117,7 +117,7 @@ fn template(server: &ValidatedServer, container: &Container) -> PodTemplateSpec 
     metadata.annotations.get_or_insert_default().extend(container.asked.clone());
     let mut pod = PodSpec {
         readiness_gates: Some(vec![PodReadinessGate { condition_type: names::POD_GATE.into() }]),
-        ..workload::pod(&container.pod, mcp, volumes)
+        ..workload::pod(&container.pod, &Component::Server.selector(&server.name), mcp, volumes)
     };
     if let Some(stdio) = &container.stdio {
         stdio::prepare(&mut pod, stdio);

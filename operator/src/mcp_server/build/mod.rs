@@ -9,13 +9,18 @@ mod volume_claim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::validate::{Source, ValidatedServer};
-use crate::child::Child;
+use crate::{
+    child::Child,
+    disruption,
+    names::Component,
+    network::{self, Surroundings},
+};
 
 /// Where a claim says how much it asks for.
 pub const CLAIM_SIZE: &str = "/spec/resources/requests/storage";
 
 /// All children of the server, who is mounted before who mounts. Of a remote server we keep only the accepted tools.
-pub fn children(server: &ValidatedServer) -> Vec<Child> {
+pub fn children(server: &ValidatedServer, around: &Surroundings) -> Vec<Child> {
     let mut children = Vec::new();
     children.extend(accepted_tools::build(server).map(|tools| Child::new(&tools)));
     if let Source::Container(container) = &server.source {
@@ -25,10 +30,17 @@ pub fn children(server: &ValidatedServer) -> Vec<Child> {
             children.push(Child::new(&stdio::secret(server, stdio)));
             children.extend(stdio::cache(server, stdio).map(|cache| Child::new(&cache).growing(CLAIM_SIZE)));
         }
+        // Before the pods, so that none of them is ever open to all.
+        let of = (Component::Server, &*server.name);
+        let policy = network::policy(metadata(server), of, container.network.as_ref(), around);
+        children.extend(policy.map(|policy| Child::new(&policy)));
         children.push(Child::new(&service::build(server, container)));
         // What has its name and is not its own would be mounted: somebody else's data, or keys that somebody else knows.
         let pods = Child::new(&deployment::build(server, container)).needs(&["PersistentVolumeClaim", "Secret"]);
         children.push(pods.waits_if(!server.lacks.is_empty()));
+        let selector = Component::Server.selector(&server.name);
+        let budget = disruption::budget(metadata(server), container.replicas, selector);
+        children.extend(budget.map(|budget| Child::new(&budget)));
     }
     children
 }
@@ -66,7 +78,8 @@ mod tests {
         let inputs = Found::default().with(Kind::ConfigMap, "settings", &[("server.toml", "")]);
         let images = Images { bridge: "bridge:test".into(), npx: "node:test".into(), uvx: "uv:test".into() };
         let observed = Observed { inputs, images, session_keys: "a key".into(), ..Observed::default() };
-        super::children(&validate(server, &observed).expect("valid"))
+        let valid = validate(server, &observed).expect("valid");
+        super::children(&valid, &crate::network::Surroundings::default())
     }
 
     #[test]

@@ -21,6 +21,16 @@ const TABLES: &str = "
     INSERT INTO unnumbered VALUES ('there', 1);
 ";
 
+#[tokio::test]
+async fn a_command_of_fts5_is_no_row_and_has_no_rowid() {
+    let place = Place::new(TABLES, |_| {});
+    place.change("INSERT INTO words VALUES ('a b')").await.unwrap();
+    for sql in ["INSERT INTO words (words) VALUES ('optimize')", "INSERT INTO words (words) VALUES ('rebuild')"] {
+        assert_eq!(place.change(sql).await.unwrap().last_insert_rowid, None, "{sql}");
+    }
+    assert_eq!(place.change("INSERT INTO words (rowid, body) VALUES (0, 'zero')").await.unwrap().last_insert_rowid, Some(0));
+}
+
 /// Each runs after an insert that left the connection's last rowid at `before`, also when it is sent again from the cache.
 #[tokio::test]
 async fn the_rowid_of_a_write_is_its_own_or_absent() {
@@ -152,6 +162,16 @@ async fn a_batch_is_kept_whole_and_answers_for_each_statement() {
     let rows = |index: usize| outcomes[index].returned.as_ref().map(|set| set.rows.clone());
     assert_eq!((rows(2), rows(4)), (Some(vec![vec![json!(3)]]), Some(vec![vec![json!(2)]])));
     assert_eq!(place.count("SELECT count(*) FROM made").await, 1);
+}
+
+#[tokio::test]
+async fn what_a_batch_returns_is_bounded_together() {
+    let place = Place::new(TABLES, |options| options.limits.max_result_bytes = 3_000);
+    let row = "SELECT hex(zeroblob(500))";
+    assert_eq!(batch(&place, &[row, row]).await.unwrap().len(), 2);
+    let error = batch(&place, &[row, row, "DELETE FROM plain", row]).await.unwrap_err().to_string();
+    assert!(error.contains("statement 4 of 4") && error.contains("larger than 3000 bytes together"), "{error}");
+    assert_eq!(place.count("SELECT count(*) FROM plain").await, 1);
 }
 
 #[tokio::test]

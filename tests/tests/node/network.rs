@@ -1,0 +1,196 @@
+//! NetworkPolicies, enforced by the node: for each rule a caller that gets in, and one that does not.
+
+use std::{process::Command, time::Duration};
+
+use anyhow::Context;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, ResourceExt, api::DeleteParams};
+use mcpfleet_tests::cluster::{Space, with_space};
+use operator::{
+    crd::{McpApp, McpServer},
+    names::Component,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    drills::serves,
+    setup::{OPERATOR_NAMESPACE, install, pods_of, root, server_pods, sqlite},
+};
+
+/// How long a policy may take to hold after it was written.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// A connection that a policy holds up is not refused: it is not answered.
+const ANSWER: &str = "2";
+
+/// A pod that only stands there, to call from and to be called.
+fn bystander(name: &str, label: &str) -> Value {
+    let restricted = json!({
+        "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": true, "runAsUser": 1000,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    });
+    json!({"metadata": {"name": name, "labels": {"caller": label}}, "spec": {"containers": [{
+        "name": "main", "image": "ghcr.io/mcpfleet/sandbox-server:0.1.0", "securityContext": restricted,
+        "args": ["serve", "--db", "/tmp/x.db", "--listen", "0.0.0.0:8080"],
+        "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1},
+    }]}})
+}
+
+/// A pod, to call from.
+struct Caller {
+    name: String,
+    address: String,
+    /// The program of ours that runs in it.
+    process: String,
+}
+
+impl Caller {
+    /// The pod, once it is ready.
+    async fn of(pods: &Api<Pod>, name: &str, program: &str) -> anyhow::Result<Self> {
+        let is_ready = |pod: Option<&Pod>| {
+            let conditions = pod.and_then(|pod| pod.status.as_ref()?.conditions.as_ref());
+            conditions.is_some_and(|all| all.iter().any(|found| found.type_ == "ContainersReady" && found.status == "True"))
+        };
+        let ready = kube::runtime::wait::await_condition(pods.clone(), name, is_ready);
+        let pod = tokio::time::timeout(Duration::from_mins(1), ready).await.with_context(|| format!("{name} is not ready"))??;
+        let pod = pod.context("it is there")?;
+        let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone()).context("it has an address")?;
+        Ok(Self { name: name.to_owned(), address, process: process_of(&pod.uid().context("it has a uid")?, program)? })
+    }
+
+    /// Whether it gets a connection there. From its own network, by a shell of this machine: its image has none.
+    fn reaches(&self, address: &str, port: u16) -> bool {
+        let connect = format!("exec 3<>/dev/tcp/{address}/{port}");
+        let shell = ["timeout", ANSWER, "bash", "-c", &connect];
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.process, "--net", "--"]).args(shell).current_dir(root());
+        command.output().is_ok_and(|output| output.status.success())
+    }
+
+    /// Waits until it does, or does not.
+    async fn until(&self, reaches: bool, address: &str, port: u16) -> anyhow::Result<()> {
+        let looked = async {
+            let mut look = tokio::time::interval(Duration::from_millis(200));
+            while self.reaches(address, port) != reaches {
+                look.tick().await;
+            }
+        };
+        let hoped = if reaches { "reaches" } else { "does not reach" };
+        tokio::time::timeout(PATIENCE, looked).await.with_context(|| format!("not so: {} {hoped} {address}:{port}", self.name))
+    }
+}
+
+/// The process of a pod that runs this program.
+fn process_of(uid: &str, program: &str) -> anyhow::Result<String> {
+    for process in std::fs::read_dir("/proc")? {
+        let process = process?.path();
+        let Ok(cgroup) = std::fs::read_to_string(process.join("cgroup")) else { continue };
+        if cgroup.contains(uid) && std::fs::read_link(process.join("exe")).unwrap_or_default().ends_with(program) {
+            return Ok(process.file_name().context("a process has a number")?.to_string_lossy().into_owned());
+        }
+    }
+    anyhow::bail!("no process of the pod runs {program}")
+}
+
+async fn caller(space: &Space, name: &str, label: &str) -> anyhow::Result<Caller> {
+    space.create::<Pod>(bystander(name, label)).await?;
+    Caller::of(&space.api(), name, "sandbox-server").await
+}
+
+/// The one pod of a server, or of an app.
+async fn only(space: &Space, component: Component, of: &str, program: &str) -> anyhow::Result<Caller> {
+    let pod = pods_of(space, component, of).await?.pop().context("it has a pod")?;
+    Caller::of(&space.api(), &pod.name_any(), program).await
+}
+
+#[tokio::test]
+async fn a_server_is_reached_by_the_prober_by_apps_and_by_whom_it_names_and_by_nobody_else() {
+    with_space(|space| async move {
+        install(&space).await?;
+        space.create::<McpServer>(sqlite("s", 1, 2)).await?;
+        space.create::<McpApp>(json!({"metadata": {"name": "gate"}, "spec": {"servers": [{"name": "s"}]}})).await?;
+        let stranger = caller(&space, "stranger", "stranger").await?;
+        let named = caller(&space, "named", "named").await?;
+        // Beside the operator, and not it.
+        let beside: Api<Pod> = Api::namespaced(space.client.clone(), OPERATOR_NAMESPACE);
+        beside.create(&kube::api::PostParams::default(), &serde_json::from_value(bystander("beside", "beside"))?).await?;
+        let result = async {
+            let neighbour = Caller::of(&beside, "beside", "sandbox-server").await?;
+            // The prober got in.
+            space.until::<McpServer>("s", "1/1", |server| serves(server, "1/1")).await?;
+            let offered = |app: &McpApp| {
+                app.status.as_ref().and_then(|status| status.pods.as_deref()) == Some("1/1")
+            };
+            space.until::<McpApp>("gate", "a pod", offered).await?;
+            let server = only(&space, Component::Server, "s", "sandbox-server").await?;
+            let app = only(&space, Component::App, "gate", "chat-worker").await?;
+
+            app.until(true, &server.address, 8080).await?;
+            for nobody in [&stranger, &named, &neighbour] {
+                nobody.until(false, &server.address, 8080).await?;
+            }
+            stranger.until(true, &app.address, 8080).await?;
+
+            let from = json!([
+                {"podSelector": {"matchLabels": {"caller": "named"}}},
+                {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": OPERATOR_NAMESPACE}},
+                 "podSelector": {"matchLabels": {"caller": "beside"}}},
+            ]);
+            space.edit::<McpServer>("s", json!({"spec": {"network": {"ingressFrom": from}}})).await?;
+            named.until(true, &server.address, 8080).await?;
+            neighbour.until(true, &server.address, 8080).await?;
+            anyhow::ensure!(!stranger.reaches(&server.address, 8080), "a stranger gets in");
+
+            let gateway = json!({"spec": {"network": {"ingressFrom": [{"podSelector": {"matchLabels": {"caller": "named"}}}]}}});
+            space.edit::<McpApp>("gate", gateway).await?;
+            stranger.until(false, &app.address, 8080).await?;
+            anyhow::ensure!(named.reaches(&app.address, 8080), "whom the app names does not get in");
+
+            let told = space.api::<McpServer>().get("s").await?;
+            anyhow::ensure!(serves(&told, "1/1"), "the prober is kept out: {:?}", told.status);
+            Ok(())
+        }
+        .await;
+        beside.delete("beside", &DeleteParams::default()).await?;
+        result
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_goes_out_goes_where_the_spec_says_and_dns_is_always_there() {
+    with_space(|space| async move {
+        install(&space).await?;
+        let friend = caller(&space, "friend", "friend").await?;
+        let stranger = caller(&space, "stranger", "stranger").await?;
+        space.create::<McpServer>(sqlite("s", 1, 2)).await?;
+        space.until::<McpServer>("s", "1/1", |server| serves(server, "1/1")).await?;
+        let server = only(&space, Component::Server, "s", "sandbox-server").await?;
+        anyhow::ensure!(server.reaches(&friend.address, 8080) && server.reaches(&stranger.address, 8080), "anywhere, unless told");
+        let resolver = std::fs::read_to_string(format!("/proc/{}/root/etc/resolv.conf", server.process))?;
+        let dns = resolver.lines().find_map(|line| line.strip_prefix("nameserver ")).context("a name server")?.to_owned();
+
+        let to = json!([{"podSelector": {"matchLabels": {"caller": "friend"}}}]);
+        let only_there = |ports: Value| json!({"spec": {"network": {"egressTo": to, "egressPorts": ports}}});
+        space.edit::<McpServer>("s", only_there(Value::Null)).await?;
+        server.until(false, &stranger.address, 8080).await?;
+        anyhow::ensure!(server.reaches(&friend.address, 8080), "where the spec says");
+        anyhow::ensure!(server.reaches(&dns, 53), "DNS");
+
+        space.edit::<McpServer>("s", only_there(json!([{"port": 443}]))).await?;
+        server.until(false, &friend.address, 8080).await?;
+        space.edit::<McpServer>("s", only_there(json!([{"port": 8000, "endPort": 8100}]))).await?;
+        server.until(true, &friend.address, 8080).await?;
+
+        space.edit::<McpServer>("s", json!({"spec": {"network": {"egressTo": [], "egressPorts": null}}})).await?;
+        server.until(false, &friend.address, 8080).await?;
+        anyhow::ensure!(server.reaches(&dns, 53), "DNS is still there");
+
+        // Policies are no part of the pods.
+        let pods = server_pods(&space, "s").await?;
+        anyhow::ensure!(pods.len() == 1 && pods[0].name_any() == server.name, "the pod was replaced");
+        let told = space.api::<McpServer>().get("s").await?;
+        anyhow::ensure!(serves(&told, "1/1"), "{:?}", told.status);
+        Ok(())
+    })
+    .await;
+}

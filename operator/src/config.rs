@@ -92,6 +92,16 @@ pub struct RunConfig {
     #[arg(long, env = "CHAT_WORKER_IMAGE", default_value = CHAT_WORKER_IMAGE)]
     pub chat_worker_image: String,
 
+    /// What holds for servers and apps whose spec has no `network`: Restricted (they have a NetworkPolicy nevertheless) or Open (they
+    /// have none).
+    #[arg(long, env = "SERVERS_NETWORK", value_enum, default_value_t = Unsaid::Restricted)]
+    pub servers_network: Unsaid,
+
+    /// The labels of the operator's pods, as KEY=VALUE separated by commas: every NetworkPolicy lets them in. None: all pods of its
+    /// namespace.
+    #[arg(long, env = "POD_LABELS", default_value = "", hide_default_value = true)]
+    pub pod_labels: Labels,
+
     /// The bridge's image, which is copied into the pods of servers on standard input and output.
     #[arg(long, env = "BRIDGE_IMAGE", default_value = BRIDGE_IMAGE)]
     pub bridge_image: String,
@@ -103,16 +113,6 @@ pub struct RunConfig {
     /// The image with Python and uv (or pip), for spec.stdio with uvx and without an image.
     #[arg(long, env = "UVX_IMAGE", default_value = UVX_IMAGE)]
     pub uvx_image: String,
-
-    /// What holds for servers and apps whose spec has no `network`: Restricted (they have a NetworkPolicy nevertheless) or Open (they
-    /// have none).
-    #[arg(long, env = "SERVERS_NETWORK", value_enum, default_value_t = Unsaid::Restricted)]
-    pub servers_network: Unsaid,
-
-    /// The labels of the operator's pods, as KEY=VALUE separated by commas: every NetworkPolicy lets them in. None: all pods of its
-    /// namespace.
-    #[arg(long, env = "POD_LABELS", default_value = "", hide_default_value = true)]
-    pub pod_labels: Labels,
 
     /// The namespace of the Lease by which one of several replicas leads.
     #[arg(long, env = "POD_NAMESPACE", default_value = "default")]

@@ -162,6 +162,11 @@ pub enum DbError {
     /// Too much work is waiting.
     #[error("the server is busy: {0} calls are waiting already, try again in a moment")]
     Busy(usize),
+    /// A table with AUTOINCREMENT had a row with the largest possible number.
+    #[error(
+        "{0} has AUTOINCREMENT and had a row with the largest possible number, 9223372036854775807: no number is left for another row; name one that is free, or make the table anew without AUTOINCREMENT"
+    )]
+    NoNumberLeft(String),
     /// No table or view of that name.
     #[error("no such table: {0}")]
     NoSuchTable(String),

@@ -329,7 +329,7 @@ fn done(message: &str) -> Answer {
 /// The label of a finished call in the metrics.
 fn outcome(error: &DbError) -> &'static str {
     match error {
-        DbError::Sqlite(_) | DbError::NoSuchTable(_) => "sql_error",
+        DbError::Sqlite(_) | DbError::NoSuchTable(_) | DbError::NoNumberLeft(_) => "sql_error",
         DbError::Denied(_) | DbError::Changes | DbError::WrongKind(_) => "denied",
         DbError::Parameters(_) | DbError::Cursor(_) => "bad_arguments",
         DbError::Timeout(_) => "timeout",

@@ -192,7 +192,7 @@ fn explain_sqlite(error: &rusqlite::Error, sql: &str, names: &Names) -> String {
             "the database is locked by another process; nothing was changed, try again".into()
         }
         Some(ErrorCode::DiskFull) => {
-            "the disk is full: nothing of this statement was kept; space has to be freed before anything can be written. (Where there is space, the table has a row with the largest possible rowid, and no number is left for another one.)".into()
+            "the disk is full: nothing of this statement was kept; space has to be freed before anything can be written.".into()
         }
         Some(ErrorCode::OutOfMemory) => DbError::TooMuchMemory.to_string(),
         Some(ErrorCode::TooBig) => format!("{message}: the text of the statement, or a value in it, is over the server's limit"),

@@ -26,14 +26,14 @@ pub fn children(server: &ValidatedServer, around: &Surroundings) -> Vec<Child> {
     if let Source::Container(container) = &server.source {
         let claim = container.volume.as_ref().map(|volume| volume_claim::build(server, volume));
         children.extend(claim.map(|claim| Child::new(&claim).growing(CLAIM_SIZE)));
-        if let Some(stdio) = &container.stdio {
-            children.push(Child::new(&stdio::secret(server, stdio)));
-            children.extend(stdio::cache(server, stdio).map(|cache| Child::new(&cache).growing(CLAIM_SIZE)));
-        }
         // Before the pods, so that none of them is ever open to all.
         let of = (Component::Server, &*server.name);
         let policy = network::policy(metadata(server), of, container.network.as_ref(), around);
         children.extend(policy.map(|policy| Child::new(&policy)));
+        if let Some(stdio) = &container.stdio {
+            children.push(Child::new(&stdio::secret(server, stdio)));
+            children.extend(stdio::cache(server, stdio).map(|cache| Child::new(&cache).growing(CLAIM_SIZE)));
+        }
         children.push(Child::new(&service::build(server, container)));
         // What has its name and is not its own would be mounted: somebody else's data, or keys that somebody else knows.
         let pods = Child::new(&deployment::build(server, container)).needs(&["PersistentVolumeClaim", "Secret"]);
@@ -78,8 +78,7 @@ mod tests {
         let inputs = Found::default().with(Kind::ConfigMap, "settings", &[("server.toml", "")]);
         let images = Images { bridge: "bridge:test".into(), npx: "node:test".into(), uvx: "uv:test".into() };
         let observed = Observed { inputs, images, session_keys: "a key".into(), ..Observed::default() };
-        let valid = validate(server, &observed).expect("valid");
-        super::children(&valid, &crate::network::Surroundings::default())
+        super::children(&validate(server, &observed).expect("valid"), &crate::network::Surroundings::default())
     }
 
     #[test]

@@ -253,3 +253,16 @@ async fn those_beside_a_statement_out_of_time_keep_the_time_they_had() {
     assert_eq!(stats.replays.load(Ordering::Relaxed), 1);
     assert!(stats.commits.load(Ordering::Relaxed) <= 4, "the others are committed together");
 }
+
+#[tokio::test]
+async fn a_table_without_a_number_left_is_told_from_a_full_disk() {
+    let place = Place::new(TABLES, |_| {});
+    let last = place.change("INSERT INTO counted (id) VALUES (9223372036854775807)").await.unwrap();
+    assert_eq!(last.last_insert_rowid, Some(i64::MAX));
+    let error = place.change("INSERT INTO counted (k) VALUES ('one more')").await.unwrap_err();
+    assert!(matches!(&error, DbError::NoNumberLeft(table) if table == "counted"), "{error}");
+    assert!(!place.db.writer_stats().disk_full.load(Ordering::Relaxed));
+    // Without AUTOINCREMENT SQLite looks for a number that is free.
+    place.change("INSERT INTO plain (id) VALUES (9223372036854775807)").await.unwrap();
+    assert!(place.change("INSERT INTO plain (k) VALUES ('one more')").await.unwrap().last_insert_rowid.is_some());
+}

@@ -23,7 +23,7 @@ pub fn npm_program(name: &str, manifest: &[u8]) -> Option<String> {
 const NOISE: [&str; 5] = [
     "A complete log of this run",
     "Note that you can also install from a",
-    "tarball, folder, http url, or git folder",
+    "tarball, folder, http url, or git",
     "npm warn",
     "npm notice",
 ];

@@ -73,11 +73,7 @@ impl Surroundings {
 
     fn beside_us(&self, labels: BTreeMap<String, String>) -> NetworkPolicyPeer {
         let namespace = [(names::LABEL_NAMESPACE_NAME.to_owned(), self.namespace.clone())].into();
-        NetworkPolicyPeer {
-            namespace_selector: Some(labelled(namespace)),
-            pod_selector: Some(labelled(labels)),
-            ip_block: None,
-        }
+        NetworkPolicyPeer { namespace_selector: Some(labelled(namespace)), pod_selector: Some(labelled(labels)), ip_block: None }
     }
 }
 
@@ -118,7 +114,9 @@ fn ingress(
         // The replicas of a stdio server hand sessions on to each other.
         Component::Server => around.ours().into_iter().chain([beside(apps()), beside(own.clone())]).chain(given).collect(),
         Component::App if network.ingress_from.is_some() => around.ours().into_iter().take(1).chain(given).collect(),
-        Component::App => return NetworkPolicyIngressRule { from: None, ports: Some(vec![tcp(IntOrString::String("http".into()))]) },
+        Component::App => {
+            return NetworkPolicyIngressRule { from: None, ports: Some(vec![tcp(IntOrString::String("http".into()))]) };
+        }
     };
     NetworkPolicyIngressRule { from: Some(from), ports: None }
 }
@@ -131,10 +129,7 @@ fn egress(
 ) -> Vec<NetworkPolicyEgressRule> {
     let dns: &[i32] = if network.dns.is_some() { &[DNS, DNS_OF_PODS] } else { &[DNS] };
     let dns = dns.iter().flat_map(|port| ["UDP", "TCP"].map(|protocol| on(protocol, IntOrString::Int(*port))));
-    let mut rules = vec![NetworkPolicyEgressRule {
-        to: network.dns.clone().map(|peer| vec![peer]),
-        ports: Some(dns.collect()),
-    }];
+    let mut rules = vec![NetworkPolicyEgressRule { to: network.dns.clone().map(|peer| vec![peer]), ports: Some(dns.collect()) }];
     // A rule without peers, or without ports, would let all of them through.
     let some = network.egress_to.as_ref().is_none_or(|to| !to.is_empty())
         && network.egress_ports.as_ref().is_none_or(|ports| !ports.is_empty());
@@ -219,16 +214,21 @@ mod tests {
     fn what_goes_out_goes_anywhere_until_something_is_said() {
         let open = of(Component::Server, json!({"ingressFrom": []}));
         assert_eq!((&open["policyTypes"], open.get("egress")), (&json!(["Ingress"]), None));
-        let shut = of(Component::App, json!({
-            "egressTo": [{"ipBlock": {"cidr": "192.0.2.0/24"}}], "egressPorts": [{"port": 443}, {"port": 8000, "endPort": 8100}],
-        }));
+        let shut = of(
+            Component::App,
+            json!({
+                "egressTo": [{"ipBlock": {"cidr": "192.0.2.0/24"}}], "egressPorts": [{"port": 443}, {"port": 8000, "endPort": 8100}],
+            }),
+        );
         insta::assert_yaml_snapshot!("app_shut_in", shut);
     }
 
     #[test]
     fn an_empty_list_is_nowhere_and_dns_alone_is_dns_alone() {
         let own = json!([{"podSelector": {"matchLabels": Component::Server.selector("x")}}]);
-        for nowhere in [json!({"egressTo": []}), json!({"egressPorts": []}), json!({"egressTo": [], "egressPorts": [{"port": 443}]})] {
+        for nowhere in
+            [json!({"egressTo": []}), json!({"egressPorts": []}), json!({"egressTo": [], "egressPorts": [{"port": 443}]})]
+        {
             let rules = of(Component::Server, nowhere.clone())["egress"].clone();
             let dns = json!([{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]);
             assert_eq!(rules, json!([{"ports": dns}, {"to": own}]), "{nowhere}");

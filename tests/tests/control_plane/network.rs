@@ -106,7 +106,10 @@ async fn what_is_no_network_is_refused() {
     with_space(|space| async move {
         for (network, says) in [
             (json!({"ingressFrom": [{}]}), "each of network.ingressFrom must be a NetworkPolicyPeer"),
-            (json!({"egressTo": [{"podSelector": {}, "ipBlock": {"cidr": "10.0.0.0/8"}}]}), "each of network.egressTo must be a NetworkPolicyPeer"),
+            (
+                json!({"egressTo": [{"podSelector": {}, "ipBlock": {"cidr": "10.0.0.0/8"}}]}),
+                "each of network.egressTo must be a NetworkPolicyPeer",
+            ),
             (json!({"egressTo": [{"ipBlock": {"cidr": "example.com"}}]}), "should match"),
             (json!({"dns": {}}), "network.dns must be one NetworkPolicyPeer"),
             (json!({"egressPorts": [{"protocol": "TCP"}]}), "port"),

@@ -117,9 +117,7 @@ async fn a_server_is_reached_by_the_prober_by_apps_and_by_whom_it_names_and_by_n
             let neighbour = Caller::of(&beside, "beside", "sandbox-server").await?;
             // The prober got in.
             space.until::<McpServer>("s", "1/1", |server| serves(server, "1/1")).await?;
-            let offered = |app: &McpApp| {
-                app.status.as_ref().and_then(|status| status.pods.as_deref()) == Some("1/1")
-            };
+            let offered = |app: &McpApp| app.status.as_ref().and_then(|status| status.pods.as_deref()) == Some("1/1");
             space.until::<McpApp>("gate", "a pod", offered).await?;
             let server = only(&space, Component::Server, "s", "sandbox-server").await?;
             let app = only(&space, Component::App, "gate", "chat-worker").await?;
@@ -165,7 +163,10 @@ async fn what_goes_out_goes_where_the_spec_says_and_dns_is_always_there() {
         space.create::<McpServer>(sqlite("s", 1, 2)).await?;
         space.until::<McpServer>("s", "1/1", |server| serves(server, "1/1")).await?;
         let server = only(&space, Component::Server, "s", "sandbox-server").await?;
-        anyhow::ensure!(server.reaches(&friend.address, 8080) && server.reaches(&stranger.address, 8080), "anywhere, unless told");
+        anyhow::ensure!(
+            server.reaches(&friend.address, 8080) && server.reaches(&stranger.address, 8080),
+            "anywhere, unless told"
+        );
         let resolver = std::fs::read_to_string(format!("/proc/{}/root/etc/resolv.conf", server.process))?;
         let dns = resolver.lines().find_map(|line| line.strip_prefix("nameserver ")).context("a name server")?.to_owned();
 

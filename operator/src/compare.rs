@@ -22,8 +22,17 @@ const KEYED: [(&str, &[&str]); 10] = [
 ];
 
 /// Maps that are replaced as a whole.
-const ATOMIC: [&str; 9] =
-    ["selector", "labelSelector", "podSelector", "nodeSelector", "secretKeyRef", "configMapKeyRef", "fieldRef", "resourceFieldRef", "affinity"];
+const ATOMIC: [&str; 9] = [
+    "selector",
+    "labelSelector",
+    "podSelector",
+    "nodeSelector",
+    "secretKeyRef",
+    "configMapKeyRef",
+    "fieldRef",
+    "resourceFieldRef",
+    "affinity",
+];
 
 /// Fields of which none is not the same as false or 0: Kubernetes, or the image, would say something else.
 const PRESENT: [&str; 8] = [

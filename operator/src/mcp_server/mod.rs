@@ -4,19 +4,24 @@
 
 pub mod build;
 pub mod contract;
+pub mod database;
 pub mod hold;
 pub mod observe;
 pub mod own_claims;
 pub mod status;
 pub mod validate;
 
+use std::sync::Arc;
+
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 use kube::{Resource, ResourceExt};
 
 use self::{observe::Observed, validate::ValidatedServer};
 use crate::{
+    backups::Backups,
     child::Child,
     crd::{McpServer, McpServerStatus},
+    events::{self, News},
     inputs,
     names::{self, Component},
     network::Surroundings,
@@ -25,13 +30,20 @@ use crate::{
     problem::Problem,
 };
 
+/// What passes over servers need beside what all passes do.
+pub struct World {
+    /// Who is alive.
+    pub engine: HealthEngine,
+    /// What came of the backups.
+    pub backups: Arc<Backups>,
+}
+
 impl Subject for McpServer {
     const COMPONENT: Component = Component::Server;
     type Facts = Observed;
     type Valid = ValidatedServer;
     type Status = McpServerStatus;
-    /// Who is alive.
-    type World = HealthEngine;
+    type World = World;
 
     fn told(&self) -> Option<&McpServerStatus> {
         self.status.as_ref()
@@ -44,7 +56,7 @@ impl Subject for McpServer {
     /// `enabled`, `force`, `recheck` and the pace of probes hold whatever becomes of the rest.
     fn switch(&self, context: &Context<Self>) {
         // Credentials are behind Secrets, which have not been read yet: those that the prober has stand until they are.
-        let known = context.world.credentials(&key(self));
+        let known = context.world.engine.credentials(&key(self));
         if needs_credentials(self) && known.is_none() {
             return;
         }
@@ -52,10 +64,10 @@ impl Subject for McpServer {
     }
 
     async fn observe(&self, context: &Context<Self>) -> Result<Observed, inputs::Error> {
-        observe::observe(self, &context.reader, &context.writer.children, &context.world).await
+        observe::observe(self, &context.reader, &context.writer.children, &context.world.engine).await
     }
 
-    fn validate(&self, facts: &Observed, _: &HealthEngine) -> Result<ValidatedServer, Vec<Problem>> {
+    fn validate(&self, facts: &Observed, _: &World) -> Result<ValidatedServer, Vec<Problem>> {
         validate::validate(self, facts)
     }
 
@@ -65,6 +77,10 @@ impl Subject for McpServer {
 
     fn notes(valid: &ValidatedServer) -> &[Problem] {
         &valid.notes
+    }
+
+    fn news(before: Option<&McpServerStatus>, after: &McpServerStatus) -> Option<News> {
+        events::of_backup(before.and_then(|before| before.backup.as_ref()), after.backup.as_ref()?)
     }
 
     fn children(valid: &ValidatedServer, around: &Surroundings) -> Vec<Child> {
@@ -78,12 +94,14 @@ impl Subject for McpServer {
     }
 
     fn status(&self, outcome: &Outcome<ValidatedServer>, context: &Context<Self>, now: Timestamp) -> Told<McpServerStatus> {
-        let health = context.world.snapshot(&key(self));
+        let health = context.world.engine.snapshot(&key(self));
         // The pod's own Ready condition wakes us before that, usually.
         if let Some(wait) = hold::hold(self, outcome, health.as_ref(), now) {
             return Told::Later(wait);
         }
-        Told::Now(status::compute(self, outcome, health.as_ref(), now))
+        let mut status = status::compute(self, outcome, health.as_ref(), now);
+        status.backup = context.world.backups.of(&key(self).namespace, &key(self).name).told(status.backup.as_ref());
+        Told::Now(status)
     }
 }
 
@@ -96,18 +114,18 @@ fn tell_prober(server: &McpServer, credentials: Credentials, context: &Context<M
     let key = key(server);
     let tools = contract(server, context);
     let persisted = server.status.as_ref().and_then(|status| status.circuit.as_ref());
-    context.world.set_server(&key, probe_spec(server, endpoint, credentials, tools), persisted);
+    context.world.engine.set_server(&key, probe_spec(server, endpoint, credentials, tools), persisted);
     // A CR that went away since this pass began was forgotten by the prober already: it must not come back.
     let there = context.subjects.get(&key.namespace, &key.name);
     if there.is_none_or(|there| there.uid() != server.uid()) {
-        context.world.remove_server(&key);
+        context.world.engine.remove_server(&key);
     }
 }
 
 /// Which tools the server must offer.
 fn contract(server: &McpServer, context: &Context<McpServer>) -> ToolsContract {
     let accepted = observe::accepted(server, &context.writer.children);
-    let offered = context.world.snapshot(&key(server)).and_then(|health| health.acceptable);
+    let offered = context.world.engine.snapshot(&key(server)).and_then(|health| health.acceptable);
     contract::decide(&server.spec.tools, accepted.as_ref(), offered.as_deref())
 }
 

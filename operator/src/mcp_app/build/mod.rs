@@ -129,7 +129,9 @@ mod tests {
         assert_eq!(super::too_large(&many(700)), None);
         let problem = super::too_large(&many(1_000)).expect("more than a mebibyte");
         assert!(problem.message.contains("1000 servers") && problem.class.is_obstacle(), "{}", problem.message);
-        let file = super::children(&many(1_000), &crate::network::Surroundings::default()).into_iter().find(|child| child.key.kind == "ConfigMap");
+        let file = super::children(&many(1_000), &crate::network::Surroundings::default())
+            .into_iter()
+            .find(|child| child.key.kind == "ConfigMap");
         assert!(file.expect("it is wanted, and so not pruned").waits);
     }
 

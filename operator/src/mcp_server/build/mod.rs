@@ -1,6 +1,7 @@
 //! Step 3: every child as a whole, from a validated server. Pure, and cannot fail.
 
 mod accepted_tools;
+pub mod backup;
 mod deployment;
 mod service;
 mod volume_claim;
@@ -36,6 +37,8 @@ pub fn children(server: &ValidatedServer, around: &Surroundings) -> Vec<Child> {
         let selector = Component::Server.selector(&server.name);
         let budget = disruption::budget(metadata(server), container.replicas, selector);
         children.extend(budget.map(|budget| Child::new(&budget)));
+        let backup = backup::build(server, container);
+        children.extend(backup.map(|backup| Child::new(&backup).needs(&["PersistentVolumeClaim"])));
     }
     children
 }
@@ -84,7 +87,7 @@ mod tests {
         let deployment: Option<Deployment> = read(&children);
         let pod = deployment.clone().and_then(|deployment| deployment.spec?.template.spec).expect("a pod");
         let (volumes, mounts) = workload::volumes_of(&pod);
-        assert_eq!(volumes, mcp_server::OWN_VOLUMES);
+        assert_eq!(volumes, mcp_server::OWN_VOLUMES[..3]);
         assert_eq!(mounts, [mcp_server::OWN_MOUNTS, &["/data"]].concat());
         insta::assert_yaml_snapshot!("volume_claim", read::<PersistentVolumeClaim>(&children));
         insta::assert_yaml_snapshot!("deployment_with_volume", deployment);
@@ -157,6 +160,26 @@ mod tests {
         maxSurge: 1
         maxUnavailable: 0
         ");
+    }
+
+    #[test]
+    fn a_pod_that_goes_serves_on_while_others_learn_of_it_unless_there_is_one_writer() {
+        let seconds = |change: fn(&mut McpServer)| {
+            let deployment: Deployment = read(&children(&fixtures::server(change))).expect("a Deployment");
+            let pod = deployment.spec.and_then(|spec| spec.template.spec).expect("a pod");
+            pod.containers[0].lifecycle.as_ref().and_then(|lifecycle| Some(lifecycle.pre_stop.as_ref()?.sleep.as_ref()?.seconds))
+        };
+        assert_eq!(seconds(|_| {}), Some(5));
+        assert_eq!(
+            seconds(|server| server.spec.pod.termination_grace_period_seconds = Some(3)),
+            Some(2),
+            "Kubernetes refuses more"
+        );
+        assert_eq!(seconds(|server| server.spec.pod.termination_grace_period_seconds = Some(1)), None);
+        let storage = |server: &mut McpServer| {
+            server.spec.storage = serde_json::from_value(json!({"size": "1Gi", "mountPath": "/data"})).ok();
+        };
+        assert_eq!(seconds(storage), None);
     }
 
     #[test]

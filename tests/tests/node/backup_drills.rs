@@ -105,6 +105,9 @@ async fn lose_and_restore(space: &Space, to: &Value) -> anyhow::Result<()> {
         anyhow::Ok(())
     };
     tokio::time::timeout(Duration::from_mins(1), gone).await.context("its pod does not go")??;
+    // Kubernetes keeps a claim that a pod names, also one that is done.
+    let jobs = "app.kubernetes.io/component=mcp-backup,app.kubernetes.io/instance=s";
+    run("kubectl", &["delete", "jobs", "--namespace", &space.name, "--selector", jobs])?;
     let lost = space.api::<PersistentVolumeClaim>().get("s-mcp").await?.metadata.uid;
     space.api::<PersistentVolumeClaim>().delete("s-mcp", &DeleteParams::default()).await?;
     space.until::<PersistentVolumeClaim>("s-mcp", "another claim", |claim| claim.metadata.uid != lost).await?;

@@ -1,4 +1,5 @@
-# The images of mcpfleet, one target each: operator, sandbox-server, chat-worker, bridge.
+# The images of mcpfleet, one target each: operator, sandbox-server, chat-worker, bridge; and node and python, in which packages of npx and
+# uvx run (the chart's stdio.images), for whoever wants to build those, too.
 #   docker build --target operator --tag ghcr.io/mcpfleet/operator:0.1.0 .
 # An image holds one static binary and the CA certificates: no shell, no libc, no package manager.
 # BUILDER is any image with Rust, a C compiler and CA certificates: another one serves where registries cannot be reached.
@@ -53,3 +54,19 @@ LABEL org.opencontainers.image.title="mcpfleet bridge" \
       org.opencontainers.image.description="Serves an MCP server of standard input and output over streamable HTTP"
 COPY --from=build /out/bridge /usr/bin/bridge
 ENTRYPOINT ["/usr/bin/bridge"]
+
+# What npx needs, and git for packages that are installed from a repository.
+FROM docker.io/library/node:24-bookworm-slim AS node
+RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates git && rm -rf /var/lib/apt/lists/*
+LABEL org.opencontainers.image.title="mcpfleet node" \
+      org.opencontainers.image.description="Node.js and npm, for MCP servers that npx installs"
+USER 1000:1000
+ENTRYPOINT []
+
+# What uvx needs.
+FROM docker.io/library/python:3.13-slim-bookworm AS python
+RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates git && rm -rf /var/lib/apt/lists/* \
+    && pip install --no-cache-dir uv==0.13.9
+LABEL org.opencontainers.image.title="mcpfleet python" \
+      org.opencontainers.image.description="Python and uv, for MCP servers that uvx installs"
+USER 1000:1000

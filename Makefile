@@ -96,12 +96,15 @@ fuzz-sandbox: ## Fuzz what callers send to sandbox-server: SECONDS=60
 bench-health: ## What health costs, beside bare hyper: SIZES='100 1000 10000'
 	@ulimit -n "$$(ulimit -Hn)" && cargo run --quiet --release --package operator --example bench_health -- $(SIZES)
 
-.PHONY: bench-sandbox bench-chat bench-bridge bench-converge bench
+.PHONY: bench-sandbox bench-chat bench-gateway bench-bridge bench-converge bench
 bench-sandbox: ## What sandbox-server does beside its peers, and beside two limits
 	@tests/bench-sandbox/bench-sandbox
 
 bench-chat: ## What chat-worker adds to a round, and what 500 streams cost, beside programs of the official Python packages
 	@tests/bench-chat/bench-chat
+
+bench-gateway: ## What /mcp of a gateway adds to a call, with 1, 10 and 50 servers behind it, beside proxies of others
+	@tests/bench-gateway/bench-gateway
 
 bench-bridge: ## What the bridge adds to a server on standard input and output, beside other bridges
 	@tests/bench-bridge/bench-bridge
@@ -109,4 +112,4 @@ bench-bridge: ## What the bridge adds to a server on standard input and output, 
 bench-converge: ## How long a fleet takes to come about, beside a bare client: SIZES='100 1000 5000' REST=600
 	@tests/bench-converge/bench-converge $(SIZES)
 
-bench: bench-health bench-sandbox bench-chat bench-bridge bench-converge ## Every benchmark
+bench: bench-health bench-sandbox bench-chat bench-gateway bench-bridge bench-converge ## Every benchmark

@@ -96,7 +96,9 @@ node() {
     tests/cluster/down.sh &&
         tests/cluster/tool.sh helm &&
         up node &&
-        tests/cluster/load.sh operator sandbox-server chat-worker model-standin &&
+        tests/cluster/load.sh operator sandbox-server chat-worker bridge model-standin &&
+        tests/stdio/images.sh "$logs/images" &&
+        tests/cluster/load.sh "$logs"/images/*.tar &&
         tests/cluster/run.sh "$binary" --test-threads=1 --show-output
 }
 

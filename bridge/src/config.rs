@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use http_server::host::{AllowedOrigin, HostPattern};
+use mcp_stdio::package::{Registry, Wanted};
 
-use crate::install::Registry;
 use crate::respawn::Policy;
 use crate::table::Limits;
 
@@ -145,12 +145,21 @@ pub fn seconds(seconds: u32) -> Duration {
     Duration::from_secs(u64::from(seconds))
 }
 
+/// A registry of packages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Source {
+    /// By npm.
+    Npm,
+    /// By uv, or by pip where there is no uv.
+    Pypi,
+}
+
 /// Everything that `install` takes.
 #[derive(Debug, Args)]
 pub struct InstallArgs {
     /// Where the package comes from.
     #[arg(value_enum)]
-    pub registry: Registry,
+    pub registry: Source,
     /// The package, as npx or uvx would name it: `@scope/name@1.2.3`, `name==1.2.3`.
     pub package: String,
     /// Where it is installed.
@@ -159,9 +168,28 @@ pub struct InstallArgs {
     /// The program of the package that is meant, where it has several.
     #[arg(long, value_name = "NAME")]
     pub program: Option<String>,
+    /// A further package beside it, as `npx --package` and `uvx --with` take it.
+    #[arg(long, value_name = "PACKAGE")]
+    pub with: Vec<String>,
+    /// The interpreter for a package of Python, as `uvx --python` takes it.
+    #[arg(long, value_name = "VERSION")]
+    pub python: Option<String>,
     /// Where the words of a failure are written, if the file is there.
     #[arg(long, env = "BRIDGE_TERMINATION_LOG", value_name = "FILE", default_value = "/dev/termination-log")]
     pub termination_log: PathBuf,
+}
+
+impl InstallArgs {
+    /// What is to be installed.
+    pub fn wanted(&self) -> Wanted {
+        let Self { registry, package, into: _, program, with, python, termination_log: _ } = self;
+        let registry = match registry {
+            Source::Npm => Registry::Npm,
+            Source::Pypi => Registry::Pypi,
+        };
+        let (package, with, python, program) = (package.clone(), with.clone(), python.clone(), program.clone());
+        Wanted { registry, package, with, python, program, args: Vec::new() }
+    }
 }
 
 #[cfg(test)]

@@ -42,14 +42,19 @@ impl Death {
             (Some(exit), None) => exit.to_string(),
             (None, because) => because.clone().unwrap_or_default(),
         };
-        let last = self.stderr.last().map_or_else(String::new, |line| format!("; its last words: {line}"));
+        let last = telling(&self.stderr).map_or_else(String::new, |line| {
+            // Room for the lines around it.
+            let line: String = line.chars().take(500).collect();
+            format!("; its last words: {line}")
+        });
         format!("the server ended: {how}{last}")
     }
 
-    /// What the kubelet shows of a container that has ended: at most 4 KiB of it, of which the end matters most.
+    /// What the kubelet shows of a container that has ended: at most 4 KiB of it. The sentence is last, for whoever has room for the end
+    /// alone.
     pub fn termination_message(&self) -> String {
         const ROOM: usize = 4096;
-        let summary = Self { stderr: Vec::new(), ..self.clone() }.summary();
+        let summary = self.summary();
         let mut lines = Vec::new();
         let mut room = ROOM - summary.len().min(ROOM / 2) - 1;
         for line in self.stderr.iter().rev().take_while(|line| {
@@ -59,8 +64,8 @@ impl Death {
         }) {
             lines.push(line.as_str());
         }
-        lines.push(&summary);
         lines.reverse();
+        lines.push(&summary);
         lines.join("\n")
     }
 
@@ -69,6 +74,20 @@ impl Death {
         // As a shell says of a program that could not be started.
         self.exit.map_or(127, Exit::shell_code)
     }
+}
+
+/// The line that says why: the last one that names an error, for runtimes put their stack and their version after it; else the last.
+fn telling(stderr: &[String]) -> Option<&String> {
+    let names_an_error = |line: &&String| {
+        let line = line.trim();
+        let first = line.split(':').next().unwrap_or_default();
+        let of_a_class =
+            first.split_whitespace().last().is_some_and(|word| word.ends_with("Error") || word.ends_with("Exception"));
+        let lower = line.to_ascii_lowercase();
+        let says_so = ["error:", "error ", "fatal", "panic", "usage:"].iter().any(|word| lower.starts_with(word));
+        !line.starts_with("at ") && line.contains(':') && (of_a_class || says_so)
+    };
+    stderr.iter().rev().find(names_an_error).or_else(|| stderr.last())
 }
 
 #[cfg(test)]
@@ -88,10 +107,29 @@ mod tests {
     }
 
     #[test]
+    fn the_line_that_says_why_is_told_and_not_the_stack_behind_it() {
+        let node = "node:internal/modules/cjs/loader:1228\n  throw err;\n  ^\nError: Cannot find module './x'\nRequire stack:\n    at Module._load (node:internal:1)\n  code: 'MODULE_NOT_FOUND',\n}\nNode.js v22.12.0";
+        let python =
+            "Traceback (most recent call last):\n  File \"a.py\", line 1, in <module>\nModuleNotFoundError: No module named 'x'";
+        let other = "starting\nno key given";
+        for (text, line) in [
+            (node, "Error: Cannot find module './x'"),
+            (python, "ModuleNotFoundError: No module named 'x'"),
+            (other, "no key given"),
+        ] {
+            let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            assert_eq!(telling(&lines).map(String::as_str), Some(line));
+            let message = Death::new(Some(KILLED), None, lines).termination_message();
+            assert!(message.ends_with(&format!("its last words: {line}")), "{message}");
+        }
+        assert_eq!(telling(&[]), None);
+    }
+
+    #[test]
     fn the_termination_message_holds_the_last_lines_that_fit() {
         let lines: Vec<String> = (0..20).map(|number| format!("{number} {}", "x".repeat(400))).collect();
         let message = Death::new(Some(KILLED), None, lines).termination_message();
         assert!(message.len() <= 4096, "{}", message.len());
-        assert!(message.starts_with("the server ended: killed by SIGKILL\n") && message.contains("\n19 x"), "{message}");
+        assert!(message.contains("\n19 x") && message.contains("\nthe server ended: killed by SIGKILL"), "{message}");
     }
 }

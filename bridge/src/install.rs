@@ -5,26 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use clap::ValueEnum;
+use mcp_stdio::package::{self, Registry, Wanted};
 use serde::{Deserialize, Serialize};
 
 mod command;
 
-pub use command::{Wanted, wanted};
-
 /// Says what was installed.
 const INDEX: &str = "installed.json";
-
-/// Where packages come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Registry {
-    /// By npm.
-    Npm,
-    /// By uv, or by pip where there is no uv.
-    #[value(name = "pypi")]
-    Pypi,
-}
 
 /// Why a package is not there.
 #[derive(Debug, thiserror::Error)]
@@ -66,26 +53,29 @@ impl Index {
     }
 }
 
-fn key(registry: Registry, package: &str, program: Option<&str>) -> String {
-    let registry = if registry == Registry::Npm { "npm" } else { "pypi" };
-    format!("{registry} {package} {}", program.unwrap_or_default()).trim_end().to_owned()
+/// What differs where something else is to be installed.
+fn key(Wanted { registry, package, with, python, program, args: _ }: &Wanted) -> String {
+    let mut words = vec![registry.as_str(), package];
+    words.extend(with.iter().map(String::as_str));
+    words.extend(python.iter().flat_map(|python| ["--python", python]));
+    words.extend(program.iter().flat_map(|program| ["--program", program]));
+    words.join(" ")
 }
 
 /// Installs a package, unless it is there already, and says where its program is.
-pub fn install(registry: Registry, package: &str, program: Option<&str>, folder: &Path) -> Result<PathBuf, InstallError> {
+pub fn install(wanted: &Wanted, folder: &Path) -> Result<PathBuf, InstallError> {
     let failed = |error| InstallError::Folder(folder.to_owned(), error);
     fs::create_dir_all(folder).map_err(failed)?;
     // Programs are started from another folder than the one where they were installed.
     let folder = &folder.canonicalize().map_err(failed)?;
-    let mut index = Index::read(folder);
-    let key = key(registry, package, program);
+    let (mut index, key, package) = (Index::read(folder), key(wanted), &wanted.package);
     if let Some(there) = index.0.get(&key).filter(|there| there.exists()) {
         tracing::info!(package, program = %there.display(), "the package is installed already");
         return Ok(there.clone());
     }
-    let found = match registry {
-        Registry::Npm => npm(package, program, folder)?,
-        Registry::Pypi => pypi(package, program, folder)?,
+    let found = match wanted.registry {
+        Registry::Npm => npm(wanted, folder)?,
+        Registry::Pypi => pypi(wanted, folder)?,
     };
     index.0.insert(key, found.clone());
     index.write(folder).map_err(failed)?;
@@ -95,9 +85,10 @@ pub fn install(registry: Registry, package: &str, program: Option<&str>, folder:
 
 /// What to start instead of `npx` or `uvx`, if the package that they name was installed.
 pub fn installed(command: &[String], folder: &Path) -> Option<Vec<String>> {
-    let Wanted { registry, package, program, args } = wanted(command)?;
-    let found = Index::read(folder).0.remove(&key(registry, &package, program.as_deref()))?;
-    Some([vec![found.to_string_lossy().into_owned()], args].concat())
+    let (runner, args) = command.split_first()?;
+    let wanted = package::wanted(package::runner(runner)?, args).ok()?;
+    let found = Index::read(folder).0.remove(&key(&wanted))?;
+    Some([vec![found.to_string_lossy().into_owned()], wanted.args].concat())
 }
 
 fn run(tool: &'static str, package: &str, command: &mut Command) -> Result<(), InstallError> {
@@ -107,48 +98,62 @@ fn run(tool: &'static str, package: &str, command: &mut Command) -> Result<(), I
     }
     let said = [done.stdout, done.stderr].concat();
     let said = mcp_stdio::stderr::readable_lines(&said);
-    let words = said[said.len().saturating_sub(20)..].join("\n");
-    Err(InstallError::Failed { tool, package: package.to_owned(), words })
+    // All of it for who reads the log; what is told elsewhere has room for a few lines.
+    tracing::error!(package, "{tool} said: {}", said.join("\n"));
+    Err(InstallError::Failed { tool, package: package.to_owned(), words: command::telling(&said).join("\n") })
 }
 
-fn npm(package: &str, program: Option<&str>, folder: &Path) -> Result<PathBuf, InstallError> {
-    // One for each package: npm takes away what it was not asked for.
-    let own = folder.join("npm").join(command::folder_name(package));
+/// The folder of one package alone: npm takes away what it was not asked for.
+fn own_folder(folder: &Path, wanted: &Wanted) -> Result<PathBuf, InstallError> {
+    let own = folder.join(wanted.registry.as_str()).join(command::folder_name(&key(wanted)));
     fs::create_dir_all(&own).map_err(|error| InstallError::Folder(own.clone(), error))?;
+    Ok(own)
+}
+
+fn npm(wanted: &Wanted, folder: &Path) -> Result<PathBuf, InstallError> {
+    let Wanted { package, program, .. } = wanted;
+    let own = own_folder(folder, wanted)?;
     let mut command = Command::new("npm");
     command.args(["install", "--no-audit", "--no-fund", "--no-update-notifier", "--no-save", "--loglevel=error", "--prefix"]);
-    command.arg(&own).arg(package);
+    command.arg(&own).args(wanted.packages());
     keep_in(&mut command, folder, "npm_config_cache", "npm-cache");
     run("npm", package, &mut command)?;
     let modules = own.join("node_modules");
-    let name = command::npm_name(package);
+    let name = package::npm_name(package);
     let manifest = fs::read(modules.join(name).join("package.json")).unwrap_or_default();
-    let program = program.map(str::to_owned).or_else(|| command::npm_program(name, &manifest));
+    let program = program.clone().or_else(|| command::npm_program(name, &manifest));
     let program = program.map(|program| modules.join(".bin").join(program)).filter(|program| program.exists());
-    program.ok_or_else(|| InstallError::NoProgram(package.to_owned()))
+    program.ok_or_else(|| InstallError::NoProgram(package.clone()))
 }
 
-fn pypi(package: &str, program: Option<&str>, folder: &Path) -> Result<PathBuf, InstallError> {
-    let programs = folder.join("bin");
+fn pypi(wanted: &Wanted, folder: &Path) -> Result<PathBuf, InstallError> {
+    let Wanted { package, program, python, .. } = wanted;
+    let own = own_folder(folder, wanted)?;
+    let programs = own.join("bin");
     let mut uv = Command::new("uv");
-    uv.args(["tool", "install", "--force", package]).env("UV_TOOL_DIR", folder.join("tools")).env("UV_TOOL_BIN_DIR", &programs);
+    uv.args(["tool", "install", "--force"]).args(wanted.with.iter().flat_map(|with| ["--with", with]));
+    uv.args(python.iter().flat_map(|python| ["--python", python])).arg(package);
+    uv.env("UV_TOOL_DIR", own.join("tools")).env("UV_TOOL_BIN_DIR", &programs);
     keep_in(&mut uv, folder, "UV_CACHE_DIR", "uv-cache");
+    // An interpreter that uv fetches is part of what must be there at the next start.
+    keep_in(&mut uv, folder, "UV_PYTHON_INSTALL_DIR", "python");
     let programs = match run("uv", package, &mut uv) {
         Ok(()) => programs,
         // An image with Python has pip, but seldom uv.
         Err(InstallError::Tool(..)) => {
-            let venv = folder.join("venvs").join(command::folder_name(package));
-            run("python3", package, Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+            let venv = own.join("venv");
+            let python = python.as_ref().map_or_else(|| "python3".to_owned(), |version| format!("python{version}"));
+            run("python3", package, Command::new(python).args(["-m", "venv"]).arg(&venv))?;
             let mut pip = Command::new(venv.join("bin/pip"));
-            pip.args(["install", "--quiet", "--disable-pip-version-check", package]);
+            pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(wanted.packages());
             keep_in(&mut pip, folder, "PIP_CACHE_DIR", "pip-cache");
             run("pip", package, &mut pip)?;
             venv.join("bin")
         }
         Err(error) => return Err(error),
     };
-    let program = programs.join(program.unwrap_or_else(|| command::pypi_name(package)));
-    if program.exists() { Ok(program) } else { Err(InstallError::NoProgram(package.to_owned())) }
+    let program = programs.join(program.as_deref().unwrap_or_else(|| package::pypi_name(package)));
+    if program.exists() { Ok(program) } else { Err(InstallError::NoProgram(package.clone())) }
 }
 
 /// A home folder may not be writable.
@@ -169,10 +174,23 @@ mod tests {
         let npx = command("npx -y @a/server@1.0.0 --port 5");
         assert_eq!(installed(&npx, folder.path()), None);
         let mut index = Index::default();
-        index.0.insert(key(Registry::Npm, "@a/server@1.0.0", None), "/p/server".into());
+        let wanted = package::wanted(Registry::Npm, &npx[1..]).unwrap();
+        index.0.insert(key(&wanted), "/p/server".into());
         index.write(folder.path()).unwrap();
         assert_eq!(installed(&npx, folder.path()), Some(command("/p/server --port 5")));
-        assert_eq!(installed(&command("npx -y @a/server@2.0.0"), folder.path()), None);
-        assert_eq!(installed(&command("node server.js"), folder.path()), None);
+        for other in ["npx -y @a/server@2.0.0", "npx -y -p @a/server@1.0.0 other", "node server.js"] {
+            assert_eq!(installed(&command(other), folder.path()), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_differs_in_what_is_installed_differs_in_its_key() {
+        let key = |args: &str| {
+            let args: Vec<_> = args.split(' ').map(str::to_owned).collect();
+            key(&package::wanted(Registry::Pypi, &args).unwrap())
+        };
+        assert_eq!(key("a==1 --x"), key("a@1 --y"), "arguments of the program do not");
+        let keys = ["a==1", "--with b a==1", "--python 3.12 a==1", "--from a==1 b"].map(key);
+        assert!(keys.iter().enumerate().all(|(at, key)| !keys[..at].contains(key)), "{keys:?}");
     }
 }

@@ -34,16 +34,17 @@ pub struct App {
 }
 
 impl App {
-    /// Reads the configuration, starts connecting to its servers, and follows it. `may_be_gateway`: it is of use without a model.
-    pub fn start(settings: Settings, loaded: Loaded, may_be_gateway: bool) -> anyhow::Result<Arc<Self>> {
-        let is_gateway = may_be_gateway && settings.is_gateway();
+    /// Reads the configuration, starts connecting to its servers, and follows it. `is_served`: others connect to it, by /mcp, so that it is
+    /// of use without a model.
+    pub fn start(settings: Settings, loaded: Loaded, is_served: bool) -> anyhow::Result<Arc<Self>> {
+        let is_gateway = is_served && settings.is_gateway();
         let model: Arc<dyn Model> = if is_gateway {
             Arc::new(NoModel)
         } else {
             Arc::new(Client::new(settings.model_settings()?).context("cannot make an HTTP client")?)
         };
         let metrics = Arc::new(Metrics::new()?);
-        let hub = Hub::new(settings.first_seen()).context("cannot make an HTTP client")?;
+        let hub = Hub::new(settings.first_seen(), is_served).context("cannot make an HTTP client")?;
         hub.apply(&loaded.config);
         metrics.config_good.set(1);
         // Half a second of decoding that would otherwise delay the first answer.

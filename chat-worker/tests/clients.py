@@ -8,6 +8,12 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 
+async def elicited(_context, _params):
+    from mcp.types import ElicitResult
+
+    return ElicitResult(action="accept", content={"name": "Ann", "check": True})
+
+
 @asynccontextmanager
 async def connect(url, mode):
     """A connected client, and the revision that it speaks."""
@@ -15,12 +21,12 @@ async def connect(url, mode):
         from mcp import ClientSession
         from mcp.client.streamable_http import streamablehttp_client
 
-        async with streamablehttp_client(url) as (read, write, _), ClientSession(read, write) as session:
+        async with streamablehttp_client(url) as (read, write, _), ClientSession(read, write, elicitation_callback=elicited) as session:
             yield session, (await session.initialize()).protocolVersion
     else:
         from mcp.client.client import Client
 
-        async with Client(url, mode=mode) as client:
+        async with Client(url, mode=mode, elicitation_callback=elicited) as client:
             yield client, client.protocol_version
 
 
@@ -33,6 +39,17 @@ async def main(url, mode):
         assert not failed and "42" in answer.content[0].text, answer
         refused = await client.call_tool("db__read_query", {"query": "DROP TABLE t"})
         assert getattr(refused, "is_error", getattr(refused, "isError", None)), refused
+        steps = []
+
+        async def progressed(progress, total, _message):
+            steps.append((progress, total))
+
+        operation = {"duration": 0.3, "steps": 3}
+        await client.call_tool("everything__trigger-long-running-operation", operation, progress_callback=progressed)
+        assert steps == [(1, 3), (2, 3), (3, 3)], steps
+        asked = await client.call_tool("everything__trigger-elicitation-request", {})
+        assert any("Ann" in getattr(block, "text", "") for block in asked.content), asked
+        assert (await client.list_resources()).resources and (await client.list_prompts()).prompts
     print(f"clients: Python {version('mcp')}, {mode}, {revision}: lists {len(tools)} tools of the fleet, and calls them")
 
 

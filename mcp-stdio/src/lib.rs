@@ -1,5 +1,6 @@
 //! Children that speak MCP over standard input and output: they are started in a process group of their own, read line by line and no
-//! further than is bearable, and ended with everything that they started. What the lines mean is not known here.
+//! further than is bearable, and ended with everything that they started. What the lines mean is not known here. And what a command of
+//! `npx` or `uvx` would start.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
@@ -7,4 +8,5 @@ pub mod exit;
 pub mod framing;
 pub mod group;
 pub mod orphans;
+pub mod package;
 pub mod stderr;

@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     str::FromStr,
 };
 
@@ -11,12 +12,20 @@ use ipnet::IpNet;
 use crate::{
     admin::Authenticate,
     inherit::Keys,
+    mcp_server::stdio::Images,
     network::{Labels, Surroundings, Unsaid},
     probe::Proxy,
 };
 
 /// The chat worker of this operator's version.
 const CHAT_WORKER_IMAGE: &str = concat!("ghcr.io/mcpfleet/chat-worker:", env!("CARGO_PKG_VERSION"));
+
+/// The bridge of this operator's version.
+const BRIDGE_IMAGE: &str = concat!("ghcr.io/mcpfleet/bridge:", env!("CARGO_PKG_VERSION"));
+/// Node.js with npm.
+const NPX_IMAGE: &str = "docker.io/library/node:24-bookworm-slim";
+/// Python with uv.
+const UVX_IMAGE: &str = "ghcr.io/astral-sh/uv:python3.13-bookworm-slim";
 
 /// Runs fleets of MCP servers on Kubernetes, and tells the truth about them.
 #[derive(Debug, Parser)]
@@ -36,6 +45,9 @@ pub enum Command {
     Release(ReleaseConfig),
     /// Print the CustomResourceDefinitions as YAML.
     Crd,
+    /// Print McpServer manifests of the servers in other programs' files, without their credentials: .mcp.json,
+    /// claude_desktop_config.json, .vscode/mcp.json and the like.
+    Import(ImportConfig),
 }
 
 /// How to run.
@@ -90,6 +102,18 @@ pub struct RunConfig {
     #[arg(long, env = "POD_LABELS", default_value = "", hide_default_value = true)]
     pub pod_labels: Labels,
 
+    /// The bridge's image, which is copied into the pods of servers on standard input and output.
+    #[arg(long, env = "BRIDGE_IMAGE", default_value = BRIDGE_IMAGE)]
+    pub bridge_image: String,
+
+    /// The image with Node.js and npm, for spec.stdio with npx and without an image.
+    #[arg(long, env = "NPX_IMAGE", default_value = NPX_IMAGE)]
+    pub npx_image: String,
+
+    /// The image with Python and uv (or pip), for spec.stdio with uvx and without an image.
+    #[arg(long, env = "UVX_IMAGE", default_value = UVX_IMAGE)]
+    pub uvx_image: String,
+
     /// The namespace of the Lease by which one of several replicas leads.
     #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
     pub namespace: String,
@@ -138,6 +162,14 @@ pub struct RunConfig {
     /// How it is logged.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,
+}
+
+/// What to import.
+#[derive(Args, Clone, Debug)]
+pub struct ImportConfig {
+    /// The files. - is standard input.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
 }
 
 /// What to release.
@@ -203,6 +235,11 @@ impl RunConfig {
     /// Decides which hosts are reached by a proxy.
     pub fn proxy(&self) -> Option<Proxy> {
         Proxy::new(self.https_proxy.as_deref()?, &self.no_proxy)
+    }
+
+    /// The images of servers on standard input and output.
+    pub fn stdio_images(&self) -> Images {
+        Images { bridge: self.bridge_image.clone(), npx: self.npx_image.clone(), uvx: self.uvx_image.clone() }
     }
 
     /// The scopes to watch: None is every namespace.

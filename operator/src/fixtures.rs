@@ -26,6 +26,15 @@ pub fn server(change: impl FnOnce(&mut McpServer)) -> McpServer {
     server
 }
 
+/// A server on standard input and output, changed.
+pub fn stdio(change: impl FnOnce(&mut McpServer)) -> McpServer {
+    let stdio = json!({"command": "npx", "args": ["-y", "@modelcontextprotocol/server-memory@2026.8.31"]});
+    let spec = serde_json::from_value(json!({"stdio": stdio})).expect("the smallest spec");
+    let mut server = McpServer { metadata: metadata("memory"), spec, status: None };
+    change(&mut server);
+    server
+}
+
 /// A remote server, changed.
 pub fn remote(change: impl FnOnce(&mut McpServer)) -> McpServer {
     let spec = serde_json::from_value(json!({"remote": {"url": "https://example.com/mcp"}})).expect("the smallest spec");

@@ -26,6 +26,7 @@ pub mod disruption;
 pub mod events;
 #[cfg(test)]
 mod fixtures;
+pub mod import;
 pub mod inherit;
 pub mod inputs;
 pub mod kstatus;

@@ -8,8 +8,10 @@ use std::{
 use anyhow::Context;
 use clap::Parser;
 use operator::{
-    config::{Cli, Command, LogFormat, ReleaseConfig, RunConfig},
-    crd, release, run,
+    config::{Cli, Command, ImportConfig, LogFormat, ReleaseConfig, RunConfig},
+    crd,
+    import::Imported,
+    release, run,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +22,7 @@ fn main() -> ExitCode {
         Command::Crd => print_definitions(),
         Command::Run(config) => start(*config),
         Command::Release(config) => release(&config),
+        Command::Import(config) => import(&config),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -36,6 +39,27 @@ fn print_definitions() -> anyhow::Result<()> {
     for (_, document) in crd::documents() {
         write!(out, "---\n{document}")?;
     }
+    Ok(())
+}
+
+/// Manifests on standard output, and on standard error what wants a look. A file that cannot be read costs the others nothing.
+fn import(config: &ImportConfig) -> anyhow::Result<()> {
+    let (mut imported, mut unread) = (Imported::default(), 0);
+    for file in &config.files {
+        let text =
+            if file.as_os_str() == "-" { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(file) };
+        let name = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy();
+        let read = text.map_err(|error| format!("{}: {error}", file.display())).and_then(|text| imported.add(&name, &text));
+        if let Err(error) = read {
+            eprintln!("error: {error}");
+            unread += 1;
+        }
+    }
+    std::io::stdout().lock().write_all(imported.documents.as_bytes())?;
+    for note in &imported.notes {
+        eprintln!("{note}");
+    }
+    anyhow::ensure!(unread == 0, "{unread} of {} files could not be read", config.files.len());
     Ok(())
 }
 

@@ -100,6 +100,16 @@ impl Component {
         format!("{}-tools", Self::Server.child_name(name))
     }
 
+    /// The name of the Secret with the keys that seal session ids of the McpServer called `name`.
+    pub fn sessions_name(name: &str) -> String {
+        format!("{}-sessions", Self::Server.child_name(name))
+    }
+
+    /// The name of the claim that keeps the installed packages of the McpServer called `name`.
+    pub fn cache_name(name: &str) -> String {
+        format!("{}-cache", Self::Server.child_name(name))
+    }
+
     /// The labels that select the pods of the CR called `name`. They never change: a Deployment's selector is immutable.
     pub fn selector(self, name: &str) -> BTreeMap<String, String> {
         BTreeMap::from([

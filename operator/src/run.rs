@@ -208,6 +208,7 @@ fn shared(config: &RunConfig, client: Client, engine: HealthEngine, metrics: Rec
         engine,
         metrics,
         chat_worker_image: config.chat_worker_image.clone(),
+        stdio_images: config.stdio_images(),
         concurrency: config.concurrency,
     }
 }

@@ -52,6 +52,8 @@ pub struct Shared {
     pub around: Arc<Surroundings>,
     /// The chat worker of this operator's version.
     pub chat_worker_image: String,
+    /// The images of servers on standard input and output.
+    pub stdio_images: mcp_server::stdio::Images,
     /// Objects reconciled at once, of each kind and scope.
     pub concurrency: u16,
 }
@@ -74,7 +76,8 @@ pub async fn start(shared: &Shared, namespace: Option<&str>, tasks: &mut JoinSet
     let writer =
         Writer { client: shared.client.clone(), children: Arc::clone(&known.children), contests: Arc::new(Contests::default()) };
     let parts = Parts { shared, known: &known, reader: &reader, writer: &writer };
-    let world = mcp_server::World { engine: shared.engine.clone(), backups: Arc::clone(&shared.backups) };
+    let (images, backups) = (shared.stdio_images.clone(), Arc::clone(&shared.backups));
+    let world = mcp_server::World { engine: shared.engine.clone(), images, backups };
     let server_context = parts.context(&known.servers, world);
     let reports = Arc::new(AppReports::default());
     let asking = app_reports::watch(Arc::clone(&reports), Arc::clone(&known.app_pods), {
@@ -85,13 +88,13 @@ pub async fn start(shared: &Shared, namespace: Option<&str>, tasks: &mut JoinSet
         asking.await;
         "the asking of apps"
     });
-    let world = mcp_app::World {
+    let world_of_apps = mcp_app::World {
         servers: Arc::clone(&known.servers),
         pods: Arc::clone(&known.app_pods),
         reports,
         default_image: shared.chat_worker_image.clone(),
     };
-    let app_context = parts.context(&known.apps, world);
+    let app_context = parts.context(&known.apps, world_of_apps);
     run::<McpServer>(server_context, server_requests, shared.concurrency, "the controller of McpServers", tasks);
     run::<McpApp>(app_context, app_requests, shared.concurrency, "the controller of McpApps", tasks);
     Ok(Scope { servers: wakers.server })

@@ -1,68 +1,10 @@
-//! What `npx` and `uvx` would start, by their arguments. Pure.
+//! What installed packages are called. Pure.
 
 use serde_json::Value;
-
-use super::Registry;
-
-/// A package, and how its program is called.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
-    /// Where it comes from.
-    pub registry: Registry,
-    /// As it was asked for, with its version.
-    pub package: String,
-    /// The program of the package, where it was named.
-    pub program: Option<String>,
-    /// For the program.
-    pub args: Vec<String>,
-}
-
-/// None: another command, or one with an option that changes what would run.
-pub fn wanted(command: &[String]) -> Option<Wanted> {
-    let (runner, args) = command.split_first()?;
-    let registry = match runner.rsplit('/').next()? {
-        "npx" => Registry::Npm,
-        "uvx" => Registry::Pypi,
-        _ => return None,
-    };
-    let mut package = None;
-    let mut rest = args.iter();
-    loop {
-        let arg = rest.next()?;
-        let (option, value) =
-            arg.split_once('=').filter(|_| arg.starts_with("--")).map_or((arg.as_str(), None), |(o, v)| (o, Some(v)));
-        match (registry, option) {
-            (Registry::Npm, "-y" | "--yes" | "-q" | "--quiet" | "--") | (Registry::Pypi, "-q" | "--quiet" | "--") => {}
-            (Registry::Npm, "-p" | "--package") | (Registry::Pypi, "--from") => {
-                package = Some(value.map_or_else(|| rest.next().cloned(), |value| Some(value.to_owned()))?);
-            }
-            (_, option) if option.starts_with('-') => return None,
-            _ => {
-                let args = rest.cloned().collect();
-                return Some(match package {
-                    Some(package) => Wanted { registry, package, program: Some(arg.clone()), args },
-                    None => Wanted { registry, package: arg.clone(), program: None, args },
-                });
-            }
-        }
-    }
-}
-
-/// A package without its version. The scope begins with an @, too.
-pub fn npm_name(package: &str) -> &str {
-    let scope = usize::from(package.starts_with('@'));
-    package[scope..].find('@').map_or(package, |at| &package[..scope + at])
-}
 
 /// A package as the name of a folder: another version is another one.
 pub fn folder_name(package: &str) -> String {
     package.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '=') { c } else { '+' }).collect()
-}
-
-/// A package without its version and extras.
-pub fn pypi_name(package: &str) -> &str {
-    let end = package.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')));
-    &package[..end.unwrap_or(package.len())]
 }
 
 /// The program that `npx` would start: the only one, or the one that has the package's name.
@@ -77,39 +19,53 @@ pub fn npm_program(name: &str, manifest: &[u8]) -> Option<String> {
     }
 }
 
+/// Lines that every failure of npm ends with, and that tell nothing of it.
+const NOISE: [&str; 5] = [
+    "A complete log of this run",
+    "Note that you can also install from a",
+    "tarball, folder, http url, or git folder",
+    "npm warn",
+    "npm notice",
+];
+
+/// How many lines are told of a failure.
+const TELLING: usize = 4;
+
+/// Of what an installer said the lines in which it says why it failed: the last ones that say anything.
+pub fn telling(said: &[String]) -> Vec<&str> {
+    let says = |line: &&str| {
+        let more_than_a_code = line.split_whitespace().any(|word| !word.bytes().all(|byte| byte.is_ascii_digit()));
+        more_than_a_code && NOISE.iter().all(|noise| !line.contains(noise))
+    };
+    let lines = said.iter().map(|line| {
+        let line = line.trim();
+        line.strip_prefix("npm error").or_else(|| line.strip_prefix("npm ERR!")).unwrap_or(line).trim()
+    });
+    let mut lines: Vec<_> = lines.filter(says).collect();
+    lines.split_off(lines.len().saturating_sub(TELLING))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(command: &str) -> Option<(String, Option<String>, String)> {
-        let command: Vec<String> = command.split(' ').map(str::to_owned).collect();
-        wanted(&command).map(|wanted| (wanted.package, wanted.program, wanted.args.join(" ")))
-    }
-
     #[test]
-    fn what_a_runner_would_start_is_read_from_its_arguments() {
-        let some = |package: &str, program: Option<&str>, args: &str| {
-            Some((package.to_owned(), program.map(str::to_owned), args.to_owned()))
-        };
-        assert_eq!(read("npx -y @a/b@1.2.3 --x -y"), some("@a/b@1.2.3", None, "--x -y"));
-        assert_eq!(read("/usr/bin/npx --package=@a/b@1 tool x"), some("@a/b@1", Some("tool"), "x"));
-        assert_eq!(read("npx -p c@1 tool"), some("c@1", Some("tool"), ""));
-        assert_eq!(
-            read("uvx mcp-server-time==1.0 --local-timezone UTC"),
-            some("mcp-server-time==1.0", None, "--local-timezone UTC")
-        );
-        assert_eq!(read("uvx --from git-server[x]==2 git-mcp"), some("git-server[x]==2", Some("git-mcp"), ""));
-        assert_eq!(read("npx --call x"), None);
-        assert_eq!(read("uvx --python 3.12 x"), None);
-        assert_eq!(read("npx -y"), None);
-        assert_eq!(read("node x"), None);
-    }
-
-    #[test]
-    fn a_package_is_known_by_its_name() {
-        assert_eq!(["@a/b@1", "@a/b", "b@^1", "b"].map(npm_name), ["@a/b", "@a/b", "b", "b"]);
+    fn another_version_has_another_folder() {
         assert_eq!(["@a/b@1", "../x", "a[y]==1"].map(folder_name), ["+a+b+1", "..+x", "a+y+==1"]);
-        assert_eq!(["a-b==1", "a_b[x]>=2", "a.b @ git+https://x"].map(pypi_name), ["a-b", "a_b", "a.b"]);
+    }
+
+    #[test]
+    fn of_what_an_installer_said_the_cause_is_told() {
+        let said = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+        let npm = said(
+            "npm warn deprecated x\nnpm error code E404\nnpm error 404 Not Found - GET https://r/a\nnpm error 404\nnpm error 404  'a@1' is not in this registry.\nnpm error 404\nnpm error 404 Note that you can also install from a\nnpm error 404 tarball, folder, http url, or git folder.\nnpm error A complete log of this run can be found in: /x",
+        );
+        assert_eq!(telling(&npm), ["code E404", "404 Not Found - GET https://r/a", "404  'a@1' is not in this registry."]);
+        let uv = said(
+            "Resolving\n  × No solution found when resolving tool dependencies:\n  ╰─▶ Because a was not found in the package registry",
+        );
+        assert_eq!(telling(&uv).last(), Some(&"╰─▶ Because a was not found in the package registry"));
+        assert!(telling(&[]).is_empty());
     }
 
     #[test]

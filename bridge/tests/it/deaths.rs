@@ -157,7 +157,8 @@ async fn five_deaths_end_the_bridge_with_the_childs_code_and_its_last_words() {
     let mut bridge = Bridge::start(&flags, &child("legacy die-at-start")).await;
     assert_eq!(bridge.ended().await.code(), Some(1));
     let words = std::fs::read_to_string(log.path()).unwrap();
-    assert_eq!(words, "the server ended: exit code 1\nError: the database is not there");
+    let said = "Error: the database is not there";
+    assert_eq!(words, format!("{said}\nthe server ended: exit code 1; its last words: {said}"));
 }
 
 #[tokio::test]

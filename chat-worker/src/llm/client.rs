@@ -246,11 +246,8 @@ impl Client {
     }
 
     fn not_the_api(&self, what: &str) -> ModelError {
-        ModelError::NotTheApi {
-            url: redact(self.settings.base_url.as_str()).into_owned(),
-            what: what.to_owned(),
-            setting: self.settings.api.base_url_setting(),
-        }
+        tracing::warn!("{} is not the model API: it {what}", redact(self.settings.base_url.as_str()));
+        ModelError::NotTheApi { what: what.to_owned(), setting: self.settings.api.base_url_setting() }
     }
 
     /// The answer with a bounded name of its model, and with an estimate where its tokens were not told: a budget must hold

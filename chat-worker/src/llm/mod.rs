@@ -131,8 +131,9 @@ pub enum ModelError {
     Stream(String),
     #[error("the model API reported {kind} in mid-answer: {message}")]
     Event { kind: String, message: String },
-    #[error("{url} is not the model API: it {what}; check {setting}")]
-    NotTheApi { url: String, what: String, setting: &'static str },
+    /// Whose URL it is, is told to the log only.
+    #[error("what {setting} names is not the model API: it {what}")]
+    NotTheApi { what: String, setting: &'static str },
     #[error("the model did not answer within {0} s")]
     Deadline(u64),
 }

@@ -65,11 +65,20 @@ impl Capped {
     }
 }
 
-/// The innermost cause in words: reqwest's own sentence names the URL, and not what went wrong.
+/// The innermost cause in words: reqwest's own sentence names the URL, and not what went wrong. A name that cannot be resolved is told to
+/// the log only.
 pub fn reason(error: &reqwest::Error) -> String {
     let mut source: &dyn std::error::Error = error;
+    let mut dns = false;
     while let Some(inner) = source.source() {
         source = inner;
+        dns |= source.to_string().contains("dns error");
     }
-    redact(&source.to_string()).into_owned()
+    let told = redact(&source.to_string()).into_owned();
+    if dns {
+        let host = error.url().and_then(url::Url::host_str).unwrap_or_default();
+        tracing::warn!("the name {host} of the model API cannot be resolved: {told}");
+        return "its name cannot be resolved".to_owned();
+    }
+    told
 }

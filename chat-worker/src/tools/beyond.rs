@@ -1,14 +1,18 @@
 //! What servers offer beside tools: resources, templates of resources, prompts and the completion of their arguments. All servers are
 //! one here: names have their server's before them, URIs stay as they are, and a request finds its server by either.
 
+#![allow(deprecated, reason = "sampling and messages for a log, which earlier eras have")]
+
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use futures::future::join_all;
 use rmcp::{
     ErrorData, RoleClient,
     model::{
-        CompleteRequestParams, CompleteResult, GetPromptRequestParams, GetPromptResponse, PaginatedRequestParams, Prompt,
-        ReadResourceRequestParams, ReadResourceResponse, Reference, Resource, ResourceTemplate, ServerCapabilities,
+        ClientRequest, CompleteRequest, CompleteRequestParams, CompleteResult, GetExtensions as _, GetPromptRequest,
+        GetPromptRequestParams, GetPromptResponse, PaginatedRequestParams, Prompt, ReadResourceRequest,
+        ReadResourceRequestParams, ReadResourceResponse, Reference, Resource, ResourceTemplate, ResultType, ServerCapabilities,
+        ServerResult, SetLevelRequestParams,
     },
     service::{Peer, ServiceError},
 };
@@ -18,9 +22,10 @@ use tokio::time::timeout;
 use super::{
     catalogue::exposed_name,
     hub::Hub,
+    remote::CalledFor,
     sanitize::{cap, clean, clean_line},
 };
-use crate::redact::redact;
+use crate::{logging, redact::redact};
 
 /// A list is asked for so long; a server that needs longer is left out of it.
 const LIST: Duration = Duration::from_secs(10);
@@ -105,6 +110,47 @@ impl Live {
         self.all(|params| self.peer.list_prompts(Some(params)), |page| (page.prompts, page.next_cursor)).await
     }
 
+    /// The answer to a request, which says which request of ours it belongs to. Servers of earlier eras do not say that it is complete, which
+    /// clients of the modern one want to read.
+    async fn answer(&self, mut request: ClientRequest) -> Result<ServerResult, ServiceError> {
+        if let Some(id) = logging::request_id() {
+            request.extensions_mut().insert(CalledFor(id));
+        }
+        self.peer.send_request(request).await
+    }
+
+    async fn read(&self, params: ReadResourceRequestParams) -> Result<ReadResourceResponse, ServiceError> {
+        match self.answer(ClientRequest::ReadResourceRequest(ReadResourceRequest::new(params))).await? {
+            ServerResult::ReadResourceResult(mut result) => {
+                result.result_type.get_or_insert(ResultType::COMPLETE);
+                Ok(ReadResourceResponse::Complete(result))
+            }
+            ServerResult::InputRequiredResult(result) => Ok(ReadResourceResponse::InputRequired(result)),
+            _ => Err(ServiceError::UnexpectedResponse),
+        }
+    }
+
+    async fn prompt(&self, params: GetPromptRequestParams) -> Result<GetPromptResponse, ServiceError> {
+        match self.answer(ClientRequest::GetPromptRequest(GetPromptRequest::new(params))).await? {
+            ServerResult::GetPromptResult(mut result) => {
+                result.result_type.get_or_insert(ResultType::COMPLETE);
+                Ok(GetPromptResponse::Complete(result))
+            }
+            ServerResult::InputRequiredResult(result) => Ok(GetPromptResponse::InputRequired(result)),
+            _ => Err(ServiceError::UnexpectedResponse),
+        }
+    }
+
+    async fn complete(&self, params: CompleteRequestParams) -> Result<CompleteResult, ServiceError> {
+        match self.answer(ClientRequest::CompleteRequest(CompleteRequest::new(params))).await? {
+            ServerResult::CompleteResult(mut result) => {
+                result.result_type.get_or_insert(ResultType::COMPLETE);
+                Ok(result)
+            }
+            _ => Err(ServiceError::UnexpectedResponse),
+        }
+    }
+
     /// A request, within its time, with an error that a client understands.
     async fn asked<T>(&self, request: impl Future<Output = Result<T, ServiceError>>) -> Result<T, ErrorData> {
         match timeout(self.timeout, request).await {
@@ -182,7 +228,7 @@ impl Hub {
     pub async fn read(&self, params: ReadResourceRequestParams) -> Result<ReadResourceResponse, ErrorData> {
         let mut missing = ErrorData::resource_not_found(format!("no server has the resource {}", params.uri), None);
         for server in self.holders(&params.uri).await {
-            match server.asked(server.peer.read_resource_once(params.clone())).await {
+            match server.asked(server.read(params.clone())).await {
                 Err(error) => missing = error,
                 found => return found,
             }
@@ -212,7 +258,7 @@ impl Hub {
     pub async fn prompt(&self, mut params: GetPromptRequestParams) -> Result<GetPromptResponse, ErrorData> {
         let (server, name) = self.prompt_of(&params.name).await?;
         params.name = name;
-        server.asked(server.peer.get_prompt_once(params)).await
+        server.asked(server.prompt(params)).await
     }
 
     async fn prompt_of(&self, name: &str) -> Result<(Live, String), ErrorData> {
@@ -250,9 +296,22 @@ impl Hub {
             _ => None,
         };
         match server {
-            Some(server) if server.can(|it| it.completions.is_some()) => server.asked(server.peer.complete(params)).await,
+            Some(server) if server.can(|it| it.completions.is_some()) => server.asked(server.complete(params)).await,
             _ => Ok(CompleteResult::default()),
         }
+    }
+
+    /// Tells every server that has messages for a log from which level on to send them.
+    pub async fn set_log_level(&self, params: SetLevelRequestParams) {
+        let servers: Vec<Live> = self.live().into_iter().filter(|server| server.can(|it| it.logging.is_some())).collect();
+        join_all(servers.iter().map(async |server| {
+            // In the modern era each request says it.
+            let is_modern = server.peer.peer_info().is_some_and(|info| !info.protocol_version.has_initialize());
+            if !is_modern && let Err(error) = server.asked(server.peer.set_level(params.clone())).await {
+                tracing::warn!(server = server.name, "the level of its messages is not set: {}", error.message);
+            }
+        }))
+        .await;
     }
 
     /// What each server says of its use, for a model: cleaned, and not longer than is good.

@@ -1,56 +1,42 @@
 //! A server that is a child of ours: which program it is, what it may know of our environment, and its last words.
 
-use std::{
-    collections::VecDeque,
-    path::{Path, PathBuf},
-    process::Stdio,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::path::{Path, PathBuf};
 
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
-    process::{Child, ChildStderr},
+use mcp_stdio::{
+    group::{self, Spawned},
+    stderr::{self, Limits, Tail, readable},
 };
+use tokio::process::ChildStderr;
 
 use super::{connection::ServerError, sanitize::clean_line, stdio::Bearable};
 use crate::{config::file::Launch, redact::redact};
 
-const STDERR_LINES: usize = 100;
-const STDERR_LINE: usize = 2_000;
+const LIMITS: Limits = Limits { line: 2_000, kept: 100, lines_a_second: 1_000 };
 /// Some ten thousand lines in a second are taken; a child that complains faster waits.
 const STDERR_LINE_COST: usize = 1_500;
 /// What a child may know of our environment: not our keys.
 const CHILD_ENV: [&str; 8] = ["PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "SHELL", "TERM"];
 
-/// The last lines of a child's standard error, as they came: cleaning all that are never read would be work for nothing.
+/// What a child last said on its standard error, line by line and fit to be shown.
 #[derive(Debug, Clone, Default)]
-pub struct StderrTail(Arc<Mutex<VecDeque<Vec<u8>>>>);
+pub struct LastWords(Tail);
 
-impl StderrTail {
-    /// Fit to be shown.
+impl LastWords {
     pub fn lines(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|line| readable(line)).collect()
+        self.0.last(LIMITS.kept).iter().map(|line| shown(line)).collect()
     }
 
     pub fn last(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).back().map(|line| readable(line))
-    }
-
-    fn push(&self, line: &[u8]) {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut kept = if lines.len() == STDERR_LINES { lines.pop_front().unwrap_or_default() } else { Vec::new() };
-        kept.clear();
-        kept.extend_from_slice(line);
-        lines.push_back(kept);
+        self.0.last(1).first().map(|line| shown(line))
     }
 }
 
-fn readable(line: &[u8]) -> String {
-    redact(&clean_line(&String::from_utf8_lossy(line))).into_owned()
+fn shown(line: &str) -> String {
+    redact(&clean_line(line)).into_owned()
 }
 
-/// Starts the program, as the leader of a process group; its standard error is to be kept by `keep`.
-pub fn spawn(launch: &Launch) -> Result<Child, ServerError> {
+/// Starts the program. A group of its own: Ctrl-C at the terminal cancels a turn, and not the servers.
+pub fn spawn(launch: &Launch) -> Result<Spawned, ServerError> {
     let (program, first) = find_program(&launch.program);
     let failed = |why: String| ServerError::Start(program.display().to_string(), why);
     let mut command = tokio::process::Command::new(&program);
@@ -69,10 +55,7 @@ pub fn spawn(launch: &Launch) -> Result<Child, ServerError> {
         }
         command.current_dir(cwd);
     }
-    // A group of its own: Ctrl-C at the terminal cancels a turn, and not the servers.
-    command.process_group(0);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.spawn().map_err(|error| failed(error.to_string()))
+    group::spawn(command).map_err(|error| failed(error.to_string()))
 }
 
 /// The program to run, and what comes before its arguments: scripts by their interpreter, a program of ours also when
@@ -103,22 +86,14 @@ fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
-/// Reads a child's standard error to its end, so that the child never waits for a reader; keeps the last lines.
-pub async fn keep(errors: ChildStderr, server: String, tail: StderrTail) {
-    let mut reader = BufReader::new(Bearable::new(errors, usize::MAX, STDERR_LINE_COST));
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        // A line without end is taken in pieces.
-        let limit = u64::try_from(STDERR_LINE).unwrap_or(u64::MAX);
-        match (&mut reader).take(limit).read_until(b'\n', &mut line).await {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {
-                tracing::debug!(server, "stderr: {}", readable(&line));
-                tail.push(&line);
-            }
+/// Keeps a child's last words, until it ends.
+pub async fn keep(errors: ChildStderr, server: String, words: LastWords) {
+    let log = |lines: &[u8]| {
+        for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            tracing::debug!(server, "stderr: {}", shown(&readable(line)));
         }
-    }
+    };
+    stderr::keep(Bearable::new(errors, usize::MAX, STDERR_LINE_COST), words.0, LIMITS, log).await;
 }
 
 #[cfg(test)]

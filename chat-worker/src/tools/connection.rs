@@ -1,18 +1,30 @@
 //! Speaks to one MCP server: connects over HTTP or to a child process, in the era that the server understands, lists
 //! its tools and calls them. Knows nothing of retries, circuits or other servers.
 
-use std::{error::Error, sync::Arc, time::Duration};
+#![allow(deprecated, reason = "sampling and messages for a log, which earlier eras have")]
 
+use std::{
+    error::Error,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use mcp_stdio::group::Spawned;
 use rmcp::{
-    ClientHandler, ClientServiceExt, RoleClient,
+    ClientHandler, ClientServiceExt, ErrorData, RoleClient,
     model::{
-        CallToolRequest, CallToolRequestParams, CallToolResponse, CallToolResult, CancelledNotificationParam, ClientConfig,
-        ClientRequest, Implementation, PaginatedRequestParams, ProtocolVersion, RequestId, ServerResult, SubscriptionFilter,
-        Tool,
+        CallToolRequest, CallToolRequestParams, CallToolResponse, CallToolResult, CancelledNotificationParam, ClientCapabilities,
+        ClientConfig, ClientRequest, CreateMessageRequestParams, CreateMessageResult, ElicitRequestParams, ElicitResult,
+        ElicitationAction, ElicitationCapability, ErrorCode, FormElicitationCapability, Implementation, InputRequiredResult,
+        InputResponses, PaginatedRequestParams, ProtocolVersion, RequestId, RequestMetaObject, ServerCapabilities,
+        ServerNotification, ServerResult, SubscriptionFilter, Tool, UrlElicitationCapability,
     },
     service::{
-        ClientCacheConfig, ClientInitializeError, ClientLifecycleMode, NotificationContext, Peer, PeerRequestOptions, QuitReason,
-        RunningServiceCancellationToken, ServiceError,
+        ClientCacheConfig, ClientInitializeError, ClientLifecycleMode, InboundStreamOrigin, NotificationContext, Peer,
+        PeerRequestOptions, QuitReason, RequestContext, RunningServiceCancellationToken, ServiceError,
     },
     transport::{
         DynamicTransportError, StreamableHttpClientTransport, streamable_http_client::StreamableHttpClientTransportConfig,
@@ -27,9 +39,10 @@ use tokio::{
 
 use super::{
     asked,
-    child::{self, StderrTail},
+    child::{self, LastWords},
     credentials::Credentials,
     http,
+    relay::{Call, Calls, Question, Relay},
     remote::{CalledFor, Remote, RemoteError},
     sanitize::{cap, clean_line},
     stdio::ChildTransport,
@@ -53,8 +66,8 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 pub const MAX_CALLS: usize = 64;
 /// Requests of one server at once: its calls, and beside them what looks after it.
 const MAX_REQUESTS: usize = MAX_CALLS + 16;
-/// A call that tells of its progress may take so many times as long as one that does not.
-const PROGRESS_EXTENDS: u32 = 20;
+/// A server that asks again and again instead of answering is not asked any more.
+const MAX_ROUNDS: usize = 10;
 /// rmcp waits ten seconds for an answer to discover before it tries initialize.
 const ERA_ALLOWANCE: Duration = Duration::from_secs(12);
 
@@ -91,6 +104,7 @@ impl ServerError {
 /// A connection that has proved that it speaks MCP.
 pub struct Connection {
     pub peer: Peer<RoleClient>,
+    pub calls: Calls,
     pub protocol: String,
     /// "modern" or "legacy".
     pub era: &'static str,
@@ -114,12 +128,16 @@ impl Drop for AbortOnDrop {
 }
 
 /// Listens to a server of the modern era as long as it lets us. Without that, its tools are looked at in intervals.
-async fn listen(peer: Peer<RoleClient>, changed: Arc<Notify>) {
-    let filter = SubscriptionFilter::builder().tools_list_changed().build();
+async fn listen(peer: Peer<RoleClient>, filter: SubscriptionFilter, changed: Changed) {
     while !peer.is_transport_closed() {
         if let Ok(mut subscription) = peer.listen(filter.clone()).await {
-            while let Ok(Some(_)) = subscription.next().await {
-                changed.notify_one();
+            while let Ok(Some(notification)) = subscription.next().await {
+                match notification {
+                    ServerNotification::ToolListChangedNotification(_) => changed.tools.notify_one(),
+                    ServerNotification::ResourceListChangedNotification(_) => changed.lists.resources(),
+                    ServerNotification::PromptListChangedNotification(_) => changed.lists.prompts(),
+                    _ => {}
+                }
             }
         }
         // What changed while nobody listened is seen at the next look.
@@ -127,31 +145,131 @@ async fn listen(peer: Peer<RoleClient>, changed: Arc<Notify>) {
     }
 }
 
-/// Wakes its owner when the server says that its tools changed.
+/// What is told of a server's lists: that of its tools is looked at by its owner, of the others those want to hear who passed them on.
 #[derive(Debug, Clone)]
-struct Listener(Arc<Notify>);
+pub struct Changed {
+    pub tools: Arc<Notify>,
+    pub lists: Lists,
+}
+
+/// How often a server's other lists have changed.
+#[derive(Debug, Clone, Default)]
+pub struct Lists {
+    counts: Arc<[AtomicU64; 2]>,
+    told: Arc<Notify>,
+}
+
+impl Lists {
+    pub fn new(told: Arc<Notify>) -> Self {
+        Self { told, ..Self::default() }
+    }
+
+    fn resources(&self) {
+        self.count(0);
+    }
+
+    fn prompts(&self) {
+        self.count(1);
+    }
+
+    fn count(&self, which: usize) {
+        self.counts[which].fetch_add(1, Ordering::Relaxed);
+        self.told.notify_one();
+    }
+
+    /// Of resources and of prompts.
+    pub fn now(&self) -> [u64; 2] {
+        [0, 1].map(|which: usize| self.counts[which].load(Ordering::Relaxed))
+    }
+}
+
+/// What a server may say without being asked: that its lists changed, and, where somebody behind us may answer, a question.
+#[derive(Debug, Clone)]
+struct Listener {
+    changed: Changed,
+    calls: Calls,
+    /// Whether servers are told that questions may be answered.
+    is_between: bool,
+}
+
+impl Listener {
+    async fn ask(&self, method: &str, params: Value, context: RequestContext<RoleClient>) -> Result<Value, ErrorData> {
+        let of = match context.extensions.get::<InboundStreamOrigin>() {
+            Some(InboundStreamOrigin::OutboundRequest(id)) => Some(id),
+            Some(InboundStreamOrigin::Unassociated) | None => None,
+        };
+        let nobody = || ErrorData::new(ErrorCode::METHOD_NOT_FOUND, "nobody can be asked", None);
+        let call = self.calls.of(of).ok_or_else(nobody)?;
+        let question = Question { method: method.to_owned(), params };
+        let answers = tokio::select! {
+            answers = call.ask(vec![(String::new(), question)]) => answers?,
+            () = context.ct.cancelled() => return Err(ErrorData::internal_error("cancelled", None)),
+        };
+        answers.into_values().next().unwrap_or_else(|| Err(nobody()))
+    }
+}
 
 impl ClientHandler for Listener {
     fn get_info(&self) -> ClientConfig {
         let mut info = ClientConfig::default();
         info.client_info = Implementation::new("mcpfleet-chat-worker", env!("CARGO_PKG_VERSION"));
+        if self.is_between {
+            let forms_and_pages = ElicitationCapability::new()
+                .with_form(FormElicitationCapability::default())
+                .with_url(UrlElicitationCapability::default());
+            info.capabilities = ClientCapabilities::builder().enable_sampling().build();
+            info.capabilities.elicitation = Some(forms_and_pages);
+        }
         info
     }
 
+    async fn create_message(
+        &self,
+        params: CreateMessageRequestParams,
+        context: RequestContext<RoleClient>,
+    ) -> Result<CreateMessageResult, ErrorData> {
+        let answer = self.ask("sampling/createMessage", serde_json::to_value(params).unwrap_or_default(), context).await?;
+        serde_json::from_value(answer)
+            .map_err(|error| ErrorData::internal_error(format!("the answer is malformed: {error}"), None))
+    }
+
+    /// Who cannot be asked has not agreed.
+    async fn create_elicitation(
+        &self,
+        params: ElicitRequestParams,
+        context: RequestContext<RoleClient>,
+    ) -> Result<ElicitResult, ErrorData> {
+        let answer = self.ask("elicitation/create", serde_json::to_value(params).unwrap_or_default(), context).await;
+        let declined = |_| Ok(ElicitResult::new(ElicitationAction::Decline));
+        answer.map_or_else(declined, |answer| {
+            serde_json::from_value(answer)
+                .map_err(|error| ErrorData::internal_error(format!("the answer is malformed: {error}"), None))
+        })
+    }
+
     async fn on_tool_list_changed(&self, _: NotificationContext<RoleClient>) {
-        self.0.notify_one();
+        self.changed.tools.notify_one();
+    }
+
+    async fn on_resource_list_changed(&self, _: NotificationContext<RoleClient>) {
+        self.changed.lists.resources();
+    }
+
+    async fn on_prompt_list_changed(&self, _: NotificationContext<RoleClient>) {
+        self.changed.lists.prompts();
     }
 }
 
 impl Connection {
-    /// Connects. `changed` is woken when the server says that its tools changed.
+    /// Connects. `changed` hears of the server's lists; `is_between`: there may be somebody who answers the server's questions.
     pub async fn open(
         entry: &ServerEntry,
         http: &reqwest::Client,
-        changed: Arc<Notify>,
-        stderr: &StderrTail,
+        changed: Changed,
+        is_between: bool,
+        stderr: &LastWords,
     ) -> Result<Self, ServerError> {
-        let listener = Listener(changed);
+        let listener = Listener { changed, calls: Calls::default(), is_between };
         let automatic =
             ClientLifecycleMode::Auto { preferred_versions: vec![ProtocolVersion::V_2026_07_28], legacy_version: None };
         let budget = entry.timeout + ERA_ALLOWANCE;
@@ -163,27 +281,24 @@ impl Connection {
         entry: &ServerEntry,
         http: &reqwest::Client,
         listener: Listener,
-        stderr: &StderrTail,
+        stderr: &LastWords,
         mode: ClientLifecycleMode,
     ) -> Result<Self, ServerError> {
-        let changed = listener.clone();
+        let (changed, calls) = (listener.changed.clone(), listener.calls.clone());
         let service = match &entry.target {
             Target::Url(url) => {
                 let config = StreamableHttpClientTransportConfig::with_uri(url.as_str())
                     .max_json_response_size(MAX_MESSAGE)
                     .max_sse_event_size(MAX_MESSAGE)
                     .max_concurrent_requests(MAX_REQUESTS);
-                let client = Remote::new(http::of(entry, http)?, Credentials::of(entry)?);
+                let client = Remote::new(http::of(entry, http)?, Credentials::of(entry)?, calls.clone());
                 let transport = StreamableHttpClientTransport::with_client(client, config);
                 listener.serve_with_lifecycle(transport, mode).await
             }
             Target::Command(launch) => {
-                let mut child = child::spawn(launch)?;
-                if let Some(errors) = child.stderr.take() {
-                    tokio::spawn(child::keep(errors, entry.name.clone(), stderr.clone()));
-                }
-                let transport = ChildTransport::new(child, MAX_MESSAGE)
-                    .map_err(|error| ServerError::Start(launch.program.clone(), error.to_string()))?;
+                let Spawned { stdin, stdout, stderr: errors, group } = child::spawn(launch)?;
+                tokio::spawn(child::keep(errors, entry.name.clone(), stderr.clone()));
+                let transport = ChildTransport::new(stdin, stdout, group, MAX_MESSAGE, calls.clone());
                 listener.serve_with_lifecycle(transport, mode).await
             }
         };
@@ -193,9 +308,10 @@ impl Connection {
         peer.set_response_cache_config(ClientCacheConfig::disabled()).await;
         let info = peer.peer_info();
         let version = info.as_ref().map(|info| info.protocol_version.clone()).unwrap_or_default();
-        let tells = info.and_then(|info| info.capabilities.tools.as_ref()?.list_changed) == Some(true);
+        let filter = info.map(|info| lists_told(&info.capabilities)).unwrap_or_default();
         // Earlier eras tell without being asked.
-        let listening = (tells && !version.has_initialize()).then(|| AbortOnDrop(tokio::spawn(listen(peer.clone(), changed.0))));
+        let listens = filter != SubscriptionFilter::default() && !version.has_initialize();
+        let listening = listens.then(|| AbortOnDrop(tokio::spawn(listen(peer.clone(), filter, changed))));
         Ok(Self {
             era: if version.has_initialize() { "legacy" } else { "modern" },
             protocol: version.to_string(),
@@ -203,6 +319,7 @@ impl Connection {
             ended: tokio::spawn(service.waiting()),
             _listening: listening,
             peer,
+            calls,
         })
     }
 
@@ -220,6 +337,15 @@ impl Connection {
             let _ = timeout(Duration::from_secs(10), &mut self.ended).await;
         }
     }
+}
+
+/// Of which of its lists a server tells that they changed.
+fn lists_told(can: &ServerCapabilities) -> SubscriptionFilter {
+    let mut filter = SubscriptionFilter::default();
+    filter.tools_list_changed = can.tools.as_ref().and_then(|tools| tools.list_changed).filter(|tells| *tells);
+    filter.resources_list_changed = can.resources.as_ref().and_then(|resources| resources.list_changed).filter(|tells| *tells);
+    filter.prompts_list_changed = can.prompts.as_ref().and_then(|prompts| prompts.list_changed).filter(|tells| *tells);
+    filter
 }
 
 /// The tools of a server, and those that nobody can use, with the reasons.
@@ -255,42 +381,94 @@ pub async fn list_tools(peer: &Peer<RoleClient>, limit: Duration) -> Result<List
     timeout(limit, pages).await.unwrap_or(Err(ServerError::Timeout(limit)))
 }
 
-/// Calls a tool.
+/// Calls a tool. The server may speak to whoever listens by `relay`, and ask it.
 pub async fn call_tool(
-    peer: &Peer<RoleClient>,
+    connection: (&Peer<RoleClient>, &Calls),
     tool: &str,
     arguments: Map<String, Value>,
     limit: Duration,
+    relay: Option<Relay>,
 ) -> Result<CallToolResult, ServerError> {
     let mut params = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
     telemetry::inject(&mut params);
-    match answer_to_call(peer, params, limit).await.map_err(|error| failed(&error, limit))? {
-        CallToolResponse::Complete(result) => Ok(result),
-        CallToolResponse::InputRequired(_) => {
-            Err(ServerError::Refused("the tool asks its user for input, which this chat cannot give".into()))
+    let mut meta = RequestMetaObject::new();
+    // In the modern era each request says what its client can: what the one can that called, and nothing of what it cannot.
+    let is_modern = connection.0.peer_info().is_some_and(|info| !info.protocol_version.has_initialize());
+    if is_modern {
+        meta.set_client_capabilities(relay.as_ref().map(|relay| relay.can.clone()).unwrap_or_default());
+        if let Some(level) = relay.as_ref().and_then(|relay| relay.log_level) {
+            meta.set_log_level(level);
         }
-        _ => Err(ServerError::Refused("the tool answered with a task, which this chat does not follow".into())),
     }
+    let call = Call::new(relay);
+    for _ in 0..MAX_ROUNDS {
+        let answer = answer_to_call(connection, params.clone(), meta.clone(), limit, &call).await;
+        match answer.map_err(|error| failed(&error, limit))? {
+            CallToolResponse::Complete(result) => return Ok(result),
+            CallToolResponse::InputRequired(required) => {
+                params.request_state.clone_from(&required.request_state);
+                params.input_responses = Some(answers(required, &call).await?);
+            }
+            _ => return Err(ServerError::Refused("the tool answered with a task, which this chat does not follow".into())),
+        }
+    }
+    Err(ServerError::Refused("the tool asks its user again and again".into()))
+}
+
+/// What the user answers to what a server of the modern era wants to know before it goes on.
+async fn answers(required: InputRequiredResult, call: &Call) -> Result<InputResponses, ServerError> {
+    let questions = required.input_requests.unwrap_or_default().into_iter().filter_map(|(key, request)| {
+        let mut request = serde_json::to_value(request).ok()?;
+        let method = request.get("method")?.as_str()?.to_owned();
+        Some((key, Question { method, params: request.get_mut("params").map(Value::take).unwrap_or_default() }))
+    });
+    let questions: Vec<_> = questions.collect();
+    if questions.is_empty() {
+        return Ok(InputResponses::new());
+    }
+    let answers = call
+        .ask(questions)
+        .await
+        .map_err(|_| ServerError::Refused("the tool asks its user for input, which cannot be given here".into()))?;
+    let answer = |(key, answer): (String, Result<Value, ErrorData>)| match answer {
+        Ok(answer) => Ok((key, answer)),
+        Err(error) => {
+            Err(ServerError::Refused(format!("the tool asked its user for input, and did not get it: {}", error.message)))
+        }
+    };
+    answers.into_iter().map(answer).collect()
 }
 
 /// The answer to a call, which has as long as `limit` after each progress that it tells of. Whoever stops waiting cancels it.
 async fn answer_to_call(
-    peer: &Peer<RoleClient>,
+    (peer, calls): (&Peer<RoleClient>, &Calls),
     params: CallToolRequestParams,
+    meta: RequestMetaObject,
     limit: Duration,
+    call: &Call,
 ) -> Result<CallToolResponse, ServiceError> {
     let mut request = CallToolRequest::new(params);
     if let Some(id) = logging::request_id() {
         request.extensions.insert(CalledFor(id));
     }
-    let options = PeerRequestOptions::with_timeout(limit)
-        .reset_timeout_on_progress()
-        .with_max_total_timeout(limit.saturating_mul(PROGRESS_EXTENDS));
-    let handle = peer.send_cancellable_request(ClientRequest::CallToolRequest(request), options).await?;
-    let mut given_up = GivenUp(Some((peer.clone(), handle.id.clone())));
-    let answer = handle.await_response().await;
-    given_up.0 = None;
-    match answer? {
+    request.extensions.insert(call.clone());
+    let options = PeerRequestOptions::no_options().with_meta(meta);
+    let mut handle = peer.send_cancellable_request(ClientRequest::CallToolRequest(request), options).await?;
+    let mut given_up = GivenUp { peer, calls, id: &handle.id, answered: false };
+    let answer = loop {
+        let due = call.due(limit);
+        tokio::select! {
+            answer = &mut handle.rx => break answer.map_err(|_| ServiceError::TransportClosed),
+            () = tokio::time::sleep_until(due) => {
+                if call.due(limit) <= due {
+                    return Err(ServiceError::Timeout { timeout: limit });
+                }
+            }
+        }
+    };
+    given_up.answered = true;
+    drop(given_up);
+    match answer?? {
         ServerResult::CallToolResult(result) => Ok(CallToolResponse::Complete(result)),
         ServerResult::InputRequiredResult(result) => Ok(CallToolResponse::InputRequired(result)),
         ServerResult::CreateTaskResult(result) => Ok(CallToolResponse::Task(result)),
@@ -302,12 +480,22 @@ async fn answer_to_call(
     }
 }
 
-/// Tells the server of a call whose answer nobody waits for any more.
-struct GivenUp(Option<(Peer<RoleClient>, RequestId)>);
+/// Ends a call's account, and tells the server of one whose answer nobody waits for any more.
+struct GivenUp<'a> {
+    peer: &'a Peer<RoleClient>,
+    calls: &'a Calls,
+    id: &'a RequestId,
+    answered: bool,
+}
 
-impl Drop for GivenUp {
+impl Drop for GivenUp<'_> {
     fn drop(&mut self) {
-        let (Some((peer, id)), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) else { return };
+        self.calls.ended(self.id);
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if self.answered {
+            return;
+        }
+        let (peer, id) = (self.peer.clone(), self.id.clone());
         runtime.spawn(async move {
             let cancelled = CancelledNotificationParam::new(Some(id), Some("nobody waits for it any more".to_owned()));
             // The server may be gone, too.

@@ -24,6 +24,7 @@ use super::{
     connection::ServerError,
     first_seen::FirstSeen,
     http,
+    relay::Relay,
     server::{Server, Shared as Common, State},
 };
 use crate::config::file::{McpConfig, Refused};
@@ -80,19 +81,22 @@ pub struct Hub {
     /// Reads under way: an identical one waits for the same answer.
     reads: Mutex<HashMap<String, Pending>>,
     first_seen: Arc<Mutex<FirstSeen>>,
+    is_between: bool,
     changed: Arc<Notify>,
     version: watch::Sender<u64>,
     tasks: TaskTracker,
 }
 
 impl Hub {
-    pub fn new(first_seen: FirstSeen) -> reqwest::Result<Arc<Self>> {
+    /// `is_between`: there may be clients behind this program who answer what servers ask.
+    pub fn new(first_seen: FirstSeen, is_between: bool) -> reqwest::Result<Arc<Self>> {
         let hub = Arc::new(Self {
             http: http::shared()?,
             servers: RwLock::default(),
             refused: RwLock::default(),
             reads: Mutex::default(),
             first_seen: Arc::new(Mutex::new(first_seen)),
+            is_between,
             changed: Arc::default(),
             version: watch::Sender::new(0),
             tasks: TaskTracker::new(),
@@ -125,6 +129,7 @@ impl Hub {
                     http: self.http.clone(),
                     first_seen: Arc::clone(&self.first_seen),
                     changed: Arc::clone(&self.changed),
+                    is_between: self.is_between,
                 };
                 Server::start(entry.clone(), common, &self.tasks)
             });
@@ -142,7 +147,7 @@ impl Hub {
         let _ = tokio::time::timeout(limit, all).await;
     }
 
-    /// Changes whenever a server or its tools do.
+    /// Changes whenever a server, its tools or another list of it do.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
     }
@@ -190,8 +195,20 @@ impl Hub {
         !matching.is_empty()
     }
 
-    /// Calls a tool as it was judged: one that has changed since is not called. Never fails: what went wrong is told to the model.
-    pub async fn call_as(self: &Arc<Self>, judged: &ToolSpec, input: &Value) -> ToolOutput {
+    /// The lists of resources, and those of prompts, as they are told apart: see `Server::lists`.
+    pub fn lists(&self) -> [Vec<(String, [u64; 2])>; 2] {
+        let mut all = [Vec::new(), Vec::new()];
+        for server in self.servers() {
+            for (lists, own) in all.iter_mut().zip(server.lists()) {
+                lists.extend(own.map(|own| (server.entry.name.clone(), own)));
+            }
+        }
+        all
+    }
+
+    /// Calls a tool as it was judged: one that has changed since is not called. Never fails: what went wrong is told to the model. What the
+    /// server says meanwhile is heard by `relay`.
+    pub async fn call_as(self: &Arc<Self>, judged: &ToolSpec, input: &Value, relay: Option<Relay>) -> ToolOutput {
         let name = judged.name.as_str();
         let Some((server, spec)) = self.find(name) else { return self.unknown(name) };
         if *spec != *judged {
@@ -204,8 +221,9 @@ impl Hub {
             Value::Null => Map::new(),
             _ => return refused("the arguments must be a JSON object"),
         };
-        if !spec.read_only {
-            return call(server, spec, arguments).await;
+        // Who listens wants a call of its own.
+        if !spec.read_only || relay.is_some() {
+            return call(server, spec, arguments, relay).await;
         }
         let key = format!("{name}\0{input}");
         let pending = {
@@ -213,7 +231,7 @@ impl Hub {
             let start = || {
                 let (hub, key) = (Arc::downgrade(self), key.clone());
                 let read = async move {
-                    let output = call(server, spec, arguments).await;
+                    let output = call(server, spec, arguments, None).await;
                     if let Some(hub) = hub.upgrade() {
                         hub.reads.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
                     }
@@ -304,12 +322,12 @@ impl Drop for Waiting<'_> {
 }
 
 /// The call with its retries: only calls that may be repeated, and only faults that fail at once.
-async fn call(server: Arc<Server>, spec: Arc<ToolSpec>, arguments: Map<String, Value>) -> ToolOutput {
+async fn call(server: Arc<Server>, spec: Arc<ToolSpec>, arguments: Map<String, Value>, relay: Option<Relay>) -> ToolOutput {
     let began = Instant::now();
     let retries = if spec.idempotent { server.entry.max_retries } else { 0 };
     let mut attempt = 0;
     loop {
-        let error = match server.call(&spec.tool, arguments.clone()).await {
+        let error = match server.call(&spec.tool, arguments.clone(), relay.clone()).await {
             Ok(result) => {
                 let (text, is_error) = (answer::in_words(&result), result.is_error.unwrap_or(false));
                 let outcome = if is_error { "tool_error" } else { "ok" };

@@ -29,6 +29,7 @@ use super::{
     asked::{Asked, Came},
     credentials::Credentials,
     pace::Pace,
+    relay::Calls,
     sanitize::{cap, clean_line},
 };
 use crate::numbers;
@@ -104,11 +105,12 @@ struct Shared {
     found: Mutex<Option<Url>>,
     /// Requests that met a forgotten session: the same again is not worth another one.
     expired: Mutex<HashSet<RequestId>>,
+    calls: Calls,
 }
 
 impl Remote {
-    pub fn new(http: reqwest::Client, credentials: Credentials) -> Self {
-        Self { http, shared: Arc::new(Shared { credentials, found: Mutex::default(), expired: Mutex::default() }) }
+    pub fn new(http: reqwest::Client, credentials: Credentials, calls: Calls) -> Self {
+        Self { http, shared: Arc::new(Shared { credentials, found: Mutex::default(), expired: Mutex::default(), calls }) }
     }
 
     /// Sends a request, and follows redirects within the server.
@@ -183,6 +185,7 @@ impl Remote {
 
     /// The answer out of a stream: at once where it comes first, else with what comes before it.
     async fn events(
+        &self,
         asked: Asked,
         mut events: Events,
         session: Option<String>,
@@ -206,18 +209,22 @@ impl Remote {
             return StreamableHttpPostResponse::Json(*answer, session);
         }
         let rest = stream::once(async { Ok(first) }).chain(events);
-        let read = move |event: Result<Sse, SseError>| event.map(|event| as_read(&asked, event, revision.as_deref()));
+        let calls = self.shared.calls.clone();
+        let read = move |event: Result<Sse, SseError>| event.map(|event| as_read(&asked, event, revision.as_deref(), &calls));
         StreamableHttpPostResponse::Sse(rest.map(read).boxed(), session)
     }
 }
 
-/// An event as the SDK is to read it: of answers, what `asked` makes of them.
-fn as_read(asked: &Asked, mut event: Sse, revision: Option<&str>) -> Sse {
-    let data = event.data.as_deref().filter(|data| !data.trim().is_empty());
-    if let Some(Came::Answer(answer)) = data.map(|data| asked.read(data.as_bytes(), revision))
-        && let Ok(text) = serde_json::to_string(&answer)
-    {
-        event.data = Some(text);
+/// An event as the SDK is to read it: of answers, what `asked` makes of them. What comes before the answer is heard, too.
+fn as_read(asked: &Asked, mut event: Sse, revision: Option<&str>, calls: &Calls) -> Sse {
+    let Some(data) = event.data.as_deref().filter(|data| !data.trim().is_empty()) else { return event };
+    match asked.read(data.as_bytes(), revision) {
+        Came::Answer(answer) => {
+            if let Ok(text) = serde_json::to_string(&answer) {
+                event.data = Some(text);
+            }
+        }
+        Came::Other => calls.hear(Some(&asked.id), data.as_bytes()),
     }
     event
 }
@@ -247,6 +254,7 @@ impl StreamableHttpClient for Remote {
         limits: StreamableHttpResponseLimits,
     ) -> Result<StreamableHttpPostResponse, Failure> {
         let body = numbers::release_bytes(serde_json::to_vec(&message)?);
+        self.shared.calls.sent(&message);
         let revision = custom_headers.get(&REVISION).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let in_session = session_id.is_some();
         let mut headers = headers(session_id.as_deref(), custom_headers);
@@ -271,7 +279,7 @@ impl StreamableHttpClient for Remote {
             }
             Content::Events => {
                 let events = events(reply, limits.max_sse_event_size);
-                return Ok(Self::events(asked, events, session, revision).await);
+                return Ok(self.events(asked, events, session, revision).await);
             }
             Content::Other(kind) => asked.failed(&format!("HTTP {} of the content type {kind}", reply.status().as_u16())),
             Content::None => asked.failed(&format!("HTTP {} to a request, without an answer", reply.status().as_u16())),
@@ -321,12 +329,18 @@ impl StreamableHttpClient for Remote {
         if !reply.status().is_success() || !matches!(content_type(&reply), Content::Events) {
             return Err(StreamableHttpError::ServerDoesNotSupportSse);
         }
-        Ok(events(reply, max_sse_event_size))
+        let calls = self.shared.calls.clone();
+        let heard = move |event: &Result<Sse, SseError>| {
+            if let Some(data) = event.as_ref().ok().and_then(|event| event.data.as_deref()) {
+                calls.hear(None, data.as_bytes());
+            }
+        };
+        Ok(events(reply, max_sse_event_size).inspect(heard).boxed())
     }
 }
 
-/// What went wrong on the way, in words: the innermost cause, and which name or place it was about. The whole URL is for nobody who asks
-/// a question.
+/// What went wrong on the way, in words: the innermost cause. Where the server is, is for the log: what is told here goes to a model, and to
+/// everybody who chats.
 fn met(error: &reqwest::Error, url: &Url) -> String {
     let mut cause: &dyn std::error::Error = error;
     let mut dns = false;
@@ -334,14 +348,14 @@ fn met(error: &reqwest::Error, url: &Url) -> String {
         cause = inner;
         dns |= cause.to_string().contains("dns error");
     }
-    let host = url.host_str().unwrap_or_default();
+    tracing::debug!("no connection to {}: {cause}", url.host_str().unwrap_or_default());
     match cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
-        _ if dns => format!("the name {host} cannot be resolved"),
+        _ if dns => "its name cannot be resolved".to_owned(),
         Some(std::io::ErrorKind::ConnectionRefused) => {
             let port = url.port_or_known_default().unwrap_or_default();
-            format!("connection refused: nothing listens on port {port} of {host}")
+            format!("connection refused: nothing listens on its port {port}")
         }
-        _ if error.is_timeout() && error.is_connect() => format!("{host} does not take the connection"),
+        _ if error.is_timeout() && error.is_connect() => "it does not take the connection".to_owned(),
         _ => cause.to_string(),
     }
 }

@@ -23,9 +23,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     breaker::{Breaker, Circuit},
     catalogue::{ToolSpec, describe},
-    child::StderrTail,
-    connection::{self, Connection, ServerError},
+    child::LastWords,
+    connection::{self, Changed, Connection, Lists, ServerError},
     first_seen::FirstSeen,
+    relay::{Calls, Relay},
 };
 use crate::config::{
     file::{Launch, ServerEntry, Target},
@@ -108,14 +109,17 @@ impl State {
 pub struct Shared {
     pub http: reqwest::Client,
     pub first_seen: Arc<Mutex<FirstSeen>>,
-    /// Woken whenever the state or the tools of a server change.
+    /// Woken whenever the state, the tools or another list of a server change.
     pub changed: Arc<Notify>,
+    /// There may be somebody who answers the questions of servers.
+    pub is_between: bool,
 }
 
 /// What calls need of a server that is up.
 #[derive(Debug)]
 struct Live {
     peer: Peer<RoleClient>,
+    calls: Calls,
     tools: Vec<Arc<ToolSpec>>,
     /// Which connection it is: what a call says of an earlier one is no news.
     number: u64,
@@ -132,7 +136,7 @@ struct Report {
 #[derive(Debug)]
 pub struct Server {
     pub entry: ServerEntry,
-    pub stderr: StderrTail,
+    pub stderr: LastWords,
     state: watch::Sender<State>,
     live: ArcSwapOption<Live>,
     reports: mpsc::UnboundedSender<Report>,
@@ -143,6 +147,7 @@ pub struct Server {
     places: Semaphore,
     clean: AtomicBool,
     openings: AtomicU64,
+    lists: Lists,
     shared: Shared,
 }
 
@@ -156,7 +161,7 @@ impl Server {
         };
         let (reports, reported) = mpsc::unbounded_channel();
         let server = Arc::new(Self {
-            stderr: StderrTail::default(),
+            stderr: LastWords::default(),
             state: watch::Sender::new(initial),
             live: ArcSwapOption::empty(),
             reports,
@@ -166,6 +171,7 @@ impl Server {
             places: Semaphore::new(connection::MAX_CALLS),
             clean: AtomicBool::new(true),
             openings: AtomicU64::new(0),
+            lists: Lists::new(Arc::clone(&shared.changed)),
             shared,
             entry,
         });
@@ -203,6 +209,19 @@ impl Server {
         })
     }
 
+    /// Which lists of resources and of prompts it has now: other ones after each change, and on each new connection. None while it is not
+    /// up, or has none.
+    pub fn lists(&self) -> [Option<[u64; 2]>; 2] {
+        let live = self.live.load();
+        let Some(live) = live.as_ref() else { return [None; 2] };
+        let (can, [resources, prompts]) = (live.peer.peer_info(), self.lists.now());
+        let can = can.as_ref().map(|info| &info.capabilities);
+        [
+            can.and_then(|can| can.resources.as_ref()).map(|_| [live.number, resources]),
+            can.and_then(|can| can.prompts.as_ref()).map(|_| [live.number, prompts]),
+        ]
+    }
+
     /// How often its circuit has opened.
     pub fn openings(&self) -> u64 {
         self.openings.load(Ordering::Relaxed)
@@ -219,8 +238,13 @@ impl Server {
         self.stop.cancel();
     }
 
-    /// One attempt of a call.
-    pub async fn call(&self, tool: &str, arguments: Map<String, Value>) -> Result<CallToolResult, ServerError> {
+    /// One attempt of a call. Who made it hears by `relay` what the server says meanwhile.
+    pub async fn call(
+        &self,
+        tool: &str,
+        arguments: Map<String, Value>,
+        relay: Option<Relay>,
+    ) -> Result<CallToolResult, ServerError> {
         let live = self.live.load_full();
         let Some(live) = live else { return Err(ServerError::Connect(self.state().in_words())) };
         let _running = self.calls.token();
@@ -228,7 +252,7 @@ impl Server {
         let Ok(Ok(_place)) = timeout(self.entry.timeout, self.places.acquire()).await else {
             return Err(ServerError::Refused(format!("it is busy: {} calls of it are under way", connection::MAX_CALLS)));
         };
-        let result = connection::call_tool(&live.peer, tool, arguments, self.entry.timeout).await;
+        let result = connection::call_tool((&live.peer, &live.calls), tool, arguments, self.entry.timeout, relay).await;
         let news = match &result {
             Err(error) if error.is_fault() => {
                 self.clean.store(false, Ordering::Relaxed);
@@ -300,9 +324,11 @@ impl Keeper {
         }
     }
 
-    async fn open(&mut self, changed: &Arc<Notify>) -> Result<Connection, ServerError> {
+    async fn open(&mut self, tools_changed: &Arc<Notify>) -> Result<Connection, ServerError> {
         let server = &self.server;
-        let connection = Connection::open(&server.entry, &server.shared.http, Arc::clone(changed), &server.stderr).await?;
+        let changed = Changed { tools: Arc::clone(tools_changed), lists: server.lists.clone() };
+        let shared = &server.shared;
+        let connection = Connection::open(&server.entry, &shared.http, changed, shared.is_between, &server.stderr).await?;
         self.number += 1;
         if let Err(error) = self.take_tools(&connection).await {
             connection.close().await;
@@ -343,7 +369,12 @@ impl Keeper {
         let state = State::Up { tools: tools.len(), protocol: connection.protocol.clone(), era: connection.era };
         // A removal that came meanwhile stays one.
         if !server.stop.is_cancelled() {
-            server.live.store(Some(Arc::new(Live { peer: connection.peer.clone(), tools, number: self.number })));
+            server.live.store(Some(Arc::new(Live {
+                peer: connection.peer.clone(),
+                calls: connection.calls.clone(),
+                tools,
+                number: self.number,
+            })));
         }
         server.publish(state);
         Ok(())

@@ -10,21 +10,21 @@ use std::{
     time::Duration,
 };
 
+use mcp_stdio::group::Group;
 use rmcp::{
     RoleClient,
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
     transport::Transport,
 };
-use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::value::RawValue;
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader, ReadBuf},
-    process::{Child, ChildStdin, ChildStdout},
+    process::{ChildStdin, ChildStdout},
     sync::Mutex,
-    time::{Instant, Sleep, timeout},
+    time::{Instant, Sleep},
 };
 
-use super::{asked::Waiting, pace::Pace};
+use super::{asked::Waiting, pace::Pace, relay::Calls};
 use crate::numbers;
 
 /// What a child gets to end after its standard input closed, and again after SIGTERM.
@@ -43,24 +43,21 @@ pub struct ChildTransport {
     came: VecDeque<Vec<u8>>,
     input: Arc<Mutex<Option<ChildStdin>>>,
     waiting: Waiting,
-    group: Group,
+    calls: Calls,
+    group: Option<Group>,
 }
 
 impl ChildTransport {
-    /// The child must lead a process group of its own, and have its standard input and output piped.
-    pub fn new(mut child: Child, max_line: usize) -> io::Result<Self> {
-        let (Some(stdout), Some(stdin)) = (child.stdout.take(), child.stdin.take()) else {
-            return Err(io::Error::other("its pipes are taken"));
-        };
-        let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        Ok(Self {
+    pub fn new(stdin: ChildStdin, stdout: ChildStdout, group: Group, max_line: usize, calls: Calls) -> Self {
+        Self {
             lines: BufReader::new(Bearable::new(stdout, max_line, LINE_COST)),
             line: Vec::new(),
             came: VecDeque::new(),
             input: Arc::new(Mutex::new(Some(stdin))),
             waiting: Waiting::default(),
-            group: Group { child: Some(child), id },
-        })
+            calls,
+            group: Some(group),
+        }
     }
 
     /// The next line, or a part of one that came in an array. What was read when this is given up is read on the next time.
@@ -84,6 +81,7 @@ impl Transport<RoleClient> for ChildTransport {
 
     fn send(&mut self, item: TxJsonRpcMessage<RoleClient>) -> impl Future<Output = io::Result<()>> + Send + 'static {
         self.waiting.sent(&item);
+        self.calls.sent(&item);
         let (text, input) = (serde_json::to_vec(&item), Arc::clone(&self.input));
         async move {
             let mut text = numbers::release_bytes(text?);
@@ -105,6 +103,9 @@ impl Transport<RoleClient> for ChildTransport {
                 continue;
             }
             if let Some(message) = self.waiting.read(line.trim_ascii()) {
+                if matches!(message, RxJsonRpcMessage::<RoleClient>::Notification(_)) {
+                    self.calls.hear(None, line.trim_ascii());
+                }
                 return Some(message);
             }
         }
@@ -113,49 +114,10 @@ impl Transport<RoleClient> for ChildTransport {
     /// As the protocol asks: standard input closes, then SIGTERM, then SIGKILL.
     async fn close(&mut self) -> io::Result<()> {
         self.input.lock().await.take();
-        self.group.end().await;
+        if let Some(group) = self.group.take() {
+            group.end(PATIENCE).await;
+        }
         Ok(())
-    }
-}
-
-/// A child and what it started, unless that left the group.
-#[derive(Debug)]
-struct Group {
-    child: Option<Child>,
-    id: Option<Pid>,
-}
-
-impl Group {
-    async fn end(&mut self) {
-        let Some(child) = &mut self.child else { return };
-        if timeout(PATIENCE, child.wait()).await.is_err() {
-            signal(self.id, Signal::TERM);
-            // It is killed next, however this ends.
-            let _ = timeout(PATIENCE, child.wait()).await;
-        }
-        // Also when the child has ended well: what it started and left behind would live on.
-        signal(self.id, Signal::KILL);
-        let _ = child.wait().await;
-        self.child = None;
-    }
-}
-
-impl Drop for Group {
-    /// A connection that was given up half-way, or a program that ends.
-    fn drop(&mut self) {
-        let Some(mut child) = self.child.take() else { return };
-        signal(self.id, Signal::KILL);
-        // Without being waited for, it would stay a zombie. Without a runtime, we end too.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { child.wait().await });
-        }
-    }
-}
-
-fn signal(group: Option<Pid>, signal: Signal) {
-    if let Some(group) = group {
-        // Nobody is left in it: that is what was wanted.
-        let _ = kill_process_group(group, signal);
     }
 }
 

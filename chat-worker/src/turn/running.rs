@@ -162,7 +162,7 @@ impl Run<'_> {
         match (verdict, spec) {
             (Verdict::Run(_), Some(spec)) => {
                 let traced = Traced::execute_tool(&spec.server, &spec.tool, Some(&call.id));
-                let output = self.engine.hub.call_as(spec, &call.input).instrument(traced.span()).await;
+                let output = self.engine.hub.call_as(spec, &call.input, None).instrument(traced.span()).await;
                 traced.executed(&output);
                 output
             }

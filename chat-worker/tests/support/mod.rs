@@ -7,6 +7,7 @@ pub mod hostile;
 pub mod nasty;
 pub mod odd;
 pub mod stub;
+pub mod talker;
 
 use std::{
     net::SocketAddr,

@@ -1,4 +1,5 @@
-//! The McpServer kind: one MCP server, run as a container or watched at a remote URL. The field docs are the user manual.
+//! The McpServer kind: one MCP server, run as a container, run on standard input and output behind the bridge, or
+//! watched at a remote URL. The field docs are the user manual.
 
 use k8s_openapi::apimachinery::pkg::{apis::meta::v1::Condition, util::intstr::IntOrString};
 use kube::{CustomResource, KubeSchema, core::Rule};
@@ -10,14 +11,21 @@ use super::{
     health::{CircuitBreaker, CircuitStatus, Health, ProtocolStatus, ServerInfo, ToolsPolicy, ToolsStatus},
     network::Network,
     pod::{self, PodSettings, SUBDOMAIN, SecretKeyRef},
+    stdio::StdioSource,
 };
 
 /// The volumes that `build` gives the pods.
-pub const OWN_VOLUMES: &[&str] = &["tmp", "home", "data", "mcpfleet-backup"];
+pub const OWN_VOLUMES: &[&str] = &["tmp", "home", "data", "mcp-bridge", "mcp-packages", "mcp-sessions", "mcpfleet-backup"];
 /// Where it mounts them, beside `spec.storage.mountPath`.
-pub const OWN_MOUNTS: &[&str] = &["/tmp", HOME];
+pub const OWN_MOUNTS: &[&str] = &["/tmp", HOME, BRIDGE_DIR, PACKAGES_DIR, SESSIONS_DIR];
 /// The home of a container whose root cannot be written.
 pub const HOME: &str = "/home/mcp";
+/// Where the bridge is copied to.
+pub const BRIDGE_DIR: &str = "/mcpfleet/bin";
+/// Where the packages of `npx` and `uvx` are installed.
+pub const PACKAGES_DIR: &str = "/mcpfleet/packages";
+/// Where the keys are that seal session ids.
+pub const SESSIONS_DIR: &str = "/mcpfleet/sessions";
 
 /// An MCP server: how to run it (or where it is), how to tell that it works, and when to take it out of use.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -48,10 +56,14 @@ pub const HOME: &str = "/home/mcp";
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[x_kube(
-    validation = Rule::new("has(self.container) != has(self.remote)")
-        .message("set exactly one of spec.container (a server that mcpfleet runs) and spec.remote (a server that runs elsewhere)"),
-    validation = Rule::new("has(self.container) == has(oldSelf.container)")
-        .message("a server cannot change between container and remote: delete it and create it anew, or give the other one another name"),
+    validation = Rule::new("[has(self.container), has(self.stdio), has(self.remote)].filter(given, given).size() == 1")
+        .message("set exactly one of spec.container (a server that serves HTTP), spec.stdio (a server on standard input and output) and spec.remote (a server that runs elsewhere)"),
+    validation = Rule::new("has(self.container) == has(oldSelf.container) && has(self.stdio) == has(oldSelf.stdio)")
+        .message("a server cannot change between container, stdio and remote: delete it and create it anew, or give the other one another name"),
+    validation = Rule::new("!has(self.stdio) || !has(self.stdio.cache) || self.replicas <= 1")
+        .message("spec.stdio.cache is one volume with one writer: set spec.replicas to 1, or remove spec.stdio.cache"),
+    validation = Rule::new("!has(oldSelf.stdio) || !has(oldSelf.stdio.cache) || (has(self.stdio) && has(self.stdio.cache))")
+        .message("spec.stdio.cache cannot be removed: put it back, or delete the server and create it anew without one"),
     validation = Rule::new("!has(self.storage) || self.replicas <= 1")
         .message("spec.storage is one volume with one writer: set spec.replicas to 1, or remove spec.storage"),
     validation = remote_has_no_pods(),
@@ -75,9 +87,12 @@ pub struct McpServerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub version: Option<String>,
-    /// A container that serves MCP over streamable HTTP. Exactly one of `container` and `remote`, and the choice stays.
+    /// A container that serves MCP over streamable HTTP. Exactly one of `container`, `stdio` and `remote`, and the choice stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<ContainerSource>,
+    /// A server that speaks MCP over standard input and output, as desktop clients start it: the bridge serves it over HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdio: Option<StdioSource>,
     /// A server that runs elsewhere: probed from here, and offered to apps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<RemoteSource>,
@@ -106,6 +121,11 @@ pub struct McpServerSpec {
     #[serde(default = "replicas")]
     #[schemars(range(min = 0, max = 1_000))]
     pub replicas: u32,
+    /// Whether a client stays with one pod. `Auto`: by its address, while the server is seen to give sessions (Mcp-Session-Id), which
+    /// one pod alone knows, and there are several; never with `stdio`, where any pod knows every session. `ClientIP`: always.
+    /// `None`: never (default: Auto).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_affinity: Option<SessionAffinity>,
     /// A volume that outlives the pods, and the McpServer: deleting it keeps the PersistentVolumeClaim `<name>-mcp`,
     /// and a server of the same name takes it up again (default: none). It grows, keeps its class, and cannot be removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -128,7 +148,8 @@ impl McpServerSpec {
 }
 
 /// What only pods have, beside `replicas`.
-const POD_FIELDS: [&str; 15] = [
+const POD_FIELDS: [&str; 16] = [
+    "sessionAffinity",
     "storage",
     "network",
     "resources",
@@ -152,6 +173,18 @@ fn remote_has_no_pods() -> Rule {
     Rule::new(format!("!has(self.remote) || (self.replicas == 1 && {})", none.join(" && "))).message(
         format!("spec.replicas, {} shape pods, and a remote server has none here: remove them", POD_FIELDS.join(", ")).as_str(),
     )
+}
+
+/// Whether a client stays with one pod.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SessionAffinity {
+    /// While that is needed.
+    #[default]
+    Auto,
+    /// Never.
+    None,
+    /// By its address.
+    ClientIP,
 }
 
 /// A container that serves MCP over streamable HTTP.
@@ -254,7 +287,7 @@ pub struct Storage {
     #[schemars(length(min = 1, max = 253), extend("pattern" = SUBDOMAIN))]
     pub storage_class_name: Option<String>,
     /// Where the container finds it.
-    #[x_kube(validation = Rule::new("self.startsWith('/') && !self.contains(':') && !(self in ['/', '/tmp', '/tmp/', '/home/mcp', '/home/mcp/'])").message("mountPath must be an absolute path without ':', other than '/', '/tmp' and '/home/mcp', for example /data"))]
+    #[x_kube(validation = Rule::new("self.startsWith('/') && !self.contains(':') && !(self in ['/', '/tmp', '/tmp/', '/home/mcp', '/home/mcp/', '/mcpfleet']) && !self.startsWith('/mcpfleet/')").message("mountPath must be an absolute path without ':', other than '/', '/tmp' and '/home/mcp' and not below /mcpfleet, for example /data"))]
     #[schemars(length(max = 1_024))]
     pub mount_path: String,
     /// A backup at times (default: none).

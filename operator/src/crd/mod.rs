@@ -12,6 +12,7 @@ pub mod quantity;
 pub mod reason;
 mod schema;
 pub mod security_context;
+pub mod stdio;
 
 pub use health::{
     CircuitBreaker, CircuitState, CircuitStatus, Era, Force, Health, ProtocolStatus, ServerInfo, ToolCall, ToolsPolicy,

@@ -12,6 +12,8 @@ pub mod condition {
     pub const CIRCUIT_CLOSED: &str = "CircuitClosed";
     /// The tools that the server offers are the accepted ones.
     pub const TOOLS_ACCEPTED: &str = "ToolsAccepted";
+    /// What `npx` or `uvx` installs is one version. Absent of a server for which nothing is installed.
+    pub const PACKAGE_PINNED: &str = "PackagePinned";
     /// The model answers the app's pods. There once they have told of it; absent of an app without a model.
     pub const MODEL_REACHABLE: &str = "ModelReachable";
     /// No pod has used up its share of `spec.budget`. There once the pods have told of it; absent of an app without a budget.
@@ -187,6 +189,14 @@ pub const TOOLS_CHANGED: &str = "ToolsChanged";
 
 /// `spec.tools.policy` is Ignore: nobody looks.
 pub const TOOLS_IGNORED: &str = "Ignored";
+
+// ---- PackagePinned ---------------------------------------------------------------------------------------------------------
+
+/// The package of `npx` or `uvx` is named with one version.
+pub const PINNED: &str = "Pinned";
+/// The package is named without a version, or with a range, a tag or a branch: pods that are made at different times may run different
+/// versions. Name one version in `spec.stdio.args`.
+pub const UNPINNED: &str = "Unpinned";
 
 // ---- Events (and one for each change of Ready, with its reason) ----------------------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ pub mod hold;
 pub mod observe;
 pub mod own_claims;
 pub mod status;
+pub mod stdio;
 pub mod validate;
 
 use std::sync::Arc;
@@ -34,6 +35,8 @@ use crate::{
 pub struct World {
     /// Who is alive.
     pub engine: HealthEngine,
+    /// The images of servers on standard input and output.
+    pub images: stdio::Images,
     /// What came of the backups.
     pub backups: Arc<Backups>,
 }

@@ -2,19 +2,22 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use k8s_openapi::api::core::v1::{ConfigMap, Service, ServicePort};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceSpec};
 use kube::ResourceExt;
+use rand::Rng;
 
 use super::{
-    contract,
+    World, contract,
     own_claims::{self, AccessModes},
+    stdio,
 };
 use crate::{
     children::Children,
     crd::{McpServer, McpServerSpec, pod::SecretKeyRef},
     inputs::{self, Found, Reader, Reference},
     names::Component,
-    probe::{AcceptedTools, HealthEngine, ServerKey, ToolsList},
+    probe::{AcceptedTools, ServerKey, ToolsList},
 };
 
 /// What was found behind the spec's pointers.
@@ -28,14 +31,20 @@ pub struct Observed {
     pub ca: Option<Vec<u8>>,
     /// The list of tools that was accepted last.
     pub accepted: Option<AcceptedTools>,
-    /// The ports that its Service has now.
-    pub served: Vec<ServicePort>,
+    /// Its Service as it is now.
+    pub served: ServiceSpec,
     /// The list of tools that the server offers, as the prober knows it.
     pub offered: Option<Arc<ToolsList>>,
     /// Whether the operator makes `health.toolCall` to remote servers.
     pub remote_tool_calls: bool,
     /// The access modes of the claims in `spec.volumes` that the pods write to.
     pub claims: AccessModes,
+    /// Whether the server gives sessions, as the prober knows it. None: it has not asked yet.
+    pub sessions: Option<bool>,
+    /// The images of servers on standard input and output.
+    pub images: stdio::Images,
+    /// The keys that seal session ids: those that are there, or a new one.
+    pub session_keys: String,
 }
 
 /// Every pointer that the spec holds.
@@ -66,11 +75,23 @@ pub fn accepted(server: &McpServer, children: &Children) -> Option<AcceptedTools
     contract::read(&children.read::<ConfigMap>(&namespace, &name)?)
 }
 
-/// The ports of the server's Service.
-fn served(server: &McpServer, children: &Children) -> Vec<ServicePort> {
+/// The keys that seal the server's session ids; the first time, one that nobody guesses: 256 bits from the operating system's generator.
+fn session_keys(server: &McpServer, children: &Children) -> String {
+    let (namespace, name) = (server.namespace().unwrap_or_default(), Component::sessions_name(&server.name_any()));
+    let secret: Option<Secret> = children.read(&namespace, &name);
+    let keys = secret.and_then(|secret| secret.data?.remove(stdio::KEYS)).and_then(|keys| String::from_utf8(keys.0).ok());
+    keys.filter(|keys| !keys.trim().is_empty()).unwrap_or_else(|| {
+        let mut key = [0_u8; 32];
+        rand::rng().fill(&mut key);
+        STANDARD.encode(key)
+    })
+}
+
+/// The server's Service, as it is.
+fn served(server: &McpServer, children: &Children) -> ServiceSpec {
     let (namespace, name) = (server.namespace().unwrap_or_default(), Component::Server.child_name(&server.name_any()));
     let service = children.read::<Service>(&namespace, &name).filter(|service| is_controlled_by(service, server));
-    service.and_then(|service| service.spec?.ports).unwrap_or_default()
+    service.and_then(|service| service.spec).unwrap_or_default()
 }
 
 fn is_controlled_by(service: &Service, server: &McpServer) -> bool {
@@ -85,14 +106,18 @@ pub async fn observe(
     server: &McpServer,
     reader: &Reader,
     children: &Children,
-    engine: &HealthEngine,
+    World { engine, images }: &World,
 ) -> Result<Observed, inputs::Error> {
     let (namespace, name) = (server.namespace().unwrap_or_default(), server.name_any());
+    let health = engine.snapshot(&ServerKey::new(&namespace, &name));
     let mut observed = Observed {
         accepted: accepted(server, children),
+        sessions: health.as_ref().and_then(|health| health.sessions),
         served: served(server, children),
-        offered: engine.snapshot(&ServerKey::new(&namespace, &name)).and_then(|health| health.acceptable),
+        offered: health.and_then(|health| health.acceptable),
         remote_tool_calls: engine.remote_policy().tool_calls,
+        images: images.clone(),
+        session_keys: session_keys(server, children),
         ..Observed::default()
     };
     if !server.spec.enabled {

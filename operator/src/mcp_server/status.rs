@@ -5,8 +5,9 @@
 
 use k8s_openapi::{api::core::v1::PersistentVolumeClaim, apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 use kube::ResourceExt;
+use mcp_stdio::package::Registry;
 
-use super::{contract, validate::ValidatedServer};
+use super::{contract, stdio, validate::ValidatedServer};
 use crate::{
     conditions::{self, Finding, Status},
     crd::{
@@ -35,7 +36,7 @@ pub fn compute(server: &McpServer, outcome: &Outcome, health: Option<&ServerHeal
     let view = View::new(server, outcome, health);
     let way = view.way();
     let [reconciling, stalled] = way.findings();
-    let findings = [
+    let findings = vec![
         (condition::READY, view.ready(&way)),
         (condition::HEALTHY, view.healthy()),
         (condition::CIRCUIT_CLOSED, view.circuit_closed()),
@@ -43,8 +44,12 @@ pub fn compute(server: &McpServer, outcome: &Outcome, health: Option<&ServerHeal
         reconciling,
         stalled,
     ];
-    let findings =
-        findings.into_iter().map(|(type_, finding)| (type_, view.remember(&before.conditions, type_, finding))).collect();
+    let pinned = package_pinned(server).map(|finding| (condition::PACKAGE_PINNED, finding));
+    let findings = findings
+        .into_iter()
+        .chain(pinned)
+        .map(|(type_, finding)| (type_, view.remember(&before.conditions, type_, finding)))
+        .collect();
     // What was found out stays until something else is found out: an operator that starts anew knows nothing yet.
     McpServerStatus {
         observed_generation: generation,
@@ -324,6 +329,23 @@ impl<'a> View<'a> {
     }
 }
 
+/// Whether what is installed is the same each time. None: nothing is installed.
+fn package_pinned(server: &McpServer) -> Option<Finding> {
+    let wanted = stdio::package(&server.spec)?.ok()?;
+    let named = wanted.packages().collect::<Vec<_>>().join(", ");
+    if wanted.is_pinned() {
+        return Some(Finding::new(true, reason::PINNED, format!("{named} is one version")));
+    }
+    let kept = server.spec.stdio.as_ref().is_some_and(|stdio| stdio.cache.is_some());
+    let when = if kept { "and stays in the cache" } else { "by each pod anew, so that two pods may differ" };
+    let example = match wanted.registry {
+        Registry::Npm => "name@1.2.3",
+        Registry::Pypi => "name==1.2.3",
+    };
+    let message = format!("{named} names no one version: the newest is installed, {when}; pin it as {example}");
+    Some(Finding::new(false, reason::UNPINNED, message))
+}
+
 /// How far the pods are, to the best of our knowledge: that they are in service we know before the Deployment says so.
 fn rollout(outcome: &Outcome, health: Option<&ServerHealth>, wanted: u32, in_service: u32) -> Rollout {
     let mut rollout = Rollout::of(outcome.deployment.as_ref());
@@ -382,6 +404,22 @@ mod tests {
         assert_eq!(condition(&status, "Stalled"), ("False".into(), reason::AVAILABLE.into()));
         assert_eq!(status.url.as_deref(), Some("http://db-mcp.team.svc:8080/mcp"));
         assert_eq!(status.pods.as_deref(), Some("0/1"));
+    }
+
+    #[test]
+    fn whether_a_package_is_pinned_is_told_where_one_is_installed() {
+        let told = |stdio: serde_json::Value| {
+            let server = fixtures::stdio(|server| server.spec.stdio = serde_json::from_value(stdio).expect("stdio"));
+            let status = compute(&server, &Outcome::default(), None, fixtures::at(0));
+            let found = conditions::find(&status.conditions, "PackagePinned");
+            found.map(|found| (found.status.clone(), found.reason.clone(), found.message.clone()))
+        };
+        let (status, reason, _) = told(json!({"command": "uvx", "args": ["a==1.2"]})).expect("told");
+        assert_eq!((status.as_str(), reason.as_str()), ("True", reason::PINNED));
+        let (status, reason, message) = told(json!({"command": "npx", "args": ["-y", "a@latest"]})).expect("told");
+        assert_eq!((status.as_str(), reason.as_str()), ("False", reason::UNPINNED));
+        assert!(message.contains("a@latest") && message.contains("name@1.2.3"), "{message}");
+        assert_eq!(told(json!({"command": "/app/own", "image": "own:1"})), None);
     }
 
     fn problem(class: Class, reason: &'static str) -> Vec<Problem> {

@@ -14,14 +14,19 @@ use kube::ResourceExt;
 use url::Url;
 
 use super::{
+    build::service::CLIENT_IP,
     contract, database,
     observe::{Observed, backup_references, references},
-    own_claims,
+    own_claims, stdio,
 };
 use crate::{
     crd::{
-        McpServer, McpServerSpec, backup::Backup, mcp_server::ContainerSource, network::Network, pod::PodSettings, quantity,
-        reason,
+        McpServer, McpServerSpec,
+        backup::Backup,
+        mcp_server::{ContainerSource, SessionAffinity},
+        network::Network,
+        pod::PodSettings,
+        quantity, reason,
     },
     inputs,
     names::Component,
@@ -64,6 +69,8 @@ pub enum Source {
 pub struct Container {
     /// Image, command, port and path.
     pub source: ContainerSource,
+    /// What it has beside, when it speaks over standard input and output.
+    pub stdio: Option<stdio::Stdio>,
     /// Pods wanted: 0 while disabled.
     pub replicas: i32,
     /// What shapes the pods.
@@ -78,6 +85,8 @@ pub struct Container {
     pub inputs: Option<String>,
     /// The claim of `spec.volumes` that one pod at a time may write to.
     pub single_writer: Option<String>,
+    /// Clients stay with one pod.
+    pub sticky: bool,
     /// The ports that its Service has now.
     pub served: Vec<ServicePort>,
     /// The annotations that say what the pods are asked.
@@ -149,10 +158,11 @@ impl ValidatedServer {
 
 /// Where the prober finds the server, from the spec alone. None: nowhere.
 pub fn endpoint(server: &McpServer) -> Option<Endpoint> {
-    if let Some(container) = &server.spec.container {
+    let of_container = server.spec.container.as_ref().map(|container| (container.port, &*container.path));
+    let in_pods = of_container.or_else(|| server.spec.stdio.as_ref().map(|_| (stdio::PORT, stdio::PATH)));
+    if let Some((port, path)) = in_pods {
         let (name, namespace) = (Component::Server.child_name(&server.name_any()), server.namespace().unwrap_or_default());
-        let host = format!("{name}.{namespace}.svc:{}", container.port);
-        return Some(Endpoint::Pods { port: container.port, path: container.path.clone(), host });
+        return Some(Endpoint::Pods { port, path: path.to_owned(), host: format!("{name}.{namespace}.svc:{port}") });
     }
     let url = Url::parse(&server.spec.remote.as_ref()?.url).ok()?;
     Some(Endpoint::Remote { url })
@@ -178,9 +188,20 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
         let missing = observed.inputs.problems(&backup_references(spec));
         notes.extend(missing.into_iter().map(|(reason, message)| Problem { class: Class::Waiting, reason, message }));
     }
-    let source = match (&spec.container, &spec.remote) {
-        (Some(container), None) => Some(Source::Container(Box::new(Container {
-            source: container.clone(),
+    let in_pods = match (&spec.container, &spec.stdio, &spec.remote) {
+        (Some(container), None, None) => Some((container.clone(), None)),
+        (None, Some(given), None) => match stdio::validate(spec, given, &observed.images, observed.session_keys.clone()) {
+            Ok((source, stdio)) => Some((source, Some(stdio))),
+            Err(sentence) => return Err(vec![rejected(sentence)]),
+        },
+        _ => None,
+    };
+    let source = match (in_pods, &spec.remote) {
+        (Some((source, stdio)), _) => Some(Source::Container(Box::new(Container {
+            asked: template::annotations(source.port, &source.path, spec.health.tool_call.as_ref(), &spec.tools),
+            source,
+            sticky: sticky(spec, observed),
+            stdio,
             replicas: replicas(spec, single_writer.is_some()),
             pod: spec.pod.clone(),
             volume: spec.storage.as_ref().map(|storage| Volume {
@@ -196,8 +217,7 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
             // What we send to the pods is not what they read.
             inputs: observed.inputs.digest(&inputs::of_pods(&spec.pod)),
             single_writer,
-            served: observed.served.clone(),
-            asked: template::annotations(container.port, &container.path, spec.health.tool_call.as_ref(), &spec.tools),
+            served: observed.served.ports.clone().unwrap_or_default(),
         }))),
         (None, Some(_)) if spec.health.tool_call.is_some() && !observed.remote_tool_calls => {
             problems.push(rejected(
@@ -213,7 +233,7 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
             }
         },
         _ => {
-            problems.push(rejected("set exactly one of spec.container and spec.remote".into()));
+            problems.push(rejected("set exactly one of spec.container, spec.stdio and spec.remote".into()));
             None
         }
     };
@@ -257,6 +277,20 @@ fn headers(observed: &Observed, lacks: &mut Vec<Problem>) -> Vec<(HeaderName, He
     headers
 }
 
+/// Whether clients stay with one pod. Before the first probe it is left as it is: an operator that starts anew knows no sessions yet.
+fn sticky(spec: &McpServerSpec, observed: &Observed) -> bool {
+    match spec.session_affinity.unwrap_or_default() {
+        SessionAffinity::ClientIP => true,
+        SessionAffinity::None => false,
+        // Any pod of theirs knows every session.
+        SessionAffinity::Auto if spec.stdio.is_some() => false,
+        SessionAffinity::Auto => {
+            spec.replicas > 1
+                && observed.sessions.unwrap_or_else(|| observed.served.session_affinity.as_deref() == Some(CLIENT_IP))
+        }
+    }
+}
+
 /// Pods wanted: none while it is switched off, and one where one may write.
 fn replicas(spec: &McpServerSpec, single_writer: bool) -> i32 {
     let wanted = if spec.enabled { i32::try_from(spec.replicas).unwrap_or(i32::MAX) } else { 0 };
@@ -279,6 +313,8 @@ fn rejected(message: String) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::ServiceSpec;
+
     use super::*;
     use crate::{crd::mcp_server::HeaderFrom, crd::pod::SecretKeyRef, fixtures, inputs::Found, inputs::Kind};
 
@@ -298,6 +334,27 @@ mod tests {
         let server = fixtures::server(|server| server.spec.enabled = false);
         let validated = validate(&server, &Observed::default()).expect("valid");
         assert!(matches!(validated.source, Source::Container(container) if container.replicas == 0));
+    }
+
+    #[test]
+    fn clients_stay_with_one_pod_while_that_is_needed() {
+        let sticky = |affinity: Option<SessionAffinity>, replicas: u32, sessions: Option<bool>, now: bool| {
+            let server = fixtures::server(|server| {
+                server.spec.session_affinity = affinity;
+                server.spec.replicas = replicas;
+            });
+            let session_affinity = now.then(|| CLIENT_IP.into());
+            let service = ServiceSpec { session_affinity, ..ServiceSpec::default() };
+            super::sticky(&server.spec, &Observed { sessions, served: service, ..Observed::default() })
+        };
+        assert!(sticky(None, 2, Some(true), false));
+        assert!(!sticky(None, 1, Some(true), true), "there is one pod");
+        assert!(!sticky(Some(SessionAffinity::Auto), 2, Some(false), true));
+        assert!(sticky(None, 2, None, true) && !sticky(None, 2, None, false), "not asked yet: as it is");
+        assert!(sticky(Some(SessionAffinity::ClientIP), 1, Some(false), false));
+        assert!(!sticky(Some(SessionAffinity::None), 2, Some(true), true));
+        let stdio = fixtures::stdio(|server| server.spec.replicas = 3);
+        assert!(!super::sticky(&stdio.spec, &Observed { sessions: Some(true), ..Observed::default() }), "ids are sealed");
     }
 
     #[test]

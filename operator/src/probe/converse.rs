@@ -70,6 +70,8 @@ pub struct Observation {
     pub hello: Arc<Hello>,
     /// Its tools, where it offers any.
     pub tools: Option<Arc<ToolsList>>,
+    /// It gave a session: a client that comes to another pod with it is not known there.
+    pub session: bool,
 }
 
 /// One probe under way. It can be dropped at any await and then still be finished.
@@ -167,7 +169,7 @@ impl Conversation {
         if let Some(call) = self.http.wire.call(hello.era).cloned() {
             self.call(&call, tools.as_deref()).await?;
         }
-        Ok(Observation { hello: Arc::clone(hello), tools })
+        Ok(Observation { hello: Arc::clone(hello), tools, session: self.session.is_some() })
     }
 
     async fn ping(&mut self) -> Result<(), Problem> {

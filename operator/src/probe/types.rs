@@ -187,6 +187,8 @@ pub struct ServerHealth {
     pub protocol: Option<ProtocolStatus>,
     /// What it calls itself.
     pub server_info: Option<ServerInfo>,
+    /// Whether it gives sessions, which one pod alone knows. None: not asked yet.
+    pub sessions: Option<bool>,
     /// The tools that most of its pods offer.
     pub tools: Option<Arc<ToolsList>>,
     /// The list that may be accepted where none was yet.

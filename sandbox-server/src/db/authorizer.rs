@@ -126,6 +126,15 @@ enum Refusal {
     Other(String),
 }
 
+/// Something whose own statements SQLite reads only when it is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Created {
+    /// A view of this name.
+    View(String),
+    /// A trigger on this table or view.
+    TriggerOn(String),
+}
+
 /// What was seen of a statement while it was prepared.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Noted {
@@ -133,6 +142,8 @@ pub struct Noted {
     pub costly: Vec<&'static Costly>,
     /// The table or view that it inserts into, not from within a trigger.
     pub inserts_into: Option<Arc<str>>,
+    /// The view or trigger that it creates.
+    pub creates: Option<Created>,
     /// It was prepared, and not taken from the cache.
     pub prepared: bool,
     /// It alters a table: what it calls from then on is SQLite's own, on the text of the schema.
@@ -207,6 +218,8 @@ impl Gate {
             AuthAction::Insert { table_name } if context.accessor.is_none() && noted.inserts_into.is_none() => {
                 noted.inserts_into = Some(table_name.into());
             }
+            AuthAction::CreateView { view_name } => noted.creates = Some(Created::View(view_name.to_owned())),
+            AuthAction::CreateTrigger { table_name, .. } => noted.creates = Some(Created::TriggerOn(table_name.to_owned())),
             _ => {}
         }
     }

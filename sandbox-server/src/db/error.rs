@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use rusqlite::ffi;
+
 /// Why a database could not be opened or created. The process ends with these.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -33,6 +35,11 @@ pub enum OpenError {
         "{0} cannot be written (read-only volume or missing permission): mount it writable for this user, or start with --read-only"
     )]
     ReadOnly(PathBuf),
+    /// Another program was killed in the middle of a transaction: whoever opens the file next has to undo it, by writing.
+    #[error(
+        "{0} was left in the middle of a transaction, which has to be undone before it can be read: open it once without --read-only, or with the program that wrote it"
+    )]
+    Unfinished(PathBuf),
     /// No permission to read.
     #[error("{0} cannot be opened by this user: {1}")]
     Permission(PathBuf, String),
@@ -46,8 +53,8 @@ pub enum OpenError {
     #[error("no space left on the volume of {0}")]
     Full(PathBuf),
     /// Anything else SQLite says.
-    #[error("failed to open {0}: {1}")]
-    Sqlite(PathBuf, #[source] rusqlite::Error),
+    #[error("SQLite cannot open {0}: {1}")]
+    Sqlite(PathBuf, rusqlite::Error),
     /// Threads could not be started.
     #[error("failed to start a database thread: {0}")]
     Thread(#[source] std::io::Error),
@@ -60,6 +67,7 @@ impl OpenError {
         let path = path.to_path_buf();
         match error.sqlite_error_code() {
             Some(Code::DatabaseBusy | Code::DatabaseLocked) => Self::Locked(path),
+            Some(Code::ReadOnly) if extended_code(&error) == Some(ffi::SQLITE_READONLY_ROLLBACK) => Self::Unfinished(path),
             Some(Code::ReadOnly) => Self::ReadOnly(path),
             Some(Code::NotADatabase) => Self::Foreign(path),
             Some(Code::DatabaseCorrupt) => Self::Corrupt(path, error.to_string()),
@@ -68,6 +76,11 @@ impl OpenError {
             _ => Self::Sqlite(path, error),
         }
     }
+}
+
+/// SQLite's finer code.
+pub fn extended_code(error: &rusqlite::Error) -> Option<i32> {
+    error.sqlite_error().map(|error| error.extended_code)
 }
 
 /// Why a statement gave no result.
@@ -80,7 +93,9 @@ pub enum DbError {
     #[error("{0}")]
     Denied(String),
     /// The statement changes rows, and came to where only reading is done.
-    #[error("not allowed: changing data with a reading tool; use write_query")]
+    #[error(
+        "not allowed: changing data with a reading tool; use write_query for rows, create_table or change_schema for the schema"
+    )]
     Changes,
     /// The statement is not of the kind that the tool takes.
     #[error("{0}")]
@@ -97,6 +112,11 @@ pub enum DbError {
     /// One value alone is larger than what a result may hold.
     #[error("one row is larger than the limit of {0} bytes: select fewer columns, or a part with substr()")]
     RowTooLarge(usize),
+    /// What the statements of a batch give back is more than one result may hold.
+    #[error(
+        "what the statements of the batch return is larger than {0} bytes together, the limit of one result: return fewer rows, or send several batches"
+    )]
+    BatchTooLarge(usize),
     /// A value is larger than a function of the statement can be given without holding up the server.
     #[error(
         "a value is larger than {limit} bytes, the limit in a statement that uses {function}: search it with instr(), or leave it out with octet_length(column) <= {limit}"
@@ -142,6 +162,11 @@ pub enum DbError {
     /// Too much work is waiting.
     #[error("the server is busy: {0} calls are waiting already, try again in a moment")]
     Busy(usize),
+    /// A table with AUTOINCREMENT had a row with the largest possible number.
+    #[error(
+        "{0} has AUTOINCREMENT and had a row with the largest possible number, 9223372036854775807: no number is left for another row; name one that is free, or make the table anew without AUTOINCREMENT"
+    )]
+    NoNumberLeft(String),
     /// No table or view of that name.
     #[error("no such table: {0}")]
     NoSuchTable(String),

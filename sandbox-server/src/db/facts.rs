@@ -8,6 +8,7 @@ use rusqlite::hooks::Action;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::open::Session;
+use super::schema;
 
 /// Of one version of the schema.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -120,7 +121,12 @@ impl Touched {
             let Some(target) = seen.target.clone() else { return Ok(None) };
             (target, seen.target_touched, seen.inserted)
         };
-        let own = last != before || inserted == Some(last) || (!touched && is_virtual(conn, &target)?);
+        let own = if !touched && is_virtual(conn, &target)? {
+            // What is not a row but a command of FTS5's, such as 'optimize', leaves 0.
+            last != 0 || has_row(conn, &target, last)?
+        } else {
+            last != before || inserted == Some(last)
+        };
         Ok(own.then_some(last))
     }
 }
@@ -137,6 +143,10 @@ impl Seen {
             self.deferred = self.facts.deferred.contains(&table.to_lowercase());
         }
     }
+}
+
+fn has_row(conn: &Connection, table: &str, rowid: i64) -> rusqlite::Result<bool> {
+    conn.prepare(&format!("SELECT 1 FROM main.{} WHERE rowid = ?1", schema::quoted(table)))?.exists([rowid])
 }
 
 /// SQLite tells nothing of the rows of virtual tables, but keeps their rowids.

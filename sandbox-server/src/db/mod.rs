@@ -5,6 +5,7 @@ pub mod advice;
 pub mod authorizer;
 pub mod backup;
 pub mod costly;
+mod created;
 pub mod error;
 pub mod facts;
 pub mod functions;
@@ -159,13 +160,20 @@ impl Database {
         let page = Page { offset: from.offset, max_rows, max_bytes: limits.max_result_bytes };
         let permit = if query::keyword(&sql) == "EXPLAIN" { self.explaining(&sql) } else { Permit::Read };
         self.run(permit, budget, move |session| {
-            let set = query::with_statement(session, &sql, &parameters, permit == Permit::Read, |statement, _| {
-                // EXPLAIN runs nothing, whatever it explains.
-                if !statement.readonly() && statement.is_explain() == 0 {
-                    return Err(DbError::Changes);
-                }
-                query::collect(statement, page)
-            })?;
+            let read = || {
+                let set = query::with_statement(session, &sql, &parameters, permit == Permit::Read, |statement, _| {
+                    // EXPLAIN runs nothing, whatever it explains; and of the PRAGMAs that could write the gate lets through what reports.
+                    if !statement.readonly() && statement.is_explain() == 0 && query::keyword(&sql) != "PRAGMA" {
+                        return Err(DbError::Changes);
+                    }
+                    query::collect(statement, page)
+                });
+                session.explain_refusal(set)
+            };
+            let set = match read() {
+                Err(DbError::Changes) if session.meet_virtual_tables()? => read()?,
+                set => set?,
+            };
             let next = Cursor { offset: from.offset + set.rows.len() as u64, generation };
             let next_cursor = set.more.then(|| next.encode(&sql, &parameters));
             Ok(ReadPage { set, next_cursor, changed_between_pages: from.generation != generation })

@@ -11,10 +11,11 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::authorizer::{Gate, SchemaMode};
+use super::authorizer::{Gate, Permit, SchemaMode};
 use super::error::{DbError, OpenError};
 use super::functions;
 use super::limits::{Guard, Limits};
+use super::schema;
 use super::standing::Standing;
 use super::terms::TermsInForce;
 
@@ -76,6 +77,20 @@ impl Session {
     /// The files have changed under a connection that does not see it.
     pub fn is_outdated(&self) -> bool {
         self.standing.as_ref().is_some_and(Standing::is_outdated)
+    }
+
+    /// Some virtual tables (rtree, geopoly) prepare statements that write when a connection first meets them, also for one that reads. This
+    /// lets it meet all of them. False: there are none.
+    pub fn meet_virtual_tables(&self) -> Result<bool, DbError> {
+        self.gate.with(Permit::Internal, || {
+            let mut find = self.conn.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND rootpage = 0")?;
+            let names = find.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+            for name in &names {
+                // One whose module is missing is met by nobody.
+                let _ = self.conn.prepare(&format!("SELECT * FROM main.{}", schema::quoted(name)));
+            }
+            Ok(!names.is_empty())
+        })
     }
 
     /// SQLite says only "not authorized"; the gate remembers what it refused.

@@ -47,6 +47,11 @@ pub fn keyword(sql: &str) -> String {
     beginning(sql).chars().take_while(char::is_ascii_alphabetic).collect::<String>().to_ascii_uppercase()
 }
 
+/// Whether this is the first word of a statement.
+pub fn begins_with(sql: &str, word: &str) -> bool {
+    beginning(sql).get(..word.len()).is_some_and(|first| first.eq_ignore_ascii_case(word))
+}
+
 /// A statement without EXPLAIN or EXPLAIN QUERY PLAN in front, and without what comes before its first word.
 pub fn explained(sql: &str) -> &str {
     let mut rest = beginning(sql);

@@ -100,20 +100,44 @@ pub fn tables(conn: &Connection) -> Result<Vec<TableSummary>, DbError> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Describes a table or view, whatever the case its name is given in.
+/// Describes a table or view, whatever the case its name is given in, also as it stands in SQL: `main."a b"`. Of one that SQLite cannot use,
+/// because a module or function is missing, it tells no columns.
 pub fn describe(conn: &Connection, table: &str) -> Result<TableDescription, DbError> {
-    let found = conn
-        .prepare_cached("SELECT name, sql FROM sqlite_schema WHERE name = ?1 COLLATE NOCASE AND type IN ('table', 'view')")?
-        .query_row([table], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?)))
-        .optional()?;
-    let Some((name, sql)) = found else { return Err(DbError::NoSuchTable(table.to_owned())) };
+    let mut find =
+        conn.prepare_cached("SELECT name, sql FROM sqlite_schema WHERE name = ?1 COLLATE NOCASE AND type IN ('table', 'view')")?;
+    let mut found =
+        |name: &str| find.query_row([name], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?))).optional();
+    let as_sent = found(table)?;
+    let Some((name, sql)) = (if as_sent.is_some() { as_sent } else { found(&bare_name(table))? }) else {
+        return Err(DbError::NoSuchTable(table.to_owned()));
+    };
     Ok(TableDescription {
-        columns: columns(conn, &name)?,
+        columns: known_columns(conn, &name)?,
         indexes: indexes(conn, &name)?,
         foreign_keys: foreign_keys(conn, &name)?,
         name,
         sql,
     })
+}
+
+/// A name as it stands in SQL.
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A name out of SQL: without its schema and its quotes.
+fn bare_name(name: &str) -> String {
+    let name = name.trim();
+    let name = match name.split_once('.') {
+        Some((schema, rest)) if schema.trim().eq_ignore_ascii_case("main") => rest.trim(),
+        _ => name,
+    };
+    for (open, close) in [('"', '"'), ('`', '`'), ('\'', '\''), ('[', ']')] {
+        if let Some(inside) = name.strip_prefix(open).and_then(|rest| rest.strip_suffix(close)) {
+            return inside.replace(&format!("{close}{close}"), &close.to_string());
+        }
+    }
+    name.to_owned()
 }
 
 fn columns(conn: &Connection, table: &str) -> Result<Vec<Column>, DbError> {
@@ -135,7 +159,7 @@ fn columns(conn: &Connection, table: &str) -> Result<Vec<Column>, DbError> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// The columns for a list of many tables: a view of itself, or of what is not there any more, has none, and must not hide the others.
+/// The columns, as far as SQLite can tell them: a view of itself, or of what is not there any more, has none, and must not hide the others.
 pub fn known_columns(conn: &Connection, table: &str) -> Result<Vec<Column>, DbError> {
     match columns(conn, table) {
         Err(DbError::Sqlite(error)) if error.sqlite_error_code() == Some(ErrorCode::Unknown) => Ok(Vec::new()),

@@ -6,9 +6,11 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use rusqlite::ErrorCode;
 use rusqlite::limits::Limit;
 
 use super::authorizer::{self, INSIGHTS_TABLE, Permit, SchemaMode};
+use super::created;
 use super::error::DbError;
 use super::facts::Touched;
 use super::open::Session;
@@ -75,7 +77,7 @@ impl Command {
             Self::Batch { .. } => true,
             Self::Run { statement: BoundStatement { sql, .. }, .. } => {
                 let says = |word: &[u8]| sql.as_bytes().windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
-                touched.leaves_halves() || says(b"fail") || says(b"returning")
+                touched.leaves_halves() || says(b"fail") || says(b"returning") || query::begins_with(sql, "CREATE")
             }
             Self::Insight(_) | Self::Probe => false,
         }
@@ -127,10 +129,15 @@ impl<'c> Desk<'c> {
         if statements.is_empty() {
             return Err(DbError::Parameters("the batch is empty: send at least one statement".into()));
         }
+        let limit = page.max_bytes;
         let mut outcomes = Vec::with_capacity(statements.len());
         let mut deferred = false;
         for (index, statement) in statements.iter().enumerate() {
-            let result = self.statement(statement, Takes::Anything, page);
+            let result = self.statement(statement, Takes::Anything, page).map_err(|error| match error {
+                // What is left is less than what one result may hold, and no limit that anybody has set.
+                DbError::RowTooLarge(left) if left < limit => DbError::BatchTooLarge(limit),
+                other => other,
+            });
             let outcome = self.session.explain_refusal(result).map_err(|source| DbError::InBatch {
                 number: index + 1,
                 of: statements.len(),
@@ -158,11 +165,16 @@ impl<'c> Desk<'c> {
                     return Err(DbError::WrongKind("this statement changes nothing; use read_query for it".into()));
                 }
                 let target = self.target(sql, noted);
-                self.touched.begin(target);
+                self.touched.begin(target.clone());
                 let (changes, rowid) = (conn.total_changes(), conn.last_insert_rowid());
-                let returned = if statement.column_count() > 0 { Some(query::collect(statement, page)?) } else { None };
-                if returned.is_none() {
-                    statement.raw_execute()?;
+                let ran = if statement.column_count() > 0 {
+                    query::collect(statement, page).map(Some)
+                } else {
+                    statement.raw_execute().map(|_| None).map_err(DbError::from)
+                };
+                let returned = ran.map_err(|error| self.full_or_out_of_numbers(error, target.as_deref()))?;
+                if let Some(created) = &noted.creates {
+                    created::check(self.session, created)?;
                 }
                 if permit != Permit::Write {
                     return Ok(WriteOutcome { schema: true, ..WriteOutcome::default() });
@@ -175,6 +187,19 @@ impl<'c> Desk<'c> {
                 Ok(WriteOutcome { rows_affected: conn.changes(), last_insert_rowid, returned, schema: false })
             })
         })
+    }
+
+    /// SQLite has one word for a full disk and for a table with AUTOINCREMENT that has no number left.
+    fn full_or_out_of_numbers(&self, error: DbError, target: Option<&str>) -> DbError {
+        let full = matches!(&error, DbError::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull));
+        let Some(table) = target.filter(|_| full) else { return error };
+        let Session { conn, gate, .. } = self.session;
+        let last = gate.with(Permit::Internal, || {
+            conn.query_row("SELECT max(seq) FROM sqlite_sequence WHERE name = ?1 COLLATE NOCASE", [table], |row| {
+                row.get::<_, Option<i64>>(0)
+            })
+        });
+        if matches!(last, Ok(Some(i64::MAX))) { DbError::NoNumberLeft(table.to_owned()) } else { error }
     }
 
     /// The table that a statement inserts into.

@@ -12,6 +12,9 @@ use crate::db::parameters::Parameters;
 /// Under this key the SDK's arguments hold the text of the client's.
 const TEXT: &str = "mcpfleet.dev/arguments";
 
+/// Objects in one list: each of them becomes many times its size until it is answered.
+const MAX_ITEMS: usize = 10_000;
+
 /// How many unknown fields a sentence names.
 const MAX_IGNORED: usize = 3;
 
@@ -19,6 +22,8 @@ const MAX_IGNORED: usize = 3;
 pub trait Args: Sized {
     /// The fields that it has; others are passed over.
     const FIELDS: &'static [&'static str];
+    /// How they look, for sentences.
+    const EXAMPLE: &'static str = r#"{"query": "…"}"#;
 
     /// Reads them; the error is a sentence for the model.
     fn read(arguments: &Arguments<'_>) -> Result<Self, String>;
@@ -52,23 +57,28 @@ impl<'a> Arguments<'a> {
                 match Kind::of(inside) {
                     _ if inside.is_empty() => read("{}"),
                     Kind::Object if values::is_json(inside) => read(inside),
-                    _ => Err(no_object(of, Kind::Text, T::FIELDS)),
+                    _ => Err(no_object(of, Kind::Text, T::EXAMPLE)),
                 }
             }
             // What some languages make of an empty map.
             Kind::List if json[1..json.len() - 1].trim().is_empty() => read("{}"),
-            kind => Err(no_object(of, kind, T::FIELDS)),
+            kind => Err(no_object(of, kind, T::EXAMPLE)),
         }
     }
 
     fn of_object(of: &'a str, json: &'a str, known: &[&'static str]) -> Result<Self, String> {
         let mut arguments = Self { of, fields: Vec::new(), ignored: Vec::new() };
         values::each_field(json, |name, value| {
-            match known.iter().find(|known| **known == name) {
+            let exact = known.iter().find(|known| **known == name);
+            match exact.or_else(|| known.iter().find(|known| means(&name, known))) {
                 Some(known) => {
-                    // Of two of one name the last one counts, as for most readers of JSON.
-                    arguments.fields.retain(|(field, _)| field != known);
-                    arguments.fields.push((known, value));
+                    // Of two of one name the last one counts, as for most readers of JSON; but the name itself before what is only like it.
+                    let before = arguments.fields.iter().position(|(field, _)| field == known);
+                    match before {
+                        Some(at) if exact.is_some() => arguments.fields[at] = (known, value),
+                        Some(_) => {}
+                        None => arguments.fields.push((known, value)),
+                    }
                 }
                 None if arguments.ignored.len() < MAX_IGNORED => arguments.ignored.push(values::shown(&name)),
                 None => {}
@@ -88,13 +98,15 @@ impl<'a> Arguments<'a> {
         match self.field(name) {
             Some(json) if Kind::of(json) == Kind::Text => Ok(values::text(json)),
             Some(json) => Err(format!("\"{name}\" must be a string with {what}, not {}", Kind::of(json))),
-            None => {
-                let unknown = match &self.ignored[..] {
-                    [] => String::new(),
-                    names => format!("; it has no argument \"{}\"", names.join("\" and no \"")),
-                };
-                Err(format!("{} needs \"{name}\", a string with {what}{unknown}", self.of))
-            }
+            None => Err(format!("{} needs \"{name}\", a string with {what}{}", self.of, self.unknown())),
+        }
+    }
+
+    /// What else was sent, for the sentence about what was not.
+    fn unknown(&self) -> String {
+        match &self.ignored[..] {
+            [] => String::new(),
+            names => format!("; it has no argument \"{}\"", names.join("\" and no \"")),
         }
     }
 
@@ -129,9 +141,9 @@ impl<'a> Arguments<'a> {
 
     /// A list of objects that has to be there, each with fields of its own; also in a string.
     pub fn list<T: Args>(&self, name: &str) -> Result<Vec<T>, String> {
-        let refuse = |kind: Kind| format!("\"{name}\" must be an array of objects{}, not {kind}", example(T::FIELDS));
-        let json =
-            self.field(name).ok_or_else(|| format!("{} needs \"{name}\", an array of objects{}", self.of, example(T::FIELDS)))?;
+        let refuse = |kind: Kind| format!("\"{name}\" must be an array of objects{}, not {kind}", such_as(T::EXAMPLE));
+        let needed = || format!("{} needs \"{name}\", an array of objects{}{}", self.of, such_as(T::EXAMPLE), self.unknown());
+        let json = self.field(name).ok_or_else(needed)?;
         let inside = if Kind::of(json) == Kind::Text { values::text(json) } else { String::new() };
         let list = if inside.is_empty() { json } else { inside.trim() };
         if Kind::of(list) != Kind::List || !values::is_json(list) {
@@ -139,6 +151,9 @@ impl<'a> Arguments<'a> {
         }
         let mut items = Vec::new();
         values::each_item(list, |item| {
+            if items.len() >= MAX_ITEMS {
+                return Err(format!("\"{name}\" holds more than {MAX_ITEMS} objects: send several calls"));
+            }
             let text = (Kind::of(item) == Kind::Text).then(|| values::text(item)).filter(|text| Kind::of(text) != Kind::Object);
             let item = match text.and_then(|text| T::of_text(&text)) {
                 Some(item) => item,
@@ -156,12 +171,22 @@ impl<'a> Arguments<'a> {
     }
 }
 
-fn no_object(of: &str, kind: Kind, known: &[&str]) -> String {
-    format!("the arguments of {of} must be an object{}, not {kind}", example(known))
+/// Other spellings of a field: maxRows, max-rows; and of one, the name that half of all drivers have for it.
+fn means(sent: &str, field: &str) -> bool {
+    let letters = |name: &str| {
+        let letters = name.bytes().filter(|byte| !matches!(byte, b'_' | b'-'));
+        letters.map(|byte| byte.to_ascii_lowercase()).collect::<Vec<_>>()
+    };
+    sent.len() <= 2 * field.len() + 8
+        && (letters(sent) == letters(field) || (field == "params" && letters(sent) == b"parameters"))
 }
 
-fn example(fields: &[&str]) -> String {
-    fields.first().map(|name| format!(" such as {{\"{name}\": \"…\"}}")).unwrap_or_default()
+fn no_object(of: &str, kind: Kind, example: &str) -> String {
+    format!("the arguments of {of} must be an object{}, not {kind}", such_as(example))
+}
+
+fn such_as(example: &str) -> String {
+    if example.is_empty() { String::new() } else { format!(" such as {example}") }
 }
 
 #[derive(Deserialize)]

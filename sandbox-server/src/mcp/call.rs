@@ -95,9 +95,10 @@ impl SqliteMcp {
             }
             ToolCall::Explain(args) => Ok(self.rows(QueryResult::whole(db.explain(budget, args.query).await?))),
             ToolCall::Search(args) => {
-                let result = SearchResult {
-                    matches: db.inspect(budget, move |conn| schema::search(conn, &args.text, MAX_MATCHES)).await?,
-                };
+                let mut matches = db.inspect(budget, move |conn| schema::search(conn, &args.text, MAX_MATCHES + 1)).await?;
+                let truncated = matches.len() > MAX_MATCHES;
+                matches.truncate(MAX_MATCHES);
+                let result = SearchResult { matches, truncated };
                 Ok(Answer::new(render::search(&result), &result))
             }
         }
@@ -328,12 +329,13 @@ fn done(message: &str) -> Answer {
 /// The label of a finished call in the metrics.
 fn outcome(error: &DbError) -> &'static str {
     match error {
-        DbError::Sqlite(_) | DbError::NoSuchTable(_) => "sql_error",
+        DbError::Sqlite(_) | DbError::NoSuchTable(_) | DbError::NoNumberLeft(_) => "sql_error",
         DbError::Denied(_) | DbError::Changes | DbError::WrongKind(_) => "denied",
         DbError::Parameters(_) | DbError::Cursor(_) => "bad_arguments",
         DbError::Timeout(_) => "timeout",
         DbError::Cancelled => "cancelled",
         DbError::RowTooLarge(_)
+        | DbError::BatchTooLarge(_)
         | DbError::ValueTooLarge { .. }
         | DbError::SqlTooLong(_)
         | DbError::DatabaseFull(_)

@@ -2,8 +2,9 @@
 
 use rusqlite::{Connection, ErrorCode};
 
+use super::dialect;
 use crate::db::advice::Advice;
-use crate::db::error::DbError;
+use crate::db::error::{DbError, extended_code};
 use crate::db::schema;
 
 /// How much of a long statement is shown around the mistake.
@@ -14,6 +15,7 @@ const MAX_STEPS: usize = 20;
 
 /// Names less alike than this are no help.
 const MIN_LIKENESS: f64 = 0.6;
+const MIN_LIKENESS_OF_FUNCTIONS: f64 = 0.8;
 
 /// The names that a mistake could have meant, gathered from the schema.
 #[derive(Debug, Default, Clone)]
@@ -41,8 +43,10 @@ impl Names {
         Ok(Self { tables, known: true, functions })
     }
 
+    /// Function names are short, and there are many: what is only somewhat alike is another one.
     fn nearest_function(&self, wrong: &str) -> Option<&str> {
         nearest(wrong, self.functions.iter().map(String::as_str))
+            .filter(|name| likeness(wrong, name) >= MIN_LIKENESS_OF_FUNCTIONS)
     }
 
     fn nearest_table(&self, wrong: &str) -> Option<&str> {
@@ -68,10 +72,13 @@ impl Names {
     }
 }
 
+fn likeness(wrong: &str, name: &str) -> f64 {
+    strsim::jaro_winkler(&wrong.to_lowercase(), &name.to_lowercase())
+}
+
 fn nearest<'a>(wrong: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let wrong = wrong.to_lowercase();
     candidates
-        .map(|name| (strsim::jaro_winkler(&wrong, &name.to_lowercase()), name))
+        .map(|name| (likeness(wrong, name), name))
         .filter(|(likeness, _)| *likeness >= MIN_LIKENESS)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, name)| name)
@@ -84,9 +91,18 @@ pub fn wants_names(error: &DbError) -> bool {
         DbError::InBatch { source, .. } => wants_names(source),
         DbError::Sqlite(error) => {
             let text = error.to_string();
-            ["no such table", "no such column", "has no column named", "no such view", "no such function", "no such index"]
-                .iter()
-                .any(|needle| text.contains(needle))
+            [
+                "no such table",
+                "no such column",
+                "has no column named",
+                "no such view",
+                "no such function",
+                "no such index",
+                " values were supplied",
+                " values for ",
+            ]
+            .iter()
+            .any(|needle| text.contains(needle))
         }
         _ => false,
     }
@@ -120,6 +136,11 @@ fn all_tables(names: &Names) -> String {
     format!("Tables: {}.", list.join(", "))
 }
 
+fn columns_told(names: &Names, sql: &str) -> String {
+    let columns = names.columns_of_named_tables(sql);
+    if columns.is_empty() { String::new() } else { format!("Columns: {}.", columns.join("; ")) }
+}
+
 fn with_suggestion(message: String, suggestion: Option<&str>, more: &str) -> String {
     let question = suggestion.map(|name| format!("Did you mean \"{name}\"?"));
     let lines = [Some(message), question, Some(more.to_owned()).filter(|more| !more.is_empty())];
@@ -142,8 +163,14 @@ fn explain_sqlite(error: &rusqlite::Error, sql: &str, names: &Names) -> String {
         text.push('\n');
         text.push_str(&place);
     }
+    if let Some(hint) = dialect::hint(sql, &message) {
+        return with_suggestion(text, None, hint);
+    }
     if let Some(function) = after(&message, "no such function: ") {
         return with_suggestion(text, names.nearest_function(function), "");
+    }
+    if message.contains(" values were supplied") || message.contains(" values for ") {
+        return with_suggestion(text, None, &columns_told(names, sql));
     }
     if let Some(table) = after(&message, "no such table: ") {
         let table = table.trim_start_matches("main.");
@@ -152,8 +179,7 @@ fn explain_sqlite(error: &rusqlite::Error, sql: &str, names: &Names) -> String {
     if let Some(column) = after(&message, "no such column: ").or_else(|| after(&message, "has no column named ")) {
         let column = column.split(" - ").next().unwrap_or(column).rsplit('.').next().unwrap_or(column).trim_matches('"');
         let suggestion = names.nearest_column(column, sql);
-        let columns = names.columns_of_named_tables(sql);
-        let more = if columns.is_empty() { String::new() } else { format!("Columns: {}.", columns.join("; ")) };
+        let more = columns_told(names, sql);
         let quoted = if message.contains("should this be a string literal") {
             "\nStrings take single quotes: 'text'; double quotes are for names."
         } else {
@@ -166,7 +192,7 @@ fn explain_sqlite(error: &rusqlite::Error, sql: &str, names: &Names) -> String {
             "the database is locked by another process; nothing was changed, try again".into()
         }
         Some(ErrorCode::DiskFull) => {
-            "the disk is full: nothing of this statement was kept; space has to be freed before anything can be written. (Where there is space, the table has a row with the largest possible rowid, and no number is left for another one.)".into()
+            "the disk is full: nothing of this statement was kept; space has to be freed before anything can be written.".into()
         }
         Some(ErrorCode::OutOfMemory) => DbError::TooMuchMemory.to_string(),
         Some(ErrorCode::TooBig) => format!("{message}: the text of the statement, or a value in it, is over the server's limit"),
@@ -176,7 +202,8 @@ fn explain_sqlite(error: &rusqlite::Error, sql: &str, names: &Names) -> String {
 }
 
 /// What stands in front of a name in SQLite's messages.
-const NAMED: &[&str] = &["no such table: ", "no such function: ", "no such view: ", "no such index: ", "has no column named "];
+const NAMED: &[&str] =
+    &["no such table: ", "no such function: ", "no such view: ", "no such index: ", "no such column: ", "has no column named "];
 
 /// Where a name stands in a statement, as a word of its own.
 fn find_name(sql: &str, name: &str) -> Option<usize> {
@@ -206,7 +233,11 @@ pub fn plan(advice: &Advice) -> String {
 /// Whether SQLite says that the file is damaged. It says so, too, of what it only cannot make sense of.
 pub fn says_damaged(error: &DbError) -> bool {
     match error {
-        DbError::Sqlite(error) => error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt),
+        // The second: a file that ends in the middle of a page.
+        DbError::Sqlite(error) => {
+            error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
+                || extended_code(error) == Some(rusqlite::ffi::SQLITE_IOERR_SHORT_READ)
+        }
         DbError::InBatch { source, .. } => says_damaged(source),
         _ => false,
     }

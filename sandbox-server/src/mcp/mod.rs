@@ -3,6 +3,7 @@
 
 pub mod arguments;
 mod call;
+mod dialect;
 pub mod error;
 pub mod events;
 mod handler;

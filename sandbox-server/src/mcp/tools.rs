@@ -262,6 +262,7 @@ mod tests {
         }
         impl Args for Batch {
             const FIELDS: &'static [&'static str] = &["statements"];
+            const EXAMPLE: &'static str = r#"{"statements": [{"query": "…"}]}"#;
             fn read(arguments: &Arguments<'_>) -> Result<Self, String> {
                 arguments.list("statements").map(Self)
             }
@@ -273,6 +274,9 @@ mod tests {
         assert_eq!(read(r#"{"statements": [{"query": "a"}, {"query": "b", "x": 1}]}"#).unwrap(), "a; b");
         assert_eq!(read(r#"{"statements": "[{\"query\": \"a\"}]"}"#).unwrap(), "a");
         assert_eq!(read(r#"{"statements": []}"#).unwrap(), "");
+        let many = |count: usize| format!("{{\"statements\": [{}]}}", vec![r#"{"query":"a"}"#; count].join(","));
+        assert!(read(&many(10_000)).is_ok());
+        assert_eq!(read(&many(10_001)).unwrap_err(), "\"statements\" holds more than 10000 objects: send several calls");
         for (sent, sentence) in [
             ("{}", r#"write_batch needs "statements", an array of objects such as {"query": "…"}"#),
             (

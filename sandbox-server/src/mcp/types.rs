@@ -73,6 +73,7 @@ pub struct BatchArgs {
 
 impl Args for BatchArgs {
     const FIELDS: &'static [&'static str] = &["statements"];
+    const EXAMPLE: &'static str = r#"{"statements": [{"query": "…"}]}"#;
 
     fn read(arguments: &Arguments<'_>) -> Result<Self, String> {
         Ok(Self { statements: arguments.list("statements")? })
@@ -141,6 +142,7 @@ pub struct NoArgs {}
 
 impl Args for NoArgs {
     const FIELDS: &'static [&'static str] = &[];
+    const EXAMPLE: &'static str = "";
 
     fn read(_: &Arguments<'_>) -> Result<Self, String> {
         Ok(Self {})
@@ -157,6 +159,7 @@ pub struct DescribeArgs {
 
 impl Args for DescribeArgs {
     const FIELDS: &'static [&'static str] = &["table_name"];
+    const EXAMPLE: &'static str = r#"{"table_name": "…"}"#;
 
     fn read(arguments: &Arguments<'_>) -> Result<Self, String> {
         Ok(Self { table_name: arguments.text("table_name", "the name of a table or view")? })
@@ -174,6 +177,7 @@ pub struct InsightArgs {
 
 impl Args for InsightArgs {
     const FIELDS: &'static [&'static str] = &["insight"];
+    const EXAMPLE: &'static str = r#"{"insight": "…"}"#;
 
     fn read(arguments: &Arguments<'_>) -> Result<Self, String> {
         Ok(Self { insight: arguments.text("insight", "what was found out")? })
@@ -207,6 +211,7 @@ pub struct SearchArgs {
 
 impl Args for SearchArgs {
     const FIELDS: &'static [&'static str] = &["text"];
+    const EXAMPLE: &'static str = r#"{"text": "…"}"#;
 
     fn read(arguments: &Arguments<'_>) -> Result<Self, String> {
         Ok(Self { text: arguments.text("text", "a part of a name")? })
@@ -326,6 +331,8 @@ pub struct TableList {
 pub struct SearchResult {
     /// Tables first, then columns.
     pub matches: Vec<SchemaMatch>,
+    /// There are more than these; search for a longer part of the name.
+    pub truncated: bool,
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ const MAX_VALUES: usize = 32_766;
 /// How much of something wrong is shown.
 const SHOWN_CHARS: usize = 40;
 
-/// Base64 of the usual alphabet; its padding may be missing.
+/// Base64; its padding may be missing.
 const BASE64: GeneralPurpose =
     GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
 
@@ -196,6 +196,8 @@ fn special(json: &str) -> Result<SqlValue, String> {
     let (name, item) = found.ok_or_else(no_value)?;
     if name == "$blob" {
         let encoded = if Kind::of(item) == Kind::Text { text(item) } else { return Err("$blob takes base64 in a string".into()) };
+        // Both alphabets, and the line breaks of mail.
+        let encoded = encoded.replace('-', "+").replace('_', "/").replace(['\r', '\n', ' '], "");
         return BASE64.decode(encoded).map(SqlValue::Blob).map_err(|error| format!("$blob is not base64: {error}"));
     }
     let digits = if Kind::of(item) == Kind::Text { Cow::Owned(text(item)) } else { Cow::Borrowed(item) };
@@ -324,6 +326,7 @@ mod tests {
                 "[Integer(9007199254740993), Integer(5), Integer(-7)]",
             ),
             (r#"[{"$blob": "AP8="}, {"$blob": "AP8"}, {"$blob": ""}]"#, "[Blob([0, 255]), Blob([0, 255]), Blob([])]"),
+            (r#"[{"$blob": "-_8="}, {"$blob": "+/\n8="}]"#, "[Blob([251, 255]), Blob([251, 255])]"),
         ] {
             assert_eq!(read(sent), taken, "{sent}");
         }

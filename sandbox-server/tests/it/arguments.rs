@@ -87,6 +87,18 @@ fn forms() -> Vec<(&'static str, String, Answer)> {
         ("append_insight", r#"{"insight": "x", "toolCallId": "1"}"#, Done),
         ("write_query", r#"{"query": "UPDATE item SET v = 1 WHERE id = 9", "requires_approval": false}"#, Done),
         ("execute_sql_query", r#"{"query": "SELECT 1", "toolCallId": "1"}"#, Rows("[[1]]")),
+        // Other spellings of the names.
+        (READ, r#"{"Query": "SELECT id FROM item", "maxRows": 1}"#, Rows("[[1]]")),
+        (READ, r#"{"query": "SELECT id FROM item", "max-rows": "1", "toolCallId": 5}"#, Rows("[[1]]")),
+        (READ, r#"{"query": "SELECT id FROM item", "maxRows": 2, "max_rows": 1, "MaxRows": 3}"#, Rows("[[1]]")),
+        (READ, r#"{"query": "SELECT ?", "parameters": [1]}"#, Rows("[[1]]")),
+        ("describe_table", r#"{"tableName": "item"}"#, Done),
+        ("describe_table", r#"{"table_name": " main.\"item\" "}"#, Done),
+        ("write_batch", r#"{"statements": "[\"SELECT 1\"]"}"#, Done),
+        ("write_batch", r#"{"statements": [{"query": "SELECT ?", "parameters": [1]}]}"#, Done),
+        ("write_batch", r#"{"queries": ["SELECT 1"]}"#, Sentence("it has no argument \"queries\"")),
+        ("write_batch", r#"["SELECT 1"]"#, Sentence("such as {\"statements\": [{\"query\": \"…\"}]}, not an array")),
+        (READ, r#"{"query": "SELECT hex(?)", "params": [{"$blob": "-_8="}]}"#, Rows(r#"[["FBFF"]]"#)),
         // What may be left out.
         (READ, r#"{"query": "SELECT 1", "params": null, "max_rows": null, "cursor": null}"#, Rows("[[1]]")),
         (READ, r#"{"query": "SELECT 1", "params": "", "max_rows": "", "cursor": ""}"#, Rows("[[1]]")),

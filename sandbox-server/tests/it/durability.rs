@@ -5,54 +5,89 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use crate::support::{Server, database, path, run};
 
 const TABLE: &str = "CREATE TABLE ledger (id INTEGER PRIMARY KEY, writer INTEGER, entry INTEGER)";
 
-/// 200 in full; fewer by `SANDBOX_KILLS`, for a quick look.
+/// 200 in full; fewer, or more, by `SANDBOX_KILLS`.
 fn kills() -> i64 {
     std::env::var("SANDBOX_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(200)
 }
 
-/// Inserts one row after another until the server is gone; returns those that were acknowledged.
-async fn write_until_killed(server: Arc<Server>, writer: i64, first: i64) -> Vec<(i64, i64)> {
+/// Rows of an entry: a writer of an even number sends single statements, one of an odd number batches.
+fn rows_of(writer: i64) -> i64 {
+    if writer % 2 == 0 { 1 } else { 3 }
+}
+
+/// Writes one entry after another until the server is gone; returns those that were acknowledged.
+async fn write_until_killed(server: Arc<Server>, writer: i64, first: i64, under_way: Arc<Semaphore>) -> Vec<(i64, i64)> {
     let mut acknowledged = Vec::new();
     for entry in first.. {
-        let call = json!({"name": "write_query", "arguments": {"query": "INSERT INTO ledger (writer, entry) VALUES (?, ?)", "params": [writer, entry]}});
+        let insert = json!({"query": "INSERT INTO ledger (writer, entry) VALUES (?, ?)", "params": [writer, entry]});
+        let call = match rows_of(writer) {
+            1 => json!({"name": "write_query", "arguments": insert}),
+            rows => json!({"name": "write_batch", "arguments": {"statements": vec![insert; usize::try_from(rows).unwrap()]}}),
+        };
         let Ok(response) = server.modern("tools/call", call).send().await else { break };
         let Ok(answer) = response.json::<Value>().await else { break };
         if answer["result"]["isError"] == json!(false) {
             acknowledged.push((writer, entry));
+            under_way.add_permits(1);
         }
     }
     acknowledged
 }
 
+const HALVES: &str = "SELECT writer, entry, count(*) FROM ledger GROUP BY writer, entry HAVING count(*) <> iif(writer % 2, 3, 1)";
+
+/// Looks for batches of which a part is there, until the server is gone. Reading all of them each time is the load of a reader, too.
+async fn look_until_killed(server: Arc<Server>, first: i64) -> usize {
+    let halves = HALVES.replace("GROUP BY", "WHERE entry >= ? GROUP BY");
+    for looked in 0.. {
+        let call = json!({"name": "read_query", "arguments": {"query": halves, "params": [first]}});
+        let Ok(response) = server.modern("tools/call", call).send().await else { return looked };
+        let Ok(answer) = response.json::<Value>().await else { return looked };
+        if answer["result"]["isError"] == json!(false) {
+            assert_eq!(answer["result"]["structuredContent"]["rows"], json!([]), "half a batch");
+        }
+    }
+    unreachable!("the server is killed")
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn every_acknowledged_row_survives_a_kill_at_any_moment() {
+async fn every_acknowledged_row_survives_a_kill_at_any_moment_and_no_half_batch_is_seen() {
     let mut server = Server::start(TABLE, &[]);
     let folder = Arc::clone(&server.folder);
-    let mut acknowledged: HashSet<(i64, i64)> = HashSet::new();
+    let (mut acknowledged, mut looks) = (HashSet::new(), 0);
     for round in 0..kills() {
         let shared = Arc::new(server);
         let pid = shared.pid();
-        let writers: Vec<_> =
-            (0..8).map(|writer| tokio::spawn(write_until_killed(Arc::clone(&shared), writer, round * 1_000_000))).collect();
-        // The kill is to hit every phase of a commit: the moments are spread over 3 to 42 ms.
+        let first = round * 1_000_000;
+        let under_way = Arc::new(Semaphore::new(0));
+        let write = |writer| tokio::spawn(write_until_killed(Arc::clone(&shared), writer, first, Arc::clone(&under_way)));
+        let writers: Vec<_> = (0..8).map(write).collect();
+        let reader = tokio::spawn(look_until_killed(Arc::clone(&shared), first));
+        // The kill is to hit every phase of a commit: the moments are spread over 3 to 42 ms after the load has begun.
+        under_way.acquire_many(8).await.unwrap().forget();
         tokio::time::sleep(Duration::from_millis(3 + round.unsigned_abs() * 13 % 40)).await;
         assert!(std::process::Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap().success());
         for writer in writers {
             acknowledged.extend(writer.await.unwrap());
         }
+        looks += reader.await.unwrap();
         drop(shared);
         server = Server::on(Arc::clone(&folder), &[]);
+        assert_eq!(server.rows(&HALVES.replace("GROUP BY", &format!("WHERE entry >= {first} GROUP BY"))).await, json!([]));
     }
     server.terminate();
     assert!(server.wait().success());
     let conn = database(folder.path());
+    let halves: i64 = conn.query_row(&format!("SELECT count(*) FROM ({HALVES})"), [], |row| row.get(0)).unwrap();
+    assert_eq!(halves, 0);
     let found: HashSet<(i64, i64)> = conn
-        .prepare("SELECT writer, entry FROM ledger")
+        .prepare("SELECT DISTINCT writer, entry FROM ledger")
         .unwrap()
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
         .unwrap()
@@ -60,12 +95,10 @@ async fn every_acknowledged_row_survives_a_kill_at_any_moment() {
         .collect();
     let lost: Vec<_> = acknowledged.difference(&found).collect();
     assert!(lost.is_empty(), "lost {} of {}: {:?}", lost.len(), acknowledged.len(), &lost[..lost.len().min(10)]);
-    assert!(
-        acknowledged.len() > usize::try_from(kills()).unwrap(),
-        "only {} rows in {} rounds: the load was none",
-        acknowledged.len(),
-        kills()
-    );
+    let batches = acknowledged.iter().filter(|(writer, _)| rows_of(*writer) > 1).count();
+    let least = usize::try_from(kills()).unwrap();
+    println!("{} kills: {} acknowledged, {batches} of them batches, {looks} looks", kills(), acknowledged.len());
+    assert!(acknowledged.len() > least && batches > least / 2 && looks > 0, "the load was none");
     let check: String = conn.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(check, "ok");
 }

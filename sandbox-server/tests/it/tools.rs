@@ -239,11 +239,14 @@ async fn a_view_that_cannot_be_read_hides_nothing_else() {
     for (tool, arguments, says) in [
         ("read_query", json!({"query": "SELECT colur FROM bird"}), "Did you mean \"colour\"?"),
         ("describe_table", json!({"table_name": "brid"}), "Did you mean \"bird\"?"),
-        ("describe_table", json!({"table_name": "circle"}), "circularly defined"),
+        ("read_query", json!({"query": "SELECT * FROM circle"}), "circularly defined"),
     ] {
         let error = server.error(tool, arguments).await;
         assert!(error.contains(says), "{tool}: {error}");
     }
+    let described = server.call("describe_table", json!({"table_name": "circle"})).await;
+    assert_eq!(described["structuredContent"]["columns"], json!([]));
+    assert!(described["content"][0]["text"].as_str().unwrap().contains("CREATE VIEW circle AS"), "{described}");
 }
 
 #[tokio::test]

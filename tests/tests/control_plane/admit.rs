@@ -11,14 +11,15 @@ use operator::crd::{McpApp, McpServer};
 use serde::Deserialize;
 use serde_json::json;
 
-const EXAMPLES: [&str; 3] = [
+const EXAMPLES: [&str; 4] = [
     include_str!("../../manifests/sqlite.yaml"),
     include_str!("../../manifests/chat.yaml"),
     include_str!("../../manifests/gateway.yaml"),
+    include_str!("../../manifests/stdio.yaml"),
 ];
 
 /// Every document of bad.yaml with what its refusal must say.
-const BAD: [(&str, &str); 12] = [
+const BAD: [(&str, &str); 14] = [
     ("bad-none", "set exactly one of spec.container"),
     ("bad-both", "set exactly one of spec.container"),
     ("bad-port", "spec.container.port in body should be less than or equal to 65535"),
@@ -31,6 +32,8 @@ const BAD: [(&str, &str); 12] = [
     ("bad-server-both", "set exactly one of name (one McpServer) and selector"),
     ("bad-env-twice", "spec.env[1]: Duplicate value"),
     ("bad-memory", "spec.resources.limits.memory in body should match"),
+    ("bad-stdio-and-container", "set exactly one of spec.container"),
+    ("bad-stdio-without-image", "set stdio.image to the image that has the command"),
 ];
 
 fn documents(text: &str) -> Vec<DynamicObject> {
@@ -81,13 +84,82 @@ async fn the_examples_are_accepted() {
 }
 
 #[tokio::test]
-async fn a_server_cannot_change_between_container_and_remote() {
+async fn a_server_cannot_change_between_container_stdio_and_remote() {
     with_space(|space| async move {
         let server = json!({"metadata": {"name": "s"}, "spec": {"container": {"image": "a/b:1"}}});
         space.create::<McpServer>(server).await?;
-        let patch = json!({"spec": {"container": null, "remote": {"url": "https://example.com/mcp"}}});
-        let refused = space.edit::<McpServer>("s", patch).await.unwrap_err().to_string();
-        assert!(refused.contains("cannot change between container and remote"), "{refused}");
+        for other in [
+            json!({"container": null, "remote": {"url": "https://example.com/mcp"}}),
+            json!({"container": null, "stdio": {"command": "npx", "args": ["a"]}}),
+        ] {
+            let refused = space.edit::<McpServer>("s", json!({"spec": other})).await.unwrap_err().to_string();
+            assert!(refused.contains("cannot change between container, stdio and remote"), "{refused}");
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_on_standard_input_and_output_that_could_not_run_is_refused() {
+    with_space(|space| async move {
+        let stdio = |stdio: serde_json::Value| json!({"container": null, "stdio": stdio});
+        let npx = |more: serde_json::Value| {
+            let mut npx = json!({"command": "npx", "args": ["-y", "a@1.0.0"]});
+            npx.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            npx
+        };
+        let cached = npx(json!({"cache": {"size": "1Gi"}}));
+        let with = |spec: serde_json::Value, more: serde_json::Value| {
+            let mut spec = spec;
+            spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            spec
+        };
+        for (change, says) in [
+            (stdio(json!({})), "spec.stdio.command: Required value"),
+            (stdio(json!({"command": "", "image": "a:1"})), "command is one program without arguments"),
+            (stdio(json!({"command": "npx -y a", "image": "a:1"})), "command is one program without arguments"),
+            (stdio(json!({"command": "npx"})), "stdio.args must name the package"),
+            (stdio(json!({"command": "uvx", "args": []})), "stdio.args must name the package"),
+            (stdio(json!({"command": "/usr/bin/npx", "args": ["a"]})), "set stdio.image"),
+            (stdio(json!({"command": "run", "image": " "})), "image must name a container image"),
+            (stdio(json!({"command": "run", "image": "a:1", "cache": {"size": "1Gi"}})), "stdio.cache holds what npx or uvx install"),
+            (stdio(npx(json!({"cache": {"size": "0"}}))), "stdio.cache.size must be more than 0"),
+            (stdio(npx(json!({"cache": {}}))), "spec.stdio.cache.size: Required value"),
+            (stdio(npx(json!({"maxSessions": 4}))), "set stdio.sessions to PerSession"),
+            (stdio(npx(json!({"sessions": "Shared", "sessionIdleSeconds": 60}))), "set stdio.sessions to PerSession"),
+            (stdio(npx(json!({"sessions": "PerSession", "maxSessions": 0}))), "spec.stdio.maxSessions"),
+            (stdio(npx(json!({"sessions": "Both"}))), r#"supported values: "Shared", "PerSession""#),
+            (with(stdio(cached.clone()), json!({"replicas": 2})), "spec.stdio.cache is one volume with one writer"),
+            (with(stdio(npx(json!({}))), json!({"remote": {"url": "https://example.com/mcp"}})), "set exactly one of"),
+            (
+                with(stdio(npx(json!({}))), json!({"podTemplate": {"initContainers": [{"name": "mcp-install", "image": "a:1"}]}})),
+                "must not be called mcp",
+            ),
+            (
+                with(
+                    stdio(npx(json!({}))),
+                    json!({"volumes": [{"name": "a", "emptyDir": {}}], "volumeMounts": [{"name": "a", "mountPath": "/mcpfleet/bin"}]}),
+                ),
+                "must not be at /tmp",
+            ),
+            (with(stdio(npx(json!({}))), json!({"storage": {"size": "1Gi", "mountPath": "/mcpfleet/x"}})), "not below /mcpfleet"),
+        ] {
+            let refused = space.create::<McpServer>(server(&change)).await.unwrap_err().to_string();
+            assert!(refused.contains(says), "{change}: {refused}");
+        }
+
+        space.create::<McpServer>(server(&stdio(cached))).await?;
+        for (change, says) in [
+            (json!(null), "spec.stdio.cache cannot be removed"),
+            (json!({"size": "512Mi"}), "stdio.cache.size grows and never shrinks"),
+            (json!({"storageClassName": "fast"}), "stdio.cache.storageClassName cannot be changed"),
+        ] {
+            let patch = json!({"spec": {"stdio": {"cache": change}}});
+            let refused = space.edit::<McpServer>("s", patch).await.unwrap_err().to_string();
+            assert!(refused.contains(says), "{change}: {refused}");
+        }
+        space.edit::<McpServer>("s", json!({"spec": {"stdio": {"cache": {"size": "2Gi"}}}})).await?;
         Ok(())
     })
     .await;
@@ -316,6 +388,7 @@ async fn what_only_pods_have_is_refused_for_a_remote_server() {
     with_space(|space| async move {
         for change in [
             json!({"replicas": 0}),
+            json!({"sessionAffinity": "None"}),
             json!({"storage": {"size": "1Gi", "mountPath": "/data"}}),
             json!({"env": [{"name": "A"}]}),
             json!({"securityContext": {}}),

@@ -62,7 +62,7 @@ async fn a_rollout_is_in_progress_then_current_and_a_stalled_one_failed() {
         let operator = space.operator().await?;
         let fake = FakeServer::start().await?;
         let server =
-            json!({"metadata": {"name": "s"}, "spec": {"container": {"image": "a/b:1"}, "health": {"intervalSeconds": 1}}});
+            json!({"metadata": {"name": "s"}, "spec": {"container": {"image": "a/b:1"}, "health": {"intervalSeconds": 1, "timeoutSeconds": 1}}});
         space.create::<McpServer>(server).await?;
         assert_eq!(kstatus(&told(&space, "Reconciling", "True").await?)?, "InProgress", "no pod yet");
 

@@ -20,3 +20,4 @@ mod recovery;
 mod refusals;
 mod scaling;
 mod scopes;
+mod stdio;

@@ -17,5 +17,6 @@ mod rollouts;
 mod sandbox_drills;
 mod secrets;
 mod setup;
+mod stdio;
 mod told;
 mod traces;

@@ -136,16 +136,26 @@ fn session_of(digest: &[u8; 32]) -> String {
     hex(&Sha256::new().chain_update("mcpfleet chat session\0").chain_update(digest).finalize())
 }
 
-/// Lets a request through, or says why not; the page becomes a sign-in page.
+/// Refuses what comes from another site, or by a name that may be one's.
+pub async fn same_site(
+    State(web): State<Arc<Web>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match web.access.check_origin(request.headers(), caller) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// Lets a request through that brings the token, or says why not; the page becomes a sign-in page.
 pub async fn require(
     State(web): State<Arc<Web>>,
     Extension(caller): Extension<Caller>,
     request: Request,
     next: Next,
 ) -> Response {
-    if let Err(problem) = web.access.check_origin(request.headers(), caller) {
-        return problem.into_response();
-    }
     match web.access.allows(&presented(request.headers()), caller) {
         Ok(true) => next.run(request).await,
         Ok(false) if request.uri().path() == "/" => page::sign_in(StatusCode::UNAUTHORIZED, None),

@@ -8,7 +8,6 @@ pub mod forwarded;
 pub mod headers;
 pub mod live;
 pub mod mcp;
-mod offered;
 pub mod page;
 pub mod problem;
 pub mod status;
@@ -66,6 +65,8 @@ pub struct Web {
     pub app: Arc<App>,
     pub access: Access,
     pub rate: Option<RateLimit>,
+    /// Calls over /mcp that are under way.
+    pub calls: Arc<mcp::Calls>,
     /// SIGTERM came: not ready any more.
     pub draining: CancellationToken,
     /// The time for running answers is over.
@@ -157,6 +158,7 @@ pub async fn serve(
     let web = Arc::new(Web {
         access: Access::new(tokens, settings.allowed_hosts.clone()),
         rate: RateLimit::new(settings.rate_limit_requests, window),
+        calls: Arc::default(),
         draining: CancellationToken::new(),
         stopped: CancellationToken::new(),
         app: Arc::clone(&app),
@@ -190,20 +192,26 @@ pub async fn serve(
 }
 
 fn router(web: Arc<Web>) -> Router {
+    let with = || Arc::clone(&web);
+    // From the inside outwards: who asks is first made to keep the pace, whatever it brings, and then asked for the token.
     let limited = Router::new()
         .route_service(MCP, mcp::service(&web))
-        .route_layer(middleware::from_fn(mcp::whole))
+        .route_layer(middleware::from_fn_with_state(with(), mcp::whole))
         .route("/v1/chat", post(chat::chat))
         .route_layer(middleware::from_fn(arrived))
-        .route_layer(middleware::from_fn_with_state(Arc::clone(&web), admit));
-    let api = Router::new()
-        .merge(limited)
+        .route_layer(middleware::from_fn_with_state(with(), unless_draining))
+        .route_layer(middleware::from_fn_with_state(with(), access::require))
+        .route_layer(middleware::from_fn_with_state(with(), admit))
+        .route_layer(middleware::from_fn_with_state(with(), access::same_site));
+    let unlimited = Router::new()
         .route("/v1/servers", get(status::servers))
         .route("/v1/tools", get(status::tools))
         .route("/v1/usage", get(status::usage))
-        .route_layer(middleware::from_fn_with_state(Arc::clone(&web), unless_draining));
-    let protected =
-        api.route("/", get(page::index)).route_layer(middleware::from_fn_with_state(Arc::clone(&web), access::require));
+        .route_layer(middleware::from_fn_with_state(with(), unless_draining))
+        .route("/", get(page::index))
+        .route_layer(middleware::from_fn_with_state(with(), access::require))
+        .route_layer(middleware::from_fn_with_state(with(), access::same_site));
+    let protected = limited.merge(unlimited);
     let all = Router::new()
         .merge(protected)
         .route("/signin", post(access::sign_in))
@@ -228,6 +236,7 @@ fn router(web: Arc<Web>) -> Router {
         .layer(middleware::from_fn(headers::add))
 }
 
+/// Looks once a minute for what nobody comes back for.
 async fn forget_idle_callers(web: Weak<Web>) {
     let mut ticks = tokio::time::interval(Duration::from_mins(1));
     loop {
@@ -236,5 +245,6 @@ async fn forget_idle_callers(web: Weak<Web>) {
         if let Some(rate) = &web.rate {
             rate.forget_idle();
         }
+        web.calls.forget();
     }
 }

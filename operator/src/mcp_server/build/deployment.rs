@@ -11,7 +11,7 @@ use k8s_openapi::{
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
 
-use super::{backup, metadata};
+use super::{backup, metadata, stdio};
 use crate::{
     crd::mcp_server::HOME,
     mcp_server::validate::{Container, ValidatedServer, Volume as DataVolume},
@@ -40,7 +40,8 @@ pub(super) fn build(server: &ValidatedServer, container: &Container) -> Deployme
 /// With a volume there is one writer at a time, so the old pod goes first. Without, a new pod must be in service, which takes proof,
 /// before an old one goes: a version that never proves itself stalls, and the old one serves on.
 fn strategy(container: &Container) -> DeploymentStrategy {
-    if container.volume.is_some() || container.single_writer.is_some() {
+    let cache = container.stdio.as_ref().is_some_and(|stdio| stdio.cache.is_some());
+    if container.volume.is_some() || container.single_writer.is_some() || cache {
         return DeploymentStrategy { type_: Some("Recreate".into()), rolling_update: None };
     }
     DeploymentStrategy {
@@ -61,6 +62,8 @@ const GRACE_SECONDS: i64 = 30;
 /// and waiting would only lengthen the gap. It is part of the pod's time to end.
 fn hand_over(container: &Container) -> Option<Lifecycle> {
     let alone = container.volume.is_some() || container.single_writer.is_some();
+    // The bridge does it by itself.
+    let alone = alone || container.stdio.is_some();
     let grace = container.pod.termination_grace_period_seconds.map_or(GRACE_SECONDS, i64::from);
     let seconds = HANDOVER_SECONDS.min(grace - 1);
     let sleep = LifecycleHandler { sleep: Some(SleepAction { seconds }), ..LifecycleHandler::default() };
@@ -90,6 +93,18 @@ fn template(server: &ValidatedServer, container: &Container) -> PodTemplateSpec 
         volumes.push(home);
         mounts.push(home_mount);
         variables = vec![("HOME", HOME.to_owned()), ("TMPDIR", "/tmp".to_owned())];
+        variables.extend(container.stdio.iter().flat_map(|_| stdio::caches()));
+    }
+    let mut environment = workload::environment(variables, &container.pod);
+    let mut readiness = listens();
+    if let Some(stdio) = &container.stdio {
+        let (of_bridge, bridge_mounts) = stdio::volumes(server, stdio);
+        volumes.extend(of_bridge);
+        mounts.extend(bridge_mounts);
+        // Before those of the spec, which may refer to it; and the only one of its name.
+        environment.retain(|variable| variable.name != "POD_IP");
+        environment.insert(0, stdio::own_address());
+        readiness = stdio::readiness(stdio, readiness);
     }
     let mut settings = container.pod.clone();
     if let Some(volume) = &container.volume {
@@ -113,21 +128,23 @@ fn template(server: &ValidatedServer, container: &Container) -> PodTemplateSpec 
             protocol: Some("TCP".into()),
             ..ContainerPort::default()
         }]),
-        env: some(workload::environment(variables, &container.pod)),
+        env: some(environment),
         lifecycle: hand_over(container),
-        readiness_probe: Some(listens()),
+        readiness_probe: Some(readiness),
         volume_mounts: Some(mounts),
         ..PodContainer::default()
     };
     let mut metadata = workload::pod_metadata(&container.pod, server.labels(), container.inputs.as_ref());
     metadata.annotations.get_or_insert_default().extend(container.asked.clone());
-    PodTemplateSpec {
-        metadata: Some(metadata),
-        spec: Some(PodSpec {
-            readiness_gates: Some(vec![PodReadinessGate { condition_type: names::POD_GATE.into() }]),
-            ..workload::pod(&settings, &Component::Server.selector(&server.name), mcp, volumes)
-        }),
+    let mut pod = PodSpec {
+        readiness_gates: Some(vec![PodReadinessGate { condition_type: names::POD_GATE.into() }]),
+        ..workload::pod(&settings, &Component::Server.selector(&server.name), mcp, volumes)
+    };
+    if let Some(stdio) = &container.stdio {
+        stdio::prepare(&mut pod, stdio);
+        pod.termination_grace_period_seconds = Some(stdio.grace_seconds.into());
     }
+    PodTemplateSpec { metadata: Some(metadata), spec: Some(pod) }
 }
 
 /// The volume that outlives the pods, and where the container finds it.

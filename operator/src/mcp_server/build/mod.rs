@@ -3,7 +3,8 @@
 mod accepted_tools;
 pub mod backup;
 mod deployment;
-mod service;
+pub mod service;
+mod stdio;
 mod volume_claim;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -30,9 +31,13 @@ pub fn children(server: &ValidatedServer, around: &Surroundings) -> Vec<Child> {
         let of = (Component::Server, &*server.name);
         let policy = network::policy(metadata(server), of, container.network.as_ref(), around);
         children.extend(policy.map(|policy| Child::new(&policy)));
+        if let Some(stdio) = &container.stdio {
+            children.push(Child::new(&stdio::secret(server, stdio)));
+            children.extend(stdio::cache(server, stdio).map(|cache| Child::new(&cache).growing(CLAIM_SIZE)));
+        }
         children.push(Child::new(&service::build(server, container)));
-        // A claim of its name that is not its own would be mounted: it may hold somebody else's data.
-        let pods = Child::new(&deployment::build(server, container)).needs(&["PersistentVolumeClaim"]);
+        // What has its name and is not its own would be mounted: somebody else's data, or keys that somebody else knows.
+        let pods = Child::new(&deployment::build(server, container)).needs(&["PersistentVolumeClaim", "Secret"]);
         children.push(pods.waits_if(!server.lacks.is_empty()));
         let selector = Component::Server.selector(&server.name);
         let budget = disruption::budget(metadata(server), container.replicas, selector);
@@ -58,7 +63,7 @@ fn metadata(server: &ValidatedServer) -> ObjectMeta {
 mod tests {
     use k8s_openapi::api::{
         apps::v1::Deployment,
-        core::v1::{PersistentVolumeClaim, Service},
+        core::v1::{PersistentVolumeClaim, PodSpec, Secret, Service},
     };
     use serde_json::json;
 
@@ -67,15 +72,16 @@ mod tests {
         crd::{McpServer, mcp_server},
         fixtures,
         inputs::{Found, Kind},
-        mcp_server::{observe::Observed, validate::validate},
+        mcp_server::{build::backup, observe::Observed, stdio::Images, validate::validate},
         workload,
     };
 
     /// Through the real validation, so that a fixture cannot be what a cluster could not hold.
     fn children(server: &McpServer) -> Vec<crate::child::Child> {
         let inputs = Found::default().with(Kind::ConfigMap, "settings", &[("server.toml", "")]);
-        let valid = validate(server, &Observed { inputs, ..Observed::default() }).expect("valid");
-        super::children(&valid, &crate::network::Surroundings::default())
+        let images = Images { bridge: "bridge:test".into(), npx: "node:test".into(), uvx: "uv:test".into() };
+        let observed = Observed { inputs, images, session_keys: "a key".into(), ..Observed::default() };
+        super::children(&validate(server, &observed).expect("valid"), &crate::network::Surroundings::default())
     }
 
     #[test]
@@ -87,8 +93,8 @@ mod tests {
         let deployment: Option<Deployment> = read(&children);
         let pod = deployment.clone().and_then(|deployment| deployment.spec?.template.spec).expect("a pod");
         let (volumes, mounts) = workload::volumes_of(&pod);
-        assert_eq!(volumes, mcp_server::OWN_VOLUMES[..3]);
-        assert_eq!(mounts, [mcp_server::OWN_MOUNTS, &["/data"]].concat());
+        assert_eq!(volumes, ["tmp", "home", "data"]);
+        assert_eq!(mounts, ["/tmp", mcp_server::HOME, "/data"]);
         insta::assert_yaml_snapshot!("volume_claim", read::<PersistentVolumeClaim>(&children));
         insta::assert_yaml_snapshot!("deployment_with_volume", deployment);
         insta::assert_yaml_snapshot!("service", read::<Service>(&children));
@@ -160,6 +166,64 @@ mod tests {
         maxSurge: 1
         maxUnavailable: 0
         ");
+    }
+
+    /// What the API server would make of it, and the pods of its Deployment.
+    fn stdio(change: &serde_json::Value) -> (Vec<crate::child::Child>, PodSpec) {
+        let server = fixtures::stdio(|server| {
+            let mut spec = serde_json::to_value(&server.spec).expect("JSON");
+            spec.as_object_mut().expect("an object").extend(change.as_object().expect("an object").clone());
+            server.spec = serde_json::from_value(spec).expect("a spec");
+        });
+        let children = children(&server);
+        let deployment: Deployment = read(&children).expect("a Deployment");
+        (children, deployment.spec.and_then(|spec| spec.template.spec).expect("a pod"))
+    }
+
+    #[test]
+    fn a_server_of_npx_is_installed_before_it_starts_and_shares_its_sessions() {
+        let (children, pod) = stdio(&json!({"storage": {"size": "1Gi", "mountPath": "/data"}}));
+        let (volumes, mounts) = workload::volumes_of(&pod);
+        let sorted = |names: &[&str]| names.iter().map(ToString::to_string).collect::<std::collections::BTreeSet<_>>();
+        let of_backups = [&*volumes, &[backup::VOLUME]].concat();
+        assert_eq!(sorted(&of_backups), sorted(mcp_server::OWN_VOLUMES));
+        assert_eq!(sorted(&mounts), sorted(&[mcp_server::OWN_MOUNTS, &["/data"]].concat()));
+        insta::assert_yaml_snapshot!("stdio_npx", read::<Deployment>(&children));
+        let secret: Secret = read(&children).expect("a Secret");
+        assert_eq!(secret.metadata.name.as_deref(), Some("memory-mcp-sessions"));
+        assert_eq!(secret.data.expect("data")["keys"].0, b"a key");
+    }
+
+    #[test]
+    fn a_server_of_an_image_installs_nothing() {
+        let (_, pod) = stdio(&json!({
+            "stdio": {"image": "own:1", "command": "/app/own", "args": ["--stdio"], "sessions": "PerSession", "maxSessions": 8},
+            "terminationGracePeriodSeconds": 120, "timeoutSeconds": 60, "health": {"restartAfterSeconds": 0},
+        }));
+        let init: Vec<_> = pod.init_containers.iter().flatten().map(|container| container.name.as_str()).collect();
+        assert_eq!(init, ["mcp-bridge"]);
+        assert_eq!(pod.termination_grace_period_seconds, Some(120));
+        assert!(pod.containers[0].readiness_probe.as_ref().is_some_and(|probe| probe.tcp_socket.is_some()));
+        insta::assert_yaml_snapshot!("stdio_image_args", pod.containers[0].args);
+    }
+
+    #[test]
+    fn what_the_spec_gives_the_server_is_there_when_its_package_is_installed() {
+        let (children, pod) = stdio(&json!({
+            "stdio": {"command": "uvx", "args": ["--from", "a[x]==1", "--with", "b", "serve", "-v"], "cache": {"size": "2Gi"}},
+            "env": [{"name": "UV_INDEX_URL", "value": "https://pypi.example.com"}, {"name": "POD_IP", "value": "x"}],
+            "volumes": [{"name": "settings", "configMap": {"name": "settings"}}],
+            "volumeMounts": [{"name": "settings", "mountPath": "/etc/uv"}],
+            "podTemplate": {"initContainers": [{"name": "first", "image": "c/d:1"}], "sidecars": [{"name": "proxy", "image": "e/f:1"}]},
+        }));
+        let init = pod.init_containers.as_ref().expect("init containers");
+        let names: Vec<_> = init.iter().map(|container| container.name.as_str()).collect();
+        assert_eq!(names, ["proxy", "first", "mcp-bridge", "mcp-install"]);
+        insta::assert_yaml_snapshot!("stdio_install", init[3]);
+        let claim: PersistentVolumeClaim = read(&children).expect("a claim");
+        assert_eq!((claim.metadata.name.as_deref(), claim.metadata.owner_references.is_some()), (Some("memory-mcp-cache"), true));
+        let addresses = pod.containers[0].env.iter().flatten().filter(|variable| variable.name == "POD_IP");
+        assert_eq!(addresses.count(), 1, "the pod's own");
     }
 
     #[test]

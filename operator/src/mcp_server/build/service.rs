@@ -14,12 +14,16 @@ use crate::{
     names::Component,
 };
 
+/// Kubernetes' word for it: who comes from one address stays with one pod.
+pub const CLIENT_IP: &str = "ClientIP";
+
 pub(super) fn build(server: &ValidatedServer, container: &Container) -> Service {
     Service {
         metadata: metadata(server),
         spec: Some(ServiceSpec {
             selector: Some(Component::Server.selector(&server.name)),
             ports: Some(ports(i32::from(container.source.port), &container.served)),
+            session_affinity: container.sticky.then(|| CLIENT_IP.into()),
             ..ServiceSpec::default()
         }),
         status: None,
@@ -34,16 +38,17 @@ const PORT: &str = "mcp";
 fn ports(port: i32, served: &[ServicePort]) -> Vec<ServicePort> {
     let (current, others): (Vec<_>, Vec<_>) = served.iter().filter(|entry| is_ours(entry)).partition(|entry| entry.port == port);
     let former = others.first().map(|former| (former.name.clone(), former.port));
-    let name = current.first().map(|current| current.name.clone()).unwrap_or_else(|| {
+    let new = || {
         let taken = former.as_ref().is_some_and(|(name, _)| name.as_deref() == Some(PORT));
         Some(if taken { format!("{PORT}-{port}") } else { PORT.into() })
-    });
+    };
+    let name = current.first().map_or_else(new, |current| current.name.clone());
     let entry = |(name, port)| ServicePort {
         name,
         app_protocol: Some("http".into()),
         protocol: Some("TCP".into()),
         port,
-        target_port: target(),
+        target_port: Some(target()),
         ..ServicePort::default()
     };
     [(name, port)].into_iter().chain(former).map(entry).collect()
@@ -51,11 +56,11 @@ fn ports(port: i32, served: &[ServicePort]) -> Vec<ServicePort> {
 
 /// What somebody else added stays theirs.
 fn is_ours(entry: &ServicePort) -> bool {
-    entry.target_port == target() && entry.name.as_deref().is_some_and(|name| name.starts_with(PORT))
+    entry.target_port == Some(target()) && entry.name.as_deref().is_some_and(|name| name.starts_with(PORT))
 }
 
-fn target() -> Option<IntOrString> {
-    Some(IntOrString::String(PORT.into()))
+fn target() -> IntOrString {
+    IntOrString::String(PORT.into())
 }
 
 #[cfg(test)]

@@ -285,7 +285,7 @@ impl World {
                 prop_assert!(!void || before == format!("{:?}", self.target(id)), "a probe of before was given up for another");
                 return Ok(Vec::new());
             }
-            Some(Found::Well) => Ok(Observation { hello: Arc::clone(&self.hello), tools: None }),
+            Some(Found::Well) => Ok(Observation { hello: Arc::clone(&self.hello), tools: None, session: false }),
             Some(Found::Refused) => Err(Problem::Refused),
             Some(Found::Hung) => Err(Problem::Timeout { step: Step::List, after: Duration::from_secs(1) }),
             Some(Found::Limited(wait)) => {

@@ -26,7 +26,8 @@ impl Server {
         pods.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         let speaker = self.speaker();
         let answers = self.targets.values().any(Target::answers);
-        let hello = speaker.and_then(|target| target.observation.as_ref()).map(|observation| &observation.hello);
+        let seen = speaker.and_then(|target| target.observation.as_ref());
+        let hello = seen.map(|observation| &observation.hello);
         ServerHealth {
             circuit: spec
                 .filter(|spec| !spec.enabled)
@@ -36,6 +37,7 @@ impl Server {
             verdict: self.verdict(now),
             protocol: hello.map(|hello| ProtocolStatus { version: hello.version.to_owned(), era: hello.era }),
             server_info: hello.map(|hello| ServerInfo::clone(&hello.server_info)),
+            sessions: seen.map(|observation| observation.session),
             tools: self.shown.list.clone(),
             tools_diff: spec.and_then(|spec| self.tools_diff(spec)),
             pods,

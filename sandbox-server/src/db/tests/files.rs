@@ -247,3 +247,58 @@ async fn a_read_only_volume_shows_what_another_pod_writes_to_it() {
         reader.close();
     }
 }
+
+/// These prepare statements that write when a connection first meets them.
+#[tokio::test]
+async fn virtual_tables_are_read_by_what_only_reads() {
+    let schema = "CREATE VIRTUAL TABLE box USING rtree(id, x0, x1); INSERT INTO box VALUES (1, 0, 5)";
+    for read_only in [false, true] {
+        let place = Place::new(schema, |options| (options.readers, options.read_only) = (1, read_only));
+        for round in ["at first", "after a change of the schema"] {
+            assert_eq!(json!(ask(&place.db, "SELECT id, x1 FROM box WHERE x0 < 3").await.unwrap()), json!([[1, 5.0]]), "{round}");
+            place.outside().execute_batch("CREATE TABLE IF NOT EXISTS more (a)").unwrap();
+            assert_eq!(json!(ask(&place.db, "PRAGMA quick_check(1)").await.unwrap()), json!([["ok"]]), "{round}");
+        }
+        let error = ask(&place.db, "DELETE FROM box").await.unwrap_err();
+        assert!(matches!(error, DbError::Changes), "{error}");
+    }
+    let place = Place::new("CREATE TABLE t (a)", |_| {});
+    place.db.write(place.db.budget(), command("CREATE VIRTUAL TABLE shape USING geopoly(n)", Takes::Schema)).await.unwrap();
+    place.change("INSERT INTO shape (_shape, n) VALUES ('[[0,0],[1,0],[1,1],[0,1],[0,0]]', 'square')").await.unwrap();
+    assert_eq!(json!(ask(&place.db, "SELECT n, geopoly_area(_shape) FROM shape").await.unwrap()), json!([["square", 1.0]]));
+}
+
+#[tokio::test]
+async fn what_sqlite_cannot_use_is_described_by_its_sql() {
+    let place = Place::new("CREATE TABLE t (a); CREATE VIEW v AS SELECT unknown(a) FROM t", |_| {});
+    place
+        .outside()
+        .execute_batch(
+            "PRAGMA writable_schema = ON; INSERT INTO sqlite_schema VALUES ('table', 'vec', 'vec', 0, 'CREATE VIRTUAL TABLE vec USING vec0(e)')",
+        )
+        .unwrap();
+    for (name, part) in [("v", "unknown(a)"), ("vec", "vec0")] {
+        let found = place.db.inspect(place.db.budget(), move |conn| schema::describe(conn, name)).await.unwrap();
+        assert!(found.columns.is_empty() && found.sql.unwrap().contains(part), "{name}");
+    }
+}
+
+#[test]
+fn a_file_that_was_left_in_a_transaction_is_told_from_a_volume_that_cannot_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, copy) = (folder.path().join("x.db"), folder.path().join("copy.db"));
+    let outside = Connection::open(&path).unwrap();
+    outside.execute_batch("CREATE TABLE t (a); PRAGMA cache_size = 1; BEGIN").unwrap();
+    for _ in 0..100 {
+        outside.execute("INSERT INTO t VALUES (zeroblob(4000))", []).unwrap();
+    }
+    std::fs::copy(&path, &copy).unwrap();
+    std::fs::copy(folder.path().join("x.db-journal"), folder.path().join("copy.db-journal")).unwrap();
+    let error = Database::open(OpenOptions { read_only: true, ..options(&copy) }).map(drop).unwrap_err();
+    assert!(matches!(error, OpenError::Unfinished(_)), "{error}");
+    // Whoever may write undoes it.
+    let db = Database::open(options(&copy)).unwrap();
+    db.close();
+    let rows: i64 = Connection::open(&copy).unwrap().query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 0);
+}

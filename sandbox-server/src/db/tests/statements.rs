@@ -178,3 +178,39 @@ async fn the_schema_can_be_changed_as_far_as_its_mode_goes() {
         assert_eq!(place.count("SELECT count(*) FROM keep").await, 1);
     }
 }
+
+#[tokio::test]
+async fn pragmas_that_report_are_read_even_where_they_could_write() {
+    let place = Place::new("CREATE TABLE t (a)", |_| {});
+    let ask = async |sql: &str| place.db.read(place.db.budget(), sql.into(), Parameters::None, None, None).await;
+    assert_eq!(json!(ask("PRAGMA journal_mode").await.unwrap().set.rows), json!([["wal"]]));
+    assert!(matches!(ask("PRAGMA journal_mode = DELETE").await, Err(DbError::Denied(_))));
+}
+
+#[tokio::test]
+async fn what_nobody_could_use_is_not_created_and_what_may_be_used_later_is() {
+    let place = Place::new("CREATE TABLE t (a, b AS (a + 1)); CREATE VIEW v AS SELECT a FROM t", |options| {
+        options.schema = SchemaMode::Full;
+    });
+    let create = async |sql: &str| place.db.write(place.db.budget(), command(sql, Takes::Schema)).await;
+    place.db.write(place.db.budget(), Command::Insight("seen".into())).await.unwrap();
+    for sql in [
+        "CREATE VIEW w AS SELECT load_extension(a) FROM t",
+        "CREATE TRIGGER g AFTER INSERT ON t BEGIN SELECT load_extension(new.a); END",
+        "CREATE TRIGGER g AFTER UPDATE OF a ON t WHEN load_extension(new.a) BEGIN SELECT 1; END",
+        "CREATE TRIGGER g BEFORE DELETE ON t BEGIN DELETE FROM _mcp_insights; END",
+        "CREATE TRIGGER g INSTEAD OF DELETE ON v BEGIN DELETE FROM sqlite_schema; END",
+    ] {
+        let created = create(sql).await;
+        assert!(matches!(created, Err(DbError::Denied(_))), "{sql}: {created:?}");
+    }
+    assert_eq!(place.count("SELECT count(*) FROM sqlite_schema").await, 3);
+    for sql in [
+        "CREATE VIEW later AS SELECT a FROM not_yet",
+        "CREATE TRIGGER g AFTER INSERT ON t BEGIN INSERT INTO not_yet VALUES (new.a); END",
+        "CREATE TRIGGER h INSTEAD OF UPDATE ON v BEGIN UPDATE t SET a = new.a WHERE a = old.a; END",
+        "CREATE VIEW IF NOT EXISTS v AS SELECT load_extension(a) FROM t",
+    ] {
+        create(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+}

@@ -21,6 +21,16 @@ const TABLES: &str = "
     INSERT INTO unnumbered VALUES ('there', 1);
 ";
 
+#[tokio::test]
+async fn a_command_of_fts5_is_no_row_and_has_no_rowid() {
+    let place = Place::new(TABLES, |_| {});
+    place.change("INSERT INTO words VALUES ('a b')").await.unwrap();
+    for sql in ["INSERT INTO words (words) VALUES ('optimize')", "INSERT INTO words (words) VALUES ('rebuild')"] {
+        assert_eq!(place.change(sql).await.unwrap().last_insert_rowid, None, "{sql}");
+    }
+    assert_eq!(place.change("INSERT INTO words (rowid, body) VALUES (0, 'zero')").await.unwrap().last_insert_rowid, Some(0));
+}
+
 /// Each runs after an insert that left the connection's last rowid at `before`, also when it is sent again from the cache.
 #[tokio::test]
 async fn the_rowid_of_a_write_is_its_own_or_absent() {
@@ -155,6 +165,16 @@ async fn a_batch_is_kept_whole_and_answers_for_each_statement() {
 }
 
 #[tokio::test]
+async fn what_a_batch_returns_is_bounded_together() {
+    let place = Place::new(TABLES, |options| options.limits.max_result_bytes = 3_000);
+    let row = "SELECT hex(zeroblob(500))";
+    assert_eq!(batch(&place, &[row, row]).await.unwrap().len(), 2);
+    let error = batch(&place, &[row, row, "DELETE FROM plain", row]).await.unwrap_err().to_string();
+    assert!(error.contains("statement 4 of 4") && error.contains("larger than 3000 bytes together"), "{error}");
+    assert_eq!(place.count("SELECT count(*) FROM plain").await, 1);
+}
+
+#[tokio::test]
 async fn a_batch_of_which_one_fails_leaves_nothing_behind_and_costs_nobody_else_theirs() {
     for bad in [
         "INSERT INTO plain (id) VALUES (7)",
@@ -232,4 +252,17 @@ async fn those_beside_a_statement_out_of_time_keep_the_time_they_had() {
     let stats = place.db.writer_stats();
     assert_eq!(stats.replays.load(Ordering::Relaxed), 1);
     assert!(stats.commits.load(Ordering::Relaxed) <= 4, "the others are committed together");
+}
+
+#[tokio::test]
+async fn a_table_without_a_number_left_is_told_from_a_full_disk() {
+    let place = Place::new(TABLES, |_| {});
+    let last = place.change("INSERT INTO counted (id) VALUES (9223372036854775807)").await.unwrap();
+    assert_eq!(last.last_insert_rowid, Some(i64::MAX));
+    let error = place.change("INSERT INTO counted (k) VALUES ('one more')").await.unwrap_err();
+    assert!(matches!(&error, DbError::NoNumberLeft(table) if table == "counted"), "{error}");
+    assert!(!place.db.writer_stats().disk_full.load(Ordering::Relaxed));
+    // Without AUTOINCREMENT SQLite looks for a number that is free.
+    place.change("INSERT INTO plain (id) VALUES (9223372036854775807)").await.unwrap();
+    assert!(place.change("INSERT INTO plain (k) VALUES ('one more')").await.unwrap().last_insert_rowid.is_some());
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rmcp::{
     ErrorData,
-    model::{CallToolResult, ContentBlock, PaginatedRequestParams, Tool, ToolAnnotations},
+    model::{CallToolResult, ContentBlock, PaginatedRequestParams, ResultType, Tool, ToolAnnotations},
 };
 use serde_json::{Map, Value};
 
@@ -73,7 +73,10 @@ pub fn result(output: ToolOutput, max: usize) -> CallToolResult {
         let told = format!("the result is {size} bytes, and {max} are passed on at most; ask for less at a time");
         return CallToolResult::error(vec![ContentBlock::text(told)]);
     }
-    Arc::unwrap_or_clone(whole)
+    let mut whole = Arc::unwrap_or_clone(whole);
+    // Servers of earlier eras do not say so, and clients of the modern one want to read it; the SDK takes it away for others.
+    whole.result_type.get_or_insert(ResultType::COMPLETE);
+    whole
 }
 
 /// A page of a list. Its cursor is how many were told before.

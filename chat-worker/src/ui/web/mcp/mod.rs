@@ -1,47 +1,52 @@
 //! /mcp: the fleet as one MCP server. Every tool, resource and prompt of every server that is up, for any MCP client of either era
 //! (`offered`: in which form). Token, rate limit, circuits, timeouts, caps and metrics are those of a turn; asking the user
-//! is the client's business, which the annotations are passed on for. Stateless, so that any replica can answer: clients of
-//! the modern era hear of changes by subscriptions/listen, earlier ones ask again.
+//! is the client's business, which the annotations are passed on for. Any replica takes any request (`client`: what it says of its sender);
+//! what a server says while it works goes to the client that called (`running`), and that a list changed to all who listen (`lists`).
+//! `wire` is the HTTP around it.
 
-use std::{borrow::Cow, ops::Bound, sync::Arc, time::Instant};
+#![allow(deprecated, reason = "sampling and messages for a log, which earlier eras have")]
 
-use axum::{
-    body::{Body, Bytes, to_bytes},
-    extract::Request,
-    http::{StatusCode, header, request::Parts},
-    middleware::Next,
-    response::{IntoResponse, Response},
-};
-use futures::StreamExt;
-use http_server::{forwarded::Caller, json_rpc};
+mod client;
+mod lists;
+mod offered;
+mod running;
+mod wire;
+
+use std::{ops::Bound, sync::Arc, time::Instant};
+
+use axum::http::request::Parts;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
         CacheScope, CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult, DiscoverResult,
         GetPromptRequestParams, GetPromptResponse, Implementation, InitializeRequestParams, InitializeResult, ListPromptsResult,
         ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams,
-        ReadResourceResponse, ServerCapabilities, ServerConfig, SubscriptionFilter, Tool,
+        ReadResourceResponse, ServerCapabilities, ServerConfig, SetLevelRequestParams, SubscriptionFilter, Tool,
     },
     service::{RequestContext, SubscriptionContext},
     transport::{StreamableHttpServerConfig, StreamableHttpService, streamable_http_server::session::local::LocalSessionManager},
 };
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::{
-    Web, offered,
-    problem::{Problem, id_of},
+use self::{
+    client::Client,
+    lists::{List, Told},
+    running::Running,
 };
+pub use self::{running::Calls, wire::whole};
+use super::{Web, problem::id_of};
 use crate::{
     audit,
     llm::{
         offer::{Search, search},
         wire::ToolCall,
     },
-    logging, numbers,
+    logging,
     policy::{self, Decision, Verdict, Why},
     telemetry::{self, Traced},
-    tools::{catalogue::ToolSpec, hub::ToolOutput},
+    tools::{catalogue::ToolSpec, hub::ToolOutput, relay::Relay},
 };
 
 /// Arguments of one call. Far below what a conversation may be.
@@ -74,38 +79,6 @@ pub fn service(web: &Arc<Web>) -> StreamableHttpService<Gateway, LocalSessionMan
     StreamableHttpService::new(move || Ok(Gateway { web: Arc::clone(&web) }), Arc::default(), config)
 }
 
-/// Takes the whole body before the SDK does, so that what is no message is told so.
-pub async fn whole(request: Request, next: Next) -> Response {
-    let (parts, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, MAX_BODY).await else {
-        let detail = format!("the body is larger than {} MiB, or broken", MAX_BODY / 1024 / 1024);
-        return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).into_response();
-    };
-    // Numbers that are longer than those of a machine pass as they are written, in both directions.
-    let body = match std::str::from_utf8(&body).map(numbers::guard) {
-        Ok(Cow::Owned(guarded)) => Bytes::from(guarded),
-        _ => body,
-    };
-    released(json_rpc::run(parts, body, async |request| next.run(request).await).await).await
-}
-
-/// The answer with marked numbers as they are. A stream goes as it comes: an event is written as one piece.
-async fn released(response: Response) -> Response {
-    let (mut parts, body) = response.into_parts();
-    let is_json = parts.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
-    if !is_json {
-        let pieces = body.into_data_stream().map(|piece| piece.map(|piece| numbers::release_bytes(piece.into())));
-        return Response::from_parts(parts, Body::from_stream(pieces));
-    }
-    // It is in memory already.
-    let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
-    if !numbers::are_marked(&body) {
-        return Response::from_parts(parts, Body::from(body));
-    }
-    parts.headers.remove(header::CONTENT_LENGTH);
-    Response::from_parts(parts, Body::from(numbers::release_bytes(body.into())))
-}
-
 impl Gateway {
     /// Whether calls of it are made at all. `ask` leaves the asking to the client, which sees what the tool says of itself.
     fn offers(&self, spec: &ToolSpec) -> bool {
@@ -123,7 +96,7 @@ impl Gateway {
     }
 
     /// Runs a call that may be made; `None` when there is no such tool.
-    async fn run(&self, call: &ToolCall, caller: &str, context: &RequestContext<RoleServer>) -> Option<ToolOutput> {
+    async fn run(&self, call: &ToolCall, caller: &str, cancel: &CancellationToken, relay: Option<Relay>) -> Option<ToolOutput> {
         let engine = &self.web.app.engine;
         let name = call.name.as_str();
         if name == search::FIND {
@@ -143,8 +116,8 @@ impl Gateway {
             (Verdict::Run(_), Some(spec)) => {
                 let traced = Traced::execute_tool(server, tool, None);
                 let output = tokio::select! {
-                    output = engine.hub.call_as(spec, &call.input).instrument(traced.span()) => output,
-                    () = context.ct.cancelled() => ToolOutput {
+                    output = engine.hub.call_as(spec, &call.input, relay).instrument(traced.span()) => output,
+                    () = cancel.cancelled() => ToolOutput {
                         text: "cancelled before it had a result".to_owned(),
                         is_error: true,
                         whole: None,
@@ -172,14 +145,26 @@ impl Gateway {
     }
 }
 
+/// Does work whose log lines, and requests to servers, carry the request's id.
+async fn of<W: Future>(context: &RequestContext<RoleServer>, work: W) -> W::Output {
+    logging::of_request(request_id(context), work).await
+}
+
+fn request_id(context: &RequestContext<RoleServer>) -> String {
+    context.extensions.get::<Parts>().map(|parts| id_of(&parts.headers)).unwrap_or_default()
+}
+
 impl ServerHandler for Gateway {
     fn get_info(&self) -> ServerConfig {
         let capabilities = ServerCapabilities::builder()
             .enable_tools()
             .enable_tool_list_changed()
             .enable_resources()
+            .enable_resources_list_changed()
             .enable_prompts()
+            .enable_prompts_list_changed()
             .enable_completions()
+            .enable_logging()
             .build();
         let instructions = self.web.app.engine.hub.instructions().into_iter();
         let instructions = instructions.fold(INSTRUCTIONS.to_owned(), |all, (server, text)| format!("{all}\n\n{server}: {text}"));
@@ -194,12 +179,7 @@ impl ServerHandler for Gateway {
         context: RequestContext<RoleServer>,
     ) -> Result<InitializeResult, ErrorData> {
         context.peer.set_peer_info(request.clone());
-        let mut info = self.negotiate_initialize(&request)?;
-        // Without a session there is no way to tell a client of an earlier era.
-        if let Some(tools) = &mut info.capabilities.tools {
-            tools.list_changed = None;
-        }
-        Ok(info)
+        self.negotiate_initialize(&request)
     }
 
     async fn discover(&self, _context: RequestContext<RoleServer>) -> Result<DiscoverResult, ErrorData> {
@@ -208,29 +188,41 @@ impl ServerHandler for Gateway {
             .with_cache_scope(CacheScope::Private))
     }
 
+    /// Single resources are not watched.
     fn accepted_subscription_filter(&self, requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {
-        Some(requested.clone())
+        let mut accepted = requested.clone();
+        accepted.resource_subscriptions = None;
+        Some(accepted)
     }
 
     async fn listen(&self, subscription: SubscriptionContext) -> Result<(), ErrorData> {
         let mut versions = self.web.app.engine.hub.subscribe();
-        let mut told = self.offered();
+        let mut told = Told::now(self);
         loop {
             tokio::select! {
                 changed = versions.changed() => if changed.is_err() { return Ok(()) },
                 () = subscription.cancelled() => return Ok(()),
                 () = self.web.draining.cancelled() => return Ok(()),
             }
-            let now = self.offered();
-            if now == told {
-                continue;
-            }
-            told = now;
-            let wanted = subscription.accepted().tools_list_changed == Some(true);
-            if wanted && subscription.sink().notify_tool_list_changed().await.is_err() {
-                return Ok(());
+            let (wants, sink) = (subscription.accepted(), subscription.sink());
+            for list in told.changes(self) {
+                let sent = match list {
+                    List::Tools if wants.tools_list_changed == Some(true) => sink.notify_tool_list_changed().await,
+                    List::Resources if wants.resources_list_changed == Some(true) => sink.notify_resource_list_changed().await,
+                    List::Prompts if wants.prompts_list_changed == Some(true) => sink.notify_prompt_list_changed().await,
+                    _ => Ok(()),
+                };
+                if sent.is_err() {
+                    return Ok(());
+                }
             }
         }
+    }
+
+    /// From which level on servers send messages for a log. They are everybody's: the last word of a client counts.
+    async fn set_level(&self, request: SetLevelRequestParams, _context: RequestContext<RoleServer>) -> Result<(), ErrorData> {
+        self.web.app.engine.hub.set_log_level(request).await;
+        Ok(())
     }
 
     /// A page begins after the name that the cursor is: right also when servers went and came between two pages.
@@ -266,25 +258,40 @@ impl ServerHandler for Gateway {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let headers = context.extensions.get::<Parts>().map(|parts| &parts.headers);
-        let request_id = headers.map(id_of).unwrap_or_default();
-        let traced = telemetry::serve_tool(&request.name, headers, &context.meta);
-        let input = Value::Object(request.arguments.unwrap_or_default());
-        let call = search::meant(&ToolCall { id: String::new(), name: request.name.to_string(), input });
-        let caller = context.extensions.get::<Parts>().and_then(|parts| parts.extensions.get::<Caller>());
-        let caller = caller.map_or_else(String::new, |caller| caller.address.to_string());
-        let run = self.run(&call, &caller, &context).instrument(traced.clone());
-        let Some(output) = logging::of_request(request_id, run).await else {
-            telemetry::failed(&traced, "unknown_tool");
-            return Err(ErrorData::invalid_params(
-                format!("there is no tool {}, or its calls are not allowed here", call.name),
-                None,
-            ));
-        };
-        if output.is_error {
-            telemetry::failed(&traced, output.outcome);
+        let client = Client::of(&context);
+        if let Some(state) = &request.request_state {
+            let answers = request.input_responses.unwrap_or_default();
+            let Some(running) = self.web.calls.resume(state, &request.name, answers) else {
+                return Err(ErrorData::invalid_params("this call does not wait any more, or not here: call again", None));
+            };
+            return self.web.calls.accompany(running, &client, &context).await;
         }
-        Ok(offered::result(output, self.web.app.settings.max_result_bytes).into())
+        let headers = context.extensions.get::<Parts>().map(|parts| &parts.headers);
+        let request_id = request_id(&context);
+        let traced = telemetry::serve_tool(&request.name, headers, &context.meta);
+        let tool = request.name.to_string();
+        let input = Value::Object(request.arguments.unwrap_or_default());
+        let call = search::meant(&ToolCall { id: String::new(), name: tool.clone(), input });
+        let cancel = CancellationToken::new();
+        let _begun = client.session.as_deref().map(|session| self.web.calls.begun(session, &context.id, &cancel));
+        let (relay, hears) = Relay::new(client.can.clone(), client.log_level);
+        let relay = client.listens().then_some(relay);
+        let server = self.web.app.engine.hub.catalogue().get(&call.name).map_or_else(String::new, |spec| spec.server.clone());
+        let (gateway, caller, ended) = (self.clone(), client.caller.clone(), cancel.clone());
+        let output = async move {
+            let run = gateway.run(&call, &caller, &ended, relay).instrument(traced.clone());
+            let Some(output) = logging::of_request(request_id, run).await else {
+                telemetry::failed(&traced, "unknown_tool");
+                let told = format!("there is no tool {}, or its calls are not allowed here", call.name);
+                return Err(ErrorData::invalid_params(told, None));
+            };
+            if output.is_error {
+                telemetry::failed(&traced, output.outcome);
+            }
+            Ok(offered::result(output, gateway.web.app.settings.max_result_bytes))
+        };
+        let running = Running { server, tool, output: Box::pin(output), hears, cancel };
+        self.web.calls.accompany(running, &client, &context).await
     }
 
     async fn list_resources(
@@ -321,7 +328,7 @@ impl ServerHandler for Gateway {
         context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
         tokio::select! {
-            found = self.web.app.engine.hub.read(request) => found,
+            found = of(&context, self.web.app.engine.hub.read(request)) => found,
             () = context.ct.cancelled() => Err(ErrorData::internal_error("cancelled", None)),
         }
     }
@@ -346,7 +353,7 @@ impl ServerHandler for Gateway {
         context: RequestContext<RoleServer>,
     ) -> Result<GetPromptResponse, ErrorData> {
         tokio::select! {
-            found = self.web.app.engine.hub.prompt(request) => found,
+            found = of(&context, self.web.app.engine.hub.prompt(request)) => found,
             () = context.ct.cancelled() => Err(ErrorData::internal_error("cancelled", None)),
         }
     }
@@ -354,8 +361,8 @@ impl ServerHandler for Gateway {
     async fn complete(
         &self,
         request: CompleteRequestParams,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
-        self.web.app.engine.hub.complete(request).await
+        of(&context, Box::pin(self.web.app.engine.hub.complete(request))).await
     }
 }

@@ -1,0 +1,348 @@
+//! What a server says while it works on a call: progress, messages for a log, and questions. Each is for whoever made that call, and for
+//! nobody else. The transports hand over what comes (`hear`), in its order; a caller listens by a `Relay`.
+
+#![allow(deprecated, reason = "sampling and messages for a log, which earlier eras have")]
+
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use mcp_wire::json;
+use rmcp::{
+    ErrorData,
+    model::{
+        ClientCapabilities, ClientJsonRpcMessage, ErrorCode, GetExtensions as _, GetMeta as _, LoggingLevel, ProgressToken,
+        RequestId,
+    },
+};
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::{Value, value::RawValue};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+
+use crate::numbers;
+
+/// How long a caller may think about a question. The call's own time stands still meanwhile.
+pub const THINKING: Duration = Duration::from_mins(5);
+/// Notifications that a caller has not taken yet; further ones are lost, a call does not wait for them.
+const UNHEARD: usize = 256;
+/// A call that tells of its progress may take so many times as long as one that does not.
+const PROGRESS_EXTENDS: u32 = 20;
+
+const PROGRESS: &str = "notifications/progress";
+const LOG: &str = "notifications/message";
+
+/// Something that a caller hears while its call runs.
+#[derive(Debug)]
+pub enum Said {
+    /// A notification, with its parameters as they came.
+    Told {
+        method: &'static str,
+        params: Value,
+    },
+    Asked(Questions),
+}
+
+/// Requests of a server to the client that called, by keys of the server's.
+#[derive(Debug)]
+pub struct Questions {
+    pub all: Vec<(String, Question)>,
+    pub answers: oneshot::Sender<HashMap<String, Result<Value, ErrorData>>>,
+}
+
+/// One request of a server to a client.
+#[derive(Debug, Clone)]
+pub struct Question {
+    pub method: String,
+    pub params: Value,
+}
+
+/// A caller's ear.
+#[derive(Debug, Clone)]
+pub struct Relay {
+    said: mpsc::Sender<Said>,
+    /// What of a client's abilities concerns a call: elicitation and sampling.
+    pub can: ClientCapabilities,
+    /// From which level on it wants a modern server's messages.
+    pub log_level: Option<LoggingLevel>,
+}
+
+impl Relay {
+    /// A caller's ear, and what it hears.
+    pub fn new(can: ClientCapabilities, log_level: Option<LoggingLevel>) -> (Self, mpsc::Receiver<Said>) {
+        let (said, hears) = mpsc::channel(UNHEARD);
+        (Self { said, can, log_level }, hears)
+    }
+
+    fn takes(&self, question: &Question) -> bool {
+        match question.method.as_str() {
+            "sampling/createMessage" => self.can.sampling.is_some(),
+            "elicitation/create" => self.can.elicitation.as_ref().is_some_and(|can| {
+                let by_url = question.params.get("mode").is_some_and(|mode| mode == "url");
+                // Without either, a form is meant, as in the first revision that had it.
+                if by_url { can.url.is_some() } else { can.form.is_some() || can.url.is_none() }
+            }),
+            _ => false,
+        }
+    }
+}
+
+/// One call that is under way.
+#[derive(Debug, Clone)]
+pub struct Call {
+    relay: Option<Relay>,
+    time: Arc<Mutex<Time>>,
+}
+
+/// How a call's time goes.
+#[derive(Debug)]
+struct Time {
+    began: Instant,
+    last: Instant,
+    /// Questions that wait for their answers.
+    asking: usize,
+}
+
+impl Call {
+    pub fn new(relay: Option<Relay>) -> Self {
+        let now = Instant::now();
+        Self { relay, time: Arc::new(Mutex::new(Time { began: now, last: now, asking: 0 })) }
+    }
+
+    /// When it is to be given up, as things are: `limit` after its begin, its last progress, or its last answer to a question.
+    pub fn due(&self, limit: Duration) -> Instant {
+        let time = self.time();
+        if time.asking > 0 {
+            return time.last + THINKING;
+        }
+        (time.last + limit).min(time.began + limit.saturating_mul(PROGRESS_EXTENDS))
+    }
+
+    /// Asks whoever made the call. Fails at once where that cannot answer.
+    pub async fn ask(&self, all: Vec<(String, Question)>) -> Result<HashMap<String, Result<Value, ErrorData>>, ErrorData> {
+        let nobody = || ErrorData::new(ErrorCode::METHOD_NOT_FOUND, "whoever made this call cannot be asked", None);
+        let relay =
+            self.relay.as_ref().filter(|relay| all.iter().all(|(_, question)| relay.takes(question))).ok_or_else(nobody)?;
+        let (answers, given) = oneshot::channel();
+        relay.said.send(Said::Asked(Questions { all, answers })).await.map_err(|_| nobody())?;
+        let _asking = Asking::begin(&self.time);
+        given.await.map_err(|_| ErrorData::internal_error("the question was not answered", None))
+    }
+
+    fn progressed(&self) {
+        self.time().last = Instant::now();
+    }
+
+    fn time(&self) -> MutexGuard<'_, Time> {
+        self.time.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// While somebody thinks, the call's time stands still.
+struct Asking<'a> {
+    time: &'a Mutex<Time>,
+    since: Instant,
+}
+
+impl<'a> Asking<'a> {
+    fn begin(time: &'a Mutex<Time>) -> Self {
+        let since = Instant::now();
+        let mut held = time.lock().unwrap_or_else(PoisonError::into_inner);
+        held.asking += 1;
+        held.last = since;
+        Self { time, since }
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        time.asking -= 1;
+        time.last = now;
+        time.began += now - self.since;
+    }
+}
+
+/// The calls of one connection that are under way.
+#[derive(Debug, Clone, Default)]
+pub struct Calls(Arc<Mutex<UnderWay>>);
+
+/// Each with the token that the server tells its progress by.
+type UnderWay = HashMap<RequestId, (Call, Option<ProgressToken>)>;
+
+impl Calls {
+    /// Notes a call that is being sent: before the server can say anything about it.
+    pub fn sent(&self, message: &ClientJsonRpcMessage) {
+        let ClientJsonRpcMessage::Request(request) = message else { return };
+        if let Some(call) = request.request.extensions().get::<Call>() {
+            let token = request.request.get_meta().get_progress_token();
+            self.all().insert(request.id.clone(), (call.clone(), token));
+        }
+    }
+
+    /// It is over, however that came.
+    pub fn ended(&self, id: &RequestId) {
+        self.all().remove(id);
+    }
+
+    /// Takes a message that is no answer. `of`: the request on whose stream it came.
+    pub fn hear(&self, of: Option<&RequestId>, message: &[u8]) {
+        let Ok(Heard { method: Some(method), id: None, params }) = serde_json::from_slice(message) else { return };
+        if !matches!(&*method, PROGRESS | LOG) {
+            return;
+        }
+        let params: Value = params.and_then(|params| json::parse(&numbers::guard(params.get())).ok()).unwrap_or_default();
+        match &*method {
+            PROGRESS => {
+                let token: Option<ProgressToken> =
+                    params.get("progressToken").and_then(|token| serde_json::from_value(token.clone()).ok());
+                let call = self.all().values().find(|(_, own)| own.is_some() && *own == token).map(|(call, _)| call.clone());
+                let Some(call) = call else { return };
+                call.progressed();
+                tell(&call, PROGRESS, params);
+            }
+            LOG => {
+                if let Some(call) = self.of(of) {
+                    tell(&call, LOG, params);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The call that a message of the server's belongs to: the one on whose stream it came, else the only one there is. Of several, nobody
+    /// can tell which.
+    pub fn of(&self, request: Option<&RequestId>) -> Option<Call> {
+        let all = self.all();
+        match request {
+            Some(id) => all.get(id).map(|(call, _)| call.clone()),
+            None if all.len() == 1 => all.values().next().map(|(call, _)| call.clone()),
+            None => None,
+        }
+    }
+
+    fn all(&self) -> MutexGuard<'_, UnderWay> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn tell(call: &Call, method: &'static str, params: Value) {
+    if let Some(relay) = &call.relay {
+        // Whoever does not keep up misses some.
+        let _ = relay.said.try_send(Said::Told { method, params });
+    }
+}
+
+#[derive(Deserialize)]
+struct Heard<'a> {
+    #[serde(borrow)]
+    method: Option<Cow<'a, str>>,
+    id: Option<IgnoredAny>,
+    #[serde(borrow)]
+    params: Option<&'a RawValue>,
+}
+
+#[cfg(test)]
+mod tests {
+    use rmcp::model::{CallToolRequest, CallToolRequestParams, ClientRequest};
+    use serde_json::json;
+
+    use super::*;
+
+    fn call(calls: &Calls, id: i64, can: Value) -> (Call, mpsc::Receiver<Said>) {
+        let (relay, hears) = Relay::new(serde_json::from_value(can).expect("capabilities"), None);
+        let call = Call::new(Some(relay));
+        let mut request = CallToolRequest::new(CallToolRequestParams::new("t"));
+        request.extensions.insert(call.clone());
+        let mut request = ClientRequest::CallToolRequest(request);
+        request.get_meta_mut().set_progress_token(ProgressToken(RequestId::Number(100 + id)));
+        calls.sent(&ClientJsonRpcMessage::request(request, RequestId::Number(id)));
+        (call, hears)
+    }
+
+    fn heard(hears: &mut mpsc::Receiver<Said>) -> Option<Value> {
+        match hears.try_recv().ok()? {
+            Said::Told { params, .. } => Some(params),
+            Said::Asked(_) => None,
+        }
+    }
+
+    fn asked(said: Said) -> Option<Questions> {
+        match said {
+            Said::Asked(questions) => Some(questions),
+            Said::Told { .. } => None,
+        }
+    }
+
+    #[test]
+    fn each_caller_hears_of_its_own_call_only() {
+        let calls = Calls::default();
+        let ((_one, mut first), (_two, mut second)) = (call(&calls, 1, json!({})), call(&calls, 2, json!({})));
+        let hear = |of: Option<i64>, method: &str, params: Value| {
+            calls.hear(
+                of.map(RequestId::Number).as_ref(),
+                json!({"jsonrpc": "2.0", "method": method, "params": params}).to_string().as_bytes(),
+            );
+        };
+        hear(None, PROGRESS, json!({"progressToken": 102, "progress": 1}));
+        assert_eq!((heard(&mut first), heard(&mut second)), (None, Some(json!({"progressToken": 102, "progress": 1}))));
+        hear(Some(1), LOG, json!({"level": "info", "data": "x"}));
+        assert_eq!((heard(&mut first).is_some(), heard(&mut second)), (true, None));
+        hear(None, LOG, json!({"level": "info", "data": "of whom?"}));
+        hear(None, PROGRESS, json!({"progressToken": 9, "progress": 1}));
+        hear(Some(1), "notifications/other", json!({}));
+        assert_eq!((heard(&mut first), heard(&mut second)), (None, None));
+        calls.ended(&RequestId::Number(1));
+        hear(None, LOG, json!({"level": "info", "data": "of the only one"}));
+        assert_eq!((heard(&mut first), heard(&mut second).is_some()), (None, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn progress_and_questions_extend_a_call_within_bounds() {
+        let calls = Calls::default();
+        let limit = Duration::from_secs(10);
+        let began = Instant::now();
+        let (call, mut hears) = call(&calls, 1, json!({"elicitation": {}}));
+        assert_eq!(call.due(limit), began + limit);
+        tokio::time::advance(Duration::from_secs(6)).await;
+        calls.hear(None, br#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":101,"progress":1}}"#);
+        assert_eq!(call.due(limit), began + Duration::from_secs(16));
+        let question = Question { method: "elicitation/create".to_owned(), params: json!({"message": "sure?"}) };
+        let asking = tokio::spawn({
+            let call = call.clone();
+            async move { call.ask(vec![("q".to_owned(), question)]).await }
+        });
+        let _progress = hears.recv().await;
+        let questions = hears.recv().await.and_then(asked).expect("a question");
+        tokio::task::yield_now().await;
+        assert_eq!(call.due(limit), Instant::now() + THINKING);
+        tokio::time::advance(Duration::from_mins(1)).await;
+        questions.answers.send(HashMap::from([("q".to_owned(), Ok(json!({"action": "accept"})))])).expect("taken");
+        asking.await.expect("no panic").expect("answers");
+        assert_eq!(call.due(limit), Instant::now() + limit);
+    }
+
+    #[tokio::test]
+    async fn who_cannot_answer_is_not_asked() {
+        let calls = Calls::default();
+        let ask = |can: Value, params: Value| {
+            let (call, hears) = call(&calls, 1, can);
+            async move {
+                let question = Question { method: "elicitation/create".to_owned(), params };
+                let _hears = hears;
+                tokio::time::timeout(Duration::from_millis(20), call.ask(vec![(String::new(), question)])).await.is_err()
+            }
+        };
+        assert!(ask(json!({"elicitation": {}}), json!({})).await, "waits for the answer");
+        assert!(ask(json!({"elicitation": {"url": {}}}), json!({"mode": "url"})).await);
+        assert!(!ask(json!({}), json!({})).await);
+        assert!(!ask(json!({"elicitation": {"form": {}}}), json!({"mode": "url"})).await);
+        assert!(!ask(json!({"elicitation": {"url": {}}}), json!({})).await);
+    }
+}

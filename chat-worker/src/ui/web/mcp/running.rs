@@ -1,0 +1,251 @@
+//! Calls that are under way, for clients that hear of them. A question of a server goes to a client of an earlier era on the stream of its
+//! call, and its answer comes as a request of its own; one of the modern era gets it as the call's result, and makes the call again with the
+//! answer, while the server waits.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use futures::future::{BoxFuture, join_all};
+use rmcp::{
+    ErrorData, RoleServer,
+    model::{
+        CallToolResponse, CallToolResult, CustomNotification, InputRequest, InputRequiredResult, InputResponses,
+        ServerNotification,
+    },
+    service::{Peer, RequestContext},
+};
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::client::{Client, unguessable};
+use crate::tools::relay::{Question, Questions, Said, THINKING};
+
+/// Calls that wait for their clients' answers; beyond them, the oldest are given up.
+const MAX_WAITING: usize = 256;
+/// The SDK gives a question an id that is only its own within one stream, and waits for the answer there. It passes notifications as they
+/// are: a question travels in one of this name, and becomes a request where it leaves (`as_request`).
+const IN_A_NOTIFICATION: &str = "mcpfleet.dev/question";
+
+/// A call under way.
+pub struct Running {
+    pub server: String,
+    pub tool: String,
+    pub output: BoxFuture<'static, Result<CallToolResult, ErrorData>>,
+    pub hears: mpsc::Receiver<Said>,
+    /// Ends it.
+    pub cancel: CancellationToken,
+}
+
+/// A call that waits for its client's answers.
+struct Waiting {
+    running: Running,
+    answers: oneshot::Sender<HashMap<String, Result<Value, ErrorData>>>,
+    since: Instant,
+}
+
+/// What waits for clients.
+#[derive(Default)]
+pub struct Calls {
+    /// Questions to clients of earlier eras, by the ids that they went out with.
+    asked: Mutex<HashMap<String, oneshot::Sender<Result<Value, ErrorData>>>>,
+    /// Calls of clients of the modern era, by the state that those bring back.
+    waiting: Mutex<HashMap<String, Waiting>>,
+    /// Calls of clients of earlier eras, by session and request, so that those can cancel them.
+    running: Mutex<HashMap<(String, String), CancellationToken>>,
+}
+
+impl std::fmt::Debug for Calls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Calls").finish_non_exhaustive()
+    }
+}
+
+impl Calls {
+    /// Stays with a call until it has ended, or asks its client.
+    pub async fn accompany(
+        self: &Arc<Self>,
+        mut running: Running,
+        client: &Client,
+        context: &RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let mut silent = false;
+        loop {
+            tokio::select! {
+                biased;
+                said = running.hears.recv(), if !silent => match said {
+                    Some(Said::Told { method, params }) => tell(&running.server, client, &context.peer, method, params).await,
+                    Some(Said::Asked(questions)) if client.is_modern => return Ok(self.wait(running, questions)?.into()),
+                    Some(Said::Asked(questions)) => self.ask_all(questions, context.peer.clone()),
+                    None => silent = true,
+                },
+                output = &mut running.output => return output.map(CallToolResponse::Complete),
+                () = context.ct.cancelled(), if !running.cancel.is_cancelled() => running.cancel.cancel(),
+            }
+        }
+    }
+
+    /// Keeps a call until its client comes back with the answers, and says what is asked.
+    fn wait(&self, running: Running, questions: Questions) -> Result<InputRequiredResult, ErrorData> {
+        let requests = questions.all.into_iter().map(|(key, question)| {
+            let request = json!({"method": question.method, "params": question.params});
+            let key = if key.is_empty() { "question".to_owned() } else { key };
+            Ok((key, serde_json::from_value::<InputRequest>(request)?))
+        });
+        let requests = requests
+            .collect::<serde_json::Result<_>>()
+            .map_err(|error| ErrorData::internal_error(format!("the server's question is malformed: {error}"), None))?;
+        let state = unguessable();
+        let mut waiting = held(&self.waiting);
+        waiting.retain(|_, call| call.since.elapsed() < THINKING);
+        if waiting.len() >= MAX_WAITING {
+            let oldest = waiting.iter().min_by_key(|(_, call)| call.since).map(|(state, _)| state.clone());
+            oldest.map(|state| waiting.remove(&state));
+        }
+        waiting.insert(state.clone(), Waiting { running, answers: questions.answers, since: Instant::now() });
+        Ok(InputRequiredResult::new(Some(requests), Some(state)))
+    }
+
+    /// Gives a call the answers that its client came back with; none when it does not wait, or not any more.
+    pub fn resume(&self, state: &str, tool: &str, answers: InputResponses) -> Option<Running> {
+        let mut all = held(&self.waiting);
+        if all.get(state)?.running.tool != tool {
+            return None;
+        }
+        let Waiting { running, answers: to, .. } = all.remove(state)?;
+        // Whoever asked may be gone: then the call has failed, which is told next.
+        let _ = to.send(answers.into_iter().map(|(key, answer)| (key, Ok(answer))).collect());
+        Some(running)
+    }
+
+    /// Gives up those that nobody came back for.
+    pub fn forget(&self) {
+        held(&self.waiting).retain(|_, call| call.since.elapsed() < THINKING);
+    }
+
+    fn ask_all(self: &Arc<Self>, questions: Questions, peer: Peer<RoleServer>) {
+        let calls = Arc::clone(self);
+        tokio::spawn(async move {
+            let Questions { all, mut answers } = questions;
+            let asked = join_all(all.into_iter().map(async |(key, question)| (key, calls.ask(&peer, question).await)));
+            let given = tokio::select! {
+                given = asked => given,
+                () = answers.closed() => return,
+            };
+            // The call may have ended just now.
+            let _ = answers.send(given.into_iter().collect());
+        });
+    }
+
+    async fn ask(&self, peer: &Peer<RoleServer>, question: Question) -> Result<Value, ErrorData> {
+        let id = unguessable();
+        let (answer, given) = oneshot::channel();
+        held(&self.asked).insert(id.clone(), answer);
+        let _asked = Forgotten { all: &self.asked, key: id.clone() };
+        let travels = json!({"id": id, "method": question.method, "params": question.params});
+        let gone = |_| ErrorData::internal_error("the client is gone", None);
+        notify(peer, IN_A_NOTIFICATION, travels).await.map_err(gone)?;
+        given.await.unwrap_or_else(|_| Err(ErrorData::internal_error("there was no answer", None)))
+    }
+
+    /// An answer that a client of an earlier era sends; false when nobody waits for it.
+    pub fn answered(&self, id: &Value, answer: Result<Value, ErrorData>) -> bool {
+        let to = id.as_str().and_then(|id| held(&self.asked).remove(id));
+        to.is_some_and(|to| to.send(answer).is_ok())
+    }
+
+    /// Notes a call that its client may cancel by another request, for as long as the result lives.
+    pub fn begun(
+        &self,
+        session: &str,
+        id: &impl ToString,
+        cancel: &CancellationToken,
+    ) -> Forgotten<'_, (String, String), CancellationToken> {
+        let key = (session.to_owned(), id.to_string());
+        held(&self.running).insert(key.clone(), cancel.clone());
+        Forgotten { all: &self.running, key }
+    }
+
+    /// Cancels a call of that session.
+    pub fn cancelled(&self, session: &str, id: &Value) {
+        let id = id.as_str().map_or_else(|| id.to_string(), str::to_owned);
+        if let Some(cancel) = held(&self.running).remove(&(session.to_owned(), id)) {
+            cancel.cancel();
+        }
+    }
+}
+
+/// Takes its entry out of a table when it is dropped.
+pub struct Forgotten<'a, K: std::hash::Hash + Eq, V> {
+    all: &'a Mutex<HashMap<K, V>>,
+    key: K,
+}
+
+impl<K: std::hash::Hash + Eq, V> Drop for Forgotten<'_, K, V> {
+    fn drop(&mut self) {
+        held(self.all).remove(&self.key);
+    }
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn notify(peer: &Peer<RoleServer>, method: &str, params: Value) -> Result<(), rmcp::ServiceError> {
+    peer.send_notification(ServerNotification::CustomNotification(CustomNotification::new(method, Some(params)))).await
+}
+
+/// Passes a notification of a server on: progress by the client's own token, messages with the server's name.
+async fn tell(server: &str, client: &Client, peer: &Peer<RoleServer>, method: &str, mut params: Value) {
+    let Some(fields) = params.as_object_mut() else { return };
+    if fields.contains_key("progressToken") {
+        let Some(token) = &client.token else { return };
+        fields.insert("progressToken".to_owned(), json!(token));
+    } else {
+        if !client.takes_logs() {
+            return;
+        }
+        let logger =
+            fields.get("logger").and_then(Value::as_str).map_or_else(|| server.to_owned(), |own| format!("{server}/{own}"));
+        fields.insert("logger".to_owned(), logger.into());
+    }
+    // The client may be gone: then the call is cancelled.
+    let _ = notify(peer, method, params).await;
+}
+
+/// The events of a stream as they leave: questions are requests again.
+pub fn as_request(events: &[u8]) -> Option<String> {
+    memchr::memmem::find(events, IN_A_NOTIFICATION.as_bytes())?;
+    let text = std::str::from_utf8(events).ok()?;
+    let rewritten = |line: &str| {
+        let mut message: Value = serde_json::from_str(line.strip_prefix("data:")?).ok()?;
+        (message["method"] == IN_A_NOTIFICATION).then_some(())?;
+        let mut request = message.get_mut("params")?.take();
+        request["jsonrpc"] = "2.0".into();
+        Some(format!("data: {request}\n"))
+    };
+    Some(text.split_inclusive('\n').map(|line| rewritten(line).unwrap_or_else(|| line.to_owned())).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_leaves_as_a_request_and_everything_else_as_it_is() {
+        let event = |message: &Value| format!("id: 1\ndata: {message}\n\n");
+        let params = json!({"id": "x", "method": "elicitation/create", "params": {"message": "?"}});
+        let left = as_request(event(&json!({"jsonrpc": "2.0", "method": IN_A_NOTIFICATION, "params": params})).as_bytes());
+        let left = left.expect("a question");
+        let data = left.lines().nth(1).and_then(|line| line.strip_prefix("data: ")).expect("data");
+        let request: Value = serde_json::from_str(data).expect("JSON");
+        assert_eq!(request, json!({"jsonrpc": "2.0", "id": "x", "method": "elicitation/create", "params": {"message": "?"}}));
+        assert!(left.starts_with("id: 1\n") && left.ends_with("\n\n"), "{left}");
+        let other = event(&json!({"jsonrpc": "2.0", "id": 1, "result": {"text": IN_A_NOTIFICATION}}));
+        assert_eq!(as_request(other.as_bytes()).as_deref(), Some(&other[..]));
+        assert_eq!(as_request(b"data: {}\n\n"), None);
+    }
+}

@@ -1,0 +1,160 @@
+//! The HTTP around /mcp: whole bodies, numbers as they are written, and what clients of earlier eras send beside their requests, which the
+//! SDK, without sessions of its own, has no place for.
+
+use std::{borrow::Cow, sync::Arc};
+
+use axum::{
+    Json,
+    body::{Body, Bytes, to_bytes},
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use futures::StreamExt;
+use http_server::json_rpc;
+use rmcp::{ErrorData, model::ClientCapabilities};
+use serde::Deserialize;
+use serde_json::{Value, json, value::RawValue};
+
+use super::{
+    Gateway, MAX_BODY,
+    client::{self, SESSION, Streams},
+    lists, running,
+};
+use crate::{
+    numbers,
+    ui::web::{Web, problem::Problem},
+};
+
+/// Takes what the SDK does not: the stream of an earlier era and its end, answers to questions and cancellations. All else is the SDK's,
+/// with its whole body.
+pub async fn whole(State(web): State<Arc<Web>>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let is_modern = parts.headers.get("mcp-protocol-version").is_some_and(|version| version == crate::tools::MODERN);
+    match parts.method {
+        Method::GET if !is_modern && takes_events(&parts.headers) => {
+            return lists::stream(Gateway { web }, parts.headers).into_response();
+        }
+        Method::DELETE if !is_modern && client::session(&parts.headers).is_some() => {
+            return StatusCode::NO_CONTENT.into_response();
+        }
+        _ => {}
+    }
+    let Ok(body) = to_bytes(body, MAX_BODY).await else {
+        let detail = format!("the body is larger than {} MiB, or broken", MAX_BODY / 1024 / 1024);
+        return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).into_response();
+    };
+    let sent: Sent = serde_json::from_slice(&body).unwrap_or_default();
+    if let Some(response) = taken(&web, &parts, &sent) {
+        return response;
+    }
+    let opens = sent.opens();
+    parts.extensions.insert(Streams(takes_events(&parts.headers)));
+    // Numbers that are longer than those of a machine pass as they are written, in both directions.
+    let body = match std::str::from_utf8(&body).map(numbers::guard) {
+        Ok(Cow::Owned(guarded)) => Bytes::from(guarded),
+        _ => body,
+    };
+    let mut response = released(json_rpc::run(parts, body, async |request| next.run(request).await).await).await;
+    if let Some(can) = opens
+        && response.status().is_success()
+        && let Ok(id) = HeaderValue::try_from(client::new_session(&can))
+    {
+        response.headers_mut().insert(SESSION, id);
+    }
+    response
+}
+
+/// What a message is, as far as it concerns us.
+#[derive(Default, Deserialize)]
+struct Sent<'a> {
+    #[serde(borrow)]
+    method: Option<Cow<'a, str>>,
+    id: Option<Value>,
+    #[serde(borrow)]
+    params: Option<&'a RawValue>,
+    #[serde(borrow)]
+    result: Option<&'a RawValue>,
+    error: Option<Value>,
+}
+
+impl Sent<'_> {
+    /// What the client can, when the message begins a session.
+    fn opens(&self) -> Option<ClientCapabilities> {
+        #[derive(Deserialize)]
+        struct Params {
+            #[serde(default)]
+            capabilities: ClientCapabilities,
+        }
+        if self.method.as_deref() != Some("initialize") {
+            return None;
+        }
+        // What it says of itself may be odd: then it can nothing, and the SDK says what is wrong.
+        let params: Option<Params> = self.params.and_then(|params| serde_json::from_str(params.get()).ok());
+        Some(params.map(|params| params.capabilities).unwrap_or_default())
+    }
+}
+
+/// Takes an answer to a question, and the cancellation of a call.
+fn taken(web: &Web, parts: &Parts, sent: &Sent) -> Option<Response> {
+    match (sent.method.as_deref(), &sent.id) {
+        (None, Some(id)) if sent.result.is_some() || sent.error.is_some() => {
+            let answer = match &sent.error {
+                Some(error) => {
+                    Err(serde_json::from_value(error.clone()).unwrap_or_else(|_| ErrorData::internal_error("an error", None)))
+                }
+                None => Ok(serde_json::from_str(&numbers::guard(sent.result?.get())).unwrap_or_default()),
+            };
+            if web.calls.answered(id, answer) {
+                return Some(StatusCode::ACCEPTED.into_response());
+            }
+            let message = "nobody waits for this answer: the call that asked has ended, or another replica asked";
+            let error = json!({"jsonrpc": "2.0", "id": null, "error": {"code": -32600, "message": message}});
+            Some((StatusCode::BAD_REQUEST, Json(error)).into_response())
+        }
+        (Some("notifications/cancelled"), None) => {
+            #[derive(Deserialize)]
+            #[serde(rename_all = "camelCase")]
+            struct Params {
+                request_id: Value,
+            }
+            let params: Option<Params> = sent.params.and_then(|params| serde_json::from_str(params.get()).ok());
+            if let (Some(session), Some(params)) = (client::session(&parts.headers), params) {
+                web.calls.cancelled(session, &params.request_id);
+            }
+            None
+        }
+        _ => None,
+    }
+}
+
+fn takes_events(headers: &HeaderMap) -> bool {
+    let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepts.flat_map(|accept| accept.split(',')).any(|range| {
+        let kind = range.split(';').next().unwrap_or_default().trim();
+        kind.eq_ignore_ascii_case("text/event-stream")
+    })
+}
+
+/// The answer with marked numbers as they are. A stream goes as it comes: an event is written as one piece.
+async fn released(response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let is_json = parts.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    if !is_json {
+        let pieces = body.into_data_stream().map(|piece| {
+            piece.map(|piece| {
+                let piece = running::as_request(&piece).map_or(piece, Bytes::from);
+                numbers::release_bytes(piece.into())
+            })
+        });
+        return Response::from_parts(parts, Body::from_stream(pieces));
+    }
+    // It is in memory already.
+    let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
+    if !numbers::are_marked(&body) {
+        return Response::from_parts(parts, Body::from(body));
+    }
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(parts, Body::from(numbers::release_bytes(body.into())))
+}

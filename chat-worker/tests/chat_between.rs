@@ -1,0 +1,291 @@
+//! /mcp stands between a client and a server that talk while a call runs: progress, messages for a log, questions, cancellation, and news of
+//! lists go to whoever they are for, in both eras.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::{sync::Arc, time::Duration};
+
+use reqwest::RequestBuilder;
+use rstest::rstest;
+use serde_json::{Value, json};
+use support::{Worker, stub::Stub, talker::Talker};
+use tokio::time::timeout;
+
+const SCRIPT: &str = "otherwise: {text: 'Hello.'}";
+const PATIENCE: Duration = Duration::from_secs(10);
+
+async fn start() -> (Arc<Talker>, Worker) {
+    let talker = Talker::start().await;
+    let worker = Worker::start(SCRIPT, &[talker.entry("t")], &[]).await;
+    (talker, worker)
+}
+
+/// A client of 2025-11-25, with the session that it was given.
+struct Legacy<'a> {
+    worker: &'a Worker,
+    session: String,
+}
+
+impl<'a> Legacy<'a> {
+    async fn connect(worker: &'a Worker, capabilities: Value) -> Self {
+        let client = Self { worker, session: String::new() };
+        let params =
+            json!({"protocolVersion": "2025-11-25", "clientInfo": {"name": "c", "version": "1"}, "capabilities": capabilities});
+        let response =
+            client.post(&json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params})).send().await.unwrap();
+        let session = response.headers()["mcp-session-id"].to_str().unwrap().to_owned();
+        let answer: Value = response.json().await.unwrap();
+        assert_eq!(answer["result"]["capabilities"]["tools"]["listChanged"], true, "{answer}");
+        Self { session, ..client }
+    }
+
+    fn post(&self, message: &Value) -> RequestBuilder {
+        let request = self.worker.http.post(format!("{}/mcp", self.worker.url)).json(message);
+        let request =
+            request.header("accept", "application/json, text/event-stream").header("mcp-protocol-version", "2025-11-25");
+        if self.session.is_empty() { request } else { request.header("mcp-session-id", &self.session) }
+    }
+
+    async fn call(&self, id: u64, tool: &str, meta: Value) -> Events {
+        let params = json!({"name": format!("t__{tool}"), "arguments": {}, "_meta": meta});
+        let call = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params});
+        Events::of(self.post(&call).send().await.unwrap())
+    }
+}
+
+/// The messages of an answer, whether it is a stream or one message.
+struct Events {
+    response: reqwest::Response,
+    read: String,
+}
+
+impl Events {
+    fn of(response: reqwest::Response) -> Self {
+        assert!(response.status().is_success(), "{response:?}");
+        Self { response, read: String::new() }
+    }
+
+    async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some((event, rest)) = self.read.split_once("\n\n") {
+                let data = event.lines().find_map(|line| line.strip_prefix("data:")).map(str::trim).unwrap_or_default();
+                let message = serde_json::from_str(data).ok();
+                let rest = rest.to_owned();
+                self.read = rest;
+                match message {
+                    Some(message) => return Some(message),
+                    None => continue,
+                }
+            }
+            match timeout(PATIENCE, self.response.chunk()).await.unwrap().unwrap() {
+                Some(piece) => self.read.push_str(std::str::from_utf8(&piece).unwrap()),
+                None if self.read.trim().is_empty() => return None,
+                None => return serde_json::from_str(&std::mem::take(&mut self.read)).ok(),
+            }
+        }
+    }
+}
+
+/// A request of the modern era.
+async fn modern(worker: &Worker, method: &str, mut params: Value, meta: Value) -> Events {
+    let mut all =
+        json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}});
+    all.as_object_mut().unwrap().extend(meta.as_object().unwrap().clone());
+    params["_meta"] = all;
+    let request = worker.http.post(format!("{}/mcp", worker.url)).header("accept", "application/json, text/event-stream");
+    let request = request.header("mcp-protocol-version", "2026-07-28").header("mcp-method", method);
+    let request = match params["name"].as_str() {
+        Some(name) => request.header("mcp-name", name),
+        None => request,
+    };
+    Events::of(request.json(&json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})).send().await.unwrap())
+}
+
+#[rstest]
+#[case::number(json!(7))]
+#[case::text(json!("mine"))]
+#[tokio::test]
+async fn progress_and_messages_reach_the_client_that_called_with_its_own_token(#[case] token: Value) {
+    let (_talker, worker) = start().await;
+    let client = Legacy::connect(&worker, json!({})).await;
+    let mut events = client.call(1, "work", json!({"progressToken": token})).await;
+    for step in 1..=3 {
+        let params = json!({"progressToken": token, "progress": step, "total": 3, "message": format!("step {step}")});
+        let told = events.next().await.unwrap();
+        assert_eq!((&told["method"], &told["params"]), (&json!("notifications/progress"), &params));
+    }
+    let told = events.next().await.unwrap();
+    assert_eq!(told["params"], json!({"level": "info", "logger": "t/w", "data": {"rows": 3}}));
+    assert_eq!(events.next().await.unwrap()["result"]["content"][0]["text"], "worked");
+    assert_eq!(events.next().await, None);
+}
+
+#[tokio::test]
+async fn a_client_of_the_modern_era_hears_what_it_asked_for_and_one_that_takes_no_stream_the_result_only() {
+    let (_talker, worker) = start().await;
+    let call = json!({"name": "t__work", "arguments": {}});
+    let mut events = modern(&worker, "tools/call", call.clone(), json!({"progressToken": "p"})).await;
+    for _ in 1..=3 {
+        assert_eq!(events.next().await.unwrap()["params"]["progressToken"], "p");
+    }
+    let result = events.next().await.unwrap()["result"].clone();
+    assert_eq!(result["content"][0]["text"], "worked", "no messages were asked for");
+    assert_eq!(result["resultType"], "complete", "which the server, of an earlier era, did not say");
+    let mut events = modern(&worker, "tools/call", call, json!({"io.modelcontextprotocol/logLevel": "info"})).await;
+    assert_eq!(events.next().await.unwrap()["params"]["logger"], "t/w", "no progress was asked for");
+    assert!(events.next().await.unwrap()["result"].is_object());
+    let body =
+        json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "t__work", "_meta": {"progressToken": 1}}});
+    let request = worker.http.post(format!("{}/mcp", worker.url)).header("accept", "application/json").json(&body);
+    let answer: Value = request.send().await.unwrap().json().await.unwrap();
+    assert_eq!(answer["result"]["content"][0]["text"], "worked");
+}
+
+#[rstest]
+#[case::elicitation("ask", "elicitation/create", json!({"elicitation": {}}), json!({"action": "accept", "content": {"name": "Ann"}}))]
+#[case::sampling("sample", "sampling/createMessage", json!({"sampling": {}}),
+    json!({"role": "assistant", "model": "m", "content": {"type": "text", "text": "Hello"}}))]
+#[tokio::test]
+async fn a_question_reaches_the_client_and_its_answer_the_server(
+    #[case] tool: &str,
+    #[case] method: &str,
+    #[case] can: Value,
+    #[case] answer: Value,
+) {
+    let (_talker, worker) = start().await;
+    // An earlier era: on the stream of the call, while the call's time of one second stands still.
+    let client = Legacy::connect(&worker, can.clone()).await;
+    let mut events = client.call(1, tool, json!({})).await;
+    let question = events.next().await.unwrap();
+    assert_eq!(question["method"], method);
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let reply = |id: &Value| json!({"jsonrpc": "2.0", "id": id, "result": answer});
+    assert_eq!(client.post(&reply(&question["id"])).send().await.unwrap().status(), 202);
+    let result = events.next().await.unwrap();
+    let got: Value = serde_json::from_str(result["result"]["content"][0]["text"].as_str().unwrap()).unwrap();
+    for (name, value) in answer.as_object().unwrap() {
+        assert_eq!(&got[name], value, "{name}");
+    }
+    assert_eq!(client.post(&reply(&question["id"])).send().await.unwrap().status(), 400, "nobody waits any more");
+
+    // The modern one: as a result, with which the call is made again.
+    let (name, meta) = (format!("t__{tool}"), json!({"io.modelcontextprotocol/clientCapabilities": can}));
+    let result = modern(&worker, "tools/call", json!({"name": name, "arguments": {}}), meta.clone()).await.next().await.unwrap();
+    let result = &result["result"];
+    assert_eq!(result["resultType"], "input_required", "{result}");
+    let (key, asked) = result["inputRequests"].as_object().unwrap().iter().next().unwrap();
+    assert_eq!(asked["method"], method);
+    let again = json!({"name": name, "arguments": {}, "requestState": result["requestState"], "inputResponses": {key: answer}});
+    let result = modern(&worker, "tools/call", again.clone(), meta.clone()).await.next().await.unwrap();
+    let got: Value = serde_json::from_str(result["result"]["content"][0]["text"].as_str().unwrap()).unwrap();
+    for (name, value) in answer.as_object().unwrap() {
+        assert_eq!(&got[name], value, "{name}");
+    }
+    let late = modern(&worker, "tools/call", again, meta).await.next().await.unwrap();
+    assert_eq!(late["error"]["code"], -32602, "{late}");
+}
+
+#[tokio::test]
+async fn who_cannot_be_asked_has_declined() {
+    let (_talker, worker) = start().await;
+    let client = Legacy::connect(&worker, json!({})).await;
+    let told = client.call(1, "ask", json!({})).await.next().await.unwrap();
+    assert!(told["result"]["content"][0]["text"].as_str().unwrap().contains("decline"), "{told}");
+    let told = client.call(2, "sample", json!({})).await.next().await.unwrap();
+    assert!(told["result"]["content"][0]["text"].as_str().unwrap().contains("cannot be asked"), "{told}");
+}
+
+#[tokio::test]
+async fn a_server_of_the_modern_era_asks_clients_of_both() {
+    let stub = Stub::start(json!([{"name": "pay", "inputSchema": {"type": "object"}}])).await;
+    let question = json!({"method": "elicitation/create", "params": {"mode": "form", "message": "Sure?", "requestedSchema": {"type": "object", "properties": {}}}});
+    let asks = json!({"resultType": "input_required", "inputRequests": {"sure": question}, "requestState": "theirs"});
+    let worker = Worker::start(SCRIPT, &[stub.entry("t")], &[]).await;
+    let answer = json!({"action": "accept", "content": {}});
+    let done = json!({"content": [{"type": "text", "text": "paid"}]});
+
+    stub.answers("tools/call", asks.clone());
+    let client = Legacy::connect(&worker, json!({"elicitation": {"form": {}}})).await;
+    let mut events = client.call(1, "pay", json!({})).await;
+    let asked = events.next().await.unwrap();
+    assert_eq!(asked["params"]["message"], "Sure?", "{asked}");
+    stub.answers("tools/call", done.clone());
+    client.post(&json!({"jsonrpc": "2.0", "id": asked["id"], "result": answer})).send().await.unwrap();
+    assert_eq!(events.next().await.unwrap()["result"]["content"][0]["text"], "paid");
+    let calls = stub.calls();
+    assert_eq!((&calls[1]["requestState"], &calls[1]["inputResponses"]), (&json!("theirs"), &json!({"sure": answer})));
+    let can = |call: &Value| call["_meta"]["io.modelcontextprotocol/clientCapabilities"].clone();
+    assert_eq!(can(&calls[0]), json!({"elicitation": {"form": {}}}), "what the client can, and no more");
+
+    stub.answers("tools/call", asks);
+    let meta = json!({"io.modelcontextprotocol/clientCapabilities": {"elicitation": {"form": {}}}});
+    let call = json!({"name": "t__pay", "arguments": {}});
+    let asked = modern(&worker, "tools/call", call.clone(), meta.clone()).await.next().await.unwrap()["result"].clone();
+    assert_eq!(asked["inputRequests"]["sure"], question);
+    stub.answers("tools/call", done);
+    let again =
+        json!({"name": "t__pay", "arguments": {}, "requestState": asked["requestState"], "inputResponses": {"sure": answer}});
+    let paid = modern(&worker, "tools/call", again, meta).await.next().await.unwrap();
+    assert_eq!(paid["result"]["content"][0]["text"], "paid");
+
+    stub.answers("tools/call", asked);
+    let refused = modern(&worker, "tools/call", call, json!({})).await.next().await.unwrap();
+    assert!(refused["result"]["content"][0]["text"].as_str().unwrap().contains("asks its user"), "{refused}");
+    assert_eq!(can(stub.calls().last().unwrap()), json!({}));
+}
+
+#[tokio::test]
+async fn a_client_of_an_earlier_era_cancels_its_own_call_by_another_request() {
+    let (talker, worker) = start().await;
+    let (client, other) = (Legacy::connect(&worker, json!({})).await, Legacy::connect(&worker, json!({})).await);
+    let call = client.call(5, "hang", json!({}));
+    let cancel = async {
+        while talker.heard("tools/call").is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let message = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 5}});
+        other.post(&message).send().await.unwrap();
+        client.post(&message).send().await.unwrap();
+    };
+    let (mut events, ()) = tokio::join!(call, cancel);
+    let told = events.next().await.unwrap();
+    assert!(told["result"]["content"][0]["text"].as_str().unwrap().contains("cancelled"), "{told}");
+    while talker.heard("notifications/cancelled").is_none() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn news_of_lists_reach_who_listens_in_both_eras() {
+    let (talker, worker) = start().await;
+    let filter = json!({"notifications": {"resourcesListChanged": true, "promptsListChanged": true}});
+    let mut subscribed = modern(&worker, "subscriptions/listen", filter, json!({})).await;
+    assert_eq!(subscribed.next().await.unwrap()["method"], "notifications/subscriptions/acknowledged");
+    let open = worker.http.get(format!("{}/mcp", worker.url)).header("accept", "text/event-stream");
+    let mut opened = Events::of(open.send().await.unwrap());
+    talker.has_listener().await;
+    for method in ["notifications/resources/list_changed", "notifications/prompts/list_changed"] {
+        talker.tell(method);
+        for listener in [&mut subscribed, &mut opened] {
+            assert_eq!(listener.next().await.unwrap()["method"], method);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_needs_no_memory_and_its_end_is_a_courtesy() {
+    let (talker, worker) = start().await;
+    let client = Legacy::connect(&worker, json!({})).await;
+    assert_eq!(client.call(1, "work", json!({})).await.next().await.unwrap()["method"], "notifications/message");
+    let end = worker.http.delete(format!("{}/mcp", worker.url)).header("mcp-session-id", &client.session);
+    assert_eq!(end.send().await.unwrap().status(), 204);
+    let strange = Legacy { worker: &worker, session: "of-another-server".to_owned() };
+    let mut events = strange.call(1, "work", json!({})).await;
+    assert_eq!(events.next().await.unwrap()["result"]["content"][0]["text"], "worked");
+    let level = json!({"jsonrpc": "2.0", "id": 2, "method": "logging/setLevel", "params": {"level": "error"}});
+    let answer: Value = client.post(&level).send().await.unwrap().json().await.unwrap();
+    assert_eq!(answer["result"], json!({}), "{answer}");
+    assert_eq!(talker.heard("logging/setLevel").unwrap()["params"]["level"], "error");
+}

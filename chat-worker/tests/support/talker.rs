@@ -1,0 +1,181 @@
+//! An MCP server of an earlier era that talks while it works: it tells of its progress, writes to the client's log, asks, and says that its
+//! lists changed. By name of the tool: `work`, `ask` (a form), `sample`, `hang`.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::State,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use futures::{Stream, StreamExt, stream};
+use serde_json::{Value, json};
+use tokio::{
+    net::TcpListener,
+    sync::{broadcast, mpsc, oneshot},
+    task::JoinHandle,
+};
+
+/// The server; it ends when this value is dropped.
+#[derive(Debug)]
+pub struct Talker {
+    pub address: SocketAddr,
+    /// What came: requests, notifications and answers.
+    pub seen: Mutex<Vec<Value>>,
+    asked: Mutex<HashMap<String, oneshot::Sender<Value>>>,
+    ids: AtomicU64,
+    /// What is said on streams that were opened by GET.
+    news: broadcast::Sender<Value>,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Talker {
+    fn drop(&mut self) {
+        self.task.lock().unwrap().take().inspect(JoinHandle::abort);
+    }
+}
+
+impl Talker {
+    pub async fn start() -> Arc<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let talker = Arc::new(Self {
+            address: listener.local_addr().unwrap(),
+            seen: Mutex::default(),
+            asked: Mutex::default(),
+            ids: AtomicU64::new(0),
+            news: broadcast::Sender::new(16),
+            task: Mutex::default(),
+        });
+        let router = Router::new().route("/mcp", post(answer).get(listen)).with_state(Arc::clone(&talker));
+        let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        *talker.task.lock().unwrap() = Some(task);
+        talker
+    }
+
+    pub fn entry(&self, name: &str) -> Value {
+        json!({"name": name, "url": format!("http://{}/mcp", self.address), "timeout": 1, "max_retries": 0})
+    }
+
+    /// Waits until somebody listens.
+    pub async fn has_listener(&self) {
+        while self.news.receiver_count() == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Tells everybody who listens.
+    pub fn tell(&self, method: &str) {
+        self.news.send(json!({"jsonrpc": "2.0", "method": method})).unwrap();
+    }
+
+    /// Whether something of this method came.
+    pub fn heard(&self, method: &str) -> Option<Value> {
+        self.seen.lock().unwrap().iter().find(|seen| seen["method"] == method).cloned()
+    }
+
+    async fn call(&self, params: &Value, said: mpsc::Sender<Value>) -> Value {
+        let token = params["_meta"]["progressToken"].clone();
+        let text = |text: String| json!({"content": [{"type": "text", "text": text}]});
+        let notify = |method: &str, params: Value| json!({"jsonrpc": "2.0", "method": method, "params": params});
+        match params["name"].as_str().unwrap() {
+            "work" => {
+                for step in 1..=3 {
+                    let progress =
+                        json!({"progressToken": token, "progress": step, "total": 3, "message": format!("step {step}")});
+                    said.send(notify("notifications/progress", progress)).await.unwrap();
+                }
+                said.send(notify("notifications/message", json!({"level": "info", "logger": "w", "data": {"rows": 3}})))
+                    .await
+                    .unwrap();
+                text("worked".to_owned())
+            }
+            "ask" => {
+                let schema = json!({"type": "object", "properties": {"name": {"type": "string"}}});
+                let asked = json!({"mode": "form", "message": "Who are you?", "requestedSchema": schema});
+                text(self.ask("elicitation/create", asked, &said).await.to_string())
+            }
+            "sample" => {
+                let messages = json!([{"role": "user", "content": {"type": "text", "text": "Hi"}}]);
+                text(self.ask("sampling/createMessage", json!({"messages": messages, "maxTokens": 5}), &said).await.to_string())
+            }
+            _ => std::future::pending().await,
+        }
+    }
+
+    async fn ask(&self, method: &str, params: Value, said: &mpsc::Sender<Value>) -> Value {
+        let id = format!("t{}", self.ids.fetch_add(1, Ordering::Relaxed));
+        let (answer, given) = oneshot::channel();
+        self.asked.lock().unwrap().insert(id.clone(), answer);
+        said.send(json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})).await.unwrap();
+        given.await.unwrap()
+    }
+}
+
+/// These messages as a stream of events.
+fn events(messages: impl Stream<Item = Value> + Send + 'static) -> Response {
+    let events = messages.map(|message| Ok::<_, Infallible>(format!("event: message\ndata: {message}\n\n")));
+    ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(events)).into_response()
+}
+
+async fn listen(State(talker): State<Arc<Talker>>) -> Response {
+    events(stream::unfold(talker.news.subscribe(), |mut news| async move { Some((news.recv().await.ok()?, news)) }))
+}
+
+async fn answer(State(talker): State<Arc<Talker>>, Json(message): Json<Value>) -> Response {
+    talker.seen.lock().unwrap().push(message.clone());
+    let id = message["id"].clone();
+    let Some(method) = message["method"].as_str() else {
+        if let Some(asked) = talker.asked.lock().unwrap().remove(id.as_str().unwrap()) {
+            let answer = if message["error"].is_null() { message["result"].clone() } else { message["error"].clone() };
+            asked.send(answer).unwrap();
+        }
+        return StatusCode::ACCEPTED.into_response();
+    };
+    if id.is_null() {
+        return StatusCode::ACCEPTED.into_response();
+    }
+    let opens = method == "initialize";
+    let result = match method {
+        "initialize" => json!({"protocolVersion": "2025-11-25", "serverInfo": {"name": "talker", "version": "1"},
+            "capabilities": {"tools": {"listChanged": true}, "resources": {"listChanged": true}, "prompts": {"listChanged": true}, "logging": {}}}),
+        "tools/list" => {
+            let tools = ["work", "ask", "sample", "hang"].map(|name| json!({"name": name, "inputSchema": {"type": "object"}}));
+            json!({"tools": tools})
+        }
+        "tools/call" => {
+            let (said, hears) = mpsc::channel(16);
+            let params = message["params"].clone();
+            tokio::spawn(async move {
+                let gone = said.clone();
+                let result = tokio::select! {
+                    result = talker.call(&params, said.clone()) => result,
+                    () = gone.closed() => return,
+                };
+                // Whoever called may be gone.
+                let _ = said.send(json!({"jsonrpc": "2.0", "id": id, "result": result})).await;
+            });
+            return events(stream::unfold(hears, |mut hears| async move { Some((hears.recv().await?, hears)) }));
+        }
+        "logging/setLevel" => json!({}),
+        _ => {
+            let error = json!({"code": -32601, "message": "no"});
+            return Json(json!({"jsonrpc": "2.0", "id": id, "error": error})).into_response();
+        }
+    };
+    let mut response = Json(json!({"jsonrpc": "2.0", "id": id, "result": result})).into_response();
+    if opens {
+        response.headers_mut().insert("mcp-session-id", HeaderValue::from_static("s"));
+    }
+    response
+}

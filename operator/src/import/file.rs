@@ -1,0 +1,175 @@
+//! The files in which other programs list their servers: `.mcp.json`, `claude_desktop_config.json`, `.vscode/mcp.json` and their like.
+//! Pure: text in, entries out, with what the entries' own fields mean and nothing of what their commands mean.
+
+use std::collections::BTreeMap;
+
+use jsonc_parser::{CollectOptions, ParseOptions, ast, parse_to_ast};
+use serde_json::{Map, Value};
+
+/// One server, as it is written.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// The variables of the program.
+    pub env: BTreeMap<String, String>,
+    /// Where it is, when it is not started.
+    pub url: Option<String>,
+    /// Headers of requests.
+    pub headers: BTreeMap<String, String>,
+    /// It is switched off.
+    pub disabled: bool,
+    /// What it is for.
+    pub description: Option<String>,
+    /// What of it has no place in a manifest.
+    pub notes: Vec<String>,
+}
+
+/// A value that a person is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Input {
+    /// It is hidden while it is typed.
+    pub password: bool,
+    /// What it is without an answer.
+    pub default: Option<String>,
+}
+
+/// What a file says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct File {
+    /// The servers, by name.
+    pub entries: Vec<Entry>,
+    /// By their id.
+    pub inputs: BTreeMap<String, Input>,
+}
+
+/// Comments and trailing commas are taken, as editors write them.
+const OPTIONS: ParseOptions = ParseOptions {
+    allow_comments: true,
+    allow_trailing_commas: true,
+    allow_loose_object_property_names: false,
+    allow_missing_commas: false,
+    allow_single_quoted_strings: false,
+    allow_hexadecimal_numbers: false,
+    allow_unary_plus_numbers: false,
+    allow_bare_decimal_point_numbers: false,
+    allow_non_finite_numbers: false,
+    allow_extended_string_escapes: false,
+};
+
+/// Where programs list their servers: Claude's and most others', VS Code's, Zed's, opencode's, Amp's.
+const LISTS: [&[&str]; 7] =
+    [&["mcpServers"], &["servers"], &["mcp", "servers"], &["mcp"], &["context_servers"], &["amp.mcpServers"], &["mcp_servers"]];
+
+/// Reads a file. The error is a sentence for people.
+pub fn read(text: &str) -> Result<File, String> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let parsed = parse_to_ast(text, &CollectOptions::default(), &OPTIONS).map_err(|error| format!("it is not JSON: {error}"))?;
+    let root = parsed.value.as_ref().map_or(Value::Null, value);
+    let list = LISTS.iter().find_map(|path| {
+        let found = path.iter().try_fold(&root, |at, key| at.get(key))?;
+        (found.is_object() || found.is_array()).then_some(found)
+    });
+    let entries = match list {
+        Some(Value::Object(servers)) => servers.iter().map(|(name, server)| entry(name, server)).collect(),
+        Some(Value::Array(servers)) => servers.iter().map(|server| entry(&string(&server["name"]), server)).collect(),
+        _ => {
+            return Err(
+                "it lists no servers: they are looked for under mcpServers, servers, mcp.servers, mcp and context_servers"
+                    .to_owned(),
+            );
+        }
+    };
+    let inputs = [&root["inputs"], &root["mcp"]["inputs"]].into_iter().filter_map(Value::as_array).flatten();
+    let input = |input: &Value| {
+        let default = input["default"].as_str().map(str::to_owned);
+        (string(&input["id"]), Input { password: input["password"] == true, default })
+    };
+    Ok(File { entries, inputs: inputs.map(input).collect() })
+}
+
+/// Fields that say nothing that a manifest would have to repeat.
+const HARMLESS: [&str; 6] = ["type", "transport", "transportType", "name", "gallery", "source"];
+
+fn entry(name: &str, server: &Value) -> Entry {
+    let mut entry = Entry { name: name.to_owned(), ..Entry::default() };
+    let Some(fields) = server.as_object() else {
+        entry.notes.push("it is not an object".to_owned());
+        return entry;
+    };
+    let mut args = Vec::new();
+    for (field, value) in fields {
+        match (field.as_str(), value) {
+            ("command", Value::String(command)) => entry.command.insert(0, command.clone()),
+            ("command", Value::Array(words)) => entry.command = words.iter().map(string).collect(),
+            // Zed's.
+            ("command", Value::Object(command)) => {
+                entry.command.insert(0, string(command.get("path").unwrap_or(&Value::Null)));
+                args.extend(command.get("args").and_then(Value::as_array).into_iter().flatten().map(string));
+                entry.env.extend(texts(command.get("env")));
+            }
+            ("args", Value::Array(words)) => args.extend(words.iter().map(string)),
+            ("env" | "environment", _) => entry.env.extend(texts(Some(value))),
+            ("url" | "httpUrl" | "serverUrl" | "uri", Value::String(url)) => entry.url = Some(url.clone()),
+            ("headers" | "http_headers" | "requestInit", _) => {
+                entry.headers.extend(texts(Some(value.get("headers").unwrap_or(value))));
+            }
+            ("disabled", value) => entry.disabled = entry.disabled || *value == true,
+            ("enabled", value) => entry.disabled = entry.disabled || *value == false,
+            ("description", Value::String(words)) => entry.description = Some(words.clone()),
+            ("cwd", Value::String(folder)) => {
+                entry.notes.push(format!("cwd {folder:?}: a container starts in the folder of its image"));
+            }
+            ("envFile", _) => entry.notes.push("envFile: put its variables into a Secret, and name that in envFrom".to_owned()),
+            ("timeout" | "startup_timeout_sec" | "tool_timeout_sec", _) => {
+                entry.notes.push(format!("{field}: set timeoutSeconds, if calls take more than 30 s"));
+            }
+            (
+                "alwaysAllow" | "autoApprove" | "disabledTools" | "excludeTools" | "includeTools" | "enabledTools" | "trust"
+                | "tools" | "allowedTools",
+                _,
+            ) => entry.notes.push(format!("{field}: which tools may be used is said by an McpApp, in spec.servers[].tools")),
+            (field, _) if HARMLESS.contains(&field) => {}
+            (field, _) => entry.notes.push(format!("{field}: not understood")),
+        }
+    }
+    if [&server["type"], &server["transport"], &server["transportType"]].into_iter().any(|kind| *kind == "sse") {
+        entry.notes.push(
+            "the transport sse is not spoken: most servers offer streamable HTTP, too, at a path that ends in /mcp; correct the url".to_owned(),
+        );
+    }
+    entry.command.extend(args);
+    entry
+}
+
+fn texts(value: Option<&Value>) -> BTreeMap<String, String> {
+    let fields = value.and_then(Value::as_object).into_iter().flatten();
+    fields.filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.clone(), string(value))).collect()
+}
+
+/// A string, or a number or truth value as one.
+fn string(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+fn value(value: &ast::Value) -> Value {
+    match value {
+        ast::Value::StringLit(text) => Value::String(text.value.clone().into_owned()),
+        ast::Value::NumberLit(number) => {
+            serde_json::from_str(number.value).unwrap_or_else(|_| Value::String(number.value.into()))
+        }
+        ast::Value::BooleanLit(truth) => Value::Bool(truth.value),
+        ast::Value::NullKeyword(_) => Value::Null,
+        ast::Value::Array(array) => array.elements.iter().map(self::value).collect(),
+        ast::Value::Object(object) => {
+            let fields = object.properties.iter();
+            Value::Object(fields.map(|field| (field.name.as_str().to_owned(), self::value(&field.value))).collect::<Map<_, _>>())
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! From an entry to a manifest, with the command that makes its Secret, and what could not be carried over. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mcp_stdio::package::{self, Registry};
+use serde_json::{Map, Value, json};
+
+use super::{
+    command::{self, Image, Launch},
+    file::{Entry, Input},
+    values::{self, Kept},
+};
+
+/// What stands for a command that an image has and we do not know.
+const UNKNOWN_COMMAND: &str = "/REPLACE/with-the-entrypoint-of-the-image";
+
+/// A server, as it is to be applied.
+#[derive(Debug)]
+pub struct Manifest {
+    /// Its name in the cluster.
+    pub name: String,
+    /// The spec. None: there is none for it.
+    pub spec: Option<Value>,
+    /// The keys of its Secret.
+    pub secrets: BTreeSet<String>,
+    /// What could not be carried over, or wants a look.
+    pub notes: Vec<String>,
+}
+
+/// The manifest of the entry. `taken` are the names that others have.
+pub fn build(entry: &Entry, inputs: &BTreeMap<String, Input>, taken: &BTreeSet<String>) -> Manifest {
+    let name = unique(&dns_label(&entry.name), taken);
+    let mut making = Making {
+        secret: format!("{name}-credentials"),
+        inputs,
+        env: Map::new(),
+        secrets: BTreeSet::new(),
+        notes: entry.notes.clone(),
+    };
+    let launch = match &entry.url {
+        Some(url) => Launch::Remote { url: url.clone(), headers: entry.headers.clone().into_iter().collect() },
+        None => command::read(&entry.command),
+    };
+    for (variable, value) in &entry.env {
+        // Of docker's the variables that it does not name stay outside.
+        let passed = match &launch {
+            Launch::Image(image) => image.env.iter().any(|(name, given)| name == variable && given.is_none()),
+            Launch::Package(..) => true,
+            // There is nothing that would read them.
+            Launch::Remote { .. } | Launch::Local(_) => false,
+        };
+        if passed {
+            making.variable(variable, value);
+        }
+    }
+    let mut spec = match launch {
+        Launch::Package(registry, args) => Some(making.package(registry, &args)),
+        Launch::Image(image) => Some(making.image(*image)),
+        Launch::Remote { url, headers } => making.remote(&url, &headers),
+        Launch::Local(why) => {
+            making.notes.insert(0, why);
+            None
+        }
+    };
+    if let Some(Value::Object(spec)) = &mut spec {
+        if let Some(words) = &entry.description {
+            spec.insert("description".into(), json!(words));
+        }
+        if entry.disabled {
+            spec.insert("enabled".into(), json!(false));
+        }
+        if !making.env.is_empty() && !spec.contains_key("remote") {
+            spec.insert("env".into(), making.env.values().cloned().collect());
+        }
+    }
+    let secrets = if spec.is_some() { making.secrets } else { BTreeSet::new() };
+    Manifest { name, spec, secrets, notes: making.notes }
+}
+
+/// What an entry has become so far.
+struct Making<'a> {
+    secret: String,
+    inputs: &'a BTreeMap<String, Input>,
+    env: Map<String, Value>,
+    secrets: BTreeSet<String>,
+    notes: Vec<String>,
+}
+
+impl Making<'_> {
+    /// A reference to a key of the Secret, which has it from now on.
+    fn reference(&mut self, key: &str) -> Value {
+        let key: String = key.chars().map(|c| if c.is_ascii_alphanumeric() || "-._".contains(c) { c } else { '_' }).collect();
+        self.secrets.insert(key.clone());
+        json!({"name": self.secret, "key": key})
+    }
+
+    fn variable(&mut self, name: &str, value: &str) {
+        let variable = match values::keep(name, value, self.inputs) {
+            Kept::Plain(value) => {
+                self.look_at(name, &value);
+                // A reference to another variable is one to Kubernetes alone.
+                json!({"name": name, "value": value.replace("$(", "$$(")})
+            }
+            Kept::Secret => json!({"name": name, "valueFrom": {"secretKeyRef": self.reference(name)}}),
+        };
+        self.env.insert(name.to_owned(), variable);
+    }
+
+    /// What is of this machine will not be found in a cluster.
+    fn look_at(&mut self, name: &str, value: &str) {
+        if values::is_of_a_desktop(value) {
+            self.notes.push(format!(
+                "{name} {value}: this folder is not in a cluster; give the server spec.storage (or spec.volumes and volumeMounts), and name its mountPath here"
+            ));
+        }
+    }
+
+    /// Arguments whose secrets are variables out of the Secret: Kubernetes puts `$(NAME)` in.
+    fn arguments(&mut self, args: &[String]) -> Vec<String> {
+        let mut done = Vec::new();
+        let mut flag = String::new();
+        for arg in args {
+            let (name, value) = match arg.split_once('=') {
+                Some((name, value)) if name.starts_with('-') => (name.to_owned(), value),
+                _ => (String::new(), arg.as_str()),
+            };
+            let called = if name.is_empty() { flag.clone() } else { name.clone() };
+            flag = if arg.starts_with('-') && name.is_empty() { arg.clone() } else { String::new() };
+            let prefix = if name.is_empty() { String::new() } else { format!("{name}=") };
+            done.push(if value.starts_with('-') && name.is_empty() {
+                arg.replace("$(", "$$(")
+            } else {
+                match values::keep(&called, value, self.inputs) {
+                    Kept::Plain(value) => {
+                        self.look_at("argument", &value);
+                        format!("{prefix}{}", value.replace("$(", "$$("))
+                    }
+                    Kept::Secret => {
+                        let variable = self.variable_for(&called);
+                        let reference = self.reference(&variable);
+                        self.env.insert(variable.clone(), json!({"name": variable, "valueFrom": {"secretKeyRef": reference}}));
+                        format!("{prefix}$({variable})")
+                    }
+                }
+            });
+        }
+        done
+    }
+
+    /// A variable for the secret of this flag, that there is none of yet.
+    fn variable_for(&self, flag: &str) -> String {
+        let words = flag.trim_start_matches('-').to_ascii_uppercase();
+        let words: String = words.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+        let base = if words.starts_with(|c: char| c.is_ascii_alphabetic()) { words } else { "ARGUMENT".to_owned() };
+        let other = |number: usize| if number == 1 { base.clone() } else { format!("{base}_{number}") };
+        // One of so many is free.
+        (1..=self.env.len() + 1).map(other).find(|name| !self.env.contains_key(name)).unwrap_or_default()
+    }
+
+    fn package(&mut self, registry: Registry, args: &[String]) -> Value {
+        let command = if registry == Registry::Npm { "npx" } else { "uvx" };
+        if let Ok(wanted) = package::wanted(registry, args)
+            && !wanted.is_pinned()
+        {
+            let named = wanted.packages().collect::<Vec<_>>().join(", ");
+            self.notes.push(format!("{named} names no one version, so that each new pod installs the newest: pin it"));
+        }
+        json!({"stdio": {"command": command, "args": self.arguments(args)}})
+    }
+
+    fn image(&mut self, image: Image) -> Value {
+        let Image { name: image, entrypoint, args, env, data, notes } = image;
+        self.notes.extend(notes);
+        for (name, value) in env {
+            match value {
+                Some(value) => self.variable(&name, &value),
+                // Of the machine's own environment: nothing is known of it.
+                None if !self.env.contains_key(&name) => {
+                    let reference = self.reference(&name);
+                    self.env.insert(name.clone(), json!({"name": name, "valueFrom": {"secretKeyRef": reference}}));
+                }
+                None => {}
+            }
+        }
+        let command = entrypoint.unwrap_or_else(|| {
+            self.notes.push(format!(
+                "the command of the image is not known here: put the first word of its entrypoint into spec.stdio.command, and the others before args; docker image inspect --format '{{{{json .Config.Entrypoint}}}} {{{{json .Config.Cmd}}}}' {image} tells them"
+            ));
+            UNKNOWN_COMMAND.to_owned()
+        });
+        let mut stdio = json!({"image": image, "command": command});
+        let args = self.arguments(&args);
+        if !args.is_empty() {
+            stdio["args"] = json!(args);
+        }
+        let mut spec = json!({"stdio": stdio});
+        if let Some(path) = data {
+            self.notes.push(format!("the volume at {path} is new and empty"));
+            spec["storage"] = json!({"size": "1Gi", "mountPath": path});
+        }
+        spec
+    }
+
+    fn remote(&mut self, url: &str, headers: &[(String, String)]) -> Option<Value> {
+        let Kept::Plain(url) = values::keep("url", url, self.inputs) else {
+            self.notes.insert(0, "its url holds a credential, or a value that is asked for: write it without, and give the credential as a header (spec.remote.headersFrom)".to_owned());
+            return None;
+        };
+        if url.trim_end_matches('/').ends_with("/sse") {
+            self.notes.push("its url looks like the old transport, sse, which is not spoken: most servers offer streamable HTTP, too, at a path that ends in /mcp".to_owned());
+        }
+        if headers.is_empty() {
+            self.notes.push(
+                "no header is known: where the server asks who is there, give credentials in spec.remote.headersFrom".to_owned(),
+            );
+        }
+        let mut remote = json!({"url": url});
+        let from: Vec<_> = headers.iter().map(|(name, _)| json!({"name": name, "secretKeyRef": self.reference(name)})).collect();
+        if !from.is_empty() {
+            remote["headersFrom"] = json!(from);
+        }
+        Some(json!({"remote": remote}))
+    }
+}
+
+/// A name that a Service may have, with its suffix: at most 59 of a-z, 0-9 and '-', with a letter first.
+pub fn dns_label(name: &str) -> String {
+    let lower = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect::<String>();
+    let words = lower.split('-').filter(|word| !word.is_empty()).collect::<Vec<_>>().join("-");
+    let words = if words.starts_with(|c: char| c.is_ascii_alphabetic()) { words } else { format!("mcp-{words}") };
+    let cut: String = words.chars().take(59).collect();
+    cut.trim_end_matches('-').to_owned()
+}
+
+fn unique(name: &str, taken: &BTreeSet<String>) -> String {
+    let other = |number: usize| if number == 1 { name.to_owned() } else { format!("{}-{number}", &name[..name.len().min(55)]) };
+    // One of so many is free.
+    (1..=taken.len() + 1).map(other).find(|name| !taken.contains(name)).unwrap_or_default()
+}
+
+impl Manifest {
+    /// The manifest as a YAML document, with what a person has to know before it as comments.
+    pub fn to_yaml(&self, entry: &str) -> Result<String, serde_yaml::Error> {
+        let mut lines = vec![comment(entry)];
+        lines.extend(self.notes.iter().map(|note| comment(&format!("- {note}"))));
+        if !self.secrets.is_empty() {
+            lines.push("# Its credentials are not in here. Put them where the placeholders are:".to_owned());
+            lines.push(format!("#   kubectl create secret generic {}-credentials {}", self.name, self.literals().join(" ")));
+        }
+        if self.spec.is_none() {
+            lines.push("# No manifest is made for it.".to_owned());
+        }
+        let mut text = lines.join("\n") + "\n";
+        if let Some(spec) = &self.spec {
+            let head = json!({"apiVersion": "mcpfleet.dev/v1alpha1", "kind": "McpServer", "metadata": {"name": self.name}});
+            text += &serde_yaml::to_string(&head)?;
+            text += &serde_yaml::to_string(&json!({"spec": spec}))?;
+        }
+        Ok(text)
+    }
+
+    /// For each key of its Secret what `kubectl create secret` is told.
+    fn literals(&self) -> Vec<String> {
+        // A header's value is there as a whole.
+        let scheme = |key: &str| if key.eq_ignore_ascii_case("authorization") { "Bearer " } else { "" };
+        self.secrets.iter().map(|key| format!("--from-literal={key}='{}REPLACE'", scheme(key))).collect()
+    }
+}
+
+/// On one line, with the sign before it.
+fn comment(text: &str) -> String {
+    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    format!("# {text}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_names_of_services() {
+        for (name, label) in [
+            ("memory", "memory"),
+            ("GitHub MCP (work)", "github-mcp-work"),
+            ("@modelcontextprotocol/server-x", "modelcontextprotocol-server-x"),
+            ("3d", "mcp-3d"),
+            ("日本", "mcp"),
+        ] {
+            assert_eq!(dns_label(name).trim_end_matches('-'), label);
+        }
+        assert_eq!(dns_label(&"a".repeat(80)).len(), 59);
+        let taken = BTreeSet::from(["a".to_owned(), "a-2".to_owned()]);
+        assert_eq!(unique("a", &taken), "a-3");
+    }
+}

@@ -1,0 +1,136 @@
+//! Servers of other makers on standard input and output, from the registries' packages: installed, served, broken, and told of.
+//!
+//! `tests/stdio/images.sh` has made the images, and a registry that holds the packages: nothing here reaches the network.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Pod, Service},
+};
+use mcpfleet_tests::cluster::{Space, with_space};
+use operator::{conditions, crd::McpServer};
+use serde_json::{Value, json};
+
+use crate::setup::{in_service, install, ready, run, server_pods, signal};
+
+const NODE: &str = concat!("ghcr.io/mcpfleet/node:", env!("CARGO_PKG_VERSION"));
+const PYTHON: &str = concat!("ghcr.io/mcpfleet/python:", env!("CARGO_PKG_VERSION"));
+const REGISTRY: &str = concat!("ghcr.io/mcpfleet/registry:", env!("CARGO_PKG_VERSION"));
+
+/// The registry, as the packages' links name it: `registry`, in the namespace of the test.
+async fn registry(space: &Space) -> anyhow::Result<()> {
+    let labels = json!({"app": "registry"});
+    space
+        .create::<Deployment>(json!({"metadata": {"name": "registry"}, "spec": {
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [{
+                "name": "registry", "image": REGISTRY, "imagePullPolicy": "IfNotPresent",
+                "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1},
+            }]}},
+        }}))
+        .await?;
+    let service = json!({"metadata": {"name": "registry"}, "spec": {"selector": labels, "ports": [{"port": 8080}]}});
+    space.create::<Service>(service).await?;
+    let available = |found: &Deployment| found.status.as_ref().and_then(|status| status.available_replicas) == Some(1);
+    space.until::<Deployment>("registry", "a registry", available).await?;
+    Ok(())
+}
+
+/// Both runners' registries.
+fn from_registry() -> Value {
+    json!([
+        {"name": "npm_config_registry", "value": "http://registry:8080/npm/"},
+        {"name": "UV_DEFAULT_INDEX", "value": "http://registry:8080/simple"},
+        {"name": "UV_PYTHON_DOWNLOADS", "value": "never"},
+    ])
+}
+
+fn server(name: &str, stdio: &Value) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"stdio": stdio, "env": from_registry(), "health": {"intervalSeconds": 2, "timeoutSeconds": 2}}})
+}
+
+fn npx(package: &str) -> Value {
+    json!({"image": NODE, "command": "npx", "args": ["-y", package]})
+}
+
+/// What a tool answers a client of the revision without sessions, through the Service.
+async fn call(space: &Space, server: &str, tool: &str, arguments: &Value) -> anyhow::Result<String> {
+    let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}});
+    let params = json!({"name": tool, "arguments": arguments, "_meta": meta});
+    let request = reqwest::Client::new()
+        .post(format!("http://{server}-mcp.{}.svc.cluster.local:8080/mcp", space.name))
+        .header("Accept", "application/json, text/event-stream")
+        .header("MCP-Protocol-Version", "2026-07-28")
+        .header("Mcp-Method", "tools/call")
+        .header("Mcp-Name", tool)
+        .timeout(Duration::from_secs(30))
+        .json(&json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}));
+    let response = request.send().await.with_context(|| format!("{server} cannot be reached"))?;
+    Ok(response.error_for_status()?.text().await?)
+}
+
+#[tokio::test]
+async fn packages_of_npm_and_of_pypi_and_an_image_become_ready_and_answer() {
+    with_space(|space| async move {
+        install(&space).await?;
+        registry(&space).await?;
+        let time = json!({"image": PYTHON, "command": "uvx", "args": ["mcp-server-time==2026.10.10", "--local-timezone", "UTC"]});
+        let own = json!({"image": "ghcr.io/mcpfleet/sandbox-server:0.1.0", "command": "/usr/bin/sandbox-server",
+            "args": ["stdio", "--db", "/tmp/own.db"], "sessions": "PerSession"});
+        space.create::<McpServer>(server("everything", &npx("@modelcontextprotocol/server-everything@2026.8.31"))).await?;
+        space.create::<McpServer>(server("time", &time)).await?;
+        space.create::<McpServer>(server("own", &own)).await?;
+        for (name, tool, arguments, word) in [
+            ("everything", "echo", json!({"message": "hello from the node"}), "hello from the node"),
+            ("time", "get_current_time", json!({"timezone": "UTC"}), "UTC"),
+            ("own", "list_tables", json!({}), "result"),
+        ] {
+            space.until::<McpServer>(name, "Ready", ready).await?;
+            let said = call(&space, name, tool, &arguments).await?;
+            anyhow::ensure!(said.contains(word) && !said.contains("\"error\""), "{name}: {said}");
+        }
+        println!("{}", run("kubectl", &["get", "mcpservers", "--output=wide", "--namespace", &space.name])?);
+
+        // A start without the registry: nothing is installed again where the container alone is new.
+        run("kubectl", &["delete", "deployment/registry", "--namespace", &space.name])?;
+        let pods = server_pods(&space, "everything").await?;
+        let pod = pods[0].metadata.name.clone().unwrap_or_default();
+        signal(&space, &pod, "KILL")?;
+        let restarted = |pod: &Pod| {
+            let mut containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+            containers.any(|container| container.restart_count > 0 && container.ready)
+        };
+        space.until(&pod, "the container anew", restarted).await?;
+        space.until::<McpServer>("everything", "Ready again", ready).await?;
+        anyhow::ensure!(!in_service(&space, "everything-mcp").await?.is_empty(), "clients are sent to it");
+        let said = call(&space, "everything", "echo", &json!({"message": "again"})).await?;
+        anyhow::ensure!(said.contains("again"), "{said}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_package_that_cannot_be_installed_and_a_child_that_dies_are_told_in_their_own_words() {
+    with_space(|space| async move {
+        install(&space).await?;
+        registry(&space).await?;
+        space.create::<McpServer>(server("missing", &npx("@nobody/has-this@1.0.0"))).await?;
+        let dies =
+            json!({"image": NODE, "command": "node", "args": ["-e", "console.error('Cannot find the key'); process.exit(3)"]});
+        space.create::<McpServer>(server("dies", &dies)).await?;
+        for (name, words) in [("missing", ["mcp-install", "@nobody/has-this"]), ("dies", ["exit code 3", "Cannot find the key"])]
+        {
+            let told = |server: &McpServer| {
+                let conditions = server.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+                let ready = conditions::find(conditions, "Ready");
+                ready.is_some_and(|ready| ready.status == "False" && words.iter().all(|word| ready.message.contains(word)))
+            };
+            space.until::<McpServer>(name, "its trouble", told).await?;
+        }
+        Ok(())
+    })
+    .await;
+}

@@ -67,7 +67,7 @@ impl Subject for McpServer {
     }
 
     async fn observe(&self, context: &Context<Self>) -> Result<Observed, inputs::Error> {
-        observe::observe(self, &context.reader, &context.writer.children, &context.world.engine).await
+        observe::observe(self, &context.reader, &context.writer.children, &context.world).await
     }
 
     fn validate(&self, facts: &Observed, _: &World) -> Result<ValidatedServer, Vec<Problem>> {

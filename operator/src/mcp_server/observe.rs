@@ -106,7 +106,7 @@ pub async fn observe(
     server: &McpServer,
     reader: &Reader,
     children: &Children,
-    World { engine, images }: &World,
+    World { engine, images, backups: _ }: &World,
 ) -> Result<Observed, inputs::Error> {
     let (namespace, name) = (server.namespace().unwrap_or_default(), server.name_any());
     let health = engine.snapshot(&ServerKey::new(&namespace, &name));

@@ -18,6 +18,8 @@ for line in sys.stdin:
     if message.get("executable") and message.get("target", {}).get("name") == "node":
         print(message["executable"])')
 
+MOTO=$(tests/moto.sh)
+export MOTO
 trap 'tests/cluster/down.sh' EXIT
 tests/cluster/tool.sh helm
 tests/cluster/up.sh node

@@ -8,6 +8,7 @@ use std::fmt;
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
+        batch::v1::CronJob,
         core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service},
         networking::v1::NetworkPolicy,
         policy::v1::PodDisruptionBudget,
@@ -48,7 +49,7 @@ impl ChildKind {
 
 /// Every kind of child that any CR has: what is watched, and what is pruned. A right in the chart belongs to each
 /// (`mcpfleet.rules` in charts/mcpfleet/templates/_helpers.tpl`).
-pub const KINDS: [ChildKind; 7] = [
+pub const KINDS: [ChildKind; 8] = [
     ChildKind::of::<PersistentVolumeClaim>(),
     ChildKind::of::<Secret>(),
     ChildKind::of::<ConfigMap>(),
@@ -56,6 +57,7 @@ pub const KINDS: [ChildKind; 7] = [
     ChildKind::of::<Service>(),
     ChildKind::of::<Deployment>(),
     ChildKind::of::<PodDisruptionBudget>(),
+    ChildKind::of::<CronJob>(),
 ];
 
 /// Which object: its kind, namespace and name.

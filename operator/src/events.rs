@@ -9,7 +9,10 @@ use kube::{
 use crate::{
     child::Key,
     conditions,
-    crd::reason::{self, condition},
+    crd::{
+        backup::BackupStatus,
+        reason::{self, condition},
+    },
 };
 
 /// The longest note that the API server takes.
@@ -53,6 +56,18 @@ pub fn of_conditions(before: &[Condition], after: &[Condition]) -> Vec<News> {
         }
     }
     news
+}
+
+/// A backup that failed, told once. Pure.
+pub fn of_backup(before: Option<&BackupStatus>, after: &BackupStatus) -> Option<News> {
+    let failure = after.failure.as_ref()?;
+    let again = before.is_some_and(|before| before.last == after.last);
+    let since = after
+        .last_success
+        .as_ref()
+        .map_or_else(|| "there is none".to_owned(), |last| format!("the last good one is of {}", last.0));
+    let message = format!("the backup failed, {since}: {failure}");
+    (!again).then(|| News { warning: true, reason: reason::BACKUP_FAILED.into(), message })
 }
 
 /// What was put right: somebody had changed a field of a child.

@@ -10,6 +10,7 @@ pub mod app_pods;
 pub mod app_reports;
 pub mod apply;
 pub mod backoff;
+pub mod backups;
 pub mod cache;
 pub mod child;
 pub mod children;

@@ -41,6 +41,8 @@ pub const LABEL_TEMPLATE_HASH: &str = "pod-template-hash";
 pub const LABEL_NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 /// Value of the component label of the activator's pods, beside the operator: it carries the first calls to servers that sleep.
 pub const COMPONENT_ACTIVATOR: &str = "activator";
+/// Value of the component label of the pods that back up a server's data.
+pub const COMPONENT_BACKUP: &str = "mcp-backup";
 /// Value of `app.kubernetes.io/managed-by`.
 pub const MANAGED_BY: &str = "mcpfleet";
 /// Selects everything that we made.

@@ -73,6 +73,11 @@ pub trait Subject: Object {
         &[]
     }
 
+    /// What a status tells beside its conditions, and people are to hear of.
+    fn news(_: Option<&Self::Status>, _: &Self::Status) -> Option<News> {
+        None
+    }
+
     /// Step 3: every child as a whole, who is mounted before who mounts. Pure, and cannot fail.
     fn children(valid: &Self::Valid, around: &Surroundings) -> Vec<Child>;
 
@@ -155,7 +160,8 @@ pub async fn reconcile<S: Subject>(object: Arc<S>, context: Arc<Context<S>>) -> 
         Told::Now(status) if object.told() == Some(&status) => {}
         Told::Now(status) => {
             let before = object.told().map(S::conditions).unwrap_or_default();
-            let news = events::of_conditions(before, S::conditions(&status));
+            let mut news = events::of_conditions(before, S::conditions(&status));
+            news.extend(S::news(object.told(), &status));
             match write_status(&*object, &status, &context).await {
                 // After the status, so that it is told once.
                 Ok(()) => events::send(news, &*object, &context.recorder).await,

@@ -23,6 +23,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     admin::{self, Access, Admin, FleetDocument, Standing},
+    backups::Backups,
     config::RunConfig,
     digest_key,
     inherit::Inherit,
@@ -70,6 +71,7 @@ pub async fn run(config: RunConfig, client: Client, shutdown: CancellationToken)
     let leads = leader_gauge(&registry)?;
     let metrics = ReconcileMetrics::new(&registry)?;
     let scope_metric = ScopeMetric::new(&registry)?;
+    let backups = Backups::new(&registry)?;
     let reach = Reach::new(config.remote_allow.0.clone(), config.remote_deny.0.clone());
     let engine = HealthEngine::new(
         EngineConfig {
@@ -122,7 +124,7 @@ pub async fn run(config: RunConfig, client: Client, shutdown: CancellationToken)
     let stop_probing = CancellationToken::new();
     let probing = AbortOnDropHandle::new(tokio::spawn(engine.clone().run(client.clone(), changed, stop_probing.clone())));
     let (known, mut now_known) = mpsc::unbounded_channel();
-    let shared = shared(&config, client, engine, metrics);
+    let shared = shared(&config, client, engine, metrics, backups);
     let (nodes_told, nodes_known) = oneshot::channel();
     parts.spawn({
         let nodes = reach::learn::nodes(shared.client.clone(), Arc::clone(&reach), nodes_told);
@@ -194,11 +196,12 @@ fn election(config: &RunConfig, client: &Client) -> Election {
     }
 }
 
-fn shared(config: &RunConfig, client: Client, engine: HealthEngine, metrics: ReconcileMetrics) -> Shared {
+fn shared(config: &RunConfig, client: Client, engine: HealthEngine, metrics: ReconcileMetrics, backups: Backups) -> Shared {
     let reporter = Reporter { controller: names::CONTROLLER.into(), instance: config.identity.clone() };
     Shared {
         recorder: Recorder::new(client.clone(), reporter),
         inherit: Arc::new(Inherit { labels: config.inherit_labels.clone(), annotations: config.inherit_annotations.clone() }),
+        backups: Arc::new(backups),
         around: Arc::new(config.surroundings()),
         digest_key: digest_key::Source::new(client.clone(), &config.namespace, &config.digest_key_secret),
         client,

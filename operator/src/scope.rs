@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     app_reports::{self, AppReports},
+    backups::Backups,
     contests::Contests,
     crd::{McpApp, McpServer},
     digest_key,
@@ -37,6 +38,8 @@ pub struct Shared {
     pub client: Client,
     /// Who is alive.
     pub engine: HealthEngine,
+    /// What came of the backups.
+    pub backups: Arc<Backups>,
     /// Events.
     pub recorder: Recorder,
     /// Counts and times passes.
@@ -65,7 +68,7 @@ pub struct Scope {
 /// Starts the watches and, when their first lists are in, the controllers. Every task is put into `tasks`: none of them ends.
 pub async fn start(shared: &Shared, namespace: Option<&str>, tasks: &mut JoinSet<&'static str>) -> Result<Scope, WriterDropped> {
     let (wakers, server_requests, app_requests) = Wakers::new();
-    let known = Watches { client: &shared.client, namespace, wakers: &wakers, tasks }.open(&shared.engine);
+    let known = Watches { client: &shared.client, namespace, wakers: &wakers, tasks }.open(&shared.engine, &shared.backups);
     known.ready().await?;
 
     let (secrets, config_maps) = (Arc::clone(&known.secrets), Arc::clone(&known.config_maps));
@@ -73,7 +76,8 @@ pub async fn start(shared: &Shared, namespace: Option<&str>, tasks: &mut JoinSet
     let writer =
         Writer { client: shared.client.clone(), children: Arc::clone(&known.children), contests: Arc::new(Contests::default()) };
     let parts = Parts { shared, known: &known, reader: &reader, writer: &writer };
-    let world = mcp_server::World { engine: shared.engine.clone(), images: shared.stdio_images.clone() };
+    let (images, backups) = (shared.stdio_images.clone(), Arc::clone(&shared.backups));
+    let world = mcp_server::World { engine: shared.engine.clone(), images, backups };
     let server_context = parts.context(&known.servers, world);
     let reports = Arc::new(AppReports::default());
     let asking = app_reports::watch(Arc::clone(&reports), Arc::clone(&known.app_pods), {

@@ -33,7 +33,8 @@ impl Index {
     /// A server is new or differs. Gives who is to be woken.
     pub fn server(&mut self, server: &McpServer) -> BTreeSet<Who> {
         let who = Who::new(Component::Server, server);
-        self.point(&who, mcp_server::observe::references(&server.spec));
+        let (spec, pointed) = (&server.spec, mcp_server::observe::references(&server.spec));
+        self.point(&who, pointed.into_iter().chain(mcp_server::observe::backup_references(spec)).collect());
         let mut woken = self.apps_of(server);
         woken.insert(who);
         woken

@@ -25,6 +25,7 @@ use tokio::{sync::watch, task::JoinSet};
 use crate::{
     app_pods::AppPods,
     backoff::Attempts,
+    backups::Backups,
     cache::{Cache, Change, follow, prune},
     child::{ChildKind, KINDS},
     children::{Children, Live},
@@ -116,7 +117,7 @@ pub struct Known {
     pub config_maps: Arc<Cache<PartialObjectMeta<ConfigMap>>>,
     /// Failed passes, of objects that are there.
     pub attempts: Arc<Attempts>,
-    /// Whose first list is in: one for each kind of child, and for the apps' pods.
+    /// Whose first list is in: one for each kind of child, for the apps' pods, and for those of backups.
     listed: Vec<watch::Receiver<bool>>,
 }
 
@@ -150,15 +151,16 @@ pub struct Watches<'a> {
 
 impl Watches<'_> {
     /// Opens every watch.
-    pub fn open(mut self, engine: &HealthEngine) -> Known {
+    pub fn open(mut self, engine: &HealthEngine, backups: &Arc<Backups>) -> Known {
         let (index, attempts) = (SharedIndex::default(), Arc::new(Attempts::default()));
         let children = Arc::new(Children::default());
         let app_pods = Arc::new(AppPods::default());
         let mut listed: Vec<_> = KINDS.iter().map(|kind| self.children(*kind, &children)).collect();
         listed.push(self.app_pods(&app_pods));
+        listed.push(self.backup_pods(backups));
         Known {
             apps: self.apps(&index, &attempts),
-            servers: self.servers(&index, &attempts, engine),
+            servers: self.servers(&index, &attempts, engine, backups),
             secrets: self.metadata("metadata of Secrets", Kind::Secret, &index),
             config_maps: self.metadata("metadata of ConfigMaps", Kind::ConfigMap, &index),
             children,
@@ -179,12 +181,20 @@ impl Watches<'_> {
         })
     }
 
-    fn servers(&mut self, index: &SharedIndex, attempts: &Arc<Attempts>, engine: &HealthEngine) -> Arc<Cache<McpServer>> {
+    fn servers(
+        &mut self,
+        index: &SharedIndex,
+        attempts: &Arc<Attempts>,
+        engine: &HealthEngine,
+        backups: &Arc<Backups>,
+    ) -> Arc<Cache<McpServer>> {
+        let backups = Arc::clone(backups);
         let (wakers, index, attempts, engine) = (self.wakers.clone(), index.clone(), Arc::clone(attempts), engine.clone());
         self.whole("McpServers", move |change| match change {
             Change::Applied(server) => wakers.wake_all(&index.with(|index| index.server(server))),
             Change::Deleted(server) => {
                 engine.remove_server(&ServerKey::new(server.namespace().unwrap_or_default(), server.name_any()));
+                backups.forget(&server.namespace().unwrap_or_default(), &server.name_any());
                 attempts.forget(&pass::attempts_of(server));
                 wakers.wake_all(&index.with(|index| index.server_gone(server)));
             }
@@ -275,6 +285,18 @@ impl Watches<'_> {
         self.each("pods of McpApps", events, move |event| {
             for app in pods.take(event) {
                 waker.wake(&app.namespace, &app.name);
+            }
+        })
+    }
+
+    /// The pods that back servers up: of them only how they ended.
+    fn backup_pods(&mut self, backups: &Arc<Backups>) -> watch::Receiver<bool> {
+        let selector = format!("{},{}={}", names::MANAGED_SELECTOR, names::LABEL_COMPONENT, names::COMPONENT_BACKUP);
+        let events = watcher::watcher(self.api::<Pod>(), watcher::Config::default().labels(&selector)).boxed();
+        let (waker, backups) = (self.wakers.server.clone(), Arc::clone(backups));
+        self.each("pods of backups", events, move |event| {
+            if let Some(server) = backups.take(event) {
+                waker.wake(&server.namespace, &server.name);
             }
         })
     }

@@ -1,18 +1,11 @@
 #!/usr/bin/env bash
-# Backs up to, and restores from, a server that speaks S3 (moto, from PyPI, into a cache outside the tree): dated names, --keep, the newest,
+# Backs up to, and restores from, a server that speaks S3 (moto, tests/moto.sh): dated names, --keep, the newest,
 # a packed copy in several parts, a run that is killed on the way, wrong credentials, and what the metrics file says of each.
 # SANDBOX_SERVER names a binary to try instead of the one that is built here.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-moto=5.1.22
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/mcpfleet/moto-$moto
-if [[ ! -e $cache/complete ]]; then
-    echo "s3: installing moto $moto into $cache"
-    python3 -m venv "$cache"
-    "$cache/bin/pip" install --quiet --disable-pip-version-check "moto[s3,server]==$moto"
-    touch "$cache/complete"
-fi
+moto=$(tests/moto.sh)
 
 if [[ -z ${SANDBOX_SERVER:-} ]]; then
     SANDBOX_SERVER=$(tests/build.sh)/sandbox-server
@@ -21,10 +14,10 @@ fi
 work=$(mktemp -d)
 trap 'kill "$moto_pid" 2>/dev/null || true; rm -rf "$work"' EXIT
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-"$cache/bin/moto_server" --host 127.0.0.1 --port "$port" >"$work/moto.log" 2>&1 &
+"$moto/moto_server" --host 127.0.0.1 --port "$port" >"$work/moto.log" 2>&1 &
 moto_pid=$!
 export AWS_ENDPOINT_URL=http://127.0.0.1:$port AWS_REGION=us-east-1 AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test NO_PROXY=127.0.0.1
-until "$cache/bin/python" -c 'import boto3; boto3.client("s3").create_bucket(Bucket="backups")' 2>/dev/null; do
+until "$moto/python" -c 'import boto3; boto3.client("s3").create_bucket(Bucket="backups")' 2>/dev/null; do
     kill -0 "$moto_pid" || { cat "$work/moto.log" >&2; exit 1; }
     sleep 0.1
 done
@@ -33,7 +26,7 @@ fail() {
     echo "s3: $*" >&2
     exit 1
 }
-names() { "$cache/bin/python" -c 'import boto3; [print(o["Key"]) for o in boto3.client("s3").list_objects_v2(Bucket="backups").get("Contents", [])]'; }
+names() { "$moto/python" -c 'import boto3; [print(o["Key"]) for o in boto3.client("s3").list_objects_v2(Bucket="backups").get("Contents", [])]'; }
 sql() { python3 -c 'import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); r = c.execute(sys.argv[2]).fetchone(); c.commit(); r and print(r[0])' "$@"; }
 server() { "$SANDBOX_SERVER" "$@" 2>>"$work/log"; }
 metric() { sed -n "s/^sandbox_backup_$1{.*} //p" "$work/metrics"; }

@@ -74,10 +74,11 @@ operator_may=(
     "get secrets" "create secrets" "delete secrets" "list pods" "patch pods/status" "create pods/eviction" "create events.events.k8s.io"
     "watch poddisruptionbudgets.policy" "create poddisruptionbudgets.policy" "delete poddisruptionbudgets.policy"
     "watch networkpolicies.networking.k8s.io" "create networkpolicies.networking.k8s.io" "delete networkpolicies.networking.k8s.io"
+    "watch cronjobs.batch" "create cronjobs.batch" "delete cronjobs.batch"
 )
 operator_may_not=(
     "update mcpservers.mcpfleet.dev" "patch mcpservers.mcpfleet.dev" "delete mcpapps.mcpfleet.dev" "delete deployments.apps" "delete persistentvolumeclaims" "delete services"
-    "create pods" "delete pods" "create pods/exec" "get nodes" "patch nodes" "list namespaces" "create clusterroles.rbac.authorization.k8s.io"
+    "create pods" "create jobs.batch" "delete pods" "create pods/exec" "get nodes" "patch nodes" "list namespaces" "create clusterroles.rbac.authorization.k8s.io"
     "patch customresourcedefinitions.apiextensions.k8s.io" "impersonate users" "create serviceaccounts/token"
 )
 

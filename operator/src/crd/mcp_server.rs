@@ -7,6 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    backup::{Backup, BackupStatus},
     health::{CircuitBreaker, CircuitStatus, Health, ProtocolStatus, ServerInfo, ToolsPolicy, ToolsStatus},
     network::Network,
     pod::{self, PodSettings, SUBDOMAIN, SecretKeyRef},
@@ -14,7 +15,7 @@ use super::{
 };
 
 /// The volumes that `build` gives the pods.
-pub const OWN_VOLUMES: &[&str] = &["tmp", "home", "data", "mcp-bridge", "mcp-packages", "mcp-sessions"];
+pub const OWN_VOLUMES: &[&str] = &["tmp", "home", "data", "mcp-bridge", "mcp-packages", "mcp-sessions", "mcpfleet-backup"];
 /// Where it mounts them, beside `spec.storage.mountPath`.
 pub const OWN_MOUNTS: &[&str] = &["/tmp", HOME, BRIDGE_DIR, PACKAGES_DIR, SESSIONS_DIR];
 /// The home of a container whose root cannot be written.
@@ -41,6 +42,8 @@ pub const SESSIONS_DIR: &str = "/mcpfleet/sessions";
     derive = "PartialEq",
     scale(spec_replicas_path = ".spec.replicas", status_replicas_path = ".status.replicas", label_selector_path = ".status.selector"),
     doc = "An MCP server: how to run it (or where it is), how to tell that it works, and when to take it out of use.",
+    validation = Rule::new("!has(self.spec.storage) || !has(self.spec.storage.backup) || !has(self.spec.storage.backup.to.claim) || self.spec.storage.backup.to.claim != self.metadata.name + '-mcp'")
+        .message("spec.storage.backup.to.claim must not be the server's own claim, with which the backups would be lost: name another PersistentVolumeClaim"),
     validation = Rule::new("self.metadata.name.size() <= 59 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
         .message("metadata.name must be at most 59 characters of a-z, 0-9 and '-', and begin with a letter: the children are called <name>-mcp, and a Service's name must be a DNS label"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "Whether a client that connects now gets an answer"),
@@ -267,7 +270,11 @@ pub struct HeaderFrom {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)")
-        .message("storage.storageClassName cannot be changed, for Kubernetes cannot move a volume to another class: set it back; to move the data, make a server of another name")
+        .message("storage.storageClassName cannot be changed, for Kubernetes cannot move a volume to another class: set it back; to move the data, make a server of another name"),
+    validation = Rule::new("!has(self.restoreFrom) || has(self.backup)")
+        .message("storage.restoreFrom takes a backup from where storage.backup puts them: set storage.backup, too"),
+    validation = Rule::new("!has(self.restoreFrom) || !has(self.backup) || !has(self.backup.command)")
+        .message("storage.restoreFrom is for sandbox-server, and storage.backup.command is for others: remove one of the two; others restore by an init container of podTemplate")
 )]
 pub struct Storage {
     /// How much, for example 1Gi. It grows later where the StorageClass lets it, and never shrinks.
@@ -283,6 +290,14 @@ pub struct Storage {
     #[x_kube(validation = Rule::new("self.startsWith('/') && !self.contains(':') && !(self in ['/', '/tmp', '/tmp/', '/home/mcp', '/home/mcp/', '/mcpfleet']) && !self.startsWith('/mcpfleet/')").message("mountPath must be an absolute path without ':', other than '/', '/tmp' and '/home/mcp' and not below /mcpfleet, for example /data"))]
     #[schemars(length(max = 1_024))]
     pub mount_path: String,
+    /// A backup at times (default: none).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<Backup>,
+    /// What fills a volume that has no database, before the server starts: `latest`, or the name of a backup in `backup.to` (default:
+    /// nothing). A database that is there is never touched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), extend("pattern" = "^[A-Za-z0-9][-A-Za-z0-9_.]*$"))]
+    pub restore_from: Option<String>,
 }
 
 /// The tools contract: what the server offers must stay what was accepted.
@@ -326,6 +341,9 @@ pub struct McpServerStatus {
     /// The tools that the server offers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tools: Option<ToolsStatus>,
+    /// What came of `storage.backup`; absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupStatus>,
     /// Pods that there are, of any template: what `kubectl scale` and autoscalers read.
     #[serde(default)]
     pub replicas: u32,

@@ -151,7 +151,8 @@ pub struct PodSettings {
     /// Who the pods run as, and what they may write (default: user 1000, not root, on a root that cannot be written).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security_context: Option<SecurityContext>,
-    /// Seconds between the signal to stop and the end by force (default: 30 for a server, 60 for an app).
+    /// Seconds that a pod has to end, before it is ended by force; those in which a server hands over are part of them (default: 30
+    /// for a server, 60 for an app).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86_400))]
     pub termination_grace_period_seconds: Option<u32>,

@@ -75,6 +75,11 @@ pub const PREDECESSOR_GOING: &str = "PredecessorGoing";
 /// A field that we write does not stay as we write it: a webhook or another writer changes it, or a second operator. Once a minute it is tried again.
 pub const CONTESTED: &str = "Contested";
 
+// ---- Backups (an Event) ------------------------------------------------------------------------------------------------------
+
+/// A backup of `storage.backup` failed. The message says why, and when the last good one was made.
+pub const BACKUP_FAILED: &str = "BackupFailed";
+
 // ---- ModelReachable --------------------------------------------------------------------------------------------------------
 
 /// The model answers. While it does not, the reason is the one that the app's pods give.

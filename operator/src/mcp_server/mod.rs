@@ -4,6 +4,7 @@
 
 pub mod build;
 pub mod contract;
+pub mod database;
 pub mod hold;
 pub mod observe;
 pub mod own_claims;
@@ -11,13 +12,17 @@ pub mod status;
 pub mod stdio;
 pub mod validate;
 
+use std::sync::Arc;
+
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 use kube::{Resource, ResourceExt};
 
 use self::{observe::Observed, validate::ValidatedServer};
 use crate::{
+    backups::Backups,
     child::Child,
     crd::{McpServer, McpServerStatus},
+    events::{self, News},
     inputs,
     names::{self, Component},
     network::Surroundings,
@@ -32,6 +37,8 @@ pub struct World {
     pub engine: HealthEngine,
     /// The images of servers on standard input and output.
     pub images: stdio::Images,
+    /// What came of the backups.
+    pub backups: Arc<Backups>,
 }
 
 impl Subject for McpServer {
@@ -75,6 +82,10 @@ impl Subject for McpServer {
         &valid.notes
     }
 
+    fn news(before: Option<&McpServerStatus>, after: &McpServerStatus) -> Option<News> {
+        events::of_backup(before.and_then(|before| before.backup.as_ref()), after.backup.as_ref()?)
+    }
+
     fn children(valid: &ValidatedServer, around: &Surroundings) -> Vec<Child> {
         build::children(valid, around)
     }
@@ -91,7 +102,9 @@ impl Subject for McpServer {
         if let Some(wait) = hold::hold(self, outcome, health.as_ref(), now) {
             return Told::Later(wait);
         }
-        Told::Now(status::compute(self, outcome, health.as_ref(), now))
+        let mut status = status::compute(self, outcome, health.as_ref(), now);
+        status.backup = context.world.backups.of(&key(self).namespace, &key(self).name).told(status.backup.as_ref());
+        Told::Now(status)
     }
 }
 

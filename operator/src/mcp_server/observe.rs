@@ -54,6 +54,15 @@ pub fn references(spec: &McpServerSpec) -> BTreeSet<Reference> {
     references
 }
 
+/// Every pointer to something that backups need. The server does without.
+pub fn backup_references(spec: &McpServerSpec) -> BTreeSet<Reference> {
+    let backup = spec.storage.as_ref().and_then(|storage| storage.backup.as_ref());
+    let secret = backup.and_then(|backup| backup.to.s3.as_ref()?.credentials_secret_ref.as_ref());
+    let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
+    let of = |name: &str| keys.map(|key| Reference::secret(&SecretKeyRef { name: name.to_owned(), key: key.to_owned() }));
+    secret.into_iter().flat_map(|secret| of(&secret.name)).collect()
+}
+
 /// Every pointer to something that probes carry.
 pub fn credentials(spec: &McpServerSpec) -> impl Iterator<Item = &SecretKeyRef> {
     let headers = spec.headers_from().iter().map(|header| &header.secret_key_ref);
@@ -97,7 +106,7 @@ pub async fn observe(
     server: &McpServer,
     reader: &Reader,
     children: &Children,
-    World { engine, images }: &World,
+    World { engine, images, backups: _ }: &World,
 ) -> Result<Observed, inputs::Error> {
     let (namespace, name) = (server.namespace().unwrap_or_default(), server.name_any());
     let health = engine.snapshot(&ServerKey::new(&namespace, &name));
@@ -114,7 +123,8 @@ pub async fn observe(
     if !server.spec.enabled {
         return Ok(observed);
     }
-    observed.inputs = reader.look(&namespace, &references(&server.spec)).await?;
+    let all = references(&server.spec).into_iter().chain(backup_references(&server.spec)).collect();
+    observed.inputs = reader.look(&namespace, &all).await?;
     for header in server.spec.headers_from() {
         let value = reader.value(&namespace, &header.secret_key_ref).await?;
         observed.headers.push((header.name.clone(), value));

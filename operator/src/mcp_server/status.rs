@@ -65,6 +65,8 @@ pub fn compute(server: &McpServer, outcome: &Outcome, health: Option<&ServerHeal
                 names: tools.names().take(NAMES).map(Into::into).collect(),
             })
             .or(before.tools),
+        // What comes of backups is put over it by whoever knows.
+        backup: before.backup,
         replicas: view.rollout.as_ref().map_or(0, |rollout| rollout.replicas),
         ready_replicas: view.in_service,
         selector: (!view.remote).then(|| Component::Server.selector_text(server.metadata.name.as_deref().unwrap_or_default())),

@@ -15,13 +15,14 @@ use url::Url;
 
 use super::{
     build::service::CLIENT_IP,
-    contract,
-    observe::{Observed, references},
+    contract, database,
+    observe::{Observed, backup_references, references},
     own_claims, stdio,
 };
 use crate::{
     crd::{
         McpServer, McpServerSpec,
+        backup::Backup,
         mcp_server::{ContainerSource, SessionAffinity},
         network::Network,
         pod::PodSettings,
@@ -101,6 +102,12 @@ pub struct Volume {
     pub class: Option<String>,
     /// Where the container finds it.
     pub mount_path: String,
+    /// A backup at times.
+    pub backup: Option<Backup>,
+    /// What fills it where it is empty.
+    pub restore_from: Option<String>,
+    /// The database in it, as far as the spec names one.
+    pub database: Option<String>,
 }
 
 /// A server elsewhere.
@@ -171,11 +178,16 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
     let mut problems = Vec::new();
 
     let single_writer = own_claims::single_writer(&spec.pod, &observed.claims).map(str::to_owned);
-    let notes = single_writer
+    let mut notes: Vec<_> = single_writer
         .iter()
         .filter(|_| spec.enabled && spec.replicas > 1)
         .map(|claim| one_writer(claim, spec.replicas))
         .collect();
+    notes.extend(database::unknown(spec));
+    if spec.enabled {
+        let missing = observed.inputs.problems(&backup_references(spec));
+        notes.extend(missing.into_iter().map(|(reason, message)| Problem { class: Class::Waiting, reason, message }));
+    }
     let in_pods = match (&spec.container, &spec.stdio, &spec.remote) {
         (Some(container), None, None) => Some((container.clone(), None)),
         (None, Some(given), None) => match stdio::validate(spec, given, &observed.images, observed.session_keys.clone()) {
@@ -196,6 +208,9 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
                 size: quantity::of_size(&storage.size),
                 class: storage.storage_class_name.clone(),
                 mount_path: storage.mount_path.clone(),
+                backup: storage.backup.clone(),
+                restore_from: storage.restore_from.clone(),
+                database: database::kept(spec),
             }),
             network: spec.network.clone(),
             headers: headers(observed, &mut lacks),

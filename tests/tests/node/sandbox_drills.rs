@@ -38,13 +38,13 @@ fn on_a_volume() -> Value {
 
 /// Calls its tools through the Service.
 #[derive(Clone)]
-struct Client {
+pub struct Client {
     http: reqwest::Client,
     url: String,
 }
 
 impl Client {
-    fn of(space: &Space) -> anyhow::Result<Self> {
+    pub fn of(space: &Space) -> anyhow::Result<Self> {
         // No connection outlives a call: each of them is a new choice of the Service's.
         let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).timeout(Duration::from_secs(5)).build()?;
         Ok(Self { http, url: format!("http://s-mcp.{}.svc.cluster.local:8080/mcp", space.name) })
@@ -74,7 +74,7 @@ impl Client {
     }
 
     /// Waits until the Service lets clients through: kube-proxy follows a pod that is ready by up to a second or two.
-    async fn reached(&self) -> anyhow::Result<()> {
+    pub async fn reached(&self) -> anyhow::Result<()> {
         let (begun, mut last) = (Instant::now(), None);
         while begun.elapsed() < Duration::from_secs(5) {
             match self.one("SELECT 1", json!([])).await {
@@ -89,18 +89,18 @@ impl Client {
         Err(last.context("the Service was never asked")?)
     }
 
-    async fn one(&self, query: &str, params: Value) -> anyhow::Result<Value> {
+    pub async fn one(&self, query: &str, params: Value) -> anyhow::Result<Value> {
         Ok(self.ok("read_query", query, params).await?["rows"][0][0].take())
     }
 
-    async fn create(&self) -> anyhow::Result<()> {
+    pub async fn create(&self) -> anyhow::Result<()> {
         let arguments = "CREATE TABLE row (id INTEGER PRIMARY KEY, body TEXT)";
         let mut result = self.call("execute_sql_query", arguments, json!([])).await?;
         anyhow::ensure!(result["isError"].take() == json!(false), "{result}");
         Ok(())
     }
 
-    async fn insert(&self, id: u64, body: &str) -> anyhow::Result<()> {
+    pub async fn insert(&self, id: u64, body: &str) -> anyhow::Result<()> {
         self.ok("write_query", "INSERT INTO row VALUES (?, ?)", json!([id, body])).await.map(drop)
     }
 }

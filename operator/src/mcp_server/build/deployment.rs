@@ -4,22 +4,22 @@ use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
         core::v1::{
-            Container as PodContainer, ContainerPort, PersistentVolumeClaimVolumeSource, PodReadinessGate, PodSpec,
-            PodTemplateSpec, Probe, TCPSocketAction, Volume, VolumeMount,
+            Container as PodContainer, ContainerPort, Lifecycle, LifecycleHandler, PersistentVolumeClaimVolumeSource,
+            PodReadinessGate, PodSpec, PodTemplateSpec, Probe, SleepAction, TCPSocketAction, Volume, VolumeMount,
         },
     },
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
 
-use super::{metadata, stdio};
+use super::{backup, metadata, stdio};
 use crate::{
     crd::mcp_server::HOME,
-    mcp_server::validate::{Container, ValidatedServer},
+    mcp_server::validate::{Container, ValidatedServer, Volume as DataVolume},
     names::{self, Component},
     workload::{self, some},
 };
 
-const DATA_VOLUME: &str = "data";
+pub(super) const DATA_VOLUME: &str = "data";
 
 pub(super) fn build(server: &ValidatedServer, container: &Container) -> Deployment {
     Deployment {
@@ -51,6 +51,23 @@ fn strategy(container: &Container) -> DeploymentStrategy {
             max_surge: Some(IntOrString::Int(1)),
         }),
     }
+}
+
+/// Seconds that a pod serves on that is to go: kube-proxy and others send it new calls until they have learnt of it.
+const HANDOVER_SECONDS: i64 = 5;
+/// How long Kubernetes lets a pod end, where nobody says.
+const GRACE_SECONDS: i64 = 30;
+
+/// A program that ends at once when it is told to would lose those calls. Where there is one writer, there is nobody to hand over to,
+/// and waiting would only lengthen the gap. It is part of the pod's time to end.
+fn hand_over(container: &Container) -> Option<Lifecycle> {
+    let alone = container.volume.is_some() || container.single_writer.is_some();
+    // The bridge does it by itself.
+    let alone = alone || container.stdio.is_some();
+    let grace = container.pod.termination_grace_period_seconds.map_or(GRACE_SECONDS, i64::from);
+    let seconds = HANDOVER_SECONDS.min(grace - 1);
+    let sleep = LifecycleHandler { sleep: Some(SleepAction { seconds }), ..LifecycleHandler::default() };
+    (!alone && seconds > 0).then(|| Lifecycle { pre_stop: Some(sleep), ..Lifecycle::default() })
 }
 
 /// Beside the gate, which takes a round trip of the prober: what the kubelet can see, it sees at once. Nobody listens for the first
@@ -89,13 +106,16 @@ fn template(server: &ValidatedServer, container: &Container) -> PodTemplateSpec 
         environment.insert(0, stdio::own_address());
         readiness = stdio::readiness(stdio, readiness);
     }
+    let mut settings = container.pod.clone();
     if let Some(volume) = &container.volume {
-        volumes.push(Volume {
-            name: DATA_VOLUME.into(),
-            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource { claim_name: server.child_name(), read_only: None }),
-            ..Volume::default()
-        });
-        mounts.push(VolumeMount { name: DATA_VOLUME.into(), mount_path: volume.mount_path.clone(), ..VolumeMount::default() });
+        let (data, mount) = data(server, volume);
+        volumes.push(data);
+        mounts.push(mount);
+        if let Some((restore, from)) = backup::restore(container, volume) {
+            volumes.extend(from);
+            // Before those of the spec: they may look at the data.
+            settings.pod_template.get_or_insert_default().init_containers.insert(0, restore);
+        }
     }
     let mcp = PodContainer {
         name: "mcp".into(),
@@ -109,6 +129,7 @@ fn template(server: &ValidatedServer, container: &Container) -> PodTemplateSpec 
             ..ContainerPort::default()
         }]),
         env: some(environment),
+        lifecycle: hand_over(container),
         readiness_probe: Some(readiness),
         volume_mounts: Some(mounts),
         ..PodContainer::default()
@@ -117,11 +138,22 @@ fn template(server: &ValidatedServer, container: &Container) -> PodTemplateSpec 
     metadata.annotations.get_or_insert_default().extend(container.asked.clone());
     let mut pod = PodSpec {
         readiness_gates: Some(vec![PodReadinessGate { condition_type: names::POD_GATE.into() }]),
-        ..workload::pod(&container.pod, &Component::Server.selector(&server.name), mcp, volumes)
+        ..workload::pod(&settings, &Component::Server.selector(&server.name), mcp, volumes)
     };
     if let Some(stdio) = &container.stdio {
         stdio::prepare(&mut pod, stdio);
         pod.termination_grace_period_seconds = Some(stdio.grace_seconds.into());
     }
     PodTemplateSpec { metadata: Some(metadata), spec: Some(pod) }
+}
+
+/// The volume that outlives the pods, and where the container finds it.
+pub(super) fn data(server: &ValidatedServer, volume: &DataVolume) -> (Volume, VolumeMount) {
+    let claim = PersistentVolumeClaimVolumeSource { claim_name: server.child_name(), read_only: None };
+    let data = Volume { name: DATA_VOLUME.into(), persistent_volume_claim: Some(claim), ..Volume::default() };
+    (data, data_mount(volume))
+}
+
+pub(super) fn data_mount(volume: &DataVolume) -> VolumeMount {
+    VolumeMount { name: DATA_VOLUME.into(), mount_path: volume.mount_path.clone(), ..VolumeMount::default() }
 }

@@ -1,6 +1,7 @@
 //! Step 3: every child as a whole, from a validated server. Pure, and cannot fail.
 
 mod accepted_tools;
+pub mod backup;
 mod deployment;
 pub mod service;
 mod stdio;
@@ -41,6 +42,8 @@ pub fn children(server: &ValidatedServer, around: &Surroundings) -> Vec<Child> {
         let selector = Component::Server.selector(&server.name);
         let budget = disruption::budget(metadata(server), container.replicas, selector);
         children.extend(budget.map(|budget| Child::new(&budget)));
+        let backup = backup::build(server, container);
+        children.extend(backup.map(|backup| Child::new(&backup).needs(&["PersistentVolumeClaim"])));
     }
     children
 }
@@ -69,7 +72,7 @@ mod tests {
         crd::{McpServer, mcp_server},
         fixtures,
         inputs::{Found, Kind},
-        mcp_server::{observe::Observed, stdio::Images, validate::validate},
+        mcp_server::{build::backup, observe::Observed, stdio::Images, validate::validate},
         workload,
     };
 
@@ -182,7 +185,8 @@ mod tests {
         let (children, pod) = stdio(&json!({"storage": {"size": "1Gi", "mountPath": "/data"}}));
         let (volumes, mounts) = workload::volumes_of(&pod);
         let sorted = |names: &[&str]| names.iter().map(ToString::to_string).collect::<std::collections::BTreeSet<_>>();
-        assert_eq!(sorted(&volumes), sorted(mcp_server::OWN_VOLUMES));
+        let of_backups = [&*volumes, &[backup::VOLUME]].concat();
+        assert_eq!(sorted(&of_backups), sorted(mcp_server::OWN_VOLUMES));
         assert_eq!(sorted(&mounts), sorted(&[mcp_server::OWN_MOUNTS, &["/data"]].concat()));
         insta::assert_yaml_snapshot!("stdio_npx", read::<Deployment>(&children));
         let secret: Secret = read(&children).expect("a Secret");
@@ -220,6 +224,26 @@ mod tests {
         assert_eq!((claim.metadata.name.as_deref(), claim.metadata.owner_references.is_some()), (Some("memory-mcp-cache"), true));
         let addresses = pod.containers[0].env.iter().flatten().filter(|variable| variable.name == "POD_IP");
         assert_eq!(addresses.count(), 1, "the pod's own");
+    }
+
+    #[test]
+    fn a_pod_that_goes_serves_on_while_others_learn_of_it_unless_there_is_one_writer() {
+        let seconds = |change: fn(&mut McpServer)| {
+            let deployment: Deployment = read(&children(&fixtures::server(change))).expect("a Deployment");
+            let pod = deployment.spec.and_then(|spec| spec.template.spec).expect("a pod");
+            pod.containers[0].lifecycle.as_ref().and_then(|lifecycle| Some(lifecycle.pre_stop.as_ref()?.sleep.as_ref()?.seconds))
+        };
+        assert_eq!(seconds(|_| {}), Some(5));
+        assert_eq!(
+            seconds(|server| server.spec.pod.termination_grace_period_seconds = Some(3)),
+            Some(2),
+            "Kubernetes refuses more"
+        );
+        assert_eq!(seconds(|server| server.spec.pod.termination_grace_period_seconds = Some(1)), None);
+        let storage = |server: &mut McpServer| {
+            server.spec.storage = serde_json::from_value(json!({"size": "1Gi", "mountPath": "/data"})).ok();
+        };
+        assert_eq!(seconds(storage), None);
     }
 
     #[test]

@@ -25,6 +25,9 @@ pub struct Run {
 }
 
 /// Writes the file, whole or not at all.
+///
+/// One that is mounted by itself, as the file of a container's last words is, cannot be replaced: it is written over, and after a failure
+/// left empty, for Kubernetes then takes the end of the log, which says why.
 pub fn write(file: &Path, db: &Path, run: Run) -> anyhow::Result<()> {
     let before = fs::read_to_string(file).unwrap_or_default();
     let registry = Registry::new();
@@ -42,7 +45,12 @@ pub fn write(file: &Path, db: &Path, run: Run) -> anyhow::Result<()> {
     set(LAST_BYTES, "The size of the last backup.", run.bytes.or_else(|| value_of(&before, LAST_BYTES)))?;
     let mut text = Vec::new();
     TextEncoder::new().encode(&registry.gather(), &mut text)?;
-    Ok(replace(file, &text)?)
+    match replace(file, &text) {
+        Err(_) if file.is_file() => Ok(if done {
+            fs::write(file, &text)?
+        }),
+        replaced => Ok(replaced?),
+    }
 }
 
 /// The collector may read at any time: it gets the old file or the new one.
@@ -64,6 +72,20 @@ fn value_of(text: &str, name: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_replaced_is_written_over_by_a_success_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, db) = (folder.path().join("last-words"), Path::new("/data/x.db"));
+        fs::write(&file, "").unwrap();
+        // Nothing takes the place of this one: the name of its successor is taken.
+        fs::create_dir(folder.path().join("last-words.next")).unwrap();
+        let failed = Run { at: 100.0, seconds: 1.0, bytes: None };
+        write(&file, db, failed).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "");
+        write(&file, db, Run { bytes: Some(4096.0), ..failed }).unwrap();
+        assert!(fs::read_to_string(&file).unwrap().contains("sandbox_backup_last_success_bytes{database=\"x\"} 4096"));
+    }
 
     #[test]
     fn a_failed_run_still_tells_of_the_last_backup() {

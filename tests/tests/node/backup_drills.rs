@@ -1,0 +1,196 @@
+//! Backups that were restored: rows are written, backed up, the volume is lost, and the rows are there again. To a claim, and to a
+//! bucket. Run by `make drills`.
+
+use std::{
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::Context;
+use k8s_openapi::api::{
+    batch::v1::{CronJob, Job},
+    core::v1::PersistentVolumeClaim,
+};
+use kube::api::DeleteParams;
+use mcpfleet_tests::cluster::{Space, with_space};
+use operator::crd::{McpServer, backup::BackupStatus};
+use serde_json::{Value, json};
+
+use crate::{
+    sandbox_drills::Client,
+    setup::{install, ready, run, server_pods},
+};
+
+const CRON_JOB: &str = "s-mcp-backup";
+const ROWS: u64 = 100;
+
+fn server(to: &Value) -> Value {
+    json!({"metadata": {"name": "s"}, "spec": {
+        "container": {
+            "image": "ghcr.io/mcpfleet/sandbox-server:0.1.0",
+            "args": ["serve", "--db", "/data/sandbox.db", "--listen", "0.0.0.0:8080"],
+        },
+        // Never by itself in the time of a test: by hand.
+        "storage": {"size": "1Gi", "mountPath": "/data", "backup": {"schedule": "0 0 1 1 *", "keep": 2, "to": to}},
+        "health": {"intervalSeconds": 2, "timeoutSeconds": 2},
+    }})
+}
+
+fn backup(server: &McpServer) -> Option<&BackupStatus> {
+    server.status.as_ref()?.backup.as_ref()
+}
+
+/// A backup by hand, as people make one.
+async fn make(space: &Space, name: &str) -> anyhow::Result<()> {
+    space.until::<CronJob>(CRON_JOB, "the CronJob", |_| true).await?;
+    let from = format!("--from=cronjob/{CRON_JOB}");
+    run("kubectl", &["create", "job", "--namespace", &space.name, &from, name]).map(drop)
+}
+
+async fn made(space: &Space, name: &str) -> anyhow::Result<McpServer> {
+    let before = backup(&space.api::<McpServer>().get("s").await?).and_then(|told| told.last_success.clone());
+    make(space, name).await?;
+    let done = |job: &Job| job.status.as_ref().and_then(|status| status.succeeded) == Some(1);
+    space.until::<Job>(name, "a backup", done).await?;
+    let newer =
+        |server: &McpServer| backup(server).is_some_and(|told| told.last_success.is_some() && told.last_success != before);
+    space.until::<McpServer>("s", "the backup in its status", newer).await
+}
+
+/// Rows, a backup, rows after it; the claim is lost, and comes back with what the backup had.
+async fn lose_and_restore(space: &Space, to: &Value) -> anyhow::Result<()> {
+    install(space).await?;
+    space.create::<McpServer>(server(to)).await?;
+    space.until::<McpServer>("s", "ready", ready).await?;
+    let client = Client::of(space)?;
+    client.reached().await?;
+    client.create().await?;
+    for id in 0..ROWS {
+        client.insert(id, "before").await?;
+    }
+    let told = made(space, "one").await?;
+    let told = backup(&told).context("it is told")?;
+    println!("{} bytes, ended {:?}", told.size.unwrap_or_default(), told.last_success);
+    anyhow::ensure!(told.size.is_some_and(|size| size > 4_096) && told.failure.is_none(), "{told:?}");
+    for id in ROWS..ROWS + 10 {
+        client.insert(id, "after").await?;
+    }
+
+    // Over data it is never restored: the rows after the backup stay.
+    space.edit::<McpServer>("s", json!({"spec": {"storage": {"restoreFrom": "latest"}}})).await?;
+    let restarted = |server: &McpServer| {
+        ready(server) && server.status.as_ref().and_then(|status| status.observed_generation) == server.metadata.generation
+    };
+    space
+        .until::<k8s_openapi::api::apps::v1::Deployment>("s-mcp", "the new template in service", |deployment| {
+            let status = deployment.status.clone().unwrap_or_default();
+            let template = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+            let restores = template.is_some_and(|pod| pod.init_containers.is_some());
+            restores && status.observed_generation == deployment.metadata.generation && status.ready_replicas == Some(1)
+        })
+        .await?;
+    space.until::<McpServer>("s", "ready", restarted).await?;
+    client.reached().await?;
+    let count = client.one("SELECT count(*) FROM row", json!([])).await?;
+    anyhow::ensure!(count == json!(ROWS + 10), "restored over data: {count} rows");
+
+    // The claim is lost.
+    space.edit::<McpServer>("s", json!({"spec": {"enabled": false}})).await?;
+    let gone = async {
+        let mut look = tokio::time::interval(Duration::from_millis(200));
+        while !server_pods(space, "s").await?.is_empty() {
+            look.tick().await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(Duration::from_mins(1), gone).await.context("its pod does not go")??;
+    // Kubernetes keeps a claim that a pod names, also one that is done.
+    let jobs = "app.kubernetes.io/component=mcp-backup,app.kubernetes.io/instance=s";
+    run("kubectl", &["delete", "jobs", "--namespace", &space.name, "--selector", jobs])?;
+    let lost = space.api::<PersistentVolumeClaim>().get("s-mcp").await?.metadata.uid;
+    space.api::<PersistentVolumeClaim>().delete("s-mcp", &DeleteParams::default()).await?;
+    space.until::<PersistentVolumeClaim>("s-mcp", "another claim", |claim| claim.metadata.uid != lost).await?;
+    space.edit::<McpServer>("s", json!({"spec": {"enabled": true}})).await?;
+    space.until::<McpServer>("s", "ready again", ready).await?;
+    client.reached().await?;
+    let count = client.one("SELECT count(*) FROM row", json!([])).await?;
+    let after = client.one("SELECT count(*) FROM row WHERE body = 'after'", json!([])).await?;
+    let check = client.one("PRAGMA integrity_check", json!([])).await?;
+    println!("restored: {count} rows, integrity_check {check}");
+    anyhow::ensure!(
+        count == json!(ROWS) && after == json!(0) && check == json!("ok"),
+        "{count} rows, {after} of them after it, {check}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "takes a minute: make drills"]
+async fn a_lost_claim_comes_back_from_a_backup_in_another_claim() {
+    with_space(|space| async move {
+        let claim = json!({"metadata": {"name": "kept"}, "spec": {
+            "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}},
+        }});
+        space.create::<PersistentVolumeClaim>(claim).await?;
+        lose_and_restore(&space, &json!({"claim": "kept"})).await
+    })
+    .await;
+}
+
+/// A server that speaks S3, on the node, for as long as it is kept.
+struct Moto(Child);
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        // That it has ended by itself is no fault of ours.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+async fn moto() -> anyhow::Result<(Moto, String)> {
+    let programs = std::env::var("MOTO").context("MOTO names the folder of moto's programs: tests/moto.sh")?;
+    let port = TcpListener::bind("0.0.0.0:0")?.local_addr()?.port().to_string();
+    let mut command = Command::new(format!("{programs}/moto_server"));
+    command.args(["--host", "0.0.0.0", "--port", &port]).stdout(Stdio::null()).stderr(Stdio::null());
+    let moto = Moto(command.spawn()?);
+    let node = run("kubectl", &["get", "nodes", "--output", "jsonpath={.items[0].status.addresses[0].address}"])?;
+    let endpoint = format!("http://{node}:{port}");
+    let bucket = async {
+        let http = reqwest::Client::builder().no_proxy().build()?;
+        let mut look = tokio::time::interval(Duration::from_millis(200));
+        loop {
+            look.tick().await;
+            let asked = http.put(format!("{endpoint}/backups")).send().await;
+            if asked.is_ok_and(|answer| answer.status().is_success()) {
+                return anyhow::Ok(());
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), bucket).await.context("moto does not answer")??;
+    Ok((moto, endpoint))
+}
+
+#[tokio::test]
+#[ignore = "takes a minute: make drills"]
+async fn a_lost_claim_comes_back_from_a_bucket_and_a_backup_that_fails_is_told() {
+    with_space(|space| async move {
+        let (_moto, endpoint) = moto().await?;
+        space.secret("keys", &[("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")]).await?;
+        let s3 = json!({"bucket": "backups", "prefix": "team/s", "endpoint": endpoint, "credentialsSecretRef": {"name": "keys"}});
+        lose_and_restore(&space, &json!({"s3": s3})).await?;
+
+        space.edit::<McpServer>("s", json!({"spec": {"storage": {"backup": {"to": {"s3": {"bucket": "nobodys"}}}}}})).await?;
+        let other = |cron: &CronJob| serde_json::to_string(cron).is_ok_and(|cron| cron.contains("s3://nobodys"));
+        space.until::<CronJob>(CRON_JOB, "another bucket", other).await?;
+        make(&space, "into-nothing").await?;
+        let failed =
+            |server: &McpServer| backup(server).is_some_and(|told| told.failure.is_some() && told.last_success.is_some());
+        let told = space.until::<McpServer>("s", "a failure", failed).await?;
+        println!("told: {:?}", backup(&told).and_then(|told| told.failure.as_ref()));
+        anyhow::ensure!(ready(&told), "a backup is not the server");
+        Ok(())
+    })
+    .await;
+}

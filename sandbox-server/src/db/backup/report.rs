@@ -46,9 +46,9 @@ pub fn write(file: &Path, db: &Path, run: Run) -> anyhow::Result<()> {
     let mut text = Vec::new();
     TextEncoder::new().encode(&registry.gather(), &mut text)?;
     match replace(file, &text) {
-        Err(_) if file.is_file() => Ok(if done {
-            fs::write(file, &text)?
-        }),
+        // A file that cannot be replaced, a container's termination log, is written where it is; a failure leaves it to the error's words.
+        Err(_) if file.is_file() && !done => Ok(()),
+        Err(_) if file.is_file() => Ok(fs::write(file, &text)?),
         replaced => Ok(replaced?),
     }
 }

@@ -13,7 +13,10 @@ use mcpfleet_tests::cluster::{Space, with_space};
 use operator::{conditions, crd::McpServer};
 use serde_json::{Value, json};
 
-use crate::setup::{in_service, install, ready, run, server_pods, signal};
+use crate::{
+    rollouts::settled,
+    setup::{install, ready, run, server_pods, signal},
+};
 
 const NODE: &str = concat!("ghcr.io/mcpfleet/node:", env!("CARGO_PKG_VERSION"));
 const PYTHON: &str = concat!("ghcr.io/mcpfleet/python:", env!("CARGO_PKG_VERSION"));
@@ -104,7 +107,7 @@ async fn packages_of_npm_and_of_pypi_and_an_image_become_ready_and_answer() {
         };
         space.until(&pod, "the container anew", restarted).await?;
         space.until::<McpServer>("everything", "Ready again", ready).await?;
-        anyhow::ensure!(!in_service(&space, "everything-mcp").await?.is_empty(), "clients are sent to it");
+        settled(&format!("http://everything-mcp.{}.svc:8080/mcp", space.name)).await?;
         let said = call(&space, "everything", "echo", &json!({"message": "again"})).await?;
         anyhow::ensure!(said.contains("again"), "{said}");
         Ok(())

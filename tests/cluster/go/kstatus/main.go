@@ -16,13 +16,14 @@ import (
 func main() {
 	decoder := json.NewDecoder(os.Stdin)
 	for {
-		object := map[string]any{}
-		if err := decoder.Decode(&object); errors.Is(err, io.EOF) {
+		// Its own way to read JSON keeps integers integers.
+		object := &unstructured.Unstructured{}
+		if err := decoder.Decode(object); errors.Is(err, io.EOF) {
 			return
 		} else if err != nil {
 			fail(err)
 		}
-		result, err := status.Compute(&unstructured.Unstructured{Object: object})
+		result, err := status.Compute(object)
 		if err != nil {
 			fail(err)
 		}

@@ -123,10 +123,10 @@ fn find(value: &Value, name: &str) -> Option<String> {
     }
 }
 
-/// A table as text: a line of names, then the rows, with bars between the columns.
+/// A table as text: a line of names, then the rows, with bars between the columns. Lines before it say how much there is of it.
 fn find_in_table(text: &str, name: &str) -> Option<String> {
     let mut lines = text.lines().filter(|line| !line.trim().is_empty());
-    let column = lines.next()?.split('|').position(|header| header.trim() == name)?;
+    let column = lines.find_map(|line| line.split('|').position(|header| header.trim() == name))?;
     let row = lines.find(|line| line.chars().any(char::is_alphanumeric))?;
     row.split('|').nth(column).map(|cell| cell.trim().to_owned())
 }
@@ -156,6 +156,7 @@ mod tests {
             r#"{"rows": [{"n": 4, "city": "Oslo"}], "row_count": 1}"#,
             r#"{"columns": ["n", "city"], "rows": [[4, "Oslo"]]}"#,
             "n | city\n--- | ---\n4 | Oslo\n(1 row)",
+            "1 row\nn | city\n4 | Oslo",
         ] {
             assert_eq!(fill(sentence, &results(&[text])), "4 people in Oslo", "{text}");
         }

@@ -94,7 +94,12 @@ async fn head_and_options_are_answered_and_let_no_other_site_in() {
         assert_eq!(response.status(), 200, "{path}");
         assert_eq!(response.bytes().await.unwrap().len(), 0);
     }
-    for (path, allowed) in [("/v1/chat", "POST,OPTIONS"), ("/v1/tools", "GET,HEAD,OPTIONS"), ("/healthz", "GET,HEAD,OPTIONS")] {
+    for (path, allowed) in [
+        ("/v1/chat", "POST,OPTIONS"),
+        ("/v1/tools", "GET,HEAD,OPTIONS"),
+        ("/healthz", "GET,HEAD,OPTIONS"),
+        ("/mcp", "GET,POST,DELETE,OPTIONS"),
+    ] {
         let response = ask(Method::OPTIONS, path).await.unwrap();
         assert_eq!((response.status().as_u16(), header(&response, "allow")), (204, allowed), "{path}");
     }

@@ -57,6 +57,10 @@ pub async fn whole(State(web): State<Arc<Web>>, request: Request, next: Next) ->
         _ => body,
     };
     let mut response = released(json_rpc::run(parts, body, async |request| next.run(request).await).await).await;
+    // The SDK knows of no other method than POST.
+    if !is_modern && response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET,POST,DELETE"));
+    }
     if let Some(can) = opens
         && response.status().is_success()
         && let Ok(id) = HeaderValue::try_from(client::new_session(&can))

@@ -14,7 +14,10 @@ use k8s_openapi::api::{
 };
 use kube::api::DeleteParams;
 use mcpfleet_tests::cluster::{Space, with_space};
-use operator::crd::{McpServer, backup::BackupStatus};
+use operator::{
+    conditions,
+    crd::{McpServer, backup::BackupStatus},
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -184,6 +187,15 @@ async fn a_lost_claim_comes_back_from_a_bucket_and_a_backup_that_fails_is_told()
         space.edit::<McpServer>("s", json!({"spec": {"storage": {"backup": {"to": {"s3": {"bucket": "nobodys"}}}}}})).await?;
         let other = |cron: &CronJob| serde_json::to_string(cron).is_ok_and(|cron| cron.contains("s3://nobodys"));
         space.until::<CronJob>(CRON_JOB, "another bucket", other).await?;
+        // The pods know where they are restored from: they are made anew, and start over data without asking there.
+        let renewed = |server: &McpServer| {
+            let conditions = server.status.as_ref().map(|status| &*status.conditions).unwrap_or_default();
+            let rolled = conditions::find(conditions, "Reconciling").is_some_and(|found| found.status == "False");
+            rolled
+                && ready(server)
+                && server.status.as_ref().and_then(|status| status.observed_generation) == server.metadata.generation
+        };
+        space.until::<McpServer>("s", "Ready beside another bucket", renewed).await?;
         make(&space, "into-nothing").await?;
         let failed =
             |server: &McpServer| backup(server).is_some_and(|told| told.failure.is_some() && told.last_success.is_some());

@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceSpec};
+use k8s_openapi::{
+    Resource as _,
+    api::core::v1::{ConfigMap, Secret, Service, ServiceSpec},
+};
 use kube::ResourceExt;
 use rand::Rng;
 
@@ -13,6 +16,7 @@ use super::{
     stdio,
 };
 use crate::{
+    child::Key,
     children::Children,
     crd::{McpServer, McpServerSpec, pod::SecretKeyRef},
     inputs::{self, Found, Reader, Reference},
@@ -43,7 +47,7 @@ pub struct Observed {
     pub sessions: Option<bool>,
     /// The images of servers on standard input and output.
     pub images: stdio::Images,
-    /// The keys that seal session ids: those that are there, or a new one.
+    /// The keys that seal session ids: those that are there, or a new one. Empty of a server that has no bridge.
     pub session_keys: String,
 }
 
@@ -90,15 +94,8 @@ fn session_keys(server: &McpServer, children: &Children) -> String {
 /// The server's Service, as it is.
 fn served(server: &McpServer, children: &Children) -> ServiceSpec {
     let (namespace, name) = (server.namespace().unwrap_or_default(), Component::Server.child_name(&server.name_any()));
-    let service = children.read::<Service>(&namespace, &name).filter(|service| is_controlled_by(service, server));
-    service.and_then(|service| service.spec).unwrap_or_default()
-}
-
-fn is_controlled_by(service: &Service, server: &McpServer) -> bool {
-    service
-        .owner_references()
-        .iter()
-        .any(|owner| owner.controller == Some(true) && Some(&owner.uid) == server.metadata.uid.as_ref())
+    let live = children.get(&Key::new(Service::KIND, namespace, name)).filter(|live| live.owner == server.uid());
+    live.and_then(|live| live.read::<Service>()?.spec).unwrap_or_default()
 }
 
 /// Reads it all. Of a server that is switched off nothing that it would need to run: it must always come to rest.
@@ -117,7 +114,7 @@ pub async fn observe(
         offered: health.and_then(|health| health.acceptable),
         remote_tool_calls: engine.remote_policy().tool_calls,
         images: images.clone(),
-        session_keys: session_keys(server, children),
+        session_keys: server.spec.stdio.as_ref().map(|_| session_keys(server, children)).unwrap_or_default(),
         ..Observed::default()
     };
     if !server.spec.enabled {

@@ -69,8 +69,9 @@ async fn a_drain_of_two_pods_waits_for_the_first_to_be_replaced_and_costs_no_cal
         space.until::<McpServer>("s", "2/2 again", |server| serves(server, "2/2")).await?;
         done.store(true, Ordering::Relaxed);
         let calls = client.await??;
-        println!("{calls} calls, {} failed", failures.lock().unwrap().len());
-        anyhow::ensure!(calls > 0 && failures.lock().unwrap().is_empty(), "calls failed");
+        let failed = failures.lock().unwrap();
+        anyhow::ensure!(calls > 0 && failed.is_empty(), "{} of {calls} calls failed: {failed:#?}", failed.len());
+        println!("{calls} calls, none failed");
         Ok(())
     })
     .await;

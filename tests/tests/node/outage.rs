@@ -121,22 +121,28 @@ async fn one_of_three_replicas_stopped_costs_clients_only_the_seconds_until_it_i
         done.store(true, Ordering::Relaxed);
         client.await??;
         // kube-proxy takes a moment to follow the EndpointSlice.
-        let late = failures.lock().unwrap().iter().filter(|at| **at > out + Duration::from_secs(1)).count();
+        let late = failures.lock().unwrap().iter().filter(|(began, _)| *began > out + Duration::from_secs(1)).count();
         anyhow::ensure!(late == 0, "{late} calls failed after the pod was out of the Service");
         Ok(())
     })
     .await;
 }
 
-/// Calls the server until told to stop, and keeps when a call that failed was begun. How many calls were made.
-pub async fn call_until(done: Arc<AtomicBool>, failures: Arc<Mutex<Vec<Instant>>>, url: String) -> anyhow::Result<u64> {
-    let client = reqwest::Client::builder().pool_max_idle_per_host(0).timeout(Duration::from_secs(1)).build()?;
+/// How long a call may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The calls that failed: when each was begun, and how long it took to fail, and why.
+pub type Failures = Arc<Mutex<Vec<(Instant, String)>>>;
+
+/// Calls the server until told to stop, and keeps the calls that failed. How many calls were made.
+pub async fn call_until(done: Arc<AtomicBool>, failures: Failures, url: String) -> anyhow::Result<u64> {
+    let client = reqwest::Client::builder().pool_max_idle_per_host(0).timeout(CALL_TIMEOUT).build()?;
     let mut calls = 0;
     while !done.load(Ordering::Relaxed) {
         let began = Instant::now();
         calls += 1;
-        if !answers(&client, &url).await {
-            failures.lock().unwrap().push(began);
+        if let Err(error) = discover(&client, &url).await {
+            failures.lock().unwrap().push((began, format!("after {:?}: {error:?}", began.elapsed())));
         }
     }
     Ok(calls)
@@ -144,6 +150,10 @@ pub async fn call_until(done: Arc<AtomicBool>, failures: Arc<Mutex<Vec<Instant>>
 
 /// Whether a server answers to discover.
 pub async fn answers(client: &reqwest::Client, url: &str) -> bool {
+    discover(client, url).await.is_ok()
+}
+
+async fn discover(client: &reqwest::Client, url: &str) -> reqwest::Result<()> {
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": "server/discover", "params": {"_meta": {
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
         "io.modelcontextprotocol/clientCapabilities": {},
@@ -155,5 +165,5 @@ pub async fn answers(client: &reqwest::Client, url: &str) -> bool {
         .header("MCP-Protocol-Version", "2026-07-28")
         .header("Mcp-Method", "server/discover")
         .json(&body);
-    request.send().await.is_ok_and(|response| response.status().is_success())
+    request.send().await?.error_for_status().map(drop)
 }

@@ -98,7 +98,8 @@ async fn an_edit_of_what_pods_are_asked_costs_no_call() {
         count("another toolCall");
         done.store(true, Ordering::Relaxed);
         let calls = client.await??;
-        anyhow::ensure!(calls > 0 && failures.lock().unwrap().is_empty(), "{} of {calls} failed", failures.lock().unwrap().len());
+        let failed = failures.lock().unwrap();
+        anyhow::ensure!(calls > 0 && failed.is_empty(), "{} of {calls} calls failed: {failed:#?}", failed.len());
         println!("{calls} calls, none failed");
         Ok(())
     })

@@ -31,7 +31,7 @@ use crate::{
     leader::{Election, Lead},
     metrics::{ReconcileMetrics, leader_gauge},
     names,
-    probe::{EngineConfig, HealthEngine, RemotePolicy},
+    probe::{EngineConfig, HealthEngine, RemotePolicy, ServerKey},
     reach::{self, Reach},
     scope::{Scopes, Shared},
     scopes::{self, Looks, ScopeMetric},
@@ -124,13 +124,7 @@ pub async fn run(config: RunConfig, client: Client, shutdown: CancellationToken)
     // Who is alive, and who leads, is known whatever becomes of the scopes.
     let (changed, mut to_wake) = mpsc::unbounded_channel();
     let stop_probing = CancellationToken::new();
-    parts.spawn({
-        let rounds = autoscale::watch(Arc::clone(&autoscaler), engine.clone(), client.clone(), changed.clone());
-        async move {
-            rounds.await;
-            Some("the asking for calls in flight")
-        }
-    });
+    parts.spawn(ask_for_calls(Arc::clone(&autoscaler), engine.clone(), client.clone(), changed.clone()));
     let probing = AbortOnDropHandle::new(tokio::spawn(engine.clone().run(client.clone(), changed, stop_probing.clone())));
     let (known, mut now_known) = mpsc::unbounded_channel();
     let shared = shared(&config, client, engine, metrics, (backups, autoscaler));
@@ -175,6 +169,16 @@ pub async fn run(config: RunConfig, client: Client, shutdown: CancellationToken)
         lead.release().await;
     }
     ended
+}
+
+async fn ask_for_calls(
+    autoscaler: Arc<Autoscaler>,
+    engine: HealthEngine,
+    client: Client,
+    changed: mpsc::UnboundedSender<ServerKey>,
+) -> Option<&'static str> {
+    autoscale::watch(autoscaler, engine, client, changed).await;
+    Some("the asking for calls in flight")
 }
 
 /// What it means that a part has ended. Parts end when they are asked to, too: then it is no fault.

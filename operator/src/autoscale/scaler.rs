@@ -118,7 +118,7 @@ pub struct Scaler {
 impl Scaler {
     /// Goes on from what was told, or else from the pods that there are. The window begins anew: nothing is scaled down early.
     pub fn new(bounds: Bounds, told: Option<&AutoscalingStatus>, pods: Option<u32>, now: Instant) -> Self {
-        let known = told.map(|told| told.desired).or(pods.filter(|pods| *pods > 0));
+        let known = told.map(|told| told.desired).or_else(|| pods.filter(|pods| *pods > 0));
         // Without what was said beside it.
         let reason = told.and_then(|told| told.reason.split("; ").next()).filter(|reason| !reason.starts_with(HELD));
         let mut scaler = Self {

@@ -24,8 +24,9 @@ use shown_tools::{Offered, ShownTools};
 use super::{
     breaker::{Circuit, Transition},
     effect::{Effect, Notice},
+    pace::EAGER,
     schedule::{Schedule, TargetId, Timer},
-    target::{EAGER, Target},
+    target::Target,
     template::Template,
     types::{Endpoint, Moment, ServerKey, ServerSpec},
     verdict::Verdict,

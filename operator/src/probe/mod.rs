@@ -45,7 +45,8 @@ pub use proxy::Proxy;
 pub use schedule::TargetId;
 pub use tools::{Tool, ToolsDiff, ToolsList};
 pub use types::{
-    AcceptedTools, Credentials, Endpoint, Moment, PodHealth, PodState, ServerHealth, ServerKey, ServerSpec, ToolsContract,
+    AcceptedTools, Credentials, Endpoint, Moment, PodHealth, PodState, ServerHealth, ServerKey, ServerSpec, Serving, ServingPod,
+    ToolsContract,
 };
 pub use verdict::{Kind as VerdictKind, Problem, Status, Step, Verdict};
 pub use wire::{Dial, Wire};

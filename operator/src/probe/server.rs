@@ -3,6 +3,7 @@
 //! Everything that follows from a change is worked out anew in `settle`; nothing is decided from what was done before.
 
 mod eviction;
+mod serving;
 mod settle;
 mod shown_tools;
 mod summary;

@@ -171,8 +171,11 @@ async fn slow_calls_raise_a_sandbox_server_to_three_pods_and_their_end_takes_two
         let mut server = sqlite("s", 1, 5);
         server["spec"]["autoscaling"] = json!({"maxReplicas": 3, "callsInFlight": 1});
         server["spec"]["health"]["timeoutSeconds"] = json!(5);
+        // The calls take turns on two cores.
+        let args = ["serve", "--db", "/tmp/sandbox.db", "--listen", "0.0.0.0:8080", "--statement-timeout-ms", "60000"];
+        server["spec"]["container"]["args"] = json!(args);
         space.create::<McpServer>(server).await?;
-        let counts = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 1000000) SELECT count(*) FROM c";
+        let counts = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 300000) SELECT count(*) FROM c";
         up_and_down(&space, "read_query", &json!({"query": counts}), 4).await
     })
     .await;

@@ -1,5 +1,7 @@
 //! Whose a child is, what becomes of one that is not wanted any more, and of one that others write, too.
 
+use std::time::Duration;
+
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service},
@@ -11,17 +13,23 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy},
 };
 use mcpfleet_tests::{
+    audit,
     cluster::{Space, with_space},
     mcp::FakeServer,
     pods,
 };
 use operator::{
     conditions,
+    config::RunConfig,
     crd::{McpApp, McpServer, reason},
+    network::Unsaid,
 };
 use serde_json::json;
 
 use crate::reconcile::{app, ready_is, reason_of};
+
+/// For so long two operators that rest write nothing.
+const QUIET: Duration = Duration::from_secs(5);
 
 fn container(name: &str) -> serde_json::Value {
     json!({"metadata": {"name": name}, "spec": {"container": {"image": "a/b:1"}}})
@@ -276,6 +284,41 @@ async fn a_child_that_somebody_scales_is_put_back_with_an_event_and_one_that_is_
         let events = events(&space, reason::CORRECTED).await?;
         assert!(events.iter().any(|note| note.contains("kubectl scale mcpserver s")), "{events:?}");
         operator.stop().await
+    })
+    .await;
+}
+
+/// Two releases over one namespace, of which one says another image and no networks: a mistake, which must not become a storm.
+#[tokio::test]
+async fn two_operators_that_undo_each_other_notice_it_and_rest() {
+    with_space(|space| async move {
+        let first = space.operator().await?;
+        let other = RunConfig {
+            chat_worker_image: "ghcr.io/mcpfleet/chat-worker:other".into(),
+            servers_network: Unsaid::Open,
+            ..space.config()?
+        };
+        let second = space.start(space.client.clone(), other);
+        space.create::<McpServer>(container("s")).await?;
+        app(&space, json!([{"name": "s"}])).await?;
+        let stalled = |app: &McpApp| reason_of(&app.status.as_ref()?.conditions, "Stalled");
+        space.until::<McpApp>("chat", "Contested", |app| stalled(app) == Some(("True".into(), reason::CONTESTED.into()))).await?;
+        // Each of the two needs as many writes to notice; then a minute is quiet.
+        let (mut before, mut look) = (Vec::new(), tokio::time::interval(QUIET));
+        for _ in 0..6 {
+            look.tick().await;
+            let writes = audit::writes(&space.name)?;
+            let new = writes.len() - before.len();
+            println!("two operators, in {} s: {:?}", QUIET.as_secs(), audit::summary(&writes[before.len()..]));
+            before = writes;
+            if new == 0 {
+                break;
+            }
+        }
+        anyhow::ensure!(audit::writes(&space.name)?.len() == before.len(), "they go on");
+        anyhow::ensure!(before.len() < 150, "{} writes", before.len());
+        second.stop().await?;
+        first.stop().await
     })
     .await;
 }

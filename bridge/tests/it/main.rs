@@ -10,3 +10,4 @@ mod run;
 mod sessions;
 mod streams;
 mod support;
+mod upstream;

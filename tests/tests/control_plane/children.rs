@@ -200,6 +200,39 @@ async fn a_claim_that_somebody_grew_stays_so_and_holds_up_nobody() {
 }
 
 #[tokio::test]
+async fn a_claim_whose_class_cannot_grow_is_told_and_the_rest_of_the_edit_goes_on() {
+    with_space(|space| async move {
+        let class = json!({"metadata": {"name": space.name}, "provisioner": "nobody", "allowVolumeExpansion": false});
+        let classes: Api<StorageClass> = Api::all(space.client.clone());
+        classes.create(&PostParams::default(), &serde_json::from_value(class)?).await?;
+        let operator = space.operator().await?;
+        let server = json!({"metadata": {"name": "db"}, "spec": {
+            "container": {"image": "a/b:1"}, "storage": {"size": "1Gi", "mountPath": "/data", "storageClassName": space.name},
+        }});
+        space.create::<McpServer>(server).await?;
+        space.until::<PersistentVolumeClaim>("db-mcp", "the claim", |_| true).await?;
+        let bound = json!({"status": {"phase": "Bound", "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"]}});
+        let claims = space.api::<PersistentVolumeClaim>();
+        claims.patch_status("db-mcp", &PatchParams::default(), &Patch::Merge(&bound)).await?;
+
+        let edit = json!({"spec": {"storage": {"size": "2Gi"}, "env": [{"name": "A", "value": "1"}]}});
+        space.edit::<McpServer>("db", edit).await?;
+        let is_stalled = |server: &McpServer| stalled(server).is_some_and(|(status, _)| status == "True");
+        let told = space.until::<McpServer>("db", "Stalled", is_stalled).await?;
+        let message = conditions::find(&told.status.unwrap().conditions, "Stalled").unwrap().message.clone();
+        assert!(message.contains("PersistentVolumeClaim db-mcp") && message.contains("must support resize"), "{message}");
+        let has_env = |deployment: &Deployment| {
+            let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+            pod.is_some_and(|pod| pod.containers[0].env.iter().flatten().any(|variable| variable.name == "A"))
+        };
+        space.until::<Deployment>("db-mcp", "the variable", has_env).await?;
+        classes.delete(&space.name, &DeleteParams::default()).await?;
+        operator.stop().await
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_claim_without_our_labels_is_left_alone_with_words_fit_for_data() {
     with_space(|space| async move {
         let claim = json!({"metadata": {"name": "db-mcp"}, "spec": {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use http_server::{Connections, LameDuck};
 use rmcp::ServiceExt as _;
 use sandbox_server::config::{BackupArgs, Cli, Command, DatabaseArgs, RestoreArgs, ServeArgs};
 use sandbox_server::db::Database;
@@ -121,14 +122,17 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let sessions = move || handler.for_another_session();
     let service = http::service(sessions, direct, settings, db.clone(), metrics, Arc::clone(&ready), stop.clone());
     tracing::info!(address = %listener.local_addr()?, "serving MCP at /mcp");
-    let mut left = http_server::serve(listener, service, usize::from(args.max_connections), async {
+    let connections = Connections { most: usize::from(args.max_connections), idle: Duration::from_secs(args.idle_timeout_seconds) };
+    let patience = Duration::from_secs(args.drain_seconds);
+    let mut left = http_server::serve_kept(listener, service, connections, async {
         asked_to_stop().await;
         ready.store(false, Ordering::Relaxed);
         draining.cancel();
         tracing::info!("draining");
+        LameDuck::USUAL.within(patience)
     })
     .await;
-    if !left.within(Duration::from_secs(args.drain_seconds)).await {
+    if !left.within(patience).await {
         tracing::warn!(seconds = args.drain_seconds, "some requests did not finish in time");
     }
     stop.cancel();

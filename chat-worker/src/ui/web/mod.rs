@@ -29,7 +29,7 @@ use axum::{
     routing::{get, post},
 };
 use http_server::{
-    Connections,
+    Connections, LameDuck,
     body::{self, BodyError},
     forwarded::Caller,
     token::Tokens,
@@ -116,15 +116,6 @@ async fn arrived(request: Request, next: Next) -> Response {
     response
 }
 
-/// Sends new requests of a replica that is being stopped to another one.
-async fn unless_draining(State(web): State<Arc<Web>>, request: Request, next: Next) -> Response {
-    if web.draining.is_cancelled() {
-        let detail = "this replica is being stopped; connect again";
-        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1).into_response();
-    }
-    next.run(request).await
-}
-
 /// Completes at SIGTERM and at Ctrl-C.
 pub async fn terminated() {
     let terminate = async {
@@ -171,18 +162,15 @@ pub async fn serve(
     }
     tokio::spawn(forget_idle_callers(Arc::downgrade(&web)));
     let (draining, stopped) = (web.draining.clone(), web.stopped.clone());
-    let closing = CancellationToken::new();
-    let close = closing.clone();
-    tokio::spawn(async move {
+    let connections =
+        Connections { most: usize::from(settings.max_connections), idle: Duration::from_secs(settings.idle_timeout_seconds) };
+    let mut left = http_server::serve_kept(listener, router(web), connections, async move {
         shutdown.await;
         tracing::info!("stopping: running answers get {} s", drain.as_secs());
         draining.cancel();
-        tokio::time::sleep(LINGER.min(drain)).await;
-        close.cancel();
-    });
-    let connections =
-        Connections { most: usize::from(settings.max_connections), idle: Duration::from_secs(settings.idle_timeout_seconds) };
-    let mut left = http_server::serve_kept(listener, router(web), connections, closing.cancelled()).await;
+        LameDuck { least: LINGER, most: LINGER }.within(drain)
+    })
+    .await;
     if !left.within(drain).await {
         stopped.cancel();
         // They end with an error event, which takes no time.
@@ -199,7 +187,6 @@ fn router(web: Arc<Web>) -> Router {
         .route_layer(middleware::from_fn_with_state(with(), mcp::whole))
         .route("/v1/chat", post(chat::chat))
         .route_layer(middleware::from_fn(arrived))
-        .route_layer(middleware::from_fn_with_state(with(), unless_draining))
         .route_layer(middleware::from_fn_with_state(with(), access::require))
         .route_layer(middleware::from_fn_with_state(with(), admit))
         .route_layer(middleware::from_fn_with_state(with(), access::same_site));
@@ -207,7 +194,6 @@ fn router(web: Arc<Web>) -> Router {
         .route("/v1/servers", get(status::servers))
         .route("/v1/tools", get(status::tools))
         .route("/v1/usage", get(status::usage))
-        .route_layer(middleware::from_fn_with_state(with(), unless_draining))
         .route("/", get(page::index))
         .route_layer(middleware::from_fn_with_state(with(), access::require))
         .route_layer(middleware::from_fn_with_state(with(), access::same_site));

@@ -35,6 +35,11 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let sealer = Sealer::new(args.session_key_file.as_deref())?;
     let listener = http_server::listen(args.listen).await?;
+    http_server::warn_when_open(
+        listener.local_addr()?,
+        false,
+        "can call every tool: let a NetworkPolicy say who does, or listen on 127.0.0.1",
+    );
     let own = args.pod_ip.map(|ip| SocketAddr::new(ip, args.listen.port()).to_string()).unwrap_or_default();
     let sessions = Arc::new(Registry::new(sealer, own));
     let metrics = Metrics::new()?;

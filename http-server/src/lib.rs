@@ -8,6 +8,7 @@ pub mod forwarded;
 pub mod guesses;
 pub mod host;
 pub mod json_rpc;
+pub mod pace;
 mod places;
 pub mod token;
 
@@ -96,6 +97,13 @@ pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
         }
         bound => bound,
+    }
+}
+
+/// Says in the log that a door is open to all, where it is. `what` is what everybody can do, and how to change that.
+pub fn warn_when_open(address: SocketAddr, is_closed: bool, what: &str) {
+    if !is_closed && !address.ip().to_canonical().is_loopback() {
+        tracing::warn!("everybody who reaches {address} {what}");
     }
 }
 

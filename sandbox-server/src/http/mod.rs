@@ -9,19 +9,20 @@ mod places;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{HttpBody as _, to_bytes};
 use axum::extract::{ConnectInfo, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, StatusCode};
 use http_body_util::LengthLimitError;
+use http_server::guesses::Guesses;
+use http_server::pace::Pace;
 use http_server::{forwarded, json_rpc};
 use ipnet::IpNet;
 use rmcp::ServerHandler;
@@ -66,31 +67,10 @@ pub struct DoorSettings {
     pub legacy_sessions: bool,
 }
 
-/// Requests of one address, counted by the second, with a burst of as many.
-struct Pace {
-    limiter: DefaultKeyedRateLimiter<IpAddr>,
-    asked: AtomicU32,
-}
-
-impl Pace {
-    /// After so many requests the addresses that have been quiet are forgotten.
-    const FORGET_EVERY: u32 = 4096;
-
-    fn new(rate: NonZeroU32) -> Self {
-        Self { limiter: RateLimiter::keyed(Quota::per_second(rate)), asked: AtomicU32::new(0) }
-    }
-
-    fn allows(&self, caller: IpAddr) -> bool {
-        if self.asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(Self::FORGET_EVERY) {
-            self.limiter.retain_recent();
-        }
-        self.limiter.check_key(&caller).is_ok()
-    }
-}
-
 struct Door<A> {
     settings: DoorSettings,
     pace: Option<Pace>,
+    guesses: Guesses,
     running: Places,
     metrics: Metrics,
     db: Database,
@@ -123,7 +103,8 @@ pub fn service<H: ServerHandler, A: Answers>(
     let mcp = StreamableHttpService::new(move || Ok(handler()), Arc::new(LocalSessionManager::default()), config);
     let door = Arc::new(Door {
         running: Places::new(settings.max_requests),
-        pace: settings.rate.map(Pace::new),
+        pace: settings.rate.and_then(|requests| Pace::new(requests, Duration::from_secs(1))),
+        guesses: Guesses::default(),
         settings,
         metrics,
         db,
@@ -185,6 +166,32 @@ impl<A: Answers> Door<A> {
         None
     }
 
+    fn refuse_for(&self, wait: Duration, reason: &str, text: &'static str) -> Response {
+        let mut response = self.refuse(StatusCode::TOO_MANY_REQUESTS, reason, text);
+        response.headers_mut().insert(RETRY_AFTER, wait.as_secs().saturating_add(1).into());
+        response
+    }
+
+    /// The refusal of a caller without a token that is in force. One that has guessed too often is not listened to for a while.
+    fn refuses_token(&self, presented: Option<&str>, address: Option<IpAddr>) -> Option<Response> {
+        let tokens = self.settings.tokens.as_ref()?;
+        let now = Instant::now();
+        if presented.is_some()
+            && let Some(wait) = address.and_then(|address| self.guesses.wait(address, now))
+        {
+            return Some(self.refuse_for(wait, "guesses", "Too Many Requests: too many wrong tokens\n"));
+        }
+        if tokens.accept(presented) {
+            return None;
+        }
+        if let (Some(_), Some(address)) = (presented, address) {
+            self.guesses.wrong(address, now);
+        }
+        let mut response = self.refuse(StatusCode::UNAUTHORIZED, "token", "Unauthorized: a bearer token is needed\n");
+        response.headers_mut().insert(WWW_AUTHENTICATE, http::HeaderValue::from_static("Bearer"));
+        Some(response)
+    }
+
     /// The address that a request is counted for; None: it came over no connection.
     fn address(&self, request: &Request) -> Option<IpAddr> {
         let ConnectInfo(peer) = request.extensions().get::<ConnectInfo<SocketAddr>>()?;
@@ -203,19 +210,13 @@ impl<A: Answers> Door<A> {
     async fn admit(&self, request: Request, paths: Router) -> Response {
         let address = self.address(&request);
         if let (Some(pace), Some(address)) = (&self.pace, address)
-            && !pace.allows(address)
+            && let Err(wait) = pace.take(address)
         {
-            let mut response = self.refuse(StatusCode::TOO_MANY_REQUESTS, "rate", "Too Many Requests: wait a second\n");
-            response.headers_mut().insert(RETRY_AFTER, http::HeaderValue::from_static("1"));
-            return response;
+            return self.refuse_for(wait, "rate", "Too Many Requests: wait a second\n");
         }
         // After the pace, which bounds guessing.
-        if let Some(tokens) = &self.settings.tokens
-            && !tokens.accept(only(request.headers(), &AUTHORIZATION))
-        {
-            let mut response = self.refuse(StatusCode::UNAUTHORIZED, "token", "Unauthorized: a bearer token is needed\n");
-            response.headers_mut().insert(WWW_AUTHENTICATE, http::HeaderValue::from_static("Bearer"));
-            return response;
+        if let Some(refusal) = self.refuses_token(only(request.headers(), &AUTHORIZATION), address) {
+            return refusal;
         }
         let who = self.who(request.headers(), address);
         let Some(_place) = self.running.take(who) else {

@@ -15,6 +15,7 @@ pub mod told;
 
 use std::{
     future::Future,
+    num::NonZeroU32,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -32,6 +33,7 @@ use http_server::{
     Connections, LameDuck,
     body::{self, BodyError},
     forwarded::Caller,
+    pace::Pace,
     token::Tokens,
 };
 use mcp_wire::json::weight;
@@ -43,10 +45,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{access::Access, problem::Problem};
-use crate::{
-    app::App,
-    limits::{self, RateLimit},
-};
+use crate::{app::App, limits};
 
 /// A conversation that is sent back with each question may be long.
 const MAX_BODY: usize = 16 * 1024 * 1024;
@@ -64,7 +63,7 @@ const LINGER: Duration = Duration::from_secs(2);
 pub struct Web {
     pub app: Arc<App>,
     pub access: Access,
-    pub rate: Option<RateLimit>,
+    pub pace: Option<Pace>,
     /// Calls over /mcp that are under way.
     pub calls: Arc<mcp::Calls>,
     /// SIGTERM came: not ready any more.
@@ -76,10 +75,9 @@ pub struct Web {
 /// Takes one request of this caller, or says when to come back. Who prefers to wait, does (`Prefer: wait=10`, RFC 7240), where that is
 /// no longer than it said.
 pub async fn admit(State(web): State<Arc<Web>>, Extension(caller): Extension<Caller>, request: Request, next: Next) -> Response {
-    let Some(rate) = &web.rate else { return next.run(request).await };
+    let Some(pace) = &web.pace else { return next.run(request).await };
     let until = Instant::now() + limits::patience(request.headers());
-    let caller = caller.counted_as().to_string();
-    while let Err(wait) = rate.take(&caller) {
+    while let Err(wait) = pace.take(caller.counted_as()) {
         if Instant::now() + wait > until {
             web.app.engine.metrics.rate_limited.inc();
             let seconds = wait.as_secs() + 1;
@@ -148,18 +146,15 @@ pub async fn serve(
     let tokens = settings.access_token_file().map(|file| Tokens::load(&file)).transpose()?;
     let web = Arc::new(Web {
         access: Access::new(tokens, settings.allowed_hosts.clone()),
-        rate: RateLimit::new(settings.rate_limit_requests, window),
+        pace: NonZeroU32::new(settings.rate_limit_requests).and_then(|requests| Pace::new(requests, window)),
         calls: Arc::default(),
         draining: CancellationToken::new(),
         stopped: CancellationToken::new(),
         app: Arc::clone(&app),
     });
     tracing::info!("chat worker listens on http://{address}; questions go to {}", app.who_answers());
-    if !web.access.is_closed() && !address.ip().is_loopback() {
-        tracing::warn!(
-            "everybody who reaches {address} can chat, call tools and spend the key: set CHAT_ACCESS_TOKEN_FILE to a file with a token"
-        );
-    }
+    let open = "can chat, call tools and spend the key: set CHAT_ACCESS_TOKEN_FILE to a file with a token";
+    http_server::warn_when_open(address, web.access.is_closed(), open);
     tokio::spawn(forget_idle_callers(Arc::downgrade(&web)));
     let (draining, stopped) = (web.draining.clone(), web.stopped.clone());
     let connections =
@@ -228,9 +223,6 @@ async fn forget_idle_callers(web: Weak<Web>) {
     loop {
         ticks.tick().await;
         let Some(web) = web.upgrade() else { return };
-        if let Some(rate) = &web.rate {
-            rate.forget_idle();
-        }
         web.calls.forget();
     }
 }

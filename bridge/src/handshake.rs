@@ -73,6 +73,11 @@ impl Handshake {
         }
     }
 
+    /// The id of the question that is not answered yet.
+    pub fn awaited(&self) -> u64 {
+        if self.initializing { self.initialize } else { self.discover }
+    }
+
     /// An answer of the child's: its result, or its error.
     pub fn answered(&mut self, id: u64, result: Option<&RawValue>, error: Option<&RawValue>) -> Step {
         if id == self.discover {

@@ -16,7 +16,7 @@ use tower::{Service, service_fn};
 
 use crate::bridge::{Bridge, own_error};
 use crate::era::{Era, MODERN};
-use crate::post::{Malformed, Post};
+use crate::post::{Envelope, Malformed, Post};
 
 mod legacy;
 mod modern;
@@ -127,13 +127,17 @@ async fn post(bridge: &Arc<Bridge>, parts: &Parts, body: Bytes) -> Response {
     };
     let says_modern = only(&parts.headers, &VERSION) == Some(MODERN);
     match post {
-        Post::Request(envelope) if &*envelope.method != "initialize" && (says_modern || envelope.era == Era::Modern) => {
-            modern::request(bridge, parts, envelope).await
-        }
+        Post::Request(envelope) if is_modern(&envelope, says_modern) => modern::request(bridge, parts, envelope).await,
         // Whoever speaks without sessions cancels by hanging up, and answers nothing.
         Post::Notification { .. } | Post::Answer { .. } if says_modern => StatusCode::ACCEPTED.into_response(),
         post => legacy::post(bridge, parts, post).await,
     }
+}
+
+/// Whoever begins a session may name the latest revision that it knows; only one that speaks that revision says so in `_meta`, too.
+fn is_modern(envelope: &Envelope, says_modern: bool) -> bool {
+    let means_modern = envelope.era == Era::Modern;
+    if &*envelope.method == "initialize" { says_modern && means_modern } else { says_modern || means_modern }
 }
 
 fn not_allowed(methods: &'static str) -> Response {

@@ -35,7 +35,7 @@ pub async fn request(bridge: &Arc<Bridge>, parts: &Parts, mut envelope: Envelope
             Ok(hello) => own_result(envelope.id(), &hello.discover_result()),
             Err(death) => down(envelope.id(), death.as_deref()),
         },
-        "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" => {
+        "initialize" | "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" => {
             let words = format!("Method not found: there is no {} in {MODERN}", envelope.method);
             own_error(StatusCode::NOT_FOUND, envelope.id(), -32601, &words)
         }

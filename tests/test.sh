@@ -84,7 +84,7 @@ control_plane() {
     up control-plane &&
         tests/cluster/tool.sh kstatus &&
         tests/cluster/run.sh kubectl apply --server-side -k crds &&
-        tests/cluster/run.sh kubectl wait --for=condition=Established --timeout=30s --all crd &&
+        tests/cluster/run.sh kubectl wait --for=jsonpath='{.status.conditions[?(@.type=="Established")].status}'=True --timeout=30s --all crd &&
         tests/cluster/run.sh "$binary" --test-threads=8 --show-output
 }
 

@@ -8,17 +8,13 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures::{StreamExt, stream};
-use http::{Request, header};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use tokio::{net::TcpStream, time::timeout};
-use tokio_util::task::AbortOnDropHandle;
+use tokio::time::timeout;
 
 use crate::{
     app_pods::AppPods,
+    http_get,
     mcp_app::status::{AppReport, ModelReport},
     who::Who,
 };
@@ -111,19 +107,8 @@ struct Model {
 
 /// What a pod says. None: nothing that can be read.
 async fn ask(address: IpAddr) -> Option<AppReport> {
-    let body = timeout(PATIENCE, get(address)).await.ok()??;
+    let (_, body) = timeout(PATIENCE, http_get::get((address, PORT).into(), "/readyz", "localhost", MOST)).await.ok()??;
     read(&body)
-}
-
-/// The body of /readyz, whatever the status.
-async fn get(address: IpAddr) -> Option<Bytes> {
-    let stream = TcpStream::connect((address, PORT)).await.ok()?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
-    let request = Request::get("/readyz").header(header::HOST, "localhost").body(Empty::<Bytes>::new()).ok()?;
-    // It drives what is asked on it, and ends with it.
-    let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
-    let reply = sender.send_request(request).await.ok()?;
-    Some(Limited::new(reply.into_body(), MOST).collect().await.ok()?.to_bytes())
 }
 
 fn read(body: &[u8]) -> Option<AppReport> {

@@ -4,6 +4,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     str::FromStr,
+    time::Duration,
 };
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -143,6 +144,10 @@ pub struct RunConfig {
     #[arg(long, env = "CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1_024))]
     pub concurrency: u16,
 
+    /// Seconds in which spec.autoscaling needed no more pods before one goes.
+    #[arg(long, env = "SCALE_DOWN_SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(10..=86_400))]
+    pub scale_down_seconds: u32,
+
     /// Metrics of every server: its pods by state, and how long its probes take. Some twenty series a server.
     #[arg(long, env = "SERVER_METRICS", default_value_t = true, action = ArgAction::Set)]
     pub server_metrics: bool,
@@ -230,6 +235,11 @@ impl RunConfig {
     /// Who is around the servers and apps, and what holds where they say nothing of it.
     pub fn surroundings(&self) -> Surroundings {
         Surroundings { unsaid: self.servers_network, namespace: self.namespace.clone(), operator: self.pod_labels.clone() }
+    }
+
+    /// The time in which no more pods were needed before one goes.
+    pub fn scale_down_window(&self) -> Duration {
+        Duration::from_secs(self.scale_down_seconds.into())
     }
 
     /// Decides which hosts are reached by a proxy.

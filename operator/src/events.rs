@@ -10,6 +10,7 @@ use crate::{
     child::Key,
     conditions,
     crd::{
+        autoscaling::AutoscalingStatus,
         backup::BackupStatus,
         reason::{self, condition},
     },
@@ -68,6 +69,12 @@ pub fn of_backup(before: Option<&BackupStatus>, after: &BackupStatus) -> Option<
         .map_or_else(|| "there is none".to_owned(), |last| format!("the last good one is of {}", last.0));
     let message = format!("the backup failed, {since}: {failure}");
     (!again).then(|| News { warning: true, reason: reason::BACKUP_FAILED.into(), message })
+}
+
+/// Another number of pods, told once. Pure.
+pub fn of_scaling(before: &AutoscalingStatus, after: &AutoscalingStatus) -> Option<News> {
+    let message = format!("scaled from {} to {}: {}", before.desired, after.desired, after.reason);
+    (before.desired != after.desired).then(|| News { warning: false, reason: reason::SCALED.into(), message })
 }
 
 /// What was put right: somebody had changed a field of a child.

@@ -9,6 +9,7 @@ pub mod admin;
 pub mod app_pods;
 pub mod app_reports;
 pub mod apply;
+pub mod autoscale;
 pub mod backoff;
 pub mod backups;
 pub mod cache;
@@ -26,6 +27,7 @@ pub mod disruption;
 pub mod events;
 #[cfg(test)]
 mod fixtures;
+mod http_get;
 pub mod import;
 pub mod inherit;
 pub mod inputs;

@@ -20,6 +20,8 @@ pub const ANNOTATION_INPUTS: &str = "mcpfleet.dev/inputs";
 pub const ANNOTATION_PROBE: &str = "mcpfleet.dev/probe";
 /// On a pod and its template: the digest that its tools must have, where `spec.tools` pins one under Enforce.
 pub const ANNOTATION_CONTRACT: &str = "mcpfleet.dev/contract";
+/// On a pod, Kubernetes' own: of two pods the one that costs less goes first.
+pub const ANNOTATION_DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// On a CR: any new value probes at once.
 pub const ANNOTATION_RECHECK: &str = "mcpfleet.dev/recheck";
 /// On a CR: `"true"` leaves the object and its children alone.

@@ -74,8 +74,8 @@ pub trait Subject: Object {
     }
 
     /// What a status tells beside its conditions, and people are to hear of.
-    fn news(_: Option<&Self::Status>, _: &Self::Status) -> Option<News> {
-        None
+    fn news(_: Option<&Self::Status>, _: &Self::Status) -> Vec<News> {
+        Vec::new()
     }
 
     /// Step 3: every child as a whole, who is mounted before who mounts. Pure, and cannot fail.

@@ -23,6 +23,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     admin::{self, Access, Admin, FleetDocument, Standing},
+    autoscale::{self, Autoscaler},
     backups::Backups,
     config::RunConfig,
     digest_key,
@@ -30,7 +31,7 @@ use crate::{
     leader::{Election, Lead},
     metrics::{ReconcileMetrics, leader_gauge},
     names,
-    probe::{EngineConfig, HealthEngine, RemotePolicy},
+    probe::{EngineConfig, HealthEngine, RemotePolicy, ServerKey},
     reach::{self, Reach},
     scope::{Scopes, Shared},
     scopes::{self, Looks, ScopeMetric},
@@ -72,6 +73,7 @@ pub async fn run(config: RunConfig, client: Client, shutdown: CancellationToken)
     let metrics = ReconcileMetrics::new(&registry)?;
     let scope_metric = ScopeMetric::new(&registry)?;
     let backups = Backups::new(&registry)?;
+    let autoscaler = Arc::new(Autoscaler::new(&registry, config.scale_down_window())?);
     let reach = Reach::new(config.remote_allow.0.clone(), config.remote_deny.0.clone());
     let engine = HealthEngine::new(
         EngineConfig {
@@ -122,9 +124,10 @@ pub async fn run(config: RunConfig, client: Client, shutdown: CancellationToken)
     // Who is alive, and who leads, is known whatever becomes of the scopes.
     let (changed, mut to_wake) = mpsc::unbounded_channel();
     let stop_probing = CancellationToken::new();
+    parts.spawn(ask_for_calls(Arc::clone(&autoscaler), engine.clone(), client.clone(), changed.clone()));
     let probing = AbortOnDropHandle::new(tokio::spawn(engine.clone().run(client.clone(), changed, stop_probing.clone())));
     let (known, mut now_known) = mpsc::unbounded_channel();
-    let shared = shared(&config, client, engine, metrics, backups);
+    let shared = shared(&config, client, engine, metrics, (backups, autoscaler));
     let (nodes_told, nodes_known) = oneshot::channel();
     parts.spawn({
         let nodes = reach::learn::nodes(shared.client.clone(), Arc::clone(&reach), nodes_told);
@@ -168,6 +171,16 @@ pub async fn run(config: RunConfig, client: Client, shutdown: CancellationToken)
     ended
 }
 
+async fn ask_for_calls(
+    autoscaler: Arc<Autoscaler>,
+    engine: HealthEngine,
+    client: Client,
+    changed: mpsc::UnboundedSender<ServerKey>,
+) -> Option<&'static str> {
+    autoscale::watch(autoscaler, engine, client, changed).await;
+    Some("the asking for calls in flight")
+}
+
 /// What it means that a part has ended. Parts end when they are asked to, too: then it is no fault.
 fn ended(part: Result<Option<&'static str>, JoinError>, shutdown: &CancellationToken) -> Result<(), Error> {
     if shutdown.is_cancelled() {
@@ -196,12 +209,19 @@ fn election(config: &RunConfig, client: &Client) -> Election {
     }
 }
 
-fn shared(config: &RunConfig, client: Client, engine: HealthEngine, metrics: ReconcileMetrics, backups: Backups) -> Shared {
+fn shared(
+    config: &RunConfig,
+    client: Client,
+    engine: HealthEngine,
+    metrics: ReconcileMetrics,
+    (backups, autoscaler): (Backups, Arc<Autoscaler>),
+) -> Shared {
     let reporter = Reporter { controller: names::CONTROLLER.into(), instance: config.identity.clone() };
     Shared {
         recorder: Recorder::new(client.clone(), reporter),
         inherit: Arc::new(Inherit { labels: config.inherit_labels.clone(), annotations: config.inherit_annotations.clone() }),
         backups: Arc::new(backups),
+        autoscaler,
         around: Arc::new(config.surroundings()),
         digest_key: digest_key::Source::new(client.clone(), &config.namespace, &config.digest_key_secret),
         client,

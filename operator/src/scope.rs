@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     app_reports::{self, AppReports},
+    autoscale::Autoscaler,
     backups::Backups,
     contests::Contests,
     crd::{McpApp, McpServer},
@@ -28,7 +29,7 @@ use crate::{
     pass::{self, Context, Subject},
     probe::{HealthEngine, ServerKey},
     ssa::Writer,
-    watch::{Known, Requests, Waker, Wakers, Watches},
+    watch::{Keepers, Known, Requests, Waker, Wakers, Watches},
 };
 
 /// What every scope shares.
@@ -40,6 +41,8 @@ pub struct Shared {
     pub engine: HealthEngine,
     /// What came of the backups.
     pub backups: Arc<Backups>,
+    /// How many pods there are to be.
+    pub autoscaler: Arc<Autoscaler>,
     /// Events.
     pub recorder: Recorder,
     /// Counts and times passes.
@@ -68,7 +71,11 @@ pub struct Scope {
 /// Starts the watches and, when their first lists are in, the controllers. Every task is put into `tasks`: none of them ends.
 pub async fn start(shared: &Shared, namespace: Option<&str>, tasks: &mut JoinSet<&'static str>) -> Result<Scope, WriterDropped> {
     let (wakers, server_requests, app_requests) = Wakers::new();
-    let known = Watches { client: &shared.client, namespace, wakers: &wakers, tasks }.open(&shared.engine, &shared.backups);
+    let known = Watches { client: &shared.client, namespace, wakers: &wakers, tasks }.open(Keepers {
+        engine: shared.engine.clone(),
+        backups: Arc::clone(&shared.backups),
+        autoscaler: Arc::clone(&shared.autoscaler),
+    });
     known.ready().await?;
 
     let (secrets, config_maps) = (Arc::clone(&known.secrets), Arc::clone(&known.config_maps));
@@ -77,7 +84,8 @@ pub async fn start(shared: &Shared, namespace: Option<&str>, tasks: &mut JoinSet
         Writer { client: shared.client.clone(), children: Arc::clone(&known.children), contests: Arc::new(Contests::default()) };
     let parts = Parts { shared, known: &known, reader: &reader, writer: &writer };
     let (images, backups) = (shared.stdio_images.clone(), Arc::clone(&shared.backups));
-    let world = mcp_server::World { engine: shared.engine.clone(), images, backups };
+    let autoscaler = Arc::clone(&shared.autoscaler);
+    let world = mcp_server::World { engine: shared.engine.clone(), images, backups, autoscaler };
     let server_context = parts.context(&known.servers, world);
     let reports = Arc::new(AppReports::default());
     let asking = app_reports::watch(Arc::clone(&reports), Arc::clone(&known.app_pods), {

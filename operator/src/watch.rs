@@ -24,6 +24,7 @@ use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     app_pods::AppPods,
+    autoscale::Autoscaler,
     backoff::Attempts,
     backups::Backups,
     cache::{Cache, Change, follow, prune},
@@ -137,6 +138,26 @@ impl Known {
     }
 }
 
+/// Who keeps something about servers, and must hear when one is gone.
+#[derive(Debug)]
+pub struct Keepers {
+    /// Who is alive.
+    pub engine: HealthEngine,
+    /// What came of the backups.
+    pub backups: Arc<Backups>,
+    /// How many pods there are to be.
+    pub autoscaler: Arc<Autoscaler>,
+}
+
+impl Keepers {
+    fn forget(&self, server: &McpServer) {
+        let key = ServerKey::new(server.namespace().unwrap_or_default(), server.name_any());
+        self.engine.remove_server(&key);
+        self.backups.forget(&key.namespace, &key.name);
+        self.autoscaler.forget(&key);
+    }
+}
+
 /// Opens watches of one scope.
 pub struct Watches<'a> {
     /// The API server.
@@ -151,16 +172,16 @@ pub struct Watches<'a> {
 
 impl Watches<'_> {
     /// Opens every watch.
-    pub fn open(mut self, engine: &HealthEngine, backups: &Arc<Backups>) -> Known {
+    pub fn open(mut self, keepers: Keepers) -> Known {
         let (index, attempts) = (SharedIndex::default(), Arc::new(Attempts::default()));
         let children = Arc::new(Children::default());
         let app_pods = Arc::new(AppPods::default());
         let mut listed: Vec<_> = KINDS.iter().map(|kind| self.children(*kind, &children)).collect();
         listed.push(self.app_pods(&app_pods));
-        listed.push(self.backup_pods(backups));
+        listed.push(self.backup_pods(&keepers.backups));
         Known {
             apps: self.apps(&index, &attempts),
-            servers: self.servers(&index, &attempts, engine, backups),
+            servers: self.servers(&index, &attempts, keepers),
             secrets: self.metadata("metadata of Secrets", Kind::Secret, &index),
             config_maps: self.metadata("metadata of ConfigMaps", Kind::ConfigMap, &index),
             children,
@@ -181,20 +202,12 @@ impl Watches<'_> {
         })
     }
 
-    fn servers(
-        &mut self,
-        index: &SharedIndex,
-        attempts: &Arc<Attempts>,
-        engine: &HealthEngine,
-        backups: &Arc<Backups>,
-    ) -> Arc<Cache<McpServer>> {
-        let backups = Arc::clone(backups);
-        let (wakers, index, attempts, engine) = (self.wakers.clone(), index.clone(), Arc::clone(attempts), engine.clone());
+    fn servers(&mut self, index: &SharedIndex, attempts: &Arc<Attempts>, keepers: Keepers) -> Arc<Cache<McpServer>> {
+        let (wakers, index, attempts) = (self.wakers.clone(), index.clone(), Arc::clone(attempts));
         self.whole("McpServers", move |change| match change {
             Change::Applied(server) => wakers.wake_all(&index.with(|index| index.server(server))),
             Change::Deleted(server) => {
-                engine.remove_server(&ServerKey::new(server.namespace().unwrap_or_default(), server.name_any()));
-                backups.forget(&server.namespace().unwrap_or_default(), &server.name_any());
+                keepers.forget(server);
                 attempts.forget(&pass::attempts_of(server));
                 wakers.wake_all(&index.with(|index| index.server_gone(server)));
             }

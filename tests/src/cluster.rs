@@ -187,6 +187,7 @@ impl Space {
             identity: None,
             no_leader_election: true,
             max_probes_in_flight: 512,
+            scale_down_seconds: 300,
             server_metrics: true,
             https_proxy: None,
             no_proxy: String::new(),

@@ -9,7 +9,13 @@ use std::{
     },
 };
 
-use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::post};
+use axum::{
+    Json, Router,
+    extract::State,
+    http::StatusCode,
+    response::IntoResponse,
+    routing::{get, post},
+};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
 
@@ -31,6 +37,8 @@ pub enum Mode {
 struct Inner {
     mode: Mutex<Mode>,
     tools: Mutex<Vec<String>>,
+    /// Calls that it says are in flight. None: it has no metrics.
+    calls: Mutex<Option<u32>>,
 }
 
 /// A running server.
@@ -47,8 +55,12 @@ impl FakeServer {
     pub async fn start() -> anyhow::Result<Self> {
         let address = unused_address();
         let listener = TcpListener::bind((address, PORT)).await?;
-        let inner = Arc::new(Inner { mode: Mutex::new(Mode::Answer), tools: Mutex::new(vec!["read".into(), "write".into()]) });
-        let router = Router::new().route("/mcp", post(answer)).with_state(Arc::clone(&inner));
+        let inner = Arc::new(Inner {
+            mode: Mutex::new(Mode::Answer),
+            tools: Mutex::new(vec!["read".into(), "write".into()]),
+            calls: Mutex::default(),
+        });
+        let router = Router::new().route("/mcp", post(answer)).route("/metrics", get(metrics)).with_state(Arc::clone(&inner));
         let task = tokio::spawn(async move {
             let _ = axum::serve(listener, router).await;
         });
@@ -58,6 +70,11 @@ impl FakeServer {
     /// Tells it what to do from now on.
     pub fn set(&self, mode: Mode) {
         *self.inner.mode.lock().expect("no panic while the mode is held") = mode;
+    }
+
+    /// Tells it how many calls to say are in flight from now on, in the bridge's words. None: it has no metrics, as from the beginning.
+    pub fn set_calls(&self, calls: Option<u32>) {
+        *self.inner.calls.lock().expect("no panic while the calls are held") = calls;
     }
 
     /// Tells it which tools to offer from now on.
@@ -99,6 +116,13 @@ async fn answer(State(server): State<Arc<Inner>>, Json(request): Json<Value>) ->
         }
     };
     Json(json!({"jsonrpc": "2.0", "id": request["id"], "result": result})).into_response()
+}
+
+async fn metrics(State(server): State<Arc<Inner>>) -> axum::response::Response {
+    match *server.calls.lock().expect("no panic while the calls are held") {
+        Some(calls) => format!("bridge_calls_in_flight {calls}\n").into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
 }
 
 /// An address out of 10.50.0.0/16, which this makes local to the cluster's network namespace.

@@ -111,7 +111,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{/* What the schema cannot say. Each refusal says what to change. */}}
 {{- define "mcpfleet.validate" -}}
-{{- $ours := list "WATCH_NAMESPACES" "LISTEN" "CHAT_WORKER_IMAGE" "BRIDGE_IMAGE" "NPX_IMAGE" "UVX_IMAGE" "AUTHENTICATE" "REMOTE_ALLOW" "REMOTE_DENY" "REMOTE_TOOL_CALLS" "SERVERS_NETWORK" "POD_LABELS" "INHERIT_LABELS" "INHERIT_ANNOTATIONS" "LEASE_NAME" "DIGEST_KEY_SECRET" "POD_NAMESPACE" "POD_NAME" "MAX_PROBES_IN_FLIGHT" "CONCURRENCY" "LOG_LEVEL" "LOG_FORMAT" }}
+{{- $ours := list "WATCH_NAMESPACES" "LISTEN" "CHAT_WORKER_IMAGE" "BRIDGE_IMAGE" "NPX_IMAGE" "UVX_IMAGE" "AUTHENTICATE" "REMOTE_ALLOW" "REMOTE_DENY" "REMOTE_TOOL_CALLS" "SERVERS_NETWORK" "POD_LABELS" "INHERIT_LABELS" "INHERIT_ANNOTATIONS" "LEASE_NAME" "DIGEST_KEY_SECRET" "POD_NAMESPACE" "POD_NAME" "MAX_PROBES_IN_FLIGHT" "SCALE_DOWN_SECONDS" "CONCURRENCY" "LOG_LEVEL" "LOG_FORMAT" }}
 {{- range .Values.extraEnv }}
 {{- if has .name $ours }}
 {{- fail (printf "extraEnv must not set %s, which the chart sets itself: use the chart's own values (watchNamespaces, chatWorker.image, bridge.image, stdio.images, remote, servers, inherit, log and so on) instead" .name) }}

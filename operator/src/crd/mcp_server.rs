@@ -7,6 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    autoscaling::{Autoscaling, AutoscalingStatus},
     backup::{Backup, BackupStatus},
     health::{CircuitBreaker, CircuitStatus, Health, ProtocolStatus, ServerInfo, ToolsPolicy, ToolsStatus},
     network::Network,
@@ -66,6 +67,8 @@ pub const SESSIONS_DIR: &str = "/mcpfleet/sessions";
         .message("spec.stdio.cache cannot be removed: put it back, or delete the server and create it anew without one"),
     validation = Rule::new("!has(self.storage) || self.replicas <= 1")
         .message("spec.storage is one volume with one writer: set spec.replicas to 1, or remove spec.storage"),
+    validation = Rule::new("!has(self.autoscaling) || self.autoscaling.maxReplicas <= 1 || !(has(self.storage) || has(self.stdio) && has(self.stdio.cache))")
+        .message("spec.storage and spec.stdio.cache are one volume with one writer: set spec.autoscaling.maxReplicas to 1, or remove spec.autoscaling"),
     validation = remote_has_no_pods(),
     validation = Rule::new("!has(self.remote) || (self.health.startupSeconds == 120 && self.health.restartAfterSeconds == 120 && self.tools.policy != 'Enforce')")
         .message("health.startupSeconds, health.restartAfterSeconds and tools.policy: Enforce act on pods, and a remote server has none here: remove them (policy Warn tells of changed tools)"),
@@ -117,10 +120,13 @@ pub struct McpServerSpec {
     #[serde(default)]
     pub tools: Tools,
     /// How many pods (default: 1). `kubectl scale mcpserver` and a HorizontalPodAutoscaler of this McpServer set it. 0: none, and
-    /// the server is not Ready.
+    /// the server is not Ready. With `autoscaling` it is not looked at.
     #[serde(default = "replicas")]
     #[schemars(range(min = 0, max = 1_000))]
     pub replicas: u32,
+    /// As many pods as the calls under way ask for, decided by the operator (default: `replicas` says how many).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<Autoscaling>,
     /// Whether a client stays with one pod. `Auto`: by its address, while the server is seen to give sessions (Mcp-Session-Id), which
     /// one pod alone knows, and there are several; never with `stdio`, where any pod knows every session. `ClientIP`: always.
     /// `None`: never (default: Auto).
@@ -148,7 +154,8 @@ impl McpServerSpec {
 }
 
 /// What only pods have, beside `replicas`.
-const POD_FIELDS: [&str; 16] = [
+const POD_FIELDS: [&str; 17] = [
+    "autoscaling",
     "sessionAffinity",
     "storage",
     "network",
@@ -344,6 +351,9 @@ pub struct McpServerStatus {
     /// What came of `storage.backup`; absent before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<BackupStatus>,
+    /// What was decided about the number of pods; absent without `spec.autoscaling`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<AutoscalingStatus>,
     /// Pods that there are, of any template: what `kubectl scale` and autoscalers read.
     #[serde(default)]
     pub replicas: u32,

@@ -2,6 +2,7 @@
 //!
 //! The definitions are generated (`operator crd`), checked in under `crds/`, and a test fails when they are stale.
 
+pub mod autoscaling;
 pub mod backup;
 pub mod health;
 pub mod mcp_app;

@@ -75,6 +75,11 @@ pub const PREDECESSOR_GOING: &str = "PredecessorGoing";
 /// A field that we write does not stay as we write it: a webhook or another writer changes it, or a second operator. Once a minute it is tried again.
 pub const CONTESTED: &str = "Contested";
 
+// ---- Autoscaling (an Event) ---------------------------------------------------------------------------------------------------
+
+/// `spec.autoscaling` came to another number of pods. The message says from how many to how many, and why.
+pub const SCALED: &str = "Scaled";
+
 // ---- Backups (an Event) ------------------------------------------------------------------------------------------------------
 
 /// A backup of `storage.backup` failed. The message says why, and when the last good one was made.

@@ -72,7 +72,7 @@ fn some_of(names: &[impl AsRef<str>]) -> String {
 /// Which tools break the specification, for people; none when none does. The prober and the apps leave them out.
 pub fn left_out(list: &ToolsList) -> Option<String> {
     let names = some_of(&list.left_out);
-    (!list.left_out.is_empty()).then(|| format!("left out, because they have no inputSchema: {names}"))
+    (!list.left_out.is_empty()).then(|| format!("left out, because nobody can call them: {names}"))
 }
 
 /// How the offered tools differ, for people, with what to do.
@@ -107,7 +107,7 @@ mod tests {
     fn tools_that_are_left_out_are_named() {
         assert_eq!(left_out(&list(&["a"])), None);
         let told = left_out(&list(&["a"]).without(vec!["c".into(), "b".into()])).expect("two are left out");
-        assert_eq!(told, "left out, because they have no inputSchema: b, c");
+        assert_eq!(told, "left out, because nobody can call them: b, c");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! The prober owns who is alive; the reconciler alone writes the CR's status.
 
+pub mod autoscaling;
 pub mod build;
 pub mod contract;
 pub mod database;
@@ -19,6 +20,7 @@ use kube::{Resource, ResourceExt};
 
 use self::{observe::Observed, validate::ValidatedServer};
 use crate::{
+    autoscale::Autoscaler,
     backups::Backups,
     child::Child,
     crd::{McpServer, McpServerStatus},
@@ -39,6 +41,8 @@ pub struct World {
     pub images: stdio::Images,
     /// What came of the backups.
     pub backups: Arc<Backups>,
+    /// How many pods there are to be.
+    pub autoscaler: Arc<Autoscaler>,
 }
 
 impl Subject for McpServer {
@@ -58,6 +62,7 @@ impl Subject for McpServer {
 
     /// `enabled`, `force`, `recheck` and the pace of probes hold whatever becomes of the rest.
     fn switch(&self, context: &Context<Self>) {
+        autoscaling::tell(self, context);
         // Credentials are behind Secrets, which have not been read yet: those that the prober has stand until they are.
         let known = context.world.engine.credentials(&key(self));
         if needs_credentials(self) && known.is_none() {
@@ -82,8 +87,11 @@ impl Subject for McpServer {
         &valid.notes
     }
 
-    fn news(before: Option<&McpServerStatus>, after: &McpServerStatus) -> Option<News> {
-        events::of_backup(before.and_then(|before| before.backup.as_ref()), after.backup.as_ref()?)
+    fn news(before: Option<&McpServerStatus>, after: &McpServerStatus) -> Vec<News> {
+        let told = before.and_then(|before| before.backup.as_ref());
+        let backup = after.backup.as_ref().and_then(|after| events::of_backup(told, after));
+        let scaled = after.autoscaling.as_ref().and_then(|after| events::of_scaling(before?.autoscaling.as_ref()?, after));
+        backup.into_iter().chain(scaled).collect()
     }
 
     fn children(valid: &ValidatedServer, around: &Surroundings) -> Vec<Child> {

@@ -16,6 +16,7 @@ use super::{
     stdio,
 };
 use crate::{
+    autoscale::Decision,
     child::Key,
     children::Children,
     crd::{McpServer, McpServerSpec, pod::SecretKeyRef},
@@ -47,6 +48,8 @@ pub struct Observed {
     pub sessions: Option<bool>,
     /// The images of servers on standard input and output.
     pub images: stdio::Images,
+    /// How many pods there are to be, where `spec.autoscaling` decides.
+    pub decision: Option<Decision>,
     /// The keys that seal session ids: those that are there, or a new one. Empty of a server that has no bridge.
     pub session_keys: String,
 }
@@ -103,7 +106,7 @@ pub async fn observe(
     server: &McpServer,
     reader: &Reader,
     children: &Children,
-    World { engine, images, backups: _ }: &World,
+    World { engine, images, backups: _, autoscaler }: &World,
 ) -> Result<Observed, inputs::Error> {
     let (namespace, name) = (server.namespace().unwrap_or_default(), server.name_any());
     let health = engine.snapshot(&ServerKey::new(&namespace, &name));
@@ -112,6 +115,7 @@ pub async fn observe(
         sessions: health.as_ref().and_then(|health| health.sessions),
         served: served(server, children),
         offered: health.and_then(|health| health.acceptable),
+        decision: autoscaler.decision(&ServerKey::new(&namespace, &name)),
         remote_tool_calls: engine.remote_policy().tool_calls,
         images: images.clone(),
         session_keys: server.spec.stdio.as_ref().map(|_| session_keys(server, children)).unwrap_or_default(),

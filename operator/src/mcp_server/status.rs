@@ -7,8 +7,9 @@ use k8s_openapi::{api::core::v1::PersistentVolumeClaim, apimachinery::pkg::apis:
 use kube::ResourceExt;
 use mcp_stdio::package::Registry;
 
-use super::{contract, stdio, validate::ValidatedServer};
+use super::{autoscaling, contract, stdio, validate::ValidatedServer};
 use crate::{
+    autoscale::Decision,
     conditions::{self, Finding, Status},
     crd::{
         CircuitState, Force, McpServer, McpServerStatus, ToolsPolicy, ToolsStatus,
@@ -67,12 +68,18 @@ pub fn compute(server: &McpServer, outcome: &Outcome, health: Option<&ServerHeal
             .or(before.tools),
         // What comes of backups is put over it by whoever knows.
         backup: before.backup,
+        autoscaling: autoscaling::status(&server.spec, decision(outcome), before.autoscaling.as_ref(), now),
         replicas: view.rollout.as_ref().map_or(0, |rollout| rollout.replicas),
         ready_replicas: view.in_service,
         selector: (!view.remote).then(|| Component::Server.selector_text(server.metadata.name.as_deref().unwrap_or_default())),
         pods: (!view.remote).then(|| format!("{}/{}", view.in_service, view.wanted)),
         url: outcome.valid.as_ref().map(ValidatedServer::url).or(before.url),
     }
+}
+
+/// How many pods there are to be, where that is decided.
+fn decision(outcome: &Outcome) -> Option<&Decision> {
+    outcome.valid.as_ref()?.decision.as_ref()
 }
 
 /// What keeps a pod from running: one that never ran first, for that is the newest.
@@ -112,7 +119,7 @@ struct View<'a> {
 impl<'a> View<'a> {
     fn new(server: &'a McpServer, outcome: &'a Outcome, health: Option<&'a ServerHealth>) -> Self {
         let remote = server.spec.remote.is_some();
-        let wanted = if remote || !server.spec.enabled { 0 } else { server.spec.replicas };
+        let wanted = if remote { 0 } else { autoscaling::wanted(&server.spec, decision(outcome)) };
         let in_service = health.map_or(0, |health| health.pods.iter().filter(|pod| pod.in_service).count());
         let in_service = u32::try_from(in_service).unwrap_or(u32::MAX);
         let rollout = (!remote).then(|| rollout(outcome, health, wanted, in_service));

@@ -14,12 +14,14 @@ use kube::ResourceExt;
 use url::Url;
 
 use super::{
+    autoscaling,
     build::service::CLIENT_IP,
     contract, database,
     observe::{Observed, backup_references, references},
     own_claims, stdio,
 };
 use crate::{
+    autoscale::Decision,
     crd::{
         McpServer, McpServerSpec,
         backup::Backup,
@@ -53,6 +55,8 @@ pub struct ValidatedServer {
     pub lacks: Vec<Problem>,
     /// What is not as the spec wants it, and keeps nobody waiting.
     pub notes: Vec<Problem>,
+    /// How many pods there are to be, where `spec.autoscaling` decides.
+    pub decision: Option<Decision>,
 }
 
 /// Where the server is.
@@ -180,8 +184,8 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
     let single_writer = own_claims::single_writer(&spec.pod, &observed.claims).map(str::to_owned);
     let mut notes: Vec<_> = single_writer
         .iter()
-        .filter(|_| spec.enabled && spec.replicas > 1)
-        .map(|claim| one_writer(claim, spec.replicas))
+        .filter(|_| spec.enabled && autoscaling::most(spec) > 1)
+        .map(|claim| one_writer(claim, spec))
         .collect();
     notes.extend(database::unknown(spec));
     if spec.enabled {
@@ -202,7 +206,7 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
             source,
             sticky: sticky(spec, observed),
             stdio,
-            replicas: replicas(spec, single_writer.is_some()),
+            replicas: replicas(spec, observed, single_writer.is_some()),
             pod: spec.pod.clone(),
             volume: spec.storage.as_ref().map(|storage| Volume {
                 size: quantity::of_size(&storage.size),
@@ -247,6 +251,7 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
             tools: contract::decide(&spec.tools, observed.accepted.as_ref(), observed.offered.as_deref()),
             lacks,
             notes,
+            decision: observed.decision.clone(),
         }),
         _ => Err(problems),
     }
@@ -285,24 +290,26 @@ fn sticky(spec: &McpServerSpec, observed: &Observed) -> bool {
         // Any pod of theirs knows every session.
         SessionAffinity::Auto if spec.stdio.is_some() => false,
         SessionAffinity::Auto => {
-            spec.replicas > 1
+            autoscaling::most(spec) > 1
                 && observed.sessions.unwrap_or_else(|| observed.served.session_affinity.as_deref() == Some(CLIENT_IP))
         }
     }
 }
 
 /// Pods wanted: none while it is switched off, and one where one may write.
-fn replicas(spec: &McpServerSpec, single_writer: bool) -> i32 {
-    let wanted = if spec.enabled { i32::try_from(spec.replicas).unwrap_or(i32::MAX) } else { 0 };
+fn replicas(spec: &McpServerSpec, observed: &Observed, single_writer: bool) -> i32 {
+    let wanted = i32::try_from(autoscaling::wanted(spec, observed.decision.as_ref())).unwrap_or(i32::MAX);
     if single_writer { wanted.min(1) } else { wanted }
 }
 
-fn one_writer(claim: &str, replicas: u32) -> Problem {
+fn one_writer(claim: &str, spec: &McpServerSpec) -> Problem {
+    let field = if spec.autoscaling.is_some() { "autoscaling.maxReplicas" } else { "replicas" };
+    let most = autoscaling::most(spec);
     Problem {
         class: Class::Waiting,
         reason: reason::INVALID_SPEC,
         message: format!(
-            "spec.replicas is {replicas}, and one pod runs: the claim {claim} in spec.volumes is not known to be ReadWriteMany; make it ReadWriteMany, mount it read-only, or set spec.replicas to 1"
+            "spec.{field} is {most}, and one pod runs: the claim {claim} in spec.volumes is not known to be ReadWriteMany; make it ReadWriteMany, mount it read-only, or set spec.{field} to 1"
         ),
     }
 }

@@ -21,7 +21,7 @@ use super::{
     publish::{self, Publisher},
     registry::{Outcome, Registry},
     schedule::{AttemptId, TargetId},
-    types::{Credentials, Endpoint, Moment, PodState, ServerHealth, ServerKey, ServerSpec},
+    types::{Credentials, Endpoint, Moment, PodState, ServerHealth, ServerKey, ServerSpec, Serving},
     worker::{self, McpProber, Prober},
 };
 use crate::{clock, crd::CircuitStatus, reach::Reach};
@@ -338,6 +338,11 @@ impl HealthEngine {
     /// What is known of a server; none before `set_server`.
     pub fn snapshot(&self, key: &ServerKey) -> Option<ServerHealth> {
         self.shared.snapshot(key)
+    }
+
+    /// The pods of a server that clients are sent to; none of a remote one, or of one that is not known.
+    pub fn serving(&self, key: &ServerKey) -> Option<Serving> {
+        locked(&self.shared.state).registry.serving(key)
     }
 
     /// All that is known, as `/fleet` shows it.

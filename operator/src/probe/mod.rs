@@ -3,7 +3,7 @@
 //! `schedule` says who is due, `worker` makes the probes (`converse` over `client`), `verdict` says what they mean, `registry` takes
 //! them up, `publish` carries out what follows. `pods` feeds it (`template` is what a pod says that it is asked), `fleet` and `metrics`
 //! tell of it. A circuit goes from Closed to Open, and a gate turns, in `server/settle`; `target` counts failures, `breaker` is the circuit
-//! itself, `fleet_panic` holds both. `intern` keeps it small, `json` reads what SDKs read.
+//! itself, `fleet_panic` holds both; `gate` is what a pod shows, `pace` when it is asked. `intern` keeps it small, `json` reads what SDKs read.
 //! The CR's status is not written here: the reconciler does that from [`HealthEngine::snapshot`], when it is told to.
 
 mod answer;
@@ -14,9 +14,12 @@ mod effect;
 mod engine;
 mod fleet;
 mod fleet_panic;
+mod gate;
 mod intern;
 mod json;
+mod latencies;
 mod metrics;
+mod pace;
 mod pods;
 mod protocol;
 mod proxy;
@@ -42,7 +45,8 @@ pub use proxy::Proxy;
 pub use schedule::TargetId;
 pub use tools::{Tool, ToolsDiff, ToolsList};
 pub use types::{
-    AcceptedTools, Credentials, Endpoint, Moment, PodHealth, PodState, ServerHealth, ServerKey, ServerSpec, ToolsContract,
+    AcceptedTools, Credentials, Endpoint, Moment, PodHealth, PodState, ServerHealth, ServerKey, ServerSpec, Serving, ServingPod,
+    ToolsContract,
 };
 pub use verdict::{Kind as VerdictKind, Problem, Status, Step, Verdict};
 pub use wire::{Dial, Wire};

@@ -357,7 +357,7 @@ fn server_info(info: Option<&Value>) -> ServerInfo {
 pub struct Page {
     /// The tools on it.
     pub tools: Vec<Tool>,
-    /// The names of those that break the specification: no client can offer them to a model.
+    /// The names of those that break the specification, and whatever else cannot be read: no client can offer them to a model.
     pub left_out: Vec<Box<str>>,
     /// Where the next page is.
     pub next: Option<Box<str>>,
@@ -368,11 +368,10 @@ pub fn page(result: &Value) -> Result<Page, Problem> {
     let not_mcp = |what: &str| Problem::NotMcp(Step::List, what.into());
     let tools = result.get("tools").and_then(Value::as_array).ok_or_else(|| not_mcp("it has no list of tools"))?;
     let mut page = Page { tools: Vec::with_capacity(tools.len()), left_out: Vec::new(), next: None };
-    for tool in tools {
-        match tools::judge(tool) {
+    for (place, tool) in tools.iter().enumerate() {
+        match tools::judge(tool, place) {
             Judged::Sound(tool) => page.tools.push(tool),
             Judged::Malformed(name) => page.left_out.push(name),
-            Judged::Nameless => return Err(not_mcp("it lists a tool without a name, which clients refuse as a whole")),
         }
     }
     page.next = match result.get("nextCursor") {
@@ -380,7 +379,11 @@ pub fn page(result: &Value) -> Result<Page, Problem> {
         // No client goes on with an empty one.
         Some(Value::String(cursor)) if cursor.is_empty() => None,
         Some(Value::String(cursor)) => Some(cursor.as_str().into()),
-        Some(_) => return Err(not_mcp("its nextCursor is no string")),
+        // The apps end there, too, with what they have.
+        Some(_) => {
+            page.left_out.push("all further pages: nextCursor is no string".into());
+            None
+        }
     };
     Ok(page)
 }

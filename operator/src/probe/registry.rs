@@ -20,7 +20,7 @@ use super::{
     schedule::{AttemptId, Lane, Schedule, TargetId, Timer},
     server::{self, Around, Server},
     target::{Recheck, Target},
-    types::{Moment, PodState, ServerHealth, ServerKey},
+    types::{Moment, PodState, ServerHealth, ServerKey, Serving},
     verdict::{self, Kind, Problem, Step, Verdict},
 };
 use crate::crd::{CircuitState, reason};
@@ -99,6 +99,11 @@ impl Registry {
     pub fn snapshot(&self, key: &ServerKey, now: Moment) -> Option<ServerHealth> {
         let server = self.servers.get(key).filter(|server| server.spec.is_some())?;
         Some(server.snapshot(self.panic.active(), now.mono))
+    }
+
+    /// The pods of a server that clients are sent to; none of a remote one, or of one that is not known.
+    pub fn serving(&self, key: &ServerKey) -> Option<Serving> {
+        self.servers.get(key)?.serving(self.panic.active())
     }
 
     /// Probes in flight in the quick and in the slow lane.

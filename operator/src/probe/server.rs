@@ -3,6 +3,7 @@
 //! Everything that follows from a change is worked out anew in `settle`; nothing is decided from what was done before.
 
 mod eviction;
+mod serving;
 mod settle;
 mod shown_tools;
 mod summary;
@@ -23,8 +24,9 @@ use shown_tools::{Offered, ShownTools};
 use super::{
     breaker::{Circuit, Transition},
     effect::{Effect, Notice},
+    pace::EAGER,
     schedule::{Schedule, TargetId, Timer},
-    target::{EAGER, Target},
+    target::Target,
     template::Template,
     types::{Endpoint, Moment, ServerKey, ServerSpec},
     verdict::Verdict,

@@ -13,106 +13,14 @@ use tokio::time::Instant;
 
 use super::{
     converse::{Known, Observation},
-    schedule::{TargetId, slot},
+    gate::Gate,
+    latencies::Latencies,
+    schedule::TargetId,
     tools::ToolsList,
     types::{Moment, PodState, ServerSpec},
     verdict::{Kind, Verdict},
 };
 use crate::crd::reason;
-
-/// The pace of a target that has not answered yet, and of a trial.
-pub const EAGER: Duration = Duration::from_secs(1);
-/// For so long after its start a target is asked twice as often.
-const EAGERLY: Duration = Duration::from_secs(30);
-/// The slowest pace of a target that has not answered long after its start.
-const RELUCTANT: Duration = Duration::from_secs(10);
-/// The first wait after a failure; it doubles. A tenth less than a second, so that three failures are within three seconds.
-const CONFIRM: Duration = Duration::from_millis(900);
-
-/// A pod's readiness gate.
-#[derive(Debug, Default)]
-pub struct Gate {
-    /// As it should be.
-    pub decided: bool,
-    /// As the pod has it, as far as we know.
-    pub actual: Option<bool>,
-    /// As the pod had it when we were last told, and in which version of the pod.
-    reported: (Option<bool>, Option<u64>),
-    /// The pod's version that our last patch made: what is told of an older one is no news.
-    patched: Option<u64>,
-    /// A patch is under way.
-    pub in_flight: bool,
-    /// Patches that failed in a row.
-    pub failures: u32,
-    /// When a patch that failed is tried again.
-    pub retry: Option<Instant>,
-    /// The pod was taken out of service after it had been in it.
-    pub taken_out: bool,
-}
-
-impl Gate {
-    fn new(actual: Option<bool>, version: Option<u64>) -> Self {
-        Self { decided: actual == Some(true), actual, reported: (actual, version), ..Self::default() }
-    }
-
-    /// What the pod has differs from what was decided, and nobody is at it.
-    pub fn wants_patch(&self) -> bool {
-        !self.in_flight && self.retry.is_none() && self.decided != self.actual.unwrap_or(false)
-    }
-
-    /// The decision holds in the cluster, or is about to.
-    pub fn holds(&self) -> bool {
-        self.decided && (self.failures == 0 || self.actual == Some(true))
-    }
-
-    /// Takes up what a version of the pod shows. Where versions cannot be compared, only a change of what is shown is news.
-    fn report(&mut self, gate: Option<bool>, version: Option<u64>) {
-        let before = std::mem::replace(&mut self.reported, (gate, version));
-        let news = match (version, self.patched) {
-            (Some(version), Some(patched)) => version > patched,
-            _ => before.0 != gate,
-        };
-        if news {
-            self.actual = gate;
-        }
-    }
-
-    /// Our patch went through, and made this version of the pod. Somebody else may have been there since.
-    pub fn patched(&mut self, value: bool, version: Option<u64>) {
-        self.failures = 0;
-        self.patched = version;
-        let newer = matches!((self.reported.1, version), (Some(reported), Some(patched)) if reported > patched);
-        self.actual = if newer { self.reported.0 } else { Some(value) };
-    }
-}
-
-/// The last latencies of a target.
-#[derive(Debug, Default)]
-pub struct Latencies {
-    ring: Vec<f32>,
-    next: usize,
-}
-
-impl Latencies {
-    const KEPT: usize = 32;
-
-    fn add(&mut self, latency: Duration) {
-        let ms = latency.as_secs_f32() * 1_000.0;
-        if self.ring.len() < Self::KEPT {
-            self.ring.push(ms);
-        } else {
-            self.ring[self.next] = ms;
-            self.next = (self.next + 1) % Self::KEPT;
-        }
-    }
-
-    /// The value below which a share of the latencies lies, in milliseconds.
-    pub fn percentile(&self, percent: usize) -> Option<f32> {
-        let mut sorted = self.ring.clone();
-        sorted.sort_unstable_by(f32::total_cmp);
-        sorted.get((sorted.len() * percent).div_ceil(100).saturating_sub(1)).copied()
-    }
-}
 
 /// Whether somebody asked by the annotation `mcpfleet.dev/recheck`, and is to be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -328,7 +236,12 @@ impl Target {
 
     fn has_time(&self, spec: &ServerSpec, now: Instant) -> bool {
         let window = Duration::from_secs(spec.health.startup_seconds.into());
-        self.pod.is_some() && now.saturating_duration_since(self.started.mono) < window
+        self.pod.is_some() && self.age(now) < window
+    }
+
+    /// How long this run of it has been there.
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.started.mono)
     }
 
     /// While it is starting and its container runs: when its failures begin to count.
@@ -451,48 +364,6 @@ impl Target {
     /// Remembers how long an answer took.
     pub fn took(&mut self, latency: Duration) {
         self.latencies.add(latency);
-    }
-
-    /// When a hang is hedged, of a probe that may take `limit`: later for a target that is known to be slow, early enough that three
-    /// hangs are known within 3 s more, and before the probe itself is given up.
-    pub fn hedges(&self, limit: Duration) -> [Duration; 2] {
-        let slow = self.latencies.percentile(95).map_or(Duration::ZERO, |ms| Duration::from_secs_f32(ms / 500.0));
-        let first = slow.clamp(Duration::from_secs(1), Duration::from_millis(2_200)).min(limit / 2);
-        [first, (first * 2).min(first + Duration::from_millis(500)).min(Duration::from_millis(2_700)).min(limit * 3 / 4)]
-    }
-
-    /// When it is due in a server whose circuit is Closed.
-    pub fn pace(&self, spec: &ServerSpec, epoch: Instant, now: Instant) -> Instant {
-        let interval = Duration::from_secs(spec.health.interval_seconds.into());
-        let ended = self.ended.map_or(now, |ended| ended.mono);
-        let at = match self.last.kind {
-            // Not asked yet, and nobody found it good before us.
-            Kind::Unknown if !self.proven => now,
-            Kind::Failed if !self.proven => ended + self.eager(spec, now).min(interval.max(EAGER)),
-            Kind::Failed => {
-                ended + (CONFIRM * 2_u32.saturating_pow(self.streak.saturating_sub(1).min(16))).min(interval.max(CONFIRM))
-            }
-            Kind::Unknown | Kind::Healthy | Kind::Alive => slot(epoch, now, interval, self.phase),
-        };
-        self.not_before.map_or(at, |not_before| at.max(not_before)).max(now)
-    }
-
-    fn eager(&self, spec: &ServerSpec, now: Instant) -> Duration {
-        if self.starting(spec, now) {
-            // Most servers are up within seconds: those are the ones somebody waits for.
-            let soon = now.saturating_duration_since(self.started.mono) < EAGERLY;
-            // A container that does not run cannot answer, and the kubelet tells when it does.
-            let slow = if self.is_down() { RELUCTANT } else { EAGER };
-            return if soon { EAGER / 2 } else { slow };
-        }
-        let late = self.counted.saturating_sub(spec.breaker.failure_threshold).min(32);
-        EAGER.mul_f64(1.1_f64.powi(i32::try_from(late).unwrap_or(32))).min(RELUCTANT)
-    }
-
-    /// When its turn as a trial is due.
-    pub fn trial(&self, now: Instant) -> Instant {
-        let at = self.ended.map_or(now, |ended| ended.mono + EAGER).max(now);
-        self.not_before.map_or(at, |not_before| at.max(not_before))
     }
 
     /// The tools that it offers, once it said so. Who does not offer tools offers an empty list: losing them all is a change.

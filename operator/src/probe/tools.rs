@@ -122,19 +122,18 @@ pub struct ToolsDiff {
 pub enum Judged {
     /// A tool, made comparable.
     Sound(Tool),
-    /// A tool that breaks the specification, by its name: without a schema of its arguments nobody can call it.
+    /// A tool that breaks the specification, by its name, or its place in the list where it has none: nobody can call it.
     Malformed(Box<str>),
-    /// No tool at all.
-    Nameless,
 }
 
-/// Judges one entry of `tools/list`. The chat worker leaves out the same ones.
-pub fn judge(tool: &Value) -> Judged {
-    let Some(fields) = tool.as_object() else { return Judged::Nameless };
-    let Some(name) = fields.get("name").and_then(Value::as_str) else { return Judged::Nameless };
-    if !fields.get("inputSchema").is_some_and(Value::is_object) {
-        return Judged::Malformed(short(name));
+/// Judges the entry of `tools/list` at `place`. The apps leave out the same ones.
+pub fn judge(tool: &Value, place: usize) -> Judged {
+    let malformed = || Judged::Malformed(short(&mcp_wire::tool::known_as(tool, place)));
+    if mcp_wire::tool::fault(tool).is_some() {
+        return malformed();
     }
+    let Some(fields) = tool.as_object() else { return malformed() };
+    let Some(name) = fields.get("name").and_then(Value::as_str) else { return malformed() };
     let mut text = String::with_capacity(256);
     for key in COMPARED {
         // A field that is null says the same as one that is not there.
@@ -211,7 +210,7 @@ mod tests {
     use serde_json::json;
 
     fn list(tools: &[Value]) -> ToolsList {
-        let sound = |tool| match judge(tool) {
+        let sound = |tool| match judge(tool, 0) {
             Judged::Sound(tool) => Some(tool),
             _ => None,
         };
@@ -269,18 +268,18 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_without_a_name_is_none() {
-        for bad in [json!({}), json!({"name": 1}), json!("x"), json!(null)] {
-            assert_eq!(judge(&bad), Judged::Nameless);
+    fn a_tool_without_a_name_is_left_out_by_its_place() {
+        for bad in [json!({}), json!({"name": 1}), json!({"name": "", "inputSchema": {}}), json!("x"), json!(null)] {
+            assert_eq!(judge(&bad, 3), Judged::Malformed("tools[3]".into()), "{bad}");
         }
     }
 
     #[test]
     fn a_tool_whose_arguments_have_no_schema_is_left_out_by_name() {
         for schema in [json!(null), json!("object"), json!([]), json!(true)] {
-            assert_eq!(judge(&json!({"name": "x", "inputSchema": schema})), Judged::Malformed("x".into()));
+            assert_eq!(judge(&json!({"name": "x", "inputSchema": schema}), 0), Judged::Malformed("x".into()));
         }
-        assert_eq!(judge(&json!({"name": "x"})), Judged::Malformed("x".into()));
+        assert_eq!(judge(&json!({"name": "x"}), 0), Judged::Malformed("x".into()));
         let with = list(&[tool("a")]).without(vec!["x".into()]);
         assert_eq!((with.digest.clone(), with.count()), (list(&[tool("a")]).digest, 1), "it is no part of the list");
     }

@@ -1,6 +1,12 @@
 //! What goes into the health engine and what comes out of it. Not how any of it is decided.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{HeaderName, HeaderValue};
 use k8s_openapi::{api::core::v1::ObjectReference, jiff::Timestamp};
@@ -213,6 +219,30 @@ impl ServerHealth {
             CircuitState::Open => false,
         }
     }
+}
+
+/// The pods of a server that clients are sent to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Serving {
+    /// Fleet panic: what is known of pods is not to be trusted.
+    pub panic: bool,
+    /// Pods that there are, without those that are going away.
+    pub pods: u32,
+    /// Those that clients are sent to.
+    pub in_service: Vec<ServingPod>,
+}
+
+/// A pod that clients are sent to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServingPod {
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The Host header that it knows: the Service's name and port.
+    pub host: String,
 }
 
 /// What the engine found out about a pod.

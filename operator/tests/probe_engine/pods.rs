@@ -71,3 +71,20 @@ async fn a_pod_that_goes_away_is_not_asked_any_more_and_is_no_news() {
     sleep(secs(1)).await;
     assert_eq!(rig.changes(), 0);
 }
+
+/// Relabelling is how people put a pod aside.
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_becomes_another_servers_leaves_nothing_behind() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1, 2], |_| {}).await;
+    serving(&rig, &puppet, "other", &[3], |_| {}).await;
+    rig.api.set_pod(&key("other"), pod("server-1", ip(1)));
+    rig.until("server", secs(1), |health| health.pods.len() == 1).await.expect("it left");
+    rig.until("other", secs(3), |health| health.pods.len() == 2).await.expect("it came");
+    rig.api.remove_pod("server-1");
+    puppet.forget();
+    sleep(secs(60)).await;
+    assert!(puppet.asked(ip(1)).is_empty(), "nobody asks a pod that is gone");
+    assert_eq!((rig.health("server").pods.len(), rig.health("other").pods.len()), (1, 1));
+}

@@ -1,4 +1,5 @@
-//! The bare client: makes for each server what the operator makes, one after the other, and knows nothing of any other server.
+//! The bare client: makes for each server what the operator makes, one after the other, and knows nothing of any other server: Service,
+//! Deployment, NetworkPolicy, two statuses, the gate, the accepted tools and the Event that it became Ready.
 //! What it takes is what Kubernetes takes; what the operator takes longer is the operator's own.
 
 use std::{
@@ -11,6 +12,8 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{ConfigMap, Pod, Service},
+    events::v1::Event,
+    networking::v1::NetworkPolicy,
 };
 use kube::{
     Api, Client, ResourceExt as _,
@@ -40,6 +43,7 @@ pub async fn measure(client: &Client, servers: u32, children: bool) -> Result<()
                 }
                 Api::<McpServer>::namespaced(client.clone(), NAMESPACE).create(&PostParams::default(), &server(n)?).await?;
                 make_children(client, &name, true).await?;
+                policy(client, &name).await?;
                 status(client, &name, "False").await?;
                 let pod = pods.of(&name).await?;
                 let list = ask(http, &pod).await?;
@@ -49,7 +53,8 @@ pub async fn measure(client: &Client, servers: u32, children: bool) -> Result<()
                     json!({"metadata": {"name": format!("{name}-mcp-tools")}, "data": {"tools.json": list.to_string()}}),
                 )
                 .await?;
-                status(client, &name, "True").await
+                status(client, &name, "True").await?;
+                event(client, &name).await
             }
         })
         .buffer_unordered(WORKERS)
@@ -89,6 +94,30 @@ async fn make_children(client: &Client, name: &str, gate: bool) -> Result<()> {
     create::<Deployment>(
         client,
         json!({"metadata": {"name": format!("{name}-mcp")}, "spec": {"selector": {"matchLabels": labels}, "template": template}}),
+    )
+    .await
+}
+
+/// Who may call it, and where it may go, as an operator's policy says it.
+async fn policy(client: &Client, name: &str) -> Result<()> {
+    let from = |label: &str| json!({"podSelector": {"matchLabels": {"app": label}}});
+    create::<NetworkPolicy>(
+        client,
+        json!({"metadata": {"name": format!("{name}-mcp")}, "spec": {
+            "podSelector": {"matchLabels": {"app": name}}, "policyTypes": ["Ingress"],
+            "ingress": [{"from": [from("operator"), from("activator"), from("app"), from(name)]}],
+        }}),
+    )
+    .await
+}
+
+async fn event(client: &Client, name: &str) -> Result<()> {
+    create::<Event>(
+        client,
+        json!({"metadata": {"generateName": "server-"}, "eventTime": k8s_openapi::jiff::Timestamp::now().to_string(),
+            "reportingController": "mcpfleet.dev/bare", "reportingInstance": "bare", "action": "Probe", "type": "Normal",
+            "reason": "Ready", "note": "written by the bare client",
+            "regarding": {"apiVersion": "mcpfleet.dev/v1alpha1", "kind": "McpServer", "name": name, "namespace": NAMESPACE}}),
     )
     .await
 }

@@ -43,7 +43,7 @@ impl Requests {
     pub fn told(&self, servers: u32) -> String {
         let sum = |verbs: &[&str]| -> f64 {
             let counts = self.0.iter().filter(|((verb, resource), _)| verbs.contains(&&**verb) && resource != "leases");
-            counts.map(|(_, count)| *count as f64).sum::<f64>() / f64::from(servers)
+            counts.map(|(_, count)| *count).sum::<u64>() as f64 / f64::from(servers)
         };
         let all: Vec<String> = self
             .0

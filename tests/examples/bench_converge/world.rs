@@ -1,6 +1,6 @@
 //! The cluster that is measured on: its node, its namespace, and waiting until everything of a kind is there.
 
-use std::{collections::HashSet, fmt::Debug};
+use std::{collections::HashSet, fmt::Debug, time::Duration};
 
 use anyhow::{Context as _, Result};
 use futures::TryStreamExt as _;
@@ -33,8 +33,16 @@ pub fn available(deployment: &Deployment) -> bool {
     deployment.status.as_ref().and_then(|status| status.available_replicas) >= Some(1)
 }
 
-/// When the last of so many objects came to hold what is asked.
+/// When the last of so many objects came to hold what is asked. Fails when they take longer than any contender does.
 pub async fn until<K>(api: Api<K>, count: u32, holds: impl Fn(&K) -> bool) -> Result<Instant>
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let limit = Duration::from_secs(120) + Duration::from_millis(500) * count;
+    tokio::time::timeout(limit, all(api, count, holds)).await.context("the fleet does not come about")?
+}
+
+async fn all<K>(api: Api<K>, count: u32, holds: impl Fn(&K) -> bool) -> Result<Instant>
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {

@@ -166,6 +166,41 @@ async fn a_server_on_standard_input_and_output_that_could_not_run_is_refused() {
 }
 
 #[tokio::test]
+async fn bounds_that_cannot_be_kept_are_refused() {
+    with_space(|space| async move {
+        let in_pods = json!({"container": {"image": "a/b:1"}});
+        let stored = json!({"container": {"image": "a/b:1"}, "storage": {"size": "1Gi", "mountPath": "/data"}});
+        let cached = json!({"stdio": {"command": "npx", "args": ["a@1.0.0"], "cache": {"size": "1Gi"}}});
+        let remote = json!({"remote": {"url": "https://example.com/mcp"}});
+        let cases = [
+            (&in_pods, json!({}), "spec.autoscaling.maxReplicas"),
+            (&in_pods, json!({"minReplicas": 3, "maxReplicas": 2}), "must not be above autoscaling.maxReplicas"),
+            (&in_pods, json!({"maxReplicas": 0}), "should be greater than or equal to 1"),
+            (&in_pods, json!({"maxReplicas": 2, "callsInFlight": 0}), "should be greater than or equal to 1"),
+            (&in_pods, json!({"minReplicas": 1, "maxReplicas": 2, "idleSeconds": 900}), "set minReplicas to 0"),
+            (&stored, json!({"maxReplicas": 2}), "set spec.autoscaling.maxReplicas to 1"),
+            (&cached, json!({"maxReplicas": 2}), "set spec.autoscaling.maxReplicas to 1"),
+            (&remote, json!({"maxReplicas": 2}), "a remote server has none here"),
+        ];
+        for (spec, autoscaling, says) in cases {
+            let mut spec = spec.clone();
+            spec["autoscaling"] = autoscaling;
+            let server = json!({"metadata": {"name": "s"}, "spec": spec});
+            let refused = space.create::<McpServer>(server).await.unwrap_err().to_string();
+            assert!(refused.contains(says), "{spec}: {refused}");
+        }
+        for (name, mut spec, most) in [("wide", in_pods, 5), ("stored", stored, 1)] {
+            spec["autoscaling"] = json!({"maxReplicas": most});
+            let server = space.create::<McpServer>(json!({"metadata": {"name": name}, "spec": spec})).await?;
+            let autoscaling = server.spec.autoscaling.unwrap();
+            assert_eq!((autoscaling.min_replicas, autoscaling.calls_in_flight), (1, 8));
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_name_too_long_for_a_service_is_refused() {
     with_space(|space| async move {
         for name in ["a".repeat(60), "with.dot".into(), "1st".into()] {

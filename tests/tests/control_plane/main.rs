@@ -6,6 +6,7 @@
 #![allow(clippy::large_futures, reason = "a test is one future, on the stack of its thread")]
 
 mod admit;
+mod autoscaling;
 mod backups;
 mod children;
 mod circuit;

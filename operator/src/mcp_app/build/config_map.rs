@@ -9,14 +9,11 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde::Serialize;
 
-use super::{credentials, environment::approvals, metadata};
+use super::{credentials, environment::approvals, metadata, paths::FILE};
 use crate::{
     crd::mcp_app::AppServerState,
     mcp_app::validate::{AppServer, ValidatedApp},
 };
-
-/// The file's name, and so the key in the ConfigMap.
-pub(super) const FILE: &str = "mcp.json";
 
 #[derive(Serialize)]
 struct McpJson<'a> {

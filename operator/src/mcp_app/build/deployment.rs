@@ -11,7 +11,10 @@ use k8s_openapi::{
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
 
-use super::{credentials, environment, metadata};
+use super::{
+    credentials, environment, metadata,
+    paths::{CONFIG_DIR, KEY_DIR, KEY_FILE, TOKEN_DIR, TOKEN_FILE},
+};
 use crate::{
     mcp_app::{
         observe::TOKEN_KEY,
@@ -20,13 +23,6 @@ use crate::{
     names::Component,
     workload,
 };
-
-/// Where the worker finds its files. Directories, not single files: Kubernetes renews only those in a running pod.
-pub(super) const CONFIG_DIR: &str = "/app/config";
-pub(super) const KEY_DIR: &str = "/app/secrets/model";
-pub(super) const TOKEN_DIR: &str = "/app/secrets/access";
-pub(super) const KEY_FILE: &str = "api-key";
-pub(super) const TOKEN_FILE: &str = "token";
 
 /// Answers that are being given end by themselves in this time, mostly.
 const GRACE_SECONDS: i64 = 60;

@@ -2,10 +2,7 @@
 
 use k8s_openapi::api::core::v1::EnvVar;
 
-use super::{
-    config_map::FILE,
-    deployment::{CONFIG_DIR, KEY_DIR, KEY_FILE, TOKEN_DIR, TOKEN_FILE},
-};
+use super::paths::{CONFIG_DIR, FILE, KEY_DIR, KEY_FILE, TOKEN_DIR, TOKEN_FILE};
 use crate::{
     crd::mcp_app::{Approvals, ModelApi},
     mcp_app::validate::ValidatedApp,

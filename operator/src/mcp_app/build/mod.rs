@@ -4,6 +4,7 @@ mod config_map;
 mod credentials;
 mod deployment;
 mod environment;
+mod paths;
 mod secret;
 mod service;
 

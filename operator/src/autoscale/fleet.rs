@@ -1,0 +1,190 @@
+//! The scalers of all servers, and what their pods told last. One lock; no I/O.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use prometheus::{IntGaugeVec, Opts, Registry};
+use tokio::time::Instant;
+
+use super::{
+    load::Told,
+    scaler::{Bounds, Decision, Load, Look, Scaler},
+};
+use crate::{
+    crd::autoscaling::{Autoscaling, AutoscalingStatus},
+    probe::ServerKey,
+};
+
+/// What one pod tells counts for so long when it tells nothing.
+const COUNTS_FOR: Duration = Duration::from_secs(30);
+
+/// What the autoscaler must know of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The spec's.
+    pub autoscaling: Autoscaling,
+    /// Its sessions end with their pods.
+    pub holds_sessions: bool,
+    /// The tool that probes call: their calls are nobody's.
+    pub probed: Option<String>,
+}
+
+/// What came of asking a pod: what it told, or what is amiss with it.
+pub type Answer = Result<Told, String>;
+
+/// A pod that was asked.
+#[derive(Clone, Debug)]
+pub struct Heard {
+    /// Its uid.
+    pub uid: String,
+    /// Its name.
+    pub name: String,
+    /// What it answered.
+    pub answer: Answer,
+}
+
+/// What a round of questions changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Fewer pods are wanted: what the end of each would cost, by name.
+    pub costs: Option<Vec<(String, u32)>>,
+    /// Something else is to be told or done.
+    pub changed: bool,
+}
+
+#[derive(Debug)]
+struct Server {
+    asked: Asked,
+    scaler: Scaler,
+    /// By the pod's uid.
+    pods: HashMap<String, (Instant, Told)>,
+}
+
+/// The scalers of all servers. Cheap to share.
+#[derive(Debug)]
+pub struct Autoscaler {
+    servers: Mutex<HashMap<ServerKey, Server>>,
+    window: Duration,
+    desired: IntGaugeVec,
+    in_flight: IntGaugeVec,
+}
+
+impl Autoscaler {
+    /// Registers the metrics. `window`: the time in which no more pods were needed before one goes.
+    pub fn new(registry: &Registry, window: Duration) -> prometheus::Result<Self> {
+        let gauge = |name: &str, help: &str| IntGaugeVec::new(Opts::new(name, help), &["namespace", "name"]);
+        let desired = gauge("mcpfleet_server_desired_replicas", "Pods that spec.autoscaling came to")?;
+        let in_flight = gauge("mcpfleet_server_calls_in_flight", "Calls under way, of servers with spec.autoscaling")?;
+        registry.register(Box::new(desired.clone()))?;
+        registry.register(Box::new(in_flight.clone()))?;
+        Ok(Self { servers: Mutex::default(), window, desired, in_flight })
+    }
+
+    /// Takes up what a server asks for. The first time it goes on from what was told, or from the pods that `begin` finds.
+    pub fn set(
+        &self,
+        key: &ServerKey,
+        asked: Asked,
+        begin: impl FnOnce() -> (Option<AutoscalingStatus>, Option<u32>),
+        now: Instant,
+    ) {
+        let bounds = Bounds::of(&asked.autoscaling, self.window);
+        let mut servers = self.servers();
+        if let Some(server) = servers.get_mut(key) {
+            server.scaler.set(bounds);
+            server.asked = asked;
+        } else {
+            let (told, pods) = begin();
+            let scaler = Scaler::new(bounds, told.as_ref(), pods, now);
+            servers.insert(key.clone(), Server { asked, scaler, pods: HashMap::new() });
+        }
+        if let Some(server) = servers.get(key) {
+            self.show(key, &server.scaler.decision());
+        }
+    }
+
+    /// The server has no `spec.autoscaling`, or is gone, or rests.
+    pub fn forget(&self, key: &ServerKey) {
+        if self.servers().remove(key).is_some() {
+            let labels = [&*key.namespace, &*key.name];
+            // One that was never asked has no calls in flight.
+            let _ = self.desired.remove_label_values(&labels);
+            let _ = self.in_flight.remove_label_values(&labels);
+        }
+    }
+
+    /// How many pods a server is to have. None: that is not decided here.
+    pub fn decision(&self, key: &ServerKey) -> Option<Decision> {
+        self.servers().get(key).map(|server| server.scaler.decision())
+    }
+
+    /// Somebody waits for an answer of a server without pods. True: there will be pods now.
+    pub fn wanted(&self, key: &ServerKey, now: Instant) -> bool {
+        let mut servers = self.servers();
+        let Some(server) = servers.get_mut(key) else { return false };
+        let before = server.scaler.decision();
+        server.scaler.wanted(now);
+        let after = server.scaler.decision();
+        self.show(key, &after);
+        before != after
+    }
+
+    /// Whom to ask, and which tool is the probes'.
+    pub(super) fn all(&self) -> Vec<(ServerKey, Option<String>)> {
+        self.servers().iter().map(|(key, server)| (key.clone(), server.asked.probed.clone())).collect()
+    }
+
+    /// Takes up what a server's pods in service told. `pods`: how many it has. `panic`: most of the fleet fails.
+    pub(super) fn heard(&self, key: &ServerKey, heard: Vec<Heard>, pods: u32, panic: bool, now: Instant) -> Changed {
+        let mut servers = self.servers();
+        let Some(server) = servers.get_mut(key) else { return Changed::default() };
+        let before = server.scaler.decision();
+        let costs: Vec<_> = heard.iter().map(|pod| (pod.name.clone(), pod.uid.clone())).collect();
+        let look = if panic { Look::Panic } else { server.look(heard, now) };
+        if let Look::Load(load) = &look {
+            self.in_flight.with_label_values(&[&*key.namespace, &*key.name]).set(load.in_flight.into());
+        }
+        server.scaler.look(look, pods, now);
+        let after = server.scaler.decision();
+        self.show(key, &after);
+        let cost = |uid: &str| server.pods.get(uid).map_or(0, |(_, told)| told.in_flight.saturating_add(told.sessions));
+        let costs = || costs.iter().map(|(name, uid)| (name.clone(), cost(uid))).collect();
+        Changed { costs: (after.desired < before.desired).then(costs), changed: before != after }
+    }
+
+    fn show(&self, key: &ServerKey, decision: &Decision) {
+        self.desired.with_label_values(&[&*key.namespace, &*key.name]).set(decision.desired.into());
+    }
+
+    fn servers(&self) -> MutexGuard<'_, HashMap<ServerKey, Server>> {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Server {
+    /// What the pods come to. One that tells nothing now is taken by what it told, for a while.
+    fn look(&mut self, heard: Vec<Heard>, now: Instant) -> Look {
+        let before = std::mem::take(&mut self.pods);
+        let mut load = Load::default();
+        let mut silent = heard.is_empty().then(|| "no pod is in service".to_owned());
+        for Heard { uid, name, answer } in heard {
+            let known = before.get(&uid).copied();
+            let (at, told) = match (answer, known) {
+                (Ok(told), _) => (now, told),
+                (Err(_), Some((at, told))) if now.duration_since(at) < COUNTS_FOR => (at, told),
+                (Err(why), _) => {
+                    silent.get_or_insert_with(|| format!("pod {name} does not tell its calls in flight: {why}"));
+                    continue;
+                }
+            };
+            load.in_flight = load.in_flight.saturating_add(told.in_flight);
+            load.called |= told.in_flight > 0 || known.is_some_and(|(_, known)| known.calls != told.calls);
+            load.holding += u32::from(self.asked.holds_sessions && told.sessions > 0);
+            self.pods.insert(uid, (at, told));
+        }
+        silent.map_or(Look::Load(load), Look::Silent)
+    }
+}

@@ -1,0 +1,117 @@
+//! What the autoscaler is told of a server, and what people are told of its decision.
+
+use k8s_openapi::{api::apps::v1::Deployment, jiff::Timestamp};
+use kube::ResourceExt;
+use tokio::time::Instant;
+
+use super::key;
+use crate::{
+    autoscale::{Asked, Decision},
+    clock,
+    crd::{McpServer, McpServerSpec, autoscaling::AutoscalingStatus, stdio::Sessions},
+    names::Component,
+    pass::{Context, is_paused},
+};
+
+/// Tells the autoscaler what the spec says. A server that is switched off, or left alone, is none of its business: when it comes back,
+/// the window begins anew.
+pub fn tell(server: &McpServer, context: &Context<McpServer>) {
+    let (key, autoscaler) = (key(server), &context.world.autoscaler);
+    let wanted = server.spec.autoscaling.clone().filter(|_| server.spec.enabled && !is_paused(server));
+    let Some(autoscaling) = wanted else { return autoscaler.forget(&key) };
+    let asked = Asked {
+        autoscaling,
+        holds_sessions: server.spec.stdio.as_ref().is_some_and(|stdio| stdio.sessions == Sessions::PerSession),
+        probed: server.spec.health.tool_call.as_ref().map(|call| call.name.clone()),
+    };
+    let begin = || {
+        let told = server.status.as_ref().and_then(|status| status.autoscaling.clone());
+        let name = Component::Server.child_name(&key.name);
+        let deployment: Option<Deployment> = context.writer.children.read(&key.namespace, &name);
+        let pods = deployment.and_then(|deployment| deployment.spec?.replicas);
+        (told, pods.and_then(|pods| u32::try_from(pods).ok()))
+    };
+    autoscaler.set(&key, asked, begin, Instant::now());
+    // A CR that went away since this pass began was forgotten already: it must not come back.
+    if context.subjects.get(&key.namespace, &key.name).is_none_or(|there| there.uid() != server.uid()) {
+        autoscaler.forget(&key);
+    }
+}
+
+/// How many pods a server has at most, as its spec has it.
+pub fn most(spec: &McpServerSpec) -> u32 {
+    spec.autoscaling.as_ref().map_or(spec.replicas, |autoscaling| autoscaling.max_replicas)
+}
+
+/// How many pods it is to have.
+pub fn wanted(spec: &McpServerSpec, decision: Option<&Decision>) -> u32 {
+    match (&spec.autoscaling, decision) {
+        _ if !spec.enabled => 0,
+        (None, _) => spec.replicas,
+        (Some(_), Some(decision)) => decision.desired,
+        (Some(autoscaling), None) => autoscaling.min_replicas.max(1),
+    }
+}
+
+/// What is told of the decision. It changes with it alone.
+pub fn status(
+    spec: &McpServerSpec,
+    decision: Option<&Decision>,
+    before: Option<&AutoscalingStatus>,
+    now: Timestamp,
+) -> Option<AutoscalingStatus> {
+    spec.autoscaling.as_ref()?;
+    let Some(Decision { desired, reason }) = decision else { return before.cloned() };
+    let ignored = (spec.replicas != 1).then(|| format!("; spec.replicas is {}, and is not looked at", spec.replicas));
+    let scaled = before.is_some_and(|before| before.desired != *desired);
+    let last = before.and_then(|before| before.last_scale.clone());
+    Some(AutoscalingStatus {
+        desired: *desired,
+        reason: format!("{reason}{}", ignored.unwrap_or_default()),
+        last_scale: if scaled { Some(clock::time(now)) } else { last },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::fixtures;
+
+    fn spec(change: impl FnOnce(&mut McpServerSpec)) -> McpServerSpec {
+        let server = fixtures::server(|server| {
+            server.spec.autoscaling = serde_json::from_value(json!({"maxReplicas": 5})).ok();
+            change(&mut server.spec);
+        });
+        server.spec
+    }
+
+    fn decision(desired: u32) -> Decision {
+        Decision { desired, reason: "24 calls in flight".into() }
+    }
+
+    #[test]
+    fn a_decision_is_told_with_the_time_of_the_last_change_and_nothing_else_changes_it() {
+        let first = status(&spec(|_| {}), Some(&decision(1)), None, fixtures::at(0)).expect("told");
+        assert_eq!((first.desired, first.last_scale.clone()), (1, None));
+        let second = status(&spec(|_| {}), Some(&decision(3)), Some(&first), fixtures::at(9)).expect("told");
+        assert_eq!((second.desired, second.last_scale.as_ref().map(|at| at.0)), (3, Some(fixtures::at(9))));
+        assert_eq!(status(&spec(|_| {}), Some(&decision(3)), Some(&second), fixtures::at(99)), Some(second.clone()));
+        assert_eq!(status(&spec(|_| {}), None, Some(&second), fixtures::at(99)), Some(second.clone()), "nothing is known yet");
+        assert_eq!(status(&fixtures::server(|_| {}).spec, None, Some(&second), fixtures::at(99)), None);
+    }
+
+    #[test]
+    fn that_replicas_is_not_looked_at_is_told() {
+        let spec = spec(|spec| spec.replicas = 7);
+        assert_eq!(wanted(&spec, Some(&decision(3))), 3);
+        let told = status(&spec, Some(&decision(3)), None, fixtures::at(0)).expect("told");
+        assert_eq!(told.reason, "24 calls in flight; spec.replicas is 7, and is not looked at");
+    }
+
+    #[test]
+    fn a_server_that_is_switched_off_wants_no_pods_whatever_was_decided() {
+        assert_eq!(wanted(&spec(|spec| spec.enabled = false), Some(&decision(3))), 0);
+    }
+}

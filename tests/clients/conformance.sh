@@ -7,8 +7,8 @@ install_suite() { cached "conformance-$suite" npm_packages "@modelcontextprotoco
 
 # conforms REVISION URL WHAT: judges a server by the scenarios that this revision of MCP requires. Extensions that the fixtures do not offer
 # (tasks) are run and named, but not scored.
+# shellcheck disable=SC2154  # caches, work: of lib.sh
 conforms() {
-    # shellcheck disable=SC2154  # caches, work: of lib.sh
     modules=$caches/conformance-$suite/node_modules
     runner=$modules/@modelcontextprotocol/conformance/dist/index.js
     # The runner leaves files where it runs.

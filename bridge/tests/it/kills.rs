@@ -16,14 +16,14 @@ const KILLS: usize = 24;
 
 /// Children of a process that live.
 fn children_of(process: u32) -> Vec<i64> {
-    let stats =
+    let all =
         std::fs::read_dir("/proc").unwrap().filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("stat")).ok());
     let child = |stat: String| {
         let (pid, (state, parent)) = (stat.split(' ').next()?, stat.rsplit_once(") ")?.1.split_once(' ')?);
         let ours = state != "Z" && parent.split(' ').next()? == process.to_string();
         ours.then(|| pid.parse().ok())?
     };
-    stats.filter_map(child).collect()
+    all.filter_map(child).collect()
 }
 
 fn kill(process: i64) {

@@ -88,6 +88,8 @@ pub struct Eviction {
     pub id: TargetId,
     /// The pod's namespace.
     pub namespace: String,
+    /// The server's name.
+    pub server: String,
     /// The pod's name.
     pub pod: String,
     /// The pod's uid.
@@ -99,6 +101,8 @@ pub struct Eviction {
 pub enum Evicted {
     /// The pod is going.
     Done,
+    /// The pod is going, and the next one comes when it is gone: the server has one writer at a time.
+    Restarted,
     /// The pod is gone, or is another one.
     Gone,
     /// A PodDisruptionBudget forbids it now, or the API server failed.

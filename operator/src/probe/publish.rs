@@ -1,13 +1,14 @@
 //! Carries out what the registry decided: patches gates, evicts, writes Events, tells the reconciler. I/O.
 //!
-//! Besides Events these are the engine's only writes, and all of them go to pods. The CR's status is the reconciler's.
+//! Besides Events these are the engine's only writes, and they go to pods, or to the Deployment of one that is to be started anew. The
+//! CR's status is the reconciler's.
 
 use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{
-    Api, Client,
-    api::{DeleteParams, EvictParams, Patch, PatchParams, Preconditions},
+    Api, Client, ResourceExt as _,
+    api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams, Preconditions},
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 use serde_json::json;
@@ -25,7 +26,7 @@ use crate::{
     clock,
     crd::reason,
     events,
-    names::{CONTROLLER, FIELD_MANAGER, POD_GATE},
+    names::{CONTROLLER, Component, FIELD_MANAGER, POD_GATE},
 };
 
 /// Gates and evictions on their way to the API server at a time: a fleet that turns all at once must not be one burst.
@@ -34,6 +35,8 @@ const AT_A_TIME: usize = 32;
 const EVENTS_AT_A_TIME: usize = 8;
 /// How long one call may take: kube's client has no limit of its own.
 const CALL: Duration = Duration::from_secs(10);
+/// What `kubectl rollout restart` writes into a pod template.
+const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 /// The longest note of an Event, in characters; the API's limit is 1 kB.
 const NOTE: usize = 900;
 
@@ -204,21 +207,15 @@ async fn gate(publisher: &Publisher, patch: GatePatch) {
 }
 
 async fn evict(publisher: &Publisher, eviction: Eviction) {
-    let preconditions = Preconditions { uid: Some(eviction.uid.clone()), resource_version: None };
-    let params = EvictParams {
-        delete_options: Some(DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() }),
-        ..EvictParams::default()
-    };
-    let pods = publisher.pods(&eviction.namespace);
-    let outcome = match tokio::time::timeout(CALL, pods.evict(&eviction.pod, &params)).await {
-        Ok(Ok(_)) => Evicted::Done,
+    let outcome = match tokio::time::timeout(CALL, take_down(publisher, &eviction)).await {
+        Ok(Ok(outcome)) => outcome,
         Ok(Err(kube::Error::Api(status))) if status.code == 404 => Evicted::Gone,
         Ok(Err(kube::Error::Api(status))) => Evicted::Refused(status.message.clone()),
         Ok(Err(error)) => Evicted::Refused(error.to_string()),
         Err(_) => Evicted::Refused("the API server did not answer in time".into()),
     };
     publisher.shared.metrics.eviction(match &outcome {
-        Evicted::Done => "done",
+        Evicted::Done | Evicted::Restarted => "done",
         Evicted::Gone => "gone",
         Evicted::Refused(_) => "refused",
     });
@@ -226,11 +223,42 @@ async fn evict(publisher: &Publisher, eviction: Eviction) {
         Evicted::Refused(why) => {
             tracing::warn!(pod = %eviction.pod, namespace = %eviction.namespace, why, "could not evict a pod that stays failed");
         }
-        Evicted::Done | Evicted::Gone => {
+        Evicted::Done | Evicted::Restarted | Evicted::Gone => {
             tracing::info!(pod = %eviction.pod, namespace = %eviction.namespace, "evicted a pod that stays failed");
         }
     }
     publisher.shared.act(|registry, now| registry.evicted(&eviction, &outcome, now));
+}
+
+/// An eviction asks the pod's budget; but the next pod would be there at once, beside the one that goes. Where only one may write,
+/// the Deployment is restarted as `kubectl rollout restart` does it: by Recreate, Kubernetes itself waits until the pod is gone.
+async fn take_down(publisher: &Publisher, eviction: &Eviction) -> kube::Result<Evicted> {
+    let deployments: Api<Deployment> = Api::namespaced(publisher.client.clone(), &eviction.namespace);
+    let pods = publisher.pods(&eviction.namespace);
+    let deployment = deployments.get_opt(&Component::Server.child_name(&eviction.server)).await?;
+    if let Some(deployment) = deployment.filter(recreates) {
+        // Pods are listed, for that is a right that we have.
+        let named = pods.list(&ListParams::default().fields(&format!("metadata.name={}", eviction.pod))).await?;
+        if !named.iter().any(|pod| pod.uid().as_ref() == Some(&eviction.uid)) {
+            return Ok(Evicted::Gone);
+        }
+        let restart = json!({
+            "metadata": {"resourceVersion": deployment.resource_version()},
+            "spec": {"template": {"metadata": {"annotations": {RESTARTED_AT: clock::time(clock::now())}}}},
+        });
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+        deployments.patch(&deployment.name_any(), &params, &Patch::Merge(&restart)).await?;
+        return Ok(Evicted::Restarted);
+    }
+    let preconditions = Preconditions { uid: Some(eviction.uid.clone()), resource_version: None };
+    let delete_options = Some(DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() });
+    pods.evict(&eviction.pod, &EvictParams { delete_options, ..EvictParams::default() }).await?;
+    Ok(Evicted::Done)
+}
+
+fn recreates(deployment: &Deployment) -> bool {
+    let strategy = deployment.spec.as_ref().and_then(|spec| spec.strategy.as_ref());
+    strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("Recreate")
 }
 
 async fn announce(publisher: &Publisher, notice: Notice) {

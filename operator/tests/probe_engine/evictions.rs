@@ -129,3 +129,19 @@ async fn nobody_is_evicted_while_a_rollout_is_under_way() {
     sleep(secs(400)).await;
     assert_eq!(rig.api.evictions().first().map(String::as_str), Some("server-3"), "the rollout is over");
 }
+
+/// A pod that is evicted goes beside its successor; of a server with a volume there must be one at a time.
+#[tokio::test(start_paused = true)]
+async fn the_only_writer_is_started_anew_and_not_evicted() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    rig.api.of_one_writer("server-mcp");
+    serving(&rig, &puppet, "server", &[1], |spec| spec.health.restart_after_seconds = 30).await;
+    puppet.set(ip(1), Does::Refuse);
+    sleep(secs(60)).await;
+    assert_eq!(rig.api.restarts(), ["server-mcp"]);
+    assert!(rig.api.evictions().is_empty());
+    assert!(rig.api.events().contains(&reason::POD_EVICTED.to_owned()));
+    sleep(secs(300)).await;
+    assert_eq!(rig.api.restarts().len(), 1, "it has not gone yet");
+}

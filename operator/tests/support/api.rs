@@ -32,6 +32,7 @@ struct Inner {
     version: AtomicU64,
     /// Answers instead of the usual ones: (part of the path, status), each used once.
     refusals: Mutex<Vec<(&'static str, u16)>>,
+    one_writer: Mutex<Vec<String>>,
 }
 
 /// The API server.
@@ -126,11 +127,13 @@ impl Api {
         let body = body.collect().await.expect("a body").to_bytes();
         let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
         let path = parts.uri.path().to_owned();
-        self.0.writes.lock().expect("no panic").push(Write {
-            method: parts.method.clone(),
-            path: path.clone(),
-            body: body.clone(),
-        });
+        if parts.method != Method::GET {
+            self.0.writes.lock().expect("no panic").push(Write {
+                method: parts.method.clone(),
+                path: path.clone(),
+                body: body.clone(),
+            });
+        }
         let refused = {
             let mut refusals = self.0.refusals.lock().expect("no panic");
             refusals.iter().position(|(part, _)| path.contains(part)).map(|at| refusals.remove(at).1)
@@ -142,10 +145,48 @@ impl Api {
         if parts.method == Method::PATCH && path.ends_with("/status") {
             return self.patch(&path, &body);
         }
+        if parts.method == Method::GET {
+            return self.found(&path);
+        }
         if path.ends_with("/eviction") {
             return reply(201, &json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}));
         }
         reply(201, &body)
+    }
+
+    /// The Deployments that were named as of one writer, and the pods.
+    fn found(&self, path: &str) -> Response<Body> {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        if path.contains("/deployments/") && self.0.one_writer.lock().expect("no panic").iter().any(|known| known == name) {
+            let spec = json!({"selector": {}, "template": {}, "strategy": {"type": "Recreate"}});
+            return reply(
+                200,
+                &json!({"kind": "Deployment", "apiVersion": "apps/v1", "metadata": {"name": name, "resourceVersion": "1"}, "spec": spec}),
+            );
+        }
+        if name == "pods" {
+            let pods = self.0.pods.lock().expect("no panic");
+            let pods: Vec<Value> =
+                pods.iter().map(|(name, (_, pod))| json!({"metadata": {"name": name, "uid": pod.uid}})).collect();
+            return reply(200, &json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods}));
+        }
+        let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "not found", "reason": "NotFound", "code": 404});
+        reply(404, &status)
+    }
+
+    /// A Deployment that replaces its pods by Recreate.
+    pub fn of_one_writer(&self, deployment: &str) {
+        self.0.one_writer.lock().expect("no panic").push(deployment.to_owned());
+    }
+
+    /// The Deployments that were started anew.
+    pub fn restarts(&self) -> Vec<String> {
+        let patched = |write: &Write| {
+            let annotations = &write.body["spec"]["template"]["metadata"]["annotations"];
+            write.method == Method::PATCH && annotations["kubectl.kubernetes.io/restartedAt"].is_string()
+        };
+        let paths = self.writes().into_iter().filter(patched).map(|write| write.path);
+        paths.filter_map(|path| path.rsplit('/').next().map(str::to_owned)).collect()
     }
 
     fn patch(&self, path: &str, body: &Value) -> Response<Body> {

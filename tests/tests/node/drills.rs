@@ -212,6 +212,38 @@ async fn pods_that_stay_failed_are_evicted_one_at_a_time_when_their_budget_allow
     .await;
 }
 
+/// One volume has one writer: the next pod starts when the hung one is gone, after all of its time to end.
+#[tokio::test]
+#[ignore = "takes minutes: make drills"]
+async fn a_hung_pod_with_storage_is_gone_before_the_next_one_starts() {
+    with_space(|space| async move {
+        install(&space).await?;
+        let mut server = sqlite("s", 1, 2);
+        server["spec"]["storage"] = json!({"size": "1Gi", "mountPath": "/data"});
+        server["spec"]["container"]["args"] = json!(["serve", "--db", "/data/sandbox.db", "--listen", "0.0.0.0:8080"]);
+        server["spec"]["health"]["restartAfterSeconds"] = json!(5);
+        space.create::<McpServer>(server).await?;
+        space.until::<McpServer>("s", "1/1", |server| serves(server, "1/1")).await?;
+        let hung = server_pods(&space, "s").await?.remove(0);
+        signal(&space, &hung.name_any(), "STOP")?;
+        let mut look = tokio::time::interval(Duration::from_millis(100));
+        let replaced = async {
+            loop {
+                look.tick().await;
+                let pods = server_pods(&space, "s").await?;
+                anyhow::ensure!(pods.len() < 2, "two pods have the volume at a time");
+                if pods.first().is_some_and(|pod| pod.uid() != hung.uid()) {
+                    return anyhow::Ok(());
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(3), replaced).await.context("it is never replaced")??;
+        space.until::<McpServer>("s", "1/1 again", |server| serves(server, "1/1")).await?;
+        Ok(())
+    })
+    .await;
+}
+
 /// What is told of a server, without when.
 fn timeless(server: &McpServer) -> Value {
     let mut status = serde_json::to_value(&server.status).expect("a status is JSON");

@@ -133,7 +133,12 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0_u64..900).prop_map(Found::Limited),
     ];
     let patched = prop_oneof![4 => Just(Patched::Done(None)), 1 => Just(Patched::Gone), 2 => Just(Patched::Failed)];
-    let evicted = prop_oneof![Just(Evicted::Done), Just(Evicted::Gone), Just(Evicted::Refused("a budget".into()))];
+    let evicted = prop_oneof![
+        Just(Evicted::Done),
+        Just(Evicted::Restarted),
+        Just(Evicted::Gone),
+        Just(Evicted::Refused("a budget".into()))
+    ];
     prop_oneof![
         4 => (0..SERVERS, spec()).prop_map(|(server, spec)| Event::SetServer { server, spec }),
         1 => (0..SERVERS).prop_map(Event::RemoveServer),

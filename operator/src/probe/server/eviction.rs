@@ -66,6 +66,7 @@ impl Server {
         around.effects.push(Effect::Evict(Eviction {
             id,
             namespace: self.key.namespace.clone(),
+            server: self.key.name.clone(),
             pod: pod.name.clone(),
             uid: pod.uid.clone(),
         }));
@@ -79,13 +80,15 @@ impl Server {
         match outcome {
             // The watch will say so, too; until it does nobody asks again.
             Evicted::Gone => state.not_before = Some(around.now.mono + EVICTION_RETRY),
-            Evicted::Done => {
+            Evicted::Done | Evicted::Restarted => {
                 let base = Duration::from_secs(spec.health.restart_after_seconds.into());
                 state.not_before = Some(around.now.mono + doubled(base, state.done, EVICTION_QUIET));
                 state.done += 1;
                 state.refused = 0;
                 state.leaving = Some(eviction.id);
-                let note = format!("evicted {}, which failed for {} s", eviction.pod, spec.health.restart_after_seconds);
+                let waits = if *outcome == Evicted::Restarted { "; the next pod starts when it is gone" } else { "" };
+                let after = spec.health.restart_after_seconds;
+                let note = format!("evicted {}, which failed for {after} s{waits}", eviction.pod);
                 around.effects.push(notice(&spec.object, true, reason::POD_EVICTED, "EvictPod", note));
             }
             Evicted::Refused(why) => {

@@ -9,9 +9,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, StatusCode};
+use http_server::host::only;
 use serde_json::json;
 
-use super::{VERSION, only};
+use super::VERSION;
 use crate::bridge::{Bridge, down, own_error, own_result};
 use crate::era::{ALL, Era, MODERN, Offers};
 use crate::outbox::Outbox;

@@ -9,8 +9,8 @@ mod places;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -18,10 +18,11 @@ use axum::body::{HttpBody as _, to_bytes};
 use axum::extract::{ConnectInfo, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, StatusCode};
 use http_body_util::LengthLimitError;
 use http_server::guesses::Guesses;
+use http_server::host::{Foreign, Names, only};
 use http_server::pace::Pace;
 use http_server::{forwarded, json_rpc};
 use ipnet::IpNet;
@@ -76,8 +77,7 @@ struct Door<A> {
     db: Database,
     ready: Arc<AtomicBool>,
     direct: A,
-    /// A Host that passed: nearly all callers send the same, and judging it takes longer than reading it.
-    known_host: OnceLock<String>,
+    names: Names,
 }
 
 /// Everything that is served: all paths over the handlers that `handler` makes, one a request or, with legacy sessions, one a session.
@@ -86,7 +86,7 @@ struct Door<A> {
 pub fn service<H: ServerHandler, A: Answers>(
     handler: impl Fn() -> H + Send + Sync + 'static,
     direct: A,
-    settings: DoorSettings,
+    mut settings: DoorSettings,
     db: Database,
     metrics: Metrics,
     ready: Arc<AtomicBool>,
@@ -105,12 +105,12 @@ pub fn service<H: ServerHandler, A: Answers>(
         running: Places::new(settings.max_requests),
         pace: settings.rate.and_then(|requests| Pace::new(requests, Duration::from_secs(1))),
         guesses: Guesses::default(),
+        names: Names::new(std::mem::take(&mut settings.hosts), std::mem::take(&mut settings.origins)),
         settings,
         metrics,
         db,
         ready,
         direct,
-        known_host: OnceLock::new(),
     });
     let paths = Router::new()
         .route_service(MCP, mcp)
@@ -136,34 +136,21 @@ impl<A: Answers> Door<A> {
         (status, text).into_response()
     }
 
-    fn allows(&self, host: &str) -> bool {
-        let known = self.known_host.get().is_some_and(|known| known == host);
-        let allowed = known || host::host_allowed(host, &self.settings.hosts);
-        if allowed && !known {
-            // Another one may have been first.
-            let _ = self.known_host.set(host.to_owned());
-        }
-        allowed
-    }
-
     /// The refusal, when a request must not ask for whom it asks, or not from the page that it comes from.
     fn refuses_names(&self, request: &Request) -> Option<Response> {
-        let headers = request.headers();
-        let Some(host) = only(headers, &HOST) else {
-            return Some(self.refuse(StatusCode::BAD_REQUEST, "host", "Bad Request: exactly one Host header is needed\n"));
+        let (status, reason, text) = match self.names.judge(request.uri(), request.headers()) {
+            Ok(()) => return None,
+            Err(Foreign::NoHost) => (StatusCode::BAD_REQUEST, "host", "Bad Request: exactly one Host header is needed\n"),
+            Err(Foreign::Host) => {
+                let text = "Forbidden: Host header is not allowed; start the server with --allowed-host for this name\n";
+                (StatusCode::FORBIDDEN, "host", text)
+            }
+            Err(Foreign::Origin) => {
+                let text = "Forbidden: Origin header is not allowed; start the server with --allowed-origin for this page\n";
+                (StatusCode::FORBIDDEN, "origin", text)
+            }
         };
-        let target = request.uri().authority().map(http::uri::Authority::as_str);
-        if !self.allows(host) || target.is_some_and(|target| !self.allows(target)) {
-            let text = "Forbidden: Host header is not allowed; start the server with --allowed-host for this name\n";
-            return Some(self.refuse(StatusCode::FORBIDDEN, "host", text));
-        }
-        if headers.contains_key(ORIGIN)
-            && !only(headers, &ORIGIN).is_some_and(|origin| host::origin_allowed(origin, &self.settings.origins))
-        {
-            let text = "Forbidden: Origin header is not allowed; start the server with --allowed-origin for this page\n";
-            return Some(self.refuse(StatusCode::FORBIDDEN, "origin", text));
-        }
-        None
+        Some(self.refuse(status, reason, text))
     }
 
     fn refuse_for(&self, wait: Duration, reason: &str, text: &'static str) -> Response {
@@ -258,13 +245,6 @@ impl<A: Answers> Door<A> {
 
 fn is_length_limit(error: &axum::Error) -> bool {
     std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<LengthLimitError>)
-}
-
-/// One value, readable as text; None also when there are two.
-fn only<'h>(headers: &'h HeaderMap, name: &http::HeaderName) -> Option<&'h str> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next()?;
-    if values.next().is_some() { None } else { value.to_str().ok() }
 }
 
 /// Ready is who can answer: a real query through a reading thread, and for a server that writes, a living writer.

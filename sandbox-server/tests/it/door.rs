@@ -61,7 +61,7 @@ async fn whoever_guesses_tokens_is_not_listened_to_for_a_while() {
     let server = Server::start("", &["--token-file", file.to_str().unwrap()]);
     let ask = async |token: Option<&str>| {
         let request = server.modern("server/discover", json!({}));
-        token.iter().fold(request, |request, token| request.bearer_auth(token)).send().await.unwrap()
+        token.iter().fold(request, reqwest::RequestBuilder::bearer_auth).send().await.unwrap()
     };
     assert_eq!(ask(Some("the-only-token-there-is")).await.status(), 200);
     for _ in 0..10 {

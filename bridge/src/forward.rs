@@ -1,4 +1,5 @@
-//! The way to the bridge that has a session's child: any replica takes a request and hands it on to the one that owns it.
+//! The way to another pod: any replica takes a request and hands it on to the one that owns its session, and the activator hands calls on
+//! to servers that woke.
 
 use std::time::Duration;
 
@@ -52,13 +53,19 @@ pub fn client() -> Client<HttpConnector, Full<Bytes>> {
 impl Forward {
     /// The owner's answer, as it comes.
     pub async fn send(&self, pod: &str, parts: &Parts, body: Bytes) -> Result<Response, Failed> {
+        let mut headers = end_to_end(&parts.headers);
+        headers.insert(FORWARDED, HeaderValue::from_static("1"));
+        self.pass(pod, parts, headers, body).await
+    }
+
+    /// The answer to a request with these headers and no others, as it comes. Where they name no `Host`, the pod is it.
+    pub async fn pass(&self, pod: &str, parts: &Parts, headers: HeaderMap, body: Bytes) -> Result<Response, Failed> {
         let path = parts.uri.path_and_query().map_or("/mcp", http::uri::PathAndQuery::as_str);
         let uri: Uri = format!("http://{pod}{path}").parse().map_err(|_| Failed::Unreachable)?;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = parts.method.clone();
         *request.uri_mut() = uri;
-        *request.headers_mut() = end_to_end(&parts.headers);
-        request.headers_mut().insert(FORWARDED, HeaderValue::from_static("1"));
+        *request.headers_mut() = headers;
         match self.0.request(request).await {
             Ok(response) => {
                 let mut response = response.map(Body::new);
@@ -67,7 +74,7 @@ impl Forward {
             }
             Err(error) if error.is_connect() => Err(Failed::Unreachable),
             Err(error) => {
-                tracing::debug!(%error, pod, "a request to another replica was lost");
+                tracing::debug!(%error, pod, "a request to a pod was lost");
                 Err(Failed::Lost)
             }
         }

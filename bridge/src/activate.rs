@@ -1,0 +1,72 @@
+//! Carries the first calls to servers that sleep: `bridge activate`, the pods that their Services lead to meanwhile.
+//!
+//! What a server said before it went to sleep is answered from what was kept of it, and wakes nobody. A call has the operator told that
+//! the server is wanted, is held until a pod is in service, and goes to that pod. Who sleeps and when is the operator's to decide.
+
+pub mod door;
+pub mod fleet;
+pub mod flight;
+pub mod host;
+pub mod kept;
+pub mod metrics;
+pub mod pods;
+pub mod wanted;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use kube::Client;
+use tokio_util::sync::CancellationToken;
+
+use self::door::Activator;
+use self::fleet::Fleet;
+use self::flight::Flights;
+use self::metrics::Metrics;
+use self::wanted::Wanted;
+use crate::config::{ActivateArgs, seconds};
+use crate::run::asked_to_stop;
+
+/// Until it is stopped.
+pub async fn run(args: ActivateArgs) -> anyhow::Result<ExitCode> {
+    // The client's own: a provider that is there already will do.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = Client::try_default().await.context("failed to find the API server")?;
+    let listener = http_server::listen(args.listen).await?;
+    let stop = CancellationToken::new();
+    let service = start(&args, client, &stop)?;
+    tracing::info!(address = %listener.local_addr()?, "carrying calls to servers that sleep");
+    let (most, lame_duck) = (usize::from(args.max_connections), seconds(args.lame_duck_seconds));
+    let ending = Arc::clone(&service);
+    let mut left = http_server::serve(listener, door::service(service), most, async {
+        asked_to_stop().await;
+        ending.drain();
+        tracing::info!("draining");
+        tokio::time::sleep(lame_duck).await;
+    })
+    .await;
+    let patience = seconds(args.drain_seconds);
+    if !left.within(patience).await {
+        tracing::warn!(seconds = patience.as_secs(), "some requests did not finish in time");
+    }
+    stop.cancel();
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Everything but the listener. Its watches end with `stop`.
+pub fn start(args: &ActivateArgs, client: Client, stop: &CancellationToken) -> anyhow::Result<Arc<Activator>> {
+    let metrics = Metrics::new()?;
+    let fleet = Fleet::watch(&client, &args.watch_namespaces, stop);
+    let wanted = Wanted::new(client.clone(), &args.namespace, &args.wanted);
+    let flights = Flights::new(client.clone(), wanted, metrics.clone());
+    let hold = Duration::from_secs(u64::from(args.hold_seconds));
+    Ok(Arc::new(Activator::new(door::Parts {
+        fleet,
+        flights,
+        metrics,
+        hold,
+        max_request_bytes: args.max_request_bytes as usize,
+        max_held_bytes: args.max_held_bytes as usize,
+    })))
+}

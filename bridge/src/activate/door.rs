@@ -1,0 +1,297 @@
+//! HTTP: what comes for a server that sleeps, and what becomes of it.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::response::{IntoResponse as _, Response};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER};
+use http::request::Parts as Head;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http_server::body::{self, BodyError};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
+use tower::{Service, service_fn};
+
+use super::fleet::{Fleet, Found, Key, Sleeper};
+use super::flight::Flights;
+use super::host::{self, Named};
+use super::kept::Reply;
+use super::metrics::Metrics;
+use crate::bridge::own_error;
+use crate::era::MODERN;
+use crate::forward::{Failed, Forward, end_to_end};
+use crate::post::{Malformed, Post};
+use crate::wire;
+
+/// A body that trickles in slower than this is given up.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// When a caller who waited in vain may try again, in seconds.
+const AGAIN: &str = "5";
+
+/// Says that a request was carried once: one that comes back goes round in a circle.
+const CARRIED: HeaderName = HeaderName::from_static("mcpfleet-carried");
+
+/// The JSON-RPC code for what is wrong with the server and not with the request.
+const UNAVAILABLE: i64 = -32000;
+
+/// What the activator is made of.
+pub struct Parts {
+    /// Which servers may sleep.
+    pub fleet: Arc<Fleet>,
+    /// Which of them are on their way.
+    pub flights: Flights,
+    /// Counts.
+    pub metrics: Metrics,
+    /// How long a call is held.
+    pub hold: Duration,
+    /// Bytes of one request.
+    pub max_request_bytes: usize,
+    /// Bytes of all requests that are held.
+    pub max_held_bytes: usize,
+}
+
+/// See the file.
+pub struct Activator {
+    parts: Parts,
+    forward: Forward,
+    room: Semaphore,
+    draining: AtomicBool,
+}
+
+impl Activator {
+    /// Out of its parts.
+    pub fn new(parts: Parts) -> Self {
+        let room = Semaphore::new(parts.max_held_bytes.min(Semaphore::MAX_PERMITS));
+        Self { parts, forward: Forward::default(), room, draining: AtomicBool::new(false) }
+    }
+
+    /// New requests go elsewhere from now on.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    fn is_ready(&self) -> bool {
+        self.parts.fleet.is_known() && !self.draining.load(Ordering::Relaxed)
+    }
+}
+
+/// Everything that is served.
+pub fn service(
+    activator: Arc<Activator>,
+) -> impl Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone {
+    service_fn(move |request: Request| {
+        let activator = Arc::clone(&activator);
+        async move { Ok(activator.answer(request).await) }
+    })
+}
+
+impl Activator {
+    async fn answer(&self, request: Request) -> Response {
+        let host = only(request.headers(), &HOST).unwrap_or_default();
+        let Some(named) = host::named(host) else { return self.own(&request) };
+        let mut response = self.of_server(&named, request).await;
+        // The next request is for the Service to lead: a connection that is kept would lead here when the server is long awake.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response
+    }
+
+    async fn of_server(&self, named: &Named, request: Request) -> Response {
+        let (key, sleeper) = match self.parts.fleet.find(named) {
+            Found::One(key, sleeper) => (key, sleeper),
+            Found::Nobody => {
+                return self.refuse(StatusCode::MISDIRECTED_REQUEST, "Misdirected Request: no server of this name sleeps\n");
+            }
+            Found::Several => {
+                let words =
+                    "Misdirected Request: servers of several namespaces have this name; call it as NAME-mcp.NAMESPACE.svc\n";
+                return self.refuse(StatusCode::MISDIRECTED_REQUEST, words);
+            }
+        };
+        if request.headers().contains_key(&CARRIED) {
+            return self.refuse(StatusCode::LOOP_DETECTED, "Loop Detected: this request was carried already\n");
+        }
+        let (head, body) = request.into_parts();
+        match head.method {
+            Method::POST => match self.read(body).await {
+                Ok(body) => self.post(&key, &sleeper, &head, body).await,
+                Err((status, words)) => self.refuse(status, words),
+            },
+            // The session's pod is gone, and the session with it.
+            Method::DELETE => StatusCode::NO_CONTENT.into_response(),
+            // A stream that nobody would write to; a scrape of what does not run. Neither wakes anybody.
+            _ => {
+                let mut response =
+                    (StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed: the server sleeps, and a call wakes it\n")
+                        .into_response();
+                response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST, DELETE"));
+                response
+            }
+        }
+    }
+
+    /// What is asked of the activator itself.
+    fn own(&self, request: &Request) -> Response {
+        match request.uri().path() {
+            "/healthz" => "ok\n".into_response(),
+            "/readyz" if self.is_ready() => "ok\n".into_response(),
+            "/readyz" => {
+                (StatusCode::SERVICE_UNAVAILABLE, "the servers are not known yet, or it is shutting down\n").into_response()
+            }
+            "/metrics" => match self.parts.metrics.render() {
+                Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+                Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+            },
+            _ => self.refuse(
+                StatusCode::MISDIRECTED_REQUEST,
+                "Misdirected Request: a server that sleeps is found by its Service's name in Host, NAME-mcp.NAMESPACE.svc\n",
+            ),
+        }
+    }
+
+    fn refuse(&self, status: StatusCode, words: &'static str) -> Response {
+        self.parts.metrics.request("refused");
+        (status, words).into_response()
+    }
+
+    async fn read(&self, body: Body) -> Result<Bytes, (StatusCode, &'static str)> {
+        body::whole(body, self.parts.max_request_bytes, BODY_TIMEOUT).await.map_err(|error| match error {
+            BodyError::TooLarge => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "Payload Too Large: send less, or raise --max-request-bytes of the activator\n")
+            }
+            BodyError::Slow => (StatusCode::REQUEST_TIMEOUT, "Request Timeout: the body did not arrive in time\n"),
+            BodyError::Broken => (StatusCode::BAD_REQUEST, "Bad Request: the body is broken or ended early\n"),
+        })
+    }
+
+    async fn post(&self, key: &Key, sleeper: &Sleeper, head: &Head, body: Bytes) -> Response {
+        let post = match Post::read(&body) {
+            Ok(post) => Some(post),
+            // Several messages at once: only the server knows whether it takes them.
+            Err(Malformed::Invalid) if body.trim_ascii_start().first() == Some(&b'[') => None,
+            Err(malformed) => {
+                self.parts.metrics.request("refused");
+                let (code, words) = match malformed {
+                    Malformed::Parse(error) => (-32700, format!("Parse error: {error}")),
+                    Malformed::Invalid => (-32600, "Invalid Request: the body must be one JSON-RPC 2.0 message".to_owned()),
+                };
+                return own_error(StatusCode::BAD_REQUEST, "null", code, &words);
+            }
+        };
+        let id = match &post {
+            Some(Post::Request(request)) => request.id().to_owned(),
+            _ => "null".to_owned(),
+        };
+        // Once it is up, it answers everything itself.
+        if self.parts.flights.landed(key).is_none()
+            && let Some(post) = &post
+        {
+            let modern = only(&head.headers, &HeaderName::from_static("mcp-protocol-version")) == Some(MODERN);
+            let answer = match self.parts.fleet.kept(key).await.reply(post, modern) {
+                Reply::Result(result) => Some(crate::stream::json(StatusCode::OK, wire::result(&id, &result))),
+                Reply::None => Some(own_error(StatusCode::NOT_FOUND, &id, -32601, "Method not found: the server sleeps")),
+                Reply::Taken => Some(StatusCode::ACCEPTED.into_response()),
+                Reply::Wake => None,
+            };
+            if let Some(answer) = answer {
+                self.parts.metrics.request("answered");
+                return answer;
+            }
+        }
+        if !sleeper.enabled {
+            self.parts.metrics.request("refused");
+            let words = format!("{key} is switched off: spec.enabled is false");
+            return own_error(StatusCode::SERVICE_UNAVAILABLE, &id, UNAVAILABLE, &words);
+        }
+        self.carry(key, head, body, &id).await
+    }
+
+    /// Holds a call until a pod is in service, and hands it on.
+    async fn carry(&self, key: &Key, head: &Head, body: Bytes, id: &str) -> Response {
+        let until = Instant::now() + self.parts.hold;
+        let Some(_room) = self.room(body.len()) else {
+            return self
+                .late(id, "too many calls wait for servers to wake; raise --max-held-bytes of the activator, or its replicas");
+        };
+        let flight = self.parts.flights.join(key);
+        let mut headers = end_to_end(&head.headers);
+        // Servers judge by which name they are called.
+        headers.extend(head.headers.get(HOST).map(|host| (HOST, host.clone())));
+        headers.insert(CARRIED, HeaderValue::from_static("1"));
+        let mut last = None;
+        loop {
+            let held = Held::new(&self.parts.metrics);
+            let landing = flight.landing(last, until).await;
+            drop(held);
+            let Some(pod) = landing else { break };
+            match self.forward.pass(&pod.to_string(), head, headers.clone(), body.clone()).await {
+                Ok(response) => {
+                    self.parts.metrics.request("forwarded");
+                    flight.linger();
+                    return response;
+                }
+                // Nothing arrived: another one will do, or this one a little later.
+                Err(Failed::Unreachable) => last = Some(pod),
+                Err(Failed::Lost) => {
+                    self.parts.metrics.request("lost");
+                    let words =
+                        format!("{key} did not answer: the connection to its pod was lost, and the call may have been made");
+                    return own_error(StatusCode::BAD_GATEWAY, id, UNAVAILABLE, &words);
+                }
+            }
+        }
+        let reason = self.reason(key);
+        let (Key { namespace, name }, seconds) = (key, self.parts.hold.as_secs());
+        let words = format!(
+            "{key} sleeps, and was not awake within {seconds} s{reason}; `kubectl describe mcpserver -n {namespace} {name}` says why"
+        );
+        self.late(id, &words)
+    }
+
+    /// What its condition Ready says now. The reason alone: its message may quote what the server wrote into its log.
+    fn reason(&self, key: &Key) -> String {
+        let named = Named { namespace: Some(key.namespace.clone()), name: key.name.clone() };
+        match self.parts.fleet.find(&named) {
+            Found::One(_, sleeper) if !sleeper.reason.is_empty() => format!(" ({})", sleeper.reason),
+            _ => String::new(),
+        }
+    }
+
+    fn late(&self, id: &str, words: &str) -> Response {
+        self.parts.metrics.request("late");
+        let mut response = own_error(StatusCode::SERVICE_UNAVAILABLE, id, UNAVAILABLE, words);
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(AGAIN));
+        response
+    }
+
+    fn room(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
+        self.room.try_acquire_many(u32::try_from(bytes).ok()?).ok()
+    }
+}
+
+/// A request that waits, counted.
+struct Held<'a>(&'a Metrics);
+
+impl<'a> Held<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        metrics.held.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.held.dec();
+    }
+}
+
+/// One value, readable as text; None also when there are two.
+fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?;
+    if values.next().is_some() { None } else { value.to_str().ok() }
+}

@@ -1,0 +1,116 @@
+//! One wake for all callers: whoever calls a server that sleeps joins the flight that is under way, or begins one.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use kube::Client;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::fleet::Key;
+use super::metrics::Metrics;
+use super::pods;
+use super::wanted::Wanted;
+
+/// How long what a flight knows is kept after its last caller: the Service leads here for a moment longer than the first pod needs.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// Before a pod that could not be reached is tried again: its network may not be there yet.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// The flights that are under way.
+pub struct Flights {
+    client: Client,
+    wanted: Wanted,
+    metrics: Metrics,
+    under_way: Mutex<HashMap<Key, Weak<Flight>>>,
+}
+
+/// A server on its way, for as long as somebody holds this.
+#[derive(Debug)]
+pub struct Flight {
+    addresses: watch::Receiver<Vec<SocketAddr>>,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl Flights {
+    /// None is under way.
+    pub fn new(client: Client, wanted: Wanted, metrics: Metrics) -> Self {
+        Self { client, wanted, metrics, under_way: Mutex::default() }
+    }
+
+    /// The server's flight, where it is under way and pods are in service.
+    pub fn landed(&self, key: &Key) -> Option<Arc<Flight>> {
+        let flight = self.under_way().get(key)?.upgrade()?;
+        let landed = !flight.addresses.borrow().is_empty();
+        landed.then_some(flight)
+    }
+
+    /// The server's flight: the one that is under way, or a new one.
+    pub fn join(&self, key: &Key) -> Arc<Flight> {
+        let mut under_way = self.under_way();
+        if let Some(flight) = under_way.get(key).and_then(Weak::upgrade) {
+            return flight;
+        }
+        under_way.retain(|_, flight| flight.strong_count() > 0);
+        let flight = Arc::new(self.begin(key));
+        under_way.insert(key.clone(), Arc::downgrade(&flight));
+        flight
+    }
+
+    fn begin(&self, key: &Key) -> Flight {
+        let (told, addresses) = watch::channel(Vec::new());
+        let looking = tokio::spawn(pods::tell(self.client.clone(), key.clone(), told));
+        let waking = tokio::spawn(wake(self.wanted.clone(), key.clone(), addresses.clone(), self.metrics.clone()));
+        Flight { addresses, tasks: [looking, waking] }
+    }
+
+    fn under_way(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Weak<Flight>>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Asks for the server, and takes that back when it is there.
+async fn wake(wanted: Wanted, key: Key, mut addresses: watch::Receiver<Vec<SocketAddr>>, metrics: Metrics) {
+    let begun = Instant::now();
+    tracing::info!(server = %key, "a server that sleeps is called");
+    wanted.say(&key).await;
+    if addresses.wait_for(|addresses| !addresses.is_empty()).await.is_ok() {
+        metrics.woken(begun.elapsed());
+        tracing::info!(server = %key, seconds = begun.elapsed().as_secs_f64(), "it is awake");
+        wanted.take_back(&key).await;
+    }
+}
+
+impl Flight {
+    /// A pod in service, once there is one; where there are several, another one than the last that was tried. None: not in time.
+    pub async fn landing(&self, last: Option<SocketAddr>, until: Instant) -> Option<SocketAddr> {
+        if let Some(pause) = last.map(|_| Instant::now() + PAUSE) {
+            tokio::time::sleep_until(pause.min(until)).await;
+        }
+        let mut addresses = self.addresses.clone();
+        let landing = addresses.wait_for(|addresses| !addresses.is_empty());
+        let found = tokio::time::timeout_at(until, landing).await.ok()?.ok()?;
+        let other = found.iter().find(|address| Some(**address) != last);
+        other.or(found.first()).copied().filter(|_| Instant::now() < until)
+    }
+
+    /// Keeps it for those who come just after.
+    pub fn linger(self: Arc<Self>) {
+        tokio::spawn(async move {
+            tokio::time::sleep(LINGER).await;
+            drop(self);
+        });
+    }
+}

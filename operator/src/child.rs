@@ -10,6 +10,7 @@ use k8s_openapi::{
         apps::v1::Deployment,
         batch::v1::CronJob,
         core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service},
+        discovery::v1::EndpointSlice,
         networking::v1::NetworkPolicy,
         policy::v1::PodDisruptionBudget,
     },
@@ -29,6 +30,8 @@ pub struct ChildKind {
     pub kind: &'static str,
     /// How the API server is asked for it.
     pub resource: fn() -> ApiResource,
+    /// What tells ours from those that Kubernetes makes with the labels of ours: a label and its value.
+    pub told_by: Option<(&'static str, &'static str)>,
 }
 
 impl fmt::Debug for ChildKind {
@@ -43,13 +46,24 @@ impl ChildKind {
     where
         K: k8s_openapi::Resource + kube::Resource<DynamicType = ()>,
     {
-        Self { kind: K::KIND, resource: || ApiResource::erase::<K>(&()) }
+        Self { kind: K::KIND, resource: || ApiResource::erase::<K>(&()), told_by: None }
+    }
+
+    /// Those with this label alone.
+    const fn told_by(self, label: &'static str, value: &'static str) -> Self {
+        Self { told_by: Some((label, value)), ..self }
+    }
+
+    /// Selects those that are ours.
+    pub fn selector(&self) -> String {
+        let label = self.told_by.map(|(label, value)| format!(",{label}={value}"));
+        format!("{}{}", names::MANAGED_SELECTOR, label.unwrap_or_default())
     }
 }
 
 /// Every kind of child that any CR has: what is watched, and what is pruned. A right in the chart belongs to each
 /// (`mcpfleet.rules` in charts/mcpfleet/templates/_helpers.tpl`).
-pub const KINDS: [ChildKind; 8] = [
+pub const KINDS: [ChildKind; 9] = [
     ChildKind::of::<PersistentVolumeClaim>(),
     ChildKind::of::<Secret>(),
     ChildKind::of::<ConfigMap>(),
@@ -58,6 +72,8 @@ pub const KINDS: [ChildKind; 8] = [
     ChildKind::of::<Deployment>(),
     ChildKind::of::<PodDisruptionBudget>(),
     ChildKind::of::<CronJob>(),
+    // Kubernetes copies a Service's labels to the slices that it keeps for it.
+    ChildKind::of::<EndpointSlice>().told_by(names::LABEL_SLICE_MANAGED_BY, names::GROUP),
 ];
 
 /// Which object: its kind, namespace and name.

@@ -128,6 +128,14 @@ pub struct RunConfig {
     #[arg(long, env = "DIGEST_KEY_SECRET", default_value = "mcpfleet-operator-digest")]
     pub digest_key_secret: String,
 
+    /// The Service of the activator, in the namespace of the Lease. Empty: there is none, and no server sleeps.
+    #[arg(long, env = "ACTIVATOR_SERVICE", default_value = "")]
+    pub activator_service: String,
+
+    /// The ConfigMap, in the namespace of the Lease, in which the activator says for which servers it is called.
+    #[arg(long, env = "ACTIVATOR_WANTED", default_value = "mcpfleet-wanted")]
+    pub activator_wanted: String,
+
     /// The name by which this process holds the Lease.
     #[arg(long, env = "POD_NAME")]
     pub identity: Option<String>,

@@ -9,6 +9,7 @@ pub mod admin;
 pub mod app_pods;
 pub mod app_reports;
 pub mod apply;
+pub mod asleep;
 pub mod autoscale;
 pub mod backoff;
 pub mod backups;

@@ -41,6 +41,10 @@ pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub const LABEL_TEMPLATE_HASH: &str = "pod-template-hash";
 /// Label of Kubernetes' own: the name of a namespace.
 pub const LABEL_NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
+/// Label of Kubernetes' own: the Service that an EndpointSlice is of.
+pub const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// Label of Kubernetes' own: who keeps an EndpointSlice. Of ours the value is [`GROUP`].
+pub const LABEL_SLICE_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// Value of the component label of the activator's pods, beside the operator: it carries the first calls to servers that sleep.
 pub const COMPONENT_ACTIVATOR: &str = "activator";
 /// Value of the component label of the pods that back up a server's data.
@@ -105,6 +109,12 @@ impl Component {
     /// The name of the Secret with the keys that seal session ids of the McpServer called `name`.
     pub fn sessions_name(name: &str) -> String {
         format!("{}-sessions", Self::Server.child_name(name))
+    }
+
+    /// The name of the ConfigMap with what is said for the McpServer called `name` while it sleeps; the EndpointSlices that lead to the
+    /// activator meanwhile have the family of their addresses behind it.
+    pub fn asleep_name(name: &str) -> String {
+        format!("{}-asleep", Self::Server.child_name(name))
     }
 
     /// The name of the claim that keeps the installed packages of the McpServer called `name`.

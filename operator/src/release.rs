@@ -6,16 +6,18 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::{apps::v1::Deployment, discovery::v1::EndpointSlice};
 use kube::{
     Api, Client, ResourceExt,
-    api::{ListParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use serde_json::json;
 
 use crate::{
     config::ReleaseConfig,
-    names::{Component, FIELD_MANAGER, LABEL_COMPONENT, MANAGED_SELECTOR, POD_GATE},
+    names::{
+        Component, FIELD_MANAGER, GROUP, LABEL_COMPONENT, LABEL_SERVICE_NAME, LABEL_SLICE_MANAGED_BY, MANAGED_SELECTOR, POD_GATE,
+    },
 };
 
 /// How often it is looked whether the operator has stopped.
@@ -36,6 +38,9 @@ pub enum Error {
     /// A Deployment could not be changed.
     #[error("failed to take the gate off the Deployment {0}")]
     Patch(String, #[source] kube::Error),
+    /// A server could not be woken.
+    #[error("failed to wake what sleeps, the Deployment {0}")]
+    Wake(String, #[source] kube::Error),
 }
 
 /// Stops the operator if asked to, and takes the gate off every server's pods. Gives how many servers it changed.
@@ -56,8 +61,29 @@ pub async fn release(config: &ReleaseConfig, client: &Client) -> Result<usize, E
             open(client, &deployment).await?;
             changed += 1;
         }
+        wake(client, scope.as_deref()).await?;
     }
     Ok(changed)
+}
+
+/// Servers that sleep get a pod, for nobody will wake them any more, and their Services lead to the activator no longer.
+async fn wake(client: &Client, scope: Option<&str>) -> Result<(), Error> {
+    let slices: Api<EndpointSlice> =
+        scope.map_or_else(|| Api::all(client.clone()), |namespace| Api::namespaced(client.clone(), namespace));
+    let ours = ListParams::default().labels(&format!("{MANAGED_SELECTOR},{LABEL_SLICE_MANAGED_BY}={GROUP}"));
+    let found = slices.list(&ours).await.map_err(|error| Error::List(scope.unwrap_or("all namespaces").to_owned(), error))?;
+    for slice in found {
+        let (namespace, name) = (slice.namespace().unwrap_or_default(), slice.name_any());
+        let Some(deployment) = slice.labels().get(LABEL_SERVICE_NAME) else { continue };
+        let failed = |error| Error::Wake(format!("{namespace}/{deployment}"), error);
+        let deployments: Api<Deployment> = Api::namespaced(client.clone(), &namespace);
+        let awake = Patch::Merge(json!({"spec": {"replicas": 1}}));
+        deployments.patch(deployment, &PatchParams::default(), &awake).await.map_err(failed)?;
+        let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), &namespace);
+        slices.delete(&name, &DeleteParams::default()).await.map_err(failed)?;
+        tracing::info!(deployment.namespace = namespace, deployment.name = deployment, "it sleeps no longer");
+    }
+    Ok(())
 }
 
 /// The operator puts back what it finds changed.

@@ -23,6 +23,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     admin::{self, Access, Admin, FleetDocument, Standing},
+    asleep::{self, Asleep},
     autoscale::{self, Autoscaler},
     backups::Backups,
     config::RunConfig,
@@ -125,9 +126,13 @@ pub async fn run(config: RunConfig, client: Client, shutdown: CancellationToken)
     let (changed, mut to_wake) = mpsc::unbounded_channel();
     let stop_probing = CancellationToken::new();
     parts.spawn(ask_for_calls(Arc::clone(&autoscaler), engine.clone(), client.clone(), changed.clone()));
+    let asleep = Arc::new(Asleep::new(changed.clone()));
+    if !config.activator_service.is_empty() {
+        parts.spawn(follow_activator(config.clone(), client.clone(), Arc::clone(&asleep)));
+    }
     let probing = AbortOnDropHandle::new(tokio::spawn(engine.clone().run(client.clone(), changed, stop_probing.clone())));
     let (known, mut now_known) = mpsc::unbounded_channel();
-    let shared = shared(&config, client, engine, metrics, (backups, autoscaler));
+    let shared = shared(&config, client, engine, metrics, (backups, autoscaler, asleep));
     let (nodes_told, nodes_known) = oneshot::channel();
     parts.spawn({
         let nodes = reach::learn::nodes(shared.client.clone(), Arc::clone(&reach), nodes_told);
@@ -169,6 +174,14 @@ pub async fn run(config: RunConfig, client: Client, shutdown: CancellationToken)
         lead.release().await;
     }
     ended
+}
+
+async fn follow_activator(config: RunConfig, client: Client, asleep: Arc<Asleep>) -> Option<&'static str> {
+    let RunConfig { namespace, activator_service, activator_wanted, .. } = &config;
+    tokio::select! {
+        () = asleep::activator::watch(&asleep, client.clone(), namespace, activator_service) => Some("the watch of the activator"),
+        () = asleep::wanted::watch(&asleep, client, namespace, activator_wanted) => Some("the watch of who is wanted"),
+    }
 }
 
 async fn ask_for_calls(
@@ -214,7 +227,7 @@ fn shared(
     client: Client,
     engine: HealthEngine,
     metrics: ReconcileMetrics,
-    (backups, autoscaler): (Backups, Arc<Autoscaler>),
+    (backups, autoscaler, asleep): (Backups, Arc<Autoscaler>, Arc<Asleep>),
 ) -> Shared {
     let reporter = Reporter { controller: names::CONTROLLER.into(), instance: config.identity.clone() };
     Shared {
@@ -222,6 +235,7 @@ fn shared(
         inherit: Arc::new(Inherit { labels: config.inherit_labels.clone(), annotations: config.inherit_annotations.clone() }),
         backups: Arc::new(backups),
         autoscaler,
+        asleep,
         around: Arc::new(config.surroundings()),
         digest_key: digest_key::Source::new(client.clone(), &config.namespace, &config.digest_key_secret),
         client,

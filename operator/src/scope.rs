@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     app_reports::{self, AppReports},
+    asleep::Asleep,
     autoscale::Autoscaler,
     backups::Backups,
     contests::Contests,
@@ -43,6 +44,8 @@ pub struct Shared {
     pub backups: Arc<Backups>,
     /// How many pods there are to be.
     pub autoscaler: Arc<Autoscaler>,
+    /// Who sleeps.
+    pub asleep: Arc<Asleep>,
     /// Events.
     pub recorder: Recorder,
     /// Counts and times passes.
@@ -75,6 +78,7 @@ pub async fn start(shared: &Shared, namespace: Option<&str>, tasks: &mut JoinSet
         engine: shared.engine.clone(),
         backups: Arc::clone(&shared.backups),
         autoscaler: Arc::clone(&shared.autoscaler),
+        asleep: Arc::clone(&shared.asleep),
     });
     known.ready().await?;
 
@@ -84,8 +88,8 @@ pub async fn start(shared: &Shared, namespace: Option<&str>, tasks: &mut JoinSet
         Writer { client: shared.client.clone(), children: Arc::clone(&known.children), contests: Arc::new(Contests::default()) };
     let parts = Parts { shared, known: &known, reader: &reader, writer: &writer };
     let (images, backups) = (shared.stdio_images.clone(), Arc::clone(&shared.backups));
-    let autoscaler = Arc::clone(&shared.autoscaler);
-    let world = mcp_server::World { engine: shared.engine.clone(), images, backups, autoscaler };
+    let (autoscaler, asleep) = (Arc::clone(&shared.autoscaler), Arc::clone(&shared.asleep));
+    let world = mcp_server::World { engine: shared.engine.clone(), images, backups, autoscaler, asleep };
     let server_context = parts.context(&known.servers, world);
     let reports = Arc::new(AppReports::default());
     let asking = app_reports::watch(Arc::clone(&reports), Arc::clone(&known.app_pods), {

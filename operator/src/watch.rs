@@ -24,6 +24,7 @@ use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     app_pods::AppPods,
+    asleep::Asleep,
     autoscale::Autoscaler,
     backoff::Attempts,
     backups::Backups,
@@ -147,6 +148,8 @@ pub struct Keepers {
     pub backups: Arc<Backups>,
     /// How many pods there are to be.
     pub autoscaler: Arc<Autoscaler>,
+    /// Who sleeps.
+    pub asleep: Arc<Asleep>,
 }
 
 impl Keepers {
@@ -155,6 +158,7 @@ impl Keepers {
         self.engine.remove_server(&key);
         self.backups.forget(&key.namespace, &key.name);
         self.autoscaler.forget(&key);
+        self.asleep.forget(&key);
     }
 }
 
@@ -255,7 +259,7 @@ impl Watches<'_> {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
             None => Api::all_with(self.client.clone(), &resource),
         };
-        let config = watcher::Config::default().labels(names::MANAGED_SELECTOR);
+        let config = watcher::Config::default().labels(&kind.selector());
         let (wakers, children) = (self.wakers.clone(), Arc::clone(children));
         self.each(kind.kind, watcher::watcher(api, config).boxed(), move |event| {
             let wake = |live: &Live| {

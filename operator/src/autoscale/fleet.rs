@@ -28,6 +28,8 @@ pub struct Asked {
     pub autoscaling: Autoscaling,
     /// Its sessions end with their pods.
     pub holds_sessions: bool,
+    /// Somebody is there to wake it: without, its last pod stays.
+    pub may_sleep: bool,
     /// Where its pods tell their calls.
     pub metrics: &'static str,
     /// The tool that probes call: their calls are nobody's.
@@ -93,7 +95,7 @@ impl Autoscaler {
         begin: impl FnOnce() -> (Option<AutoscalingStatus>, Option<u32>),
         now: Instant,
     ) {
-        let bounds = Bounds::of(&asked.autoscaling, self.window);
+        let bounds = Bounds::of(&asked.autoscaling, asked.may_sleep, self.window);
         let mut servers = self.servers();
         if let Some(server) = servers.get_mut(key) {
             server.scaler.set(bounds);

@@ -38,13 +38,13 @@ pub struct Bounds {
 
 impl Bounds {
     /// As the spec has it.
-    pub fn of(spec: &Autoscaling, window: Duration) -> Self {
+    pub fn of(spec: &Autoscaling, may_sleep: bool, window: Duration) -> Self {
         let idle = spec.idle_seconds.unwrap_or(IDLE_SECONDS);
         Self {
             min: spec.min_replicas,
             max: spec.max_replicas.max(spec.min_replicas),
             per_pod: spec.calls_in_flight.max(1),
-            idle: (spec.min_replicas == 0).then(|| Duration::from_secs(idle.into())),
+            idle: (spec.min_replicas == 0 && may_sleep).then(|| Duration::from_secs(idle.into())),
             window,
         }
     }

@@ -18,13 +18,12 @@ pub const IDLE_SECONDS: u32 = 900;
 #[x_kube(
     validation = Rule::new("self.minReplicas <= self.maxReplicas")
         .message("autoscaling.minReplicas (1 when not set) must not be above autoscaling.maxReplicas: lower one or raise the other"),
-    validation = Rule::new("self.minReplicas >= 1")
-        .message("autoscaling.minReplicas must be at least 1"),
     validation = Rule::new("!has(self.idleSeconds) || self.minReplicas == 0")
         .message("autoscaling.idleSeconds says when the last pod may go, and with a minReplicas of 1 or more it never does: remove it, or set minReplicas to 0")
 )]
 pub struct Autoscaling {
-    /// Pods at least (default: 1).
+    /// Pods at least (default: 1). 0: without a call for `idleSeconds` it has none, and the next call wakes it. Ready stays True, with
+    /// the reason Asleep.
     #[serde(default = "min_replicas")]
     #[schemars(range(min = 0, max = 1_000))]
     pub min_replicas: u32,

@@ -32,6 +32,12 @@ pub const AVAILABLE: &str = "Available";
 pub const STARTING: &str = "Starting";
 /// `spec.enabled` is false: scaled to zero, not probed, not offered to apps.
 pub const DISABLED: &str = "Disabled";
+/// Nobody calls the server, and it has no pods (`autoscaling.minReplicas: 0`). The next call wakes it, and is answered.
+pub const ASLEEP: &str = "Asleep";
+/// A call woke the server, and waits for its first pod. After two minutes it is told like any server that does not come up.
+pub const WAKING: &str = "Waking";
+/// The server sleeps, and no pod of the activator is ready to wake it.
+pub const NO_ACTIVATOR: &str = "NoActivator";
 /// The circuit is Open: the server failed `circuitBreaker.failureThreshold` probes in a row.
 pub const CIRCUIT_OPEN: &str = "CircuitOpen";
 /// The circuit is HalfOpen: the server is asked again, and is back in use after `circuitBreaker.successThreshold` answers in a row.

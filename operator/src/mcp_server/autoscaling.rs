@@ -50,6 +50,7 @@ pub fn tell(server: &McpServer, context: &Context<McpServer>) {
     let Some(autoscaling) = wanted else { return autoscaler.forget(&key) };
     let asked = Asked {
         autoscaling,
+        may_sleep: context.world.asleep.endpoints().is_up(),
         // Any pod of a Shared server takes up any session.
         holds_sessions: server.spec.stdio.as_ref().is_none_or(|stdio| stdio.sessions == Sessions::PerSession),
         metrics: if counting(&server.spec, "").is_some() { "/mcpfleet/metrics" } else { "/metrics" },
@@ -63,6 +64,9 @@ pub fn tell(server: &McpServer, context: &Context<McpServer>) {
         (told, pods.and_then(|pods| u32::try_from(pods).ok()))
     };
     autoscaler.set(&key, asked, begin, Instant::now());
+    if context.world.asleep.takes_call(&key, clock::now()) {
+        autoscaler.wanted(&key, Instant::now());
+    }
     // A CR that went away since this pass began was forgotten already: it must not come back.
     if context.subjects.get(&key.namespace, &key.name).is_none_or(|there| there.uid() != server.uid()) {
         autoscaler.forget(&key);

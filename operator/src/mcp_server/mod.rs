@@ -2,6 +2,7 @@
 //!
 //! The prober owns who is alive; the reconciler alone writes the CR's status.
 
+pub mod asleep;
 pub mod autoscaling;
 pub mod build;
 pub mod contract;
@@ -20,6 +21,7 @@ use kube::{Resource, ResourceExt};
 
 use self::{observe::Observed, validate::ValidatedServer};
 use crate::{
+    asleep::Asleep,
     autoscale::Autoscaler,
     backups::Backups,
     child::Child,
@@ -43,6 +45,8 @@ pub struct World {
     pub backups: Arc<Backups>,
     /// How many pods there are to be.
     pub autoscaler: Arc<Autoscaler>,
+    /// Who sleeps.
+    pub asleep: Arc<Asleep>,
 }
 
 impl Subject for McpServer {
@@ -72,7 +76,7 @@ impl Subject for McpServer {
     }
 
     async fn observe(&self, context: &Context<Self>) -> Result<Observed, inputs::Error> {
-        observe::observe(self, &context.reader, &context.writer.children, &context.world).await
+        observe::observe(self, &context.reader, &context.writer, &context.world).await
     }
 
     fn validate(&self, facts: &Observed, _: &World) -> Result<ValidatedServer, Vec<Problem>> {
@@ -99,6 +103,8 @@ impl Subject for McpServer {
     }
 
     fn found(&self, valid: &ValidatedServer, context: &Context<Self>) {
+        let may = asleep::may_sleep(&self.spec) || valid.phase != asleep::Phase::Awake;
+        context.world.asleep.found(&key(self), may.then_some(valid.phase));
         if needs_credentials(self) && valid.lacks.is_empty() {
             tell_prober(self, valid.credentials(), context);
         }
@@ -156,6 +162,7 @@ fn probe_spec(server: &McpServer, endpoint: Endpoint, credentials: Credentials, 
         enabled: spec.enabled,
         paused: is_paused(server),
         recheck: server.annotations().get(names::ANNOTATION_RECHECK).cloned(),
+        may_sleep: asleep::may_sleep(spec),
         health: spec.health.clone(),
         breaker: spec.circuit_breaker.clone(),
         tools,

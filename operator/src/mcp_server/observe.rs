@@ -5,24 +5,31 @@ use std::{collections::BTreeSet, sync::Arc};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use k8s_openapi::{
     Resource as _,
-    api::core::v1::{ConfigMap, Secret, Service, ServiceSpec},
+    api::{
+        core::v1::{ConfigMap, Secret, Service, ServiceSpec},
+        discovery::v1::EndpointSlice,
+    },
 };
 use kube::ResourceExt;
 use rand::Rng;
 
 use super::{
-    World, contract,
+    World, asleep,
+    build::asleep::FILE as KEPT,
+    contract,
     own_claims::{self, AccessModes},
     stdio,
 };
 use crate::{
+    asleep::Endpoints,
     autoscale::Decision,
     child::Key,
     children::Children,
     crd::{McpServer, McpServerSpec, pod::SecretKeyRef},
     inputs::{self, Found, Reader, Reference},
     names::Component,
-    probe::{AcceptedTools, ServerKey, ToolsList},
+    probe::{AcceptedTools, ServerHealth, ServerKey, ToolsList},
+    ssa::Writer,
 };
 
 /// What was found behind the spec's pointers.
@@ -48,6 +55,14 @@ pub struct Observed {
     pub sessions: Option<bool>,
     /// The images of servers on standard input and output.
     pub images: stdio::Images,
+    /// The activator stands in for it: its Service leads there.
+    pub stood_in: bool,
+    /// Its Service leads to a pod of its own.
+    pub leads: bool,
+    /// Where the activator answers.
+    pub activator: Arc<Endpoints>,
+    /// What is said for it while it sleeps.
+    pub kept: Option<String>,
     /// How many pods there are to be, where `spec.autoscaling` decides.
     pub decision: Option<Decision>,
     /// The keys that seal session ids: those that are there, or a new one. Empty of a server that has no bridge.
@@ -94,6 +109,25 @@ fn session_keys(server: &McpServer, children: &Children) -> String {
     })
 }
 
+/// Whether its Service leads to the activator, by a slice of ours.
+fn stood_in(server: &McpServer, children: &Children) -> bool {
+    let owned = server.uid().map(|uid| children.owned_by(&uid)).unwrap_or_default();
+    owned.iter().any(|live| live.key.kind == EndpointSlice::KIND)
+}
+
+/// What the server says now, or else what was kept of it: one that sleeps says nothing, and an operator that starts anew has not asked.
+fn kept(server: &McpServer, health: Option<&ServerHealth>, children: &Children) -> Option<String> {
+    if !asleep::may_sleep(&server.spec) || credentials(&server.spec).next().is_some() {
+        return None;
+    }
+    let now = health.and_then(|health| Some(health.kept.as_ref()?.text().to_owned()));
+    let before = || {
+        let (namespace, name) = (server.namespace().unwrap_or_default(), Component::asleep_name(&server.name_any()));
+        children.read::<ConfigMap>(&namespace, &name)?.data?.remove(KEPT)
+    };
+    now.or_else(before)
+}
+
 /// The server's Service, as it is.
 fn served(server: &McpServer, children: &Children) -> ServiceSpec {
     let (namespace, name) = (server.namespace().unwrap_or_default(), Component::Server.child_name(&server.name_any()));
@@ -105,17 +139,24 @@ fn served(server: &McpServer, children: &Children) -> ServiceSpec {
 pub async fn observe(
     server: &McpServer,
     reader: &Reader,
-    children: &Children,
-    World { engine, images, backups: _, autoscaler }: &World,
+    Writer { client, children, contests: _ }: &Writer,
+    World { engine, images, backups: _, autoscaler, asleep }: &World,
 ) -> Result<Observed, inputs::Error> {
     let (namespace, name) = (server.namespace().unwrap_or_default(), server.name_any());
     let health = engine.snapshot(&ServerKey::new(&namespace, &name));
+    let in_service = health.as_ref().is_some_and(|health| health.pods.iter().any(|pod| pod.in_service));
+    let stood_in = stood_in(server, children);
+    let service = Component::Server.child_name(&name);
     let mut observed = Observed {
         accepted: accepted(server, children),
         sessions: health.as_ref().and_then(|health| health.sessions),
         served: served(server, children),
-        offered: health.and_then(|health| health.acceptable),
         decision: autoscaler.decision(&ServerKey::new(&namespace, &name)),
+        stood_in,
+        leads: in_service && (!stood_in || asleep::leads(client, &namespace, &service).await),
+        activator: asleep.endpoints(),
+        kept: kept(server, health.as_ref(), children),
+        offered: health.and_then(|health| health.acceptable),
         remote_tool_calls: engine.remote_policy().tool_calls,
         images: images.clone(),
         session_keys: server.spec.stdio.as_ref().map(|_| session_keys(server, children)).unwrap_or_default(),

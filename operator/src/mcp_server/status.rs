@@ -7,12 +7,13 @@ use k8s_openapi::{api::core::v1::PersistentVolumeClaim, apimachinery::pkg::apis:
 use kube::ResourceExt;
 use mcp_stdio::package::Registry;
 
-use super::{autoscaling, contract, stdio, validate::ValidatedServer};
+use super::{asleep, autoscaling, contract, stdio, validate::ValidatedServer};
 use crate::{
     autoscale::Decision,
     conditions::{self, Finding, Status},
     crd::{
         CircuitState, Force, McpServer, McpServerStatus, ToolsPolicy, ToolsStatus,
+        autoscaling::AutoscalingStatus,
         reason::{self, condition},
     },
     kstatus::Way,
@@ -34,7 +35,8 @@ pub type Outcome = pass::Outcome<ValidatedServer>;
 pub fn compute(server: &McpServer, outcome: &Outcome, health: Option<&ServerHealth>, now: Timestamp) -> McpServerStatus {
     let before = server.status.clone().unwrap_or_default();
     let generation = server.metadata.generation;
-    let view = View::new(server, outcome, health);
+    let autoscaling = autoscaling::status(&server.spec, decision(outcome), before.autoscaling.as_ref(), now);
+    let view = View { stood_in: stood_in(outcome, autoscaling.as_ref(), now), ..View::new(server, outcome, health) };
     let way = view.way();
     let [reconciling, stalled] = way.findings();
     let findings = vec![
@@ -68,7 +70,7 @@ pub fn compute(server: &McpServer, outcome: &Outcome, health: Option<&ServerHeal
             .or(before.tools),
         // What comes of backups is put over it by whoever knows.
         backup: before.backup,
-        autoscaling: autoscaling::status(&server.spec, decision(outcome), before.autoscaling.as_ref(), now),
+        autoscaling,
         replicas: view.rollout.as_ref().map_or(0, |rollout| rollout.replicas),
         ready_replicas: view.in_service,
         selector: (!view.remote).then(|| Component::Server.selector_text(server.metadata.name.as_deref().unwrap_or_default())),
@@ -80,6 +82,12 @@ pub fn compute(server: &McpServer, outcome: &Outcome, health: Option<&ServerHeal
 /// How many pods there are to be, where that is decided.
 fn decision(outcome: &Outcome) -> Option<&Decision> {
     outcome.valid.as_ref()?.decision.as_ref()
+}
+
+/// What a client meets while the activator stands in.
+fn stood_in(outcome: &Outcome, told: Option<&AutoscalingStatus>, now: Timestamp) -> Option<Finding> {
+    let valid = outcome.valid.as_ref()?;
+    asleep::met(valid.phase, valid.activator.is_up(), told, now)
 }
 
 /// What keeps a pod from running: one that never ran first, for that is the newest.
@@ -114,6 +122,8 @@ struct View<'a> {
     held: Option<String>,
     /// What keeps a pod from running.
     trouble: Option<Trouble>,
+    /// What a client meets while the activator stands in.
+    stood_in: Option<Finding>,
 }
 
 impl<'a> View<'a> {
@@ -128,7 +138,7 @@ impl<'a> View<'a> {
             format!("new pods do not offer the accepted tools: {diff}")
         });
         let trouble = health.and_then(trouble).map(|trouble| with_claim(trouble, outcome.claim.as_ref()));
-        Self { server, outcome, health, remote, wanted, in_service, rollout, held, trouble }
+        Self { server, outcome, health, remote, wanted, in_service, rollout, held, trouble, stood_in: None }
     }
 
     fn way(&self) -> Way<'_> {
@@ -143,6 +153,11 @@ impl<'a> View<'a> {
 
     /// An operator that starts anew has not asked yet, and must not say so: what was found out stands until it has.
     fn remember(&self, before: &[Condition], type_: &str, finding: Finding) -> Finding {
+        // While it sleeps nobody is asked, and nothing changes.
+        let rests = self.stood_in.is_some() && type_ == condition::TOOLS_ACCEPTED;
+        if let Some(told) = conditions::find(before, type_).filter(|_| rests) {
+            return Finding::of(told);
+        }
         let asked = self.health.is_some_and(|health| health.protocol.is_some() || health.verdict.kind != Kind::Unknown);
         // Pods are known before anything else is: where there are none, nobody will be asked.
         let to_come = self.remote || self.pods().any(|pod| pod.latest.kind == Kind::Unknown && pod.trouble.is_none());
@@ -179,9 +194,14 @@ impl<'a> View<'a> {
         if !self.server.spec.enabled {
             return Finding::new(false, reason::DISABLED, "spec.enabled is false");
         }
+        let forced = self.server.spec.circuit_breaker.force == Some(Force::Open);
+        // A pod that cannot run is told of at once: nobody will be answered.
+        if let Some(stood_in) = self.stood_in.as_ref().filter(|_| !forced && self.trouble.is_none()) {
+            return stood_in.clone();
+        }
         let Some(health) = self.health else { return self.not_serving(None) };
         let closed = health.circuit.state == CircuitState::Closed;
-        if !closed && self.server.spec.circuit_breaker.force == Some(Force::Open) {
+        if !closed && forced {
             return Finding::new(false, reason::FORCED, "spec.circuitBreaker.force holds the circuit Open");
         }
         if health.panic {
@@ -268,6 +288,9 @@ impl<'a> View<'a> {
     fn healthy(&self) -> Finding {
         if !self.server.spec.enabled {
             return Finding::new(Status::Unknown, reason::DISABLED, "spec.enabled is false: not probed");
+        }
+        if self.stood_in.is_some() && self.pods().next().is_none() {
+            return Finding::new(Status::Unknown, reason::ASLEEP, "it sleeps: there is no pod to ask");
         }
         let Some(health) = self.health else {
             return Finding::new(Status::Unknown, reason::UNKNOWN, "not probed yet");

@@ -3,7 +3,7 @@
 //! The CRD's schema and CEL rules refuse what can be seen in the spec alone. What is left is what they cannot see. All problems are
 //! told at once.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use http::{HeaderName, HeaderValue};
 use k8s_openapi::{
@@ -14,6 +14,7 @@ use kube::ResourceExt;
 use url::Url;
 
 use super::{
+    asleep::Phase,
     autoscaling::{self, Counting},
     build::service::CLIENT_IP,
     contract, database,
@@ -21,6 +22,7 @@ use super::{
     own_claims, stdio,
 };
 use crate::{
+    asleep::Endpoints,
     autoscale::Decision,
     crd::{
         McpServer, McpServerSpec,
@@ -57,6 +59,12 @@ pub struct ValidatedServer {
     pub notes: Vec<Problem>,
     /// How many pods there are to be, where `spec.autoscaling` decides.
     pub decision: Option<Decision>,
+    /// Who answers for it.
+    pub phase: Phase,
+    /// Where the activator answers.
+    pub activator: Arc<Endpoints>,
+    /// What is said for it while it sleeps.
+    pub kept: Option<String>,
 }
 
 /// Where the server is.
@@ -261,6 +269,9 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
             lacks,
             notes,
             decision: observed.decision.clone(),
+            phase: Phase::of(spec, observed.decision.as_ref(), observed.stood_in, observed.leads),
+            activator: Arc::clone(&observed.activator),
+            kept: observed.kept.clone(),
         }),
         _ => Err(problems),
     }

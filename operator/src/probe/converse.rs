@@ -19,6 +19,7 @@ use super::{
     answer::{self, Answer},
     client::{Conn, Http, Reply},
     intern::Interner,
+    kept::Kept,
     protocol::{self, Hello, Request},
     proxy::Proxy,
     tools::ToolsList,
@@ -55,12 +56,17 @@ pub struct Known {
     hello: Option<(u64, Arc<Hello>)>,
     pages: Vec<KnownPage>,
     tools: Option<Arc<ToolsList>>,
+    /// What it said to discover, and all that is kept of it, where something is.
+    discovered: Option<Arc<Value>>,
+    kept: Option<Kept>,
 }
 
 #[derive(Clone, Debug)]
 struct KnownPage {
     hash: u64,
     page: Arc<protocol::Page>,
+    /// As the server said it, where that is kept.
+    said: Option<Arc<Value>>,
 }
 
 /// What a probe that went well found.
@@ -72,6 +78,8 @@ pub struct Observation {
     pub tools: Option<Arc<ToolsList>>,
     /// It gave a session: a client that comes to another pod with it is not known there.
     pub session: bool,
+    /// What will be said for it while it sleeps, where that is kept.
+    pub kept: Option<Kept>,
 }
 
 /// One probe under way. It can be dropped at any await and then still be finished.
@@ -169,7 +177,16 @@ impl Conversation {
         if let Some(call) = self.http.wire.call(hello.era).cloned() {
             self.call(&call, tools.as_deref()).await?;
         }
-        Ok(Observation { hello: Arc::clone(hello), tools, session: self.session.is_some() })
+        let kept = self.http.wire.keeps.then(|| self.kept(hello));
+        Ok(Observation { hello: Arc::clone(hello), tools, session: self.session.is_some(), kept })
+    }
+
+    /// What was said, as one text; the same one as long as the same is said.
+    fn kept(&mut self, hello: &Hello) -> Kept {
+        let Known { discovered, pages, kept, .. } = &mut self.known;
+        let discovered = discovered.as_deref().filter(|_| hello.era == Era::Modern);
+        let pages = pages.iter().filter(|_| hello.tools).filter_map(|page| page.said.as_deref());
+        kept.get_or_insert_with(|| Kept::new(discovered, pages)).clone()
     }
 
     async fn ping(&mut self) -> Result<(), Problem> {
@@ -211,14 +228,16 @@ impl Conversation {
         let mut cursor: Option<Box<str>> = None;
         loop {
             let request = protocol::list(era, cursor.as_deref(), pages.len());
-            let before = self.known.pages.get(pages.len()).cloned();
+            let keeps = self.http.wire.keeps;
+            let before = self.known.pages.get(pages.len()).filter(|page| !keeps || page.said.is_some()).cloned();
             let page = match (self.exchange(&request, before.as_ref().map(|page| page.hash)).await?, before) {
                 (Answer::Same, Some(before)) => before,
                 (Answer::Same, None) => return Err(Problem::NotMcp(Step::List, "it is unknown".into())),
                 (Answer::New { message: Err(error), .. }, _) => return Err(error.problem(Step::List)),
                 (Answer::New { hash, message: Ok(result) }, _) => {
                     same = false;
-                    KnownPage { hash, page: PAGES.share(protocol::page(&result)?) }
+                    let page = PAGES.share(protocol::page(&result)?);
+                    KnownPage { hash, page, said: keeps.then(|| Arc::new(result)) }
                 }
             };
             cursor.clone_from(&page.page.next);
@@ -238,6 +257,7 @@ impl Conversation {
         let tools = ToolsList::new(pages.iter().flat_map(|page| page.page.tools.iter().cloned()).collect());
         let tools = LISTS.share(tools.without(pages.iter().flat_map(|page| page.page.left_out.iter().cloned()).collect()));
         self.known.pages = pages;
+        self.known.kept = None;
         self.known.tools = Some(Arc::clone(&tools));
         Ok(tools)
     }

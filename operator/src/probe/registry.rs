@@ -378,7 +378,7 @@ fn same(known: &Observation, found: &Observation) -> bool {
         (None, None) => true,
         _ => false,
     };
-    tools && Arc::ptr_eq(&known.hello, &found.hello)
+    tools && known.kept == found.kept && Arc::ptr_eq(&known.hello, &found.hello)
 }
 
 /// The verdict of every good probe: one text for all of them.

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::{
+    kept::Kept,
     template::Template,
     tools::{ToolsDiff, ToolsList},
     verdict::{Kind, Verdict},
@@ -91,6 +92,8 @@ pub struct ServerSpec {
     pub paused: bool,
     /// Any new value probes at once.
     pub recheck: Option<String>,
+    /// It may have no pods while nobody calls: what it says is kept, to be said for it meanwhile.
+    pub may_sleep: bool,
     /// Pace and limits of probes.
     pub health: Health,
     /// When the circuit opens and closes.
@@ -199,6 +202,8 @@ pub struct ServerHealth {
     pub tools: Option<Arc<ToolsList>>,
     /// The list that may be accepted where none was yet.
     pub acceptable: Option<Arc<ToolsList>>,
+    /// What will be said for it while it sleeps; none of a server that never does, or that was not asked yet.
+    pub kept: Option<Kept>,
     /// How the tools of a pod differ from the accepted ones; none while they do not, or while nothing is accepted.
     pub tools_diff: Option<ToolsDiff>,
     /// Its pods, sorted by name, without those that are going away. Empty for a remote one.

@@ -78,6 +78,8 @@ pub struct Wire {
     pub guard: Option<Guard>,
     /// The call that must succeed, per era.
     pub call: Option<[protocol::Request; 2]>,
+    /// What the server says of itself and of its tools is kept, to be said for it while it sleeps.
+    pub keeps: bool,
     /// Texts that must not be repeated in messages.
     secrets: Vec<String>,
 }
@@ -160,6 +162,8 @@ impl Wire {
             keep: keep(Duration::from_secs(spec.health.interval_seconds.into())),
             late: Arc::new(Semaphore::new(LATE_A_SERVER)),
             call: call.map(both_eras),
+            // What it says only to those who have credentials is not said to everybody.
+            keeps: spec.may_sleep && spec.credentials.is_empty(),
             secrets: secrets(spec),
         }
     }

@@ -83,7 +83,7 @@ impl Puppet {
             let tools = names.iter().map(|name| Tool { name: name.as_str().into(), hash: format!("hash of {name}").into() });
             Arc::new(ToolsList::new(tools.collect()))
         });
-        Observation { hello: Arc::clone(hello), tools: Some(Arc::clone(tools)), session: false }
+        Observation { hello: Arc::clone(hello), tools: Some(Arc::clone(tools)), session: false, kept: None }
     }
 }
 

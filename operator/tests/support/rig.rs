@@ -48,6 +48,7 @@ pub fn spec(port: u16) -> ServerSpec {
         enabled: true,
         paused: false,
         recheck: None,
+        may_sleep: false,
         // Long enough that a busy machine is not taken for a slow server.
         health: Health {
             interval_seconds: 1,

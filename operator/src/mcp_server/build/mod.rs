@@ -1,6 +1,7 @@
 //! Step 3: every child as a whole, from a validated server. Pure, and cannot fail.
 
 mod accepted_tools;
+pub mod asleep;
 pub mod backup;
 mod counting;
 mod deployment;
@@ -25,6 +26,7 @@ pub const CLAIM_SIZE: &str = "/spec/resources/requests/storage";
 pub fn children(server: &ValidatedServer, around: &Surroundings) -> Vec<Child> {
     let mut children = Vec::new();
     children.extend(accepted_tools::build(server).map(|tools| Child::new(&tools)));
+    children.extend(asleep::kept(server).map(|kept| Child::new(&kept)));
     if let Source::Container(container) = &server.source {
         let claim = container.volume.as_ref().map(|volume| volume_claim::build(server, volume));
         children.extend(claim.map(|claim| Child::new(&claim).growing(CLAIM_SIZE)));
@@ -37,6 +39,8 @@ pub fn children(server: &ValidatedServer, around: &Surroundings) -> Vec<Child> {
             children.extend(stdio::cache(server, stdio).map(|cache| Child::new(&cache).growing(CLAIM_SIZE)));
         }
         children.push(Child::new(&service::build(server, container)));
+        // Before the last pod goes: whoever calls is never refused in between.
+        children.extend(asleep::slices(server, container).iter().map(Child::new));
         // What has its name and is not its own would be mounted: somebody else's data, or keys that somebody else knows.
         let pods = Child::new(&deployment::build(server, container)).needs(&["PersistentVolumeClaim", "Secret"]);
         children.push(pods.waits_if(!server.lacks.is_empty()));

@@ -30,6 +30,11 @@ pub(super) fn build(server: &ValidatedServer, container: &Container) -> Service 
     }
 }
 
+/// The names of its ports: an EndpointSlice of ours has them, too.
+pub(super) fn port_names(container: &Container) -> impl Iterator<Item = Option<String>> {
+    ports(i32::from(container.source.port), &container.served).into_iter().map(|port| port.name)
+}
+
 /// The name of the container's port, and of the Service's first one.
 const PORT: &str = "mcp";
 

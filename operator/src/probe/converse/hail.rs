@@ -82,7 +82,9 @@ impl Conversation {
 
     async fn discover(&mut self) -> Result<Hailed, Problem> {
         self.version = protocol::MODERN;
+        let keeps = self.http.wire.keeps;
         let known = self.known.hello.as_ref().filter(|(_, hello)| hello.era == Era::Modern).map(|(hash, _)| *hash);
+        let known = known.filter(|_| !keeps || self.known.discovered.is_some());
         let answer = self.exchange(&protocol::discover(), known).await;
         self.known.answers_discover |= !matches!(
             answer,
@@ -100,7 +102,10 @@ impl Conversation {
             },
             Answer::New { message: Err(error), .. } => after_discover(error.problem(Step::Discover)).map(Hailed::No),
             Answer::New { hash, message: Ok(result) } => match protocol::discovered(&result) {
-                Discovered::Modern(hello) => Ok(Hailed::Hello(self.met(hash, hello))),
+                Discovered::Modern(hello) => {
+                    self.known.discovered = keeps.then(|| Arc::new(result));
+                    Ok(Hailed::Hello(self.met(hash, hello)))
+                }
                 Discovered::Legacy => no("it lists only legacy revisions"),
                 // Legacy revisions need not be listed.
                 Discovered::Unknown(versions) => Ok(Hailed::No(Problem::Version(versions.join(", ")))),
@@ -134,6 +139,7 @@ impl Conversation {
     fn met(&mut self, hash: u64, hello: Hello) -> Arc<Hello> {
         let hello = HELLOS.share(hello);
         self.known.hello = Some((hash, Arc::clone(&hello)));
+        self.known.kept = None;
         hello
     }
 }

@@ -34,6 +34,7 @@ impl Registry {
         if let Some(before) = before.as_deref() {
             server.rewire(|template| {
                 asks_otherwise(before, &spec, template)
+                    || before.may_sleep != spec.may_sleep
                     || (before.health.timeout_seconds, before.health.interval_seconds)
                         != (spec.health.timeout_seconds, spec.health.interval_seconds)
             });

@@ -290,7 +290,7 @@ impl World {
                 prop_assert!(!void || before == format!("{:?}", self.target(id)), "a probe of before was given up for another");
                 return Ok(Vec::new());
             }
-            Some(Found::Well) => Ok(Observation { hello: Arc::clone(&self.hello), tools: None, session: false }),
+            Some(Found::Well) => Ok(Observation { hello: Arc::clone(&self.hello), tools: None, session: false, kept: None }),
             Some(Found::Refused) => Err(Problem::Refused),
             Some(Found::Hung) => Err(Problem::Timeout { step: Step::List, after: Duration::from_secs(1) }),
             Some(Found::Limited(wait)) => {
@@ -438,6 +438,7 @@ fn server_spec(spec: &Spec) -> ServerSpec {
         enabled: spec.enabled,
         paused: spec.paused,
         recheck: Some(spec.recheck.to_string()),
+        may_sleep: false,
         health: Health {
             interval_seconds: spec.interval,
             timeout_seconds: 1,

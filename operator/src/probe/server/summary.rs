@@ -39,6 +39,7 @@ impl Server {
             server_info: hello.map(|hello| ServerInfo::clone(&hello.server_info)),
             sessions: seen.map(|observation| observation.session),
             tools: self.shown.list.clone(),
+            kept: seen.and_then(|observation| observation.kept.clone()),
             tools_diff: spec.and_then(|spec| self.tools_diff(spec)),
             pods,
             acceptable: self.acceptable(),

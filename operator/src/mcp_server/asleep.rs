@@ -1,0 +1,143 @@
+//! Whether the activator stands in for a server. Pure, but for `leads`, which asks the API server.
+//!
+//! That it does is a fact in the API: an EndpointSlice of ours. It is there before the last pod goes and until the Service leads to a pod
+//! again, so that a call is never refused in between, and an operator that starts anew goes on from it.
+
+use std::time::Duration;
+
+use k8s_openapi::{api::discovery::v1::EndpointSlice, jiff::Timestamp};
+use kube::{Api, Client, ResourceExt, api::ListParams};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::{
+    autoscale::Decision,
+    conditions::Finding,
+    crd::{McpServerSpec, autoscaling::AutoscalingStatus, reason},
+    names,
+};
+
+/// How long a wake may take. Past it the server is told like one that does not come up.
+const WAKE: Duration = Duration::from_mins(2);
+
+/// Within so long after a pod is in service its Service leads to it, on any cluster that makes it do so.
+const SETTLED: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Who answers for a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// Its pods, or nobody.
+    #[default]
+    Awake,
+    /// The activator: nobody calls.
+    Asleep,
+    /// The activator still: its first pod is on its way.
+    Waking,
+}
+
+impl Phase {
+    /// `stood_in`: the activator stands in for it now. `leads`: its Service leads to a pod of its own.
+    pub fn of(spec: &McpServerSpec, decision: Option<&Decision>, stood_in: bool, leads: bool) -> Self {
+        match decision {
+            _ if !spec.enabled => Self::Awake,
+            Some(decision) if decision.desired == 0 => Self::Asleep,
+            _ if stood_in && !leads => Self::Waking,
+            _ => Self::Awake,
+        }
+    }
+}
+
+/// Whether there may be none of its pods while nobody calls.
+pub fn may_sleep(spec: &McpServerSpec) -> bool {
+    spec.enabled && spec.autoscaling.as_ref().is_some_and(|autoscaling| autoscaling.min_replicas == 0)
+}
+
+/// What a client of a server meets for which the activator stands in. None: what it would meet of any other.
+pub fn met(phase: Phase, activator_is_up: bool, told: Option<&AutoscalingStatus>, now: Timestamp) -> Option<Finding> {
+    let woken = told.and_then(|told| told.last_scale.as_ref()).map(|at| now.duration_since(at.0).unsigned_abs());
+    match phase {
+        Phase::Awake => None,
+        _ if !activator_is_up => {
+            let message = "it sleeps, and no activator is ready to wake it: see the activator's Deployment beside the operator";
+            Some(Finding::new(false, reason::NO_ACTIVATOR, message))
+        }
+        Phase::Asleep => Some(Finding::new(true, reason::ASLEEP, "nobody calls it, and it has no pods; the next call wakes it")),
+        // Calls are held meanwhile, and answered.
+        Phase::Waking if woken.is_none_or(|woken| woken < WAKE) => {
+            Some(Finding::new(true, reason::WAKING, "a call woke it, and waits for its first pod"))
+        }
+        Phase::Waking => None,
+    }
+}
+
+/// Whether the Service leads to a pod of its own, which it does a moment after that is in service: waited for, so that the activator's
+/// pods are not taken out of it before. After two seconds it is taken for granted: a cluster without Kubernetes' own controllers never says.
+pub async fn leads(client: &Client, namespace: &str, service: &str) -> bool {
+    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), namespace);
+    let of_service = ListParams::default().labels(&format!("{}={service}", names::LABEL_SERVICE_NAME));
+    let until = Instant::now() + SETTLED;
+    loop {
+        match timeout_at(until, slices.list(&of_service)).await {
+            Ok(Ok(found)) if found.items.iter().any(leads_to_a_pod) => return true,
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(%error, object.namespace = namespace, object.name = service, "not told where it leads")
+            }
+            Err(_) => return true,
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+}
+
+fn leads_to_a_pod(slice: &EndpointSlice) -> bool {
+    let ours = slice.labels().get(names::LABEL_SLICE_MANAGED_BY).is_some_and(|by| by == names::GROUP);
+    let ready = |ready: Option<bool>| ready.unwrap_or(true);
+    !ours && slice.endpoints.iter().any(|endpoint| ready(endpoint.conditions.as_ref().and_then(|conditions| conditions.ready)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{clock, fixtures};
+
+    #[test]
+    fn the_activator_stands_in_until_the_service_leads_to_a_pod() {
+        let spec = fixtures::server(|_| {}).spec;
+        let phase =
+            |desired: u32, stood_in, leads| Phase::of(&spec, Some(&Decision { desired, reason: String::new() }), stood_in, leads);
+        assert_eq!(phase(0, false, true), Phase::Asleep, "before its last pod has gone");
+        assert_eq!(phase(0, true, false), Phase::Asleep);
+        assert_eq!(phase(1, true, false), Phase::Waking);
+        assert_eq!(phase(1, true, true), Phase::Awake);
+        assert_eq!(phase(1, false, false), Phase::Awake, "one that starts for the first time was asleep never");
+        assert_eq!(Phase::of(&spec, None, true, false), Phase::Waking, "spec.autoscaling was taken away while it slept");
+        let off = fixtures::server(|server| server.spec.enabled = false).spec;
+        assert_eq!(Phase::of(&off, None, true, false), Phase::Awake, "who switches it off wants nobody to wake it");
+    }
+
+    #[test]
+    fn a_wake_that_takes_too_long_is_told_like_any_server_that_does_not_come_up() {
+        let told = AutoscalingStatus { last_scale: Some(clock::time(fixtures::at(0))), ..AutoscalingStatus::default() };
+        let met = |phase, up, second| met(phase, up, Some(&told), fixtures::at(second)).map(|finding| finding.reason);
+        assert_eq!(met(Phase::Waking, true, 119).as_deref(), Some(reason::WAKING));
+        assert_eq!(met(Phase::Waking, true, 120), None);
+        assert_eq!(met(Phase::Asleep, true, 5_000).as_deref(), Some(reason::ASLEEP));
+        assert_eq!(met(Phase::Asleep, false, 0).as_deref(), Some(reason::NO_ACTIVATOR));
+        assert_eq!(met(Phase::Awake, true, 0), None);
+    }
+
+    #[test]
+    fn a_slice_of_ours_and_pods_that_go_are_not_where_a_service_leads() {
+        let slice = |by: &str, ready: bool| -> EndpointSlice {
+            let labels = json!({"endpointslice.kubernetes.io/managed-by": by});
+            let endpoints = json!([{"addresses": ["10.0.0.1"], "conditions": {"ready": ready}}]);
+            serde_json::from_value(json!({"metadata": {"labels": labels}, "addressType": "IPv4", "endpoints": endpoints}))
+                .expect("a slice")
+        };
+        let kubernetes = "endpointslice-controller.k8s.io";
+        assert!(leads_to_a_pod(&slice(kubernetes, true)));
+        assert!(!leads_to_a_pod(&slice(kubernetes, false)) && !leads_to_a_pod(&slice("mcpfleet.dev", true)));
+    }
+}

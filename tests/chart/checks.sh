@@ -38,7 +38,7 @@ silent_grep() { ! grep "$1" "$2"; }
 
 # values: every value that the schema knows, at the depth at which the README explains it.
 values() {
-    jq --raw-output 'def leaves($path): if (.properties and ($path != "resources")) then .properties | to_entries[] | .key as $key | .value |
+    jq --raw-output 'def leaves($path): if (.properties and ($path | endswith("resources") | not)) then .properties | to_entries[] | .key as $key | .value |
         leaves(if $path == "" then $key else "\($path).\($key)" end) else $path end; leaves("") | select(IN("global", "enabled", "tags") | not)' "$chart/values.schema.json"
 }
 
@@ -75,6 +75,7 @@ operator_may=(
     "watch poddisruptionbudgets.policy" "create poddisruptionbudgets.policy" "delete poddisruptionbudgets.policy"
     "watch networkpolicies.networking.k8s.io" "create networkpolicies.networking.k8s.io" "delete networkpolicies.networking.k8s.io"
     "watch cronjobs.batch" "create cronjobs.batch" "delete cronjobs.batch"
+    "watch endpointslices.discovery.k8s.io" "create endpointslices.discovery.k8s.io" "delete endpointslices.discovery.k8s.io"
 )
 operator_may_not=(
     "update mcpservers.mcpfleet.dev" "patch mcpservers.mcpfleet.dev" "delete mcpapps.mcpfleet.dev" "delete deployments.apps" "delete persistentvolumeclaims" "delete services"
@@ -82,7 +83,14 @@ operator_may_not=(
     "patch customresourcedefinitions.apiextensions.k8s.io" "impersonate users" "create serviceaccounts/token"
 )
 
-# may yes|no RIGHT...: what the API server says of the operator's account, in $in_namespace.
+activator=system:serviceaccount:mcpfleet-system:mcpfleet-activator
+activator_may=("list mcpservers.mcpfleet.dev" "watch mcpservers.mcpfleet.dev" "watch endpointslices.discovery.k8s.io" "get configmaps")
+activator_may_not=(
+    "patch mcpservers.mcpfleet.dev" "patch mcpservers.mcpfleet.dev/status" "patch endpointslices.discovery.k8s.io" "list configmaps"
+    "patch configmaps" "get secrets" "list pods" "patch deployments.apps" "create configmaps"
+)
+
+# may yes|no RIGHT...: what the API server says of the account of $who, by default the operator's, in $in_namespace.
 may() {
     local expected=$1 right verb resource answer sub
     shift
@@ -90,11 +98,11 @@ may() {
         read -r verb resource <<<"$right"
         sub=()
         [[ $resource != */* ]] || sub=(--subresource "${resource#*/}")
-        answer=$(kubectl auth can-i --as "$account" --namespace "${in_namespace:-team-a}" "$verb" "${resource%/*}" "${sub[@]}" 2>/dev/null) || true
+        answer=$(kubectl auth can-i --as "${who_account:-$account}" --namespace "${in_namespace:-team-a}" "$verb" "${resource%/*}" "${sub[@]}" 2>/dev/null) || true
         if [[ $answer == "$expected" ]]; then
-            ok "the operator may$([[ $expected == yes ]] || echo " not") $right in ${in_namespace:-team-a}"
+            ok "the ${who:-operator} may$([[ $expected == yes ]] || echo " not") $right in ${in_namespace:-team-a}"
         else
-            not_ok "the operator may$([[ $expected == yes ]] || echo " not") $right in ${in_namespace:-team-a}: the API server says ${answer:-nothing}"
+            not_ok "the ${who:-operator} may$([[ $expected == yes ]] || echo " not") $right in ${in_namespace:-team-a}: the API server says ${answer:-nothing}"
         fi
     done
 }

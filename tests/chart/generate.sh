@@ -50,6 +50,7 @@ cp -r "$work/crds" "$work/charts/mcpfleet/files/crds"
 find_helm
 plain rbac.yaml rbac rbac-people
 plain operator.yaml serviceaccount priorityclass deployment poddisruptionbudget service
+plain activator.yaml activator
 
 stale=()
 while read -r file; do

@@ -35,7 +35,8 @@ done
 check "the default rendering has two replicas" grep -q '^  replicas: 2$' "$scratch/default.yaml"
 check "and a PodDisruptionBudget" has default PodDisruptionBudget
 check "and a PriorityClass" has default PriorityClass
-check "one replica has no PodDisruptionBudget" silent_grep '^kind: PodDisruptionBudget' <(render --set replicas=1)
+check "one replica has no PodDisruptionBudget" silent_grep '^kind: PodDisruptionBudget' <(render --set replicas=1 --set activator.replicas=1)
+check "without an activator there is nothing of it" silent_grep 'name: mcpfleet-activator' <(render --set activator.enabled=false)
 check "a list of namespaces gives no PriorityClass" hasnt namespaced PriorityClass
 check "what a chart of charts passes down is let in" render --set enabled=true --set tags.mcp=true --set x-team=data
 check "it can be switched off" hasnt openshift PodDisruptionBudget
@@ -67,14 +68,19 @@ section "Rights, for all namespaces"
 apply default
 may yes "${operator_may[@]}"
 may no "${operator_may_not[@]}"
+who=activator who_account=$activator may yes "${activator_may[@]}"
+who=activator who_account=$activator may no "${activator_may_not[@]}"
+check "the activator may say who is wanted" kubectl auth can-i --as "$activator" --namespace mcpfleet-system patch configmaps/mcpfleet-wanted
 check "who may view a namespace may view its servers" aggregated view mcpservers
 check "who may edit a namespace may edit its apps" aggregated edit mcpapps
-kubectl delete clusterrole,clusterrolebinding mcpfleet mcpfleet-access --ignore-not-found >/dev/null
+kubectl delete clusterrole,clusterrolebinding mcpfleet mcpfleet-access mcpfleet-activator --ignore-not-found >/dev/null
 
 section "Rights, for a list of namespaces"
 apply namespaced
 in_namespace=team-a may yes "${operator_may[@]}"
 in_namespace=elsewhere may no "${operator_may[@]}"
+in_namespace=team-a who=activator who_account=$activator may yes "${activator_may[@]}"
+in_namespace=elsewhere who=activator who_account=$activator may no "${activator_may[@]}"
 
 section "The plain manifests and the examples"
 check "kubectl apply -k k8s/ is accepted" kubectl apply --server-side --dry-run=server --validate=strict --kustomize k8s

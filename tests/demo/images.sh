@@ -4,7 +4,7 @@
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 
 provide_images() {
-    local images=(operator sandbox-server chat-worker)
+    local images=(operator sandbox-server chat-worker bridge)
     [[ $model != standin ]] || images+=(model-standin)
     say "built where they are not up to date; the first time takes about 6 minutes on 2 cores"
     cluster_load "${images[@]}" || fail "the images could not be brought to the cluster"

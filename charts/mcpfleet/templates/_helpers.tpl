@@ -47,6 +47,39 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
+{{/* The activator: the bridge beside the operator, and the ConfigMap by which the two speak. */}}
+{{- define "mcpfleet.activator" -}}
+{{- printf "%s-activator" (include "mcpfleet.fullname" .) }}
+{{- end }}
+
+{{- define "mcpfleet.wanted" -}}
+{{- printf "%s-wanted" (include "mcpfleet.fullname" .) }}
+{{- end }}
+
+{{- define "mcpfleet.activatorSelectorLabels" -}}
+{{- include "mcpfleet.selectorLabels" . | replace "component: operator" "component: activator" }}
+{{- end }}
+
+{{- define "mcpfleet.activatorLabels" -}}
+{{- include "mcpfleet.labels" . | replace "component: operator" "component: activator" }}
+{{- end }}
+
+{{/* What the activator reads in the namespaces that are looked after. */}}
+{{- define "mcpfleet.activatorRules" -}}
+# Who may sleep, and what Ready says of them.
+- apiGroups: [mcpfleet.dev]
+  resources: [mcpservers]
+  verbs: [list, watch]
+# Where a server's pods are, once it is awake.
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [list, watch]
+# What is said for a server that sleeps. By its name alone: it may list none.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get]
+{{- end }}
+
 {{/* repository:tag, or repository@digest. Takes a dict of the image and the root. */}}
 {{- define "mcpfleet.image" -}}
 {{- if .image.digest }}
@@ -87,6 +120,13 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 - apiGroups: [batch]
   resources: [cronjobs]
   verbs: [get, list, watch, create, patch, delete]
+# A server that sleeps is led to the activator. OpenShift asks for the right to name addresses of pods, too.
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices/restricted]
+  verbs: [create]
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]
@@ -111,7 +151,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{/* What the schema cannot say. Each refusal says what to change. */}}
 {{- define "mcpfleet.validate" -}}
-{{- $ours := list "WATCH_NAMESPACES" "LISTEN" "CHAT_WORKER_IMAGE" "BRIDGE_IMAGE" "NPX_IMAGE" "UVX_IMAGE" "AUTHENTICATE" "REMOTE_ALLOW" "REMOTE_DENY" "REMOTE_TOOL_CALLS" "SERVERS_NETWORK" "POD_LABELS" "INHERIT_LABELS" "INHERIT_ANNOTATIONS" "LEASE_NAME" "DIGEST_KEY_SECRET" "POD_NAMESPACE" "POD_NAME" "MAX_PROBES_IN_FLIGHT" "SCALE_DOWN_SECONDS" "CONCURRENCY" "LOG_LEVEL" "LOG_FORMAT" }}
+{{- $ours := list "WATCH_NAMESPACES" "LISTEN" "CHAT_WORKER_IMAGE" "BRIDGE_IMAGE" "NPX_IMAGE" "UVX_IMAGE" "AUTHENTICATE" "REMOTE_ALLOW" "REMOTE_DENY" "REMOTE_TOOL_CALLS" "SERVERS_NETWORK" "POD_LABELS" "INHERIT_LABELS" "INHERIT_ANNOTATIONS" "ACTIVATOR_SERVICE" "ACTIVATOR_WANTED" "LEASE_NAME" "DIGEST_KEY_SECRET" "POD_NAMESPACE" "POD_NAME" "MAX_PROBES_IN_FLIGHT" "SCALE_DOWN_SECONDS" "CONCURRENCY" "LOG_LEVEL" "LOG_FORMAT" }}
 {{- range .Values.extraEnv }}
 {{- if has .name $ours }}
 {{- fail (printf "extraEnv must not set %s, which the chart sets itself: use the chart's own values (watchNamespaces, chatWorker.image, bridge.image, stdio.images, remote, servers, inherit, log and so on) instead" .name) }}

@@ -179,6 +179,8 @@ impl Space {
             inherit_labels: Keys::default(),
             inherit_annotations: Keys::default(),
             lease_name: "mcpfleet-operator".into(),
+            activator_service: String::new(),
+            activator_wanted: "mcpfleet-wanted".into(),
             chat_worker_image: "ghcr.io/mcpfleet/chat-worker:test".into(),
             bridge_image: "ghcr.io/mcpfleet/bridge:test".into(),
             npx_image: "node:test".into(),

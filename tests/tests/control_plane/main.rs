@@ -5,7 +5,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::large_futures, reason = "a test is one future, on the stack of its thread")]
 
+mod activator;
 mod admit;
+mod asleep;
 mod autoscaling;
 mod backups;
 mod children;

@@ -55,10 +55,10 @@ pub async fn install(space: &Space) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The operator's pods.
+/// The operator's pods: the activator's are beside them.
 pub async fn operator_pods(space: &Space) -> anyhow::Result<Vec<Pod>> {
     let pods: Api<Pod> = Api::namespaced(space.client.clone(), OPERATOR_NAMESPACE);
-    Ok(pods.list(&ListParams::default()).await?.items)
+    Ok(pods.list(&ListParams::default().labels("app.kubernetes.io/component=operator")).await?.items)
 }
 
 /// Deletes the operator's pod, and waits until another one is ready.

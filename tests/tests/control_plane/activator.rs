@@ -1,0 +1,197 @@
+//! The activator beside an operator, on a real API server: what is answered while a server sleeps, and what becomes of calls. The kubelet,
+//! and Kubernetes' controller of EndpointSlices, are the test's.
+
+use std::{net::SocketAddr, time::Duration};
+
+use bridge::{
+    activate::{self, door},
+    config::{ActivateArgs, Cli, Command},
+};
+use futures::future;
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        core::v1::{ConfigMap, Pod},
+        discovery::v1::EndpointSlice,
+    },
+    jiff::Timestamp,
+};
+use mcpfleet_tests::{
+    audit,
+    cluster::{Space, with_space},
+    mcp::FakeServer,
+    pods,
+};
+use operator::{
+    crd::{McpServer, reason},
+    names::Component,
+};
+use reqwest::{RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use crate::{
+    asleep::{WANTED, asleep, replicas, with_activator},
+    reconcile::ready_is,
+};
+
+/// An activator in this process, until it is dropped.
+struct Activator {
+    address: SocketAddr,
+    _serving: AbortOnDropHandle<()>,
+}
+
+impl Activator {
+    async fn start(space: &Space, hold_seconds: u32) -> anyhow::Result<Self> {
+        use clap::Parser as _;
+        let hold = hold_seconds.to_string();
+        let flags = ["bridge", "activate", "--namespace", &space.name, "--watch-namespace", &space.name];
+        let cli = Cli::try_parse_from(flags.into_iter().chain(["--wanted", WANTED, "--hold-seconds", &hold]))?;
+        let Command::Activate(args) = cli.command else { unreachable!("it is what the flags say") };
+        let args: ActivateArgs = args;
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let stop = CancellationToken::new();
+        let service = door::service(activate::start(&args, space.client.clone(), &stop)?);
+        let serving = tokio::spawn(async move {
+            let _stops_with_this = stop.drop_guard();
+            http_server::serve(listener, service, 1024, future::pending()).await;
+        });
+        let activator = Self { address, _serving: AbortOnDropHandle::new(serving) };
+        while activator.get("/readyz").send().await?.status() != StatusCode::OK {
+            tokio::task::yield_now().await;
+        }
+        Ok(activator)
+    }
+
+    fn get(&self, path: &str) -> RequestBuilder {
+        reqwest::Client::new().get(format!("http://{}{path}", self.address))
+    }
+
+    /// A message for a server, as a client of 2026-07-28 sends it.
+    fn message(&self, host: &str, method: &str) -> RequestBuilder {
+        let message = json!({"jsonrpc": "2.0", "id": 7, "method": method, "params": {"name": "read"}});
+        let request = reqwest::Client::new().post(format!("http://{}/mcp", self.address)).header("host", host);
+        request.header("mcp-protocol-version", "2026-07-28").json(&message)
+    }
+}
+
+async fn said(response: Response) -> anyhow::Result<Value> {
+    Ok(response.json().await?)
+}
+
+/// What was kept of the server, in the operator's stead: it saw nobody of it yet.
+async fn kept(space: &Space, name: &str) -> anyhow::Result<()> {
+    let answers = json!({
+        "discover": {"supportedVersions": ["2026-07-28"], "resultType": "complete"},
+        "tools": {"tools": [{"name": "read", "inputSchema": {"type": "object"}}], "resultType": "complete"},
+    });
+    let metadata = json!({"name": Component::asleep_name(name), "labels": Component::Server.labels(name)});
+    space.create::<ConfigMap>(json!({"metadata": metadata, "data": {"answers.json": answers.to_string()}})).await?;
+    Ok(())
+}
+
+/// Where Kubernetes' own controller would say that the Service leads.
+async fn leads_to(space: &Space, name: &str, fake: &FakeServer) -> anyhow::Result<()> {
+    let labels =
+        json!({"kubernetes.io/service-name": name, "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"});
+    space
+        .create::<EndpointSlice>(json!({
+            "metadata": {"name": format!("{name}-abcde"), "labels": labels},
+            "addressType": "IPv4",
+            "ports": [{"name": "mcp", "port": 8080}],
+            "endpoints": [{"addresses": [fake.address], "conditions": {"ready": true}}],
+        }))
+        .await?;
+    Ok(())
+}
+
+fn called(wanted: &ConfigMap) -> usize {
+    wanted.data.as_ref().map_or(0, std::collections::BTreeMap::len)
+}
+
+#[tokio::test]
+async fn lists_are_answered_without_waking_and_calls_wake_once_and_are_answered() {
+    with_space(|space| async move {
+        kept(&space, "s").await?;
+        asleep(&space, "s").await?;
+        let operator = with_activator(&space, "10.9.0.1").await?;
+        space.until::<McpServer>("s", "Ready", |server| ready_is(server, "True", reason::ASLEEP)).await?;
+        let activator = Activator::start(&space, 30).await?;
+        let host = format!("s-mcp.{}.svc.cluster.local:8080", space.name);
+
+        let list = said(activator.message(&host, "tools/list").send().await?.error_for_status()?).await?;
+        let kept_open = activator.message(&host, "ping").send().await?;
+        assert_eq!(kept_open.headers()["connection"], "close", "the next request is for the Service to lead");
+        assert_eq!((&list["id"], &list["result"]["tools"][0]["name"]), (&json!(7), &json!("read")));
+        let discover = said(activator.message(&host, "server/discover").send().await?.error_for_status()?).await?;
+        assert_eq!(discover["result"]["supportedVersions"][0], "2026-07-28");
+        let listen = activator.message(&host, "subscriptions/listen").send().await?;
+        assert_eq!(listen.status(), StatusCode::NOT_FOUND, "nobody is kept awake by listening");
+        assert_eq!(activator.get("/mcp").header("host", &host).send().await?.status(), StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(called(&space.api::<ConfigMap>().get(WANTED).await?), 0, "nobody was woken by that");
+
+        let before = Timestamp::now();
+        let calls = future::try_join_all((0..20).map(|_| activator.message(&host, "tools/call").send()));
+        let wakes = async {
+            space.until::<Deployment>("s-mcp", "a pod wanted", |deployment| replicas(deployment) == Some(1)).await?;
+            let fake = FakeServer::start().await?;
+            pods::run(&space, "s", "s-1", fake.address).await?;
+            space.until::<Pod>("s-1", "the gate", |pod| pods::gate(pod) == Some(true)).await?;
+            leads_to(&space, "s-mcp", &fake).await?;
+            anyhow::Ok(fake)
+        };
+        let (answers, fake) = tokio::join!(calls, wakes);
+        let _serves_on = fake?;
+        for answer in answers? {
+            assert_eq!(said(answer.error_for_status()?).await?["result"]["content"][0]["text"], "called");
+        }
+        space.until::<ConfigMap>(WANTED, "taken back", |wanted| called(wanted) == 0).await?;
+        let writes = audit::writes_since(&space.name, before)?;
+        assert_eq!(writes.iter().filter(|write| write.name == WANTED).count(), 2, "said once for all callers, and taken back");
+        let metrics = activator.get("/metrics").send().await?.text().await?;
+        assert!(metrics.contains(r#"activator_requests_total{outcome="forwarded"} 20"#), "{metrics}");
+        assert!(metrics.contains("activator_requests_held 0") && metrics.contains("activator_wake_seconds_count 1"), "{metrics}");
+        operator.stop().await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_waited_in_vain_is_told_what_is_the_matter_and_who_calls_nobody_is_told_so() {
+    with_space(|space| async move {
+        asleep(&space, "s").await?;
+        let operator = with_activator(&space, "10.9.0.1").await?;
+        space.until::<McpServer>("s", "Ready", |server| ready_is(server, "True", reason::ASLEEP)).await?;
+        let activator = Activator::start(&space, 2).await?;
+        // The short form, as a pod of the namespace may use it.
+        let late = activator.message("s-mcp:8080", "tools/call").timeout(Duration::from_secs(20)).send().await?;
+        assert_eq!((late.status(), late.headers()["retry-after"].to_str()?), (StatusCode::SERVICE_UNAVAILABLE, "5"));
+        let error = said(late).await?["error"].clone();
+        let message = error["message"].as_str().unwrap_or_default();
+        let expected = format!(
+            "{0}/s sleeps, and was not awake within 2 s (Waking); `kubectl describe mcpserver -n {0} s` says why",
+            space.name
+        );
+        assert_eq!(message, expected);
+        assert_eq!(called(&space.api::<ConfigMap>().get(WANTED).await?), 1, "an operator that comes back later wakes it still");
+
+        let nobody = activator.message(&format!("else-mcp.{}.svc", space.name), "tools/call").send().await?;
+        assert_eq!(nobody.status(), StatusCode::MISDIRECTED_REQUEST);
+        space.edit::<McpServer>("s", json!({"spec": {"enabled": false}})).await?;
+        space.until::<McpServer>("s", "Disabled", |server| ready_is(server, "False", reason::DISABLED)).await?;
+        let off = async {
+            loop {
+                let answer = said(activator.message("s-mcp", "tools/call").send().await?).await?;
+                let message = answer["error"]["message"].as_str().unwrap_or_default().to_owned();
+                if message.contains("spec.enabled is false") {
+                    return anyhow::Ok(());
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), off).await??;
+        operator.stop().await
+    })
+    .await;
+}

@@ -35,7 +35,7 @@ pub async fn run(args: ActivateArgs) -> anyhow::Result<ExitCode> {
     let client = Client::try_default().await.context("failed to find the API server")?;
     let listener = http_server::listen(args.listen).await?;
     let stop = CancellationToken::new();
-    let service = start(&args, client, &stop)?;
+    let service = start(&args, &client, &stop)?;
     tracing::info!(address = %listener.local_addr()?, "carrying calls to servers that sleep");
     let (most, lame_duck) = (usize::from(args.max_connections), seconds(args.lame_duck_seconds));
     let ending = Arc::clone(&service);
@@ -55,9 +55,9 @@ pub async fn run(args: ActivateArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Everything but the listener. Its watches end with `stop`.
-pub fn start(args: &ActivateArgs, client: Client, stop: &CancellationToken) -> anyhow::Result<Arc<Activator>> {
+pub fn start(args: &ActivateArgs, client: &Client, stop: &CancellationToken) -> anyhow::Result<Arc<Activator>> {
     let metrics = Metrics::new()?;
-    let fleet = Fleet::watch(&client, &args.watch_namespaces, stop);
+    let fleet = Fleet::watch(client, &args.watch_namespaces, stop);
     let wanted = Wanted::new(client.clone(), &args.namespace, &args.wanted);
     let flights = Flights::new(client.clone(), wanted, metrics.clone());
     let hold = Duration::from_secs(u64::from(args.hold_seconds));

@@ -127,9 +127,7 @@ pub async fn run(config: RunConfig, client: Client, shutdown: CancellationToken)
     let stop_probing = CancellationToken::new();
     parts.spawn(ask_for_calls(Arc::clone(&autoscaler), engine.clone(), client.clone(), changed.clone()));
     let asleep = Arc::new(Asleep::new(changed.clone()));
-    if !config.activator_service.is_empty() {
-        parts.spawn(follow_activator(config.clone(), client.clone(), Arc::clone(&asleep)));
-    }
+    parts.spawn(follow_activator(config.clone(), client.clone(), Arc::clone(&asleep)));
     let probing = AbortOnDropHandle::new(tokio::spawn(engine.clone().run(client.clone(), changed, stop_probing.clone())));
     let (known, mut now_known) = mpsc::unbounded_channel();
     let shared = shared(&config, client, engine, metrics, (backups, autoscaler, asleep));
@@ -177,6 +175,9 @@ pub async fn run(config: RunConfig, client: Client, shutdown: CancellationToken)
 }
 
 async fn follow_activator(config: RunConfig, client: Client, asleep: Arc<Asleep>) -> Option<&'static str> {
+    if config.activator_service.is_empty() {
+        return std::future::pending().await;
+    }
     let RunConfig { namespace, activator_service, activator_wanted, .. } = &config;
     tokio::select! {
         () = asleep::activator::watch(&asleep, client.clone(), namespace, activator_service) => Some("the watch of the activator"),

@@ -110,6 +110,7 @@ async fn answer(State(server): State<Arc<Inner>>, Json(request): Json<Value>) ->
             let tools: Vec<_> = names.iter().map(|name| json!({"name": name, "inputSchema": {"type": "object"}})).collect();
             json!({"resultType": "complete", "tools": tools, "ttlMs": 0, "cacheScope": "private"})
         }
+        Some("tools/call") => json!({"resultType": "complete", "content": [{"type": "text", "text": "called"}]}),
         _ => {
             let error = json!({"jsonrpc": "2.0", "id": request["id"], "error": {"code": -32601, "message": "method not found"}});
             return (StatusCode::NOT_FOUND, Json(error)).into_response();

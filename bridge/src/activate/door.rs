@@ -224,9 +224,9 @@ impl Activator {
         headers.insert(CARRIED, HeaderValue::from_static("1"));
         let mut last = None;
         loop {
-            let held = Held::new(&self.parts.metrics);
+            let waiting = Held::new(&self.parts.metrics);
             let landing = flight.landing(last, until).await;
-            drop(held);
+            drop(waiting);
             let Some(pod) = landing else { break };
             match self.forward.pass(&pod.to_string(), head, headers.clone(), body.clone()).await {
                 Ok(response) => {

@@ -190,7 +190,7 @@ impl Fleet {
             match event {
                 Ok(watcher::Event::Init) => listing = HashMap::new(),
                 Ok(watcher::Event::InitApply(server)) => {
-                    listing.extend(Sleeper::of(&server).map(|sleeper| (key(&server), sleeper)))
+                    listing.extend(Sleeper::of(&server).map(|sleeper| (key(&server), sleeper)));
                 }
                 Ok(watcher::Event::InitDone) => {
                     let of_others = |key: &Key| namespace.as_ref().is_some_and(|namespace| *namespace != key.namespace);

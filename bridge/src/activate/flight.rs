@@ -103,7 +103,7 @@ impl Flight {
         let landing = addresses.wait_for(|addresses| !addresses.is_empty());
         let found = tokio::time::timeout_at(until, landing).await.ok()?.ok()?;
         let other = found.iter().find(|address| Some(**address) != last);
-        other.or(found.first()).copied().filter(|_| Instant::now() < until)
+        other.or_else(|| found.first()).copied().filter(|_| Instant::now() < until)
     }
 
     /// Keeps it for those who come just after.

@@ -101,9 +101,9 @@ impl Asleep {
         }
     }
 
-    fn called(&self, key: ServerKey, at: Timestamp) {
+    fn called(&self, key: &ServerKey, at: Timestamp) {
         self.state().wanted.insert(key.clone(), at);
-        self.wake(&key);
+        self.wake(key);
     }
 
     /// Has everybody looked at who is on the way: a wake that takes too long is told when nothing else happens, too.
@@ -137,10 +137,10 @@ mod tests {
     fn a_call_is_told_once_and_not_when_its_caller_has_long_gone() {
         let (asleep, mut woken) = asleep();
         let key = ServerKey::new("team", "db");
-        asleep.called(key.clone(), fixtures::at(0));
+        asleep.called(&key, fixtures::at(0));
         assert_eq!(woken.try_recv().ok(), Some(key.clone()), "it is looked at at once");
         assert!(asleep.takes_call(&key, fixtures::at(1)) && !asleep.takes_call(&key, fixtures::at(1)));
-        asleep.called(key.clone(), fixtures::at(0));
+        asleep.called(&key, fixtures::at(0));
         assert!(!asleep.takes_call(&key, fixtures::at(121)));
     }
 

@@ -25,7 +25,7 @@ pub async fn watch(asleep: &Asleep, client: Client, namespace: &str, name: &str)
             Ok(watcher::Event::InitApply(found) | watcher::Event::Apply(found)) => {
                 let now = found.data.unwrap_or_default();
                 for (key, at) in news(&said, &now) {
-                    asleep.called(key, at);
+                    asleep.called(&key, at);
                 }
                 said = now;
             }

@@ -81,7 +81,7 @@ pub async fn leads(client: &Client, namespace: &str, service: &str) -> bool {
             Ok(Ok(found)) if found.items.iter().any(leads_to_a_pod) => return true,
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
-                tracing::debug!(%error, object.namespace = namespace, object.name = service, "not told where it leads")
+                tracing::debug!(%error, object.namespace = namespace, object.name = service, "not told where it leads");
             }
             Err(_) => return true,
         }

@@ -53,7 +53,7 @@ impl Activator {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let stop = CancellationToken::new();
-        let service = door::service(activate::start(&args, space.client.clone(), &stop)?);
+        let service = door::service(activate::start(&args, &space.client, &stop)?);
         let serving = tokio::spawn(async move {
             let _stops_with_this = stop.drop_guard();
             http_server::serve(listener, service, 1024, future::pending()).await;

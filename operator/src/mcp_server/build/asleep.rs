@@ -38,7 +38,7 @@ pub(super) fn slices(server: &ValidatedServer, container: &Container) -> Vec<End
         .map(|(family, addresses)| EndpointSlice {
             metadata: of_slice(server, family),
             address_type: family.clone(),
-            endpoints: addresses.iter().map(endpoint).collect(),
+            endpoints: addresses.iter().map(|address| endpoint(address)).collect(),
             ports: Some(ports.clone()),
         })
         .collect()
@@ -52,9 +52,9 @@ fn of_slice(server: &ValidatedServer, family: &str) -> ObjectMeta {
     ObjectMeta { name: Some(format!("{}-{}", Component::asleep_name(&server.name), family.to_ascii_lowercase())), ..metadata }
 }
 
-fn endpoint(address: &String) -> Endpoint {
+fn endpoint(address: &str) -> Endpoint {
     let conditions = EndpointConditions { ready: Some(true), ..EndpointConditions::default() };
-    Endpoint { addresses: vec![address.clone()], conditions: Some(conditions), ..Endpoint::default() }
+    Endpoint { addresses: vec![address.to_owned()], conditions: Some(conditions), ..Endpoint::default() }
 }
 
 /// None of a server that never sleeps, or that has not been asked yet.

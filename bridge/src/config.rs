@@ -120,8 +120,12 @@ pub struct RunArgs {
     /// Where `install` put packages: a command `npx` or `uvx` starts the one that it names from there.
     #[arg(long, env = "BRIDGE_PACKAGES", value_name = "FOLDER")]
     pub packages: Option<PathBuf>,
+    /// Beside a server that speaks HTTP itself: hand every request on to it, and count its calls at /mcpfleet/metrics. For example
+    /// http://localhost:8080. Of the other flags only those of connections, requests, draining and idle sessions count.
+    #[arg(long, env = "BRIDGE_UPSTREAM", value_name = "URL", value_parser = origin)]
+    pub upstream: Option<http::Uri>,
     /// The server: a program and its arguments, after `--`.
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(last = true, required_unless_present = "upstream", conflicts_with = "upstream", value_name = "COMMAND")]
     pub command: Vec<String>,
 }
 
@@ -141,6 +145,14 @@ impl RunArgs {
     pub fn policy(&self) -> Policy {
         Policy { max_deaths: usize::from(self.max_deaths), max_delay: seconds(self.max_backoff_seconds) }
     }
+}
+
+/// Where a server is, without a path: that is each request's own.
+fn origin(text: &str) -> Result<http::Uri, String> {
+    let uri: http::Uri = text.parse().map_err(|error| format!("{error}"))?;
+    let bare = uri.path_and_query().is_none_or(|path| path.as_str() == "/");
+    let plain = uri.scheme_str() == Some("http") && uri.host().is_some() && bare;
+    plain.then_some(uri).ok_or_else(|| "is http://, a host and a port, for example http://localhost:8080".to_owned())
 }
 
 /// As a duration.
@@ -213,5 +225,19 @@ mod tests {
             );
         }
         assert!(Cli::try_parse_from(["bridge", "run"]).is_err());
+    }
+
+    #[test]
+    fn a_server_is_started_or_is_there() {
+        let parse = |args: &[&str]| Cli::try_parse_from(["bridge", "run"].iter().chain(args));
+        assert!(parse(&["--upstream", "http://localhost:8080"]).is_ok());
+        for wrong in [
+            &["--upstream", "http://localhost:8080", "--", "npx"][..],
+            &["--upstream", "https://a:1"],
+            &["--upstream", "http://a/mcp"],
+            &["--upstream", "a"],
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
     }
 }

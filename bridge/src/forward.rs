@@ -37,11 +37,16 @@ pub struct Forward(Client<HttpConnector, Full<Bytes>>);
 
 impl Default for Forward {
     fn default() -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT));
-        connector.set_nodelay(true);
-        Self(Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE).build(connector))
+        Self(client())
     }
+}
+
+/// A client that keeps connections for a while.
+pub fn client() -> Client<HttpConnector, Full<Bytes>> {
+    let mut connector = HttpConnector::new();
+    connector.set_connect_timeout(Some(CONNECT));
+    connector.set_nodelay(true);
+    Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE).build(connector)
 }
 
 impl Forward {
@@ -70,7 +75,7 @@ impl Forward {
 }
 
 /// Without what belongs to one connection.
-fn end_to_end(headers: &HeaderMap) -> HeaderMap {
+pub fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     const HOP: [HeaderName; 6] = [
         CONNECTION,
         HOST,

@@ -26,4 +26,5 @@ pub mod sessions;
 pub mod stream;
 pub mod table;
 pub mod translate;
+pub mod upstream;
 pub mod wire;

@@ -27,12 +27,16 @@ use crate::metrics::Metrics;
 use crate::pool::{Pool, Recipe};
 use crate::seal::Sealer;
 use crate::sessions::Registry;
+use crate::upstream;
 
 /// What answers to the last calls get to leave, when there is no server any more.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Until it is stopped, or the server is given up: then with the server's exit code.
 pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    if let Some(upstream) = args.upstream.clone() {
+        return upstream::run(args, upstream).await;
+    }
     let sealer = Sealer::new(args.session_key_file.as_deref())?;
     let listener = http_server::listen(args.listen).await?;
     http_server::warn_when_open(
@@ -155,7 +159,8 @@ pub fn last_words(file: &Path, words: &str) {
     }
 }
 
-async fn asked_to_stop() {
+/// SIGTERM, or control and C.
+pub async fn asked_to_stop() {
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
         tracing::error!("cannot listen for signals");
         return std::future::pending().await;

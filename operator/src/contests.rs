@@ -24,7 +24,14 @@ const WINDOW: Duration = Duration::from_mins(2);
 
 /// Contests by object.
 #[derive(Debug, Default)]
-pub struct Contests(Mutex<HashMap<Key, Contest>>);
+pub struct Contests(Mutex<Written>);
+
+#[derive(Debug, Default)]
+struct Written {
+    lately: HashMap<Key, Contest>,
+    /// When what is too old was thrown away last: not at every write, for in a big fleet there are many.
+    swept: Option<Instant>,
+}
 
 #[derive(Debug)]
 struct Contest {
@@ -39,13 +46,17 @@ struct Contest {
 /// What does not stay as we write it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contested {
-    /// The first field that differs.
+    /// The first field that differs; empty where the whole object comes and goes.
     pub what: String,
     /// It was undone again and again, so that somebody must decide; else the API server changed it as it was written.
     pub undone: bool,
 }
 
 impl Contest {
+    fn is_of_late(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.last) < WINDOW
+    }
+
     fn told(&self, now: Instant) -> Result<(), Contested> {
         match &self.rest {
             Some((until, contested)) if *until > now => Err(contested.clone()),
@@ -57,17 +68,20 @@ impl Contest {
 impl Contests {
     /// Whether this may be written now: not while it is contested. Something else may be, at once.
     pub fn may_write(&self, key: &Key, hash: &str, now: Instant) -> Result<(), Contested> {
-        let contests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        contests.get(key).filter(|contest| contest.hash == hash).map_or(Ok(()), |contest| contest.told(now))
+        let written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        written.lately.get(key).filter(|contest| contest.hash == hash).map_or(Ok(()), |contest| contest.told(now))
     }
 
     /// Takes up a write because of the field `what`, and what the answer to it did not hold.
     pub fn wrote(&self, key: &Key, hash: &str, unheld: Option<String>, what: &str, now: Instant) -> Result<(), Contested> {
-        let mut contests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        contests.retain(|_, contest| now.saturating_duration_since(contest.last) < WINDOW);
+        let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if written.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= WINDOW) {
+            written.lately.retain(|_, contest| contest.is_of_late(now));
+            written.swept = Some(now);
+        }
         let fresh = || Contest { hash: hash.to_owned(), last: now, writes: 0, rest: None };
-        let contest = contests.entry(key.clone()).or_insert_with(fresh);
-        if contest.hash != hash {
+        let contest = written.lately.entry(key.clone()).or_insert_with(fresh);
+        if contest.hash != hash || !contest.is_of_late(now) {
             *contest = fresh();
         }
         contest.last = now;

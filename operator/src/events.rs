@@ -28,6 +28,15 @@ pub struct News {
     pub reason: String,
     /// A sentence for people.
     pub message: String,
+    /// What was done. Events of one reason and one action that follow each other are one, with the first one's message.
+    pub action: String,
+}
+
+impl News {
+    /// Of a pass as such.
+    pub fn new(warning: bool, reason: impl Into<String>, message: String) -> Self {
+        Self { warning, reason: reason.into(), message, action: "Reconcile".into() }
+    }
 }
 
 /// What conditions have become: one piece of news for each change of Ready, and for what newly stalls, is contested or waits for the API
@@ -53,7 +62,7 @@ pub fn of_conditions(before: &[Condition], after: &[Condition]) -> Vec<News> {
             // Somebody asked for it, or it is on its way.
             let wanted = [reason::DISABLED, reason::PAUSED, reason::FORCED, reason::STARTING, reason::ROLLING_OUT];
             let warning = warning && !wanted.contains(&is.reason.as_str());
-            news.push(News { warning, reason: is.reason.clone(), message: is.message.clone() });
+            news.push(News::new(warning, &is.reason, is.message.clone()));
         }
     }
     news
@@ -68,13 +77,15 @@ pub fn of_backup(before: Option<&BackupStatus>, after: &BackupStatus) -> Option<
         .as_ref()
         .map_or_else(|| "there is none".to_owned(), |last| format!("the last good one is of {}", last.0));
     let message = format!("the backup failed, {since}: {failure}");
-    (!again).then(|| News { warning: true, reason: reason::BACKUP_FAILED.into(), message })
+    (!again).then(|| News::new(true, reason::BACKUP_FAILED, message))
 }
 
 /// Another number of pods, told once. Pure.
 pub fn of_scaling(before: &AutoscalingStatus, after: &AutoscalingStatus) -> Option<News> {
-    let message = format!("scaled from {} to {}: {}", before.desired, after.desired, after.reason);
-    (before.desired != after.desired).then(|| News { warning: false, reason: reason::SCALED.into(), message })
+    let (from, to) = (before.desired, after.desired);
+    let message = format!("scaled from {from} to {to}: {}", after.reason);
+    let action = format!("Scale{from}To{to}");
+    (from != to).then(|| News { action, ..News::new(false, reason::SCALED, message) })
 }
 
 /// What was put right: somebody had changed a field of a child.
@@ -85,17 +96,17 @@ pub fn of_correction(key: &Key, what: &str, kind: &str, name: &str) -> News {
         format!("change the {kind} {name} instead, or pause it by the annotation mcpfleet.dev/paused")
     };
     let message = format!("somebody changed {what} of the {key}: it is put back; {instead}");
-    News { warning: false, reason: reason::CORRECTED.into(), message }
+    News::new(false, reason::CORRECTED, message)
 }
 
 /// Sends it. Losing an Event is no reason to fail a pass.
 pub async fn send(news: Vec<News>, object: &impl Resource<DynamicType = ()>, recorder: &Recorder) {
-    for News { warning, reason, message } in news {
+    for News { warning, reason, message, action } in news {
         let event = Event {
             type_: if warning { EventType::Warning } else { EventType::Normal },
             reason,
             note: Some(message.chars().take(NOTE).collect()),
-            action: "Reconcile".into(),
+            action,
             secondary: None,
         };
         let sent = tokio::time::timeout(crate::ssa::REQUEST_TIMEOUT, recorder.publish(&event, &object.object_ref(&()))).await;

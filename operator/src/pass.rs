@@ -194,8 +194,8 @@ async fn write_status<S: Subject>(object: &S, status: &S::Status, context: &Cont
     let wrote = context.writer.contests.wrote(&key, &said, None, "status", now);
     let wrote = wrote.map_err(|told| ssa::Error::contested(&key, told));
     if let Err(contested) = &wrote {
-        let (reason, message) = (reason::CONTESTED.to_owned(), contested.to_string());
-        events::send(vec![News { warning: true, reason, message }], object, &context.recorder).await;
+        let news = News::new(true, reason::CONTESTED, contested.to_string());
+        events::send(vec![news], object, &context.recorder).await;
     }
     wrote
 }

@@ -27,6 +27,11 @@ use crate::{
 /// How long one request may take. kube's client has no such bound of its own.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// What is contested where an object comes and goes as a whole.
+const WHOLE: &str = "";
+/// Stands for the hash of what is not to be there.
+const GONE: &str = "gone";
+
 /// Why an object could not be brought to the desired state.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -42,11 +47,11 @@ pub enum Error {
     #[error("the {0} belongs to an object of this name that was deleted, and is going: waiting for it")]
     OfPredecessor(Key),
     /// What we ask for does not stay.
-    #[error("{what} of the {key} does not stay as it is asked for: {by} writes it, too. It is left alone for a minute")]
+    #[error("{}the {key} does not stay as it is asked for: {by} writes it, too. It is left alone for a minute", of(what))]
     Contested {
         /// The object.
         key: Key,
-        /// The first field that differs.
+        /// The first field that differs; empty where the whole object comes and goes.
         what: String,
         /// Who writes it, as far as we can tell.
         by: &'static str,
@@ -121,6 +126,10 @@ impl Error {
     }
 }
 
+fn of(what: &str) -> String {
+    if what.is_empty() { String::new() } else { format!("{what} of ") }
+}
+
 /// A namespaced object that can be watched, applied and kept.
 pub trait Object:
     Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static
@@ -173,10 +182,16 @@ impl Writer {
         body["metadata"]["annotations"][names::ANNOTATION_APPLIED] = json!(hash);
         let found = match self.children.get(&child.key) {
             Some(found) => found,
-            None => match self.create(&api, child, &body).await? {
-                Created::New(live) => return Ok(Applied { live, corrected: None }),
-                Created::Taken(found) => found,
-            },
+            None => {
+                self.may_write(&child.key, &hash)?;
+                match self.create(&api, child, &body).await? {
+                    Created::New(live) => {
+                        self.wrote(&child.key, &hash, None, WHOLE)?;
+                        return Ok(Applied { live, corrected: None });
+                    }
+                    Created::Taken(found) => found,
+                }
+            }
         };
         let value = found.value();
         match child.relation(&value) {
@@ -189,9 +204,7 @@ impl Writer {
         let before = value["metadata"]["annotations"].get(names::ANNOTATION_APPLIED);
         let said = before == Some(&body["metadata"]["annotations"][names::ANNOTATION_APPLIED]);
         let Some(what) = compare::difference(&value, &body) else { return Ok(Applied { live: found, corrected: None }) };
-        let now = Instant::now();
-        self.contests.may_write(&child.key, &hash, now).map_err(|told| Error::contested(&child.key, told))?;
-
+        self.may_write(&child.key, &hash)?;
         if found.created {
             self.own_by_apply(&api, &found).await?;
         }
@@ -202,12 +215,13 @@ impl Writer {
         let live = self.children.wrote(Live::new(child.key.kind, applied));
         tracing::info!(kind = child.key.kind, namespace = child.key.namespace, name = child.key.name, "applied");
         let unheld = compare::difference(&live.value(), &body);
-        self.contests.wrote(&child.key, &hash, unheld, &what, now).map_err(|told| Error::contested(&child.key, told))?;
+        self.wrote(&child.key, &hash, unheld, &what)?;
         Ok(Applied { live, corrected: said.then_some(what) })
     }
 
     /// Deletes a child that is no longer wanted.
     pub async fn delete(&self, live: &Live, resource: &kube::core::ApiResource) -> Result<(), Error> {
+        self.may_write(&live.key, GONE)?;
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &live.key.namespace, resource);
         let uid = Some(live.uid.clone());
         let params = DeleteParams::background().preconditions(Preconditions { uid, resource_version: None });
@@ -217,7 +231,15 @@ impl Writer {
         }
         tracing::info!(kind = live.key.kind, namespace = live.key.namespace, name = live.key.name, "deleted, no longer wanted");
         self.children.deleted(live);
-        Ok(())
+        self.wrote(&live.key, GONE, None, WHOLE)
+    }
+
+    fn may_write(&self, key: &Key, hash: &str) -> Result<(), Error> {
+        self.contests.may_write(key, hash, Instant::now()).map_err(|told| Error::contested(key, told))
+    }
+
+    fn wrote(&self, key: &Key, hash: &str, unheld: Option<String>, what: &str) -> Result<(), Error> {
+        self.contests.wrote(key, hash, unheld, what, Instant::now()).map_err(|told| Error::contested(key, told))
     }
 
     fn api(&self, child: &Child) -> Api<DynamicObject> {

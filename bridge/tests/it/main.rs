@@ -11,3 +11,4 @@ mod run;
 mod sessions;
 mod streams;
 mod support;
+mod upstream;

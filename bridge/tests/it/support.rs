@@ -28,11 +28,20 @@ impl Bridge {
     /// `flags` of `bridge run`, separated by blanks.
     pub async fn start(flags: &str, command: &[String]) -> Self {
         let flags = if flags.contains("--listen") { flags.to_owned() } else { format!("--listen 127.0.0.1:0 {flags}") };
+        let flags = flags.split_whitespace().map(str::to_owned).chain(["--".to_owned()]);
+        Self::launch(flags.chain(command.iter().cloned()), "serving MCP").await
+    }
+
+    /// One beside a server that speaks HTTP itself.
+    pub async fn beside(server: &Self) -> Self {
+        let flags = ["--listen", "127.0.0.1:0", "--upstream", &server.url].map(str::to_owned);
+        Self::launch(flags.into_iter(), "handing on").await
+    }
+
+    async fn launch(args: impl Iterator<Item = String>, says: &str) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_bridge"))
             .arg("run")
-            .args(flags.split_whitespace())
-            .arg("--")
-            .args(command)
+            .args(args)
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -44,7 +53,7 @@ impl Bridge {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let mut bridge = Self { process, url: String::new(), log, client };
-        let line = bridge.logged("serving MCP").await;
+        let line = bridge.logged(says).await;
         let line: Value = serde_json::from_str(&line).unwrap();
         bridge.url = format!("http://{}", line["address"].as_str().unwrap());
         bridge
@@ -112,7 +121,11 @@ impl Bridge {
 
     /// One line of the metrics.
     pub async fn metric(&self, name: &str) -> u64 {
-        let text = self.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
+        self.metric_at("/metrics", name).await
+    }
+
+    pub async fn metric_at(&self, path: &str, name: &str) -> u64 {
+        let text = self.request(Method::GET, path).send().await.unwrap().text().await.unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.map_or(0, |value| value.parse().unwrap())
     }

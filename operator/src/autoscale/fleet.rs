@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// What one pod tells counts for so long when it tells nothing.
-const COUNTS_FOR: Duration = Duration::from_secs(30);
+const COUNTS_FOR: Duration = Duration::from_secs(15);
 
 /// What the autoscaler must know of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct Asked {
     pub autoscaling: Autoscaling,
     /// Its sessions end with their pods.
     pub holds_sessions: bool,
+    /// Where its pods tell their calls.
+    pub metrics: &'static str,
     /// The tool that probes call: their calls are nobody's.
     pub probed: Option<String>,
 }
@@ -132,9 +134,9 @@ impl Autoscaler {
         before != after
     }
 
-    /// Whom to ask, and which tool is the probes'.
-    pub(super) fn all(&self) -> Vec<(ServerKey, Option<String>)> {
-        self.servers().iter().map(|(key, server)| (key.clone(), server.asked.probed.clone())).collect()
+    /// Whom to ask, and for what.
+    pub(super) fn all(&self) -> Vec<(ServerKey, Asked)> {
+        self.servers().iter().map(|(key, server)| (key.clone(), server.asked.clone())).collect()
     }
 
     /// Takes up what a server's pods in service told. `pods`: how many it has. `panic`: most of the fleet fails.

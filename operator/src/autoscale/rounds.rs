@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    fleet::{Answer, Autoscaler, Heard},
+    fleet::{Answer, Asked, Autoscaler, Heard},
     load,
 };
 use crate::{
@@ -48,15 +48,15 @@ pub async fn watch(autoscaler: Arc<Autoscaler>, engine: HealthEngine, client: Cl
 async fn round(autoscaler: &Autoscaler, engine: &HealthEngine, client: &Client, changed: &mpsc::UnboundedSender<ServerKey>) {
     let mut servers = HashMap::new();
     let mut questions = Vec::new();
-    for (key, probed) in autoscaler.all() {
+    for (key, asked) in autoscaler.all() {
         let serving = engine.serving(&key);
         let in_service = serving.iter().flat_map(|serving| serving.in_service.clone());
-        questions.extend(in_service.map(|pod| (key.clone(), pod, probed.clone())));
+        questions.extend(in_service.map(|pod| (key.clone(), pod, asked.clone())));
         let (pods, panic) = serving.map_or((0, false), |serving| (serving.pods, serving.panic));
         servers.insert(key, (pods, panic, Vec::new()));
     }
-    let asked = stream::iter(questions).map(|(key, pod, probed)| async move {
-        let answer = ask(&pod, probed.as_deref()).await;
+    let asked = stream::iter(questions).map(|(key, pod, asked)| async move {
+        let answer = ask(&pod, &asked).await;
         (key, Heard { uid: pod.uid, name: pod.name, answer })
     });
     for (key, heard) in asked.buffer_unordered(AT_ONCE).collect::<Vec<_>>().await {
@@ -77,14 +77,15 @@ async fn round(autoscaler: &Autoscaler, engine: &HealthEngine, client: &Client, 
     }
 }
 
-async fn ask(pod: &ServingPod, probed: Option<&str>) -> Answer {
-    let answer = timeout(PATIENCE, http_get::get(pod.address, "/metrics", &pod.host, MOST)).await.ok().flatten();
-    let (status, body) = answer.ok_or("its /metrics does not answer")?;
+async fn ask(pod: &ServingPod, asked: &Asked) -> Answer {
+    let path = asked.metrics;
+    let answer = timeout(PATIENCE, http_get::get(pod.address, path, &pod.host, MOST)).await.ok().flatten();
+    let (status, body) = answer.ok_or_else(|| format!("its {path} does not answer"))?;
     if status != StatusCode::OK {
-        return Err(format!("its /metrics answers {}", status.as_u16()));
+        return Err(format!("its {path} answers {}", status.as_u16()));
     }
-    load::read(&String::from_utf8_lossy(&body), probed)
-        .ok_or_else(|| "its /metrics has none of the names that are known".to_owned())
+    load::read(&String::from_utf8_lossy(&body), asked.probed.as_deref())
+        .ok_or_else(|| format!("its {path} has none of the metrics that are known"))
 }
 
 /// Kubernetes takes away the pod first that costs least. A pod that cannot be told of is taken like one without calls.

@@ -16,8 +16,8 @@ pub const WINDOW: Duration = Duration::from_mins(5);
 const LONGEST: Duration = Duration::from_hours(1);
 /// One step down takes a tenth of the window at least: a pod drains meanwhile.
 const STEPS: u32 = 10;
-/// A signal that is older decides nothing.
-const STALE: Duration = Duration::from_secs(30);
+/// Looks that see nothing for so long are told. What they see last is 15 s old by then at most, so that 30 s are never exceeded.
+const STALE: Duration = Duration::from_secs(15);
 /// What a reason begins with that keeps the number as it is.
 const HELD: &str = "held: ";
 

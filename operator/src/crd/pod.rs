@@ -46,8 +46,8 @@ pub struct PodMetadata {
 #[x_kube(
     validation = Rule::new("!has(self.initContainers) || !has(self.sidecars) || self.initContainers.all(c, !self.sidecars.exists(s, s.name == c.name))")
         .message("podTemplate.initContainers and podTemplate.sidecars must have different names: rename one of the two"),
-    validation = Rule::new("(!has(self.initContainers) || self.initContainers.all(c, !(c.name in ['mcp', 'mcp-bridge', 'mcp-install', 'chat-worker']))) && (!has(self.sidecars) || self.sidecars.all(c, !(c.name in ['mcp', 'mcp-bridge', 'mcp-install', 'chat-worker'])))")
-        .message("podTemplate.initContainers and podTemplate.sidecars must not be called mcp, mcp-bridge, mcp-install or chat-worker, which are the names of the containers that mcpfleet makes: rename them")
+    validation = Rule::new("(!has(self.initContainers) || self.initContainers.all(c, !(c.name in ['mcp', 'mcp-bridge', 'mcp-install', 'mcp-calls', 'chat-worker']))) && (!has(self.sidecars) || self.sidecars.all(c, !(c.name in ['mcp', 'mcp-bridge', 'mcp-install', 'mcp-calls', 'chat-worker'])))")
+        .message("podTemplate.initContainers and podTemplate.sidecars must not be called mcp, mcp-bridge, mcp-install, mcp-calls or chat-worker, which are the names of the containers that mcpfleet makes: rename them")
 )]
 pub struct PodTemplate {
     /// Labels and annotations of the pods (default: none but ours).

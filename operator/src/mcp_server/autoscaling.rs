@@ -13,6 +13,35 @@ use crate::{
     pass::{Context, is_paused},
 };
 
+/// Who counts the calls of a server that does not tell them itself: the bridge, beside it in its pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counting {
+    /// The bridge's image.
+    pub bridge_image: String,
+    /// Where clients come in, before they come to the server.
+    pub port: u16,
+}
+
+/// The port at which the bridge listens beside a server, and another one for a server that listens there itself.
+const PORTS: [u16; 2] = [9380, 9381];
+
+/// Who counts the server's calls. None: nobody has to.
+///
+/// sandbox-server tells by itself, and is known by the name of its image: by the spec, and not by what a running pod says, so that a
+/// template is what it is from the first pod on. A sandbox-server of another name is counted, too, at the cost of a hop; an image that is
+/// called so and does not tell is not scaled, and the status says why.
+pub fn counting(spec: &McpServerSpec, bridge_image: &str) -> Option<Counting> {
+    let container = spec.container.as_ref().filter(|_| spec.autoscaling.is_some())?;
+    let port = PORTS.into_iter().find(|port| *port != container.port)?;
+    (!tells(&container.image)).then(|| Counting { bridge_image: bridge_image.to_owned(), port })
+}
+
+fn tells(image: &str) -> bool {
+    let without_digest = image.split('@').next().unwrap_or(image);
+    let last = without_digest.rsplit('/').next().unwrap_or(without_digest);
+    last.split(':').next() == Some("sandbox-server")
+}
+
 /// Tells the autoscaler what the spec says. A server that is switched off, or left alone, is none of its business: when it comes back,
 /// the window begins anew.
 pub fn tell(server: &McpServer, context: &Context<McpServer>) {
@@ -21,7 +50,9 @@ pub fn tell(server: &McpServer, context: &Context<McpServer>) {
     let Some(autoscaling) = wanted else { return autoscaler.forget(&key) };
     let asked = Asked {
         autoscaling,
-        holds_sessions: server.spec.stdio.as_ref().is_some_and(|stdio| stdio.sessions == Sessions::PerSession),
+        // Any pod of a Shared server takes up any session.
+        holds_sessions: server.spec.stdio.as_ref().is_none_or(|stdio| stdio.sessions == Sessions::PerSession),
+        metrics: if counting(&server.spec, "").is_some() { "/mcpfleet/metrics" } else { "/metrics" },
         probed: server.spec.health.tool_call.as_ref().map(|call| call.name.clone()),
     };
     let begin = || {
@@ -108,6 +139,23 @@ mod tests {
         assert_eq!(wanted(&spec, Some(&decision(3))), 3);
         let told = status(&spec, Some(&decision(3)), None, fixtures::at(0)).expect("told");
         assert_eq!(told.reason, "24 calls in flight; spec.replicas is 7, and is not looked at");
+    }
+
+    #[test]
+    fn a_server_that_does_not_tell_its_calls_is_counted_where_somebody_needs_the_count() {
+        let of = |image: &str, port: u16| {
+            let spec = spec(|spec| {
+                let container = spec.container.as_mut().expect("a container");
+                (container.image, container.port) = (image.to_owned(), port);
+            });
+            counting(&spec, "bridge:1").map(|counting| counting.port)
+        };
+        assert_eq!(of("registry:5000/team/search:1", 8080), Some(9380));
+        assert_eq!(of("search", 9380), Some(9381));
+        for told in ["sandbox-server", "ghcr.io/mcpfleet/sandbox-server:0.1.0", "r:5000/sandbox-server@sha256:00"] {
+            assert_eq!(of(told, 8080), None, "{told}");
+        }
+        assert_eq!(counting(&fixtures::server(|_| {}).spec, "bridge:1"), None, "nobody needs it");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use kube::ResourceExt;
 use url::Url;
 
 use super::{
-    autoscaling,
+    autoscaling::{self, Counting},
     build::service::CLIENT_IP,
     contract, database,
     observe::{Observed, backup_references, references},
@@ -75,6 +75,8 @@ pub struct Container {
     pub source: ContainerSource,
     /// What it has beside, when it speaks over standard input and output.
     pub stdio: Option<stdio::Stdio>,
+    /// Who counts its calls, when it does not tell them itself.
+    pub counting: Option<Counting>,
     /// Pods wanted: 0 while disabled.
     pub replicas: i32,
     /// What shapes the pods.
@@ -200,9 +202,16 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
         },
         _ => None,
     };
+    let counting = autoscaling::counting(spec, &observed.images.bridge);
     let source = match (in_pods, &spec.remote) {
         (Some((source, stdio)), _) => Some(Source::Container(Box::new(Container {
-            asked: template::annotations(source.port, &source.path, spec.health.tool_call.as_ref(), &spec.tools),
+            asked: template::annotations(
+                counting.as_ref().map_or(source.port, |counting| counting.port),
+                &source.path,
+                spec.health.tool_call.as_ref(),
+                &spec.tools,
+            ),
+            counting,
             source,
             sticky: sticky(spec, observed),
             stdio,

@@ -1,5 +1,7 @@
 //! Whose a child is, what becomes of one that is not wanted any more, and of one that others write, too.
 
+use std::time::Duration;
+
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service},
@@ -11,17 +13,23 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy},
 };
 use mcpfleet_tests::{
+    audit,
     cluster::{Space, with_space},
     mcp::FakeServer,
     pods,
 };
 use operator::{
     conditions,
+    config::RunConfig,
     crd::{McpApp, McpServer, reason},
+    network::Unsaid,
 };
 use serde_json::json;
 
 use crate::reconcile::{app, ready_is, reason_of};
+
+/// For so long two operators that rest write nothing.
+const QUIET: Duration = Duration::from_secs(5);
 
 fn container(name: &str) -> serde_json::Value {
     json!({"metadata": {"name": name}, "spec": {"container": {"image": "a/b:1"}}})
@@ -192,6 +200,39 @@ async fn a_claim_that_somebody_grew_stays_so_and_holds_up_nobody() {
 }
 
 #[tokio::test]
+async fn a_claim_whose_class_cannot_grow_is_told_and_the_rest_of_the_edit_goes_on() {
+    with_space(|space| async move {
+        let class = json!({"metadata": {"name": space.name}, "provisioner": "nobody", "allowVolumeExpansion": false});
+        let classes: Api<StorageClass> = Api::all(space.client.clone());
+        classes.create(&PostParams::default(), &serde_json::from_value(class)?).await?;
+        let operator = space.operator().await?;
+        let server = json!({"metadata": {"name": "db"}, "spec": {
+            "container": {"image": "a/b:1"}, "storage": {"size": "1Gi", "mountPath": "/data", "storageClassName": space.name},
+        }});
+        space.create::<McpServer>(server).await?;
+        space.until::<PersistentVolumeClaim>("db-mcp", "the claim", |_| true).await?;
+        let bound = json!({"status": {"phase": "Bound", "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"]}});
+        let claims = space.api::<PersistentVolumeClaim>();
+        claims.patch_status("db-mcp", &PatchParams::default(), &Patch::Merge(&bound)).await?;
+
+        let edit = json!({"spec": {"storage": {"size": "2Gi"}, "env": [{"name": "A", "value": "1"}]}});
+        space.edit::<McpServer>("db", edit).await?;
+        let is_stalled = |server: &McpServer| stalled(server).is_some_and(|(status, _)| status == "True");
+        let told = space.until::<McpServer>("db", "Stalled", is_stalled).await?;
+        let message = conditions::find(&told.status.unwrap().conditions, "Stalled").unwrap().message.clone();
+        assert!(message.contains("PersistentVolumeClaim db-mcp") && message.contains("must support resize"), "{message}");
+        let has_env = |deployment: &Deployment| {
+            let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+            pod.is_some_and(|pod| pod.containers[0].env.iter().flatten().any(|variable| variable.name == "A"))
+        };
+        space.until::<Deployment>("db-mcp", "the variable", has_env).await?;
+        classes.delete(&space.name, &DeleteParams::default()).await?;
+        operator.stop().await
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_claim_without_our_labels_is_left_alone_with_words_fit_for_data() {
     with_space(|space| async move {
         let claim = json!({"metadata": {"name": "db-mcp"}, "spec": {
@@ -243,6 +284,41 @@ async fn a_child_that_somebody_scales_is_put_back_with_an_event_and_one_that_is_
         let events = events(&space, reason::CORRECTED).await?;
         assert!(events.iter().any(|note| note.contains("kubectl scale mcpserver s")), "{events:?}");
         operator.stop().await
+    })
+    .await;
+}
+
+/// Two releases over one namespace, of which one says another image and no networks: a mistake, which must not become a storm.
+#[tokio::test]
+async fn two_operators_that_undo_each_other_notice_it_and_rest() {
+    with_space(|space| async move {
+        let first = space.operator().await?;
+        let other = RunConfig {
+            chat_worker_image: "ghcr.io/mcpfleet/chat-worker:other".into(),
+            servers_network: Unsaid::Open,
+            ..space.config()?
+        };
+        let second = space.start(space.client.clone(), other);
+        space.create::<McpServer>(container("s")).await?;
+        app(&space, json!([{"name": "s"}])).await?;
+        let stalled = |app: &McpApp| reason_of(&app.status.as_ref()?.conditions, "Stalled");
+        space.until::<McpApp>("chat", "Contested", |app| stalled(app) == Some(("True".into(), reason::CONTESTED.into()))).await?;
+        // Each of the two needs as many writes to notice; then a minute is quiet.
+        let (mut before, mut look) = (Vec::new(), tokio::time::interval(QUIET));
+        for _ in 0..6 {
+            look.tick().await;
+            let writes = audit::writes(&space.name)?;
+            let new = writes.len() - before.len();
+            println!("two operators, in {} s: {:?}", QUIET.as_secs(), audit::summary(&writes[before.len()..]));
+            before = writes;
+            if new == 0 {
+                break;
+            }
+        }
+        anyhow::ensure!(audit::writes(&space.name)?.len() == before.len(), "they go on");
+        anyhow::ensure!(before.len() < 150, "{} writes", before.len());
+        second.stop().await?;
+        first.stop().await
     })
     .await;
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::large_futures, reason = "a test is one future, on the stack of its thread")]
 
+mod autoscale;
 mod backup_drills;
 mod chat_drill;
 mod contract;

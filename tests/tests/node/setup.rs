@@ -41,7 +41,9 @@ pub async fn install(space: &Space) -> anyhow::Result<()> {
     INSTALLED
         .get_or_try_init(|| async {
             let arguments = ["upgrade", "--install", "mcpfleet", "charts/mcpfleet", "--namespace", OPERATOR_NAMESPACE];
-            run("helm", &[&arguments[..], &["--create-namespace", "--wait", "--timeout", "2m"]].concat())?;
+            // Nothing waits for minutes here that is to go.
+            let values = ["--set", "scaleDownSeconds=20"];
+            run("helm", &[&arguments[..], &values, &["--create-namespace", "--wait", "--timeout", "2m"]].concat())?;
             let deployments: Api<Deployment> = Api::namespaced(space.client.clone(), OPERATOR_NAMESPACE);
             anyhow::ensure!(
                 !deployments.list(&ListParams::default()).await?.items.is_empty(),

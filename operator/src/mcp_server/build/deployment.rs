@@ -11,7 +11,7 @@ use k8s_openapi::{
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
 
-use super::{backup, metadata, stdio};
+use super::{backup, counting, metadata, stdio};
 use crate::{
     crd::mcp_server::HOME,
     mcp_server::validate::{Container, ValidatedServer, Volume as DataVolume},
@@ -72,9 +72,9 @@ fn hand_over(container: &Container) -> Option<Lifecycle> {
 
 /// Beside the gate, which takes a round trip of the prober: what the kubelet can see, it sees at once. Nobody listens for the first
 /// seconds after a container's restart, and the gate was left open by the one before.
-fn listens() -> Probe {
+fn listens(port: &str) -> Probe {
     Probe {
-        tcp_socket: Some(TCPSocketAction { port: IntOrString::String("mcp".into()), host: None }),
+        tcp_socket: Some(TCPSocketAction { port: IntOrString::String(port.into()), host: None }),
         period_seconds: Some(1),
         timeout_seconds: Some(1),
         failure_threshold: Some(2),
@@ -96,7 +96,7 @@ fn template(server: &ValidatedServer, container: &Container) -> PodTemplateSpec 
         variables.extend(container.stdio.iter().flat_map(|_| stdio::caches()));
     }
     let mut environment = workload::environment(variables, &container.pod);
-    let mut readiness = listens();
+    let mut readiness = listens(counting::own_port(container));
     if let Some(stdio) = &container.stdio {
         let (of_bridge, bridge_mounts) = stdio::volumes(server, stdio);
         volumes.extend(of_bridge);
@@ -123,7 +123,7 @@ fn template(server: &ValidatedServer, container: &Container) -> PodTemplateSpec 
         command: some(container.source.command.clone()),
         args: some(container.source.args.clone()),
         ports: Some(vec![ContainerPort {
-            name: Some("mcp".into()),
+            name: Some(counting::own_port(container).into()),
             container_port: i32::from(container.source.port),
             protocol: Some("TCP".into()),
             ..ContainerPort::default()
@@ -144,6 +144,8 @@ fn template(server: &ValidatedServer, container: &Container) -> PodTemplateSpec 
         stdio::prepare(&mut pod, stdio);
         pod.termination_grace_period_seconds = Some(stdio.grace_seconds.into());
     }
+    let grace = container.pod.termination_grace_period_seconds.map_or(GRACE_SECONDS, i64::from);
+    counting::put_beside(&mut pod, container, grace);
     PodTemplateSpec { metadata: Some(metadata), spec: Some(pod) }
 }
 

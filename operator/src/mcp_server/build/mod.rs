@@ -2,6 +2,7 @@
 
 mod accepted_tools;
 pub mod backup;
+mod counting;
 mod deployment;
 pub mod service;
 mod stdio;
@@ -244,6 +245,25 @@ mod tests {
             server.spec.storage = serde_json::from_value(json!({"size": "1Gi", "mountPath": "/data"})).ok();
         };
         assert_eq!(seconds(storage), None);
+    }
+
+    #[test]
+    fn a_server_whose_calls_are_counted_is_reached_by_the_bridge_beside_it() {
+        let server = fixtures::server(|server| {
+            server.spec.autoscaling = serde_json::from_value(json!({"maxReplicas": 3})).ok();
+            server.spec.pod.termination_grace_period_seconds = Some(60);
+        });
+        let template = read::<Deployment>(&children(&server)).and_then(|deployment| deployment.spec).map(|spec| spec.template);
+        let asked = template.as_ref().and_then(|template| template.metadata.as_ref()?.annotations.clone()).expect("annotations");
+        assert!(asked[crate::names::ANNOTATION_PROBE].contains("9380"), "probes go the way of clients: {asked:?}");
+        let pod = template.and_then(|template| template.spec).expect("a pod");
+        let ports = |container: &k8s_openapi::api::core::v1::Container| {
+            let ports = container.ports.iter().flatten();
+            ports.map(|port| (port.name.clone().unwrap_or_default(), port.container_port)).collect::<Vec<_>>()
+        };
+        let bridge = &pod.init_containers.as_ref().expect("the bridge")[0];
+        assert_eq!((ports(bridge), ports(&pod.containers[0])), (vec![("mcp".into(), 9380)], vec![("mcp-server".into(), 8080)]));
+        insta::assert_yaml_snapshot!("counting", bridge);
     }
 
     #[test]

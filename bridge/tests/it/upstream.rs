@@ -1,0 +1,75 @@
+//! Beside a server that speaks HTTP itself: it goes through as it is, and calls are counted. The server is a bridge of its own here.
+
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+
+use crate::support::{Bridge, Events, child, tools_call, until};
+
+const METRICS: &str = "/mcpfleet/metrics";
+
+async fn pair() -> (Bridge, Bridge) {
+    let server = Bridge::start_ready("", &child("legacy")).await;
+    let front = Bridge::beside(&server).await;
+    (server, front)
+}
+
+async fn in_flight(front: &Bridge) -> u64 {
+    front.metric_at(METRICS, "bridge_calls_in_flight").await
+}
+
+#[tokio::test]
+async fn a_call_counts_until_its_answer_is_whole_and_what_stands_does_not() {
+    let (_server, front) = pair().await;
+    let session = front.initialize(json!({})).await;
+    let listening =
+        front.request(Method::GET, "/mcp").header("mcp-session-id", &session).header("accept", "text/event-stream").send();
+    let mut listening = Events::of(listening.await.unwrap());
+    let slow = front.text(Some(&session), "sleep", json!({"seconds": 2}));
+    let counting = until("the call", async || (in_flight(&front).await == 1).then_some(()));
+    let (slept, ()) = tokio::join!(slow, counting);
+    assert_eq!(slept, "slept");
+    assert_eq!(in_flight(&front).await, 0, "somebody listens, and calls nothing");
+    assert_eq!(front.metric_at(METRICS, "bridge_sessions").await, 1);
+    let ended = r#"bridge_calls_total{method="tools/call",outcome="ok",tool="sleep"}"#;
+    assert_eq!(front.metric_at(METRICS, ended).await, 1);
+    assert_eq!(front.metric("bridge_children").await, 1, "the server's own metrics are where they were");
+    let gone = front.request(Method::DELETE, "/mcp").header("mcp-session-id", &session).send().await.unwrap();
+    assert!(gone.status().is_success(), "{}", gone.status());
+    assert_eq!(listening.next().await, None, "its stream ends as it comes");
+    assert_eq!(front.metric_at(METRICS, "bridge_sessions").await, 0);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_takes_its_call_with_it() {
+    let (_server, front) = pair().await;
+    let slow = front.modern(&json!(1), "tools/call", &json!({"name": "sleep", "arguments": {"seconds": 20}}));
+    let gave_up = slow.timeout(Duration::from_millis(500)).send();
+    let (left, ()) = tokio::join!(gave_up, until("the call", async || (in_flight(&front).await == 1).then_some(())));
+    assert!(left.is_err_and(|error| error.is_timeout()));
+    until("its end", async || (in_flight(&front).await == 0).then_some(())).await;
+    let listening = front.modern(&json!(2), "subscriptions/listen", &json!({"notifications": {"toolsListChanged": true}}));
+    let listening = listening.send().await.unwrap();
+    assert!(listening.status().is_success(), "{}", listening.status());
+    assert_eq!(in_flight(&front).await, 0);
+}
+
+#[tokio::test]
+async fn calls_finish_when_it_is_told_to_stop_and_a_server_that_is_gone_is_told() {
+    let (server, front) = pair().await;
+    let slow = front.text(None, "sleep", json!({"seconds": 2}));
+    let stopping = async {
+        until("the call", async || (in_flight(&front).await == 1).then_some(())).await;
+        front.signal("-TERM");
+    };
+    let (slept, ()) = tokio::join!(slow, stopping);
+    assert_eq!(slept, "slept");
+    let mut front = front;
+    assert_eq!(front.ended().await.code(), Some(0));
+    let front = Bridge::beside(&server).await;
+    server.stop().await;
+    let refused = front.post(None, &tools_call("echo", json!({}))).await;
+    assert_eq!(refused.status(), StatusCode::BAD_GATEWAY);
+    assert_eq!(in_flight(&front).await, 0);
+}

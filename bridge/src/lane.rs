@@ -313,7 +313,11 @@ impl Lane {
                     };
                     // Several at once, as 2025-03-26 has it.
                     match line.starts_with(b"[").then(|| serde_json::from_slice::<Vec<&RawValue>>(line)) {
-                        Some(Ok(messages)) => messages.iter().for_each(|message| hear(message.get().as_bytes())),
+                        Some(Ok(messages)) => {
+                            for message in messages {
+                                hear(message.get().as_bytes());
+                            }
+                        }
                         _ => hear(line),
                     }
                 }

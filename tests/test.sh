@@ -66,8 +66,8 @@ for line in sys.stdin:
         print(message["executable"])' "$1"
 }
 
-# The official suite that judges MCP servers, in both eras, on exactly the HTTP stack of sandbox-server, and the official TypeScript client.
-conformance() { sandbox-server/tests/conformance.sh && sandbox-server/tests/clients.sh && chat-worker/tests/clients.sh; }
+# The official suite that judges MCP servers, in both eras, on exactly the HTTP stack of sandbox-server and through the bridge, and official clients.
+conformance() { sandbox-server/tests/conformance.sh && bridge/tests/conformance.sh && sandbox-server/tests/clients.sh && chat-worker/tests/clients.sh; }
 
 # The operator's prober, and the bridge, in front of servers of npm and PyPI.
 real_servers() { operator/tests/real-servers.sh && bridge/tests/real-servers.sh; }

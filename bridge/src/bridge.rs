@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
-use http_server::host::{AllowedOrigin, HostPattern};
+use http_server::host::{AllowedOrigin, HostPattern, Names};
 use ring::digest::{SHA256, digest};
 use tokio::sync::Notify;
 
@@ -46,10 +46,8 @@ pub struct Bridge {
     pub idle: Duration,
     /// Bytes of one request.
     pub max_request_bytes: usize,
-    /// Names besides those of a cluster and of this machine.
-    pub hosts: Vec<HostPattern>,
-    /// Pages besides those of this machine.
-    pub origins: Vec<AllowedOrigin>,
+    /// For whom it answers.
+    pub names: Names,
     draining: AtomicBool,
     shared_is_wanted: Notify,
 }
@@ -92,8 +90,7 @@ impl Bridge {
             timeout,
             idle,
             max_request_bytes,
-            hosts,
-            origins,
+            names: Names::new(hosts, origins),
             draining,
             shared_is_wanted,
         })

@@ -60,6 +60,9 @@ pub struct RunArgs {
     /// Connections at once.
     #[arg(long, env = "BRIDGE_MAX_CONNECTIONS", value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u16).range(1..))]
     pub max_connections: u16,
+    /// Seconds for which a connection without a request is kept. Balancers and pools keep theirs for 60: it is for them to close it first.
+    #[arg(long, env = "BRIDGE_IDLE_TIMEOUT_SECONDS", value_name = "SECONDS", default_value_t = 75, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub idle_timeout_seconds: u32,
     /// Bytes of one request.
     #[arg(long, env = "BRIDGE_MAX_REQUEST_BYTES", value_name = "BYTES", default_value_t = 16 << 20, value_parser = clap::value_parser!(u32).range(1024..=268_435_456))]
     pub max_request_bytes: u32,

@@ -7,16 +7,16 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
-use http::header::{ALLOW, CONTENT_TYPE, HOST, ORIGIN};
+use http::header::{ALLOW, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_server::body::{self, BodyError};
-use http_server::host;
+use http_server::host::{Foreign, only};
 use tower::{Service, service_fn};
 
 use crate::bridge::{Bridge, own_error};
 use crate::era::{Era, MODERN};
-use crate::post::{Malformed, Post};
+use crate::post::{Envelope, Malformed, Post};
 
 mod legacy;
 mod modern;
@@ -60,24 +60,20 @@ async fn answer(bridge: &Arc<Bridge>, request: Request) -> Response {
 
 /// The refusal, when a request must not ask for whom it asks, or not from the page that it comes from.
 fn refuses_names(bridge: &Bridge, request: &Request) -> Option<Response> {
-    let refuse = |status: StatusCode, reason: &str, words: &'static str| {
-        bridge.metrics.refuse(reason);
-        Some((status, words).into_response())
+    let (status, reason, words) = match bridge.names.judge(request.uri(), request.headers()) {
+        Ok(()) => return None,
+        Err(Foreign::NoHost) => (StatusCode::BAD_REQUEST, "host", "Bad Request: exactly one Host header is needed\n"),
+        Err(Foreign::Host) => {
+            let words = "Forbidden: Host header is not allowed; start the bridge with --allowed-host for this name\n";
+            (StatusCode::FORBIDDEN, "host", words)
+        }
+        Err(Foreign::Origin) => {
+            let words = "Forbidden: Origin header is not allowed; start the bridge with --allowed-origin for this page\n";
+            (StatusCode::FORBIDDEN, "origin", words)
+        }
     };
-    let headers = request.headers();
-    let Some(host) = only(headers, &HOST) else {
-        return refuse(StatusCode::BAD_REQUEST, "host", "Bad Request: exactly one Host header is needed\n");
-    };
-    if !host::host_allowed(host, &bridge.hosts) {
-        let words = "Forbidden: Host header is not allowed; start the bridge with --allowed-host for this name\n";
-        return refuse(StatusCode::FORBIDDEN, "host", words);
-    }
-    if headers.contains_key(ORIGIN) && !only(headers, &ORIGIN).is_some_and(|origin| host::origin_allowed(origin, &bridge.origins))
-    {
-        let words = "Forbidden: Origin header is not allowed; start the bridge with --allowed-origin for this page\n";
-        return refuse(StatusCode::FORBIDDEN, "origin", words);
-    }
-    None
+    bridge.metrics.refuse(reason);
+    Some((status, words).into_response())
 }
 
 async fn mcp(bridge: &Arc<Bridge>, request: Request) -> Response {
@@ -127,24 +123,21 @@ async fn post(bridge: &Arc<Bridge>, parts: &Parts, body: Bytes) -> Response {
     };
     let says_modern = only(&parts.headers, &VERSION) == Some(MODERN);
     match post {
-        Post::Request(envelope) if &*envelope.method != "initialize" && (says_modern || envelope.era == Era::Modern) => {
-            modern::request(bridge, parts, envelope).await
-        }
+        Post::Request(envelope) if is_modern(&envelope, says_modern) => modern::request(bridge, parts, envelope).await,
         // Whoever speaks without sessions cancels by hanging up, and answers nothing.
         Post::Notification { .. } | Post::Answer { .. } if says_modern => StatusCode::ACCEPTED.into_response(),
         post => legacy::post(bridge, parts, post).await,
     }
 }
 
+/// Whoever begins a session may name the latest revision that it knows; only one that speaks that revision says so in `_meta`, too.
+fn is_modern(envelope: &Envelope, says_modern: bool) -> bool {
+    let means_modern = envelope.era == Era::Modern;
+    if &*envelope.method == "initialize" { says_modern && means_modern } else { says_modern || means_modern }
+}
+
 fn not_allowed(methods: &'static str) -> Response {
     let mut response = (StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n").into_response();
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
     response
-}
-
-/// One value, readable as text; None also when there are two.
-fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next()?;
-    if values.next().is_some() { None } else { value.to_str().ok() }
 }

@@ -72,6 +72,13 @@ impl Hello {
         Self { era: Era::Legacy, version: LEGACY[0].to_owned(), said: Map::new() }
     }
 
+    /// Whether it can also be initialized by a client of an earlier revision.
+    pub fn speaks_legacy(&self) -> bool {
+        let supported = self.said.get("supportedVersions").and_then(Value::as_array);
+        self.era == Era::Legacy
+            || supported.is_some_and(|all| all.iter().any(|version| LEGACY.iter().any(|legacy| version == legacy)))
+    }
+
     /// What it may tell by itself.
     pub fn offers(&self) -> Offers {
         let offers =

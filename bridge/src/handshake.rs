@@ -73,11 +73,18 @@ impl Handshake {
         }
     }
 
+    /// The id of the question that is not answered yet.
+    pub fn awaited(&self) -> u64 {
+        if self.initializing { self.initialize } else { self.discover }
+    }
+
     /// An answer of the child's: its result, or its error.
     pub fn answered(&mut self, id: u64, result: Option<&RawValue>, error: Option<&RawValue>) -> Step {
         if id == self.discover {
             let hello = result.and_then(|result| Hello::of_discover(result.get()));
             return match hello {
+                // A client with sessions gets more of a child that speaks its own revision: it may be asked something.
+                Some(hello) if self.by == By::Client && hello.speaks_legacy() => self.legacy(),
                 Some(hello) if !self.initializing => Step::Ready(hello, None),
                 // It may have taken `initialize` by now: that answer decides.
                 Some(hello) => {
@@ -114,6 +121,7 @@ mod tests {
     use super::*;
 
     const INITIALIZED: &str = r#"{"protocolVersion":"2025-06-18","capabilities":{}}"#;
+    const BOTH: &str = r#"{"supportedVersions":["2025-06-18","2026-07-28"],"capabilities":{}}"#;
     const DISCOVERED: &str = r#"{"supportedVersions":["2026-07-28"],"capabilities":{}}"#;
 
     fn begin(by: By, known: Option<Era>) -> (Handshake, String, Instant) {
@@ -189,5 +197,8 @@ mod tests {
         let (mut handshake, first, _) = begin(By::Client, None);
         assert_eq!(first, "server/discover");
         assert_eq!(answer(&mut handshake, 1, "", "{}"), LEGACY[0]);
+        let of_a_client = |said| answer(&mut begin(By::Client, None).0, 1, said, "");
+        assert_eq!((of_a_client(BOTH).as_str(), of_a_client(DISCOVERED).as_str()), (LEGACY[0], MODERN));
+        assert_eq!(answer(&mut begin(By::Us, None).0, 1, BOTH, ""), MODERN, "everybody's child");
     }
 }

@@ -52,8 +52,8 @@ pub struct Metrics {
     registry: Registry,
     calls: IntCounterVec,
     seconds: HistogramVec,
-    /// Looked up once a method and tool: a call would pay for it every time.
-    known: Arc<Mutex<HashMap<Key, Known>>>,
+    /// By method and tool, looked up once: a call would pay for it every time.
+    known: Arc<Mutex<HashMap<Box<str>, ByTool>>>,
     /// Calls that wait for their answers.
     pub in_flight: IntGauge,
     /// Children that live.
@@ -76,13 +76,22 @@ pub struct Metrics {
     pub forwarded: IntCounterVec,
 }
 
-/// A method and a tool.
-type Key = (Box<str>, Box<str>);
+/// Of one method.
+type ByTool = HashMap<Box<str>, Known>;
 
 #[derive(Debug)]
 struct Known {
     outcomes: [IntCounter; Outcome::ALL.len()],
     seconds: Histogram,
+}
+
+impl Known {
+    fn count(&self, outcome: Outcome, seconds: Duration) {
+        if let Some(index) = Outcome::ALL.iter().position(|known| *known == outcome) {
+            self.outcomes[index].inc();
+        }
+        self.seconds.observe(seconds.as_secs_f64());
+    }
 }
 
 impl Metrics {
@@ -154,19 +163,16 @@ impl Metrics {
     pub fn finished(&self, method: &str, target: Option<&str>, outcome: Outcome, seconds: Duration) {
         let tool = target.filter(|_| method == "tools/call").unwrap_or(NO_TOOL);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let (method, tool) = if known.len() < MAX_TOOLS || known.contains_key(&(method.into(), tool.into())) {
-            (method, tool)
-        } else {
-            ("other", NO_TOOL)
-        };
-        let entry = known.entry((method.into(), tool.into())).or_insert_with(|| Known {
+        if let Some(entry) = known.get(method).and_then(|tools| tools.get(tool)) {
+            return entry.count(outcome, seconds);
+        }
+        let room = known.values().map(HashMap::len).sum::<usize>() < MAX_TOOLS;
+        let (method, tool) = if room { (method, tool) } else { ("other", NO_TOOL) };
+        let new = || Known {
             outcomes: Outcome::ALL.map(|outcome| self.calls.with_label_values(&[method, tool, outcome.label()])),
             seconds: self.seconds.with_label_values(&[method, tool]),
-        });
-        if let Some(index) = Outcome::ALL.iter().position(|known| *known == outcome) {
-            entry.outcomes[index].inc();
-        }
-        entry.seconds.observe(seconds.as_secs_f64());
+        };
+        known.entry(method.into()).or_default().entry(tool.into()).or_insert_with(new).count(outcome, seconds);
     }
 
     /// A request was refused.

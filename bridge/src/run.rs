@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use http_server::{Connections, LameDuck};
 use mcp_stdio::orphans;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -38,6 +39,11 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     }
     let sealer = Sealer::new(args.session_key_file.as_deref())?;
     let listener = http_server::listen(args.listen).await?;
+    http_server::warn_when_open(
+        listener.local_addr()?,
+        false,
+        "can call every tool: let a NetworkPolicy say who does, or listen on 127.0.0.1",
+    );
     let own = args.pod_ip.map(|ip| SocketAddr::new(ip, args.listen.port()).to_string()).unwrap_or_default();
     let sessions = Arc::new(Registry::new(sealer, own));
     let metrics = Metrics::new()?;
@@ -68,21 +74,25 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
 
     let (gone, is_gone) = oneshot::channel();
     let children = tokio::spawn(keep(Arc::clone(&bridge), pool, program, args.policy(), gone));
-    let ending = Arc::clone(&bridge);
     let lame_duck = seconds(args.lame_duck_seconds);
+    let connections = Connections { most: usize::from(args.max_connections), idle: seconds(args.idle_timeout_seconds) };
     let mut died = None;
-    let mut left = http_server::serve(listener, door::service(Arc::clone(&bridge)), usize::from(args.max_connections), async {
+    let mut left = http_server::serve_kept(listener, door::service(Arc::clone(&bridge)), connections, async {
         tokio::select! {
             () = asked_to_stop() => {
-                ending.drain();
+                bridge.drain();
                 tracing::info!("draining");
-                tokio::time::sleep(lame_duck).await;
+                // New connections come until all know that this one is not ready any more.
+                LameDuck { least: lame_duck, most: lame_duck }
             }
-            Ok(death) = is_gone => died = Some(death),
+            Ok(death) = is_gone => {
+                died = Some(death);
+                LameDuck::NONE
+            }
         }
-        ending.end_streams();
     })
     .await;
+    bridge.end_streams();
     let patience = if died.is_some() { FAREWELL } else { seconds(args.drain_seconds) };
     if !left.within(patience).await {
         tracing::warn!(seconds = patience.as_secs(), "some requests did not finish in time");

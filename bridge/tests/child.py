@@ -162,7 +162,7 @@ def handle(message):
         pass
     elif method == "server/discover" and era in ("modern", "both"):
         info = {"io.modelcontextprotocol/serverInfo": {"name": "child", "version": "1"}}
-        answer(id, {"resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": capabilities, "ttlMs": 0, "cacheScope": "private", "_meta": info})
+        answer(id, {"resultType": "complete", "supportedVersions": ["2026-07-28"] + ["2025-11-25"] * (era == "both"), "capabilities": capabilities, "ttlMs": 0, "cacheScope": "private", "_meta": info})
     elif method == "initialize" and era in ("legacy", "both"):
         seen["initialize"] = params
         answer(id, {"protocolVersion": "2025-11-25", "capabilities": capabilities, "serverInfo": {"name": "child", "version": "1"}})

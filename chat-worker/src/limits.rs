@@ -1,11 +1,7 @@
-//! What a caller may send, and how often: input validation (pure), and a token bucket a caller.
+//! What a caller may send, and how long it would rather wait than be turned away. Pure.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::time::Duration;
 
-use governor::{
-    DefaultKeyedRateLimiter, Quota, RateLimiter,
-    clock::{Clock, DefaultClock},
-};
 use http::HeaderMap;
 
 /// Why a message is not taken. The text says what to change.
@@ -48,48 +44,9 @@ pub fn patience(headers: &HeaderMap) -> Duration {
     Duration::from_secs(seconds.max().unwrap_or(0)).min(LONGEST_PATIENCE)
 }
 
-/// Requests of each caller in a window, as a token bucket: a full window's worth at once, refilled evenly.
-#[derive(Debug)]
-pub struct RateLimit {
-    buckets: DefaultKeyedRateLimiter<String>,
-    clock: DefaultClock,
-}
-
-impl RateLimit {
-    /// `None` for no limit.
-    pub fn new(requests: u32, window: Duration) -> Option<Self> {
-        let burst = NonZeroU32::new(requests)?;
-        let quota = Quota::with_period(window / requests)?.allow_burst(burst);
-        Some(Self { buckets: RateLimiter::keyed(quota), clock: DefaultClock::default() })
-    }
-
-    /// Takes one request of this caller; otherwise how long it has to wait.
-    pub fn take(&self, caller: &str) -> Result<(), Duration> {
-        self.buckets.check_key(&caller.to_owned()).map_err(|not_until| not_until.wait_time_from(self.clock.now()))
-    }
-
-    /// Forgets callers whose buckets are full again.
-    pub fn forget_idle(&self) {
-        self.buckets.retain_recent();
-        self.buckets.shrink_to_fit();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_burst_of_the_whole_window_is_taken_and_then_one_has_to_wait() {
-        let limit = RateLimit::new(3, Duration::from_mins(1)).expect("a limit");
-        for _ in 0..3 {
-            assert_eq!(limit.take("a"), Ok(()));
-        }
-        let wait = limit.take("a").expect_err("the bucket is empty");
-        assert!(wait > Duration::from_secs(15) && wait <= Duration::from_secs(20), "{wait:?}");
-        assert_eq!(limit.take("b"), Ok(()));
-        assert!(RateLimit::new(0, Duration::from_mins(1)).is_none());
-    }
 
     #[test]
     fn who_would_rather_wait_says_for_how_long() {

@@ -4,8 +4,11 @@
 
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
+use http::header::{HOST, ORIGIN};
 use http::uri::Authority;
+use http::{HeaderMap, HeaderName, Uri};
 
 /// Suffixes that no public name server hands out: `localhost` and `local` are reserved, and there is no top-level domain `svc`.
 const PRIVATE_SUFFIXES: [&str; 3] = [".localhost", ".svc", ".cluster.local"];
@@ -57,6 +60,64 @@ impl FromStr for AllowedOrigin {
             Err("write scheme, host and port, such as https://app.example.com or http://localhost:3000".into())
         }
     }
+}
+
+/// Which names a server answers to, and to which pages.
+#[derive(Debug)]
+pub struct Names {
+    hosts: Vec<HostPattern>,
+    origins: Vec<AllowedOrigin>,
+    /// A Host that passed: nearly all callers send the same, and judging it takes longer than reading it.
+    known: OnceLock<String>,
+}
+
+/// Why a request is not answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Foreign {
+    /// Not exactly one Host header.
+    NoHost,
+    /// It asks for a name that anybody can register.
+    Host,
+    /// It comes from a page of another site.
+    Origin,
+}
+
+impl Names {
+    /// Those that pass by themselves, and these.
+    pub fn new(hosts: Vec<HostPattern>, origins: Vec<AllowedOrigin>) -> Self {
+        Self { hosts, origins, known: OnceLock::new() }
+    }
+
+    /// Judges a request.
+    pub fn judge(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Foreign> {
+        let host = only(headers, &HOST).ok_or(Foreign::NoHost)?;
+        let target = uri.authority().map(Authority::as_str);
+        if !self.answers_to(host) || target.is_some_and(|target| !self.answers_to(target)) {
+            return Err(Foreign::Host);
+        }
+        let serves = |origin| origin_allowed(origin, &self.origins);
+        if headers.contains_key(ORIGIN) && !only(headers, &ORIGIN).is_some_and(serves) {
+            return Err(Foreign::Origin);
+        }
+        Ok(())
+    }
+
+    fn answers_to(&self, host: &str) -> bool {
+        let known = self.known.get().is_some_and(|known| known == host);
+        let allowed = known || host_allowed(host, &self.hosts);
+        if allowed && !known {
+            // Another one may have been first.
+            let _ = self.known.set(host.to_owned());
+        }
+        allowed
+    }
+}
+
+/// One value, readable as text; None also when there are two.
+pub fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?;
+    if values.next().is_some() { None } else { value.to_str().ok() }
 }
 
 /// Lower case, without the root's dot and without brackets.
@@ -143,6 +204,28 @@ mod tests {
             "x.localhost",
         ] {
             assert!(host_allowed(host, &[]), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_request_is_judged_by_its_one_host_its_target_and_its_page() {
+        let names = Names::new(vec!["mcp.example.com".parse().unwrap()], vec!["https://app.example.com".parse().unwrap()]);
+        let judge = |uri: &str, pairs: &[(&'static str, &'static str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in pairs {
+                headers.append(*name, value.parse().unwrap());
+            }
+            names.judge(&uri.parse().unwrap(), &headers)
+        };
+        // Twice, because the first that passes is remembered.
+        for _ in 0..2 {
+            assert_eq!(judge("/mcp", &[("host", "localhost")]), Ok(()));
+            assert_eq!(judge("/mcp", &[("host", "mcp.example.com"), ("origin", "https://app.example.com")]), Ok(()));
+            assert_eq!(judge("/mcp", &[]), Err(Foreign::NoHost));
+            assert_eq!(judge("/mcp", &[("host", "localhost"), ("host", "localhost")]), Err(Foreign::NoHost));
+            assert_eq!(judge("/mcp", &[("host", "evil.example")]), Err(Foreign::Host));
+            assert_eq!(judge("http://evil.example/mcp", &[("host", "localhost")]), Err(Foreign::Host));
+            assert_eq!(judge("/mcp", &[("host", "localhost"), ("origin", "https://evil.example")]), Err(Foreign::Origin));
         }
     }
 

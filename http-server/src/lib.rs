@@ -3,10 +3,12 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod body;
+mod flow;
 pub mod forwarded;
 pub mod guesses;
 pub mod host;
 pub mod json_rpc;
+pub mod pace;
 mod places;
 pub mod token;
 
@@ -14,20 +16,24 @@ use std::convert::Infallible;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody as _};
 use axum::extract::{ConnectInfo, Request};
 use axum::response::Response;
+use http::HeaderValue;
+use http::header::CONNECTION;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::{HttpService, service_fn};
+use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::task::TaskTracker;
 use tower::{Service, ServiceExt as _};
 
+use crate::flow::Flow;
 use crate::places::{Place, Places};
 
 /// A connection that has not sent its first request in this time is closed, give or take a second.
@@ -36,6 +42,12 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a connection may stand there after a request. Longer than what balancers and the pools of clients keep theirs for (60 s), so
 /// that it is they who close it: a request that meets a closing connection fails for nothing.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// The same of one that came while the server was ending already.
+const LAST_HEAD_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Connections that are still taken from the listener's queue at the very end: no queue is longer by default.
+const MAX_QUEUE: usize = 4096;
 
 /// How many bytes a request's head may have.
 const MAX_HEAD_BYTES: usize = 64 << 10;
@@ -49,6 +61,35 @@ pub struct Connections {
     pub idle: Duration,
 }
 
+impl Connections {
+    /// So many at once, the rest as usual.
+    pub fn most(most: usize) -> Self {
+        Self { most, idle: IDLE_TIMEOUT }
+    }
+}
+
+/// How long a server serves on that was told to stop. Each answer says that it is the last of its connection, so that clients change over
+/// between two requests: one whose connection is closed without a word may have sent the next already.
+#[derive(Debug, Clone, Copy)]
+pub struct LameDuck {
+    /// In any case: for new connections of those who have not learnt of it.
+    pub least: Duration,
+    /// While somebody is connected.
+    pub most: Duration,
+}
+
+impl LameDuck {
+    /// For those who are connected: two requests of one client are seldom further apart.
+    pub const USUAL: Self = Self { least: Duration::ZERO, most: Duration::from_secs(2) };
+    /// Not at all.
+    pub const NONE: Self = Self { least: Duration::ZERO, most: Duration::ZERO };
+
+    /// It is part of the time that a server has to end.
+    pub fn within(self, limit: Duration) -> Self {
+        Self { least: self.least.min(limit), most: self.most.min(limit) }
+    }
+}
+
 /// Listens. Where an address of all families is meant and the machine has only IPv4, it is that.
 pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     match TcpListener::bind(address).await {
@@ -59,55 +100,78 @@ pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     }
 }
 
+/// Says in the log that a door is open to all, where it is. `what` is what everybody can do, and how to change that.
+pub fn warn_when_open(address: SocketAddr, is_closed: bool, what: &str) {
+    if !is_closed && !address.ip().to_canonical().is_loopback() {
+        tracing::warn!("everybody who reaches {address} {what}");
+    }
+}
+
 /// Serves until `shutdown`, with at most so many connections at once, and at least one. Requests find the other end's address in their
 /// extensions, as axum's `ConnectInfo<SocketAddr>`.
 pub async fn serve<S>(listener: TcpListener, service: S, max_connections: usize, shutdown: impl Future<Output = ()>) -> Draining
 where
     S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
 {
-    serve_kept(listener, service, Connections { most: max_connections, idle: IDLE_TIMEOUT }, shutdown).await
+    let shutdown = async {
+        shutdown.await;
+        LameDuck::USUAL
+    };
+    serve_kept(listener, service, Connections::most(max_connections), shutdown).await
 }
 
-/// The same, with connections that are kept as `connections` says.
+/// The same, with connections that are kept as `connections` says, and an end as `shutdown` says.
 pub async fn serve_kept<S>(
     listener: TcpListener,
     service: S,
     connections: Connections,
-    shutdown: impl Future<Output = ()>,
+    shutdown: impl Future<Output = LameDuck>,
 ) -> Draining
 where
     S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
 {
     let places = Places::new(connections.most);
-    let graceful = GracefulShutdown::new();
-    let mut shutdown = pin!(shutdown);
+    let (open, closing) = (TaskTracker::new(), Arc::new(AtomicBool::new(false)));
+    let mut over = pin!(async {
+        let LameDuck { least, most } = shutdown.await;
+        closing.store(true, Ordering::Relaxed);
+        // Whoever is connected now comes back on a new connection, for as long as it has not learnt of another server.
+        tokio::time::sleep(if open.is_empty() { least } else { most.max(least) }).await;
+    });
     let mut looking = pin!(look_for_idle(&places, connections.idle));
+    let mut accepted = None;
     loop {
         // The place comes second: nobody leaves for a connection that is not there.
         let next = async {
-            let accepted = listener.accept().await;
-            (accepted, places.take().await)
+            if accepted.is_none() {
+                accepted = Some(listener.accept().await);
+            }
+            places.take().await
         };
         tokio::select! {
-            (accepted, place) = next => match accepted {
-                Ok((stream, peer)) => {
-                    let place = Arc::new(place);
-                    let connection = graceful.watch(connection(stream, service.clone(), peer, Arc::clone(&place)));
+            // Whoever has connected comes before the end.
+            biased;
+            place = next => match accepted.take() {
+                Some(Ok((stream, peer))) => {
                     // How a connection ends is the client's affair.
-                    tokio::spawn(async move { place.hold(connection).await });
+                    open.spawn(connection(stream, service.clone(), peer, place, Arc::clone(&closing)));
                 }
                 // Out of file descriptors, or a connection gone before it was taken: the next may do better, but not at once.
-                Err(error) => {
+                Some(Err(error)) => {
                     tracing::warn!(%error, "failed to accept a connection");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
+                None => {}
             },
-            // Never completes: `next` may be in the middle of its two steps.
             () = &mut looking => {}
-            () = &mut shutdown => break,
+            () = &mut over => break,
         }
     }
-    Draining(Box::pin(graceful.shutdown()))
+    for (stream, peer) in accepted.and_then(Result::ok).into_iter().chain(queued(listener)) {
+        let (places, service, closing) = (Arc::clone(&places), service.clone(), Arc::clone(&closing));
+        open.spawn(async move { connection(stream, service, peer, places.take().await, closing).await });
+    }
+    Draining(Box::pin(leave(Arc::clone(&places), open.clone())))
 }
 
 async fn look_for_idle(places: &Places, idle: Duration) {
@@ -116,6 +180,21 @@ async fn look_for_idle(places: &Places, idle: Duration) {
         second.tick().await;
         places.ask_idle(HEAD_TIMEOUT, idle);
     }
+}
+
+/// Takes what has connected and was not accepted yet: with the listener it would be reset. Asked of the system itself, because the runtime
+/// learns of connections a little later.
+fn queued(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
+    let Ok(listener) = listener.into_std() else { return Vec::new() };
+    let accept = || match listener.accept() {
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
+        accepted => Some(accepted),
+    };
+    let runs = |(stream, peer): (std::net::TcpStream, _)| {
+        stream.set_nonblocking(true).ok()?;
+        Some((TcpStream::from_std(stream).ok()?, peer))
+    };
+    std::iter::from_fn(accept).take(MAX_QUEUE).filter_map(|accepted| runs(accepted.ok()?)).collect()
 }
 
 /// The connections that are left when the listener is gone. Those without a request are closed, the others after the one they have.
@@ -128,12 +207,23 @@ impl Draining {
     }
 }
 
-fn connection<S>(
-    stream: TcpStream,
-    service: S,
-    peer: SocketAddr,
-    place: Arc<Place>,
-) -> http1::Connection<TokioIo<TcpStream>, impl HttpService<Incoming, ResBody = Body, Error = Infallible, Future: Send> + use<S>>
+async fn leave(places: Arc<Places>, open: TaskTracker) {
+    open.close();
+    let mut tick = tokio::time::interval(Duration::from_millis(50));
+    let asking = async {
+        loop {
+            tick.tick().await;
+            places.ask_idle(LAST_HEAD_TIMEOUT, Duration::ZERO);
+        }
+    };
+    tokio::select! {
+        () = open.wait() => {}
+        () = asking => {}
+    }
+}
+
+/// Answers what comes over a connection, until it ends or its place is needed.
+async fn connection<S>(stream: TcpStream, service: S, peer: SocketAddr, place: Place, closing: Arc<AtomicBool>)
 where
     S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
 {
@@ -141,20 +231,26 @@ where
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "failed to set TCP_NODELAY");
     }
+    let stream = TokioIo::new(Flow::new(stream, place.pace()));
+    let (place, closing) = (&place, &*closing);
     let service = service_fn(move |request: http::Request<Incoming>| {
         let busy = place.busy();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
         let answer = service.clone().oneshot(request);
         async move {
-            let response = answer.await?;
-            // An answer that is there is written at once; whoever does not read it holds no place by that.
-            Ok(if response.body().size_hint().exact().is_some() {
+            let mut response = answer.await?;
+            if closing.load(Ordering::Relaxed) {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            // An answer that is there whole is being written from here on, and the place knows of that by itself.
+            Ok::<_, Infallible>(if response.body().size_hint().exact().is_some() {
                 response
             } else {
                 response.map(|body| Body::new(body.map_frame(move |frame| (&busy, frame).1)))
             })
         }
     });
-    http1::Builder::new().header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES).serve_connection(TokioIo::new(stream), service)
+    let served = http1::Builder::new().header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES).serve_connection(stream, service);
+    place.hold(served).await;
 }

@@ -1,6 +1,7 @@
 //! The places of connections. When all are taken, the connection that has been without a request for longest gives its place to the next
 //! one: connections that only stand there keep nobody out. Who has been without one for too long leaves in any case; that is looked at for
-//! all of them at once, because a timer of its own for each request would wake the thread that serves it.
+//! all of them at once, because a timer of its own for each request would wake the thread that serves it. An answer holds its place until it
+//! is written, as long as its reader reads.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -11,6 +12,11 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+
+use crate::flow::Pace;
+
+/// Whoever reads nothing of its answer for so long is taken for one who only stands there.
+const STUCK: Duration = Duration::from_secs(15);
 
 /// All places.
 #[derive(Debug)]
@@ -25,13 +31,19 @@ pub struct Places {
     became_idle: Notify,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Seat {
     busy: AtomicBool,
     /// It had a request.
     known: AtomicBool,
     /// In nanoseconds.
     idle_since: AtomicU64,
+    /// Something waits to be written, of which nothing has gone since `moved`.
+    blocked: AtomicBool,
+    /// In nanoseconds.
+    moved: AtomicU64,
+    /// It leaves as soon as it has no request.
+    asked: AtomicBool,
     leave: Notify,
 }
 
@@ -46,7 +58,11 @@ pub struct Place {
 
 /// While it lives, the connection has a request and keeps its place.
 #[derive(Debug)]
-pub struct Busy {
+pub struct Busy(Writing);
+
+/// Of the stream of a connection.
+#[derive(Debug, Clone)]
+pub struct Writing {
     all: Arc<Places>,
     seat: Arc<Seat>,
 }
@@ -77,20 +93,18 @@ impl Places {
             }
         };
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let idle_since = AtomicU64::new(self.now());
-        let seat =
-            Arc::new(Seat { busy: AtomicBool::new(false), known: AtomicBool::new(false), idle_since, leave: Notify::new() });
+        let seat = Arc::new(Seat { idle_since: AtomicU64::new(self.now()), ..Seat::default() });
         self.taken().insert(number, Arc::clone(&seat));
         Place { all: Arc::clone(self), number, seat, _permit: permit }
     }
 
     /// Whether there was one.
     fn ask_longest_idle(&self) -> bool {
-        let mut taken = self.taken();
-        let idle = taken.iter().filter(|(_, seat)| !seat.busy.load(Ordering::Acquire));
-        let longest = idle.min_by_key(|(_, seat)| seat.idle_since.load(Ordering::Relaxed)).map(|(number, _)| *number);
-        let asked = longest.and_then(|number| taken.remove(&number));
-        asked.inspect(|seat| seat.leave.notify_one()).is_some()
+        let now = self.now();
+        let taken = self.taken();
+        let idle = taken.values().filter(|seat| !seat.asked.load(Ordering::Relaxed));
+        let longest = idle.filter_map(|seat| Some((seat.idle_since(now)?, seat))).min_by_key(|(since, _)| *since);
+        longest.inspect(|(_, seat)| seat.ask()).is_some()
     }
 
     fn taken(&self) -> MutexGuard<'_, HashMap<u64, Arc<Seat>>> {
@@ -100,15 +114,12 @@ impl Places {
     /// Asks all to leave who have been without a request for `limit`, and for `first` those who never had one.
     pub fn ask_idle(&self, first: Duration, limit: Duration) {
         let now = self.now();
-        self.taken().retain(|_, seat| {
+        for seat in self.taken().values() {
             let limit = if seat.known.load(Ordering::Relaxed) { limit } else { first };
-            let until = seat.idle_since.load(Ordering::Relaxed).saturating_add(nanoseconds(limit));
-            let stays = seat.busy.load(Ordering::Acquire) || until > now;
-            if !stays {
-                seat.leave.notify_one();
+            if seat.idle_since(now).is_some_and(|since| since.saturating_add(nanoseconds(limit)) <= now) {
+                seat.ask();
             }
-            stays
-        });
+        }
     }
 
     fn now(&self) -> u64 {
@@ -120,36 +131,88 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
+impl Seat {
+    /// Since when it has neither a request nor an answer that somebody reads.
+    fn idle_since(&self, now: u64) -> Option<u64> {
+        if self.blocked.load(Ordering::Acquire) {
+            let moved = self.moved.load(Ordering::Relaxed);
+            return (moved.saturating_add(nanoseconds(STUCK)) <= now).then_some(moved);
+        }
+        (!self.busy.load(Ordering::Acquire)).then(|| self.idle_since.load(Ordering::Relaxed))
+    }
+
+    fn ask(&self) {
+        self.asked.store(true, Ordering::Release);
+        self.leave.notify_one();
+    }
+}
+
 impl Place {
+    /// For the stream of the connection.
+    pub fn pace(&self) -> Writing {
+        Writing { all: Arc::clone(&self.all), seat: Arc::clone(&self.seat) }
+    }
+
     /// To be kept as long as a request is answered.
     pub fn busy(&self) -> Busy {
         self.seat.known.store(true, Ordering::Relaxed);
         self.seat.busy.store(true, Ordering::Release);
-        Busy { all: Arc::clone(&self.all), seat: Arc::clone(&self.seat) }
+        Busy(self.pace())
     }
 
     /// Runs a connection until it ends, or until it has no request and another needs its place.
     pub async fn hold(&self, connection: impl Future) {
         let mut connection = pin!(connection);
         let mut asked = pin!(self.seat.leave.notified());
-        let mut leaving = false;
-        std::future::poll_fn(|context| {
-            // First the connection: what it has to say is said before it leaves.
-            if connection.as_mut().poll(context).is_ready() {
-                return Poll::Ready(());
+        loop {
+            let ended = std::future::poll_fn(|context| {
+                // First the connection: what it has to say is said before it leaves.
+                if connection.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(true);
+                }
+                while asked.as_mut().poll(context).is_ready() {
+                    asked.set(self.seat.leave.notified());
+                }
+                if self.leaves() { Poll::Ready(false) } else { Poll::Pending }
+            });
+            if ended.await {
+                return;
             }
-            leaving = leaving || asked.as_mut().poll(context).is_ready();
-            if leaving && !self.seat.busy.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
+            // A request that has arrived already is known to the runtime when it has looked once more.
+            tokio::task::yield_now().await;
+            let ended = std::future::poll_fn(|context| Poll::Ready(connection.as_mut().poll(context).is_ready()));
+            if ended.await || self.leaves() {
+                return;
+            }
+        }
+    }
+
+    fn leaves(&self) -> bool {
+        self.seat.asked.load(Ordering::Acquire) && self.seat.idle_since(self.all.now()).is_some()
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.seat.idle_since.store(self.all.now(), Ordering::Relaxed);
-        self.seat.busy.store(false, Ordering::Release);
-        self.all.became_idle.notify_one();
+        let Writing { all, seat } = &self.0;
+        seat.idle_since.store(all.now(), Ordering::Relaxed);
+        seat.busy.store(false, Ordering::Release);
+        all.became_idle.notify_one();
+    }
+}
+
+impl Pace for Writing {
+    fn blocked(&self) {
+        self.seat.moved.store(self.all.now(), Ordering::Relaxed);
+        self.seat.blocked.store(true, Ordering::Release);
+    }
+
+    fn moved(&self) {
+        if self.seat.blocked.load(Ordering::Relaxed) {
+            self.seat.idle_since.store(self.all.now(), Ordering::Relaxed);
+            self.seat.blocked.store(false, Ordering::Release);
+            self.all.became_idle.notify_one();
+        }
     }
 }
 
@@ -270,5 +333,24 @@ mod tests {
         answered.send(()).unwrap();
         let _next = places.take().await;
         connection.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_does_not_read_its_answer_is_taken_for_idle_after_a_while() {
+        let places = Places::new(2);
+        let (slow, stuck) = (places.take().await, places.take().await);
+        let (slowly, stuck_writing) = (slow.pace(), stuck.pace());
+        drop((slow.busy(), stuck.busy()));
+        slowly.blocked();
+        stuck_writing.blocked();
+        let (slow, stuck) = (held(slow), held(stuck));
+        tokio::time::advance(STUCK / 2).await;
+        assert!(!places.ask_longest_idle(), "both are being answered");
+        slowly.moved();
+        slowly.blocked();
+        tokio::time::advance(STUCK / 2).await;
+        assert!(places.ask_longest_idle());
+        stuck.await.unwrap();
+        assert!(!slow.is_finished());
     }
 }

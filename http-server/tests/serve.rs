@@ -3,13 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::routing::get;
-use http_server::Draining;
+use http_server::{Connections, Draining, LameDuck};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -28,7 +29,14 @@ struct Served {
     task: JoinHandle<Draining>,
 }
 
+/// Of an answer that no pipe holds.
+const LARGE: usize = 32 << 20;
+
 async fn serve(max_connections: usize) -> Served {
+    serve_on(max_connections, LameDuck::NONE).await
+}
+
+async fn serve_on(max_connections: usize, lame_duck: LameDuck) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (go, asked, stop) = (Arc::new(Notify::new()), Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -41,9 +49,15 @@ async fn serve(max_connections: usize) -> Served {
         }
     };
     let whoami = |ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.to_string() };
-    let router = Router::new().route("/whoami", get(whoami)).route("/slow", get(slow));
+    let large = || async { vec![b'x'; LARGE] };
+    let router = Router::new().route("/whoami", get(whoami)).route("/slow", get(slow)).route("/large", get(large));
     let stopped = Arc::clone(&stop);
-    let task = tokio::spawn(async move { http_server::serve(listener, router, max_connections, stopped.notified()).await });
+    let shutdown = async move {
+        stopped.notified().await;
+        lame_duck
+    };
+    let connections = Connections::most(max_connections);
+    let task = tokio::spawn(async move { http_server::serve_kept(listener, router, connections, shutdown).await });
     Served { address, go, asked, stop, task }
 }
 
@@ -113,6 +127,124 @@ async fn a_running_request_is_answered_after_the_end_of_listening() {
     served.go.notify_one();
     assert!(left.within(SOON).await);
     assert!(read_until(&mut busy, "").await.ends_with("slowly"));
+}
+
+/// A client that keeps its connection and asks as fast as it is answered, wherever the service leads now.
+struct Caller {
+    service: Arc<Mutex<SocketAddr>>,
+    answered: Arc<AtomicUsize>,
+}
+
+impl Caller {
+    /// Until `over`; how many calls were lost.
+    async fn call(self, over: Arc<Notify>) -> usize {
+        let mut over = std::pin::pin!(over.notified());
+        let mut lost = 0;
+        loop {
+            let address = *self.service.lock().unwrap();
+            let Ok(mut stream) = TcpStream::connect(address).await else {
+                lost += 1;
+                tokio::task::yield_now().await;
+                continue;
+            };
+            loop {
+                // As every pool does: a connection that was closed meanwhile is not asked.
+                if stream.try_read(&mut [0; 1]).is_ok_and(|read| read == 0) {
+                    break;
+                }
+                if stream.write_all(b"GET /whoami HTTP/1.1\r\nHost: here\r\n\r\n").await.is_err() {
+                    lost += 1;
+                    break;
+                }
+                let told = read_until(&mut stream, "127.0.0.1").await;
+                if !told.contains("127.0.0.1") {
+                    lost += 1;
+                    break;
+                }
+                self.answered.fetch_add(1, Ordering::Relaxed);
+                if told.contains("connection: close") {
+                    break;
+                }
+                tokio::select! {
+                    biased;
+                    () = &mut over => return lost,
+                    () = tokio::task::yield_now() => {}
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_call_is_lost_when_a_server_ends_and_another_one_takes_over() {
+    let lame_duck = LameDuck { least: Duration::ZERO, most: Duration::from_secs(1) };
+    let (one, two) = (serve_on(100, lame_duck).await, serve_on(100, lame_duck).await);
+    let (service, answered, over) = (Arc::new(Mutex::new(one.address)), Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let calling: Vec<_> = (0..32)
+        .map(|_| Caller { service: Arc::clone(&service), answered: Arc::clone(&answered) }.call(Arc::clone(&over)))
+        .map(tokio::spawn)
+        .collect();
+    let more = async |calls: usize| {
+        let until = answered.load(Ordering::Relaxed) + calls;
+        let enough = async {
+            while answered.load(Ordering::Relaxed) < until {
+                tokio::task::yield_now().await;
+            }
+        };
+        let enough = tokio::time::timeout(SOON, enough).await;
+        assert!(enough.is_ok(), "{} of {until}", answered.load(Ordering::Relaxed));
+    };
+    more(3200).await;
+    one.stop.notify_one();
+    // A service learns of it later than the server.
+    more(320).await;
+    *service.lock().unwrap() = two.address;
+    assert!(one.task.await.unwrap().within(SOON).await);
+    more(3200).await;
+    over.notify_waiters();
+    let lost = futures::future::join_all(calling).await;
+    assert_eq!(lost.into_iter().map(Result::unwrap).sum::<usize>(), 0);
+}
+
+#[tokio::test]
+async fn whoever_has_connected_before_the_end_is_answered() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut streams = Vec::new();
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        ask(&mut stream, "/whoami").await;
+        streams.push(stream);
+    }
+    let router = Router::new().route("/whoami", get(|| async { "here" }));
+    let mut left = http_server::serve(listener, router, 2, async {}).await;
+    let answers = async {
+        for stream in &mut streams {
+            assert!(read_until(stream, "").await.ends_with("here"));
+        }
+    };
+    let (ended, ()) = tokio::join!(left.within(SOON), answers);
+    assert!(ended);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_being_written_keeps_its_place() {
+    let served = serve(2).await;
+    let mut reader = served.connect().await;
+    ask(&mut reader, "/large").await;
+    let begun = read_until(&mut reader, "\r\n\r\n").await;
+    let mut idle = served.connect().await;
+    ask(&mut idle, "/whoami").await;
+    read_until(&mut idle, "127.0.0.1").await;
+    let mut third = served.connect().await;
+    ask(&mut third, "/whoami").await;
+    assert!(read_until(&mut third, "127.0.0.1").await.contains("200 OK"));
+    assert_eq!(read_until(&mut idle, "").await, "", "it was closed, although it came later");
+    // The end of the server cuts nothing off, either.
+    served.stop.notify_one();
+    let mut left = served.task.await.unwrap();
+    let (rest, ended) = tokio::join!(read_until(&mut reader, ""), left.within(SOON));
+    let head = begun.find("\r\n\r\n").unwrap() + 4;
+    assert_eq!((begun.len() - head + rest.len(), ended), (LARGE, true));
 }
 
 #[tokio::test(start_paused = true)]

@@ -216,6 +216,9 @@ pub struct ServeArgs {
     /// Connections that are open at once. For one more, the one that has been without a request for longest is closed.
     #[arg(long, env = "SANDBOX_MAX_CONNECTIONS", value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u16).range(1..))]
     pub max_connections: u16,
+    /// Seconds for which a connection without a request is kept. Balancers and pools keep theirs for 60: it is for them to close it first.
+    #[arg(long, env = "SANDBOX_IDLE_TIMEOUT_SECONDS", value_name = "SECONDS", default_value_t = http_server::IDLE_TIMEOUT.as_secs(), value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub idle_timeout_seconds: u64,
     /// Seconds that running requests get to finish after SIGTERM.
     #[arg(long, env = "SANDBOX_DRAIN_SECONDS", value_name = "SECONDS", default_value_t = 20)]
     pub drain_seconds: u64,

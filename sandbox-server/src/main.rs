@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use http_server::{Connections, LameDuck};
 use rmcp::ServiceExt as _;
 use sandbox_server::config::{BackupArgs, Cli, Command, DatabaseArgs, RestoreArgs, ServeArgs};
 use sandbox_server::db::Database;
@@ -20,7 +21,6 @@ use sandbox_server::http::{self, DoorSettings};
 use sandbox_server::mcp::{HandlerSettings, SqliteMcp};
 use sandbox_server::metrics::Metrics;
 use sandbox_server::telemetry::Telemetry;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -102,7 +102,9 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         end: stop.clone(),
     };
     let db = open(args.database)?;
-    let listener = TcpListener::bind(args.listen).await.with_context(|| format!("failed to listen on {}", args.listen))?;
+    let listener = http_server::listen(args.listen).await.with_context(|| format!("failed to listen on {}", args.listen))?;
+    let open = "can call every tool: start the server with --token-file, or let a NetworkPolicy say who reaches it";
+    http_server::warn_when_open(listener.local_addr()?, tokens.is_some(), open);
     let metrics = Metrics::new()?;
     let settings = DoorSettings {
         hosts: args.allowed_hosts,
@@ -121,14 +123,18 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let sessions = move || handler.for_another_session();
     let service = http::service(sessions, direct, settings, db.clone(), metrics, Arc::clone(&ready), stop.clone());
     tracing::info!(address = %listener.local_addr()?, "serving MCP at /mcp");
-    let mut left = http_server::serve(listener, service, usize::from(args.max_connections), async {
+    let connections =
+        Connections { most: usize::from(args.max_connections), idle: Duration::from_secs(args.idle_timeout_seconds) };
+    let patience = Duration::from_secs(args.drain_seconds);
+    let mut left = http_server::serve_kept(listener, service, connections, async {
         asked_to_stop().await;
         ready.store(false, Ordering::Relaxed);
         draining.cancel();
         tracing::info!("draining");
+        LameDuck::USUAL.within(patience)
     })
     .await;
-    if !left.within(Duration::from_secs(args.drain_seconds)).await {
+    if !left.within(patience).await {
         tracing::warn!(seconds = args.drain_seconds, "some requests did not finish in time");
     }
     stop.cancel();

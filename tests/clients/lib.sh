@@ -81,5 +81,5 @@ started() {
     done
 }
 
-# built NAME: where the program of this name is, after everything was built.
-built() { echo "$(tests/build.sh)/$1"; }
+# built NAME: where the program of this name is, after everything was built; MCPFLEET_PROGRAMS names a folder where that was done.
+built() { echo "${MCPFLEET_PROGRAMS:-$(tests/build.sh)}/$1"; }

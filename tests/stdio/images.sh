@@ -7,13 +7,14 @@ set -euo pipefail
 source "$(dirname "$0")/../cluster/lib.sh"
 folder=${1:?usage: images.sh FOLDER}
 own=$(cd "$(dirname "$0")" && pwd)
-kept=$cache/stdio-images-1
+kept=$cache/stdio-images-2
 mkdir -p "$folder" "$kept"
 
-# What a C program needs, a shell and env in one static binary, certificates, and Python with what its standard library loads.
+# What a C program needs, a shell and env in one static binary, certificates, and Python with what its standard library loads. (Of its
+# servers one works on git repositories.)
 common=(libc6 libgcc-s1 libstdc++6 zlib1g busybox-static)
 python=(libexpat1 libssl3 libffi8 libbz2-1.0 liblzma5 libsqlite3-0 libuuid1 libcrypt1 libncursesw6 libtinfo6 libreadline8 libdb5.3 libnsl2
-    libtirpc3 tzdata python3.11-minimal libpython3.11-minimal libpython3.11-stdlib python3.11-venv python3.11-distutils)
+    libtirpc3 tzdata git libpcre2-8-0 python3.11-minimal libpython3.11-minimal libpython3.11-stdlib python3.11-venv python3.11-distutils)
 
 # debian ROOT PACKAGE...: unpacks them there; nothing of them is run.
 debian() {
@@ -91,8 +92,8 @@ if [[ ! -e $kept/registry/complete ]]; then
     # The folder is a layer over Python's, which serves it.
     cp -r "$kept/python/root" "$kept/registry"
     python3 -B "$own/registry.py" "$kept/registry/srv" http://registry:8080 \
-        --npm @modelcontextprotocol/server-everything@2026.8.31 @modelcontextprotocol/server-memory@2026.8.31 \
-        --pypi mcp-server-time==2026.10.10
+        --npm @modelcontextprotocol/server-{everything,memory,filesystem}@2026.8.31 \
+        --pypi mcp-server-{time,git,fetch}==2026.10.10 mcp-server-sqlite==2025.4.25
     touch "$kept/registry/complete"
 fi
 pack "$kept/registry" registry '["/usr/bin/python3","-m","http.server","8080","--directory","/srv"]'

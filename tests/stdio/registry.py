@@ -30,7 +30,7 @@ def npm(folder: pathlib.Path, address: str, packages: list[str]) -> None:
         for place, package in lock["packages"].items():
             if place and not package.get("link"):
                 wanted.add(f"{package.get('name') or place.split('node_modules/')[-1]}@{package['version']}")
-        subprocess.run(["npm", "pack", "--silent", "--pack-destination", str(tarballs), *sorted(wanted)], cwd=work, check=True)
+        subprocess.run(["npm", "pack", "--silent", "--pack-destination", str(tarballs), *sorted(wanted)], cwd=work, check=True, stdout=subprocess.DEVNULL)
     for tarball in sorted(tarballs.glob("*.tgz")):
         with tarfile.open(tarball) as archive:
             # Most have a folder called package; some call it otherwise.
@@ -52,9 +52,9 @@ def npm(folder: pathlib.Path, address: str, packages: list[str]) -> None:
 def pypi(folder: pathlib.Path, packages: list[str]) -> None:
     wheels = folder / "wheels"
     wheels.mkdir(parents=True, exist_ok=True)
-    for package in packages:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--only-binary=:all:"]
-        subprocess.run([*command, "--dest", str(wheels), package], check=True)
+    # All at once: of each package the one version that suits them all, which is then what uv finds.
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--only-binary=:all:"]
+    subprocess.run([*command, "--dest", str(wheels), *packages], check=True)
     pages: dict[str, list[str]] = {}
     for wheel in sorted(wheels.glob("*.whl")):
         name = re.sub(r"[-_.]+", "-", wheel.name.split("-")[0]).lower()

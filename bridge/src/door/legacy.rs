@@ -6,10 +6,11 @@ use axum::body::Bytes;
 use axum::response::{IntoResponse as _, Response};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
+use http_server::host::only;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{SESSION, VERSION, only};
+use super::{SESSION, VERSION};
 use crate::bridge::{Bridge, caller, child_era, down, own_error, own_result};
 use crate::era::{ALL, Era};
 use crate::forward::{FORWARDED, Failed};

@@ -9,9 +9,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, StatusCode};
+use http_server::host::only;
 use serde_json::json;
 
-use super::{VERSION, only};
+use super::VERSION;
 use crate::bridge::{Bridge, down, own_error, own_result};
 use crate::era::{ALL, Era, MODERN, Offers};
 use crate::outbox::Outbox;
@@ -35,7 +36,7 @@ pub async fn request(bridge: &Arc<Bridge>, parts: &Parts, mut envelope: Envelope
             Ok(hello) => own_result(envelope.id(), &hello.discover_result()),
             Err(death) => down(envelope.id(), death.as_deref()),
         },
-        "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" => {
+        "initialize" | "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" => {
             let words = format!("Method not found: there is no {} in {MODERN}", envelope.method);
             own_error(StatusCode::NOT_FOUND, envelope.id(), -32601, &words)
         }

@@ -15,6 +15,8 @@ use crate::sessions::Session;
 use crate::translate;
 use crate::wire::{self, Message};
 
+const BOM: &[u8] = "\u{feff}".as_bytes();
+
 /// What is left to do after something was heard.
 #[derive(Debug)]
 pub enum Heard {
@@ -52,11 +54,21 @@ pub struct Notification {
 impl Table {
     /// A line of the child's standard output.
     pub fn heard(&mut self, line: &[u8], now: Instant) -> Heard {
-        let Some(message) = Message::read(line) else { return Heard::Stray };
+        // A byte order mark is no part of a text.
+        let line = line.strip_prefix(BOM).unwrap_or(line);
+        let mended: String;
+        let (line, message) = if let Some(message) = Message::read(line) {
+            (line, message)
+        } else {
+            // What another code page has left in a text is shown as such; the rest of it is good.
+            mended = String::from_utf8_lossy(line).into_owned();
+            let Some(message) = Message::read(mended.as_bytes()) else { return self.garbled(mended.as_bytes()) };
+            (mended.as_bytes(), message)
+        };
         self.silent_since = None;
         self.expired_in_silence = 0;
         let heard = match (&message.method, message.id) {
-            (None, Some(id)) if message.result.is_some() || message.error.is_some() => self.answered(line, &message, id, now),
+            (None, id) if message.result.is_some() || message.error.is_some() => self.answered(line, &message, id, now),
             (Some(_), None) => self.told(line, &message, now),
             (Some(method), Some(id)) => self.was_asked(line, &method.0, id),
             _ => Heard::Stray,
@@ -67,8 +79,8 @@ impl Table {
         heard
     }
 
-    fn answered(&mut self, line: &[u8], message: &Message<'_>, id: &RawValue, now: Instant) -> Heard {
-        let Some(id) = wire::number(Some(id)) else { return Heard::Stray };
+    fn answered(&mut self, line: &[u8], message: &Message<'_>, id: Option<&RawValue>, now: Instant) -> Heard {
+        let Some(id) = wire::number(id).or_else(|| self.meant(id, message)) else { return Heard::Stray };
         if let Some(handshake) = &mut self.handshake {
             let step = handshake.answered(id, message.result, message.error);
             return self.step(step, now);
@@ -98,6 +110,31 @@ impl Table {
             call.ask.out.answer(Bytes::from(answer), code);
         }
         Heard::Nothing
+    }
+
+    /// Which call an error is about that has no id: whoever could not read a request does not know it. Only where there is no doubt.
+    fn meant(&self, id: Option<&RawValue>, message: &Message<'_>) -> Option<u64> {
+        if message.error.is_none() || id.is_some_and(|id| id.get() != "null") || !self.own.is_empty() {
+            return None;
+        }
+        if let Some(handshake) = &self.handshake {
+            return Some(handshake.awaited());
+        }
+        let mut given = self.calls.iter().filter(|(_, call)| call.at.is_some() && !call.ask.stands);
+        let (only, _) = given.next()?;
+        given.next().is_none().then_some(*only)
+    }
+
+    /// No JSON. Where it says that it is the answer to a call, that one waits for no other: `NaN`, a key twice, a brace too few.
+    fn garbled(&mut self, line: &[u8]) -> Heard {
+        let claimed = claimed_id(line).filter(|id| self.calls.get(id).is_some_and(|call| call.at.is_some()));
+        let Some(call) = claimed.and_then(|id| self.finish(id, Outcome::Error)) else { return Heard::Stray };
+        let words = match serde_json::from_slice::<serde::de::IgnoredAny>(line) {
+            Err(error) => format!("the server's answer is no JSON: {error}"),
+            Ok(_) => "the server's answer has a member twice".to_owned(),
+        };
+        super::answer_error(&call, -32603, &words, r#"{"reason":"Garbled"}"#);
+        Heard::Stray
     }
 
     fn told(&mut self, line: &[u8], message: &Message<'_>, now: Instant) -> Heard {
@@ -193,6 +230,22 @@ impl Table {
         let (_, latest) = self.calls.iter().filter(|(_, call)| !call.ask.out.has_ended()).max_by_key(|(id, _)| **id)?;
         Some(latest.ask.out.clone())
     }
+}
+
+/// The id in what would be an answer, if it were JSON.
+fn claimed_id(line: &[u8]) -> Option<u64> {
+    const KEY: &[u8] = b"\"id\"";
+    let find = |key: &[u8]| memchr::memmem::find(line, key);
+    if !line.trim_ascii_start().starts_with(b"{") || find(b"\"jsonrpc\"").is_none() {
+        return None;
+    }
+    // Behind it, it could be one of the answer's own members.
+    let answer = find(b"\"result\"").or_else(|| find(b"\"error\""))?;
+    let value = line[find(KEY).filter(|at| *at < answer)? + KEY.len()..].trim_ascii_start();
+    let value = value.strip_prefix(b":")?.trim_ascii_start();
+    let value = value.strip_prefix(b"\"").unwrap_or(value);
+    let digits = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    std::str::from_utf8(&value[..digits]).ok()?.parse().ok()
 }
 
 fn code_of(error: &RawValue) -> i64 {

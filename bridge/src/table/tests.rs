@@ -93,6 +93,58 @@ fn calls_wait_for_a_child_in_their_order() {
     }
 }
 
+/// A table with so many calls that the child has heard of, and their outboxes.
+fn asked(calls: u64, now: Instant) -> (Table, Vec<(u64, Outbox)>) {
+    let mut table = ready(now);
+    let outs = (0..calls).map(ask).map(|(ask, out)| (table.admit(ask, now).unwrap(), out)).collect();
+    written(&mut table);
+    (table, outs)
+}
+
+#[test]
+fn an_error_without_an_id_is_the_answer_to_the_only_call() {
+    let now = Instant::now();
+    for error in
+        [r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"no"}}"#, r#"{"error":{"code":-32600,"message":"no"}}"#]
+    {
+        let (mut table, outs) = asked(1, now);
+        assert!(matches!(table.heard(error.as_bytes(), now), Heard::Nothing));
+        assert_eq!(events(&outs[0].1)[0]["error"]["message"], "no", "{error}");
+        // Of two it could be either's.
+        let (mut table, outs) = asked(2, now);
+        assert!(matches!(table.heard(error.as_bytes(), now), Heard::Stray));
+        assert!(outs.iter().all(|(_, out)| events(out).is_empty()));
+    }
+}
+
+#[test]
+fn an_answer_that_is_no_json_is_told_at_once() {
+    let now = Instant::now();
+    for (result, words) in [("{\"n\":NaN}", "no JSON"), ("{", "no JSON"), ("{},\"id\":1", "twice")] {
+        let (mut table, outs) = asked(2, now);
+        let line = format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, outs[1].0);
+        assert!(matches!(table.heard(line.as_bytes(), now), Heard::Stray));
+        let told = events(&outs[1].1);
+        assert!(told[0]["error"]["message"].as_str().unwrap().contains(words), "{told:?}");
+        assert!(events(&outs[0].1).is_empty());
+    }
+    // What is not said to be an answer is nobody's.
+    let (mut table, outs) = asked(1, now);
+    table.heard(format!(r#"{{"id": {}, half"#, outs[0].0).as_bytes(), now);
+    assert!(events(&outs[0].1).is_empty());
+}
+
+#[test]
+fn a_byte_order_mark_and_a_foreign_code_page_cost_no_answer() {
+    let now = Instant::now();
+    let (mut table, outs) = asked(1, now);
+    let mut line = format!("\u{feff}{{\"jsonrpc\":\"2.0\",\"id\":{},\"result\":{{\"text\":\"caf\"", outs[0].0).into_bytes();
+    line.insert(line.len() - 1, 0xe9);
+    line.extend_from_slice(b"}}\r");
+    assert!(matches!(table.heard(&line, now), Heard::Nothing));
+    assert_eq!(events(&outs[0].1)[0]["result"]["text"], "caf\u{fffd}");
+}
+
 #[test]
 fn a_death_answers_what_was_written_and_keeps_the_rest_for_the_next_child() {
     let now = Instant::now();

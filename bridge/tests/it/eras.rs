@@ -42,8 +42,11 @@ async fn a_modern_client_needs_none(#[values("legacy", "modern", "both", "legacy
     let unknown = bridge.modern(&json!(3), "no/such", &json!({})).send().await.unwrap();
     assert_eq!(unknown.status(), StatusCode::NOT_FOUND);
     assert_eq!(answer(unknown).await["error"]["code"], -32601);
-    let ping = bridge.modern(&json!(4), "ping", &json!({})).send().await.unwrap();
-    assert_eq!(ping.status(), StatusCode::NOT_FOUND);
+    for gone in ["ping", "initialize"] {
+        let response = bridge.modern(&json!(4), gone, &json!({})).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::NOT_FOUND, "{gone}");
+        assert_eq!(answer(response).await["error"]["code"], -32601);
+    }
 }
 
 #[rstest]
@@ -92,6 +95,19 @@ async fn a_legacy_client_is_asked_what_a_modern_child_needs() {
     let mute = bridge.initialize(json!({})).await;
     let refused = bridge.call(Some(&mute), "elicit", json!({})).await;
     assert!(refused["error"]["message"].as_str().unwrap().contains("elicitation/create"), "{refused}");
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_client_with_a_child_of_its_own_is_asked_in_its_own_revision(#[values("legacy", "both")] era: &str) {
+    let bridge = Bridge::start("--sessions per-session", &child(era)).await;
+    let session = bridge.initialize(json!({"elicitation": {}})).await;
+    let mut stream = Events::of(bridge.post(Some(&session), &tools_call("elicit", json!({}))).await);
+    let question = stream.next().await.unwrap();
+    assert_eq!(question["method"], "elicitation/create");
+    let reply = json!({"jsonrpc": "2.0", "id": question["id"], "result": {"action": "decline"}});
+    assert_eq!(bridge.post(Some(&session), &reply).await.status(), 202);
+    assert_eq!(text(&stream.next().await.unwrap()), json!({"action": "decline"}));
 }
 
 #[rstest]

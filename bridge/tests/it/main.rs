@@ -6,6 +6,7 @@
 mod cancel;
 mod deaths;
 mod eras;
+mod kills;
 mod run;
 mod sessions;
 mod streams;

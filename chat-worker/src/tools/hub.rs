@@ -156,6 +156,11 @@ impl Hub {
         Catalogue::new(self.servers().iter().flat_map(|server| server.tools()))
     }
 
+    /// One tool of the catalogue, without making it.
+    pub fn tool(&self, name: &str) -> Option<Arc<ToolSpec>> {
+        self.find(name).map(|(_, spec)| spec)
+    }
+
     pub fn status(&self) -> Vec<ServerStatus> {
         let status = |server: Arc<Server>| {
             let state = server.state();
@@ -273,7 +278,7 @@ impl Hub {
 
     fn find(&self, name: &str) -> Option<(Arc<Server>, Arc<ToolSpec>)> {
         self.servers().into_iter().find_map(|server| {
-            let spec = server.tools().into_iter().find(|spec| spec.name == name)?;
+            let spec = server.tool(name)?;
             Some((server, spec))
         })
     }

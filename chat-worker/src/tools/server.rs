@@ -197,6 +197,12 @@ impl Server {
         self.live.load().as_ref().map(|live| live.tools.clone()).unwrap_or_default()
     }
 
+    /// One of its tools, by the name that clients and models call it; `None` while it is not up.
+    pub fn tool(&self, name: &str) -> Option<Arc<ToolSpec>> {
+        let live = self.live.load();
+        live.as_ref()?.tools.iter().find(|spec| spec.name == name).cloned()
+    }
+
     /// What it takes to ask it for something else than a tool; `None` while it is not up.
     pub fn live(&self) -> Option<super::beyond::Live> {
         let live = self.live.load();

@@ -105,7 +105,7 @@ impl Run<'_> {
 
     /// A turn that is resumed has not called the model yet: the catalogue of now is as good.
     fn catalogue_entry(&self, name: &str) -> Option<Arc<ToolSpec>> {
-        self.catalogue.get(name).cloned().or_else(|| self.engine.hub.catalogue().get(name).cloned())
+        self.catalogue.get(name).cloned().or_else(|| self.engine.hub.tool(name))
     }
 
     pub(super) async fn run_tools(&mut self, calls: &[ToolCall]) -> Input {

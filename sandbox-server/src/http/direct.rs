@@ -7,12 +7,12 @@ use axum::body::Body;
 use axum::response::Response;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http_server::host::only;
 use rmcp::model::{CallToolResult, ErrorData, RequestId, RequestMetaObject, ServerJsonRpcMessage, ServerResult};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::meta::Meta;
-use super::only;
 use crate::db::turns::Caller;
 use crate::mcp::SqliteMcp;
 use crate::mcp::tools::{self, ToolCall};

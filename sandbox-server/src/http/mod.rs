@@ -9,19 +9,21 @@ mod places;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{HttpBody as _, to_bytes};
 use axum::extract::{ConnectInfo, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, StatusCode};
 use http_body_util::LengthLimitError;
+use http_server::guesses::Guesses;
+use http_server::host::{Foreign, Names, only};
+use http_server::pace::Pace;
 use http_server::{forwarded, json_rpc};
 use ipnet::IpNet;
 use rmcp::ServerHandler;
@@ -66,38 +68,16 @@ pub struct DoorSettings {
     pub legacy_sessions: bool,
 }
 
-/// Requests of one address, counted by the second, with a burst of as many.
-struct Pace {
-    limiter: DefaultKeyedRateLimiter<IpAddr>,
-    asked: AtomicU32,
-}
-
-impl Pace {
-    /// After so many requests the addresses that have been quiet are forgotten.
-    const FORGET_EVERY: u32 = 4096;
-
-    fn new(rate: NonZeroU32) -> Self {
-        Self { limiter: RateLimiter::keyed(Quota::per_second(rate)), asked: AtomicU32::new(0) }
-    }
-
-    fn allows(&self, caller: IpAddr) -> bool {
-        if self.asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(Self::FORGET_EVERY) {
-            self.limiter.retain_recent();
-        }
-        self.limiter.check_key(&caller).is_ok()
-    }
-}
-
 struct Door<A> {
     settings: DoorSettings,
     pace: Option<Pace>,
+    guesses: Guesses,
     running: Places,
     metrics: Metrics,
     db: Database,
     ready: Arc<AtomicBool>,
     direct: A,
-    /// A Host that passed: nearly all callers send the same, and judging it takes longer than reading it.
-    known_host: OnceLock<String>,
+    names: Names,
 }
 
 /// Everything that is served: all paths over the handlers that `handler` makes, one a request or, with legacy sessions, one a session.
@@ -106,7 +86,7 @@ struct Door<A> {
 pub fn service<H: ServerHandler, A: Answers>(
     handler: impl Fn() -> H + Send + Sync + 'static,
     direct: A,
-    settings: DoorSettings,
+    mut settings: DoorSettings,
     db: Database,
     metrics: Metrics,
     ready: Arc<AtomicBool>,
@@ -123,13 +103,14 @@ pub fn service<H: ServerHandler, A: Answers>(
     let mcp = StreamableHttpService::new(move || Ok(handler()), Arc::new(LocalSessionManager::default()), config);
     let door = Arc::new(Door {
         running: Places::new(settings.max_requests),
-        pace: settings.rate.map(Pace::new),
+        pace: settings.rate.and_then(|requests| Pace::new(requests, Duration::from_secs(1))),
+        guesses: Guesses::default(),
+        names: Names::new(std::mem::take(&mut settings.hosts), std::mem::take(&mut settings.origins)),
         settings,
         metrics,
         db,
         ready,
         direct,
-        known_host: OnceLock::new(),
     });
     let paths = Router::new()
         .route_service(MCP, mcp)
@@ -155,34 +136,47 @@ impl<A: Answers> Door<A> {
         (status, text).into_response()
     }
 
-    fn allows(&self, host: &str) -> bool {
-        let known = self.known_host.get().is_some_and(|known| known == host);
-        let allowed = known || host::host_allowed(host, &self.settings.hosts);
-        if allowed && !known {
-            // Another one may have been first.
-            let _ = self.known_host.set(host.to_owned());
-        }
-        allowed
-    }
-
     /// The refusal, when a request must not ask for whom it asks, or not from the page that it comes from.
     fn refuses_names(&self, request: &Request) -> Option<Response> {
-        let headers = request.headers();
-        let Some(host) = only(headers, &HOST) else {
-            return Some(self.refuse(StatusCode::BAD_REQUEST, "host", "Bad Request: exactly one Host header is needed\n"));
+        let (status, reason, text) = match self.names.judge(request.uri(), request.headers()) {
+            Ok(()) => return None,
+            Err(Foreign::NoHost) => (StatusCode::BAD_REQUEST, "host", "Bad Request: exactly one Host header is needed\n"),
+            Err(Foreign::Host) => {
+                let text = "Forbidden: Host header is not allowed; start the server with --allowed-host for this name\n";
+                (StatusCode::FORBIDDEN, "host", text)
+            }
+            Err(Foreign::Origin) => {
+                let text = "Forbidden: Origin header is not allowed; start the server with --allowed-origin for this page\n";
+                (StatusCode::FORBIDDEN, "origin", text)
+            }
         };
-        let target = request.uri().authority().map(http::uri::Authority::as_str);
-        if !self.allows(host) || target.is_some_and(|target| !self.allows(target)) {
-            let text = "Forbidden: Host header is not allowed; start the server with --allowed-host for this name\n";
-            return Some(self.refuse(StatusCode::FORBIDDEN, "host", text));
-        }
-        if headers.contains_key(ORIGIN)
-            && !only(headers, &ORIGIN).is_some_and(|origin| host::origin_allowed(origin, &self.settings.origins))
+        Some(self.refuse(status, reason, text))
+    }
+
+    fn refuse_for(&self, wait: Duration, reason: &str, text: &'static str) -> Response {
+        let mut response = self.refuse(StatusCode::TOO_MANY_REQUESTS, reason, text);
+        response.headers_mut().insert(RETRY_AFTER, wait.as_secs().saturating_add(1).into());
+        response
+    }
+
+    /// The refusal of a caller without a token that is in force. One that has guessed too often is not listened to for a while.
+    fn refuses_token(&self, presented: Option<&str>, address: Option<IpAddr>) -> Option<Response> {
+        let tokens = self.settings.tokens.as_ref()?;
+        let now = Instant::now();
+        if presented.is_some()
+            && let Some(wait) = address.and_then(|address| self.guesses.wait(address, now))
         {
-            let text = "Forbidden: Origin header is not allowed; start the server with --allowed-origin for this page\n";
-            return Some(self.refuse(StatusCode::FORBIDDEN, "origin", text));
+            return Some(self.refuse_for(wait, "guesses", "Too Many Requests: too many wrong tokens\n"));
         }
-        None
+        if tokens.accept(presented) {
+            return None;
+        }
+        if let (Some(_), Some(address)) = (presented, address) {
+            self.guesses.wrong(address, now);
+        }
+        let mut response = self.refuse(StatusCode::UNAUTHORIZED, "token", "Unauthorized: a bearer token is needed\n");
+        response.headers_mut().insert(WWW_AUTHENTICATE, http::HeaderValue::from_static("Bearer"));
+        Some(response)
     }
 
     /// The address that a request is counted for; None: it came over no connection.
@@ -203,19 +197,13 @@ impl<A: Answers> Door<A> {
     async fn admit(&self, request: Request, paths: Router) -> Response {
         let address = self.address(&request);
         if let (Some(pace), Some(address)) = (&self.pace, address)
-            && !pace.allows(address)
+            && let Err(wait) = pace.take(address)
         {
-            let mut response = self.refuse(StatusCode::TOO_MANY_REQUESTS, "rate", "Too Many Requests: wait a second\n");
-            response.headers_mut().insert(RETRY_AFTER, http::HeaderValue::from_static("1"));
-            return response;
+            return self.refuse_for(wait, "rate", "Too Many Requests: wait a second\n");
         }
         // After the pace, which bounds guessing.
-        if let Some(tokens) = &self.settings.tokens
-            && !tokens.accept(only(request.headers(), &AUTHORIZATION))
-        {
-            let mut response = self.refuse(StatusCode::UNAUTHORIZED, "token", "Unauthorized: a bearer token is needed\n");
-            response.headers_mut().insert(WWW_AUTHENTICATE, http::HeaderValue::from_static("Bearer"));
-            return response;
+        if let Some(refusal) = self.refuses_token(only(request.headers(), &AUTHORIZATION), address) {
+            return refusal;
         }
         let who = self.who(request.headers(), address);
         let Some(_place) = self.running.take(who) else {
@@ -257,13 +245,6 @@ impl<A: Answers> Door<A> {
 
 fn is_length_limit(error: &axum::Error) -> bool {
     std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<LengthLimitError>)
-}
-
-/// One value, readable as text; None also when there are two.
-fn only<'h>(headers: &'h HeaderMap, name: &http::HeaderName) -> Option<&'h str> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next()?;
-    if values.next().is_some() { None } else { value.to_str().ok() }
 }
 
 /// Ready is who can answer: a real query through a reading thread, and for a server that writes, a living writer.

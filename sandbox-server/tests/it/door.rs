@@ -54,6 +54,25 @@ async fn a_services_names_are_let_in_and_foreign_names_are_not() {
 }
 
 #[tokio::test]
+async fn whoever_guesses_tokens_is_not_listened_to_for_a_while() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "the-only-token-there-is").unwrap();
+    let server = Server::start("", &["--token-file", file.to_str().unwrap()]);
+    let ask = async |token: Option<&str>| {
+        let request = server.modern("server/discover", json!({}));
+        token.iter().fold(request, reqwest::RequestBuilder::bearer_auth).send().await.unwrap()
+    };
+    assert_eq!(ask(Some("the-only-token-there-is")).await.status(), 200);
+    for _ in 0..10 {
+        assert_eq!(ask(Some("a-guess-of-some-length")).await.status(), 401);
+        assert_eq!(ask(None).await.status(), 401, "no token is no guess");
+    }
+    let refused = ask(Some("the-only-token-there-is")).await;
+    assert_eq!((refused.status().as_u16(), refused.headers().contains_key("retry-after")), (429, true));
+}
+
+#[tokio::test]
 async fn a_token_opens_mcp_and_is_not_asked_for_beside_it() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");

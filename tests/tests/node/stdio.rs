@@ -58,6 +58,11 @@ fn npx(package: &str) -> Value {
     json!({"image": NODE, "command": "npx", "args": ["-y", package]})
 }
 
+fn uvx(package: &str, arguments: &[&str]) -> Value {
+    let arguments: Vec<&str> = [package].iter().chain(arguments).copied().collect();
+    json!({"image": PYTHON, "command": "uvx", "args": arguments})
+}
+
 /// What a tool answers a client of the revision without sessions, through the Service.
 async fn call(space: &Space, server: &str, tool: &str, arguments: &Value) -> anyhow::Result<String> {
     let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}});
@@ -79,17 +84,49 @@ async fn packages_of_npm_and_of_pypi_and_an_image_become_ready_and_answer() {
     with_space(|space| async move {
         install(&space).await?;
         registry(&space).await?;
-        let time = json!({"image": PYTHON, "command": "uvx", "args": ["mcp-server-time==2026.10.10", "--local-timezone", "UTC"]});
         let own = json!({"image": "ghcr.io/mcpfleet/sandbox-server:0.1.0", "command": "/usr/bin/sandbox-server",
             "args": ["stdio", "--db", "/tmp/own.db"], "sessions": "PerSession"});
-        space.create::<McpServer>(server("everything", &npx("@modelcontextprotocol/server-everything@2026.8.31"))).await?;
-        space.create::<McpServer>(server("time", &time)).await?;
-        space.create::<McpServer>(server("own", &own)).await?;
-        for (name, tool, arguments, word) in [
-            ("everything", "echo", json!({"message": "hello from the node"}), "hello from the node"),
-            ("time", "get_current_time", json!({"timezone": "UTC"}), "UTC"),
-            ("own", "list_tables", json!({}), "result"),
-        ] {
+        let mut files = npx("@modelcontextprotocol/server-filesystem@2026.8.31");
+        files["args"].as_array_mut().context("a list")?.push(json!("/tmp"));
+        let graph = json!({"entities": [{"name": "node", "entityType": "place", "observations": ["it remembers"]}]});
+        let servers = [
+            (
+                "everything",
+                npx("@modelcontextprotocol/server-everything@2026.8.31"),
+                "echo",
+                json!({"message": "hello"}),
+                "hello",
+            ),
+            ("files", files, "list_allowed_directories", json!({}), "/tmp"),
+            ("memory", npx("@modelcontextprotocol/server-memory@2026.8.31"), "create_entities", graph, "it remembers"),
+            (
+                "time",
+                uvx("mcp-server-time==2026.10.10", &["--local-timezone", "UTC"]),
+                "get_current_time",
+                json!({"timezone": "UTC"}),
+                "UTC",
+            ),
+            ("git", uvx("mcp-server-git==2026.10.10", &[]), "git_status", json!({"repo_path": "/tmp/none"}), "/tmp/none"),
+            ("sqlite", uvx("mcp-server-sqlite==2025.4.25", &["--db-path", "/tmp/x.db"]), "list_tables", json!({}), "content"),
+            (
+                "fetch",
+                uvx("mcp-server-fetch==2026.10.10", &[]),
+                "fetch",
+                json!({"url": "http://registry:8080/simple/"}),
+                "mcp-server-fetch",
+            ),
+            ("own", own, "list_tables", json!({}), "result"),
+        ];
+        for (name, stdio, ..) in &servers {
+            let mut server = server(name, stdio);
+            // Beside the package, where nothing may be written, is where it would keep it.
+            server["spec"]["env"]
+                .as_array_mut()
+                .context("a list")?
+                .push(json!({"name": "MEMORY_FILE_PATH", "value": "/tmp/memory.json"}));
+            space.create::<McpServer>(server).await?;
+        }
+        for (name, _, tool, arguments, word) in servers {
             space.until::<McpServer>(name, "Ready", ready).await?;
             let said = call(&space, name, tool, &arguments).await?;
             anyhow::ensure!(said.contains(word) && !said.contains("\"error\""), "{name}: {said}");

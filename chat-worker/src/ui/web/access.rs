@@ -13,7 +13,7 @@ use axum::{
 use http_server::{
     forwarded::Caller,
     guesses::Guesses,
-    host::{self, HostPattern},
+    host::{self, HostPattern, only},
     token::{self, Tokens},
 };
 use serde::Deserialize;
@@ -113,13 +113,6 @@ impl Access {
         }
         Err(Problem::new(StatusCode::FORBIDDEN, "the request comes from another site"))
     }
-}
-
-/// One value, readable as text; none also when there are two.
-fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next()?;
-    if values.next().is_some() { None } else { value.to_str().ok() }
 }
 
 fn presented(headers: &HeaderMap) -> Presented<'_> {

@@ -15,6 +15,7 @@ pub mod told;
 
 use std::{
     future::Future,
+    num::NonZeroU32,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -29,9 +30,10 @@ use axum::{
     routing::{get, post},
 };
 use http_server::{
-    Connections,
+    Connections, LameDuck,
     body::{self, BodyError},
     forwarded::Caller,
+    pace::Pace,
     token::Tokens,
 };
 use mcp_wire::json::weight;
@@ -43,10 +45,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{access::Access, problem::Problem};
-use crate::{
-    app::App,
-    limits::{self, RateLimit},
-};
+use crate::{app::App, limits};
 
 /// A conversation that is sent back with each question may be long.
 const MAX_BODY: usize = 16 * 1024 * 1024;
@@ -64,7 +63,7 @@ const LINGER: Duration = Duration::from_secs(2);
 pub struct Web {
     pub app: Arc<App>,
     pub access: Access,
-    pub rate: Option<RateLimit>,
+    pub pace: Option<Pace>,
     /// Calls over /mcp that are under way.
     pub calls: Arc<mcp::Calls>,
     /// SIGTERM came: not ready any more.
@@ -76,10 +75,9 @@ pub struct Web {
 /// Takes one request of this caller, or says when to come back. Who prefers to wait, does (`Prefer: wait=10`, RFC 7240), where that is
 /// no longer than it said.
 pub async fn admit(State(web): State<Arc<Web>>, Extension(caller): Extension<Caller>, request: Request, next: Next) -> Response {
-    let Some(rate) = &web.rate else { return next.run(request).await };
+    let Some(pace) = &web.pace else { return next.run(request).await };
     let until = Instant::now() + limits::patience(request.headers());
-    let caller = caller.counted_as().to_string();
-    while let Err(wait) = rate.take(&caller) {
+    while let Err(wait) = pace.take(caller.counted_as()) {
         if Instant::now() + wait > until {
             web.app.engine.metrics.rate_limited.inc();
             let seconds = wait.as_secs() + 1;
@@ -116,15 +114,6 @@ async fn arrived(request: Request, next: Next) -> Response {
     response
 }
 
-/// Sends new requests of a replica that is being stopped to another one.
-async fn unless_draining(State(web): State<Arc<Web>>, request: Request, next: Next) -> Response {
-    if web.draining.is_cancelled() {
-        let detail = "this replica is being stopped; connect again";
-        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1).into_response();
-    }
-    next.run(request).await
-}
-
 /// Completes at SIGTERM and at Ctrl-C.
 pub async fn terminated() {
     let terminate = async {
@@ -157,32 +146,26 @@ pub async fn serve(
     let tokens = settings.access_token_file().map(|file| Tokens::load(&file)).transpose()?;
     let web = Arc::new(Web {
         access: Access::new(tokens, settings.allowed_hosts.clone()),
-        rate: RateLimit::new(settings.rate_limit_requests, window),
+        pace: NonZeroU32::new(settings.rate_limit_requests).and_then(|requests| Pace::new(requests, window)),
         calls: Arc::default(),
         draining: CancellationToken::new(),
         stopped: CancellationToken::new(),
         app: Arc::clone(&app),
     });
     tracing::info!("chat worker listens on http://{address}; questions go to {}", app.who_answers());
-    if !web.access.is_closed() && !address.ip().is_loopback() {
-        tracing::warn!(
-            "everybody who reaches {address} can chat, call tools and spend the key: set CHAT_ACCESS_TOKEN_FILE to a file with a token"
-        );
-    }
+    let open = "can chat, call tools and spend the key: set CHAT_ACCESS_TOKEN_FILE to a file with a token";
+    http_server::warn_when_open(address, web.access.is_closed(), open);
     tokio::spawn(forget_idle_callers(Arc::downgrade(&web)));
     let (draining, stopped) = (web.draining.clone(), web.stopped.clone());
-    let closing = CancellationToken::new();
-    let close = closing.clone();
-    tokio::spawn(async move {
+    let connections =
+        Connections { most: usize::from(settings.max_connections), idle: Duration::from_secs(settings.idle_timeout_seconds) };
+    let mut left = http_server::serve_kept(listener, router(web), connections, async move {
         shutdown.await;
         tracing::info!("stopping: running answers get {} s", drain.as_secs());
         draining.cancel();
-        tokio::time::sleep(LINGER.min(drain)).await;
-        close.cancel();
-    });
-    let connections =
-        Connections { most: usize::from(settings.max_connections), idle: Duration::from_secs(settings.idle_timeout_seconds) };
-    let mut left = http_server::serve_kept(listener, router(web), connections, closing.cancelled()).await;
+        LameDuck { least: LINGER, most: LINGER }.within(drain)
+    })
+    .await;
     if !left.within(drain).await {
         stopped.cancel();
         // They end with an error event, which takes no time.
@@ -199,7 +182,6 @@ fn router(web: Arc<Web>) -> Router {
         .route_layer(middleware::from_fn_with_state(with(), mcp::whole))
         .route("/v1/chat", post(chat::chat))
         .route_layer(middleware::from_fn(arrived))
-        .route_layer(middleware::from_fn_with_state(with(), unless_draining))
         .route_layer(middleware::from_fn_with_state(with(), access::require))
         .route_layer(middleware::from_fn_with_state(with(), admit))
         .route_layer(middleware::from_fn_with_state(with(), access::same_site));
@@ -207,7 +189,6 @@ fn router(web: Arc<Web>) -> Router {
         .route("/v1/servers", get(status::servers))
         .route("/v1/tools", get(status::tools))
         .route("/v1/usage", get(status::usage))
-        .route_layer(middleware::from_fn_with_state(with(), unless_draining))
         .route("/", get(page::index))
         .route_layer(middleware::from_fn_with_state(with(), access::require))
         .route_layer(middleware::from_fn_with_state(with(), access::same_site));
@@ -242,9 +223,6 @@ async fn forget_idle_callers(web: Weak<Web>) {
     loop {
         ticks.tick().await;
         let Some(web) = web.upgrade() else { return };
-        if let Some(rate) = &web.rate {
-            rate.forget_idle();
-        }
         web.calls.forget();
     }
 }

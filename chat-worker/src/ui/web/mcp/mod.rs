@@ -105,7 +105,7 @@ impl Gateway {
                 search::find(catalogue.iter().filter(|spec| self.offers(spec)), &call.input).to_string(),
             ));
         }
-        let spec = engine.hub.catalogue().get(name).cloned();
+        let spec = engine.hub.tool(name);
         let verdict = policy::judge(spec.as_deref(), self.web.app.settings.approvals, Decision::Client);
         if verdict == Verdict::Refuse(Why::Unknown) && !engine.hub.may_return(name) {
             return None;

@@ -1,0 +1,92 @@
+//! SIGKILL for the child, for what it started and for the bridge itself, while many call. The same a thousand times is in
+//! tests/bench-bridge.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::support::{Bridge, alive, child, messages, tools_call, until};
+
+const CALLERS: usize = 8;
+const KILLS: usize = 24;
+
+/// Children of a process that live.
+fn children_of(process: u32) -> Vec<i64> {
+    let all =
+        std::fs::read_dir("/proc").unwrap().filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("stat")).ok());
+    let child = |stat: String| {
+        let (pid, (state, parent)) = (stat.split(' ').next()?, stat.rsplit_once(") ")?.1.split_once(' ')?);
+        let ours = state != "Z" && parent.split(' ').next()? == process.to_string();
+        ours.then(|| pid.parse().ok())?
+    };
+    all.filter_map(child).collect()
+}
+
+fn kill(process: i64) {
+    // It may have gone by itself.
+    let _ = std::process::Command::new("kill").args(["-KILL", &process.to_string()]).stderr(std::process::Stdio::null()).status();
+}
+
+/// What becomes of one call; None: the connection broke.
+async fn call(bridge: &Bridge) -> Option<Value> {
+    let request = bridge.request(Method::POST, "/mcp").header("accept", "application/json, text/event-stream");
+    let response = request.timeout(Duration::from_secs(20)).json(&tools_call("echo", json!({}))).send().await;
+    match response {
+        Ok(response) => messages(response).await.pop(),
+        Err(error) => {
+            assert!(!error.is_timeout(), "a call was not answered");
+            None
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_kill_leaves_a_call_unanswered_or_a_process_behind() {
+    let bridge = Bridge::start_ready("--max-deaths 0 --max-backoff-seconds 0", &child("legacy")).await;
+    let (over, results, died, broken) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+    let caller = async || {
+        while !over.load(Ordering::Relaxed) {
+            match call(&bridge).await {
+                Some(answer) if answer["result"].is_object() => results.fetch_add(1, Ordering::Relaxed),
+                Some(answer) => {
+                    assert_eq!(answer["error"]["data"]["reason"], "ServerExited", "{answer}");
+                    died.fetch_add(1, Ordering::Relaxed)
+                }
+                None => broken.fetch_add(1, Ordering::Relaxed),
+            };
+        }
+    };
+    let process = bridge.process.id();
+    let killer = async {
+        let mut seen = BTreeSet::new();
+        for number in 0..KILLS {
+            let before = results.load(Ordering::Relaxed);
+            until("calls that succeed", async || (results.load(Ordering::Relaxed) > before + CALLERS).then_some(())).await;
+            let living = children_of(process);
+            if number % 4 == 0 {
+                let started: Vec<i64> = serde_json::from_value(bridge.text(None, "fork", json!({})).await).unwrap();
+                kill(started[number % started.len()]);
+                seen.extend(started);
+            }
+            living.iter().for_each(|pid| kill(*pid));
+            seen.extend(living);
+            let all_gone = async || seen.iter().all(|pid| !alive(*pid)).then_some(());
+            until("the end of a child and of all that it started", all_gone).await;
+        }
+        assert_eq!(broken.load(Ordering::Relaxed), 0, "the bridge itself lost no connection");
+        assert!(seen.len() > KILLS && died.load(Ordering::Relaxed) > 0);
+        // At last the bridge.
+        let child = until("a child", async || Some(children_of(process)).filter(|children| children.len() == 1)).await;
+        kill(i64::from(process));
+        let began = Instant::now();
+        until("its end", async || (broken.load(Ordering::Relaxed) >= CALLERS).then_some(())).await;
+        over.store(true, Ordering::Relaxed);
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        until("the end of its child", async || (!alive(child[0])).then_some(())).await;
+    };
+    tokio::join!(futures::future::join_all((0..CALLERS).map(|_| caller())), killer);
+}

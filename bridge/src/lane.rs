@@ -11,6 +11,7 @@ use mcp_stdio::framing::{Frame, Frames, Newlines};
 use mcp_stdio::group::{self, Group, Spawned};
 use mcp_stdio::orphans;
 use mcp_stdio::stderr::{self, Tail};
+use serde_json::value::RawValue;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{ChildStdin, ChildStdout, Command};
 use tokio::sync::{Notify, watch};
@@ -305,13 +306,25 @@ impl Lane {
             match frame {
                 Frame::Message(line) if line.trim_ascii().is_empty() => {}
                 Frame::Message(line) => {
-                    let heard = self.table().heard(line, now);
-                    let reason = self.react(heard, stray, line);
-                    why = why.or(reason);
+                    let mut hear = |message: &[u8]| {
+                        let heard = self.table().heard(message, now);
+                        let reason = self.react(heard, stray, message);
+                        why = why.take().or(reason);
+                    };
+                    // Several at once, as 2025-03-26 has it.
+                    match line.starts_with(b"[").then(|| serde_json::from_slice::<Vec<&RawValue>>(line)) {
+                        Some(Ok(messages)) => {
+                            for message in messages {
+                                hear(message.get().as_bytes());
+                            }
+                        }
+                        _ => hear(line),
+                    }
                 }
-                Frame::TooLong(bytes) => {
+                Frame::TooLong { bytes, head, tail } => {
                     self.metrics.stray.inc();
                     tracing::warn!(bytes, "a line on standard output is too long and was left out");
+                    self.table().left_out(bytes, head, tail);
                 }
             }
         }

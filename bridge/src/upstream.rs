@@ -15,6 +15,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full};
 use http_server::body::{self, BodyError};
+use http_server::{Connections, LameDuck};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde::Deserialize;
@@ -55,8 +56,10 @@ pub async fn run(args: RunArgs, upstream: Uri) -> anyhow::Result<ExitCode> {
     let stop = async {
         asked_to_stop().await;
         tracing::info!("draining");
+        LameDuck { most: seconds(args.lame_duck_seconds), ..LameDuck::NONE }
     };
-    let mut left = http_server::serve(listener, service, usize::from(args.max_connections), stop).await;
+    let connections = Connections { most: usize::from(args.max_connections), idle: seconds(args.idle_timeout_seconds) };
+    let mut left = http_server::serve_kept(listener, service, connections, stop).await;
     if !left.within(seconds(args.drain_seconds)).await {
         tracing::warn!(seconds = args.drain_seconds, "some requests did not finish in time");
     }

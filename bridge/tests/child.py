@@ -75,6 +75,8 @@ def call(id, params):
         text(id, "done")
     elif name == "long":
         text(id, "x" * arguments["bytes"])
+    elif name == "batch":
+        raw(json.dumps([{"jsonrpc": "2.0", "id": id, "result": {"content": [{"type": "text", "text": "of several"}]}}]) + "\n")
     elif name == "no-line-end":
         raw("x" * arguments["bytes"])
         if arguments.get("die"):

@@ -132,12 +132,13 @@ where
 {
     let places = Places::new(connections.most);
     let (open, closing) = (TaskTracker::new(), Arc::new(AtomicBool::new(false)));
-    let mut over = pin!(async {
+    // In a flood of connections this comes to its turn only when the runtime makes `accept` pause, and must not pause with it.
+    let mut over = pin!(tokio::task::unconstrained(async {
         let LameDuck { least, most } = shutdown.await;
         closing.store(true, Ordering::Relaxed);
         // Whoever is connected now comes back on a new connection, for as long as it has not learnt of another server.
         tokio::time::sleep(if open.is_empty() { least } else { most.max(least) }).await;
-    });
+    }));
     let mut looking = pin!(look_for_idle(&places, connections.idle));
     let mut accepted = None;
     loop {

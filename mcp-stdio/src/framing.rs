@@ -50,9 +50,19 @@ impl Framing for Newlines {
 pub enum Frame<'b> {
     /// A whole message.
     Message(&'b [u8]),
-    /// One of so many bytes, which is more than is taken; they are gone.
-    TooLong(usize),
+    /// One of so many bytes, which is more than is taken; they are gone but for its ends, which may say what it was.
+    TooLong {
+        /// Of it all.
+        bytes: usize,
+        /// Its first ones.
+        head: &'b [u8],
+        /// Its last ones.
+        tail: &'b [u8],
+    },
 }
+
+/// Bytes that are kept of each end of a message that is too long.
+const END: usize = 128;
 
 /// Reads messages, each byte searched once.
 #[derive(Debug)]
@@ -67,12 +77,16 @@ pub struct Frames<R, F = Newlines> {
     searched: usize,
     /// Bytes of a message that is too long, thrown away so far.
     skipped: usize,
+    /// The ends of that message.
+    head: Vec<u8>,
+    tail: Vec<u8>,
 }
 
 impl<R: AsyncRead + Unpin, F: Framing> Frames<R, F> {
     /// Messages longer than `max` bytes are skipped.
     pub fn new(from: R, framing: F, max: usize) -> Self {
-        Self { from, framing, max, buffer: Vec::with_capacity(READ), begin: 0, searched: 0, skipped: 0 }
+        let buffer = Vec::with_capacity(READ);
+        Self { from, framing, max, buffer, begin: 0, searched: 0, skipped: 0, head: Vec::new(), tail: Vec::new() }
     }
 
     /// Reads once; 0: there is no more. May be dropped at any time without a loss.
@@ -104,16 +118,36 @@ impl<R: AsyncRead + Unpin, F: Framing> Frames<R, F> {
             self.searched = self.buffer.len();
             let unfinished = self.searched - self.begin;
             if self.skipped > 0 || unfinished > self.max {
-                self.skipped += unfinished;
-                self.begin = self.searched;
+                self.skip(self.searched);
             }
             return None;
         };
         let (begin, end) = (self.begin, self.searched + bytes);
+        let is_long = self.skipped + end - begin > self.max;
+        if is_long {
+            self.skip(end);
+        }
         self.begin = end + separator;
         self.searched = self.begin;
-        let length = std::mem::take(&mut self.skipped) + end - begin;
-        Some(if length > self.max { Frame::TooLong(length) } else { Frame::Message(&self.buffer[begin..end]) })
+        Some(if is_long {
+            Frame::TooLong { bytes: std::mem::take(&mut self.skipped), head: &self.head, tail: &self.tail }
+        } else {
+            Frame::Message(&self.buffer[begin..end])
+        })
+    }
+
+    /// Up to there, it belongs to a message that is too long.
+    fn skip(&mut self, end: usize) {
+        let part = &self.buffer[self.begin..end];
+        if self.skipped == 0 {
+            self.head.clear();
+            self.head.extend_from_slice(&part[..part.len().min(END)]);
+            self.tail.clear();
+        }
+        self.tail.extend_from_slice(&part[part.len().saturating_sub(END)..]);
+        self.tail.drain(..self.tail.len().saturating_sub(END));
+        self.skipped += part.len();
+        self.begin = end;
     }
 }
 
@@ -130,7 +164,10 @@ mod tests {
             while let Some(frame) = frames.next_frame() {
                 read.push(match frame {
                     Frame::Message(message) => Ok(message.to_vec()),
-                    Frame::TooLong(bytes) => Err(bytes),
+                    Frame::TooLong { bytes, head, tail } => {
+                        assert!(head.len() == tail.len() && head.len() == bytes.min(END));
+                        Err(bytes)
+                    }
                 });
             }
         }
@@ -142,6 +179,21 @@ mod tests {
         let long = vec![b'x'; 3 * READ];
         let text = [&long[..], b"\nshort\n\n"].concat();
         assert_eq!(all(&text, READ).await, [Err(3 * READ), Ok(b"short".to_vec()), Ok(Vec::new())]);
+    }
+
+    #[tokio::test]
+    async fn the_ends_of_a_line_that_is_too_long_are_kept() {
+        let text = [b"{\"id\":1,", &vec![b'x'; 3 * READ][..], b",\"a\":2}\n"].concat();
+        let mut frames = Frames::new(&text[..], Newlines, READ);
+        let mut seen = 0;
+        while frames.read().await.unwrap() > 0 {
+            while let Some(frame) = frames.next_frame() {
+                let Frame::TooLong { head, tail, .. } = frame else { unreachable!() };
+                assert!(head.starts_with(b"{\"id\":1,x") && tail.ends_with(b"x,\"a\":2}"));
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, 1);
     }
 
     #[tokio::test]

@@ -127,14 +127,25 @@ impl Table {
 
     /// No JSON. Where it says that it is the answer to a call, that one waits for no other: `NaN`, a key twice, a brace too few.
     fn garbled(&mut self, line: &[u8]) -> Heard {
-        let claimed = claimed_id(line).filter(|id| self.calls.get(id).is_some_and(|call| call.at.is_some()));
-        let Some(call) = claimed.and_then(|id| self.finish(id, Outcome::Error)) else { return Heard::Stray };
-        let words = match serde_json::from_slice::<serde::de::IgnoredAny>(line) {
+        self.failed_by(claimed_id(line, line), || match serde_json::from_slice::<serde::de::IgnoredAny>(line) {
             Err(error) => format!("the server's answer is no JSON: {error}"),
             Ok(_) => "the server's answer has a member twice".to_owned(),
-        };
-        super::answer_error(&call, -32603, &words, r#"{"reason":"Garbled"}"#);
+        });
         Heard::Stray
+    }
+
+    /// A line of so many bytes was not read. Where its ends say that it is the answer to a call, that one waits for no other.
+    pub fn left_out(&mut self, bytes: usize, head: &[u8], tail: &[u8]) {
+        self.failed_by(claimed_id(head, tail), || {
+            format!("the server's answer has {bytes} bytes, more than are taken in one line")
+        });
+    }
+
+    fn failed_by(&mut self, answered: Option<u64>, words: impl FnOnce() -> String) {
+        let call = answered.filter(|id| self.calls.get(id).is_some_and(|call| call.at.is_some()));
+        if let Some(call) = call.and_then(|id| self.finish(id, Outcome::Error)) {
+            super::answer_error(&call, -32603, &words(), r#"{"reason":"Unreadable"}"#);
+        }
     }
 
     fn told(&mut self, line: &[u8], message: &Message<'_>, now: Instant) -> Heard {
@@ -232,20 +243,30 @@ impl Table {
     }
 }
 
-/// The id in what would be an answer, if it were JSON.
-fn claimed_id(line: &[u8]) -> Option<u64> {
+/// The id in what would be an answer, if it could be read: at its begin or its end, for what is in between could be the answer's own.
+fn claimed_id(head: &[u8], tail: &[u8]) -> Option<u64> {
     const KEY: &[u8] = b"\"id\"";
-    let find = |key: &[u8]| memchr::memmem::find(line, key);
-    if !line.trim_ascii_start().starts_with(b"{") || find(b"\"jsonrpc\"").is_none() {
+    let find = |text: &[u8], key: &[u8]| memchr::memmem::find(text, key);
+    if !head.starts_with(b"{") || find(head, b"\"jsonrpc\"").or_else(|| find(tail, b"\"jsonrpc\"")).is_none() {
         return None;
     }
-    // Behind it, it could be one of the answer's own members.
-    let answer = find(b"\"result\"").or_else(|| find(b"\"error\""))?;
-    let value = line[find(KEY).filter(|at| *at < answer)? + KEY.len()..].trim_ascii_start();
-    let value = value.strip_prefix(b":")?.trim_ascii_start();
-    let value = value.strip_prefix(b"\"").unwrap_or(value);
-    let digits = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    std::str::from_utf8(&value[..digits]).ok()?.parse().ok()
+    let before_the_answer = || {
+        let answer = find(head, b"\"result\"").or_else(|| find(head, b"\"error\""))?;
+        let value = head[find(head, KEY).filter(|at| *at < answer)? + KEY.len()..].trim_ascii_start();
+        let value = value.strip_prefix(b":")?.trim_ascii_start();
+        let value = value.strip_prefix(b"\"").unwrap_or(value);
+        let digits = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        Some(&value[..digits])
+    };
+    let at_the_end = || {
+        let value = tail.trim_ascii_end().strip_suffix(b"}")?.trim_ascii_end();
+        let value = value.strip_suffix(b"\"").unwrap_or(value);
+        let digits = value.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+        let (rest, digits) = value.split_at(value.len() - digits);
+        let rest = rest.strip_suffix(b"\"").unwrap_or(rest).trim_ascii_end().strip_suffix(b":")?;
+        rest.trim_ascii_end().ends_with(KEY).then_some(digits)
+    };
+    std::str::from_utf8(before_the_answer().or_else(at_the_end)?).ok()?.parse().ok()
 }
 
 fn code_of(error: &RawValue) -> i64 {

@@ -128,6 +128,11 @@ fn an_answer_that_is_no_json_is_told_at_once() {
         assert!(told[0]["error"]["message"].as_str().unwrap().contains(words), "{told:?}");
         assert!(events(&outs[0].1).is_empty());
     }
+    // Some put the id last.
+    let (mut table, outs) = asked(2, now);
+    let line = format!(r#"{{"result":{{"id":{},"n":NaN}},"jsonrpc":"2.0","id":{}}}"#, outs[0].0, outs[1].0);
+    table.heard(line.as_bytes(), now);
+    assert_eq!((events(&outs[0].1).len(), events(&outs[1].1).len()), (0, 1));
     // What is not said to be an answer is nobody's.
     let (mut table, outs) = asked(1, now);
     table.heard(format!(r#"{{"id": {}, half"#, outs[0].0).as_bytes(), now);

@@ -111,6 +111,7 @@ async fn a_child_that_answers_twice_or_for_others_misleads_nobody() {
     assert_eq!(bridge.text(None, "twice", json!({})).await, "first");
     assert_eq!(bridge.text(None, "another-id", json!({})).await, "mine");
     assert_eq!(bridge.text(None, "as-string", json!({})).await, "string");
+    assert_eq!(bridge.text(None, "batch", json!({})).await, "of several");
     assert_eq!(bridge.text(None, "stray", json!({})).await, "after");
     assert_eq!(bridge.metric("bridge_stray_lines_total").await, 3 + 4);
     bridge.logged("Server running on stdio").await;
@@ -122,6 +123,10 @@ async fn long_lines_pass_and_too_long_ones_are_left_out() {
     let long = bridge.text(None, "long", json!({"bytes": 10 << 20})).await;
     assert_eq!(long.as_str().map(str::len), Some(10 << 20));
     assert_eq!(bridge.text(None, "no-line-end", json!({"bytes": 20 << 20})).await, "after");
+    let began = Instant::now();
+    let too_long = bridge.call(None, "long", json!({"bytes": 17 << 20})).await;
+    assert_eq!(too_long["error"]["data"]["reason"], "Unreadable", "{too_long}");
+    assert!(began.elapsed() < Duration::from_secs(20), "its deadline is 30 s");
     let bytes = 12 << 20;
     let echoed = bridge.text(None, "echo", json!({"a": "y".repeat(bytes)})).await;
     assert_eq!(echoed["a"].as_str().map(str::len), Some(bytes));

@@ -72,7 +72,9 @@ async fn no_kill_leaves_a_call_unanswered_or_a_process_behind() {
                 kill(started[number % started.len()]);
                 seen.extend(started);
             }
-            living.iter().for_each(|pid| kill(*pid));
+            for pid in &living {
+                kill(*pid);
+            }
             seen.extend(living);
             let all_gone = async || seen.iter().all(|pid| !alive(*pid)).then_some(());
             until("the end of a child and of all that it started", all_gone).await;

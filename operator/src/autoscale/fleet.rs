@@ -192,3 +192,82 @@ impl Server {
         silent.map_or(Look::Load(load), Look::Silent)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A server that was told of, and when.
+    fn fleet() -> (Autoscaler, ServerKey, Instant) {
+        let autoscaler = Autoscaler::new(&Registry::new(), Duration::from_mins(5)).expect("metrics");
+        let (key, now) = (ServerKey::new("team", "search"), Instant::now());
+        let autoscaling = serde_json::from_value(json!({"maxReplicas": 10})).expect("a spec");
+        let asked = Asked { autoscaling, holds_sessions: true, metrics: "/metrics", probed: None };
+        autoscaler.set(&key, asked, || (None, None), now);
+        (autoscaler, key, now)
+    }
+
+    fn heard(name: &str, answer: Result<(u32, u32), &str>) -> Heard {
+        let told = |(in_flight, sessions)| Told { in_flight, calls: 0, sessions };
+        Heard { uid: name.into(), name: name.into(), answer: answer.map(told).map_err(Into::into) }
+    }
+
+    /// So many rounds with these answers, three seconds apart. The last one's news.
+    fn rounds(fleet: &(Autoscaler, ServerKey, Instant), seconds: std::ops::Range<u64>, answers: &[Heard]) -> Changed {
+        let (autoscaler, key, begun) = fleet;
+        let mut last = Changed::default();
+        for second in seconds.step_by(3) {
+            let pods = autoscaler.decision(key).expect("known").desired;
+            last = autoscaler.heard(key, answers.to_vec(), pods, false, *begun + Duration::from_secs(second));
+        }
+        last
+    }
+
+    fn decided(fleet: &(Autoscaler, ServerKey, Instant)) -> (u32, String) {
+        let decision = fleet.0.decision(&fleet.1).expect("known");
+        (decision.desired, decision.reason)
+    }
+
+    #[test]
+    fn the_calls_of_all_pods_count_together_and_one_that_is_silent_for_a_moment_by_what_it_told() {
+        let fleet = fleet();
+        rounds(&fleet, 0..30, &[heard("a", Ok((10, 0))), heard("b", Ok((14, 0)))]);
+        assert_eq!(decided(&fleet).0, 3, "24 calls, 8 a pod");
+        rounds(&fleet, 30..39, &[heard("a", Ok((26, 0))), heard("b", Err("refused"))]);
+        assert_eq!(decided(&fleet).0, 5, "26 and the 14 of before");
+        rounds(&fleet, 39..75, &[heard("a", Ok((80, 0))), heard("b", Err("refused"))]);
+        let (before, reason) = decided(&fleet);
+        assert_eq!(reason, "held: pod b does not tell its calls in flight: refused");
+        rounds(&fleet, 75..600, &[heard("a", Ok((0, 0))), heard("b", Err("refused"))]);
+        assert_eq!(decided(&fleet).0, before, "nothing is decided without it");
+        rounds(&fleet, 600..612, &[]);
+        assert_eq!(decided(&fleet).1, "held: no pod is in service");
+    }
+
+    #[test]
+    fn before_a_pod_goes_it_is_told_what_the_end_of_each_costs() {
+        let fleet = fleet();
+        let three = [heard("a", Ok((20, 1))), heard("b", Ok((1, 0))), heard("c", Ok((3, 0)))];
+        assert_eq!(rounds(&fleet, 0..9, &three).costs, None, "there will be more");
+        let fewer = [heard("a", Ok((1, 4))), heard("b", Ok((1, 0))), heard("c", Ok((0, 0)))];
+        let costs = (9..400).step_by(3).find_map(|second| rounds(&fleet, second..second + 1, &fewer).costs);
+        assert_eq!(costs.expect("one goes"), [("a".to_owned(), 5), ("b".to_owned(), 1), ("c".to_owned(), 0)]);
+    }
+
+    #[test]
+    fn a_server_that_is_forgotten_leaves_no_series_and_begins_anew() {
+        let fleet = fleet();
+        rounds(&fleet, 0..9, &[heard("a", Ok((40, 0)))]);
+        let (autoscaler, key, now) = &fleet;
+        assert_eq!(autoscaler.desired.with_label_values(&["team", "search"]).get(), 5);
+        autoscaler.forget(key);
+        assert_eq!(autoscaler.decision(key), None);
+        let series = |gauges: &IntGaugeVec| {
+            prometheus::core::Collector::collect(gauges).iter().map(|family| family.get_metric().len()).sum::<usize>()
+        };
+        assert_eq!((series(&autoscaler.desired), series(&autoscaler.in_flight)), (0, 0));
+        assert_eq!(autoscaler.heard(key, vec![heard("a", Ok((80, 0)))], 1, false, *now), Changed::default());
+    }
+}

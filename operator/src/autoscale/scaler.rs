@@ -116,9 +116,10 @@ pub struct Scaler {
 }
 
 impl Scaler {
-    /// Goes on from what was told, or else from the pods that there are. The window begins anew: nothing is scaled down early.
+    /// Goes on from what was told and from the pods that are asked for. The window begins anew: nothing is scaled down early.
     pub fn new(bounds: Bounds, told: Option<&AutoscalingStatus>, pods: Option<u32>, now: Instant) -> Self {
-        let known = told.map(|told| told.desired).or_else(|| pods.filter(|pods| *pods > 0));
+        // More of them than were told: the operator before ended between the two.
+        let known = told.map(|told| told.desired).max(pods.filter(|pods| *pods > 0));
         // Without what was said beside it.
         let reason = told.and_then(|told| told.reason.split("; ").next()).filter(|reason| !reason.starts_with(HELD));
         let mut scaler = Self {

@@ -163,6 +163,7 @@ fn an_operator_that_starts_anew_goes_on_and_scales_nothing_down_early() {
     assert_eq!(begun(None, Some(3)), 3, "of a server that had replicas");
     assert_eq!(begun(None, None), 2);
     assert_eq!(begun(None, Some(0)), 2, "of one that was switched off");
+    assert_eq!(begun(Some(&told), Some(7)), 7, "there were more at once, and it was not told any more");
     assert_eq!(begun(Some(&AutoscalingStatus { desired: 99, ..told.clone() }), None), 10);
 }
 

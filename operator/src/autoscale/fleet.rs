@@ -204,7 +204,7 @@ mod tests {
         let autoscaler = Autoscaler::new(&Registry::new(), Duration::from_mins(5)).expect("metrics");
         let (key, now) = (ServerKey::new("team", "search"), Instant::now());
         let autoscaling = serde_json::from_value(json!({"maxReplicas": 10})).expect("a spec");
-        let asked = Asked { autoscaling, holds_sessions: true, metrics: "/metrics", probed: None };
+        let asked = Asked { autoscaling, holds_sessions: true, may_sleep: true, metrics: "/metrics", probed: None };
         autoscaler.set(&key, asked, || (None, None), now);
         (autoscaler, key, now)
     }

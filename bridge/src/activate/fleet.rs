@@ -239,7 +239,7 @@ mod tests {
 
     use super::*;
 
-    fn sleeper(spec: serde_json::Value, reason: &str) -> Option<Sleeper> {
+    fn sleeper(spec: &serde_json::Value, reason: &str) -> Option<Sleeper> {
         let condition = json!({"type": "Ready", "status": "True", "reason": reason, "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
         let server = json!({"metadata": {"name": "a"}, "spec": spec, "status": {"conditions": [condition]}});
         Sleeper::of(&serde_json::from_value(server).unwrap())
@@ -247,11 +247,11 @@ mod tests {
 
     #[test]
     fn only_servers_that_may_sleep_are_called_through_here() {
-        assert!(sleeper(json!({"autoscaling": {"minReplicas": 0}}), "Available").is_some());
-        assert_eq!(sleeper(json!({"autoscaling": {"minReplicas": 1}}), "Available"), None);
-        assert_eq!(sleeper(json!({}), "Available"), None);
-        assert!(sleeper(json!({"autoscaling": {"minReplicas": 1}}), "Asleep").is_some(), "it is not up yet");
-        assert!(!sleeper(json!({"enabled": false, "autoscaling": {"minReplicas": 0}}), "Disabled").unwrap().enabled);
+        assert!(sleeper(&json!({"autoscaling": {"minReplicas": 0}}), "Available").is_some());
+        assert_eq!(sleeper(&json!({"autoscaling": {"minReplicas": 1}}), "Available"), None);
+        assert_eq!(sleeper(&json!({}), "Available"), None);
+        assert!(sleeper(&json!({"autoscaling": {"minReplicas": 1}}), "Asleep").is_some(), "it is not up yet");
+        assert!(!sleeper(&json!({"enabled": false, "autoscaling": {"minReplicas": 0}}), "Disabled").unwrap().enabled);
     }
 
     #[test]

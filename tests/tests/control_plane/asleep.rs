@@ -11,7 +11,7 @@ use k8s_openapi::{
     },
     jiff::Timestamp,
 };
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use mcpfleet_tests::{
     audit,
     cluster::{Operator, Space, with_space},
@@ -110,7 +110,7 @@ async fn a_server_that_sleeps_is_ready_has_no_pods_and_its_service_leads_to_the_
         let slices = space.api::<EndpointSlice>();
         slices.patch("activator-1", &PatchParams::default(), &Patch::Merge(slice_of_activator("10.9.0.2"))).await?;
         space.until::<EndpointSlice>("s-mcp-asleep-ipv4", "the new pod", |slice| leads_to(slice, "10.9.0.2")).await?;
-        slices.delete("activator-1", &Default::default()).await?;
+        slices.delete("activator-1", &DeleteParams::default()).await?;
         space.until::<McpServer>("s", "nobody to wake it", |server| ready_is(server, "False", reason::NO_ACTIVATOR)).await?;
         operator.stop().await
     })

@@ -180,17 +180,16 @@ impl Writer {
         let hash = child.hash();
         let mut body = child.body.clone();
         body["metadata"]["annotations"][names::ANNOTATION_APPLIED] = json!(hash);
-        let found = match self.children.get(&child.key) {
-            Some(found) => found,
-            None => {
-                self.may_write(&child.key, &hash)?;
-                match self.create(&api, child, &body).await? {
-                    Created::New(live) => {
-                        self.wrote(&child.key, &hash, None, WHOLE)?;
-                        return Ok(Applied { live, corrected: None });
-                    }
-                    Created::Taken(found) => found,
+        let found = if let Some(found) = self.children.get(&child.key) {
+            found
+        } else {
+            self.may_write(&child.key, &hash)?;
+            match self.create(&api, child, &body).await? {
+                Created::New(live) => {
+                    self.wrote(&child.key, &hash, None, WHOLE)?;
+                    return Ok(Applied { live, corrected: None });
                 }
+                Created::Taken(found) => found,
             }
         };
         let value = found.value();

@@ -212,7 +212,7 @@ mod tests {
     fn list(tools: &[Value]) -> ToolsList {
         let sound = |tool| match judge(tool, 0) {
             Judged::Sound(tool) => Some(tool),
-            _ => None,
+            Judged::Malformed(_) => None,
         };
         ToolsList::new(tools.iter().filter_map(sound).collect())
     }

@@ -38,7 +38,7 @@ pub async fn until<K>(api: Api<K>, count: u32, holds: impl Fn(&K) -> bool) -> Re
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let limit = Duration::from_secs(120) + Duration::from_millis(500) * count;
+    let limit = Duration::from_mins(2) + Duration::from_millis(500) * count;
     tokio::time::timeout(limit, all(api, count, holds)).await.context("the fleet does not come about")?
 }
 

@@ -310,6 +310,7 @@ fn spec(port: u16) -> ServerSpec {
         health: Health { interval_seconds: INTERVAL, ..Health::default() },
         breaker: CircuitBreaker::default(),
         tools: ToolsContract::default(),
+        may_sleep: false,
         reach: None,
     }
 }

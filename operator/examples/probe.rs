@@ -24,6 +24,7 @@ async fn main() -> anyhow::Result<()> {
         health: Health::default(),
         breaker: CircuitBreaker::default(),
         tools: ToolsContract::default(),
+        may_sleep: false,
         reach: None,
     };
     let wire = std::sync::Arc::new(Wire::new(&spec));

@@ -163,7 +163,7 @@ mod tests {
         asleep.look_at_waking();
         assert_eq!(looked_at(), [], "nothing has changed, and nobody is on the way");
         asleep.move_to(endpoints("10.0.0.2"));
-        assert_eq!(looked_at(), [sleeper.clone()]);
+        assert_eq!(looked_at(), std::slice::from_ref(&sleeper));
         asleep.move_to(Endpoints::default());
         assert_eq!(looked_at(), [sleeper, awake.clone()], "without an activator nobody may go to sleep");
         asleep.found(&awake, Some(Phase::Waking));

@@ -45,7 +45,7 @@ counts() {
 
 format() { cargo fmt --all --check; }
 clippy() { cargo clippy --locked --workspace --all-targets --all-features -- -D warnings; }
-unit() { cargo test --locked --workspace; }
+unit() { cargo test --locked --workspace --no-fail-fast; }
 
 # Tools of the Python registry, in an environment of their own, pinned.
 tools() {

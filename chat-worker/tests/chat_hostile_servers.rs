@@ -201,8 +201,9 @@ async fn hostile_servers_cost_their_own_tools_only() {
     let memory = worker.peak_memory();
     eprintln!("good tools, p50 and p95 ms: {usual:?} alone, {under_siege:?} under siege; {memory} MiB at most");
     assert!(memory < MEMORY, "{memory} MiB");
-    // Wide, for machines that do other things as well: a flood that gets through makes seconds of it.
-    assert!(under_siege.0 <= 50 + 5 * usual.0 && under_siege.1 <= 500 + 5 * usual.1, "{usual:?} {under_siege:?}");
+    // Wide: machines do other things as well, and to read the longest list that is read takes half a second without the optimizer. A flood
+    // that gets through makes seconds of it.
+    assert!(under_siege.0 <= 50 + 5 * usual.0 && under_siege.1 <= 1_500 + 5 * usual.1, "{usual:?} {under_siege:?}");
 
     // One zombie may be a child that has just died.
     let word = directory.path().to_str().unwrap();

@@ -128,6 +128,8 @@ async fn packages_of_npm_and_of_pypi_and_an_image_become_ready_and_answer() {
         }
         for (name, _, tool, arguments, word) in servers {
             space.until::<McpServer>(name, "Ready", ready).await?;
+            // Ready is told as soon as a pod is in service; kube-proxy takes a moment longer, beside eight packages that are installed.
+            settled(&format!("http://{name}-mcp.{}.svc:8080/mcp", space.name)).await?;
             let said = call(&space, name, tool, &arguments).await?;
             anyhow::ensure!(said.contains(word) && !said.contains("\"error\""), "{name}: {said}");
         }

@@ -7,7 +7,7 @@ set -euo pipefail
 source "$(dirname "$0")/../cluster/lib.sh"
 folder=${1:?usage: images.sh FOLDER}
 own=$(cd "$(dirname "$0")" && pwd)
-kept=$cache/stdio-images-2
+kept=$cache/stdio-images-3
 mkdir -p "$folder" "$kept"
 
 # What a C program needs, a shell and env in one static binary, certificates, and Python with what its standard library loads. (Of its
@@ -93,6 +93,7 @@ if [[ ! -e $kept/registry/complete ]]; then
     cp -r "$kept/python/root" "$kept/registry"
     python3 -B "$own/registry.py" "$kept/registry/srv" http://registry:8080 \
         --npm @modelcontextprotocol/server-{everything,memory,filesystem}@2026.8.31 \
+        --python "$(chroot "$kept/python/root" /usr/bin/python3 -c 'import platform; print(platform.python_version())')" \
         --pypi mcp-server-{time,git,fetch}==2026.10.10 mcp-server-sqlite==2025.4.25
     touch "$kept/registry/complete"
 fi

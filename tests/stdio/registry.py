@@ -1,7 +1,7 @@
 """Makes a folder that npm, pip and uv take for their registries, when any web server hands it out: FOLDER/npm and FOLDER/simple.
 
-Usage: registry.py FOLDER ADDRESS --npm NAME@VERSION... --pypi NAME==VERSION...
-ADDRESS is where the folder will be, for example http://registry:8080. Packages and all that they need are fetched from the registries that
+Usage: registry.py FOLDER ADDRESS --npm NAME@VERSION... --python VERSION --pypi NAME==VERSION...
+ADDRESS is where the folder will be, for example http://registry:8080, and VERSION the Python that the packages will run on. Packages and all that they need are fetched from the registries that
 npm and pip are set to.
 """
 
@@ -49,12 +49,12 @@ def npm(folder: pathlib.Path, address: str, packages: list[str]) -> None:
         file.write_text(json.dumps(document))
 
 
-def pypi(folder: pathlib.Path, packages: list[str]) -> None:
+def pypi(folder: pathlib.Path, python: str, packages: list[str]) -> None:
     wheels = folder / "wheels"
     wheels.mkdir(parents=True, exist_ok=True)
     # All at once: of each package the one version that suits them all, which is then what uv finds.
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--only-binary=:all:"]
-    subprocess.run([*command, "--dest", str(wheels), *packages], check=True)
+    subprocess.run([*command, "--python-version", python, "--dest", str(wheels), *packages], check=True)
     pages: dict[str, list[str]] = {}
     for wheel in sorted(wheels.glob("*.whl")):
         name = re.sub(r"[-_.]+", "-", wheel.name.split("-")[0]).lower()
@@ -71,10 +71,11 @@ def main() -> None:
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("address")
     parser.add_argument("--npm", nargs="*", default=[])
+    parser.add_argument("--python", required=True)
     parser.add_argument("--pypi", nargs="*", default=[])
     given = parser.parse_args()
     npm(given.folder / "npm", given.address, given.npm)
-    pypi(given.folder, given.pypi)
+    pypi(given.folder, given.python, given.pypi)
 
 
 main()

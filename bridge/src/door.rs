@@ -11,7 +11,7 @@ use http::header::{ALLOW, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_server::body::{self, BodyError};
-use http_server::host::{Foreign, only};
+use http_server::host::only;
 use tower::{Service, service_fn};
 
 use crate::bridge::{Bridge, own_error};
@@ -60,18 +60,8 @@ async fn answer(bridge: &Arc<Bridge>, request: Request) -> Response {
 
 /// The refusal, when a request must not ask for whom it asks, or not from the page that it comes from.
 fn refuses_names(bridge: &Bridge, request: &Request) -> Option<Response> {
-    let (status, reason, words) = match bridge.names.judge(request.uri(), request.headers()) {
-        Ok(()) => return None,
-        Err(Foreign::NoHost) => (StatusCode::BAD_REQUEST, "host", "Bad Request: exactly one Host header is needed\n"),
-        Err(Foreign::Host) => {
-            let words = "Forbidden: Host header is not allowed; start the bridge with --allowed-host for this name\n";
-            (StatusCode::FORBIDDEN, "host", words)
-        }
-        Err(Foreign::Origin) => {
-            let words = "Forbidden: Origin header is not allowed; start the bridge with --allowed-origin for this page\n";
-            (StatusCode::FORBIDDEN, "origin", words)
-        }
-    };
+    let foreign = bridge.names.judge(request.uri(), request.headers()).err()?;
+    let (status, reason, words) = foreign.refusal("the bridge");
     bridge.metrics.refuse(reason);
     Some((status, words).into_response())
 }

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use http::header::{HOST, ORIGIN};
 use http::uri::Authority;
-use http::{HeaderMap, HeaderName, Uri};
+use http::{HeaderMap, HeaderName, StatusCode, Uri};
 
 /// Suffixes that no public name server hands out: `localhost` and `local` are reserved, and there is no top-level domain `svc`.
 const PRIVATE_SUFFIXES: [&str; 3] = [".localhost", ".svc", ".cluster.local"];
@@ -80,6 +80,20 @@ pub enum Foreign {
     Host,
     /// It comes from a page of another site.
     Origin,
+}
+
+impl Foreign {
+    /// The answer: its status, which header is at fault (for metrics), and what to say. `program` is who is started with the flag.
+    pub fn refusal(self, program: &str) -> (StatusCode, &'static str, String) {
+        let forbidden = |header: &str, flag: &str, what: &str| {
+            format!("Forbidden: {header} header is not allowed; start {program} with --allowed-{flag} for this {what}\n")
+        };
+        match self {
+            Self::NoHost => (StatusCode::BAD_REQUEST, "host", "Bad Request: exactly one Host header is needed\n".to_owned()),
+            Self::Host => (StatusCode::FORBIDDEN, "host", forbidden("Host", "host", "name")),
+            Self::Origin => (StatusCode::FORBIDDEN, "origin", forbidden("Origin", "origin", "page")),
+        }
+    }
 }
 
 impl Names {

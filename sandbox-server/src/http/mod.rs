@@ -16,13 +16,13 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::{HttpBody as _, to_bytes};
 use axum::extract::{ConnectInfo, Request, State};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, StatusCode};
 use http_body_util::LengthLimitError;
 use http_server::guesses::Guesses;
-use http_server::host::{Foreign, Names, only};
+use http_server::host::{Names, only};
 use http_server::pace::Pace;
 use http_server::{forwarded, json_rpc};
 use ipnet::IpNet;
@@ -131,25 +131,15 @@ pub fn service<H: ServerHandler, A: Answers>(
 }
 
 impl<A: Answers> Door<A> {
-    fn refuse(&self, status: StatusCode, reason: &str, text: &'static str) -> Response {
+    fn refuse(&self, status: StatusCode, reason: &str, text: impl IntoResponse) -> Response {
         self.metrics.refused.with_label_values(&[reason]).inc();
         (status, text).into_response()
     }
 
     /// The refusal, when a request must not ask for whom it asks, or not from the page that it comes from.
     fn refuses_names(&self, request: &Request) -> Option<Response> {
-        let (status, reason, text) = match self.names.judge(request.uri(), request.headers()) {
-            Ok(()) => return None,
-            Err(Foreign::NoHost) => (StatusCode::BAD_REQUEST, "host", "Bad Request: exactly one Host header is needed\n"),
-            Err(Foreign::Host) => {
-                let text = "Forbidden: Host header is not allowed; start the server with --allowed-host for this name\n";
-                (StatusCode::FORBIDDEN, "host", text)
-            }
-            Err(Foreign::Origin) => {
-                let text = "Forbidden: Origin header is not allowed; start the server with --allowed-origin for this page\n";
-                (StatusCode::FORBIDDEN, "origin", text)
-            }
-        };
+        let foreign = self.names.judge(request.uri(), request.headers()).err()?;
+        let (status, reason, text) = foreign.refusal("the server");
         Some(self.refuse(status, reason, text))
     }
 

@@ -32,7 +32,7 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
-    asleep::{WANTED, asleep, replicas, with_activator},
+    asleep::{WANTED, replicas, with_sleeper},
     reconcile::ready_is,
 };
 
@@ -115,9 +115,7 @@ fn called(wanted: &ConfigMap) -> usize {
 async fn lists_are_answered_without_waking_and_calls_wake_once_and_are_answered() {
     with_space(|space| async move {
         kept(&space, "s").await?;
-        asleep(&space, "s").await?;
-        let operator = with_activator(&space, "10.9.0.1").await?;
-        space.until::<McpServer>("s", "Ready", |server| ready_is(server, "True", reason::ASLEEP)).await?;
+        let operator = with_sleeper(&space).await?;
         let activator = Activator::start(&space, 30).await?;
         let host = format!("s-mcp.{}.svc.cluster.local:8080", space.name);
 
@@ -161,9 +159,7 @@ async fn lists_are_answered_without_waking_and_calls_wake_once_and_are_answered(
 #[tokio::test]
 async fn who_waited_in_vain_is_told_what_is_the_matter_and_who_calls_nobody_is_told_so() {
     with_space(|space| async move {
-        asleep(&space, "s").await?;
-        let operator = with_activator(&space, "10.9.0.1").await?;
-        space.until::<McpServer>("s", "Ready", |server| ready_is(server, "True", reason::ASLEEP)).await?;
+        let operator = with_sleeper(&space).await?;
         let activator = Activator::start(&space, 2).await?;
         // The short form, as a pod of the namespace may use it.
         let late = activator.message("s-mcp:8080", "tools/call").timeout(Duration::from_secs(20)).send().await?;

@@ -30,7 +30,7 @@ const ACTIVATOR: &str = "activator";
 pub const WANTED: &str = "wanted";
 
 /// An operator with an activator, of which there is one pod at this address.
-pub async fn with_activator(space: &Space, address: &str) -> anyhow::Result<Operator> {
+async fn with_activator(space: &Space, address: &str) -> anyhow::Result<Operator> {
     space.create::<EndpointSlice>(slice_of_activator(address)).await?;
     space.create::<ConfigMap>(json!({"metadata": {"name": WANTED}})).await?;
     another(space).await
@@ -53,7 +53,7 @@ fn slice_of_activator(address: &str) -> Value {
 }
 
 /// A server that sleeps since before there was an operator: its status says so.
-pub async fn asleep(space: &Space, name: &str) -> anyhow::Result<()> {
+async fn asleep(space: &Space, name: &str) -> anyhow::Result<()> {
     space
         .create::<McpServer>(json!({"metadata": {"name": name}, "spec": {
             "container": {"image": "a/b:1"},
@@ -64,6 +64,14 @@ pub async fn asleep(space: &Space, name: &str) -> anyhow::Result<()> {
     let told = json!({"status": {"autoscaling": {"desired": 0, "reason": "for 900 s nobody called"}}});
     space.api::<McpServer>().patch_status(name, &PatchParams::default(), &Patch::Merge(&told)).await?;
     Ok(())
+}
+
+/// The server `s`, which sleeps, and an operator with an activator that has said so.
+pub async fn with_sleeper(space: &Space) -> anyhow::Result<Operator> {
+    asleep(space, "s").await?;
+    let operator = with_activator(space, "10.9.0.1").await?;
+    space.until::<McpServer>("s", "Ready", |server| ready_is(server, "True", reason::ASLEEP)).await?;
+    Ok(operator)
 }
 
 /// What the activator writes when it is called for a server.
@@ -120,9 +128,7 @@ async fn a_server_that_sleeps_is_ready_has_no_pods_and_its_service_leads_to_the_
 #[tokio::test]
 async fn a_call_wakes_it_whatever_becomes_of_the_operator_and_the_activator_stands_in_until_a_pod_serves() {
     with_space(|space| async move {
-        asleep(&space, "s").await?;
-        let operator = with_activator(&space, "10.9.0.1").await?;
-        space.until::<McpServer>("s", "Ready", |server| ready_is(server, "True", reason::ASLEEP)).await?;
+        let operator = with_sleeper(&space).await?;
         // Nobody looks when it is called.
         operator.kill().await;
         call(&space, "s").await?;
@@ -184,9 +190,7 @@ async fn who_was_switched_off_or_is_left_alone_is_never_woken() {
 #[tokio::test]
 async fn a_wake_that_cannot_succeed_is_told_in_kubernetes_words() {
     with_space(|space| async move {
-        asleep(&space, "s").await?;
-        let operator = with_activator(&space, "10.9.0.1").await?;
-        space.until::<McpServer>("s", "Ready", |server| ready_is(server, "True", reason::ASLEEP)).await?;
+        let operator = with_sleeper(&space).await?;
         call(&space, "s").await?;
         space.until::<Deployment>("s-mcp", "a pod wanted", |deployment| replicas(deployment) == Some(1)).await?;
         let nowhere: IpAddr = "10.50.255.254".parse()?;

@@ -94,6 +94,8 @@ pub struct Eviction {
     pub pod: String,
     /// The pod's uid.
     pub uid: String,
+    /// What it fails with.
+    pub why: Verdict,
 }
 
 /// How an eviction ended.

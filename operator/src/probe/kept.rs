@@ -20,7 +20,7 @@ pub struct Kept {
 }
 
 impl fmt::Debug for Kept {
-    /// What tells it from another one: this is read to find out whether anything changed.
+    /// What tells it from another one: the text itself is as long as the list of tools.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Kept").field(&self.hash).finish()
     }

@@ -99,11 +99,11 @@ fn publish<P: Prober>(publisher: &Publisher, prober: &P, effect: Effect, tasks: 
         Effect::Transition(key, transition, why) => {
             metrics.transition(transition);
             let (reason, message) = why.unwrap_or_default();
-            tracing::info!(server = %key, from = transition.from.as_str(), to = transition.to.as_str(), reason, %message, "circuit changed");
+            tracing::info!(server = %key, from = transition.from.as_str(), to = transition.to.as_str(), reason, why = %message, "circuit changed");
         }
         Effect::Turned(key, pod, verdict) => {
             let Verdict { kind, reason, message } = verdict;
-            tracing::info!(server = %key, pod, verdict = kind.as_str(), reason, %message, "a target answers otherwise than before");
+            tracing::info!(server = %key, pod, verdict = kind.as_str(), reason, why = %message, "a target answers otherwise than before");
         }
         Effect::Gone(key) => metrics.gone(&key),
         Effect::Panic(active) => {
@@ -181,7 +181,7 @@ async fn gate(publisher: &Publisher, patch: GatePatch) {
     let outcome = match tokio::time::timeout(CALL, pods.patch_status(&patch.pod, &params, &body)).await {
         Ok(Ok(pod)) => {
             let (namespace, value, reason, message) = (&patch.namespace, patch.value, patch.reason, &patch.message);
-            tracing::info!(pod = %patch.pod, namespace, value, reason, %message, "readiness gate patched");
+            tracing::info!(pod = %patch.pod, namespace, value, reason, why = %message, "readiness gate patched");
             Patched::Done(pod.metadata.resource_version.and_then(|version| version.parse().ok()))
         }
         Ok(Err(kube::Error::Api(status))) if status.code == 404 => Patched::Gone,
@@ -219,12 +219,13 @@ async fn evict(publisher: &Publisher, eviction: Eviction) {
         Evicted::Gone => "gone",
         Evicted::Refused(_) => "refused",
     });
+    let Eviction { namespace, pod, why, .. } = &eviction;
     match &outcome {
-        Evicted::Refused(why) => {
-            tracing::warn!(pod = %eviction.pod, namespace = %eviction.namespace, why, "could not evict a pod that stays failed");
+        Evicted::Refused(refusal) => {
+            tracing::warn!(pod, namespace, reason = why.reason, why = %why.message, refusal, "could not evict a pod that stays failed");
         }
         Evicted::Done | Evicted::Restarted | Evicted::Gone => {
-            tracing::info!(pod = %eviction.pod, namespace = %eviction.namespace, "evicted a pod that stays failed");
+            tracing::info!(pod, namespace, reason = why.reason, why = %why.message, "evicted a pod that stays failed");
         }
     }
     publisher.shared.act(|registry, now| registry.evicted(&eviction, &outcome, now));

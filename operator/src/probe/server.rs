@@ -8,12 +8,7 @@ mod settle;
 mod shown_tools;
 mod summary;
 
-use std::{
-    collections::BTreeMap,
-    hash::{DefaultHasher, Hash, Hasher},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use tokio::time::Instant;
@@ -28,7 +23,7 @@ use super::{
     schedule::{Schedule, TargetId, Timer},
     target::Target,
     template::Template,
-    types::{Endpoint, Moment, ServerKey, ServerSpec},
+    types::{Endpoint, Moment, ServerHealth, ServerKey, ServerSpec},
     verdict::Verdict,
     wire::Wire,
 };
@@ -77,8 +72,8 @@ pub struct Server {
     /// What one of the others offers, where that is not accepted.
     odd: ShownTools,
     eviction: EvictionState,
-    /// Hash of what status shows.
-    told: Option<u64>,
+    /// What status shows.
+    told: Option<Box<ServerHealth>>,
 }
 
 impl Server {
@@ -322,17 +317,11 @@ impl Server {
 
     /// Says so when status shows something else than before.
     pub fn tell(&mut self, around: &mut Around<'_>) {
-        let mut hasher = DefaultHasher::new();
-        self.fingerprint(around.panic, around.now.mono, &mut hasher);
-        let hash = hasher.finish();
-        if self.told.replace(hash) != Some(hash) {
+        let shown = self.snapshot(around.panic, around.now.mono);
+        if self.told.as_deref() != Some(&shown) {
+            self.told = Some(Box::new(shown));
             around.effects.push(Effect::Changed(Arc::clone(&self.key)));
         }
-    }
-
-    fn fingerprint(&self, panic: bool, now: Instant, hasher: &mut DefaultHasher) {
-        // Debug of what status is made of is as exact as the types are, and settling is rare.
-        format!("{:?}", self.snapshot(panic, now)).hash(hasher);
     }
 }
 

@@ -1,6 +1,10 @@
-//! What is told besides status: /fleet and metrics.
+//! What is told besides status: /fleet, metrics and the log.
 
-use std::time::Duration;
+use std::{
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use tokio::time::sleep;
 
@@ -82,5 +86,53 @@ async fn after_a_restart_every_server_has_its_series_before_anything_changes() {
     let text = prometheus::TextEncoder::new().encode_to_string(&rig.metrics.gather()).expect("text");
     for line in ["{name=\"forced\",namespace=\"test\"} 2", "{name=\"closed\",namespace=\"test\"} 0"] {
         assert!(text.contains(&format!("mcpfleet_circuit_state{line}")), "{line} is not in\n{text}");
+    }
+}
+
+/// Lines of a log.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("nobody panicked").write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_says_why_a_circuit_a_verdict_and_a_gate_changed() {
+    let log = Log::default();
+    let lines = log.clone();
+    let writes = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || lines.clone()).finish();
+    let _until_the_end = tracing::subscriber::set_default(writes);
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1], |spec| spec.health.restart_after_seconds = 20).await;
+    puppet.set(ip(1), Does::Refuse);
+    rig.until("server", secs(30), is_open).await.expect("open");
+    sleep(secs(30)).await;
+    let written = String::from_utf8(log.0.lock().expect("nobody panicked").clone()).expect("text");
+    let told: Vec<serde_json::Value> = written.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    for (what, who, fields) in [
+        (
+            "circuit changed",
+            ("server", "test/server"),
+            &[("from", "Closed"), ("to", "Open"), ("reason", "ConnectionRefused")][..],
+        ),
+        ("a target answers otherwise than before", ("pod", "server-1"), &[("reason", "ConnectionRefused")]),
+        ("readiness gate patched", ("pod", "server-1"), &[("reason", "ConnectionRefused")]),
+        ("evicted a pod that stays failed", ("pod", "server-1"), &[("reason", "ConnectionRefused")]),
+    ] {
+        let line = told.iter().find(|line| {
+            line["message"] == what && line[who.0] == who.1 && fields.iter().all(|(name, value)| line[*name] == *value)
+        });
+        assert!(line.is_some(), "no line {what:?} of {who:?} with {fields:?} in\n{written}");
+    }
+    for debug in ["Some(", "None", "unknown", "\u{1b}"] {
+        assert!(!written.contains(debug), "{debug:?} in\n{written}");
     }
 }

@@ -69,6 +69,7 @@ impl Server {
             server: self.key.name.clone(),
             pod: pod.name.clone(),
             uid: pod.uid.clone(),
+            why: target.latest().clone(),
         }));
     }
 

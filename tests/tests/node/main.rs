@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::large_futures, reason = "a test is one future, on the stack of its thread")]
 
+mod arrival;
 mod asleep;
 mod autoscale;
 mod backup_drills;
@@ -15,6 +16,7 @@ mod drills;
 mod examples;
 mod network;
 mod outage;
+mod pods;
 mod rollouts;
 mod sandbox_drills;
 mod secrets;

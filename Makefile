@@ -88,6 +88,10 @@ test: ## Run every check; ONLY='format unit' runs some: format tools clippy unit
 drills: ## Failures on a real node that take minutes; ONLY=part-of-a-name runs some
 	@tests/drills.sh
 
+.PHONY: mutants
+mutants: ## Which small changes of the operator's code no test finds: FILES='operator/src/ssa.rs', CLUSTER=1 by the control plane's tests, too
+	@tests/mutants.sh
+
 .PHONY: fuzz-sandbox
 fuzz-sandbox: ## Fuzz what callers send to sandbox-server: SECONDS=60
 	@sandbox-server/fuzz/fuzz.sh $(SECONDS)

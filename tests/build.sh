@@ -6,4 +6,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 cargo build --quiet --locked --workspace --all-targets --all-features
-realpath "${CARGO_TARGET_DIR:-target}/debug"
+realpath "${CARGO_TARGET_DIR:-target}/${CARGO_BUILD_TARGET:-}/debug"

@@ -14,9 +14,10 @@ image_name() {
     printf '%s/%s:%s\n' "${REGISTRY:-ghcr.io/mcpfleet}" "$1" "$version"
 }
 
-# What is published and measured is `release`; `make demo`, `make test` and `make drills` say `quick`, which is built in a fraction of the time.
+# What is published and measured is `release`; `make demo` and `make drills` say `quick`, which is built in a fraction of the time, and
+# `make test` says `dev`, which its tests are built of.
 profile=${MCPFLEET_IMAGE_PROFILE:-release}
-image_binary() { printf '%s/%s/%s/%s\n' "${CARGO_TARGET_DIR:-$repo/target}" "$target" "$profile" "$1"; }
+image_binary() { printf '%s/%s/%s/%s\n' "${CARGO_TARGET_DIR:-$repo/target}" "$target" "${profile/#dev/debug}" "$1"; }
 image_archive() { printf '%s/images/%s/%s.tar\n' "${CARGO_TARGET_DIR:-$repo/target}" "$profile" "$1"; }
 
 # image_environment IMAGE: variables of the image beside PATH, as JSON strings that follow one.

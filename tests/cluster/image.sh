@@ -25,7 +25,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work"/root/{app,etc/ssl/certs,tmp,usr/bin} "$work/archive"
 chmod 1777 "$work/root/tmp"
-install -m 755 "$binary" "$work/root/usr/bin/$image"
+install -m 755 --strip "$binary" "$work/root/usr/bin/$image"
 echo 'mcpfleet:x:1000:1000::/tmp:/sbin/nologin' >"$work/root/etc/passwd"
 echo 'mcpfleet:x:1000:' >"$work/root/etc/group"
 [[ $image == pause ]] || install -m 644 /etc/ssl/certs/ca-certificates.crt "$work/root/etc/ssl/certs/"

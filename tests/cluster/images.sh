@@ -18,11 +18,18 @@ begin=$EPOCHREALTIME
 built=("${images[@]}" "${demo_images[@]}")
 printf 'building %s … ' "${built[*]}"
 # Always all of them in one go: cargo chooses the features of shared dependencies by what is built together, and building
-# them one by one would compile those dependencies once for each.
+# them one by one would compile those dependencies once for each. What tests are built of is built as tests build it.
+build() {
+    export CARGO_BUILD_TARGET=$target RUSTFLAGS="-C target-feature=+crt-static"
+    if [[ $profile == dev ]]; then
+        "$repo/tests/build.sh"
+    else
+        cd "$repo" && cargo build --quiet --profile "$profile" --locked --bins "${built[@]/#/--package=}"
+    fi
+}
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-if ! (cd "$repo" && RUSTFLAGS="-C target-feature=+crt-static" \
-    cargo build --quiet --profile "$profile" --locked --target "$target" --bins "${built[@]/#/--package=}") >"$log" 2>&1; then
+if ! (build) >"$log" 2>&1; then
     say failed
     tail -n 40 "$log" >&2
     fail "the images' binaries could not be built"

@@ -98,7 +98,7 @@ fuzz-sandbox: ## Fuzz what callers send to sandbox-server: SECONDS=60
 
 .PHONY: bench-health
 bench-health: ## What health costs, beside bare hyper: SIZES='100 1000 10000'
-	@ulimit -n "$$(ulimit -Hn)" && cargo run --quiet --release --package operator --example bench_health -- $(SIZES)
+	@ulimit -n "$$(ulimit -Hn)" && "$$(tests/release.sh)/examples/bench_health" $(SIZES)
 
 .PHONY: bench-sandbox bench-chat bench-gateway bench-bridge bench-converge bench
 bench-sandbox: ## What sandbox-server does beside its peers, and beside two limits

@@ -1,10 +1,6 @@
 //! What is told besides status: /fleet, metrics and the log.
 
-use std::{
-    io,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{cell::RefCell, io, time::Duration};
 
 use tokio::time::sleep;
 
@@ -89,13 +85,16 @@ async fn after_a_restart_every_server_has_its_series_before_anything_changes() {
     }
 }
 
-/// Lines of a log.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+thread_local! {
+    /// What this thread logged. (A subscriber of one thread alone would miss what another thread had come by first.)
+    static LOG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+struct Log;
 
 impl io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("nobody panicked").write(bytes)
+        LOG.with_borrow_mut(|log| log.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -105,17 +104,14 @@ impl io::Write for Log {
 
 #[tokio::test(start_paused = true)]
 async fn the_log_says_why_a_circuit_a_verdict_and_a_gate_changed() {
-    let log = Log::default();
-    let lines = log.clone();
-    let writes = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || lines.clone()).finish();
-    let _until_the_end = tracing::subscriber::set_default(writes);
+    tracing_subscriber::fmt().json().flatten_event(true).with_writer(|| Log).init();
     let puppet = Puppet::default();
     let rig = Rig::with_puppet(&puppet);
     serving(&rig, &puppet, "server", &[1], |spec| spec.health.restart_after_seconds = 20).await;
     puppet.set(ip(1), Does::Refuse);
     rig.until("server", secs(30), is_open).await.expect("open");
     sleep(secs(30)).await;
-    let written = String::from_utf8(log.0.lock().expect("nobody panicked").clone()).expect("text");
+    let written = LOG.with_borrow(|log| String::from_utf8(log.clone())).expect("text");
     let told: Vec<serde_json::Value> = written.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     for (what, who, fields) in [
         (

@@ -20,5 +20,6 @@ mod sandbox_drills;
 mod secrets;
 mod setup;
 mod stdio;
+mod steps;
 mod told;
 mod traces;

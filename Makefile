@@ -113,7 +113,7 @@ bench-gateway: ## What /mcp of a gateway adds to a call, with 1, 10 and 50 serve
 bench-bridge: ## What the bridge adds to a server on standard input and output, beside other bridges
 	@tests/bench-bridge/bench-bridge
 
-bench-converge: ## How long a fleet takes to come about, beside a bare client: SIZES='100 1000 5000' REST=600
+bench-converge: ## How long a fleet takes to come about, beside a bare client: SIZES='100 1000 5000' REST=600; ASLEEP=500: what servers that sleep cost
 	@tests/bench-converge/bench-converge $(SIZES)
 
 bench: bench-health bench-sandbox bench-chat bench-gateway bench-bridge bench-converge ## Every benchmark

@@ -23,6 +23,6 @@ export MOTO
 trap 'tests/cluster/down.sh' EXIT
 tests/cluster/tool.sh helm
 tests/cluster/up.sh node
-tests/cluster/load.sh operator sandbox-server chat-worker
+tests/cluster/load.sh operator sandbox-server chat-worker bridge
 # shellcheck disable=SC2086  # none is no argument
 tests/cluster/run.sh "$binary" --ignored --test-threads=1 --show-output ${ONLY:-}

@@ -45,6 +45,14 @@ pub const LABEL_NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 pub const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Label of Kubernetes' own: who keeps an EndpointSlice. Of ours the value is [`GROUP`].
 pub const LABEL_SLICE_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// Label of an EndpointSlice of ours that leads to pods of the server, and not to the activator: for the activator alone (it reads it in
+/// `bridge/src/activate/pods.rs`). Its value is [`LEADS_TO_PODS`].
+pub const LABEL_LEADS_TO: &str = "mcpfleet.dev/leads-to";
+/// Value of [`LABEL_LEADS_TO`].
+pub const LEADS_TO_PODS: &str = "pods";
+/// Label of the Service of a server that may sleep, `"true"`. Kubernetes copies a Service's labels to the EndpointSlices that it keeps for
+/// it: these are watched, and those of other servers are not.
+pub const LABEL_SLEEPS: &str = "mcpfleet.dev/sleeps";
 /// Value of the component label of the activator's pods, beside the operator: it carries the first calls to servers that sleep.
 pub const COMPONENT_ACTIVATOR: &str = "activator";
 /// Value of the component label of the pods that back up a server's data.
@@ -115,6 +123,12 @@ impl Component {
     /// activator meanwhile have the family of their addresses behind it.
     pub fn asleep_name(name: &str) -> String {
         format!("{}-asleep", Self::Server.child_name(name))
+    }
+
+    /// What the names of the EndpointSlices begin with that tell the activator which pods of the McpServer called `name` answer, while it
+    /// wakes.
+    pub fn awake_name(name: &str) -> String {
+        format!("{}-awake", Self::Server.child_name(name))
     }
 
     /// The name of the claim that keeps the installed packages of the McpServer called `name`.

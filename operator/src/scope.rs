@@ -89,7 +89,8 @@ pub async fn start(shared: &Shared, namespace: Option<&str>, tasks: &mut JoinSet
     let parts = Parts { shared, known: &known, reader: &reader, writer: &writer };
     let (images, backups) = (shared.stdio_images.clone(), Arc::clone(&shared.backups));
     let (autoscaler, asleep) = (Arc::clone(&shared.autoscaler), Arc::clone(&shared.asleep));
-    let world = mcp_server::World { engine: shared.engine.clone(), images, backups, autoscaler, asleep };
+    let leading = Arc::clone(&known.leading);
+    let world = mcp_server::World { engine: shared.engine.clone(), images, backups, autoscaler, asleep, leading };
     let server_context = parts.context(&known.servers, world);
     let reports = Arc::new(AppReports::default());
     let asking = app_reports::watch(Arc::clone(&reports), Arc::clone(&known.app_pods), {

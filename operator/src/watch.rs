@@ -9,7 +9,10 @@ use std::{
 use futures::{StreamExt, TryStreamExt, channel::mpsc};
 use k8s_openapi::{
     NamespaceResourceScope,
-    api::core::v1::{ConfigMap, Pod, Secret},
+    api::{
+        core::v1::{ConfigMap, Pod, Secret},
+        discovery::v1::EndpointSlice,
+    },
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -24,7 +27,10 @@ use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     app_pods::AppPods,
-    asleep::Asleep,
+    asleep::{
+        Asleep,
+        leading::{self, Leading},
+    },
     autoscale::Autoscaler,
     backoff::Attempts,
     backups::Backups,
@@ -113,13 +119,15 @@ pub struct Known {
     pub children: Arc<Children>,
     /// What keeps pods of apps from running.
     pub app_pods: Arc<AppPods>,
+    /// Whose Services lead to pods of their own.
+    pub leading: Arc<Leading>,
     /// Versions of Secrets.
     pub secrets: Arc<Cache<PartialObjectMeta<Secret>>>,
     /// Versions of ConfigMaps.
     pub config_maps: Arc<Cache<PartialObjectMeta<ConfigMap>>>,
     /// Failed passes, of objects that are there.
     pub attempts: Arc<Attempts>,
-    /// Whose first list is in: one for each kind of child, for the apps' pods, and for those of backups.
+    /// Whose first list is in: one for each kind of child, for the apps' pods, for those of backups, and for where Services lead.
     listed: Vec<watch::Receiver<bool>>,
 }
 
@@ -183,6 +191,8 @@ impl Watches<'_> {
         let mut listed: Vec<_> = KINDS.iter().map(|kind| self.children(*kind, &children)).collect();
         listed.push(self.app_pods(&app_pods));
         listed.push(self.backup_pods(&keepers.backups));
+        let leading = Arc::new(Leading::default());
+        listed.push(self.leading(&leading));
         Known {
             apps: self.apps(&index, &attempts),
             servers: self.servers(&index, &attempts, keepers),
@@ -190,6 +200,7 @@ impl Watches<'_> {
             config_maps: self.metadata("metadata of ConfigMaps", Kind::ConfigMap, &index),
             children,
             app_pods,
+            leading,
             attempts,
             listed,
         }
@@ -313,6 +324,18 @@ impl Watches<'_> {
         let (waker, backups) = (self.wakers.server.clone(), Arc::clone(backups));
         self.each("pods of backups", events, move |event| {
             if let Some(server) = backups.take(event) {
+                waker.wake(&server.namespace, &server.name);
+            }
+        })
+    }
+
+    /// The EndpointSlices that Kubernetes keeps for servers that may sleep: of them only whether they lead to a pod.
+    fn leading(&mut self, leading: &Arc<Leading>) -> watch::Receiver<bool> {
+        let config = watcher::Config::default().labels(&leading::selector());
+        let events = watcher::watcher(self.api::<EndpointSlice>(), config).boxed();
+        let (waker, leading) = (self.wakers.server.clone(), Arc::clone(leading));
+        self.each("EndpointSlices of servers that may sleep", events, move |event| {
+            for server in leading.take(event) {
                 waker.wake(&server.namespace, &server.name);
             }
         })

@@ -5,5 +5,6 @@
 
 pub mod audit;
 pub mod cluster;
+pub mod faults;
 pub mod mcp;
 pub mod pods;

@@ -5,7 +5,7 @@ use std::{
     process::Command,
     sync::{
         Arc, Mutex, Once,
-        atomic::{AtomicU16, Ordering},
+        atomic::{AtomicU16, AtomicUsize, Ordering},
     },
 };
 
@@ -39,6 +39,8 @@ struct Inner {
     tools: Mutex<Vec<String>>,
     /// Calls that it says are in flight. None: it has no metrics.
     calls: Mutex<Option<u32>>,
+    /// Calls that it was made.
+    called: AtomicUsize,
 }
 
 /// A running server.
@@ -59,6 +61,7 @@ impl FakeServer {
             mode: Mutex::new(Mode::Answer),
             tools: Mutex::new(vec!["read".into(), "write".into()]),
             calls: Mutex::default(),
+            called: AtomicUsize::default(),
         });
         let router = Router::new().route("/mcp", post(answer)).route("/metrics", get(metrics)).with_state(Arc::clone(&inner));
         let task = tokio::spawn(async move {
@@ -75,6 +78,11 @@ impl FakeServer {
     /// Tells it how many calls to say are in flight from now on, in the bridge's words. None: it has no metrics, as from the beginning.
     pub fn set_calls(&self, calls: Option<u32>) {
         *self.inner.calls.lock().expect("no panic while the calls are held") = calls;
+    }
+
+    /// How often a tool of it was called.
+    pub fn called(&self) -> usize {
+        self.inner.called.load(Ordering::Relaxed)
     }
 
     /// Tells it which tools to offer from now on.
@@ -110,7 +118,10 @@ async fn answer(State(server): State<Arc<Inner>>, Json(request): Json<Value>) ->
             let tools: Vec<_> = names.iter().map(|name| json!({"name": name, "inputSchema": {"type": "object"}})).collect();
             json!({"resultType": "complete", "tools": tools, "ttlMs": 0, "cacheScope": "private"})
         }
-        Some("tools/call") => json!({"resultType": "complete", "content": [{"type": "text", "text": "called"}]}),
+        Some("tools/call") => {
+            server.called.fetch_add(1, Ordering::Relaxed);
+            json!({"resultType": "complete", "content": [{"type": "text", "text": "called"}]})
+        }
         _ => {
             let error = json!({"jsonrpc": "2.0", "id": request["id"], "error": {"code": -32601, "message": "method not found"}});
             return (StatusCode::NOT_FOUND, Json(error)).into_response();

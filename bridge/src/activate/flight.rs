@@ -1,6 +1,6 @@
 //! One wake for all callers: whoever calls a server that sleeps joins the flight that is under way, or begins one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub struct Flights {
 /// A server on its way, for as long as somebody holds this.
 #[derive(Debug)]
 pub struct Flight {
-    addresses: watch::Receiver<Vec<SocketAddr>>,
+    addresses: watch::Receiver<BTreeSet<SocketAddr>>,
     tasks: [JoinHandle<()>; 2],
 }
 
@@ -70,7 +70,7 @@ impl Flights {
     }
 
     fn begin(&self, key: &Key) -> Flight {
-        let (told, addresses) = watch::channel(Vec::new());
+        let (told, addresses) = watch::channel(BTreeSet::new());
         let looking = tokio::spawn(pods::tell(self.client.clone(), key.clone(), told));
         let waking = tokio::spawn(wake(self.wanted.clone(), key.clone(), addresses.clone(), self.metrics.clone()));
         Flight { addresses, tasks: [looking, waking] }
@@ -82,7 +82,7 @@ impl Flights {
 }
 
 /// Asks for the server, and takes that back when it is there.
-async fn wake(wanted: Wanted, key: Key, mut addresses: watch::Receiver<Vec<SocketAddr>>, metrics: Metrics) {
+async fn wake(wanted: Wanted, key: Key, mut addresses: watch::Receiver<BTreeSet<SocketAddr>>, metrics: Metrics) {
     let begun = Instant::now();
     tracing::info!(server = %key, "a server that sleeps is called");
     wanted.say(&key).await;
@@ -94,7 +94,7 @@ async fn wake(wanted: Wanted, key: Key, mut addresses: watch::Receiver<Vec<Socke
 }
 
 impl Flight {
-    /// A pod in service, once there is one; where there are several, another one than the last that was tried. None: not in time.
+    /// A pod that answers, once there is one; where there are several, another one than the last that was tried. None: not in time.
     pub async fn landing(&self, last: Option<SocketAddr>, until: Instant) -> Option<SocketAddr> {
         if let Some(pause) = last.map(|_| Instant::now() + PAUSE) {
             tokio::time::sleep_until(pause.min(until)).await;

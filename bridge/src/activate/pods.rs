@@ -1,15 +1,17 @@
-//! Where a server's pods answer: out of the EndpointSlices that Kubernetes keeps for its Service.
+//! Where a server's pods answer: out of the EndpointSlices that Kubernetes keeps for its Service, and of those by which the operator tells
+//! of pods that have shown that they answer. The latter come a second or two earlier.
 //!
 //! Not through the Service, which leads here for a moment longer than the first pod needs to come into service: a call that came back
 //! would go round in a circle.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use futures::StreamExt as _;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::api::Api;
-use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::{WatchStreamExt as _, reflector};
 use kube::{Client, ResourceExt as _};
 use tokio::sync::watch;
 
@@ -19,58 +21,54 @@ use super::fleet::Key;
 const SERVICE: &str = "kubernetes.io/service-name";
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 
-/// Who keeps the slices that lead here.
-const US: &str = "mcpfleet.dev";
+/// Who keeps the slices that lead here, and those that lead to pods which the operator found to answer (`operator/src/names.rs`).
+const OPERATOR: &str = "mcpfleet.dev";
+const LEADS_TO: &str = "mcpfleet.dev/leads-to";
 
 /// What the operator calls the ports of its Services: `mcp`, or `mcp-` and a number.
 const PORT: &str = "mcp";
 
-/// Tells the addresses of the pods in service for as long as somebody listens.
-pub async fn tell(client: Client, key: Key, told: watch::Sender<Vec<SocketAddr>>) {
+/// Tells the addresses of the pods that answer for as long as somebody listens.
+pub async fn tell(client: Client, key: Key, told: watch::Sender<BTreeSet<SocketAddr>>) {
     let api: Api<EndpointSlice> = Api::namespaced(client, &key.namespace);
-    let others = watcher::Config::default().labels(&format!("{SERVICE}={},{MANAGED_BY}!={US}", key.service()));
-    let mut events = watcher(api, others).default_backoff().boxed();
-    let mut slices: BTreeMap<String, Vec<SocketAddr>> = BTreeMap::new();
-    let mut listing = BTreeMap::new();
+    let of_service = watcher::Config::default().labels(&format!("{SERVICE}={}", key.service()));
+    let (slices, writer) = reflector::store();
+    let mut events = watcher(api, of_service).default_backoff().reflect(writer).boxed();
     while let Some(event) = tokio::select! {
         event = events.next() => event,
         () = told.closed() => None,
     } {
         match event {
-            Ok(watcher::Event::Init) => listing = BTreeMap::new(),
-            Ok(watcher::Event::InitApply(slice)) => {
-                listing.insert(slice.name_any(), ready(&slice));
-                continue;
+            // The list is not whole yet.
+            Ok(Event::Init | Event::InitApply(_)) => {}
+            Ok(Event::InitDone | Event::Apply(_) | Event::Delete(_)) => {
+                let now: BTreeSet<_> = slices.state().iter().flat_map(|slice| answering(slice)).collect();
+                told.send_if_modified(|before| {
+                    let differs = *before != now;
+                    *before = now;
+                    differs
+                });
             }
-            Ok(watcher::Event::InitDone) => slices = std::mem::take(&mut listing),
-            Ok(watcher::Event::Apply(slice)) => {
-                slices.insert(slice.name_any(), ready(&slice));
-            }
-            Ok(watcher::Event::Delete(slice)) => {
-                slices.remove(&slice.name_any());
-            }
-            Err(error) => {
-                tracing::warn!(server = %key, %error, "the server's pods are not known");
-                continue;
-            }
+            Err(error) => tracing::warn!(server = %key, %error, "the server's pods are not known"),
         }
-        let now: Vec<_> = slices.values().flatten().copied().collect();
-        told.send_if_modified(|before| {
-            let differs = *before != now;
-            *before = now;
-            differs
-        });
     }
 }
 
 /// The addresses in a slice that take new calls.
-fn ready(slice: &EndpointSlice) -> Vec<SocketAddr> {
+fn answering(slice: &EndpointSlice) -> Vec<SocketAddr> {
+    let of_operator = slice.labels().get(MANAGED_BY).is_some_and(|by| by == OPERATOR);
+    if of_operator && slice.labels().get(LEADS_TO).is_none_or(|to| to != "pods") {
+        return Vec::new();
+    }
     let mut ports = slice.ports.iter().flatten().filter(|port| port.name.as_deref().is_some_and(|name| name.starts_with(PORT)));
     let Some(port) = ports.find_map(|port| u16::try_from(port.port?).ok()) else { return Vec::new() };
-    let is_ready = |ready: Option<bool>| ready.unwrap_or(true);
-    let ready =
-        slice.endpoints.iter().filter(|endpoint| is_ready(endpoint.conditions.as_ref().and_then(|conditions| conditions.ready)));
-    let addresses = ready.filter_map(|endpoint| endpoint.addresses.first()?.parse::<IpAddr>().ok());
+    let takes_calls = |endpoint: &&Endpoint| {
+        let conditions = endpoint.conditions.as_ref();
+        // Not ready, so that the Service does not lead there yet: who answers is serving.
+        conditions.and_then(|conditions| if of_operator { conditions.serving } else { conditions.ready }).unwrap_or(true)
+    };
+    let addresses =
+        slice.endpoints.iter().filter(takes_calls).filter_map(|endpoint| endpoint.addresses.first()?.parse::<IpAddr>().ok());
     addresses.map(|address| SocketAddr::new(address, port)).collect()
 }
 
@@ -93,8 +91,25 @@ mod tests {
             }))
             .unwrap()
         };
-        let addresses = ready(&slice(json!([{"name": "metrics", "port": 9090}, {"name": "mcp-3000", "port": 8081}])));
+        let addresses = answering(&slice(json!([{"name": "metrics", "port": 9090}, {"name": "mcp-3000", "port": 8081}])));
         assert_eq!(addresses, ["10.0.0.1:8081".parse().unwrap(), "10.0.0.3:8081".parse().unwrap()]);
-        assert_eq!(ready(&slice(json!([{"name": "metrics", "port": 9090}]))), []);
+        assert_eq!(answering(&slice(json!([{"name": "metrics", "port": 9090}]))), []);
+    }
+
+    #[test]
+    fn of_the_operators_slices_those_count_that_lead_to_pods_which_answer() {
+        let slice = |leads_to: &str| -> EndpointSlice {
+            let labels = json!({MANAGED_BY: OPERATOR, LEADS_TO: leads_to});
+            serde_json::from_value(json!({
+                "metadata": {"name": "a", "labels": labels}, "addressType": "IPv4", "ports": [{"name": "mcp", "port": 8080}],
+                "endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": false, "serving": true}}],
+            }))
+            .unwrap()
+        };
+        assert_eq!(answering(&slice("pods")), ["10.0.0.1:8080".parse().unwrap()]);
+        assert_eq!(answering(&slice("here")), []);
+        let mut to_activator = slice("");
+        to_activator.metadata.labels.as_mut().unwrap().remove(LEADS_TO);
+        assert_eq!(answering(&to_activator), []);
     }
 }

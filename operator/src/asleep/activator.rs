@@ -1,12 +1,12 @@
 //! Where the activator's pods are: a watch of the EndpointSlices of its Service. I/O.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{
-    Api, Client, ResourceExt,
-    runtime::{WatchStreamExt, watcher},
+    Api, Client,
+    runtime::{WatchStreamExt, reflector, watcher, watcher::Event},
 };
 
 use super::{Asleep, Endpoints};
@@ -19,9 +19,8 @@ const TICK: Duration = Duration::from_secs(15);
 pub async fn watch(asleep: &Asleep, client: Client, namespace: &str, service: &str) {
     let api: Api<EndpointSlice> = Api::namespaced(client, namespace);
     let config = watcher::Config::default().labels(&format!("{}={service}", names::LABEL_SERVICE_NAME));
-    let mut events = watcher(api, config).default_backoff().boxed();
-    let mut slices: BTreeMap<String, Endpoints> = BTreeMap::new();
-    let mut listing = BTreeMap::new();
+    let (slices, writer) = reflector::store();
+    let mut events = watcher(api, config).default_backoff().reflect(writer).boxed();
     let mut ticks = tokio::time::interval(TICK);
     loop {
         let event = tokio::select! {
@@ -32,25 +31,12 @@ pub async fn watch(asleep: &Asleep, client: Client, namespace: &str, service: &s
             event = events.next() => event,
         };
         match event {
-            Some(Ok(watcher::Event::Init)) => listing = BTreeMap::new(),
-            Some(Ok(watcher::Event::InitApply(slice))) => {
-                listing.insert(slice.name_any(), endpoints(&slice));
-                continue;
-            }
-            Some(Ok(watcher::Event::InitDone)) => slices = std::mem::take(&mut listing),
-            Some(Ok(watcher::Event::Apply(slice))) => {
-                slices.insert(slice.name_any(), endpoints(&slice));
-            }
-            Some(Ok(watcher::Event::Delete(slice))) => {
-                slices.remove(&slice.name_any());
-            }
-            Some(Err(error)) => {
-                tracing::warn!(%error, "the activator's pods are not known");
-                continue;
-            }
+            // The list is not whole yet.
+            Some(Ok(Event::Init | Event::InitApply(_))) => {}
+            Some(Ok(Event::InitDone | Event::Apply(_) | Event::Delete(_))) => asleep.move_to(together(&slices.state())),
+            Some(Err(error)) => tracing::warn!(%error, "the activator's pods are not known"),
             None => return,
         }
-        asleep.move_to(together(slices.values()));
     }
 }
 
@@ -65,12 +51,12 @@ fn endpoints(slice: &EndpointSlice) -> Endpoints {
     Endpoints { addresses: [(slice.address_type.clone(), addresses)].into(), port }
 }
 
-fn together<'a>(slices: impl Iterator<Item = &'a Endpoints>) -> Endpoints {
+fn together(slices: &[Arc<EndpointSlice>]) -> Endpoints {
     let mut all = Endpoints::default();
-    for slice in slices.filter(|slice| slice.is_up()) {
+    for slice in slices.iter().map(|slice| endpoints(slice)).filter(Endpoints::is_up) {
         all.port = slice.port;
-        for (family, addresses) in &slice.addresses {
-            all.addresses.entry(family.clone()).or_default().extend(addresses.iter().cloned());
+        for (family, addresses) in slice.addresses {
+            all.addresses.entry(family).or_default().extend(addresses);
         }
     }
     all
@@ -94,10 +80,10 @@ mod tests {
             json!([{"addresses": ["10.0.0.1"], "conditions": {"ready": true}}, {"addresses": ["10.0.0.2"], "conditions": {"ready": false}}]),
         );
         let six = slice("IPv6", json!([{"addresses": ["fd00::1"]}]));
-        let all = together([endpoints(&four), endpoints(&six)].iter());
+        let all = together(&[Arc::new(four), Arc::new(six)]);
         let addresses = |addresses: &[&str]| addresses.iter().map(ToString::to_string).collect();
         let expected = [("IPv4".into(), addresses(&["10.0.0.1"])), ("IPv6".into(), addresses(&["fd00::1"]))];
         assert_eq!(all, Endpoints { addresses: expected.into(), port: 8080 });
-        assert_eq!(together([endpoints(&slice("IPv4", json!([])))].iter()), Endpoints::default());
+        assert_eq!(together(&[Arc::new(slice("IPv4", json!([])))]), Endpoints::default());
     }
 }

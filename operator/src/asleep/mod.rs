@@ -1,10 +1,12 @@
 //! Servers that sleep: who answers for them meanwhile, and who is wanted.
 //!
 //! That one is to sleep is decided in `autoscale`; what follows for its children and its status is `mcp_server::asleep`'s. Here is what
-//! comes from outside, kept for the passes: where the activator's pods are (`activator`), and for which servers it was called (`wanted`).
+//! comes from outside, kept for the passes: where the activator's pods are (`activator`), for which servers it was called (`wanted`), and
+//! whose Services lead to pods of their own (`leading`).
 //! A pass that finds nothing of it here goes on from what stands in the API.
 
 pub mod activator;
+pub mod leading;
 pub mod wanted;
 
 use std::{

@@ -1,27 +1,20 @@
-//! Whether the activator stands in for a server. Pure, but for `leads`, which asks the API server.
+//! Whether the activator stands in for a server. Pure.
 //!
 //! That it does is a fact in the API: an EndpointSlice of ours. It is there before the last pod goes and until the Service leads to a pod
 //! again, so that a call is never refused in between, and an operator that starts anew goes on from it.
 
 use std::time::Duration;
 
-use k8s_openapi::{api::discovery::v1::EndpointSlice, jiff::Timestamp};
-use kube::{Api, Client, ResourceExt, api::ListParams};
-use tokio::time::{Instant, sleep, timeout_at};
+use k8s_openapi::jiff::Timestamp;
 
 use crate::{
     autoscale::Decision,
     conditions::Finding,
     crd::{McpServerSpec, autoscaling::AutoscalingStatus, reason},
-    names,
 };
 
 /// How long a wake may take. Past it the server is told like one that does not come up.
 const WAKE: Duration = Duration::from_mins(2);
-
-/// Within so long after a pod is in service its Service leads to it, on any cluster that makes it do so.
-const SETTLED: Duration = Duration::from_secs(2);
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Who answers for a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,35 +63,8 @@ pub fn met(phase: Phase, activator_is_up: bool, told: Option<&AutoscalingStatus>
     }
 }
 
-/// Whether the Service leads to a pod of its own, which it does a moment after that is in service: waited for, so that the activator's
-/// pods are not taken out of it before. After two seconds it is taken for granted: a cluster without Kubernetes' own controllers never says.
-pub async fn leads(client: &Client, namespace: &str, service: &str) -> bool {
-    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), namespace);
-    let of_service = ListParams::default().labels(&format!("{}={service}", names::LABEL_SERVICE_NAME));
-    let until = Instant::now() + SETTLED;
-    loop {
-        match timeout_at(until, slices.list(&of_service)).await {
-            Ok(Ok(found)) if found.items.iter().any(leads_to_a_pod) => return true,
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => {
-                tracing::debug!(%error, object.namespace = namespace, object.name = service, "not told where it leads");
-            }
-            Err(_) => return true,
-        }
-        sleep(LOOK_AGAIN).await;
-    }
-}
-
-fn leads_to_a_pod(slice: &EndpointSlice) -> bool {
-    let ours = slice.labels().get(names::LABEL_SLICE_MANAGED_BY).is_some_and(|by| by == names::GROUP);
-    let ready = |ready: Option<bool>| ready.unwrap_or(true);
-    !ours && slice.endpoints.iter().any(|endpoint| ready(endpoint.conditions.as_ref().and_then(|conditions| conditions.ready)))
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::{clock, fixtures};
 
@@ -126,18 +92,5 @@ mod tests {
         assert_eq!(met(Phase::Asleep, true, 5_000).as_deref(), Some(reason::ASLEEP));
         assert_eq!(met(Phase::Asleep, false, 0).as_deref(), Some(reason::NO_ACTIVATOR));
         assert_eq!(met(Phase::Awake, true, 0), None);
-    }
-
-    #[test]
-    fn a_slice_of_ours_and_pods_that_go_are_not_where_a_service_leads() {
-        let slice = |by: &str, ready: bool| -> EndpointSlice {
-            let labels = json!({"endpointslice.kubernetes.io/managed-by": by});
-            let endpoints = json!([{"addresses": ["10.0.0.1"], "conditions": {"ready": ready}}]);
-            serde_json::from_value(json!({"metadata": {"labels": labels}, "addressType": "IPv4", "endpoints": endpoints}))
-                .expect("a slice")
-        };
-        let kubernetes = "endpointslice-controller.k8s.io";
-        assert!(leads_to_a_pod(&slice(kubernetes, true)));
-        assert!(!leads_to_a_pod(&slice(kubernetes, false)) && !leads_to_a_pod(&slice("mcpfleet.dev", true)));
     }
 }

@@ -21,7 +21,7 @@ use kube::{Resource, ResourceExt};
 
 use self::{observe::Observed, validate::ValidatedServer};
 use crate::{
-    asleep::Asleep,
+    asleep::{Asleep, leading::Leading},
     autoscale::Autoscaler,
     backups::Backups,
     child::Child,
@@ -47,6 +47,8 @@ pub struct World {
     pub autoscaler: Arc<Autoscaler>,
     /// Who sleeps.
     pub asleep: Arc<Asleep>,
+    /// Whose Services lead to pods of their own.
+    pub leading: Arc<Leading>,
 }
 
 impl Subject for McpServer {
@@ -103,8 +105,7 @@ impl Subject for McpServer {
     }
 
     fn found(&self, valid: &ValidatedServer, context: &Context<Self>) {
-        let may = asleep::may_sleep(&self.spec) || valid.phase != asleep::Phase::Awake;
-        context.world.asleep.found(&key(self), may.then_some(valid.phase));
+        context.world.asleep.found(&key(self), valid.sleeps.then_some(valid.phase));
         if needs_credentials(self) && valid.lacks.is_empty() {
             tell_prober(self, valid.credentials(), context);
         }

@@ -1,6 +1,6 @@
 //! Step 1: read what the spec points at. I/O in, nothing decided.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use k8s_openapi::{
@@ -59,6 +59,8 @@ pub struct Observed {
     pub stood_in: bool,
     /// Its Service leads to a pod of its own.
     pub leads: bool,
+    /// Where those of its pods answer that have shown that they speak MCP.
+    pub answering: BTreeSet<SocketAddr>,
     /// Where the activator answers.
     pub activator: Arc<Endpoints>,
     /// What is said for it while it sleeps.
@@ -112,7 +114,8 @@ fn session_keys(server: &McpServer, children: &Children) -> String {
 /// Whether its Service leads to the activator, by a slice of ours.
 fn stood_in(server: &McpServer, children: &Children) -> bool {
     let owned = server.uid().map(|uid| children.owned_by(&uid)).unwrap_or_default();
-    owned.iter().any(|live| live.key.kind == EndpointSlice::KIND)
+    let asleep = Component::asleep_name(&server.name_any());
+    owned.iter().any(|live| live.key.kind == EndpointSlice::KIND && live.key.name.starts_with(&asleep))
 }
 
 /// What the server says now, or else what was kept of it: one that sleeps says nothing, and an operator that starts anew has not asked.
@@ -139,21 +142,21 @@ fn served(server: &McpServer, children: &Children) -> ServiceSpec {
 pub async fn observe(
     server: &McpServer,
     reader: &Reader,
-    Writer { client, children, contests: _ }: &Writer,
-    World { engine, images, backups: _, autoscaler, asleep }: &World,
+    Writer { client: _, children, contests: _ }: &Writer,
+    World { engine, images, backups: _, autoscaler, asleep, leading }: &World,
 ) -> Result<Observed, inputs::Error> {
     let (namespace, name) = (server.namespace().unwrap_or_default(), server.name_any());
-    let health = engine.snapshot(&ServerKey::new(&namespace, &name));
+    let key = ServerKey::new(&namespace, &name);
+    let health = engine.snapshot(&key);
     let in_service = health.as_ref().is_some_and(|health| health.pods.iter().any(|pod| pod.in_service));
-    let stood_in = stood_in(server, children);
-    let service = Component::Server.child_name(&name);
     let mut observed = Observed {
         accepted: accepted(server, children),
         sessions: health.as_ref().and_then(|health| health.sessions),
         served: served(server, children),
-        decision: autoscaler.decision(&ServerKey::new(&namespace, &name)),
-        stood_in,
-        leads: in_service && (!stood_in || asleep::leads(client, &namespace, &service).await),
+        decision: autoscaler.decision(&key),
+        stood_in: stood_in(server, children),
+        leads: in_service && leading.leads(&key),
+        answering: engine.serving(&key).map(|serving| serving.answering).unwrap_or_default(),
         activator: asleep.endpoints(),
         kept: kept(server, health.as_ref(), children),
         offered: health.and_then(|health| health.acceptable),

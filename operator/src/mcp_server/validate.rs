@@ -3,7 +3,11 @@
 //! The CRD's schema and CEL rules refuse what can be seen in the spec alone. What is left is what they cannot see. All problems are
 //! told at once.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use http::{HeaderName, HeaderValue};
 use k8s_openapi::{
@@ -14,7 +18,7 @@ use kube::ResourceExt;
 use url::Url;
 
 use super::{
-    asleep::Phase,
+    asleep::{Phase, may_sleep},
     autoscaling::{self, Counting},
     build::service::CLIENT_IP,
     contract, database,
@@ -63,6 +67,10 @@ pub struct ValidatedServer {
     pub phase: Phase,
     /// Where the activator answers.
     pub activator: Arc<Endpoints>,
+    /// Where those of its pods answer that have shown that they speak MCP.
+    pub answering: BTreeSet<SocketAddr>,
+    /// It may sleep, or still does.
+    pub sleeps: bool,
     /// What is said for it while it sleeps.
     pub kept: Option<String>,
 }
@@ -259,6 +267,7 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
         }
     };
 
+    let phase = Phase::of(spec, observed.decision.as_ref(), observed.stood_in, observed.leads);
     match source {
         Some(source) if problems.is_empty() => Ok(ValidatedServer {
             name: server.name_any(),
@@ -269,8 +278,10 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
             lacks,
             notes,
             decision: observed.decision.clone(),
-            phase: Phase::of(spec, observed.decision.as_ref(), observed.stood_in, observed.leads),
+            phase,
             activator: Arc::clone(&observed.activator),
+            answering: observed.answering.clone(),
+            sleeps: may_sleep(spec) || phase != Phase::Awake,
             kept: observed.kept.clone(),
         }),
         _ => Err(problems),

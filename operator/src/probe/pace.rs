@@ -10,6 +10,10 @@ use super::{schedule::slot, target::Target, types::ServerSpec, verdict::Kind};
 pub const EAGER: Duration = Duration::from_secs(1);
 /// For so long after its start a target is asked twice as often.
 const EAGERLY: Duration = Duration::from_secs(30);
+/// The pace of a target that has just begun to run, of a server that may sleep: somebody waits for its first answer.
+const AWAITED: Duration = Duration::from_millis(100);
+/// For so long after its start.
+const AWAITED_FOR: Duration = Duration::from_secs(10);
 /// The slowest pace of a target that has not answered long after its start.
 const RELUCTANT: Duration = Duration::from_secs(10);
 /// The first wait after a failure; it doubles. A tenth less than a second, so that three failures are within three seconds.
@@ -42,6 +46,9 @@ impl Target {
 
     fn eager(&self, spec: &ServerSpec, now: Instant) -> Duration {
         if self.starting(spec, now) {
+            if spec.may_sleep && !self.is_down() && self.age(now) < AWAITED_FOR {
+                return AWAITED;
+            }
             // Most servers are up within seconds: those are the ones somebody waits for.
             let soon = self.age(now) < EAGERLY;
             // A container that does not run cannot answer, and the kubelet tells when it does.

@@ -1,7 +1,7 @@
 //! What goes into the health engine and what comes out of it. Not how any of it is decided.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -235,6 +235,8 @@ pub struct Serving {
     pub pods: u32,
     /// Those that clients are sent to.
     pub in_service: Vec<ServingPod>,
+    /// Where those answer that have shown that they speak MCP, whether Kubernetes counts them as Ready already or not.
+    pub answering: BTreeSet<SocketAddr>,
 }
 
 /// A pod that clients are sent to.

@@ -117,6 +117,31 @@ async fn a_new_pod_is_in_service_within_two_seconds_of_being_able_to_answer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_that_a_call_waits_for_is_in_service_a_tenth_of_a_second_after_it_can_answer() {
+    for starts_after in [0, 730, 6_250] {
+        let puppet = Puppet::default();
+        let rig = Rig::with_puppet(&puppet);
+        puppet.set(ip(1), Does::Refuse);
+        let mut sleeper = spec(8080);
+        usual(&mut sleeper);
+        sleeper.may_sleep = true;
+        rig.engine.set_server(&key("server"), sleeper, None);
+        let mut state = pod("server-1", ip(1));
+        let incarnation = state.incarnation.take();
+        rig.api.set_pod(&key("server"), state.clone());
+        sleep(secs(30)).await;
+        puppet.forget();
+        state.incarnation = incarnation;
+        rig.api.set_pod(&key("server"), state);
+        sleep(Duration::from_millis(starts_after)).await;
+        puppet.set(ip(1), Does::Answer);
+        rig.until("server", Duration::from_millis(150), is_closed).await.expect("in service in time");
+        let asked = puppet.asked(ip(1)).len();
+        assert!(asked <= 4 + usize::try_from(starts_after).expect("small") / 100, "asked {asked} times in {starts_after} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pod_that_never_comes_up_opens_the_circuit_after_its_start() {
     let puppet = Puppet::default();
     let rig = Rig::with_puppet(&puppet);

@@ -4,6 +4,7 @@
 
 #![allow(clippy::print_stdout, reason = "the figures go to standard output")]
 
+mod asleep;
 mod bare;
 mod fleet;
 mod requests;
@@ -47,6 +48,17 @@ enum Command {
         #[arg(long, default_value_t = 0)]
         rest: u64,
     },
+    /// Create servers that nobody calls, wait until they all sleep, and check that they cost nothing then.
+    Asleep {
+        /// How many.
+        servers: u32,
+        /// The operator's process: its CPU and memory are told.
+        #[arg(long)]
+        pid: u32,
+        /// Seconds to watch it at rest afterwards.
+        #[arg(long, default_value_t = 60)]
+        rest: u64,
+    },
     /// Do an operator's work server by server, by a client that knows nothing else.
     Bare {
         /// How many.
@@ -78,6 +90,7 @@ async fn main() -> Result<()> {
         Command::Serve => unreachable!("served above"),
         Command::Prepare => world::prepare(&client).await,
         Command::Operator { servers, pid, rest } => measure_operator(&client, servers, pid, rest).await,
+        Command::Asleep { servers, pid, rest } => asleep::measure(&client, servers, pid, rest).await,
         Command::Bare { servers, children } => bare::measure(&client, servers, children).await,
         Command::Restart { pid, seconds } => {
             let since = k8s_openapi::jiff::Timestamp::now();

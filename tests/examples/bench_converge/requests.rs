@@ -37,7 +37,15 @@ pub fn of_operator(since: Timestamp) -> Result<Requests> {
     Ok(requests)
 }
 
+const WRITES: [&str; 4] = ["create", "update", "patch", "delete"];
+
 impl Requests {
+    /// Writes, but for those of a Lease.
+    pub fn writes(&self) -> u64 {
+        let writes = self.0.iter().filter(|((verb, resource), _)| WRITES.contains(&&**verb) && resource != "leases");
+        writes.map(|(_, count)| count).sum()
+    }
+
     /// Writes and reads a server, and what they are.
     #[allow(clippy::cast_precision_loss, reason = "counts of a run")]
     pub fn told(&self, servers: u32) -> String {
@@ -51,7 +59,7 @@ impl Requests {
             .filter(|((verb, resource), _)| !matches!(&**verb, "list" | "watch") && resource != "leases")
             .map(|((verb, resource), count)| format!("{:.2} {verb} {resource}", *count as f64 / f64::from(servers)))
             .collect();
-        let (writes, reads) = (sum(&["create", "update", "patch", "delete"]), sum(&["get"]));
+        let (writes, reads) = (sum(&WRITES), sum(&["get"]));
         format!("{writes:.2} | {reads:.2} | {}", all.join(", "))
     }
 }

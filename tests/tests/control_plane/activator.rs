@@ -9,13 +9,10 @@ use bridge::{
 };
 use futures::future;
 use k8s_openapi::{
-    api::{
-        apps::v1::Deployment,
-        core::v1::{ConfigMap, Pod},
-        discovery::v1::EndpointSlice,
-    },
+    api::{apps::v1::Deployment, core::v1::ConfigMap, discovery::v1::EndpointSlice},
     jiff::Timestamp,
 };
+use kube::Client;
 use mcpfleet_tests::{
     audit,
     cluster::{Space, with_space},
@@ -28,37 +25,50 @@ use operator::{
 };
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio::{
+    net::TcpListener,
+    runtime::{self, Runtime},
+};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    asleep::{WANTED, replicas, with_sleeper},
+    asleep::{WANTED, replicas, service_leads, with_sleeper},
     reconcile::ready_is,
 };
 
-/// An activator in this process, until it is dropped.
-struct Activator {
-    address: SocketAddr,
-    _serving: AbortOnDropHandle<()>,
+/// An activator in this process, until it is dropped: that ends it in the middle of whatever it does, as SIGKILL would.
+pub struct Activator {
+    pub address: SocketAddr,
+    // Of its own, so that nothing of it goes on.
+    runtime: Option<Runtime>,
+}
+
+impl Drop for Activator {
+    fn drop(&mut self) {
+        self.runtime.take().into_iter().for_each(Runtime::shutdown_background);
+    }
 }
 
 impl Activator {
-    async fn start(space: &Space, hold_seconds: u32) -> anyhow::Result<Self> {
+    /// Starts it with this way to the API server.
+    pub async fn start(space: &Space, client: &Client, hold_seconds: u32) -> anyhow::Result<Self> {
         use clap::Parser as _;
         let hold = hold_seconds.to_string();
         let flags = ["bridge", "activate", "--namespace", &space.name, "--watch-namespace", &space.name];
         let cli = Cli::try_parse_from(flags.into_iter().chain(["--wanted", WANTED, "--hold-seconds", &hold]))?;
         let Command::Activate(args) = cli.command else { unreachable!("it is what the flags say") };
         let args: ActivateArgs = args;
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+        listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let stop = CancellationToken::new();
-        let service = door::service(activate::start(&args, &space.client, &stop)?);
-        let serving = tokio::spawn(async move {
-            let _stops_with_this = stop.drop_guard();
-            http_server::serve(listener, service, 1024, future::pending()).await;
-        });
-        let activator = Self { address, _serving: AbortOnDropHandle::new(serving) };
+        let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        {
+            let _inside = runtime.enter();
+            let listener = TcpListener::from_std(listener)?;
+            let service = door::service(activate::start(&args, client, &CancellationToken::new())?);
+            runtime.spawn(async move { http_server::serve(listener, service, 1024, future::pending()).await });
+        }
+        let activator = Self { address, runtime: Some(runtime) };
         while activator.get("/readyz").send().await?.status() != StatusCode::OK {
             tokio::task::yield_now().await;
         }
@@ -69,12 +79,16 @@ impl Activator {
         reqwest::Client::new().get(format!("http://{}{path}", self.address))
     }
 
-    /// A message for a server, as a client of 2026-07-28 sends it.
     fn message(&self, host: &str, method: &str) -> RequestBuilder {
-        let message = json!({"jsonrpc": "2.0", "id": 7, "method": method, "params": {"name": "read"}});
-        let request = reqwest::Client::new().post(format!("http://{}/mcp", self.address)).header("host", host);
-        request.header("mcp-protocol-version", "2026-07-28").json(&message)
+        message(self.address, host, method)
     }
+}
+
+/// A message for a server to an activator, as a client of 2026-07-28 sends it.
+pub fn message(activator: SocketAddr, host: &str, method: &str) -> RequestBuilder {
+    let message = json!({"jsonrpc": "2.0", "id": 7, "method": method, "params": {"name": "read"}});
+    let request = reqwest::Client::new().post(format!("http://{activator}/mcp")).header("host", host);
+    request.header("mcp-protocol-version", "2026-07-28").json(&message)
 }
 
 async fn said(response: Response) -> anyhow::Result<Value> {
@@ -92,22 +106,8 @@ async fn kept(space: &Space, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where Kubernetes' own controller would say that the Service leads.
-async fn leads_to(space: &Space, name: &str, fake: &FakeServer) -> anyhow::Result<()> {
-    let labels =
-        json!({"kubernetes.io/service-name": name, "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"});
-    space
-        .create::<EndpointSlice>(json!({
-            "metadata": {"name": format!("{name}-abcde"), "labels": labels},
-            "addressType": "IPv4",
-            "ports": [{"name": "mcp", "port": 8080}],
-            "endpoints": [{"addresses": [fake.address], "conditions": {"ready": true}}],
-        }))
-        .await?;
-    Ok(())
-}
-
-fn called(wanted: &ConfigMap) -> usize {
+/// For how many servers somebody waits.
+pub fn called(wanted: &ConfigMap) -> usize {
     wanted.data.as_ref().map_or(0, std::collections::BTreeMap::len)
 }
 
@@ -116,7 +116,7 @@ async fn lists_are_answered_without_waking_and_calls_wake_once_and_are_answered(
     with_space(|space| async move {
         kept(&space, "s").await?;
         let operator = with_sleeper(&space).await?;
-        let activator = Activator::start(&space, 30).await?;
+        let activator = Activator::start(&space, &space.client, 30).await?;
         let host = format!("s-mcp.{}.svc.cluster.local:8080", space.name);
 
         let list = said(activator.message(&host, "tools/list").send().await?.error_for_status()?).await?;
@@ -136,15 +136,17 @@ async fn lists_are_answered_without_waking_and_calls_wake_once_and_are_answered(
             space.until::<Deployment>("s-mcp", "a pod wanted", |deployment| replicas(deployment) == Some(1)).await?;
             let fake = FakeServer::start().await?;
             pods::run(&space, "s", "s-1", fake.address).await?;
-            space.until::<Pod>("s-1", "the gate", |pod| pods::gate(pod) == Some(true)).await?;
-            leads_to(&space, "s-mcp", &fake).await?;
             anyhow::Ok(fake)
         };
+        // Nobody says yet that the Service leads there.
         let (answers, fake) = tokio::join!(calls, wakes);
-        let _serves_on = fake?;
+        let fake = fake?;
         for answer in answers? {
             assert_eq!(said(answer.error_for_status()?).await?["result"]["content"][0]["text"], "called");
         }
+        assert!(space.api::<EndpointSlice>().get_opt("s-mcp-asleep-ipv4").await?.is_some(), "it stays until somebody does");
+        service_leads(&space, "s", fake.address).await?;
+        space.until_gone::<EndpointSlice>("s-mcp-asleep-ipv4").await?;
         space.until::<ConfigMap>(WANTED, "taken back", |wanted| called(wanted) == 0).await?;
         let writes = audit::writes_since(&space.name, before)?;
         assert_eq!(writes.iter().filter(|write| write.name == WANTED).count(), 2, "said once for all callers, and taken back");
@@ -160,7 +162,7 @@ async fn lists_are_answered_without_waking_and_calls_wake_once_and_are_answered(
 async fn who_waited_in_vain_is_told_what_is_the_matter_and_who_calls_nobody_is_told_so() {
     with_space(|space| async move {
         let operator = with_sleeper(&space).await?;
-        let activator = Activator::start(&space, 2).await?;
+        let activator = Activator::start(&space, &space.client, 2).await?;
         // The short form, as a pod of the namespace may use it.
         let late = activator.message("s-mcp:8080", "tools/call").timeout(Duration::from_secs(20)).send().await?;
         assert_eq!((late.status(), late.headers()["retry-after"].to_str()?), (StatusCode::SERVICE_UNAVAILABLE, "5"));

@@ -6,21 +6,25 @@ use std::net::IpAddr;
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
-        core::v1::{ConfigMap, Pod},
+        core::v1::{ConfigMap, Pod, Service},
         discovery::v1::EndpointSlice,
     },
     jiff::Timestamp,
 };
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::{
+    Client,
+    api::{DeleteParams, Patch, PatchParams},
+};
 use mcpfleet_tests::{
     audit,
     cluster::{Operator, Space, with_space},
-    mcp::FakeServer,
+    mcp::{FakeServer, PORT},
     pods,
 };
 use operator::{
     config::RunConfig,
     crd::{McpServer, reason},
+    names::Component,
 };
 use serde_json::{Value, json};
 
@@ -37,8 +41,13 @@ async fn with_activator(space: &Space, address: &str) -> anyhow::Result<Operator
 }
 
 async fn another(space: &Space) -> anyhow::Result<Operator> {
+    another_by(space, space.client.clone()).await
+}
+
+/// Another operator, by this client.
+pub async fn another_by(space: &Space, client: Client) -> anyhow::Result<Operator> {
     let config = RunConfig { activator_service: ACTIVATOR.into(), activator_wanted: WANTED.into(), ..space.config()? };
-    let operator = space.start(space.client.clone(), config);
+    let operator = space.start(client, config);
     operator.ready().await?;
     Ok(operator)
 }
@@ -83,6 +92,23 @@ async fn call(space: &Space, name: &str) -> anyhow::Result<()> {
 
 pub fn replicas(deployment: &Deployment) -> Option<i32> {
     deployment.spec.as_ref()?.replicas
+}
+
+/// What Kubernetes' controller of EndpointSlices does when a pod of a server is Ready: its slices have the labels of the Service.
+pub async fn service_leads(space: &Space, server: &str, address: IpAddr) -> anyhow::Result<()> {
+    let service = Component::Server.child_name(server);
+    let mut labels = space.api::<Service>().get(&service).await?.metadata.labels.unwrap_or_default();
+    labels.insert("kubernetes.io/service-name".into(), service.clone());
+    labels.insert("endpointslice.kubernetes.io/managed-by".into(), "endpointslice-controller.k8s.io".into());
+    space
+        .create::<EndpointSlice>(json!({
+            "metadata": {"name": format!("{service}-abcde"), "labels": labels},
+            "addressType": "IPv4",
+            "ports": [{"name": "mcp", "port": PORT}],
+            "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
+        }))
+        .await?;
+    Ok(())
 }
 
 fn leads_to(slice: &EndpointSlice, address: &str) -> bool {
@@ -145,7 +171,20 @@ async fn a_call_wakes_it_whatever_becomes_of_the_operator_and_the_activator_stan
         let fake = FakeServer::start().await?;
         fake.set_calls(Some(0));
         pods::run(&space, "s", "s-1", fake.address).await?;
-        space.until_gone::<EndpointSlice>("s-mcp-asleep-ipv4").await?;
+        // The activator hears of it at once, the Service leads there when Kubernetes says so.
+        let awake = space.until::<EndpointSlice>("s-mcp-awake-ipv4-8080", "the pod", |_| true).await?;
+        let conditions = awake.endpoints[0].conditions.clone().unwrap_or_default();
+        assert_eq!((&awake.endpoints[0].addresses[0], conditions.ready), (&fake.address.to_string(), Some(false)));
+        assert_eq!(awake.metadata.labels.unwrap_or_default()["mcpfleet.dev/leads-to"], "pods");
+        // An operator that starts anew now goes on from there.
+        operator.kill().await;
+        let operator = another(&space).await?;
+        operator.until_passes(1).await?;
+        space.until::<EndpointSlice>("s-mcp-asleep-ipv4", "the activator", |slice| leads_to(slice, "10.9.0.1")).await?;
+        service_leads(&space, "s", fake.address).await?;
+        for slice in ["s-mcp-asleep-ipv4", "s-mcp-awake-ipv4-8080"] {
+            space.until_gone::<EndpointSlice>(slice).await?;
+        }
         let told = space.until::<McpServer>("s", "Ready", |server| ready_is(server, "True", reason::AVAILABLE)).await?;
         assert_eq!(told.status.and_then(|status| status.autoscaling).map(|told| told.desired), Some(1));
         assert_eq!(space.api::<Pod>().get("s-1").await.map(|pod| pods::gate(&pod))?, Some(true));

@@ -1,5 +1,8 @@
 //! As many pods as the calls in flight ask for: with pods that tests write, and servers that say how many calls they have.
 
+use std::time::Duration;
+
+use futures::future;
 use k8s_openapi::{
     api::{apps::v1::Deployment, core::v1::Pod, events::v1::Event},
     jiff::Timestamp,
@@ -8,6 +11,7 @@ use kube::{ResourceExt, api::ListParams};
 use mcpfleet_tests::{
     audit,
     cluster::{Operator, Space, with_space},
+    faults::Mortal,
     mcp::FakeServer,
     pods,
 };
@@ -128,7 +132,7 @@ async fn at_rest_nothing_is_written_and_an_operator_that_starts_anew_goes_on() {
         let operator = self::operator(&space)?;
         // Calls come and go, and what is needed stays: the one place where time itself is what is tested.
         for calls in [11, 10, 9, 12, 11] {
-            tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+            tokio::time::sleep(Duration::from_secs(3)).await;
             one.set_calls(Some(calls));
         }
         let later = audit::writes_since(&space.name, stopped)?;
@@ -142,4 +146,49 @@ async fn at_rest_nothing_is_written_and_an_operator_that_starts_anew_goes_on() {
         operator.stop().await
     })
     .await;
+}
+
+/// The writes of one change of the number: what pods cost, the Deployment, the status, the Event.
+const WRITES: isize = 4;
+
+#[tokio::test]
+async fn an_operator_that_dies_at_any_write_of_a_change_is_followed_by_one_that_comes_to_the_same_number() {
+    let all = (1..=WRITES).map(|write| async move {
+        with_space(|space| async move {
+            let mortal = Mortal::default();
+            let config = operator::config::RunConfig { scale_down_seconds: 10, ..space.config()? };
+            let first = space.start(mortal.client().await?, config);
+            server(&space).await?;
+            pods_wanted(&space, "s-mcp", 1).await?;
+            let one = pod(&space, "s-1", Some(0)).await?;
+            space.until::<McpServer>("s", "1 pod", |server| ready_is(server, "True", reason::AVAILABLE)).await?;
+            mortal.dies_at(write);
+            one.set_calls(Some(12));
+            let died = tokio::time::timeout(Duration::from_secs(15), mortal.died()).await.is_ok();
+            anyhow::ensure!(died || write == WRITES, "an operator makes {write} writes to scale");
+            first.kill().await;
+
+            // Up at once, whatever was written of it; down again by the one that follows, which dies on the way, too.
+            let mortal = Mortal::default();
+            let config = operator::config::RunConfig { scale_down_seconds: 10, ..space.config()? };
+            let second = space.start(mortal.client().await?, config);
+            pods_wanted(&space, "s-mcp", 3).await?;
+            space.until::<McpServer>("s", "3 pods", |server| desired(server) == Some(3)).await?;
+            let _others = (pod(&space, "s-2", Some(0)).await?, pod(&space, "s-3", Some(0)).await?);
+            let all = |server: &McpServer| server.status.as_ref().is_some_and(|status| status.pods.as_deref() == Some("3/3"));
+            space.until::<McpServer>("s", "3 pods in service", all).await?;
+            one.set_calls(Some(7));
+            mortal.dies_at(write);
+            // One pod after the other: each tells what its end costs before that.
+            let died = tokio::time::timeout(Duration::from_secs(25), mortal.died()).await.is_ok();
+            anyhow::ensure!(died, "an operator makes {write} writes to scale down");
+            second.kill().await;
+            let third = operator(&space)?;
+            pods_wanted(&space, "s-mcp", 2).await?;
+            space.until::<McpServer>("s", "2 pods", |server| desired(server) == Some(2)).await?;
+            third.stop().await
+        })
+        .await;
+    });
+    future::join_all(all).await;
 }

@@ -4,20 +4,31 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures::future;
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Pod, Secret},
+};
+use kube::{
+    Api,
+    api::{DeleteParams, ListParams},
+};
 use mcpfleet_tests::cluster::{Space, with_space};
 use operator::{
     conditions,
-    crd::{McpServer, reason},
+    crd::{McpApp, McpServer, reason},
 };
 use serde_json::{Value, json};
 
 use crate::{
     drills::serves,
-    setup::{in_service, install, restart_operator, server_pods, sqlite},
+    setup::{OPERATOR_NAMESPACE, in_service, install, restart_operator, server_pods, sqlite},
+    steps::Steps,
 };
 
 /// What a caller waits for the first answer of a server that sleeps, at most. The activator itself holds calls for 30 s.
 const WAKE: Duration = Duration::from_secs(10);
+/// And what the median of some wakes is, one after the other on a node that does nothing else. Half of it is the kubelet's.
+const USUAL_WAKE: Duration = Duration::from_secs(3);
 
 fn asleep(server: &McpServer) -> bool {
     let conditions = server.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
@@ -26,6 +37,11 @@ fn asleep(server: &McpServer) -> bool {
 
 /// One message to a server, on a connection of its own, and the result.
 async fn ask(url: &str, method: &str, params: Value) -> anyhow::Result<Value> {
+    ask_as(url, None, method, params).await
+}
+
+/// The same of who presents a token.
+async fn ask_as(url: &str, token: Option<&str>, method: &str, params: Value) -> anyhow::Result<Value> {
     let mut params = params;
     params["_meta"] = json!({
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -39,6 +55,9 @@ async fn ask(url: &str, method: &str, params: Value) -> anyhow::Result<Value> {
     if let Some(name) = name {
         request = request.header("Mcp-Name", name);
     }
+    if let Some(token) = token {
+        request = request.bearer_auth(token);
+    }
     let response = request.json(&json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})).send().await?;
     let status = response.status();
     let text = response.text().await?;
@@ -49,11 +68,11 @@ async fn ask(url: &str, method: &str, params: Value) -> anyhow::Result<Value> {
     Ok(message["result"].clone())
 }
 
-async fn falls_asleep(space: &Space) -> anyhow::Result<()> {
-    space.until::<McpServer>("s", "Asleep", asleep).await?;
+async fn falls_asleep(space: &Space, name: &str) -> anyhow::Result<()> {
+    space.until::<McpServer>(name, "Asleep", asleep).await?;
     let gone = async {
         let mut look = tokio::time::interval(Duration::from_millis(200));
-        while !server_pods(space, "s").await?.is_empty() {
+        while !server_pods(space, name).await?.is_empty() {
             look.tick().await;
         }
         anyhow::Ok(())
@@ -61,16 +80,29 @@ async fn falls_asleep(space: &Space) -> anyhow::Result<()> {
     tokio::time::timeout(Duration::from_mins(1), gone).await.context("its pods do not go")?
 }
 
+/// A server that sleeps soon, once it is up: its URL.
+async fn sleeper(space: &Space, name: &str) -> anyhow::Result<String> {
+    let mut server = sqlite(name, 1, 3);
+    server["spec"]["autoscaling"] = json!({"minReplicas": 0, "maxReplicas": 2, "idleSeconds": 30});
+    space.create::<McpServer>(server).await?;
+    let first = space.until::<McpServer>(name, "1/1", |server| serves(server, "1/1")).await?;
+    first.status.and_then(|status| status.url).context("it has one")
+}
+
+async fn call(url: &str) -> anyhow::Result<Value> {
+    ask(url, "tools/call", json!({"name": "list_tables", "arguments": {}})).await
+}
+
 #[tokio::test]
 async fn nobody_calls_it_and_it_has_no_pods_lists_do_not_wake_it_and_calls_wake_it_once() {
     with_space(|space| async move {
         install(&space).await?;
-        let mut server = sqlite("s", 1, 3);
-        server["spec"]["autoscaling"] = json!({"minReplicas": 0, "maxReplicas": 2, "idleSeconds": 30});
-        space.create::<McpServer>(server).await?;
-        let first = space.until::<McpServer>("s", "1/1", |server| serves(server, "1/1")).await?;
-        let url = first.status.context("it has one")?.url.context("it has one")?;
-        falls_asleep(&space).await?;
+        let (url, others) = (sleeper(&space, "s").await?, ["t", "u", "v"]);
+        let mut urls = Vec::new();
+        for name in others {
+            urls.push(sleeper(&space, name).await?);
+        }
+        falls_asleep(&space, "s").await?;
 
         let lists = || async {
             let list = ask(&url, "tools/list", json!({})).await?;
@@ -86,9 +118,7 @@ async fn nobody_calls_it_and_it_has_no_pods_lists_do_not_wake_it_and_calls_wake_
         assert!(asleep(&space.api::<McpServer>().get("s").await?) && server_pods(&space, "s").await?.is_empty());
 
         let began = Instant::now();
-        let calls = (0..20).map(|_| async {
-            ask(&url, "tools/call", json!({"name": "list_tables", "arguments": {}})).await.map(|_| began.elapsed())
-        });
+        let calls = (0..20).map(|_| async { call(&url).await.map(|_| began.elapsed()) });
         let mut took = future::try_join_all(calls).await?;
         took.sort_unstable();
         let (first, last) = (took[0], took[took.len() - 1]);
@@ -104,9 +134,120 @@ async fn nobody_calls_it_and_it_has_no_pods_lists_do_not_wake_it_and_calls_wake_
         let address = pod.status.and_then(|status| status.pod_ip).context("it has an address")?;
         assert_eq!(in_service(&space, "s-mcp").await?, [address], "and the activator is out of the Service");
         // It is asked for as ever, and sleeps again.
-        ask(&url, "tools/call", json!({"name": "list_tables", "arguments": {}})).await?;
-        falls_asleep(&space).await?;
+        call(&url).await?;
+
+        let mut took = Vec::new();
+        for (name, url) in others.iter().zip(&urls) {
+            falls_asleep(&space, name).await?;
+            took.push(wake(&space, name, url).await?);
+        }
+        took.sort_unstable();
+        anyhow::ensure!(took[1] < USUAL_WAKE, "one call after the other: answered after {took:?}");
+        falls_asleep(&space, "s").await?;
+        through_an_app(&space).await
+    })
+    .await;
+}
+
+/// How long one call of a server that sleeps takes, with each of its steps.
+async fn wake(space: &Space, name: &str, url: &str) -> anyhow::Result<Duration> {
+    let steps = Steps::watch(space, name).await;
+    steps.begin();
+    let began = Instant::now();
+    call(url).await?;
+    let took = began.elapsed();
+    steps.note("the call is answered");
+    steps.until("its Service leads there").await?;
+    println!("{name}, step by step from the call on:\n{}", steps.table());
+    Ok(took)
+}
+
+/// An app over a server that sleeps offers its tools, and a call through it wakes the server.
+async fn through_an_app(space: &Space) -> anyhow::Result<()> {
+    space.create::<McpApp>(json!({"metadata": {"name": "tools"}, "spec": {"servers": [{"name": "s"}]}})).await?;
+    let is_ready = |app: &McpApp| {
+        let conditions = app.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        conditions::find(conditions, "Ready").is_some_and(|ready| ready.status == "True")
+    };
+    space.until::<McpApp>("tools", "Ready", is_ready).await?;
+    let secret = space.api::<Secret>().get("tools-app").await?.data.context("a token")?;
+    let token = String::from_utf8(secret["token"].0.clone())?;
+    let url = format!("http://tools-app.{}.svc.cluster.local/mcp", space.name);
+    // The hub tells of a server when it has heard of it.
+    let offered = async {
+        let mut look = tokio::time::interval(Duration::from_millis(200));
+        loop {
+            look.tick().await;
+            let list = ask_as(&url, Some(&token), "tools/list", json!({})).await.unwrap_or_default();
+            let tools = list["tools"].as_array().cloned().unwrap_or_default();
+            let mut names = tools.iter().filter_map(|tool| tool["name"].as_str());
+            if let Some(name) = names.find(|name| name.ends_with("list_tables")) {
+                return anyhow::Ok(name.to_owned());
+            }
+        }
+    };
+    let tool = tokio::time::timeout(Duration::from_secs(30), offered).await.context("the app does not offer its tools")??;
+    assert!(asleep(&space.api::<McpServer>().get("s").await?), "an app and its lists wake nobody");
+    assert!(server_pods(space, "s").await?.is_empty());
+    let began = Instant::now();
+    let answer = ask_as(&url, Some(&token), "tools/call", json!({"name": tool, "arguments": {}})).await?;
+    println!("through an app: {tool} was answered after {} ms", began.elapsed().as_millis());
+    anyhow::ensure!(answer["isError"] != true, "{answer}");
+    space.until::<McpServer>("s", "awake", |server| serves(server, "1/1") && !asleep(server)).await?;
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "a drill: make drills"]
+async fn whoever_calls_while_it_falls_asleep_is_answered_whatever_dies_in_that_moment() {
+    with_space(|space| async move {
+        install(&space).await?;
+        let url = sleeper(&space, "s").await?;
+        let deaths: [(&str, Option<&str>); 4] = [
+            ("nobody", None),
+            ("the operator", Some("operator")),
+            ("the activator", Some("activator")),
+            ("both", Some("operator,activator")),
+        ];
+        for (what, components) in deaths {
+            // Its Deployment hears of it first, before the last pod goes and before the status says so.
+            let last_goes = |deployment: &Deployment| deployment.spec.as_ref().and_then(|spec| spec.replicas) == Some(0);
+            space.until::<Deployment>("s-mcp", "the end of the last pod", last_goes).await?;
+            if let Some(components) = components {
+                kill(&space, components).await?;
+            }
+            let began = Instant::now();
+            let calls = future::try_join_all((0..10).map(|_| called_until_taken(&url))).await?;
+            let attempts: usize = calls.iter().sum();
+            println!(
+                "{what} died as it fell asleep: 10 calls answered in {} ms, {attempts} attempts",
+                began.elapsed().as_millis()
+            );
+            anyhow::ensure!(components.is_some() || attempts == 10, "nobody died, and a call was not taken at once");
+            space.until::<McpServer>("s", "awake", |server| serves(server, "1/1") && !asleep(server)).await?;
+        }
         Ok(())
     })
     .await;
+}
+
+/// Kills the pods beside the operator that have one of these components, without any time to end.
+async fn kill(space: &Space, components: &str) -> anyhow::Result<()> {
+    let pods: Api<Pod> = Api::namespaced(space.client.clone(), OPERATOR_NAMESPACE);
+    let of = ListParams::default().labels(&format!("app.kubernetes.io/component in ({components})"));
+    pods.delete_collection(&DeleteParams::default().grace_period(0), &of).await?;
+    Ok(())
+}
+
+/// Calls until the call is answered, and says how often that was. Only who was not answered at all, or was told to come again, does.
+async fn called_until_taken(url: &str) -> anyhow::Result<usize> {
+    let (began, mut attempts) = (Instant::now(), 0);
+    loop {
+        attempts += 1;
+        match call(url).await {
+            Ok(_) => return Ok(attempts),
+            Err(error) if began.elapsed() > Duration::from_mins(1) => return Err(error),
+            Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+        }
+    }
 }

@@ -22,5 +22,6 @@ mod sandbox_drills;
 mod secrets;
 mod setup;
 mod stdio;
+mod steps;
 mod told;
 mod traces;

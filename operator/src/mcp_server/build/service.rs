@@ -11,15 +11,19 @@ use k8s_openapi::{
 use super::metadata;
 use crate::{
     mcp_server::validate::{Container, ValidatedServer},
-    names::Component,
+    names::{self, Component},
 };
 
 /// Kubernetes' word for it: who comes from one address stays with one pod.
 pub const CLIENT_IP: &str = "ClientIP";
 
 pub(super) fn build(server: &ValidatedServer, container: &Container) -> Service {
+    let mut metadata = metadata(server);
+    if server.sleeps {
+        metadata.labels.get_or_insert_default().insert(names::LABEL_SLEEPS.into(), "true".into());
+    }
     Service {
-        metadata: metadata(server),
+        metadata,
         spec: Some(ServiceSpec {
             selector: Some(Component::Server.selector(&server.name)),
             ports: Some(ports(i32::from(container.source.port), &container.served)),

@@ -9,17 +9,24 @@ use crate::probe::{
 };
 
 impl Server {
-    /// The pods that clients are sent to. None: it has none of ours, or nothing is known of it.
+    /// The pods that clients are sent to, and those that may be. None: it has none of ours, or nothing is known of it.
     pub fn serving(&self, panic: bool) -> Option<Serving> {
         let Endpoint::Pods { port, host, .. } = &self.spec.as_deref()?.endpoint else { return None };
         let there = || self.targets.values().filter(|target| target.pod.as_ref().is_some_and(|pod| !pod.deleting));
         let at = |target: &Target| {
-            let pod = target.pod.as_ref().filter(|pod| pod.ready && target.gate.holds())?;
-            let port = pod.asked.as_ref().map_or(*port, |asked| asked.port);
-            let address = SocketAddr::new(pod.address?, port);
-            Some(ServingPod { name: pod.name.clone(), uid: pod.uid.clone(), address, host: host.clone() })
+            let pod = target.pod.as_ref().filter(|_| target.gate.holds())?;
+            Some(SocketAddr::new(pod.address?, pod.asked.as_ref().map_or(*port, |asked| asked.port)))
+        };
+        let in_service = |target: &Target| {
+            let pod = target.pod.as_ref().filter(|pod| pod.ready)?;
+            Some(ServingPod { name: pod.name.clone(), uid: pod.uid.clone(), address: at(target)?, host: host.clone() })
         };
         let pods = u32::try_from(there().count()).unwrap_or(u32::MAX);
-        Some(Serving { panic, pods, in_service: there().filter_map(at).collect() })
+        Some(Serving {
+            panic,
+            pods,
+            in_service: there().filter_map(in_service).collect(),
+            answering: there().filter_map(at).collect(),
+        })
     }
 }

@@ -43,6 +43,11 @@ pub fn restore(db: &Path, from: &Place, force: bool) -> Result<Restored, BackupE
     if state == Some(FileState::Database) {
         fold_in_log(db)?;
     }
+    if !force {
+        // Where pods are replaced by force, two of them may restore at once, and the one that ends later meets a server's data.
+        partial.publish_new(db)?;
+        return Ok(Restored { from, kept: None });
+    }
     let kept = keep_old(db)?;
     partial.publish(db)?;
     Ok(Restored { from, kept })

@@ -25,14 +25,14 @@ use crate::{
 const PYTHON: &str = concat!("ghcr.io/mcpfleet/python:", env!("CARGO_PKG_VERSION"));
 
 /// Clients that call one tool again and again, each on connections of its own.
-struct Callers {
+pub struct Callers {
     done: Arc<AtomicBool>,
     failures: Arc<Mutex<Vec<String>>>,
     tasks: Vec<JoinHandle<anyhow::Result<u64>>>,
 }
 
 impl Callers {
-    fn start(number: usize, url: &str, tool: &'static str, arguments: &Value) -> Self {
+    pub fn start(number: usize, url: &str, tool: &'static str, arguments: &Value) -> Self {
         let (done, failures) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
         let tasks = (0..number).map(|_| {
             let (done, failures, url, arguments) = (Arc::clone(&done), Arc::clone(&failures), url.to_owned(), arguments.clone());
@@ -54,7 +54,7 @@ impl Callers {
     }
 
     /// Waits for the last calls. How many there were, of which none failed.
-    async fn end(self) -> anyhow::Result<u64> {
+    pub async fn end(self) -> anyhow::Result<u64> {
         self.done.store(true, Ordering::Relaxed);
         let mut calls = 0;
         for task in self.tasks {
@@ -85,7 +85,7 @@ fn desired(server: &McpServer) -> Option<u32> {
     Some(server.status.as_ref()?.autoscaling.as_ref()?.desired)
 }
 
-fn url(server: McpServer) -> anyhow::Result<String> {
+pub fn url(server: McpServer) -> anyhow::Result<String> {
     server.status.and_then(|status| status.url).context("it has one")
 }
 

@@ -8,11 +8,13 @@
 mod asleep;
 mod autoscale;
 mod backup_drills;
+mod backup_faults;
 mod chat_drill;
 mod contract;
 mod disruption;
 mod drills;
 mod examples;
+mod hpa;
 mod network;
 mod outage;
 mod rollouts;

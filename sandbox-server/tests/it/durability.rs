@@ -229,6 +229,10 @@ fn no_killed_backup_or_restore_leaves_a_file_that_looks_whole_and_is_not() {
     absent();
     let (code, log) = run(&restore);
     assert_eq!((code, whole(&restored)), (0, ("ok".into(), ROWS)), "{log}");
+    // What one left that was slower, the next start removes.
+    std::fs::write(new.join("test.db.partial-0123456789abcdef"), "half").unwrap();
+    let (code, log) = run(&restore);
+    assert!(code == 0 && log.contains("nothing restored"), "{log}");
     assert_eq!(names(&new), (vec!["test.db".into()], vec![]));
 }
 

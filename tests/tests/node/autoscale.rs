@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context;
-use k8s_openapi::api::{apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::ConfigMap, events::v1::Event};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap, events::v1::Event};
 use kube::api::ListParams;
 use mcpfleet_tests::cluster::{Space, with_space};
 use operator::crd::McpServer;
@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use crate::{
     drills::serves,
     rollouts::settled,
-    setup::{install, ready, run, sqlite},
+    setup::{install, ready, sqlite},
 };
 
 const PYTHON: &str = concat!("ghcr.io/mcpfleet/python:", env!("CARGO_PKG_VERSION"));
@@ -131,37 +131,6 @@ async fn up_and_down(space: &Space, tool: &'static str, arguments: &Value, calle
     let told: Vec<_> = scaled.iter().filter_map(told).collect();
     anyhow::ensure!(told.ends_with(&["scaled from 3 to 2".into(), "scaled from 2 to 1".into()]), "{told:?}");
     Ok(())
-}
-
-#[tokio::test]
-async fn kubectl_and_an_autoscaler_of_kubernetes_scale_the_server_and_nobody_puts_it_back() {
-    with_space(|space| async move {
-        install(&space).await?;
-        space.create::<McpServer>(sqlite("s", 1, 5)).await?;
-        space.until::<McpServer>("s", "1/1", |server| serves(server, "1/1")).await?;
-        let kubectl = |arguments: &str| {
-            let arguments: Vec<_> = arguments.split(' ').chain(["--namespace", &space.name]).collect();
-            run("kubectl", &arguments)
-        };
-        kubectl("scale mcpserver s --replicas=2")?;
-        space.until::<McpServer>("s", "2/2", |server| serves(server, "2/2")).await?;
-        // Without any metrics it still keeps to its bounds.
-        kubectl("autoscale mcpserver s --min=3 --max=4 --cpu=70%")?;
-        let three = space.until::<McpServer>("s", "3/3", |server| serves(server, "3/3")).await?;
-        anyhow::ensure!(three.spec.replicas == 3, "the autoscaler writes the spec: {}", three.spec.replicas);
-        let sees = |autoscaler: &HorizontalPodAutoscaler| {
-            let status = autoscaler.status.clone().unwrap_or_default();
-            (status.current_replicas, status.desired_replicas) == (Some(3), 3)
-        };
-        let autoscaler = space.until::<HorizontalPodAutoscaler>("s", "three pods seen", sees).await?;
-        let conditions = autoscaler.status.and_then(|status| status.conditions).unwrap_or_default();
-        anyhow::ensure!(
-            conditions.iter().any(|condition| condition.type_ == "AbleToScale" && condition.status == "True"),
-            "{conditions:?}"
-        );
-        Ok(())
-    })
-    .await;
 }
 
 #[tokio::test]

@@ -84,7 +84,7 @@ async fn top(space: &Space) -> anyhow::Result<String> {
 }
 
 #[tokio::test]
-async fn an_autoscaler_by_cpu_raises_a_server_under_load_and_lowers_it_after_and_nobody_puts_it_back() {
+async fn kubectl_and_an_autoscaler_by_cpu_scale_the_server_both_ways_and_nobody_puts_it_back() {
     with_space(|space| async move {
         install(&space).await?;
         let mut server = sqlite("s", 1, 5);
@@ -93,20 +93,27 @@ async fn an_autoscaler_by_cpu_raises_a_server_under_load_and_lowers_it_after_and
         server["spec"]["resources"] = json!({"requests": {"cpu": "100m"}});
         space.create::<McpServer>(server).await?;
         let url = url(space.until::<McpServer>("s", "1/1", |server| serves(server, "1/1")).await?)?;
+        let kubectl = |arguments: &str| {
+            let arguments: Vec<_> = arguments.split(' ').chain(["--namespace", &space.name]).collect();
+            run("kubectl", &arguments)
+        };
+        kubectl("scale mcpserver s --replicas=2")?;
+        space.until::<McpServer>("s", "2/2", |server| serves(server, "2/2")).await?;
         settled(&url).await?;
-        print!("at rest: {}", top(&space).await?);
-        let cpu = json!({"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 100}}});
-        space.create::<HorizontalPodAutoscaler>(autoscaler(&cpu)).await?;
 
         let began = Instant::now();
         let counts = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 300000) SELECT count(*) FROM c";
         let load = Callers::start(2, &url, "read_query", &json!({"query": counts}));
+        kubectl("autoscale mcpserver s --min=1 --max=3 --cpu=100%")?;
+        // It would wait for five minutes before it takes pods away.
+        let at_once = json!({"spec": {"behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}}}});
+        space.edit::<HorizontalPodAutoscaler>("s", at_once).await?;
         until_scaled(&space, 3).await?;
         println!("3/3 {:.1} s after the load began", began.elapsed().as_secs_f64());
         let told = space.api::<HorizontalPodAutoscaler>().get("s").await?.status.context("it has one")?;
-        let utilization = told.current_metrics.iter().flatten().find_map(|metric| metric.resource.as_ref()?.current.average_utilization);
-        println!("the autoscaler saw {utilization:?} %, and now: {}", top(&space).await?);
-        anyhow::ensure!(utilization.is_some_and(|percent| percent > 100), "{told:?}");
+        let cpu = told.current_metrics.iter().flatten().find_map(|metric| metric.resource.as_ref()?.current.average_utilization);
+        println!("the autoscaler saw {cpu:?} %; kubectl top pods:\n{}", top(&space).await?);
+        anyhow::ensure!(cpu.is_some_and(|percent| percent > 100), "{told:?}");
 
         println!("{} calls, none failed", load.end().await?);
         let ended = Instant::now();

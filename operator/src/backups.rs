@@ -236,6 +236,12 @@ mod tests {
         assert_eq!(Runs::default().told(first.as_ref()), first, "an operator that starts anew knows nothing yet");
         backups.take(Event::Apply(pod("Succeeded", "2026-01-01T03:00:00Z", 0, METRICS)));
         assert_eq!(backups.of("team", "db").told(first.as_ref()).and_then(|told| told.failure), None);
+
+        // One that ended while there was no operator is in the list that the next one begins with.
+        let next = self::backups();
+        assert!(next.take(Event::InitApply(pod("Succeeded", "2026-01-01T04:00:00Z", 0, METRICS))).is_some());
+        let told = next.of("team", "db").told(first.as_ref()).expect("something");
+        assert_eq!((told.last.as_ref(), told.failure), (told.last_success.as_ref(), None));
         assert_eq!(Runs::default().told(None), None);
     }
 

@@ -184,6 +184,10 @@ fn make_backup(args: BackupArgs) -> anyhow::Result<()> {
 fn put_back(args: &RestoreArgs) -> anyhow::Result<()> {
     if args.if_missing && inspect(&args.db)? == FileState::Database {
         tracing::info!(path = %args.db.display(), "there is a database: nothing restored");
+        // It is no condition of a start.
+        if let Err(error) = restore::tidy(&args.db) {
+            tracing::warn!("failed to remove what a killed restore left: {error}");
+        }
         return Ok(());
     }
     let Restored { from, kept } = restore::restore(&args.db, &args.from, args.force)?;

@@ -19,6 +19,7 @@ coredns                 addons      ./coredns                                  g
 provisioner             addons      ./provisioner                              sigs.k8s.io/sig-storage-lib-external-provisioner/v13
 pause                   addons      ./pause                                    -
 policies                policies    .                                          sigs.k8s.io/kube-network-policies
+metrics-server          metrics     sigs.k8s.io/metrics-server/cmd/metrics-server sigs.k8s.io/metrics-server
 helm                    helm        helm.sh/helm/v4/cmd/helm                   helm.sh/helm/v4
 kwok                    kwok        sigs.k8s.io/kwok/cmd/kwok                  sigs.k8s.io/kwok
 kstatus                 kstatus     .                                          github.com/fluxcd/cli-utils

@@ -25,6 +25,10 @@ part_kube-apiserver() {
         --tls-cert-file="$pki/apiserver.crt" --tls-private-key-file="$pki/apiserver.key" --client-ca-file="$pki/ca.crt" \
         --service-account-issuer=https://kubernetes.default.svc.cluster.local \
         --service-account-key-file="$pki/service-accounts.pub" --service-account-signing-key-file="$pki/service-accounts.key" \
+        --requestheader-client-ca-file="$pki/front-proxy-ca.crt" --requestheader-allowed-names=front-proxy-client \
+        --requestheader-username-headers=X-Remote-User --requestheader-group-headers=X-Remote-Group \
+        --requestheader-extra-headers-prefix=X-Remote-Extra- \
+        --proxy-client-cert-file="$pki/front-proxy-client.crt" --proxy-client-key-file="$pki/front-proxy-client.key" \
         --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction --allow-privileged=true \
         --kubelet-client-certificate="$pki/apiserver-kubelet-client.crt" --kubelet-client-key="$pki/apiserver-kubelet-client.key" \
         --kubelet-certificate-authority="$pki/ca.crt" --kubelet-preferred-address-types=InternalIP \
@@ -33,12 +37,13 @@ part_kube-apiserver() {
 }
 
 part_kube-controller-manager() {
+    # An autoscaler looks as often as there can be news of the pods, not every 15 s: tests wait for it.
     exec "$bin/kube-controller-manager" --kubeconfig="$pki/kube-controller-manager.kubeconfig" \
         --authentication-kubeconfig="$pki/kube-controller-manager.kubeconfig" \
         --authorization-kubeconfig="$pki/kube-controller-manager.kubeconfig" \
         --bind-address=127.0.0.1 --leader-elect=false --use-service-account-credentials=true \
         --root-ca-file="$pki/ca.crt" --service-account-private-key-file="$pki/service-accounts.key" \
-        --flex-volume-plugin-dir=/var/lib/kubelet/volume-plugins \
+        --flex-volume-plugin-dir=/var/lib/kubelet/volume-plugins --horizontal-pod-autoscaler-sync-period=5s \
         --kube-api-qps=1000 --kube-api-burst=2000
 }
 
@@ -68,6 +73,15 @@ part_coredns() { exec "$bin/coredns" -conf "$state/etc/Corefile"; }
 
 part_provisioner() {
     exec "$bin/provisioner" --kubeconfig "$pki/provisioner.kubeconfig" --root "$state/volumes" --node "$name"
+}
+
+# Beside the control plane, which finds it by a Service of the node's address (etc/metrics-server.yaml).
+part_metrics-server() {
+    exec "$bin/metrics-server" --kubeconfig="$pki/metrics.kubeconfig" \
+        --authentication-kubeconfig="$pki/metrics.kubeconfig" --authorization-kubeconfig="$pki/metrics.kubeconfig" \
+        --bind-address="$node_ip" --secure-port=4443 \
+        --tls-cert-file="$pki/metrics-server.crt" --tls-private-key-file="$pki/metrics-server.key" \
+        --kubelet-preferred-address-types=InternalIP --kubelet-certificate-authority="$pki/ca.crt" --metric-resolution=10s
 }
 
 # The first packet of each connection from a pod or to one is held until it is decided: those that come from elsewhere, those to

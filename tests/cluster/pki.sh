@@ -11,10 +11,18 @@ cd "$state/pki"
 
 key() { openssl genpkey -quiet -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$1.key"; }
 
-# certificate FILE SUBJECT USAGE [NAMES]
-certificate() {
+# authority FILE SUBJECT
+authority() {
     key "$1"
-    openssl req -new -key "$1.key" -subj "$2" | openssl x509 -req -CA ca.crt -CAkey ca.key -days 365 -out "$1.crt" 2>/dev/null \
+    openssl req -x509 -new -key "$1.key" -days 365 -subj "$2" -out "$1.crt" \
+        -addext 'basicConstraints=critical,CA:TRUE' -addext 'keyUsage=critical,keyCertSign,cRLSign'
+}
+
+# certificate FILE SUBJECT USAGE [NAMES [AUTHORITY]]
+certificate() {
+    local by=${5:-ca}
+    key "$1"
+    openssl req -new -key "$1.key" -subj "$2" | openssl x509 -req -CA "$by.crt" -CAkey "$by.key" -days 365 -out "$1.crt" 2>/dev/null \
         -extfile <(printf '%s\n' 'basicConstraints=critical,CA:FALSE' 'keyUsage=critical,digitalSignature' \
             "extendedKeyUsage=$3" 'authorityKeyIdentifier=keyid' ${4:+"subjectAltName=$4"})
 }
@@ -43,15 +51,17 @@ contexts:
 END
 }
 
-key ca
-openssl req -x509 -new -key ca.key -days 365 -subj "/CN=mcpfleet cluster $name" -out ca.crt \
-    -addext 'basicConstraints=critical,CA:TRUE' -addext 'keyUsage=critical,keyCertSign,cRLSign'
+authority ca "/CN=mcpfleet cluster $name"
+# Of its own: whoever it signs for may say to an API behind the API server who is asking.
+authority front-proxy-ca "/CN=mcpfleet cluster $name front proxy"
 key service-accounts
 openssl pkey -in service-accounts.key -pubout -out service-accounts.pub
 
 certificate apiserver /CN=kube-apiserver serverAuth \
     "DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,DNS:kubernetes.default.svc.cluster.local,DNS:localhost,IP:10.96.0.1,IP:127.0.0.1,IP:$node_ip"
 certificate apiserver-kubelet-client /O=system:masters/CN=kube-apiserver-kubelet-client clientAuth
+certificate front-proxy-client /CN=front-proxy-client clientAuth '' front-proxy-ca
+certificate metrics-server /CN=metrics-server serverAuth DNS:metrics-server.kube-system.svc
 certificate kubelet-server "/CN=$name" serverAuth "DNS:$name,IP:$node_ip,IP:127.0.0.1"
 
 kubeconfig admin /O=system:masters/CN=admin
@@ -64,4 +74,5 @@ kubeconfig operator /O=system:masters/CN=operator
 kubeconfig coredns /O=system:masters/CN=coredns
 kubeconfig provisioner /O=system:masters/CN=provisioner
 kubeconfig policies /O=system:masters/CN=policies
+kubeconfig metrics /O=system:masters/CN=metrics-server
 mv admin.kubeconfig ../kubeconfig

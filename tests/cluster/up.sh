@@ -93,6 +93,7 @@ launch() { printf '%s\n' "$@" >"$state/launch"; }
 inside() { enter "$init" net -- "$@"; }
 kube() { inside "$state/bin/kubectl" --kubeconfig "$state/kubeconfig" --request-timeout 5s "$@"; }
 containerd() { enter "$init" mount net -- ctr --namespace k8s.io "$@"; }
+# shellcheck disable=SC2016  # awk's own
 enforced() { inside awk -v queue="$policy_queue" '$1 == queue { found = 1 } END { exit !found }' /proc/net/netfilter/nfnetlink_queue; }
 step() { say "  $1 ($(elapsed "$begin") s)"; }
 

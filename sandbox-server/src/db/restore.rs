@@ -32,8 +32,7 @@ pub fn restore(db: &Path, from: &Place, force: bool) -> Result<Restored, BackupE
     if state != Some(FileState::Absent) && !force {
         return Err(BackupError::Exists(db.to_path_buf()));
     }
-    let wanted = db.file_name().unwrap_or_default().to_string_lossy();
-    sweep(folder_of(db), |name| name == wanted)?;
+    tidy(db)?;
     let partial = Partial::beside(db)?;
     let from = fetch(db, from, partial.path())?;
     verify(partial.path()).map_err(|error| match error {
@@ -43,9 +42,20 @@ pub fn restore(db: &Path, from: &Place, force: bool) -> Result<Restored, BackupE
     if state == Some(FileState::Database) {
         fold_in_log(db)?;
     }
+    if !force {
+        // Where pods are replaced by force, two of them may restore at once, and the one that ends later meets a server's data.
+        partial.publish_new(db)?;
+        return Ok(Restored { from, kept: None });
+    }
     let kept = keep_old(db)?;
     partial.publish(db)?;
     Ok(Restored { from, kept })
+}
+
+/// Removes what restores left that were killed on the way to a database which is there by now.
+pub fn tidy(db: &Path) -> Result<usize, BackupError> {
+    let wanted = db.file_name().unwrap_or_default().to_string_lossy();
+    sweep(folder_of(db), |name| name == wanted)
 }
 
 /// Copies a backup to where it can be verified, unpacked. A folder or prefix stands for the newest of the database's backups in it. Returns

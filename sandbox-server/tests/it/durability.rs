@@ -1,13 +1,15 @@
 //! What was acknowledged is there: after SIGKILL under load, after a backup taken meanwhile, and on volumes that are full or cannot be written.
 
 use std::collections::HashSet;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::support::{Server, database, path, run};
+use crate::support::{BINARY, Server, database, path, run};
 
 const TABLE: &str = "CREATE TABLE ledger (id INTEGER PRIMARY KEY, writer INTEGER, entry INTEGER)";
 
@@ -142,6 +144,96 @@ async fn a_backup_under_load_is_one_moment_and_restores() {
     assert_eq!(code, 0, "{log}");
     let server = Server::on(folder, &[]);
     assert_eq!(server.rows("SELECT count(*) = max(a) + 1 FROM pair").await, json!([[1]]));
+}
+
+/// The rows of the database that is backed up and restored: some hundred pages, so that a kill finds each step.
+const ROWS: i64 = 20_000;
+
+fn whole(db: &Path) -> (String, i64) {
+    let conn = rusqlite::Connection::open_with_flags(db, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let check = conn.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    (check, conn.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap())
+}
+
+/// What is in a folder, and of that what is on its way to a name.
+fn names(folder: &Path) -> (Vec<String>, Vec<String>) {
+    let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.partition(|name| !name.contains(".partial-"))
+}
+
+/// Kills runs of the program at moments that are spread over the time which one takes, and has `look` judge what each has left: how often
+/// the kill found a file on its way to its name.
+fn kill_spread(arguments: &[&str], folder: &Path, before: impl Fn(), look: impl Fn()) -> u32 {
+    const KILLS: u32 = 30;
+    let began = Instant::now();
+    let (code, log) = run(arguments);
+    assert_eq!(code, 0, "{log}");
+    let takes = began.elapsed();
+    let mut on_the_way = 0;
+    for kill in 0..KILLS {
+        before();
+        let mut child = Command::new(BINARY).args(arguments).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(takes * kill / KILLS);
+        // It may be through already.
+        let _ = child.kill();
+        child.wait().unwrap();
+        on_the_way += u32::from(!names(folder).1.is_empty());
+        look();
+    }
+    println!("{KILLS} kills within {takes:?}: {on_the_way} left a file on its way");
+    on_the_way
+}
+
+/// SIGKILL at every step of a backup and of a restore: what has a name is whole, and the next run ends as if nothing had been.
+#[test]
+fn no_killed_backup_or_restore_leaves_a_file_that_looks_whole_and_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let (db, kept, new) = (path(&folder, "test.db"), path(&folder, "kept"), path(&folder, "new"));
+    let fill = format!(
+        "PRAGMA journal_mode=WAL; CREATE TABLE t (a); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS}) \
+         INSERT INTO t SELECT randomblob(500) FROM n; CREATE INDEX i ON t (a)"
+    );
+    rusqlite::Connection::open(&db).unwrap().execute_batch(&fill).unwrap();
+    for folder in [&kept, &new] {
+        std::fs::create_dir(folder).unwrap();
+    }
+    let kept_name = kept.to_str().unwrap();
+    let backup = ["backup", "--db", db.to_str().unwrap(), "--to", kept_name, "--keep", "3"];
+    let on_the_way = kill_spread(
+        &backup,
+        &kept,
+        || (),
+        || {
+            for name in names(&kept).0 {
+                assert_eq!(whole(&kept.join(&name)), ("ok".into(), ROWS), "{name}");
+            }
+        },
+    );
+    assert!(on_the_way > 0, "no kill came in the middle");
+    let (code, log) = run(&backup);
+    let (backups, left) = names(&kept);
+    assert!(code == 0 && left.is_empty() && (1..=3).contains(&backups.len()), "{log} {backups:?} {left:?}");
+
+    let restored = new.join("test.db");
+    let restore = ["restore", "--db", restored.to_str().unwrap(), "--from", kept_name, "--if-missing"];
+    let absent = || {
+        // What the killed one left on its way stays, as it does in a volume.
+        let _ = std::fs::remove_file(&restored);
+    };
+    let on_the_way = kill_spread(&restore, &new, absent, || {
+        for name in names(&new).0 {
+            assert_eq!(whole(&new.join(&name)), ("ok".into(), ROWS), "{name}");
+        }
+    });
+    assert!(on_the_way > 0, "no kill came in the middle");
+    absent();
+    let (code, log) = run(&restore);
+    assert_eq!((code, whole(&restored)), (0, ("ok".into(), ROWS)), "{log}");
+    // What one left that was slower, the next start removes.
+    std::fs::write(new.join("test.db.partial-0123456789abcdef"), "half").unwrap();
+    let (code, log) = run(&restore);
+    assert!(code == 0 && log.contains("nothing restored"), "{log}");
+    assert_eq!(names(&new), (vec!["test.db".into()], vec![]));
 }
 
 #[tokio::test]

@@ -1,6 +1,10 @@
-//! What follows from the number of pods: a budget for disruption, and how they spread.
+//! Who sets the number of pods, and what follows from it: a budget for disruption, and how they spread.
 
-use k8s_openapi::api::{apps::v1::Deployment, policy::v1::PodDisruptionBudget};
+use k8s_openapi::api::{apps::v1::Deployment, autoscaling::v1::Scale, core::v1::Pod, policy::v1::PodDisruptionBudget};
+use kube::{
+    Api,
+    api::{ListParams, Patch, PatchParams, PostParams},
+};
 use mcpfleet_tests::cluster::{Space, with_space};
 use operator::crd::{McpApp, McpServer};
 use serde_json::{Value, json};
@@ -66,6 +70,69 @@ async fn pods_spread_over_zones_and_nodes_unless_the_spec_says_how_and_scaling_r
         let own = json!([{"maxSkew": 2, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule"}]);
         space.edit::<McpServer>("s", json!({"spec": {"podTemplate": {"topologySpreadConstraints": own}}})).await?;
         space.until::<Deployment>("s-mcp", "the spec's own", |deployment| constraints(deployment) == own).await?;
+        operator.stop().await
+    })
+    .await;
+}
+
+async fn put(servers: &Api<McpServer>, mut scale: Scale, replicas: i32) -> kube::Result<Scale> {
+    scale.spec.get_or_insert_default().replicas = Some(replicas);
+    servers.replace_scale("s", &PostParams::default(), &scale).await
+}
+
+fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 409)
+}
+
+/// What the scale client of client-go does for HPA and KEDA, by all three verbs: down to none and up again, too.
+#[tokio::test]
+async fn a_client_of_the_scale_alone_sets_the_pods_finds_them_and_is_not_put_back() {
+    with_space(|space| async move {
+        let operator = space.operator().await?;
+        space.create::<McpServer>(json!({"metadata": {"name": "s"}, "spec": {"container": {"image": "a/b:1"}}})).await?;
+        let pods = |deployment: &Deployment| deployment.spec.as_ref().and_then(|spec| spec.replicas);
+        let deployment = space.until::<Deployment>("s-mcp", "one pod", |deployment| pods(deployment) == Some(1)).await?;
+        // One pod of it, as its ReplicaSet would make it, and one of somebody else.
+        let labels = deployment.spec.map(|spec| json!(spec.template.metadata.and_then(|metadata| metadata.labels)));
+        for (name, labels) in [("its", labels.unwrap_or_default()), ("other", json!({}))] {
+            let pod =
+                json!({"metadata": {"name": name, "labels": labels}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+            space.create::<Pod>(pod).await?;
+        }
+
+        let servers = space.api::<McpServer>();
+        space
+            .until::<McpServer>("s", "its selector", |server| server.status.as_ref().is_some_and(|s| s.selector.is_some()))
+            .await?;
+        let read = servers.get_scale("s").await?;
+        let selector = read.status.clone().and_then(|status| status.selector).unwrap_or_default();
+        let found = space.api::<Pod>().list(&ListParams::default().labels(&selector)).await?.items;
+        assert_eq!(found.iter().filter_map(|pod| pod.metadata.name.as_deref()).collect::<Vec<_>>(), ["its"], "{selector}");
+
+        // PUT of what was read, as HPA and KEDA write it; PATCH, as kubectl does.
+        for replicas in [3, 0, 1] {
+            while let Err(error) = put(&servers, servers.get_scale("s").await?, replicas).await {
+                // Its status was written meanwhile: they look again, too.
+                assert!(is_conflict(&error), "{error}");
+            }
+            space.until::<Deployment>("s-mcp", "as many as put", |deployment| pods(deployment) == Some(replicas)).await?;
+        }
+        let late = put(&servers, read, 9).await;
+        assert!(late.as_ref().is_err_and(is_conflict), "written over what it has not read: {late:?}");
+        let patch = Patch::Merge(json!({"spec": {"replicas": 2}}));
+        servers.patch_scale("s", &PatchParams::default(), &patch).await?;
+        space.until::<Deployment>("s-mcp", "as many as patched", |deployment| pods(deployment) == Some(2)).await?;
+
+        // Neither the pass that followed, nor an operator that starts anew, writes the spec.
+        operator.stop().await?;
+        let operator = space.operator().await?;
+        operator.until_passes(1).await?;
+        let server = servers.get("s").await?;
+        let by = server.metadata.managed_fields.iter().flatten();
+        let by: Vec<_> =
+            by.filter(|by| by.fields_v1.as_ref().is_some_and(|fields| !fields.0["f:spec"]["f:replicas"].is_null())).collect();
+        assert_eq!((server.spec.replicas, by.len()), (2, 1), "{by:?}");
+        assert_eq!(by[0].subresource.as_deref(), Some("scale"), "{by:?}");
         operator.stop().await
     })
     .await;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context;
-use k8s_openapi::api::{apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::ConfigMap, events::v1::Event};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap, events::v1::Event};
 use kube::api::ListParams;
 use mcpfleet_tests::cluster::{Space, with_space};
 use operator::crd::McpServer;
@@ -19,20 +19,20 @@ use tokio::task::JoinHandle;
 use crate::{
     drills::serves,
     rollouts::settled,
-    setup::{install, ready, run, sqlite},
+    setup::{install, ready, sqlite},
 };
 
 const PYTHON: &str = concat!("ghcr.io/mcpfleet/python:", env!("CARGO_PKG_VERSION"));
 
 /// Clients that call one tool again and again, each on connections of its own.
-struct Callers {
+pub struct Callers {
     done: Arc<AtomicBool>,
     failures: Arc<Mutex<Vec<String>>>,
     tasks: Vec<JoinHandle<anyhow::Result<u64>>>,
 }
 
 impl Callers {
-    fn start(number: usize, url: &str, tool: &'static str, arguments: &Value) -> Self {
+    pub fn start(number: usize, url: &str, tool: &'static str, arguments: &Value) -> Self {
         let (done, failures) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
         let tasks = (0..number).map(|_| {
             let (done, failures, url, arguments) = (Arc::clone(&done), Arc::clone(&failures), url.to_owned(), arguments.clone());
@@ -54,7 +54,7 @@ impl Callers {
     }
 
     /// Waits for the last calls. How many there were, of which none failed.
-    async fn end(self) -> anyhow::Result<u64> {
+    pub async fn end(self) -> anyhow::Result<u64> {
         self.done.store(true, Ordering::Relaxed);
         let mut calls = 0;
         for task in self.tasks {
@@ -85,7 +85,7 @@ fn desired(server: &McpServer) -> Option<u32> {
     Some(server.status.as_ref()?.autoscaling.as_ref()?.desired)
 }
 
-fn url(server: McpServer) -> anyhow::Result<String> {
+pub fn url(server: McpServer) -> anyhow::Result<String> {
     server.status.and_then(|status| status.url).context("it has one")
 }
 
@@ -131,37 +131,6 @@ async fn up_and_down(space: &Space, tool: &'static str, arguments: &Value, calle
     let told: Vec<_> = scaled.iter().filter_map(told).collect();
     anyhow::ensure!(told.ends_with(&["scaled from 3 to 2".into(), "scaled from 2 to 1".into()]), "{told:?}");
     Ok(())
-}
-
-#[tokio::test]
-async fn kubectl_and_an_autoscaler_of_kubernetes_scale_the_server_and_nobody_puts_it_back() {
-    with_space(|space| async move {
-        install(&space).await?;
-        space.create::<McpServer>(sqlite("s", 1, 5)).await?;
-        space.until::<McpServer>("s", "1/1", |server| serves(server, "1/1")).await?;
-        let kubectl = |arguments: &str| {
-            let arguments: Vec<_> = arguments.split(' ').chain(["--namespace", &space.name]).collect();
-            run("kubectl", &arguments)
-        };
-        kubectl("scale mcpserver s --replicas=2")?;
-        space.until::<McpServer>("s", "2/2", |server| serves(server, "2/2")).await?;
-        // Without any metrics it still keeps to its bounds.
-        kubectl("autoscale mcpserver s --min=3 --max=4 --cpu=70%")?;
-        let three = space.until::<McpServer>("s", "3/3", |server| serves(server, "3/3")).await?;
-        anyhow::ensure!(three.spec.replicas == 3, "the autoscaler writes the spec: {}", three.spec.replicas);
-        let sees = |autoscaler: &HorizontalPodAutoscaler| {
-            let status = autoscaler.status.clone().unwrap_or_default();
-            (status.current_replicas, status.desired_replicas) == (Some(3), 3)
-        };
-        let autoscaler = space.until::<HorizontalPodAutoscaler>("s", "three pods seen", sees).await?;
-        let conditions = autoscaler.status.and_then(|status| status.conditions).unwrap_or_default();
-        anyhow::ensure!(
-            conditions.iter().any(|condition| condition.type_ == "AbleToScale" && condition.status == "True"),
-            "{conditions:?}"
-        );
-        Ok(())
-    })
-    .await;
 }
 
 #[tokio::test]

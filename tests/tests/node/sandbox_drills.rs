@@ -67,7 +67,7 @@ impl Client {
         Ok(answer["result"].take())
     }
 
-    async fn ok(&self, tool: &str, query: &str, params: Value) -> anyhow::Result<Value> {
+    pub async fn ok(&self, tool: &str, query: &str, params: Value) -> anyhow::Result<Value> {
         let mut result = self.call(tool, query, params).await?;
         anyhow::ensure!(result["isError"] == json!(false), "{query}: {result}");
         Ok(result["structuredContent"].take())

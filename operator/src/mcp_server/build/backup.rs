@@ -36,6 +36,9 @@ const SUFFIX: &str = "-mcp-backup";
 const LONGEST_SECONDS: i64 = 6 * 3_600;
 /// How often a backup that failed is tried again, before the next one of the schedule.
 const TRIES_MORE: i32 = 2;
+/// How long a job stays that is done, for its log: over a weekend. Its pods hold the server's claim as long, and the last ones of a
+/// server that is switched off would hold it for ever. What came of it is in the status by then.
+const KEPT_SECONDS: i32 = 3 * 24 * 3_600;
 
 /// The CronJob's name.
 pub fn name(server: &str) -> String {
@@ -114,6 +117,7 @@ fn job(server: &ValidatedServer, container: &Container, volume: &Volume, backup:
     Some(JobSpec {
         active_deadline_seconds: Some(LONGEST_SECONDS),
         backoff_limit: Some(TRIES_MORE),
+        ttl_seconds_after_finished: Some(KEPT_SECONDS),
         template: PodTemplateSpec {
             metadata: Some(labelled(server)),
             spec: Some(PodSpec {

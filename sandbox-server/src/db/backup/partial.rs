@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::hash::{BuildHasher as _, RandomState};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::BackupError;
@@ -42,15 +43,38 @@ impl Partial {
         &self.path
     }
 
-    /// On disk first, then under its name, then the name on disk.
+    /// On disk first, then under its name, then the name on disk. What has the name already is replaced.
     pub fn publish(self, target: &Path) -> Result<u64, BackupError> {
-        let fail = |what| move |error| BackupError::File(what, target.to_path_buf(), error);
-        let file = File::open(&self.path).map_err(fail("open"))?;
-        file.sync_all().map_err(fail("flush"))?;
-        let bytes = file.metadata().map_err(fail("read"))?.len();
-        fs::rename(&self.path, target).map_err(fail("rename"))?;
+        let bytes = self.flush()?;
+        fs::rename(&self.path, target).map_err(|error| BackupError::File("rename", target.to_path_buf(), error))?;
         sync_folder(target)?;
         Ok(bytes)
+    }
+
+    /// The same, but a file with the name is left alone, whenever it came: somebody else may have been at it meanwhile, and been faster.
+    /// One of no bytes is none.
+    pub fn publish_new(self, target: &Path) -> Result<u64, BackupError> {
+        let fail = |what| move |error| BackupError::File(what, target.to_path_buf(), error);
+        let bytes = self.flush()?;
+        if fs::metadata(target).is_ok_and(|there| there.len() == 0) {
+            fs::remove_file(target).map_err(fail("remove"))?;
+        }
+        match fs::hard_link(&self.path, target) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(BackupError::Exists(target.to_path_buf())),
+            // A file system without second names: then a look is all that there can be.
+            Err(_) if target.exists() => return Err(BackupError::Exists(target.to_path_buf())),
+            Err(_) => fs::rename(&self.path, target).map_err(fail("rename"))?,
+        }
+        sync_folder(target)?;
+        Ok(bytes)
+    }
+
+    fn flush(&self) -> Result<u64, BackupError> {
+        let fail = |what| move |error| BackupError::File(what, self.path.clone(), error);
+        let file = File::open(&self.path).map_err(fail("open"))?;
+        file.sync_all().map_err(fail("flush"))?;
+        Ok(file.metadata().map_err(fail("read"))?.len())
     }
 }
 
@@ -104,4 +128,29 @@ fn sync_folder(file: &Path) -> Result<(), BackupError> {
     File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(|error| BackupError::File("flush", folder.to_path_buf(), error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_somebody_took_meanwhile_is_left_to_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("x.db");
+        let written = |text: &str| {
+            let partial = Partial::beside(&target).unwrap();
+            fs::write(partial.path(), text).unwrap();
+            partial
+        };
+        let (first, second) = (written("first"), written("second"));
+        // As a program leaves it that was ended at its very beginning.
+        fs::write(&target, "").unwrap();
+        assert_eq!(first.publish_new(&target).unwrap(), 5);
+        assert!(matches!(second.publish_new(&target), Err(BackupError::Exists(path)) if path == target));
+        assert_eq!(fs::read_to_string(&target).unwrap(), "first");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "neither left anything");
+        written("third").publish(&target).unwrap();
+        assert_eq!(fs::read_to_string(&target).unwrap(), "third");
+    }
 }

@@ -19,7 +19,7 @@ use crate::{
     llm::{Model, client::Client, none::NoModel},
     metrics::Metrics,
     tools::hub::Hub,
-    turn::{cache::ResponseCache, driver::Engine, machine::Limits},
+    turn::{cache::ResponseCache, machine::Limits, run::Engine},
     usage::{self, Budget, Ledger},
 };
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::{config::settings::AuditArguments, numbers, redact::redact, tools::catalogue::hex};
+use crate::{config::settings::AuditArguments, digest::hex, numbers, redact::redact};
 
 /// The log's name for these lines: whatever the level, they are kept.
 pub const TARGET: &str = "chat_worker::audit";

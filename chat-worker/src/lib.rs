@@ -2,15 +2,18 @@
 //!
 //! Where things happen: `config` (what is wanted) → `tools` (the servers and what they offer) and `llm` (the model) →
 //! `turn` (one question to its answer: a pure machine, and the driver that does what it says) → `ui` (one stream of events,
-//! shown in the terminal, the page and the API). `policy` decides whether a call of a tool may run. `usage`, `limits`, `metrics`,
-//! `reachable`, `logging`, `telemetry` and `redact` serve all of them.
+//! shown in the terminal, the page and the API). `policy` decides whether a call of a tool may run, `heavy` where large texts are read. `usage`, `limits`, `metrics`,
+//! `reachable`, `met`, `logging`, `telemetry` and `redact` serve all of them.
 
 pub mod app;
 mod audit;
 pub mod config;
+pub mod digest;
+mod heavy;
 pub mod limits;
 pub mod llm;
 pub mod logging;
+mod met;
 pub mod metrics;
 pub mod numbers;
 pub mod policy;

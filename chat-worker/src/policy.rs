@@ -1,7 +1,7 @@
 //! The gate: whether a call of a tool may run. Pure, and the only place that decides it, for a turn, for the API and for /mcp. What a
 //! tool says of itself is believed as far as its server is (`catalogue`); which tools there are at all was decided before (`rules`).
 
-use crate::{config::settings::Approvals, tools::catalogue::ToolSpec};
+use crate::{config::rules::Approvals, tools::spec::ToolSpec};
 
 /// What is known of a decision on a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

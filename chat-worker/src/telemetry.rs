@@ -20,7 +20,7 @@ use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 
 use crate::{
     llm::{Answer, ModelError, wire::Usage},
-    tools::hub::ToolOutput,
+    tools::answer::ToolOutput,
     turn::machine::Outcome,
 };
 

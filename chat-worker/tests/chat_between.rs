@@ -49,9 +49,13 @@ impl<'a> Legacy<'a> {
     }
 
     async fn call(&self, id: u64, tool: &str, meta: Value) -> Events {
-        let params = json!({"name": format!("t__{tool}"), "arguments": {}, "_meta": meta});
-        let call = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params});
-        Events::of(self.post(&call).send().await.unwrap())
+        self.request(id, "tools/call", json!({"name": format!("t__{tool}"), "arguments": {}}), meta).await
+    }
+
+    async fn request(&self, id: u64, method: &str, mut params: Value, meta: Value) -> Events {
+        params["_meta"] = meta;
+        let request = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
+        Events::of(self.post(&request).send().await.unwrap())
     }
 }
 
@@ -96,7 +100,7 @@ async fn modern(worker: &Worker, method: &str, mut params: Value, meta: Value) -
     params["_meta"] = all;
     let request = worker.http.post(format!("{}/mcp", worker.url)).header("accept", "application/json, text/event-stream");
     let request = request.header("mcp-protocol-version", "2026-07-28").header("mcp-method", method);
-    let request = match params["name"].as_str() {
+    let request = match params["name"].as_str().or_else(|| params["uri"].as_str()) {
         Some(name) => request.header("mcp-name", name),
         None => request,
     };
@@ -185,6 +189,105 @@ async fn a_question_reaches_the_client_and_its_answer_the_server(
     }
     let late = modern(&worker, "tools/call", again, meta).await.next().await.unwrap();
     assert_eq!(late["error"]["code"], -32602, "{late}");
+}
+
+/// What else than a tool may take its time, of the kind of work that `what` names: a request, and where its result holds its word.
+fn beside_tools(method: &str, what: &str) -> (Value, &'static str) {
+    match method {
+        "resources/read" => (json!({"uri": format!("t:{what}")}), "/result/contents/0/text"),
+        "prompts/get" => (json!({"name": format!("t__{what}")}), "/result/messages/0/content/text"),
+        _ => {
+            let of = json!({"type": "ref/prompt", "name": format!("t__{what}")});
+            (json!({"ref": of, "argument": {"name": "a", "value": ""}}), "/result/completion/values/0")
+        }
+    }
+}
+
+#[rstest]
+#[tokio::test]
+async fn resources_prompts_and_completions_are_heard_of_and_cancelled_as_calls_are(
+    #[values("resources/read", "prompts/get", "completion/complete")] method: &str,
+) {
+    let (talker, worker) = start().await;
+    let client = Legacy::connect(&worker, json!({})).await;
+    let (params, word) = beside_tools(method, "work");
+    let mut events = client.request(1, method, params.clone(), json!({"progressToken": "mine"})).await;
+    for step in 1..=3 {
+        let told = events.next().await.unwrap();
+        assert_eq!((&told["method"], &told["params"]["progressToken"]), (&json!("notifications/progress"), &json!("mine")));
+        assert_eq!(told["params"]["progress"], step);
+    }
+    assert_eq!(events.next().await.unwrap()["params"], json!({"level": "info", "logger": "t/w", "data": {"rows": 3}}));
+    let result = events.next().await.unwrap();
+    assert_eq!(result.pointer(word), Some(&json!("worked")), "{result}");
+    let mut events = modern(&worker, method, params, json!({"progressToken": 7})).await;
+    for _ in 1..=3 {
+        assert_eq!(events.next().await.unwrap()["params"]["progressToken"], 7);
+    }
+    let result = events.next().await.unwrap();
+    assert_eq!((result.pointer(word), &result["result"]["resultType"]), (Some(&json!("worked")), &json!("complete")), "{result}");
+
+    let (params, _) = beside_tools(method, "hang");
+    let hang = client.request(5, method, params, json!({}));
+    let cancel = async {
+        while talker.heard("notifications/cancelled").is_none() {
+            // Until the request has come there is nothing to cancel.
+            let message = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 5}});
+            client.post(&message).send().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let (mut events, ()) = tokio::join!(hang, cancel);
+    let told = events.next().await.unwrap();
+    assert_eq!(told["error"]["message"], "cancelled", "{told}");
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_question_about_a_resource_or_a_prompt_reaches_the_client(#[values("resources/read", "prompts/get")] method: &str) {
+    let (_talker, worker) = start().await;
+    let (params, word) = beside_tools(method, "ask");
+    let (can, answer) = (json!({"elicitation": {}}), json!({"action": "accept", "content": {"name": "Ann"}}));
+    let client = Legacy::connect(&worker, can.clone()).await;
+    let mut events = client.request(1, method, params.clone(), json!({})).await;
+    let question = events.next().await.unwrap();
+    assert_eq!(question["method"], "elicitation/create");
+    client.post(&json!({"jsonrpc": "2.0", "id": question["id"], "result": answer})).send().await.unwrap();
+    let result = events.next().await.unwrap();
+    assert!(result.pointer(word).unwrap().as_str().unwrap().contains("Ann"), "{result}");
+    let meta = json!({"io.modelcontextprotocol/clientCapabilities": can});
+    let result = modern(&worker, method, params.clone(), meta.clone()).await.next().await.unwrap()["result"].clone();
+    let key = result["inputRequests"].as_object().unwrap().keys().next().unwrap();
+    let mut again = params;
+    (again["requestState"], again["inputResponses"]) = (result["requestState"].clone(), json!({key: answer}));
+    let result = modern(&worker, method, again, meta).await.next().await.unwrap();
+    assert!(result.pointer(word).unwrap().as_str().unwrap().contains("Ann"), "{result}");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_has_cancelled() {
+    let (talker, worker) = start().await;
+    let client = Legacy::connect(&worker, json!({})).await;
+    for (id, method) in [(1, "resources/read"), (2, "tools/call")] {
+        let params = if id == 1 { beside_tools(method, "hang").0 } else { json!({"name": "t__hang", "arguments": {}}) };
+        talker.seen.lock().unwrap().clear();
+        let leaves = async {
+            while talker.heard(method).is_none() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            _ = client.request(id, method, params, json!({})) => unreachable!("it hangs"),
+            () = leaves => {}
+        }
+        let told = async {
+            while talker.heard("notifications/cancelled").is_none() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        // The time of a request, a second, would end it, too.
+        timeout(Duration::from_millis(700), told).await.unwrap_or_else(|_| unreachable!("{method} goes on"));
+    }
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use std::{
 };
 
 use axum::{Router, body::Bytes, extract::State, http::HeaderMap, routing::post};
-use chat_worker::tools::catalogue::hex;
+use chat_worker::digest::hex;
 use model_standin::Running as Model;
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,

@@ -49,7 +49,11 @@ async def main(url, mode):
         assert steps == [(1, 3), (2, 3), (3, 3)], steps
         asked = await client.call_tool("everything__trigger-elicitation-request", {})
         assert any("Ann" in getattr(block, "text", "") for block in asked.content), asked
-        assert (await client.list_resources()).resources and (await client.list_prompts()).prompts
+        resource = (await client.list_resources()).resources[0]
+        assert (await client.read_resource(resource.uri)).contents, resource
+        prompts = (await client.list_prompts()).prompts
+        plain = next(prompt for prompt in prompts if not any(argument.required for argument in prompt.arguments or []))
+        assert (await client.get_prompt(plain.name)).messages, plain
     print(f"clients: Python {version('mcp')}, {mode}, {revision}: lists {len(tools)} tools of the fleet, and calls them")
 
 

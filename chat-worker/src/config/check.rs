@@ -31,7 +31,7 @@ pub fn check(path: &Path, out: &mut dyn Write) -> std::io::Result<ExitCode> {
         writeln!(out, "{at}: refused: {}", refused.reason)?;
     }
     for warning in &config.warnings {
-        writeln!(out, "{at}: warning: {warning}; it is ignored")?;
+        writeln!(out, "{at}: warning: {warning}")?;
     }
     let off = config.servers.iter().filter(|server| !server.enabled).count();
     let used = config.servers.len() - off;

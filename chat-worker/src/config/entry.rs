@@ -7,9 +7,8 @@ use jsonc_parser::ast::{Object, Value};
 
 use super::{
     fields::{Fields, kind},
-    file::{Hidden, Launch, ServerEntry, Target},
-    rules::{Glob, ToolRules, Trust},
-    settings::Approvals,
+    rules::{Approvals, Glob, ToolRules, Trust},
+    server::{Hidden, Launch, ServerEntry, Target},
     unknown,
     variables::{Variables, expand},
 };
@@ -59,7 +58,7 @@ pub fn read(
                 "this field is not understood, and may change what runs or who may what; take it out, or say it otherwise",
             );
         } else {
-            warnings.push(format!("unknown field {field:?}"));
+            warnings.push(format!("the unknown field {field:?} is ignored"));
         }
     }
     match target {

@@ -1,18 +1,19 @@
 //! mcp.json: which servers there are, as we write it and as other programs do (docs/mcp-json.md). Pure: text in; servers, the entries
 //! that are refused, and what is ignored out. One entry that cannot be used costs the others nothing.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+use std::collections::BTreeMap;
 
 use jsonc_parser::{
-    CollectOptions, ParseOptions,
+    CollectOptions,
     ast::{Object, Value},
     parse_to_ast,
 };
+use mcp_wire::jsonc;
 
 use super::{
     entry,
     fields::{Fields, kind},
-    rules::{ToolRules, Trust},
+    server::ServerEntry,
     variables::Variables,
 };
 
@@ -23,7 +24,7 @@ pub struct McpConfig {
     /// The entries that are not used.
     pub refused: Vec<Refused>,
     pub log_level: Option<String>,
-    /// Each names something that is ignored.
+    /// Each names something that is ignored, or that may be meant otherwise.
     pub warnings: Vec<String>,
 }
 
@@ -36,74 +37,6 @@ pub struct Refused {
     pub reason: String,
 }
 
-/// One server.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ServerEntry {
-    pub name: String,
-    pub target: Target,
-    pub enabled: bool,
-    /// For one call.
-    pub timeout: Duration,
-    /// Further attempts of a call that may be repeated.
-    pub max_retries: u32,
-    /// Between two looks at an idle server and its tools.
-    pub health_check_interval: Duration,
-    pub description: String,
-    pub version: String,
-    /// Headers of every request. Of a server with a URL only.
-    pub headers: Vec<(String, Hidden)>,
-    /// The same: name, and the file with the value.
-    pub headers_from: Vec<(String, PathBuf)>,
-    /// PEM certificates of a private CA, trusted instead of the system's.
-    pub ca_file: Option<PathBuf>,
-    pub trust: Trust,
-    pub tools: ToolRules,
-    /// Why it is disabled, where its operator says so.
-    pub disabled_because: Option<String>,
-    /// It is disabled because its circuit is open, not because somebody wants it to be.
-    pub circuit_open: bool,
-}
-
-/// How a server is reached.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
-    /// Streamable HTTP.
-    Url(String),
-    /// A child of ours, over its standard input and output.
-    Command(Launch),
-}
-
-/// How a child is started.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Launch {
-    pub program: String,
-    pub args: Vec<String>,
-    /// Besides what every child gets of our environment; none takes a variable away.
-    pub env: Vec<(String, Option<Hidden>)>,
-    /// Where it runs; ours without one.
-    pub cwd: Option<PathBuf>,
-}
-
-/// A text that may be a credential: it is not for a log.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Hidden(String);
-
-impl Hidden {
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Hidden {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("…")
-    }
-}
-
 /// Why a whole file cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FileError {
@@ -114,24 +47,10 @@ pub enum FileError {
     Shape(Vec<String>),
 }
 
-/// Comments and commas before a closing bracket are taken, as every editor's files have them; the rest is JSON.
-const OPTIONS: ParseOptions = ParseOptions {
-    allow_comments: true,
-    allow_trailing_commas: true,
-    allow_loose_object_property_names: false,
-    allow_missing_commas: false,
-    allow_single_quoted_strings: false,
-    allow_hexadecimal_numbers: false,
-    allow_unary_plus_numbers: false,
-    allow_bare_decimal_point_numbers: false,
-    allow_non_finite_numbers: false,
-    allow_extended_string_escapes: false,
-};
-
 /// Reads the text of an mcp.json. `variables` are those that `${NAME}` stands for.
 pub fn parse(text: &str, variables: Variables) -> Result<McpConfig, FileError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let parsed = parse_to_ast(text, &CollectOptions::default(), &OPTIONS);
+    let parsed = parse_to_ast(text, &CollectOptions::default(), &jsonc::OPTIONS);
     let root = parsed.map_err(|error| FileError::Syntax(lower_first(&error.to_string())))?.value;
     let root = match &root {
         Some(Value::Object(object)) => object,
@@ -157,7 +76,7 @@ pub fn parse(text: &str, variables: Variables) -> Result<McpConfig, FileError> {
     }
     let mut config = reading.finish();
     config.log_level = fields.text("log_level").map(str::to_owned);
-    config.warnings.extend(fields.left().map(|field| format!("unknown field {field:?}")));
+    config.warnings.extend(fields.left().map(|field| format!("the unknown field {field:?} is ignored")));
     if fields.problems.is_empty() { Ok(config) } else { Err(FileError::Shape(fields.problems)) }
 }
 

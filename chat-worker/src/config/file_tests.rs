@@ -1,4 +1,8 @@
 use super::*;
+use crate::config::{
+    rules::{Approvals, ToolRules, Trust},
+    server::{Hidden, Launch, Target},
+};
 
 fn variable(name: &str) -> Option<String> {
     (name == "TOKEN").then(|| "t0p-s3cret".to_owned())
@@ -102,7 +106,7 @@ fn what_takes_the_right_to_run_is_obeyed() {
     assert_eq!(permits(r#""includeTools": ["write"]"#), [false, true]);
     assert_eq!(permits(r#""alwaysAllow": ["write"]"#), [true, true]);
     let server = only(r#"{"servers": {"a": {"url": "http://a/mcp", "trust": "none", "tools": {"approvals": "Never"}}}}"#);
-    assert_eq!((server.trust, server.tools.approvals), (Trust::None, Some(crate::config::settings::Approvals::Never)));
+    assert_eq!((server.trust, server.tools.approvals), (Trust::None, Some(Approvals::Never)));
 }
 
 #[test]
@@ -165,10 +169,10 @@ fn what_only_describes_is_ignored_with_a_word() {
         read(r#"{"servers": [{"name": "a", "url": "http://a/mcp", "timeuot": 3, "icon": "x.png"}], "x": 1, "inputs": []}"#);
     assert_eq!(config.servers.len(), 1);
     let told = [
-        r#"server "a": unknown field "icon""#,
-        r#"server "a": unknown field "timeuot""#,
-        r#"unknown field "inputs""#,
-        r#"unknown field "x""#,
+        r#"server "a": the unknown field "icon" is ignored"#,
+        r#"server "a": the unknown field "timeuot" is ignored"#,
+        r#"the unknown field "inputs" is ignored"#,
+        r#"the unknown field "x" is ignored"#,
     ];
     assert_eq!(config.warnings, told);
 }

@@ -1,12 +1,13 @@
 //! Configuration: `settings` is the command line and the environment, read once; `file` is mcp.json (pure), each `entry` of it by its
-//! `fields` and with its `variables`, what is `unknown` and what `rules` it gives for tools; `watch` reloads it, `check` says what is
-//! wrong with it.
+//! `fields` and with its `variables`, what is `unknown` and what `rules` it gives for tools, which makes a `server`; `watch` reloads it,
+//! `check` says what is wrong with it.
 
 pub mod check;
 mod entry;
 mod fields;
 pub mod file;
 pub mod rules;
+pub mod server;
 pub mod settings;
 mod unknown;
 mod variables;

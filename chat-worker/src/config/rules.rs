@@ -1,7 +1,18 @@
 //! What an entry of mcp.json says about the tools of its server: whether their hints are believed, which of them are offered, and what
 //! their calls need. Plain data; who may call what is decided elsewhere.
 
-use super::settings::Approvals;
+use clap::ValueEnum;
+
+/// What happens to a call of a tool that may destroy, or that says nothing of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Approvals {
+    /// A person is asked.
+    Ask,
+    /// It is made.
+    Always,
+    /// It is refused.
+    Never,
+}
 
 /// Whether what a server says of its own tools (`readOnlyHint` and its like) is believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

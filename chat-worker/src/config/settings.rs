@@ -10,6 +10,7 @@ use http_server::host::HostPattern;
 use ipnet::IpNet;
 use url::Url;
 
+use super::rules::Approvals;
 use crate::{
     llm::{
         api::Api,
@@ -115,17 +116,6 @@ pub enum ConfigCommand {
 /// A variable of our environment, for the values in mcp.json that name it.
 pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
-}
-
-/// What happens to a call of a tool that may destroy, or that says nothing of itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Approvals {
-    /// A person is asked.
-    Ask,
-    /// It is made.
-    Always,
-    /// It is refused.
-    Never,
 }
 
 /// How models are asked.

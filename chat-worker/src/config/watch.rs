@@ -105,7 +105,7 @@ pub fn log_level(path: &Path) -> Option<String> {
 
 fn warn(path: &Path, config: &McpConfig) {
     for warning in &config.warnings {
-        tracing::warn!("{}: {warning}; it is ignored", path.display());
+        tracing::warn!("{}: {warning}", path.display());
     }
     for refused in &config.refused {
         tracing::error!(server = refused.name, "{}: the entry is not used: {}", path.display(), refused.reason);

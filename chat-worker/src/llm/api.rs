@@ -5,7 +5,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
-use super::{Answer, ModelError, Prompt, anthropic, assemble::Assemble, openai, sentence};
+use super::{Answer, ModelError, Prompt, anthropic, assemble::Assemble, openai};
 use crate::numbers;
 
 /// Which API is spoken.
@@ -102,14 +102,4 @@ impl Api {
             Self::OpenAi { .. } => openai::assemble::whole(message),
         }
     }
-}
-
-/// What an error's body says: its kind and its sentence. Both APIs, and most proxies, put them under `error`.
-pub fn error_of(body: &Value) -> (Option<String>, Option<String>) {
-    let text = |value: &Value| value.as_str().filter(|text| !text.trim().is_empty()).map(sentence);
-    let error = &body["error"];
-    // OpenAI's `code` is the more exact one of its two names, where it is a name.
-    let kind = text(&error["code"]).or_else(|| text(&error["type"]));
-    let message = text(&error["message"]).or_else(|| text(error)).or_else(|| text(&body["message"]));
-    (kind, message)
 }

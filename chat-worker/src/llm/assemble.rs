@@ -6,8 +6,7 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::{
-    Answer, ModelError, Progress,
-    api::error_of,
+    Answer, ModelError, Progress, sentence,
     wire::{StopReason, Usage, block_call},
 };
 use crate::numbers;
@@ -71,6 +70,16 @@ pub fn check_stop(stop: &StopReason, content: &[Value]) -> Result<(), ModelError
         return Err(ModelError::Stream("it stopped for a tool call that is not there".into()));
     }
     Ok(())
+}
+
+/// What an error's body says: its kind and its sentence. Both APIs, and most proxies, put them under `error`.
+pub fn error_of(body: &Value) -> (Option<String>, Option<String>) {
+    let text = |value: &Value| value.as_str().filter(|text| !text.trim().is_empty()).map(sentence);
+    let error = &body["error"];
+    // OpenAI's `code` is the more exact one of its two names, where it is a name.
+    let kind = text(&error["code"]).or_else(|| text(&error["type"]));
+    let message = text(&error["message"]).or_else(|| text(error)).or_else(|| text(&body["message"]));
+    (kind, message)
 }
 
 /// The error that an `error` object in the place of an answer is.

@@ -20,8 +20,8 @@ use url::Url;
 
 use super::{
     Answer, Listener, Model, ModelError, Progress, Prompt, anthropic,
-    api::{Api, error_of},
-    assemble::{Assemble, Seen},
+    api::Api,
+    assemble::{Assemble, Seen, error_of},
     estimate,
     events::Events,
     history,
@@ -33,7 +33,7 @@ use super::{
     transport::{self, Capped, MAX_ANSWER, reason},
     wire::{self, Usage},
 };
-use crate::{numbers, redact::redact, tools::catalogue::ToolSpec};
+use crate::{numbers, redact::redact, tools::spec::ToolSpec};
 
 /// What is read of an error's body.
 const MAX_ERROR_BODY: usize = 64 * 1024;
@@ -153,7 +153,7 @@ impl Client {
         let response = timeout(self.settings.idle, request.send())
             .await
             .map_err(|_| ModelError::Connect(format!("no answer for {} s", self.settings.idle.as_secs())))?
-            .map_err(|error| ModelError::Connect(reason(&error)))?;
+            .map_err(|error| ModelError::Connect(reason(&error, &self.settings.base_url)))?;
         if !response.status().is_success() {
             return Err(self.refused(response).await);
         }

@@ -9,10 +9,10 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    offer::{Dialect, Offer, Projected, names},
+    offer::{Dialect, Offer, Projected, Renamed, names},
     wire::{Message, block_result_id, text_block},
 };
-use crate::tools::catalogue::digest;
+use crate::digest::digest;
 
 /// The names of tools, and the ids of calls at Anthropic, are of these letters.
 fn is_plain(text: &str, longest: usize) -> bool {
@@ -120,7 +120,7 @@ pub fn remembered(messages: &[Message]) -> Vec<Projected> {
     let schema = || serde_json::value::to_raw_value(&json!({"type": "object", "properties": {}}));
     let remembered = |name: &str| {
         let description = "Not available at the moment.".to_owned();
-        Some(Projected { name: name.to_owned(), description, schema: schema().ok()?, renamed: names::Renamed::new() })
+        Some(Projected { name: name.to_owned(), description, schema: schema().ok()?, renamed: Renamed::new() })
     };
     names.into_iter().filter_map(remembered).collect()
 }

@@ -29,8 +29,8 @@ use self::{
 use crate::{
     redact::redact,
     tools::{
-        catalogue::ToolSpec,
         sanitize::{cap, clean_line},
+        spec::ToolSpec,
     },
 };
 

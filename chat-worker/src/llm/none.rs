@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 use super::{Answer, Listener, Model, ModelError, Prompt, offer::Offer};
-use crate::tools::catalogue::ToolSpec;
+use crate::tools::spec::ToolSpec;
 
 /// What a gateway says to a question.
 pub const SENTENCE: &str =

@@ -5,9 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use reqwest::Response;
 use tokio::time::timeout;
+use url::Url;
 
 use super::ModelError;
-use crate::redact::redact;
+use crate::met;
 
 /// An answer larger than this is not read on.
 pub const MAX_ANSWER: usize = 64 * 1024 * 1024;
@@ -56,7 +57,7 @@ impl Capped {
 
     /// The next bytes. Nothing is lost when nobody waits for them to the end.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, ModelError> {
-        let chunk = self.response.chunk().await.map_err(|error| ModelError::Stream(reason(&error)))?;
+        let chunk = self.response.chunk().await.map_err(|error| ModelError::Stream(reason(&error, self.response.url())))?;
         self.seen += chunk.as_ref().map_or(0, Bytes::len);
         if self.seen > MAX_ANSWER {
             return Err(ModelError::Stream(format!("it is larger than {} MiB", MAX_ANSWER / 1024 / 1024)));
@@ -65,20 +66,8 @@ impl Capped {
     }
 }
 
-/// The innermost cause in words: reqwest's own sentence names the URL, and not what went wrong. A name that cannot be resolved is told to
-/// the log only.
-pub fn reason(error: &reqwest::Error) -> String {
-    let mut source: &dyn std::error::Error = error;
-    let mut dns = false;
-    while let Some(inner) = source.source() {
-        source = inner;
-        dns |= source.to_string().contains("dns error");
-    }
-    let told = redact(&source.to_string()).into_owned();
-    if dns {
-        let host = error.url().and_then(url::Url::host_str).unwrap_or_default();
-        tracing::warn!("the name {host} of the model API cannot be resolved: {told}");
-        return "its name cannot be resolved".to_owned();
-    }
-    told
+/// What went wrong on the way. Where the API is, is for the log.
+pub fn reason(error: &reqwest::Error, url: &Url) -> String {
+    tracing::warn!("no answer of the model API at {}: {}", url.host_str().unwrap_or_default(), met::cause(error));
+    met::in_words(error, url)
 }

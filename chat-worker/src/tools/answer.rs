@@ -1,6 +1,6 @@
-//! What a tool answered: whole, for whoever takes it whole, and as a model is told of it. Pure.
+//! What a call of a tool came to: its answer whole, for whoever takes it whole, and as a model is told of it. Pure.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use rmcp::model::{CallToolResult, ContentBlock, ResourceContents};
 use serde_json::{Value, json};
@@ -15,6 +15,35 @@ const MAX_IMAGE: usize = 5 * 1024 * 1024;
 const SHOWN: [&str; 4] = ["image/png", "image/jpeg", "image/gif", "image/webp"];
 /// Where the rest of a result begins, by the names that servers give it.
 const CURSORS: [&str; 4] = ["next_cursor", "nextCursor", "cursor", "next_page_token"];
+
+/// What a call came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ToolOutput {
+    pub text: String,
+    pub is_error: bool,
+    /// As the server sent it: not cleaned, and not cut.
+    pub whole: Option<Arc<CallToolResult>>,
+    /// For metrics: "ok", "tool_error", "unavailable", "timeout", "transport", "refused" or "cancelled".
+    pub outcome: &'static str,
+    pub duration: Duration,
+}
+
+impl ToolOutput {
+    /// Something that is told without any server.
+    pub fn told(text: String) -> Self {
+        Self { text, is_error: false, whole: None, outcome: "ok", duration: Duration::ZERO }
+    }
+
+    /// A call that was not made.
+    pub fn refused(text: &str) -> Self {
+        Self { text: text.to_owned(), is_error: true, whole: None, outcome: "refused", duration: Duration::ZERO }
+    }
+
+    /// A call that could not be made.
+    pub fn unavailable(text: &str) -> Self {
+        Self { text: text.to_owned(), is_error: true, whole: None, outcome: "unavailable", duration: Duration::ZERO }
+    }
+}
 
 /// The result in words: its texts, and the names of what is no text. Cleaned, and cut where it is too long; what is left of a list
 /// that goes on is kept.

@@ -2,7 +2,10 @@
 //! id: a result of the right type, or an error that says what is wrong. The SDK alone would take any object for any result, and would wait
 //! for an id that never comes. Rules that the prober shares are `mcp_wire`'s.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use mcp_wire::{
     json,
@@ -11,9 +14,13 @@ use mcp_wire::{
 };
 use rmcp::model::{
     CallToolResult, ClientJsonRpcMessage, ClientNotification, ClientRequest, DiscoverResult, ErrorCode, ErrorData,
-    InitializeResult, ListToolsResult, RequestId, ServerJsonRpcMessage, ServerResult, Tool,
+    InitializeResult, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, MetaObject,
+    RequestId, ServerJsonRpcMessage, ServerResult, Tool,
 };
-use serde::{Deserialize, de::IgnoredAny};
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use serde_json::{Value, json, value::RawValue};
 
 use crate::numbers;
@@ -22,10 +29,13 @@ use crate::numbers;
 pub const MODERN: &str = "2026-07-28";
 /// The revision in which a server may answer in arrays.
 const WITH_ARRAYS: &str = "2025-03-26";
-/// What one message of a server may take in memory, in bytes.
+/// What one message of a server may take in memory, in bytes; and what a result of a call may, of which there are many at once.
 const MAX_WEIGHT: usize = 96 << 20;
-/// Where a list of tools tells what was left out of it: the SDK's own type has no place for that.
+const MAX_RESULT_WEIGHT: usize = 48 << 20;
+/// Where a list tells what was left out of it (of tools, each; of others, how many): the SDK's own types have no place for that.
 pub const LEFT_OUT: &str = "mcpfleet.dev/left-out";
+/// And how many bytes it had.
+pub const SIZE: &str = "mcpfleet.dev/size";
 /// Blocks of these kinds are known.
 const BLOCKS: [&str; 5] = ["text", "image", "audio", "resource", "resource_link"];
 
@@ -42,6 +52,12 @@ enum Kind {
     Initialize,
     ListTools,
     CallTool,
+    ListResources,
+    ListTemplates,
+    ListPrompts,
+    ReadResource,
+    GetPrompt,
+    Complete,
     Other,
 }
 
@@ -63,6 +79,12 @@ impl Asked {
             ClientRequest::InitializeRequest(_) => Kind::Initialize,
             ClientRequest::ListToolsRequest(_) => Kind::ListTools,
             ClientRequest::CallToolRequest(_) => Kind::CallTool,
+            ClientRequest::ListResourcesRequest(_) => Kind::ListResources,
+            ClientRequest::ListResourceTemplatesRequest(_) => Kind::ListTemplates,
+            ClientRequest::ListPromptsRequest(_) => Kind::ListPrompts,
+            ClientRequest::ReadResourceRequest(_) => Kind::ReadResource,
+            ClientRequest::GetPromptRequest(_) => Kind::GetPrompt,
+            ClientRequest::CompleteRequest(_) => Kind::Complete,
             _ => Kind::Other,
         };
         Some(Self { id: request.id.clone(), kind })
@@ -88,7 +110,8 @@ impl Asked {
     /// Reads one body, event or line. `revision` is the one in use, where it is known.
     pub fn read(&self, bytes: &[u8], revision: Option<&str>) -> Came {
         let arrays = if revision.is_none_or(|revision| revision == WITH_ARRAYS) { Arrays::Taken } else { Arrays::Refused };
-        let tidied = match json::tidy(bytes, MAX_WEIGHT) {
+        let most = if self.kind == Kind::CallTool { MAX_RESULT_WEIGHT } else { MAX_WEIGHT };
+        let tidied = match json::tidy(bytes, most) {
             Ok(tidied) => tidied,
             Err(problem) => return self.odd(&format!("the server's answer cannot be read: {problem}")),
         };
@@ -132,49 +155,77 @@ impl Asked {
             Kind::Initialize => initialized(result.get()),
             Kind::ListTools => listed(result.get()),
             Kind::CallTool => called(&numbers::guard(result.get())),
+            Kind::ListResources => {
+                let (items, next_cursor, meta) = items(result.get(), "resources")?;
+                let list = ListResourcesResult { next_cursor, meta, ..ListResourcesResult::with_all_items(items) };
+                Ok(ServerResult::ListResourcesResult(list))
+            }
+            Kind::ListTemplates => {
+                let (items, next_cursor, meta) = items(result.get(), "resourceTemplates")?;
+                let all = ListResourceTemplatesResult::with_all_items(items);
+                let list = ListResourceTemplatesResult { next_cursor, meta, ..all };
+                Ok(ServerResult::ListResourceTemplatesResult(list))
+            }
+            Kind::ListPrompts => {
+                let (items, next_cursor, meta) = items(result.get(), "prompts")?;
+                let list = ListPromptsResult { next_cursor, meta, ..ListPromptsResult::with_all_items(items) };
+                Ok(ServerResult::ListPromptsResult(list))
+            }
+            Kind::ReadResource => whole_or_asking(result.get(), ServerResult::ReadResourceResult),
+            Kind::GetPrompt => whole_or_asking(result.get(), ServerResult::GetPromptResult),
+            Kind::Complete => whole_or_asking(result.get(), ServerResult::CompleteResult),
             Kind::Other => json::parse(result.get()).map_err(|error| plain(&error)),
         }
     }
 }
 
 /// The requests to a child that wait for their answers: all of them come by one pipe.
-#[derive(Debug, Default)]
-pub struct Waiting(HashMap<i64, Asked>);
+#[derive(Debug, Clone, Default)]
+pub struct Waiting(Arc<Mutex<HashMap<i64, Asked>>>);
 
 impl Waiting {
     /// Notes what is sent.
-    pub fn sent(&mut self, message: &ClientJsonRpcMessage) {
+    pub fn sent(&self, message: &ClientJsonRpcMessage) {
         if let Some(asked) = Asked::of(message) {
-            self.0.insert(asked.number(), asked);
+            self.all().insert(asked.number(), asked);
         }
         if let ClientJsonRpcMessage::Notification(notification) = message
             && let ClientNotification::CancelledNotification(cancelled) = &notification.notification
             && let Some(RequestId::Number(number)) = &cancelled.params.request_id
         {
-            self.0.remove(number);
+            self.all().remove(number);
         }
     }
 
     /// What a line is: an answer, or a message of the child's own. None for what nobody waits for, and for what is no message at all, such
     /// as a banner.
-    pub fn read(&mut self, line: &[u8]) -> Option<ServerJsonRpcMessage> {
+    pub fn read(&self, line: &[u8]) -> Option<ServerJsonRpcMessage> {
         let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
         let peek: Peek = serde_json::from_slice(line).ok()?;
         if peek.method.is_some() {
             return json::parse(&json::tidy(line, MAX_WEIGHT).ok()?).ok();
         }
-        let number = match peek.id {
-            Some(Value::Number(number)) => number.as_i64().or_else(|| whole(number.as_f64()?)),
-            Some(Value::String(text)) => text.parse().ok(),
-            // Who could not read a request does not know its id. Where several wait, it is not known whose it is.
-            _ if peek.error.is_some() && self.0.len() == 1 => self.0.keys().next().copied(),
-            _ => None,
-        };
-        let asked = self.0.remove(&number?)?;
-        match asked.read(line, None) {
+        match self.take(&peek)?.read(line, None) {
             Came::Answer(answer) => Some(*answer),
             Came::Other => None,
         }
+    }
+
+    /// The request that a message answers.
+    fn take(&self, peek: &Peek) -> Option<Asked> {
+        let mut all = self.all();
+        let number = match &peek.id {
+            Some(Value::Number(number)) => number.as_i64().or_else(|| whole(number.as_f64()?)),
+            Some(Value::String(text)) => text.parse().ok(),
+            // Who could not read a request does not know its id. Where several wait, it is not known whose it is.
+            _ if peek.error.is_some() && all.len() == 1 => all.keys().next().copied(),
+            _ => None,
+        };
+        all.remove(&number?)
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<i64, Asked>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -256,12 +307,52 @@ fn listed(text: &str) -> Result<ServerResult, String> {
         }
     };
     let mut list = ListToolsResult { next_cursor, ..ListToolsResult::with_all_items(tools) };
-    if !left_out.is_empty() {
-        let mut meta = serde_json::Map::new();
-        meta.insert(LEFT_OUT.to_owned(), left_out.into());
-        list.meta = Some(rmcp::model::MetaObject(meta));
-    }
+    let told = [(LEFT_OUT.to_owned(), left_out.into()), (SIZE.to_owned(), text.len().into())];
+    list.meta = Some(MetaObject(serde_json::Map::from_iter(told)));
     Ok(ServerResult::ListToolsResult(list))
+}
+
+/// The items of a page that are what they should be, where the list goes on, and how many others there were: they cost only themselves.
+type Items<T> = (Vec<T>, Option<String>, Option<MetaObject>);
+
+fn items<T: DeserializeOwned>(text: &str, field: &str) -> Result<Items<T>, String> {
+    let page: HashMap<String, &RawValue> = serde_json::from_str(text).map_err(|error| plain(&error))?;
+    let raw = page.get(field).ok_or_else(|| format!("missing field `{field}`"))?;
+    let raw: Vec<&RawValue> = serde_json::from_str(raw.get()).map_err(|_| format!("its \"{field}\" are no array"))?;
+    let all = raw.len();
+    let items: Vec<T> = raw.into_iter().filter_map(|raw| json::parse(raw.get()).ok()).collect();
+    let odd = all - items.len();
+    let meta = (odd > 0).then(|| MetaObject(serde_json::Map::from_iter([(LEFT_OUT.to_owned(), odd.into())])));
+    let next = page.get("nextCursor").and_then(|next| serde_json::from_str::<String>(next.get()).ok());
+    // Nobody goes on with an empty one.
+    Ok((items, next.filter(|cursor| !cursor.is_empty()), meta))
+}
+
+/// A result, or what the server wants to know before there is one.
+fn whole_or_asking<T: DeserializeOwned>(text: &str, of: impl Fn(T) -> ServerResult) -> Result<ServerResult, String> {
+    let text = &numbers::guard(text);
+    let problem = match json::parse::<T>(text) {
+        Ok(result) => return Ok(of(result)),
+        Err(error) => plain(&error),
+    };
+    let mut value: Value = json::parse(text).map_err(|error| plain(&error))?;
+    if value.get("resultType").is_some_and(|kind| kind != "complete") {
+        return serde_json::from_value(value).map_err(|error| plain(&error));
+    }
+    for message in value.get_mut("messages").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(block) = message.get_mut("content") {
+            make_known(block);
+        }
+    }
+    serde_json::from_value(value).map(of).map_err(|_| problem)
+}
+
+/// A block of a kind that nobody here knows becomes a word about it.
+fn make_known(block: &mut Value) {
+    let kind = block.get("type").and_then(Value::as_str);
+    if let Some(kind) = kind.filter(|kind| !BLOCKS.contains(kind)) {
+        *block = json!({"type": "text", "text": format!("[content of the unknown kind {kind:?}, left out]")});
+    }
 }
 
 fn usable(text: &str) -> Result<Tool, String> {
@@ -286,12 +377,7 @@ fn called(text: &str) -> Result<ServerResult, String> {
     if !complete || ["content", "structuredContent", "isError"].iter().all(|field| value.get(field).is_none()) {
         return serde_json::from_value(value).map_err(|error| plain(&error));
     }
-    for block in value.get_mut("content").and_then(Value::as_array_mut).into_iter().flatten() {
-        let kind = block.get("type").and_then(Value::as_str);
-        if let Some(kind) = kind.filter(|kind| !BLOCKS.contains(kind)) {
-            *block = json!({"type": "text", "text": format!("[content of the unknown kind {kind:?}, left out]")});
-        }
-    }
+    value.get_mut("content").and_then(Value::as_array_mut).into_iter().flatten().for_each(make_known);
     let result: CallToolResult = serde_json::from_value(value).map_err(|_| problem)?;
     Ok(ServerResult::CallToolResult(result))
 }
@@ -380,7 +466,62 @@ mod tests {
         assert!(told["result"]["_meta"][LEFT_OUT][0].as_str().is_some_and(|told| told.contains("nextCursor")), "{told}");
         assert_eq!(result(Kind::ListTools, &json!({"tools": [], "nextCursor": "x"}))["result"]["nextCursor"], "x");
         let own = json!({"tools": [], "_meta": {LEFT_OUT: ["a lie"]}});
-        assert_eq!(result(Kind::ListTools, &own)["result"]["_meta"], Value::Null);
+        assert_eq!(result(Kind::ListTools, &own)["result"]["_meta"][LEFT_OUT], json!([]));
+    }
+
+    #[test]
+    fn a_malformed_resource_or_prompt_costs_only_itself() {
+        for (kind, field, good, odd) in [
+            (Kind::ListResources, "resources", json!({"uri": "a:b", "name": "a"}), json!({"name": "no URI"})),
+            (Kind::ListTemplates, "resourceTemplates", json!({"uriTemplate": "a:{b}", "name": "a"}), json!({"uriTemplate": 5})),
+            (
+                Kind::ListPrompts,
+                "prompts",
+                json!({"name": "a", "arguments": [{"name": "x"}]}),
+                json!({"name": "a", "arguments": "x"}),
+            ),
+        ] {
+            for next in [json!(5), json!(null), json!("")] {
+                let told = result(kind, &json!({field: [good, odd, "x", null], "nextCursor": next}));
+                assert_eq!(told["result"][field].as_array().map(Vec::len), Some(1), "{field}: {told}");
+                assert_eq!(told["result"]["nextCursor"], Value::Null, "{field}: {told}");
+            }
+            assert_eq!(result(kind, &json!({field: [], "nextCursor": "x"}))["result"]["nextCursor"], "x");
+            for malformed in [json!({field: "none"}), json!({}), json!({field: null})] {
+                let told = result(kind, &malformed);
+                assert!(told["error"]["message"].as_str().is_some_and(|told| told.contains("malformed")), "{field}: {told}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_resource_or_a_prompt_is_passes_whole_and_nothing_else_is_taken_for_it() {
+        let read = result(Kind::ReadResource, &json!({"contents": [{"uri": "a:b", "text": "x"}], "_meta": {"a": 1}}));
+        assert_eq!((&read["result"]["contents"][0]["text"], &read["result"]["_meta"]["a"]), (&json!("x"), &json!(1)));
+        let odd = json!({"role": "user", "content": {"type": "video", "data": "x"}});
+        let text = json!({"role": "assistant", "content": {"type": "text", "text": "x"}});
+        let prompt = result(Kind::GetPrompt, &json!({"messages": [odd, text]}));
+        assert!(
+            prompt["result"]["messages"][0]["content"]["text"].as_str().is_some_and(|told| told.contains("video")),
+            "{prompt}"
+        );
+        assert_eq!(
+            result(Kind::Complete, &json!({"completion": {"values": ["x"]}}))["result"]["completion"]["values"],
+            json!(["x"])
+        );
+        let asks = json!({"resultType": "input_required", "requestState": "s", "inputRequests": {}});
+        assert_eq!(result(Kind::GetPrompt, &asks)["result"]["requestState"], "s");
+        for (kind, malformed) in [
+            (Kind::ReadResource, json!({"contents": "x"})),
+            (Kind::ReadResource, json!({"contents": [{"uri": "a:b"}]})),
+            (Kind::ReadResource, json!({"content": []})),
+            (Kind::GetPrompt, json!({"messages": [{"role": "user", "content": "x"}]})),
+            (Kind::GetPrompt, json!({"messages": [{"role": "nobody", "content": {"type": "text", "text": "x"}}]})),
+            (Kind::Complete, json!({"values": ["x"]})),
+        ] {
+            let told = result(kind, &malformed);
+            assert!(told["error"]["message"].as_str().is_some_and(|told| told.contains("malformed")), "{malformed}: {told}");
+        }
     }
 
     #[test]
@@ -429,8 +570,8 @@ mod tests {
     #[test]
     fn the_lines_of_a_child_are_told_apart() {
         let asked = |number| (number, Asked { id: RequestId::Number(number), kind: Kind::CallTool });
-        let mut waiting = Waiting([7, 8].map(asked).into());
-        let mut read = |line: &str| waiting.read(line.as_bytes()).map(|message| serde_json::to_value(message).expect("JSON"));
+        let waiting = Waiting(Arc::new(Mutex::new([7, 8].map(asked).into())));
+        let read = |line: &str| waiting.read(line.as_bytes()).map(|message| serde_json::to_value(message).expect("JSON"));
         assert_eq!(read("Listening on stdio"), None);
         assert_eq!(read(r#"{"jsonrpc":"2.0","id":9,"result":{}}"#), None);
         assert_eq!(read(r#"{"jsonrpc":"2.0","error":{"code":-32700,"message":"?"}}"#), None, "whose?");

@@ -3,170 +3,32 @@
 
 #![allow(deprecated, reason = "sampling and messages for a log, which earlier eras have")]
 
-use std::{collections::BTreeMap, future::Future, time::Duration};
+use std::collections::BTreeMap;
 
 use futures::future::join_all;
 use rmcp::{
-    ErrorData, RoleClient,
+    ErrorData,
     model::{
-        ClientRequest, CompleteRequest, CompleteRequestParams, CompleteResult, GetExtensions as _, GetPromptRequest,
-        GetPromptRequestParams, GetPromptResponse, PaginatedRequestParams, Prompt, ReadResourceRequest,
-        ReadResourceRequestParams, ReadResourceResponse, Reference, Resource, ResourceTemplate, ResultType, ServerCapabilities,
-        ServerResult, SetLevelRequestParams,
+        ClientRequest, CompleteRequest, CompleteRequestParams, CompleteResult, GetPromptRequest, GetPromptRequestParams, Prompt,
+        ReadResourceRequest, ReadResourceRequestParams, Reference, Resource, ResourceTemplate, ServerResult, SetLevelRequest,
+        SetLevelRequestParams,
     },
-    service::{Peer, ServiceError},
 };
 use serde_json::json;
-use tokio::time::timeout;
 
 use super::{
-    catalogue::exposed_name,
     hub::Hub,
-    remote::CalledFor,
+    live::Live,
+    relay::Relay,
     sanitize::{cap, clean, clean_line},
+    spec::exposed_name,
 };
-use crate::{logging, redact::redact};
 
-/// A list is asked for so long; a server that needs longer is left out of it.
-const LIST: Duration = Duration::from_secs(10);
-const MAX_PAGES: usize = 64;
-/// Of each kind and each server.
-const MAX_LISTED: usize = 2_000;
 /// What a server's instructions may take of each prompt, in bytes.
 const MAX_INSTRUCTIONS: usize = 4 * 1024;
 
 /// Where the servers are told that hold the same URI.
 const ALSO_AT: &str = "mcpfleet.dev/alsoAt";
-
-/// A server that is up.
-#[derive(Debug, Clone)]
-pub struct Live {
-    pub name: String,
-    pub peer: Peer<RoleClient>,
-    /// For one call.
-    pub timeout: Duration,
-    /// Whether what it says of itself is believed.
-    pub trusted: bool,
-}
-
-impl Live {
-    fn can(&self, what: impl Fn(&ServerCapabilities) -> bool) -> bool {
-        self.peer.peer_info().is_some_and(|info| what(&info.capabilities))
-    }
-
-    async fn all<T, P, F>(
-        &self,
-        page: impl Fn(PaginatedRequestParams) -> F,
-        items: impl Fn(P) -> (Vec<T>, Option<String>),
-    ) -> Vec<T>
-    where
-        F: Future<Output = Result<P, ServiceError>>,
-    {
-        let listing = async {
-            let (mut all, mut cursor) = (Vec::new(), None);
-            for _ in 0..MAX_PAGES {
-                let (found, next) = items(page(PaginatedRequestParams::default().with_cursor(cursor.clone())).await?);
-                all.extend(found);
-                if all.len() > MAX_LISTED || next.is_none() || next == cursor {
-                    break;
-                }
-                cursor = next;
-            }
-            all.truncate(MAX_LISTED);
-            Ok::<_, ServiceError>(all)
-        };
-        match timeout(LIST.min(self.timeout), listing).await {
-            Ok(Ok(all)) => all,
-            Ok(Err(error)) => {
-                tracing::warn!(server = self.name, "a list is left out: {}", redact(&clean_line(&error.to_string())));
-                Vec::new()
-            }
-            Err(_) => {
-                tracing::warn!(server = self.name, "a list is left out: no answer in time");
-                Vec::new()
-            }
-        }
-    }
-
-    async fn resources(&self) -> Vec<Resource> {
-        if !self.can(|capabilities| capabilities.resources.is_some()) {
-            return Vec::new();
-        }
-        self.all(|params| self.peer.list_resources(Some(params)), |page| (page.resources, page.next_cursor)).await
-    }
-
-    async fn templates(&self) -> Vec<ResourceTemplate> {
-        if !self.can(|capabilities| capabilities.resources.is_some()) {
-            return Vec::new();
-        }
-        self.all(|params| self.peer.list_resource_templates(Some(params)), |page| (page.resource_templates, page.next_cursor))
-            .await
-    }
-
-    async fn prompts(&self) -> Vec<Prompt> {
-        if !self.can(|capabilities| capabilities.prompts.is_some()) {
-            return Vec::new();
-        }
-        self.all(|params| self.peer.list_prompts(Some(params)), |page| (page.prompts, page.next_cursor)).await
-    }
-
-    /// The answer to a request, which says which request of ours it belongs to. Servers of earlier eras do not say that it is complete, which
-    /// clients of the modern one want to read.
-    async fn answer(&self, mut request: ClientRequest) -> Result<ServerResult, ServiceError> {
-        if let Some(id) = logging::request_id() {
-            request.extensions_mut().insert(CalledFor(id));
-        }
-        self.peer.send_request(request).await
-    }
-
-    async fn read(&self, params: ReadResourceRequestParams) -> Result<ReadResourceResponse, ServiceError> {
-        match self.answer(ClientRequest::ReadResourceRequest(ReadResourceRequest::new(params))).await? {
-            ServerResult::ReadResourceResult(mut result) => {
-                result.result_type.get_or_insert(ResultType::COMPLETE);
-                Ok(ReadResourceResponse::Complete(result))
-            }
-            ServerResult::InputRequiredResult(result) => Ok(ReadResourceResponse::InputRequired(result)),
-            _ => Err(ServiceError::UnexpectedResponse),
-        }
-    }
-
-    async fn prompt(&self, params: GetPromptRequestParams) -> Result<GetPromptResponse, ServiceError> {
-        match self.answer(ClientRequest::GetPromptRequest(GetPromptRequest::new(params))).await? {
-            ServerResult::GetPromptResult(mut result) => {
-                result.result_type.get_or_insert(ResultType::COMPLETE);
-                Ok(GetPromptResponse::Complete(result))
-            }
-            ServerResult::InputRequiredResult(result) => Ok(GetPromptResponse::InputRequired(result)),
-            _ => Err(ServiceError::UnexpectedResponse),
-        }
-    }
-
-    async fn complete(&self, params: CompleteRequestParams) -> Result<CompleteResult, ServiceError> {
-        match self.answer(ClientRequest::CompleteRequest(CompleteRequest::new(params))).await? {
-            ServerResult::CompleteResult(mut result) => {
-                result.result_type.get_or_insert(ResultType::COMPLETE);
-                Ok(result)
-            }
-            _ => Err(ServiceError::UnexpectedResponse),
-        }
-    }
-
-    /// A request, within its time, with an error that a client understands.
-    async fn asked<T>(&self, request: impl Future<Output = Result<T, ServiceError>>) -> Result<T, ErrorData> {
-        match timeout(self.timeout, request).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(ServiceError::McpError(error))) => Err(error),
-            Ok(Err(error)) => {
-                let text = redact(&clean_line(&error.to_string())).into_owned();
-                Err(ErrorData::internal_error(format!("the server {} did not answer: {text}", self.name), None))
-            }
-            Err(_) => {
-                let seconds = self.timeout.as_secs_f64();
-                Err(ErrorData::internal_error(format!("the server {} did not answer within {seconds} s", self.name), None))
-            }
-        }
-    }
-}
 
 impl Hub {
     /// The resources of all servers. A URI that two servers have is the first one's, and says so.
@@ -181,18 +43,18 @@ impl Hub {
             if let Some(known) = first.get(&resource.uri) {
                 let mut also = all[*known].meta.clone().unwrap_or_default();
                 let mut names = also.0.get(ALSO_AT).and_then(|names| names.as_array().cloned()).unwrap_or_default();
-                names.push(json!(server.name));
+                names.push(json!(server.name()));
                 also.0.insert(ALSO_AT.to_owned(), names.into());
                 all[*known].meta = Some(also);
                 tracing::warn!(
-                    server = server.name,
+                    server = server.name(),
                     "its resource {} is hidden by that of another server",
                     clean_line(&resource.uri)
                 );
                 continue;
             }
             first.insert(resource.uri.clone(), all.len());
-            resource.name = format!("{}__{}", server.name, resource.name);
+            resource.name = format!("{}__{}", server.name(), resource.name);
             all.push(resource);
         }
         all
@@ -204,7 +66,7 @@ impl Hub {
         let lists = join_all(servers.iter().map(Live::templates)).await;
         let all = servers.iter().zip(lists).flat_map(|(server, list)| {
             list.into_iter().map(|mut template| {
-                template.name = format!("{}__{}", server.name, template.name);
+                template.name = format!("{}__{}", server.name(), template.name);
                 template
             })
         });
@@ -217,7 +79,7 @@ impl Hub {
         let lists = join_all(servers.iter().map(Live::prompts)).await;
         let all = servers.iter().zip(lists).flat_map(|(server, list)| {
             list.into_iter().map(|mut prompt| {
-                prompt.name = exposed_name(&server.name, &prompt.name);
+                prompt.name = exposed_name(server.name(), &prompt.name);
                 prompt
             })
         });
@@ -225,10 +87,11 @@ impl Hub {
     }
 
     /// Reads a resource from the server that lists it, or that has a template for it, or else from the first that has it.
-    pub async fn read(&self, params: ReadResourceRequestParams) -> Result<ReadResourceResponse, ErrorData> {
+    pub async fn read(&self, params: ReadResourceRequestParams, relay: Option<Relay>) -> Result<ServerResult, ErrorData> {
         let mut missing = ErrorData::resource_not_found(format!("no server has the resource {}", params.uri), None);
         for server in self.holders(&params.uri).await {
-            match server.asked(server.read(params.clone())).await {
+            let request = ClientRequest::ReadResourceRequest(ReadResourceRequest::new(params.clone()));
+            match server.asked(request, relay.clone()).await {
                 Err(error) => missing = error,
                 found => return found,
             }
@@ -255,20 +118,20 @@ impl Hub {
     }
 
     /// One prompt, filled in.
-    pub async fn prompt(&self, mut params: GetPromptRequestParams) -> Result<GetPromptResponse, ErrorData> {
+    pub async fn prompt(&self, mut params: GetPromptRequestParams, relay: Option<Relay>) -> Result<ServerResult, ErrorData> {
         let (server, name) = self.prompt_of(&params.name).await?;
         params.name = name;
-        server.asked(server.prompt(params)).await
+        server.asked(ClientRequest::GetPromptRequest(GetPromptRequest::new(params)), relay).await
     }
 
     async fn prompt_of(&self, name: &str) -> Result<(Live, String), ErrorData> {
         for server in self.live() {
-            let own = name.strip_prefix(&server.name).and_then(|rest| rest.strip_prefix("__"));
-            if let Some(own) = own.filter(|own| exposed_name(&server.name, own) == name) {
+            let own = name.strip_prefix(server.name()).and_then(|rest| rest.strip_prefix("__"));
+            if let Some(own) = own.filter(|own| exposed_name(server.name(), own) == name) {
                 return Ok((server.clone(), own.to_owned()));
             }
             if let Some(prompt) =
-                server.prompts().await.into_iter().find(|prompt| exposed_name(&server.name, &prompt.name) == name)
+                server.prompts().await.into_iter().find(|prompt| exposed_name(server.name(), &prompt.name) == name)
             {
                 return Ok((server, prompt.name));
             }
@@ -277,7 +140,7 @@ impl Hub {
     }
 
     /// What may stand for an argument.
-    pub async fn complete(&self, mut params: CompleteRequestParams) -> Result<CompleteResult, ErrorData> {
+    pub async fn complete(&self, mut params: CompleteRequestParams, relay: Option<Relay>) -> Result<ServerResult, ErrorData> {
         let server = match &mut params.r#ref {
             Reference::Prompt(prompt) => {
                 let (server, name) = self.prompt_of(&prompt.name).await?;
@@ -296,8 +159,10 @@ impl Hub {
             _ => None,
         };
         match server {
-            Some(server) if server.can(|it| it.completions.is_some()) => server.asked(server.complete(params)).await,
-            _ => Ok(CompleteResult::default()),
+            Some(server) if server.can(|it| it.completions.is_some()) => {
+                server.asked(ClientRequest::CompleteRequest(CompleteRequest::new(params)), relay).await
+            }
+            _ => Ok(ServerResult::CompleteResult(CompleteResult::default())),
         }
     }
 
@@ -306,9 +171,16 @@ impl Hub {
         let servers: Vec<Live> = self.live().into_iter().filter(|server| server.can(|it| it.logging.is_some())).collect();
         join_all(servers.iter().map(async |server| {
             // In the modern era each request says it.
-            let is_modern = server.peer.peer_info().is_some_and(|info| !info.protocol_version.has_initialize());
-            if !is_modern && let Err(error) = server.asked(server.peer.set_level(params.clone())).await {
-                tracing::warn!(server = server.name, "the level of its messages is not set: {}", error.message);
+            if server.line.is_modern() {
+                return;
+            }
+            let request = ClientRequest::SetLevelRequest(SetLevelRequest::new(params.clone()));
+            if let Err(error) = server.line.result(request, None).await {
+                tracing::warn!(
+                    server = server.name(),
+                    "the level of its messages is not set: {}",
+                    server.in_words(error).message
+                );
             }
         }))
         .await;
@@ -317,8 +189,8 @@ impl Hub {
     /// What each server says of its use, for a model: cleaned, and not longer than is good.
     pub fn instructions(&self) -> Vec<(String, String)> {
         let told = |server: Live| {
-            let text = server.peer.peer_info()?.instructions.clone().filter(|text| !text.trim().is_empty())?;
-            Some((server.name, cap(clean(text.trim()), MAX_INSTRUCTIONS).0))
+            let text = server.line.peer.peer_info()?.instructions.clone().filter(|text| !text.trim().is_empty())?;
+            Some((server.name().to_owned(), cap(clean(text.trim()), MAX_INSTRUCTIONS).0))
         };
         self.live().into_iter().filter(|server| server.trusted).filter_map(told).collect()
     }

@@ -8,8 +8,8 @@ use mcp_stdio::{
 };
 use tokio::process::ChildStderr;
 
-use super::{connection::ServerError, sanitize::clean_line, stdio::Bearable};
-use crate::{config::file::Launch, redact::redact};
+use super::{error::ServerError, sanitize::clean_line, stdio::Bearable};
+use crate::{config::server::Launch, redact::redact};
 
 const LIMITS: Limits = Limits { line: 2_000, kept: 100, lines_a_second: 1_000 };
 /// Some ten thousand lines in a second are taken; a child that complains faster waits.

@@ -1,10 +1,9 @@
 //! Speaks to one MCP server: connects over HTTP or to a child process, in the era that the server understands, lists
-//! its tools and calls them. Knows nothing of retries, circuits or other servers.
+//! its tools and calls them. Knows nothing of retries, circuits or other servers; one request is `request`'s.
 
 #![allow(deprecated, reason = "sampling and messages for a log, which earlier eras have")]
 
 use std::{
-    error::Error,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -16,19 +15,16 @@ use mcp_stdio::group::Spawned;
 use rmcp::{
     ClientHandler, ClientServiceExt, ErrorData, RoleClient,
     model::{
-        CallToolRequest, CallToolRequestParams, CallToolResponse, CallToolResult, CancelledNotificationParam, ClientCapabilities,
-        ClientConfig, ClientRequest, CreateMessageRequestParams, CreateMessageResult, ElicitRequestParams, ElicitResult,
-        ElicitationAction, ElicitationCapability, ErrorCode, FormElicitationCapability, Implementation, InputRequiredResult,
-        InputResponses, PaginatedRequestParams, ProtocolVersion, RequestId, RequestMetaObject, ServerCapabilities,
-        ServerNotification, ServerResult, SubscriptionFilter, Tool, UrlElicitationCapability,
+        CallToolRequest, CallToolRequestParams, CallToolResult, ClientCapabilities, ClientConfig, ClientRequest,
+        CreateMessageRequestParams, CreateMessageResult, ElicitRequestParams, ElicitResult, ElicitationAction,
+        ElicitationCapability, ErrorCode, FormElicitationCapability, Implementation, PaginatedRequestParams, ProtocolVersion,
+        ServerCapabilities, ServerNotification, ServerResult, SubscriptionFilter, Tool, UrlElicitationCapability,
     },
     service::{
-        ClientCacheConfig, ClientInitializeError, ClientLifecycleMode, InboundStreamOrigin, NotificationContext, Peer,
-        PeerRequestOptions, QuitReason, RequestContext, RunningServiceCancellationToken, ServiceError,
+        ClientCacheConfig, ClientLifecycleMode, InboundStreamOrigin, NotificationContext, Peer, QuitReason, RequestContext,
+        RunningServiceCancellationToken, ServiceError,
     },
-    transport::{
-        DynamicTransportError, StreamableHttpClientTransport, streamable_http_client::StreamableHttpClientTransportConfig,
-    },
+    transport::{StreamableHttpClientTransport, streamable_http_client::StreamableHttpClientTransportConfig},
 };
 use serde_json::{Map, Value};
 use tokio::{
@@ -41,16 +37,16 @@ use super::{
     asked,
     child::{self, LastWords},
     credentials::Credentials,
-    http,
-    relay::{Call, Calls, Question, Relay},
-    remote::{CalledFor, Remote, RemoteError},
-    sanitize::{cap, clean_line},
+    error::ServerError,
+    failure, http,
+    relay::{Calls, Question, Relay},
+    remote::Remote,
+    request::Line,
+    sanitize::clean_line,
     stdio::ChildTransport,
 };
 use crate::{
-    config::file::{ServerEntry, Target},
-    logging,
-    redact::redact,
+    config::server::{ServerEntry, Target},
     telemetry,
 };
 
@@ -66,40 +62,8 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 pub const MAX_CALLS: usize = 64;
 /// Requests of one server at once: its calls, and beside them what looks after it.
 const MAX_REQUESTS: usize = MAX_CALLS + 16;
-/// A server that asks again and again instead of answering is not asked any more.
-const MAX_ROUNDS: usize = 10;
 /// rmcp waits ten seconds for an answer to discover before it tries initialize.
 const ERA_ALLOWANCE: Duration = Duration::from_secs(12);
-
-/// Why a server cannot be used, or a call of it failed.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum ServerError {
-    #[error("{0} could not be started: {1}")]
-    Start(String, String),
-    #[error("its credentials cannot be used: {0}")]
-    Credentials(String),
-    #[error("could not connect: {0}")]
-    Connect(String),
-    #[error("no answer within {0:?}")]
-    Timeout(Duration),
-    #[error("the connection failed: {0}")]
-    Transport(String),
-    /// The server is up, and says no.
-    #[error("{0}")]
-    Refused(String),
-}
-
-impl ServerError {
-    /// Whether it speaks against the server's health.
-    pub fn is_fault(&self) -> bool {
-        !matches!(self, Self::Refused(_))
-    }
-
-    /// Whether the same call may do better at once: a timeout has already cost its time.
-    pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Transport(_) | Self::Connect(_))
-    }
-}
 
 /// A connection that has proved that it speaks MCP.
 pub struct Connection {
@@ -302,7 +266,7 @@ impl Connection {
                 listener.serve_with_lifecycle(transport, mode).await
             }
         };
-        let service = service.map_err(|error| refused_to_start(&error))?;
+        let service = service.map_err(|error| failure::to_start(&error))?;
         let peer = service.peer().clone();
         // Our list must be what the server says now.
         peer.set_response_cache_config(ClientCacheConfig::disabled()).await;
@@ -353,6 +317,8 @@ fn lists_told(can: &ServerCapabilities) -> SubscriptionFilter {
 pub struct Listed {
     pub tools: Vec<Tool>,
     pub left_out: Vec<String>,
+    /// Of all pages, in bytes as sent.
+    pub size: usize,
 }
 
 /// Every tool of the server.
@@ -362,15 +328,17 @@ pub async fn list_tools(peer: &Peer<RoleClient>, limit: Duration) -> Result<List
         return Ok(Listed::default());
     }
     let pages = async {
-        let (mut listed, mut cursor, mut size) = (Listed::default(), None, 0);
+        let (mut listed, mut cursor) = (Listed::default(), None);
         for _ in 0..MAX_PAGES {
             let page = peer.list_tools(Some(PaginatedRequestParams::default().with_cursor(cursor.clone()))).await;
-            let page = page.map_err(|error| failed(&error, limit))?;
-            size += serde_json::to_vec(&page.tools).map_or(0, |bytes| bytes.len());
+            let page = page.map_err(|error| failure::of(&error, limit))?;
             listed.tools.extend(page.tools);
-            let left_out = page.meta.as_ref().and_then(|meta| meta.get(asked::LEFT_OUT)?.as_array());
+            let told = |name| page.meta.as_ref().and_then(|meta| meta.get(name));
+            let left_out = told(asked::LEFT_OUT).and_then(Value::as_array);
             listed.left_out.extend(left_out.into_iter().flatten().filter_map(Value::as_str).map(clean_line));
-            let too_much = listed.tools.len() > MAX_LISTED || size > MAX_LIST_BYTES;
+            let size = told(asked::SIZE).and_then(Value::as_u64).and_then(|size| usize::try_from(size).ok());
+            listed.size += size.unwrap_or_default();
+            let too_much = listed.tools.len() > MAX_LISTED || listed.size > MAX_LIST_BYTES;
             if too_much || page.next_cursor.is_none() || page.next_cursor == cursor {
                 break;
             }
@@ -383,180 +351,21 @@ pub async fn list_tools(peer: &Peer<RoleClient>, limit: Duration) -> Result<List
 
 /// Calls a tool. The server may speak to whoever listens by `relay`, and ask it.
 pub async fn call_tool(
-    connection: (&Peer<RoleClient>, &Calls),
+    line: &Line,
     tool: &str,
     arguments: Map<String, Value>,
-    limit: Duration,
     relay: Option<Relay>,
 ) -> Result<CallToolResult, ServerError> {
     let mut params = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
     telemetry::inject(&mut params);
-    let mut meta = RequestMetaObject::new();
-    // In the modern era each request says what its client can: what the one can that called, and nothing of what it cannot.
-    let is_modern = connection.0.peer_info().is_some_and(|info| !info.protocol_version.has_initialize());
-    if is_modern {
-        meta.set_client_capabilities(relay.as_ref().map(|relay| relay.can.clone()).unwrap_or_default());
-        if let Some(level) = relay.as_ref().and_then(|relay| relay.log_level) {
-            meta.set_log_level(level);
-        }
-    }
-    let call = Call::new(relay);
-    for _ in 0..MAX_ROUNDS {
-        let answer = answer_to_call(connection, params.clone(), meta.clone(), limit, &call).await;
-        match answer.map_err(|error| failed(&error, limit))? {
-            CallToolResponse::Complete(result) => return Ok(result),
-            CallToolResponse::InputRequired(required) => {
-                params.request_state.clone_from(&required.request_state);
-                params.input_responses = Some(answers(required, &call).await?);
-            }
-            _ => return Err(ServerError::Refused("the tool answered with a task, which this chat does not follow".into())),
-        }
-    }
-    Err(ServerError::Refused("the tool asks its user again and again".into()))
-}
-
-/// What the user answers to what a server of the modern era wants to know before it goes on.
-async fn answers(required: InputRequiredResult, call: &Call) -> Result<InputResponses, ServerError> {
-    let questions = required.input_requests.unwrap_or_default().into_iter().filter_map(|(key, request)| {
-        let mut request = serde_json::to_value(request).ok()?;
-        let method = request.get("method")?.as_str()?.to_owned();
-        Some((key, Question { method, params: request.get_mut("params").map(Value::take).unwrap_or_default() }))
-    });
-    let questions: Vec<_> = questions.collect();
-    if questions.is_empty() {
-        return Ok(InputResponses::new());
-    }
-    let answers = call
-        .ask(questions)
-        .await
-        .map_err(|_| ServerError::Refused("the tool asks its user for input, which cannot be given here".into()))?;
-    let answer = |(key, answer): (String, Result<Value, ErrorData>)| match answer {
-        Ok(answer) => Ok((key, answer)),
-        Err(error) => {
-            Err(ServerError::Refused(format!("the tool asked its user for input, and did not get it: {}", error.message)))
-        }
-    };
-    answers.into_iter().map(answer).collect()
-}
-
-/// The answer to a call, which has as long as `limit` after each progress that it tells of. Whoever stops waiting cancels it.
-async fn answer_to_call(
-    (peer, calls): (&Peer<RoleClient>, &Calls),
-    params: CallToolRequestParams,
-    meta: RequestMetaObject,
-    limit: Duration,
-    call: &Call,
-) -> Result<CallToolResponse, ServiceError> {
-    let mut request = CallToolRequest::new(params);
-    if let Some(id) = logging::request_id() {
-        request.extensions.insert(CalledFor(id));
-    }
-    request.extensions.insert(call.clone());
-    let options = PeerRequestOptions::no_options().with_meta(meta);
-    let mut handle = peer.send_cancellable_request(ClientRequest::CallToolRequest(request), options).await?;
-    let mut given_up = GivenUp { peer, calls, id: &handle.id, answered: false };
-    let answer = loop {
-        let due = call.due(limit);
-        tokio::select! {
-            answer = &mut handle.rx => break answer.map_err(|_| ServiceError::TransportClosed),
-            () = tokio::time::sleep_until(due) => {
-                if call.due(limit) <= due {
-                    return Err(ServiceError::Timeout { timeout: limit });
-                }
-            }
-        }
-    };
-    given_up.answered = true;
-    drop(given_up);
-    match answer?? {
-        ServerResult::CallToolResult(result) => Ok(CallToolResponse::Complete(result)),
-        ServerResult::InputRequiredResult(result) => Ok(CallToolResponse::InputRequired(result)),
-        ServerResult::CreateTaskResult(result) => Ok(CallToolResponse::Task(result)),
+    let request = ClientRequest::CallToolRequest(CallToolRequest::new(params));
+    match line.result(request, relay).await.map_err(|error| failure::of(&error, line.limit))? {
+        ServerResult::CallToolResult(result) => Ok(result),
         // Nothing to tell is a result, too.
-        ServerResult::EmptyResult(_) | ServerResult::TaskAckResult(_) => {
-            Ok(CallToolResponse::Complete(CallToolResult::default()))
+        ServerResult::EmptyResult(_) | ServerResult::TaskAckResult(_) => Ok(CallToolResult::default()),
+        ServerResult::CreateTaskResult(_) => {
+            Err(ServerError::Refused("the tool answered with a task, which this chat does not follow".into()))
         }
-        _ => Err(ServiceError::UnexpectedResponse),
+        _ => Err(failure::of(&ServiceError::UnexpectedResponse, line.limit)),
     }
-}
-
-/// Ends a call's account, and tells the server of one whose answer nobody waits for any more.
-struct GivenUp<'a> {
-    peer: &'a Peer<RoleClient>,
-    calls: &'a Calls,
-    id: &'a RequestId,
-    answered: bool,
-}
-
-impl Drop for GivenUp<'_> {
-    fn drop(&mut self) {
-        self.calls.ended(self.id);
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        if self.answered {
-            return;
-        }
-        let (peer, id) = (self.peer.clone(), self.id.clone());
-        runtime.spawn(async move {
-            let cancelled = CancelledNotificationParam::new(Some(id), Some("nobody waits for it any more".to_owned()));
-            // The server may be gone, too.
-            let _ = peer.notify_cancelled(cancelled).await;
-        });
-    }
-}
-
-fn refused_to_start(error: &ClientInitializeError) -> ServerError {
-    // The SDK does not name what the transport met as this error's source.
-    let met: &(dyn Error + 'static) = match error {
-        ClientInitializeError::TransportError { error, .. } => error,
-        other => other,
-    };
-    let text = redact(&clean_line(&with_causes(met))).into_owned();
-    match error {
-        ClientInitializeError::TransportError { .. } if !was_refused(met) => ServerError::Connect(text),
-        ClientInitializeError::ConnectionClosed(_) => ServerError::Connect(text),
-        _ => ServerError::Refused(text),
-    }
-}
-
-fn failed(error: &ServiceError, limit: Duration) -> ServerError {
-    let text = || redact(&clean_line(&with_causes(error))).into_owned();
-    match error {
-        ServiceError::McpError(error) => ServerError::Refused(redact(&clean_line(&error.message)).into_owned()),
-        ServiceError::Timeout { .. } => ServerError::Timeout(limit),
-        // It is up, and says no, or nothing that we take.
-        _ if was_refused(error) => ServerError::Refused(text()),
-        ServiceError::UnexpectedResponse => ServerError::Refused("the server's result is malformed".to_owned()),
-        _ => ServerError::Transport(text()),
-    }
-}
-
-/// The error, what caused it, what caused that, and so on.
-fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| (**error).source())
-}
-
-/// Whether the server was reached, and it, or what stands in front of it, will say the same again. A gateway that has nobody behind it is
-/// no such answer.
-fn was_refused(error: &(dyn Error + 'static)) -> bool {
-    let met = chain(error).find_map(|error| error.downcast_ref::<RemoteError>());
-    match met {
-        Some(RemoteError::Status(refusal)) => !refusal.status.is_server_error(),
-        Some(RemoteError::Redirected(_) | RemoteError::TooLarge(_) | RemoteError::Credentials(_) | RemoteError::Url(_)) => true,
-        Some(RemoteError::Transport(_)) | None => false,
-    }
-}
-
-/// The error and its causes, each once. The SDK wraps what a transport met into the name of the transport's Rust type, which tells a
-/// person nothing: what was met is told alone.
-fn with_causes(error: &(dyn Error + 'static)) -> String {
-    let met = chain(error).find_map(|error| error.downcast_ref::<DynamicTransportError>()?.source());
-    let mut told = String::new();
-    for text in chain(met.unwrap_or(error)).map(ToString::to_string) {
-        if told.is_empty() {
-            told = text;
-        } else if !told.contains(&text) {
-            told = format!("{told}: {text}");
-        }
-    }
-    cap(told, 600).0
 }

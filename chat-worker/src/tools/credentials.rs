@@ -8,8 +8,8 @@ use std::{
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::connection::ServerError;
-use crate::config::file::ServerEntry;
+use super::error::ServerError;
+use crate::config::server::ServerEntry;
 
 /// The headers of one server.
 #[derive(Debug)]

@@ -7,10 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::catalogue::ToolSpec;
+use super::{catalogue::MAX_TOOLS, spec::ToolSpec};
 
 /// Definitions of one server that are remembered: four times what it may offer.
-const MAX_REMEMBERED: usize = 4 * super::catalogue::MAX_TOOLS;
+const MAX_REMEMBERED: usize = 4 * MAX_TOOLS;
 
 /// The hash of each tool's first definition, by server and name.
 #[derive(Debug, Default)]

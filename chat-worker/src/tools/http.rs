@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use reqwest::{Certificate, Client, ClientBuilder};
 
-use super::connection::ServerError;
-use crate::config::file::ServerEntry;
+use super::error::ServerError;
+use crate::config::server::ServerEntry;
 
 /// The client that servers without a CA of their own share.
 pub fn shared() -> reqwest::Result<Client> {

@@ -11,38 +11,26 @@ use futures::{
     FutureExt,
     future::{BoxFuture, Shared},
 };
-use rmcp::model::CallToolResult;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::sync::{Notify, watch};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    answer,
-    beyond::Live,
-    catalogue::{Catalogue, ToolSpec},
-    connection::ServerError,
+    answer::{self, ToolOutput},
+    catalogue::Catalogue,
+    error::ServerError,
     first_seen::FirstSeen,
     http,
+    live::Live,
     relay::Relay,
     server::{Server, Shared as Common, State},
+    spec::ToolSpec,
 };
 use crate::config::file::{McpConfig, Refused};
 
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LONGEST_RETRY: Duration = Duration::from_secs(4);
-/// What a call came to.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ToolOutput {
-    pub text: String,
-    pub is_error: bool,
-    /// As the server sent it: not cleaned, and not cut.
-    pub whole: Option<Arc<CallToolResult>>,
-    /// For metrics: "ok", "tool_error", "unavailable", "timeout", "transport", "refused" or "cancelled".
-    pub outcome: &'static str,
-    pub duration: Duration,
-}
-
 /// A server as it is now.
 #[derive(Debug, Clone, Serialize)]
 pub struct ServerStatus {
@@ -55,18 +43,6 @@ pub struct ServerStatus {
     /// How often its circuit has opened since it was configured.
     #[serde(skip)]
     pub openings: u64,
-}
-
-impl ToolOutput {
-    /// Something that is told without any server.
-    pub fn told(text: String) -> Self {
-        Self { text, is_error: false, whole: None, outcome: "ok", duration: Duration::ZERO }
-    }
-
-    /// A call that was not made.
-    pub fn refused(text: &str) -> Self {
-        Self { text: text.to_owned(), is_error: true, whole: None, outcome: "refused", duration: Duration::ZERO }
-    }
 }
 
 type Pending = Shared<BoxFuture<'static, ToolOutput>>;
@@ -224,7 +200,7 @@ impl Hub {
         let arguments = match input {
             Value::Object(map) => map.clone(),
             Value::Null => Map::new(),
-            _ => return refused("the arguments must be a JSON object"),
+            _ => return ToolOutput::unavailable("the arguments must be a JSON object"),
         };
         // Who listens wants a call of its own.
         if !spec.read_only || relay.is_some() {
@@ -296,10 +272,12 @@ impl Hub {
     /// A name that is not in the catalogue: the model made it up, or its server has gone since it was offered.
     pub fn unknown(&self, name: &str) -> ToolOutput {
         match self.absent_server_of(name) {
-            Some(server) => {
-                refused(&format!("{name} is not available now: the server {} {}", server.entry.name, server.state().in_words()))
-            }
-            None => refused(&format!("there is no tool {name}")),
+            Some(server) => ToolOutput::unavailable(&format!(
+                "{name} is not available now: the server {} {}",
+                server.entry.name,
+                server.state().in_words()
+            )),
+            None => ToolOutput::unavailable(&format!("there is no tool {name}")),
         }
     }
 }
@@ -355,8 +333,4 @@ async fn call(server: Arc<Server>, spec: Arc<ToolSpec>, arguments: Map<String, V
         tokio::time::sleep(delay.mul_f64(1.0 - 0.25 * rand::random::<f64>())).await;
         attempt += 1;
     }
-}
-
-fn refused(text: &str) -> ToolOutput {
-    ToolOutput { text: text.to_owned(), is_error: true, whole: None, outcome: "unavailable", duration: Duration::ZERO }
 }

@@ -1,8 +1,8 @@
-//! The tools of every configured MCP server: `catalogue` names and describes them (pure), `sanitize` cleans what servers
-//! say (pure), `answer` is what a call came to (pure), `beyond` what servers offer beside tools, `first_seen` what tools were at first,
-//! `breaker` decides when a server is left alone (pure), `pace` how fast it may talk, `asked` what its answers are (pure), `relay` whom it
-//! may speak to while it works, `connection`
-//! speaks to one server, `remote` is the way to it by HTTP with its `credentials`, `child` starts those that are programs and `stdio` is the
+//! The tools of every configured MCP server: `spec` is one tool and `catalogue` all that are offered (pure), `sanitize` cleans what servers
+//! say (pure), `answer` is what a call came to (pure), `live` and `beyond` are what servers offer beside tools, `first_seen` what tools were
+//! at first, `breaker` decides when a server is left alone (pure), `pace` how fast it may talk, `asked` what its answers are (pure), `relay`
+//! whom it may speak to while it works, `connection` opens the way to one server, `request` goes it for one request, `error` and `failure`
+//! are what goes wrong there, `remote` is the way by HTTP with its `credentials` and the `fields` of its events, `child` starts servers that are programs and `stdio` is the
 //! pipe to them, `server` keeps one connected, and `hub` is all of them.
 
 pub mod answer;
@@ -13,14 +13,20 @@ pub mod catalogue;
 pub mod child;
 pub mod connection;
 mod credentials;
+pub mod error;
+mod failure;
+mod fields;
 pub mod first_seen;
 mod http;
 pub mod hub;
+pub mod live;
 mod pace;
 pub mod relay;
 mod remote;
+pub mod request;
 pub mod sanitize;
 pub mod server;
+pub mod spec;
 mod stdio;
 
 pub use asked::MODERN;

@@ -1,4 +1,4 @@
-//! What a server says while it works on a call: progress, messages for a log, and questions. Each is for whoever made that call, and for
+//! What a server says while it works on a request: progress, messages for a log, and questions. Each is for whoever made that call, and for
 //! nobody else. The transports hand over what comes (`hear`), in its order; a caller listens by a `Relay`.
 
 #![allow(deprecated, reason = "sampling and messages for a log, which earlier eras have")]
@@ -40,8 +40,9 @@ const LOG: &str = "notifications/message";
 /// Something that a caller hears while its call runs.
 #[derive(Debug)]
 pub enum Said {
-    /// A notification, with its parameters as they came.
+    /// A notification of a server, with its parameters as they came.
     Told {
+        server: Arc<str>,
         method: &'static str,
         params: Value,
     },
@@ -70,13 +71,15 @@ pub struct Relay {
     pub can: ClientCapabilities,
     /// From which level on it wants a modern server's messages.
     pub log_level: Option<LoggingLevel>,
+    /// It makes a request again by itself, with the answers that the result asked for.
+    pub comes_back: bool,
 }
 
 impl Relay {
     /// A caller's ear, and what it hears.
-    pub fn new(can: ClientCapabilities, log_level: Option<LoggingLevel>) -> (Self, mpsc::Receiver<Said>) {
+    pub fn new(can: ClientCapabilities, log_level: Option<LoggingLevel>, comes_back: bool) -> (Self, mpsc::Receiver<Said>) {
         let (said, hears) = mpsc::channel(UNHEARD);
-        (Self { said, can, log_level }, hears)
+        (Self { said, can, log_level, comes_back }, hears)
     }
 
     fn takes(&self, question: &Question) -> bool {
@@ -95,6 +98,8 @@ impl Relay {
 /// One call that is under way.
 #[derive(Debug, Clone)]
 pub struct Call {
+    /// Whom it was made to, by name.
+    server: Arc<str>,
     relay: Option<Relay>,
     time: Arc<Mutex<Time>>,
 }
@@ -109,9 +114,9 @@ struct Time {
 }
 
 impl Call {
-    pub fn new(relay: Option<Relay>) -> Self {
+    pub fn new(server: Arc<str>, relay: Option<Relay>) -> Self {
         let now = Instant::now();
-        Self { relay, time: Arc::new(Mutex::new(Time { began: now, last: now, asking: 0 })) }
+        Self { server, relay, time: Arc::new(Mutex::new(Time { began: now, last: now, asking: 0 })) }
     }
 
     /// When it is to be given up, as things are: `limit` after its begin, its last progress, or its last answer to a question.
@@ -235,7 +240,7 @@ impl Calls {
 fn tell(call: &Call, method: &'static str, params: Value) {
     if let Some(relay) = &call.relay {
         // Whoever does not keep up misses some.
-        let _ = relay.said.try_send(Said::Told { method, params });
+        let _ = relay.said.try_send(Said::Told { server: Arc::clone(&call.server), method, params });
     }
 }
 
@@ -256,8 +261,8 @@ mod tests {
     use super::*;
 
     fn call(calls: &Calls, id: i64, can: Value) -> (Call, mpsc::Receiver<Said>) {
-        let (relay, hears) = Relay::new(serde_json::from_value(can).expect("capabilities"), None);
-        let call = Call::new(Some(relay));
+        let (relay, hears) = Relay::new(serde_json::from_value(can).expect("capabilities"), None, false);
+        let call = Call::new("s".into(), Some(relay));
         let mut request = CallToolRequest::new(CallToolRequestParams::new("t"));
         request.extensions.insert(call.clone());
         let mut request = ClientRequest::CallToolRequest(request);

@@ -28,14 +28,18 @@ use url::Url;
 use super::{
     asked::{Asked, Came},
     credentials::Credentials,
+    fields::Known,
     pace::Pace,
     relay::Calls,
+    request::CalledFor,
     sanitize::{cap, clean_line},
 };
-use crate::numbers;
+use crate::{heavy, met, numbers};
 
 /// Events of one stream in a second. Progress that a person can follow is far below.
 const EVENTS_A_SECOND: usize = 1_000;
+/// A longer event counts as one more for each further piece of this size: 16 MiB a second, as of a child.
+const EVENT_PIECE: usize = 16 * 1024;
 /// What is read of the body of a refusal.
 const MAX_REFUSAL: usize = 64 * 1024;
 /// And how long it is waited for: it only explains.
@@ -50,10 +54,6 @@ const MAX_EXPIRED: usize = 1_024;
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const REVISION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// The id of the request of ours that a call belongs to: the server's own log may name it, too.
-#[derive(Debug, Clone)]
-pub struct CalledFor(pub String);
 
 /// Why a request had no answer at all.
 #[derive(Debug, thiserror::Error)]
@@ -202,31 +202,65 @@ impl Remote {
                 return StreamableHttpPostResponse::Json(answer, session);
             }
         };
-        if let Some(data) = first.data.as_deref().filter(|data| !data.trim().is_empty())
-            && let Came::Answer(answer) = asked.read(data.as_bytes(), revision.as_deref())
-        {
+        let (first, came) = read_event(&asked, first, revision.as_deref()).await;
+        if let Some(Came::Answer(answer)) = came {
             tokio::spawn(timeout(DRAIN, async move { while events.next().await.is_some() {} }));
             return StreamableHttpPostResponse::Json(*answer, session);
         }
-        let rest = stream::once(async { Ok(first) }).chain(events);
         let calls = self.shared.calls.clone();
-        let read = move |event: Result<Sse, SseError>| event.map(|event| as_read(&asked, event, revision.as_deref(), &calls));
-        StreamableHttpPostResponse::Sse(rest.map(read).boxed(), session)
+        heard(&first, &asked.id, &calls);
+        let first = stream::once(async { Ok(first) });
+        let rest = events.then(move |event| {
+            let (asked, revision, calls) = (asked.clone(), revision.clone(), calls.clone());
+            async move {
+                match event {
+                    Ok(event) => Ok(as_read(&asked, event, revision.as_deref(), &calls).await),
+                    Err(error) => Err(error),
+                }
+            }
+        });
+        StreamableHttpPostResponse::Sse(first.chain(rest).boxed(), session)
     }
 }
 
+/// What a body is to the request that it came for.
+async fn read(asked: &Asked, body: Vec<u8>, revision: Option<&str>) -> Came {
+    let (asked, revision) = (asked.clone(), revision.map(str::to_owned));
+    heavy::work(body.len(), move || asked.read(&body, revision.as_deref())).await
+}
+
+/// An event, and what it is to the request on whose stream it came; nothing where it holds nothing.
+async fn read_event(asked: &Asked, event: Sse, revision: Option<&str>) -> (Sse, Option<Came>) {
+    let (asked, revision) = (asked.clone(), revision.map(str::to_owned));
+    let size = event.data.as_ref().map_or(0, String::len);
+    heavy::work(size, move || {
+        let data = event.data.as_deref().filter(|data| !data.trim().is_empty());
+        let came = data.map(|data| asked.read(data.as_bytes(), revision.as_deref()));
+        (event, came)
+    })
+    .await
+}
+
 /// An event as the SDK is to read it: of answers, what `asked` makes of them. What comes before the answer is heard, too.
-fn as_read(asked: &Asked, mut event: Sse, revision: Option<&str>, calls: &Calls) -> Sse {
-    let Some(data) = event.data.as_deref().filter(|data| !data.trim().is_empty()) else { return event };
-    match asked.read(data.as_bytes(), revision) {
-        Came::Answer(answer) => {
-            if let Ok(text) = serde_json::to_string(&answer) {
+async fn as_read(asked: &Asked, event: Sse, revision: Option<&str>, calls: &Calls) -> Sse {
+    let (mut event, came) = read_event(asked, event, revision).await;
+    match came {
+        Some(Came::Answer(answer)) => {
+            let size = event.data.as_ref().map_or(0, String::len);
+            if let Ok(text) = heavy::work(size, move || serde_json::to_string(&answer)).await {
                 event.data = Some(text);
             }
         }
-        Came::Other => calls.hear(Some(&asked.id), data.as_bytes()),
+        Some(Came::Other) => heard(&event, &asked.id, calls),
+        None => {}
     }
     event
+}
+
+fn heard(event: &Sse, of: &RequestId, calls: &Calls) {
+    if let Some(data) = &event.data {
+        calls.hear(Some(of), data.as_bytes());
+    }
 }
 
 impl StreamableHttpClient for Remote {
@@ -272,7 +306,7 @@ impl StreamableHttpClient for Remote {
         let answer = match content_type(&reply) {
             Content::Json => {
                 let bytes = whole(reply, limits.max_json_response_size).await.map_err(StreamableHttpError::Client)?;
-                match asked.read(&bytes, revision.as_deref()) {
+                match read(&asked, bytes, revision.as_deref()).await {
                     Came::Answer(answer) => *answer,
                     Came::Other => asked.failed("the server answered something else than what it was asked"),
                 }
@@ -339,25 +373,10 @@ impl StreamableHttpClient for Remote {
     }
 }
 
-/// What went wrong on the way, in words: the innermost cause. Where the server is, is for the log: what is told here goes to a model, and to
-/// everybody who chats.
+/// What went wrong on the way. Where the server is, is for the log.
 fn met(error: &reqwest::Error, url: &Url) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    let mut dns = false;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-        dns |= cause.to_string().contains("dns error");
-    }
-    tracing::debug!("no connection to {}: {cause}", url.host_str().unwrap_or_default());
-    match cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
-        _ if dns => "its name cannot be resolved".to_owned(),
-        Some(std::io::ErrorKind::ConnectionRefused) => {
-            let port = url.port_or_known_default().unwrap_or_default();
-            format!("connection refused: nothing listens on its port {port}")
-        }
-        _ if error.is_timeout() && error.is_connect() => "it does not take the connection".to_owned(),
-        _ => cause.to_string(),
-    }
+    tracing::debug!("no connection to {}: {}", url.host_str().unwrap_or_default(), met::cause(error));
+    met::in_words(error, url)
 }
 
 fn called_for(message: &ClientJsonRpcMessage) -> Option<&str> {
@@ -439,6 +458,11 @@ async fn whole(mut reply: Response, most: usize) -> Result<Vec<u8>, RemoteError>
     if !gzip {
         return Ok(body);
     }
+    // Little may become much.
+    heavy::work(most, move || decoded(body, most)).await
+}
+
+fn decoded(body: Vec<u8>, most: usize) -> Result<Vec<u8>, RemoteError> {
     let mut decoded = Vec::new();
     let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
     let read = flate2::read::MultiGzDecoder::new(&body[..]).take(limit).read_to_end(&mut decoded);
@@ -452,10 +476,11 @@ async fn whole(mut reply: Response, most: usize) -> Result<Vec<u8>, RemoteError>
 
 /// The events of a body, none larger than `most`, and no more in a second than is bearable.
 fn events(reply: Response, most: usize) -> Events {
-    let bytes = stream::unfold((reply, 0, true), move |(mut reply, line, first)| async move {
+    let state = (reply, Known::default(), 0, true);
+    let bytes = stream::unfold(state, move |(mut reply, mut known, line, first)| async move {
         let piece = match reply.chunk().await {
             Ok(piece) => piece?,
-            Err(error) => return Some((Err(std::io::Error::other(error.without_url())), (reply, 0, false))),
+            Err(error) => return Some((Err(std::io::Error::other(error.without_url())), (reply, known, 0, false))),
         };
         let piece = if first {
             piece.strip_prefix(b"\xef\xbb\xbf").map_or_else(|| piece.clone(), bytes::Bytes::copy_from_slice)
@@ -467,9 +492,10 @@ fn events(reply: Response, most: usize) -> Events {
         let event = end.map_or(line + piece.len(), |end| piece.len() - end);
         if event > most {
             let error = std::io::Error::other(format!("an event is larger than {} MiB", most >> 20));
-            return Some((Err(error), (reply, 0, false)));
+            return Some((Err(error), (reply, known, 0, false)));
         }
-        Some((Ok(piece), (reply, event, false)))
+        let kept = bytes::Bytes::from(known.of(&piece));
+        Some((Ok(kept), (reply, known, event, false)))
     });
     let mut broken = false;
     let bytes = bytes.take_while(move |piece| {
@@ -487,7 +513,8 @@ fn paced(events: Events) -> Events {
             tokio::time::sleep_until(until).await;
         }
         let event = events.next().await?;
-        pace.spend(1, Instant::now());
+        let size = event.as_ref().ok().and_then(|event| event.data.as_ref()).map_or(0, String::len);
+        pace.spend(1 + size / EVENT_PIECE, Instant::now());
         Some((event, (events, pace)))
     })
     .boxed()

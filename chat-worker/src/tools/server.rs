@@ -11,7 +11,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use rmcp::{RoleClient, model::CallToolResult, service::Peer};
+use rmcp::model::CallToolResult;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::{
@@ -22,15 +22,22 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     breaker::{Breaker, Circuit},
-    catalogue::{ToolSpec, describe},
+    catalogue::describe,
     child::LastWords,
-    connection::{self, Changed, Connection, Lists, ServerError},
+    connection::{self, Changed, Connection, Lists},
+    error::ServerError,
     first_seen::FirstSeen,
-    relay::{Calls, Relay},
+    live,
+    relay::Relay,
+    request::Line,
+    spec::ToolSpec,
 };
-use crate::config::{
-    file::{Launch, ServerEntry, Target},
-    rules::Trust,
+use crate::{
+    config::{
+        rules::Trust,
+        server::{Launch, ServerEntry, Target},
+    },
+    heavy,
 };
 
 /// Calls of a server that is being removed get this long to end.
@@ -118,8 +125,7 @@ pub struct Shared {
 /// What calls need of a server that is up.
 #[derive(Debug)]
 struct Live {
-    peer: Peer<RoleClient>,
-    calls: Calls,
+    line: Line,
     tools: Vec<Arc<ToolSpec>>,
     /// Which connection it is: what a call says of an earlier one is no news.
     number: u64,
@@ -204,15 +210,9 @@ impl Server {
     }
 
     /// What it takes to ask it for something else than a tool; `None` while it is not up.
-    pub fn live(&self) -> Option<super::beyond::Live> {
-        let live = self.live.load();
-        let peer = live.as_ref()?.peer.clone();
-        Some(super::beyond::Live {
-            name: self.entry.name.clone(),
-            peer,
-            timeout: self.entry.timeout,
-            trusted: self.entry.trust == Trust::Hints,
-        })
+    pub fn live(&self) -> Option<live::Live> {
+        let line = self.live.load().as_ref()?.line.clone();
+        Some(live::Live { line, trusted: self.entry.trust == Trust::Hints })
     }
 
     /// Which lists of resources and of prompts it has now: other ones after each change, and on each new connection. None while it is not
@@ -220,7 +220,7 @@ impl Server {
     pub fn lists(&self) -> [Option<[u64; 2]>; 2] {
         let live = self.live.load();
         let Some(live) = live.as_ref() else { return [None; 2] };
-        let (can, [resources, prompts]) = (live.peer.peer_info(), self.lists.now());
+        let (can, [resources, prompts]) = (live.line.peer.peer_info(), self.lists.now());
         let can = can.as_ref().map(|info| &info.capabilities);
         [
             can.and_then(|can| can.resources.as_ref()).map(|_| [live.number, resources]),
@@ -258,7 +258,7 @@ impl Server {
         let Ok(Ok(_place)) = timeout(self.entry.timeout, self.places.acquire()).await else {
             return Err(ServerError::Refused(format!("it is busy: {} calls of it are under way", connection::MAX_CALLS)));
         };
-        let result = connection::call_tool((&live.peer, &live.calls), tool, arguments, self.entry.timeout, relay).await;
+        let result = connection::call_tool(&live.line, tool, arguments, relay).await;
         let news = match &result {
             Err(error) if error.is_fault() => {
                 self.clean.store(false, Ordering::Relaxed);
@@ -346,9 +346,11 @@ impl Keeper {
     /// Lists the tools and publishes them; with them the server is up.
     async fn take_tools(&mut self, connection: &Connection) -> Result<(), ServerError> {
         let server = &self.server;
-        let connection::Listed { tools: listed, left_out: unusable } =
+        let connection::Listed { tools: listed, left_out: unusable, size } =
             connection::list_tools(&connection.peer, server.entry.timeout.min(CHECK)).await?;
-        let (mut specs, mut left_out) = describe(&server.entry.name, &listed, server.entry.trust, &server.entry.tools);
+        let owned = Arc::clone(server);
+        let described = move || describe(&owned.entry.name, &listed, owned.entry.trust, &owned.entry.tools);
+        let (mut specs, mut left_out) = heavy::work(size, described).await;
         left_out.extend(unusable);
         server.shared.first_seen.lock().unwrap_or_else(PoisonError::into_inner).mark(&server.entry.name, &mut specs);
         let tools: Vec<_> = specs.into_iter().map(Arc::new).collect();
@@ -376,8 +378,12 @@ impl Keeper {
         // A removal that came meanwhile stays one.
         if !server.stop.is_cancelled() {
             server.live.store(Some(Arc::new(Live {
-                peer: connection.peer.clone(),
-                calls: connection.calls.clone(),
+                line: Line {
+                    server: server.entry.name.as_str().into(),
+                    peer: connection.peer.clone(),
+                    calls: connection.calls.clone(),
+                    limit: server.entry.timeout,
+                },
                 tools,
                 number: self.number,
             })));

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures::{FutureExt, future::BoxFuture};
 use mcp_stdio::group::Group;
 use rmcp::{
     RoleClient,
@@ -25,7 +26,7 @@ use tokio::{
 };
 
 use super::{asked::Waiting, pace::Pace, relay::Calls};
-use crate::numbers;
+use crate::{heavy, numbers};
 
 /// What a child gets to end after its standard input closed, and again after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -41,6 +42,8 @@ pub struct ChildTransport {
     line: Vec<u8>,
     /// Messages of an array, which came in one line.
     came: VecDeque<Vec<u8>>,
+    /// A line that is being read: it goes on where whoever waits for it gives up, and comes again.
+    reading: Option<BoxFuture<'static, Option<RxJsonRpcMessage<RoleClient>>>>,
     input: Arc<Mutex<Option<ChildStdin>>>,
     waiting: Waiting,
     calls: Calls,
@@ -53,6 +56,7 @@ impl ChildTransport {
             lines: BufReader::new(Bearable::new(stdout, max_line, LINE_COST)),
             line: Vec::new(),
             came: VecDeque::new(),
+            reading: None,
             input: Arc::new(Mutex::new(Some(stdin))),
             waiting: Waiting::default(),
             calls,
@@ -95,6 +99,13 @@ impl Transport<RoleClient> for ChildTransport {
 
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleClient>> {
         loop {
+            if let Some(reading) = &mut self.reading {
+                let message = reading.await;
+                self.reading = None;
+                if message.is_some() {
+                    return message;
+                }
+            }
             let line = self.next_line().await?;
             if line.starts_with(b"[")
                 && let Ok(parts) = serde_json::from_slice::<Vec<&RawValue>>(&line)
@@ -102,12 +113,15 @@ impl Transport<RoleClient> for ChildTransport {
                 self.came.extend(parts.into_iter().map(|part| part.get().as_bytes().to_vec()));
                 continue;
             }
-            if let Some(message) = self.waiting.read(line.trim_ascii()) {
-                if matches!(message, RxJsonRpcMessage::<RoleClient>::Notification(_)) {
-                    self.calls.hear(None, line.trim_ascii());
+            let (waiting, calls) = (self.waiting.clone(), self.calls.clone());
+            let read = heavy::work(line.len(), move || {
+                let message = waiting.read(line.trim_ascii());
+                if matches!(message, Some(RxJsonRpcMessage::<RoleClient>::Notification(_))) {
+                    calls.hear(None, line.trim_ascii());
                 }
-                return Some(message);
-            }
+                message
+            });
+            self.reading = Some(read.boxed());
         }
     }
 

@@ -13,8 +13,9 @@ use tracing::Instrument;
 
 use super::{
     compact,
-    driver::{Engine, Run, millis},
+    event::Event,
     machine::Input,
+    run::{Engine, Run, millis},
     transcript::Transcript,
 };
 use crate::{
@@ -23,7 +24,6 @@ use crate::{
         wire::{Message, StopReason, Usage},
     },
     telemetry::Traced,
-    ui::event::Event,
 };
 
 /// An estimate of more than this share of the room may be wrong: then the tokens are counted.

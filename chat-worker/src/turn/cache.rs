@@ -1,23 +1,43 @@
 //! Answers that are kept for identical requests which ask for it. Only answers that would come out the same: complete, with
 //! read-only tools alone, and none of them failed. What a request is, is everything that the answer depends on.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use moka::{future::Cache, policy::EvictionPolicy};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::{
-    driver::{Engine, Turn},
-    transcript::Transcript,
-};
-use crate::{llm::wire::Message, ui::event::Event};
+use super::{event::Event, transcript::Transcript};
+use crate::{llm::wire::Message, tools::catalogue::Catalogue};
 
 /// All answers together, in bytes.
 const MAX_BYTES: u64 = 32 * 1024 * 1024;
 
 /// What a request is known by.
 pub type Key = [u8; 32];
+
+/// All that an answer depends on.
+#[derive(Debug)]
+pub struct Request<'a> {
+    pub model: &'a str,
+    pub system: &'a str,
+    pub catalogue: &'a Catalogue,
+    pub messages: &'a [Message],
+    pub say: Option<&'a str>,
+    pub always: &'a HashSet<String>,
+}
+
+/// What a request is known by.
+pub fn key(request: &Request<'_>) -> Key {
+    let Request { model, system, catalogue, messages, say, always } = request;
+    let tools: Vec<_> = catalogue.iter().map(|spec| [&spec.name, &spec.hash]).collect();
+    let always: BTreeSet<_> = always.iter().collect();
+    Sha256::digest(json!([model, system, tools, messages, say, always]).to_string()).into()
+}
 
 /// The answers that are kept.
 #[derive(Debug, Clone)]
@@ -44,15 +64,9 @@ impl ResponseCache {
         Self((!time.is_zero()).then(build))
     }
 
-    /// The key of a turn, where it asks for the cache and there is one.
-    pub fn key(&self, engine: &Engine, turn: &Turn) -> Option<Key> {
-        self.0.as_ref().filter(|_| turn.cache)?;
-        let catalogue = engine.hub.catalogue();
-        let tools: Vec<_> = catalogue.iter().map(|spec| [&spec.name, &spec.hash]).collect();
-        let always: std::collections::BTreeSet<_> = turn.always.iter().collect();
-        let model = turn.model.as_deref().unwrap_or_else(|| engine.model.name());
-        let request = json!([model, engine.system_prompt, tools, turn.transcript.messages(), turn.say, always]);
-        Some(Sha256::digest(request.to_string()).into())
+    /// Whether any are kept.
+    pub fn is_on(&self) -> bool {
+        self.0.is_some()
     }
 
     pub async fn get(&self, key: &Key) -> Option<Arc<Kept>> {

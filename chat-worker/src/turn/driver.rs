@@ -3,46 +3,27 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::{
-    cache::{Kept, Key, Recording, ResponseCache},
-    machine::{Input, Limits, Machine, Outcome, Step},
-    running::Judged,
+    cache::{self, Kept, Key, Recording},
+    event::Event,
+    machine::{Input, Machine, Outcome, Step},
+    run::{Engine, Run, millis},
     transcript::Transcript,
 };
 use crate::{
-    config::settings::{Approvals, AuditArguments},
-    llm::{Model, ModelError, wire::Usage},
-    logging,
-    metrics::Metrics,
-    telemetry,
-    tools::{catalogue::Catalogue, hub::Hub},
-    ui::event::Event,
-    usage::Ledger,
+    config::rules::Approvals,
+    llm::{ModelError, wire::Usage},
+    logging, telemetry,
+    tools::catalogue::Catalogue,
 };
-
-/// Everything that turns share.
-#[derive(Debug)]
-pub struct Engine {
-    pub model: Arc<dyn Model>,
-    pub hub: Arc<Hub>,
-    pub ledger: Arc<Ledger>,
-    pub cache: ResponseCache,
-    pub metrics: Arc<Metrics>,
-    pub system_prompt: String,
-    pub limits: Limits,
-    /// What the model's window leaves for a prompt, in tokens; `None` when only the model knows.
-    pub room: Option<u64>,
-    /// What the audit says of arguments.
-    pub audit_arguments: AuditArguments,
-}
 
 /// One turn to run.
 #[derive(Debug)]
@@ -82,32 +63,6 @@ pub struct Finished {
     pub refused: usize,
 }
 
-/// The parts of a running turn that change.
-pub(super) struct Run<'a> {
-    pub(super) engine: &'a Engine,
-    pub(super) events: mpsc::Sender<Event>,
-    pub(super) cancel: CancellationToken,
-    pub(super) approvals: Approvals,
-    pub(super) unattended: bool,
-    pub(super) caller: String,
-    /// The calls of this round.
-    pub(super) judged: HashMap<String, Judged>,
-    /// Calls that were not allowed.
-    pub(super) refused: usize,
-    pub(super) always: HashSet<String>,
-    pub(super) decided: Option<Vec<String>>,
-    pub(super) decisions: Option<mpsc::Receiver<Vec<String>>>,
-    pub(super) catalogue: Catalogue,
-    pub(super) usage: Usage,
-    pub(super) cost: Option<f64>,
-    pub(super) model: String,
-    pub(super) tools_used: Vec<String>,
-    /// Another model than the one of the settings.
-    pub(super) asked: Option<String>,
-    /// What is told, where the answer may be kept.
-    recording: Option<Mutex<Recording>>,
-}
-
 impl Engine {
     /// Runs one turn to its end. Events that nobody takes are dropped.
     pub async fn run(&self, turn: Turn, events: mpsc::Sender<Event>) -> Finished {
@@ -117,7 +72,7 @@ impl Engine {
 
     async fn run_traced(&self, turn: Turn, events: mpsc::Sender<Event>) -> Finished {
         let began = Instant::now();
-        let key = self.cache.key(self, &turn);
+        let key = (turn.cache && self.cache.is_on()).then(|| self.key(&turn));
         let kept = match &key {
             Some(key) => self.cache.get(key).await,
             None => None,
@@ -192,6 +147,18 @@ impl Engine {
         run.finish(request_id, machine.into_transcript(), outcome, began.elapsed()).await
     }
 
+    /// All that the answer to a turn depends on.
+    fn key(&self, turn: &Turn) -> Key {
+        cache::key(&cache::Request {
+            model: turn.model.as_deref().unwrap_or_else(|| self.model.name()),
+            system: &self.system_prompt,
+            catalogue: &self.hub.catalogue(),
+            messages: turn.transcript.messages(),
+            say: turn.say.as_deref(),
+            always: &turn.always,
+        })
+    }
+
     /// Tells an answer that was kept.
     async fn replay(&self, request_id: &str, kept: &Kept, events: &mpsc::Sender<Event>, began: Instant) -> Finished {
         let Kept { events: told, messages, model, tools_used } = kept;
@@ -222,17 +189,6 @@ impl Engine {
 }
 
 impl Run<'_> {
-    pub(super) async fn tell(&self, event: Event) {
-        if let Some(recording) = &self.recording {
-            recording.lock().unwrap_or_else(PoisonError::into_inner).note(&event);
-        }
-        // Mostly there is room, and nothing to wait for. A reader that went away cancels the turn by its token; the turn itself goes on
-        // to a valid end.
-        if let Err(TrySendError::Full(event)) = self.events.try_send(event) {
-            let _ = self.events.send(event).await;
-        }
-    }
-
     /// Keeps the answer for the next identical request, if it can be.
     async fn keep(&mut self, key: Key, transcript: &Transcript) {
         let Some(recording) = self.recording.take() else { return };
@@ -296,8 +252,4 @@ impl Run<'_> {
         let Self { usage, cost, model, tools_used, refused, .. } = self;
         Finished { transcript, outcome, usage, cost, model, tools_used, refused }
     }
-}
-
-pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -3,11 +3,25 @@
 
 use serde_json::{Value, json};
 
-use super::transcript::TranscriptError;
 use crate::llm::wire::{Message, Role, text_block};
 
 /// Pictures that models can be shown.
 const IMAGES: [&str; 4] = ["image/png", "image/jpeg", "image/gif", "image/webp"];
+
+/// Why a list of messages from outside is no conversation.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TranscriptError {
+    #[error("message {0}: a conversation begins with the user, and the roles alternate")]
+    Roles(usize),
+    #[error("message {0}: content must not be empty")]
+    Empty(usize),
+    #[error("message {0}: every tool_use needs exactly one tool_result in the next message")]
+    Results(usize),
+    #[error("message {index}: a {role} message cannot hold a block of type {kind}, or not in this form")]
+    Block { index: usize, role: &'static str, kind: String },
+    #[error("message {index}: {what}")]
+    Call { index: usize, what: &'static str },
+}
 
 /// Puts the blocks of a message right.
 pub fn mend(index: usize, message: &mut Message) -> Result<(), TranscriptError> {

@@ -9,8 +9,9 @@ use tokio::sync::Semaphore;
 use tracing::Instrument;
 
 use super::{
-    driver::{Run, millis},
+    event::Event,
     machine::Input,
+    run::{Judged, Run, millis},
     transcript::ToolResult,
 };
 use crate::{
@@ -18,30 +19,14 @@ use crate::{
     llm::{offer::search, wire::ToolCall},
     policy::{self, By, Decision, Verdict, Why},
     telemetry::Traced,
-    tools::{answer, catalogue::ToolSpec, hub::ToolOutput},
-    ui::event::Event,
+    tools::{
+        answer::{self, ToolOutput},
+        spec::ToolSpec,
+    },
 };
 
 /// Tools of one round that run at the same time.
 const PARALLEL: usize = 8;
-
-/// A call, with the tool as it was when the call was judged: a tool that comes, or changes, later is another one.
-#[derive(Debug)]
-pub(super) struct Judged {
-    call: ToolCall,
-    spec: Option<Arc<ToolSpec>>,
-    verdict: Verdict,
-}
-
-impl Judged {
-    fn server(&self) -> &str {
-        self.spec.as_ref().map_or("", |spec| &spec.server)
-    }
-
-    fn tool(&self) -> &str {
-        self.spec.as_ref().map_or("unknown", |spec| &spec.tool)
-    }
-}
 
 impl Run<'_> {
     /// Decides on the calls; `None` when somebody has to be asked who is not there.

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::outside;
+use super::outside::{self, TranscriptError};
 use crate::llm::wire::{Message, Role, ToolCall, block_call, block_result_id, block_text, text_block};
 
 /// What replaces a tool result that was shortened away.
@@ -37,21 +37,6 @@ impl ToolResult {
         let content: Vec<Value> = std::iter::once(text_block(text)).chain(self.images.iter().cloned()).collect();
         json!({"type": "tool_result", "tool_use_id": self.id, "is_error": self.is_error, "content": content})
     }
-}
-
-/// Why a list of messages from outside is no conversation.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TranscriptError {
-    #[error("message {0}: a conversation begins with the user, and the roles alternate")]
-    Roles(usize),
-    #[error("message {0}: content must not be empty")]
-    Empty(usize),
-    #[error("message {0}: every tool_use needs exactly one tool_result in the next message")]
-    Results(usize),
-    #[error("message {index}: a {role} message cannot hold a block of type {kind}, or not in this form")]
-    Block { index: usize, role: &'static str, kind: String },
-    #[error("message {index}: {what}")]
-    Call { index: usize, what: &'static str },
 }
 
 /// A conversation.

@@ -1,6 +1,5 @@
-//! What people and programs see: `event` is the one stream of a turn, `terminal` and `web` show it.
+//! What people and programs see: `terminal` and `web` show the one stream of events of a turn, and `summary` is all of it as one object.
 
-pub mod event;
 pub mod summary;
 pub mod terminal;
 pub mod web;

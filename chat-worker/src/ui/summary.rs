@@ -2,8 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::event::Event;
-use crate::llm::wire::block_text;
+use crate::{llm::wire::block_text, turn::event::Event};
 
 /// The answer, the calls with their results, and how the turn ended.
 pub fn summary(events: &[Event]) -> Value {

@@ -1,5 +1,5 @@
 //! An MCP server of an earlier era that talks while it works: it tells of its progress, writes to the client's log, asks, and says that its
-//! lists changed. By name of the tool: `work`, `ask` (a form), `sample`, `hang`.
+//! lists changed. By name of the tool or prompt, or behind `t:` in a resource's URI: `work`, `ask` (a form), `sample`, `hang`.
 
 use std::{
     collections::HashMap,
@@ -84,11 +84,11 @@ impl Talker {
         self.seen.lock().unwrap().iter().find(|seen| seen["method"] == method).cloned()
     }
 
-    async fn call(&self, params: &Value, said: mpsc::Sender<Value>) -> Value {
+    /// Works, and says a text in the end.
+    async fn work(&self, what: &str, params: &Value, said: mpsc::Sender<Value>) -> String {
         let token = params["_meta"]["progressToken"].clone();
-        let text = |text: String| json!({"content": [{"type": "text", "text": text}]});
         let notify = |method: &str, params: Value| json!({"jsonrpc": "2.0", "method": method, "params": params});
-        match params["name"].as_str().unwrap() {
+        match what {
             "work" => {
                 for step in 1..=3 {
                     let progress =
@@ -98,16 +98,16 @@ impl Talker {
                 said.send(notify("notifications/message", json!({"level": "info", "logger": "w", "data": {"rows": 3}})))
                     .await
                     .unwrap();
-                text("worked".to_owned())
+                "worked".to_owned()
             }
             "ask" => {
                 let schema = json!({"type": "object", "properties": {"name": {"type": "string"}}});
                 let asked = json!({"mode": "form", "message": "Who are you?", "requestedSchema": schema});
-                text(self.ask("elicitation/create", asked, &said).await.to_string())
+                self.ask("elicitation/create", asked, &said).await.to_string()
             }
             "sample" => {
                 let messages = json!([{"role": "user", "content": {"type": "text", "text": "Hi"}}]);
-                text(self.ask("sampling/createMessage", json!({"messages": messages, "maxTokens": 5}), &said).await.to_string())
+                self.ask("sampling/createMessage", json!({"messages": messages, "maxTokens": 5}), &said).await.to_string()
             }
             _ => std::future::pending().await,
         }
@@ -148,19 +148,28 @@ async fn answer(State(talker): State<Arc<Talker>>, Json(message): Json<Value>) -
     let opens = method == "initialize";
     let result = match method {
         "initialize" => json!({"protocolVersion": "2025-11-25", "serverInfo": {"name": "talker", "version": "1"},
-            "capabilities": {"tools": {"listChanged": true}, "resources": {"listChanged": true}, "prompts": {"listChanged": true}, "logging": {}}}),
+            "capabilities": {"tools": {"listChanged": true}, "resources": {"listChanged": true}, "prompts": {"listChanged": true},
+                "logging": {}, "completions": {}}}),
         "tools/list" => {
             let tools = ["work", "ask", "sample", "hang"].map(|name| json!({"name": name, "inputSchema": {"type": "object"}}));
             json!({"tools": tools})
         }
-        "tools/call" => {
+        "tools/call" | "resources/read" | "prompts/get" | "completion/complete" => {
             let (said, hears) = mpsc::channel(16);
-            let params = message["params"].clone();
+            let (method, params) = (method.to_owned(), message["params"].clone());
             tokio::spawn(async move {
                 let gone = said.clone();
-                let result = tokio::select! {
-                    result = talker.call(&params, said.clone()) => result,
+                let named =
+                    [&params["name"], &params["uri"], &params["ref"]["name"]].into_iter().find_map(Value::as_str).unwrap();
+                let text = tokio::select! {
+                    text = talker.work(named.trim_start_matches("t:"), &params, said.clone()) => text,
                     () = gone.closed() => return,
+                };
+                let result = match method.as_str() {
+                    "resources/read" => json!({"contents": [{"uri": params["uri"], "text": text}]}),
+                    "prompts/get" => json!({"messages": [{"role": "user", "content": {"type": "text", "text": text}}]}),
+                    "completion/complete" => json!({"completion": {"values": [text]}}),
+                    _ => json!({"content": [{"type": "text", "text": text}]}),
                 };
                 // Whoever called may be gone.
                 let _ = said.send(json!({"jsonrpc": "2.0", "id": id, "result": result})).await;

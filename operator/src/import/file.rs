@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use jsonc_parser::{CollectOptions, ParseOptions, ast, parse_to_ast};
+use jsonc_parser::{CollectOptions, ast, parse_to_ast};
+use mcp_wire::jsonc;
 use serde_json::{Map, Value};
 
 /// One server, as it is written.
@@ -45,20 +46,6 @@ pub struct File {
     pub inputs: BTreeMap<String, Input>,
 }
 
-/// Comments and trailing commas are taken, as editors write them.
-const OPTIONS: ParseOptions = ParseOptions {
-    allow_comments: true,
-    allow_trailing_commas: true,
-    allow_loose_object_property_names: false,
-    allow_missing_commas: false,
-    allow_single_quoted_strings: false,
-    allow_hexadecimal_numbers: false,
-    allow_unary_plus_numbers: false,
-    allow_bare_decimal_point_numbers: false,
-    allow_non_finite_numbers: false,
-    allow_extended_string_escapes: false,
-};
-
 /// Where programs list their servers: Claude's and most others', VS Code's, Zed's, opencode's, Amp's.
 const LISTS: [&[&str]; 7] =
     [&["mcpServers"], &["servers"], &["mcp", "servers"], &["mcp"], &["context_servers"], &["amp.mcpServers"], &["mcp_servers"]];
@@ -66,7 +53,8 @@ const LISTS: [&[&str]; 7] =
 /// Reads a file. The error is a sentence for people.
 pub fn read(text: &str) -> Result<File, String> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let parsed = parse_to_ast(text, &CollectOptions::default(), &OPTIONS).map_err(|error| format!("it is not JSON: {error}"))?;
+    let parsed =
+        parse_to_ast(text, &CollectOptions::default(), &jsonc::OPTIONS).map_err(|error| format!("it is not JSON: {error}"))?;
     let root = parsed.value.as_ref().map_or(Value::Null, value);
     let list = LISTS.iter().find_map(|path| {
         let found = path.iter().try_fold(&root, |at, key| at.get(key))?;

@@ -9,51 +9,20 @@ mod root;
 mod schema;
 pub mod search;
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, OnceLock},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
-use serde_json::{
-    Value,
-    value::{RawValue, to_raw_value},
-};
+use serde_json::{Value, value::to_raw_value};
 
-use self::names::Renamed;
-use crate::tools::catalogue::ToolSpec;
+use crate::tools::spec::ToolSpec;
+pub use crate::tools::spec::{Dialect, Projected, Renamed};
 
 /// A tool's schema may take this much of every prompt, in bytes.
 const MAX_SCHEMA: usize = 64 * 1024;
 
-/// By whose rules a tool is described.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
-    /// Anthropic's Messages API: names of arguments have an alphabet.
-    Messages,
-    /// Chat Completions.
-    Completions,
-}
-
-/// A tool as an API is told of it.
-#[derive(Debug)]
-pub struct Projected {
-    pub name: String,
-    pub description: String,
-    pub schema: Box<RawValue>,
-    /// Arguments whose names are others at the server.
-    pub renamed: Renamed,
-}
-
-/// The projections of one tool, made when they are first needed.
-#[derive(Debug, Clone, Default)]
-pub struct Dialects([OnceLock<Result<Arc<Projected>, String>>; 2]);
-
-impl Dialects {
-    /// The tool as an API takes it; `Err` says why it cannot be offered there.
-    pub fn of(&self, spec: &ToolSpec, dialect: Dialect) -> Result<Arc<Projected>, String> {
-        self.0[dialect as usize].get_or_init(|| project(spec, dialect).map(Arc::new)).clone()
-    }
+/// The tool as an API takes it; `Err` says why it cannot be offered there.
+pub fn projected(spec: &ToolSpec, dialect: Dialect) -> Result<Arc<Projected>, String> {
+    spec.dialects.of(dialect, || project(spec, dialect))
 }
 
 /// One tool as an API takes it.
@@ -149,7 +118,7 @@ impl Offer {
         let mut offer = Self::default();
         let mut fitting: ByServer<'_> = BTreeMap::new();
         for spec in &catalogue {
-            match refused.get(&spec.hash).cloned().map_or_else(|| spec.dialects.of(spec, room.dialect), Err) {
+            match refused.get(&spec.hash).cloned().map_or_else(|| projected(spec, room.dialect), Err) {
                 Ok(projected) => fitting.entry(&spec.server).or_default().push((spec, room.shortened(projected))),
                 Err(reason) => offer.leave_out(spec, reason),
             }
@@ -209,13 +178,6 @@ impl Room {
         description.push('…');
         let Projected { name, schema, renamed, .. } = &*tool;
         Arc::new(Projected { name: name.clone(), description, schema: schema.clone(), renamed: renamed.clone() })
-    }
-}
-
-impl Projected {
-    /// What it takes of a prompt, in bytes.
-    pub fn size(&self) -> usize {
-        self.name.len() + self.description.len() + self.schema.get().len()
     }
 }
 

@@ -1,18 +1,13 @@
 //! The names of arguments: Anthropic's API refuses a whole request because of one that is not in its alphabet, so such a name is
 //! mapped on the way to the model, and mapped back in what the model calls. Pure.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Map, Value, json};
 
-use crate::tools::catalogue::digest;
+use crate::{digest::digest, tools::spec::Renamed};
 
 const MAX_NAME: usize = 64;
 /// Of the hash that keeps mapped names apart, in letters.
 const MARK: usize = 6;
-
-/// Names as the model knows them, with what they are at the server.
-pub type Renamed = BTreeMap<String, String>;
 
 /// The name as the API takes it. A name that had to be changed ends in a hash of what it was: the mapping depends on the name alone,
 /// so that one name is the same wherever it stands, and no two become one.

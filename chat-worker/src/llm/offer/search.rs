@@ -11,7 +11,7 @@ use serde_json::{
 use super::Projected;
 use crate::{
     llm::wire::ToolCall,
-    tools::{catalogue::ToolSpec, sanitize::cap},
+    tools::{sanitize::cap, spec::ToolSpec},
 };
 
 /// How many tools searching takes.

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::{App, request_id},
-    config::settings::Approvals,
+    config::rules::Approvals,
     limits, numbers,
     turn::{driver::Turn, machine::Outcome, transcript::Transcript},
     ui::summary::summary,

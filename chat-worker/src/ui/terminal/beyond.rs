@@ -1,17 +1,23 @@
 //! /resources and /prompt: what servers offer beside tools, as lists and as questions.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::{fmt::Write as _, pin::pin, sync::Arc};
 
-use rmcp::model::{
-    ContentBlock, GetPromptRequestParams, GetPromptResponse, JsonObject, ReadResourceRequestParams, ReadResourceResponse,
+use rmcp::{
+    ErrorData,
+    model::{ClientCapabilities, ContentBlock, GetPromptRequestParams, JsonObject, ReadResourceRequestParams, ServerResult},
 };
 use serde_json::Value;
 
+use super::spinner::Spinner;
 use crate::tools::{
     answer::{MAX_TOLD, contents_in_words},
     hub::Hub,
+    relay::{Relay, Said},
     sanitize::{cap, clean, clean_line},
 };
+
+/// Letters of what a server says while it works.
+const MAX_LINE: usize = 100;
 
 /// The resources and their templates.
 pub async fn listed(hub: &Arc<Hub>) -> String {
@@ -44,14 +50,15 @@ pub async fn prompts(hub: &Arc<Hub>) -> String {
 
 /// A resource as what a question begins with.
 pub async fn resource(hub: &Arc<Hub>, uri: &str) -> Result<String, String> {
-    match hub.read(ReadResourceRequestParams::new(uri)).await {
-        Ok(ReadResourceResponse::Complete(result)) => {
+    let params = ReadResourceRequestParams::new(uri);
+    match waited(uri, |relay| hub.read(params, Some(relay))).await {
+        Ok(ServerResult::ReadResourceResult(result)) => {
             let parts: Vec<String> = result.contents.iter().map(contents_in_words).collect();
             let text = cap(clean(&parts.join("\n")), MAX_TOLD).0;
             Ok(format!("This is the resource {uri}:\n\n{text}"))
         }
-        Ok(_) => Err(format!("{uri} asks for input, which this chat cannot give.")),
-        Err(error) => Err(format!("{uri} cannot be read: {}", clean_line(&error.message))),
+        Ok(_) => Err(format!("{uri} cannot be read: the server answered something else.")),
+        Err(error) => Err(format!("{uri} cannot be read: {error}")),
     }
 }
 
@@ -59,8 +66,8 @@ pub async fn resource(hub: &Arc<Hub>, uri: &str) -> Result<String, String> {
 pub async fn prompt(hub: &Arc<Hub>, words: &str) -> Result<String, String> {
     let (name, arguments) = read(words)?;
     let params = GetPromptRequestParams::new(name).with_arguments(arguments);
-    match hub.prompt(params).await {
-        Ok(GetPromptResponse::Complete(result)) => {
+    match waited(name, |relay| hub.prompt(params, Some(relay))).await {
+        Ok(ServerResult::GetPromptResult(result)) => {
             let texts = result.messages.iter().map(|message| match &message.content {
                 ContentBlock::Text(text) => text.text.clone(),
                 ContentBlock::Resource(embedded) => contents_in_words(&embedded.resource),
@@ -68,9 +75,50 @@ pub async fn prompt(hub: &Arc<Hub>, words: &str) -> Result<String, String> {
             });
             Ok(cap(clean(&texts.collect::<Vec<_>>().join("\n\n")), MAX_TOLD).0)
         }
-        Ok(_) => Err(format!("{name} asks for input, which this chat cannot give.")),
-        Err(error) => Err(format!("{name} cannot be had: {}", clean_line(&error.message))),
+        Ok(_) => Err(format!("{name} cannot be had: the server answered something else.")),
+        Err(error) => Err(format!("{name} cannot be had: {error}")),
     }
+}
+
+/// Waits for an answer, and shows meanwhile what its server says. Ctrl-C stops it, for the server, too.
+async fn waited<W: Future<Output = Result<ServerResult, ErrorData>>>(
+    what: &str,
+    ask: impl FnOnce(Relay) -> W,
+) -> Result<ServerResult, String> {
+    let (relay, mut hears) = Relay::new(ClientCapabilities::default(), None, false);
+    let mut spinner = Spinner::default();
+    let mut show = |text: &str| {
+        if super::is_capable() {
+            spinner.show(text);
+        }
+    };
+    show(what);
+    let mut answer = pin!(ask(relay));
+    let answered = loop {
+        tokio::select! {
+            biased;
+            Some(said) = hears.recv() => {
+                if let Said::Told { params, .. } = said {
+                    show(&format!("{what}: {}", told(&params)));
+                }
+            }
+            answer = &mut answer => break answer.map_err(|error| clean_line(&error.message)),
+            _ = tokio::signal::ctrl_c() => break Err("stopped".to_owned()),
+        }
+    };
+    spinner.clear();
+    answered
+}
+
+/// A notification in words: what it says, or how far the server is.
+fn told(params: &Value) -> String {
+    let words = params["message"].as_str().or_else(|| params["data"].as_str()).map(clean_line);
+    let words = words.filter(|words| !words.is_empty()).unwrap_or_else(|| match (&params["progress"], &params["total"]) {
+        (Value::Null, _) => params["data"].to_string(),
+        (progress, Value::Null) => progress.to_string(),
+        (progress, total) => format!("{progress} of {total}"),
+    });
+    words.chars().take(MAX_LINE).collect()
 }
 
 /// The name, and its arguments. A value may hold spaces: it ends where the next `key=` begins.
@@ -106,5 +154,15 @@ mod tests {
         let (name, arguments) = read("two__greet who=Ann Smith tone=kind").expect("read");
         assert_eq!((name, json!(arguments)), ("two__greet", json!({"who": "Ann Smith", "tone": "kind"})));
         assert!(read("two__greet Ann").is_err());
+    }
+
+    #[test]
+    fn what_a_server_tells_meanwhile_is_one_short_line() {
+        assert_eq!(told(&json!({"progress": 2, "total": 3, "message": "half\n way"})), "half way");
+        assert_eq!(told(&json!({"progress": 2, "total": 3})), "2 of 3");
+        assert_eq!(told(&json!({"progress": 0.5})), "0.5");
+        assert_eq!(told(&json!({"level": "info", "data": "\u{1b}[31mreading"})), "[31mreading");
+        assert_eq!(told(&json!({"level": "info", "data": {"rows": 3}})), r#"{"rows":3}"#);
+        assert_eq!(told(&json!({"data": "x".repeat(9_000)})).len(), MAX_LINE);
     }
 }

@@ -24,8 +24,7 @@ use crate::{
     limits,
     llm::wire::{Role, Usage},
     tools::sanitize::clean,
-    turn::{driver::Turn, machine::Outcome, transcript::Transcript},
-    ui::event::Event,
+    turn::{driver::Turn, event::Event, machine::Outcome, transcript::Transcript},
 };
 
 const THINKING: &str = "thinking (Ctrl-C stops)";

@@ -6,7 +6,7 @@ use super::markdown::{Markdown, Size};
 use crate::{
     numbers,
     tools::sanitize::{clean, visible_json},
-    ui::event::Event,
+    turn::event::Event,
 };
 
 /// Longer results are shown by their beginning; at a terminal, by what fits a line.

@@ -1,26 +1,18 @@
-//! Who may use the page and the API: those who present the token, as a bearer or by the cookie that signing in gives.
-//! The cookie is made from the token, so that every replica takes it and a rotated token ends every session.
+//! Who may use the page and the API: those who present the token, as a bearer or by the cookie that signing in gives (`signin`). The cookie is made from the token, so that every replica takes it and a rotated token ends every session.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
-use axum::{
-    Form,
-    extract::{Extension, Request, State, rejection::FormRejection},
-    http::{HeaderMap, HeaderName, StatusCode, header},
-    middleware::Next,
-    response::{IntoResponse, Redirect, Response},
-};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use http_server::{
     forwarded::Caller,
     guesses::Guesses,
     host::{self, HostPattern, only},
     token::{self, Tokens},
 };
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::{Web, page, problem::Problem};
-use crate::tools::catalogue::hex;
+use super::problem::Problem;
+use crate::digest::hex;
 
 const COOKIE: &str = "mcpfleet_session";
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -36,7 +28,7 @@ pub struct Access {
 }
 
 /// What a caller presents.
-enum Presented<'a> {
+pub enum Presented<'a> {
     Nothing,
     Bearer(&'a str),
     Session(&'a str),
@@ -70,7 +62,7 @@ impl Access {
     }
 
     /// Looks at what a caller presents, unless it has presented too much that is wrong.
-    fn allows(&self, presented: &Presented, caller: Caller) -> Result<bool, Problem> {
+    pub fn allows(&self, presented: &Presented, caller: Caller) -> Result<bool, Problem> {
         if self.tokens.is_none() {
             return Ok(true);
         }
@@ -93,7 +85,7 @@ impl Access {
 
     /// A page of another site must neither act nor read with this user's cookie, nor reach this server by a name of its own: without a
     /// token, only names that no page can take are answered to. With one, a page under its own name has neither token nor cookie.
-    fn check_origin(&self, headers: &HeaderMap, caller: Caller) -> Result<(), Problem> {
+    pub fn check_origin(&self, headers: &HeaderMap, caller: Caller) -> Result<(), Problem> {
         let Some(host) = only(headers, &header::HOST) else {
             return Err(Problem::new(StatusCode::BAD_REQUEST, "exactly one Host header is needed"));
         };
@@ -115,7 +107,8 @@ impl Access {
     }
 }
 
-fn presented(headers: &HeaderMap) -> Presented<'_> {
+/// What the headers of a request present.
+pub fn presented(headers: &HeaderMap) -> Presented<'_> {
     if let Some(bearer) = only(headers, &header::AUTHORIZATION).and_then(token::bearer) {
         return Presented::Bearer(bearer);
     }
@@ -125,98 +118,12 @@ fn presented(headers: &HeaderMap) -> Presented<'_> {
 }
 
 /// The session that is given for a token, by the token's SHA-256.
-fn session_of(digest: &[u8; 32]) -> String {
+pub fn session_of(digest: &[u8; 32]) -> String {
     hex(&Sha256::new().chain_update("mcpfleet chat session\0").chain_update(digest).finalize())
 }
 
-/// Refuses what comes from another site, or by a name that may be one's.
-pub async fn same_site(
-    State(web): State<Arc<Web>>,
-    Extension(caller): Extension<Caller>,
-    request: Request,
-    next: Next,
-) -> Response {
-    match web.access.check_origin(request.headers(), caller) {
-        Ok(()) => next.run(request).await,
-        Err(problem) => problem.into_response(),
-    }
-}
-
-/// Lets a request through that brings the token, or says why not; the page becomes a sign-in page.
-pub async fn require(
-    State(web): State<Arc<Web>>,
-    Extension(caller): Extension<Caller>,
-    request: Request,
-    next: Next,
-) -> Response {
-    match web.access.allows(&presented(request.headers()), caller) {
-        Ok(true) => next.run(request).await,
-        Ok(false) if request.uri().path() == "/" => page::sign_in(StatusCode::UNAUTHORIZED, None),
-        Ok(false) => {
-            let given = request.headers().contains_key(header::AUTHORIZATION);
-            let what = if given { "this is not the access token; " } else { "" };
-            let detail = format!("{what}present the access token: Authorization: Bearer …");
-            Problem::new(StatusCode::UNAUTHORIZED, detail).into_response()
-        }
-        Err(problem) => problem.into_response(),
-    }
-}
-
-/// What the sign-in page sends.
-#[derive(Deserialize)]
-pub struct SignIn {
-    token: String,
-}
-
-pub async fn sign_in(
-    State(web): State<Arc<Web>>,
-    Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
-    form: Result<Form<SignIn>, FormRejection>,
-) -> Response {
-    if let Err(problem) = web.access.check_origin(&headers, caller) {
-        return problem.into_response();
-    }
-    // Whoever fills in the form reads the page; a program reads the problem.
-    let refuse = |problem: Problem| {
-        let page = accepts_html(&headers).then(|| page::sign_in(problem.status, Some(&problem.detail)));
-        let mut response = page.unwrap_or_else(|| problem.clone().into_response());
-        if let Some(seconds) = problem.retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-        }
-        response
-    };
-    let form = match form {
-        Ok(Form(form)) => form,
-        Err(rejection) => return refuse(Problem::new(rejection.status(), rejection.body_text())),
-    };
-    if !web.access.is_closed() {
-        return Redirect::to("/").into_response();
-    }
-    match web.access.allows(&Presented::Form(&form.token), caller) {
-        Ok(true) => {
-            let session = session_of(&token::digest(&form.token));
-            ([(header::SET_COOKIE, cookie(&session, caller.tls))], Redirect::to("/")).into_response()
-        }
-        Ok(false) => refuse(Problem::new(StatusCode::FORBIDDEN, "That is not the token.")),
-        Err(problem) => refuse(problem),
-    }
-}
-
-pub async fn sign_out(State(web): State<Arc<Web>>, Extension(caller): Extension<Caller>, headers: HeaderMap) -> Response {
-    if let Err(problem) = web.access.check_origin(&headers, caller) {
-        return problem.into_response();
-    }
-    let expired = cookie("", caller.tls) + "; Max-Age=0";
-    ([(header::SET_COOKIE, expired)], Redirect::to("/")).into_response()
-}
-
-fn accepts_html(headers: &HeaderMap) -> bool {
-    headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).is_some_and(|accept| accept.contains("text/html"))
-}
-
 /// Out of reach of scripts and of other sites; over TLS only where the user came by TLS.
-fn cookie(value: &str, tls: bool) -> String {
+pub fn cookie(value: &str, tls: bool) -> String {
     let secure = if tls { "; Secure" } else { "" };
     format!("{COOKIE}={value}; Path=/; HttpOnly; SameSite=Strict{secure}")
 }

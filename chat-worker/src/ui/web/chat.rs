@@ -17,16 +17,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::{
-    MAX_BODY, Web,
     problem::{Problem, id_of},
+    state::{MAX_BODY, Web},
     told::Told,
 };
 use crate::{
-    limits,
+    heavy, limits,
     llm::{none, wire::Message},
     numbers, telemetry,
-    turn::{driver::Turn, transcript::Transcript},
-    ui::{event::Event, summary::summary},
+    turn::{driver::Turn, event::Event, transcript::Transcript},
+    ui::summary::summary,
 };
 
 /// What a caller sends.
@@ -59,7 +59,7 @@ pub async fn chat(
     if web.app.is_gateway {
         return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, none::SENTENCE));
     }
-    let request = read(body)?;
+    let request = read(body).await?;
     let streamed = request.stream.unwrap_or_else(|| !wants_one_object(&headers));
     let turn = turn(&web, request, id_of(&headers), caller.address.to_string())?;
     let cancel = turn.cancel.clone();
@@ -86,7 +86,7 @@ pub async fn chat(
 }
 
 /// The request, or what to change about it.
-fn read(body: Result<Json<Box<RawValue>>, JsonRejection>) -> Result<Request, Problem> {
+async fn read(body: Result<Json<Box<RawValue>>, JsonRejection>) -> Result<Request, Problem> {
     let Json(body) = body.map_err(|rejection| {
         let detail = match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => format!("the request is larger than {} MiB", MAX_BODY / 1024 / 1024),
@@ -101,8 +101,8 @@ fn read(body: Result<Json<Box<RawValue>>, JsonRejection>) -> Result<Request, Pro
             "the request must be a JSON object such as {\"message\": \"Hello\"}",
         ));
     }
-    serde_json::from_str(&numbers::guard(body.get()))
-        .map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("the request: {error}")))
+    let read = heavy::work(body.get().len(), move || serde_json::from_str(&numbers::guard(body.get())));
+    read.await.map_err(|error: serde_json::Error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("the request: {error}")))
 }
 
 fn turn(web: &Arc<Web>, request: Request, request_id: String, caller: String) -> Result<Turn, Problem> {

@@ -9,7 +9,7 @@ use axum::{
 };
 use http_server::forwarded::caller;
 
-use super::Web;
+use super::state::Web;
 
 /// Notes the caller in the request.
 pub async fn note(

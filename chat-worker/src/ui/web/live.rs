@@ -4,8 +4,10 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
-    http::HeaderMap,
-    response::{Sse, sse},
+    Json,
+    extract::State,
+    http::{HeaderMap, header},
+    response::{IntoResponse, Response, Sse, sse},
 };
 use futures::{Stream, stream};
 use serde_json::{Value, json};
@@ -14,7 +16,7 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval, sleep},
 };
 
-use super::{Web, status};
+use super::{state::Web, status};
 
 /// Bursts of changes are told together.
 const CALM: Duration = Duration::from_millis(200);
@@ -32,8 +34,18 @@ struct Live {
     ended: bool,
 }
 
+/// The servers as they are; as a stream of events, again at every change.
+pub async fn servers(State(web): State<Arc<Web>>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if accept.contains("text/event-stream") {
+        stream(web, headers).into_response()
+    } else {
+        Json(status::servers_now(&web)).into_response()
+    }
+}
+
 /// The events: `servers` and `usage`; at the end `draining` (connect again) or `signed_out` (the token has changed).
-pub fn stream(web: Arc<Web>, headers: HeaderMap) -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {
+fn stream(web: Arc<Web>, headers: HeaderMap) -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {
     let mut versions = web.app.engine.hub.subscribe();
     // The first is told at once.
     versions.mark_changed();

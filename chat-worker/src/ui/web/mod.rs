@@ -1,6 +1,7 @@
 //! The web server: which path is whose, and how it starts and ends. `chat` runs turns and `told` streams them, `mcp` lends out
-//! the tools, `status` tells how things are and `live` goes on telling, `access` decides who may, `forwarded` who asks, `page` is
-//! what a browser gets, `headers` what it may do with it, `problem` is every error.
+//! the tools, `status` tells how things are and `live` goes on telling, `access` decides who may, which `signin` asks of each request,
+//! `forwarded` who asks, `page` is what a browser gets, `headers` what it may do with it, `problem` is every error, and `state` is what all
+//! of them may need.
 
 pub mod access;
 pub mod chat;
@@ -10,6 +11,8 @@ pub mod live;
 pub mod mcp;
 pub mod page;
 pub mod problem;
+pub mod signin;
+pub mod state;
 pub mod status;
 pub mod told;
 
@@ -44,11 +47,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{access::Access, problem::Problem};
-use crate::{app::App, limits};
+use self::{
+    access::Access,
+    problem::Problem,
+    state::{MAX_BODY, Web},
+};
+use crate::{app::App, heavy, limits};
 
-/// A conversation that is sent back with each question may be long.
-const MAX_BODY: usize = 16 * 1024 * 1024;
 /// A body that takes longer to arrive is not waited for.
 const BODY_PATIENCE: Duration = Duration::from_secs(30);
 /// What the parsed body of a question, and of a call over /mcp, may take in memory, in bytes.
@@ -57,20 +62,6 @@ const MAX_CALL_WEIGHT: usize = 32 << 20;
 const MCP: &str = "/mcp";
 /// After SIGTERM, requests still come until everybody knows.
 const LINGER: Duration = Duration::from_secs(2);
-
-/// What every handler may need.
-#[derive(Debug)]
-pub struct Web {
-    pub app: Arc<App>,
-    pub access: Access,
-    pub pace: Option<Pace>,
-    /// Calls over /mcp that are under way.
-    pub calls: Arc<mcp::Calls>,
-    /// SIGTERM came: not ready any more.
-    pub draining: CancellationToken,
-    /// The time for running answers is over.
-    pub stopped: CancellationToken,
-}
 
 /// Takes one request of this caller, or says when to come back. Who prefers to wait, does (`Prefer: wait=10`, RFC 7240), where that is
 /// no longer than it said.
@@ -98,10 +89,14 @@ async fn arrived(request: Request, next: Next) -> Response {
     let most_weight = if request.uri().path() == MCP { MAX_CALL_WEIGHT } else { MAX_CHAT_WEIGHT };
     let (parts, body) = request.into_parts();
     let (status, detail) = match body::whole(body, MAX_BODY, BODY_PATIENCE).await {
-        Ok(body) if weight(&body).is_none_or(|weight| weight <= most_weight) => {
-            return next.run(Request::from_parts(parts, Body::from(body))).await;
+        Ok(body) => {
+            let size = body.len();
+            let fits = move || weight(&body).is_none_or(|weight| weight <= most_weight).then_some(body);
+            if let Some(body) = heavy::work(size, fits).await {
+                return next.run(Request::from_parts(parts, Body::from(body))).await;
+            }
+            (StatusCode::PAYLOAD_TOO_LARGE, "the request holds too many values; send less at once".to_owned())
         }
-        Ok(_) => (StatusCode::PAYLOAD_TOO_LARGE, "the request holds too many values; send less at once".to_owned()),
         Err(BodyError::TooLarge) => {
             (StatusCode::PAYLOAD_TOO_LARGE, format!("the request is larger than {} MiB", MAX_BODY / 1024 / 1024))
         }
@@ -182,21 +177,21 @@ fn router(web: Arc<Web>) -> Router {
         .route_layer(middleware::from_fn_with_state(with(), mcp::whole))
         .route("/v1/chat", post(chat::chat))
         .route_layer(middleware::from_fn(arrived))
-        .route_layer(middleware::from_fn_with_state(with(), access::require))
+        .route_layer(middleware::from_fn_with_state(with(), signin::require))
         .route_layer(middleware::from_fn_with_state(with(), admit))
-        .route_layer(middleware::from_fn_with_state(with(), access::same_site));
+        .route_layer(middleware::from_fn_with_state(with(), signin::same_site));
     let unlimited = Router::new()
-        .route("/v1/servers", get(status::servers))
+        .route("/v1/servers", get(live::servers))
         .route("/v1/tools", get(status::tools))
         .route("/v1/usage", get(status::usage))
         .route("/", get(page::index))
-        .route_layer(middleware::from_fn_with_state(with(), access::require))
-        .route_layer(middleware::from_fn_with_state(with(), access::same_site));
+        .route_layer(middleware::from_fn_with_state(with(), signin::require))
+        .route_layer(middleware::from_fn_with_state(with(), signin::same_site));
     let protected = limited.merge(unlimited);
     let all = Router::new()
         .merge(protected)
-        .route("/signin", post(access::sign_in))
-        .route("/signout", post(access::sign_out))
+        .route("/signin", post(signin::sign_in))
+        .route("/signout", post(signin::sign_out))
         .route("/assets/{name}", get(page::asset))
         .route("/health", get(status::health))
         .route("/healthz", get(|| async { "ok\n" }))

@@ -13,8 +13,8 @@ use axum::{
 };
 use sha2::{Digest, Sha256};
 
-use super::{Web, headers::PAGE_POLICY, problem};
-use crate::tools::catalogue::hex;
+use super::{headers::PAGE_POLICY, problem, state::Web};
+use crate::digest::hex;
 
 const INDEX: &str = include_str!("assets/index.html");
 const GATEWAY: &str = include_str!("assets/gateway.html");

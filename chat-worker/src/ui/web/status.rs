@@ -10,7 +10,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{Web, live, problem::Problem};
+use super::{problem::Problem, state::Web};
 
 /// As the guide describes it. Degraded is an answer and no failure: the status is 200 for both. Who has no token is told no more than that:
 /// which servers there are, what they last said and what the day cost is nobody's who cannot use them.
@@ -44,16 +44,6 @@ pub async fn ready(State(web): State<Arc<Web>>) -> Result<Json<Value>, Problem> 
 pub async fn metrics(State(web): State<Arc<Web>>) -> Response {
     let text = web.app.engine.metrics.text(&web.app.engine.hub.status(), &web.app.engine.ledger.today());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
-}
-
-/// The servers as they are; as a stream of events, again at every change.
-pub async fn servers(State(web): State<Arc<Web>>, headers: HeaderMap) -> Response {
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if accept.contains("text/event-stream") {
-        live::stream(web, headers).into_response()
-    } else {
-        Json(servers_now(&web)).into_response()
-    }
 }
 
 /// Every server, and the model that answers.

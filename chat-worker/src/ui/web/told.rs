@@ -23,7 +23,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
 use super::live;
-use crate::{numbers, ui::event::Event};
+use crate::{numbers, turn::event::Event};
 
 /// Proxies close connections on which nothing comes.
 const SILENCE: Duration = Duration::from_secs(15);

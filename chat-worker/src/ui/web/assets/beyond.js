@@ -2,16 +2,44 @@
 // person sees, and may change, before it is sent.
 import * as composer from './composer.js';
 import { $, button, node, status, visible } from './dom.js';
-import { Problem } from './stream.js';
+import { Problem, events } from './stream.js';
 
 const LONGEST = 48 * 1024;
 
-async function rpc(method, params = {}) {
+// What is being waited for: closing the dialog stops it, for the server, too.
+let waiting = new AbortController();
+$('beyond-dialog').addEventListener('close', () => waiting.abort());
+
+async function rpc(method, params = {}, signal = undefined) {
   const headers = { 'content-type': 'application/json', accept: 'application/json, text/event-stream', 'mcp-protocol-version': '2025-11-25' };
-  const response = await fetch('/mcp', { method: 'POST', headers, body: JSON.stringify({ jsonrpc: '2.0', id: 1, method, params }) });
-  const answer = await response.json().catch(() => ({}));
+  const response = await fetch('/mcp', { method: 'POST', headers, body: JSON.stringify({ jsonrpc: '2.0', id: 1, method, params }), signal });
+  const answer = await answered(response);
   if (!response.ok || answer.error) throw new Problem(response.status, answer.error?.message ?? answer.detail ?? `The server answered ${response.status}.`);
   return answer.result;
+}
+
+// The answer, with what the server tells before it.
+async function answered(response) {
+  if (!response.headers.get('content-type')?.startsWith('text/event-stream')) return response.json().catch(() => ({}));
+  let answer = {};
+  for await (const [, message] of events(response)) {
+    if (message.method) told(message.params ?? {});
+    else answer = message;
+  }
+  return answer;
+}
+
+function told({ message, data, progress, total }) {
+  const far = total === undefined ? `${progress ?? ''}` : `${progress} of ${total}`;
+  $('beyond-note').textContent = visible(message ?? (typeof data === 'string' ? data : far)).slice(0, 200);
+}
+
+// Asks for what may take its time.
+function ask(method, params) {
+  waiting.abort();
+  waiting = new AbortController();
+  $('beyond-note').textContent = 'Waiting for the server…';
+  return rpc(method, { ...params, _meta: { progressToken: method } }, waiting.signal);
 }
 
 async function everything(method, field) {
@@ -38,13 +66,13 @@ const attempt = (act) => async () => {
   try {
     await act();
   } catch (error) {
-    $('beyond-note').textContent = error.message;
+    if (error.name !== 'AbortError') $('beyond-note').textContent = error.message;
   }
 };
 
 function resourceLine(resource) {
   const read = attempt(async () => {
-    const { contents } = await rpc('resources/read', { uri: resource.uri });
+    const { contents } = await ask('resources/read', { uri: resource.uri });
     write(`This is the resource ${resource.uri}:\n\n${contents.map(words).join('\n')}\n\n`);
   });
   return node('li', {}, button(visible(resource.name), read), node('p', { className: 'detail', textContent: visible(resource.uri) }));
@@ -60,7 +88,7 @@ function promptLine(prompt) {
     event.preventDefault();
     const given = Object.fromEntries([...new FormData(form)].filter(([, value]) => value !== ''));
     attempt(async () => {
-      const { messages } = await rpc('prompts/get', { name: prompt.name, arguments: given });
+      const { messages } = await ask('prompts/get', { name: prompt.name, arguments: given });
       write(messages.map(({ content }) => content.text ?? (content.resource ? words(content.resource) : '[content that is no text]')).join('\n\n'));
     })();
   });

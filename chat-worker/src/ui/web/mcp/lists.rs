@@ -14,7 +14,7 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval},
 };
 
-use super::Gateway;
+use super::gateway::Gateway;
 
 /// How often it is looked whether the listener may still listen.
 const LOOK: Duration = Duration::from_secs(1);

@@ -1,5 +1,5 @@
 //! /mcp: the fleet as one MCP server. Every tool, resource and prompt of every server that is up, for any MCP client of either era
-//! (`offered`: in which form). Token, rate limit, circuits, timeouts, caps and metrics are those of a turn; asking the user
+//! (`gateway`: which, `offered`: in which form). Token, rate limit, circuits, timeouts, caps and metrics are those of a turn; asking the user
 //! is the client's business, which the annotations are passed on for. Any replica takes any request (`client`: what it says of its sender);
 //! what a server says while it works goes to the client that called (`running`), and that a list changed to all who listen (`lists`).
 //! `wire` is the HTTP around it.
@@ -7,21 +7,24 @@
 #![allow(deprecated, reason = "sampling and messages for a log, which earlier eras have")]
 
 mod client;
+mod gateway;
 mod lists;
 mod offered;
-mod running;
+pub mod running;
 mod wire;
 
 use std::{ops::Bound, sync::Arc, time::Instant};
 
 use axum::http::request::Parts;
+use futures::FutureExt;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
         CacheScope, CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult, DiscoverResult,
-        GetPromptRequestParams, GetPromptResponse, Implementation, InitializeRequestParams, InitializeResult, ListPromptsResult,
-        ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams,
-        ReadResourceResponse, ServerCapabilities, ServerConfig, SetLevelRequestParams, SubscriptionFilter, Tool,
+        GetPromptRequestParams, GetPromptResponse, Implementation, InitializeRequestParams, InitializeResult, InputResponses,
+        ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
+        ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig, ServerResult, SetLevelRequestParams,
+        SubscriptionFilter, Tool,
     },
     service::{RequestContext, SubscriptionContext},
     transport::{StreamableHttpServerConfig, StreamableHttpService, streamable_http_server::session::local::LocalSessionManager},
@@ -30,27 +33,23 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+pub use self::wire::whole;
 use self::{
     client::Client,
+    gateway::{Gateway, MAX_BODY},
     lists::{List, Told},
     running::Running,
 };
-pub use self::{running::Calls, wire::whole};
-use super::{Web, problem::id_of};
+use super::{problem::id_of, state::Web};
 use crate::{
     audit,
-    llm::{
-        offer::{Search, search},
-        wire::ToolCall,
-    },
+    llm::{offer::search, wire::ToolCall},
     logging,
     policy::{self, Decision, Verdict, Why},
     telemetry::{self, Traced},
-    tools::{catalogue::ToolSpec, hub::ToolOutput, relay::Relay},
+    tools::{answer::ToolOutput, relay::Relay},
 };
 
-/// Arguments of one call. Far below what a conversation may be.
-const MAX_BODY: usize = 4 * 1024 * 1024;
 /// How long a client may keep the list: servers come and go.
 const LIST_TTL_MS: u64 = 5_000;
 /// How long a client may keep what changes only with the version of this program.
@@ -58,12 +57,6 @@ const STATIC_TTL_MS: u64 = 300_000;
 const TOOLS_A_PAGE: usize = 200;
 const INSTRUCTIONS: &str = "The tools of several MCP servers, each named server__tool. A server that is down takes its own \
     tools away until it is back.";
-
-/// The handler of every request.
-#[derive(Debug, Clone)]
-pub struct Gateway {
-    web: Arc<Web>,
-}
 
 /// The service for the path.
 pub fn service(web: &Arc<Web>) -> StreamableHttpService<Gateway, LocalSessionManager> {
@@ -80,21 +73,6 @@ pub fn service(web: &Arc<Web>) -> StreamableHttpService<Gateway, LocalSessionMan
 }
 
 impl Gateway {
-    /// Whether calls of it are made at all. `ask` leaves the asking to the client, which sees what the tool says of itself.
-    fn offers(&self, spec: &ToolSpec) -> bool {
-        policy::offers(spec, self.web.app.settings.approvals)
-    }
-
-    fn searches(&self) -> bool {
-        self.web.app.settings.tool_search == Search::Always
-    }
-
-    /// What is offered now: a change of it is worth telling.
-    fn offered(&self) -> Vec<(String, String)> {
-        let catalogue = self.web.app.engine.hub.catalogue();
-        catalogue.iter().filter(|spec| self.offers(spec)).map(|spec| (spec.name.clone(), spec.hash.clone())).collect()
-    }
-
     /// Runs a call that may be made; `None` when there is no such tool.
     async fn run(&self, call: &ToolCall, caller: &str, cancel: &CancellationToken, relay: Option<Relay>) -> Option<ToolOutput> {
         let engine = &self.web.app.engine;
@@ -143,11 +121,71 @@ impl Gateway {
         // What is not offered is not there.
         (verdict != Verdict::Refuse(Why::Never)).then_some(output)
     }
-}
 
-/// Does work whose log lines, and requests to servers, carry the request's id.
-async fn of<W: Future>(context: &RequestContext<RoleServer>, work: W) -> W::Output {
-    logging::of_request(request_id(context), work).await
+    /// Does what a client waits for, which meanwhile hears what servers say, may be asked, and may cancel it. The log lines of the work, and
+    /// its requests to servers, carry the request's id.
+    async fn accompanied<W>(
+        &self,
+        what: String,
+        context: &RequestContext<RoleServer>,
+        work: impl FnOnce(Option<Relay>, CancellationToken) -> W,
+    ) -> Result<ServerResult, ErrorData>
+    where
+        W: Future<Output = Result<ServerResult, ErrorData>> + Send + 'static,
+    {
+        let (client, cancel) = (Client::of(context), CancellationToken::new());
+        let _begun = client.session.as_deref().map(|session| self.web.calls.begun(session, &context.id, &cancel));
+        let (relay, hears) = Relay::new(client.can.clone(), client.log_level, client.is_modern);
+        let work = work(client.listens().then_some(relay), cancel.clone());
+        let output = logging::of_request(request_id(context), work).boxed();
+        self.web.calls.accompany(Running { what, output, hears, cancel }, &client, context).await
+    }
+
+    /// Goes on with what waits for these answers; `None` where nothing does.
+    async fn resumed(
+        &self,
+        state: &str,
+        what: &str,
+        answers: InputResponses,
+        context: &RequestContext<RoleServer>,
+    ) -> Option<Result<ServerResult, ErrorData>> {
+        let running = self.web.calls.resume(state, what, answers)?;
+        Some(self.web.calls.accompany(running, &Client::of(context), context).await)
+    }
+
+    /// The answer of a server to something else than a call, as far as it may be passed on. A state that is not ours is the server's.
+    async fn asked<W>(
+        &self,
+        what: String,
+        state: Option<String>,
+        answers: Option<InputResponses>,
+        context: &RequestContext<RoleServer>,
+        ask: impl FnOnce(Option<Relay>) -> W,
+    ) -> Result<ServerResult, ErrorData>
+    where
+        W: Future<Output = Result<ServerResult, ErrorData>> + Send + 'static,
+    {
+        let resumed = match &state {
+            Some(state) => self.resumed(state, &what, answers.unwrap_or_default(), context).await,
+            None => None,
+        };
+        let result = match resumed {
+            Some(result) => result?,
+            None => {
+                let asked = |relay, cancel: CancellationToken| {
+                    let answer = ask(relay);
+                    async move {
+                        tokio::select! {
+                            answer = answer => answer,
+                            () = cancel.cancelled() => Err(ErrorData::internal_error("cancelled", None)),
+                        }
+                    }
+                };
+                self.accompanied(what, context, asked).await?
+            }
+        };
+        offered::within(result, self.web.app.settings.max_result_bytes)
+    }
 }
 
 fn request_id(context: &RequestContext<RoleServer>) -> String {
@@ -258,40 +296,34 @@ impl ServerHandler for Gateway {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let client = Client::of(&context);
+        let what = format!("tool {}", request.name);
         if let Some(state) = &request.request_state {
-            let answers = request.input_responses.unwrap_or_default();
-            let Some(running) = self.web.calls.resume(state, &request.name, answers) else {
-                return Err(ErrorData::invalid_params("this call does not wait any more, or not here: call again", None));
-            };
-            return self.web.calls.accompany(running, &client, &context).await;
+            let resumed = self.resumed(state, &what, request.input_responses.unwrap_or_default(), &context).await;
+            let gone = || ErrorData::invalid_params("this call does not wait any more, or not here: call again", None);
+            return called(resumed.unwrap_or_else(|| Err(gone()))?);
         }
         let headers = context.extensions.get::<Parts>().map(|parts| &parts.headers);
-        let request_id = request_id(&context);
         let traced = telemetry::serve_tool(&request.name, headers, &context.meta);
-        let tool = request.name.to_string();
         let input = Value::Object(request.arguments.unwrap_or_default());
-        let call = search::meant(&ToolCall { id: String::new(), name: tool.clone(), input });
-        let cancel = CancellationToken::new();
-        let _begun = client.session.as_deref().map(|session| self.web.calls.begun(session, &context.id, &cancel));
-        let (relay, hears) = Relay::new(client.can.clone(), client.log_level);
-        let relay = client.listens().then_some(relay);
-        let server = call.name.split("__").next().unwrap_or_default().to_owned();
-        let (gateway, caller, ended) = (self.clone(), client.caller.clone(), cancel.clone());
-        let output = async move {
-            let run = gateway.run(&call, &caller, &ended, relay).instrument(traced.clone());
-            let Some(output) = logging::of_request(request_id, run).await else {
-                telemetry::failed(&traced, "unknown_tool");
-                let told = format!("there is no tool {}, or its calls are not allowed here", call.name);
-                return Err(ErrorData::invalid_params(told, None));
-            };
-            if output.is_error {
-                telemetry::failed(&traced, output.outcome);
+        let call = search::meant(&ToolCall { id: String::new(), name: request.name.to_string(), input });
+        let gateway = self.clone();
+        let caller = Client::of(&context).caller;
+        let run = |relay, ended: CancellationToken| {
+            async move {
+                let run = gateway.run(&call, &caller, &ended, relay).instrument(traced.clone());
+                let Some(output) = run.await else {
+                    telemetry::failed(&traced, "unknown_tool");
+                    let told = format!("there is no tool {}, or its calls are not allowed here", call.name);
+                    return Err(ErrorData::invalid_params(told, None));
+                };
+                if output.is_error {
+                    telemetry::failed(&traced, output.outcome);
+                }
+                Ok(ServerResult::CallToolResult(offered::result(output, gateway.web.app.settings.max_result_bytes)))
             }
-            Ok(offered::result(output, gateway.web.app.settings.max_result_bytes))
+            .boxed()
         };
-        let running = Running { server, tool, output: Box::pin(output), hears, cancel };
-        self.web.calls.accompany(running, &client, &context).await
+        called(self.accompanied(what, &context, run).await?)
     }
 
     async fn list_resources(
@@ -327,9 +359,13 @@ impl ServerHandler for Gateway {
         request: ReadResourceRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        tokio::select! {
-            found = of(&context, self.web.app.engine.hub.read(request)) => found,
-            () = context.ct.cancelled() => Err(ErrorData::internal_error("cancelled", None)),
+        let (what, hub) = (format!("resource {}", request.uri), Arc::clone(&self.web.app.engine.hub));
+        let (state, answers) = (request.request_state.clone(), request.input_responses.clone());
+        let read = |relay| async move { hub.read(request, relay).await }.boxed();
+        match self.asked(what, state, answers, &context, read).await? {
+            ServerResult::ReadResourceResult(result) => Ok(ReadResourceResponse::Complete(result)),
+            ServerResult::InputRequiredResult(result) => Ok(ReadResourceResponse::InputRequired(result)),
+            _ => Err(unexpected()),
         }
     }
 
@@ -352,9 +388,13 @@ impl ServerHandler for Gateway {
         request: GetPromptRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<GetPromptResponse, ErrorData> {
-        tokio::select! {
-            found = of(&context, self.web.app.engine.hub.prompt(request)) => found,
-            () = context.ct.cancelled() => Err(ErrorData::internal_error("cancelled", None)),
+        let (what, hub) = (format!("prompt {}", request.name), Arc::clone(&self.web.app.engine.hub));
+        let (state, answers) = (request.request_state.clone(), request.input_responses.clone());
+        let fill = |relay| async move { hub.prompt(request, relay).await }.boxed();
+        match self.asked(what, state, answers, &context, fill).await? {
+            ServerResult::GetPromptResult(result) => Ok(GetPromptResponse::Complete(result)),
+            ServerResult::InputRequiredResult(result) => Ok(GetPromptResponse::InputRequired(result)),
+            _ => Err(unexpected()),
         }
     }
 
@@ -363,6 +403,24 @@ impl ServerHandler for Gateway {
         request: CompleteRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
-        of(&context, Box::pin(self.web.app.engine.hub.complete(request))).await
+        let hub = Arc::clone(&self.web.app.engine.hub);
+        let complete = |relay| async move { hub.complete(request, relay).await }.boxed();
+        match self.asked("completion".to_owned(), None, None, &context, complete).await? {
+            ServerResult::CompleteResult(result) => Ok(result),
+            _ => Err(unexpected()),
+        }
     }
+}
+
+fn called(result: ServerResult) -> Result<CallToolResponse, ErrorData> {
+    match result {
+        ServerResult::CallToolResult(result) => Ok(CallToolResponse::Complete(result)),
+        ServerResult::InputRequiredResult(result) => Ok(CallToolResponse::InputRequired(result)),
+        _ => Err(unexpected()),
+    }
+}
+
+/// What is asked of a server here is answered by its kind, or by an error.
+fn unexpected() -> ErrorData {
+    ErrorData::internal_error("the server answered something else than what it was asked", None)
 }

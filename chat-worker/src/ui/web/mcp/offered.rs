@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use rmcp::{
     ErrorData,
-    model::{CallToolResult, ContentBlock, PaginatedRequestParams, ResultType, Tool, ToolAnnotations},
+    model::{CallToolResult, ContentBlock, PaginatedRequestParams, ResultType, ServerResult, Tool, ToolAnnotations},
 };
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
-    llm::offer::{Dialect, search},
-    tools::{catalogue::ToolSpec, hub::ToolOutput, sanitize::clean_line},
+    llm::offer::{Dialect, projected, search},
+    tools::{answer::ToolOutput, sanitize::clean_line, spec::ToolSpec},
 };
 
 /// Of resources, templates and prompts.
@@ -20,12 +21,11 @@ const A_PAGE: usize = 200;
 pub fn tool(spec: &ToolSpec) -> Tool {
     let mut tool = (*spec.definition).clone();
     tool.name = spec.name.clone().into();
-    // A client shows these to people, and tells them to a model.
-    tool.description = tool.description.is_some().then(|| spec.description.clone().into());
+    // A client shows it to people, and tells it to a model.
     tool.title = tool.title.map(|title| clean_line(&title));
     if !is_plain(&tool.input_schema) {
         // Official clients refuse the whole list because of one such schema.
-        let mended = spec.dialects.of(spec, Dialect::Completions).ok();
+        let mended = projected(spec, Dialect::Completions).ok();
         let schema = mended.and_then(|mended| serde_json::from_str(mended.schema.get()).ok());
         tool.input_schema = Arc::new(schema.unwrap_or_else(|| Map::from_iter([("type".to_owned(), Value::from("object"))])));
     }
@@ -67,16 +67,24 @@ pub fn result(output: ToolOutput, max: usize) -> CallToolResult {
         let told = vec![ContentBlock::text(output.text)];
         return if output.is_error { CallToolResult::error(told) } else { CallToolResult::success(told) };
     };
-    // A result cannot fail to be written.
-    let size = serde_json::to_vec(&*whole).map_or(0, |bytes| bytes.len());
-    if size > max {
-        let told = format!("the result is {size} bytes, and {max} are passed on at most; ask for less at a time");
+    if let Some(told) = too_large(&*whole, max) {
         return CallToolResult::error(vec![ContentBlock::text(told)]);
     }
     let mut whole = Arc::unwrap_or_clone(whole);
     // Servers of earlier eras do not say so, and clients of the modern one want to read it; the SDK takes it away for others.
     whole.result_type.get_or_insert(ResultType::COMPLETE);
     whole
+}
+
+/// What a server answered to something else than a call, unless it is more than `max` bytes.
+pub fn within(result: ServerResult, max: usize) -> Result<ServerResult, ErrorData> {
+    too_large(&result, max).map_or(Ok(result), |told| Err(ErrorData::internal_error(told, None)))
+}
+
+fn too_large(result: &impl Serialize, max: usize) -> Option<String> {
+    // A result cannot fail to be written.
+    let size = serde_json::to_vec(result).map_or(0, |bytes| bytes.len());
+    (size > max).then(|| format!("the result is {size} bytes, and {max} are passed on at most; ask for less at a time"))
 }
 
 /// A page of a list. Its cursor is how many were told before.

@@ -11,10 +11,7 @@ use std::{
 use futures::future::{BoxFuture, join_all};
 use rmcp::{
     ErrorData, RoleServer,
-    model::{
-        CallToolResponse, CallToolResult, CustomNotification, InputRequest, InputRequiredResult, InputResponses,
-        ServerNotification,
-    },
+    model::{CustomNotification, InputRequest, InputRequiredResult, InputResponses, ServerNotification, ServerResult},
     service::{Peer, RequestContext},
 };
 use serde_json::{Value, json};
@@ -30,11 +27,11 @@ const MAX_WAITING: usize = 256;
 /// are: a question travels in one of this name, and becomes a request where it leaves (`as_request`).
 const IN_A_NOTIFICATION: &str = "mcpfleet.dev/question";
 
-/// A call under way.
+/// A request under way.
 pub struct Running {
-    pub server: String,
-    pub tool: String,
-    pub output: BoxFuture<'static, Result<CallToolResult, ErrorData>>,
+    /// What is asked for: its answers belong to the same.
+    pub what: String,
+    pub output: BoxFuture<'static, Result<ServerResult, ErrorData>>,
     pub hears: mpsc::Receiver<Said>,
     /// Ends it.
     pub cancel: CancellationToken,
@@ -71,18 +68,20 @@ impl Calls {
         mut running: Running,
         client: &Client,
         context: &RequestContext<RoleServer>,
-    ) -> Result<CallToolResponse, ErrorData> {
+    ) -> Result<ServerResult, ErrorData> {
         let mut silent = false;
         loop {
             tokio::select! {
                 biased;
                 said = running.hears.recv(), if !silent => match said {
-                    Some(Said::Told { method, params }) => tell(&running.server, client, &context.peer, method, params).await,
-                    Some(Said::Asked(questions)) if client.is_modern => return Ok(self.wait(running, questions)?.into()),
+                    Some(Said::Told { server, method, params }) => tell(&server, client, &context.peer, method, params).await,
+                    Some(Said::Asked(questions)) if client.is_modern => {
+                        return self.wait(running, questions).map(ServerResult::InputRequiredResult);
+                    }
                     Some(Said::Asked(questions)) => self.ask_all(questions, context.peer.clone()),
                     None => silent = true,
                 },
-                output = &mut running.output => return output.map(CallToolResponse::Complete),
+                output = &mut running.output => return output,
                 () = context.ct.cancelled(), if !running.cancel.is_cancelled() => running.cancel.cancel(),
             }
         }
@@ -110,9 +109,9 @@ impl Calls {
     }
 
     /// Gives a call the answers that its client came back with; none when it does not wait, or not any more.
-    pub fn resume(&self, state: &str, tool: &str, answers: InputResponses) -> Option<Running> {
+    pub fn resume(&self, state: &str, what: &str, answers: InputResponses) -> Option<Running> {
         let mut all = held(&self.waiting);
-        if all.get(state)?.running.tool != tool {
+        if all.get(state)?.running.what != what {
             return None;
         }
         let Waiting { running, answers: to, .. } = all.remove(state)?;

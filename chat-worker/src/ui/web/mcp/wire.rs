@@ -18,13 +18,13 @@ use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
 use super::{
-    Gateway, MAX_BODY,
     client::{self, SESSION, Streams},
+    gateway::{Gateway, MAX_BODY},
     lists, running,
 };
 use crate::{
     numbers,
-    ui::web::{Web, problem::Problem},
+    ui::web::{problem::Problem, state::Web},
 };
 
 /// Takes what the SDK does not: the stream of an earlier era and its end, answers to questions and cancellations. All else is the SDK's,

@@ -3,10 +3,8 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{
-    llm::wire::{Message, Usage},
-    turn::machine::Outcome,
-};
+use super::machine::Outcome;
+use crate::llm::wire::{Message, Usage};
 
 /// One event.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -1,0 +1,33 @@
+//! Why a server cannot be used. Depends on nothing here, and everything that speaks to servers on it.
+
+use std::time::Duration;
+
+/// Why a server cannot be used, or a call of it failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ServerError {
+    #[error("{0} could not be started: {1}")]
+    Start(String, String),
+    #[error("its credentials cannot be used: {0}")]
+    Credentials(String),
+    #[error("could not connect: {0}")]
+    Connect(String),
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    #[error("the connection failed: {0}")]
+    Transport(String),
+    /// The server is up, and says no.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl ServerError {
+    /// Whether it speaks against the server's health.
+    pub fn is_fault(&self) -> bool {
+        !matches!(self, Self::Refused(_))
+    }
+
+    /// Whether the same call may do better at once: a timeout has already cost its time.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Transport(_) | Self::Connect(_))
+    }
+}

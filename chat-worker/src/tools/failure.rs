@@ -1,0 +1,74 @@
+//! What went wrong on the way to a server, out of the SDK's errors: which of them speak against the server, and in whose words they are told.
+
+use std::{error::Error, time::Duration};
+
+use rmcp::{
+    service::{ClientInitializeError, ServiceError},
+    transport::DynamicTransportError,
+};
+
+use super::{
+    error::ServerError,
+    remote::RemoteError,
+    sanitize::{cap, clean_line},
+};
+use crate::redact::redact;
+
+/// What went wrong while a connection was being made.
+pub fn to_start(error: &ClientInitializeError) -> ServerError {
+    // The SDK does not name what the transport met as this error's source.
+    let met: &(dyn Error + 'static) = match error {
+        ClientInitializeError::TransportError { error, .. } => error,
+        other => other,
+    };
+    let text = redact(&clean_line(&with_causes(met))).into_owned();
+    match error {
+        ClientInitializeError::TransportError { .. } if !was_refused(met) => ServerError::Connect(text),
+        ClientInitializeError::ConnectionClosed(_) => ServerError::Connect(text),
+        _ => ServerError::Refused(text),
+    }
+}
+
+/// What became of a request instead of an answer, which had so long.
+pub fn of(error: &ServiceError, limit: Duration) -> ServerError {
+    let text = || redact(&clean_line(&with_causes(error))).into_owned();
+    match error {
+        ServiceError::McpError(error) => ServerError::Refused(redact(&clean_line(&error.message)).into_owned()),
+        ServiceError::Timeout { .. } => ServerError::Timeout(limit),
+        // It is up, and says no, or nothing that we take.
+        _ if was_refused(error) => ServerError::Refused(text()),
+        ServiceError::UnexpectedResponse => ServerError::Refused("the server's result is malformed".to_owned()),
+        _ => ServerError::Transport(text()),
+    }
+}
+
+/// The error, what caused it, what caused that, and so on.
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| (**error).source())
+}
+
+/// Whether the server was reached, and it, or what stands in front of it, will say the same again. A gateway that has nobody behind it is
+/// no such answer.
+fn was_refused(error: &(dyn Error + 'static)) -> bool {
+    let met = chain(error).find_map(|error| error.downcast_ref::<RemoteError>());
+    match met {
+        Some(RemoteError::Status(refusal)) => !refusal.status.is_server_error(),
+        Some(RemoteError::Redirected(_) | RemoteError::TooLarge(_) | RemoteError::Credentials(_) | RemoteError::Url(_)) => true,
+        Some(RemoteError::Transport(_)) | None => false,
+    }
+}
+
+/// The error and its causes, each once. The SDK wraps what a transport met into the name of the transport's Rust type, which tells a
+/// person nothing: what was met is told alone.
+fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let met = chain(error).find_map(|error| error.downcast_ref::<DynamicTransportError>()?.source());
+    let mut told = String::new();
+    for text in chain(met.unwrap_or(error)).map(ToString::to_string) {
+        if told.is_empty() {
+            told = text;
+        } else if !told.contains(&text) {
+            told = format!("{told}: {text}");
+        }
+    }
+    cap(told, 600).0
+}

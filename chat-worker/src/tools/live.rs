@@ -1,0 +1,129 @@
+//! What one server offers beside tools, while it is up: its lists of resources, of templates and of prompts, and what it answers.
+
+use std::{future::Future, time::Duration};
+
+use rmcp::{
+    ErrorData,
+    model::{
+        ClientRequest, MetaObject, PaginatedRequestParams, Prompt, Resource, ResourceTemplate, ResultType, ServerCapabilities,
+        ServerResult,
+    },
+    service::ServiceError,
+};
+use tokio::time::timeout;
+
+use super::{asked::LEFT_OUT, failure, relay::Relay, request::Line, sanitize::clean_line};
+use crate::redact::redact;
+
+/// A list is asked for so long; a server that needs longer is left out of it.
+const LIST: Duration = Duration::from_secs(10);
+const MAX_PAGES: usize = 64;
+/// Of each kind and each server.
+const MAX_LISTED: usize = 2_000;
+
+/// The items of a page, where the list goes on, and what more is told of it.
+type Page<T> = (Vec<T>, Option<String>, Option<MetaObject>);
+
+/// A server that is up.
+#[derive(Debug, Clone)]
+pub struct Live {
+    pub line: Line,
+    /// Whether what it says of itself is believed.
+    pub trusted: bool,
+}
+
+impl Live {
+    pub fn name(&self) -> &str {
+        &self.line.server
+    }
+
+    pub fn can(&self, what: impl Fn(&ServerCapabilities) -> bool) -> bool {
+        self.line.peer.peer_info().is_some_and(|info| what(&info.capabilities))
+    }
+
+    async fn all<T, P, F>(&self, page: impl Fn(PaginatedRequestParams) -> F, items: impl Fn(P) -> Page<T>) -> Vec<T>
+    where
+        F: Future<Output = Result<P, ServiceError>>,
+    {
+        let listing = async {
+            let (mut all, mut cursor) = (Vec::new(), None);
+            for _ in 0..MAX_PAGES {
+                let (found, next, meta) = items(page(PaginatedRequestParams::default().with_cursor(cursor.clone())).await?);
+                if let Some(odd) = meta.as_ref().and_then(|meta| meta.get(LEFT_OUT)) {
+                    tracing::warn!(server = self.name(), "{odd} items of a list are malformed, and left out");
+                }
+                all.extend(found);
+                if all.len() > MAX_LISTED || next.is_none() || next == cursor {
+                    break;
+                }
+                cursor = next;
+            }
+            all.truncate(MAX_LISTED);
+            Ok::<_, ServiceError>(all)
+        };
+        match timeout(LIST.min(self.line.limit), listing).await {
+            Ok(Ok(all)) => all,
+            Ok(Err(error)) => {
+                tracing::warn!(server = &*self.line.server, "a list is left out: {}", redact(&clean_line(&error.to_string())));
+                Vec::new()
+            }
+            Err(_) => {
+                tracing::warn!(server = &*self.line.server, "a list is left out: no answer in time");
+                Vec::new()
+            }
+        }
+    }
+
+    pub async fn resources(&self) -> Vec<Resource> {
+        if !self.can(|capabilities| capabilities.resources.is_some()) {
+            return Vec::new();
+        }
+        self.all(|params| self.line.peer.list_resources(Some(params)), |page| (page.resources, page.next_cursor, page.meta)).await
+    }
+
+    pub async fn templates(&self) -> Vec<ResourceTemplate> {
+        if !self.can(|capabilities| capabilities.resources.is_some()) {
+            return Vec::new();
+        }
+        self.all(
+            |params| self.line.peer.list_resource_templates(Some(params)),
+            |page| (page.resource_templates, page.next_cursor, page.meta),
+        )
+        .await
+    }
+
+    pub async fn prompts(&self) -> Vec<Prompt> {
+        if !self.can(|capabilities| capabilities.prompts.is_some()) {
+            return Vec::new();
+        }
+        self.all(|params| self.line.peer.list_prompts(Some(params)), |page| (page.prompts, page.next_cursor, page.meta)).await
+    }
+
+    /// The answer to a request, with an error that a client understands. Servers of earlier eras do not say that it is complete, which
+    /// clients of the modern one want to read.
+    pub async fn asked(&self, request: ClientRequest, relay: Option<Relay>) -> Result<ServerResult, ErrorData> {
+        let mut result = self.line.result(request, relay).await.map_err(|error| self.in_words(error))?;
+        let kind = match &mut result {
+            ServerResult::ReadResourceResult(result) => &mut result.result_type,
+            ServerResult::GetPromptResult(result) => &mut result.result_type,
+            ServerResult::CompleteResult(result) => &mut result.result_type,
+            ServerResult::InputRequiredResult(_) => return Ok(result),
+            _ => return Err(self.in_words(ServiceError::UnexpectedResponse)),
+        };
+        kind.get_or_insert(ResultType::COMPLETE);
+        Ok(result)
+    }
+
+    /// What became of a request, for whoever made it: the server's own error as it is.
+    pub fn in_words(&self, error: ServiceError) -> ErrorData {
+        let server = self.name();
+        let told = match error {
+            ServiceError::McpError(error) => return error,
+            ServiceError::Timeout { .. } => {
+                format!("the server {server} did not answer within {} s", self.line.limit.as_secs_f64())
+            }
+            error => format!("the server {server} did not answer: {}", failure::of(&error, self.line.limit)),
+        };
+        ErrorData::internal_error(told, None)
+    }
+}

@@ -1,0 +1,26 @@
+//! What every handler may need.
+
+use std::sync::Arc;
+
+use http_server::pace::Pace;
+use tokio_util::sync::CancellationToken;
+
+use super::{access::Access, mcp::running::Calls};
+use crate::app::App;
+
+/// A conversation that is sent back with each question may be long.
+pub const MAX_BODY: usize = 16 * 1024 * 1024;
+
+/// What every handler may need.
+#[derive(Debug)]
+pub struct Web {
+    pub app: Arc<App>,
+    pub access: Access,
+    pub pace: Option<Pace>,
+    /// Calls over /mcp that are under way.
+    pub calls: Arc<Calls>,
+    /// SIGTERM came: not ready any more.
+    pub draining: CancellationToken,
+    /// The time for running answers is over.
+    pub stopped: CancellationToken,
+}

@@ -2,8 +2,11 @@
 # uvx run (the chart's stdio.images), for whoever wants to build those, too.
 #   docker build --target operator --tag ghcr.io/mcpfleet/operator:0.1.0 .
 # An image holds one static binary and the CA certificates: no shell, no libc, no package manager.
-# BUILDER is any image with Rust, a C compiler and CA certificates: another one serves where registries cannot be reached.
+# BUILDER is any image with Rust, a C compiler and CA certificates; NODE one with Node.js and npm, PYTHON one with Python and pip, both of
+# Debian: others serve where registries cannot be reached.
 ARG BUILDER=docker.io/library/rust:1.95-bookworm
+ARG NODE=docker.io/library/node:24-bookworm-slim
+ARG PYTHON=docker.io/library/python:3.13-slim-bookworm
 
 FROM ${BUILDER} AS build
 WORKDIR /src
@@ -56,7 +59,7 @@ COPY --from=build /out/bridge /usr/bin/bridge
 ENTRYPOINT ["/usr/bin/bridge"]
 
 # What npx needs, and git for packages that are installed from a repository.
-FROM docker.io/library/node:24-bookworm-slim AS node
+FROM ${NODE} AS node
 RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates git && rm -rf /var/lib/apt/lists/*
 LABEL org.opencontainers.image.title="mcpfleet node" \
       org.opencontainers.image.description="Node.js and npm, for MCP servers that npx installs"
@@ -64,9 +67,10 @@ USER 1000:1000
 ENTRYPOINT []
 
 # What uvx needs.
-FROM docker.io/library/python:3.13-slim-bookworm AS python
+FROM ${PYTHON} AS python
 RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates git && rm -rf /var/lib/apt/lists/* \
     && pip install --no-cache-dir uv==0.13.9
 LABEL org.opencontainers.image.title="mcpfleet python" \
       org.opencontainers.image.description="Python and uv, for MCP servers that uvx installs"
 USER 1000:1000
+ENTRYPOINT []

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # `make mutants`: changes the code by which the operator writes, one small change at a time, and says which change no test finds.
 # First by the unit tests, without a cluster (half a minute a change); with CLUSTER=1 what they let live is tried by the tests of the
-# control plane, too (some minutes a change). FILES='operator/src/apply.rs ...': others. The report is in target/mutants/mutants.out;
-# what survives, and why, is in docs/mutants.md.
+# control plane, too (some minutes a change). FILES='operator/src/apply.rs ...': others. The report is in target/mutants/mutants.out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,7 +16,7 @@ read -ra files <<<"${FILES:-operator/src/ssa.rs operator/src/cache.rs operator/s
 export CARGO_TARGET_DIR=$PWD/target/mutants
 mutants=(cargo mutants --package operator "${files[@]/#/--file=}" --output "$CARGO_TARGET_DIR" --colors never)
 
-# It ends with 2 when something survived: that is for docs/mutants.md, or for a test to come.
+# It ends with 2 when something survived: that is for a test to come.
 "${mutants[@]}" --cargo-arg=--lib || (($? == 2)) || exit
 [[ ${CLUSTER:-0} == 1 ]] || exit 0
 

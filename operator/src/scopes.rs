@@ -3,12 +3,9 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service},
-};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{
-    Api, Client, Resource,
+    Api, Client,
     api::{ApiResource, DynamicObject, ListParams},
 };
 use prometheus::{IntGaugeVec, Opts, Registry};
@@ -21,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::Standing,
+    child,
     crd::{McpApp, McpServer},
     probe::watch_pods,
     reach::{Reach, learn},
@@ -161,20 +159,10 @@ async fn why_not(client: &Client, namespace: Option<&str>) -> Option<String> {
     timeout(SEARCH, refusal).await.ok().flatten()
 }
 
-fn kinds() -> [ApiResource; 8] {
-    fn kind<K: Resource<DynamicType = ()>>() -> ApiResource {
-        ApiResource::erase::<K>(&())
-    }
-    [
-        kind::<Pod>(),
-        kind::<McpServer>(),
-        kind::<McpApp>(),
-        kind::<Deployment>(),
-        kind::<Service>(),
-        kind::<ConfigMap>(),
-        kind::<Secret>(),
-        kind::<PersistentVolumeClaim>(),
-    ]
+/// Every kind that a scope watches.
+fn kinds() -> impl Iterator<Item = ApiResource> {
+    let watched = [ApiResource::erase::<Pod>(&()), ApiResource::erase::<McpServer>(&()), ApiResource::erase::<McpApp>(&())];
+    watched.into_iter().chain(child::KINDS.iter().map(|kind| (kind.resource)()))
 }
 
 /// The names of all scopes.

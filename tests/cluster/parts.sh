@@ -81,7 +81,7 @@ part_metrics-server() {
         --authentication-kubeconfig="$pki/metrics.kubeconfig" --authorization-kubeconfig="$pki/metrics.kubeconfig" \
         --bind-address="$node_ip" --secure-port=4443 \
         --tls-cert-file="$pki/metrics-server.crt" --tls-private-key-file="$pki/metrics-server.key" \
-        --kubelet-preferred-address-types=InternalIP --kubelet-certificate-authority="$pki/ca.crt" --metric-resolution=10s
+        --kubelet-preferred-address-types=InternalIP --kubelet-certificate-authority="$pki/ca.crt" --metric-resolution=10s --kubelet-request-timeout=5s
 }
 
 # The first packet of each connection from a pod or to one is held until it is decided: those that come from elsewhere, those to

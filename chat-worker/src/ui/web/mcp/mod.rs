@@ -36,7 +36,7 @@ use self::{
     running::Running,
 };
 pub use self::{running::Calls, wire::whole};
-use super::{Web, problem::id_of};
+use super::Web;
 use crate::{
     audit,
     llm::{
@@ -151,7 +151,7 @@ async fn of<W: Future>(context: &RequestContext<RoleServer>, work: W) -> W::Outp
 }
 
 fn request_id(context: &RequestContext<RoleServer>) -> String {
-    context.extensions.get::<Parts>().map(|parts| id_of(&parts.headers)).unwrap_or_default()
+    context.extensions.get::<Parts>().map(|parts| http_server::request_id::of(&parts.headers).to_owned()).unwrap_or_default()
 }
 
 impl ServerHandler for Gateway {

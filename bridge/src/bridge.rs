@@ -11,13 +11,13 @@ use http::{HeaderValue, StatusCode};
 use http_server::host::{AllowedOrigin, HostPattern, Names};
 use ring::digest::{SHA256, digest};
 use tokio::sync::Notify;
+use traces::Traces;
 
 use axum::response::Response;
 
-use crate::death::Death;
 use crate::era::{Era, Hello};
 use crate::forward::Forward;
-use crate::lane::Lane;
+use crate::lane::{Absent, Lane};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::pool::Pool;
@@ -25,6 +25,7 @@ use crate::post::Envelope;
 use crate::sessions::{Held, Registry, Session};
 use crate::stream::{self, Waits};
 use crate::table::{Ask, Refusal, Table};
+use crate::trail::Trail;
 use crate::wire;
 
 /// See the file.
@@ -42,12 +43,16 @@ pub struct Bridge {
     pub metrics: Metrics,
     /// Time for a call.
     pub timeout: Duration,
+    /// How long whoever comes before the server has ever said what it is is kept waiting.
+    pub hold: Duration,
     /// A session that nobody uses for so long is over.
     pub idle: Duration,
     /// Bytes of one request.
     pub max_request_bytes: usize,
     /// For whom it answers.
     pub names: Names,
+    /// None: nobody wants any.
+    pub traces: Option<Traces>,
     draining: AtomicBool,
     shared_is_wanted: Notify,
 }
@@ -66,6 +71,8 @@ pub struct Parts {
     /// See [`Bridge`].
     pub timeout: Duration,
     /// See [`Bridge`].
+    pub hold: Duration,
+    /// See [`Bridge`].
     pub idle: Duration,
     /// See [`Bridge`].
     pub max_request_bytes: usize,
@@ -73,12 +80,14 @@ pub struct Parts {
     pub hosts: Vec<HostPattern>,
     /// See [`Bridge`].
     pub origins: Vec<AllowedOrigin>,
+    /// See [`Bridge`].
+    pub traces: Option<Traces>,
 }
 
 impl Bridge {
     /// With its parts.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { shared, pool, sessions, metrics, timeout, idle, max_request_bytes, hosts, origins } = parts;
+        let Parts { shared, pool, sessions, metrics, timeout, hold, idle, max_request_bytes, hosts, origins, traces } = parts;
         let draining = AtomicBool::new(false);
         let (forward, shared_is_wanted) = (Forward::default(), Notify::new());
         Arc::new(Self {
@@ -88,9 +97,11 @@ impl Bridge {
             forward,
             metrics,
             timeout,
+            hold,
             idle,
             max_request_bytes,
             names: Names::new(hosts, origins),
+            traces,
             draining,
             shared_is_wanted,
         })
@@ -128,9 +139,11 @@ impl Bridge {
     }
 
     /// What the child that all share says of itself.
-    pub async fn hello(&self) -> Result<Arc<Hello>, Option<Arc<Death>>> {
+    pub async fn hello(&self) -> Result<Arc<Hello>, Absent> {
         self.shared_is_wanted.notify_one();
-        self.shared.hello(self.timeout).await
+        // One that is started because somebody asks for it is waited for.
+        let first = self.pool.is_none() && !self.shared.was_ready();
+        self.shared.hello(if first { self.hold } else { self.timeout }).await
     }
 
     /// Until a client needs the child that all share.
@@ -176,34 +189,40 @@ impl Bridge {
         }
         let out = Outbox::default();
         let in_use = session.as_ref().map(Session::in_use);
-        let trace = trace(headers, envelope.meta());
-        match lane.admit(Ask { envelope, session, out: out.clone(), trace, stands }) {
+        let trail = Trail::begin(self.traces.as_ref(), headers, &envelope);
+        let trace = trail.members(headers, envelope.meta());
+        match lane.admit(Ask { envelope, session, out: out.clone(), trace, trail, stands }) {
             Ok(number) => {
                 let waits = Waits::new(Arc::clone(lane), number, in_use);
                 stream::respond(out, waits, era, stream::reads_events(headers)).await
             }
             Err(Refusal::Busy) => self.busy(&id, "too many calls are in flight"),
-            Err(Refusal::Down(death)) => down(&id, Some(&death)),
+            Err(Refusal::Down(death)) => down(&id, &Absent::Dead(death)),
         }
     }
 
     /// 503: the same request may do better in a second.
     pub fn busy(&self, id: &str, words: &str) -> Response {
         self.metrics.refuse("busy");
-        let error = wire::error(id, -32000, &format!("the bridge is busy: {words}"), Some(r#"{"reason":"Busy"}"#));
-        let mut response = stream::json(StatusCode::SERVICE_UNAVAILABLE, error);
+        let words = format!("the bridge is busy: {words}");
+        let mut response = stream::error(StatusCode::SERVICE_UNAVAILABLE, id, -32000, &words, Some(r#"{"reason":"Busy"}"#));
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         response
     }
 }
 
 /// There is no child. `id` is JSON.
-pub fn down(id: &str, death: Option<&Death>) -> Response {
-    let error = match death {
-        Some(death) => wire::error(id, -32000, &death.summary(), Some(&death.data())),
-        None => wire::error(id, -32001, "the server has not started in time", Some(r#"{"reason":"Timeout"}"#)),
-    };
-    stream::json(StatusCode::OK, error)
+pub fn down(id: &str, absent: &Absent) -> Response {
+    match absent {
+        Absent::Dead(death) => stream::error(StatusCode::OK, id, -32000, &death.summary(), Some(&death.data())),
+        Absent::Starting(instead) => {
+            // The same words as long as nothing changes: whoever asks again and again may write them down.
+            let said =
+                instead.as_ref().map(|line| format!("; on its standard output stands what is no message of MCP, first: {line}"));
+            let words = format!("the server has not said what it is{}", said.unwrap_or_default());
+            stream::error(StatusCode::OK, id, -32001, &words, Some(r#"{"reason":"Starting"}"#))
+        }
+    }
 }
 
 /// An answer of our own. `id` and `result` are JSON.
@@ -213,17 +232,7 @@ pub fn own_result(id: &str, result: &str) -> Response {
 
 /// An error of our own. `id` is JSON.
 pub fn own_error(status: StatusCode, id: &str, code: i64, words: &str) -> Response {
-    stream::json(status, wire::error(id, code, words, None))
-}
-
-/// What the HTTP request says of its trace goes on in the message, unless that says it already.
-fn trace(headers: &HeaderMap, meta: Option<&str>) -> Vec<(&'static str, String)> {
-    const PARENT: &str = "traceparent";
-    if !headers.contains_key(PARENT) || meta.is_some_and(|meta| meta.contains(PARENT)) {
-        return Vec::new();
-    }
-    let said = |name| Some((name, wire::quoted(headers.get(name)?.to_str().ok()?)));
-    [PARENT, "tracestate", "baggage"].into_iter().filter_map(said).collect()
+    stream::error(status, id, code, words, None)
 }
 
 /// Whose a request is: a digest of how its caller proves who it is, because sessions outlive what is logged.

@@ -101,6 +101,10 @@ pub struct RunArgs {
     /// Seconds within which the server must say what it is.
     #[arg(long, env = "BRIDGE_STARTUP_SECONDS", value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub startup_seconds: u32,
+    /// Seconds for which a client that comes before the server has ever said what it is is kept waiting; then it is told what the server
+    /// said instead. Default: as many as a call gets.
+    #[arg(long, env = "BRIDGE_HOLD_SECONDS", value_name = "SECONDS")]
+    pub hold_seconds: Option<u32>,
     /// A server that is asked and says nothing at all for so many seconds is killed and started again. 0: never.
     #[arg(long, env = "BRIDGE_RESTART_AFTER_SECONDS", value_name = "SECONDS", default_value_t = 120)]
     pub restart_after_seconds: u32,

@@ -12,11 +12,13 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_server::body::{self, BodyError};
 use http_server::host::only;
+use http_server::request_id;
 use tower::{Service, service_fn};
 
 use crate::bridge::{Bridge, own_error};
 use crate::era::{Era, MODERN};
 use crate::post::{Envelope, Malformed, Post};
+use crate::trail::Served;
 
 mod legacy;
 mod modern;
@@ -34,7 +36,7 @@ const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 pub fn service(bridge: Arc<Bridge>) -> impl Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone {
     service_fn(move |request: Request| {
         let bridge = Arc::clone(&bridge);
-        async move { Ok(answer(&bridge, request).await) }
+        async move { Ok(request_id::with(request, |request| answer(&bridge, request)).await) }
     })
 }
 
@@ -111,6 +113,19 @@ async fn post(bridge: &Arc<Bridge>, parts: &Parts, body: Bytes) -> Response {
             return own_error(StatusCode::BAD_REQUEST, "null", code, &words);
         }
     };
+    let served = match (&bridge.traces, &post) {
+        (Some(traces), Post::Request(envelope)) => Some(Served::begin(traces, &parts.headers, envelope)),
+        _ => None,
+    };
+    let answer = spoken(bridge, parts, post);
+    match served {
+        Some(served) => served.answer(answer).await,
+        None => answer.await,
+    }
+}
+
+/// A message, in the era that it is of.
+async fn spoken(bridge: &Arc<Bridge>, parts: &Parts, post: Post) -> Response {
     let says_modern = only(&parts.headers, &VERSION) == Some(MODERN);
     match post {
         Post::Request(envelope) if is_modern(&envelope, says_modern) => modern::request(bridge, parts, envelope).await,

@@ -10,6 +10,7 @@ use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
 use http_body_util::Full;
+use http_server::request_id;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -55,6 +56,9 @@ impl Forward {
     pub async fn send(&self, pod: &str, parts: &Parts, body: Bytes) -> Result<Response, Failed> {
         let mut headers = end_to_end(&parts.headers);
         headers.insert(FORWARDED, HeaderValue::from_static("1"));
+        // Its span there is a part of ours.
+        let members = traces::members(&opentelemetry::Context::current()).into_iter();
+        headers.extend(members.filter_map(|(name, value)| Some((HeaderName::from_static(name), value.try_into().ok()?))));
         self.pass(pod, parts, headers, body).await
     }
 
@@ -74,7 +78,7 @@ impl Forward {
             }
             Err(error) if error.is_connect() => Err(Failed::Unreachable),
             Err(error) => {
-                tracing::debug!(%error, pod, "a request to a pod was lost");
+                tracing::debug!(%error, pod, request_id = request_id::of(&parts.headers), "a request to a pod was lost");
                 Err(Failed::Lost)
             }
         }

@@ -45,13 +45,27 @@ pub struct Handshake {
     initializing: bool,
     /// The late word of a child that was already asked to initialize.
     modern: Option<Hello>,
+    /// `server/discover` was not asked first.
+    discovers_last: bool,
+    /// Its words, when it refused to initialize before it was asked to discover.
+    refused: Option<String>,
 }
 
 impl Handshake {
     /// The first message. The two ids must not be used for anything else. `known`: what an earlier child of the same program spoke.
     pub fn begin(by: By, [discover, initialize]: [u64; 2], known: Option<Era>, now: Instant) -> (Self, Step) {
-        let mut begun = Self { by, discover, initialize, asked_at: now, initializing: false, modern: None };
-        let first = if known == Some(Era::Legacy) { begun.legacy() } else { Step::Send(begun.discover_request()) };
+        let mut begun = Self {
+            by,
+            discover,
+            initialize,
+            asked_at: now,
+            initializing: false,
+            modern: None,
+            discovers_last: false,
+            refused: None,
+        };
+        begun.discovers_last = known == Some(Era::Legacy);
+        let first = if begun.discovers_last { begun.legacy() } else { Step::Send(begun.discover_request()) };
         (begun, first)
     }
 
@@ -64,6 +78,11 @@ impl Handshake {
 
     fn legacy(&mut self) -> Step {
         match self.by {
+            // It has not said a word yet, and may not live long: the one thing that anybody may say before `initialize`.
+            By::Client if self.discovers_last => {
+                self.initializing = true;
+                Step::Send(wire::request(&self.initialize.to_string(), "ping", "{}"))
+            }
             By::Client => Step::Ready(Hello::of_a_client(), None),
             By::Us => {
                 self.initializing = true;
@@ -76,6 +95,11 @@ impl Handshake {
     /// The id of the question that is not answered yet.
     pub fn awaited(&self) -> u64 {
         if self.initializing { self.initialize } else { self.discover }
+    }
+
+    /// What to take the next child for, when this one has ended: one that ends at a word that it does not know is asked otherwise next time.
+    pub fn guess(&self) -> Option<Era> {
+        (!self.initializing && !self.discovers_last).then_some(Era::Legacy)
     }
 
     /// An answer of the child's: its result, or its error.
@@ -92,11 +116,22 @@ impl Handshake {
                     Step::Wait
                 }
                 None if self.initializing => Step::Wait,
-                None => self.legacy(),
+                None => match self.refused.take() {
+                    Some(words) => Step::Failed(words),
+                    None => self.legacy(),
+                },
             };
         }
         if id != self.initialize || !self.initializing {
             return Step::Wait;
+        }
+        if self.by == By::Client {
+            if result.is_some() {
+                return Step::Ready(Hello::of_a_client(), None);
+            }
+            // There is no ping since 2026-07-28: it lives, and may be of that revision.
+            (self.initializing, self.discovers_last) = (false, false);
+            return Step::Send(self.discover_request());
         }
         if let Some(hello) = result.and_then(|result| Hello::of_initialize(result.get())) {
             return Step::Ready(hello, Some(wire::notification("notifications/initialized", "{}")));
@@ -105,14 +140,27 @@ impl Handshake {
             (Some(hello), _) => Step::Ready(hello, None),
             (None, answer) => {
                 let answer = answer.map_or("nothing", RawValue::get);
-                Step::Failed(format!("it answered initialize with {}", answer.chars().take(300).collect::<String>()))
+                let words = format!("it answered initialize with {}", answer.chars().take(300).collect::<String>());
+                if !self.discovers_last {
+                    return Step::Failed(words);
+                }
+                (self.refused, self.initializing) = (Some(words), false);
+                Step::Send(self.discover_request())
             }
         }
     }
 
     /// Nothing has come so far.
     pub fn silent(&mut self, now: Instant) -> Step {
-        if self.initializing || now < self.asked_at + SILENCE { Step::Wait } else { self.legacy() }
+        if now < self.asked_at + SILENCE || self.refused.is_some() {
+            return Step::Wait;
+        }
+        match (self.initializing, self.by) {
+            (false, _) => self.legacy(),
+            // Whoever does not answer a ping may still wait for its client.
+            (true, By::Client) => Step::Ready(Hello::of_a_client(), None),
+            (true, By::Us) => Step::Wait,
+        }
     }
 }
 
@@ -189,6 +237,28 @@ mod tests {
         answer(&mut handshake, 1, "{}", "");
         let words = answer(&mut handshake, 2, "", r#"{"code":-32603,"message":"no database"}"#);
         assert!(words.contains("no database"), "{words}");
+    }
+
+    #[test]
+    fn a_child_that_ends_at_the_first_question_is_asked_the_other_one_first_next_time() {
+        let guess = |known| begin(By::Us, known).0.guess();
+        assert_eq!((guess(None), guess(Some(Era::Legacy))), (Some(Era::Legacy), None));
+        // One that was modern all along, and had ended for another reason, is asked to discover then.
+        let (mut handshake, _, _) = begin(By::Us, Some(Era::Legacy));
+        assert_eq!(answer(&mut handshake, 2, "", r#"{"code":-32601}"#), "server/discover");
+        assert_eq!(answer(&mut handshake, 1, DISCOVERED, ""), MODERN);
+        let (mut handshake, _, _) = begin(By::Us, Some(Era::Legacy));
+        answer(&mut handshake, 2, "", r#"{"code":-32603,"message":"no database"}"#);
+        let words = answer(&mut handshake, 1, "", r#"{"code":-32601}"#);
+        assert!(words.contains("no database"), "{words}");
+        // Of a client's own child, whom that is to initialize, it must be known that it lives.
+        let (mut handshake, first, _) = begin(By::Client, Some(Era::Legacy));
+        assert_eq!((first.as_str(), answer(&mut handshake, 2, "{}", "").as_str()), ("ping", LEGACY[0]));
+        let (mut handshake, _, _) = begin(By::Client, Some(Era::Legacy));
+        assert_eq!(answer(&mut handshake, 2, "", r#"{"code":-32601}"#), "server/discover");
+        assert_eq!(answer(&mut handshake, 1, DISCOVERED, ""), MODERN);
+        let (mut silent, _, now) = begin(By::Client, Some(Era::Legacy));
+        assert_eq!(told(silent.silent(now + SILENCE)), LEGACY[0]);
     }
 
     #[test]

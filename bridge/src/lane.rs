@@ -44,6 +44,9 @@ const LAST_WORDS: Duration = Duration::from_millis(50);
 /// Stray lines that are logged of one child; all are counted.
 const STRAY_LOGGED: usize = 20;
 
+/// Characters of a line that are told to whoever waits for a child that starts.
+const STRAY_TOLD: usize = 200;
+
 /// Marks the processes that a child starts, so that those that leave its process group are found.
 const MARK: &str = "MCPFLEET_CHILD";
 
@@ -69,6 +72,15 @@ pub enum End {
     Impossible(Death),
 }
 
+/// Why there is nobody who can be called.
+#[derive(Debug, Clone)]
+pub enum Absent {
+    /// It died, and the next one is not there soon.
+    Dead(Arc<Death>),
+    /// It is there, or will be in a moment, and has not said what it is. With the first line that it said instead, if there is one.
+    Starting(Option<String>),
+}
+
 /// See the file.
 #[derive(Debug)]
 pub struct Lane {
@@ -84,6 +96,8 @@ pub struct Lane {
     metrics: Metrics,
     stop: CancellationToken,
     was_ready: AtomicBool,
+    /// What the child said first before it said what it is, and what is no message.
+    instead: Mutex<Option<String>>,
 }
 
 impl Lane {
@@ -99,6 +113,7 @@ impl Lane {
             metrics,
             stop,
             was_ready: AtomicBool::new(false),
+            instead: Mutex::default(),
         })
     }
 
@@ -162,8 +177,8 @@ impl Lane {
         done
     }
 
-    /// What the child says of itself, as soon as there is one; None: not in time.
-    pub async fn hello(&self, limit: Duration) -> Result<Arc<Hello>, Option<Arc<Death>>> {
+    /// What the child says of itself, as soon as there is one.
+    pub async fn hello(&self, limit: Duration) -> Result<Arc<Hello>, Absent> {
         let mut said = self.hello.subscribe();
         let until = Instant::now() + limit;
         loop {
@@ -171,12 +186,16 @@ impl Lane {
                 return Ok(hello);
             }
             if let Some(death) = self.table().down(Instant::now()) {
-                return Err(Some(Arc::clone(death)));
+                return Err(Absent::Dead(Arc::clone(death)));
             }
             if tokio::time::timeout_at(until, said.changed()).await.is_err() {
-                return Err(None);
+                return Err(Absent::Starting(self.instead().clone()));
             }
         }
+    }
+
+    fn instead(&self) -> MutexGuard<'_, Option<String>> {
+        self.instead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the child says of itself, if there is one now.
@@ -222,6 +241,7 @@ impl Lane {
         tracing::info!(pid = group.id(), command = program.command, "child started");
         self.metrics.children.inc();
         let tail = Tail::default();
+        *self.instead() = None;
         let complaints = tokio::spawn(stderr::keep(stderr, tail.clone(), stderr::Limits::default(), |lines| {
             // Who cannot be told is not told.
             let _ = std::io::Write::write_all(&mut std::io::stderr(), lines);
@@ -237,7 +257,14 @@ impl Lane {
                 tracing::info!(%exit, "child stopped");
                 End::Stopped
             }
-            (exit, why) => End::Died(Death::new(Some(exit), why.map(|why| why.to_string()), tail.last(usize::MAX))),
+            (exit, why) => {
+                let mut said = tail.last(usize::MAX);
+                if said.is_empty() {
+                    // There are programs that complain on standard output.
+                    said.extend(self.instead().take());
+                }
+                End::Died(Death::new(Some(exit), why.map(|why| why.to_string()), said))
+            }
         }
     }
 
@@ -339,8 +366,11 @@ impl Lane {
             Heard::Stray => {
                 self.metrics.stray.inc();
                 *stray += 1;
+                let words: String = stderr::readable(&line[..line.len().min(300)]);
+                if self.hello.borrow().is_none() && !words.trim().is_empty() {
+                    self.instead().get_or_insert_with(|| words.chars().take(STRAY_TOLD).collect());
+                }
                 if *stray <= STRAY_LOGGED {
-                    let words: String = stderr::readable(&line[..line.len().min(300)]);
                     tracing::warn!(line = words, "a line on standard output is no message, or answers nothing that was asked");
                 }
             }

@@ -26,6 +26,7 @@ pub mod seal;
 pub mod sessions;
 pub mod stream;
 pub mod table;
+pub mod trail;
 pub mod translate;
 pub mod upstream;
 pub mod wire;

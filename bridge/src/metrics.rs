@@ -34,7 +34,8 @@ pub enum Outcome {
 impl Outcome {
     const ALL: [Self; 6] = [Self::Ok, Self::ToolError, Self::Error, Self::Timeout, Self::Cancelled, Self::Exited];
 
-    fn label(self) -> &'static str {
+    /// As metrics, logs and traces name it.
+    pub fn label(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::ToolError => "tool_error",

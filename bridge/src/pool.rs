@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::death::Death;
+use crate::era::Era;
 use crate::handshake::By;
 use crate::lane::{End, Lane, Program};
 use crate::metrics::Metrics;
@@ -39,6 +40,8 @@ pub struct Pool {
     spare: Mutex<Option<Arc<Lane>>>,
     /// Deaths of children before they could say what they are.
     stillborn: Mutex<Respawn>,
+    /// What they may have spoken who ended before they could say it.
+    guess: Mutex<Option<Era>>,
     given_up: Mutex<Option<Arc<Death>>>,
     gives_up: Notify,
 }
@@ -52,6 +55,7 @@ impl Pool {
             taken: AtomicUsize::new(0),
             spare: Mutex::new(None),
             stillborn: Mutex::new(Respawn::new(policy)),
+            guess: Mutex::default(),
             given_up: Mutex::new(None),
             gives_up: Notify::new(),
         })
@@ -98,6 +102,7 @@ impl Pool {
     fn start(self: &Arc<Self>) -> Arc<Lane> {
         let Recipe { limits, metrics, sessions, stop, .. } = &self.recipe;
         let lane = Lane::new(*limits, metrics.clone(), By::Client, Arc::clone(sessions), stop.child_token());
+        lane.table().expect(*self.guess());
         let (pool, living) = (Arc::clone(self), Arc::clone(&lane));
         tokio::spawn(async move { pool.see_through(&living).await });
         lane
@@ -117,6 +122,9 @@ impl Pool {
             End::Impossible(death) => (Arc::new(death), Some(Next::GiveUp)),
         };
         lane.died(&death, None);
+        if !was_ready {
+            *self.guess() = lane.table().known();
+        }
         if let Some(owner) = lane.owner() {
             // Calls of this session are answered 404 from now on, and its client begins another one.
             if self.recipe.sessions.forget(owner).is_some() {
@@ -139,6 +147,10 @@ impl Pool {
             }
             _ => self.prepare(),
         }
+    }
+
+    fn guess(&self) -> std::sync::MutexGuard<'_, Option<Era>> {
+        self.guess.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn spare(&self) -> std::sync::MutexGuard<'_, Option<Arc<Lane>>> {

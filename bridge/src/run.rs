@@ -14,6 +14,7 @@ use mcp_stdio::orphans;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+use traces::{Service, Traces};
 
 use crate::bridge::{Bridge, Parts};
 use crate::config::{RunArgs, Sessions, seconds};
@@ -28,6 +29,8 @@ use crate::pool::{Pool, Recipe};
 use crate::seal::Sealer;
 use crate::sessions::Registry;
 use crate::upstream;
+
+const SERVICE: Service = Service { name: "bridge", version: env!("CARGO_PKG_VERSION") };
 
 /// What answers to the last calls get to leave, when there is no server any more.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -47,6 +50,11 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let own = args.pod_ip.map(|ip| SocketAddr::new(ip, args.listen.port()).to_string()).unwrap_or_default();
     let sessions = Arc::new(Registry::new(sealer, own));
     let metrics = Metrics::new()?;
+    // The variables are the server's, too, which may speak what we do not: that is no reason not to run it.
+    let traces = Traces::start(SERVICE).unwrap_or_else(|error| {
+        tracing::warn!("the bridge sends no traces: {error}");
+        None
+    });
     let (stop, program) = (CancellationToken::new(), program(&args));
     let shared = Lane::new(args.limits(), metrics.clone(), By::Us, Arc::clone(&sessions), stop.child_token());
     let pool = (args.sessions == Sessions::PerSession).then(|| {
@@ -60,10 +68,12 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         sessions,
         metrics,
         timeout: seconds(args.timeout_seconds),
+        hold: seconds(args.hold_seconds.unwrap_or(args.timeout_seconds)),
         idle: seconds(args.session_idle_seconds),
         max_request_bytes: args.max_request_bytes as usize,
         hosts: args.allowed_hosts.clone(),
         origins: args.allowed_origins.clone(),
+        traces: traces.clone(),
     });
     // What the server leaves behind comes to us, whether we are the first process of a container or not.
     orphans::adopt().context("failed to become the parent of orphans")?;
@@ -105,6 +115,9 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     }
     orphans::kill(None);
     orphans::reap();
+    if let Some(traces) = traces {
+        traces.stop().await;
+    }
     let Some(death) = died else { return Ok(ExitCode::SUCCESS) };
     last_words(&args.termination_log, &death.termination_message());
     Ok(ExitCode::from(death.exit_code()))

@@ -22,6 +22,12 @@ pub use registry::{Found, Held, Registry};
 /// Questions of a server that may wait for its client to listen.
 const BACKLOG: usize = 64;
 
+/// Resources that one client may want to hear of.
+pub const MAX_RESOURCES: usize = 1024;
+
+/// Bytes of the name of one.
+pub const MAX_URI: usize = 8192;
+
 /// From the least to the most severe.
 const LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
 
@@ -96,14 +102,17 @@ impl Session {
         self.state().level.is_none_or(|least| severity.is_none_or(|severity| severity >= least))
     }
 
-    /// Wants to hear of a resource, or not any more.
-    pub fn subscribe(&self, uri: &str, wanted: bool) {
+    /// Wants to hear of a resource, or not any more. False: it wants more than anybody may.
+    pub fn subscribe(&self, uri: &str, wanted: bool) -> bool {
         let mut state = self.state();
-        if wanted {
-            state.resources.insert(uri.to_owned());
-        } else {
+        if !wanted {
             state.resources.remove(uri);
+        } else if uri.len() > MAX_URI || (state.resources.len() >= MAX_RESOURCES && !state.resources.contains(uri)) {
+            return false;
+        } else {
+            state.resources.insert(uri.to_owned());
         }
+        true
     }
 
     /// The resources that it wants to hear of.
@@ -203,6 +212,15 @@ pub(crate) mod tests {
         session.set_level("warning");
         assert!(session.hears(Some("error")) && session.hears(None) && !session.hears(Some("info")));
         assert_eq!(session.profile().log_level.as_deref(), Some("\"warning\""));
+    }
+
+    #[test]
+    fn a_session_wants_to_hear_of_no_more_than_it_may() {
+        let session = session("{}");
+        assert!((0..MAX_RESOURCES).all(|number| session.subscribe(&number.to_string(), true)));
+        assert!(session.subscribe("7", true) && !session.subscribe("one more", true));
+        assert!(session.subscribe("7", false) && session.subscribe("one more", true));
+        assert!(!session.subscribe(&"x".repeat(MAX_URI + 1), true));
     }
 
     #[tokio::test]

@@ -16,6 +16,8 @@ use crate::era::Era;
 use crate::lane::Lane;
 use crate::outbox::{Event, Outbox};
 use crate::sessions::InUse;
+use crate::trail::OwnError;
+use crate::wire;
 
 /// A stream says that it lives: something on the way may close what is silent for a minute, and whoever is gone is noticed.
 const ALIVE: Duration = Duration::from_secs(15);
@@ -82,6 +84,16 @@ fn status(era: Era, code: Option<i64>) -> StatusCode {
     }
 }
 
+/// Nobody reads any more when this is dropped: what would be said goes elsewhere, or nowhere.
+#[derive(Debug)]
+struct Reading(Outbox);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 /// A message as the whole answer.
 pub fn json(status: StatusCode, message: impl Into<Bytes>) -> Response {
     let mut response = Response::new(Body::from(message.into()));
@@ -90,16 +102,23 @@ pub fn json(status: StatusCode, message: impl Into<Bytes>) -> Response {
     response
 }
 
+/// An error of our own as the whole answer. `id` and `data` are JSON.
+pub fn error(status: StatusCode, id: &str, code: i64, words: &str, data: Option<&str>) -> Response {
+    let mut response = json(status, wire::error(id, code, words, data));
+    response.extensions_mut().insert(OwnError(code));
+    response
+}
+
 /// A stream of events, for as long as the outbox is not at its end and somebody reads.
 pub fn stream(first: Option<Bytes>, outbox: Outbox, waits: Option<Waits>, session: Option<InUse>) -> Response {
     // The head is sent with the first piece: whoever waits for it is told at once.
     let first = first.map_or_else(|| Bytes::from_static(b":\n\n"), |first| event(&first));
-    let state = (Some(first), outbox, waits, session);
+    let state = (Some(first), Reading(outbox), waits, session);
     let events = futures::stream::unfold(state, |(first, outbox, mut waits, session)| async move {
         if let Some(first) = first {
             return Some((first, (None, outbox, waits, session)));
         }
-        let piece = match timeout(ALIVE, outbox.next()).await {
+        let piece = match timeout(ALIVE, outbox.0.next()).await {
             Ok(Some(Event::Message(message))) => event(&message),
             Ok(Some(Event::Answer(answer, _))) => {
                 if let Some(waits) = &mut waits {
@@ -130,6 +149,15 @@ fn event(message: &[u8]) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stream_that_nobody_reads_any_more_takes_nothing() {
+        let outbox = Outbox::default();
+        let response = stream(None, outbox.clone(), None, None);
+        assert!(outbox.tell(Bytes::from_static(b"{}")));
+        drop(response);
+        assert!(!outbox.tell(Bytes::from_static(b"{}")), "it would fill up, and be kept for ever");
+    }
 
     #[test]
     fn an_event_is_one_line() {

@@ -11,19 +11,23 @@ use mcp_stdio::framing::{Framing as _, Newlines};
 use tokio::time::Instant;
 
 use crate::death::Death;
-use crate::era::{Era, Hello};
+use crate::era::{Era, Hello, MODERN};
 use crate::handshake::{By, Handshake, Step};
 use crate::metrics::{Metrics, Outcome};
 use crate::outbox::Outbox;
 use crate::post::Envelope;
 use crate::sessions::Session;
+use crate::trail::Trail;
 use crate::translate::{self, Profile};
 use crate::wire;
 
 mod hear;
 mod questions;
+mod silence;
 #[cfg(test)]
 mod tests;
+
+use silence::{Follows, Silence};
 
 pub use hear::{Heard, Notification};
 
@@ -65,6 +69,8 @@ pub struct Ask {
     pub out: Outbox,
     /// Members of `_meta` that continue its trace, each a key and JSON.
     pub trace: Vec<(&'static str, String)>,
+    /// What is told of it beside its answer.
+    pub trail: Trail,
     /// It stands until somebody ends it, and is no call: `subscriptions/listen`.
     pub stands: bool,
 }
@@ -88,7 +94,7 @@ pub struct Table {
     metrics: Metrics,
     by: By,
     hello: Option<Arc<Hello>>,
-    /// What an earlier child spoke.
+    /// What an earlier child spoke, or may have spoken.
     known: Option<Era>,
     handshake: Option<Handshake>,
     next: u64,
@@ -107,8 +113,7 @@ pub struct Table {
     written: u64,
     /// Until when; None: for ever.
     down: Option<(Arc<Death>, Option<Instant>)>,
-    silent_since: Option<Instant>,
-    expired_in_silence: usize,
+    silence: Silence,
 }
 
 impl Table {
@@ -132,16 +137,25 @@ impl Table {
             appended: 0,
             written: 0,
             down: None,
-            silent_since: None,
-            expired_in_silence: 0,
+            silence: Silence::new(limits.silence),
         }
+    }
+
+    /// What the child spoke, or what to take the next one for; None: nothing is known.
+    pub fn known(&self) -> Option<Era> {
+        self.known
+    }
+
+    /// What another child of the same program spoke, or may have spoken.
+    pub fn expect(&mut self, known: Option<Era>) {
+        self.known = known;
     }
 
     /// A child has started: it is asked what it is.
     pub fn began(&mut self, now: Instant) -> Heard {
         (self.appended, self.written) = (0, 0);
         self.down = None;
-        self.silent_since = None;
+        self.silence = Silence::new(self.limits.silence);
         let ids = [self.id(), self.id()];
         let (handshake, step) = Handshake::begin(self.by, ids, self.known, now);
         self.handshake = Some(handshake);
@@ -198,7 +212,7 @@ impl Table {
         Newlines.end(&mut self.out, begin);
         call.at = Some(self.appended);
         self.appended += (self.out.len() - begin) as u64;
-        self.silent_since.get_or_insert(now);
+        self.silence.asked(now);
     }
 
     /// Puts a message behind what is to be written.
@@ -227,10 +241,7 @@ impl Table {
         if offers.tools || offers.prompts || offers.resources || !resources.is_empty() {
             let filter = serde_json::json!({"toolsListChanged": offers.tools, "promptsListChanged": offers.prompts,
                 "resourcesListChanged": offers.resources, "resourceSubscriptions": resources});
-            let meta = format!(
-                r#"{{"io.modelcontextprotocol/protocolVersion":"{}","io.modelcontextprotocol/clientCapabilities":{{}}}}"#,
-                hello.version
-            );
+            let meta = self.own_meta();
             let id = self.request("subscriptions/listen", &format!(r#"{{"_meta":{meta},"notifications":{filter}}}"#));
             self.listening = Some(id);
         }
@@ -263,6 +274,8 @@ impl Table {
         call.ask.out.end();
         if call.ask.envelope.era == Era::Modern || call.at.is_none() {
             self.give_up(id, Outcome::Cancelled);
+        } else if !call.ask.stands {
+            self.silence.abandoned(call.began);
         }
     }
 
@@ -288,9 +301,34 @@ impl Table {
         }
     }
 
+    /// When the oldest call began that the child has heard of, and for whose answer somebody waits.
+    fn oldest_awaited(&self) -> Option<Instant> {
+        let awaited = |call: &&Call| call.at.is_some() && !call.ask.stands && !call.ask.out.has_ended();
+        self.calls.values().filter(awaited).map(|call| call.began).min()
+    }
+
+    /// Any answer will do, also an error.
+    fn ask_whether_it_hears(&mut self) {
+        match self.hello.as_ref().map(|hello| hello.era) {
+            Some(Era::Legacy) => self.request("ping", "{}"),
+            Some(Era::Modern) => self.request("server/discover", &format!(r#"{{"_meta":{}}}"#, self.own_meta())),
+            // Until it has said what it is, it has the time that a start may take.
+            None => return,
+        };
+    }
+
+    /// The `_meta` of our own requests to a modern child.
+    fn own_meta(&self) -> String {
+        let version = self.hello.as_ref().map_or(MODERN, |hello| &hello.version);
+        format!(r#"{{"io.modelcontextprotocol/protocolVersion":"{version}","io.modelcontextprotocol/clientCapabilities":{{}}}}"#)
+    }
+
     /// The child is told that nobody waits any more.
     fn give_up(&mut self, id: u64, outcome: Outcome) -> Option<Call> {
         let call = self.finish(id, outcome)?;
+        if call.at.is_some() && !call.ask.stands && outcome == Outcome::Cancelled {
+            self.silence.abandoned(call.began);
+        }
         if call.at.is_some() {
             self.cancel(id);
         } else {
@@ -304,12 +342,14 @@ impl Table {
     }
 
     fn finish(&mut self, id: u64, outcome: Outcome) -> Option<Call> {
-        let call = self.calls.remove(&id)?;
+        let mut call = self.calls.remove(&id)?;
+        let took = call.began.elapsed();
         if !call.ask.stands {
             self.in_flight -= 1;
             self.metrics.in_flight.dec();
-            self.metrics.finished(&call.ask.envelope.method, call.ask.envelope.target.as_deref(), outcome, call.began.elapsed());
+            self.metrics.finished(&call.ask.envelope.method, call.ask.envelope.target.as_deref(), outcome, took);
         }
+        std::mem::take(&mut call.ask.trail).ended(&call.ask.envelope, outcome, took);
         if call.questions.is_some() {
             self.asked.retain(|_, (asker, _)| *asker != id);
         }
@@ -322,17 +362,18 @@ impl Table {
             self.calls.iter().filter(|(_, call)| !call.ask.stands && call.deadline <= now).map(|(id, _)| *id).collect();
         for id in late {
             let Some(call) = self.give_up(id, Outcome::Timeout) else { continue };
-            self.expired_in_silence += usize::from(call.at.is_some());
+            if call.at.is_some() {
+                self.silence.expired();
+            }
             let seconds = (now - call.began).as_secs();
             let words = format!("the server did not answer within {seconds} s");
             let data = format!(r#"{{"reason":"Timeout","seconds":{seconds}}}"#);
             answer_error(&call, -32001, &words, &data);
         }
-        let wedged = !self.limits.silence.is_zero()
-            && self.expired_in_silence > 0
-            && self.silent_since.is_some_and(|since| now - since >= self.limits.silence);
-        if wedged {
-            return Heard::Wedged;
+        match self.silence.follows(self.oldest_awaited(), now) {
+            Follows::Wedged => return Heard::Wedged,
+            Follows::Ask => self.ask_whether_it_hears(),
+            Follows::Nothing => {}
         }
         let Some(handshake) = &mut self.handshake else { return Heard::Nothing };
         let step = handshake.silent(now);
@@ -342,12 +383,13 @@ impl Table {
     /// The child is gone. What it had heard of is answered; what it had not waits for the next one, if there is `until` to wait for.
     pub fn died(&mut self, death: &Arc<Death>, until: Option<Instant>) {
         self.hello = None;
-        self.handshake = None;
+        if let Some(handshake) = self.handshake.take() {
+            self.known = handshake.guess();
+        }
         self.own.clear();
         self.listening = None;
         self.out.clear();
-        self.silent_since = None;
-        self.expired_in_silence = 0;
+        self.silence = Silence::new(self.limits.silence);
         let mut unheard = Vec::new();
         let mut lost = Vec::new();
         for (id, call) in &mut self.calls {
@@ -381,7 +423,7 @@ impl Table {
             Step::Wait => Heard::Nothing,
             Step::Send(message) => {
                 self.send(&message);
-                self.silent_since.get_or_insert(now);
+                self.silence.asked(now);
                 Heard::Nothing
             }
             Step::Failed(words) => Heard::NotMcp(words),

@@ -15,7 +15,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full};
 use http_server::body::{self, BodyError};
-use http_server::{Connections, LameDuck};
+use http_server::{Connections, LameDuck, request_id};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde::Deserialize;
@@ -51,7 +51,7 @@ pub async fn run(args: RunArgs, upstream: Uri) -> anyhow::Result<ExitCode> {
     tracing::info!(address = %listener.local_addr()?, upstream = %beside.upstream, "handing on");
     let service = service_fn(move |request: Request| {
         let beside = Arc::clone(&beside);
-        async move { Ok(beside.answer(request).await) }
+        async move { Ok(request_id::with(request, |request| beside.answer(request)).await) }
     });
     let stop = async {
         asked_to_stop().await;
@@ -123,7 +123,7 @@ impl Beside {
                 counted(response, call)
             }
             Err(error) => {
-                tracing::debug!(%error, "the server did not answer");
+                tracing::debug!(%error, request_id = request_id::of(&parts.headers), "the server did not answer");
                 refuse(StatusCode::BAD_GATEWAY, "Bad Gateway: the server in this pod did not answer\n")
             }
         }

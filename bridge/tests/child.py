@@ -1,7 +1,7 @@
 """An MCP server on standard input and output that does what its callers ask, also what no server should. Its tools are its behaviours.
 
 Usage: child.py legacy|modern|both [OPTION...]    modern answers server/discover, legacy initialize.
-Options: mute-discover (says nothing to server/discover), die-at-start, banner, ignore-eof, ask-capabilities, slow-start
+Options: mute-discover (says nothing to server/discover), die-at-discover, die-at-start, banner, ignore-eof, ask-capabilities, slow-start
 """
 
 import json
@@ -162,6 +162,8 @@ def handle(message):
             seen["cancelled"].append(params.get("requestId"))
     elif method == "server/discover" and "mute-discover" in options:
         pass
+    elif method == "server/discover" and "die-at-discover" in options:
+        sys.exit(f"Error: unknown method {method}")
     elif method == "server/discover" and era in ("modern", "both"):
         info = {"io.modelcontextprotocol/serverInfo": {"name": "child", "version": "1"}}
         answer(id, {"resultType": "complete", "supportedVersions": ["2026-07-28"] + ["2025-11-25"] * (era == "both"), "capabilities": capabilities, "ttlMs": 0, "cacheScope": "private", "_meta": info})

@@ -1,12 +1,6 @@
 //! Wires the parts together: one `App` serves the terminal, one question, or the web.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::sync::watch;
@@ -101,12 +95,4 @@ async fn take_over(mut config: watch::Receiver<Loaded>, hub: Arc<Hub>, metrics: 
             hub.apply(&loaded.config);
         }
     }
-}
-
-/// A new request id, in the guide's form: `req_`, the time in milliseconds, and a count that tells apart what falls into
-/// the same one.
-pub fn request_id() -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed) % 1_000;
-    format!("req_{}{count:03}", jiff::Timestamp::now().as_millisecond())
 }

@@ -1,19 +1,13 @@
-//! Traces by OpenTelemetry, where somebody wants them: off, and free of cost, unless OTEL_EXPORTER_OTLP_ENDPOINT (or
-//! …_TRACES_ENDPOINT) is set. The spans are those of the GenAI conventions: invoke_agent holds a turn, chat a call of the model,
-//! execute_tool a call of a tool. None of them carries what people, models or tools say. The other OTEL_ variables are the
-//! SDK's business. Knows nothing of logs; spans of traces are told apart from those of logs by their target.
+//! The spans of this program, by OpenTelemetry: those of the GenAI conventions. invoke_agent holds a turn, chat a call of the model,
+//! execute_tool a call of a tool. None of them carries what people, models or tools say. When they are sent, and how, is the crate
+//! `traces`. Knows nothing of logs; spans of traces are told apart from those of logs by their target.
 
 use std::time::Duration;
 
 use axum::http::HeaderMap;
-use opentelemetry::{
-    Context, KeyValue,
-    propagation::{Extractor, Injector, TextMapPropagator},
-    trace::{SpanContext, TraceContextExt, TracerProvider},
-};
-use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
-use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
+use opentelemetry::trace::TraceContextExt;
 use rmcp::model::{CallToolRequestParams, RequestMetaObject};
+use traces::{Parent, Service, Traces};
 use tracing::{Span, Subscriber, field::Empty, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
@@ -26,55 +20,22 @@ use crate::{
 
 /// Of every span here, so that the log does not see them and the traces see nothing else.
 const TARGET: &str = "mcpfleet::trace";
-const SERVICE: &str = "chat-worker";
-const FLUSH: Duration = Duration::from_secs(5);
-
-/// For one export, unless OTEL_EXPORTER_OTLP_TIMEOUT says otherwise.
-const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
+const SERVICE: Service = Service { name: "chat-worker", version: env!("CARGO_PKG_VERSION") };
 
 /// Sends spans until it is stopped.
 #[derive(Debug)]
-pub struct Telemetry(SdkTracerProvider);
-
-/// Traces are wanted, and cannot be sent.
-#[derive(Debug, thiserror::Error)]
-pub enum TelemetryError {
-    #[error("OTEL_EXPORTER_OTLP_PROTOCOL={0} is not spoken here; set it to http/protobuf, or leave it out")]
-    Protocol(String),
-    #[error("the OTEL_EXPORTER_OTLP_ variables cannot be used: {0}")]
-    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
-    #[error("the client that sends traces cannot be made: {0}")]
-    Client(#[from] reqwest::Error),
-}
+pub struct Telemetry(Traces);
 
 impl Telemetry {
     /// Begins to send, if the environment asks for it.
-    pub fn start() -> Result<Option<Self>, TelemetryError> {
-        if !is_wanted(|name| std::env::var(name).ok()) {
-            return Ok(None);
-        }
-        let either = |name: &str| {
-            let names = [format!("OTEL_EXPORTER_OTLP_TRACES_{name}"), format!("OTEL_EXPORTER_OTLP_{name}")];
-            names.iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
-        };
-        if let Some(other) = either("PROTOCOL").filter(|protocol| protocol != "http/protobuf") {
-            return Err(TelemetryError::Protocol(other));
-        }
-        let timeout = either("TIMEOUT").and_then(|millis| millis.parse().ok()).map_or(EXPORT_TIMEOUT, Duration::from_millis);
-        let exporter = SpanExporter::builder().with_http().with_protocol(Protocol::HttpBinary);
-        let exporter = exporter.with_http_client(client(timeout)?).build()?;
-        let mut resource = Resource::builder().with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
-        let named = std::env::var("OTEL_RESOURCE_ATTRIBUTES").is_ok_and(|all| all.contains("service.name="));
-        if !named && std::env::var_os("OTEL_SERVICE_NAME").is_none() {
-            resource = resource.with_service_name(SERVICE);
-        }
-        Ok(Some(Self(SdkTracerProvider::builder().with_resource(resource.build()).with_batch_exporter(exporter).build())))
+    pub fn start() -> Result<Option<Self>, traces::Error> {
+        Ok(Traces::start_with(SERVICE, |target| client(target.timeout))?.map(Self))
     }
 
     /// What turns our spans into OpenTelemetry's.
     pub fn layer<S: Subscriber + for<'a> LookupSpan<'a>>(&self) -> impl Layer<S> + use<S> {
         tracing_opentelemetry::layer()
-            .with_tracer(self.0.tracer(SERVICE))
+            .with_tracer(self.0.tracer().clone())
             .with_location(false)
             .with_threads(false)
             .with_target(false)
@@ -84,33 +45,21 @@ impl Telemetry {
 
     /// Sends what has ended, and stops.
     pub async fn stop(self) {
-        let stopped = tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(FLUSH)).await;
-        if let Ok(Err(error)) = stopped {
-            tracing::warn!("the last traces may be lost: {error}");
-        }
+        self.0.stop().await;
     }
 }
 
 /// The SDK sends from a thread of its own, and waits. Such a client has a runtime inside, and cannot be made within another.
-fn client(timeout: Duration) -> Result<reqwest::blocking::Client, reqwest::Error> {
+fn client(timeout: Duration) -> Result<reqwest::blocking::Client, traces::Error> {
     let made = std::thread::spawn(move || reqwest::blocking::Client::builder().timeout(timeout).build());
-    made.join().expect("making a client does not panic")
-}
-
-/// Pure, but for where the variables come from.
-fn is_wanted(variable: impl Fn(&str) -> Option<String>) -> bool {
-    let set = |name: &str| variable(name).filter(|value| !value.is_empty());
-    let disabled = set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    let other = set("OTEL_TRACES_EXPORTER").is_some_and(|exporter| exporter != "otlp");
-    let endpoint = set("OTEL_EXPORTER_OTLP_ENDPOINT").or_else(|| set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"));
-    endpoint.is_some() && !disabled && !other
+    made.join().expect("making a client does not panic").map_err(|error| traces::Error::Client(error.into()))
 }
 
 /// A request over HTTP, as a part of its caller's trace where that sent one.
 pub fn serve(method: &'static str, route: &'static str, headers: &HeaderMap) -> Span {
     let span = info_span!(target: TARGET, "HTTP", otel.name = format_args!("{method} {route}"), otel.kind = "server",
         http.request.method = method, http.route = route, url.path = route);
-    continue_trace(&span, &Headers(headers));
+    continue_trace(&span, Parent { headers: Some(headers), meta: None });
     span
 }
 
@@ -118,11 +67,7 @@ pub fn serve(method: &'static str, route: &'static str, headers: &HeaderMap) -> 
 pub fn serve_tool(tool: &str, headers: Option<&HeaderMap>, meta: &RequestMetaObject) -> Span {
     let span = info_span!(target: TARGET, "tools/call", otel.name = format_args!("tools/call {tool}"), otel.kind = "server",
         mcp.method.name = "tools/call", gen_ai.tool.name = tool, "error.type" = Empty, otel.status_code = Empty);
-    if meta.get_traceparent().is_some() {
-        continue_trace(&span, &Meta(meta));
-    } else if let Some(headers) = headers {
-        continue_trace(&span, &Headers(headers));
-    }
+    continue_trace(&span, Parent { headers, meta: meta.get_traceparent().map(|parent| (parent, meta.get_tracestate())) });
     span
 }
 
@@ -228,81 +173,22 @@ pub fn failed(span: &Span, kind: &str) {
 
 /// Tells a server which trace it is called in.
 pub fn inject(params: &mut CallToolRequestParams) {
-    let context = Span::current().context();
-    if context.span().span_context().is_valid() {
+    for (key, value) in traces::members(&Span::current().context()) {
         let meta = params.meta.get_or_insert_default();
-        TraceContextPropagator::new().inject_context(&context, &mut Fields(meta));
+        match key {
+            "traceparent" => meta.set_traceparent(value),
+            _ => meta.set_tracestate(value),
+        }
     }
 }
 
-fn continue_trace(span: &Span, from: &dyn Extractor) {
+fn continue_trace(span: &Span, from: Parent<'_>) {
     if span.is_disabled() {
         return;
     }
-    let context = TraceContextPropagator::new().extract_with_context(&Context::new(), from);
-    let parent: SpanContext = context.span().span_context().clone();
-    if parent.is_valid() {
+    let context = from.context();
+    if context.span().span_context().is_valid() {
         // It fails where there is no layer, and then nobody looks.
         let _ = span.set_parent(context);
-    }
-}
-
-struct Headers<'a>(&'a HeaderMap);
-
-impl Extractor for Headers<'_> {
-    fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key)?.to_str().ok()
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        self.0.keys().map(axum::http::HeaderName::as_str).collect()
-    }
-}
-
-struct Meta<'a>(&'a RequestMetaObject);
-
-impl Extractor for Meta<'_> {
-    fn get(&self, key: &str) -> Option<&str> {
-        match key {
-            "traceparent" => self.0.get_traceparent(),
-            "tracestate" => self.0.get_tracestate(),
-            _ => None,
-        }
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        vec!["traceparent", "tracestate"]
-    }
-}
-
-struct Fields<'a>(&'a mut RequestMetaObject);
-
-impl Injector for Fields<'_> {
-    fn set(&mut self, key: &str, value: String) {
-        match key {
-            "traceparent" => self.0.set_traceparent(value),
-            "tracestate" if !value.is_empty() => self.0.set_tracestate(value),
-            _ => {}
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn traces_are_sent_only_where_somebody_asks_for_them() {
-        let wanted = |set: &[(&str, &str)]| {
-            let of = |name: &str| set.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-            is_wanted(of)
-        };
-        let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318");
-        assert!(!wanted(&[]));
-        assert!(!wanted(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "")]));
-        assert!(wanted(&[endpoint]));
-        assert!(wanted(&[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://collector:4318/v1/traces")]));
-        assert!(!wanted(&[endpoint, ("OTEL_SDK_DISABLED", "true")]));
-        assert!(!wanted(&[endpoint, ("OTEL_TRACES_EXPORTER", "none")]));
     }
 }

@@ -10,6 +10,7 @@ pub mod host;
 pub mod json_rpc;
 pub mod pace;
 mod places;
+pub mod request_id;
 pub mod token;
 
 use std::convert::Infallible;

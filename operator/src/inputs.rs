@@ -267,11 +267,10 @@ impl Reader {
         Ok(data.and_then(|mut data| data.remove(&reference.key)))
     }
 
-    /// The access modes of a claim. None: there is no such claim.
-    pub async fn access_modes(&self, namespace: &str, name: &str) -> Result<Option<Vec<String>>, Error> {
+    /// A claim, as it is now. None: there is none of this name.
+    pub async fn claim(&self, namespace: &str, name: &str) -> Result<Option<PersistentVolumeClaim>, Error> {
         let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
-        let claim = in_time("PersistentVolumeClaim", name, api.get_opt(name)).await?;
-        Ok(claim.map(|claim| claim.spec.and_then(|spec| spec.access_modes).unwrap_or_default()))
+        in_time("PersistentVolumeClaim", name, api.get_opt(name)).await
     }
 
     async fn digests(&self, kind: Kind, namespace: &str, name: &str) -> Result<Option<Arc<Digests>>, Error> {

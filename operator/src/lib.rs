@@ -16,6 +16,7 @@ pub mod backups;
 pub mod cache;
 pub mod child;
 pub mod children;
+pub mod claims;
 pub mod clock;
 pub mod compare;
 pub mod conditions;

@@ -59,6 +59,9 @@ pub trait Subject: Object {
     /// before the CR can be found to be gone.
     fn switch(&self, context: &Context<Self>);
 
+    /// The names of the claims that its pods mount.
+    fn claims(&self) -> Vec<String>;
+
     /// Step 1: read what the spec points at. I/O in, nothing decided.
     fn observe(&self, context: &Context<Self>) -> impl Future<Output = Result<Self::Facts, inputs::Error>> + Send;
 
@@ -119,15 +122,15 @@ pub struct Outcome<V> {
     pub paused: bool,
     /// The pods' Deployment, as it is now.
     pub deployment: Option<Deployment>,
-    /// The claim that the pods mount, as it is now.
-    pub claim: Option<PersistentVolumeClaim>,
+    /// The claims that the pods mount, as they are now; those that are not there are not here.
+    pub claims: Vec<PersistentVolumeClaim>,
     /// What stood in the way.
     pub problems: Vec<Problem>,
 }
 
 impl<V> Default for Outcome<V> {
     fn default() -> Self {
-        Self { valid: None, paused: false, deployment: None, claim: None, problems: Vec::new() }
+        Self { valid: None, paused: false, deployment: None, claims: Vec::new(), problems: Vec::new() }
     }
 }
 
@@ -218,7 +221,12 @@ async fn pass<S: Subject>(object: &S, context: &Context<S>) -> Outcome<S::Valid>
     }
     let name = S::COMPONENT.child_name(&object.name_any());
     outcome.deployment = context.writer.children.read(&namespace, &name);
-    outcome.claim = context.writer.children.read(&namespace, &name);
+    for claim in object.claims() {
+        let own = context.writer.children.read(&namespace, &claim);
+        // One that cannot be read is not named, and that is all.
+        let found = if own.is_some() { own } else { context.reader.claim(&namespace, &claim).await.unwrap_or_default() };
+        outcome.claims.extend(found);
+    }
     outcome
 }
 

@@ -12,6 +12,7 @@ use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER};
 use http::request::Parts as Head;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_server::body::{self, BodyError};
+use http_server::request_id;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tower::{Service, service_fn};
@@ -86,7 +87,7 @@ pub fn service(
 ) -> impl Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone {
     service_fn(move |request: Request| {
         let activator = Arc::clone(&activator);
-        async move { Ok(activator.answer(request).await) }
+        async move { Ok(request_id::with(request, |request| activator.answer(request)).await) }
     })
 }
 

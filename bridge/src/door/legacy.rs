@@ -42,8 +42,8 @@ pub async fn post(bridge: &Arc<Bridge>, parts: &Parts, post: Post) -> Response {
         bridge.metrics.refuse("version");
         let id = if let Post::Request(envelope) = &post { envelope.id() } else { "null" };
         let data = json!({"supported": ALL, "requested": version}).to_string();
-        let error = wire::error(id, -32022, &format!("Unsupported protocol version: {version}"), Some(&data));
-        return stream::json(StatusCode::BAD_REQUEST, error);
+        let words = format!("Unsupported protocol version: {version}");
+        return stream::error(StatusCode::BAD_REQUEST, id, -32022, &words, Some(&data));
     }
     match post {
         Post::Request(envelope) if &*envelope.method == "initialize" => initialize(bridge, parts, envelope).await,
@@ -126,8 +126,8 @@ async fn session(bridge: &Arc<Bridge>, parts: &Parts, body: Bytes, repeatable: b
                     Err(Failed::Lost) if !repeatable => {
                         outcome("lost");
                         let words = "the replica that has this session went away during the call, which may have been made";
-                        let error = wire::error("null", -32000, words, Some(r#"{"reason":"ReplicaLost"}"#));
-                        return Whose::Answered(stream::json(StatusCode::BAD_GATEWAY, error));
+                        let data = Some(r#"{"reason":"ReplicaLost"}"#);
+                        return Whose::Answered(stream::error(StatusCode::BAD_GATEWAY, "null", -32000, words, data));
                     }
                     Err(_) => outcome("owner_gone"),
                 }
@@ -174,7 +174,7 @@ async fn initialize(bridge: &Arc<Bridge>, parts: &Parts, envelope: Envelope) -> 
                 }
                 Err(error) => unsealed(&error),
             },
-            Err(death) => down(envelope.id(), death.as_deref()),
+            Err(absent) => down(envelope.id(), &absent),
         };
     };
     let Some(lane) = pool.take() else {
@@ -182,9 +182,9 @@ async fn initialize(bridge: &Arc<Bridge>, parts: &Parts, envelope: Envelope) -> 
     };
     let hello = match lane.hello(bridge.timeout).await {
         Ok(hello) => hello,
-        Err(death) => {
+        Err(absent) => {
             pool.give_back(&lane);
-            return down(envelope.id(), death.as_deref());
+            return down(envelope.id(), &absent);
         }
     };
     let held = match begin(&lane) {
@@ -276,7 +276,10 @@ async fn request(
                 return own_error(StatusCode::OK, envelope.id(), -32602, "Invalid params: uri is missing");
             };
             let wanted = &*envelope.method == "resources/subscribe";
-            session.subscribe(uri, wanted);
+            if !session.subscribe(uri, wanted) {
+                let words = "Invalid params: the session is subscribed to as many resources as it may, or the uri is too long";
+                return own_error(StatusCode::OK, envelope.id(), -32602, words);
+            }
             if modern {
                 lane.follow_resources();
             } else if wanted || !bridge.sessions.resources().contains(uri) {

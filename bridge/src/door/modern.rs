@@ -19,7 +19,6 @@ use crate::outbox::Outbox;
 use crate::post::Envelope;
 use crate::sessions::{Filter, Listener};
 use crate::stream;
-use crate::wire;
 
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 const NAME: HeaderName = HeaderName::from_static("mcp-name");
@@ -34,7 +33,7 @@ pub async fn request(bridge: &Arc<Bridge>, parts: &Parts, mut envelope: Envelope
     match &*envelope.method {
         "server/discover" => match bridge.hello().await {
             Ok(hello) => own_result(envelope.id(), &hello.discover_result()),
-            Err(death) => down(envelope.id(), death.as_deref()),
+            Err(absent) => down(envelope.id(), &absent),
         },
         "initialize" | "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" => {
             let words = format!("Method not found: there is no {} in {MODERN}", envelope.method);
@@ -43,7 +42,7 @@ pub async fn request(bridge: &Arc<Bridge>, parts: &Parts, mut envelope: Envelope
         "subscriptions/listen" => match bridge.hello().await {
             Ok(hello) if hello.era == Era::Legacy => listen(bridge, &envelope, hello.offers()),
             Ok(_) => bridge.call(&bridge.shared, envelope, None, &parts.headers).await,
-            Err(death) => down(envelope.id(), death.as_deref()),
+            Err(absent) => down(envelope.id(), &absent),
         },
         _ => bridge.call(&bridge.shared, envelope, None, &parts.headers).await,
     }
@@ -66,7 +65,7 @@ fn listen(bridge: &Bridge, envelope: &Envelope, offers: Offers) -> Response {
 fn refusal(envelope: &Envelope, code: i64, words: &str) -> Response {
     let supported = || json!({"supported": ALL, "requested": envelope.says.version}).to_string();
     let data = (code == -32022).then(supported);
-    stream::json(StatusCode::BAD_REQUEST, wire::error(envelope.id(), code, words, data.as_deref()))
+    stream::error(StatusCode::BAD_REQUEST, envelope.id(), code, words, data.as_deref())
 }
 
 /// What is wrong with it: a code, and words.

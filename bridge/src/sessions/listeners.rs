@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::{MAX_RESOURCES, MAX_URI};
 use crate::era::Offers;
 use crate::outbox::Outbox;
 use crate::table::Notification;
@@ -42,6 +43,8 @@ impl Filter {
         if !offers.subscribe {
             self.resource_subscriptions.clear();
         }
+        self.resource_subscriptions.retain(|uri| uri.len() <= MAX_URI);
+        self.resource_subscriptions.truncate(MAX_RESOURCES);
         self
     }
 
@@ -94,7 +97,9 @@ impl Listeners {
         let params = json!({"_meta": {}, "notifications": listener.filter.accepted()}).to_string();
         let acknowledged = wire::notification("notifications/subscriptions/acknowledged", &params);
         listener.out.tell(translate::with_subscription(&acknowledged, &listener.id).into());
-        self.all().push(listener);
+        let mut all = self.all();
+        all.retain(|listener| !listener.out.has_ended());
+        all.push(listener);
     }
 
     /// To those who want it.

@@ -14,6 +14,10 @@ use crate::table::Notification;
 /// Sessions that were deleted are remembered, so many of them: their ids could be opened for ever.
 const DELETED: usize = 16_384;
 
+/// Sessions of a shared child that are held. What one of them is stands in its id, and whoever comes back after it had to go is known again:
+/// a client that opens sessions without end costs no more than this.
+const HELD: usize = 4096;
+
 /// A session and the child that serves it.
 #[derive(Debug, Clone)]
 pub struct Held {
@@ -52,6 +56,19 @@ struct State {
     deleted_order: VecDeque<u128>,
 }
 
+impl State {
+    /// The quarter that nobody has used for longest goes, of those that nobody uses now and whose child is everybody's.
+    fn make_room(&mut self) {
+        let may_go = |held: &&Held| held.lane.owner().is_none() && held.session.is_idle(Duration::ZERO, Instant::now());
+        let mut idle: Vec<_> =
+            self.held.iter().filter(|(_, held)| may_go(held)).map(|(id, held)| (held.session.last_used(), id.clone())).collect();
+        idle.sort_unstable_by_key(|(last_used, _)| *last_used);
+        for (_, id) in idle.into_iter().take(HELD / 4) {
+            self.held.remove(&id);
+        }
+    }
+}
+
 impl Registry {
     /// None yet.
     pub fn new(sealer: Sealer, own: String) -> Self {
@@ -68,7 +85,11 @@ impl Registry {
 
     /// It can be found from now on.
     pub fn hold(&self, held: Held) {
-        self.state().held.insert(held.session.id.clone(), held);
+        let mut state = self.state();
+        if state.held.len() >= HELD && !state.held.contains_key(&held.session.id) {
+            state.make_room();
+        }
+        state.held.insert(held.session.id.clone(), held);
     }
 
     /// What an id stands for, to this caller.
@@ -157,5 +178,37 @@ impl Registry {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::handshake::By;
+    use crate::metrics::Metrics;
+    use crate::table::Limits;
+
+    #[tokio::test]
+    async fn a_client_that_opens_sessions_without_end_costs_no_more_than_some_and_loses_none() {
+        let limits = Limits { in_flight: 1, queue: 1, timeout: Duration::ZERO, longest: Duration::ZERO, silence: Duration::ZERO };
+        let registry = Arc::new(Registry::new(Sealer::new(None).unwrap(), String::new()));
+        let lane = Lane::new(limits, Metrics::new().unwrap(), By::Us, Arc::clone(&registry), CancellationToken::new());
+        let begin = || {
+            let sealed = Sealed { pod: String::new(), session: 0, caller: [0; 16], capabilities: None, info: None };
+            let session = registry.seal(sealed).unwrap();
+            registry.hold(Held { session: Arc::clone(&session), lane: Arc::clone(&lane) });
+            session
+        };
+        let (used, first) = (begin(), begin());
+        let in_use = used.in_use();
+        for _ in 0..HELD + HELD / 2 {
+            begin();
+        }
+        assert!(registry.len() <= HELD, "{}", registry.len());
+        assert!(matches!(registry.find(&used.id, &[0; 16]), Found::Here(_)), "it has a call or a stream");
+        assert!(matches!(registry.find(&first.id, &[0; 16]), Found::Lost(_)), "it is known again by its id");
+        drop(in_use);
     }
 }

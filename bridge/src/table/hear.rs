@@ -65,17 +65,13 @@ impl Table {
             let Some(message) = Message::read(mended.as_bytes()) else { return self.garbled(mended.as_bytes()) };
             (mended.as_bytes(), message)
         };
-        self.silent_since = None;
-        self.expired_in_silence = 0;
         let heard = match (&message.method, message.id) {
             (None, id) if message.result.is_some() || message.error.is_some() => self.answered(line, &message, id, now),
             (Some(_), None) => self.told(line, &message, now),
             (Some(method), Some(id)) => self.was_asked(line, &method.0, id),
             _ => Heard::Stray,
         };
-        if self.calls.values().any(|call| call.at.is_some() && !call.ask.stands) {
-            self.silent_since = Some(now);
-        }
+        self.silence.broken(self.calls.values().any(|call| call.at.is_some() && !call.ask.stands), now);
         heard
     }
 

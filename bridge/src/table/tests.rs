@@ -26,7 +26,7 @@ fn ask(id: u64) -> (Ask, Outbox) {
         json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": "t", "_meta": {"progressToken": "p"}}});
     let Ok(Post::Request(envelope)) = Post::read(&Bytes::from(body.to_string())) else { unreachable!() };
     let out = Outbox::default();
-    (Ask { envelope, session: None, out: out.clone(), trace: Vec::new(), stands: false }, out)
+    (Ask { envelope, session: None, out: out.clone(), trace: Vec::new(), trail: Trail::default(), stands: false }, out)
 }
 
 /// A table whose child has said that it is a legacy one.

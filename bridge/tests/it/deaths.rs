@@ -105,6 +105,59 @@ async fn a_child_that_says_nothing_any_more_is_replaced() {
     bridge.logged("it was asked, and said nothing at all").await;
 }
 
+/// Clients of 2026-07-28 cancel by hanging up, and probes do: no call of theirs ever waits all of its time.
+#[rstest]
+#[tokio::test]
+async fn a_child_whose_callers_all_give_up_is_asked_by_us_and_replaced(#[values("legacy", "modern")] era: &str) {
+    let bridge = Bridge::start_ready("--restart-after-seconds 2", &child(era)).await;
+    assert_eq!(bridge.text(None, "stop-reading", json!({})).await, "deaf");
+    let echo = json!({"name": "echo", "arguments": {}});
+    until("a child that hears", async || {
+        let call = bridge.modern(&json!(1), "tools/call", &echo).timeout(Duration::from_millis(300));
+        call.send().await.ok().filter(|response| response.status() == StatusCode::OK).map(|_| ())
+    })
+    .await;
+    bridge.logged("it was asked, and said nothing at all").await;
+    assert_eq!(bridge.metric("bridge_child_restarts_total").await, 1);
+}
+
+#[tokio::test]
+async fn a_child_that_owes_nobody_an_answer_may_be_silent() {
+    let bridge = Bridge::start_ready("--restart-after-seconds 1", &child("modern")).await;
+    let never = bridge.modern(&json!(1), "tools/call", &json!({"name": "never", "arguments": {}}));
+    assert!(never.timeout(Duration::from_millis(300)).send().await.is_err(), "it hung up");
+    // Time for it to be taken for wedged, and for the question that clears it.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert_eq!(bridge.metric("bridge_child_restarts_total").await, 0);
+}
+
+#[tokio::test]
+async fn who_comes_before_the_server_is_up_is_told_what_it_says_instead() {
+    let html = ["sh", "-c", "echo; echo '<html>Bad Gateway</html>'; exec sleep 100"].map(str::to_owned);
+    let bridge = Bridge::start("--hold-seconds 0", &html).await;
+    bridge.logged("Bad Gateway").await;
+    let early = [
+        answer(bridge.post(None, &crate::support::initialize(json!({}))).await).await,
+        answer(bridge.modern(&json!("init"), "server/discover", &json!({})).send().await.unwrap()).await,
+    ];
+    for told in early {
+        assert_eq!((&told["id"], &told["error"]["data"]["reason"]), (&json!("init"), &json!("Starting")), "{told}");
+        let words = told["error"]["message"].as_str().unwrap();
+        assert!(words.ends_with("no message of MCP, first: <html>Bad Gateway</html>"), "{words}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_complains_on_its_standard_output_alone_is_quoted() {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let flags = format!("--termination-log {} --max-backoff-seconds 0", log.path().display());
+    let usage = ["sh", "-c", "echo 'usage: server KEY'; exit 2"].map(str::to_owned);
+    let mut bridge = Bridge::start(&flags, &usage).await;
+    assert_eq!(bridge.ended().await.code(), Some(2));
+    let words = std::fs::read_to_string(log.path()).unwrap();
+    assert!(words.ends_with("the server ended: exit code 2; its last words: usage: server KEY"), "{words}");
+}
+
 #[tokio::test]
 async fn a_child_that_answers_twice_or_for_others_misleads_nobody() {
     let bridge = Bridge::start("", &child("legacy")).await;
@@ -153,6 +206,28 @@ async fn no_zombie_stays() {
         processes.filter(|stat| stat.contains(&ours)).count()
     };
     until("no zombie", async || (zombies() == 0).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_child_that_ends_at_a_method_that_it_does_not_know_is_asked_otherwise() {
+    let bridge = Bridge::start("", &child("legacy die-at-discover")).await;
+    assert_eq!(bridge.text(None, "echo", json!({"a": 1})).await, json!({"a": 1}));
+    assert_eq!(bridge.metric("bridge_child_restarts_total").await, 1);
+    bridge.call(None, "kill", json!({})).await;
+    assert_eq!(bridge.text(None, "echo", json!({})).await, json!({}));
+    assert_eq!(bridge.metric("bridge_child_restarts_total").await, 2, "it is known now");
+}
+
+#[tokio::test]
+async fn so_is_a_child_of_one_session() {
+    let bridge = Bridge::start("--sessions per-session", &child("legacy die-at-discover")).await;
+    bridge.logged("another one is started").await;
+    until("a child", async || {
+        (bridge.request(reqwest::Method::GET, "/readyz").send().await.unwrap().status() == StatusCode::OK).then_some(())
+    })
+    .await;
+    let session = bridge.initialize(json!({})).await;
+    assert_eq!(bridge.text(Some(&session), "echo", json!({"a": 1})).await, json!({"a": 1}));
 }
 
 #[tokio::test]

@@ -11,4 +11,5 @@ mod run;
 mod sessions;
 mod streams;
 mod support;
+mod traces;
 mod upstream;

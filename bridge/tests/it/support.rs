@@ -38,8 +38,20 @@ impl Bridge {
         Self::launch(flags.into_iter(), "handing on").await
     }
 
+    /// With these variables, which its child has, too.
+    pub async fn start_with(variables: &[(&str, &str)], flags: &str, command: &[String]) -> Self {
+        let flags = format!("--listen 127.0.0.1:0 {flags}");
+        let flags = flags.split_whitespace().map(str::to_owned).chain(["--".to_owned()]);
+        Self::launch_with(variables, flags.chain(command.iter().cloned()), "serving MCP").await
+    }
+
     async fn launch(args: impl Iterator<Item = String>, says: &str) -> Self {
+        Self::launch_with(&[], args, says).await
+    }
+
+    async fn launch_with(variables: &[(&str, &str)], args: impl Iterator<Item = String>, says: &str) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_bridge"))
+            .envs(variables.iter().copied())
             .arg("run")
             .args(args)
             .stdin(Stdio::null())

@@ -13,6 +13,7 @@ use futures::{
     stream::{self, BoxStream},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http_server::request_id::REQUEST_ID;
 use mcp_wire::{json, message, redirect};
 use reqwest::Response;
 use rmcp::{
@@ -53,7 +54,6 @@ const MAX_EXPIRED: usize = 1_024;
 
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const REVISION: HeaderName = HeaderName::from_static("mcp-protocol-version");
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Why a request had no answer at all.
 #[derive(Debug, thiserror::Error)]

@@ -17,6 +17,7 @@ use crate::{
     app_reports::AppReports,
     cache::Cache,
     child::Child,
+    claims,
     crd::{McpApp, McpAppStatus, McpServer},
     digest, inputs,
     names::Component,
@@ -55,6 +56,10 @@ impl Subject for McpApp {
     /// Nobody probes apps.
     fn switch(&self, _: &Context<Self>) {}
 
+    fn claims(&self) -> Vec<String> {
+        claims::of_pods(&self.spec.pod).map(str::to_owned).collect()
+    }
+
     async fn observe(&self, context: &Context<Self>) -> Result<Observed, inputs::Error> {
         observe::observe(self, &context.reader, &context.writer.children, &context.world).await
     }
@@ -77,7 +82,7 @@ impl Subject for McpApp {
 
     fn status(&self, outcome: &Outcome<ValidatedApp>, context: &Context<Self>, now: Timestamp) -> Told<McpAppStatus> {
         let (namespace, name) = (self.namespace().unwrap_or_default(), self.name_any());
-        let trouble = context.world.pods.trouble(&namespace, &name);
+        let trouble = context.world.pods.trouble(&namespace, &name).map(|trouble| claims::named(trouble, &outcome.claims));
         let report = context.world.reports.of(&namespace, &name).unwrap_or_default();
         Told::Now(status::compute(self, outcome, trouble.as_ref(), &report, now))
     }

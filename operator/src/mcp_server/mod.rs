@@ -25,6 +25,7 @@ use crate::{
     autoscale::Autoscaler,
     backups::Backups,
     child::Child,
+    claims,
     crd::{McpServer, McpServerStatus},
     events::{self, News},
     inputs,
@@ -75,6 +76,13 @@ impl Subject for McpServer {
             return;
         }
         tell_prober(self, known.unwrap_or_default(), context);
+    }
+
+    fn claims(&self) -> Vec<String> {
+        let name = self.name_any();
+        let own = self.spec.storage.iter().map(|_| Component::Server.child_name(&name));
+        let cache = self.spec.stdio.iter().filter_map(|stdio| stdio.cache.as_ref().map(|_| Component::cache_name(&name)));
+        own.chain(cache).chain(claims::of_pods(&self.spec.pod).map(str::to_owned)).collect()
     }
 
     async fn observe(&self, context: &Context<Self>) -> Result<Observed, inputs::Error> {

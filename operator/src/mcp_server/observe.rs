@@ -178,7 +178,8 @@ pub async fn observe(
         observed.ca = reader.value(&namespace, reference).await?;
     }
     for claim in own_claims::written(&server.spec.pod) {
-        if let Some(modes) = reader.access_modes(&namespace, claim).await? {
+        if let Some(found) = reader.claim(&namespace, claim).await? {
+            let modes = found.spec.and_then(|spec| spec.access_modes).unwrap_or_default();
             observed.claims.insert(claim.to_owned(), modes);
         }
     }

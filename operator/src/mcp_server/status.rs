@@ -3,13 +3,13 @@
 //! `kubectl get mcpservers` must say what a client would experience: Ready is never True for a server that cannot answer. What keeps
 //! a pod from running is told in Kubernetes' own words, before anything that the prober makes of it.
 
-use k8s_openapi::{api::core::v1::PersistentVolumeClaim, apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
-use kube::ResourceExt;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 use mcp_stdio::package::Registry;
 
 use super::{asleep, autoscaling, contract, stdio, validate::ValidatedServer};
 use crate::{
     autoscale::Decision,
+    claims,
     conditions::{self, Finding, Status},
     crd::{
         CircuitState, Force, McpServer, McpServerStatus, ToolsPolicy, ToolsStatus,
@@ -96,18 +96,6 @@ fn trouble(health: &ServerHealth) -> Option<&Trouble> {
     troubles().find(|trouble| !trouble.ran).or_else(|| troubles().next())
 }
 
-/// The scheduler says that a claim is not bound, and neither which one nor what it asks for.
-fn with_claim(trouble: &Trouble, claim: Option<&PersistentVolumeClaim>) -> Trouble {
-    let unbound = claim.filter(|claim| claim.status.as_ref().and_then(|status| status.phase.as_deref()) != Some("Bound"));
-    let Some(claim) = unbound.filter(|_| trouble.message.contains("unbound")) else { return trouble.clone() };
-    let (name, spec) = (claim.name_any(), claim.spec.clone().unwrap_or_default());
-    let size = spec.resources.and_then(|resources| resources.requests?.remove("storage")).unwrap_or_default().0;
-    let class =
-        spec.storage_class_name.map_or_else(|| "default storage class".to_owned(), |class| format!("storage class {class}"));
-    let told = format!("the claim {name} ({size} of the {class}) is not bound: kubectl describe pvc {name} says why");
-    Trouble { message: format!("{}; {told}", trouble.message.trim_end_matches('.')), ..trouble.clone() }
-}
-
 /// Everything that the findings look at.
 struct View<'a> {
     server: &'a McpServer,
@@ -137,7 +125,7 @@ impl<'a> View<'a> {
             let diff = health.tools_diff.as_ref().map_or_else(|| "they are other ones".to_owned(), contract::describe);
             format!("new pods do not offer the accepted tools: {diff}")
         });
-        let trouble = health.and_then(trouble).map(|trouble| with_claim(trouble, outcome.claim.as_ref()));
+        let trouble = health.and_then(trouble).map(|trouble| claims::named(trouble.clone(), &outcome.claims));
         Self { server, outcome, health, remote, wanted, in_service, rollout, held, trouble, stood_in: None }
     }
 
@@ -554,21 +542,13 @@ mod tests {
     #[test]
     fn a_claim_that_is_not_bound_is_named_where_the_scheduler_waits_for_it() {
         let server = fixtures::server(|_| {});
-        let told = |said: &str, phase: &str| {
-            let trouble = Trouble { reason: "Unschedulable".into(), message: said.into(), ..fixtures::trouble("", "") };
-            let claim = serde_json::from_value(serde_json::json!({
-                "metadata": {"name": "db-mcp"}, "status": {"phase": phase},
-                "spec": {"storageClassName": "fast", "resources": {"requests": {"storage": "1Gi"}}},
-            }));
-            let outcome = Outcome { claim: claim.ok(), ..outcome(&server) };
-            let health = health(vec![PodHealth { trouble: Some(trouble), ..pod("a", false, false) }]);
-            message(&compute(&server, &outcome, Some(&health), fixtures::at(0)), "Ready")
-        };
-        let unbound = "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.";
-        let named = "; the claim db-mcp (1Gi of the storage class fast) is not bound: kubectl describe pvc db-mcp says why";
-        assert!(told(unbound, "Pending").ends_with(named), "{}", told(unbound, "Pending"));
-        assert_eq!(told(unbound, "Bound"), unbound);
-        assert_eq!(told("Insufficient cpu", "Pending"), "Insufficient cpu");
+        let said = "pod has unbound immediate PersistentVolumeClaims.";
+        let claim = serde_json::json!({"metadata": {"name": "own"}, "status": {"phase": "Pending"}});
+        let outcome = Outcome { claims: vec![serde_json::from_value(claim).expect("a claim")], ..outcome(&server) };
+        let health =
+            health(vec![PodHealth { trouble: Some(fixtures::trouble("Unschedulable", said)), ..pod("a", false, false) }]);
+        let told = message(&compute(&server, &outcome, Some(&health), fixtures::at(0)), "Ready");
+        assert!(told.contains("the claim own ("), "{told}");
     }
 
     #[test]

@@ -141,6 +141,8 @@ fn arguments(spec: &McpServerSpec, stdio: &StdioSource, installed: bool, grace_s
     }
     flag("timeout-seconds", spec.timeout_seconds.to_string());
     flag("startup-seconds", health.startup_seconds.max(STARTUP_SECONDS).to_string());
+    // Before it is up only probes come, which come again: they are to hear why it is not.
+    flag("hold-seconds", "0".into());
     // Before the pod is evicted for it: a new child is cheaper than a new pod.
     flag("restart-after-seconds", (health.restart_after_seconds - health.restart_after_seconds / 4).to_string());
     flag("drain-seconds", grace_seconds.saturating_sub(NOT_FOR_CALLS).to_string());

@@ -3,19 +3,10 @@
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::routing::post;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value as Any};
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind};
-use prost::Message as _;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use traces::testing::{Received, hex, of};
 
 use crate::support::{BINARY, Server, run_with};
 
@@ -24,80 +15,6 @@ const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const OTHER: &str = "00-11111111111111111111111111111111-2222222222222222-01";
 
-#[derive(Default)]
-struct Received {
-    spans: Vec<Span>,
-    raw: Vec<u8>,
-    service: String,
-}
-
-#[derive(Clone)]
-struct Collector {
-    received: Arc<Mutex<Received>>,
-    endpoint: String,
-}
-
-impl Collector {
-    async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let collector = Self { received: Arc::default(), endpoint: format!("http://{}", listener.local_addr().unwrap()) };
-        let router = Router::new().route("/v1/traces", post(collect)).with_state(collector.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        collector
-    }
-
-    fn environment(&self) -> [(&'static str, &str); 2] {
-        [("OTEL_EXPORTER_OTLP_ENDPOINT", &self.endpoint), ("OTEL_BSP_SCHEDULE_DELAY", "50")]
-    }
-
-    /// All spans, when this many have come.
-    async fn spans(&self, count: usize) -> Vec<Span> {
-        for _ in 0..400 {
-            let spans = self.received.lock().unwrap().spans.clone();
-            if spans.len() >= count {
-                return spans;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("twenty seconds brought {:?}", self.received.lock().unwrap().spans)
-    }
-
-    fn assert_unsaid(&self, words: &[&str]) {
-        let raw = String::from_utf8_lossy(&self.received.lock().unwrap().raw).into_owned();
-        for word in words {
-            assert!(!raw.contains(word), "{word} was exported");
-        }
-    }
-}
-
-async fn collect(State(collector): State<Collector>, body: Bytes) -> Bytes {
-    let export = ExportTraceServiceRequest::decode(body.clone()).unwrap();
-    let mut received = collector.received.lock().unwrap();
-    received.raw.extend_from_slice(&body);
-    for resource in export.resource_spans {
-        received.service = text(&resource.resource.unwrap().attributes, "service.name");
-        received.spans.extend(resource.scope_spans.into_iter().flat_map(|scope| scope.spans));
-    }
-    Bytes::new()
-}
-
-fn text(attributes: &[KeyValue], key: &str) -> String {
-    match attributes.iter().find(|pair| pair.key == key).and_then(|pair| pair.value.clone()).and_then(|value| value.value) {
-        Some(Any::StringValue(text)) => text,
-        Some(Any::IntValue(number)) => number.to_string(),
-        Some(other) => format!("{other:?}"),
-        None => "absent".to_owned(),
-    }
-}
-
-fn of(span: &Span, key: &str) -> String {
-    text(&span.attributes, key)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
-}
-
 fn assert_continued(span: &Span) {
     assert_eq!((hex(&span.trace_id).as_str(), hex(&span.parent_span_id).as_str()), (TRACE, "b7ad6b7169203331"), "{span:?}");
     assert_eq!(span.kind(), SpanKind::Server);
@@ -105,7 +22,7 @@ fn assert_continued(span: &Span) {
 
 #[tokio::test]
 async fn a_call_of_either_era_continues_its_callers_trace() {
-    let collector = Collector::start().await;
+    let collector = Received::start().await;
     let server = Server::start_with(SCHEMA, &[], &collector.environment());
     let call =
         json!({"name": "read_query", "arguments": {"query": "SELECT 'secret', * FROM item WHERE id = ?", "params": ["private"]}});
@@ -137,13 +54,13 @@ async fn a_call_of_either_era_continues_its_callers_trace() {
     let mut versions: Vec<_> = spans.iter().map(|span| of(span, "mcp.protocol.version")).collect();
     versions.sort();
     assert_eq!(versions, ["2025-11-25", "2026-07-28", "2026-07-28", "2026-07-28"]);
-    assert_eq!(collector.received.lock().unwrap().service, "sandbox-server");
+    assert_eq!(collector.service(), "sandbox-server");
     collector.assert_unsaid(&["SELECT", "secret", "private", "item"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_fails_is_traced_as_an_error() {
-    let collector = Collector::start().await;
+    let collector = Received::start().await;
     let mut server = Server::start_with(SCHEMA, &[], &collector.environment());
     let meta = json!({"traceparent": PARENT});
     for (tool, arguments) in [
@@ -188,7 +105,7 @@ async fn what_fails_is_traced_as_an_error() {
 
 #[tokio::test]
 async fn a_call_without_a_trace_begins_one_and_the_audit_log_has_its_id() {
-    let collector = Collector::start().await;
+    let collector = Received::start().await;
     let server = Server::start_with(SCHEMA, &["--audit"], &collector.environment());
     let call = json!({"name": "read_query", "arguments": {"query": "SELECT * FROM item WHERE name = 'secret'"}, "_meta": {"traceparent": "junk"}});
     server.modern("tools/call", call).send().await.unwrap();
@@ -202,7 +119,7 @@ async fn a_call_without_a_trace_begins_one_and_the_audit_log_has_its_id() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn standard_input_is_traced_too() {
-    let collector = Collector::start().await;
+    let collector = Received::start().await;
     let folder = tempfile::tempdir().unwrap();
     let mut child = Command::new(BINARY)
         .args(["stdio", "--db"])

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::Context;
-use k8s_openapi::api::core::v1::{Event, LimitRange, ResourceQuota};
+use k8s_openapi::api::core::v1::{Event, LimitRange, PersistentVolumeClaim, ResourceQuota};
 use kube::{ResourceExt, api::ListParams};
 use mcpfleet_tests::cluster::{Space, with_space};
 use operator::{
@@ -74,6 +74,25 @@ const BROKEN: &[Broken] = &[
         says: &["does-not-exist"],
     },
     Broken {
+        name: "no-class-of-own",
+        change: |spec| {
+            spec["volumes"] = json!([{"name": "own", "persistentVolumeClaim": {"claimName": "own"}}]);
+            spec["volumeMounts"] = json!([{"name": "own", "mountPath": "/own"}]);
+        },
+        reasons: &["Unschedulable"],
+        says: &["the claim own (1Gi of the storage class does-not-exist)"],
+    },
+    Broken {
+        name: "no-class-of-cache",
+        change: |spec| {
+            let cache = json!({"size": "1Gi", "storageClassName": "does-not-exist"});
+            spec["container"] = Value::Null;
+            spec["stdio"] = json!({"command": "npx", "args": ["a@1.0.0"], "cache": cache});
+        },
+        reasons: &["Unschedulable"],
+        says: &["the claim no-class-of-cache-mcp-cache (1Gi of the storage class does-not-exist)"],
+    },
+    Broken {
         name: "no-account",
         change: |spec| spec["serviceAccountName"] = json!("does-not-exist"),
         reasons: &["FailedCreate"],
@@ -119,6 +138,8 @@ async fn told(space: &Space, broken: &Broken, since: Instant) -> anyhow::Result<
 async fn a_server_that_cannot_start_says_why_in_kubernetes_words() {
     with_space(|space| async move {
         install(&space).await?;
+        let own = json!({"accessModes": ["ReadWriteOnce"], "storageClassName": "does-not-exist", "resources": {"requests": {"storage": "1Gi"}}});
+        space.create::<PersistentVolumeClaim>(json!({"metadata": {"name": "own"}, "spec": own})).await?;
         let since = Instant::now();
         for broken in BROKEN {
             let mut server = sqlite(broken.name, 1, 60);

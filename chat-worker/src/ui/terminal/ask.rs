@@ -8,11 +8,12 @@ use std::{
     time::Duration,
 };
 
+use http_server::request_id;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    app::{App, request_id},
+    app::App,
     config::rules::Approvals,
     limits, numbers,
     turn::{driver::Turn, machine::Outcome, transcript::Transcript},
@@ -48,7 +49,7 @@ pub async fn ask(app: &Arc<App>, question: &str, json: bool, yes: bool) -> anyho
     });
     let (sender, mut events) = mpsc::channel(64);
     let turn = Turn {
-        request_id: request_id(),
+        request_id: request_id::new(),
         transcript: Transcript::default(),
         say: Some(question.to_owned()),
         approvals: match app.settings.approvals {

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use http_server::request_id;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +21,7 @@ use super::{
     store,
 };
 use crate::{
-    app::{App, request_id},
+    app::App,
     limits,
     llm::wire::{Role, Usage},
     tools::sanitize::clean,
@@ -271,7 +272,7 @@ impl Chat<'_> {
         let (decide, decisions) = mpsc::channel(1);
         let asked = say.clone().map(|question| (self.transcript.clone(), question));
         let turn = Turn {
-            request_id: request_id(),
+            request_id: request_id::new(),
             transcript: std::mem::take(&mut self.transcript),
             say,
             approvals: self.app.settings.approvals,

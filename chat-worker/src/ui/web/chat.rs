@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use http_server::forwarded::Caller;
+use http_server::{forwarded::Caller, request_id};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::{
-    problem::{Problem, id_of},
+    problem::Problem,
     state::{MAX_BODY, Web},
     told::Told,
 };
@@ -61,7 +61,7 @@ pub async fn chat(
     }
     let request = read(body).await?;
     let streamed = request.stream.unwrap_or_else(|| !wants_one_object(&headers));
-    let turn = turn(&web, request, id_of(&headers), caller.address.to_string())?;
+    let turn = turn(&web, request, request_id::of(&headers).to_owned(), caller.address.to_string())?;
     let cancel = turn.cancel.clone();
     let (sender, mut events) = mpsc::channel(64);
     let runner = Arc::clone(&web);

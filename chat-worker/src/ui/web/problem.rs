@@ -4,18 +4,15 @@ use axum::{
     Json,
     body::to_bytes,
     extract::Request,
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use http_server::request_id;
 use serde_json::json;
-
-use crate::app::request_id;
 
 /// More of a bare error is nobody's reading.
 const MAX_BARE: usize = 8 * 1024;
-
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// An error that a caller sees.
 #[derive(Debug, Clone)]
@@ -63,15 +60,8 @@ pub async fn method_not_allowed() -> Problem {
 }
 
 /// Gives every request an id, the caller's own where it sent a plain one, and returns it.
-pub async fn with_request_id(mut request: Request, next: Next) -> Response {
-    let id = given(request.headers()).unwrap_or_else(|| {
-        // A request id of ours is plain ASCII.
-        HeaderValue::try_from(request_id()).unwrap_or(HeaderValue::from_static("req_0"))
-    });
-    request.headers_mut().insert(REQUEST_ID, id.clone());
-    let mut response = next.run(request).await;
-    response.headers_mut().insert(REQUEST_ID, id);
-    response
+pub async fn with_request_id(request: Request, next: Next) -> Response {
+    request_id::with(request, |request| next.run(request)).await
 }
 
 /// Makes a problem of an error that is bare text: those of the routing, of extractors and of the MCP library are. Errors
@@ -93,16 +83,4 @@ pub async fn for_bare_errors(request: Request, next: Next) -> Response {
     parts.headers.remove(header::TRANSFER_ENCODING);
     parts.headers.extend(problem.headers);
     Response::from_parts(parts, body)
-}
-
-fn given(headers: &HeaderMap) -> Option<HeaderValue> {
-    let value = headers.get(REQUEST_ID)?;
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
-    let fits = (1..=64).contains(&value.len()) && value.as_bytes().iter().all(plain);
-    fits.then(|| value.clone())
-}
-
-/// The id that `with_request_id` gave.
-pub fn id_of(headers: &HeaderMap) -> String {
-    headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).unwrap_or("req_0").to_owned()
 }

@@ -40,7 +40,7 @@ use self::{
     lists::{List, Told},
     running::Running,
 };
-use super::{problem::id_of, state::Web};
+use super::state::Web;
 use crate::{
     audit,
     llm::{offer::search, wire::ToolCall},
@@ -189,7 +189,7 @@ impl Gateway {
 }
 
 fn request_id(context: &RequestContext<RoleServer>) -> String {
-    context.extensions.get::<Parts>().map(|parts| id_of(&parts.headers)).unwrap_or_default()
+    context.extensions.get::<Parts>().map(|parts| http_server::request_id::of(&parts.headers).to_owned()).unwrap_or_default()
 }
 
 impl ServerHandler for Gateway {

@@ -1,0 +1,58 @@
+//! The way to the collector for programs that have hyper's client anyway, and no other.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use opentelemetry_http::{HttpClient, HttpError};
+use tokio::runtime::Handle;
+
+use crate::{Error, Target};
+
+/// What a collector may say; it is only shown in an error.
+const MAX_ANSWER_BYTES: usize = 64 << 10;
+
+/// See the file. The SDK's thread is none of the runtime's, on which connections live.
+#[derive(Debug)]
+pub struct Collector {
+    client: Client<HttpConnector, Full<Bytes>>,
+    timeout: Duration,
+    runtime: Handle,
+}
+
+impl Collector {
+    /// On the runtime that this is called in. An error: it is not `http://`.
+    pub fn new(target: &Target) -> Result<Self, Error> {
+        if !target.endpoint.starts_with("http://") {
+            return Err(Error::Scheme(target.endpoint.clone()));
+        }
+        let client = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
+        Ok(Self { client, timeout: target.timeout, runtime: Handle::current() })
+    }
+}
+
+impl HttpClient for Collector {
+    // By hand what the macro of the trait's crate would write.
+    fn send_bytes<'s, 'f>(
+        &'s self,
+        request: Request<Bytes>,
+    ) -> Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'f>>
+    where
+        's: 'f,
+        Self: 'f,
+    {
+        let answer = self.client.request(request.map(Full::new));
+        let exchange = async move {
+            let (parts, body) = answer.await?.into_parts();
+            Ok(Response::from_parts(parts, Limited::new(body, MAX_ANSWER_BYTES).collect().await?.to_bytes()))
+        };
+        let timeout = self.timeout;
+        let sent = self.runtime.spawn(async move { tokio::time::timeout(timeout, exchange).await });
+        Box::pin(async move { sent.await?? })
+    }
+}

@@ -18,6 +18,7 @@ mod outage;
 mod rollouts;
 mod sandbox_drills;
 mod secrets;
+mod session_drill;
 mod setup;
 mod stdio;
 mod told;

@@ -8,14 +8,20 @@ with_time=yes
 
 provide_packages() {
     [[ ${packages_are_brought:-} ]] || return 0
+    need python3:python3
+    python3 -c 'import ensurepip' 2>/dev/null || need python3-venv:python3-venv
+    if ! patiently tests/stdio/images.sh "$scratch/images" packages; then
+        say "${bold}The image with the packages of PyPI cannot be made here, and the demo goes on without that server.${plain}"
+        with_time=
+        return
+    fi
     packages_image=ghcr.io/mcpfleet/packages:$version
-    patiently tests/stdio/images.sh "$scratch/images" packages || fail "the image with the packages of PyPI could not be made"
     patiently tests/cluster/load.sh "$scratch/images/packages.tar" || fail "the image with the packages could not be brought to the cluster"
     rm -r "$scratch/images"
 }
 
 apply_registry() {
-    [[ ${packages_are_brought:-} ]] || return 0
+    [[ ${packages_are_brought:-} && $with_time ]] || return 0
     say "nothing in this cluster reaches PyPI, and so a registry with the package is in it"
     show kubectl -n "$namespace" apply -f tests/demo/packages.yaml
     kube apply -f tests/demo/packages.yaml | indent
@@ -23,6 +29,7 @@ apply_registry() {
 
 # apply_time: the server as it is, or with the registry of this cluster.
 apply_time() {
+    [[ $with_time ]] || return 0
     show kubectl -n "$namespace" apply -f tests/demo/time.yaml
     if [[ ${packages_are_brought:-} ]]; then
         kube rollout status deployment/registry --timeout=60s >/dev/null || fail "the registry did not come up"
@@ -35,6 +42,7 @@ apply_time() {
 }
 
 await_time() {
+    [[ $with_time ]] || return 0
     show kubectl -n "$namespace" wait --for=condition=Ready mcpserver/time --timeout=120s
     if kube wait --for=condition=Ready mcpserver/time --timeout=120s 2>&1 | indent; then
         await_service time-mcp:8080
@@ -52,7 +60,7 @@ why_not_time() { kube get mcpserver time --output jsonpath='{.status.conditions[
 ask_the_time() {
     local start=$EPOCHREALTIME
     if [[ -z $with_time ]]; then
-        say "left out: the server did not come up in this cluster"
+        say "left out, for the reason above"
         return
     fi
     run kubectl -n "$namespace" get mcpserver time -o 'jsonpath={.spec.stdio.command} {.spec.stdio.args}{"\n"}'

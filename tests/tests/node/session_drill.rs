@@ -1,6 +1,11 @@
 //! Sessions of fifty clients of other makers with a server on standard input and output in three replicas, half of them through the Service
-//! and half through an app, while a pod is deleted every ten seconds, and the server is rolled in between. No client sees an error. Run by
-//! `make drills`, which installs the clients.
+//! and half through an app, while a pod is deleted every ten seconds, and the server is rolled in between. No client is to see an error. Run
+//! by `make drills`, which installs the clients.
+//!
+//! That is not so yet. On two cores that others used, too, with eight deletions and a rollout within 105 s: through the Service 26 clients had
+//! 6 errors in 6,898 calls, the slowest 2.9 s (connections that were reset while their client waited for an answer); through the app 338 in
+//! 2,969, the slowest 5.5 s (the app cannot connect for a moment, counts each waiting call as a failure of the server, and leaves it alone
+//! for 10 s).
 
 use std::{
     path::PathBuf,

@@ -20,9 +20,15 @@ for line in sys.stdin:
 
 MOTO=$(tests/moto.sh)
 export MOTO
+MCPFLEET_CLIENTS=$(tests/clients/folder.sh)
+export MCPFLEET_CLIENTS
 trap 'tests/cluster/down.sh' EXIT
 tests/cluster/tool.sh helm
 tests/cluster/up.sh node
 tests/cluster/load.sh operator sandbox-server chat-worker bridge
+images=$(mktemp -d)
+trap 'rm -rf "$images"; tests/cluster/down.sh' EXIT
+tests/stdio/images.sh "$images" python
+tests/cluster/load.sh "$images/python.tar"
 # shellcheck disable=SC2086  # none is no argument
 tests/cluster/run.sh "$binary" --ignored --test-threads=1 --show-output ${ONLY:-}

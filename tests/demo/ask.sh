@@ -53,8 +53,9 @@ tell() {
             end; .said)'
 }
 
-ask_and_check() {
-    local start=$EPOCHREALTIME events=$scratch/events
+# ask QUESTION: what the app does with it, as it comes; whole in the file $scratch/events. An answer must come, with tools, none of which failed.
+ask() {
+    local question=$1 events=$scratch/events
     show curl -N -H 'Authorization: Bearer …' -H 'Content-Type: application/json' -d "{\"message\":\"$question\"}" "http://chat-app.$namespace.svc/v1/chat"
     printf '\n   %sYou:%s %s\n   %s%s:%s\n' "$bold" "$plain" "$question" "$bold" "$(who_answers)" "$plain"
     app chat-app:80 /v1/chat --no-buffer --max-time 120 --header 'Content-Type: application/json' --header 'Accept: text/event-stream' \
@@ -63,6 +64,11 @@ ask_and_check() {
         fail "there was no whole answer; the app said: $(tail -c 500 "$scratch/stream")"
     jq --exit-status --slurp '[.[] | select(.type == "tool_result")] | length > 0 and all(.is_error | not)' "$events" >/dev/null ||
         fail "the answer came without a tool, or a tool failed"
+}
+
+ask_and_check() {
+    local start=$EPOCHREALTIME events=$scratch/events
+    ask "$question"
     jq --raw-output --join-output 'select(.type == "text").text' "$events" | grep -qiE '\b(8|eight)\b.*Zurich|Zurich.*\b(8|eight)\b' ||
         fail "the answer is not the one that the data gives: eight customers, most of them in Zurich"
     say "answered in $(since "$start") s, with $(jq --slurp '[.[] | select(.type == "tool_result")] | length' "$events") tool calls"

@@ -16,6 +16,9 @@ cluster_up() {
     { patiently tests/cluster/tool.sh helm | sed '/^ *\//d'; } || fail "helm could not be built"
 }
 
+# Nothing in the cluster reaches PyPI: the packages are brought, in an image that serves them and that has Python and uv.
+packages_are_brought=yes
+
 cluster_load() { patiently tests/cluster/load.sh "$@"; }
 
 kubectl() { tests/cluster/run.sh kubectl "$@"; }

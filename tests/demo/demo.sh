@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole of mcpfleet, in front of your eyes: a cluster, the operator, a server, a chat that answers out of it, a server
-# that breaks and is taken out of use, and its way back. Exit code 0 only if every step really happened.
+# of another maker in the same chat, one that breaks and is taken out of use, and its way back. Exit code 0 only if every step really happened.
 # Usage: demo.sh    by the environment:
 #   CONTEXT=name    an existing cluster: a context of your kubeconfig; images come from REGISTRY (PUSH=yes puts them there)
 #   CLUSTER=kind    a cluster by kind, where Docker runs
@@ -12,12 +12,12 @@ cd "$(dirname "$0")/../.."
 source tests/demo/lib.sh
 # shellcheck source=cluster.sh
 source tests/demo/cluster.sh
-for part in model images install fleet ask break; do
+for part in model images packages install fleet ask break; do
     # shellcheck source=/dev/null
     source "tests/demo/$part.sh"
 done
 
-steps=9
+steps=10
 scratch=$(mktemp -d)
 # A server that was stopped is let go again, whatever ends this script.
 stopped=
@@ -43,11 +43,12 @@ cluster_up
 
 step "Images"
 provide_images
+provide_packages
 
 step "The operator, by Helm"
 install_operator
 
-step "A server and an app"
+step "Two servers and an app"
 apply_fleet
 apply_model
 renew_stale
@@ -58,6 +59,9 @@ insert_customers
 
 step "A question, answered out of the database"
 ask_and_check
+
+step "In the same chat: a server of PyPI, which speaks over standard input and output"
+ask_the_time
 
 step "The server breaks: its process is stopped, so that it accepts connections and never answers"
 break_server

@@ -1,10 +1,12 @@
 # shellcheck shell=bash disable=SC2154  # its variables are those of lib.sh
-# The server and the app of k8s/examples, and what kubectl says of them. Sourced by demo.sh.
+# The servers and the app of k8s/examples and of this folder, and what kubectl says of them. Sourced by demo.sh.
 
 apply_fleet() {
     own_namespace "$namespace"
+    apply_registry
     apply_key
     apply_example sqlite
+    apply_time
     apply_example chat
 }
 
@@ -21,10 +23,11 @@ renew_stale() {
     while read -r deployment image; do
         wanted=$(image_config "$image") || continue
         kube get pods --output json | jq --exit-status --arg name "/$image:" --arg wanted "sha256:$wanted" '
-            [.items[].status.containerStatuses[]? | select(.imageID != "" and (.image | contains($name)) and .imageID != $wanted)] | length > 0' >/dev/null || continue
+            [.items[].status | (.containerStatuses[]?, .initContainerStatuses[]?) | select(.imageID != "" and (.image | contains($name)) and .imageID != $wanted)] | length > 0' >/dev/null || continue
         run kubectl -n "$namespace" rollout restart "deployment/$deployment"
         kube rollout status "deployment/$deployment" --timeout=90s | indent
     done <<<"sqlite-mcp sandbox-server
+time-mcp bridge
 chat-app chat-worker
 model-standin model-standin"
 }
@@ -32,7 +35,8 @@ model-standin model-standin"
 await_fleet() {
     local start=$EPOCHREALTIME
     run kubectl -n "$namespace" wait --for=condition=Ready mcpserver/sqlite mcpapp/chat --timeout=120s
-    say "both Ready after $(since "$start") s"
+    await_time
+    say "all of them Ready after $(since "$start") s"
     await_service sqlite-mcp:8080
     await_service chat-app:80
     await_tools
@@ -50,11 +54,11 @@ await_service() {
     say "the Service ${1%:*} carries, $(since "$start") s later"
 }
 
-# await_tools: until each pod of the app has connected to the server. An app is Ready without its servers, since it answers without them too.
+# await_tools: until each pod of the app has connected to the servers. An app is Ready without them, since it answers without them too.
 await_tools() {
     local start=$EPOCHREALTIME pods
     mapfile -t pods < <(app_pods)
-    await_app healthy 60 "${pods[@]}"
+    await_app healthy 120 "${pods[@]}"
     say "each pod of the app has its tools, $(since "$start") s later"
 }
 

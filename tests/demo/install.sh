@@ -9,6 +9,7 @@ own_namespace() {
 install_operator() {
     own_namespace "$system"
     local values=(--set crds.keep=false --set "podAnnotations.mcpfleet\.dev/image=$(image_id operator)")
+    [[ -z ${packages_image:-} ]] || values+=(--set "stdio.images.uvx=$packages_image")
     [[ -z ${REGISTRY:-} ]] || values+=(--set "image.repository=$REGISTRY/operator" --set "chatWorker.image.repository=$REGISTRY/chat-worker" --set "bridge.image.repository=$REGISTRY/bridge")
     run helm upgrade --install mcpfleet charts/mcpfleet --namespace "$system" --wait --timeout 120s "${values[@]}" |
         sed '/NOTES:/,$d; /^ *$/d'

@@ -22,6 +22,7 @@ mod pods;
 mod rollouts;
 mod sandbox_drills;
 mod secrets;
+mod session_drill;
 mod setup;
 mod stdio;
 mod steps;

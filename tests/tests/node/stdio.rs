@@ -2,12 +2,15 @@
 //!
 //! `tests/stdio/images.sh` has made the images, and a registry that holds the packages: nothing here reaches the network.
 
-use std::time::Duration;
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    core::v1::{Pod, Service},
+    core::v1::{ConfigMap, Pod, Service},
 };
 use mcpfleet_tests::cluster::{Space, with_space};
 use operator::{conditions, crd::McpServer};
@@ -174,6 +177,116 @@ async fn a_package_that_cannot_be_installed_and_a_child_that_dies_are_told_in_th
             };
             space.until::<McpServer>(name, "its trouble", told).await?;
         }
+        Ok(())
+    })
+    .await;
+}
+
+/// The scripted child of the bridge's own tests, as files of a pod.
+pub const CHILD: &str = include_str!("../../../bridge/tests/child.py");
+/// Before the kubelet waits to start it again, and then.
+const ENDED: &[&str] = &["Error", "CrashLoopBackOff"];
+/// While this file is there, the server ends as soon as it is started.
+const BROKEN: &str = "tmp/broken";
+
+/// A server that is what `script` starts, with the child at /child/child.py.
+pub fn scripted(name: &str, script: &str) -> Value {
+    let volume = json!({"name": "child", "configMap": {"name": "child"}});
+    let mount = json!({"name": "child", "mountPath": "/child"});
+    json!({"metadata": {"name": name}, "spec": {
+        "stdio": {"image": PYTHON, "command": "sh", "args": ["-c", script]},
+        "volumes": [volume], "volumeMounts": [mount],
+        "health": {"intervalSeconds": 2, "timeoutSeconds": 2, "restartAfterSeconds": 16},
+        "circuitBreaker": {"openSeconds": 2, "maxOpenSeconds": 2},
+    }})
+}
+
+/// Waits until Ready has this status, and one of these reasons, and says all of that; gives how long it took.
+async fn tells(space: &Space, name: &str, status: &str, reasons: &[&str], says: &[&str]) -> anyhow::Result<String> {
+    let began = Instant::now();
+    let told = |server: &McpServer| {
+        let conditions = server.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        conditions::find(conditions, "Ready").filter(|ready| ready.status == status && reasons.contains(&&*ready.reason)).cloned()
+    };
+    let says_all = |server: &McpServer| told(server).is_some_and(|ready| says.iter().all(|said| ready.message.contains(said)));
+    let what = format!("{name}: Ready={status} ({reasons:?}) that says {says:?}");
+    let server = space.until::<McpServer>(name, &what, says_all).await?;
+    let ready = told(&server).context("it told so")?;
+    Ok(format!("{:>5.1} s  {name:<8} Ready={} {}: {}", began.elapsed().as_secs_f64(), ready.status, ready.reason, ready.message))
+}
+
+/// The children of bridges in a pod, by their command lines.
+fn children_of(pod: &Pod) -> anyhow::Result<Vec<(String, PathBuf)>> {
+    let uid = pod.metadata.uid.as_deref().context("a pod has a uid")?;
+    let mut found = Vec::new();
+    for process in std::fs::read_dir("/proc")? {
+        let process = process?.path();
+        let Ok(cgroup) = std::fs::read_to_string(process.join("cgroup")) else { continue };
+        let command = std::fs::read_to_string(process.join("cmdline")).unwrap_or_default();
+        // cgroups may have the uid with underscores.
+        if cgroup.replace('_', "-").contains(uid) && command.contains("/child/child.py") && !command.contains("bridge") {
+            let pid = process.file_name().context("a number")?.to_string_lossy().into_owned();
+            found.push((pid, process.join("root")));
+        }
+    }
+    Ok(found)
+}
+
+#[tokio::test]
+async fn the_prober_sees_through_the_bridge_and_the_bridge_replaces_a_wedged_child_in_its_pod() {
+    with_space(|space| async move {
+        install(&space).await?;
+        space.create::<ConfigMap>(json!({"metadata": {"name": "child"}, "data": {"child.py": CHILD}})).await?;
+        let fails_when_broken = format!(
+            "test ! -e /{BROKEN} || {{ echo 'Error: the disk is gone' >&2; exit 3; }}; exec python3 /child/child.py legacy"
+        );
+        let servers = [
+            ("dies", &*fails_when_broken),
+            ("wedged", "exec python3 /child/child.py modern"),
+            ("html", "echo '<html>502 Bad Gateway</html>'; exec sleep 1000"),
+            ("mute", "exec sleep 1000"),
+        ];
+        let began = Instant::now();
+        for (name, script) in servers {
+            space.create::<McpServer>(scripted(name, script)).await?;
+        }
+        let mut absent = scripted("absent", "");
+        absent["spec"]["stdio"] = json!({"image": PYTHON, "command": "no-such-program"});
+        space.create::<McpServer>(absent).await?;
+        // Those that never come up say what they do instead, also before the time that a start may take is over.
+        println!("{}", tells(&space, "html", "False", &["Starting"], &["<html>502 Bad Gateway</html>"]).await?);
+        println!("{}", tells(&space, "mute", "False", &["Starting"], &["the server has not said what it is"]).await?);
+        println!("{}", tells(&space, "absent", "False", ENDED, &["exit code 127", "no-such-program"]).await?);
+        println!("all of them told {:.1} s after they were made", began.elapsed().as_secs_f64());
+
+        // A child that is killed once is followed by another; one that cannot live any more ends its container, in its own words.
+        for name in ["dies", "wedged"] {
+            space.until::<McpServer>(name, "Ready", ready).await?;
+        }
+        let pod = server_pods(&space, "dies").await?.remove(0);
+        let children = children_of(&pod)?;
+        let [(child, root)] = &children[..] else { anyhow::bail!("one child: {children:?}") };
+        std::fs::write(root.join(BROKEN), "")?;
+        run("kill", &["-KILL", child])?;
+
+        // One that is alive and hears nothing: within the interval, the time of a probe, and three seconds.
+        settled(&format!("http://wedged-mcp.{}.svc:8080/mcp", space.name)).await?;
+        let wedged = server_pods(&space, "wedged").await?.remove(0);
+        let stopped = Instant::now();
+        anyhow::ensure!(call(&space, "wedged", "stop-reading", &json!({})).await?.contains("deaf"), "it went on reading");
+        println!("{}", tells(&space, "wedged", "False", &["CircuitOpen", "Timeout"], &["2 s"]).await?);
+        anyhow::ensure!(stopped.elapsed() < Duration::from_secs(2 + 2 + 3 + 1), "told after {:?}", stopped.elapsed());
+
+        println!("{}", tells(&space, "dies", "False", ENDED, &["exit code 3", "the disk is gone"]).await?);
+
+        space.until::<McpServer>("wedged", "Ready again", ready).await?;
+        println!("a wedged child was replaced, and its pod was in service again, after {:.1} s", stopped.elapsed().as_secs_f64());
+        let after = server_pods(&space, "wedged").await?;
+        let same = after.len() == 1 && after[0].metadata.uid == wedged.metadata.uid;
+        let restarts =
+            after[0].status.iter().flat_map(|status| status.container_statuses.iter().flatten()).map(|it| it.restart_count);
+        anyhow::ensure!(same && restarts.sum::<i32>() == 0, "the pod was evicted, or its container restarted: {after:?}");
+        println!("{}", run("kubectl", &["get", "mcpservers", "--output=wide", "--namespace", &space.name])?);
         Ok(())
     })
     .await;

@@ -127,7 +127,7 @@ impl Steps {
     pub fn table(&self) -> String {
         let mut seen = self.seen.lock().unwrap().clone();
         seen.sort_unstable_by_key(|(_, at)| *at);
-        seen.iter().map(|(step, at)| format!("{:>6} ms  {step}\n", at.as_millis())).collect()
+        seen.iter().map(|(step, at)| format!("{:>6} ms  {step}", at.as_millis())).collect::<Vec<_>>().join("\n")
     }
 }
 

@@ -101,7 +101,7 @@ async fn a_reader_that_has_gone_is_no_fault_and_an_answer_that_cannot_be_written
 
 #[tokio::test]
 async fn ctrl_c_stops_the_answer_and_the_code_says_so() {
-    let model = Model::start("otherwise: {text: 'one two three', chunk_delay_ms: 60000}").await.unwrap();
+    let model = Model::start("otherwise: {text: 'one two three', chunk_delay_ms: 2000}").await.unwrap();
     let directory = tempfile::tempdir().unwrap();
     let mut child = program(&model, &directory).args(["ask", "hello"]).spawn().unwrap();
     // Its first word is here: the answer is under way.

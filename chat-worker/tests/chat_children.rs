@@ -64,7 +64,7 @@ async fn a_child_that_dies_is_started_again_and_its_words_are_kept() {
 /// Looks for what it must not see of whoever started it, and says what it got.
 const SPY: &str = r#"
 for file in environ mem maps fd; do
-    if [ "$file" = fd ]; then got=$(ls /proc/$PPID/fd 2>/dev/null); else got=$(head -c 100 /proc/$PPID/$file 2>/dev/null); fi
+    if [ "$file" = fd ]; then got=$(readlink /proc/$PPID/fd/1); else got=$(head -c 100 /proc/$PPID/$file 2>/dev/null); fi
     [ -n "$got" ] && echo "$file" >>FOLDER/found
 done
 env | grep -q KEY && echo environment >>FOLDER/found

@@ -169,20 +169,19 @@ impl Gateway {
             Some(state) => self.resumed(state, &what, answers.unwrap_or_default(), context).await,
             None => None,
         };
-        let result = match resumed {
-            Some(result) => result?,
-            None => {
-                let asked = |relay, cancel: CancellationToken| {
-                    let answer = ask(relay);
-                    async move {
-                        tokio::select! {
-                            answer = answer => answer,
-                            () = cancel.cancelled() => Err(ErrorData::internal_error("cancelled", None)),
-                        }
+        let result = if let Some(result) = resumed {
+            result?
+        } else {
+            let asked = |relay, cancel: CancellationToken| {
+                let answer = ask(relay);
+                async move {
+                    tokio::select! {
+                        answer = answer => answer,
+                        () = cancel.cancelled() => Err(ErrorData::internal_error("cancelled", None)),
                     }
-                };
-                self.accompanied(what, context, asked).await?
-            }
+                }
+            };
+            self.accompanied(what, context, asked).await?
         };
         offered::within(result, self.web.app.settings.max_result_bytes)
     }

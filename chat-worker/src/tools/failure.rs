@@ -16,6 +16,10 @@ use crate::redact::redact;
 
 /// What went wrong while a connection was being made.
 pub fn to_start(error: &ClientInitializeError) -> ServerError {
+    // What the earlier era came to is what is wrong: the modern one is only tried before it.
+    if let ClientInitializeError::LegacyFallbackFailed { fallback, .. } = error {
+        return to_start(fallback);
+    }
     // The SDK does not name what the transport met as this error's source.
     let met: &(dyn Error + 'static) = match error {
         ClientInitializeError::TransportError { error, .. } => error,
@@ -63,7 +67,7 @@ fn was_refused(error: &(dyn Error + 'static)) -> bool {
 fn with_causes(error: &(dyn Error + 'static)) -> String {
     let met = chain(error).find_map(|error| error.downcast_ref::<DynamicTransportError>()?.source());
     let mut told = String::new();
-    for text in chain(met.unwrap_or(error)).map(ToString::to_string) {
+    for text in chain(met.unwrap_or(error)).map(|error| error.to_string().trim_start_matches("Client error: ").to_owned()) {
         if told.is_empty() {
             told = text;
         } else if !told.contains(&text) {

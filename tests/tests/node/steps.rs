@@ -127,7 +127,8 @@ impl Steps {
     pub fn table(&self) -> String {
         let mut seen = self.seen.lock().unwrap().clone();
         seen.sort_unstable_by_key(|(_, at)| *at);
-        seen.iter().map(|(step, at)| format!("{:>6} ms  {step}\n", at.as_millis())).collect()
+        let lines: Vec<_> = seen.iter().map(|(step, at)| format!("{:>6} ms  {step}", at.as_millis())).collect();
+        lines.join("\n")
     }
 }
 

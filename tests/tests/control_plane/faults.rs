@@ -223,7 +223,7 @@ async fn an_activator_that_is_killed_at_each_step_loses_no_call() {
         })
         .await;
     });
-    all.buffer_unordered(STEPS.len()).collect().await
+    all.buffer_unordered(STEPS.len()).collect::<()>().await;
 }
 
 #[tokio::test]
@@ -252,5 +252,5 @@ async fn an_api_server_that_is_away_at_each_step_loses_no_call() {
         })
         .await;
     });
-    all.buffer_unordered(STEPS.len()).collect().await
+    all.buffer_unordered(STEPS.len()).collect::<()>().await;
 }

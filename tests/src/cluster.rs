@@ -19,6 +19,7 @@ use kube::{
 use operator::{
     admin::Authenticate,
     config::{LogFormat, Networks, RunConfig},
+    crd::McpServer,
     inherit::Keys,
     network::Unsaid,
 };
@@ -53,6 +54,15 @@ where
     if let Err(error) = result {
         panic!("{error:?}");
     }
+}
+
+/// Who set `spec.replicas` of a server: each a manager, and the subresource by which it did.
+pub fn replica_writers(server: &McpServer) -> Vec<String> {
+    let managed = server.metadata.managed_fields.iter().flatten();
+    let of_replicas =
+        managed.filter(|by| by.fields_v1.as_ref().is_some_and(|fields| !fields.0["f:spec"]["f:replicas"].is_null()));
+    let shown = |part: &Option<String>| part.clone().unwrap_or_default();
+    of_replicas.map(|by| format!("{} {}", shown(&by.manager), shown(&by.subresource))).collect()
 }
 
 impl Space {

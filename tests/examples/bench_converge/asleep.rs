@@ -3,7 +3,6 @@
 use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::{
     api::{
         core::v1::{ConfigMap, Pod},
@@ -22,7 +21,7 @@ use operator::{
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use crate::{NAMESPACE, Usage, WORKERS, requests, world};
+use crate::{NAMESPACE, Usage, create_all, requests, world};
 
 /// The operator's namespace, and what it is told of as its activator's (`--activator-service`, `--activator-wanted`).
 const BESIDE: &str = "default";
@@ -38,14 +37,7 @@ pub async fn measure(client: &Client, servers: u32, pid: u32, rest: u64) -> Resu
     let api: Api<McpServer> = Api::namespaced(client.clone(), NAMESPACE);
     let began = Instant::now();
     let all_sleep = tokio::spawn(world::until(api.clone(), servers, is_asleep));
-    stream::iter(0..servers)
-        .map(|n| {
-            let api = &api;
-            async move { api.create(&PostParams::default(), &server(n)?).await.context("a server could not be created") }
-        })
-        .buffer_unordered(WORKERS)
-        .try_for_each(|_| async { Ok(()) })
-        .await?;
+    create_all(&api, (0..servers).map(server)).await?;
     let asleep = all_sleep.await?? - began;
     until_no_pods(client).await?;
     // The last status and the last Event are told by what follows them.

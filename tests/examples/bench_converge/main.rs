@@ -110,6 +110,15 @@ pub fn server(n: u32) -> Result<McpServer> {
     }))?)
 }
 
+/// Creates them, some at once.
+async fn create_all(api: &Api<McpServer>, servers: impl Iterator<Item = Result<McpServer>>) -> Result<()> {
+    stream::iter(servers)
+        .map(|server| async move { api.create(&PostParams::default(), &server?).await.context("a server could not be created") })
+        .buffer_unordered(WORKERS)
+        .try_for_each(|_| async { Ok(()) })
+        .await
+}
+
 async fn measure_operator(client: &Client, servers: u32, pid: u32, rest: u64) -> Result<()> {
     let api: Api<McpServer> = Api::namespaced(client.clone(), NAMESPACE);
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), NAMESPACE);
@@ -119,14 +128,7 @@ async fn measure_operator(client: &Client, servers: u32, pid: u32, rest: u64) ->
         let conditions = server.status.as_ref().map(|status| &*status.conditions).unwrap_or_default();
         conditions::find(conditions, "Ready").is_some_and(|ready| ready.status == "True")
     }));
-    stream::iter(0..servers)
-        .map(|n| {
-            let api = &api;
-            async move { api.create(&PostParams::default(), &server(n)?).await.context("a server could not be created") }
-        })
-        .buffer_unordered(WORKERS)
-        .try_for_each(|_| async { Ok(()) })
-        .await?;
+    create_all(&api, (0..servers).map(server)).await?;
     let (available, ready) = (available.await?? - began, ready.await?? - began);
     // The last status is told by what follows it.
     sleep(Duration::from_secs(5)).await;

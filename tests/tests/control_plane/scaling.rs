@@ -1,14 +1,11 @@
 //! Who sets the number of pods, and what follows from it: a budget for disruption, and how they spread.
 
-use k8s_openapi::{
-    api::{apps::v1::Deployment, autoscaling::v1::Scale, core::v1::Pod, policy::v1::PodDisruptionBudget},
-    apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry,
-};
+use k8s_openapi::api::{apps::v1::Deployment, autoscaling::v1::Scale, core::v1::Pod, policy::v1::PodDisruptionBudget};
 use kube::{
     Api,
     api::{ListParams, Patch, PatchParams, PostParams},
 };
-use mcpfleet_tests::cluster::{Space, with_space};
+use mcpfleet_tests::cluster::{Space, replica_writers, with_space};
 use operator::crd::{McpApp, McpServer};
 use serde_json::{Value, json};
 
@@ -132,11 +129,8 @@ async fn a_client_of_the_scale_alone_sets_the_pods_finds_them_and_is_not_put_bac
         operator.until_passes(1).await?;
         let server = servers.get("s").await?;
         // (The API server does not always note who set it through the scale of a custom resource.)
-        let wrote = |fields: &ManagedFieldsEntry| {
-            fields.fields_v1.as_ref().is_some_and(|fields| !fields.0["f:spec"]["f:replicas"].is_null())
-        };
-        let mut others = server.metadata.managed_fields.iter().flatten().filter(|by| by.subresource.as_deref() != Some("scale"));
-        assert_eq!((server.spec.replicas, others.find(|by| wrote(by))), (2, None));
+        let others: Vec<_> = replica_writers(&server).into_iter().filter(|by| !by.ends_with(" scale")).collect();
+        assert_eq!((server.spec.replicas, others), (2, Vec::new()));
         operator.stop().await
     })
     .await;

@@ -24,7 +24,7 @@ use kube::{
     Api,
     api::{DeleteParams, ListParams, PostParams},
 };
-use mcpfleet_tests::cluster::{Space, with_space};
+use mcpfleet_tests::cluster::{Space, replica_writers, with_space};
 use operator::{clock, crd::McpServer};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -53,17 +53,12 @@ async fn until_scaled(space: &Space, replicas: u32) -> anyhow::Result<()> {
     let pods = format!("{replicas}/{replicas}");
     let scaled = |server: &McpServer| server.spec.replicas == replicas && serves(server, &pods);
     let scaled = space.until::<McpServer>("s", &pods, scaled).await?;
-    anyhow::ensure!(writers(&scaled) == ["kube-controller-manager scale"], "who writes replicas: {:?}", writers(&scaled));
+    anyhow::ensure!(
+        replica_writers(&scaled) == ["kube-controller-manager scale"],
+        "who writes replicas: {:?}",
+        replica_writers(&scaled)
+    );
     Ok(())
-}
-
-/// Who set `spec.replicas`, and through which subresource.
-fn writers(server: &McpServer) -> Vec<String> {
-    let managed = server.metadata.managed_fields.iter().flatten();
-    let of_replicas =
-        managed.filter(|by| by.fields_v1.as_ref().is_some_and(|fields| !fields.0["f:spec"]["f:replicas"].is_null()));
-    let shown = |part: &Option<String>| part.clone().unwrap_or_default();
-    of_replicas.map(|by| format!("{} {}", shown(&by.manager), shown(&by.subresource))).collect()
 }
 
 /// What `kubectl top` tells of the server's pods, once it does.

@@ -11,7 +11,7 @@ use sandbox_server::db::Database;
 use sandbox_server::db::limits::Limits;
 use sandbox_server::db::open::OpenOptions;
 use sandbox_server::db::turns::Caller;
-use sandbox_server::http::direct::DirectCall;
+use sandbox_server::http::direct;
 use sandbox_server::mcp::{HandlerSettings, SqliteMcp};
 use sandbox_server::metrics::Metrics;
 use serde_json::{Value, json};
@@ -73,13 +73,10 @@ impl World {
             _ => rest.to_vec(),
         };
         self.runtime.block_on(async {
-            if let Some(call) = DirectCall::read::<SqliteMcp>(&Method::POST, &headers(), &body, true) {
-                let answer = call
-                    .answer(&self.handler, HeaderMap::new(), &body, Caller::OWN)
-                    .await
-                    .expect("an answer that can be written");
-                let bytes = axum::body::to_bytes(answer.into_body(), usize::MAX).await.expect("the answer's bytes");
-                let answer: Value = serde_json::from_slice(&bytes).expect("JSON");
+            if let Some((call, era)) = direct::read::<SqliteMcp>(&Method::POST, &headers(), &body, true) {
+                let running = call.answer(era, &self.handler, HeaderMap::new(), Caller::OWN).expect("a readable _meta");
+                let json = running.await.expect("an answer that can be written");
+                let answer: Value = serde_json::from_slice(&json).expect("JSON");
                 assert!(answer["result"]["content"][0]["text"].is_string(), "{answer}");
                 self.look_around().await;
             }

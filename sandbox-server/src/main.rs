@@ -8,7 +8,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use clap::Parser as _;
 use http_server::{Connections, LameDuck};
-use rmcp::ServiceExt as _;
 use sandbox_server::config::{BackupArgs, Cli, Command, DatabaseArgs, RestoreArgs, ServeArgs};
 use sandbox_server::db::Database;
 use sandbox_server::db::backup::report::{self, Run};
@@ -147,15 +146,8 @@ async fn stdio(args: DatabaseArgs) -> anyhow::Result<()> {
         HandlerSettings { sessions: true, audit: args.audit, telemetry: telemetry.clone(), end: CancellationToken::new() };
     let db = open(args)?;
     let handler = SqliteMcp::new(db.clone(), Metrics::new()?, handling, CancellationToken::new());
-    let serve = async {
-        // A client that hangs up before it has said hello wants nothing.
-        if let Ok(service) = handler.serve((sandbox_server::stdio::input(), tokio::io::stdout())).await {
-            // The reasons for an end are all the client's.
-            let _ = service.waiting().await;
-        }
-    };
     tokio::select! {
-        () = serve => {}
+        () = sandbox_server::stdio::serve(handler) => {}
         () = asked_to_stop() => {}
     }
     close(db, telemetry).await

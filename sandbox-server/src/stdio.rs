@@ -1,54 +1,228 @@
-//! Standard input as the SDK is to read it: a message a line, the arguments of calls wrapped as the door wraps them (mcp/arguments.rs).
+//! MCP over standard input and output. Most messages are calls of tools, which go the short way (direct.rs); the rest is the SDK's, which
+//! reads and writes pipes of ours, its arguments wrapped as the door wraps them (mcp/arguments.rs). Each direction moves as many messages
+//! at once as there are: a pipe that is read and written a message at a time costs more than the calls do.
 
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWriteExt as _, BufReader};
+mod ends;
+mod output;
 
-use crate::mcp::arguments;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-/// What may wait between the two readers, in bytes.
+use http::HeaderMap;
+use mcp_stdio::framing::{Frame, Frames, Newlines};
+use rmcp::ServiceExt as _;
+use rmcp::model::RequestId;
+use rmcp::service::Peer;
+use serde::Deserialize;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, DuplexStream};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::AbortHandle;
+use tokio_util::task::TaskTracker;
+
+use crate::db::turns::Caller;
+use crate::direct::{DirectCall, Era};
+use crate::mcp::{SqliteMcp, arguments};
+use output::Output;
+
+/// What may wait on the way to the SDK, and from it, in bytes.
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// Messages from standard input, until it ends. Needs a tokio runtime.
-pub fn input() -> impl AsyncRead + Send + Unpin + 'static {
-    rewritten(tokio::io::stdin())
+/// The longest message, in bytes: the SDK's own limit.
+const MAX_LINE: usize = 16 << 20;
+
+/// Calls that run or wait at once on the short way. With more of them, what comes next is read later.
+const MAX_CALLS: usize = 1024;
+
+/// What calls get to end when there is no more input, as the SDK gives it to its own.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Serves the one client that there is, until its input ends or it reads no more.
+pub async fn serve(handler: SqliteMcp) {
+    let (input, output) = ends::open();
+    serve_over(handler, input, output).await;
 }
 
-fn rewritten(from: impl AsyncRead + Send + Unpin + 'static) -> impl AsyncRead + Send + Unpin + 'static {
-    let (mut to, messages) = tokio::io::duplex(BUFFER_BYTES);
-    tokio::spawn(async move {
-        let mut from = BufReader::new(from);
-        loop {
-            let mut line = Vec::new();
-            match from.read_until(b'\n', &mut line).await {
-                Ok(1..) => {}
-                Ok(0) => return,
-                Err(error) => return tracing::warn!(%error, "standard input cannot be read any more"),
-            }
-            let line = arguments::wrapped(&line).unwrap_or(line);
-            if to.write_all(&line).await.is_err() {
-                return;
-            }
+async fn serve_over(handler: SqliteMcp, input: impl AsyncRead + Send + Unpin, output: impl AsyncWrite + Send + Unpin + 'static) {
+    let (to_sdk, sdk_reads) = tokio::io::duplex(BUFFER_BYTES);
+    let (sdk_writes, from_sdk) = tokio::io::duplex(BUFFER_BYTES);
+    let out = Output::default();
+    let writing = tokio::spawn(out.clone().write_to(output));
+    let passing = tokio::spawn(pass(from_sdk, out.clone()));
+    let calls = Calls::new(handler.clone(), out.clone());
+    let (agree, agreement) = oneshot::channel();
+    let mut sdk = std::pin::pin!(async {
+        // A client that hangs up before it has said hello wants nothing.
+        if let Ok(service) = handler.serve((sdk_reads, sdk_writes)).await {
+            // (The reader may be gone by then.)
+            let _ = agree.send(service.peer().clone());
+            // The reasons for an end are all the client's.
+            let _ = service.waiting().await;
         }
     });
-    messages
+    tokio::select! {
+        // It will not serve this client.
+        () = &mut sdk => {}
+        () = calls.read(input, to_sdk, agreement) => {
+            tokio::join!(sdk, calls.ended());
+        }
+    }
+    // The SDK's answers are all in its pipe by now, and that has been closed.
+    let _ = passing.await;
+    out.end();
+    let _ = writing.await;
 }
 
-#[cfg(test)]
-mod tests {
-    use tokio::io::AsyncReadExt as _;
+/// What the SDK writes, on its way out.
+async fn pass(from_sdk: DuplexStream, out: Output) {
+    let mut frames = Frames::new(from_sdk, Newlines, usize::MAX);
+    while frames.read().await.is_ok_and(|bytes| bytes > 0) {
+        while let Some(frame) = frames.next_frame() {
+            if let Frame::Message(message) = frame {
+                out.push(message);
+            }
+        }
+        out.room().await;
+    }
+}
 
-    use super::*;
+/// The calls on the short way.
+struct Calls {
+    handler: SqliteMcp,
+    out: Output,
+    running: Arc<Mutex<HashMap<RequestId, AbortHandle>>>,
+    tasks: TaskTracker,
+    places: Arc<Semaphore>,
+}
 
-    #[tokio::test]
-    async fn calls_are_wrapped_and_everything_else_comes_through() {
-        let sent = concat!(
-            "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\n",
-            "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"tools/call\",\"params\":{\"name\":\"x\",\"arguments\":[1]}}\n",
-            "no JSON"
-        );
-        let mut read = String::new();
-        rewritten(sent.as_bytes()).read_to_string(&mut read).await.unwrap();
-        let lines: Vec<_> = read.lines().collect();
-        assert_eq!((lines[0], lines[2]), ("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}", "no JSON"));
-        assert!(lines[1].contains("\":\"[1]\"}"), "{}", lines[1]);
+/// What is asked of a message that is no call.
+#[derive(Deserialize)]
+struct Cancelled {
+    method: String,
+    params: CancelledParams,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CancelledParams {
+    request_id: RequestId,
+}
+
+impl Calls {
+    fn new(handler: SqliteMcp, out: Output) -> Self {
+        let places = Arc::new(Semaphore::new(MAX_CALLS));
+        Self { handler, out, running: Arc::default(), tasks: TaskTracker::new(), places }
+    }
+
+    /// Until there is no more input, or nobody who reads the answers.
+    async fn read(
+        &self,
+        input: impl AsyncRead + Send + Unpin,
+        mut to_sdk: DuplexStream,
+        mut agreement: oneshot::Receiver<Peer<rmcp::RoleServer>>,
+    ) {
+        let mut frames = Frames::new(input, Newlines, MAX_LINE);
+        let mut era = None;
+        let mut is_begun = false;
+        loop {
+            let read = tokio::select! {
+                read = frames.read() => read,
+                () = self.out.broken() => return,
+            };
+            match read {
+                Ok(1..) => {}
+                Ok(0) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "standard input cannot be read any more");
+                    break;
+                }
+            }
+            while let Some(frame) = frames.next_frame() {
+                let line = match frame {
+                    Frame::Message(line) => line,
+                    Frame::TooLong { bytes, .. } => {
+                        tracing::warn!(bytes, most = MAX_LINE, "a message on standard input is too long and was left out");
+                        continue;
+                    }
+                };
+                if !is_begun && let Ok(peer) = agreement.try_recv() {
+                    (is_begun, era) = (true, agreed(&peer));
+                }
+                if let Some(era) = era
+                    && let Some(call) = DirectCall::read::<SqliteMcp>(line).filter(|call| call.fits(era))
+                    && self.start(call, era).await
+                {
+                    continue;
+                }
+                self.cancel(line);
+                let wrapped = arguments::wrapped(line);
+                let line = wrapped.as_deref().unwrap_or(line);
+                if to_sdk.write_all(line).await.is_err() || to_sdk.write_all(b"\n").await.is_err() {
+                    return;
+                }
+            }
+            self.out.room().await;
+        }
+    }
+
+    /// Until all are answered.
+    async fn ended(&self) {
+        self.tasks.close();
+        // What takes longer is told to nobody.
+        let _ = tokio::time::timeout(PATIENCE, self.tasks.wait()).await;
+    }
+
+    /// False: it is for the SDK.
+    async fn start(&self, call: DirectCall<'_>, era: Era) -> bool {
+        let id = call.id().clone();
+        if self.running().contains_key(&id) {
+            // Of two calls with one id: what the SDK says of them.
+            return false;
+        }
+        let Some(answer) = call.answer(era, &self.handler, HeaderMap::new(), Caller::OWN) else { return false };
+        // Never closed.
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        let (out, running) = (self.out.clone(), Arc::clone(&self.running));
+        // It is known before it can end.
+        let mut known = self.running();
+        let task = self.tasks.spawn({
+            let id = id.clone();
+            async move {
+                let _place = place;
+                if let Some(json) = answer.await {
+                    out.push(&json);
+                }
+                running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            }
+        });
+        known.insert(id, task.abort_handle());
+        true
+    }
+
+    /// Ends the call that a message takes back, if it does: it is stopped, counted and logged, and not answered.
+    fn cancel(&self, line: &[u8]) {
+        const METHOD: &str = "notifications/cancelled";
+        let mut running = self.running();
+        if running.is_empty() || memchr::memmem::find(line, METHOD.as_bytes()).is_none() {
+            return;
+        }
+        if let Ok(cancelled) = serde_json::from_slice::<Cancelled>(line)
+            && cancelled.method == METHOD
+            && let Some(task) = running.remove(&cancelled.params.request_id)
+        {
+            task.abort();
+        }
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<RequestId, AbortHandle>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The rules of a session that began with `initialize`, or of a client that needs none; None: calls are all the SDK's.
+fn agreed(peer: &Peer<rmcp::RoleServer>) -> Option<Era> {
+    match peer.peer_info() {
+        Some(client) => Era::of(client.protocol_version.as_str()).filter(|era| *era == Era::Legacy),
+        None => Some(Era::Modern),
     }
 }

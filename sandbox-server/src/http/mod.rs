@@ -3,7 +3,6 @@
 pub mod auth;
 pub mod direct;
 pub mod host;
-mod meta;
 mod places;
 
 use std::convert::Infallible;
@@ -34,10 +33,10 @@ use tower::{Service, ServiceExt as _, service_fn};
 
 use crate::db::Database;
 use crate::db::turns::Caller;
+use crate::direct::Answers;
 use crate::mcp::arguments;
 use crate::metrics::Metrics;
 use auth::Tokens;
-use direct::{Answers, DirectCall};
 use host::{AllowedOrigin, HostPattern};
 use places::Places;
 
@@ -221,11 +220,15 @@ impl<A: Answers> Door<A> {
                 return self.refuse(StatusCode::REQUEST_TIMEOUT, "slow", "Request Timeout: the body did not arrive in time\n");
             }
         };
-        if let Some(call) = DirectCall::read::<A>(&parts.method, &parts.headers, &body, !self.settings.legacy_sessions) {
-            return call
-                .answer(&self.direct, parts.headers, &body, who)
-                .await
-                .unwrap_or_else(|| StatusCode::INTERNAL_SERVER_ERROR.into_response());
+        if let Some((call, era)) = direct::read::<A>(&parts.method, &parts.headers, &body, !self.settings.legacy_sessions) {
+            let answer = match call.answer(era, &self.direct, parts.headers, who) {
+                Some(answer) => answer.await,
+                None => None,
+            };
+            return match answer {
+                Some(json) => ([(CONTENT_TYPE, "application/json")], json).into_response(),
+                None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+            };
         }
         let wrapped = if A::WRAPPED { arguments::wrapped(&body) } else { None };
         let body = wrapped.map_or(body, Into::into);

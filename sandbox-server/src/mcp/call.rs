@@ -199,14 +199,14 @@ impl SqliteMcp {
     }
 
     /// Runs a call to its end, whatever becomes of the caller: then the statement is stopped, but still counted and logged.
-    pub(crate) async fn call_apart(
+    pub(crate) fn call_apart(
         &self,
         tool: &'static str,
         call: Result<ToolCall, Unreadable>,
         meta: RequestMetaObject,
         headers: HeaderMap,
         who: Who,
-    ) -> Result<CallToolResult, ErrorData> {
+    ) -> impl Future<Output = Result<CallToolResult, ErrorData>> + Send + use<> {
         // At the end of the time to drain nobody waits any longer.
         let gone = self.shared.end.child_token();
         let (handler, seen) = (self.clone(), gone.clone());
@@ -215,7 +215,7 @@ impl SqliteMcp {
             let caller = Caller { origin, peer: None, gone: &seen, who };
             handler.call(tool, call, &caller).await
         };
-        ToTheEnd { call: Some(Box::pin(run)), gone }.await
+        ToTheEnd { call: Some(Box::pin(run)), gone }
     }
 
     /// One call of a known tool: run, counted, logged.

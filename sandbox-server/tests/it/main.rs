@@ -16,6 +16,7 @@ mod fairness;
 mod fuzz;
 mod hostile;
 mod limits;
+mod stdio;
 mod tools;
 mod traces;
 mod ways;

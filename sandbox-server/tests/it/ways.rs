@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
-use sandbox_server::http::direct::DirectCall;
+use sandbox_server::http::direct;
 use sandbox_server::mcp::SqliteMcp;
 
 use crate::support::Server;
@@ -192,7 +192,7 @@ fn takes_the_short_way(sent: &Sent) -> bool {
     for (name, value) in &sent.headers {
         headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
-    DirectCall::read::<SqliteMcp>(&Method::POST, &headers, &sent.body, true).is_some()
+    direct::read::<SqliteMcp>(&Method::POST, &headers, &sent.body, true).is_some()
 }
 
 #[test]

@@ -18,8 +18,12 @@ use crate::{
     probe::{PodHealth, ServerHealth},
 };
 
-/// How long the kubelets are waited for after the circuit closed, and a server that begins, in seconds. They take one, or two.
-const PATIENCE: i64 = 5;
+/// How long the kubelets are waited for after the circuit closed, in seconds. They take one, or two.
+const CLOSING: i64 = 5;
+
+/// How long a server that begins may be quiet, in seconds: images are pulled meanwhile, and of a thousand that are made at once each takes
+/// its time. What is amiss is told at once.
+const BEGINNING: i64 = 30;
 
 /// How long the status may wait to be written; none: write it now.
 ///
@@ -38,7 +42,7 @@ pub fn hold(server: &McpServer, outcome: &Outcome, health: Option<&ServerHealth>
     if !closing || awaited || !returning {
         return None;
     }
-    left(health.circuit.since.as_ref()?.0, now)
+    left(CLOSING, health.circuit.since.as_ref()?.0, now)
 }
 
 /// How long a rollout that was just told of may be quiet, while nothing is amiss with its pods and none of them serves.
@@ -52,13 +56,13 @@ fn beginning(told: &McpServerStatus, health: &ServerHealth, now: Timestamp) -> O
     if health.circuit.state != CircuitState::Closed || health.pods.iter().any(amiss) {
         return None;
     }
-    left(begun, now)
+    left(BEGINNING, begun, now)
 }
 
 /// What is left of our patience since then. A clock that was set back must not make us wait for longer.
-fn left(since: Timestamp, now: Timestamp) -> Option<Duration> {
+fn left(patience: i64, since: Timestamp, now: Timestamp) -> Option<Duration> {
     let passed = now.as_second() - since.as_second();
-    let left = u64::try_from(PATIENCE - passed).ok().filter(|left| passed >= 0 && *left > 0)?;
+    let left = u64::try_from(patience - passed).ok().filter(|left| passed >= 0 && *left > 0)?;
     Some(Duration::from_secs(left))
 }
 
@@ -195,8 +199,8 @@ mod tests {
     #[test]
     fn a_beginning_is_told_with_its_end_if_that_comes_soon() {
         let health = found(CircuitState::Closed, vec![pod(true, true, false)]);
-        let waits: Vec<_> = [0, 4, 5, 60].map(|second| held(&begun(reason::STARTING), &health, second)).into();
-        assert_eq!(waits, [Some(5), Some(1), None, None]);
+        let waits: Vec<_> = [0, 4, 29, 30, 60].map(|second| held(&begun(reason::STARTING), &health, second)).into();
+        assert_eq!(waits, [Some(30), Some(26), Some(1), None, None]);
     }
 
     #[test]

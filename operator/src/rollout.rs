@@ -39,6 +39,11 @@ impl Rollout {
         }
     }
 
+    /// It is as it was made: whatever pods it has, they are of its latest template, also before it says so.
+    pub fn is_first(deployment: &Deployment) -> bool {
+        deployment.metadata.generation == Some(1)
+    }
+
     /// There are as many pods as are wanted, and all of them are of the latest template. They need not have come up.
     pub fn is_replaced(deployment: &Deployment) -> bool {
         let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);

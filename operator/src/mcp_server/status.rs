@@ -368,8 +368,10 @@ fn package_pinned(server: &McpServer) -> Option<Finding> {
 fn rollout(outcome: &Outcome, health: Option<&ServerHealth>, wanted: u32, in_service: u32) -> Rollout {
     let mut rollout = Rollout::of(outcome.deployment.as_ref());
     let all_there = health.is_some_and(|health| health.pods.len() == wanted as usize) && in_service == wanted;
-    if all_there && rollout.progress == Progress::UnderWay && outcome.deployment.as_ref().is_some_and(Rollout::is_replaced) {
+    let of_the_latest = |deployment| Rollout::is_first(deployment) || Rollout::is_replaced(deployment);
+    if all_there && rollout.progress == Progress::UnderWay && outcome.deployment.as_ref().is_some_and(of_the_latest) {
         rollout.progress = Progress::Done;
+        rollout.replicas = rollout.replicas.max(wanted);
     }
     rollout
 }
@@ -524,6 +526,22 @@ mod tests {
             of_a_rollout(true, "ReplicaSetUpdated", refused),
             ["True/Available", "False/ToolsChanged", "True/ToolsChanged"]
         );
+    }
+
+    #[test]
+    fn the_first_pods_are_those_of_the_spec_before_their_deployment_says_so() {
+        let server = fixtures::server(|_| {});
+        let told = |generation: i64| {
+            let deployment = serde_json::from_value(json!({
+                "metadata": {"generation": generation}, "spec": {"replicas": 1, "selector": {}, "template": {}},
+            }));
+            let outcome = Outcome { deployment: Some(deployment.expect("a Deployment")), ..outcome(&server) };
+            let status = compute(&server, &outcome, Some(&health(vec![pod("a", true, false)])), fixtures::at(0));
+            (condition(&status, "Ready").0, condition(&status, "Reconciling").0, status.replicas)
+        };
+        assert_eq!(told(1), ("True".into(), "False".into(), 1));
+        // Of another one nobody knows yet of which template they are.
+        assert_eq!(told(2), ("True".into(), "True".into(), 0));
     }
 
     #[test]

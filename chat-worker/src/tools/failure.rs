@@ -41,6 +41,7 @@ pub fn of(error: &ServiceError, limit: Duration) -> ServerError {
         ServiceError::Timeout { .. } => ServerError::Timeout(limit),
         // It is up, and says no, or nothing that we take.
         _ if was_refused(error) => ServerError::Refused(text()),
+        _ if matches!(met(error), Some(RemoteError::Unreached(_))) => ServerError::Connect(text()),
         ServiceError::UnexpectedResponse => ServerError::Refused("the server's result is malformed".to_owned()),
         _ => ServerError::Transport(text()),
     }
@@ -54,12 +55,16 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
 /// Whether the server was reached, and it, or what stands in front of it, will say the same again. A gateway that has nobody behind it is
 /// no such answer.
 fn was_refused(error: &(dyn Error + 'static)) -> bool {
-    let met = chain(error).find_map(|error| error.downcast_ref::<RemoteError>());
-    match met {
+    match met(error) {
         Some(RemoteError::Status(refusal)) => !refusal.status.is_server_error(),
         Some(RemoteError::Redirected(_) | RemoteError::TooLarge(_) | RemoteError::Credentials(_) | RemoteError::Url(_)) => true,
-        Some(RemoteError::Transport(_)) | None => false,
+        Some(RemoteError::Unreached(_) | RemoteError::Transport(_)) | None => false,
     }
+}
+
+/// What a request met on its way by HTTP.
+fn met<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a RemoteError> {
+    chain(error).find_map(|error| error.downcast_ref::<RemoteError>())
 }
 
 /// The error and its causes, each once. The SDK wraps what a transport met into the name of the transport's Rust type, which tells a

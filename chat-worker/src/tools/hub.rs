@@ -137,6 +137,11 @@ impl Hub {
         self.find(name).map(|(_, spec)| spec)
     }
 
+    /// The same; where its server is just being connected, that is waited for.
+    pub async fn tool_soon(&self, name: &str) -> Option<Arc<ToolSpec>> {
+        self.find_soon(name).await.map(|(_, spec)| spec)
+    }
+
     pub fn status(&self) -> Vec<ServerStatus> {
         let status = |server: Arc<Server>| {
             let state = server.state();
@@ -191,7 +196,7 @@ impl Hub {
     /// server says meanwhile is heard by `relay`.
     pub async fn call_as(self: &Arc<Self>, judged: &ToolSpec, input: &Value, relay: Option<Relay>) -> ToolOutput {
         let name = judged.name.as_str();
-        let Some((server, spec)) = self.find(name) else { return self.unknown(name) };
+        let Some((server, spec)) = self.find_soon(name).await else { return self.unknown(name) };
         if *spec != *judged {
             return ToolOutput::refused(&format!(
                 "{name} has changed since this call was allowed, and was not called; call it again"
@@ -259,6 +264,14 @@ impl Hub {
         })
     }
 
+    async fn find_soon(&self, name: &str) -> Option<(Arc<Server>, Arc<ToolSpec>)> {
+        if let Some(found) = self.find(name) {
+            return Some(found);
+        }
+        self.absent_server_of(name)?.back().await;
+        self.find(name)
+    }
+
     /// Whether a name that is not in the catalogue may be in it again: its server is configured, and not up.
     pub fn may_return(&self, name: &str) -> bool {
         self.absent_server_of(name).is_some()
@@ -304,10 +317,9 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// The call with its retries: only calls that may be repeated, and only faults that fail at once.
+/// The call with its retries: only calls that may be repeated or that were not sent, and only faults that fail at once.
 async fn call(server: Arc<Server>, spec: Arc<ToolSpec>, arguments: Map<String, Value>, relay: Option<Relay>) -> ToolOutput {
     let began = Instant::now();
-    let retries = if spec.idempotent { server.entry.max_retries } else { 0 };
     let mut attempt = 0;
     loop {
         let error = match server.call(&spec.tool, arguments.clone(), relay.clone()).await {
@@ -319,7 +331,8 @@ async fn call(server: Arc<Server>, spec: Arc<ToolSpec>, arguments: Map<String, V
             Err(error) => error,
         };
         tracing::warn!(server = spec.server, tool = spec.tool, attempt = attempt + 1, "tool call failed: {error}");
-        if attempt >= retries || !error.is_transient() {
+        let may_be_repeated = error.is_transient() && (spec.idempotent || error.was_not_sent());
+        if attempt >= server.entry.max_retries || began.elapsed() >= server.entry.timeout || !may_be_repeated {
             let outcome = match error {
                 ServerError::Timeout(_) => "timeout",
                 ServerError::Refused(_) => "tool_error",

@@ -15,7 +15,7 @@ use futures::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_server::request_id::REQUEST_ID;
 use mcp_wire::{json, message, redirect};
-use reqwest::Response;
+use reqwest::{RequestBuilder, Response};
 use rmcp::{
     model::{ClientJsonRpcMessage, GetExtensions as _, RequestId, ServerJsonRpcMessage},
     transport::streamable_http_client::{
@@ -23,7 +23,7 @@ use rmcp::{
     },
 };
 use sse_stream::{Sse, SseStream};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use url::Url;
 
 use super::{
@@ -49,6 +49,18 @@ const REFUSAL_PATIENCE: Duration = Duration::from_secs(2);
 const MAX_SAID: usize = 200;
 /// The rest of a stream is read for so long after its answer, so that its connection can be used again.
 const DRAIN: Duration = Duration::from_millis(50);
+/// Where nobody takes the connection, another attempt follows after each of these: a Service leads to a pod that has gone for up to a second
+/// or two.
+const CONNECT_AGAIN: [Duration; 6] = [
+    Duration::from_millis(20),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+    Duration::from_millis(800),
+];
+/// And none after this: an attempt may take its time to fail.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
 /// Requests that a forgotten session cost, and that are not answered yet.
 const MAX_EXPIRED: usize = 1_024;
 
@@ -58,7 +70,10 @@ const REVISION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 /// Why a request had no answer at all.
 #[derive(Debug, thiserror::Error)]
 pub enum RemoteError {
-    /// It did not get there, or what came back broke off.
+    /// There was no connection: nothing was sent.
+    #[error("{0}")]
+    Unreached(String),
+    /// It may have got there, and what came back broke off.
     #[error("{0}")]
     Transport(String),
     /// It was refused where an answer of the protocol would be no help: by whoever stands in front, or before there is a session.
@@ -129,7 +144,7 @@ impl Remote {
             if let Some(body) = &body {
                 request = request.header(header::CONTENT_TYPE, "application/json").body(body.clone());
             }
-            let reply = request.send().await.map_err(|error| RemoteError::Transport(met(&error, &url)))?;
+            let reply = connected(request).await.map_err(|error| lost(&error, &url))?;
             if !redirect::is_one(reply.status().as_u16()) {
                 return Ok(reply);
             }
@@ -371,6 +386,31 @@ impl StreamableHttpClient for Remote {
         };
         Ok(events(reply, max_sse_event_size).inspect(heard).boxed())
     }
+}
+
+/// Sends a request, and again while nobody takes the connection: it was not sent then. A connection that breaks is not tried again here,
+/// because the request may have been made.
+async fn connected(request: RequestBuilder) -> reqwest::Result<Response> {
+    let (client, request) = request.build_split();
+    let (request, began) = (request?, Instant::now());
+    for pause in CONNECT_AGAIN {
+        // A body of bytes can always be sent again.
+        let Some(again) = request.try_clone() else { break };
+        match client.execute(again).await {
+            Err(error) if met::found_nobody(&error) && began.elapsed() < CONNECT_PATIENCE => {
+                tracing::debug!("no connection, another attempt follows: {}", met::cause(&error));
+                sleep(pause.mul_f64(1.0 - 0.25 * rand::random::<f64>())).await;
+            }
+            answered => return answered,
+        }
+    }
+    client.execute(request).await
+}
+
+/// Why a request has no reply.
+fn lost(error: &reqwest::Error, url: &Url) -> RemoteError {
+    let told = met(error, url);
+    if error.is_connect() { RemoteError::Unreached(told) } else { RemoteError::Transport(told) }
 }
 
 /// What went wrong on the way. Where the server is, is for the log.

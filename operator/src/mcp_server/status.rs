@@ -6,7 +6,10 @@
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 use mcp_stdio::package::Registry;
 
-use super::{asleep, autoscaling, contract, stdio, validate::ValidatedServer};
+use super::{
+    asleep, autoscaling, contract, stdio,
+    validate::{Source, ValidatedServer},
+};
 use crate::{
     autoscale::Decision,
     claims,
@@ -260,6 +263,9 @@ impl<'a> View<'a> {
             Kind::Healthy | Kind::Alive => {
                 Finding::new(false, reason::STARTING, "the server answers; Kubernetes is putting it into its Service")
             }
+            _ if waits_for_the_last(self.outcome, self.wanted) => {
+                Finding::new(false, reason::STARTING, "its last pod is still on its way out, and one may write at a time")
+            }
             // One sentence until something is known: that a pod was made, and scheduled, is worth no write.
             _ if !self.remote => Finding::new(false, reason::STARTING, "waiting for the first pod to answer"),
             _ => Finding::new(false, reason::STARTING, "not probed yet"),
@@ -371,7 +377,16 @@ fn rollout(outcome: &Outcome, health: Option<&ServerHealth>, wanted: u32, in_ser
     if all_there && rollout.progress == Progress::UnderWay && outcome.deployment.as_ref().is_some_and(Rollout::is_replaced) {
         rollout.progress = Progress::Done;
     }
+    if waits_for_the_last(outcome, wanted) {
+        rollout.progress = Progress::UnderWay;
+    }
     rollout
+}
+
+/// No pod is made yet, because the last one is still there and one may write.
+fn waits_for_the_last(outcome: &Outcome, wanted: u32) -> bool {
+    let none_yet = |valid: &ValidatedServer| matches!(&valid.source, Source::Container(container) if container.replicas == 0);
+    wanted > 0 && outcome.valid.as_ref().is_some_and(none_yet)
 }
 
 /// Why a pod fails, with its name.

@@ -42,6 +42,7 @@ impl Server {
             kept: seen.and_then(|observation| observation.kept.clone()),
             tools_diff: spec.and_then(|spec| self.tools_diff(spec)),
             pods,
+            has_pods: self.targets.values().filter_map(|target| target.pod.as_ref()).any(|pod| !pod.over),
             acceptable: self.acceptable(),
             panic: panic && self.held && !answers,
         }

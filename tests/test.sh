@@ -95,8 +95,7 @@ control_plane() {
     binary=$(test_binary control_plane) && [[ -x $binary ]] || return
     up control-plane &&
         tests/cluster/tool.sh kstatus &&
-        tests/cluster/run.sh kubectl apply --server-side -k crds &&
-        tests/cluster/run.sh kubectl wait --for=jsonpath='{.status.conditions[?(@.type=="Established")].status}'=True --timeout=30s --all crd &&
+        tests/cluster/crds.sh &&
         tests/cluster/run.sh "$binary" --test-threads=8 --show-output
 }
 

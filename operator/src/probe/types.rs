@@ -183,11 +183,14 @@ pub struct PodState {
 
 /// What the engine found out about a server: all that its status shows.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own that status tells of")]
 pub struct ServerHealth {
     /// The circuit, as it is to be kept in status.
     pub circuit: CircuitStatus,
     /// It is one URL, and has no pods of ours.
     pub remote: bool,
+    /// The activator answers for it, whatever becomes of its pods.
+    pub stood_in: bool,
     /// Its clients bring credentials of their own: that it refuses the prober is as it should be.
     pub accepts_unauthorized: bool,
     /// The server as a whole: the worst that is confirmed. Of a remote one: the last verdict.
@@ -213,8 +216,12 @@ pub struct ServerHealth {
 }
 
 impl ServerHealth {
-    /// A client that connects now gets an answer, as far as the prober knows: a pod is in service, or the remote server answers.
+    /// A client that connects now gets an answer, as far as the prober knows: a pod is in service, the remote server answers, or the
+    /// activator stands in.
     pub fn serves(&self) -> bool {
+        if self.stood_in {
+            return true;
+        }
         let in_service = self.pods.iter().any(|pod| pod.in_service);
         let answers = matches!(self.verdict.kind, Kind::Healthy | Kind::Alive);
         let lets_in = self.verdict.reason != reason::UNAUTHORIZED || self.accepts_unauthorized;

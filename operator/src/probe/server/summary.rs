@@ -33,6 +33,7 @@ impl Server {
                 .filter(|spec| !spec.enabled)
                 .map_or_else(|| self.circuit.status().clone(), |_| CircuitStatus::default()),
             remote: self.is_remote(),
+            stood_in: self.stood_in,
             accepts_unauthorized: spec.is_some_and(|spec| spec.health.accept_unauthorized),
             verdict: self.verdict(now),
             protocol: hello.map(|hello| ProtocolStatus { version: hello.version.to_owned(), era: hello.era }),

@@ -254,3 +254,6 @@ pub fn key_of<S: Subject>(object: &S) -> Key {
 pub fn is_paused(object: &impl ResourceExt) -> bool {
     object.annotations().get(names::ANNOTATION_PAUSED).is_some_and(|value| value == "true")
 }
+
+#[cfg(test)]
+mod drives;

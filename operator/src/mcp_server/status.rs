@@ -392,6 +392,9 @@ fn circuit_message(health: &ServerHealth) -> String {
 }
 
 #[cfg(test)]
+mod sentences;
+
+#[cfg(test)]
 mod tests {
     use k8s_openapi::api::apps::v1::Deployment;
     use serde_json::json;
@@ -404,7 +407,7 @@ mod tests {
         requeue::Class,
     };
 
-    fn outcome(server: &McpServer) -> Outcome {
+    pub(super) fn outcome(server: &McpServer) -> Outcome {
         Outcome { valid: Some(validate(server, &Observed::default()).expect("valid")), ..Outcome::default() }
     }
 
@@ -458,7 +461,7 @@ mod tests {
         conditions::find(&status.conditions, type_).expect("the condition is there").message.clone()
     }
 
-    fn deployment(server: &McpServer, updated: i32, reason: &str) -> Deployment {
+    pub(super) fn deployment(server: &McpServer, updated: i32, reason: &str) -> Deployment {
         let replicas = server.spec.replicas;
         serde_json::from_value(json!({
             "metadata": {"generation": 1}, "spec": {"replicas": replicas, "selector": {}, "template": {}},
@@ -470,12 +473,12 @@ mod tests {
         .expect("a Deployment")
     }
 
-    fn health(pods: Vec<PodHealth>) -> ServerHealth {
+    pub(super) fn health(pods: Vec<PodHealth>) -> ServerHealth {
         let verdict = if pods.iter().any(|pod| pod.in_service) { Verdict::healthy() } else { Verdict::unknown() };
         ServerHealth { verdict, pods, ..unasked() }
     }
 
-    fn troubled(name: &str, reason: &str) -> PodHealth {
+    pub(super) fn troubled(name: &str, reason: &str) -> PodHealth {
         PodHealth { trouble: Some(fixtures::trouble(reason, &format!("pod {name}: why"))), ..pod(name, false, false) }
     }
 
@@ -653,7 +656,7 @@ mod tests {
         assert_eq!(condition(&status, "Healthy"), ("False".into(), reason::HTTP_STATUS.into()));
     }
 
-    fn unasked() -> ServerHealth {
+    pub(super) fn unasked() -> ServerHealth {
         ServerHealth {
             circuit: CircuitStatus::default(),
             verdict: Verdict::unknown(),
@@ -675,7 +678,7 @@ mod tests {
         assert_eq!(compute(&server, &outcome(&server), None, fixtures::at(0)).tools, Some(tools));
     }
 
-    fn pod(name: &str, in_service: bool, failing: bool) -> PodHealth {
+    pub(super) fn pod(name: &str, in_service: bool, failing: bool) -> PodHealth {
         PodHealth {
             name: name.into(),
             uid: name.into(),

@@ -11,7 +11,6 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use rmcp::model::CallToolResult;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::{
@@ -21,6 +20,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    answer::Whole,
     breaker::{Breaker, Circuit},
     catalogue::describe,
     child::LastWords,
@@ -153,6 +153,7 @@ pub struct Server {
     places: Semaphore,
     clean: AtomicBool,
     openings: AtomicU64,
+    writes: AtomicU64,
     lists: Lists,
     shared: Shared,
 }
@@ -177,6 +178,7 @@ impl Server {
             places: Semaphore::new(connection::MAX_CALLS),
             clean: AtomicBool::new(true),
             openings: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
             lists: Lists::new(Arc::clone(&shared.changed)),
             shared,
             entry,
@@ -233,6 +235,17 @@ impl Server {
         self.openings.load(Ordering::Relaxed)
     }
 
+    /// How many calls that may have changed something have ended, however they did: what is read before is another thing than what is
+    /// read after.
+    pub fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
+    }
+
+    /// One more has ended.
+    pub fn wrote(&self) {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Tries again at once, whatever its circuit says.
     pub fn reconnect(&self) {
         self.reconnect.notify_one();
@@ -245,12 +258,7 @@ impl Server {
     }
 
     /// One attempt of a call. Who made it hears by `relay` what the server says meanwhile.
-    pub async fn call(
-        &self,
-        tool: &str,
-        arguments: Map<String, Value>,
-        relay: Option<Relay>,
-    ) -> Result<CallToolResult, ServerError> {
+    pub async fn call(&self, tool: &str, arguments: Map<String, Value>, relay: Option<Relay>) -> Result<Whole, ServerError> {
         let live = self.live.load_full();
         let Some(live) = live else { return Err(ServerError::Connect(self.state().in_words())) };
         let _running = self.calls.token();

@@ -8,13 +8,8 @@ name=${MCPFLEET_TEST_NAME:-mcpfleet-test}
 cache=${MCPFLEET_CACHE:-${XDG_CACHE_HOME:-${HOME:?HOME is not set}/.cache}/mcpfleet}
 logs=$(mktemp -d "${TMPDIR:-/tmp}/mcpfleet-test.XXXXXX")
 export MCPFLEET_CLUSTER_NAME=$name
-# One compilation for tests and images: static programs, as images that hold nothing else need them.
-export MCPFLEET_IMAGE_PROFILE=dev
-# (As tests/cluster/images.sh builds them.)
-CARGO_BUILD_TARGET=$(uname -m)-unknown-linux-gnu
-export CARGO_BUILD_TARGET RUSTFLAGS="-C target-feature=+crt-static"
-# And clippy compiles our own crates, so that nothing is read twice: `cargo clippy` has it check them in the same way.
-export RUSTC_WORKSPACE_WRAPPER=clippy-driver
+# shellcheck source=one-build.sh
+source tests/one-build.sh
 export RUST_BACKTRACE=0
 read -ra only <<<"${ONLY:-}"
 passed=0 failed=() skipped=() began=$SECONDS
@@ -68,16 +63,6 @@ tools() {
         git ls-files -z '*.yaml' '*.yml' ':!charts/*/templates/*' | xargs -0 "$venv/bin/yamllint" --strict --config-file tests/yamllint.yaml
 }
 
-# test_binary TARGET: builds a test target outside of the cluster, where the registries are, and says where it is.
-test_binary() {
-    cargo test --locked --workspace --all-features --test "$1" --no-run --message-format=json |
-        python3 -c 'import json, sys
-for line in sys.stdin:
-    message = json.loads(line)
-    if message.get("executable") and message.get("target", {}).get("name") == sys.argv[1]:
-        print(message["executable"])' "$1"
-}
-
 # The official suite that judges MCP servers, in both eras, on exactly the HTTP stack of sandbox-server and through the bridge, and official clients.
 conformance() { sandbox-server/tests/conformance.sh && bridge/tests/conformance.sh && sandbox-server/tests/clients.sh && chat-worker/tests/clients.sh; }
 
@@ -95,8 +80,7 @@ control_plane() {
     binary=$(test_binary control_plane) && [[ -x $binary ]] || return
     up control-plane &&
         tests/cluster/tool.sh kstatus &&
-        tests/cluster/run.sh kubectl apply --server-side -k crds &&
-        tests/cluster/run.sh kubectl wait --for=jsonpath='{.status.conditions[?(@.type=="Established")].status}'=True --timeout=30s --all crd &&
+        tests/cluster/crds.sh &&
         tests/cluster/run.sh "$binary" --test-threads=8 --show-output
 }
 

@@ -5,18 +5,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, RETRY_AFTER};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use http_server::host::{AllowedOrigin, HostPattern, Names};
 use ring::digest::{SHA256, digest};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use traces::Traces;
 
-use axum::response::Response;
+use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
 
 use crate::era::{Era, Hello};
-use crate::forward::Forward;
+use crate::forward::{FORWARDED, Forward};
 use crate::lane::{Absent, Lane};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
@@ -24,7 +27,7 @@ use crate::pool::Pool;
 use crate::post::Envelope;
 use crate::sessions::{Held, Registry, Session};
 use crate::stream::{self, Waits};
-use crate::table::{Ask, Refusal, Table};
+use crate::table::{Ask, Refusal};
 use crate::trail::Trail;
 use crate::wire;
 
@@ -54,6 +57,8 @@ pub struct Bridge {
     /// None: nobody wants any.
     pub traces: Option<Traces>,
     draining: AtomicBool,
+    /// Streams that stand until somebody ends them are at their end.
+    over: CancellationToken,
     shared_is_wanted: Notify,
 }
 
@@ -89,7 +94,7 @@ impl Bridge {
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { shared, pool, sessions, metrics, timeout, hold, idle, max_request_bytes, hosts, origins, traces } = parts;
         let draining = AtomicBool::new(false);
-        let (forward, shared_is_wanted) = (Forward::default(), Notify::new());
+        let (forward, over, shared_is_wanted) = (Forward::default(), CancellationToken::new(), Notify::new());
         Arc::new(Self {
             shared,
             pool,
@@ -103,6 +108,7 @@ impl Bridge {
             names: Names::new(hosts, origins),
             traces,
             draining,
+            over,
             shared_is_wanted,
         })
     }
@@ -128,14 +134,26 @@ impl Bridge {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Streams that stand until somebody ends them end: they would hold up the end.
+    /// Whether a request that another replica handed on is to go back to it: the end is near, and it may as well take the session over.
+    pub fn gives_back(&self, headers: &HeaderMap) -> bool {
+        self.is_draining() && self.pool.is_none() && headers.contains_key(FORWARDED)
+    }
+
+    /// Streams that stand until somebody ends them end from now on: they would hold up the end.
     pub fn end_streams(&self) {
-        for held in self.sessions.take_all() {
-            held.session.end();
-            held.lane.listeners.end();
+        self.over.cancel();
+    }
+
+    /// The answer to a request for such a stream, whoever fills it.
+    pub async fn standing(&self, answer: impl Future<Output = Response>) -> Response {
+        let Some(response) = self.over.run_until_cancelled(answer).await else {
+            return (StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable: shutting down\n").into_response();
+        };
+        if !response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream")) {
+            return response;
         }
-        self.shared.listeners.end();
-        self.shared.with(Table::end_standing);
+        let over = self.over.clone().cancelled_owned();
+        response.map(|body| Body::from_stream(body.into_data_stream().take_until(over)))
     }
 
     /// What the child that all share says of itself.

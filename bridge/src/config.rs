@@ -19,9 +19,9 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-    /// Least severe message to log: ERROR, WARN, INFO or DEBUG. Logs are JSON lines on standard error.
+    /// Least severe message to log: ERROR, WARNING, INFO or DEBUG, or a filter. Logs are JSON lines on standard error.
     #[arg(long, global = true, env = "LOG_LEVEL", default_value = "INFO")]
-    pub log_level: tracing::Level,
+    pub log_level: log_lines::Level,
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 stopped; 1 failed; 2 wrong usage; 4 the address could not be bound; 5 a key file could not be read. When the server cannot be kept alive, the exit code is the server's own: 127 where it could not be started, 128 and the signal's number where it was killed.";

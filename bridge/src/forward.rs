@@ -4,25 +4,27 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri};
 use http_body_util::Full;
 use http_server::request_id;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-/// Says that a request was handed on once, and must not be again.
+/// Says that a request was handed on once, and must not be again. In an answer it says that nothing was done: whoever handed the request on
+/// is to answer it, because the one that it was for is about to end.
 pub const FORWARDED: HeaderName = HeaderName::from_static("mcpfleet-forwarded");
 
 /// A pod that is gone does not refuse a connection, it says nothing.
 const CONNECT: Duration = Duration::from_secs(1);
 
-/// Connections that are kept for the next request.
-const IDLE: Duration = Duration::from_secs(20);
+/// Connections that are kept for the next request: for less time than a pod serves on that was told to end, and that says in each answer of
+/// that time that it is the last of its connection. So none is used while the other end closes it.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// Why a request did not come back answered.
 #[derive(Debug, PartialEq, Eq)]
@@ -83,6 +85,18 @@ impl Forward {
             }
         }
     }
+}
+
+/// The answer of one that is about to end to what it was handed.
+pub fn back() -> Response {
+    let mut response = StatusCode::MISDIRECTED_REQUEST.into_response();
+    response.headers_mut().insert(FORWARDED, HeaderValue::from_static("back"));
+    response
+}
+
+/// Whether it is such an answer.
+pub fn is_back(response: &Response) -> bool {
+    response.status() == StatusCode::MISDIRECTED_REQUEST && response.headers().contains_key(FORWARDED)
 }
 
 /// Without what belongs to one connection.

@@ -10,6 +10,7 @@ use bridge::install::install;
 use bridge::run;
 use bridge::seal::KeyError;
 use clap::Parser as _;
+use log_lines::{Format, To};
 
 /// A call is a dozen small allocations.
 #[global_allocator]
@@ -17,7 +18,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    tracing_subscriber::fmt().json().flatten_event(true).with_max_level(cli.log_level).with_writer(std::io::stderr).init();
+    log_lines::start(cli.log_level.filter(""), Format::Json, To::Stderr);
     let result = match cli.command {
         Command::Run(args) => block_on(run::run(*args)),
         Command::CopySelf { to } => copy_self(&to)

@@ -279,16 +279,6 @@ impl Table {
         }
     }
 
-    /// Subscriptions end: they would stand until the end.
-    pub fn end_standing(&mut self) {
-        let standing: Vec<u64> = self.calls.iter().filter(|(_, call)| call.ask.stands).map(|(id, _)| *id).collect();
-        for id in standing {
-            if let Some(call) = self.give_up(id, Outcome::Cancelled) {
-                call.ask.out.end();
-            }
-        }
-    }
-
     /// A client takes back what it asked for; the id is its own, as JSON.
     pub fn cancelled(&mut self, session: &Arc<Session>, id: &str) {
         let is_it =

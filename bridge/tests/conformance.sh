@@ -13,6 +13,8 @@ bridge=$(built bridge) fixtures=$(built examples/conformance)
 
 # judged REVISION SESSIONS: one run of the suite, against a bridge of its own.
 judged() {
+    # What the bridge before it said is not to be read.
+    : >"$work/log"
     "$bridge" run --listen 127.0.0.1:0 --lame-duck-seconds 0 --drain-seconds 1 --sessions "$2" -- "$fixtures" stdio 2>"$work/log" &
     servers=$!
     started "$work/log" '"address"'

@@ -15,6 +15,8 @@ trap 'kill $server 2>/dev/null || true; wait $server 2>/dev/null || true; rm -rf
 serve() {
     word=$1 tool=$2 arguments=$3
     shift 3
+    # Emptied here, and not only where the program starts: what the one before it said is not to be read.
+    : >"$work/log"
     npm_config_offline=true UV_OFFLINE=1 "$bridge" run --listen 127.0.0.1:0 --lame-duck-seconds 0 --packages "$cache" -- "$@" 2>"$work/log" &
     server=$!
     until address=$(sed -n 's/.*"serving MCP at \/mcp".*"address":"\([^"]*\)".*/\1/p' "$work/log") && [ -n "$address" ]; do

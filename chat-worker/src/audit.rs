@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::{config::settings::AuditArguments, digest::hex, numbers, redact::redact};
+use crate::{config::settings::AuditArguments, numbers, redact::redact};
 
 /// The log's name for these lines: whatever the level, they are kept.
 pub const TARGET: &str = "chat_worker::audit";
@@ -52,5 +53,5 @@ impl Call<'_> {
 
 /// The plain SHA-256 of the arguments as JSON, which anybody can compute again.
 fn digest_of(written: &str) -> String {
-    hex(&Sha256::digest(written.as_bytes()))
+    HEXLOWER.encode(&Sha256::digest(written.as_bytes()))
 }

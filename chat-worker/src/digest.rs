@@ -1,22 +1,14 @@
-//! Digests of texts, in hexadecimal. Pure.
+//! Digests of texts. Pure.
 
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
-/// A SHA-256 of texts in their order.
+/// A SHA-256 of texts in their order, in hexadecimal.
 pub fn digest(parts: &[&str]) -> String {
     let mut hasher = Sha256::new();
     for part in parts {
         hasher.update(part.as_bytes());
         hasher.update([0]);
     }
-    hex(&hasher.finalize())
-}
-
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    HEXLOWER.encode(&hasher.finalize())
 }

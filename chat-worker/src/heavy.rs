@@ -1,12 +1,50 @@
 //! Work on large texts. One thread serves everybody: what reads megabytes is done beside it, and one piece at a time, so that what many
-//! large answers take while they are read adds up to no more than one of them.
+//! large answers take while they are read adds up to no more than one of them. What they take once they are read is bounded, too: the next
+//! one is read when there is room.
 
-use tokio::{sync::Semaphore, task::spawn_blocking};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    task::spawn_blocking,
+};
 
 /// From so many bytes on, a text is large: some milliseconds of reading.
 pub const LARGE: usize = 128 * 1024;
 
 static PLACE: Semaphore = Semaphore::const_new(1);
+
+/// What servers answer takes so much of the memory together, once it is read.
+pub static ANSWERS: Memory = Memory::of(128);
+/// And what clients of /mcp send.
+pub static REQUESTS: Memory = Memory::of(64);
+
+/// A part of the memory, in MiB. What takes less than one does not count.
+#[derive(Debug)]
+pub struct Memory {
+    all: u32,
+    left: Semaphore,
+}
+
+/// What is taken of it, for as long as this lives.
+#[derive(Debug)]
+pub struct Room {
+    _permit: SemaphorePermit<'static>,
+}
+
+impl Memory {
+    const fn of(mebibytes: u32) -> Self {
+        Self { all: mebibytes, left: Semaphore::const_new(mebibytes as usize) }
+    }
+
+    /// Waits until there is room for something that takes so many bytes. Whoever has room must need no more of it to give it back.
+    pub async fn room(&'static self, weight: usize) -> Option<Room> {
+        let mebibytes = u32::try_from(weight >> 20).unwrap_or(self.all).min(self.all);
+        if mebibytes == 0 {
+            return None;
+        }
+        // It is never closed.
+        self.left.acquire_many(mebibytes).await.ok().map(|permit| Room { _permit: permit })
+    }
+}
 
 /// Does `work` on a text of `size` bytes: at once where it is small, else on a thread of its own. Whoever stops waiting stops nothing that
 /// has begun.
@@ -41,6 +79,20 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_large_waits_for_room_and_what_is_small_does_not() {
+        static MEMORY: Memory = Memory::of(8);
+        let (first, second) = (MEMORY.room(4 << 20).await, MEMORY.room(4 << 20).await);
+        assert!(first.is_some() && second.is_some());
+        assert!(MEMORY.room(1 << 19).await.is_none(), "it takes none");
+        let mut third = Box::pin(MEMORY.room(1 << 20));
+        assert!(futures::poll!(&mut third).is_pending());
+        drop(first);
+        assert!(third.await.is_some());
+        drop(second);
+        assert!(MEMORY.room(usize::MAX).await.is_some(), "however much it is");
+    }
 
     #[tokio::test]
     async fn large_pieces_hold_up_nobody_and_are_done_one_at_a_time() {

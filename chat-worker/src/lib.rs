@@ -8,7 +8,7 @@
 pub mod app;
 mod audit;
 pub mod config;
-pub mod digest;
+mod digest;
 mod heavy;
 pub mod limits;
 pub mod llm;

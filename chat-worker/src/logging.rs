@@ -3,6 +3,7 @@
 //! rotated by size, and to standard output where that belongs to nobody else. Secrets are taken out on the way.
 
 use std::{
+    borrow::Cow,
     fmt::Write as _,
     fs::{File, OpenOptions},
     io::{self, Write},
@@ -10,20 +11,57 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use serde_json::{Map, Value, json};
+use log_lines::Level;
+use serde::Serialize;
+use tokio::sync::watch;
 use tracing::{
-    Event, Level, Metadata, Subscriber,
+    Event, Metadata, Subscriber,
     field::{Field, Visit},
 };
-use tracing_subscriber::{EnvFilter, Layer, layer::Context, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    layer::{Context, SubscriberExt},
+    reload,
+    util::SubscriberInitExt,
+};
 
-use crate::{redact::redact, telemetry::Telemetry};
+use crate::{config::watch::Loaded, redact::redact, telemetry::Telemetry};
 
 const MAX_SIZE: u64 = 10 * 1024 * 1024;
 const KEPT: u32 = 5;
 
+/// From which level on lines are written. It may be another one later.
+#[derive(Debug, Clone)]
+pub struct LogLevel(reload::Handle<EnvFilter, Registry>);
+
+impl LogLevel {
+    fn new(level: &str) -> (reload::Layer<EnvFilter, Registry>, Self) {
+        let (filter, handle) = reload::Layer::new(filter(level));
+        (filter, Self(handle))
+    }
+
+    fn set(&self, level: &str) {
+        // Where nobody logs any more, there is nothing to set.
+        let _ = self.0.reload(filter(level));
+    }
+
+    /// Follows the level that the configuration names.
+    pub async fn follow(self, mut config: watch::Receiver<Loaded>) {
+        let named = |config: &watch::Receiver<Loaded>| config.borrow().config.log_level.clone().unwrap_or_default();
+        let mut last = named(&config);
+        while config.changed().await.is_ok() {
+            let now = named(&config);
+            if now != last {
+                self.set(&now);
+                tracing::info!("the log level is {} now", if now.is_empty() { "INFO" } else { &now });
+                last = now;
+            }
+        }
+    }
+}
+
 /// Starts logging, and the traces beside it. Says on standard error if the file cannot be written, and goes on without it.
-pub fn start(level: &str, file: &str, to_stdout: bool, traces: Option<&Telemetry>) {
+pub fn start(level: &str, file: &str, to_stdout: bool, traces: Option<&Telemetry>) -> LogLevel {
     let file = match file {
         "" | "-" => None,
         path => match Rotating::open(Path::new(path)) {
@@ -35,30 +73,28 @@ pub fn start(level: &str, file: &str, to_stdout: bool, traces: Option<&Telemetry
         },
     };
     let layer = Json { file: file.map(Mutex::new), to_stdout };
+    let (filter, level) = LogLevel::new(level);
     // A second start, in tests, keeps the first.
     let _ = match traces {
         // Each layer sees its own spans.
-        Some(traces) => tracing_subscriber::registry().with(layer.with_filter(filter(level))).with(traces.layer()).try_init(),
+        Some(traces) => tracing_subscriber::registry().with(layer.with_filter(filter)).with(traces.layer()).try_init(),
         // The spans of traces cost nothing where one filter turns them off for everybody.
-        None => tracing_subscriber::registry().with(filter(level)).with(layer).try_init(),
+        None => tracing_subscriber::registry().with(filter).with(layer).try_init(),
     };
+    level
 }
 
-/// INFO and its like, in any case of letters, or a tracing filter.
+/// A level is that of our own lines: the libraries tell of every byte at DEBUG.
 fn filter(level: &str) -> EnvFilter {
-    let level = match level.to_ascii_lowercase().as_str() {
-        "warning" => "warn".to_owned(),
-        "critical" => "error".to_owned(),
-        "" => "info".to_owned(),
-        other => other.to_owned(),
-    };
-    // The libraries tell of every byte at debug.
-    let plain = matches!(level.as_str(), "trace" | "debug" | "info" | "warn" | "error");
-    let directives = if plain { format!("warn,chat_worker={level},{}=info", crate::audit::TARGET) } else { level };
-    EnvFilter::try_new(&directives).unwrap_or_else(|error| {
-        eprintln!("LOG_LEVEL is not understood ({error}); INFO is used");
-        EnvFilter::new("warn,chat_worker=info")
-    })
+    let level: Level = level.parse().unwrap_or_else(|error| {
+        eprintln!("LOG_LEVEL, or log_level of mcp.json: {error}; INFO is used");
+        Level::default()
+    });
+    let audit = format!("{}=info", crate::audit::TARGET);
+    match level.alone() {
+        Some(level) => EnvFilter::new(format!("warn,chat_worker={level},{audit}")),
+        None => level.filter(&audit),
+    }
 }
 
 struct Json {
@@ -85,28 +121,43 @@ impl<S: Subscriber> Layer<S> for Json {
         let mut fields = Fields::default();
         event.record(&mut fields);
         let request_id = fields.request_id.take().or_else(|| REQUEST_ID.try_with(String::clone).ok());
-        let mut line = line(event.metadata(), fields, request_id.as_deref()).to_string();
-        line.push('\n');
+        let mut line = line(event.metadata(), &fields, request_id.as_deref());
+        line.push(b'\n');
         if self.to_stdout {
             // A closed pipe is no reason to stop working.
-            let _ = io::stdout().lock().write_all(line.as_bytes());
+            let _ = io::stdout().lock().write_all(&line);
         }
         if let Some(file) = &self.file {
-            let _ = file.lock().unwrap_or_else(PoisonError::into_inner).write(line.as_bytes());
+            let _ = file.lock().unwrap_or_else(PoisonError::into_inner).write(&line);
         }
     }
 }
 
-fn line(metadata: &Metadata<'_>, fields: Fields, request_id: Option<&str>) -> Value {
-    let mut line = Map::new();
-    line.insert("timestamp".into(), json!(timestamp()));
-    line.insert("level".into(), json!(level(*metadata.level())));
-    line.insert("component".into(), json!(component(metadata.target())));
-    line.insert("request_id".into(), json!(request_id));
-    line.insert("message".into(), json!(redact(&(fields.message + &fields.others))));
-    line.insert("duration_seconds".into(), json!(fields.duration_seconds));
-    line.insert("tools_used".into(), json!(fields.tools_used));
-    Value::Object(line)
+/// The fields of a line, in their order.
+#[derive(Serialize)]
+struct Line<'a> {
+    timestamp: String,
+    level: &'static str,
+    component: &'a str,
+    request_id: Option<&'a str>,
+    message: Cow<'a, str>,
+    duration_seconds: Option<f64>,
+    tools_used: &'a [String],
+}
+
+fn line(metadata: &Metadata<'_>, fields: &Fields, request_id: Option<&str>) -> Vec<u8> {
+    let message = format!("{}{}", fields.message, fields.others);
+    let line = Line {
+        timestamp: timestamp(),
+        level: level(*metadata.level()),
+        component: component(metadata.target()),
+        request_id,
+        message: redact(&message),
+        duration_seconds: fields.duration_seconds,
+        tools_used: &fields.tools_used,
+    };
+    // Texts and numbers: they cannot fail to be written.
+    serde_json::to_vec(&line).unwrap_or_default()
 }
 
 fn timestamp() -> String {
@@ -114,12 +165,12 @@ fn timestamp() -> String {
     now.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
 }
 
-fn level(level: Level) -> &'static str {
+fn level(level: tracing::Level) -> &'static str {
     match level {
-        Level::ERROR => "ERROR",
-        Level::WARN => "WARNING",
-        Level::INFO => "INFO",
-        Level::DEBUG | Level::TRACE => "DEBUG",
+        tracing::Level::ERROR => "ERROR",
+        tracing::Level::WARN => "WARNING",
+        tracing::Level::INFO => "INFO",
+        tracing::Level::DEBUG | tracing::Level::TRACE => "DEBUG",
     }
 }
 
@@ -215,7 +266,28 @@ impl Rotating {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+
+    #[test]
+    fn the_level_may_change_while_the_program_runs() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("mcp.log");
+        let layer = Json { file: Some(Mutex::new(Rotating::open(&path).expect("opened"))), to_stdout: false };
+        let (filter, level) = LogLevel::new("WARNING");
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(filter).with(layer), || {
+            let say = |what: &str| tracing::info!("{what}");
+            say("too quiet");
+            level.set("INFO");
+            say("heard");
+            level.set("ERROR");
+            say("too quiet again");
+        });
+        let text = std::fs::read_to_string(path).expect("written");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.contains("heard"), "{text}");
+    }
 
     #[test]
     fn a_line_has_exactly_the_guides_fields() {
@@ -233,6 +305,7 @@ mod tests {
         let names: Vec<_> = line.as_object().expect("an object").keys().cloned().collect();
         let guide = ["component", "duration_seconds", "level", "message", "request_id", "timestamp", "tools_used"];
         assert_eq!(names, guide);
+        assert!(text.starts_with(r#"{"timestamp":"#), "when it was comes first: {text}");
         assert_eq!(line["message"], "done with [redacted] server=s");
         assert_eq!((&line["request_id"], &line["tools_used"]), (&json!("req_1"), &json!(["a", "b"])));
         assert_eq!(line["duration_seconds"], 1.235);

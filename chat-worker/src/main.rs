@@ -56,9 +56,13 @@ async fn run(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
     // The level may stand in the configuration, whose warnings are to be logged: it is read first, and again.
     let level = settings.log_level.clone().or_else(|| watch::log_level(&settings.config)).unwrap_or_default();
     let telemetry = Telemetry::start()?;
-    logging::start(&level, &settings.log_file, matches!(command, Command::Serve { .. }), telemetry.as_ref());
+    let log_level = logging::start(&level, &settings.log_file, matches!(command, Command::Serve { .. }), telemetry.as_ref());
+    let is_set = settings.log_level.is_some();
     let loaded = watch::load(&settings.config)?;
     let app = App::start(settings, loaded, matches!(command, Command::Serve { .. }))?;
+    if !is_set {
+        tokio::spawn(log_level.follow(app.config.clone()));
+    }
     let result = dispatch(&app, command).await;
     app.stop().await;
     if let Some(telemetry) = telemetry {

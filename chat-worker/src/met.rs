@@ -13,6 +13,23 @@ pub fn cause(error: &reqwest::Error) -> &(dyn Error + 'static) {
     chain(error).last().unwrap_or(error)
 }
 
+/// Whether there was no connection, so that nothing was sent, for a reason that another attempt may not meet: behind one name there may be
+/// several servers, of which one has just gone.
+pub fn found_nobody(error: &reqwest::Error) -> bool {
+    let kind = cause(error).downcast_ref::<io::Error>().map(io::Error::kind);
+    error.is_connect() && kind.is_some_and(is_passing)
+}
+
+fn is_passing(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut, UnexpectedEof,
+    };
+    matches!(
+        kind,
+        ConnectionAborted | ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable | TimedOut | UnexpectedEof
+    )
+}
+
 /// The cause in words for everybody.
 pub fn in_words(error: &reqwest::Error, url: &Url) -> String {
     let cause = cause(error);

@@ -138,9 +138,10 @@ impl Metrics {
         }
     }
 
-    /// A call of the model ended.
-    pub fn model_call(&self, model: &str, answer: &Result<Answer, ModelError>, duration: Duration) {
+    /// A call of a model ended. Where another one answered than was asked, it counts for that one.
+    pub fn model_call(&self, asked: &str, answer: &Result<Answer, ModelError>, duration: Duration) {
         self.model.met(answer.as_ref(), jiff::Timestamp::now());
+        let model = self.names.known("models", answer.as_ref().map_or(asked, |answer| answer.model.as_str()));
         let outcome = answer.as_ref().map_or_else(ModelError::kind, |_| "ok");
         self.model_calls.with_label_values(&[model, self.names.known("errors", outcome)]).inc();
         self.model_seconds.with_label_values(&[model]).observe(duration.as_secs_f64());

@@ -20,6 +20,8 @@ use crate::{
 
 /// Of every span here, so that the log does not see them and the traces see nothing else.
 const TARGET: &str = "mcpfleet::trace";
+/// Whoever it is that serves a model of one's own.
+const OTHER: &str = "other";
 const SERVICE: Service = Service { name: "chat-worker", version: env!("CARGO_PKG_VERSION") };
 
 /// Sends spans until it is stopped.
@@ -72,9 +74,9 @@ pub fn serve_tool(tool: &str, headers: Option<&HeaderMap>, meta: &RequestMetaObj
 }
 
 /// A turn.
-pub fn invoke_agent(model: &str, request_id: &str) -> Span {
+pub fn invoke_agent(provider: Option<&str>, model: &str, request_id: &str) -> Span {
     info_span!(target: TARGET, "invoke_agent", otel.name = "invoke_agent mcpfleet", otel.kind = "internal",
-        gen_ai.operation.name = "invoke_agent", gen_ai.agent.name = "mcpfleet", gen_ai.provider.name = "anthropic",
+        gen_ai.operation.name = "invoke_agent", gen_ai.agent.name = "mcpfleet", gen_ai.provider.name = provider.unwrap_or(OTHER),
         gen_ai.request.model = model, mcpfleet.request.id = request_id, gen_ai.response.model = Empty,
         gen_ai.usage.input_tokens = Empty, gen_ai.usage.output_tokens = Empty,
         gen_ai.usage.cache_read.input_tokens = Empty, gen_ai.usage.cache_creation.input_tokens = Empty,
@@ -92,7 +94,7 @@ impl Traced {
     /// A call of the model, with all its attempts.
     pub fn chat(provider: Option<&str>, model: &str) -> Self {
         let span = info_span!(target: TARGET, "chat", otel.name = format_args!("chat {model}"), otel.kind = "client",
-            gen_ai.operation.name = "chat", gen_ai.provider.name = provider.unwrap_or("other"), gen_ai.request.model = model,
+            gen_ai.operation.name = "chat", gen_ai.provider.name = provider.unwrap_or(OTHER), gen_ai.request.model = model,
             gen_ai.response.model = Empty, gen_ai.response.finish_reasons = Empty, gen_ai.response.time_to_first_chunk = Empty,
             gen_ai.usage.input_tokens = Empty, gen_ai.usage.output_tokens = Empty,
             gen_ai.usage.cache_read.input_tokens = Empty, gen_ai.usage.cache_creation.input_tokens = Empty,

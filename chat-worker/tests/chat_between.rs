@@ -126,6 +126,39 @@ async fn progress_and_messages_reach_the_client_that_called_with_its_own_token(#
     assert_eq!(events.next().await, None);
 }
 
+const CHAT: &str = r#"
+rules:
+  - {name: work, when: [work], steps: [{tools: [{tool: work}]}, {text: "It {{last}}."}]}
+  - {name: look, when: [look], steps: [{tools: [{tool: look}, {tool: look}]}, {text: "Both {{last}}."}]}
+otherwise: {text: Hello.}
+"#;
+
+#[rstest]
+#[case::one_call("work", 1)]
+#[case::two_that_are_one_read("look", 2)]
+#[tokio::test]
+async fn whoever_waits_in_the_chat_is_told_how_far_a_tool_is(#[case] message: &str, #[case] calls: usize) {
+    let talker = Talker::start().await;
+    let worker = Worker::start(CHAT, &[talker.entry("t")], &["--approvals", "always"]).await;
+    let request = worker.http.post(format!("{}/v1/chat", worker.url)).json(&json!({"message": message}));
+    let mut stream = Events::of(request.send().await.unwrap());
+    let mut events = Vec::new();
+    while let Some(event) = stream.next().await {
+        events.push(event);
+    }
+    let ids: Vec<&Value> = events.iter().filter(|event| event["type"] == "tool_call").map(|event| &event["id"]).collect();
+    assert_eq!(ids.len(), calls, "{events:?}");
+    for id in ids {
+        let of_call = events.iter().filter(|event| event["id"] == *id);
+        let told: Vec<String> =
+            of_call.map(|event| [&event["type"], &event["text"]].map(|one| one.as_str().unwrap_or("")).join(" ")).collect();
+        let steps = ["tool_progress step 1", "tool_progress step 2", "tool_progress step 3"];
+        assert_eq!(told, [&["tool_call ", "tool_start "], &steps[..], &["tool_result worked"]].concat());
+    }
+    assert_eq!(talker.seen.lock().unwrap().iter().filter(|seen| seen["method"] == "tools/call").count(), 1);
+    assert_eq!(events.last().unwrap()["outcome"], "complete");
+}
+
 #[tokio::test]
 async fn a_client_of_the_modern_era_hears_what_it_asked_for_and_one_that_takes_no_stream_the_result_only() {
     let (_talker, worker) = start().await;

@@ -118,6 +118,53 @@ async fn a_malformed_result_is_an_error_that_is_not_tried_again(#[case] malforme
     is_well(&worker).await;
 }
 
+#[tokio::test]
+async fn an_answer_that_is_too_large_is_an_error_that_is_not_tried_again() {
+    let server = odd_call(|request| reply(200, "application/json", result(request, &text(&"x".repeat(9 << 20))))).await;
+    let worker = worker(&server).await;
+    let (told, is_error) = call(&worker, "odd").await;
+    assert!(is_error && told.contains("the answer is larger than 8 MiB"), "{told}");
+    assert_eq!(server.asked("tools/call"), 1);
+    is_well(&worker).await;
+}
+
+#[tokio::test]
+async fn what_is_read_after_a_write_is_not_what_was_read_before_it() {
+    let (value, calls) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let server = odd(move |request| {
+        let (value, calls) = (Arc::clone(&value), Arc::clone(&calls));
+        async move {
+            if request["method"] != "tools/call" {
+                return None;
+            }
+            let number = calls.fetch_add(1, Ordering::SeqCst);
+            if request["params"]["name"] == "odd" {
+                value.store(1, Ordering::SeqCst);
+                return None;
+            }
+            let read = value.load(Ordering::SeqCst);
+            // The first read lasts until the write and the second read have come.
+            while number == 0 && calls.load(Ordering::SeqCst) < 3 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Some(reply(200, "application/json", result(&request, &text(&read.to_string()))))
+        }
+        .boxed()
+    })
+    .await;
+    *server.tools.lock().unwrap() = json!([tool("good"), {"name": "odd", "inputSchema": {"type": "object"}}]);
+    let worker = Worker::start(SCRIPT, &[server.entry("a")], &["--approvals", "always"]).await;
+    let later = async {
+        while server.asked("tools/call") == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        call(&worker, "odd").await;
+        call(&worker, "good").await
+    };
+    let (before, after) = tokio::join!(call(&worker, "good"), later);
+    assert_eq!((before, after), (("0".to_owned(), false), ("1".to_owned(), false)));
+}
+
 #[rstest]
 #[case::null_id(400, "application/json", NO_SESSION)]
 #[case::no_id(400, "application/json", r#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"?"}}"#)]

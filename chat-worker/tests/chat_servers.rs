@@ -44,6 +44,30 @@ async fn a_server_that_is_down_costs_its_own_tools_only() {
     assert_eq!(health["status"], "healthy");
 }
 
+#[rstest]
+#[case("a")]
+#[case("my server")]
+#[case("a__b")]
+#[case("a-server-with-a-name-that-is-longer-than-what-the-names-of-tools-can-hold")]
+#[tokio::test]
+async fn a_tool_whose_server_went_away_is_told_from_one_that_never_was(#[case] name: &str) {
+    let fake = Fake::start(Mood::Modern).await;
+    let worker = Worker::start(SCRIPT, &[fake.entry(name)], &[]).await;
+    let tools = worker.get("/v1/tools").await;
+    let echo = tools["tools"].as_array().unwrap().iter().find(|tool| tool["tool"] == "echo").unwrap()["name"].clone();
+    fake.set(Mood::Broken);
+    worker.until("the server down", |health| state(health, name) != "up").await;
+    let call = async |tool: &serde_json::Value| -> serde_json::Value {
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": {}}});
+        let request = worker.http.post(format!("{}/mcp", worker.url)).header("accept", "application/json, text/event-stream");
+        request.json(&body).send().await.unwrap().json().await.unwrap()
+    };
+    let answer = call(&echo).await;
+    let told = answer["result"]["content"][0]["text"].as_str().unwrap_or_default();
+    assert!(answer["result"]["isError"] == true && told.contains("is not available now"), "{answer}");
+    assert!(call(&json!("nobody__echo")).await["error"].is_object());
+}
+
 #[tokio::test]
 async fn a_server_that_hangs_is_left_alone_and_its_tools_are_dropped() {
     let fake = Fake::start(Mood::Modern).await;

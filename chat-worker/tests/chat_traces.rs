@@ -11,7 +11,7 @@ use std::{
 };
 
 use axum::{Router, body::Bytes, extract::State, http::HeaderMap, routing::post};
-use chat_worker::digest::hex;
+use data_encoding::HEXLOWER;
 use model_standin::Running as Model;
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
@@ -123,10 +123,10 @@ async fn a_turn_is_one_tree_from_the_callers_trace_to_the_servers_call() {
     assert_eq!(answer["answer"], "It said something.");
     let spans = traced.spans(6).await;
     assert_eq!(spans.len(), 6, "{spans:#?}");
-    assert!(spans.iter().all(|span| hex(&span.trace_id) == TRACE));
+    assert!(spans.iter().all(|span| HEXLOWER.encode(&span.trace_id) == TRACE));
     let one = |name: &str| *named(&spans, name).first().unwrap_or_else(|| unreachable!("no {name} in {spans:#?}"));
     let (http, agent) = (one("POST /v1/chat"), one("invoke_agent mcpfleet"));
-    assert_eq!(hex(&http.parent_span_id), "b7ad6b7169203331");
+    assert_eq!(HEXLOWER.encode(&http.parent_span_id), "b7ad6b7169203331");
     assert_eq!(agent.parent_span_id, http.span_id);
     let chats = named(&spans, "chat claude-haiku-5-5");
     assert_eq!(chats.len(), 2);
@@ -153,7 +153,7 @@ async fn a_turn_is_one_tree_from_the_callers_trace_to_the_servers_call() {
     // The server is told which span it is called in.
     let calls = traced.fake.calls.lock().unwrap().clone();
     let echoed = calls.iter().find(|call| call["name"] == "echo").unwrap();
-    assert_eq!(echoed["_meta"]["traceparent"], format!("00-{TRACE}-{}-01", hex(&echo.span_id)));
+    assert_eq!(echoed["_meta"]["traceparent"], format!("00-{TRACE}-{}-01", HEXLOWER.encode(&echo.span_id)));
 
     let received = traced.collector.lock().unwrap();
     assert_eq!(received.header, "chat");

@@ -69,11 +69,31 @@ async fn a_restart_does_not_begin_the_budget_anew() {
 
 #[tokio::test]
 async fn tokens_that_the_server_does_not_tell_are_estimated_and_have_no_price() {
-    let worker = Worker::start(PLAIN, &[], &[]).await;
+    let said = "twelve words and more, so that they are some tokens, all in all";
+    let nasty = Nasty::start(vec![Act::Bytes(untold(said))]).await;
+    let url = format!("http://{}", nasty.address);
+    let worker = Worker::start(PLAIN, &[], &["--base-url", &url]).await;
     let (_, answer) = worker.ask(json!({"message": "hi"})).await;
-    assert!(answer["cost"].is_null(), "the stand-in has no price: {answer}");
+    assert_eq!((answer["answer"].as_str(), answer["cost"].is_null()), (Some(said), true), "{answer}");
     let today = worker.get("/v1/usage").await["today"].clone();
     assert_eq!((today["unpriced"].as_u64(), today["cost"].as_f64()), (Some(1), Some(0.0)));
+    let used = &today["models"]["claude-haiku-5-5"];
+    let (input, output) = (used["input_tokens"].as_u64().unwrap(), used["output_tokens"].as_u64().unwrap());
+    assert!(input > 50 && output >= said.len() as u64 / 4, "four bytes to a token: {used}");
+}
+
+/// A whole answer of a priced model that does not tell its tokens.
+fn untold(said: &str) -> String {
+    let events = [
+        json!({"type": "message_start", "message": {"model": "claude-haiku-5-5"}}),
+        json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
+        json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": said}}),
+        json!({"type": "content_block_stop", "index": 0}),
+        json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}}),
+        json!({"type": "message_stop"}),
+    ];
+    let events = events.map(|event| format!("data: {event}\n\n")).concat();
+    format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{events}")
 }
 
 /// A stream that tells its input, and nothing else.

@@ -148,13 +148,13 @@ async fn with_tool_search_two_tools_find_and_call_all_others() {
 async fn pictures_and_instructions_reach_the_model_and_the_history_stays_good_when_the_server_goes(#[case] api: &[&str]) {
     let stub = Stub::start(tools()).await;
     *stub.instructions.lock().unwrap() = Some("Ask for the weather first.".to_owned());
-    stub.answers("tools/call", json!({"content": [{"type": "image", "mimeType": "image/png", "data": "aGk="}]}));
+    stub.answers("tools/call", json!({"content": [{"type": "image", "mimeType": "image/png", "data": "iVBORw0KGgo="}]}));
     let worker = Worker::start(SCRIPT, &[stub.entry("s")], api).await;
     let (status, answer) = worker.ask(json!({"message": "look"})).await;
     assert_eq!(status, 200, "{answer}");
     let seen = worker.model.standin.seen();
     let last = seen.last().unwrap().body.to_string();
-    assert!(last.contains("aGk=") && last.contains("Ask for the weather first."), "{last}");
+    assert!(last.contains("iVBORw0KGgo=") && last.contains("Ask for the weather first."), "{last}");
     stub.broken.store(true, std::sync::atomic::Ordering::SeqCst);
     worker.until("the fault", |health| support::state(health, "s") != "up").await;
     let (status, answer) = worker.ask(json!({"message": "hello", "messages": answer["messages"]})).await;

@@ -27,6 +27,11 @@ impl<S, P: Pace> Flow<S, P> {
         Self { stream, pace }
     }
 
+    /// The stream itself.
+    pub fn into_inner(self) -> S {
+        self.stream
+    }
+
     fn told<T>(&self, written: Poll<T>) -> Poll<T> {
         if written.is_pending() {
             self.pace.blocked();

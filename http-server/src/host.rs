@@ -167,7 +167,18 @@ pub fn origin_allowed(header: &str, extra: &[AllowedOrigin]) -> bool {
 /// Whether an origin is that of a page that came from this very `Host`. `null`, which sandboxed pages send, is nobody's. It proves nothing
 /// where the host itself was not judged: a rebound name has pages, too.
 pub fn is_of(origin: &str, host: &str) -> bool {
-    origin.split_once("://").is_some_and(|(_, named)| named.eq_ignore_ascii_case(host))
+    let Some((scheme, named)) = origin.split_once("://") else { return false };
+    let usual = match scheme.to_ascii_lowercase().as_str() {
+        "http" => 80,
+        "https" => 443,
+        _ => return false,
+    };
+    // Browsers leave the usual port out, and proxies put it in.
+    let place = |text: &str| {
+        let authority = Authority::from_str(text).ok().filter(|_| !text.contains('@'))?;
+        Some((normal(authority.host()), authority.port_u16().unwrap_or(usual)))
+    };
+    place(named).is_some_and(|named| place(host) == Some(named))
 }
 
 /// Whether an origin's host is named among those that the operator allows. `*` names nobody: it is for servers that no browser can reach.
@@ -282,9 +293,21 @@ mod tests {
     #[test]
     fn an_origin_may_be_that_of_the_host_or_of_an_allowed_one() {
         assert!(is_of("https://chat.example.com", "chat.example.com") && is_of("http://LOCALHOST:8080", "localhost:8080"));
-        for foreign in ["https://evil.example", "http://localhost:8081", "null", "localhost:8080"] {
+        assert!(is_of("https://chat.example.com", "chat.example.com:443") && is_of("http://[::1]:80", "[::1]"));
+        assert!(!is_of("http://chat.example.com", "chat.example.com:443"), "another port");
+        for foreign in [
+            "https://evil.example",
+            "http://localhost:8081",
+            "http://localhost",
+            "null",
+            "localhost:8080",
+            "ftp://localhost:8080",
+            "http://evil@localhost:8080",
+            "http://",
+        ] {
             assert!(!is_of(foreign, "localhost:8080"), "{foreign}");
         }
+        assert!(!is_of("http://", "") && !is_of("http://a/", "a"), "no hosts");
         let extra: Vec<HostPattern> = ["chat.example.com", "*.corp.example"].iter().map(|text| text.parse().unwrap()).collect();
         assert!(is_listed("https://chat.example.com:8443", &extra) && is_listed("https://a.corp.example", &extra));
         assert!(!is_listed("https://chat.example.com.evil.example", &extra) && !is_listed("https://x@chat.example.com", &extra));

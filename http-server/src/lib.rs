@@ -27,7 +27,7 @@ use http::HeaderValue;
 use http::header::CONNECTION;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::http1::{self, Parts};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
@@ -233,9 +233,8 @@ where
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "failed to set TCP_NODELAY");
     }
-    let stream = TokioIo::new(Flow::new(stream, place.pace()));
     let (place, closing) = (&place, &*closing);
-    let service = service_fn(move |request: http::Request<Incoming>| {
+    let mut service = service_fn(move |request: http::Request<Incoming>| {
         let busy = place.busy();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
@@ -253,6 +252,47 @@ where
             })
         }
     });
-    let served = http1::Builder::new().header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES).serve_connection(stream, service);
-    place.hold(served).await;
+    let mut builder = http1::Builder::new();
+    builder.header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES);
+    let mut open = Some(stream);
+    while let Some(stream) = open {
+        let stream = TokioIo::new(Flow::new(stream, place.pace()));
+        let Some(leaves) = place.hold(builder.serve_connection(stream, service)).await else { return };
+        let Parts { io, read_buf, service: same, .. } = leaves.into_parts();
+        // Neither half an answer nor half a request is begun anew.
+        open = if read_buf.is_empty() && !place.is_stuck() { has_more(io.into_inner().into_inner()) } else { None };
+        service = same;
+    }
+}
+
+/// A connection that is to leave, where something has arrived on it that the runtime has not learnt of yet: a request would be lost with the
+/// connection, and nobody would know whether it was made. Asked of the system itself.
+fn has_more(stream: TcpStream) -> Option<TcpStream> {
+    let stream = stream.into_std().ok()?;
+    let has_more = stream.peek(&mut [0]).is_ok_and(|bytes| bytes > 0);
+    has_more.then(|| TcpStream::from_std(stream).ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    /// The runtime of these tests learns of nothing while they do not wait.
+    #[tokio::test]
+    async fn a_request_that_arrives_while_its_connection_is_closed_keeps_it_open() {
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let connect = async || {
+            let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            (client, listener.accept().await.unwrap().0)
+        };
+        let ((mut asks, asked), (_silent, idle), (gone, left)) = (connect().await, connect().await, connect().await);
+        assert!(asked.try_read(&mut [0]).is_err(), "nothing is there yet");
+        asks.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+        drop(gone);
+        assert!(asked.try_read(&mut [0]).is_err(), "something is there, and the runtime does not know");
+        assert!(has_more(asked).is_some());
+        assert!(has_more(idle).is_none() && has_more(left).is_none());
+    }
 }

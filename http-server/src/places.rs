@@ -4,7 +4,7 @@
 //! is written, as long as its reader reads.
 
 use std::collections::HashMap;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -160,14 +160,13 @@ impl Place {
         Busy(self.pace())
     }
 
-    /// Runs a connection until it ends, or until it has no request and another needs its place.
-    pub async fn hold(&self, connection: impl Future) {
-        let mut connection = pin!(connection);
+    /// Runs a connection until it ends, or until it has no request and another needs its place: then it is given back.
+    pub async fn hold<C: Future + Unpin>(&self, mut connection: C) -> Option<C> {
         let mut asked = pin!(self.seat.leave.notified());
         loop {
             let ended = std::future::poll_fn(|context| {
                 // First the connection: what it has to say is said before it leaves.
-                if connection.as_mut().poll(context).is_ready() {
+                if Pin::new(&mut connection).poll(context).is_ready() {
                     return Poll::Ready(true);
                 }
                 while asked.as_mut().poll(context).is_ready() {
@@ -176,15 +175,23 @@ impl Place {
                 if self.leaves() { Poll::Ready(false) } else { Poll::Pending }
             });
             if ended.await {
-                return;
+                return None;
             }
             // A request that has arrived already is known to the runtime when it has looked once more.
             tokio::task::yield_now().await;
-            let ended = std::future::poll_fn(|context| Poll::Ready(connection.as_mut().poll(context).is_ready()));
-            if ended.await || self.leaves() {
-                return;
+            let ended = std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut connection).poll(context).is_ready()));
+            if ended.await {
+                return None;
+            }
+            if self.leaves() {
+                return Some(connection);
             }
         }
+    }
+
+    /// Whether an answer waits to be written that nobody reads.
+    pub fn is_stuck(&self) -> bool {
+        self.seat.blocked.load(Ordering::Acquire)
     }
 
     fn leaves(&self) -> bool {
@@ -230,7 +237,7 @@ mod tests {
 
     /// Whether a connection that would never end by itself has left.
     fn held(place: Place) -> tokio::task::JoinHandle<()> {
-        tokio::spawn(async move { place.hold(pending::<()>()).await })
+        tokio::spawn(async move { assert!(place.hold(pending::<()>()).await.is_some(), "it has left, and not ended") })
     }
 
     #[tokio::test]
@@ -325,7 +332,7 @@ mod tests {
                 drop(busy);
                 pending::<()>().await;
             };
-            place.hold(request).await;
+            place.hold(Box::pin(request)).await;
         });
         tokio::task::yield_now().await;
         assert!(!connection.is_finished());

@@ -5,25 +5,75 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use prometheus::IntGaugeVec;
+
+use crate::child::Key;
+
+/// After so many failed passes in a row, which take half a minute at least (`requeue`), an object counts as failing: what failed once or
+/// twice, and was done by the next try, is worth nobody's time.
+const FAILING: u32 = 5;
+
 /// Counts by object.
-#[derive(Debug, Default)]
-pub struct Attempts(Mutex<HashMap<String, u32>>);
+#[derive(Debug)]
+pub struct Attempts {
+    counts: Mutex<HashMap<Key, u32>>,
+    failing: IntGaugeVec,
+}
 
 impl Attempts {
+    /// `failing`: how many objects of a kind fail.
+    pub fn new(failing: IntGaugeVec) -> Self {
+        Self { counts: Mutex::default(), failing }
+    }
+
     /// Counts a failed pass, or forgets them all. Gives the failed passes before this one.
-    pub fn count(&self, object: &str, failed: bool) -> u32 {
-        let mut attempts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn count(&self, object: &Key, failed: bool) -> u32 {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = counts.get(object).copied().unwrap_or_default();
+        let gauge = self.failing.with_label_values(&[object.kind]);
         if !failed {
-            attempts.remove(object);
+            counts.remove(object);
+            if before >= FAILING {
+                gauge.dec();
+            }
             return 0;
         }
-        let count = attempts.entry(object.to_owned()).or_default();
-        *count = count.saturating_add(1);
-        *count - 1
+        let count = before.saturating_add(1);
+        counts.insert(object.clone(), count);
+        if count == FAILING {
+            gauge.inc();
+        }
+        before
     }
 
     /// The object is gone.
-    pub fn forget(&self, object: &str) {
+    pub fn forget(&self, object: &Key) {
         self.count(object, false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::Opts;
+
+    use super::*;
+
+    #[test]
+    fn an_object_counts_as_failing_from_its_fifth_failed_pass_until_one_succeeds_or_it_is_gone() {
+        let gauge = IntGaugeVec::new(Opts::new("failing", "failing"), &["kind"]).expect("a metric");
+        let attempts = Attempts::new(gauge.clone());
+        let failing = || gauge.with_label_values(&["McpServer"]).get();
+        let [one, two, app] =
+            [("McpServer", "one"), ("McpServer", "two"), ("McpApp", "one")].map(|(kind, name)| Key::new(kind, "team", name));
+        assert_eq!([0, 1, 2, 3].map(|_| attempts.count(&one, true)), [0, 1, 2, 3]);
+        assert_eq!(failing(), 0);
+        (0..9).for_each(|_| _ = [&one, &two, &app].map(|object| attempts.count(object, true)));
+        assert_eq!(failing(), 2);
+        assert_eq!(attempts.count(&one, false), 0);
+        assert_eq!(failing(), 1);
+        assert_eq!(attempts.count(&one, true), 0, "they are counted anew");
+        attempts.forget(&two);
+        attempts.forget(&two);
+        assert_eq!((failing(), gauge.with_label_values(&["McpApp"]).get()), (0, 1));
     }
 }

@@ -17,6 +17,7 @@ use prometheus::{GaugeVec, IntCounterVec, Opts, Registry};
 
 use crate::{
     crd::backup::BackupStatus,
+    metrics::registered,
     names::{self, Component},
     pod_trouble,
     who::Who,
@@ -85,13 +86,12 @@ impl Backups {
         let last_good = GaugeVec::new(
             Opts::new("mcpfleet_backup_last_success_timestamp_seconds", "When the last good backup of a server ended"),
             &["namespace", "name"],
-        )?;
+        );
         let failures = IntCounterVec::new(
             Opts::new("mcpfleet_backup_failures_total", "Backups of a server that failed"),
             &["namespace", "name"],
-        )?;
-        registry.register(Box::new(last_good.clone()))?;
-        registry.register(Box::new(failures.clone()))?;
+        );
+        let (last_good, failures) = (registered(registry, last_good)?, registered(registry, failures)?);
         Ok(Self { runs: Mutex::default(), last_good, failures })
     }
 

@@ -234,7 +234,10 @@ pub fn prune<K: ResourceExt>(object: &mut K) {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+    use k8s_openapi::{
+        api::core::v1::ConfigMap,
+        apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta},
+    };
 
     use super::*;
 
@@ -340,5 +343,68 @@ mod tests {
         let there: Vec<_> = cache.of("n").iter().map(|object| object.name_any()).collect();
         assert_eq!(there, ["anew", "stays"]);
         assert!(cache.of("other").is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_comes_and_goes_is_told_in_order_and_found_by_its_namespace() {
+        let named = |name: &str, version: &str| ConfigMap {
+            metadata: ObjectMeta { name: Some(name.into()), ..object(version).metadata },
+            ..ConfigMap::default()
+        };
+        let events = [
+            Event::Init,
+            Event::InitDone,
+            Event::Apply(named("a", "1")),
+            Event::Apply(named("b", "2")),
+            Event::Delete(named("a", "3")),
+        ];
+        let (told, heard) = futures::channel::mpsc::unbounded();
+        let (cache, future) = follow("ConfigMaps", futures::stream::iter(events.map(Ok)).boxed(), move |change| {
+            let sign = if matches!(change, Change::Applied(_)) { '+' } else { '-' };
+            told.unbounded_send(format!("{sign}{}", change.object().name_any())).expect("somebody listens");
+        });
+        future.await;
+        assert_eq!(heard.collect::<Vec<_>>().await, ["+a", "+b", "-a"]);
+        let there = |cache: &Cache<ConfigMap>| cache.of("n").iter().map(|object| object.name_any()).collect::<Vec<_>>();
+        assert_eq!(there(&cache), ["b"]);
+        cache.unnamed(&named("b", "2"));
+        assert!(cache.names().is_empty(), "a namespace without objects takes no place");
+    }
+
+    #[test]
+    fn what_was_written_stands_until_a_watch_or_a_list_of_its_version_and_no_older_one() {
+        let (store, mut writer) = reflector::store();
+        let cache = Cache::new(store);
+        // Another object moves the watch as far as our write, and the store does not have that yet.
+        cache.wrote(object("3"));
+        cache.ahead().advance(&ConfigMap {
+            metadata: ObjectMeta { name: Some("other".into()), ..object("2").metadata },
+            ..ConfigMap::default()
+        });
+        assert_eq!(shown(&cache).as_deref(), Some("3"));
+        cache.ahead().advance(&object("3"));
+        assert_eq!(shown(&cache), None, "the watch has it, and the store is what it shows");
+        cache.wrote(object("3"));
+        assert_eq!(shown(&cache), None, "an answer that comes after what the watch showed");
+        // A list that began before a write does not take it away.
+        writer.apply_watcher_event(&Event::Init);
+        cache.ahead().list_begins();
+        writer.apply_watcher_event(&Event::InitApply(object("4")));
+        cache.ahead().listed(&object("4"));
+        cache.wrote(object("5"));
+        writer.apply_watcher_event(&Event::InitDone);
+        cache.ahead().list_ends();
+        assert_eq!(shown(&cache).as_deref(), Some("5"));
+    }
+
+    #[test]
+    fn what_nobody_reads_takes_no_memory() {
+        let mut pruned = object("1");
+        pruned.metadata.managed_fields = Some(vec![ManagedFieldsEntry::default()]);
+        let last = "kubectl.kubernetes.io/last-applied-configuration";
+        pruned.metadata.annotations = Some([(last, "x"), ("own", "y")].map(|(key, value)| (key.into(), value.into())).into());
+        prune(&mut pruned);
+        assert!(pruned.managed_fields().is_empty());
+        assert_eq!(pruned.annotations().keys().collect::<Vec<_>>(), ["own"]);
     }
 }

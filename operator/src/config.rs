@@ -148,7 +148,7 @@ pub struct RunConfig {
     #[arg(long, env = "MAX_PROBES_IN_FLIGHT", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub max_probes_in_flight: u32,
 
-    /// Objects reconciled at once, of each kind.
+    /// Objects reconciled at once, of each kind, and in each namespace where namespaces are listed.
     #[arg(long, env = "CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1_024))]
     pub concurrency: u16,
 

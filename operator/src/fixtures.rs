@@ -1,5 +1,7 @@
 //! Builders for unit tests: an object as the API server would give it, with what the test is about changed.
 
+pub mod api;
+
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
 use serde_json::json;
 

@@ -1,12 +1,10 @@
 //! The operator's process: arguments, logs, the TLS provider, signals.
 
-use std::{
-    io::{IsTerminal, Write},
-    process::ExitCode,
-};
+use std::{io::Write, process::ExitCode};
 
 use anyhow::Context;
 use clap::Parser;
+use log_lines::{Format, Level, To};
 use operator::{
     config::{Cli, Command, ImportConfig, LogFormat, ReleaseConfig, RunConfig},
     crd,
@@ -15,7 +13,6 @@ use operator::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
@@ -115,12 +112,11 @@ fn raise_open_files() {
 }
 
 fn init_logs(config: &RunConfig) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.log_level)
-        .with_context(|| format!("LOG_LEVEL {:?} is no filter: use a level such as info or debug", config.log_level))?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stdout().is_terminal());
-    match config.log_format {
-        LogFormat::Json => subscriber.json().flatten_event(true).with_current_span(false).init(),
-        LogFormat::Text => subscriber.init(),
-    }
+    let level: Level = config.log_level.parse().context("LOG_LEVEL cannot be used")?;
+    let format = match config.log_format {
+        LogFormat::Json => Format::Json,
+        LogFormat::Text => Format::Text,
+    };
+    log_lines::start(level.filter(""), format, To::Stdout);
     Ok(())
 }

@@ -184,13 +184,13 @@ pub async fn reconcile<S: Subject>(object: Arc<S>, context: Arc<Context<S>>) -> 
         }
     }
     timer.done(if outcome.paused { "paused" } else { class.map_or("ok", Class::as_str) });
-    let attempts = context.attempts.count(&attempts_of(&*object), class == Some(Class::Transient));
+    let attempts = context.attempts.count(&key_of(&*object), class == Some(Class::Transient));
     Ok(requeue::decide(class, attempts).map_or_else(Action::await_change, Action::requeue))
 }
 
 /// Writes the status, unless somebody else writes another one again and again: another operator over the same namespace.
 async fn write_status<S: Subject>(object: &S, status: &S::Status, context: &Context<S>) -> Result<(), ssa::Error> {
-    let key = Key::new(S::COMPONENT.kind(), object.namespace().unwrap_or_default(), object.name_any());
+    let key = key_of(object);
     let (said, now) = (contests::said(status), Instant::now());
     context.writer.contests.may_write(&key, &said, now).map_err(|told| ssa::Error::contested(&key, told))?;
     ssa::apply_status(&context.writer.client, &context.subjects, object, status).await?;
@@ -245,12 +245,15 @@ async fn apply_all<S: Subject>(object: &S, context: &Context<S>, valid: &S::Vali
     applied.problems
 }
 
-/// The name by which an object's failed passes are counted.
-pub fn attempts_of<S: Subject>(object: &S) -> String {
-    format!("{}/{}/{}", S::COMPONENT.kind(), object.namespace().unwrap_or_default(), object.name_any())
+/// Which CR it is.
+pub fn key_of<S: Subject>(object: &S) -> Key {
+    Key::new(S::COMPONENT.kind(), object.namespace().unwrap_or_default(), object.name_any())
 }
 
 /// Whether the object is to be left alone.
 pub fn is_paused(object: &impl ResourceExt) -> bool {
     object.annotations().get(names::ANNOTATION_PAUSED).is_some_and(|value| value == "true")
 }
+
+#[cfg(test)]
+mod drives;

@@ -64,6 +64,7 @@ impl Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{child::Key, contests::Contested};
 
     fn problem(class: Class, message: &str) -> Problem {
         Problem { class, reason: reason::APPLY_FAILED, message: message.into() }
@@ -74,6 +75,34 @@ mod tests {
         let problems = [problem(Class::Waiting, "a"), problem(Class::Rejected, "b"), problem(Class::Waiting, "a")];
         assert_eq!(Problem::all(&problems).expect("some").message, "a; b");
         assert_eq!(Problem::all(&[]), None);
+    }
+
+    #[test]
+    fn one_that_says_nothing_adds_nothing() {
+        let problems = [problem(Class::Waiting, "a"), problem(Class::Waiting, ""), problem(Class::Waiting, "b")];
+        assert_eq!(Problem::all(&problems).expect("some").message, "a; b");
+    }
+
+    #[test]
+    fn what_could_not_be_applied_waits_for_whoever_can_mend_it() {
+        let key = || Key::new("Service", "team", "x");
+        let of = |error: &ssa::Error| {
+            let Problem { class, reason, message } = Problem::not_applied(error);
+            assert_eq!(message, error.describe());
+            (class, reason)
+        };
+        let contested = |undone| ssa::Error::contested(&key(), Contested { what: String::new(), undone });
+        assert_eq!(of(&ssa::Error::NameConflict(key())), (Class::Waiting, reason::NAME_CONFLICT));
+        assert_eq!(of(&ssa::Error::ForeignData(key(), String::new())), (Class::Waiting, reason::NAME_CONFLICT));
+        assert_eq!(of(&ssa::Error::OfPredecessor(key())), (Class::Transient, reason::PREDECESSOR_GOING));
+        assert_eq!(of(&contested(true)), (Class::Waiting, reason::CONTESTED));
+        assert_eq!(of(&contested(false)), (Class::Contested, reason::CONTESTED));
+        let timeout = ssa::Error::Timeout { verb: "apply", kind: "Service".into(), name: "x".into() };
+        assert_eq!(of(&timeout), (Class::Transient, reason::APPLY_FAILED));
+        let status = serde_json::json!({"kind": "Status", "apiVersion": "v1", "code": 422, "message": "invalid"});
+        let source = Box::new(kube::Error::Api(serde_json::from_value(status).expect("a status")));
+        let refused = ssa::Error::Request { verb: "apply", kind: "Service".into(), name: "x".into(), source };
+        assert_eq!(of(&refused), (Class::Waiting, reason::APPLY_FAILED));
     }
 
     #[test]

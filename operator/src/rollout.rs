@@ -39,9 +39,12 @@ impl Rollout {
         }
     }
 
-    /// It is as it was made: whatever pods it has, they are of its latest template, also before it says so.
+    /// It is as it was made: whatever pods it has, they are of its latest template, also before it says so. (One that was made for pods
+    /// that had been left behind says otherwise.)
     pub fn is_first(deployment: &Deployment) -> bool {
+        let status = deployment.status.as_ref();
         deployment.metadata.generation == Some(1)
+            && status.is_none_or(|status| status.updated_replicas.unwrap_or(0) >= status.replicas.unwrap_or(0))
     }
 
     /// There are as many pods as are wanted, and all of them are of the latest template. They need not have come up.

@@ -18,6 +18,7 @@ use crate::{
     app_reports::{self, AppReports},
     asleep::Asleep,
     autoscale::Autoscaler,
+    backoff::Attempts,
     backups::Backups,
     contests::Contests,
     crd::{McpApp, McpServer},
@@ -30,7 +31,7 @@ use crate::{
     pass::{self, Context, Subject},
     probe::{HealthEngine, ServerKey},
     ssa::Writer,
-    watch::{Keepers, Known, Requests, Waker, Wakers, Watches},
+    watch::{Keepers, Requests, Waker, Wakers, Watches},
 };
 
 /// What every scope shares.
@@ -50,6 +51,8 @@ pub struct Shared {
     pub recorder: Recorder,
     /// Counts and times passes.
     pub metrics: ReconcileMetrics,
+    /// Whose passes fail.
+    pub attempts: Arc<Attempts>,
     /// Keys the digests of Secrets and ConfigMaps.
     pub digest_key: digest_key::Source,
     /// What of a CR its children get, too.
@@ -79,6 +82,7 @@ pub async fn start(shared: &Shared, namespace: Option<&str>, tasks: &mut JoinSet
         backups: Arc::clone(&shared.backups),
         autoscaler: Arc::clone(&shared.autoscaler),
         asleep: Arc::clone(&shared.asleep),
+        attempts: Arc::clone(&shared.attempts),
     });
     known.ready().await?;
 
@@ -86,7 +90,7 @@ pub async fn start(shared: &Shared, namespace: Option<&str>, tasks: &mut JoinSet
     let reader = Arc::new(Reader::new(shared.client.clone(), secrets, config_maps, shared.digest_key.get().await));
     let writer =
         Writer { client: shared.client.clone(), children: Arc::clone(&known.children), contests: Arc::new(Contests::default()) };
-    let parts = Parts { shared, known: &known, reader: &reader, writer: &writer };
+    let parts = Parts { shared, reader: &reader, writer: &writer };
     let (images, backups) = (shared.stdio_images.clone(), Arc::clone(&shared.backups));
     let (autoscaler, asleep) = (Arc::clone(&shared.autoscaler), Arc::clone(&shared.asleep));
     let leading = Arc::clone(&known.leading);
@@ -116,7 +120,6 @@ pub async fn start(shared: &Shared, namespace: Option<&str>, tasks: &mut JoinSet
 /// What the contexts of both kinds are made of.
 struct Parts<'a> {
     shared: &'a Shared,
-    known: &'a Known,
     reader: &'a Arc<Reader>,
     writer: &'a Writer,
 }
@@ -128,7 +131,7 @@ impl Parts<'_> {
             writer: self.writer.clone(),
             reader: Arc::clone(self.reader),
             recorder: self.shared.recorder.clone(),
-            attempts: Arc::clone(&self.known.attempts),
+            attempts: Arc::clone(&self.shared.attempts),
             metrics: self.shared.metrics.clone(),
             inherit: Arc::clone(&self.shared.inherit),
             around: Arc::clone(&self.shared.around),

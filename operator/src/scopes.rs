@@ -20,6 +20,7 @@ use crate::{
     admin::Standing,
     child,
     crd::{McpApp, McpServer},
+    metrics::registered,
     probe::watch_pods,
     reach::{Reach, learn},
     scope::{self, Scope, Shared},
@@ -58,9 +59,8 @@ impl ScopeMetric {
     /// Registers it.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let help = "1 when all objects of the namespace are known and it is looked after, 0 when not; \"*\" is all namespaces";
-        let gauge = IntGaugeVec::new(Opts::new("mcpfleet_scope_known", help), &["namespace"])?;
-        registry.register(Box::new(gauge.clone()))?;
-        Ok(Self(gauge))
+        let gauge = IntGaugeVec::new(Opts::new("mcpfleet_scope_known", help), &["namespace"]);
+        Ok(Self(registered(registry, gauge)?))
     }
 
     fn set(&self, namespace: &Namespace, known: bool) {

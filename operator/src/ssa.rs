@@ -365,6 +365,9 @@ async fn timed<T>(
 }
 
 #[cfg(test)]
+mod writes;
+
+#[cfg(test)]
 mod tests {
     use rstest::rstest;
 
@@ -389,6 +392,29 @@ mod tests {
     #[case(504, "timeout", true)]
     fn what_is_wrong_with_the_object_itself_is_not_transient(#[case] code: u16, #[case] message: &str, #[case] transient: bool) {
         assert_eq!(refused(code, message).is_transient(), transient);
+    }
+
+    #[test]
+    fn what_trying_again_can_mend_is_transient() {
+        let key = || Key::new("Service", "team", "x");
+        let contested = |undone| Error::contested(&key(), Contested { what: "spec.ports".into(), undone });
+        let timeout = || Error::Timeout { verb: "apply", kind: "Service".into(), name: "x".into() };
+        for error in [Error::OfPredecessor(key()), timeout()] {
+            assert!(error.is_transient(), "{error}");
+        }
+        for error in [Error::NameConflict(key()), Error::ForeignData(key(), String::new()), contested(true), contested(false)] {
+            assert!(!error.is_transient(), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_contested_is_named_with_who_writes_it() {
+        let told = |what: &str, undone| {
+            Error::contested(&Key::new("Service", "team", "x"), Contested { what: what.into(), undone }).describe()
+        };
+        let stays = "does not stay as it is asked for";
+        assert!(told("spec.ports", true).starts_with(&format!("spec.ports of the Service x {stays}: another writer")));
+        assert!(told("", false).starts_with(&format!("the Service x {stays}: an admission webhook")));
     }
 
     fn claim(size: &str) -> Child {

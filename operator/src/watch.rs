@@ -125,8 +125,6 @@ pub struct Known {
     pub secrets: Arc<Cache<PartialObjectMeta<Secret>>>,
     /// Versions of ConfigMaps.
     pub config_maps: Arc<Cache<PartialObjectMeta<ConfigMap>>>,
-    /// Failed passes, of objects that are there.
-    pub attempts: Arc<Attempts>,
     /// Whose first list is in: one for each kind of child, for the apps' pods, for those of backups, and for where Services lead.
     listed: Vec<watch::Receiver<bool>>,
 }
@@ -158,6 +156,8 @@ pub struct Keepers {
     pub autoscaler: Arc<Autoscaler>,
     /// Who sleeps.
     pub asleep: Arc<Asleep>,
+    /// Whose passes fail: servers, and apps.
+    pub attempts: Arc<Attempts>,
 }
 
 impl Keepers {
@@ -167,6 +167,7 @@ impl Keepers {
         self.backups.forget(&key.namespace, &key.name);
         self.autoscaler.forget(&key);
         self.asleep.forget(&key);
+        self.attempts.forget(&pass::key_of(server));
     }
 }
 
@@ -185,7 +186,7 @@ pub struct Watches<'a> {
 impl Watches<'_> {
     /// Opens every watch.
     pub fn open(mut self, keepers: Keepers) -> Known {
-        let (index, attempts) = (SharedIndex::default(), Arc::new(Attempts::default()));
+        let (index, attempts) = (SharedIndex::default(), Arc::clone(&keepers.attempts));
         let children = Arc::new(Children::default());
         let app_pods = Arc::new(AppPods::default());
         let mut listed: Vec<_> = KINDS.iter().map(|kind| self.children(*kind, &children)).collect();
@@ -195,13 +196,12 @@ impl Watches<'_> {
         listed.push(self.leading(&leading));
         Known {
             apps: self.apps(&index, &attempts),
-            servers: self.servers(&index, &attempts, keepers),
+            servers: self.servers(&index, keepers),
             secrets: self.metadata("metadata of Secrets", Kind::Secret, &index),
             config_maps: self.metadata("metadata of ConfigMaps", Kind::ConfigMap, &index),
             children,
             app_pods,
             leading,
-            attempts,
             listed,
         }
     }
@@ -211,19 +211,18 @@ impl Watches<'_> {
         self.whole("McpApps", move |change| match change {
             Change::Applied(app) => wakers.wake_all(&index.with(|index| index.app(app))),
             Change::Deleted(app) => {
-                attempts.forget(&pass::attempts_of(app));
+                attempts.forget(&pass::key_of(app));
                 index.with(|index| index.app_gone(app));
             }
         })
     }
 
-    fn servers(&mut self, index: &SharedIndex, attempts: &Arc<Attempts>, keepers: Keepers) -> Arc<Cache<McpServer>> {
-        let (wakers, index, attempts) = (self.wakers.clone(), index.clone(), Arc::clone(attempts));
+    fn servers(&mut self, index: &SharedIndex, keepers: Keepers) -> Arc<Cache<McpServer>> {
+        let (wakers, index) = (self.wakers.clone(), index.clone());
         self.whole("McpServers", move |change| match change {
             Change::Applied(server) => wakers.wake_all(&index.with(|index| index.server(server))),
             Change::Deleted(server) => {
                 keepers.forget(server);
-                attempts.forget(&pass::attempts_of(server));
                 wakers.wake_all(&index.with(|index| index.server_gone(server)));
             }
         })

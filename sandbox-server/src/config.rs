@@ -22,9 +22,9 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-    /// Least severe message to log: ERROR, WARN, INFO or DEBUG. Logs are JSON lines on standard error.
+    /// Least severe message to log: ERROR, WARNING, INFO or DEBUG, or a filter. Logs are JSON lines on standard error.
     #[arg(long, global = true, env = "LOG_LEVEL", default_value = "INFO")]
-    pub log_level: tracing::Level,
+    pub log_level: log_lines::Level,
 }
 
 const TRACES: &str = "Traces are sent by OTLP over HTTP when OTEL_EXPORTER_OTLP_ENDPOINT, such as http://collector:4318, is set.";

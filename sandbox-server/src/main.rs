@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use clap::Parser as _;
 use http_server::{Connections, LameDuck};
+use log_lines::{Format, To};
 use sandbox_server::config::{BackupArgs, Cli, Command, DatabaseArgs, RestoreArgs, ServeArgs};
 use sandbox_server::db::Database;
 use sandbox_server::db::backup::report::{self, Run};
@@ -22,7 +23,6 @@ use sandbox_server::metrics::Metrics;
 use sandbox_server::telemetry::Telemetry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 /// A call is a few dozen small allocations on two threads: with the C library's allocator a fifth of a point read's time goes there. It is
 /// SQLite's allocator, too (its feature `override`): the C library's would keep for each thread what a large statement has freed.
@@ -32,8 +32,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // rmcp logs whole requests, with their values, below WARN.
-    let filter = EnvFilter::new(format!("{},rmcp=warn", cli.log_level));
-    tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_writer(std::io::stderr).init();
+    log_lines::start(cli.log_level.filter("rmcp=warn"), Format::Json, To::Stderr);
     // TLS to a bucket is ring's, as everywhere in mcpfleet. Fails when it is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let result = match cli.command {

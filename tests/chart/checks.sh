@@ -65,6 +65,28 @@ monitoring_definitions() {
     kubectl wait --for=condition=Established crd/servicemonitors.monitoring.coreos.com crd/prometheusrules.monitoring.coreos.com >/dev/null
 }
 
+# What fires, and what does not, in the cases of alerts.yaml; and where each alert sends people to.
+alerts() {
+    local tool line anchor
+    tool=$(tests/cluster/tool.sh alerts | tail -n 1)
+    render --set metrics.prometheusRule.enabled=true --show-only templates/prometheusrule.yaml >"$scratch/rules.yaml"
+    "$tool" "$scratch/rules.yaml" docs/metrics.md tests/chart/alerts.yaml >"$scratch/alerts" 2>"$scratch/output" || true
+    [[ -s $scratch/alerts ]] || not_ok "the alerts can be tested" "$scratch/output"
+    while IFS= read -r line; do
+        case $line in
+        ok$'\t'*) ok "${line#*$'\t'}" ;;
+        FAILED$'\t'*) not_ok "${line#*$'\t'}" ;;
+        *) printf '            %s\n' "${line#$'\t'}" ;;
+        esac
+    done <"$scratch/alerts"
+    while read -r anchor; do
+        check "docs/troubleshooting.md has #$anchor" grep -qxF -- "$anchor" <(anchors docs/troubleshooting.md)
+    done < <(sed -n 's/.*runbook_url:.*#//p' "$scratch/rules.yaml")
+}
+
+# anchors PAGE: those of its headings, as GitHub makes them.
+anchors() { sed -n 's/^#\+ //p' "$1" | tr '[:upper:] ' '[:lower:]-' | tr -cd '[:lower:][:digit:]\n-'; }
+
 apply() { kubectl apply --server-side --force-conflicts --filename - <"$scratch/$1.yaml" >/dev/null; }
 
 account=system:serviceaccount:mcpfleet-system:mcpfleet

@@ -53,6 +53,9 @@ while read -r value; do
     check "the README explains $value" grep -qF "| $value |" "$chart/README.md"
 done < <(values)
 
+section "Alerts"
+alerts
+
 section "Refusals"
 refused 'replicaCount' --set replicaCount=2
 refused "got string, want integer" --set-string replicas=two

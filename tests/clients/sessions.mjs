@@ -15,6 +15,9 @@ const since = (began) => (performance.now() - began) / 1000;
 // Seconds since the Unix epoch: what happened in the cluster at that moment is in its log.
 const failed = (number, began, what) => told.errors.push(`client ${number}, at ${(Date.now() / 1000).toFixed(1)}, after ${since(began).toFixed(1)} s: ${what}`);
 
+// What fetch met is only named as the cause.
+const told_of = (error) => error.cause ? `${error}: ${error.cause}` : String(error);
+
 async function run(number) {
   await sleep(number * 20);
   let began = performance.now();
@@ -31,7 +34,7 @@ async function run(number) {
         if (!same) failed(number, began, `an answer that is not its own: ${JSON.stringify(answer)}`);
         if (count % 10 === 0) await client.listTools();
       } catch (error) {
-        failed(number, began, String(error));
+        failed(number, began, told_of(error));
       }
       told.calls += 1;
       told.slowest = Math.max(told.slowest, since(began));
@@ -39,7 +42,7 @@ async function run(number) {
     }
     await client.close();
   } catch (error) {
-    failed(number, began, `its session ended: ${error}`);
+    failed(number, began, `its session ended: ${told_of(error)}`);
   }
 }
 

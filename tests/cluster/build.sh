@@ -23,6 +23,7 @@ metrics-server          metrics     sigs.k8s.io/metrics-server/cmd/metrics-serve
 helm                    helm        helm.sh/helm/v4/cmd/helm                   helm.sh/helm/v4
 kwok                    kwok        sigs.k8s.io/kwok/cmd/kwok                  sigs.k8s.io/kwok
 kstatus                 kstatus     .                                          github.com/fluxcd/cli-utils
+alerts                  alerts      .                                          github.com/prometheus/prometheus
 '
 control_plane=(etcd kube-apiserver kubectl)
 fleet=("${control_plane[@]}" kube-controller-manager kube-scheduler kwok)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds tools that the cluster itself does not need (helm, kwok, kstatus), and puts them on the PATH of cluster-run. Usage: tool.sh TOOL...
+# Builds tools that the cluster itself does not need (helm, kwok, kstatus, alerts), and puts them on the PATH of cluster-run. Usage: tool.sh TOOL...
 set -euo pipefail
 # shellcheck source=lib.sh
 source "$(dirname "$0")/lib.sh"

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use kube::Client;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -17,6 +17,9 @@ use super::wanted::Wanted;
 
 /// How long what a flight knows is kept after its last caller: the Service leads here for a moment longer than the first pod needs.
 const LINGER: Duration = Duration::from_secs(10);
+
+/// After so long without a pod it is said again that one is wanted.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// Before a pod that could not be reached is tried again: its network may not be there yet.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -33,6 +36,8 @@ pub struct Flights {
 #[derive(Debug)]
 pub struct Flight {
     addresses: watch::Receiver<BTreeSet<SocketAddr>>,
+    /// Somebody waits for a pod, and there is none.
+    awaited: Arc<Notify>,
     tasks: [JoinHandle<()>; 2],
 }
 
@@ -71,9 +76,11 @@ impl Flights {
 
     fn begin(&self, key: &Key) -> Flight {
         let (told, addresses) = watch::channel(BTreeSet::new());
+        let awaited = Arc::new(Notify::new());
         let looking = tokio::spawn(pods::tell(self.client.clone(), key.clone(), told));
-        let waking = tokio::spawn(wake(self.wanted.clone(), key.clone(), addresses.clone(), self.metrics.clone()));
-        Flight { addresses, tasks: [looking, waking] }
+        let (wanted, metrics) = (self.wanted.clone(), self.metrics.clone());
+        let waking = tokio::spawn(wake(wanted, key.clone(), addresses.clone(), Arc::clone(&awaited), metrics));
+        Flight { addresses, awaited, tasks: [looking, waking] }
     }
 
     fn under_way(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Weak<Flight>>> {
@@ -81,12 +88,33 @@ impl Flights {
     }
 }
 
-/// Asks for the server, and takes that back when it is there.
-async fn wake(wanted: Wanted, key: Key, mut addresses: watch::Receiver<BTreeSet<SocketAddr>>, metrics: Metrics) {
-    let begun = Instant::now();
-    tracing::info!(server = %key, "a server that sleeps is called");
-    wanted.say(&key).await;
-    if addresses.wait_for(|addresses| !addresses.is_empty()).await.is_ok() {
+/// Asks for the server when somebody waits for it, and takes that back when it is there. Again and again: the pod that answered may have
+/// been the last one, on its way out, and whoever comes after it must not wait for what nobody was told.
+async fn wake(
+    wanted: Wanted,
+    key: Key,
+    mut addresses: watch::Receiver<BTreeSet<SocketAddr>>,
+    awaited: Arc<Notify>,
+    metrics: Metrics,
+) {
+    loop {
+        awaited.notified().await;
+        // Who waited has a pod by now.
+        if !addresses.borrow().is_empty() {
+            continue;
+        }
+        let begun = Instant::now();
+        tracing::info!(server = %key, "a server that sleeps is called");
+        loop {
+            wanted.say(&key).await;
+            match tokio::time::timeout(AGAIN, addresses.wait_for(|addresses| !addresses.is_empty())).await {
+                Ok(Ok(_)) => break,
+                // Nobody looks any more.
+                Ok(Err(_)) => return,
+                // Another activator whose caller was served takes back what this one said, too.
+                Err(_) => {}
+            }
+        }
         metrics.woken(begun.elapsed());
         tracing::info!(server = %key, seconds = begun.elapsed().as_secs_f64(), "it is awake");
         wanted.take_back(&key).await;
@@ -98,6 +126,9 @@ impl Flight {
     pub async fn landing(&self, last: Option<SocketAddr>, until: Instant) -> Option<SocketAddr> {
         if let Some(pause) = last.map(|_| Instant::now() + PAUSE) {
             tokio::time::sleep_until(pause.min(until)).await;
+        }
+        if self.addresses.borrow().is_empty() {
+            self.awaited.notify_one();
         }
         let mut addresses = self.addresses.clone();
         let landing = addresses.wait_for(|addresses| !addresses.is_empty());

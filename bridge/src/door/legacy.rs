@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::{SESSION, VERSION};
 use crate::bridge::{Bridge, caller, child_era, down, own_error, own_result};
 use crate::era::{ALL, Era};
-use crate::forward::{FORWARDED, Failed};
+use crate::forward::{self, FORWARDED, Failed};
 use crate::lane::Lane;
 use crate::post::{Envelope, Post};
 use crate::seal::{KeyError, Sealed};
@@ -47,6 +47,8 @@ pub async fn post(bridge: &Arc<Bridge>, parts: &Parts, post: Post) -> Response {
     }
     match post {
         Post::Request(envelope) if &*envelope.method == "initialize" => initialize(bridge, parts, envelope).await,
+        // What is said of a call that is under way here stays here.
+        Post::Request(_) if bridge.gives_back(&parts.headers) => forward::back(),
         post => {
             let body = match &post {
                 Post::Request(envelope) => envelope.body.clone(),
@@ -64,6 +66,13 @@ pub async fn post(bridge: &Arc<Bridge>, parts: &Parts, post: Post) -> Response {
 
 /// The stream on which a client listens.
 pub async fn get(bridge: &Arc<Bridge>, parts: &Parts) -> Response {
+    if bridge.gives_back(&parts.headers) {
+        return forward::back();
+    }
+    bridge.standing(listens(bridge, parts)).await
+}
+
+async fn listens(bridge: &Arc<Bridge>, parts: &Parts) -> Response {
     match session(bridge, parts, Bytes::new(), true).await {
         Whose::Held(Held { session, .. }) if stream::reads_events(&parts.headers) => {
             let in_use = session.in_use();
@@ -77,6 +86,9 @@ pub async fn get(bridge: &Arc<Bridge>, parts: &Parts) -> Response {
 
 /// The end of a session.
 pub async fn delete(bridge: &Arc<Bridge>, parts: &Parts) -> Response {
+    if bridge.gives_back(&parts.headers) {
+        return forward::back();
+    }
     match session(bridge, parts, Bytes::new(), true).await {
         Whose::Held(held) => {
             if bridge.sessions.delete(&held.session).is_some() {
@@ -119,6 +131,7 @@ async fn session(bridge: &Arc<Bridge>, parts: &Parts, body: Bytes, repeatable: b
             let outcome = |outcome: &str| bridge.metrics.forwarded.with_label_values(&[outcome]).inc();
             if !parts.headers.contains_key(FORWARDED) {
                 match bridge.forward.send(&sealed.pod, parts, body).await {
+                    Ok(response) if forward::is_back(&response) => outcome("given_back"),
                     Ok(response) => {
                         outcome("answered");
                         return Whose::Answered(response);
@@ -139,9 +152,7 @@ async fn session(bridge: &Arc<Bridge>, parts: &Parts, body: Bytes, repeatable: b
         // What its child knew is gone with it.
         return gone();
     }
-    let held = Held { session: Session::new(id, sealed, Instant::now()), lane: Arc::clone(&bridge.shared) };
-    bridge.sessions.hold(held.clone());
-    Whose::Held(held)
+    Whose::Held(bridge.sessions.take_over(id, sealed, &bridge.shared))
 }
 
 async fn initialize(bridge: &Arc<Bridge>, parts: &Parts, envelope: Envelope) -> Response {

@@ -39,11 +39,16 @@ pub async fn request(bridge: &Arc<Bridge>, parts: &Parts, mut envelope: Envelope
             let words = format!("Method not found: there is no {} in {MODERN}", envelope.method);
             own_error(StatusCode::NOT_FOUND, envelope.id(), -32601, &words)
         }
-        "subscriptions/listen" => match bridge.hello().await {
-            Ok(hello) if hello.era == Era::Legacy => listen(bridge, &envelope, hello.offers()),
-            Ok(_) => bridge.call(&bridge.shared, envelope, None, &parts.headers).await,
-            Err(absent) => down(envelope.id(), &absent),
-        },
+        "subscriptions/listen" => {
+            let answer = async {
+                match bridge.hello().await {
+                    Ok(hello) if hello.era == Era::Legacy => listen(bridge, &envelope, hello.offers()),
+                    Ok(_) => bridge.call(&bridge.shared, envelope, None, &parts.headers).await,
+                    Err(absent) => down(envelope.id(), &absent),
+                }
+            };
+            bridge.standing(answer).await
+        }
         _ => bridge.call(&bridge.shared, envelope, None, &parts.headers).await,
     }
 }

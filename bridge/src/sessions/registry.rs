@@ -92,6 +92,16 @@ impl Registry {
         state.held.insert(held.session.id.clone(), held);
     }
 
+    /// A session that began elsewhere, or earlier, goes on here. Two requests may find that at once: it is one session all the same.
+    pub fn take_over(&self, id: &str, sealed: Sealed, lane: &Arc<Lane>) -> Held {
+        if let Some(held) = self.state().held.get(id) {
+            return held.clone();
+        }
+        let held = Held { session: Session::new(id, sealed, Instant::now()), lane: Arc::clone(lane) };
+        self.hold(held.clone());
+        held
+    }
+
     /// What an id stands for, to this caller.
     pub fn find(&self, id: &str, caller: &[u8; 16]) -> Found {
         let state = self.state();
@@ -129,11 +139,6 @@ impl Registry {
     /// Takes out those that nobody has used for so long.
     pub fn take_idle(&self, limit: Duration, now: Instant) -> Vec<Held> {
         self.state().held.extract_if(|_, held| held.session.is_idle(limit, now)).map(|(_, held)| held).collect()
-    }
-
-    /// Takes out all.
-    pub fn take_all(&self) -> Vec<Held> {
-        self.state().held.drain().map(|(_, held)| held).collect()
     }
 
     /// How many there are.
@@ -190,11 +195,27 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::table::Limits;
 
-    #[tokio::test]
-    async fn a_client_that_opens_sessions_without_end_costs_no_more_than_some_and_loses_none() {
+    fn empty() -> (Arc<Registry>, Arc<Lane>) {
         let limits = Limits { in_flight: 1, queue: 1, timeout: Duration::ZERO, longest: Duration::ZERO, silence: Duration::ZERO };
         let registry = Arc::new(Registry::new(Sealer::new(None).unwrap(), String::new()));
         let lane = Lane::new(limits, Metrics::new().unwrap(), By::Us, Arc::clone(&registry), CancellationToken::new());
+        (registry, lane)
+    }
+
+    #[tokio::test]
+    async fn a_session_that_two_requests_take_over_at_once_is_one() {
+        let (registry, lane) = empty();
+        let sealed = || Sealed { pod: "elsewhere".to_owned(), session: 1, caller: [0; 16], capabilities: None, info: None };
+        let listens = registry.take_over("id", sealed(), &lane);
+        let stream = listens.session.listen();
+        let calls = registry.take_over("id", sealed(), &lane);
+        calls.session.tell("something".into());
+        assert!(stream.next().await.is_some() && registry.len() == 1);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_opens_sessions_without_end_costs_no_more_than_some_and_loses_none() {
+        let (registry, lane) = empty();
         let begin = || {
             let sealed = Sealed { pod: String::new(), session: 0, caller: [0; 16], capabilities: None, info: None };
             let session = registry.seal(sealed).unwrap();

@@ -9,27 +9,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::support::{Bridge, alive, child, messages, tools_call, until};
+use crate::support::{Bridge, alive, child, children_of, kill, messages, tools_call, until};
 
 const CALLERS: usize = 8;
 const KILLS: usize = 24;
-
-/// Children of a process that live.
-fn children_of(process: u32) -> Vec<i64> {
-    let all =
-        std::fs::read_dir("/proc").unwrap().filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("stat")).ok());
-    let child = |stat: String| {
-        let (pid, (state, parent)) = (stat.split(' ').next()?, stat.rsplit_once(") ")?.1.split_once(' ')?);
-        let ours = state != "Z" && parent.split(' ').next()? == process.to_string();
-        ours.then(|| pid.parse().ok())?
-    };
-    all.filter_map(child).collect()
-}
-
-fn kill(process: i64) {
-    // It may have gone by itself.
-    let _ = std::process::Command::new("kill").args(["-KILL", &process.to_string()]).stderr(std::process::Stdio::null()).status();
-}
 
 /// What becomes of one call; None: the connection broke.
 async fn call(bridge: &Bridge) -> Option<Value> {

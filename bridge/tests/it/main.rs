@@ -7,6 +7,7 @@ mod cancel;
 mod deaths;
 mod eras;
 mod kills;
+mod replicas;
 mod run;
 mod sessions;
 mod streams;

@@ -8,19 +8,19 @@ use serde_json::{Value, json};
 
 use crate::support::{Bridge, Events, answer, child, initialize, text, tools_call, until};
 
-fn keys() -> tempfile::NamedTempFile {
+pub fn keys() -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), base64::engine::general_purpose::STANDARD.encode([7; 32])).unwrap();
     file
 }
 
 /// Replicas have addresses of their own and one port.
-async fn replica(address: &str, port: u16, keys: &tempfile::NamedTempFile, more: &str) -> Bridge {
+pub async fn replica(address: &str, port: u16, keys: &tempfile::NamedTempFile, more: &str) -> Bridge {
     let flags = format!("--listen {address}:{port} --pod-ip {address} --session-key-file {} {more}", keys.path().display());
     Bridge::start(&flags, &child("legacy")).await
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
@@ -50,6 +50,43 @@ async fn a_session_outlives_its_replica_and_its_bridge_where_the_child_is_shared
     assert_eq!(two.text(Some(&session), "echo", json!({"a": 1})).await, json!({"a": 1}));
     let again = replica("127.0.0.4", port, &keys, "").await;
     assert_eq!(again.text(Some(&session), "echo", json!({"a": 2})).await, json!({"a": 2}));
+}
+
+#[tokio::test]
+async fn a_replica_that_ends_gives_back_what_it_is_handed_and_finishes_what_it_has() {
+    let (keys, port) = (keys(), free_port());
+    let flags = "--lame-duck-seconds 2";
+    let (one, two) = (replica("127.0.0.8", port, &keys, flags).await, replica("127.0.0.9", port, &keys, "").await);
+    let session = one.initialize(json!({})).await;
+    let owner = two.text(Some(&session), "seen", json!({})).await["pid"].clone();
+    let slow = two.text(Some(&session), "sleep", json!({"seconds": 1}));
+    let ending = async {
+        until("the call", async || (one.metric("bridge_calls_in_flight").await >= 1).then_some(())).await;
+        one.signal("-TERM");
+        let draining = async || one.request(Method::GET, "/readyz").send().await.unwrap().status().is_server_error();
+        until("the beginning of its end", async || draining().await.then_some(())).await;
+        let next = two.text(Some(&session), "seen", json!({})).await["pid"].clone();
+        assert_ne!(next, owner, "it is taken over while its owner is still there");
+        assert_eq!(one.text(Some(&session), "seen", json!({})).await["pid"], owner, "whoever asks itself is answered");
+    };
+    let (slept, ()) = tokio::join!(slow, ending);
+    assert_eq!(slept, "slept");
+    assert_eq!(two.metric("bridge_forwarded_total{outcome=\"given_back\"}").await, 1);
+}
+
+#[tokio::test]
+async fn a_stream_for_a_session_of_another_replica_does_not_hold_up_the_end() {
+    let (keys, port) = (keys(), free_port());
+    let flags = "--lame-duck-seconds 0";
+    let (one, mut two) = (replica("127.0.0.10", port, &keys, "").await, replica("127.0.0.11", port, &keys, flags).await);
+    let session = one.initialize(json!({})).await;
+    let listen = two.request(Method::GET, "/mcp").header("mcp-session-id", &session).header("accept", "text/event-stream");
+    let mut stream = Events::of(listen.send().await.unwrap());
+    one.text(None, "change-tools", json!({})).await;
+    assert_eq!(stream.next().await.unwrap()["method"], "notifications/tools/list_changed");
+    two.signal("-TERM");
+    assert!(stream.next().await.is_none(), "it ends whole, and is not cut off");
+    assert_eq!(two.ended().await.code(), Some(0));
 }
 
 #[tokio::test]

@@ -160,8 +160,11 @@ impl Bridge {
 
 impl Drop for Bridge {
     fn drop(&mut self) {
+        let children = children_of(self.process.id());
         let _ = self.process.kill();
         let _ = self.process.wait();
+        // One that hears nothing does not notice that its bridge is gone.
+        children.into_iter().for_each(kill);
         if std::thread::panicking() {
             eprintln!("{}", self.log.lock().unwrap().join("\n"));
         }
@@ -236,6 +239,23 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T
         assert!(tokio::time::Instant::now() < end, "waited in vain for {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Children of a process that live.
+pub fn children_of(process: u32) -> Vec<i64> {
+    let all =
+        std::fs::read_dir("/proc").unwrap().filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("stat")).ok());
+    let child = |stat: String| {
+        let (pid, (state, parent)) = (stat.split(' ').next()?, stat.rsplit_once(") ")?.1.split_once(' ')?);
+        let ours = state != "Z" && parent.split(' ').next()? == process.to_string();
+        ours.then(|| pid.parse().ok())?
+    };
+    all.filter_map(child).collect()
+}
+
+pub fn kill(process: i64) {
+    // It may have gone by itself.
+    let _ = Command::new("kill").args(["-KILL", &process.to_string()]).stderr(Stdio::null()).status();
 }
 
 /// Whether a process lives; a zombie does not.

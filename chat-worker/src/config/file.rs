@@ -1,4 +1,4 @@
-//! mcp.json: which servers there are, as we write it and as other programs do (docs/mcp-json.md). Pure: text in; servers, the entries
+//! mcp.json: which servers there are, as we write it and as other programs do (docs/chat-worker.md). Pure: text in; servers, the entries
 //! that are refused, and what is ignored out. One entry that cannot be used costs the others nothing.
 
 use std::collections::BTreeMap;

@@ -117,8 +117,21 @@ pub(super) fn read(path: &Path) -> Result<String, String> {
     if size > MAX_SIZE {
         return Err(format!("it is larger than {} MiB", MAX_SIZE / 1024 / 1024));
     }
-    let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
-    String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text; save it as UTF-8".to_owned())
+    text_of(std::fs::read(path).map_err(|error| error.to_string())?)
+}
+
+/// Editors and shells of Windows write UTF-16 where they are not told otherwise; its mark says so.
+fn text_of(bytes: Vec<u8>) -> Result<String, String> {
+    let wide = |unit: fn([u8; 2]) -> u16| {
+        let units = bytes[2..].chunks(2).map(|pair| pair.try_into().map_or(0xFFFD, unit));
+        char::decode_utf16(units).collect::<Result<String, _>>().ok()
+    };
+    let text = match bytes.as_slice() {
+        [0xFF, 0xFE, ..] => wide(u16::from_le_bytes),
+        [0xFE, 0xFF, ..] => wide(u16::from_be_bytes),
+        _ => String::from_utf8(bytes).ok(),
+    };
+    text.ok_or_else(|| "it is no text; save it as UTF-8".to_owned())
 }
 
 #[cfg(test)]
@@ -133,6 +146,19 @@ mod tests {
     async fn news(receiver: &mut watch::Receiver<Loaded>) {
         let changed = tokio::time::timeout(Duration::from_secs(10), receiver.changed()).await;
         changed.expect("within ten seconds").expect("followed");
+    }
+
+    #[test]
+    fn a_file_is_text_in_the_encodings_that_editors_write() {
+        let read = |bytes: Vec<u8>| text_of(bytes).map(|text| understand(&text).expect("servers").servers.len());
+        assert_eq!(read(ONE.as_bytes().to_vec()), Ok(1));
+        assert_eq!(read(format!("\u{feff}{ONE}").into_bytes()), Ok(1));
+        let units = || std::iter::once(0xFEFF).chain(ONE.encode_utf16());
+        assert_eq!(read(units().flat_map(u16::to_le_bytes).collect()), Ok(1));
+        assert_eq!(read(units().flat_map(u16::to_be_bytes).collect()), Ok(1));
+        for odd in [&b"\xff\xfe\x00\xd8"[..], b"{\xff}"] {
+            assert!(text_of(odd.to_vec()).is_err_and(|problem| problem.contains("UTF-8")), "{odd:?}");
+        }
     }
 
     #[tokio::test]

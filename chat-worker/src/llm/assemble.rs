@@ -43,7 +43,11 @@ pub fn arguments(json: &str) -> Result<Value, ModelError> {
     if json.trim().is_empty() {
         return Ok(serde_json::json!({}));
     }
-    serde_json::from_str(&numbers::guard(json)).map_err(|_| ModelError::Stream("a tool call's arguments are no JSON".into()))
+    match serde_json::from_str(&numbers::guard(json)) {
+        // So some servers write that there are none.
+        Ok(Value::Null) => Ok(serde_json::json!({})),
+        read => read.map_err(|_| ModelError::Stream("a tool call's arguments are no JSON".into())),
+    }
 }
 
 /// A call without these could not be answered.

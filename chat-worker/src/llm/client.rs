@@ -27,7 +27,7 @@ use super::{
     history,
     key::KeySource,
     offer::{Offer, Room, names},
-    refusal::{self, Refused},
+    refusal::{self, Refused, Sight},
     retry::{self, Hints},
     sentence,
     transport::{self, Capped, MAX_ANSWER, reason},
@@ -117,9 +117,11 @@ impl Client {
                 prompt.offer = offer;
                 continue;
             }
-            if refusal::is_of_images(&error) && history::has_images(&prompt.messages) {
-                tracing::warn!("the model sees no pictures, it is asked again without: {error}");
-                self.sees_nothing.store(true, Ordering::Relaxed);
+            if let Some(sight) = refusal::of_images(&error).filter(|_| history::has_images(&prompt.messages)) {
+                tracing::warn!("the model does not take these pictures, it is asked again without: {error}");
+                if sight == Sight::None {
+                    self.sees_nothing.store(true, Ordering::Relaxed);
+                }
                 prompt.messages = Cow::Owned(history::without_images(&prompt.messages));
                 continue;
             }

@@ -61,11 +61,38 @@ pub fn of(sentence: &str, offer: &Offer) -> Option<Refusal> {
     most.map(Refusal::TooMany)
 }
 
-/// Whether an error says that the model takes no pictures.
-pub fn is_of_images(error: &ModelError) -> bool {
-    let ModelError::Status { status: 400 | 404 | 415 | 422 | 500 | 501, message, .. } = error else { return false };
+/// What is wrong with pictures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight {
+    /// The model takes none.
+    None,
+    /// It does not take one of these.
+    NotThese,
+}
+
+/// How APIs say that they cannot use a picture, not that they take none.
+const NOT_THESE: [&str; 12] = [
+    "base64",
+    "could not process",
+    "does not match",
+    "exceed",
+    "dimension",
+    "too large",
+    "too many",
+    "decode",
+    "corrupt",
+    "invalid image",
+    "unsupported image",
+    "cannot identify",
+];
+
+/// What an error says of the pictures of a request; `None` where it is about something else.
+pub fn of_images(error: &ModelError) -> Option<Sight> {
+    let ModelError::Status { status: 400 | 404 | 413 | 415 | 422 | 500 | 501, message, .. } = error else { return None };
     let message = message.to_lowercase();
-    ["image", "picture", "multimodal", "mmproj", "vision"].iter().any(|word| message.contains(word))
+    let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    says(&["image", "picture", "multimodal", "mmproj", "vision"])
+        .then(|| if says(&NOT_THESE) { Sight::NotThese } else { Sight::None })
 }
 
 /// Whether the sentence holds the name, and not only one that begins or ends like it.
@@ -132,6 +159,20 @@ mod tests {
             _ => None,
         };
         assert_eq!(named.as_deref(), expected);
+    }
+
+    #[rstest]
+    #[case("messages.1.content.0.tool_result.content.1.image.source.base64: invalid base64 data", Some(Sight::NotThese))]
+    #[case("Could not process image", Some(Sight::NotThese))]
+    #[case("messages.0: image exceeds 5 MB maximum: 6291456 bytes > 5242880 bytes", Some(Sight::NotThese))]
+    #[case("You uploaded an unsupported image. Please make sure your image is valid.", Some(Sight::NotThese))]
+    #[case("Invalid content type. image_url is only supported by certain models.", Some(Sight::None))]
+    #[case("image input is not supported - hint: you may need to provide the mmproj", Some(Sight::None))]
+    #[case("At most 0 image(s) may be provided in one prompt.", Some(Sight::None))]
+    #[case("max_tokens: must be at least 1", None)]
+    fn a_picture_that_is_no_good_is_told_from_a_model_that_sees_none(#[case] sentence: &str, #[case] expected: Option<Sight>) {
+        let error = ModelError::Status { status: 400, kind: None, message: sentence.to_owned(), retry_after: None };
+        assert_eq!(of_images(&error), expected);
     }
 
     #[test]

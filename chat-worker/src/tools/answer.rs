@@ -2,30 +2,51 @@
 
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
+use data_encoding::BASE64;
 use rmcp::model::{CallToolResult, ContentBlock, ResourceContents};
 use serde_json::{Value, json};
 
 use super::sanitize::{clean, cut};
+use crate::{heavy::Room, numbers};
 
 /// What a model is told of one result, in bytes: beyond it, results crowd out the conversation.
 pub const MAX_TOLD: usize = 48 * 1024;
 /// Pictures of one result that a model is shown, and how large each may be in base64: what Anthropic's API takes.
 const MAX_IMAGES: usize = 8;
 const MAX_IMAGE: usize = 5 * 1024 * 1024;
-const SHOWN: [&str; 4] = ["image/png", "image/jpeg", "image/gif", "image/webp"];
+/// What the pictures of a conversation may take together, in base64: it is sent along with each question, and must fit into one.
+pub const MAX_PICTURES: usize = 10 * 1024 * 1024;
 /// Where the rest of a result begins, by the names that servers give it.
 const CURSORS: [&str; 4] = ["next_cursor", "nextCursor", "cursor", "next_page_token"];
 
 /// What a call came to.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct ToolOutput {
     pub text: String,
     pub is_error: bool,
     /// As the server sent it: not cleaned, and not cut.
-    pub whole: Option<Arc<CallToolResult>>,
+    pub whole: Option<Arc<Whole>>,
     /// For metrics: "ok", "tool_error", "unavailable", "timeout", "transport", "refused" or "cancelled".
     pub outcome: &'static str,
     pub duration: Duration,
+}
+
+/// A result as it came, and the room that it takes.
+#[derive(Debug)]
+pub struct Whole {
+    pub result: CallToolResult,
+    _room: Option<Room>,
+}
+
+impl Whole {
+    pub fn new(result: CallToolResult, room: Option<Room>) -> Self {
+        Self { result, _room: room }
+    }
+
+    /// The result alone, for whoever passes it on.
+    pub fn into_result(self: Arc<Self>) -> CallToolResult {
+        Arc::try_unwrap(self).map_or_else(|shared| shared.result.clone(), |own| own.result)
+    }
 }
 
 impl ToolOutput {
@@ -52,37 +73,64 @@ pub fn in_words(result: &CallToolResult) -> String {
     if let Some(structured) = &result.structured_content
         && parts.is_empty()
     {
-        parts.push(structured.to_string());
+        parts.push(numbers::release(&structured.to_string()).into_owned());
     }
     let joined = parts.join("\n");
-    if joined.len() <= MAX_TOLD {
-        return clean(&joined);
-    }
     let (mut told, left) = cut(&joined, MAX_TOLD);
     told = clean(&told);
     // Writing to a String cannot fail.
-    let _ = write!(told, "\n[cut off here: {left} more bytes; ask for less at a time]");
-    if let Some(cursor) = result.structured_content.as_ref().and_then(cursor) {
-        let _ = write!(told, "\n[it goes on at {cursor}]");
+    if left > 0 {
+        let _ = write!(told, "\n[cut off here: {left} more bytes; ask for less at a time]");
+    }
+    if let Some((name, cursor)) = result.structured_content.as_ref().and_then(cursor)
+        && !told.contains(&cursor)
+    {
+        let _ = write!(told, "\n[it goes on at {name} {cursor}]");
     }
     told
 }
 
-/// The pictures that a model can be shown, as blocks of the Messages API.
-pub fn images(result: &CallToolResult) -> Vec<Value> {
-    let picture = |block: &ContentBlock| match block {
-        ContentBlock::Image(image) => Some((image.mime_type.clone(), image.data.clone())),
+/// The pictures that a model can be shown, as blocks of the Messages API, of at most so many bytes together.
+pub fn images(result: &CallToolResult, mut most: usize) -> Vec<Value> {
+    let pictures = result.content.iter().filter_map(data).filter_map(picture).take(MAX_IMAGES);
+    pictures
+        .filter(|(_, data)| {
+            let fits = data.len() <= most;
+            most -= if fits { data.len() } else { 0 };
+            fits
+        })
+        .map(|(kind, data)| json!({"type": "image", "source": {"type": "base64", "media_type": kind, "data": data}}))
+        .collect()
+}
+
+fn data(block: &ContentBlock) -> Option<&str> {
+    match block {
+        ContentBlock::Image(image) => Some(&image.data),
         ContentBlock::Resource(embedded) => match &embedded.resource {
-            ResourceContents::BlobResourceContents { mime_type: Some(kind), blob, .. } => Some((kind.clone(), blob.clone())),
+            ResourceContents::BlobResourceContents { blob, .. } => Some(blob),
             _ => None,
         },
         _ => None,
+    }
+}
+
+/// A picture in base64 as models can be shown it: what it is by its own first bytes, which the API looks at, whatever it was said to be.
+/// `None` for what is none, or too large: one such picture would have each question of its conversation refused.
+pub fn picture(said: &str) -> Option<(&'static str, String)> {
+    let bare = said.strip_prefix("data:").and_then(|said| said.split_once("base64,")).map_or(said, |(_, bare)| bare);
+    if bare.len() > 2 * MAX_IMAGE {
+        return None;
+    }
+    let data: String = bare.chars().filter(|c| !c.is_ascii_whitespace()).collect();
+    let bytes = (1..=MAX_IMAGE).contains(&data.len()).then(|| BASE64.decode(data.as_bytes()).ok())??;
+    let kind = match bytes.as_slice() {
+        [0x89, b'P', b'N', b'G', ..] => "image/png",
+        [0xFF, 0xD8, 0xFF, ..] => "image/jpeg",
+        [b'G', b'I', b'F', b'8', ..] => "image/gif",
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => "image/webp",
+        _ => return None,
     };
-    let fits = |(kind, data): &(String, String)| SHOWN.contains(&kind.as_str()) && (1..=MAX_IMAGE).contains(&data.len());
-    let pictures = result.content.iter().filter_map(picture).filter(fits).take(MAX_IMAGES);
-    pictures
-        .map(|(kind, data)| json!({"type": "image", "source": {"type": "base64", "media_type": kind, "data": data}}))
-        .collect()
+    Some((kind, data))
 }
 
 fn block_in_words(block: &ContentBlock) -> String {
@@ -111,11 +159,15 @@ pub fn contents_in_words(contents: &ResourceContents) -> String {
     }
 }
 
-/// Where a result says that it goes on.
-fn cursor(structured: &Value) -> Option<String> {
+/// Where a result says that it goes on: the name that it has for it, and the place.
+fn cursor(structured: &Value) -> Option<(&'static str, String)> {
     CURSORS.iter().find_map(|name| {
-        let cursor = structured.get(*name)?.as_str().filter(|cursor| (1..=1_024).contains(&cursor.len()))?;
-        Some(format!("{name} {}", clean(cursor)))
+        let cursor = match structured.get(*name)? {
+            Value::String(cursor) => clean(cursor),
+            cursor @ Value::Number(_) => cursor.to_string(),
+            _ => return None,
+        };
+        (1..=1_024).contains(&cursor.len()).then_some((*name, cursor))
     })
 }
 
@@ -139,16 +191,48 @@ mod tests {
             &told[told.len() - 120..]
         );
         assert_eq!(in_words(&result(json!({"content": [], "structuredContent": {"a": 1}}))), r#"{"a":1}"#);
+        let short = |structured: Value| {
+            in_words(&result(json!({"content": [{"type": "text", "text": "rows"}], "structuredContent": structured})))
+        };
+        assert_eq!(short(json!({"nextCursor": "p2"})), "rows\n[it goes on at nextCursor p2]");
+        assert_eq!(short(json!({"next_cursor": 50})), "rows\n[it goes on at next_cursor 50]");
+        assert_eq!(short(json!({"next_cursor": null, "cursor": ""})), "rows");
+        assert_eq!(short(json!({"next_cursor": "rows"})), "rows", "it says so already");
     }
 
     #[test]
+    fn a_long_number_is_told_as_it_was_written() {
+        let sent = r#"{"content": [], "structuredContent": {"id": 12345678901234567890123}}"#;
+        let sent: CallToolResult = serde_json::from_str(&numbers::guard(sent)).expect("a result");
+        assert_eq!(in_words(&sent), r#"{"id":12345678901234567890123}"#);
+    }
+
+    const PNG: &str = "iVBORw0KGgo=";
+
+    #[test]
     fn pictures_are_shown_and_what_is_none_is_named() {
-        let image = |kind: &str| json!({"type": "image", "mimeType": kind, "data": "aGk="});
-        let blob = json!({"type": "resource", "resource": {"uri": "a:b", "mimeType": "image/png", "blob": "aGk="}});
+        let image = |kind: &str, data: &str| json!({"type": "image", "mimeType": kind, "data": data});
+        let blob = json!({"type": "resource", "resource": {"uri": "a:b", "mimeType": "image/png", "blob": PNG}});
         let sound = json!({"type": "audio", "mimeType": "audio/wav", "data": "aGk="});
-        let result = result(json!({"content": [image("image/png"), image("image/tiff"), blob, sound]}));
-        assert_eq!(images(&result).len(), 2);
-        assert_eq!(images(&result)[0]["source"]["media_type"], "image/png");
+        let result = result(json!({"content": [image("image/png", PNG), image("image/tiff", "SUkqAA=="), blob, sound]}));
+        assert_eq!(images(&result, MAX_PICTURES).len(), 2);
+        assert_eq!(images(&result, MAX_PICTURES)[0]["source"]["media_type"], "image/png");
+        assert_eq!(images(&result, PNG.len()).len(), 1, "there is room for one");
         assert!(in_words(&result).contains("[a sound, audio/wav"));
+    }
+
+    #[test]
+    fn a_picture_that_would_be_refused_is_put_right_or_left_out() {
+        let kind = |data: &str| picture(data).map(|(kind, _)| kind);
+        assert_eq!(kind("/9j/4AAQ"), Some("image/jpeg"), "whatever its server calls it");
+        assert_eq!(kind("R0lGODlh"), Some("image/gif"));
+        assert_eq!(kind("UklGRgAAAABXRUJQ"), Some("image/webp"));
+        assert_eq!(picture("iVBO\nRw0K\r\nGgo=\n"), Some(("image/png", PNG.to_owned())));
+        assert_eq!(picture(&format!("data:image/png;base64,{PNG}")), Some(("image/png", PNG.to_owned())));
+        for odd in ["", "aGk=", "iVBORw0KGgo", "iVBORw0KGgo*", "not a picture", "PHN2Zz48L3N2Zz4="] {
+            assert_eq!(picture(odd), None, "{odd}");
+        }
+        let large = BASE64.encode(&[&[0x89, b'P', b'N', b'G'][..], &vec![0; MAX_IMAGE]].concat());
+        assert_eq!(picture(&large), None);
     }
 }

@@ -32,6 +32,8 @@ const WITH_ARRAYS: &str = "2025-03-26";
 /// What one message of a server may take in memory, in bytes; and what a result of a call may, of which there are many at once.
 const MAX_WEIGHT: usize = 96 << 20;
 const MAX_RESULT_WEIGHT: usize = 48 << 20;
+/// A text of fewer bytes takes less than a MiB, whatever it holds.
+const LIGHT: usize = 4 << 10;
 /// Where a list tells what was left out of it (of tools, each; of others, how many): the SDK's own types have no place for that.
 pub const LEFT_OUT: &str = "mcpfleet.dev/left-out";
 /// And how many bytes it had.
@@ -110,8 +112,7 @@ impl Asked {
     /// Reads one body, event or line. `revision` is the one in use, where it is known.
     pub fn read(&self, bytes: &[u8], revision: Option<&str>) -> Came {
         let arrays = if revision.is_none_or(|revision| revision == WITH_ARRAYS) { Arrays::Taken } else { Arrays::Refused };
-        let most = if self.kind == Kind::CallTool { MAX_RESULT_WEIGHT } else { MAX_WEIGHT };
-        let tidied = match json::tidy(bytes, most) {
+        let tidied = match json::tidy(bytes, self.most()) {
             Ok(tidied) => tidied,
             Err(problem) => return self.odd(&format!("the server's answer cannot be read: {problem}")),
         };
@@ -124,6 +125,19 @@ impl Asked {
             Ok(Message::Other) => Came::Other,
             Err(problem) => self.odd(&format!("the server's answer is malformed: {problem}")),
         }
+    }
+
+    /// What an answer takes of the memory once it is read, of a kind of which there may be many at once; nothing, where it will be refused.
+    pub fn weight(&self, bytes: &[u8]) -> usize {
+        let is_one_of_many = matches!(self.kind, Kind::CallTool | Kind::ReadResource | Kind::GetPrompt | Kind::Complete);
+        if !is_one_of_many || bytes.len() < LIGHT {
+            return 0;
+        }
+        json::weight(bytes).filter(|weight| *weight <= self.most()).unwrap_or_default()
+    }
+
+    fn most(&self) -> usize {
+        if self.kind == Kind::CallTool { MAX_RESULT_WEIGHT } else { MAX_WEIGHT }
     }
 
     fn odd(&self, problem: &str) -> Came {
@@ -211,17 +225,25 @@ impl Waiting {
         }
     }
 
+    /// Whose answer a line is, and what it takes of the memory once it is read: see `Asked::weight`.
+    pub fn weight(&self, line: &[u8]) -> Option<(RequestId, usize)> {
+        if line.len() < LIGHT {
+            return None;
+        }
+        let peek: Peek = serde_json::from_slice(line).ok().filter(|peek: &Peek| peek.method.is_none())?;
+        let asked = {
+            let all = self.all();
+            all.get(&peek.number(&all)?)?.clone()
+        };
+        let weight = asked.weight(line);
+        Some((asked.id, weight))
+    }
+
     /// The request that a message answers.
     fn take(&self, peek: &Peek) -> Option<Asked> {
         let mut all = self.all();
-        let number = match &peek.id {
-            Some(Value::Number(number)) => number.as_i64().or_else(|| whole(number.as_f64()?)),
-            Some(Value::String(text)) => text.parse().ok(),
-            // Who could not read a request does not know its id. Where several wait, it is not known whose it is.
-            _ if peek.error.is_some() && all.len() == 1 => all.keys().next().copied(),
-            _ => None,
-        };
-        all.remove(&number?)
+        let number = peek.number(&all)?;
+        all.remove(&number)
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<i64, Asked>> {
@@ -235,6 +257,19 @@ struct Peek {
     id: Option<Value>,
     method: Option<IgnoredAny>,
     error: Option<IgnoredAny>,
+}
+
+impl Peek {
+    /// The number of the request that is answered.
+    fn number(&self, waiting: &HashMap<i64, Asked>) -> Option<i64> {
+        match &self.id {
+            Some(Value::Number(number)) => number.as_i64().or_else(|| whole(number.as_f64()?)),
+            Some(Value::String(text)) => text.parse().ok(),
+            // Who could not read a request does not know its id. Where several wait, it is not known whose it is.
+            _ if self.error.is_some() && waiting.len() == 1 => waiting.keys().next().copied(),
+            _ => None,
+        }
+    }
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "it is whole, and ids are counted from zero")]
@@ -322,10 +357,13 @@ fn items<T: DeserializeOwned>(text: &str, field: &str) -> Result<Items<T>, Strin
     let all = raw.len();
     let items: Vec<T> = raw.into_iter().filter_map(|raw| json::parse(raw.get()).ok()).collect();
     let odd = all - items.len();
-    let meta = (odd > 0).then(|| MetaObject(serde_json::Map::from_iter([(LEFT_OUT.to_owned(), odd.into())])));
+    let mut told = serde_json::Map::from_iter([(SIZE.to_owned(), text.len().into())]);
+    if odd > 0 {
+        told.insert(LEFT_OUT.to_owned(), odd.into());
+    }
     let next = page.get("nextCursor").and_then(|next| serde_json::from_str::<String>(next.get()).ok());
     // Nobody goes on with an empty one.
-    Ok((items, next.filter(|cursor| !cursor.is_empty()), meta))
+    Ok((items, next.filter(|cursor| !cursor.is_empty()), Some(MetaObject(told))))
 }
 
 /// A result, or what the server wants to know before there is one.
@@ -580,6 +618,21 @@ mod tests {
         assert_eq!(read(r#"{"jsonrpc":"2.0","id":"8","result":{"content":"x"}}"#).expect("an answer")["error"]["code"], -32603);
         assert_eq!(read(r#"{"jsonrpc":"2.0","id":8,"result":{"content":[]}}"#), None, "answered already");
         assert_eq!(read(r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"?"}}"#).expect("an answer")["id"], 7);
+    }
+
+    #[test]
+    fn what_many_answers_take_together_is_known_before_they_are_read() {
+        let result =
+            |values: usize| format!(r#"{{"jsonrpc":"2.0","id":7,"result":{{"a":[{}1]}}}}"#, r#"{"a":1},"#.repeat(values));
+        let weight = |kind, values| asked(kind).weight(result(values).as_bytes()) >> 20;
+        assert!((13..=14).contains(&weight(Kind::CallTool, 20_000)), "{}", weight(Kind::CallTool, 20_000));
+        assert_eq!(weight(Kind::CallTool, 200), 0, "it is small");
+        assert_eq!(weight(Kind::CallTool, 900_000), 0, "it is not read at all");
+        assert_eq!(weight(Kind::ListTools, 20_000), 0, "of which there is one at a time");
+        let waiting = Waiting(Arc::new(Mutex::new([(7, asked(Kind::CallTool))].into())));
+        let (id, weight) = waiting.weight(result(20_000).as_bytes()).expect("an answer");
+        assert_eq!((id, weight >> 20), (RequestId::Number(7), 13));
+        assert!(waiting.read(result(1).as_bytes()).is_some(), "it still waits");
     }
 
     #[test]

@@ -24,8 +24,9 @@ use super::{
     spec::exposed_name,
 };
 
-/// What a server's instructions may take of each prompt, in bytes.
+/// What a server's instructions may take of each prompt, in bytes, and what those of all servers may.
 const MAX_INSTRUCTIONS: usize = 4 * 1024;
+const ALL_INSTRUCTIONS: usize = 32 * 1024;
 
 /// Where the servers are told that hold the same URI.
 const ALSO_AT: &str = "mcpfleet.dev/alsoAt";
@@ -86,17 +87,18 @@ impl Hub {
         all.collect()
     }
 
-    /// Reads a resource from the server that lists it, or that has a template for it, or else from the first that has it.
+    /// Reads a resource from the server that lists it, or that has a template for it, or else from the first that has it. Where none has, the
+    /// likeliest one says why.
     pub async fn read(&self, params: ReadResourceRequestParams, relay: Option<Relay>) -> Result<ServerResult, ErrorData> {
-        let mut missing = ErrorData::resource_not_found(format!("no server has the resource {}", params.uri), None);
+        let mut why = None;
         for server in self.holders(&params.uri).await {
             let request = ClientRequest::ReadResourceRequest(ReadResourceRequest::new(params.clone()));
             match server.asked(request, relay.clone()).await {
-                Err(error) => missing = error,
+                Err(error) => why = why.or(Some(error)),
                 found => return found,
             }
         }
-        Err(missing)
+        Err(why.unwrap_or_else(|| ErrorData::resource_not_found(format!("no server has the resource {}", params.uri), None)))
     }
 
     /// The servers that may have a resource; the likeliest first, and only that one where it is certain.
@@ -188,11 +190,13 @@ impl Hub {
 
     /// What each server says of its use, for a model: cleaned, and not longer than is good.
     pub fn instructions(&self) -> Vec<(String, String)> {
-        let told = |server: Live| {
+        let told = |server: &Live| {
             let text = server.line.peer.peer_info()?.instructions.clone().filter(|text| !text.trim().is_empty())?;
-            Some((server.name().to_owned(), cap(clean(text.trim()), MAX_INSTRUCTIONS).0))
+            Some((server.name().to_owned(), text))
         };
-        self.live().into_iter().filter(|server| server.trusted).filter_map(told).collect()
+        let all: Vec<_> = self.live().iter().filter(|server| server.trusted).filter_map(told).collect();
+        let most = MAX_INSTRUCTIONS.min(ALL_INSTRUCTIONS / all.len().max(1));
+        all.into_iter().map(|(server, text)| (server, cap(clean(text.trim()), most).0)).collect()
     }
 }
 

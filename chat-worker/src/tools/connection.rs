@@ -34,6 +34,7 @@ use tokio::{
 };
 
 use super::{
+    answer::Whole,
     asked,
     child::{self, LastWords},
     credentials::Credentials,
@@ -355,14 +356,15 @@ pub async fn call_tool(
     tool: &str,
     arguments: Map<String, Value>,
     relay: Option<Relay>,
-) -> Result<CallToolResult, ServerError> {
+) -> Result<Whole, ServerError> {
     let mut params = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
     telemetry::inject(&mut params);
     let request = ClientRequest::CallToolRequest(CallToolRequest::new(params));
-    match line.result(request, relay).await.map_err(|error| failure::of(&error, line.limit))? {
-        ServerResult::CallToolResult(result) => Ok(result),
+    let (result, room) = line.result(request, relay).await.map_err(|error| failure::of(&error, line.limit))?;
+    match result {
+        ServerResult::CallToolResult(result) => Ok(Whole::new(result, room)),
         // Nothing to tell is a result, too.
-        ServerResult::EmptyResult(_) | ServerResult::TaskAckResult(_) => Ok(CallToolResult::default()),
+        ServerResult::EmptyResult(_) | ServerResult::TaskAckResult(_) => Ok(Whole::new(CallToolResult::default(), None)),
         ServerResult::CreateTaskResult(_) => {
             Err(ServerError::Refused("the tool answered with a task, which this chat does not follow".into()))
         }

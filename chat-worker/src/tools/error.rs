@@ -9,6 +9,7 @@ pub enum ServerError {
     Start(String, String),
     #[error("its credentials cannot be used: {0}")]
     Credentials(String),
+    /// A call that met this was not sent.
     #[error("could not connect: {0}")]
     Connect(String),
     #[error("no answer within {0:?}")]
@@ -29,5 +30,10 @@ impl ServerError {
     /// Whether the same call may do better at once: a timeout has already cost its time.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Transport(_) | Self::Connect(_))
+    }
+
+    /// Whether the server cannot have heard of the call: then any call may be made again.
+    pub fn was_not_sent(&self) -> bool {
+        matches!(self, Self::Connect(_))
     }
 }

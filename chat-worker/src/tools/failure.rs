@@ -4,7 +4,7 @@ use std::{error::Error, time::Duration};
 
 use rmcp::{
     service::{ClientInitializeError, ServiceError},
-    transport::DynamicTransportError,
+    transport::{DynamicTransportError, streamable_http_client::StreamableHttpError},
 };
 
 use super::{
@@ -41,6 +41,7 @@ pub fn of(error: &ServiceError, limit: Duration) -> ServerError {
         ServiceError::Timeout { .. } => ServerError::Timeout(limit),
         // It is up, and says no, or nothing that we take.
         _ if was_refused(error) => ServerError::Refused(text()),
+        _ if matches!(met(error), Some(RemoteError::Unreached(_))) => ServerError::Connect(text()),
         ServiceError::UnexpectedResponse => ServerError::Refused("the server's result is malformed".to_owned()),
         _ => ServerError::Transport(text()),
     }
@@ -54,12 +55,19 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
 /// Whether the server was reached, and it, or what stands in front of it, will say the same again. A gateway that has nobody behind it is
 /// no such answer.
 fn was_refused(error: &(dyn Error + 'static)) -> bool {
-    let met = chain(error).find_map(|error| error.downcast_ref::<RemoteError>());
-    match met {
+    match met(error) {
         Some(RemoteError::Status(refusal)) => !refusal.status.is_server_error(),
         Some(RemoteError::Redirected(_) | RemoteError::TooLarge(_) | RemoteError::Credentials(_) | RemoteError::Url(_)) => true,
-        Some(RemoteError::Transport(_)) | None => false,
+        Some(RemoteError::Unreached(_) | RemoteError::Transport(_)) | None => false,
     }
+}
+
+/// What a request met on its way by HTTP: our own client's word, which the SDK holds, but does not name as its error's source.
+fn met<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e RemoteError> {
+    chain(error).find_map(|error| match error.downcast_ref::<StreamableHttpError<RemoteError>>() {
+        Some(StreamableHttpError::Client(met)) => Some(met),
+        _ => error.downcast_ref::<RemoteError>(),
+    })
 }
 
 /// The error and its causes, each once. The SDK wraps what a transport met into the name of the transport's Rust type, which tells a
@@ -75,4 +83,43 @@ fn with_causes(error: &(dyn Error + 'static)) -> String {
         }
     }
     cap(told, 600).0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::any::TypeId;
+
+    use super::*;
+
+    fn of_call(met: RemoteError) -> ServerError {
+        let error = Box::new(StreamableHttpError::Client(met));
+        of(&ServiceError::TransportSend(DynamicTransportError::from_parts("t", TypeId::of::<()>(), error)), Duration::ZERO)
+    }
+
+    #[test]
+    fn what_a_server_will_say_again_is_no_fault_of_it_and_not_tried_again() {
+        for met in [
+            RemoteError::TooLarge(8 << 20),
+            RemoteError::Redirected("HTTP 302 is not followed".into()),
+            RemoteError::Credentials("the file is empty".into()),
+        ] {
+            let told = met.to_string();
+            let error = of_call(met);
+            assert!(!error.is_fault() && !error.is_transient(), "{error:?}");
+            assert_eq!(error.to_string(), told, "in its own words alone");
+        }
+        let error = of_call(RemoteError::Transport("connection refused".into()));
+        assert!(error.is_fault() && error.is_transient(), "{error:?}");
+    }
+
+    #[test]
+    fn a_server_that_refuses_while_a_connection_is_made_is_not_one_that_cannot_be_reached() {
+        let met = |met: RemoteError| {
+            let error = Box::new(StreamableHttpError::Client(met));
+            let error = DynamicTransportError::from_parts("t", TypeId::of::<()>(), error);
+            to_start(&ClientInitializeError::TransportError { error, context: "it began".into() }).to_string()
+        };
+        assert_eq!(met(RemoteError::Redirected("HTTP 302 is not followed".into())), "HTTP 302 is not followed");
+        assert_eq!(met(RemoteError::Transport("connection refused".into())), "could not connect: connection refused");
+    }
 }

@@ -17,8 +17,10 @@ fn builder() -> ClientBuilder {
         .user_agent(concat!("mcpfleet-chat-worker/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(Duration::from_secs(5))
         .tcp_nodelay(true)
-        // Below what servers and balancers keep them (60 s and more): they must not close one that is just being used.
-        .pool_idle_timeout(Duration::from_secs(45))
+        // A server that ends closes what nobody uses: a call that is just being sent on it is lost, and nobody knows whether it was made. Ours
+        // serve on for 3 s after they were told to end, and each answer of that time is the last of its connection: one that was used within
+        // less than that is not closed under a call.
+        .pool_idle_timeout(Duration::from_secs(2))
         // Which redirects are followed is decided by `remote`.
         .redirect(reqwest::redirect::Policy::none())
 }

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    pin::pin,
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, Instant},
 };
@@ -25,7 +26,7 @@ use super::{
     live::Live,
     relay::Relay,
     server::{Server, Shared as Common, State},
-    spec::ToolSpec,
+    spec::{ToolSpec, prefix_of},
 };
 use crate::config::file::{McpConfig, Refused};
 
@@ -47,6 +48,14 @@ pub struct ServerStatus {
 
 type Pending = Shared<BoxFuture<'static, ToolOutput>>;
 
+/// A read under way.
+#[derive(Debug)]
+struct Reading {
+    answer: Pending,
+    /// Who hears how far it is.
+    ears: Arc<Mutex<Vec<Relay>>>,
+}
+
 /// All servers.
 #[derive(Debug)]
 pub struct Hub {
@@ -55,7 +64,7 @@ pub struct Hub {
     /// Entries of the configuration that cannot be used.
     refused: RwLock<Vec<Refused>>,
     /// Reads under way: an identical one waits for the same answer.
-    reads: Mutex<HashMap<String, Pending>>,
+    reads: Mutex<HashMap<String, Reading>>,
     first_seen: Arc<Mutex<FirstSeen>>,
     is_between: bool,
     changed: Arc<Notify>,
@@ -137,6 +146,11 @@ impl Hub {
         self.find(name).map(|(_, spec)| spec)
     }
 
+    /// The same; where its server is just being connected, that is waited for.
+    pub async fn tool_soon(&self, name: &str) -> Option<Arc<ToolSpec>> {
+        self.find_soon(name).await.map(|(_, spec)| spec)
+    }
+
     pub fn status(&self) -> Vec<ServerStatus> {
         let status = |server: Arc<Server>| {
             let state = server.state();
@@ -191,7 +205,7 @@ impl Hub {
     /// server says meanwhile is heard by `relay`.
     pub async fn call_as(self: &Arc<Self>, judged: &ToolSpec, input: &Value, relay: Option<Relay>) -> ToolOutput {
         let name = judged.name.as_str();
-        let Some((server, spec)) = self.find(name) else { return self.unknown(name) };
+        let Some((server, spec)) = self.find_soon(name).await else { return self.unknown(name) };
         if *spec != *judged {
             return ToolOutput::refused(&format!(
                 "{name} has changed since this call was allowed, and was not called; call it again"
@@ -202,25 +216,21 @@ impl Hub {
             Value::Null => Map::new(),
             _ => return ToolOutput::unavailable("the arguments must be a JSON object"),
         };
-        // Who listens wants a call of its own.
-        if !spec.read_only || relay.is_some() {
+        if !spec.read_only {
+            let _write = Write(Arc::clone(&server));
             return call(server, spec, arguments, relay).await;
         }
-        let key = format!("{name}\0{input}");
+        // Who listens to more than the progress wants a call of its own.
+        if relay.as_ref().is_some_and(|relay| !relay.shares) {
+            return call(server, spec, arguments, relay).await;
+        }
+        // What began before a write ended may answer with what was before it.
+        let key = format!("{name}\0{}\0{input}", server.writes());
         let pending = {
             let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
-            let start = || {
-                let (hub, key) = (Arc::downgrade(self), key.clone());
-                let read = async move {
-                    let output = call(server, spec, arguments, None).await;
-                    if let Some(hub) = hub.upgrade() {
-                        hub.reads.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-                    }
-                    output
-                };
-                read.boxed().shared()
-            };
-            reads.entry(key.clone()).or_insert_with(start).clone()
+            let reading = reads.entry(key.clone()).or_insert_with(|| self.reading(key.clone(), server, spec, arguments));
+            reading.ears.lock().unwrap_or_else(PoisonError::into_inner).extend(relay);
+            reading.answer.clone()
         };
         let mut waiting = Waiting { hub: self, key: &key, read: Some(pending) };
         match &mut waiting.read {
@@ -228,6 +238,36 @@ impl Hub {
             // It is taken when it is dropped.
             None => self.unknown(name),
         }
+    }
+
+    /// A read for all who ask the same at the same time.
+    fn reading(
+        self: &Arc<Self>,
+        key: String,
+        server: Arc<Server>,
+        spec: Arc<ToolSpec>,
+        arguments: Map<String, Value>,
+    ) -> Reading {
+        let (hub, ears) = (Arc::downgrade(self), Arc::<Mutex<Vec<Relay>>>::default());
+        let told = Arc::clone(&ears);
+        let answer = async move {
+            let (relay, mut hears) = Relay::of_progress();
+            let mut answer = pin!(call(server, spec, arguments, Some(relay)));
+            let output = loop {
+                tokio::select! {
+                    biased;
+                    Some(said) = hears.recv() => {
+                        told.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|ear| ear.hear(&said));
+                    }
+                    output = &mut answer => break output,
+                }
+            };
+            if let Some(hub) = hub.upgrade() {
+                hub.reads.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+            }
+            output
+        };
+        Reading { answer: answer.boxed().shared(), ears }
     }
 
     /// Disconnects every server and waits for that.
@@ -259,14 +299,22 @@ impl Hub {
         })
     }
 
+    async fn find_soon(&self, name: &str) -> Option<(Arc<Server>, Arc<ToolSpec>)> {
+        if let Some(found) = self.find(name) {
+            return Some(found);
+        }
+        self.absent_server_of(name)?.back().await;
+        self.find(name)
+    }
+
     /// Whether a name that is not in the catalogue may be in it again: its server is configured, and not up.
     pub fn may_return(&self, name: &str) -> bool {
         self.absent_server_of(name).is_some()
     }
 
     fn absent_server_of(&self, name: &str) -> Option<Arc<Server>> {
-        let server = self.server(name.split("__").next()?)?;
-        (!matches!(server.state(), State::Up { .. })).then_some(server)
+        let may_be_of = |server: &Arc<Server>| name.starts_with(&prefix_of(&server.entry.name));
+        self.servers().into_iter().find(|server| may_be_of(server) && !matches!(server.state(), State::Up { .. }))
     }
 
     /// A name that is not in the catalogue: the model made it up, or its server has gone since it was offered.
@@ -295,31 +343,40 @@ impl Drop for Waiting<'_> {
         let mut reads = self.hub.reads.lock().unwrap_or_else(PoisonError::into_inner);
         // Under the lock, so that of two who give up together the last one sees that it is the last.
         let Some(mine) = self.read.take() else { return };
-        let is_mine = reads.get(self.key).is_some_and(|read| read.ptr_eq(&mine));
+        let is_mine = reads.get(self.key).is_some_and(|read| read.answer.ptr_eq(&mine));
         drop(mine);
-        let abandoned = is_mine && reads.get(self.key).is_some_and(|read| read.strong_count().unwrap_or(0) <= 1);
+        let abandoned = is_mine && reads.get(self.key).is_some_and(|read| read.answer.strong_count().unwrap_or(0) <= 1);
         if abandoned {
             reads.remove(self.key);
         }
     }
 }
 
-/// The call with its retries: only calls that may be repeated, and only faults that fail at once.
+/// A call that may change something. It ends when this does, also where nobody waits for it any more.
+struct Write(Arc<Server>);
+
+impl Drop for Write {
+    fn drop(&mut self) {
+        self.0.wrote();
+    }
+}
+
+/// The call with its retries: only calls that may be repeated or that were not sent, and only faults that fail at once.
 async fn call(server: Arc<Server>, spec: Arc<ToolSpec>, arguments: Map<String, Value>, relay: Option<Relay>) -> ToolOutput {
     let began = Instant::now();
-    let retries = if spec.idempotent { server.entry.max_retries } else { 0 };
     let mut attempt = 0;
     loop {
         let error = match server.call(&spec.tool, arguments.clone(), relay.clone()).await {
-            Ok(result) => {
-                let (text, is_error) = (answer::in_words(&result), result.is_error.unwrap_or(false));
+            Ok(whole) => {
+                let (text, is_error) = (answer::in_words(&whole.result), whole.result.is_error.unwrap_or(false));
                 let outcome = if is_error { "tool_error" } else { "ok" };
-                return ToolOutput { text, is_error, whole: Some(Arc::new(result)), outcome, duration: began.elapsed() };
+                return ToolOutput { text, is_error, whole: Some(Arc::new(whole)), outcome, duration: began.elapsed() };
             }
             Err(error) => error,
         };
         tracing::warn!(server = spec.server, tool = spec.tool, attempt = attempt + 1, "tool call failed: {error}");
-        if attempt >= retries || !error.is_transient() {
+        let may_be_repeated = error.is_transient() && (spec.idempotent || error.was_not_sent());
+        if attempt >= server.entry.max_retries || began.elapsed() >= server.entry.timeout || !may_be_repeated {
             let outcome = match error {
                 ServerError::Timeout(_) => "timeout",
                 ServerError::Refused(_) => "tool_error",

@@ -10,16 +10,24 @@ use rmcp::{
     },
     service::ServiceError,
 };
+use serde_json::Value;
 use tokio::time::timeout;
 
-use super::{asked::LEFT_OUT, failure, relay::Relay, request::Line, sanitize::clean_line};
+use super::{
+    asked::{LEFT_OUT, SIZE},
+    failure,
+    relay::Relay,
+    request::Line,
+    sanitize::clean_line,
+};
 use crate::redact::redact;
 
 /// A list is asked for so long; a server that needs longer is left out of it.
 const LIST: Duration = Duration::from_secs(10);
 const MAX_PAGES: usize = 64;
-/// Of each kind and each server.
+/// Of each kind and each server, and what their list may have in bytes.
 const MAX_LISTED: usize = 2_000;
+const MAX_LIST_BYTES: usize = 8 * 1024 * 1024;
 
 /// The items of a page, where the list goes on, and what more is told of it.
 type Page<T> = (Vec<T>, Option<String>, Option<MetaObject>);
@@ -46,14 +54,20 @@ impl Live {
         F: Future<Output = Result<P, ServiceError>>,
     {
         let listing = async {
-            let (mut all, mut cursor) = (Vec::new(), None);
+            let (mut all, mut size, mut cursor) = (Vec::new(), 0, None);
             for _ in 0..MAX_PAGES {
                 let (found, next, meta) = items(page(PaginatedRequestParams::default().with_cursor(cursor.clone())).await?);
-                if let Some(odd) = meta.as_ref().and_then(|meta| meta.get(LEFT_OUT)) {
+                let told = |name| meta.as_ref().and_then(|meta| meta.get(name));
+                if let Some(odd) = told(LEFT_OUT) {
                     tracing::warn!(server = self.name(), "{odd} items of a list are malformed, and left out");
                 }
+                size += told(SIZE).and_then(Value::as_u64).and_then(|size| usize::try_from(size).ok()).unwrap_or_default();
                 all.extend(found);
-                if all.len() > MAX_LISTED || next.is_none() || next == cursor {
+                if next.is_none() || next == cursor {
+                    break;
+                }
+                if all.len() > MAX_LISTED || size > MAX_LIST_BYTES {
+                    tracing::warn!(server = self.name(), "a list is too long, and its end is left out");
                     break;
                 }
                 cursor = next;
@@ -102,7 +116,7 @@ impl Live {
     /// The answer to a request, with an error that a client understands. Servers of earlier eras do not say that it is complete, which
     /// clients of the modern one want to read.
     pub async fn asked(&self, request: ClientRequest, relay: Option<Relay>) -> Result<ServerResult, ErrorData> {
-        let mut result = self.line.result(request, relay).await.map_err(|error| self.in_words(error))?;
+        let (mut result, _room) = self.line.result(request, relay).await.map_err(|error| self.in_words(error))?;
         let kind = match &mut result {
             ServerResult::ReadResourceResult(result) => &mut result.result_type,
             ServerResult::GetPromptResult(result) => &mut result.result_type,

@@ -20,7 +20,7 @@ pub mod first_seen;
 mod http;
 pub mod hub;
 pub mod live;
-mod pace;
+pub mod pace;
 pub mod relay;
 mod remote;
 pub mod request;

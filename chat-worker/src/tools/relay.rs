@@ -25,7 +25,8 @@ use tokio::{
     time::Instant,
 };
 
-use crate::numbers;
+use super::sanitize::clean_line;
+use crate::{heavy::Room, numbers};
 
 /// How long a caller may think about a question. The call's own time stands still meanwhile.
 pub const THINKING: Duration = Duration::from_mins(5);
@@ -36,6 +37,8 @@ const PROGRESS_EXTENDS: u32 = 20;
 
 const PROGRESS: &str = "notifications/progress";
 const LOG: &str = "notifications/message";
+/// Letters of what a person is told while a server works.
+const MAX_WORDS: usize = 100;
 
 /// Something that a caller hears while its call runs.
 #[derive(Debug)]
@@ -47,6 +50,27 @@ pub enum Said {
         params: Value,
     },
     Asked(Questions),
+}
+
+impl Said {
+    /// What of it a person is told who waits for the result: how far the server is, in one short line. Messages for a log are not for people.
+    pub fn progress(&self) -> Option<String> {
+        match self {
+            Self::Told { method: PROGRESS, params, .. } => Some(in_words(params)),
+            _ => None,
+        }
+    }
+}
+
+/// A notification in words: what it says, or how far the server is.
+pub fn in_words(params: &Value) -> String {
+    let words = params["message"].as_str().or_else(|| params["data"].as_str()).map(clean_line);
+    let words = words.filter(|words| !words.is_empty()).unwrap_or_else(|| match (&params["progress"], &params["total"]) {
+        (Value::Null, _) => params["data"].to_string(),
+        (progress, Value::Null) => progress.to_string(),
+        (progress, total) => format!("{progress} of {total}"),
+    });
+    words.chars().take(MAX_WORDS).collect()
 }
 
 /// Requests of a server to the client that called, by keys of the server's.
@@ -73,13 +97,30 @@ pub struct Relay {
     pub log_level: Option<LoggingLevel>,
     /// It makes a request again by itself, with the answers that the result asked for.
     pub comes_back: bool,
+    /// It only hears of the progress, which others may hear as well who ask for the same.
+    pub shares: bool,
 }
 
 impl Relay {
     /// A caller's ear, and what it hears.
     pub fn new(can: ClientCapabilities, log_level: Option<LoggingLevel>, comes_back: bool) -> (Self, mpsc::Receiver<Said>) {
         let (said, hears) = mpsc::channel(UNHEARD);
-        (Self { said, can, log_level, comes_back }, hears)
+        (Self { said, can, log_level, comes_back, shares: false }, hears)
+    }
+
+    /// The ear of whoever only wants to know how far it is.
+    pub fn of_progress() -> (Self, mpsc::Receiver<Said>) {
+        let (relay, hears) = Self::new(ClientCapabilities::default(), None, false);
+        (Self { shares: true, ..relay }, hears)
+    }
+
+    /// Passes on what was told to somebody else, too.
+    pub fn hear(&self, said: &Said) {
+        if let Said::Told { server, method, params } = said {
+            let said = Said::Told { server: Arc::clone(server), method, params: params.clone() };
+            // Whoever does not keep up misses some.
+            let _ = self.said.try_send(said);
+        }
     }
 
     fn takes(&self, question: &Question) -> bool {
@@ -111,12 +152,14 @@ struct Time {
     last: Instant,
     /// Questions that wait for their answers.
     asking: usize,
+    /// What its answer takes of the memory, once that has been read.
+    room: Option<Room>,
 }
 
 impl Call {
     pub fn new(server: Arc<str>, relay: Option<Relay>) -> Self {
         let now = Instant::now();
-        Self { server, relay, time: Arc::new(Mutex::new(Time { began: now, last: now, asking: 0 })) }
+        Self { server, relay, time: Arc::new(Mutex::new(Time { began: now, last: now, asking: 0, room: None })) }
     }
 
     /// When it is to be given up, as things are: `limit` after its begin, its last progress, or its last answer to a question.
@@ -137,6 +180,11 @@ impl Call {
         relay.said.send(Said::Asked(Questions { all, answers })).await.map_err(|_| nobody())?;
         let _asking = Asking::begin(&self.time);
         given.await.map_err(|_| ErrorData::internal_error("the question was not answered", None))
+    }
+
+    /// What its answer takes of the memory: kept by whoever has the answer now.
+    pub fn take_room(&self) -> Option<Room> {
+        self.time().room.take()
     }
 
     fn progressed(&self) {
@@ -188,6 +236,14 @@ impl Calls {
         if let Some(call) = request.request.extensions().get::<Call>() {
             let token = request.request.get_meta().get_progress_token();
             self.all().insert(request.id.clone(), (call.clone(), token));
+        }
+    }
+
+    /// Notes what the answer to a request takes of the memory; nobody's takes none.
+    pub fn keep(&self, id: &RequestId, room: Option<Room>) {
+        let call = self.all().get(id).map(|(call, _)| call.clone());
+        if let Some(call) = call {
+            call.time().room = room;
         }
     }
 
@@ -331,6 +387,16 @@ mod tests {
         questions.answers.send(HashMap::from([("q".to_owned(), Ok(json!({"action": "accept"})))])).expect("taken");
         asking.await.expect("no panic").expect("answers");
         assert_eq!(call.due(limit), Instant::now() + limit);
+    }
+
+    #[test]
+    fn what_a_server_tells_meanwhile_is_one_short_line() {
+        assert_eq!(in_words(&json!({"progress": 2, "total": 3, "message": "half\n way"})), "half way");
+        assert_eq!(in_words(&json!({"progress": 2, "total": 3})), "2 of 3");
+        assert_eq!(in_words(&json!({"progress": 0.5})), "0.5");
+        assert_eq!(in_words(&json!({"level": "info", "data": "\u{1b}[31mreading"})), "[31mreading");
+        assert_eq!(in_words(&json!({"level": "info", "data": {"rows": 3}})), r#"{"rows":3}"#);
+        assert_eq!(in_words(&json!({"data": "x".repeat(9_000)})).len(), MAX_WORDS);
     }
 
     #[tokio::test]

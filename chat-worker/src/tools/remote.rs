@@ -15,7 +15,7 @@ use futures::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_server::request_id::REQUEST_ID;
 use mcp_wire::{json, message, redirect};
-use reqwest::Response;
+use reqwest::{RequestBuilder, Response};
 use rmcp::{
     model::{ClientJsonRpcMessage, GetExtensions as _, RequestId, ServerJsonRpcMessage},
     transport::streamable_http_client::{
@@ -23,7 +23,10 @@ use rmcp::{
     },
 };
 use sse_stream::{Sse, SseStream};
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep, timeout},
+};
 use url::Url;
 
 use super::{
@@ -49,8 +52,23 @@ const REFUSAL_PATIENCE: Duration = Duration::from_secs(2);
 const MAX_SAID: usize = 200;
 /// The rest of a stream is read for so long after its answer, so that its connection can be used again.
 const DRAIN: Duration = Duration::from_millis(50);
+/// Where nobody takes the connection, another attempt follows after each of these: a Service leads to a pod that has gone for up to a second
+/// or two.
+const CONNECT_AGAIN: [Duration; 6] = [
+    Duration::from_millis(20),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+    Duration::from_millis(800),
+];
+/// And none after this: an attempt may take its time to fail.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
 /// Requests that a forgotten session cost, and that are not answered yet.
 const MAX_EXPIRED: usize = 1_024;
+/// Bodies and events of one server beyond this size, in bytes, and how many of them come at the same time: the others wait on their way.
+const LARGE: usize = 1 << 20;
+const MAX_LARGE: usize = 4;
 
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const REVISION: HeaderName = HeaderName::from_static("mcp-protocol-version");
@@ -58,7 +76,10 @@ const REVISION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 /// Why a request had no answer at all.
 #[derive(Debug, thiserror::Error)]
 pub enum RemoteError {
-    /// It did not get there, or what came back broke off.
+    /// There was no connection: nothing was sent.
+    #[error("{0}")]
+    Unreached(String),
+    /// It may have got there, and what came back broke off.
     #[error("{0}")]
     Transport(String),
     /// It was refused where an answer of the protocol would be no help: by whoever stands in front, or before there is a session.
@@ -106,11 +127,13 @@ struct Shared {
     /// Requests that met a forgotten session: the same again is not worth another one.
     expired: Mutex<HashSet<RequestId>>,
     calls: Calls,
+    large: Arc<Semaphore>,
 }
 
 impl Remote {
     pub fn new(http: reqwest::Client, credentials: Credentials, calls: Calls) -> Self {
-        Self { http, shared: Arc::new(Shared { credentials, found: Mutex::default(), expired: Mutex::default(), calls }) }
+        let (found, expired, large) = (Mutex::default(), Mutex::default(), Arc::new(Semaphore::new(MAX_LARGE)));
+        Self { http, shared: Arc::new(Shared { credentials, found, expired, calls, large }) }
     }
 
     /// Sends a request, and follows redirects within the server.
@@ -129,7 +152,7 @@ impl Remote {
             if let Some(body) = &body {
                 request = request.header(header::CONTENT_TYPE, "application/json").body(body.clone());
             }
-            let reply = request.send().await.map_err(|error| RemoteError::Transport(met(&error, &url)))?;
+            let reply = connected(request).await.map_err(|error| lost(&error, &url))?;
             if !redirect::is_one(reply.status().as_u16()) {
                 return Ok(reply);
             }
@@ -202,7 +225,7 @@ impl Remote {
                 return StreamableHttpPostResponse::Json(answer, session);
             }
         };
-        let (first, came) = read_event(&asked, first, revision.as_deref()).await;
+        let (first, came) = read_event(&asked, first, revision.as_deref(), &self.shared.calls).await;
         if let Some(Came::Answer(answer)) = came {
             tokio::spawn(timeout(DRAIN, async move { while events.next().await.is_some() {} }));
             return StreamableHttpPostResponse::Json(*answer, session);
@@ -223,16 +246,34 @@ impl Remote {
     }
 }
 
-/// What a body is to the request that it came for.
-async fn read(asked: &Asked, body: Vec<u8>, revision: Option<&str>) -> Came {
-    let (asked, revision) = (asked.clone(), revision.map(str::to_owned));
-    heavy::work(body.len(), move || asked.read(&body, revision.as_deref())).await
+async fn make_room(of: &RequestId, weight: usize, calls: &Calls) {
+    if weight > 0 {
+        calls.keep(of, heavy::ANSWERS.room(weight).await);
+    }
+}
+
+/// What a body is to the request that it came for. What will be large in memory waits until there is room.
+async fn read(asked: &Asked, body: Vec<u8>, revision: Option<&str>, calls: &Calls) -> Came {
+    let (asked, revision, size) = (asked.clone(), revision.map(str::to_owned), body.len());
+    let (asked, body, weight) = heavy::work(size, move || {
+        let weight = asked.weight(&body);
+        (asked, body, weight)
+    })
+    .await;
+    make_room(&asked.id, weight, calls).await;
+    heavy::work(size, move || asked.read(&body, revision.as_deref())).await
 }
 
 /// An event, and what it is to the request on whose stream it came; nothing where it holds nothing.
-async fn read_event(asked: &Asked, event: Sse, revision: Option<&str>) -> (Sse, Option<Came>) {
+async fn read_event(asked: &Asked, event: Sse, revision: Option<&str>, calls: &Calls) -> (Sse, Option<Came>) {
     let (asked, revision) = (asked.clone(), revision.map(str::to_owned));
     let size = event.data.as_ref().map_or(0, String::len);
+    let (asked, event, weight) = heavy::work(size, move || {
+        let weight = event.data.as_deref().map_or(0, |data| asked.weight(data.as_bytes()));
+        (asked, event, weight)
+    })
+    .await;
+    make_room(&asked.id, weight, calls).await;
     heavy::work(size, move || {
         let data = event.data.as_deref().filter(|data| !data.trim().is_empty());
         let came = data.map(|data| asked.read(data.as_bytes(), revision.as_deref()));
@@ -243,7 +284,7 @@ async fn read_event(asked: &Asked, event: Sse, revision: Option<&str>) -> (Sse, 
 
 /// An event as the SDK is to read it: of answers, what `asked` makes of them. What comes before the answer is heard, too.
 async fn as_read(asked: &Asked, event: Sse, revision: Option<&str>, calls: &Calls) -> Sse {
-    let (mut event, came) = read_event(asked, event, revision).await;
+    let (mut event, came) = read_event(asked, event, revision, calls).await;
     match came {
         Some(Came::Answer(answer)) => {
             let size = event.data.as_ref().map_or(0, String::len);
@@ -305,14 +346,15 @@ impl StreamableHttpClient for Remote {
         let revision = revision.filter(|_| !asked.opens());
         let answer = match content_type(&reply) {
             Content::Json => {
-                let bytes = whole(reply, limits.max_json_response_size).await.map_err(StreamableHttpError::Client)?;
-                match read(&asked, bytes, revision.as_deref()).await {
+                let body = whole(reply, limits.max_json_response_size, &self.shared.large).await;
+                let (bytes, _large) = body.map_err(StreamableHttpError::Client)?;
+                match read(&asked, bytes, revision.as_deref(), &self.shared.calls).await {
                     Came::Answer(answer) => *answer,
                     Came::Other => asked.failed("the server answered something else than what it was asked"),
                 }
             }
             Content::Events => {
-                let events = events(reply, limits.max_sse_event_size);
+                let events = events(reply, limits.max_sse_event_size, Arc::clone(&self.shared.large));
                 return Ok(self.events(asked, events, session, revision).await);
             }
             Content::Other(kind) => asked.failed(&format!("HTTP {} of the content type {kind}", reply.status().as_u16())),
@@ -369,8 +411,33 @@ impl StreamableHttpClient for Remote {
                 calls.hear(None, data.as_bytes());
             }
         };
-        Ok(events(reply, max_sse_event_size).inspect(heard).boxed())
+        Ok(events(reply, max_sse_event_size, Arc::clone(&self.shared.large)).inspect(heard).boxed())
     }
+}
+
+/// Sends a request, and again while nobody takes the connection: it was not sent then. A connection that breaks is not tried again here,
+/// because the request may have been made.
+async fn connected(request: RequestBuilder) -> reqwest::Result<Response> {
+    let (client, request) = request.build_split();
+    let (request, began) = (request?, Instant::now());
+    for pause in CONNECT_AGAIN {
+        // A body of bytes can always be sent again.
+        let Some(again) = request.try_clone() else { break };
+        match client.execute(again).await {
+            Err(error) if met::found_nobody(&error) && began.elapsed() < CONNECT_PATIENCE => {
+                tracing::debug!("no connection, another attempt follows: {}", met::cause(&error));
+                sleep(pause.mul_f64(1.0 - 0.25 * rand::random::<f64>())).await;
+            }
+            answered => return answered,
+        }
+    }
+    client.execute(request).await
+}
+
+/// Why a request has no reply.
+fn lost(error: &reqwest::Error, url: &Url) -> RemoteError {
+    let told = met(error, url);
+    if error.is_connect() { RemoteError::Unreached(told) } else { RemoteError::Transport(told) }
 }
 
 /// What went wrong on the way. Where the server is, is for the log.
@@ -444,22 +511,36 @@ async fn beginning(mut reply: Response) -> Vec<u8> {
     body
 }
 
-/// A whole body, decoded, of at most so many bytes.
-async fn whole(mut reply: Response, most: usize) -> Result<Vec<u8>, RemoteError> {
+/// Waits for one of the places for what is large; whoever has one keeps it.
+async fn place_for(size: usize, place: &mut Option<OwnedSemaphorePermit>, large: &Arc<Semaphore>) {
+    if size > LARGE && place.is_none() {
+        // It is never closed.
+        *place = Arc::clone(large).acquire_owned().await.ok();
+    }
+}
+
+/// A whole body, decoded, of at most so many bytes, with the place that it takes.
+async fn whole(
+    mut reply: Response,
+    most: usize,
+    large: &Arc<Semaphore>,
+) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), RemoteError> {
     let coding = reply.headers().get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let gzip = matches!(coding.trim().to_ascii_lowercase().as_str(), "gzip" | "x-gzip");
-    let mut body = Vec::new();
+    let (mut body, mut place) = (Vec::new(), None);
     while let Some(piece) = reply.chunk().await.map_err(|error| RemoteError::Transport(met(&error, reply.url())))? {
         if body.len() + piece.len() > most {
             return Err(RemoteError::TooLarge(most));
         }
+        place_for(body.len() + piece.len(), &mut place, large).await;
         body.extend_from_slice(&piece);
     }
-    if !gzip {
-        return Ok(body);
+    if gzip {
+        // Little may become much.
+        place_for(most, &mut place, large).await;
+        body = heavy::work(most, move || decoded(body, most)).await?;
     }
-    // Little may become much.
-    heavy::work(most, move || decoded(body, most)).await
+    Ok((body, place))
 }
 
 fn decoded(body: Vec<u8>, most: usize) -> Result<Vec<u8>, RemoteError> {
@@ -474,28 +555,41 @@ fn decoded(body: Vec<u8>, most: usize) -> Result<Vec<u8>, RemoteError> {
     }
 }
 
-/// The events of a body, none larger than `most`, and no more in a second than is bearable.
-fn events(reply: Response, most: usize) -> Events {
-    let state = (reply, Known::default(), 0, true);
-    let bytes = stream::unfold(state, move |(mut reply, mut known, line, first)| async move {
-        let piece = match reply.chunk().await {
+/// A stream of events that is being read.
+struct Reading {
+    reply: Response,
+    known: Known,
+    begun: bool,
+    place: Option<OwnedSemaphorePermit>,
+}
+
+impl Reading {
+    /// The next piece, without what means nothing; `None` at the end.
+    async fn next(&mut self, most: usize, large: &Arc<Semaphore>) -> Option<std::io::Result<bytes::Bytes>> {
+        let piece = match self.reply.chunk().await {
             Ok(piece) => piece?,
-            Err(error) => return Some((Err(std::io::Error::other(error.without_url())), (reply, known, 0, false))),
+            Err(error) => return Some(Err(std::io::Error::other(error.without_url()))),
         };
-        let piece = if first {
-            piece.strip_prefix(b"\xef\xbb\xbf").map_or_else(|| piece.clone(), bytes::Bytes::copy_from_slice)
-        } else {
-            piece
-        };
-        // An event ends with an empty line.
-        let end = memchr::memmem::rfind(&piece, b"\n\n").or_else(|| memchr::memmem::rfind(&piece, b"\r\n\r\n"));
-        let event = end.map_or(line + piece.len(), |end| piece.len() - end);
-        if event > most {
-            let error = std::io::Error::other(format!("an event is larger than {} MiB", most >> 20));
-            return Some((Err(error), (reply, known, 0, false)));
+        let begins = !std::mem::replace(&mut self.begun, true);
+        let mark: &[u8] = if begins { b"\xef\xbb\xbf" } else { b"" };
+        let kept = self.known.of(piece.strip_prefix(mark).unwrap_or(&piece));
+        if self.known.event() > most {
+            return Some(Err(std::io::Error::other(format!("an event is larger than {} MiB", most >> 20))));
         }
-        let kept = bytes::Bytes::from(known.of(&piece));
-        Some((Ok(kept), (reply, known, event, false)))
+        if self.known.event() <= LARGE {
+            self.place = None;
+        }
+        place_for(self.known.event(), &mut self.place, large).await;
+        Some(Ok(kept.into()))
+    }
+}
+
+/// The events of a body, none larger than `most`, and no more in a second than is bearable.
+fn events(reply: Response, most: usize, large: Arc<Semaphore>) -> Events {
+    let reading = Reading { reply, known: Known::default(), begun: false, place: None };
+    let bytes = stream::unfold((reading, large), move |(mut reading, large)| async move {
+        let piece = reading.next(most, &large).await?;
+        Some((piece, (reading, large)))
     });
     let mut broken = false;
     let bytes = bytes.take_while(move |piece| {

@@ -15,7 +15,7 @@ use rmcp::{
 use serde_json::Value;
 
 use super::relay::{Call, Calls, Question, Relay};
-use crate::logging;
+use crate::{heavy::Room, logging};
 
 /// A server that asks again and again instead of answering is not asked any more.
 const MAX_ROUNDS: usize = 10;
@@ -42,8 +42,13 @@ impl Line {
     }
 
     /// The result of a request. What the server wants to know before it goes on is asked of whoever made the request; the result says it
-    /// only where that one can come back with the answers by itself, as with resources and prompts in the modern era.
-    pub async fn result(&self, mut request: ClientRequest, relay: Option<Relay>) -> Result<ServerResult, ServiceError> {
+    /// only where that one can come back with the answers by itself, as with resources and prompts in the modern era. With it comes the room
+    /// that it takes, to be kept as long as it is.
+    pub async fn result(
+        &self,
+        mut request: ClientRequest,
+        relay: Option<Relay>,
+    ) -> Result<(ServerResult, Option<Room>), ServiceError> {
         let is_call = matches!(request, ClientRequest::CallToolRequest(_));
         let comes_back = !is_call && relay.as_ref().is_none_or(|relay| relay.comes_back);
         let meta = self.meta(relay.as_ref());
@@ -55,7 +60,7 @@ impl Line {
                     let answers = answers(required, &call).await.map_err(ServiceError::McpError)?;
                     resume(&mut request, state, answers);
                 }
-                result => return Ok(result),
+                result => return Ok((result, call.take_room())),
             }
         }
         Err(ServiceError::McpError(refused("it asks its user again and again".to_owned())))

@@ -51,10 +51,13 @@ static UNSEEN: LazyLock<Option<Regex>> =
 
 /// Arguments to be approved: as JSON, byte for byte what is sent, with every letter that cannot be seen written as JSON writes it.
 pub fn visible_json(value: &Value) -> String {
-    let written = value.to_string();
-    let written = numbers::release(&written);
-    let (mut shown, mut units) = (String::with_capacity(written.len()), [0; 2]);
-    for c in written.chars() {
+    visible(&numbers::release(&value.to_string()))
+}
+
+/// The text with every letter that cannot be seen written as JSON writes it.
+pub fn visible(text: &str) -> String {
+    let (mut shown, mut units) = (String::with_capacity(text.len()), [0; 2]);
+    for c in text.chars() {
         if is_seen(c) {
             shown.push(c);
         } else {

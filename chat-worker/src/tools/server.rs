@@ -1,6 +1,6 @@
 //! Keeps one server connected for as long as it is configured: connects, lists its tools, looks after it at intervals,
 //! leaves it alone while its circuit is open, and comes back. One task a server is the only owner of its connection; calls
-//! borrow it and report faults.
+//! borrow it and report faults, and wait while it is being made. However many of them one fault strikes, it is one.
 
 use std::{
     sync::{
@@ -11,7 +11,6 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use rmcp::model::CallToolResult;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::{
@@ -21,6 +20,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    answer::Whole,
     breaker::{Breaker, Circuit},
     catalogue::describe,
     child::LastWords,
@@ -40,7 +40,7 @@ use crate::{
     heavy,
 };
 
-/// Calls of a server that is being removed get this long to end.
+/// Calls of a connection that is given up get this long to end.
 const DRAIN: Duration = Duration::from_secs(30);
 /// A list of tools is quick, however long a call may take: a server that hangs is noticed by it.
 const CHECK: Duration = Duration::from_secs(10);
@@ -129,6 +129,8 @@ struct Live {
     tools: Vec<Arc<ToolSpec>>,
     /// Which connection it is: what a call says of an earlier one is no news.
     number: u64,
+    /// The calls that are made over it.
+    calls: TaskTracker,
 }
 
 /// How a call went, where that is news.
@@ -148,11 +150,11 @@ pub struct Server {
     reports: mpsc::UnboundedSender<Report>,
     reconnect: Arc<Notify>,
     stop: CancellationToken,
-    calls: TaskTracker,
     /// Calls beyond it wait in line.
     places: Semaphore,
     clean: AtomicBool,
     openings: AtomicU64,
+    writes: AtomicU64,
     lists: Lists,
     shared: Shared,
 }
@@ -173,16 +175,23 @@ impl Server {
             reports,
             reconnect: Arc::default(),
             stop: CancellationToken::new(),
-            calls: TaskTracker::new(),
             places: Semaphore::new(connection::MAX_CALLS),
             clean: AtomicBool::new(true),
             openings: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
             lists: Lists::new(Arc::clone(&shared.changed)),
             shared,
             entry,
         });
         if server.entry.enabled {
-            let keeper = Keeper { server: Arc::clone(&server), reported, breaker: Breaker::default(), number: 0 };
+            let keeper = Keeper {
+                server: Arc::clone(&server),
+                tasks: tasks.clone(),
+                reported,
+                breaker: Breaker::default(),
+                number: 0,
+                calls: TaskTracker::new(),
+            };
             tasks.spawn(keeper.run());
         }
         server
@@ -196,6 +205,22 @@ impl Server {
     pub async fn settled(&self) {
         // The sender lives as long as self.
         let _ = self.state.subscribe().wait_for(|state| !matches!(state, State::Connecting)).await;
+    }
+
+    /// Waits while it is being connected, or will be in a moment: until it is up, or left alone. No longer than one call of it may take.
+    pub async fn back(&self) {
+        let mut state = self.state.subscribe();
+        let decided = state.wait_for(|state| match state {
+            // It is told that the connection is gone a moment after that.
+            State::Up { .. } => self.live.load().is_some(),
+            State::Connecting | State::Down { .. } => false,
+            State::CircuitOpen { .. } | State::Disabled { .. } | State::Refused { .. } => true,
+        });
+        tokio::select! {
+            // The sender lives as long as self.
+            _ = timeout(self.entry.timeout, decided) => {}
+            () = self.stop.cancelled() => {}
+        }
     }
 
     /// Its tools; none while it is not up.
@@ -233,6 +258,17 @@ impl Server {
         self.openings.load(Ordering::Relaxed)
     }
 
+    /// How many calls that may have changed something have ended, however they did: what is read before is another thing than what is
+    /// read after.
+    pub fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
+    }
+
+    /// One more has ended.
+    pub fn wrote(&self) {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Tries again at once, whatever its circuit says.
     pub fn reconnect(&self) {
         self.reconnect.notify_one();
@@ -245,15 +281,13 @@ impl Server {
     }
 
     /// One attempt of a call. Who made it hears by `relay` what the server says meanwhile.
-    pub async fn call(
-        &self,
-        tool: &str,
-        arguments: Map<String, Value>,
-        relay: Option<Relay>,
-    ) -> Result<CallToolResult, ServerError> {
+    pub async fn call(&self, tool: &str, arguments: Map<String, Value>, relay: Option<Relay>) -> Result<Whole, ServerError> {
+        if self.live.load().is_none() {
+            self.back().await;
+        }
         let live = self.live.load_full();
         let Some(live) = live else { return Err(ServerError::Connect(self.state().in_words())) };
-        let _running = self.calls.token();
+        let _running = live.calls.token();
         // Waiting here says nothing about the server, and costs the call nothing of its time.
         let Ok(Ok(_place)) = timeout(self.entry.timeout, self.places.acquire()).await else {
             return Err(ServerError::Refused(format!("it is busy: {} calls of it are under way", connection::MAX_CALLS)));
@@ -282,10 +316,14 @@ impl Server {
 /// The task that owns the connection.
 struct Keeper {
     server: Arc<Server>,
+    /// All that is waited for at the end.
+    tasks: TaskTracker,
     reported: mpsc::UnboundedReceiver<Report>,
     breaker: Breaker,
     /// Counts the connections.
     number: u64,
+    /// Those over the connection of now.
+    calls: TaskTracker,
 }
 
 /// Why a connection is given up.
@@ -310,6 +348,7 @@ impl Keeper {
             };
             // Told before the connection is closed, for which a child may take its time.
             self.server.live.store(None);
+            let removed = matches!(leave, Leave::Stop);
             let delay = match leave {
                 Leave::Stop => None,
                 Leave::Asked => {
@@ -319,7 +358,7 @@ impl Keeper {
                 Leave::Fault(reason) => Some(self.tell(reason)),
             };
             if let Some(connection) = connection {
-                connection.close().await;
+                self.close(connection, removed).await;
             }
             let Some(delay) = delay else { return };
             tokio::select! {
@@ -330,12 +369,33 @@ impl Keeper {
         }
     }
 
+    /// Closes the connection, after the calls that are made over it. One by HTTP is many, and a fault of one of them says nothing of the calls
+    /// on the others: they end while the next one is being made. A child that failed makes room for the next at once.
+    async fn close(&self, connection: Connection, removed: bool) {
+        let is_child = matches!(self.server.entry.target, Target::Command(_));
+        if is_child && !removed {
+            return connection.close().await;
+        }
+        let calls = self.calls.clone();
+        calls.close();
+        let end = async move {
+            let _ = timeout(DRAIN, calls.wait()).await;
+            connection.close().await;
+        };
+        if removed {
+            end.await;
+        } else {
+            self.tasks.spawn(end);
+        }
+    }
+
     async fn open(&mut self, tools_changed: &Arc<Notify>) -> Result<Connection, ServerError> {
         let server = &self.server;
         let changed = Changed { tools: Arc::clone(tools_changed), lists: server.lists.clone() };
         let shared = &server.shared;
         let connection = Connection::open(&server.entry, &shared.http, changed, shared.is_between, &server.stderr).await?;
         self.number += 1;
+        self.calls = TaskTracker::new();
         if let Err(error) = self.take_tools(&connection).await {
             connection.close().await;
             return Err(error);
@@ -386,6 +446,7 @@ impl Keeper {
                 },
                 tools,
                 number: self.number,
+                calls: self.calls.clone(),
             })));
         }
         server.publish(state);
@@ -401,11 +462,7 @@ impl Keeper {
         let (mut listed, mut due) = (None::<Instant>, None);
         loop {
             let look = tokio::select! {
-                () = server.stop.cancelled() => {
-                    server.calls.close();
-                    let _ = timeout(DRAIN, server.calls.wait()).await;
-                    return Leave::Stop;
-                }
+                () = server.stop.cancelled() => return Leave::Stop,
                 () = server.reconnect.notified() => return Leave::Asked,
                 () = connection.closed() => return Leave::Fault(ended(&server)),
                 Some(report) = self.reported.recv() => match report.result {
@@ -429,9 +486,17 @@ impl Keeper {
                 }
                 _ = ticks.tick() => true,
             };
-            if look && let Err(error) = self.take_tools(connection).await {
+            if look && let Err(error) = self.look(connection).await {
                 return Leave::Fault(error.to_string());
             }
+        }
+    }
+
+    /// Lists the tools. An answer that was lost on the way does not make a server one that is down: a list may be asked for again.
+    async fn look(&mut self, connection: &Connection) -> Result<(), ServerError> {
+        match self.take_tools(connection).await {
+            Err(ServerError::Transport(_)) => self.take_tools(connection).await,
+            looked => looked,
         }
     }
 

@@ -18,6 +18,8 @@ use crate::{config::rules::Approvals, digest::digest};
 
 /// The API takes 128; 64 is what all its relatives take.
 const MAX_NAME: usize = 64;
+/// What is kept of a name that ends in a hash.
+const MAX_KEPT: usize = MAX_NAME - 9;
 const MAX_DESCRIPTION: usize = 8 * 1024;
 
 /// One tool, as the model and people see it.
@@ -145,9 +147,6 @@ impl Dialects {
 /// `server__tool` in the API's alphabet. A name that had to be changed, or that another pair could also make, ends in a
 /// hash of the pair, so that it is the same whatever other servers there are.
 pub fn exposed_name(server: &str, tool: &str) -> String {
-    let plain = |text: &str| {
-        text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' }).collect::<String>()
-    };
     let name = format!("{}__{}", plain(server), plain(tool));
     let unchanged = name == format!("{server}__{tool}");
     let ambiguous = server.contains("__") || server.ends_with('_') || tool.starts_with('_');
@@ -155,7 +154,18 @@ pub fn exposed_name(server: &str, tool: &str) -> String {
         return name;
     }
     let suffix = &digest(&[server, tool])[..8];
-    format!("{}_{suffix}", &name[..name.len().min(MAX_NAME - 9)])
+    format!("{}_{suffix}", &name[..name.len().min(MAX_KEPT)])
+}
+
+/// How the names of all tools of a server begin. Those of another server may begin so, too.
+pub fn prefix_of(server: &str) -> String {
+    let mut prefix = format!("{}__", plain(server));
+    prefix.truncate(MAX_KEPT);
+    prefix
+}
+
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' }).collect()
 }
 
 #[cfg(test)]
@@ -205,6 +215,7 @@ mod tests {
             let name = exposed_name(&server, &tool);
             prop_assert!(!name.is_empty() && name.len() <= MAX_NAME);
             prop_assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-'));
+            prop_assert!(name.starts_with(&prefix_of(&server)));
         }
     }
 }

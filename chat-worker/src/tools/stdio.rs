@@ -113,15 +113,7 @@ impl Transport<RoleClient> for ChildTransport {
                 self.came.extend(parts.into_iter().map(|part| part.get().as_bytes().to_vec()));
                 continue;
             }
-            let (waiting, calls) = (self.waiting.clone(), self.calls.clone());
-            let read = heavy::work(line.len(), move || {
-                let message = waiting.read(line.trim_ascii());
-                if matches!(message, Some(RxJsonRpcMessage::<RoleClient>::Notification(_))) {
-                    calls.hear(None, line.trim_ascii());
-                }
-                message
-            });
-            self.reading = Some(read.boxed());
+            self.reading = Some(read(line.into(), self.waiting.clone(), self.calls.clone()).boxed());
         }
     }
 
@@ -133,6 +125,22 @@ impl Transport<RoleClient> for ChildTransport {
         }
         Ok(())
     }
+}
+
+/// What a line is. What will be large in memory waits until there is room.
+async fn read(line: Arc<[u8]>, waiting: Waiting, calls: Calls) -> Option<RxJsonRpcMessage<RoleClient>> {
+    let (weighed, answered) = (Arc::clone(&line), waiting.clone());
+    if let Some((id, weight)) = heavy::work(line.len(), move || answered.weight(weighed.trim_ascii())).await {
+        calls.keep(&id, heavy::ANSWERS.room(weight).await);
+    }
+    heavy::work(line.len(), move || {
+        let message = waiting.read(line.trim_ascii());
+        if matches!(message, Some(RxJsonRpcMessage::<RoleClient>::Notification(_))) {
+            calls.hear(None, line.trim_ascii());
+        }
+        message
+    })
+    .await
 }
 
 /// Ends in an error at a line that is too long, and lets a child wait that writes too fast.

@@ -68,19 +68,20 @@ impl Engine {
     /// One answer, measured and traced.
     async fn ask(&self, prompt: &Prompt<'_>, listener: &dyn Listener) -> Result<Answer, ModelError> {
         let began = Instant::now();
-        let traced = Traced::chat(self.model.price_list(), self.model.name());
+        let asked = prompt.model.unwrap_or_else(|| self.model.name());
+        let traced = Traced::chat(self.model.price_list(), asked);
         let answer = self.model.answer(prompt, listener).instrument(traced.span()).await;
-        self.metrics.model_call(self.model.name(), &answer, began.elapsed());
+        self.metrics.model_call(asked, &answer, began.elapsed());
         traced.answered(&answer);
         answer
     }
 
-    /// A summary of these messages, with what it cost. Whoever does not wait for it cancels it by dropping.
-    pub async fn summarise(&self, messages: &[Message]) -> Result<Summarised, ModelError> {
+    /// A summary of these messages by the model of their conversation, with what it cost. Whoever does not wait for it cancels it by dropping.
+    pub async fn summarise(&self, messages: &[Message], model: Option<&str>) -> Result<Summarised, ModelError> {
         if let Some(error) = self.ledger.over_budget() {
             return Err(error);
         }
-        let prompt = compact::prompt(messages, self.room);
+        let prompt = Prompt { model, ..compact::prompt(messages, self.room) };
         let answer = self.ask(&prompt, &Unwatched(self)).await?;
         let cost = self.book(&answer);
         let text = compact::summary(&answer);
@@ -166,7 +167,7 @@ impl Run<'_> {
                 self.cost = None;
                 return Input::Cancelled { said: String::new(), done: Vec::new() };
             }
-            summary = self.engine.summarise(earlier) => summary,
+            summary = self.engine.summarise(earlier, self.asked.as_deref()) => summary,
         };
         let (text, problem) = match summary {
             Ok(Summarised { text, usage, cost }) => {

@@ -66,7 +66,8 @@ pub struct Finished {
 impl Engine {
     /// Runs one turn to its end. Events that nobody takes are dropped.
     pub async fn run(&self, turn: Turn, events: mpsc::Sender<Event>) -> Finished {
-        let traced = telemetry::invoke_agent(self.model.name(), &turn.request_id);
+        let asked = turn.model.as_deref().unwrap_or_else(|| self.model.name());
+        let traced = telemetry::invoke_agent(self.model.price_list(), asked, &turn.request_id);
         logging::of_request(turn.request_id.clone(), self.run_traced(turn, events).instrument(traced)).await
     }
 

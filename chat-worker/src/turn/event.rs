@@ -24,6 +24,8 @@ pub enum Event {
     ApprovalRequired { ids: Vec<String> },
     /// The tool runs.
     ToolStart { id: String },
+    /// How far it is, in its server's words: a short line. Some are left out where they come too fast.
+    ToolProgress { id: String, text: String },
     /// What the call came to.
     ToolResult { id: String, is_error: bool, text: String, duration_ms: u64 },
     /// Something worth knowing, for instance that a server is down.
@@ -66,6 +68,7 @@ impl Event {
             Self::ToolCall { .. } => "tool_call",
             Self::ApprovalRequired { .. } => "approval_required",
             Self::ToolStart { .. } => "tool_start",
+            Self::ToolProgress { .. } => "tool_progress",
             Self::ToolResult { .. } => "tool_result",
             Self::Notice { .. } => "notice",
             Self::Done { .. } => "done",

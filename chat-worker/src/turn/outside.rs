@@ -3,10 +3,10 @@
 
 use serde_json::{Value, json};
 
-use crate::llm::wire::{Message, Role, text_block};
-
-/// Pictures that models can be shown.
-const IMAGES: [&str; 4] = ["image/png", "image/jpeg", "image/gif", "image/webp"];
+use crate::{
+    llm::wire::{Message, Role, text_block},
+    tools::answer::picture,
+};
 
 /// Why a list of messages from outside is no conversation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,7 +41,7 @@ fn user(index: usize, message: &mut Message) -> Result<(), TranscriptError> {
     for block in &mut message.content {
         let fits = match block["type"].as_str() {
             Some("text") => is_said(block),
-            Some("image") => is_image(block),
+            Some("image") => mend_image(block),
             Some("tool_result") => block["tool_use_id"].as_str().is_some_and(|id| !id.is_empty()) && mend_result(block),
             _ => false,
         };
@@ -120,7 +120,12 @@ fn mend_result(block: &mut Value) -> bool {
                     mended.push(part);
                 }
             }
-            Some("image") if is_image(&part) => mended.push(part),
+            Some("image") => {
+                if !mend_image(&mut part) {
+                    return false;
+                }
+                mended.push(part);
+            }
             _ => return false,
         }
     }
@@ -135,10 +140,13 @@ fn is_said(block: &Value) -> bool {
     block["text"].as_str().is_some_and(|text| !text.trim().is_empty())
 }
 
-fn is_image(block: &Value) -> bool {
-    let source = &block["source"];
-    let kind = source["media_type"].as_str().unwrap_or_default();
-    source["type"] == "base64" && IMAGES.contains(&kind) && source["data"].as_str().is_some_and(|data| !data.is_empty())
+/// A picture is what it is by its own bytes; false where it is none that can be shown.
+fn mend_image(block: &mut Value) -> bool {
+    let source = &mut block["source"];
+    let shown = if source["type"] == "base64" { source["data"].as_str().and_then(picture) } else { None };
+    let Some((kind, data)) = shown else { return false };
+    (source["media_type"], source["data"]) = (json!(kind), json!(data));
+    true
 }
 
 fn unfit(index: usize, role: &'static str, block: &Value) -> TranscriptError {
@@ -173,6 +181,9 @@ mod tests {
     #[case::no_type(json!({"role": "assistant", "content": [{"text": "hi"}]}))]
     #[case::the_users_empty_text(json!({"role": "user", "content": [{"type": "text", "text": ""}]}))]
     #[case::an_image_of_no_kind(json!({"role": "user", "content": [{"type": "image", "source": {"type": "base64", "media_type": "image/tiff", "data": "x"}}]}))]
+    #[case::an_image_that_is_none(json!({"role": "user", "content": [{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}]}))]
+    #[case::an_image_elsewhere(json!({"role": "user", "content": [{"type": "image", "source": {"type": "url", "url": "http://a/b.png"}}]}))]
+    #[case::an_image_without_a_source(json!({"role": "user", "content": [{"type": "image"}]}))]
     #[case::a_result_of_numbers(result(&json!(5)))]
     #[case::a_result_of_something_else(result(&json!([{"type": "video"}])))]
     fn what_has_no_right_form_is_refused(#[case] message: Value) {
@@ -190,6 +201,10 @@ mod tests {
         let answer = json!({"type": "tool_result", "tool_use_id": "1", "content": "x"});
         let content = mended(json!({"role": "user", "content": [said, answer]})).expect("mended");
         assert_eq!((&content[0]["tool_use_id"], &content[1]), (&json!("1"), &said));
+        let source = |kind: &str| json!({"type": "base64", "media_type": kind, "data": "iVBORw0KGgo="});
+        let picture = json!({"type": "image", "source": source("image/jpg")});
+        let content = mended(json!({"role": "user", "content": [picture]})).expect("mended");
+        assert_eq!(content[0]["source"], source("image/png"));
         for empty in [json!(""), json!([]), json!(null), json!([{"type": "text", "text": ""}])] {
             assert_eq!(mended(result(&empty)).expect("mended")[0]["content"], json!([{"type": "text", "text": "(no output)"}]));
         }

@@ -98,6 +98,11 @@ impl Run<'_> {
             let _ = self.events.send(event).await;
         }
     }
+
+    /// Tells what is worth knowing only now: whoever does not keep up misses it.
+    pub(super) fn mention(&self, event: Event) {
+        let _ = self.events.try_send(event);
+    }
 }
 
 pub(super) fn millis(duration: Duration) -> u64 {

@@ -1,11 +1,16 @@
 //! The part of a turn that runs tools: who is asked first, calls side by side, and what they came to. Whether a call may run is
 //! `policy`'s to say; what was judged is what runs.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 use tracing::Instrument;
 
 use super::{
@@ -20,13 +25,26 @@ use crate::{
     policy::{self, By, Decision, Verdict, Why},
     telemetry::Traced,
     tools::{
-        answer::{self, ToolOutput},
+        answer::{self, MAX_PICTURES, ToolOutput},
+        pace::Pace,
+        relay::{Relay, Said},
         spec::ToolSpec,
     },
 };
 
 /// Tools of one round that run at the same time.
 const PARALLEL: usize = 8;
+/// Words of one call on its progress, in a second. A person reads fewer.
+const MENTIONS: usize = 20;
+
+/// What the calls of a round have come to so far.
+#[derive(Debug, Default)]
+struct Results {
+    all: Vec<ToolResult>,
+    used: Vec<String>,
+    /// What their pictures take, in bytes.
+    pictures: usize,
+}
 
 impl Run<'_> {
     /// Decides on the calls; `None` when somebody has to be asked who is not there.
@@ -96,34 +114,32 @@ impl Run<'_> {
     pub(super) async fn run_tools(&mut self, calls: &[ToolCall]) -> Input {
         let places = Arc::new(Semaphore::new(PARALLEL));
         let judged = std::mem::take(&mut self.judged);
+        let results = Mutex::new(Results::default());
         let mut running: FuturesUnordered<_> = calls
             .iter()
             .filter_map(|call| judged.get(&call.id))
             .map(|one| {
-                let (places, run) = (Arc::clone(&places), &*self);
+                let (places, results, run) = (Arc::clone(&places), &results, &*self);
                 async move {
                     // The semaphore is never closed.
                     let _place = places.acquire().await;
                     run.tell(Event::ToolStart { id: one.call.id.clone() }).await;
-                    (one, run.call_tool(one).await)
+                    let output = run.call_tool(one).await;
+                    // Taken before it is told: a slow reader holds up neither the others nor what they take of the memory.
+                    let told = run.take_result(one, output, results);
+                    run.tell(told).await;
                 }
             })
             .collect();
-        let (mut results, mut used) = (Vec::new(), Vec::new());
         let cancelled = loop {
             tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => break true,
-                next = running.next() => match next {
-                    Some((one, output)) => {
-                        used.push(one.call.name.clone());
-                        results.push(self.take_result(one, output).await);
-                    }
-                    None => break false,
-                },
+                next = running.next() => if next.is_none() { break false },
             }
         };
         drop(running);
+        let Results { all: results, used, .. } = results.into_inner().unwrap_or_else(PoisonError::into_inner);
         if cancelled {
             for one in calls.iter().filter(|call| !results.iter().any(|result| result.id == call.id)) {
                 if let Some(one) = judged.get(&one.id) {
@@ -147,7 +163,7 @@ impl Run<'_> {
         match (verdict, spec) {
             (Verdict::Run(_), Some(spec)) => {
                 let traced = Traced::execute_tool(&spec.server, &spec.tool, Some(&call.id));
-                let output = self.engine.hub.call_as(spec, &call.input, None).instrument(traced.span()).await;
+                let output = self.call_and_tell(&call.id, spec, &call.input).instrument(traced.span()).await;
                 traced.executed(&output);
                 output
             }
@@ -158,20 +174,47 @@ impl Run<'_> {
         }
     }
 
-    async fn take_result(&self, one: &Judged, output: ToolOutput) -> ToolResult {
+    /// Calls the tool, and tells meanwhile how far it is.
+    async fn call_and_tell(&self, id: &str, spec: &ToolSpec, input: &Value) -> ToolOutput {
+        let (relay, mut hears) = Relay::of_progress();
+        let mut call = pin!(self.engine.hub.call_as(spec, input, Some(relay)));
+        let mut pace = Pace::new(MENTIONS, Instant::now());
+        let mut mention = |said: &Said| {
+            let now = Instant::now();
+            if let Some(text) = said.progress().filter(|_| pace.pause(now).is_none()) {
+                pace.spend(1, now);
+                self.mention(Event::ToolProgress { id: id.to_owned(), text });
+            }
+        };
+        let output = loop {
+            tokio::select! {
+                biased;
+                Some(said) = hears.recv() => mention(&said),
+                output = &mut call => break output,
+            }
+        };
+        // What came together with the answer.
+        while let Ok(said) = hears.try_recv() {
+            mention(&said);
+        }
+        output
+    }
+
+    /// Keeps what of an output the conversation goes on with, and says what is to be told of it. The rest is gone.
+    fn take_result(&self, one: &Judged, output: ToolOutput, results: &Mutex<Results>) -> Event {
         let (server, tool) = (one.server(), one.tool());
         self.engine.metrics.tool_call(server, tool, output.outcome, output.duration);
         self.engine.ledger.tool(&one.call.name, output.text.len(), &self.model, self.engine.model.price_list());
         self.audit(one, matches!(one.verdict, Verdict::Run(_)), decision(one), output.outcome, output.duration);
-        let event = Event::ToolResult {
-            id: one.call.id.clone(),
-            is_error: output.is_error,
-            text: output.text.clone(),
-            duration_ms: millis(output.duration),
-        };
-        self.tell(event).await;
-        let images = output.whole.as_deref().map(answer::images).unwrap_or_default();
-        ToolResult { id: one.call.id.clone(), text: output.text, is_error: output.is_error, images }
+        let ToolOutput { text, is_error, whole, duration, outcome: _ } = output;
+        let id = one.call.id.clone();
+        let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = MAX_PICTURES - results.pictures;
+        let images = whole.map(|whole| answer::images(&whole.result, left)).unwrap_or_default();
+        results.pictures += images.iter().filter_map(|image| image["source"]["data"].as_str()).map(str::len).sum::<usize>();
+        results.used.push(one.call.name.clone());
+        results.all.push(ToolResult { id: id.clone(), text: text.clone(), is_error, images });
+        Event::ToolResult { id, is_error, text, duration_ms: millis(duration) }
     }
 
     fn audit(&self, one: &Judged, allowed: bool, decision: &str, outcome: &str, duration: Duration) {

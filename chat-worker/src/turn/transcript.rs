@@ -7,10 +7,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::outside::{self, TranscriptError};
-use crate::llm::wire::{Message, Role, ToolCall, block_call, block_result_id, block_text, text_block};
+use crate::{
+    llm::wire::{Message, Role, ToolCall, block_call, block_result_id, block_text, text_block},
+    tools::answer::MAX_PICTURES,
+};
 
 /// What replaces a tool result that was shortened away.
 const SHORTENED: &str = "[an earlier result, left out to save room]";
+
+/// What replaces a picture that was left out.
+const PICTURE: &str = "[an earlier picture, left out to save room]";
 
 /// How a summary of earlier turns begins: it stands before the question that follows it, in the same message.
 pub const SUMMARY: &str = "[What was said before, summarised to save room]\n";
@@ -134,6 +140,23 @@ impl Transcript {
         });
         let blocks = blocks.collect();
         self.push(Role::User, blocks);
+        self.forget_pictures(MAX_PICTURES);
+    }
+
+    /// Leaves out the earliest pictures, so that the others take at most so many bytes together.
+    fn forget_pictures(&mut self, most: usize) {
+        let mut taken = 0;
+        for block in self.messages.iter_mut().rev().flat_map(|message| message.content.iter_mut().rev()) {
+            let inside = block["type"] == "tool_result";
+            let parts =
+                if inside { block["content"].as_array_mut().map(Vec::as_mut_slice) } else { Some(std::slice::from_mut(block)) };
+            for part in parts.into_iter().flatten().rev().filter(|part| part["type"] == "image") {
+                taken += part["source"]["data"].as_str().map_or(0, str::len);
+                if taken > most {
+                    *part = text_block(PICTURE);
+                }
+            }
+        }
     }
 
     /// Takes the last question and everything after it away.
@@ -265,6 +288,29 @@ mod tests {
         let ids: Vec<_> = transcript.messages[2].content.iter().filter_map(block_result_id).collect();
         assert_eq!(ids, ["1", "2"]);
         assert_eq!(transcript.messages[2].content[0]["is_error"], true);
+        assert!(Transcript::read(transcript.into_messages()).is_ok());
+    }
+
+    #[test]
+    fn of_more_pictures_than_fit_into_a_question_the_last_ones_stay() {
+        let image = |data: &str| json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": data}});
+        let own = Message { role: Role::User, content: vec![image("aaaa"), text_block("and this?")] };
+        let mut transcript = Transcript { messages: vec![own] };
+        for (id, data) in [("1", "bbbb"), ("2", "cccc")] {
+            transcript.reply(vec![call(id)]);
+            transcript.answer(vec![ToolResult { images: vec![image(data)], ..result(id) }], "");
+        }
+        let shown = |transcript: &Transcript| {
+            let all = json!(transcript.messages).to_string();
+            ["aaaa", "bbbb", "cccc"].map(|data| all.contains(data))
+        };
+        assert_eq!(shown(&transcript), [true; 3]);
+        transcript.forget_pictures(9);
+        assert_eq!(shown(&transcript), [false, true, true]);
+        transcript.forget_pictures(4);
+        assert_eq!(shown(&transcript), [false, false, true]);
+        Transcript::read(transcript.messages.clone()).expect_err("these are no pictures, but all else is valid");
+        transcript.forget_pictures(0);
         assert!(Transcript::read(transcript.into_messages()).is_ok());
     }
 

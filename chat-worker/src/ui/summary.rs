@@ -39,7 +39,7 @@ pub fn summary(events: &[Event]) -> Value {
                 end = json!({"request_id": request_id, "outcome": "error", "usage": usage, "messages": messages,
                              "error": {"kind": kind, "message": message, "retry_after": retry_after}});
             }
-            Event::Start { .. } | Event::Thinking { .. } | Event::ApprovalRequired { .. } => {}
+            Event::Start { .. } | Event::Thinking { .. } | Event::ApprovalRequired { .. } | Event::ToolProgress { .. } => {}
         }
     }
     // A call that was not let run has a result that only the model was told.

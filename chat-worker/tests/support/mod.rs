@@ -14,13 +14,14 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU8, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use axum::{
     Json, Router,
+    body::Body,
     extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
@@ -64,6 +65,10 @@ pub struct Fake {
     mood: AtomicU8,
     /// Requests to answer with 503 before everything else.
     pub hiccups: AtomicUsize,
+    /// Calls that are made and whose answers break off on the way.
+    pub losses: AtomicUsize,
+    /// Every list breaks off.
+    pub loses_lists: AtomicBool,
     pub echo_description: Mutex<String>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
@@ -71,18 +76,29 @@ pub struct Fake {
 impl Fake {
     pub async fn start(mood: Mood) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let fake = Arc::new(Self {
-            address: listener.local_addr().unwrap(),
-            calls: Mutex::default(),
-            mood: AtomicU8::new(mood as u8),
-            hiccups: AtomicUsize::new(0),
-            echo_description: Mutex::new("Says what it is told".to_owned()),
-            task: Mutex::new(None),
-        });
-        let router = Router::new().route("/mcp", post(answer)).with_state(Arc::clone(&fake));
+        let fake = Self::at(listener.local_addr().unwrap(), mood);
+        let router = fake.router();
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         *fake.task.lock().unwrap() = Some(task);
         fake
+    }
+
+    /// One that somebody else serves at this address.
+    pub fn at(address: SocketAddr, mood: Mood) -> Arc<Self> {
+        Arc::new(Self {
+            address,
+            calls: Mutex::default(),
+            mood: AtomicU8::new(mood as u8),
+            hiccups: AtomicUsize::new(0),
+            losses: AtomicUsize::new(0),
+            loses_lists: AtomicBool::new(false),
+            echo_description: Mutex::new("Says what it is told".to_owned()),
+            task: Mutex::new(None),
+        })
+    }
+
+    pub fn router(self: &Arc<Self>) -> Router {
+        Router::new().route("/mcp", post(answer)).with_state(Arc::clone(self))
     }
 
     pub fn set(&self, mood: Mood) {
@@ -118,7 +134,8 @@ async fn answer(State(fake): State<Arc<Fake>>, Json(request): Json<Value>) -> Re
         _ => {}
     }
     let method = request["method"].as_str().unwrap_or_default();
-    if method == "tools/call" && fake.hiccups.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok() {
+    let one_of = |number: &AtomicUsize| number.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
+    if method == "tools/call" && one_of(&fake.hiccups) {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
     if request["id"].is_null() {
@@ -144,6 +161,15 @@ async fn answer(State(fake): State<Arc<Fake>>, Json(request): Json<Value>) -> Re
             return Json(json!({"jsonrpc": "2.0", "id": request["id"], "error": error})).into_response();
         }
     };
+    let is_lost = match method {
+        "tools/list" => fake.loses_lists.load(Ordering::SeqCst),
+        "tools/call" => one_of(&fake.losses),
+        _ => false,
+    };
+    if is_lost {
+        let breaks = futures::stream::iter([Err::<&str, _>(std::io::Error::other("it breaks off"))]);
+        return ([("content-type", "application/json")], Body::from_stream(breaks)).into_response();
+    }
     Json(json!({"jsonrpc": "2.0", "id": request["id"], "result": result})).into_response()
 }
 

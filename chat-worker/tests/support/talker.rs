@@ -1,5 +1,6 @@
 //! An MCP server of an earlier era that talks while it works: it tells of its progress, writes to the client's log, asks, and says that its
-//! lists changed. By name of the tool or prompt, or behind `t:` in a resource's URI: `work`, `ask` (a form), `sample`, `hang`.
+//! lists changed. By name of the tool or prompt, or behind `t:` in a resource's URI: `work`, `look` (the same, and it only reads), `ask` (a form),
+//! `sample`, `hang`.
 
 use std::{
     collections::HashMap,
@@ -89,7 +90,7 @@ impl Talker {
         let token = params["_meta"]["progressToken"].clone();
         let notify = |method: &str, params: Value| json!({"jsonrpc": "2.0", "method": method, "params": params});
         match what {
-            "work" => {
+            "work" | "look" => {
                 for step in 1..=3 {
                     let progress =
                         json!({"progressToken": token, "progress": step, "total": 3, "message": format!("step {step}")});
@@ -151,7 +152,10 @@ async fn answer(State(talker): State<Arc<Talker>>, Json(message): Json<Value>) -
             "capabilities": {"tools": {"listChanged": true}, "resources": {"listChanged": true}, "prompts": {"listChanged": true},
                 "logging": {}, "completions": {}}}),
         "tools/list" => {
-            let tools = ["work", "ask", "sample", "hang"].map(|name| json!({"name": name, "inputSchema": {"type": "object"}}));
+            let tools = ["work", "look", "ask", "sample", "hang"].map(|name| {
+                let reads = name == "look";
+                json!({"name": name, "inputSchema": {"type": "object"}, "annotations": {"readOnlyHint": reads}})
+            });
             json!({"tools": tools})
         }
         "tools/call" | "resources/read" | "prompts/get" | "completion/complete" => {

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     crd::autoscaling::{Autoscaling, AutoscalingStatus},
+    metrics::registered,
     probe::ServerKey,
 };
 
@@ -79,11 +80,10 @@ pub struct Autoscaler {
 impl Autoscaler {
     /// Registers the metrics. `window`: the time in which no more pods were needed before one goes.
     pub fn new(registry: &Registry, window: Duration) -> prometheus::Result<Self> {
-        let gauge = |name: &str, help: &str| IntGaugeVec::new(Opts::new(name, help), &["namespace", "name"]);
+        let gauge =
+            |name: &str, help: &str| registered(registry, IntGaugeVec::new(Opts::new(name, help), &["namespace", "name"]));
         let desired = gauge("mcpfleet_server_desired_replicas", "Pods that spec.autoscaling came to")?;
         let in_flight = gauge("mcpfleet_server_calls_in_flight", "Calls under way, of servers with spec.autoscaling")?;
-        registry.register(Box::new(desired.clone()))?;
-        registry.register(Box::new(in_flight.clone()))?;
         Ok(Self { servers: Mutex::default(), window, desired, in_flight })
     }
 

@@ -5,12 +5,16 @@
 
 use std::time::Duration;
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 
 use crate::{
     autoscale::Decision,
-    conditions::Finding,
-    crd::{McpServerSpec, autoscaling::AutoscalingStatus, reason},
+    conditions::{self, Finding, Status},
+    crd::{
+        McpServerSpec,
+        autoscaling::AutoscalingStatus,
+        reason::{self, condition},
+    },
 };
 
 /// How long a wake may take. Past it the server is told like one that does not come up.
@@ -63,6 +67,12 @@ pub fn met(phase: Phase, activator_is_up: bool, told: Option<&AutoscalingStatus>
     }
 }
 
+/// Whether that is what people are told: the activator answers.
+pub fn is_met(told: &[Condition]) -> bool {
+    let ready = conditions::find(told, condition::READY);
+    ready.is_some_and(|ready| ready.status == Status::True.as_str() && matches!(&*ready.reason, reason::ASLEEP | reason::WAKING))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,5 +102,16 @@ mod tests {
         assert_eq!(met(Phase::Asleep, true, 5_000).as_deref(), Some(reason::ASLEEP));
         assert_eq!(met(Phase::Asleep, false, 0).as_deref(), Some(reason::NO_ACTIVATOR));
         assert_eq!(met(Phase::Awake, true, 0), None);
+    }
+
+    #[test]
+    fn the_activator_answers_while_ready_says_so_and_not_without_one() {
+        let told = |phase, up| {
+            let finding = met(phase, up, None, fixtures::at(0)).unwrap_or_else(|| Finding::new(true, reason::AVAILABLE, "x"));
+            is_met(&conditions::merge(&[], vec![(condition::READY, finding)], None, fixtures::at(0)))
+        };
+        assert_eq!([Phase::Asleep, Phase::Waking, Phase::Awake].map(|phase| told(phase, true)), [true, true, false]);
+        assert!(!told(Phase::Asleep, false));
+        assert!(!is_met(&[]));
     }
 }

@@ -6,6 +6,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use k8s_openapi::{
     Resource as _,
     api::{
+        apps::v1::Deployment,
         core::v1::{ConfigMap, Secret, Service, ServiceSpec},
         discovery::v1::EndpointSlice,
     },
@@ -34,6 +35,7 @@ use crate::{
 
 /// What was found behind the spec's pointers.
 #[derive(Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own that was found")]
 pub struct Observed {
     /// The Secrets and ConfigMaps.
     pub inputs: Found,
@@ -45,6 +47,8 @@ pub struct Observed {
     pub accepted: Option<AcceptedTools>,
     /// Its Service as it is now.
     pub served: ServiceSpec,
+    /// It is to have no pods, and one is still on its way out.
+    pub empties: bool,
     /// The list of tools that the server offers, as the prober knows it.
     pub offered: Option<Arc<ToolsList>>,
     /// Whether the operator makes `health.toolCall` to remote servers.
@@ -138,6 +142,13 @@ fn served(server: &McpServer, children: &Children) -> ServiceSpec {
     live.and_then(|live| live.read::<Service>()?.spec).unwrap_or_default()
 }
 
+/// Whether its Deployment is to have no pods, as it is.
+fn is_empty(server: &McpServer, children: &Children) -> bool {
+    let (namespace, name) = (server.namespace().unwrap_or_default(), Component::Server.child_name(&server.name_any()));
+    let deployment: Option<Deployment> = children.read(&namespace, &name);
+    deployment.and_then(|deployment| deployment.spec?.replicas) == Some(0)
+}
+
 /// Reads it all. Of a server that is switched off nothing that it would need to run: it must always come to rest.
 pub async fn observe(
     server: &McpServer,
@@ -148,11 +159,13 @@ pub async fn observe(
     let (namespace, name) = (server.namespace().unwrap_or_default(), server.name_any());
     let key = ServerKey::new(&namespace, &name);
     let health = engine.snapshot(&key);
+    let has_pods = health.as_ref().is_some_and(|health| health.has_pods);
     let in_service = health.as_ref().is_some_and(|health| health.pods.iter().any(|pod| pod.in_service));
     let mut observed = Observed {
         accepted: accepted(server, children),
         sessions: health.as_ref().and_then(|health| health.sessions),
         served: served(server, children),
+        empties: has_pods && is_empty(server, children),
         decision: autoscaler.decision(&key),
         stood_in: stood_in(server, children),
         leads: in_service && leading.leads(&key),

@@ -6,7 +6,10 @@
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 use mcp_stdio::package::Registry;
 
-use super::{asleep, autoscaling, contract, stdio, validate::ValidatedServer};
+use super::{
+    asleep, autoscaling, contract, stdio,
+    validate::{Source, ValidatedServer},
+};
 use crate::{
     autoscale::Decision,
     claims,
@@ -260,6 +263,9 @@ impl<'a> View<'a> {
             Kind::Healthy | Kind::Alive => {
                 Finding::new(false, reason::STARTING, "the server answers; Kubernetes is putting it into its Service")
             }
+            _ if waits_for_the_last(self.outcome, self.wanted) => {
+                Finding::new(false, reason::STARTING, "its last pod is still on its way out, and one may write at a time")
+            }
             // One sentence until something is known: that a pod was made, and scheduled, is worth no write.
             _ if !self.remote => Finding::new(false, reason::STARTING, "waiting for the first pod to answer"),
             _ => Finding::new(false, reason::STARTING, "not probed yet"),
@@ -373,7 +379,16 @@ fn rollout(outcome: &Outcome, health: Option<&ServerHealth>, wanted: u32, in_ser
         rollout.progress = Progress::Done;
         rollout.replicas = rollout.replicas.max(wanted);
     }
+    if waits_for_the_last(outcome, wanted) {
+        rollout.progress = Progress::UnderWay;
+    }
     rollout
+}
+
+/// No pod is made yet, because the last one is still there and one may write.
+fn waits_for_the_last(outcome: &Outcome, wanted: u32) -> bool {
+    let none_yet = |valid: &ValidatedServer| matches!(&valid.source, Source::Container(container) if container.replicas == 0);
+    wanted > 0 && outcome.valid.as_ref().is_some_and(none_yet)
 }
 
 /// Why a pod fails, with its name.
@@ -394,6 +409,9 @@ fn circuit_message(health: &ServerHealth) -> String {
 }
 
 #[cfg(test)]
+mod sentences;
+
+#[cfg(test)]
 mod tests {
     use k8s_openapi::api::apps::v1::Deployment;
     use serde_json::json;
@@ -406,7 +424,7 @@ mod tests {
         requeue::Class,
     };
 
-    fn outcome(server: &McpServer) -> Outcome {
+    pub(super) fn outcome(server: &McpServer) -> Outcome {
         Outcome { valid: Some(validate(server, &Observed::default()).expect("valid")), ..Outcome::default() }
     }
 
@@ -460,7 +478,7 @@ mod tests {
         conditions::find(&status.conditions, type_).expect("the condition is there").message.clone()
     }
 
-    fn deployment(server: &McpServer, updated: i32, reason: &str) -> Deployment {
+    pub(super) fn deployment(server: &McpServer, updated: i32, reason: &str) -> Deployment {
         let replicas = server.spec.replicas;
         serde_json::from_value(json!({
             "metadata": {"generation": 1}, "spec": {"replicas": replicas, "selector": {}, "template": {}},
@@ -472,12 +490,12 @@ mod tests {
         .expect("a Deployment")
     }
 
-    fn health(pods: Vec<PodHealth>) -> ServerHealth {
+    pub(super) fn health(pods: Vec<PodHealth>) -> ServerHealth {
         let verdict = if pods.iter().any(|pod| pod.in_service) { Verdict::healthy() } else { Verdict::unknown() };
         ServerHealth { verdict, pods, ..unasked() }
     }
 
-    fn troubled(name: &str, reason: &str) -> PodHealth {
+    pub(super) fn troubled(name: &str, reason: &str) -> PodHealth {
         PodHealth { trouble: Some(fixtures::trouble(reason, &format!("pod {name}: why"))), ..pod(name, false, false) }
     }
 
@@ -671,7 +689,7 @@ mod tests {
         assert_eq!(condition(&status, "Healthy"), ("False".into(), reason::HTTP_STATUS.into()));
     }
 
-    fn unasked() -> ServerHealth {
+    pub(super) fn unasked() -> ServerHealth {
         ServerHealth {
             circuit: CircuitStatus::default(),
             verdict: Verdict::unknown(),
@@ -693,7 +711,7 @@ mod tests {
         assert_eq!(compute(&server, &outcome(&server), None, fixtures::at(0)).tools, Some(tools));
     }
 
-    fn pod(name: &str, in_service: bool, failing: bool) -> PodHealth {
+    pub(super) fn pod(name: &str, in_service: bool, failing: bool) -> PodHealth {
         PodHealth {
             name: name.into(),
             uid: name.into(),

@@ -105,8 +105,8 @@ pub struct Container {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Digest of the Secrets and ConfigMaps that the pods read when they start.
     pub inputs: Option<String>,
-    /// The claim of `spec.volumes` that one pod at a time may write to.
-    pub single_writer: Option<String>,
+    /// One pod at a time may write to a volume of it: `storage`, the cache of packages, or a claim of `spec.volumes`.
+    pub one_writer: bool,
     /// Clients stay with one pod.
     pub sticky: bool,
     /// The ports that its Service has now.
@@ -199,11 +199,13 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
         missing.into_iter().map(|(reason, message)| Problem { class: Class::Waiting, reason, message }).collect();
     let mut problems = Vec::new();
 
-    let single_writer = own_claims::single_writer(&spec.pod, &observed.claims).map(str::to_owned);
+    let single_writer = own_claims::single_writer(&spec.pod, &observed.claims);
+    let cache = spec.stdio.as_ref().is_some_and(|stdio| stdio.cache.is_some());
+    let one_writer = spec.storage.is_some() || cache || single_writer.is_some();
     let mut notes: Vec<_> = single_writer
         .iter()
         .filter(|_| spec.enabled && autoscaling::most(spec) > 1)
-        .map(|claim| one_writer(claim, spec))
+        .map(|claim| writes_alone(claim, spec))
         .collect();
     notes.extend(database::unknown(spec));
     if spec.enabled {
@@ -231,7 +233,7 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
             source,
             sticky: sticky(spec, observed),
             stdio,
-            replicas: replicas(spec, observed, single_writer.is_some()),
+            replicas: replicas(spec, observed, one_writer),
             pod: spec.pod.clone(),
             volume: spec.storage.as_ref().map(|storage| Volume {
                 size: quantity::of_size(&storage.size),
@@ -245,7 +247,7 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
             headers: headers(observed, &mut lacks),
             // What we send to the pods is not what they read.
             inputs: observed.inputs.digest(&inputs::of_pods(&spec.pod)),
-            single_writer,
+            one_writer,
             served: observed.served.ports.clone().unwrap_or_default(),
         }))),
         (None, Some(_)) if spec.health.tool_call.is_some() && !observed.remote_tool_calls => {
@@ -327,13 +329,18 @@ fn sticky(spec: &McpServerSpec, observed: &Observed) -> bool {
     }
 }
 
-/// Pods wanted: none while it is switched off, and one where one may write.
-fn replicas(spec: &McpServerSpec, observed: &Observed, single_writer: bool) -> i32 {
+/// Pods wanted: none while it is switched off, and where one may write one, and none before the last one is gone: Kubernetes would make
+/// the next beside it.
+fn replicas(spec: &McpServerSpec, observed: &Observed, one_writer: bool) -> i32 {
     let wanted = i32::try_from(autoscaling::wanted(spec, observed.decision.as_ref())).unwrap_or(i32::MAX);
-    if single_writer { wanted.min(1) } else { wanted }
+    match (one_writer, observed.empties) {
+        (false, _) => wanted,
+        (true, true) => 0,
+        (true, false) => wanted.min(1),
+    }
 }
 
-fn one_writer(claim: &str, spec: &McpServerSpec) -> Problem {
+fn writes_alone(claim: &str, spec: &McpServerSpec) -> Problem {
     let field = if spec.autoscaling.is_some() { "autoscaling.maxReplicas" } else { "replicas" };
     let most = autoscaling::most(spec);
     Problem {
@@ -372,6 +379,23 @@ mod tests {
         let server = fixtures::server(|server| server.spec.enabled = false);
         let validated = validate(&server, &Observed::default()).expect("valid");
         assert!(matches!(validated.source, Source::Container(container) if container.replicas == 0));
+    }
+
+    #[test]
+    fn where_one_may_write_the_next_pod_comes_when_the_last_one_is_gone() {
+        let replicas = |storage: bool, empties: bool| {
+            let server = fixtures::server(|server| {
+                let kept = serde_json::json!({"size": "1Gi", "mountPath": "/data"});
+                server.spec.storage = storage.then(|| serde_json::from_value(kept).expect("storage"));
+            });
+            let Source::Container(container) =
+                validate(&server, &Observed { empties, ..Observed::default() }).expect("valid").source
+            else {
+                unreachable!("it is a container")
+            };
+            container.replicas
+        };
+        assert_eq!((replicas(true, true), replicas(true, false), replicas(false, true)), (0, 1, 1));
     }
 
     #[test]
@@ -420,7 +444,7 @@ mod tests {
             let claims = [("c".to_owned(), vec![mode.to_owned()])].into();
             let server = validate(&server, &Observed { claims, ..Observed::default() }).expect("valid");
             let Source::Container(container) = server.source else { unreachable!("it is a container") };
-            (container.replicas, container.single_writer.is_some(), server.notes.len())
+            (container.replicas, container.one_writer, server.notes.len())
         };
         assert_eq!(with("ReadWriteOnce"), (1, true, 1));
         assert_eq!(with("ReadWriteMany"), (3, false, 0));

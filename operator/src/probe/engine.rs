@@ -315,6 +315,11 @@ impl HealthEngine {
         locked(&self.shared.state).registry.credentials(key)
     }
 
+    /// Whether the activator answers for a server. That is not the prober's to find out, but it tells people who serves.
+    pub fn set_stood_in(&self, key: &ServerKey, stood_in: bool) {
+        self.shared.act(|registry, now| registry.set_stood_in(key, stood_in, now));
+    }
+
     /// The server's CR is gone.
     pub fn remove_server(&self, key: &ServerKey) {
         self.shared.act(|registry, _| registry.remove_server(key));

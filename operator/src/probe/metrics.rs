@@ -11,7 +11,7 @@ use super::{
     types::{PodHealth, ServerHealth, ServerKey},
     verdict::{Kind, Verdict},
 };
-use crate::crd::CircuitState;
+use crate::{crd::CircuitState, metrics};
 
 /// The engine's metrics.
 #[derive(Clone, Debug)]
@@ -78,7 +78,7 @@ impl Metrics {
             of_servers,
             ready: gauges(
                 "mcpfleet_server_ready",
-                "1 while a client that connects to the server now gets an answer, as far as the prober knows.",
+                "1 while a client that connects to the server now gets an answer, as far as the prober knows; also of one that sleeps.",
                 &["namespace", "name"],
             ),
             pods: gauges(
@@ -193,7 +193,5 @@ fn pod_state(pod: &PodHealth) -> &'static str {
 }
 
 fn registered<M: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<M>) -> M {
-    let metric = metric.expect("names and labels are constants that Prometheus accepts");
-    registry.register(Box::new(metric.clone())).expect("every metric is registered once a registry");
-    metric
+    metrics::registered(registry, metric).expect("names and labels are constants that Prometheus accepts, each once a registry")
 }

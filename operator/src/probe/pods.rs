@@ -131,6 +131,7 @@ pub fn state_of(pod: &Pod) -> Option<PodState> {
         started_at: runs.and_then(|running| running.started_at.as_ref()).map(|time| time.0),
         // A pod that has run to its end (evicted by the kubelet, for one) comes back as little as one that is being deleted.
         deleting: pod.metadata.deletion_timestamp.is_some() || over,
+        over,
         asked: template::read(pod.annotations()).map(Arc::new),
         template: pod.labels().get(LABEL_TEMPLATE_HASH).cloned(),
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),

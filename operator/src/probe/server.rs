@@ -72,6 +72,8 @@ pub struct Server {
     /// What one of the others offers, where that is not accepted.
     odd: ShownTools,
     eviction: EvictionState,
+    /// The activator answers for it: it sleeps.
+    pub stood_in: bool,
     /// What status shows.
     told: Option<Box<ServerHealth>>,
 }
@@ -93,6 +95,7 @@ impl Server {
             shown: ShownTools::default(),
             odd: ShownTools::default(),
             eviction: EvictionState::default(),
+            stood_in: false,
             told: None,
         }
     }

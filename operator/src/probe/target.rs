@@ -71,7 +71,7 @@ pub struct Target {
     pub once_well: bool,
     /// Failed often enough in a row to count, and past its start.
     pub failing: bool,
-    /// Since when.
+    /// Since when, without an answer in between.
     pub failing_since: Option<Instant>,
     /// It asked not to be bothered before.
     pub not_before: Option<Instant>,
@@ -263,11 +263,12 @@ impl Target {
     }
 
     /// Takes up the answer to a trial. What it failed at counts until the circuit closes: a status that says Healthy before
-    /// that would be written twice.
+    /// that would be written twice. But what fails after an answer fails anew: its pod may just have mended itself.
     pub fn absorb_trial(&mut self, verdict: Verdict, wait: Option<Duration>, now: Moment) {
         self.ended = Some(now);
         self.not_before = wait.map(|wait| now.mono + wait);
         self.streak = 0;
+        self.failing_since = self.failing_since.map(|_| now.mono);
         self.tell(&verdict);
         self.last = verdict;
     }

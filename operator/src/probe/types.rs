@@ -171,6 +171,8 @@ pub struct PodState {
     pub started_at: Option<Timestamp>,
     /// The pod is going away: not probed any more, and in service no longer.
     pub deleting: bool,
+    /// It has run to its end: nothing runs in it that could still write.
+    pub over: bool,
     /// What its own template says that it is asked; none of a pod that an older operator made: it is asked by the spec.
     pub asked: Option<Arc<Template>>,
     /// Which template it was made from: the Deployment's `pod-template-hash`.
@@ -183,11 +185,14 @@ pub struct PodState {
 
 /// What the engine found out about a server: all that its status shows.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own that status tells of")]
 pub struct ServerHealth {
     /// The circuit, as it is to be kept in status.
     pub circuit: CircuitStatus,
     /// It is one URL, and has no pods of ours.
     pub remote: bool,
+    /// The activator answers for it, whatever becomes of its pods.
+    pub stood_in: bool,
     /// Its clients bring credentials of their own: that it refuses the prober is as it should be.
     pub accepts_unauthorized: bool,
     /// The server as a whole: the worst that is confirmed. Of a remote one: the last verdict.
@@ -208,13 +213,19 @@ pub struct ServerHealth {
     pub tools_diff: Option<ToolsDiff>,
     /// Its pods, sorted by name, without those that are going away. Empty for a remote one.
     pub pods: Vec<PodHealth>,
+    /// There is a pod, be it one that is going away: what it has mounted it may write to.
+    pub has_pods: bool,
     /// Fleet panic holds this server where it is, and none of its pods answers: nobody can say whether a client would be served.
     pub panic: bool,
 }
 
 impl ServerHealth {
-    /// A client that connects now gets an answer, as far as the prober knows: a pod is in service, or the remote server answers.
+    /// A client that connects now gets an answer, as far as the prober knows: a pod is in service, the remote server answers, or the
+    /// activator stands in.
     pub fn serves(&self) -> bool {
+        if self.stood_in {
+            return true;
+        }
         let in_service = self.pods.iter().any(|pod| pod.in_service);
         let answers = matches!(self.verdict.kind, Kind::Healthy | Kind::Alive);
         let lets_in = self.verdict.reason != reason::UNAUTHORIZED || self.accepts_unauthorized;

@@ -52,6 +52,33 @@ async fn an_open_server_is_asked_once_more_before_its_pod_is_evicted() {
     assert_eq!(rig.api.evictions().len(), 1);
 }
 
+/// A bridge replaces a wedged child within its pod, and the first answers of the next may be slow.
+#[tokio::test(start_paused = true)]
+async fn who_answered_since_is_not_evicted_for_what_was_before() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1], |spec| {
+        spec.health.restart_after_seconds = 60;
+        spec.breaker.open_seconds = 30;
+    })
+    .await;
+    puppet.set(ip(1), Does::Refuse);
+    rig.until("server", secs(30), is_open).await.expect("open");
+    puppet.forget();
+    puppet.set(ip(1), Does::Answer);
+    while puppet.asked(ip(1)).is_empty() {
+        sleep(secs(1) / 100).await;
+    }
+    // One answer closes no circuit.
+    puppet.set(ip(1), Does::Refuse);
+    let answered = Instant::now();
+    rig.until("server", secs(30), is_open).await.expect("open again");
+    while rig.api.evictions().is_empty() {
+        sleep(secs(1)).await;
+    }
+    assert!(answered.elapsed() >= secs(59), "{:?}", answered.elapsed());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_refused_eviction_is_tried_again_later_and_told_once() {
     let puppet = Puppet::default();

@@ -85,6 +85,23 @@ async fn after_a_restart_every_server_has_its_series_before_anything_changes() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_server_that_sleeps_counts_as_ready_while_the_activator_answers_for_it() {
+    let rig = Rig::with_puppet(&Puppet::default());
+    rig.engine.set_server(&key("server"), crate::support::rig::spec(8080), None);
+    for (stood_in, told) in [(true, 1), (false, 0)] {
+        rig.engine.set_stood_in(&key("server"), stood_in);
+        sleep(Duration::from_millis(100)).await;
+        let text = prometheus::TextEncoder::new().encode_to_string(&rig.metrics.gather()).expect("text");
+        let line = format!("mcpfleet_server_ready{{name=\"server\",namespace=\"test\"}} {told}");
+        assert!(text.contains(&line), "{line} is not in\n{text}");
+    }
+    // One that nobody knows any more is not brought back by whoever tells of it late.
+    rig.engine.remove_server(&key("server"));
+    rig.engine.set_stood_in(&key("server"), true);
+    assert!(rig.engine.snapshot(&key("server")).is_none());
+}
+
 thread_local! {
     /// What this thread logged. (A subscriber of one thread alone would miss what another thread had come by first.)
     static LOG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::Context;
 use clap::Parser;
+use log_lines::{Format, Level, To};
 use model_standin::{
     Standin,
     script::{self, Script},
@@ -24,8 +25,8 @@ struct Args {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt().json().init();
     let args = Args::parse();
+    log_lines::start(Level::default().filter(""), Format::Json, To::Stdout);
     let text = match &args.script {
         Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
         None => script::DEFAULT.to_owned(),

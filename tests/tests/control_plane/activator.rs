@@ -12,7 +12,7 @@ use k8s_openapi::{
     api::{apps::v1::Deployment, core::v1::ConfigMap, discovery::v1::EndpointSlice},
     jiff::Timestamp,
 };
-use kube::Client;
+use kube::{Client, api::DeleteParams};
 use mcpfleet_tests::{
     audit,
     cluster::{Space, with_space},
@@ -190,6 +190,38 @@ async fn who_waited_in_vain_is_told_what_is_the_matter_and_who_calls_nobody_is_t
         };
         tokio::time::timeout(Duration::from_secs(20), off).await??;
         operator.stop().await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_comes_when_the_pod_that_answered_has_gone_is_heard_of_too() {
+    with_space(|space| async move {
+        // Whatever is said from now on, nobody hears it.
+        with_sleeper(&space).await?.kill().await;
+        let activator = Activator::start(&space, &space.client, 30).await?;
+        let host = format!("s-mcp.{}.svc", space.name);
+        let call = || async { said(activator.message(&host, "tools/call").send().await?.error_for_status()?).await };
+        // The server has only just been told to sleep, and its last pod answers still.
+        let last = FakeServer::start().await?;
+        service_leads(&space, "s", last.address).await?;
+        call().await?;
+        space.until::<ConfigMap>(WANTED, "taken back", |wanted| called(wanted) == 0).await?;
+        space.api::<EndpointSlice>().delete("s-mcp-abcde", &DeleteParams::default()).await?;
+
+        let next = FakeServer::start().await?;
+        // The activator hears of its end in a moment, and until then calls go there.
+        let calls = async {
+            while next.called() == 0 {
+                call().await?;
+            }
+            anyhow::Ok(())
+        };
+        let wakes = async {
+            space.until::<ConfigMap>(WANTED, "called again", |wanted| called(wanted) == 1).await?;
+            service_leads(&space, "s", next.address).await
+        };
+        tokio::try_join!(calls, wakes).map(drop)
     })
     .await;
 }

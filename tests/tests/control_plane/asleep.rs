@@ -34,7 +34,7 @@ const ACTIVATOR: &str = "activator";
 pub const WANTED: &str = "wanted";
 
 /// An operator with an activator, of which there is one pod at this address.
-async fn with_activator(space: &Space, address: &str) -> anyhow::Result<Operator> {
+pub async fn with_activator(space: &Space, address: &str) -> anyhow::Result<Operator> {
     space.create::<EndpointSlice>(slice_of_activator(address)).await?;
     space.create::<ConfigMap>(json!({"metadata": {"name": WANTED}})).await?;
     another(space).await

@@ -89,11 +89,22 @@ async fn pods_follow_the_calls_up_at_once_and_down_one_by_one_and_it_is_told() {
         space.until::<McpServer>("s", "1 pod", |server| desired(server) == Some(1)).await?;
         drop(third);
 
-        let events = space.api::<Event>().list(&ListParams::default()).await?;
-        let scaled = events.items.iter().filter(|event| event.reason.as_deref() == Some("Scaled"));
-        let mut notes: Vec<_> = scaled.filter_map(|event| event.note.as_deref()?.split(':').next().map(str::to_owned)).collect();
-        notes.sort();
-        assert_eq!(notes, ["scaled from 1 to 3", "scaled from 2 to 1", "scaled from 3 to 2"]);
+        // The last of them comes a moment after the status.
+        let told = async {
+            let mut look = tokio::time::interval(Duration::from_millis(50));
+            loop {
+                look.tick().await;
+                let events = space.api::<Event>().list(&ListParams::default()).await?.items;
+                let scaled = events.iter().filter(|event| event.reason.as_deref() == Some("Scaled"));
+                let note = |event: &Event| event.note.as_deref()?.split(':').next().map(str::to_owned);
+                let mut notes: Vec<_> = scaled.filter_map(note).collect();
+                notes.sort();
+                if notes == ["scaled from 1 to 3", "scaled from 2 to 1", "scaled from 3 to 2"] {
+                    return anyhow::Ok(());
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), told).await??;
         operator.stop().await
     })
     .await;

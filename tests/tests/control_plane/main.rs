@@ -14,6 +14,7 @@ mod children;
 mod circuit;
 mod compare;
 mod contract;
+mod falling_asleep;
 mod faults;
 mod idempotent;
 mod inputs;

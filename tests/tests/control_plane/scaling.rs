@@ -3,13 +3,20 @@
 use k8s_openapi::api::{apps::v1::Deployment, autoscaling::v1::Scale, core::v1::Pod, policy::v1::PodDisruptionBudget};
 use kube::{
     Api,
-    api::{ListParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
-use mcpfleet_tests::cluster::{Space, replica_writers, with_space};
-use operator::crd::{McpApp, McpServer};
+use mcpfleet_tests::{
+    cluster::{Space, replica_writers, with_space},
+    mcp::FakeServer,
+    pods,
+};
+use operator::{
+    conditions,
+    crd::{McpApp, McpServer, reason},
+};
 use serde_json::{Value, json};
 
-use crate::reconcile::app;
+use crate::reconcile::{app, ready_is};
 
 /// The budget of a name, once it is there: it lets one pod go, and those of nobody else.
 async fn budget(space: &Space, name: &str, component: operator::names::Component, of: &str) -> anyhow::Result<()> {
@@ -131,6 +138,41 @@ async fn a_client_of_the_scale_alone_sets_the_pods_finds_them_and_is_not_put_bac
         // (The API server does not always note who set it through the scale of a custom resource.)
         let others: Vec<_> = replica_writers(&server).into_iter().filter(|by| !by.ends_with(" scale")).collect();
         assert_eq!((server.spec.replicas, others), (2, Vec::new()));
+        operator.stop().await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn where_one_may_write_the_next_pod_waits_until_the_last_one_is_gone() {
+    with_space(|space| async move {
+        let operator = space.operator().await?;
+        let spec = json!({"container": {"image": "a/b:1"}, "storage": {"size": "16Mi", "mountPath": "/data"}});
+        space.create::<McpServer>(json!({"metadata": {"name": "s"}, "spec": spec})).await?;
+        let wanted = async |number: i32| {
+            let wanted = |deployment: &Deployment| deployment.spec.as_ref().and_then(|spec| spec.replicas) == Some(number);
+            space.until::<Deployment>("s-mcp", &format!("{number} pods wanted"), wanted).await
+        };
+        wanted(1).await?;
+        let fake = FakeServer::start().await?;
+        pods::run(&space, "s", "s-1", fake.address).await?;
+        space.until::<McpServer>("s", "Available", |server| ready_is(server, "True", reason::AVAILABLE)).await?;
+        space.edit::<McpServer>("s", json!({"spec": {"enabled": false}})).await?;
+        wanted(0).await?;
+        // Its pod takes its time to end, and is wanted again.
+        space.edit::<Pod>("s-1", json!({"metadata": {"finalizers": ["example.com/ending"]}})).await?;
+        space.api::<Pod>().delete("s-1", &DeleteParams::default()).await?;
+        space.edit::<McpServer>("s", json!({"spec": {"enabled": true}})).await?;
+        let waits = |server: &McpServer| {
+            let conditions = server.status.as_ref().map(|status| &*status.conditions).unwrap_or_default();
+            let under_way = conditions::find(conditions, "Reconciling").is_some_and(|found| found.status == "True");
+            let told = conditions::find(conditions, "Ready").is_some_and(|ready| ready.message.contains("one may write"));
+            told && under_way
+        };
+        space.until::<McpServer>("s", "waiting for the last pod's end", waits).await?;
+        assert_eq!(wanted(0).await?.spec.and_then(|spec| spec.replicas), Some(0));
+        space.edit::<Pod>("s-1", json!({"metadata": {"finalizers": null}})).await?;
+        wanted(1).await?;
         operator.stop().await
     })
     .await;

@@ -8,10 +8,7 @@ use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{Pod, Secret},
 };
-use kube::{
-    Api,
-    api::{DeleteParams, ListParams},
-};
+use kube::ResourceExt;
 use mcpfleet_tests::cluster::{Space, with_space};
 use operator::{
     conditions,
@@ -21,14 +18,15 @@ use serde_json::{Value, json};
 
 use crate::{
     drills::serves,
-    setup::{OPERATOR_NAMESPACE, in_service, install, restart_operator, server_pods, sqlite},
+    setup::{in_service, install, restart_operator, server_pods, sqlite, until_no_pods},
     steps::Steps,
+    strikes,
 };
 
 /// What a caller waits for the first answer of a server that sleeps, at most. The activator itself holds calls for 30 s.
 const WAKE: Duration = Duration::from_secs(10);
 
-fn asleep(server: &McpServer) -> bool {
+pub fn asleep(server: &McpServer) -> bool {
     let conditions = server.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     conditions::find(conditions, "Ready").is_some_and(|ready| ready.status == "True" && ready.reason == reason::ASLEEP)
 }
@@ -56,7 +54,11 @@ async fn ask_as(url: &str, token: Option<&str>, method: &str, params: Value) -> 
     if let Some(token) = token {
         request = request.bearer_auth(token);
     }
-    let response = request.json(&json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})).send().await?;
+    result_of(request.json(&json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})).send().await?).await
+}
+
+/// The result that a response brings, in whichever of both forms.
+pub async fn result_of(response: reqwest::Response) -> anyhow::Result<Value> {
     let status = response.status();
     let text = response.text().await?;
     anyhow::ensure!(status.is_success(), "{status}: {text}");
@@ -66,16 +68,9 @@ async fn ask_as(url: &str, token: Option<&str>, method: &str, params: Value) -> 
     Ok(message["result"].clone())
 }
 
-async fn falls_asleep(space: &Space, name: &str) -> anyhow::Result<()> {
+pub async fn falls_asleep(space: &Space, name: &str) -> anyhow::Result<()> {
     space.until::<McpServer>(name, "Asleep", asleep).await?;
-    let gone = async {
-        let mut look = tokio::time::interval(Duration::from_millis(200));
-        while !server_pods(space, name).await?.is_empty() {
-            look.tick().await;
-        }
-        anyhow::Ok(())
-    };
-    tokio::time::timeout(Duration::from_mins(1), gone).await.context("its pods do not go")?
+    until_no_pods(space, name).await
 }
 
 /// A server that sleeps soon, once it is up: its URL.
@@ -216,11 +211,12 @@ async fn whoever_calls_while_it_falls_asleep_is_answered_whatever_dies_in_that_m
             ("both", Some("operator,activator")),
         ];
         for (what, components) in deaths {
+            let last = server_pods(&space, "s").await?.remove(0).name_any();
             // Its Deployment hears of it first, before the last pod goes and before the status says so.
             let last_goes = |deployment: &Deployment| deployment.spec.as_ref().and_then(|spec| spec.replicas) == Some(0);
             space.until::<Deployment>("s-mcp", "the end of the last pod", last_goes).await?;
             if let Some(components) = components {
-                kill(&space, components).await?;
+                strikes::kill(&space, components).await?;
             }
             let began = Instant::now();
             let calls = future::try_join_all((0..10).map(|_| called_until_taken(&url))).await?;
@@ -230,19 +226,14 @@ async fn whoever_calls_while_it_falls_asleep_is_answered_whatever_dies_in_that_m
                 began.elapsed().as_millis()
             );
             anyhow::ensure!(components.is_some() || attempts == 10, "nobody died, and a call was not taken at once");
+            // It may have been its last pod that answered them all: whoever comes when that is gone wakes it.
+            space.until_gone::<Pod>(&last).await?;
+            called_until_taken(&url).await?;
             space.until::<McpServer>("s", "awake", |server| serves(server, "1/1") && !asleep(server)).await?;
         }
         Ok(())
     })
     .await;
-}
-
-/// Kills the pods beside the operator that have one of these components, without any time to end.
-async fn kill(space: &Space, components: &str) -> anyhow::Result<()> {
-    let pods: Api<Pod> = Api::namespaced(space.client.clone(), OPERATOR_NAMESPACE);
-    let of = ListParams::default().labels(&format!("app.kubernetes.io/component in ({components})"));
-    pods.delete_collection(&DeleteParams::default().grace_period(0), &of).await?;
-    Ok(())
 }
 
 /// Calls until the call is answered, and says how often that was. Only who was not answered at all, or was told to come again, does.

@@ -27,8 +27,16 @@ const PYTHON: &str = concat!("ghcr.io/mcpfleet/python:", env!("CARGO_PKG_VERSION
 /// Clients that call one tool again and again, each on connections of its own.
 pub struct Callers {
     done: Arc<AtomicBool>,
-    failures: Arc<Mutex<Vec<String>>>,
+    failures: Arc<Mutex<Vec<Failure>>>,
     tasks: Vec<JoinHandle<anyhow::Result<u64>>>,
+}
+
+/// A call that was not answered as it should be.
+#[derive(Debug)]
+pub struct Failure {
+    pub began: Instant,
+    pub ended: Instant,
+    pub error: anyhow::Error,
 }
 
 impl Callers {
@@ -43,7 +51,9 @@ impl Callers {
                     let began = Instant::now();
                     calls += 1;
                     if let Err(error) = call(&client, &url, tool, &arguments).await {
-                        failures.lock().unwrap().push(format!("after {:?}: {error:?}", began.elapsed()));
+                        failures.lock().unwrap().push(Failure { began, ended: Instant::now(), error });
+                        // As a client does before it calls again.
+                        tokio::time::sleep(Duration::from_millis(50)).await;
                     }
                 }
                 Ok(calls)
@@ -55,18 +65,25 @@ impl Callers {
 
     /// Waits for the last calls. How many there were, of which none failed.
     pub async fn end(self) -> anyhow::Result<u64> {
+        let (calls, failed) = self.told().await?;
+        anyhow::ensure!(calls > 0 && failed.is_empty(), "{} of {calls} calls failed: {failed:#?}", failed.len());
+        Ok(calls)
+    }
+
+    /// Waits for the last calls. How many there were, and those that failed.
+    pub async fn told(self) -> anyhow::Result<(u64, Vec<Failure>)> {
         self.done.store(true, Ordering::Relaxed);
         let mut calls = 0;
         for task in self.tasks {
             calls += task.await??;
         }
-        let failed = self.failures.lock().unwrap();
-        anyhow::ensure!(calls > 0 && failed.is_empty(), "{} of {calls} calls failed: {failed:#?}", failed.len());
-        Ok(calls)
+        let failures = std::mem::take(&mut *self.failures.lock().unwrap());
+        Ok((calls, failures))
     }
 }
 
-async fn call(client: &reqwest::Client, url: &str, tool: &str, arguments: &Value) -> anyhow::Result<()> {
+/// Calls a tool, as a client of 2026-07-28.
+pub async fn call(client: &reqwest::Client, url: &str, tool: &str, arguments: &Value) -> anyhow::Result<()> {
     let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}});
     let params = json!({"name": tool, "arguments": arguments, "_meta": meta});
     let request = client
@@ -81,6 +98,10 @@ async fn call(client: &reqwest::Client, url: &str, tool: &str, arguments: &Value
     Ok(())
 }
 
+fn scaled() -> Value {
+    json!({"maxReplicas": 3, "callsInFlight": 2})
+}
+
 fn desired(server: &McpServer) -> Option<u32> {
     Some(server.status.as_ref()?.autoscaling.as_ref()?.desired)
 }
@@ -89,16 +110,16 @@ pub fn url(server: McpServer) -> anyhow::Result<String> {
     server.status.and_then(|status| status.url).context("it has one")
 }
 
-/// A server of another maker, out of one file.
-async fn slow(space: &Space) -> anyhow::Result<()> {
+/// A server of another maker, out of one file, which is scaled as `autoscaling` says.
+pub async fn slow(space: &Space, name: &str, autoscaling: &Value) -> anyhow::Result<()> {
     space.create::<ConfigMap>(json!({"metadata": {"name": "slow"}, "data": {"slow.py": include_str!("slow.py")}})).await?;
-    let server = json!({"metadata": {"name": "s"}, "spec": {
+    let server = json!({"metadata": {"name": name}, "spec": {
         "container": {"image": PYTHON, "command": ["python3"], "args": ["/app/slow.py"]},
         "volumes": [{"name": "code", "configMap": {"name": "slow"}}],
         "volumeMounts": [{"name": "code", "mountPath": "/app"}],
         "health": {"intervalSeconds": 5, "timeoutSeconds": 3},
         "terminationGracePeriodSeconds": 60,
-        "autoscaling": {"maxReplicas": 3, "callsInFlight": 2},
+        "autoscaling": autoscaling,
     }});
     space.create::<McpServer>(server).await?;
     Ok(())
@@ -124,13 +145,23 @@ async fn up_and_down(space: &Space, tool: &'static str, arguments: &Value, calle
     println!("1/1 again {:.1} s after the load", ended.elapsed().as_secs_f64());
     let more = rest.end().await?;
     println!("{calls} and {more} calls, none failed");
+    // The last of them comes a moment after the status.
+    let told = async {
+        let mut look = tokio::time::interval(Duration::from_millis(50));
+        while !scalings(space).await?.ends_with(&["scaled from 3 to 2".into(), "scaled from 2 to 1".into()]) {
+            look.tick().await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(Duration::from_secs(10), told).await?
+}
+
+/// What Events tell of changes of the number, the first one first.
+async fn scalings(space: &Space) -> anyhow::Result<Vec<String>> {
     let events = space.api::<Event>().list(&ListParams::default()).await?.items;
     let mut scaled: Vec<_> = events.iter().filter(|event| event.reason.as_deref() == Some("Scaled")).collect();
     scaled.sort_by_key(|event| event.event_time.clone().map(|time| time.0));
-    let told = |event: &&Event| event.note.as_deref().and_then(|note| note.split(':').next()).map(str::to_owned);
-    let told: Vec<_> = scaled.iter().filter_map(told).collect();
-    anyhow::ensure!(told.ends_with(&["scaled from 3 to 2".into(), "scaled from 2 to 1".into()]), "{told:?}");
-    Ok(())
+    Ok(scaled.iter().filter_map(|event| event.note.as_deref()?.split(':').next().map(str::to_owned)).collect())
 }
 
 #[tokio::test]
@@ -154,7 +185,7 @@ async fn slow_calls_raise_a_sandbox_server_to_three_pods_and_their_end_takes_two
 async fn a_server_of_another_maker_is_counted_by_the_bridge_beside_it() {
     with_space(|space| async move {
         install(&space).await?;
-        slow(&space).await?;
+        slow(&space, "s", &scaled()).await?;
         up_and_down(&space, "wait", &json!({"seconds": 1.5}), 6).await
     })
     .await;
@@ -164,7 +195,7 @@ async fn a_server_of_another_maker_is_counted_by_the_bridge_beside_it() {
 async fn a_rolling_update_under_calls_of_twenty_seconds_loses_none() {
     with_space(|space| async move {
         install(&space).await?;
-        slow(&space).await?;
+        slow(&space, "s", &scaled()).await?;
         let url = url(space.until::<McpServer>("s", "Ready", ready).await?)?;
         settled(&url).await?;
         let load = Callers::start(2, &url, "wait", &json!({"seconds": 20}));

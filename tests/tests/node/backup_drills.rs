@@ -17,15 +17,13 @@ use k8s_openapi::{
 };
 use kube::api::{DeleteParams, ListParams};
 use mcpfleet_tests::cluster::{Space, with_space};
-use operator::{
-    conditions,
-    crd::{McpServer, backup::BackupStatus},
-};
+use operator::crd::{McpServer, backup::BackupStatus};
 use serde_json::{Value, json};
 
 use crate::{
+    rollouts::roll,
     sandbox_drills::Client,
-    setup::{install, ready, run, server_pods},
+    setup::{install, ready, run, until_no_pods},
 };
 
 const CRON_JOB: &str = "s-mcp-backup";
@@ -67,18 +65,6 @@ pub async fn made(space: &Space, name: &str) -> anyhow::Result<McpServer> {
     space.until::<McpServer>("s", "the backup in its status", newer).await
 }
 
-/// Waits until the server has no pod.
-pub async fn until_no_pods(space: &Space) -> anyhow::Result<()> {
-    let gone = async {
-        let mut look = tokio::time::interval(Duration::from_millis(200));
-        while !server_pods(space, "s").await?.is_empty() {
-            look.tick().await;
-        }
-        anyhow::Ok(())
-    };
-    tokio::time::timeout(Duration::from_mins(1), gone).await.context("its pod does not go")?
-}
-
 /// Rows, a backup, rows after it; the claim is lost, and comes back with what the backup had.
 async fn lose_and_restore(space: &Space, to: &Value) -> anyhow::Result<()> {
     install(space).await?;
@@ -99,26 +85,14 @@ async fn lose_and_restore(space: &Space, to: &Value) -> anyhow::Result<()> {
     }
 
     // Over data it is never restored: the rows after the backup stay.
-    space.edit::<McpServer>("s", json!({"spec": {"storage": {"restoreFrom": "latest"}}})).await?;
-    let restarted = |server: &McpServer| {
-        ready(server) && server.status.as_ref().and_then(|status| status.observed_generation) == server.metadata.generation
-    };
-    space
-        .until::<k8s_openapi::api::apps::v1::Deployment>("s-mcp", "the new template in service", |deployment| {
-            let status = deployment.status.clone().unwrap_or_default();
-            let template = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
-            let restores = template.is_some_and(|pod| pod.init_containers.is_some());
-            restores && status.observed_generation == deployment.metadata.generation && status.ready_replicas == Some(1)
-        })
-        .await?;
-    space.until::<McpServer>("s", "ready", restarted).await?;
+    roll(space, "restoreFrom", json!({"storage": {"restoreFrom": "latest"}})).await?;
     client.reached().await?;
     let count = client.one("SELECT count(*) FROM row", json!([])).await?;
     anyhow::ensure!(count == json!(ROWS + 10), "restored over data: {count} rows");
 
     // The claim is lost.
     space.edit::<McpServer>("s", json!({"spec": {"enabled": false}})).await?;
-    until_no_pods(space).await?;
+    until_no_pods(space, "s").await?;
     // Kubernetes keeps a claim that a pod names, also one that is done.
     let jobs = "app.kubernetes.io/component=mcp-backup,app.kubernetes.io/instance=s";
     run("kubectl", &["delete", "jobs", "--namespace", &space.name, "--selector", jobs])?;
@@ -195,18 +169,10 @@ async fn a_lost_claim_comes_back_from_a_bucket_and_a_backup_that_fails_is_told()
         let s3 = json!({"bucket": "backups", "prefix": "team/s", "endpoint": endpoint, "credentialsSecretRef": {"name": "keys"}});
         lose_and_restore(&space, &json!({"s3": s3})).await?;
 
-        space.edit::<McpServer>("s", json!({"spec": {"storage": {"backup": {"to": {"s3": {"bucket": "nobodys"}}}}}})).await?;
+        // The pods know where they are restored from: they are made anew, and start over data without asking there.
+        roll(&space, "another bucket", json!({"storage": {"backup": {"to": {"s3": {"bucket": "nobodys"}}}}})).await?;
         let other = |cron: &CronJob| serde_json::to_string(cron).is_ok_and(|cron| cron.contains("s3://nobodys"));
         space.until::<CronJob>(CRON_JOB, "another bucket", other).await?;
-        // The pods know where they are restored from: they are made anew, and start over data without asking there.
-        let renewed = |server: &McpServer| {
-            let conditions = server.status.as_ref().map(|status| &*status.conditions).unwrap_or_default();
-            let rolled = conditions::find(conditions, "Reconciling").is_some_and(|found| found.status == "False");
-            rolled
-                && ready(server)
-                && server.status.as_ref().and_then(|status| status.observed_generation) == server.metadata.generation
-        };
-        space.until::<McpServer>("s", "Ready beside another bucket", renewed).await?;
         make(&space, "into-nothing").await?;
         let failed =
             |server: &McpServer| backup(server).is_some_and(|told| told.failure.is_some() && told.last_success.is_some());
@@ -230,7 +196,9 @@ async fn jobs_by_hand_belong_to_the_cron_job_and_go_by_their_number_and_by_their
         space.create::<PersistentVolumeClaim>(claim).await?;
         space.create::<McpServer>(server(&json!({"claim": "kept"}))).await?;
         space.until::<McpServer>("s", "ready", ready).await?;
-        Client::of(&space)?.create().await?;
+        let client = Client::of(&space)?;
+        client.reached().await?;
+        client.create().await?;
         for number in 0..5 {
             made(&space, &format!("by-hand-{number}")).await?;
         }
@@ -261,7 +229,7 @@ async fn jobs_by_hand_belong_to_the_cron_job_and_go_by_their_number_and_by_their
         }
         // Nobody deletes a job, and the claim goes all the same.
         space.edit::<McpServer>("s", json!({"spec": {"enabled": false}})).await?;
-        until_no_pods(&space).await?;
+        until_no_pods(&space, "s").await?;
         let lost = space.api::<PersistentVolumeClaim>().get("s-mcp").await?.metadata.uid;
         space.api::<PersistentVolumeClaim>().delete("s-mcp", &DeleteParams::default()).await?;
         space.until::<PersistentVolumeClaim>("s-mcp", "another claim", |claim| claim.metadata.uid != lost).await?;

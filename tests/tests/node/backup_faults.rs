@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     time::{Duration, Instant},
 };
@@ -11,17 +11,19 @@ use std::{
 use anyhow::Context;
 use k8s_openapi::api::{
     batch::v1::Job,
-    core::v1::{PersistentVolume, PersistentVolumeClaim, Pod},
+    core::v1::{PersistentVolumeClaim, Pod},
 };
-use kube::{Api, ResourceExt, api::ListParams};
+use kube::{ResourceExt, api::ListParams};
 use mcpfleet_tests::cluster::{Space, with_space};
 use operator::crd::McpServer;
 use serde_json::json;
 
 use crate::{
-    backup_drills::{backup, last_success, made, make, server, until_no_pods},
+    backup_drills::{backup, last_success, made, make, server},
+    processes::{self, Process, processes},
     sandbox_drills::Client,
-    setup::{OPERATOR_NAMESPACE, install, ready, run},
+    setup::{install, ready, run, until_no_pods, volume_of},
+    strikes,
 };
 
 /// So large that each step takes a while: some 200 MB.
@@ -44,44 +46,13 @@ fn left_to_the_next(struck: Strike) -> bool {
 
 const STRIKES: [Strike; 4] = [Strike::Program, Strike::Pod, Strike::Operator, Strike::ApiServer];
 
-/// The processes of this machine of which this holds, by their folder in /proc and their command line.
-fn processes(is: impl Fn(&Path, &[&str]) -> bool) -> anyhow::Result<Vec<u32>> {
-    let mut found = Vec::new();
-    for process in fs::read_dir("/proc")? {
-        let process = process?.path();
-        let Some(pid) = process.file_name().and_then(|name| name.to_str()?.parse().ok()) else { continue };
-        // It may have ended meanwhile.
-        let Ok(line) = fs::read_to_string(process.join("cmdline")) else { continue };
-        if is(&process, &line.split('\0').collect::<Vec<_>>()) {
-            found.push(pid);
-        }
-    }
-    Ok(found)
-}
-
 /// sandbox-server at `backup` or `restore`, in a pod of the cluster under test.
-fn workers(verb: &str) -> anyhow::Result<Vec<u32>> {
+fn workers(verb: &str) -> anyhow::Result<Vec<Process>> {
     let cluster = format!("mcpfleet-{}", std::env::var("MCPFLEET_CLUSTER_NAME")?);
-    processes(|process, words| {
-        let ours = || fs::read_to_string(process.join("cgroup")).is_ok_and(|cgroup| cgroup.contains(&cluster));
-        words.first().is_some_and(|program| program.ends_with("sandbox-server")) && words.get(1) == Some(&verb) && ours()
+    processes(|process| {
+        let at_it = process.words().get(1).is_some_and(|word| word == verb);
+        at_it && process.program().ends_with("sandbox-server") && process.is_of(&cluster)
     })
-}
-
-fn signal(pids: &[u32], signal: &str) -> anyhow::Result<()> {
-    anyhow::ensure!(!pids.is_empty(), "there is no process to be sent {signal}");
-    let pids = pids.iter().map(ToString::to_string);
-    let arguments: Vec<_> = ["-s".to_owned(), signal.to_owned()].into_iter().chain(pids).collect();
-    run("kill", &arguments.iter().map(String::as_str).collect::<Vec<_>>()).map(drop)
-}
-
-/// Where the volume of a claim is on this machine.
-async fn folder(space: &Space, claim: &str) -> anyhow::Result<PathBuf> {
-    let volume = space.api::<PersistentVolumeClaim>().get(claim).await?.spec.and_then(|spec| spec.volume_name);
-    let volumes: Api<PersistentVolume> = Api::all(space.client.clone());
-    let spec = volumes.get(&volume.context("it is bound")?).await?.spec.context("a volume has a spec")?;
-    let path = spec.host_path.map(|path| path.path).or_else(|| spec.local.map(|local| local.path));
-    Ok(path.context("a directory of this node")?.into())
 }
 
 /// What is in a folder: what has its name, and what is on the way to one.
@@ -91,17 +62,17 @@ fn contents(folder: &Path) -> anyhow::Result<(Vec<String>, Vec<String>)> {
 }
 
 /// Waits until the program writes a file beside those that are `left` already, and holds it there: the processes, stopped.
-async fn held_in_the_middle(verb: &str, folder: &Path, left: &[String]) -> anyhow::Result<Vec<u32>> {
+async fn held_in_the_middle(verb: &str, folder: &Path, left: &[String]) -> anyhow::Result<Vec<Process>> {
     let mut look = tokio::time::interval(Duration::from_millis(5));
     let writes = || anyhow::Ok(contents(folder)?.1.iter().any(|name| !left.contains(name)));
     let began = async {
         loop {
             look.tick().await;
-            let pids = workers(verb)?;
-            if !pids.is_empty() && writes()? {
-                signal(&pids, "STOP")?;
+            let workers = workers(verb)?;
+            if !workers.is_empty() && writes()? {
+                processes::send(&workers, "STOP")?;
                 anyhow::ensure!(writes()?, "it was through before it was stopped");
-                return Ok(pids);
+                return Ok(workers);
             }
         }
     };
@@ -109,64 +80,40 @@ async fn held_in_the_middle(verb: &str, folder: &Path, left: &[String]) -> anyho
 }
 
 /// Strikes while `held` are in the middle, lets what is left of them go on, and brings back what was struck.
-async fn strike(space: &Space, strike: Strike, held: &[u32]) -> anyhow::Result<()> {
+async fn strike(space: &Space, strike: Strike, held: &[Process]) -> anyhow::Result<()> {
     match strike {
-        Strike::Program => signal(held, "KILL"),
+        Strike::Program => processes::send(held, "KILL"),
         Strike::Pod => {
             let pod = pod_of(space, held).await?.name_any();
             run("kubectl", &["delete", "pod", "--namespace", &space.name, &pod, "--grace-period=0", "--force"]).map(drop)
         }
         Strike::Operator => {
-            let all = ["delete", "pod", "--namespace", OPERATOR_NAMESPACE, "--all", "--grace-period=0", "--force"];
-            run("kubectl", &all)?;
-            signal(held, "CONT")?;
-            run("kubectl", &["rollout", "status", "--namespace", OPERATOR_NAMESPACE, "--timeout=120s", "deployment"]).map(drop)
+            strikes::kill(space, "operator").await?;
+            processes::send(held, "CONT")?;
+            strikes::back()
         }
         Strike::ApiServer => {
-            let here = fs::read_link("/proc/self/ns/net")?;
-            let servers = processes(|process, words| {
-                let in_this_network = || fs::read_link(process.join("ns/net")).is_ok_and(|network| network == here);
-                words.first().is_some_and(|program| program.ends_with("/kube-apiserver")) && in_this_network()
-            })?;
-            signal(&servers, "KILL")?;
-            signal(held, "CONT")?;
-            // It ends while nobody can be told.
-            let mut look = tokio::time::interval(Duration::from_millis(50));
-            let ended = async {
-                while held.iter().any(|pid| Path::new("/proc").join(pid.to_string()).join("exe").read_link().is_ok()) {
-                    look.tick().await;
-                }
-            };
-            tokio::time::timeout(PATIENCE, ended).await.context("the program does not end")?;
-            start_again("kube-apiserver").await
+            strikes::without_api_server(async || {
+                processes::send(held, "CONT")?;
+                // It ends while nobody can be told.
+                let mut look = tokio::time::interval(Duration::from_millis(50));
+                let ended = async {
+                    while !held.iter().all(Process::has_ended) {
+                        look.tick().await;
+                    }
+                };
+                tokio::time::timeout(PATIENCE, ended).await.context("the program does not end")
+            })
+            .await
         }
     }
 }
 
-/// Starts a part of the cluster that was killed.
-async fn start_again(part: &str) -> anyhow::Result<()> {
-    let state = PathBuf::from(std::env::var("MCPFLEET_STATE")?);
-    let mut look = tokio::time::interval(Duration::from_millis(50));
-    let noted = state.join("exited").join(part);
-    let back = async {
-        // Its end is noted, and a note that stays says that the cluster is broken.
-        while fs::remove_file(&noted).is_err() {
-            look.tick().await;
-        }
-        fs::write(state.join("launch"), format!("{part}\n"))?;
-        while run("kubectl", &["get", "--raw", "/readyz", "--request-timeout=2s"]).is_err() {
-            look.tick().await;
-        }
-        anyhow::Ok(())
-    };
-    tokio::time::timeout(PATIENCE, back).await.with_context(|| format!("{part} does not come back"))?
-}
-
 /// The pod that has these processes.
-async fn pod_of(space: &Space, held: &[u32]) -> anyhow::Result<Pod> {
-    let cgroup = fs::read_to_string(format!("/proc/{}/cgroup", held.first().context("a process")?))?;
+async fn pod_of(space: &Space, held: &[Process]) -> anyhow::Result<Pod> {
+    let process = held.first().context("a process")?;
     let pods = space.api::<Pod>().list(&ListParams::default()).await?.items;
-    pods.into_iter().find(|pod| pod.uid().is_some_and(|uid| cgroup.contains(&uid))).context("its pod")
+    pods.into_iter().find(|pod| pod.uid().is_some_and(|uid| process.is_of(&uid))).context("its pod")
 }
 
 /// Whether a file is a whole database with all of the rows.
@@ -207,7 +154,7 @@ async fn backed_up(space: &Space) -> anyhow::Result<Client> {
 async fn a_backup_that_is_struck_in_the_middle_is_made_all_the_same_and_none_is_half() {
     with_space(|space| async move {
         backed_up(&space).await?;
-        let kept = folder(&space, "kept").await?;
+        let kept = volume_of(&space, "kept").await?;
         for struck in STRIKES {
             let name = format!("{struck:?}").to_lowercase();
             let before = last_success(&space.api::<McpServer>().get("s").await?);
@@ -243,10 +190,10 @@ async fn a_restore_that_is_struck_in_the_middle_ends_with_every_row_and_nothing_
     with_space(|space| async move {
         let client = backed_up(&space).await?;
         space.edit::<McpServer>("s", json!({"spec": {"enabled": false, "storage": {"restoreFrom": "latest"}}})).await?;
-        let data = folder(&space, "s-mcp").await?;
+        let data = volume_of(&space, "s-mcp").await?;
         for struck in STRIKES {
             space.edit::<McpServer>("s", json!({"spec": {"enabled": false}})).await?;
-            until_no_pods(&space).await?;
+            until_no_pods(&space, "s").await?;
             for file in contents(&data)?.0 {
                 fs::remove_file(data.join(file))?;
             }

@@ -306,6 +306,25 @@ async fn an_operator_that_is_killed_again_and_again_comes_to_the_same_status() {
     .await;
 }
 
+/// What the operator and the activator have written since then.
+fn written(since: Timestamp) -> anyhow::Result<Vec<audit::Write>> {
+    let mut written = audit::writes_of(&format!("system:serviceaccount:{OPERATOR_NAMESPACE}:"), since)?;
+    // Who leads must say so every few seconds: that is not about the fleet.
+    written.retain(|write| write.resource != "leases");
+    Ok(written)
+}
+
+/// Waits until the last of what comes after Ready is written, the Events. Since when nothing was.
+async fn at_rest() -> anyhow::Result<Timestamp> {
+    loop {
+        let since = Timestamp::now();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        if written(since)?.is_empty() {
+            return Ok(since);
+        }
+    }
+}
+
 #[tokio::test]
 #[ignore = "takes ten minutes: make drills"]
 async fn a_healthy_fleet_writes_nothing_for_ten_minutes_but_the_lease() {
@@ -317,12 +336,9 @@ async fn a_healthy_fleet_writes_nothing_for_ten_minutes_but_the_lease() {
         for number in 0..3 {
             space.until::<McpServer>(&format!("s-{number}"), "1/1", |server| serves(server, "1/1")).await?;
         }
-        let user = format!("system:serviceaccount:{OPERATOR_NAMESPACE}:");
-        let rested = Timestamp::now();
+        let rested = tokio::time::timeout(Duration::from_mins(1), at_rest()).await.context("it does not come to rest")??;
         tokio::time::sleep(QUIET).await;
-        let mut later = audit::writes_of(&user, rested)?;
-        // Who leads must say so every few seconds: that is not about the fleet.
-        later.retain(|write| write.resource != "leases");
+        let later = written(rested)?;
         anyhow::ensure!(later.is_empty(), "written at rest: {:?}", audit::summary(&later));
         Ok(())
     })

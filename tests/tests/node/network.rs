@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     drills::serves,
+    processes,
     setup::{OPERATOR_NAMESPACE, install, pods_of, root, server_pods, sqlite},
 };
 
@@ -54,7 +55,9 @@ impl Caller {
         let pod = tokio::time::timeout(Duration::from_mins(1), ready).await.with_context(|| format!("{name} is not ready"))??;
         let pod = pod.context("it is there")?;
         let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone()).context("it has an address")?;
-        Ok(Self { name: name.to_owned(), address, process: process_of(&pod.uid().context("it has a uid")?, program)? })
+        let running = processes::of_pod(&pod.uid().context("it has a uid")?, program)?;
+        let process = running.first().with_context(|| format!("no process of {name} runs {program}"))?.pid().to_owned();
+        Ok(Self { name: name.to_owned(), address, process })
     }
 
     /// Whether it gets a connection there. From its own network, by a shell of this machine: its image has none.
@@ -77,18 +80,6 @@ impl Caller {
         let hoped = if reaches { "reaches" } else { "does not reach" };
         tokio::time::timeout(PATIENCE, looked).await.with_context(|| format!("not so: {} {hoped} {address}:{port}", self.name))
     }
-}
-
-/// The process of a pod that runs this program.
-fn process_of(uid: &str, program: &str) -> anyhow::Result<String> {
-    for process in std::fs::read_dir("/proc")? {
-        let process = process?.path();
-        let Ok(cgroup) = std::fs::read_to_string(process.join("cgroup")) else { continue };
-        if cgroup.contains(uid) && std::fs::read_link(process.join("exe")).unwrap_or_default().ends_with(program) {
-            return Ok(process.file_name().context("a process has a number")?.to_string_lossy().into_owned());
-        }
-    }
-    anyhow::bail!("no process of the pod runs {program}")
 }
 
 async fn caller(space: &Space, name: &str, label: &str) -> anyhow::Result<Caller> {

@@ -2,7 +2,6 @@
 //! as an app does. Run by `make drills`.
 
 use std::{
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -11,16 +10,13 @@ use std::{
 };
 
 use anyhow::Context;
-use k8s_openapi::api::{
-    batch::v1::Job,
-    core::v1::{PersistentVolumeClaim, Pod},
-};
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::ResourceExt;
 use mcpfleet_tests::cluster::{Space, with_space};
 use operator::crd::McpServer;
 use serde_json::{Value, json};
 
-use crate::setup::{files_of, install, ready, run, server_pods, signal};
+use crate::setup::{files_of, install, ready, run, server_pods, signal, until_no_pods, volume_of};
 
 const IMAGE: &str = "ghcr.io/mcpfleet/sandbox-server:0.1.0";
 const KILLS: u32 = 20;
@@ -44,10 +40,16 @@ pub struct Client {
 }
 
 impl Client {
+    /// Of the server `s`.
     pub fn of(space: &Space) -> anyhow::Result<Self> {
+        Self::to(space, "s", Duration::from_secs(5))
+    }
+
+    /// Of a server, for whoever waits so long for an answer.
+    pub fn to(space: &Space, server: &str, timeout: Duration) -> anyhow::Result<Self> {
         // No connection outlives a call: each of them is a new choice of the Service's.
-        let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).timeout(Duration::from_secs(5)).build()?;
-        Ok(Self { http, url: format!("http://s-mcp.{}.svc.cluster.local:8080/mcp", space.name) })
+        let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).timeout(timeout).build()?;
+        Ok(Self { http, url: format!("http://{server}-mcp.{}.svc.cluster.local:8080/mcp", space.name) })
     }
 
     /// The result of a call, whether it is an error or not.
@@ -272,13 +274,6 @@ async fn job(space: &Space, name: &str, args: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The volume's folder on this node.
-async fn volume(space: &Space) -> anyhow::Result<PathBuf> {
-    let claim = space.api::<PersistentVolumeClaim>().get("s-mcp").await?;
-    let name = claim.spec.and_then(|spec| spec.volume_name).context("the claim is bound")?;
-    Ok(PathBuf::from(std::env::var("MCPFLEET_STATE")?).join("volumes").join(name))
-}
-
 #[tokio::test]
 #[ignore = "takes a minute: make drills"]
 async fn sandbox_serves_the_rows_of_its_backup_after_a_restore_and_keeps_the_old_file() {
@@ -298,13 +293,7 @@ async fn sandbox_serves_the_rows_of_its_backup_after_a_restore_and_keeps_the_old
 
         space.edit::<McpServer>("s", json!({"spec": {"enabled": false}})).await?;
         space.until::<McpServer>("s", "not ready", |server| !ready(server)).await?;
-        let gone = async {
-            while !server_pods(&space, "s").await?.is_empty() {
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-            anyhow::Ok(())
-        };
-        tokio::time::timeout(PATIENCE, gone).await.context("the pod does not end")??;
+        until_no_pods(&space, "s").await?;
         let restore = ["restore", "--db", "/data/sandbox.db", "--from", "/data/backup.db.gz", "--force"];
         job(&space, "restore", &restore).await?;
         space.edit::<McpServer>("s", json!({"spec": {"enabled": true}})).await?;
@@ -317,7 +306,7 @@ async fn sandbox_serves_the_rows_of_its_backup_after_a_restore_and_keeps_the_old
             client.one("PRAGMA integrity_check", json!([])).await? == json!("ok"),
             "the restored database is damaged"
         );
-        let names: Vec<_> = std::fs::read_dir(volume(&space).await?)?
+        let names: Vec<_> = std::fs::read_dir(volume_of(&space, "s-mcp").await?)?
             .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
             .collect::<Result<_, _>>()?;
         println!("on the volume: {names:?}");

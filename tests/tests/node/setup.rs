@@ -3,7 +3,11 @@
 use std::{path::PathBuf, process::Command, time::Duration};
 
 use anyhow::Context;
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod, discovery::v1::EndpointSlice};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{PersistentVolume, PersistentVolumeClaim, Pod},
+    discovery::v1::EndpointSlice,
+};
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, ListParams},
@@ -13,6 +17,8 @@ use mcpfleet_tests::cluster::Space;
 use operator::{conditions, crd::McpServer, names};
 use serde_json::json;
 use tokio::sync::OnceCell;
+
+use crate::processes;
 
 /// Where the chart is installed.
 pub const OPERATOR_NAMESPACE: &str = "mcpfleet-system";
@@ -110,15 +116,29 @@ pub fn signal(space: &Space, pod: &str, signal: &str) -> anyhow::Result<()> {
 /// A process of a pod, and through it the pod's own view of its files.
 pub async fn files_of(space: &Space, pod: &str, program: &str) -> anyhow::Result<PathBuf> {
     let uid = space.api::<Pod>().get(pod).await?.uid().context("a pod has a uid")?;
-    for process in std::fs::read_dir("/proc")? {
-        let process = process?.path();
-        let Ok(cgroup) = std::fs::read_to_string(process.join("cgroup")) else { continue };
-        let runs = std::fs::read_link(process.join("exe")).unwrap_or_default();
-        if cgroup.contains(&uid) && runs.ends_with(program) {
-            return Ok(process.join("root"));
+    let found = processes::of_pod(&uid, program)?;
+    Ok(found.first().with_context(|| format!("pod {pod} has no process on this node"))?.files())
+}
+
+/// Where the volume of a claim is on this machine.
+pub async fn volume_of(space: &Space, claim: &str) -> anyhow::Result<PathBuf> {
+    let volume = space.api::<PersistentVolumeClaim>().get(claim).await?.spec.and_then(|spec| spec.volume_name);
+    let volumes: Api<PersistentVolume> = Api::all(space.client.clone());
+    let spec = volumes.get(&volume.context("it is bound")?).await?.spec.context("a volume has a spec")?;
+    let path = spec.host_path.map(|path| path.path).or_else(|| spec.local.map(|local| local.path));
+    Ok(path.context("a directory of this node")?.into())
+}
+
+/// Waits until a server has no pod.
+pub async fn until_no_pods(space: &Space, server: &str) -> anyhow::Result<()> {
+    let gone = async {
+        let mut look = tokio::time::interval(Duration::from_millis(200));
+        while !server_pods(space, server).await?.is_empty() {
+            look.tick().await;
         }
-    }
-    anyhow::bail!("pod {pod} has no process on this node")
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(Duration::from_mins(1), gone).await.context("its pods do not go")?
 }
 
 /// The addresses that a Service sends clients to.

@@ -2,10 +2,7 @@
 //!
 //! `tests/stdio/images.sh` has made the images, and a registry that holds the packages: nothing here reaches the network.
 
-use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use k8s_openapi::api::{
@@ -17,6 +14,7 @@ use operator::{conditions, crd::McpServer};
 use serde_json::{Value, json};
 
 use crate::{
+    processes::{self, Process, processes},
     rollouts::settled,
     setup::{install, ready, run, server_pods, signal},
 };
@@ -216,20 +214,13 @@ async fn tells(space: &Space, name: &str, status: &str, reasons: &[&str], says: 
 }
 
 /// The children of bridges in a pod, by their command lines.
-fn children_of(pod: &Pod) -> anyhow::Result<Vec<(String, PathBuf)>> {
+fn children_of(pod: &Pod) -> anyhow::Result<Vec<Process>> {
     let uid = pod.metadata.uid.as_deref().context("a pod has a uid")?;
-    let mut found = Vec::new();
-    for process in std::fs::read_dir("/proc")? {
-        let process = process?.path();
-        let Ok(cgroup) = std::fs::read_to_string(process.join("cgroup")) else { continue };
-        let command = std::fs::read_to_string(process.join("cmdline")).unwrap_or_default();
-        // cgroups may have the uid with underscores.
-        if cgroup.replace('_', "-").contains(uid) && command.contains("/child/child.py") && !command.contains("bridge") {
-            let pid = process.file_name().context("a number")?.to_string_lossy().into_owned();
-            found.push((pid, process.join("root")));
-        }
-    }
-    Ok(found)
+    processes(|process| {
+        let words = process.words();
+        let is = |what: &str| words.iter().any(|word| word.contains(what));
+        is("/child/child.py") && !is("bridge") && process.is_of(uid)
+    })
 }
 
 #[tokio::test]
@@ -265,9 +256,9 @@ async fn the_prober_sees_through_the_bridge_and_the_bridge_replaces_a_wedged_chi
         }
         let pod = server_pods(&space, "dies").await?.remove(0);
         let children = children_of(&pod)?;
-        let [(child, root)] = &children[..] else { anyhow::bail!("one child: {children:?}") };
-        std::fs::write(root.join(BROKEN), "")?;
-        run("kill", &["-KILL", child])?;
+        let [child] = &children[..] else { anyhow::bail!("one child: {children:?}") };
+        std::fs::write(child.files().join(BROKEN), "")?;
+        processes::send(&children, "KILL")?;
 
         // One that is alive and hears nothing: within the interval, the time of a probe, and three seconds.
         settled(&format!("http://wedged-mcp.{}.svc:8080/mcp", space.name)).await?;

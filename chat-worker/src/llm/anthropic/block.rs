@@ -36,6 +36,8 @@ impl Block {
                 self.value["thinking"] = json!(text);
             }
             _ if !self.json.trim().is_empty() => self.value["input"] = arguments(&self.json)?,
+            // What speaks this API, too, may leave out what is empty.
+            Some("tool_use") if self.value["input"].is_null() => self.value["input"] = json!({}),
             _ => {}
         }
         check_call(&self.value)?;

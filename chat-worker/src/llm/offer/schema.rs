@@ -11,6 +11,9 @@ const MAX_DEPTH: usize = 24;
 /// Places of one schema, once its references are replaced. Beyond it, a place allows everything.
 const MAX_PLACES: usize = 5_000;
 
+/// Keywords whose values are looked up by the names of properties.
+const BY_NAME: [&str; 4] = ["properties", "patternProperties", "dependentRequired", "dependentSchemas"];
+
 /// Everything is allowed here.
 fn anything() -> Value {
     json!({})
@@ -50,9 +53,7 @@ impl Mender<'_> {
         let reference = ["$ref", "$dynamicRef", "$recursiveRef"].iter().find_map(|name| map.get(*name)?.as_str());
         let mut out = self.keywords(map, depth);
         if let Some(reference) = reference {
-            for (name, value) in self.referred(reference, depth) {
-                out.entry(name).or_insert(value);
-            }
+            join(&mut out, self.referred(reference, depth));
         }
         complete(&mut out);
         Value::Object(out)
@@ -193,6 +194,28 @@ impl Mender<'_> {
         };
         let list: Vec<Value> = list.iter().map(|one| self.schema(one, depth + 1)).collect();
         (!list.is_empty()).then_some(Value::Array(list))
+    }
+}
+
+/// What stands beside a reference holds together with what that refers to; where both say something of one thing, the nearer does.
+fn join(own: &mut Map<String, Value>, referred: Map<String, Value>) {
+    for (keyword, value) in referred {
+        let Some(known) = own.get_mut(&keyword) else {
+            own.insert(keyword, value);
+            continue;
+        };
+        match (known, value) {
+            (Value::Object(known), Value::Object(more)) if BY_NAME.contains(&keyword.as_str()) => {
+                for (name, value) in more {
+                    known.entry(name).or_insert(value);
+                }
+            }
+            (Value::Array(known), Value::Array(more)) if keyword == "required" => {
+                let more: Vec<Value> = more.into_iter().filter(|name| !known.contains(name)).collect();
+                known.extend(more);
+            }
+            _ => {}
+        }
     }
 }
 

@@ -11,7 +11,8 @@ use serde_json::{
 use super::Projected;
 use crate::{
     llm::wire::ToolCall,
-    tools::{sanitize::cap, spec::ToolSpec},
+    numbers,
+    tools::{answer::MAX_TOLD, sanitize::cap, spec::ToolSpec},
 };
 
 /// How many tools searching takes.
@@ -69,7 +70,7 @@ pub fn meant(call: &ToolCall) -> ToolCall {
     let input = match &call.input["arguments"] {
         Value::Null => json!({}),
         // Models write an object into a string, now and then.
-        Value::String(text) => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
+        Value::String(text) => serde_json::from_str(&numbers::guard(text)).unwrap_or_else(|_| json!(text)),
         other => other.clone(),
     };
     ToolCall { id: call.id.clone(), name: name.to_owned(), input }
@@ -79,23 +80,40 @@ pub fn meant(call: &ToolCall) -> ToolCall {
 pub fn find<'a>(tools: impl Iterator<Item = &'a Arc<ToolSpec>>, input: &Value) -> Value {
     let query = input["query"].as_str().unwrap_or_default().to_lowercase();
     let words: Vec<&str> = query.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let mut room = MAX_TOLD;
     if words.is_empty() {
-        let names: Vec<&str> = tools.map(|spec| spec.name.as_str()).collect();
-        return json!({"names": names});
+        let all: Vec<&str> = tools.map(|spec| spec.name.as_str()).collect();
+        // With the marks around it.
+        let names: Vec<&&str> = all.iter().take_while(|name| spend(&mut room, name.len() + 3)).collect();
+        return json!({"names": names, "more": all.len() - names.len()});
     }
     let mut found: Vec<(usize, &Arc<ToolSpec>)> =
         tools.map(|spec| (likeness(spec, &words), spec)).filter(|(likeness, _)| *likeness > 0).collect();
     // The catalogue is in the order of names, which a stable sort keeps among equals.
     found.sort_by_key(|(likeness, _)| std::cmp::Reverse(*likeness));
     let limit = input["limit"].as_u64().map_or(FOUND, |limit| usize::try_from(limit.clamp(1, MOST_FOUND)).unwrap_or(FOUND));
-    let more = found.len().saturating_sub(limit);
-    let told: Vec<Value> = found.iter().take(limit).map(|(_, spec)| told(spec)).collect();
+    let told = found.iter().take(limit).map(|(_, spec)| told(spec)).take_while(|told| spend(&mut room, told.to_string().len()));
+    let told: Vec<Value> = told.collect();
+    let more = found.len() - told.len();
     json!({"tools": told, "more": more})
 }
 
+/// Takes what something needs of what is left; false where that does not suffice.
+fn spend(room: &mut usize, needs: usize) -> bool {
+    let left = room.checked_sub(needs);
+    *room = left.unwrap_or_default();
+    left.is_some()
+}
+
+/// A tool whose schema is most of what can be told at all is told without it.
 fn told(spec: &ToolSpec) -> Value {
     let description = cap(spec.description.clone(), MAX_DESCRIPTION).0;
-    json!({"name": spec.name, "description": description, "input_schema": spec.input_schema})
+    let schema = if spec.input_schema.get().len() > MAX_TOLD / 2 {
+        json!({"type": "object", "description": "too large to be told; call it, and it says what is missing"})
+    } else {
+        json!(spec.input_schema)
+    };
+    json!({"name": spec.name, "description": description, "input_schema": schema})
 }
 
 /// A word in the name says more than one in the description, and that more than one in the arguments.
@@ -133,7 +151,26 @@ mod tests {
             found["tools"].as_array().expect("tools").iter().filter_map(|tool| tool["name"].as_str()).collect();
         assert_eq!((names, &found["more"]), (vec!["s__create_issue", "s__a"], &json!(0)));
         assert_eq!(find(tools.iter(), &json!({"query": "issue", "limit": 1}))["more"], 1);
-        assert_eq!(find(tools.iter(), &json!({}))["names"].as_array().map(Vec::len), Some(3));
+        let all = find(tools.iter(), &json!({}));
+        assert_eq!((all["names"].as_array().map(Vec::len), &all["more"]), (Some(3), &json!(0)));
+    }
+
+    #[test]
+    fn however_many_tools_there_are_and_however_long_not_more_is_told_than_of_a_result() {
+        let many: Vec<_> = (0..5_000).map(|number| spec(&format!("tool_{number}"), &"words ".repeat(200))).collect();
+        for input in [json!({}), json!({"query": "words", "limit": 50})] {
+            let found = find(many.iter(), &input);
+            let told = found["names"].as_array().or_else(|| found["tools"].as_array()).map_or(0, Vec::len);
+            assert!(found.to_string().len() < MAX_TOLD + 100 && told > 20, "{told}");
+            assert_eq!(found["more"], 5_000 - told);
+        }
+        let properties: serde_json::Map<_, _> =
+            (0..2_000).map(|n| (format!("argument_{n}"), json!({"type": "string"}))).collect();
+        let wide = json!({"name": "wide", "inputSchema": {"type": "object", "properties": properties}});
+        let wide = Arc::new(ToolSpec::new("s", &serde_json::from_value(wide).expect("a tool")).expect("fits"));
+        let found = find([&wide].into_iter(), &json!({"query": "wide"}));
+        assert_eq!((&found["tools"][0]["name"], &found["more"]), (&json!("s__wide"), &json!(0)));
+        assert!(found.to_string().len() < 1_000);
     }
 
     #[test]
@@ -143,5 +180,8 @@ mod tests {
         assert_eq!(meant(&wrapped), call("s__a", json!({"x": 1})));
         assert_eq!(meant(&call("s__a", json!({"name": "s__b"}))).name, "s__a");
         assert_eq!(meant(&call(CALL, json!({"name": "s__a"}))).input, json!({}));
+        let written = r#"{"id":12345678901234567890123}"#;
+        let meant = meant(&call(CALL, json!({"name": "s__a", "arguments": written})));
+        assert_eq!(numbers::release(&meant.input.to_string()), written, "an object in a string, with all its digits");
     }
 }

@@ -148,10 +148,65 @@ fn odd_schemas() -> Vec<(Value, &'static [&'static str])> {
         ),
         (inside(json!({"$dynamicRef": "#node"})), &["x"]),
         (json!({"type": "object", "properties": {"$ref": {"type": "string"}, "type": {"type": "string"}}}), &["type"]),
+        (
+            json!({"$ref": "#/$defs/T", "properties": {"c": {}}, "required": ["c"],
+                "$defs": {"T": {"type": "object", "properties": a(), "required": ["a"]}}}),
+            &["a", "b", "c"],
+        ),
+        (
+            json!({"allOf": [{"$ref": "#/$defs/T", "properties": {"c": {}}}], "$defs": {"T": {"properties": a()}}}),
+            &["a", "b", "c"],
+        ),
+        (
+            json!({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a", "properties": {"x": {}}}}}),
+            &["x"],
+        ),
+        (
+            json!({"type": "object", "properties": {"x": {"$ref": "#/properties/y"}, "y": {"type": ["string", "integer"]}}}),
+            &["x", "y"],
+        ),
+        (inside(json!({"$defs": {"T": {"type": "array"}}, "$ref": "#/properties/x/$defs/T"})), &["x"]),
+        (inside(json!({"$ref": 5, "type": "string"})), &["x"]),
+        (inside(json!({"$ref": "#/definitions/T", "description": "kept"})), &["x"]),
+        // Choices and constants of every kind.
+        (inside(json!({"enum": ["a", 1, null, true, {"b": 1}, [2]]})), &["x"]),
+        (inside(json!({"const": null})), &["x"]),
+        (inside(json!({"const": {"a": [1]}, "default": 1e300})), &["x"]),
+        (inside(json!({"oneOf": [{"const": 1, "title": "one"}, {"const": "two"}]})), &["x"]),
+        (inside(json!({"type": "object", "required": true, "properties": {"a": {"type": "object", "required": ["b"]}}})), &["x"]),
+        (inside(json!({"prefixItems": [{"type": "string"}], "items": false})), &["x"]),
+        (inside(json!({"type": "array", "contains": true, "minContains": 1.5, "unevaluatedItems": {"type": "array"}})), &["x"]),
+        (inside(json!({"propertyNames": {"pattern": "^\\p{L}"}, "unevaluatedProperties": {"type": "object"}})), &["x"]),
+        (
+            inside(json!({"type": "string", "format": "uri", "contentSchema": {"type": "array"}, "$comment": 5, "x-order": 1})),
+            &["x"],
+        ),
+        (inside(json!({"if": true, "then": {"type": "array"}, "else": false})), &["x"]),
+        (inside(json!({"minimum": "low", "maximum": 1e300, "multipleOf": "0.5", "maxItems": 1.5})), &["x"]),
+        (json!({"type": "object", "properties": {"a": false, "b": {}}, "required": ["a"]}), &["b"]),
+        (
+            json!({"$schema": "https://json-schema.org/draft/2019-09/schema", "$recursiveAnchor": true, "type": "object",
+                "properties": {"x": {"$recursiveRef": "#"}}}),
+            &["x"],
+        ),
+        (
+            json!({"discriminator": {"propertyName": "kind"}, "oneOf": [{"$ref": "#/$defs/A"}, {"$ref": "#/$defs/B"}],
+                "$defs": {"A": {"type": "object", "properties": {"kind": {"const": "a"}, "a": {}}, "required": ["kind"]},
+                          "B": {"type": "object", "properties": {"kind": {"const": "b"}, "b": {}}, "required": ["kind"]}}}),
+            &["kind", "a", "b"],
+        ),
         // Names.
         (
             json!({"type": "object", "properties": {"filter[name]": {}, "$top": {}, "a b": {}, "größe": {}, "DateCreated>": {}, "": {}}}),
             &[],
+        ),
+        (
+            json!({"type": "object", "properties": {"a.b": {}, "🦀": {}, "x".repeat(200): {}, "a\nb": {}, "__proto__": {}}}),
+            &["a.b", "__proto__"],
+        ),
+        (
+            json!({"type": "object", "properties": {"a": {}}, "dependentRequired": {"a b": ["c d"]}, "patternProperties": {"^x ": {}}}),
+            &["a"],
         ),
         (
             inside(json!({"type": "object", "properties": {"filter[name]": {"type": "string"}}, "required": ["filter[name]"]})),
@@ -227,6 +282,9 @@ fn what_is_translated_means_what_it_meant() {
     let (mended, _) =
         root(json!({"$defs": {"T": {"type": "object", "properties": {"x": {"type": "integer"}}}}, "$ref": "#/$defs/T"}));
     assert_eq!(mended["properties"]["x"], json!({"type": "integer"}));
+    let (mended, _) = root(json!({"$ref": "#/$defs/T", "properties": {"x": {"type": "string"}, "y": {}}, "required": ["y"],
+        "$defs": {"T": {"type": "object", "properties": {"x": {}, "z": {}}, "required": ["z", "y"]}}}));
+    assert_eq!((&mended["properties"]["x"], &mended["required"]), (&json!({"type": "string"}), &json!(["y", "z"])));
 }
 
 #[test]

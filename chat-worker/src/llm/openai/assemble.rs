@@ -7,7 +7,7 @@ use super::calls::Calls;
 use crate::llm::{
     Answer, ModelError, Progress,
     assemble::{Assemble, Seen, check_call, check_ids, check_stop, parse, reported},
-    wire::{StopReason, Usage, text_block},
+    wire::{StopReason, Usage, block_text, text_block},
 };
 
 /// Collects the chunks of one attempt.
@@ -83,7 +83,7 @@ impl Assembler {
                 seen = Seen::Progress(Progress::ToolUse { id, name });
             }
         }
-        let words = |name: &str| delta[name].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+        let words = |name: &str| text_of(&delta[name]).filter(|text| !text.is_empty());
         if let Some(text) = words("refusal") {
             self.refused = true;
             self.text.push_str(&text);
@@ -101,9 +101,18 @@ impl Assembler {
     }
 }
 
+/// A text, or a list of parts of which some are text.
+fn text_of(content: &Value) -> Option<String> {
+    match content {
+        Value::String(text) => Some(text.clone()),
+        Value::Array(parts) => Some(parts.iter().filter_map(block_text).collect()),
+        _ => None,
+    }
+}
+
 /// Servers repeat an empty delta after the end; words are another matter.
 fn has_words(delta: &Value) -> bool {
-    delta["content"].as_str().is_some_and(|text| !text.is_empty())
+    text_of(&delta["content"]).is_some_and(|text| !text.is_empty())
         || delta["tool_calls"].as_array().is_some_and(|calls| !calls.is_empty())
 }
 
@@ -192,6 +201,10 @@ mod tests {
         let nameless = delta(&json!({"tool_calls": [{"function": {"name": "q", "arguments": {"x": 1}}}]}));
         let answer = run(&[nameless, end("tool_calls")]).expect("complete");
         assert_eq!((&answer.content[0]["id"], &answer.content[0]["input"]), (&json!("call_0"), &json!({"x": 1})));
+        for none in [json!(null), json!(""), json!("null"), json!(" {} ")] {
+            let answer = run(&[piece(0, &json!({"id": "a", "function": {"name": "q", "arguments": none}})), end("tool_calls")]);
+            assert_eq!(answer.expect("complete").content[0]["input"], json!({}), "{none}");
+        }
     }
 
     #[test]
@@ -215,5 +228,14 @@ mod tests {
             "message": {"role": "assistant", "content": "Hello."}}], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}));
         let answer = whole.expect("complete");
         assert_eq!((answer.content[0]["text"].as_str(), answer.usage.total()), (Some("Hello."), 5));
+    }
+
+    #[test]
+    fn what_is_said_may_be_a_list_of_parts() {
+        let parts = |text: &str| json!({"content": [{"type": "thinking", "thinking": []}, {"type": "text", "text": text}]});
+        let answer = run(&[delta(&parts("Hel")), delta(&parts("lo.")), delta(&json!({"content": []})), end("stop")]);
+        assert_eq!(answer.expect("complete").content, [text_block("Hello.")]);
+        assert!(run(&[end("stop"), delta(&parts("more"))]).is_err(), "words after the end");
+        assert!(run(&[delta(&parts("all")), end("stop"), delta(&json!({"content": []}))]).is_ok());
     }
 }

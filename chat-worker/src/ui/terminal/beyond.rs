@@ -12,12 +12,9 @@ use super::spinner::Spinner;
 use crate::tools::{
     answer::{MAX_TOLD, contents_in_words},
     hub::Hub,
-    relay::{Relay, Said},
+    relay::{Relay, Said, in_words},
     sanitize::{cap, clean, clean_line},
 };
-
-/// Letters of what a server says while it works.
-const MAX_LINE: usize = 100;
 
 /// The resources and their templates.
 pub async fn listed(hub: &Arc<Hub>) -> String {
@@ -99,7 +96,7 @@ async fn waited<W: Future<Output = Result<ServerResult, ErrorData>>>(
             biased;
             Some(said) = hears.recv() => {
                 if let Said::Told { params, .. } = said {
-                    show(&format!("{what}: {}", told(&params)));
+                    show(&format!("{what}: {}", in_words(&params)));
                 }
             }
             answer = &mut answer => break answer.map_err(|error| clean_line(&error.message)),
@@ -108,17 +105,6 @@ async fn waited<W: Future<Output = Result<ServerResult, ErrorData>>>(
     };
     spinner.clear();
     answered
-}
-
-/// A notification in words: what it says, or how far the server is.
-fn told(params: &Value) -> String {
-    let words = params["message"].as_str().or_else(|| params["data"].as_str()).map(clean_line);
-    let words = words.filter(|words| !words.is_empty()).unwrap_or_else(|| match (&params["progress"], &params["total"]) {
-        (Value::Null, _) => params["data"].to_string(),
-        (progress, Value::Null) => progress.to_string(),
-        (progress, total) => format!("{progress} of {total}"),
-    });
-    words.chars().take(MAX_LINE).collect()
 }
 
 /// The name, and its arguments. A value may hold spaces: it ends where the next `key=` begins.
@@ -154,15 +140,5 @@ mod tests {
         let (name, arguments) = read("two__greet who=Ann Smith tone=kind").expect("read");
         assert_eq!((name, json!(arguments)), ("two__greet", json!({"who": "Ann Smith", "tone": "kind"})));
         assert!(read("two__greet Ann").is_err());
-    }
-
-    #[test]
-    fn what_a_server_tells_meanwhile_is_one_short_line() {
-        assert_eq!(told(&json!({"progress": 2, "total": 3, "message": "half\n way"})), "half way");
-        assert_eq!(told(&json!({"progress": 2, "total": 3})), "2 of 3");
-        assert_eq!(told(&json!({"progress": 0.5})), "0.5");
-        assert_eq!(told(&json!({"level": "info", "data": "\u{1b}[31mreading"})), "[31mreading");
-        assert_eq!(told(&json!({"level": "info", "data": {"rows": 3}})), r#"{"rows":3}"#);
-        assert_eq!(told(&json!({"data": "x".repeat(9_000)})).len(), MAX_LINE);
     }
 }

@@ -24,7 +24,7 @@ use crate::{
     app::App,
     limits,
     llm::wire::{Role, Usage},
-    tools::sanitize::clean,
+    tools::sanitize::{clean, visible},
     turn::{driver::Turn, event::Event, machine::Outcome, transcript::Transcript},
 };
 
@@ -249,7 +249,7 @@ impl Chat<'_> {
         }
         say("Summarising… (Ctrl-C stops)");
         let summary = tokio::select! {
-            summary = self.app.engine.summarise(self.transcript.messages()) => summary,
+            summary = self.app.engine.summarise(self.transcript.messages(), self.model.as_deref()) => summary,
             _ = tokio::signal::ctrl_c() => return say("Stopped; the conversation is as it was."),
         };
         if let Ok(summary) = &summary {
@@ -296,20 +296,23 @@ impl Chat<'_> {
         let app = Arc::clone(self.app);
         let mut run = Box::pin(app.engine.run(turn, sender));
         let mut calls: HashMap<String, (String, String)> = HashMap::new();
-        let mut running: Vec<String> = Vec::new();
+        // Each with what its server last said.
+        let mut running: Vec<(String, String)> = Vec::new();
         show(&mut spinner, THINKING);
         let finished = loop {
             tokio::select! {
                 biased;
                 Some(event) = events.recv() => {
                     // What is not shown leaves the line that turns as it is, and its time with it.
-                    if !matches!(event, Event::Thinking { .. } | Event::Start { .. } | Event::ToolStart { .. }) {
+                    let unseen =
+                        matches!(event, Event::Thinking { .. } | Event::Start { .. } | Event::ToolStart { .. } | Event::ToolProgress { .. });
+                    if !unseen {
                         spinner.clear();
                     }
                     renderer.show(&event)?;
                     match event {
                         Event::ToolCall { id, name, tool, hash, .. } => {
-                            calls.insert(id, (tool, format!("{name}@{hash}")));
+                            calls.insert(id, (visible(&tool), format!("{name}@{hash}")));
                         }
                         Event::ApprovalRequired { ids } => match self.approve(&ids, &calls, &mut renderer).await? {
                             // The turn waits for it, or has ended.
@@ -317,11 +320,15 @@ impl Chat<'_> {
                             None => cancel.cancel(),
                         },
                         Event::ToolStart { id } => {
-                            running.push(id);
+                            running.push((id, String::new()));
+                            show(&mut spinner, &what_runs(&running, &calls));
+                        }
+                        Event::ToolProgress { id, text } => {
+                            running.iter_mut().filter(|(other, _)| *other == id).for_each(|(_, said)| said.clone_from(&text));
                             show(&mut spinner, &what_runs(&running, &calls));
                         }
                         Event::ToolResult { id, .. } => {
-                            running.retain(|other| *other != id);
+                            running.retain(|(other, _)| *other != id);
                             show(&mut spinner, &what_runs(&running, &calls));
                         }
                         Event::Restart { .. } | Event::Notice { .. } => show(&mut spinner, THINKING),
@@ -371,7 +378,7 @@ impl Chat<'_> {
                 continue;
             }
             if !self.always.contains(&key) {
-                renderer.line("33", &format!("{} may change or destroy data.", clean(&tool)))?;
+                renderer.line("33", &format!("{tool} may change or destroy data."))?;
                 let answer = loop {
                     renderer.line("33", "Allow it? y = once, a = always, n = no, never")?;
                     let Typed::Line(answer) = self.input.ask("allow").await? else { return Ok(None) };
@@ -419,14 +426,16 @@ impl Allowed {
     }
 }
 
-/// The tools that run now.
-fn what_runs(running: &[String], calls: &HashMap<String, (String, String)>) -> String {
-    let names: Vec<&str> = running.iter().filter_map(|id| calls.get(id)).map(|(tool, _)| tool.as_str()).collect();
-    match names.as_slice() {
-        [] => THINKING.to_owned(),
-        [one] => format!("{one} runs (Ctrl-C stops)"),
-        [first, rest @ ..] => format!("{first} and {} more run (Ctrl-C stops)", rest.len()),
-    }
+/// The tools that run now, and how far one is that says so.
+fn what_runs(running: &[(String, String)], calls: &HashMap<String, (String, String)>) -> String {
+    let names: Vec<&str> = running.iter().filter_map(|(id, _)| calls.get(id)).map(|(tool, _)| tool.as_str()).collect();
+    let runs = match names.as_slice() {
+        [] => return THINKING.to_owned(),
+        [one] => format!("{one} runs"),
+        [first, rest @ ..] => format!("{first} and {} more run", rest.len()),
+    };
+    let said = running.iter().map(|(_, said)| said).find(|said| !said.is_empty()).map(|said| format!(": {said}"));
+    format!("{runs}{} (Ctrl-C stops)", said.unwrap_or_default())
 }
 
 /// What a person should know of an end that is not the usual one.
@@ -439,5 +448,23 @@ fn in_words(outcome: Outcome) -> &'static str {
         Outcome::Paused => "the model paused; /retry goes on · ",
         Outcome::TooLong => "the conversation is too long for the model; /clear begins a new one · ",
         Outcome::ApprovalRequired => "calls wait for a decision; /retry asks again · ",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runs_is_told_with_what_its_server_says() {
+        let calls = ["1", "2"].map(|id| (id.to_owned(), (format!("t{id}"), String::new()))).into();
+        let told = |running: &[(&str, &str)]| {
+            let running: Vec<_> = running.iter().map(|(id, said)| ((*id).to_owned(), (*said).to_owned())).collect();
+            what_runs(&running, &calls)
+        };
+        assert_eq!(told(&[]), THINKING);
+        assert_eq!(told(&[("1", "")]), "t1 runs (Ctrl-C stops)");
+        assert_eq!(told(&[("1", "2 of 3")]), "t1 runs: 2 of 3 (Ctrl-C stops)");
+        assert_eq!(told(&[("1", ""), ("2", "half way")]), "t1 and 1 more run: half way (Ctrl-C stops)");
     }
 }

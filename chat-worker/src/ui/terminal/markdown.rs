@@ -1,8 +1,13 @@
 //! Markdown as it comes, for a terminal. A line is shown as it is written, and set again when it is complete; a table is shown
 //! when it has ended, since only then its columns are known. What cannot be taken back any more stays as it was written.
 
-use std::io::{self, Write};
+use std::{
+    borrow::Cow,
+    io::{self, Write},
+    sync::LazyLock,
+};
 
+use fancy_regex::{Captures, Regex};
 use termimad::{
     Alignment, MadSkin, StyledChar,
     crossterm::style::{Attribute, Color},
@@ -98,8 +103,24 @@ impl Markdown {
     }
 
     fn format(&self, out: &mut impl Write, text: &str) -> io::Result<()> {
-        write!(out, "{}", self.skin.text(text, Some((self.size)().0.max(20))))
+        write!(out, "{}", self.skin.text(&with_plain_links(text), Some((self.size)().0.max(20))))
     }
+}
+
+/// Code, in which nothing is a link, or a link with its words and where it leads.
+static LINK: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r"`[^`]*`|!?\[([^\]\[]*)\]\((https?://[^\s)]+|mailto:[^\s)]+)\)").ok());
+
+/// The text with links as people write them where there are none: their words, and the address behind them.
+fn with_plain_links(text: &str) -> Cow<'_, str> {
+    let plain = |found: &Captures<'_, str>| match (found.get(1), found.get(2)) {
+        (Some(words), Some(target)) if words.as_str().trim().is_empty() || words.as_str() == target.as_str() => {
+            target.as_str().to_owned()
+        }
+        (Some(words), Some(target)) => format!("{} ({})", words.as_str(), target.as_str()),
+        _ => found.get(0).map_or_else(String::new, |code| code.as_str().to_owned()),
+    };
+    LINK.as_ref().map_or(Cow::Borrowed(text), |link| link.replace_all(text, plain))
 }
 
 /// Colours of the terminal's own palette, so that they fit a light and a dark one.
@@ -129,6 +150,18 @@ mod tests {
         }
         markdown.finish(&mut out).expect("a vector takes everything");
         String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn a_link_is_its_words_and_where_it_leads() {
+        for (text, plain) in [
+            ("see [the page](https://a.example/b_c) now", "see the page (https://a.example/b_c) now"),
+            ("![a picture](http://a/b.png)", "a picture (http://a/b.png)"),
+            ("[http://a](http://a) [](http://b) [Ann](mailto:a@b)", "http://a http://b Ann (mailto:a@b)"),
+            ("`[x](https://a)` and [y](javascript:z) [z]", "`[x](https://a)` and [y](javascript:z) [z]"),
+        ] {
+            assert_eq!(with_plain_links(text), plain);
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::markdown::{Markdown, Size};
 use crate::{
     numbers,
-    tools::sanitize::{clean, visible_json},
+    tools::sanitize::{clean, clean_line, visible, visible_json},
     turn::event::Event,
 };
 
@@ -51,11 +51,12 @@ impl<W: Write> Renderer<W> {
             }
             Event::ToolCall { server, tool, name, input, needs_approval, .. } => {
                 let shown = if tool.is_empty() { name.clone() } else { format!("{server} · {tool}") };
-                // Whoever is to allow a call must see all of it, as it is sent.
+                // Whoever is to allow a call must see all of it, as it is sent; a name is its server's word, too.
                 let line = if *needs_approval {
-                    format!("▸ {shown} {}", visible_json(input))
+                    format!("▸ {} {}", visible(&shown), visible_json(input))
                 } else {
-                    self.short(format!("▸ {shown} {}", clean(&numbers::release(&arguments(input)))).trim_end())
+                    let arguments = numbers::release(&arguments(input)).into_owned();
+                    self.short(format!("▸ {} {}", clean_line(&shown), clean(&arguments)).trim_end())
                 };
                 self.line("36", &line)?;
             }
@@ -67,7 +68,12 @@ impl<W: Write> Renderer<W> {
             Event::Notice { text } => self.line("33", &format!("! {}", clean(text)))?,
             Event::Error { message, .. } => self.line("31", &format!("✗ {}", clean(message)))?,
             Event::Done { .. } => self.end_line()?,
-            Event::Start { .. } | Event::Thinking { .. } | Event::ToolStart { .. } | Event::ApprovalRequired { .. } => {}
+            // What runs, and how far it is, is for a line that goes again.
+            Event::Start { .. }
+            | Event::Thinking { .. }
+            | Event::ToolStart { .. }
+            | Event::ToolProgress { .. }
+            | Event::ApprovalRequired { .. } => {}
         }
         self.out.flush()
     }
@@ -134,6 +140,17 @@ mod tests {
         ];
         assert_eq!(shown(&events, false), "a[2Jb\n  ✗ 3 ms  ]0;xno\n");
         assert!(shown(&events, true).contains("\x1b[31m"));
+        let named = |needs_approval| Event::ToolCall {
+            id: "1".into(),
+            name: "s__q".into(),
+            server: "s".into(),
+            tool: "read\u{1b}[2J\u{202E}\r\n".into(),
+            input: json!({}),
+            hash: String::new(),
+            needs_approval,
+        };
+        assert_eq!(shown(&[named(false)], false), "▸ s · read[2J\n");
+        assert_eq!(shown(&[named(true)], false), "▸ s · read\\u001b[2J\\u202e\\u000d\\u000a {}\n");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use data_encoding::HEXLOWER;
 use http_server::{
     forwarded::Caller,
     guesses::Guesses,
@@ -12,7 +13,6 @@ use http_server::{
 use sha2::{Digest, Sha256};
 
 use super::problem::Problem;
-use crate::digest::hex;
 
 const COOKIE: &str = "mcpfleet_session";
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -119,7 +119,7 @@ pub fn presented(headers: &HeaderMap) -> Presented<'_> {
 
 /// The session that is given for a token, by the token's SHA-256.
 pub fn session_of(digest: &[u8; 32]) -> String {
-    hex(&Sha256::new().chain_update("mcpfleet chat session\0").chain_update(digest).finalize())
+    HEXLOWER.encode(&Sha256::new().chain_update("mcpfleet chat session\0").chain_update(digest).finalize())
 }
 
 /// Out of reach of scripts and of other sites; over TLS only where the user came by TLS.

@@ -43,7 +43,7 @@ use mcp_wire::json::weight;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    time::Instant,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -86,16 +86,23 @@ async fn arrived(request: Request, next: Next) -> Response {
     if request.method() != Method::POST {
         return next.run(request).await;
     }
-    let most_weight = if request.uri().path() == MCP { MAX_CALL_WEIGHT } else { MAX_CHAT_WEIGHT };
+    let is_call = request.uri().path() == MCP;
+    let most_weight = if is_call { MAX_CALL_WEIGHT } else { MAX_CHAT_WEIGHT };
     let (parts, body) = request.into_parts();
     let (status, detail) = match body::whole(body, MAX_BODY, BODY_PATIENCE).await {
         Ok(body) => {
-            let size = body.len();
-            let fits = move || weight(&body).is_none_or(|weight| weight <= most_weight).then_some(body);
-            if let Some(body) = heavy::work(size, fits).await {
-                return next.run(Request::from_parts(parts, Body::from(body))).await;
+            let weighed = heavy::work(body.len(), move || (weight(&body).unwrap_or_default(), body));
+            let (weight, body) = weighed.await;
+            // A conversation is of long texts, and stays for as long as its turn; arguments are values, and gone with their call.
+            let counts = is_call && weight <= most_weight;
+            let room = timeout(BODY_PATIENCE, heavy::REQUESTS.room(if counts { weight } else { 0 }));
+            match room.await {
+                Ok(_room) if weight <= most_weight => {
+                    return next.run(Request::from_parts(parts, Body::from(body))).await;
+                }
+                Ok(_) => (StatusCode::PAYLOAD_TOO_LARGE, "the request holds too many values; send less at once".to_owned()),
+                Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "too many large requests are under way; try again later".to_owned()),
             }
-            (StatusCode::PAYLOAD_TOO_LARGE, "the request holds too many values; send less at once".to_owned())
         }
         Err(BodyError::TooLarge) => {
             (StatusCode::PAYLOAD_TOO_LARGE, format!("the request is larger than {} MiB", MAX_BODY / 1024 / 1024))

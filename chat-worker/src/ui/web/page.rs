@@ -11,10 +11,10 @@ use axum::{
     http::{HeaderMap, HeaderName, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 use super::{headers::PAGE_POLICY, problem, state::Web};
-use crate::digest::hex;
 
 const INDEX: &str = include_str!("assets/index.html");
 const GATEWAY: &str = include_str!("assets/gateway.html");
@@ -48,7 +48,7 @@ const FILES: &[(&str, &str, &str)] = &[
 
 /// By name: the kind, the text, and the tag that says whether a browser's copy is this one.
 static ASSETS: LazyLock<BTreeMap<&str, (&str, &str, String)>> = LazyLock::new(|| {
-    let tag = |text: &str| format!("\"{}\"", hex(&Sha256::digest(text)[..12]));
+    let tag = |text: &str| format!("\"{}\"", HEXLOWER.encode(&Sha256::digest(text)[..12]));
     FILES.iter().map(|(name, kind, text)| (*name, (*kind, *text, tag(text)))).collect()
 });
 

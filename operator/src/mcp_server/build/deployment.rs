@@ -40,8 +40,7 @@ pub(super) fn build(server: &ValidatedServer, container: &Container) -> Deployme
 /// With a volume there is one writer at a time, so the old pod goes first. Without, a new pod must be in service, which takes proof,
 /// before an old one goes: a version that never proves itself stalls, and the old one serves on.
 fn strategy(container: &Container) -> DeploymentStrategy {
-    let cache = container.stdio.as_ref().is_some_and(|stdio| stdio.cache.is_some());
-    if container.volume.is_some() || container.single_writer.is_some() || cache {
+    if container.one_writer {
         return DeploymentStrategy { type_: Some("Recreate".into()), rolling_update: None };
     }
     DeploymentStrategy {
@@ -61,9 +60,8 @@ const GRACE_SECONDS: i64 = 30;
 /// A program that ends at once when it is told to would lose those calls. Where there is one writer, there is nobody to hand over to,
 /// and waiting would only lengthen the gap. It is part of the pod's time to end.
 fn hand_over(container: &Container) -> Option<Lifecycle> {
-    let alone = container.volume.is_some() || container.single_writer.is_some();
     // The bridge does it by itself.
-    let alone = alone || container.stdio.is_some();
+    let alone = container.one_writer || container.stdio.is_some();
     let grace = container.pod.termination_grace_period_seconds.map_or(GRACE_SECONDS, i64::from);
     let seconds = HANDOVER_SECONDS.min(grace - 1);
     let sleep = LifecycleHandler { sleep: Some(SleepAction { seconds }), ..LifecycleHandler::default() };

@@ -103,6 +103,18 @@ impl Registry {
         another
     }
 
+    /// Whether the activator answers for a server.
+    pub fn set_stood_in(&mut self, key: &ServerKey, stood_in: bool, now: Moment) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.with(key, now, &mut effects, |server, around| {
+            if server.stood_in != stood_in {
+                server.stood_in = stood_in;
+                server.settle(around);
+            }
+        });
+        effects
+    }
+
     /// The CR is gone.
     pub fn remove_server(&mut self, key: &ServerKey) -> Vec<Effect> {
         let mut effects = Vec::new();

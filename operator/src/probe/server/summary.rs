@@ -33,6 +33,7 @@ impl Server {
                 .filter(|spec| !spec.enabled)
                 .map_or_else(|| self.circuit.status().clone(), |_| CircuitStatus::default()),
             remote: self.is_remote(),
+            stood_in: self.stood_in,
             accepts_unauthorized: spec.is_some_and(|spec| spec.health.accept_unauthorized),
             verdict: self.verdict(now),
             protocol: hello.map(|hello| ProtocolStatus { version: hello.version.to_owned(), era: hello.era }),
@@ -42,6 +43,7 @@ impl Server {
             kept: seen.and_then(|observation| observation.kept.clone()),
             tools_diff: spec.and_then(|spec| self.tools_diff(spec)),
             pods,
+            has_pods: self.targets.values().filter_map(|target| target.pod.as_ref()).any(|pod| !pod.over),
             acceptable: self.acceptable(),
             panic: panic && self.held && !answers,
         }

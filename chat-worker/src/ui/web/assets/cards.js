@@ -1,7 +1,8 @@
 // A tool's card, and the question whether a tool may run.
 import { button, copyButton, node, parsed, pretty, visible } from './dom.js';
 
-export const nameOf = (call) => (call.tool ? `${call.server} · ${call.tool}` : call.name.replace('__', ' · '));
+// A name is its server's word: what cannot be seen of it is written out.
+export const nameOf = (call) => visible(call.tool ? `${call.server} · ${call.tool}` : call.name.replace('__', ' · '));
 
 const seconds = (ms) => (ms < 1000 ? `${ms} ms` : `${(ms / 1000).toFixed(1)} s`);
 
@@ -35,16 +36,23 @@ export function toolCard(call) {
   card.addEventListener('toggle', () => { if (card.open) card.scrollIntoView({ block: 'nearest' }); });
   let timer = null;
   let finished = false;
+  let began = 0;
+  let said = '';
+  const tick = () => { state.textContent = ['running', `${Math.round((Date.now() - began) / 1000)} s`, said].filter(Boolean).join(' · '); };
   return {
     element: card,
     call,
     isOpen: () => !finished,
     start() {
-      const began = Date.now();
+      began = Date.now();
       card.classList.add('running');
-      const tick = () => { state.textContent = `running · ${Math.round((Date.now() - began) / 1000)} s`; };
       tick();
       timer = setInterval(tick, 1000);
+    },
+    // How far it is, in its server's words.
+    progress(text) {
+      said = visible(text);
+      if (timer && !finished) tick();
     },
     end({ is_error: isError, text, duration_ms: duration }) {
       clearInterval(timer);

@@ -1,6 +1,6 @@
 // Runs a turn: sends what is asked, shows what comes, keeps what came. It owns how a turn ends, and how it goes on.
 // Turns of several conversations can run at the same time; only that of the one in view speaks.
-import { status } from './dom.js';
+import { status, visible } from './dom.js';
 import { Record } from './record.js';
 import * as store from './store.js';
 import { Problem, chat, pause } from './stream.js';
@@ -130,6 +130,7 @@ class Run {
         break;
       case 'tool_call': this.called(event); break;
       case 'tool_start': view.cards.get(event.id)?.start(); break;
+      case 'tool_progress': view.cards.get(event.id)?.progress(event.text); break;
       case 'tool_result':
         turn.calls[event.id] = { ...turn.calls[event.id], duration_ms: event.duration_ms };
         view.cards.get(event.id)?.end(event);
@@ -155,7 +156,7 @@ class Run {
     const { id, server, tool, hash, needs_approval: needsApproval } = event;
     this.turn.calls[id] = { ...this.turn.calls[id], server, tool, hash, needs_approval: needsApproval };
     this.view.call(event);
-    this.tell(`Calling ${event.tool || event.name}`, true);
+    this.tell(`Calling ${visible(event.tool || event.name)}`, true);
   }
 
   ended(event) {

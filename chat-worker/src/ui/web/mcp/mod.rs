@@ -83,7 +83,10 @@ impl Gateway {
                 search::find(catalogue.iter().filter(|spec| self.offers(spec)), &call.input).to_string(),
             ));
         }
-        let spec = engine.hub.tool(name);
+        let spec = tokio::select! {
+            spec = engine.hub.tool_soon(name) => spec,
+            () = cancel.cancelled() => None,
+        };
         let verdict = policy::judge(spec.as_deref(), self.web.app.settings.approvals, Decision::Client);
         if verdict == Verdict::Refuse(Why::Unknown) && !engine.hub.may_return(name) {
             return None;

@@ -67,10 +67,10 @@ pub fn result(output: ToolOutput, max: usize) -> CallToolResult {
         let told = vec![ContentBlock::text(output.text)];
         return if output.is_error { CallToolResult::error(told) } else { CallToolResult::success(told) };
     };
-    if let Some(told) = too_large(&*whole, max) {
+    if let Some(told) = too_large(&whole.result, max) {
         return CallToolResult::error(vec![ContentBlock::text(told)]);
     }
-    let mut whole = Arc::unwrap_or_clone(whole);
+    let mut whole = whole.into_result();
     // Servers of earlier eras do not say so, and clients of the modern one want to read it; the SDK takes it away for others.
     whole.result_type.get_or_insert(ResultType::COMPLETE);
     whole

@@ -1,0 +1,123 @@
+//! The log of every program of ours: which of its lines are written, and how. One JSON object a line; as text, and in colours at a terminal,
+//! where somebody asked for that. (The chat worker writes its lines itself, with the fields that its guide names; which of them are written is
+//! said here, too.)
+
+use std::{
+    fmt,
+    io::{self, IsTerminal as _},
+    str::FromStr,
+};
+
+use tracing_subscriber::{EnvFilter, fmt::writer::BoxMakeWriter};
+
+const NAMES: [&str; 6] = ["trace", "debug", "info", "warn", "error", "off"];
+
+/// Which lines are written: those from a level on, or those that a filter lets through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Level(String);
+
+/// What is no level, and no filter.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no level: use DEBUG, INFO, WARNING or ERROR, or a filter such as info,rmcp=warn")]
+pub struct Unknown(String);
+
+impl FromStr for Level {
+    type Err = Unknown;
+
+    /// Levels have the names that people know from their programs, in any case of letters; nothing at all is INFO.
+    fn from_str(text: &str) -> Result<Self, Unknown> {
+        let text = text.trim();
+        let name = match text.to_ascii_lowercase().as_str() {
+            "" => "info".to_owned(),
+            "warning" => "warn".to_owned(),
+            "critical" | "fatal" => "error".to_owned(),
+            other => other.to_owned(),
+        };
+        if NAMES.contains(&&*name) {
+            return Ok(Self(name));
+        }
+        // A word alone would be the name of a module, of which everything is written: it is a level that was misspelt.
+        let is_filter = text.contains('=') && EnvFilter::try_new(text).is_ok();
+        if is_filter { Ok(Self(text.to_owned())) } else { Err(Unknown(text.to_owned())) }
+    }
+}
+
+impl Level {
+    /// The level alone, in tracing's word; `None` for a filter, which says more.
+    pub fn alone(&self) -> Option<&str> {
+        Some(self.0.as_str()).filter(|name| NAMES.contains(name))
+    }
+
+    /// As a filter, with what holds besides.
+    pub fn filter(&self, besides: &str) -> EnvFilter {
+        EnvFilter::new(format!("{},{besides}", self.0))
+    }
+}
+
+impl Default for Level {
+    fn default() -> Self {
+        Self("info".to_owned())
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Where lines go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum To {
+    Stdout,
+    /// Where standard output is for something else.
+    Stderr,
+}
+
+/// Writes from now on what the filter lets through.
+pub fn start(filter: EnvFilter, format: Format, to: To) {
+    let (writer, is_terminal) = match to {
+        To::Stdout => (BoxMakeWriter::new(io::stdout), io::stdout().is_terminal()),
+        To::Stderr => (BoxMakeWriter::new(io::stderr), io::stderr().is_terminal()),
+    };
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(is_terminal).with_writer(writer);
+    match format {
+        Format::Json => subscriber.json().flatten_event(true).with_current_span(false).init(),
+        Format::Text => subscriber.init(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_have_the_names_that_people_know() {
+        for (text, level) in [
+            ("INFO", "info"),
+            ("warning", "warn"),
+            (" Warn ", "warn"),
+            ("CRITICAL", "error"),
+            ("Debug", "debug"),
+            ("off", "off"),
+            ("", "info"),
+        ] {
+            assert_eq!(text.parse::<Level>().map(|level| level.alone().map(str::to_owned)), Ok(Some(level.to_owned())), "{text}");
+        }
+        let filter: Level = "warn,chat_worker::Turn=debug".parse().expect("a filter");
+        assert_eq!((filter.alone(), filter.to_string().as_str()), (None, "warn,chat_worker::Turn=debug"));
+        for odd in ["loud", "INFOS", "chat_worker", "a=loud", "5 levels"] {
+            let told = odd.parse::<Level>().expect_err(odd).to_string();
+            assert!(told.contains(odd) && told.contains("WARNING"), "{told}");
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! The driver by itself, over a kind of CR that does as it is told: what it asks for, in which order, and what becomes of it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard},
+};
+
+use futures::{FutureExt as _, StreamExt as _};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::{
+    Resource,
+    core::PartialObjectMeta,
+    runtime::{events::Reporter, watcher::Event},
+};
+use prometheus::Registry;
+use serde_json::json;
+
+use super::*;
+use crate::{cache, digest_key::DigestKey, fixtures::api::Api};
+
+/// What a pass over the CR is to meet, and what it did.
+#[derive(Default)]
+pub struct Script {
+    invalid: Vec<Problem>,
+    lacks: Vec<Problem>,
+    notes: Vec<Problem>,
+    later: Option<Duration>,
+    /// Looks at what cannot be read.
+    unreadable: bool,
+    /// The steps, in order.
+    done: Vec<&'static str>,
+}
+
+type World = Arc<Mutex<Script>>;
+
+fn script(world: &World) -> MutexGuard<'_, Script> {
+    world.lock().expect("no panic")
+}
+
+/// What children are made of.
+#[derive(Debug)]
+pub struct Valid {
+    lacks: Vec<Problem>,
+    notes: Vec<Problem>,
+}
+
+/// A ConfigMap stands for a CR. Its data are its status.
+impl Subject for ConfigMap {
+    const COMPONENT: Component = Component::Server;
+    type Facts = ();
+    type Valid = Valid;
+    type Status = BTreeMap<String, String>;
+    type World = World;
+
+    fn told(&self) -> Option<&Self::Status> {
+        self.data.as_ref()
+    }
+
+    fn conditions(_: &Self::Status) -> &[Condition] {
+        &[]
+    }
+
+    fn switch(&self, context: &Context<Self>) {
+        script(&context.world).done.push("switch");
+    }
+
+    fn claims(&self) -> Vec<String> {
+        vec!["own".into(), "absent".into()]
+    }
+
+    async fn observe(&self, context: &Context<Self>) -> Result<(), inputs::Error> {
+        let unreadable = {
+            let mut script = script(&context.world);
+            script.done.push("observe");
+            script.unreadable
+        };
+        if unreadable { context.reader.claim("team", "unreadable").await.map(drop) } else { Ok(()) }
+    }
+
+    fn validate(&self, (): &(), world: &World) -> Result<Valid, Vec<Problem>> {
+        let mut script = script(world);
+        script.done.push("validate");
+        if !script.invalid.is_empty() {
+            return Err(script.invalid.clone());
+        }
+        Ok(Valid { lacks: script.lacks.clone(), notes: script.notes.clone() })
+    }
+
+    fn lacks(valid: &Valid) -> &[Problem] {
+        &valid.lacks
+    }
+
+    fn notes(valid: &Valid) -> &[Problem] {
+        &valid.notes
+    }
+
+    fn news(told: Option<&Self::Status>, _: &Self::Status) -> Vec<News> {
+        // Once: when nothing has been told yet.
+        if told.is_some() { Vec::new() } else { vec![News::new(false, "Begun", "it begins".into())] }
+    }
+
+    fn children(_: &Valid, _: &Surroundings) -> Vec<Child> {
+        let map: ConfigMap = serde_json::from_value(json!({
+            "metadata": {"name": "db-mcp", "namespace": "team", "ownerReferences": [
+                {"apiVersion": "mcpfleet.dev/v1alpha1", "kind": "McpServer", "name": "db", "uid": "uid-of-db", "controller": true},
+            ]},
+            "data": {"a": "b"},
+        }))
+        .expect("a ConfigMap");
+        vec![Child::new(&map)]
+    }
+
+    fn found(&self, _: &Valid, context: &Context<Self>) {
+        script(&context.world).done.push("found");
+    }
+
+    fn status(&self, outcome: &Outcome<Valid>, context: &Context<Self>, _: Timestamp) -> Told<Self::Status> {
+        let mut script = script(&context.world);
+        script.done.push("status");
+        if let Some(wait) = script.later {
+            return Told::Later(wait);
+        }
+        let problems: Vec<_> = outcome.problems.iter().map(|problem| problem.message.as_str()).collect();
+        let claims: Vec<_> = outcome.claims.iter().map(ResourceExt::name_any).collect();
+        Told::Now(BTreeMap::from([
+            ("valid".into(), outcome.valid.is_some().to_string()),
+            ("paused".into(), outcome.paused.to_string()),
+            ("problems".into(), problems.join("; ")),
+            ("claims".into(), claims.join(" ")),
+        ]))
+    }
+}
+
+const SELF: &str = "/api/v1/namespaces/team/configmaps/db";
+const CHILD: &str = "/api/v1/namespaces/team/configmaps/db-mcp";
+
+/// A cache that has seen these objects.
+fn cache_of<K>(objects: Vec<K>) -> Arc<Cache<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + Send + Sync + 'static,
+{
+    let events = [Event::Init].into_iter().chain(objects.into_iter().map(Event::InitApply)).chain([Event::InitDone]).map(Ok);
+    let (cache, follows) = cache::follow("objects", futures::stream::iter(events).boxed(), |_| {});
+    follows.now_or_never().expect("a stream that ends");
+    cache
+}
+
+struct Rig {
+    api: Api,
+    registry: Registry,
+    context: Arc<Context<ConfigMap>>,
+}
+
+impl Rig {
+    /// A CR called `db`, changed.
+    fn new(change: impl FnOnce(&mut ConfigMap)) -> (Self, Arc<ConfigMap>) {
+        let api = Api::default();
+        // The API server keeps a status beside the data; here they are one.
+        api.state().webhook = Some(|object| {
+            if object["status"].is_object() {
+                object["data"] = object["status"].take();
+            }
+        });
+        let metadata = json!({"name": "db", "namespace": "team", "uid": "uid-of-db"});
+        let put = api.put(SELF, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}));
+        let mut object: ConfigMap = serde_json::from_value(put).expect("a ConfigMap");
+        change(&mut object);
+        let registry = Registry::new();
+        let metrics = ReconcileMetrics::new(&registry).expect("registered once");
+        let client = api.client();
+        let secrets = cache_of(Vec::<PartialObjectMeta<Secret>>::new());
+        let maps = cache_of(Vec::<PartialObjectMeta<ConfigMap>>::new());
+        let context = Context {
+            subjects: cache_of(vec![object.clone()]),
+            writer: Writer { client: client.clone(), children: Arc::default(), contests: Arc::default() },
+            reader: Arc::new(Reader::new(client.clone(), secrets, maps, DigestKey::for_tests())),
+            recorder: Recorder::new(client, Reporter { controller: "test".into(), instance: None }),
+            attempts: Arc::new(Attempts::new(metrics.failing())),
+            metrics,
+            inherit: Arc::default(),
+            around: Arc::default(),
+            world: World::default(),
+        };
+        (Self { api, registry, context: Arc::new(context) }, Arc::new(object))
+    }
+
+    fn script(&self) -> MutexGuard<'_, Script> {
+        script(&self.context.world)
+    }
+
+    /// A pass over what the CR is by now.
+    async fn pass(&self, object: &Arc<ConfigMap>) -> Action {
+        let Ok(action) = reconcile(Arc::clone(object), Arc::clone(&self.context)).await;
+        action
+    }
+
+    /// What was written last to the status.
+    fn told(&self, what: &str) -> String {
+        self.context.subjects.get("team", "db").and_then(|object| object.data.clone()?.remove(what)).unwrap_or_default()
+    }
+
+    /// The requests since this was asked last that are no reads, as `METHOD path`.
+    fn writes(&self) -> Vec<String> {
+        let sent = self.api.sent().into_iter().filter(|sent| sent.method != "GET");
+        sent.map(|sent| format!("{} {}", sent.method, sent.path.split('?').next().unwrap_or_default())).collect()
+    }
+
+    /// How passes ended, as their metric has it.
+    fn outcomes(&self) -> Vec<String> {
+        let families = self.registry.gather();
+        let passes = families.iter().find(|family| family.name() == "mcpfleet_reconcile_total");
+        let metrics = passes.map(prometheus::proto::MetricFamily::get_metric).unwrap_or_default();
+        let outcome = |metric: &prometheus::proto::Metric| {
+            let label = metric.get_label().iter().find(|label| label.name() == "outcome").expect("a label");
+            format!("{} {}", label.value(), metric.get_counter().get_value())
+        };
+        metrics.iter().map(outcome).collect()
+    }
+}
+
+fn problem(class: Class, message: &str) -> Problem {
+    Problem { class, reason: reason::APPLY_FAILED, message: message.into() }
+}
+
+const CHILD_MADE: &str = "POST /api/v1/namespaces/team/configmaps";
+const STATUS_WRITTEN: &str = "PATCH /api/v1/namespaces/team/configmaps/db/status";
+const EVENT: &str = "POST /apis/events.k8s.io/v1/namespaces/team/events";
+
+#[tokio::test]
+async fn a_pass_goes_in_one_direction_and_the_next_one_over_the_same_world_writes_nothing() {
+    let (rig, object) = Rig::new(|_| {});
+    rig.api.put("/api/v1/namespaces/team/persistentvolumeclaims/own", json!({"metadata": {"name": "own", "namespace": "team"}}));
+    rig.api.sent();
+    assert_eq!(rig.pass(&object).await, Action::await_change());
+    assert_eq!(rig.script().done, ["switch", "observe", "validate", "found", "status"]);
+    // After the status, so that it is told once.
+    assert_eq!(rig.writes(), [CHILD_MADE, STATUS_WRITTEN, EVENT]);
+    assert_eq!([rig.told("valid"), rig.told("paused"), rig.told("problems")], ["true", "false", ""]);
+    assert_eq!(rig.told("claims"), "own", "one that is not there is not named");
+    assert_eq!(rig.pass(&object).await, Action::await_change());
+    assert!(rig.writes().is_empty());
+    assert_eq!(rig.outcomes(), ["ok 2"]);
+}
+
+#[tokio::test]
+async fn one_that_is_being_deleted_is_left_to_it() {
+    let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH);
+    let (rig, object) = Rig::new(|object| object.metadata.deletion_timestamp = Some(now));
+    assert_eq!(rig.pass(&object).await, Action::await_change());
+    assert!(rig.script().done.is_empty() && rig.api.sent().is_empty());
+}
+
+#[tokio::test]
+async fn one_that_is_paused_is_told_of_and_its_children_are_left_as_they_are() {
+    let pause = |value: &'static str| {
+        move |object: &mut ConfigMap| {
+            object.annotations_mut().insert(names::ANNOTATION_PAUSED.into(), value.into());
+        }
+    };
+    let (rig, object) = Rig::new(pause("true"));
+    rig.pass(&object).await;
+    assert_eq!(rig.writes(), [STATUS_WRITTEN, EVENT]);
+    assert_eq!((rig.told("paused"), rig.outcomes()), ("true".into(), vec!["paused 1".into()]));
+    let (rig, object) = Rig::new(pause("no"));
+    rig.pass(&object).await;
+    assert_eq!(rig.writes(), [CHILD_MADE, STATUS_WRITTEN, EVENT]);
+}
+
+#[tokio::test]
+async fn a_status_that_is_not_worth_writing_yet_is_looked_at_later() {
+    let (rig, object) = Rig::new(|_| {});
+    rig.script().later = Some(Duration::from_secs(3));
+    assert_eq!(rig.pass(&object).await, Action::requeue(Duration::from_secs(3)));
+    assert_eq!(rig.writes(), [CHILD_MADE]);
+    assert_eq!(rig.outcomes(), ["ok 1"]);
+}
+
+#[tokio::test]
+async fn what_is_invalid_has_no_children_is_told_and_waits_for_an_edit() {
+    let (rig, object) = Rig::new(|_| {});
+    rig.script().invalid = vec![problem(Class::Rejected, "no"), problem(Class::Rejected, "nor this")];
+    assert_eq!(rig.pass(&object).await, Action::await_change());
+    assert_eq!(rig.script().done, ["switch", "observe", "validate", "status"]);
+    assert_eq!(rig.writes(), [STATUS_WRITTEN, EVENT]);
+    assert_eq!([rig.told("valid"), rig.told("problems")], ["false", "no; nor this"]);
+    assert_eq!(rig.outcomes(), ["rejected 1"]);
+}
+
+#[tokio::test]
+async fn what_lacks_and_what_is_noted_is_told_and_what_can_be_made_is_made() {
+    let (rig, object) = Rig::new(|_| {});
+    rig.script().lacks = vec![problem(Class::Waiting, "lacking")];
+    rig.script().notes = vec![problem(Class::Contested, "noted")];
+    rig.api.state().refusals.push(("POST", "configmaps", 403));
+    assert_eq!(rig.pass(&object).await, Action::requeue(Duration::from_mins(1)));
+    assert_eq!(rig.told("problems"), "lacking; noted; failed to create the ConfigMap db-mcp: refused");
+    assert_eq!(rig.outcomes(), ["waiting 1"]);
+}
+
+#[tokio::test]
+async fn what_fails_for_now_is_tried_again_later_each_time_until_it_succeeds() {
+    let (rig, object) = Rig::new(|_| {});
+    rig.script().unreadable = true;
+    for seconds in [1, 2, 4] {
+        rig.api.state().refusals.push(("GET", "unreadable", 500));
+        assert_eq!(rig.pass(&object).await, Action::requeue(Duration::from_secs(seconds)));
+    }
+    assert_eq!(rig.told("problems"), "failed to read the PersistentVolumeClaim unreadable");
+    assert_eq!(rig.pass(&object).await, Action::await_change());
+    rig.api.state().refusals.push(("GET", "unreadable", 500));
+    assert_eq!(rig.pass(&object).await, Action::requeue(Duration::from_secs(1)), "counted anew");
+    assert_eq!(rig.outcomes(), ["ok 1", "transient 4"]);
+}
+
+#[tokio::test]
+async fn a_status_that_cannot_be_written_is_tried_again_and_is_no_news_before() {
+    let (rig, object) = Rig::new(|_| {});
+    rig.api.state().refusals.push(("PATCH", "/status", 500));
+    assert_eq!(rig.pass(&object).await, Action::requeue(Duration::from_secs(1)));
+    assert_eq!(rig.writes(), [CHILD_MADE, STATUS_WRITTEN]);
+    rig.pass(&object).await;
+    assert_eq!(rig.writes(), [STATUS_WRITTEN, EVENT]);
+    assert_eq!(rig.outcomes(), ["ok 1", "transient 1"]);
+}
+
+#[tokio::test]
+async fn what_somebody_changed_of_a_child_is_put_right_and_told() {
+    let (rig, object) = Rig::new(|_| {});
+    rig.pass(&object).await;
+    rig.api.sent();
+    let theirs = rig.api.change(CHILD, |child| child["data"]["a"] = json!("theirs"));
+    rig.context.writer.children.shown(crate::children::Live::new("ConfigMap", serde_json::from_value(theirs).expect("one")));
+    rig.pass(&object).await;
+    assert_eq!(rig.writes(), ["PATCH /api/v1/namespaces/team/configmaps/db-mcp", EVENT]);
+}
+
+#[tokio::test]
+async fn a_status_that_somebody_else_writes_again_and_again_is_contested_and_told_once() {
+    let (rig, object) = Rig::new(|_| {});
+    let mut events = 0;
+    for _ in 0..9 {
+        rig.pass(&object).await;
+        events += rig.writes().iter().filter(|write| *write == EVENT).count();
+        // Another operator says something else.
+        let theirs = rig.api.change(SELF, |object| object["data"] = json!({"valid": "theirs"}));
+        rig.context.subjects.wrote(serde_json::from_value(theirs).expect("a ConfigMap"));
+    }
+    assert_eq!(events, 2, "that it begins, and that it is contested");
+    assert_eq!(rig.pass(&object).await, Action::requeue(Duration::from_mins(1)));
+    assert!(rig.writes().is_empty());
+}

@@ -1,0 +1,19 @@
+# shellcheck shell=bash
+# One compilation for tests and for the images of their node. Sourced by whoever runs both, in the repository's folder.
+
+# Static programs, as images that hold nothing else need them. (As tests/cluster/images.sh builds them.)
+export MCPFLEET_IMAGE_PROFILE=${MCPFLEET_IMAGE_PROFILE:-dev}
+CARGO_BUILD_TARGET=$(uname -m)-unknown-linux-gnu
+export CARGO_BUILD_TARGET RUSTFLAGS="-C target-feature=+crt-static"
+# And clippy compiles our own crates, so that nothing is read twice: `cargo clippy` has it check them in the same way.
+export RUSTC_WORKSPACE_WRAPPER=clippy-driver
+
+# test_binary TARGET: builds a test target outside of the cluster, where the registries are, and says where it is.
+test_binary() {
+    cargo test --locked --workspace --all-features --test "$1" --no-run --message-format=json |
+        python3 -c 'import json, sys
+for line in sys.stdin:
+    message = json.loads(line)
+    if message.get("executable") and message.get("target", {}).get("name") == sys.argv[1]:
+        print(message["executable"])' "$1"
+}

@@ -366,10 +366,12 @@ async fn a_bridge_that_is_killed_while_a_step_down_drains_costs_its_own_calls_an
                 }
             };
             let going = tokio::time::timeout(PATIENCE, going).await.context("no pod goes")??;
-            processes::send(&bridge_of(&going).await?, "KILL")?;
-            anyhow::Ok((going.uid(), Instant::now()))
+            let bridge = bridge_of(&going).await?;
+            let before = Instant::now();
+            processes::send(&bridge, "KILL")?;
+            anyhow::Ok((going.uid(), before, Instant::now()))
         };
-        let (long, (gone, killed)) = tokio::try_join!(future::try_join_all(long), step)?;
+        let (long, (gone, before, killed)) = tokio::try_join!(future::try_join_all(long), step)?;
         for (pod, answer) in long {
             match answer {
                 Ok(answer) => anyhow::ensure!(pod != gone && answer == "slept", "{answer}"),
@@ -386,9 +388,10 @@ async fn a_bridge_that_is_killed_while_a_step_down_drains_costs_its_own_calls_an
         let (calls, failures) = load.told().await?;
         println!("{calls} calls, {} of them lost with the bridge", failures.len());
         for failure in &failures {
-            let with_it = failure.ended + MOMENT >= killed && failure.began <= killed + BEHIND;
+            let with_it = failure.ended + MOMENT >= before && failure.began <= killed + BEHIND;
             let cut = failure.error.downcast_ref::<reqwest::Error>().is_some_and(|error| error.status().is_none());
-            anyhow::ensure!(with_it && cut, "the bridge's end costs what is not its own: {failure:?}");
+            let after = failure.ended.saturating_duration_since(before);
+            anyhow::ensure!(with_it && cut, "the bridge's end costs what is not its own, {after:?} after it: {failure:?}");
         }
         let told = space.api::<McpServer>().get("s").await?.status.and_then(|status| status.circuit).context("it has one")?;
         anyhow::ensure!(told.openings == 0, "{told:?}");

@@ -2,10 +2,8 @@
 //! and half through an app, while a pod is deleted every ten seconds, and the server is rolled in between. No client is to see an error. Run
 //! by `make drills`, which installs the clients.
 //!
-//! That is not so yet. On two cores that others used, too, with eight deletions and a rollout within 105 s: through the Service 26 clients had
-//! 6 errors in 6,898 calls, the slowest 2.9 s (connections that were reset while their client waited for an answer); through the app 338 in
-//! 2,969, the slowest 5.5 s (the app cannot connect for a moment, counts each waiting call as a failure of the server, and leaves it alone
-//! for 10 s).
+//! On two cores, with eight deletions and a rollout within 92 s and programs that were not optimized: 13,001 calls through the Service and
+//! 8,645 through the app, none with an error, the slowest 1.7 s.
 
 use std::{
     path::PathBuf,

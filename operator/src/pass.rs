@@ -103,6 +103,8 @@ pub struct Context<S: Subject> {
     pub recorder: Recorder,
     /// Failed passes in a row, by object.
     pub attempts: Arc<Attempts>,
+    /// A number from 0 to 1, another one each time.
+    pub jitter: fn() -> f64,
     /// Counts and times passes.
     pub metrics: ReconcileMetrics,
     /// What of a CR its children get, too.
@@ -185,7 +187,7 @@ pub async fn reconcile<S: Subject>(object: Arc<S>, context: Arc<Context<S>>) -> 
     }
     timer.done(if outcome.paused { "paused" } else { class.map_or("ok", Class::as_str) });
     let attempts = context.attempts.count(&key_of(&*object), class == Some(Class::Transient));
-    Ok(requeue::decide(class, attempts).map_or_else(Action::await_change, Action::requeue))
+    Ok(requeue::decide(class, attempts, (context.jitter)()).map_or_else(Action::await_change, Action::requeue))
 }
 
 /// Writes the status, unless somebody else writes another one again and again: another operator over the same namespace.

@@ -33,18 +33,33 @@ impl Class {
     }
 }
 
-/// When to look again. None: when something changes.
-pub fn decide(class: Option<Class>, attempts: u32) -> Option<Duration> {
-    match class {
-        None | Some(Class::Rejected) => None,
-        Some(Class::Waiting | Class::Contested) => Some(Duration::from_mins(1)),
-        Some(Class::Transient) => Some(Duration::from_secs(1 << attempts.min(6)).min(Duration::from_mins(1))),
-    }
+/// How far jitter moves a wait, either way: whoever failed together at an API server that was away does not come back together.
+const JITTER: f64 = 0.2;
+
+/// When to look again. None: when something changes. `jitter` is a number from 0 to 1.
+pub fn decide(class: Option<Class>, attempts: u32, jitter: f64) -> Option<Duration> {
+    let wait = match class {
+        None | Some(Class::Rejected) => return None,
+        Some(Class::Waiting | Class::Contested) => Duration::from_mins(1),
+        Some(Class::Transient) => Duration::from_secs(1 << attempts.min(6)).min(Duration::from_mins(1)),
+    };
+    Some(wait.mul_f64(1.0 - JITTER + 2.0 * JITTER * jitter.clamp(0.0, 1.0)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Without jitter.
+    fn decide(class: Option<Class>, attempts: u32) -> Option<Duration> {
+        super::decide(class, attempts, 0.5)
+    }
+
+    #[test]
+    fn two_objects_that_failed_together_are_not_looked_at_together() {
+        let waits = [0.0, 0.5, 1.0].map(|jitter| super::decide(Some(Class::Transient), 0, jitter));
+        assert_eq!(waits, [800, 1_000, 1_200].map(|millis| Some(Duration::from_millis(millis))));
+    }
 
     #[test]
     fn a_transient_failure_is_tried_again_later_each_time_up_to_a_minute() {

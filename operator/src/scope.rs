@@ -132,6 +132,7 @@ impl Parts<'_> {
             reader: Arc::clone(self.reader),
             recorder: self.shared.recorder.clone(),
             attempts: Arc::clone(&self.shared.attempts),
+            jitter: rand::random,
             metrics: self.shared.metrics.clone(),
             inherit: Arc::clone(&self.shared.inherit),
             around: Arc::clone(&self.shared.around),

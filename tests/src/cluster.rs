@@ -42,18 +42,16 @@ pub struct Space {
     pub name: String,
 }
 
-/// Runs a test in a namespace of its own, and deletes the namespace when the test is over, however it ends.
-pub async fn with_space<F, T>(test: T)
+/// Runs a test in a namespace of its own, deletes the namespace when the test is over, however it ends, and gives what it found.
+pub async fn with_space<F, T, R>(test: T) -> R
 where
-    F: Future<Output = anyhow::Result<()>>,
+    F: Future<Output = anyhow::Result<R>>,
     T: FnOnce(Space) -> F,
 {
     let space = Space::open().await.expect("a cluster is needed: run the tests by `make test`");
     let result = test(space.clone()).await;
     space.delete().await.expect("the namespace of the test can be deleted");
-    if let Err(error) = result {
-        panic!("{error:?}");
-    }
+    result.unwrap_or_else(|error| panic!("{error:?}"))
 }
 
 /// Who set `spec.replicas` of a server: each a manager, and the subresource by which it did.

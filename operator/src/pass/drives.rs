@@ -176,6 +176,7 @@ impl Rig {
             reader: Arc::new(Reader::new(client.clone(), secrets, maps, DigestKey::for_tests())),
             recorder: Recorder::new(client, Reporter { controller: "test".into(), instance: None }),
             attempts: Arc::new(Attempts::new(metrics.failing())),
+            jitter: || 0.5,
             metrics,
             inherit: Arc::default(),
             around: Arc::default(),

@@ -132,51 +132,53 @@ async fn kill(operator: &Mutex<Option<Operator>>) {
 /// The operator's writes of a wake, its Events among them, and some more: it need not come to all of them.
 const WRITES: isize = 10;
 
+/// Whether the operator died at this write.
+async fn dies_at(space: &Space, write: isize) -> anyhow::Result<bool> {
+    with_sleeper(space).await?.kill().await;
+    let mortal = Mortal::default();
+    let first = Mutex::new(Some(another_by(space, mortal.client().await?).await?));
+    let activator = Activator::start(space, &space.client, 30).await?;
+    mortal.dies_at(write);
+    // Its successor is there when it is dead, as the next one that takes the lead.
+    let succession = async {
+        mortal.died().await;
+        kill(&first).await;
+        another_by(space, space.client.clone()).await
+    };
+    let mut succession = std::pin::pin!(succession);
+    let activators = [activator.address];
+    let mut wake = std::pin::pin!(wake(space, &activators, |_| future::ok(())));
+    let (fake, successor) = tokio::select! {
+        fake = &mut wake => (fake?, None),
+        successor = &mut succession => {
+            let successor = successor?;
+            (wake.await?, Some(successor))
+        }
+    };
+    // One that died at the very end has a successor, too.
+    let successor = match successor {
+        None if mortal.is_dead() => Some(succession.await?),
+        other => other,
+    };
+    anyhow::ensure!(fake.called() == CALLERS, "each call once: {} were made", fake.called());
+    kill(&first).await;
+    let died = successor.is_some();
+    if let Some(successor) = successor {
+        successor.stop().await?;
+    }
+    Ok(died)
+}
+
 #[tokio::test]
 async fn an_operator_that_dies_at_any_of_its_writes_loses_no_call() {
-    let died: Vec<bool> = stream::iter(1..=WRITES)
-        .map(|write| async move {
-            let (told, mut hears) = tokio::sync::mpsc::channel(1);
-            with_space(|space| async move {
-                with_sleeper(&space).await?.kill().await;
-                let mortal = Mortal::default();
-                let first = Mutex::new(Some(another_by(&space, mortal.client().await?).await?));
-                let activator = Activator::start(&space, &space.client, 30).await?;
-                mortal.dies_at(write);
-                // Its successor is there when it is dead, as the next one that takes the lead.
-                let succession = async {
-                    mortal.died().await;
-                    kill(&first).await;
-                    another_by(&space, space.client.clone()).await
-                };
-                let mut succession = std::pin::pin!(succession);
-                let activators = [activator.address];
-                let wake = wake(&space, &activators, |_| future::ok(()));
-                let mut wake = std::pin::pin!(wake);
-                let (fake, successor) = tokio::select! {
-                    fake = &mut wake => (fake?, None),
-                    successor = &mut succession => {
-                        let successor = successor?;
-                        (wake.await.with_context(|| format!("dead at write {write}"))?, Some(successor))
-                    }
-                };
-                // One that died at the very end has a successor, too.
-                let successor = match successor {
-                    None if mortal.is_dead() => Some(succession.await?),
-                    other => other,
-                };
-                assert_eq!(fake.called(), CALLERS, "each call once");
-                told.send(successor.is_some()).await?;
-                kill(&first).await;
-                if let Some(successor) = successor { successor.stop().await } else { Ok(()) }
-            })
-            .await;
-            hears.recv().await.unwrap_or(false)
+    let died = stream::iter(1..=WRITES)
+        .map(|write| {
+            with_space(async move |space: Space| dies_at(&space, write).await.with_context(|| format!("dead at write {write}")))
         })
         .buffer_unordered(5)
-        .collect()
+        .filter(|died| future::ready(*died))
+        .count()
         .await;
-    let died = died.into_iter().filter(|died| *died).count();
     println!("killed at {died} writes of a wake");
     assert!(died >= 5, "the Deployment, the gate, the slice, and the two statuses");
 }

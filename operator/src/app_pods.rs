@@ -11,7 +11,8 @@ use kube::{ResourceExt, runtime::watcher::Event};
 use tokio::sync::Notify;
 
 use crate::{
-    pod_trouble::{self, Trouble},
+    pod_trouble::{self, Making, Trouble},
+    pod_warnings::PodWarnings,
     who::{Who, whose_label},
 };
 
@@ -26,18 +27,42 @@ pub struct AppPods {
 struct State {
     /// The addresses of those that run, by app and pod.
     running: HashMap<(Who, String), IpAddr>,
-    troubles: HashMap<Who, BTreeMap<String, Trouble>>,
+    stuck: HashMap<Who, BTreeMap<String, Stuck>>,
     /// The pods of the list that is coming in.
     listing: Option<BTreeSet<(Who, String)>>,
 }
 
+/// A pod that does not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stuck {
+    uid: String,
+    /// What keeps it from running, by its status.
+    trouble: Option<Trouble>,
+    /// It is on its way in the usual manner, by its status.
+    making: Option<Making>,
+}
+
+impl Stuck {
+    /// None of a pod that runs.
+    fn of(pod: &Pod) -> Option<Self> {
+        let (trouble, making) = (pod_trouble::of(pod), pod_trouble::making(pod));
+        let stuck = trouble.is_some() || making.is_some();
+        stuck.then(|| Self { uid: pod.uid().unwrap_or_default(), trouble, making })
+    }
+}
+
 impl AppPods {
     /// What keeps a pod of the app from running; of several, one that never ran first. None: nothing that is known.
-    pub fn trouble(&self, namespace: &str, name: &str) -> Option<Trouble> {
+    pub fn trouble(&self, namespace: &str, name: &str, warnings: &PodWarnings) -> Option<Trouble> {
         let app = Who::app(namespace, name);
         let state = self.state();
-        let mut troubles = state.troubles.get(&app)?.values();
-        troubles.clone().find(|trouble| !trouble.ran).or_else(|| troubles.next()).cloned()
+        let explained = state
+            .stuck
+            .get(&app)?
+            .iter()
+            .filter_map(|(name, pod)| warnings.explain(name, &pod.uid, pod.trouble.clone(), pod.making.as_ref()));
+        let troubles: Vec<Trouble> = explained.collect();
+        troubles.iter().find(|trouble| !trouble.ran).or_else(|| troubles.first()).cloned()
     }
 
     /// The addresses of the pods that run.
@@ -73,7 +98,7 @@ impl AppPods {
     fn set(&self, pod: &Pod, gone: bool) -> Vec<Who> {
         let Some(app) = whose_label(&pod.metadata) else { return Vec::new() };
         let going = gone || pod.metadata.deletion_timestamp.is_some();
-        let trouble = if going { None } else { pod_trouble::of(pod) };
+        let stuck = if going { None } else { Stuck::of(pod) };
         let mut state = self.state();
         let key = (app.clone(), pod.name_any());
         match address(pod).filter(|_| !going) {
@@ -86,15 +111,15 @@ impl AppPods {
                 state.running.remove(&key);
             }
         }
-        let of_app = state.troubles.entry(app.clone()).or_default();
-        let before = match trouble.clone() {
-            Some(trouble) => of_app.insert(pod.name_any(), trouble),
+        let of_app = state.stuck.entry(app.clone()).or_default();
+        let before = match stuck.clone() {
+            Some(stuck) => of_app.insert(pod.name_any(), stuck),
             None => of_app.remove(&pod.name_any()),
         };
         if of_app.is_empty() {
-            state.troubles.remove(&app);
+            state.stuck.remove(&app);
         }
-        if before == trouble { Vec::new() } else { vec![app] }
+        if before == stuck { Vec::new() } else { vec![app] }
     }
 
     fn list_ends(&self) -> Vec<Who> {
@@ -102,13 +127,13 @@ impl AppPods {
         let listed = state.listing.take().unwrap_or_default();
         state.running.retain(|pod, _| listed.contains(pod));
         let mut changed = Vec::new();
-        state.troubles.retain(|app, troubles| {
-            let before = troubles.len();
-            troubles.retain(|pod, _| listed.contains(&(app.clone(), pod.clone())));
-            if troubles.len() != before {
+        state.stuck.retain(|app, pods| {
+            let before = pods.len();
+            pods.retain(|pod, _| listed.contains(&(app.clone(), pod.clone())));
+            if pods.len() != before {
                 changed.push(app.clone());
             }
-            !troubles.is_empty()
+            !pods.is_empty()
         });
         changed
     }
@@ -144,7 +169,7 @@ mod tests {
     }
 
     fn reason(pods: &AppPods) -> Option<String> {
-        pods.trouble("team", "chat").map(|trouble| trouble.reason)
+        pods.trouble("team", "chat", &PodWarnings::default()).map(|trouble| trouble.reason)
     }
 
     #[test]
@@ -166,6 +191,6 @@ mod tests {
         pods.take(Event::InitApply(pod("b", None)));
         assert_eq!(pods.take(Event::InitDone).len(), 1);
         assert_eq!(reason(&pods), None);
-        assert!(pods.state().troubles.is_empty());
+        assert!(pods.state().stuck.is_empty());
     }
 }

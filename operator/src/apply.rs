@@ -12,7 +12,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Applied {
     /// What stands in the way, child by child.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<(Key, Problem)>,
     /// Fields of ours that somebody else had changed, and that were put right.
     pub corrected: Vec<(Key, String)>,
 }
@@ -32,7 +32,7 @@ pub async fn all(writer: &Writer, uid: &str, children: &[Child]) -> Applied {
                 if matches!(error, Error::NameConflict(_) | Error::ForeignData(..) | Error::OfPredecessor(_)) {
                     taken.push(child.key.kind);
                 }
-                applied.problems.push(Problem::not_applied(&error));
+                applied.problems.push((child.key.clone(), Problem::not_applied(&error)));
             }
         }
     }
@@ -43,7 +43,7 @@ pub async fn all(writer: &Writer, uid: &str, children: &[Child]) -> Applied {
         }
         let Some(kind) = KINDS.iter().find(|kind| kind.kind == live.key.kind) else { continue };
         if let Err(error) = writer.delete(&live, &(kind.resource)()).await {
-            applied.problems.push(Problem::not_applied(&error));
+            applied.problems.push((live.key.clone(), Problem::not_applied(&error)));
         }
     }
     applied

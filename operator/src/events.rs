@@ -6,6 +6,8 @@ use kube::{
     runtime::events::{Event, EventType, Recorder},
 };
 
+use sha2::{Digest, Sha256};
+
 use crate::{
     child::Key,
     conditions,
@@ -14,9 +16,10 @@ use crate::{
         backup::BackupStatus,
         reason::{self, condition},
     },
+    digest::hex,
 };
 
-/// The longest note that the API server takes.
+/// The longest note, in bytes; the API server takes 1,024.
 const NOTE: usize = 1_000;
 
 /// What is to be told.
@@ -28,14 +31,12 @@ pub struct News {
     pub reason: String,
     /// A sentence for people.
     pub message: String,
-    /// What was done. Events of one reason and one action that follow each other are one, with the first one's message.
-    pub action: String,
 }
 
 impl News {
     /// Of a pass as such.
     pub fn new(warning: bool, reason: impl Into<String>, message: String) -> Self {
-        Self { warning, reason: reason.into(), message, action: "Reconcile".into() }
+        Self { warning, reason: reason.into(), message }
     }
 }
 
@@ -60,7 +61,8 @@ pub fn of_conditions(before: &[Condition], after: &[Condition]) -> Vec<News> {
         if changed && worth_it && news.iter().all(|told| told.reason != is.reason) {
             let warning = if type_ == condition::READY { is.status != "True" } else { true };
             // Somebody asked for it, or it is on its way.
-            let wanted = [reason::DISABLED, reason::PAUSED, reason::FORCED, reason::STARTING, reason::ROLLING_OUT];
+            let wanted =
+                [reason::DISABLED, reason::SCALED_TO_ZERO, reason::PAUSED, reason::FORCED, reason::STARTING, reason::ROLLING_OUT];
             let warning = warning && !wanted.contains(&is.reason.as_str());
             news.push(News::new(warning, &is.reason, is.message.clone()));
         }
@@ -84,8 +86,7 @@ pub fn of_backup(before: Option<&BackupStatus>, after: &BackupStatus) -> Option<
 pub fn of_scaling(before: &AutoscalingStatus, after: &AutoscalingStatus) -> Option<News> {
     let (from, to) = (before.desired, after.desired);
     let message = format!("scaled from {from} to {to}: {}", after.reason);
-    let action = format!("Scale{from}To{to}");
-    (from != to).then(|| News { action, ..News::new(false, reason::SCALED, message) })
+    (from != to).then(|| News::new(false, reason::SCALED, message))
 }
 
 /// What was put right: somebody had changed a field of a child.
@@ -99,16 +100,24 @@ pub fn of_correction(key: &Key, what: &str, kind: &str, name: &str) -> News {
     News::new(false, reason::CORRECTED, message)
 }
 
+/// An Event that says this. Those of one reason and one action that follow each other are told as one, with the first one's note: so the
+/// action names the note, too.
+pub fn event(warning: bool, reason: impl Into<String>, note: &str, action: &str) -> Event {
+    let note = &note[..note.floor_char_boundary(NOTE)];
+    let named = hex(&Sha256::digest(note)[..4]);
+    Event {
+        type_: if warning { EventType::Warning } else { EventType::Normal },
+        reason: reason.into(),
+        note: Some(note.to_owned()),
+        action: format!("{action}-{named}"),
+        secondary: None,
+    }
+}
+
 /// Sends it. Losing an Event is no reason to fail a pass.
 pub async fn send(news: Vec<News>, object: &impl Resource<DynamicType = ()>, recorder: &Recorder) {
-    for News { warning, reason, message, action } in news {
-        let event = Event {
-            type_: if warning { EventType::Warning } else { EventType::Normal },
-            reason,
-            note: Some(message.chars().take(NOTE).collect()),
-            action,
-            secondary: None,
-        };
+    for News { warning, reason, message } in news {
+        let event = event(warning, reason, &message, "Reconcile");
         let sent = tokio::time::timeout(crate::ssa::REQUEST_TIMEOUT, recorder.publish(&event, &object.object_ref(&()))).await;
         match sent {
             Ok(Ok(())) => {}
@@ -170,6 +179,13 @@ mod tests {
         let mut both = told(READY, Status::False, "SecretNotFound");
         both.extend(told(STALLED, Status::True, "SecretNotFound"));
         assert_eq!(of_conditions(&[], &both).len(), 1);
+    }
+
+    #[test]
+    fn what_says_something_else_is_another_event() {
+        let told = |note: &str| event(false, reason::CORRECTED, note, "Reconcile");
+        assert_ne!(told("somebody opened the policy").action, told("somebody changed the strategy").action);
+        assert_eq!(told("the same").action, told("the same").action);
     }
 
     #[test]

@@ -65,6 +65,11 @@ impl Reference {
 pub fn of_pods(settings: &PodSettings) -> BTreeSet<Reference> {
     let mut references = of_environment(&settings.env, &settings.env_from);
     references.extend(settings.volumes.iter().flat_map(of_volume));
+    let template = settings.pod_template.iter();
+    for container in template.flat_map(|template| template.init_containers.iter().chain(&template.sidecars)) {
+        let (env, env_from) = (container.env.as_deref(), container.env_from.as_deref());
+        references.extend(of_environment(env.unwrap_or_default(), env_from.unwrap_or_default()));
+    }
     references
 }
 

@@ -25,6 +25,8 @@ pub struct Way<'a> {
     pub rollout: Option<&'a Rollout>,
     /// What keeps a pod that is not in service from running.
     pub trouble: Option<&'a Trouble>,
+    /// What a pod met that runs and is not in service: the reason of its verdict, and a sentence.
+    pub unwell: Option<&'a (&'static str, String)>,
     /// Why the prober keeps new pods out, where an edit by a person lets them in.
     pub held: Option<&'a str>,
 }
@@ -63,7 +65,10 @@ impl Way<'_> {
         }
         match &rollout.progress {
             Progress::Late(message) => {
-                let late = || Finding::new(true, reason::PROGRESS_DEADLINE_EXCEEDED, message);
+                let late = || match self.unwell {
+                    Some((reason, why)) => Finding::new(true, *reason, format!("{message}; {why}")),
+                    None => Finding::new(true, reason::PROGRESS_DEADLINE_EXCEEDED, message),
+                };
                 Some(self.trouble.map_or_else(late, of_pod))
             }
             Progress::Done | Progress::UnderWay => None,
@@ -83,9 +88,10 @@ impl Way<'_> {
         match self.rollout {
             Some(rollout) if !rollout.is_done() => {
                 let pods = "pods are being made or replaced";
-                match self.trouble {
-                    Some(trouble) => Finding::new(true, &trouble.reason, format!("{pods}; {}", trouble.message)),
-                    None => Finding::new(true, reason::ROLLING_OUT, pods),
+                match (self.trouble, self.unwell) {
+                    (Some(trouble), _) => Finding::new(true, &trouble.reason, format!("{pods}; {}", trouble.message)),
+                    (None, Some((_, why))) => Finding::new(true, reason::ROLLING_OUT, format!("{pods}; {why}")),
+                    (None, None) => Finding::new(true, reason::ROLLING_OUT, pods),
                 }
             }
             Some(_) => Finding::new(false, reason::AVAILABLE, "the pods are those of the spec"),
@@ -121,7 +127,7 @@ mod tests {
         (reason(reconciling), reason(stalled))
     }
 
-    const REST: Way<'static> = Way { paused: false, problems: &[], rollout: None, trouble: None, held: None };
+    const REST: Way<'static> = Way { paused: false, problems: &[], rollout: None, trouble: None, unwell: None, held: None };
 
     #[rstest]
     #[case::done(Progress::Done, None, None, (None, None))]
@@ -145,6 +151,17 @@ mod tests {
         let (reconciling, stalled) = told(&way);
         assert_eq!((reconciling.as_deref(), stalled.as_deref()), expected);
         assert_eq!(told(&Way { paused: true, ..way }), (None, None), "paused");
+    }
+
+    #[test]
+    fn a_version_that_does_not_answer_is_told_while_it_rolls_out_and_when_it_is_late() {
+        let unwell = ("ConnectionFailed", "pod a: connection refused".to_owned());
+        let mut rollout = rollout(Progress::UnderWay);
+        let [(_, reconciling), _] = Way { rollout: Some(&rollout), unwell: Some(&unwell), ..REST }.findings();
+        assert_eq!((&*reconciling.reason, reconciling.message.ends_with("; pod a: connection refused")), ("RollingOut", true));
+        rollout.progress = Progress::Late("timed out".into());
+        let stalled = Way { rollout: Some(&rollout), unwell: Some(&unwell), ..REST }.stalled().expect("it stalls");
+        assert_eq!((&*stalled.reason, &*stalled.message), ("ConnectionFailed", "timed out; pod a: connection refused"));
     }
 
     #[test]

@@ -103,9 +103,22 @@ impl Component {
 
     /// The name of every child of the CR called `name`.
     pub fn child_name(self, name: &str) -> String {
+        format!("{name}-{}", self.suffix())
+    }
+
+    /// Whose pod has this name: that of a ReplicaSet of the Deployment, and what Kubernetes adds to both. None: nobody's of ours.
+    pub fn of_pod(pod: &str) -> Option<(Self, &str)> {
+        let (replica_set, _) = pod.rsplit_once('-')?;
+        let (deployment, _) = replica_set.rsplit_once('-')?;
+        let (name, suffix) = deployment.rsplit_once('-')?;
+        let component = [Self::Server, Self::App].into_iter().find(|component| component.suffix() == suffix)?;
+        Some((component, name))
+    }
+
+    const fn suffix(self) -> &'static str {
         match self {
-            Self::Server => format!("{name}-mcp"),
-            Self::App => format!("{name}-app"),
+            Self::Server => "mcp",
+            Self::App => "app",
         }
     }
 

@@ -31,6 +31,7 @@ use crate::{
     metrics::ReconcileMetrics,
     names::{self, Component},
     network::Surroundings,
+    pod_warnings::PodWarnings,
     problem::Problem,
     requeue::{self, Class},
     ssa::{self, Object, Writer},
@@ -64,6 +65,14 @@ pub trait Subject: Object {
 
     /// Step 1: read what the spec points at. I/O in, nothing decided.
     fn observe(&self, context: &Context<Self>) -> impl Future<Output = Result<Self::Facts, inputs::Error>> + Send;
+
+    /// Whether clients come in by a Service of ours.
+    fn is_served(&self) -> bool {
+        true
+    }
+
+    /// The most pods that the spec by itself allows: none where it is switched off.
+    fn most_pods(&self) -> u32;
 
     /// Step 2: from a spec and what is behind it to an object whose children can be built, or every problem at once. Pure.
     fn validate(&self, facts: &Self::Facts, world: &Self::World) -> Result<Self::Valid, Vec<Problem>>;
@@ -109,6 +118,8 @@ pub struct Context<S: Subject> {
     pub metrics: ReconcileMetrics,
     /// What of a CR its children get, too.
     pub inherit: Arc<Inherit>,
+    /// What Events say of the pods.
+    pub warnings: Arc<PodWarnings>,
     /// Who is around the CRs.
     pub around: Arc<Surroundings>,
     /// What only this kind needs.
@@ -128,11 +139,13 @@ pub struct Outcome<V> {
     pub claims: Vec<PersistentVolumeClaim>,
     /// What stood in the way.
     pub problems: Vec<Problem>,
+    /// Its Service is not there, or is somebody else's: no client gets in, however well its pods are. Why not.
+    pub no_service: Option<Problem>,
 }
 
 impl<V> Default for Outcome<V> {
     fn default() -> Self {
-        Self { valid: None, paused: false, deployment: None, claims: Vec::new(), problems: Vec::new() }
+        Self { valid: None, paused: false, deployment: None, claims: Vec::new(), problems: Vec::new(), no_service: None }
     }
 }
 
@@ -209,6 +222,7 @@ async fn write_status<S: Subject>(object: &S, status: &S::Status, context: &Cont
 async fn pass<S: Subject>(object: &S, context: &Context<S>) -> Outcome<S::Valid> {
     let namespace = object.namespace().unwrap_or_default();
     let mut outcome = Outcome { paused: is_paused(object), ..Outcome::default() };
+    let mut refused = Vec::new();
     match object.observe(context).await.map(|facts| object.validate(&facts, &context.world)) {
         Err(error) => outcome.problems.push(Problem::unreadable(&error)),
         Ok(Err(problems)) => outcome.problems = problems,
@@ -216,13 +230,25 @@ async fn pass<S: Subject>(object: &S, context: &Context<S>) -> Outcome<S::Valid>
             object.found(&valid, context);
             outcome.problems = [S::lacks(&valid), S::notes(&valid)].concat();
             if !outcome.paused {
-                outcome.problems.extend(apply_all(object, context, &valid).await);
+                refused = apply_all(object, context, &valid).await;
+                outcome.problems.extend(refused.iter().map(|(_, problem)| problem.clone()));
             }
             outcome.valid = Some(valid);
         }
     }
     let name = S::COMPONENT.child_name(&object.name_any());
+    if !outcome.paused
+        && let Err(error) = lower(object, context, &namespace, &name).await
+    {
+        outcome.problems.push(Problem::not_applied(&error));
+    }
     outcome.deployment = context.writer.children.read(&namespace, &name);
+    let service = Key::new("Service", &namespace, &name);
+    let there = context.writer.children.get(&service).is_some_and(|found| found.owner == object.uid());
+    if object.is_served() && !there {
+        let why = refused.into_iter().find(|(key, _)| *key == service).map(|(_, problem)| problem);
+        outcome.no_service = Some(why.unwrap_or_else(Problem::no_service));
+    }
     for claim in object.claims() {
         let own = context.writer.children.read(&namespace, &claim);
         // One that cannot be read is not named, and that is all.
@@ -232,13 +258,24 @@ async fn pass<S: Subject>(object: &S, context: &Context<S>) -> Outcome<S::Valid>
     outcome
 }
 
-async fn apply_all<S: Subject>(object: &S, context: &Context<S>, valid: &S::Valid) -> Vec<Problem> {
+/// Takes pods away that the spec allows no more, where the Deployment as a whole was refused, or could not be built: what a person
+/// switches off is off, whatever else is wrong.
+async fn lower<S: Subject>(object: &S, context: &Context<S>, namespace: &str, name: &str) -> Result<(), ssa::Error> {
+    let key = Key::new("Deployment", namespace, name);
+    let found = context.writer.children.get(&key).filter(|found| found.owner == object.uid());
+    let Some(found) = found else { return Ok(()) };
+    let replicas = found.read::<Deployment>().and_then(|deployment| deployment.spec?.replicas);
+    let most = i32::try_from(object.most_pods()).unwrap_or(i32::MAX);
+    if replicas.is_some_and(|replicas| replicas > most) { context.writer.scale(&found, most).await } else { Ok(()) }
+}
+
+async fn apply_all<S: Subject>(object: &S, context: &Context<S>, valid: &S::Valid) -> Vec<(Key, Problem)> {
     let mut children = S::children(valid, &context.around);
     for child in &mut children {
         context.inherit.hand_on(object.meta(), &mut child.body);
     }
     let applied = Box::pin(apply::all(&context.writer, &object.uid().unwrap_or_default(), &children)).await;
-    for problem in applied.problems.iter().filter(|problem| problem.class != Class::Transient) {
+    for (_, problem) in applied.problems.iter().filter(|(_, problem)| problem.class != Class::Transient) {
         tracing::debug!(object.kind = S::COMPONENT.kind(), object.name = object.name_any(), problem.message, "not applied");
     }
     let (kind, name) = (S::COMPONENT.kind(), object.name_any());

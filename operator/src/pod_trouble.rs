@@ -30,6 +30,39 @@ pub struct Trouble {
     pub exit_code: Option<i32>,
 }
 
+impl Trouble {
+    /// What Kubernetes says of a pod as a whole, of which nothing ran yet.
+    pub fn of_pod(pod: &str, reason: &str, said: &str) -> Self {
+        trouble(reason, sentence(pod, None, reason, Some(said)))
+    }
+}
+
+/// A pod that is on its way in the usual manner: a node has it, and no container for clients has started yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Making {
+    /// The init container that is running.
+    pub init: Option<String>,
+    /// Its volumes are mounted, and its network is there: what comes are images and containers.
+    pub prepared: bool,
+}
+
+/// How far a pod is that is being made; none of one that is not scheduled, that runs, or has run.
+pub fn making(pod: &Pod) -> Option<Making> {
+    let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref()?);
+    spec.node_name.as_ref()?;
+    (status.phase.as_deref() == Some("Pending")).then_some(())?;
+    let prepared = status.conditions.iter().flatten().any(|condition| {
+        // <https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-has-network>
+        condition.type_ == "PodReadyToStartContainers" && condition.status == "True"
+    });
+    // A sidecar holds the others up only until it has started.
+    let running = |container: &&ContainerStatus| {
+        container.state.as_ref().is_some_and(|state| state.running.is_some()) && container.started != Some(true)
+    };
+    let init = init_containers(status).find(running).map(|container| container.name.clone());
+    Some(Making { init, prepared })
+}
+
 /// What keeps `pod` from running; none while it runs, or is on its way in the usual manner.
 ///
 /// The first that is found counts, in the order in which a pod gets through them: the scheduler, init containers, containers.
@@ -194,6 +227,26 @@ mod tests {
         assert_eq!(told(json!({"containerStatuses": [container("mcp", json!({"running": {}}))]})), None);
         let done = container("copy", json!({"terminated": {"exitCode": 0, "reason": "Completed"}}));
         assert_eq!(told(json!({"initContainerStatuses": [done]})), None);
+    }
+
+    #[test]
+    fn a_pod_that_is_made_says_how_far_it_is() {
+        let making = |spec: Value, status: Value| {
+            making(&serde_json::from_value(json!({"metadata": {}, "spec": spec, "status": status})).expect("a pod"))
+        };
+        let node = || json!({"containers": [], "nodeName": "n"});
+        assert_eq!(making(json!({"containers": []}), json!({"phase": "Pending"})), None, "no node has it");
+        assert_eq!(making(node(), json!({"phase": "Running"})), None);
+        assert_eq!(making(node(), json!({"phase": "Pending"})), Some(Making { init: None, prepared: false }));
+        let mut sidecar = container("mesh", json!({"running": {}}));
+        sidecar["started"] = json!(true);
+        let status = json!({
+            "phase": "Pending", "conditions": [{"type": "PodReadyToStartContainers", "status": "True"}],
+            "initContainerStatuses": [
+                container("copy", json!({"terminated": {"exitCode": 0}})), sidecar, container("download", json!({"running": {}})),
+            ],
+        });
+        assert_eq!(making(node(), status), Some(Making { init: Some("download".into()), prepared: true }));
     }
 
     #[test]

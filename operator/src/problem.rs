@@ -47,6 +47,11 @@ impl Problem {
         Self { class: Class::Transient, reason: reason::APPLY_FAILED, message: error.to_string() }
     }
 
+    /// No client can find its pods, and nobody said why.
+    pub fn no_service() -> Self {
+        Self { class: Class::Transient, reason: reason::STARTING, message: "its Service is not there: no client finds it".into() }
+    }
+
     /// What could not be applied.
     pub fn not_applied(error: &ssa::Error) -> Self {
         let (class, reason) = match error {

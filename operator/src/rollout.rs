@@ -84,7 +84,10 @@ fn progress(deployment: &Deployment) -> Progress {
 }
 
 fn refused(deployment: &Deployment) -> Option<(String, String)> {
-    let refused = condition(deployment, "ReplicaFailure").filter(|refused| refused.status == "True")?;
+    let of_pods = condition(deployment, "ReplicaFailure").filter(|refused| refused.status == "True");
+    // What makes the pods may be refused itself.
+    let of_set = || condition(deployment, "Progressing").filter(|told| told.reason.as_deref() == Some("ReplicaSetCreateError"));
+    let refused = of_pods.or_else(of_set)?;
     let message = refused.message.as_deref().unwrap_or_default();
     // The name of a pod that was not made is another one at every try, and tells nobody anything.
     let message = message.split_once("\" is forbidden: ").map_or(message, |(_, why)| why);
@@ -128,6 +131,14 @@ mod tests {
         json!({"observedGeneration": 2, "replicas": 3, "updatedReplicas": 1, "conditions": told("ProgressDeadlineExceeded")}), Progress::Late("m".into()))]
     fn a_rollout_is_done_under_way_or_late(#[case] status: Value, #[case] expected: Progress) {
         assert_eq!(Rollout::of(Some(&deployment(2, &status))).progress, expected);
+    }
+
+    #[test]
+    fn a_replica_set_that_is_refused_is_told_as_its_pods_are() {
+        let condition =
+            json!([{"type": "Progressing", "status": "False", "reason": "ReplicaSetCreateError", "message": "exceeded quota"}]);
+        let refused = Rollout::of(Some(&deployment(1, &json!({"observedGeneration": 2, "conditions": condition})))).refused;
+        assert_eq!(refused, Some(("ReplicaSetCreateError".into(), "exceeded quota".into())));
     }
 
     #[test]

@@ -29,6 +29,7 @@ use crate::{
     metrics::ReconcileMetrics,
     network::Surroundings,
     pass::{self, Context, Subject},
+    pod_warnings::PodWarnings,
     probe::{HealthEngine, ServerKey},
     ssa::Writer,
     watch::{Keepers, Requests, Waker, Wakers, Watches},
@@ -90,7 +91,7 @@ pub async fn start(shared: &Shared, namespace: Option<&str>, tasks: &mut JoinSet
     let reader = Arc::new(Reader::new(shared.client.clone(), secrets, config_maps, shared.digest_key.get().await));
     let writer =
         Writer { client: shared.client.clone(), children: Arc::clone(&known.children), contests: Arc::new(Contests::default()) };
-    let parts = Parts { shared, reader: &reader, writer: &writer };
+    let parts = Parts { shared, reader: &reader, writer: &writer, warnings: &known.warnings };
     let (images, backups) = (shared.stdio_images.clone(), Arc::clone(&shared.backups));
     let (autoscaler, asleep) = (Arc::clone(&shared.autoscaler), Arc::clone(&shared.asleep));
     let leading = Arc::clone(&known.leading);
@@ -122,6 +123,7 @@ struct Parts<'a> {
     shared: &'a Shared,
     reader: &'a Arc<Reader>,
     writer: &'a Writer,
+    warnings: &'a Arc<PodWarnings>,
 }
 
 impl Parts<'_> {
@@ -135,6 +137,7 @@ impl Parts<'_> {
             jitter: rand::random,
             metrics: self.shared.metrics.clone(),
             inherit: Arc::clone(&self.shared.inherit),
+            warnings: Arc::clone(self.warnings),
             around: Arc::clone(&self.shared.around),
             world,
         }

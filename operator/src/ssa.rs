@@ -5,11 +5,11 @@
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
-use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::OwnerReference};
+use k8s_openapi::{NamespaceResourceScope, api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
-    core::DynamicObject,
+    core::{ApiResource, DynamicObject},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -216,6 +216,20 @@ impl Writer {
         let unheld = compare::difference(&live.value(), &body);
         self.wrote(&child.key, &hash, unheld, &what)?;
         Ok(Applied { live, corrected: said.then_some(what) })
+    }
+
+    /// Changes the number of pods of a Deployment, and nothing else of it.
+    pub async fn scale(&self, live: &Live, replicas: i32) -> Result<(), Error> {
+        let said = format!("replicas={replicas}");
+        self.may_write(&live.key, &said)?;
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), &live.key.namespace, &ApiResource::erase::<Deployment>(&()));
+        let body = json!({"metadata": {"uid": live.uid}, "spec": {"replicas": replicas}});
+        let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
+        let scaled = request("scale", &live.key, api.patch(&live.key.name, &params, &Patch::Merge(&body))).await?;
+        tracing::info!(kind = live.key.kind, namespace = live.key.namespace, name = live.key.name, replicas, "scaled");
+        self.children.wrote(Live::new(live.key.kind, scaled));
+        self.wrote(&live.key, &said, None, "spec.replicas")
     }
 
     /// Deletes a child that is no longer wanted.

@@ -10,7 +10,7 @@ use futures::{StreamExt, TryStreamExt, channel::mpsc};
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
-        core::v1::{ConfigMap, Pod, Secret},
+        core::v1::{ConfigMap, Event as Warning, Pod, Secret},
         discovery::v1::EndpointSlice,
     },
 };
@@ -41,6 +41,7 @@ use crate::{
     inputs::Kind,
     names::{self, Component},
     pass,
+    pod_warnings::{self, PodWarnings},
     probe::{HealthEngine, ServerKey},
     ssa::Object,
     wake::Index,
@@ -119,6 +120,8 @@ pub struct Known {
     pub children: Arc<Children>,
     /// What keeps pods of apps from running.
     pub app_pods: Arc<AppPods>,
+    /// What Events say of pods.
+    pub warnings: Arc<PodWarnings>,
     /// Whose Services lead to pods of their own.
     pub leading: Arc<Leading>,
     /// Versions of Secrets.
@@ -194,6 +197,9 @@ impl Watches<'_> {
         listed.push(self.backup_pods(&keepers.backups));
         let leading = Arc::new(Leading::default());
         listed.push(self.leading(&leading));
+        let warnings = Arc::new(PodWarnings::default());
+        // Nobody waits for these: where they may not be read, what only they say is not told.
+        self.warnings(&warnings);
         Known {
             apps: self.apps(&index, &attempts),
             servers: self.servers(&index, keepers),
@@ -201,6 +207,7 @@ impl Watches<'_> {
             config_maps: self.metadata("metadata of ConfigMaps", Kind::ConfigMap, &index),
             children,
             app_pods,
+            warnings,
             leading,
             listed,
         }
@@ -312,6 +319,17 @@ impl Watches<'_> {
         self.each("pods of McpApps", events, move |event| {
             for app in pods.take(event) {
                 waker.wake(&app.namespace, &app.name);
+            }
+        })
+    }
+
+    /// The Events that warn of pods.
+    fn warnings(&mut self, warnings: &Arc<PodWarnings>) -> watch::Receiver<bool> {
+        let events = watcher::watcher(self.api::<Warning>(), watcher::Config::default().fields(pod_warnings::SELECTOR)).boxed();
+        let (wakers, warnings) = (self.wakers.clone(), Arc::clone(warnings));
+        self.each("Events of pods", events, move |event| {
+            if let Some(who) = warnings.take(event) {
+                wakers.wake(&who);
             }
         })
     }

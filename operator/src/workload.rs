@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::{
     api::core::v1::{
         Capabilities, Container, EmptyDirVolumeSource, EnvVar, PodSecurityContext, PodSpec, SeccompProfile, SecurityContext,
-        Volume, VolumeMount,
+        ServiceSpec, Volume, VolumeMount,
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
@@ -34,6 +34,17 @@ pub fn pod_metadata(settings: &PodSettings, ours: BTreeMap<String, String>, inpu
     labels.extend(ours);
     annotations.extend(inputs.map(|digest| (names::ANNOTATION_INPUTS.to_owned(), digest.clone())));
     ObjectMeta { labels: Some(labels), annotations: some(annotations), ..ObjectMeta::default() }
+}
+
+/// What every Service says, so that whoever adds something else finds it put back: it is inside of the cluster, and leads to none but pods
+/// that are ready.
+pub fn service() -> ServiceSpec {
+    ServiceSpec {
+        type_: Some("ClusterIP".into()),
+        publish_not_ready_addresses: Some(false),
+        external_ips: Some(Vec::new()),
+        ..ServiceSpec::default()
+    }
 }
 
 /// A pod around one container, where and with what the spec wants it.
@@ -78,7 +89,12 @@ pub fn pod(settings: &PodSettings, pods: &BTreeMap<String, String>, container: C
         automount_service_account_token: Some(settings.automount_service_account_token.unwrap_or(false)),
         termination_grace_period_seconds: settings.termination_grace_period_seconds.map(i64::from),
         enable_service_links: Some(false),
-        service_account_name: settings.service_account_name.clone(),
+        // Said, so that whoever adds it finds it put back.
+        host_network: Some(false),
+        host_pid: Some(false),
+        host_ipc: Some(false),
+        // Always said: of one that is said no longer, Kubernetes keeps a copy under the field's former name, and takes it back from there.
+        service_account_name: Some(settings.service_account_name.clone().unwrap_or_else(|| "default".into())),
         image_pull_secrets: some(settings.image_pull_secrets.clone()),
         node_selector: some(node_selector),
         tolerations: some(tolerations),

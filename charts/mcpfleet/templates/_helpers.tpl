@@ -130,6 +130,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]
+# What keeps a pod from running, where its status does not say: a volume that cannot be mounted.
+- apiGroups: [""]
+  resources: [events]
+  verbs: [list, watch]
 # The readiness gate mcpfleet.dev/healthy.
 - apiGroups: [""]
   resources: [pods/status]

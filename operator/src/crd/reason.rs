@@ -32,6 +32,8 @@ pub const AVAILABLE: &str = "Available";
 pub const STARTING: &str = "Starting";
 /// `spec.enabled` is false: scaled to zero, not probed, not offered to apps.
 pub const DISABLED: &str = "Disabled";
+/// `spec.replicas` is 0: there is no pod, and nobody is answered.
+pub const SCALED_TO_ZERO: &str = "ScaledToZero";
 /// Nobody calls the server, and it has no pods (`autoscaling.minReplicas: 0`). The next call wakes it, and is answered.
 pub const ASLEEP: &str = "Asleep";
 /// A call woke the server, and waits for its first pod. After two minutes it is told like any server that does not come up.

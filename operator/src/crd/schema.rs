@@ -42,6 +42,15 @@ const KEYED_LISTS: [(&str, &[&str], u32); 10] = [
     ("volumes", &["name"], 64),
 ];
 
+/// What points at an object by name: a name of nothing points nowhere, and the kubelet waits for it for ever.
+const REFERENCES: [&str; 6] = ["configMap", "configMapKeyRef", "configMapRef", "secret", "secretKeyRef", "secretRef"];
+
+/// Quantities of the core API's types, and maps of them.
+const QUANTITIES: [&str; 4] = ["divisor", "limits", "requests", "sizeLimit"];
+
+/// What a quantity looks like. An int-or-string is not looked at by this when it is a number.
+const QUANTITY: &str = r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)((n|u|m|k|M|G|T|P|E|[KMGTPE]i)?|[eE][-+]?[0-9]+)$";
+
 /// A DNS label, as the names of volumes and containers must be.
 const LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 
@@ -60,6 +69,8 @@ pub(super) fn tidy(crd: CustomResourceDefinition) -> CustomResourceDefinition {
     visit(&mut value, &mut |schema| properties(schema).for_each(|(name, list)| key_list(name, list)));
     visit(&mut value, &mut |schema| properties(schema).for_each(|(name, list)| bound_items(name, list)));
     visit(&mut value, &mut |schema| properties(schema).for_each(|(name, block)| bound_block(name, block)));
+    visit(&mut value, &mut |schema| properties(schema).for_each(|(name, field)| bound_reference(name, field)));
+    visit(&mut value, &mut |schema| properties(schema).for_each(|(name, field)| bound_quantity(name, field)));
     serde_json::from_value(value).expect("a definition that was tidied is a definition")
 }
 
@@ -118,6 +129,8 @@ fn bound_items(name: &str, list: &mut Value) {
     if matches!(name, "initContainers" | "sidecars") {
         items["required"] = json!(["image", "name"]);
         items["properties"]["image"]["minLength"] = json!(1);
+        // Kubernetes drops any other one without a word.
+        items["properties"]["restartPolicy"]["enum"] = json!(["Always"]);
     }
 }
 
@@ -128,6 +141,31 @@ fn bound_block(name: &str, block: &mut Value) {
     {
         cidr.insert("pattern".into(), json!(CIDR));
         cidr.insert("maxLength".into(), json!(64));
+    }
+}
+
+/// What names an object names one.
+fn bound_reference(name: &str, field: &mut Value) {
+    let text = match name {
+        "claimName" | "secretName" => Some(field),
+        _ if REFERENCES.contains(&name) => field.pointer_mut("/properties/name"),
+        _ => None,
+    };
+    let Some(text) = text else { return };
+    if text["type"] == "string" && text.get("minLength").is_none() {
+        text["minLength"] = json!(1);
+    }
+}
+
+/// What is to be a quantity is one.
+fn bound_quantity(name: &str, field: &mut Value) {
+    if !QUANTITIES.contains(&name) {
+        return;
+    }
+    let of_map = field.get("additionalProperties").is_some();
+    let quantity = if of_map { &mut field["additionalProperties"] } else { field };
+    if quantity["x-kubernetes-int-or-string"] == true {
+        quantity["pattern"] = json!(QUANTITY);
     }
 }
 

@@ -64,6 +64,10 @@ impl Subject for McpApp {
         observe::observe(self, &context.reader, &context.writer.children, &context.world).await
     }
 
+    fn most_pods(&self) -> u32 {
+        self.spec.replicas
+    }
+
     fn validate(&self, facts: &Observed, world: &World) -> Result<ValidatedApp, Vec<Problem>> {
         let mut app = validate::validate(self, facts, &world.default_image, new_token())?;
         app.lacks.extend(build::too_large(&app));
@@ -82,7 +86,11 @@ impl Subject for McpApp {
 
     fn status(&self, outcome: &Outcome<ValidatedApp>, context: &Context<Self>, now: Timestamp) -> Told<McpAppStatus> {
         let (namespace, name) = (self.namespace().unwrap_or_default(), self.name_any());
-        let trouble = context.world.pods.trouble(&namespace, &name).map(|trouble| claims::named(trouble, &outcome.claims));
+        let trouble = context
+            .world
+            .pods
+            .trouble(&namespace, &name, &context.warnings)
+            .map(|trouble| claims::named(trouble, &outcome.claims));
         let report = context.world.reports.of(&namespace, &name).unwrap_or_default();
         Told::Now(status::compute(self, outcome, trouble.as_ref(), &report, now))
     }

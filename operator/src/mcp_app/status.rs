@@ -50,7 +50,8 @@ pub fn compute(app: &McpApp, outcome: &Outcome, trouble: Option<&Trouble>, repor
     let servers = outcome.valid.as_ref().map_or_else(|| before.servers.clone(), servers);
     let rollout = Rollout::of(outcome.deployment.as_ref());
     let offered = servers.iter().filter(|server| server.state == AppServerState::Offered).count();
-    let way = Way { paused: outcome.paused, problems: &outcome.problems, rollout: Some(&rollout), trouble, held: None };
+    let way =
+        Way { paused: outcome.paused, problems: &outcome.problems, rollout: Some(&rollout), trouble, unwell: None, held: None };
     let [reconciling, stalled] = way.findings();
     let view = View { outcome, rollout: &rollout, trouble, model, servers: &servers };
     let mut findings = vec![(condition::READY, view.ready(&way))];
@@ -85,7 +86,11 @@ struct View<'a> {
 impl View<'_> {
     /// What a person meets who opens the app; and in its message what stands in the way of the spec.
     fn ready(&self, way: &Way<'_>) -> Finding {
-        let met = if self.rollout.ready == 0 { self.not_serving() } else { self.serving() };
+        let met = match &self.outcome.no_service {
+            _ if self.rollout.ready == 0 => self.not_serving(),
+            Some(problem) => Finding::new(false, problem.reason, &problem.message),
+            None => self.serving(),
+        };
         let met = match way.stalled() {
             Some(stalled) if !met.message.contains(&stalled.message) => {
                 Finding { message: format!("{}; {}", met.message, stalled.message), ..met }

@@ -52,7 +52,9 @@ fn beginning(told: &McpServerStatus, health: &ServerHealth, now: Timestamp) -> O
     };
     let begun = says(condition::RECONCILING, "True", reason::ROLLING_OUT)?.last_transition_time.0;
     says(condition::READY, "False", reason::STARTING)?;
-    let amiss = |pod: &PodHealth| pod.trouble.is_some() || pod.in_service || pod.shut_out || pod.latest.is_failed();
+    // What has not started cannot fail.
+    let fails = |pod: &PodHealth| pod.latest.is_failed() && pod.making.is_none();
+    let amiss = |pod: &PodHealth| pod.trouble.is_some() || pod.in_service || pod.shut_out || fails(pod);
     if health.circuit.state != CircuitState::Closed || health.pods.iter().any(amiss) {
         return None;
     }

@@ -89,6 +89,14 @@ impl Subject for McpServer {
         observe::observe(self, &context.reader, &context.writer, &context.world).await
     }
 
+    fn is_served(&self) -> bool {
+        self.spec.remote.is_none()
+    }
+
+    fn most_pods(&self) -> u32 {
+        if self.spec.enabled { autoscaling::most(&self.spec) } else { 0 }
+    }
+
     fn validate(&self, facts: &Observed, _: &World) -> Result<ValidatedServer, Vec<Problem>> {
         validate::validate(self, facts)
     }
@@ -120,7 +128,10 @@ impl Subject for McpServer {
     }
 
     fn status(&self, outcome: &Outcome<ValidatedServer>, context: &Context<Self>, now: Timestamp) -> Told<McpServerStatus> {
-        let health = context.world.engine.snapshot(&key(self));
+        let mut health = context.world.engine.snapshot(&key(self));
+        for pod in health.iter_mut().flat_map(|health| &mut health.pods) {
+            pod.trouble = context.warnings.explain(&pod.name, &pod.uid, pod.trouble.take(), pod.making.as_ref());
+        }
         // The pod's own Ready condition wakes us before that, usually.
         if let Some(wait) = hold::hold(self, outcome, health.as_ref(), now) {
             return Told::Later(wait);

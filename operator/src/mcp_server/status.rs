@@ -113,6 +113,8 @@ struct View<'a> {
     held: Option<String>,
     /// What keeps a pod from running.
     trouble: Option<Trouble>,
+    /// What a pod met that runs and is not in service.
+    unwell: Option<(&'static str, String)>,
     /// What a client meets while the activator stands in.
     stood_in: Option<Finding>,
 }
@@ -129,7 +131,9 @@ impl<'a> View<'a> {
             format!("new pods do not offer the accepted tools: {diff}")
         });
         let trouble = health.and_then(trouble).map(|trouble| claims::named(trouble.clone(), &outcome.claims));
-        Self { server, outcome, health, remote, wanted, in_service, rollout, held, trouble, stood_in: None }
+        let unwell = None;
+        let view = Self { server, outcome, health, remote, wanted, in_service, rollout, held, trouble, unwell, stood_in: None };
+        Self { unwell: view.met_by_one(), ..view }
     }
 
     fn way(&self) -> Way<'_> {
@@ -138,6 +142,7 @@ impl<'a> View<'a> {
             problems: &self.outcome.problems,
             rollout: self.rollout.as_ref().filter(|_| self.server.spec.enabled || self.outcome.deployment.is_some()),
             trouble: self.trouble.as_ref(),
+            unwell: self.unwell.as_ref(),
             held: self.held.as_deref(),
         }
     }
@@ -209,7 +214,11 @@ impl<'a> View<'a> {
             return Finding::new(true, reason::CIRCUIT_HALF_OPEN, "the server answers again, and is on trial");
         }
         let answers = closed && if self.remote { alive } else { self.in_service > 0 };
-        if answers { self.serving(verdict) } else { self.not_serving(Some(health)) }
+        match &self.outcome.no_service {
+            _ if !answers => self.not_serving(Some(health)),
+            Some(problem) => Finding::new(false, problem.reason, &problem.message),
+            None => self.serving(verdict),
+        }
     }
 
     fn serving(&self, verdict: &Verdict) -> Finding {
@@ -266,6 +275,9 @@ impl<'a> View<'a> {
             _ if waits_for_the_last(self.outcome, self.wanted) => {
                 Finding::new(false, reason::STARTING, "its last pod is still on its way out, and one may write at a time")
             }
+            _ if !self.remote && self.wanted == 0 => {
+                Finding::new(false, reason::SCALED_TO_ZERO, "spec.replicas is 0: there is no pod, and nobody is answered")
+            }
             // One sentence until something is known: that a pod was made, and scheduled, is worth no write.
             _ if !self.remote => Finding::new(false, reason::STARTING, "waiting for the first pod to answer"),
             _ => Finding::new(false, reason::STARTING, "not probed yet"),
@@ -274,9 +286,25 @@ impl<'a> View<'a> {
 
     /// The last answer of a pod that has not come up, and until when that counts for nothing.
     fn not_up_yet(&self) -> Option<String> {
-        let pod = self.pods().find(|pod| pod.starting && pod.latest.is_failed())?;
+        let runs = self.pods().find(|pod| pod.starting && pod.making.is_none() && pod.latest.is_failed());
+        let Some(pod) = runs else { return self.init_runs() };
         let from = pod.counts_from.map(|from| format!("; failures count from {from}"));
         Some(format!("not up yet: {}{}", pod.latest.message, from.unwrap_or_default()))
+    }
+
+    /// What a pod met that is not in service, of which Kubernetes has nothing to say.
+    fn met_by_one(&self) -> Option<(&'static str, String)> {
+        let met = |pod: &PodHealth| (pod.latest.reason, format!("pod {}: {}", pod.name, pod.latest.message));
+        let pod = self.pods().find(|pod| !pod.in_service && pod.making.is_none() && pod.latest.is_failed());
+        pod.map(met).or_else(|| self.init_runs().map(|told| (reason::STARTING, told)))
+    }
+
+    /// What has not started cannot answer: its init container is told.
+    fn init_runs(&self) -> Option<String> {
+        self.pods().find_map(|pod| {
+            let init = pod.making.as_ref()?.init.as_ref()?;
+            Some(format!("not up yet: pod {}: its init container {init} is running", pod.name))
+        })
     }
 
     fn healthy(&self) -> Finding {
@@ -421,6 +449,8 @@ mod tests {
         crd::CircuitStatus,
         fixtures,
         mcp_server::{observe::Observed, validate::validate},
+        pod_trouble::Making,
+        probe::Verdict,
         requeue::Class,
     };
 
@@ -628,6 +658,36 @@ mod tests {
         assert_eq!(condition(&told(vec![pod("a", true, false)]), "Ready"), ("True".into(), reason::PAUSED.into()));
         assert_eq!(condition(&told(vec![]), "Ready"), ("False".into(), reason::PAUSED.into()));
         assert_eq!(told(vec![]).observed_generation, Some(1));
+    }
+
+    #[test]
+    fn without_a_service_no_client_gets_in_however_well_the_pods_are() {
+        let outcome = Outcome { no_service: Some(Problem::no_service()), ..Outcome::default() };
+        let told = compute(&fixtures::server(|_| {}), &outcome, Some(&health(vec![pod("a", true, true)])), fixtures::at(0));
+        let ready = conditions::find(&told.conditions, condition::READY).expect("it is told");
+        assert_eq!((ready.status.as_str(), ready.message.as_str()), ("False", "its Service is not there: no client finds it"));
+    }
+
+    #[test]
+    fn what_has_not_started_refuses_no_connection() {
+        let refused = Verdict { kind: Kind::Failed, message: "connection refused".into(), ..Verdict::healthy() };
+        let making = Making { init: Some("download".into()), prepared: true };
+        let pod = PodHealth { starting: true, latest: refused, making: Some(making), ..pod("a", false, false) };
+        let told = compute(&fixtures::server(|_| {}), &Outcome::default(), Some(&health(vec![pod])), fixtures::at(0));
+        let ready = conditions::find(&told.conditions, condition::READY).expect("it is told");
+        assert_eq!(ready.message, "not up yet: pod a: its init container download is running");
+    }
+
+    #[test]
+    fn who_is_scaled_to_zero_does_not_start() {
+        let told = compute(
+            &fixtures::server(|server| server.spec.replicas = 0),
+            &Outcome::default(),
+            Some(&health(vec![])),
+            fixtures::at(0),
+        );
+        let ready = conditions::find(&told.conditions, condition::READY).expect("it is told");
+        assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", reason::SCALED_TO_ZERO));
     }
 
     #[test]

@@ -86,6 +86,10 @@ impl Subject for ConfigMap {
         Ok(Valid { lacks: script.lacks.clone(), notes: script.notes.clone() })
     }
 
+    fn most_pods(&self) -> u32 {
+        if self.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key("off")) { 0 } else { 2 }
+    }
+
     fn lacks(valid: &Valid) -> &[Problem] {
         &valid.lacks
     }
@@ -127,10 +131,12 @@ impl Subject for ConfigMap {
             ("paused".into(), outcome.paused.to_string()),
             ("problems".into(), problems.join("; ")),
             ("claims".into(), claims.join(" ")),
+            ("no service".into(), outcome.no_service.as_ref().map(|why| why.message.clone()).unwrap_or_default()),
         ]))
     }
 }
 
+const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/team/deployments/db-mcp";
 const SELF: &str = "/api/v1/namespaces/team/configmaps/db";
 const CHILD: &str = "/api/v1/namespaces/team/configmaps/db-mcp";
 
@@ -179,6 +185,7 @@ impl Rig {
             jitter: || 0.5,
             metrics,
             inherit: Arc::default(),
+            warnings: Arc::default(),
             around: Arc::default(),
             world: World::default(),
         };
@@ -285,6 +292,51 @@ async fn what_is_invalid_has_no_children_is_told_and_waits_for_an_edit() {
     assert_eq!(rig.writes(), [STATUS_WRITTEN, EVENT]);
     assert_eq!([rig.told("valid"), rig.told("problems")], ["false", "no; nor this"]);
     assert_eq!(rig.outcomes(), ["rejected 1"]);
+}
+
+/// Its Deployment, with two pods, is made known.
+fn with_deployment(rig: &Rig, owner: &str) {
+    let owner =
+        json!([{"apiVersion": "mcpfleet.dev/v1alpha1", "kind": "McpServer", "name": "db", "uid": owner, "controller": true}]);
+    let put = rig.api.put(
+        DEPLOYMENT,
+        json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "spec": {"replicas": 2, "selector": {}, "template": {}},
+            "metadata": {"name": "db-mcp", "namespace": "team", "uid": "uid-of-deployment", "ownerReferences": owner},
+        }),
+    );
+    let live = crate::children::Live::new("Deployment", serde_json::from_value(put).expect("one"));
+    rig.context.writer.children.shown(live);
+    rig.api.sent();
+}
+
+#[tokio::test]
+async fn who_is_switched_off_loses_its_pods_also_when_its_spec_cannot_be_carried_out() {
+    let off = |object: &mut ConfigMap| drop(object.annotations_mut().insert("off".into(), "true".into()));
+    let (rig, object) = Rig::new(off);
+    rig.script().invalid = vec![problem(Class::Rejected, "no")];
+    with_deployment(&rig, "uid-of-db");
+    rig.pass(&object).await;
+    let sent = rig.api.sent();
+    let scaled: Vec<_> = sent.iter().filter(|sent| sent.path.starts_with(DEPLOYMENT)).collect();
+    assert!(scaled.len() == 1 && scaled[0].body["spec"] == json!({"replicas": 0}), "{scaled:?}");
+    rig.pass(&object).await;
+    assert!(rig.writes().is_empty(), "once");
+    // Neither one that is on, nor one whose Deployment is another's.
+    for (change, owner) in [(None, "uid-of-db"), (Some(off), "uid-of-another")] {
+        let (rig, object) = Rig::new(|object| change.into_iter().for_each(|change| change(object)));
+        rig.script().invalid = vec![problem(Class::Rejected, "no")];
+        with_deployment(&rig, owner);
+        rig.pass(&object).await;
+        assert_eq!(rig.writes(), [STATUS_WRITTEN, EVENT], "{owner}");
+    }
+}
+
+#[tokio::test]
+async fn that_there_is_no_service_is_known_whatever_else_is_well() {
+    let (rig, object) = Rig::new(|_| {});
+    rig.pass(&object).await;
+    assert_eq!(rig.told("no service"), "its Service is not there: no client finds it");
 }
 
 #[tokio::test]

@@ -136,6 +136,7 @@ pub fn state_of(pod: &Pod) -> Option<PodState> {
         template: pod.labels().get(LABEL_TEMPLATE_HASH).cloned(),
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         trouble: pod_trouble::of(pod),
+        making: pod_trouble::making(pod),
     })
 }
 

@@ -9,7 +9,7 @@ use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{
     Api, Client, ResourceExt as _,
     api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams, Preconditions},
-    runtime::events::{Event, EventType, Recorder, Reporter},
+    runtime::events::{Recorder, Reporter},
 };
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
@@ -37,8 +37,6 @@ const EVENTS_AT_A_TIME: usize = 8;
 const CALL: Duration = Duration::from_secs(10);
 /// What `kubectl rollout restart` writes into a pod template.
 const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
-/// The longest note of an Event, in characters; the API's limit is 1 kB.
-const NOTE: usize = 900;
 
 /// Who carries things out.
 #[derive(Clone)]
@@ -263,13 +261,7 @@ fn recreates(deployment: &Deployment) -> bool {
 }
 
 async fn announce(publisher: &Publisher, notice: Notice) {
-    let event = Event {
-        type_: if notice.warning { EventType::Warning } else { EventType::Normal },
-        reason: notice.reason.into(),
-        note: Some(notice.note.chars().take(NOTE).collect()),
-        action: notice.action.into(),
-        secondary: None,
-    };
+    let event = events::event(notice.warning, notice.reason, &notice.note, notice.action);
     match tokio::time::timeout(CALL, publisher.recorder.publish(&event, &notice.object)).await {
         Ok(Ok(())) => {}
         // In a namespace that is going nothing can be made any more, and nobody is left to read it.

@@ -332,6 +332,12 @@ fn notice(object: &ObjectReference, warning: bool, reason: &'static str, action:
     Effect::Event(Notice { object: object.clone(), warning, reason, action, note })
 }
 
+/// A person asked for a probe, and there is nobody to ask.
+pub fn not_rechecked(spec: &ServerSpec) -> Effect {
+    let why = if spec.enabled { "there is no pod to ask" } else { "spec.enabled is false" };
+    notice(&spec.object, true, reason::RECHECKED, "Recheck", format!("not asked: {why}"))
+}
+
 /// What a probe brought that a person had asked for: the one probe of which an Event tells whatever it brings.
 pub fn rechecked(spec: &ServerSpec, target: &Target, verdict: &Verdict, latency: Duration) -> Effect {
     let pod = target.pod.as_ref().map(|pod| format!("pod {}: ", pod.name)).unwrap_or_default();

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     crd::{CircuitBreaker, CircuitState, CircuitStatus, Health, ProtocolStatus, ServerInfo, ToolsPolicy, reason},
-    pod_trouble::Trouble,
+    pod_trouble::{Making, Trouble},
     reach::Reach,
 };
 
@@ -181,6 +181,8 @@ pub struct PodState {
     pub node: Option<String>,
     /// What keeps it from running.
     pub trouble: Option<Trouble>,
+    /// How far it is while it is being made; none once its containers started.
+    pub making: Option<Making>,
 }
 
 /// What the engine found out about a server: all that its status shows.
@@ -284,6 +286,8 @@ pub struct PodHealth {
     pub latest: Verdict,
     /// What keeps it from running, as Kubernetes tells it.
     pub trouble: Option<Trouble>,
+    /// How far it is while it is being made; none once its containers started.
+    pub making: Option<Making>,
     /// Which template it was made from: the Deployment's `pod-template-hash`.
     pub template: Option<String>,
     /// The readiness gate, as decided.

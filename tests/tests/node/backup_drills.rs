@@ -178,7 +178,8 @@ async fn a_lost_claim_comes_back_from_a_bucket_and_a_backup_that_fails_is_told()
             |server: &McpServer| backup(server).is_some_and(|told| told.failure.is_some() && told.last_success.is_some());
         let told = space.until::<McpServer>("s", "a failure", failed).await?;
         println!("told: {:?}", backup(&told).and_then(|told| told.failure.as_ref()));
-        anyhow::ensure!(ready(&told), "a backup is not the server");
+        let conditions = told.status.as_ref().map(|status| &status.conditions);
+        anyhow::ensure!(ready(&told), "a backup is not the server: {conditions:?}");
         Ok(())
     })
     .await;

@@ -32,6 +32,7 @@ pub(super) fn build(app: &ValidatedApp) -> Deployment {
         metadata: metadata(app),
         spec: Some(DeploymentSpec {
             replicas: Some(app.replicas),
+            paused: Some(false),
             revision_history_limit: Some(workload::REVISIONS),
             selector: LabelSelector { match_labels: Some(Component::App.selector(&app.name)), match_expressions: None },
             strategy: Some(DeploymentStrategy {

@@ -6,7 +6,7 @@ use k8s_openapi::{
 };
 
 use super::metadata;
-use crate::{mcp_app::validate::ValidatedApp, names::Component};
+use crate::{mcp_app::validate::ValidatedApp, names::Component, workload};
 
 pub(super) fn build(app: &ValidatedApp) -> Service {
     Service {
@@ -21,7 +21,7 @@ pub(super) fn build(app: &ValidatedApp) -> Service {
                 target_port: Some(IntOrString::String("http".into())),
                 ..ServicePort::default()
             }]),
-            ..ServiceSpec::default()
+            ..workload::service()
         }),
         status: None,
     }

@@ -26,6 +26,7 @@ pub(super) fn build(server: &ValidatedServer, container: &Container) -> Deployme
         metadata: metadata(server),
         spec: Some(DeploymentSpec {
             replicas: Some(container.replicas),
+            paused: Some(false),
             revision_history_limit: Some(workload::REVISIONS),
             selector: LabelSelector { match_labels: Some(Component::Server.selector(&server.name)), match_expressions: None },
             strategy: Some(strategy(container)),

@@ -12,6 +12,7 @@ use super::metadata;
 use crate::{
     mcp_server::validate::{Container, ValidatedServer},
     names::{self, Component},
+    workload,
 };
 
 /// Kubernetes' word for it: who comes from one address stays with one pod.
@@ -28,7 +29,7 @@ pub(super) fn build(server: &ValidatedServer, container: &Container) -> Service 
             selector: Some(Component::Server.selector(&server.name)),
             ports: Some(ports(i32::from(container.source.port), &container.served)),
             session_affinity: container.sticky.then(|| CLIENT_IP.into()),
-            ..ServiceSpec::default()
+            ..workload::service()
         }),
         status: None,
     }

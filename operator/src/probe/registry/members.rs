@@ -9,8 +9,8 @@ use crate::{
         breaker::Circuit,
         effect::Effect,
         schedule::TargetId,
-        server::Server,
-        target::Recheck,
+        server::{self, Server},
+        target::{Recheck, Target},
         template::Template,
         types::{Credentials, Endpoint, Moment, PodState, ServerKey, ServerSpec},
     },
@@ -65,6 +65,9 @@ impl Registry {
             if another || recheck {
                 let transition = server.circuit.try_now(now);
                 server.transitioned(transition, around);
+            }
+            if recheck && !server.targets.values().any(Target::reachable) {
+                around.effects.push(server::not_rechecked(&spec));
             }
             for target in server.targets.values_mut().filter(|_| recheck) {
                 target.urgent = true;

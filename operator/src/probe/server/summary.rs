@@ -81,6 +81,7 @@ impl Server {
             counts_from: self.spec.as_ref().and_then(|spec| target.counts_from(spec, now)),
             latest: target.latest().clone(),
             trouble: pod.trouble.clone(),
+            making: pod.making.clone(),
             template: pod.template.clone(),
             shut_out: shut_out.contains(&target.id),
             gate: target.gate.decided,

@@ -1,0 +1,168 @@
+//! What Kubernetes says of pods only in Events: that a volume cannot be mounted, a sandbox not be made, a pull Secret not be found. The
+//! status of such a pod says `ContainerCreating`, and nothing else, for as long as it lasts.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use k8s_openapi::api::core::v1::Event;
+use kube::runtime::watcher;
+
+use crate::{
+    names::Component,
+    pod_trouble::{Making, Trouble},
+    who::Who,
+};
+
+/// Which Events are watched: <https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/>.
+pub const SELECTOR: &str = "type=Warning,involvedObject.kind=Pod";
+
+/// The kubelet does not find a Secret of `imagePullSecrets`, and tries to pull the image without: some images may be pulled by anybody.
+const NO_PULL_SECRET: &str = "FailedToRetrieveImagePullSecret";
+/// What is over, or told elsewhere, by the time a node makes the pod: the scheduler's word is in the pod's conditions.
+const ELSEWHERE: [&str; 2] = ["FailedScheduling", "Preempted"];
+
+/// The last Warnings about each pod of ours, by its uid. Kubernetes forgets Events after an hour, and so do we.
+#[derive(Debug, Default)]
+pub struct PodWarnings(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    pods: HashMap<String, Warnings>,
+    /// The list that is coming in.
+    listing: Option<HashMap<String, Warnings>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Warnings {
+    /// What holds the pod up: Kubernetes' word for it, and its sentence.
+    held: Option<(String, String)>,
+    pull_secret: Option<String>,
+}
+
+impl Warnings {
+    fn add(&mut self, reason: String, message: String) {
+        if reason == NO_PULL_SECRET {
+            self.pull_secret = Some(message);
+        } else if !ELSEWHERE.contains(&reason.as_str()) {
+            self.held = Some((reason, message));
+        }
+    }
+}
+
+impl PodWarnings {
+    /// What keeps a pod from running, with what Events say of it. `making`: it is on its way in the usual manner, by its status.
+    pub fn explain(&self, name: &str, uid: &str, trouble: Option<Trouble>, making: Option<&Making>) -> Option<Trouble> {
+        let state = self.state();
+        let Some(warnings) = state.pods.get(uid) else { return trouble };
+        match (trouble, making, &warnings.pull_secret) {
+            (Some(trouble), _, Some(said)) if matches!(trouble.reason.as_str(), "ErrImagePull" | "ImagePullBackOff") => {
+                Some(Trouble { message: format!("{}; {said}", trouble.message), ..trouble })
+            }
+            (None, Some(making), _) if !making.prepared => {
+                warnings.held.as_ref().map(|(reason, said)| Trouble::of_pod(name, reason, said))
+            }
+            (trouble, ..) => trouble,
+        }
+    }
+
+    /// Takes up an event of the watch. Gives whose pod it is about, if that is to be told anew.
+    pub fn take(&self, event: watcher::Event<Event>) -> Option<Who> {
+        let mut state = self.state();
+        match event {
+            watcher::Event::Init => state.listing = Some(HashMap::new()),
+            watcher::Event::InitApply(event) => {
+                let (_, uid, reason, message) = read(event)?;
+                state.listing.get_or_insert_default().entry(uid).or_default().add(reason, message);
+            }
+            watcher::Event::InitDone => state.pods = state.listing.take().unwrap_or_default(),
+            watcher::Event::Apply(event) => {
+                let (who, uid, reason, message) = read(event)?;
+                let known = state.pods.entry(uid).or_default();
+                let before = known.clone();
+                known.add(reason, message);
+                return (*known != before).then_some(who);
+            }
+            watcher::Event::Delete(event) => {
+                state.pods.remove(&event.involved_object.uid?);
+            }
+        }
+        None
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whose pod an Event is about, which one, and what it says. None: nobody's of ours.
+fn read(event: Event) -> Option<(Who, String, String, String)> {
+    let pod = event.involved_object;
+    let (component, name) = Component::of_pod(pod.name.as_deref()?)?;
+    let who = Who { component, namespace: pod.namespace?, name: name.to_owned() };
+    Some((who, pod.uid?, event.reason?, event.message.unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::runtime::watcher::Event as Seen;
+    use serde_json::json;
+
+    use super::*;
+    use crate::fixtures;
+
+    const NOT_PREPARED: Making = Making { init: None, prepared: false };
+
+    fn event(uid: &str, reason: &str, message: &str) -> Event {
+        let pod = json!({"kind": "Pod", "namespace": "team", "name": "db-mcp-6f9c7d-x2x4z", "uid": uid});
+        let event = json!({"metadata": {"name": "e"}, "involvedObject": pod, "reason": reason, "message": message});
+        serde_json::from_value(event).expect("an Event")
+    }
+
+    fn told(warnings: &PodWarnings, trouble: Option<Trouble>, making: Option<&Making>) -> Option<(String, String)> {
+        warnings.explain("p", "1", trouble, making).map(|trouble| (trouble.reason, trouble.message))
+    }
+
+    #[test]
+    fn a_volume_that_cannot_be_mounted_is_told_while_its_pod_is_made_and_wakes_whose_it_is_once() {
+        let warnings = PodWarnings::default();
+        let failed = || Seen::Apply(event("1", "FailedMount", "no such\nserver"));
+        let who = Who { component: Component::Server, namespace: "team".into(), name: "db".into() };
+        assert_eq!(warnings.take(failed()), Some(who));
+        assert_eq!(warnings.take(failed()), None, "the same again");
+        let expected = ("FailedMount".to_owned(), "pod p: FailedMount: no such server".to_owned());
+        assert_eq!(told(&warnings, None, Some(&NOT_PREPARED)), Some(expected));
+        assert_eq!(told(&warnings, None, Some(&Making { prepared: true, ..NOT_PREPARED })), None, "that is over");
+        assert_eq!(told(&warnings, None, None), None, "it runs");
+        let other = fixtures::trouble("CrashLoopBackOff", "why");
+        assert_eq!(told(&warnings, Some(other.clone()), None), Some((other.reason, other.message)));
+    }
+
+    #[test]
+    fn a_pull_secret_that_is_missing_is_named_where_the_image_cannot_be_pulled() {
+        let warnings = PodWarnings::default();
+        warnings.take(Seen::Apply(event("1", NO_PULL_SECRET, "Unable to retrieve some image pull secrets (nope)")));
+        assert_eq!(told(&warnings, None, Some(&NOT_PREPARED)), None, "the image may be anybody's");
+        let message = told(&warnings, Some(fixtures::trouble("ErrImagePull", "denied")), None).expect("trouble").1;
+        assert_eq!(message, "denied; Unable to retrieve some image pull secrets (nope)");
+    }
+
+    #[test]
+    fn what_a_new_list_lacks_and_what_is_deleted_is_forgotten() {
+        let warnings = PodWarnings::default();
+        let is_told = || told(&warnings, None, Some(&NOT_PREPARED)).is_some();
+        warnings.take(Seen::Apply(event("1", "FailedMount", "m")));
+        warnings.take(Seen::Init);
+        warnings.take(Seen::InitApply(event("2", "FailedMount", "m")));
+        assert!(is_told(), "the list is not in yet");
+        warnings.take(Seen::InitDone);
+        assert!(!is_told());
+        warnings.take(Seen::Apply(event("1", "FailedCreatePodSandBox", "m")));
+        assert!(is_told());
+        warnings.take(Seen::Delete(event("1", "FailedCreatePodSandBox", "m")));
+        assert!(!is_told());
+        assert_eq!(warnings.take(Seen::Apply(event("1", "FailedScheduling", "m"))).map(|who| who.name), None);
+        assert!(!is_told(), "the scheduler's word is in the pod's conditions");
+    }
+}

@@ -139,13 +139,23 @@ pub struct Outcome<V> {
     pub claims: Vec<PersistentVolumeClaim>,
     /// What stood in the way.
     pub problems: Vec<Problem>,
+    /// Why no pod can be made of this spec, if that is known.
+    pub no_pods: Option<Problem>,
     /// Its Service is not there, or is somebody else's: no client gets in, however well its pods are. Why not.
     pub no_service: Option<Problem>,
 }
 
 impl<V> Default for Outcome<V> {
     fn default() -> Self {
-        Self { valid: None, paused: false, deployment: None, claims: Vec::new(), problems: Vec::new(), no_service: None }
+        Self {
+            valid: None,
+            paused: false,
+            deployment: None,
+            claims: Vec::new(),
+            problems: Vec::new(),
+            no_pods: None,
+            no_service: None,
+        }
     }
 }
 
@@ -243,6 +253,10 @@ async fn pass<S: Subject>(object: &S, context: &Context<S>) -> Outcome<S::Valid>
         outcome.problems.push(Problem::not_applied(&error));
     }
     outcome.deployment = context.writer.children.read(&namespace, &name);
+    let whole = Key::new("Deployment", &namespace, &name);
+    let refusal = refused.iter().find(|(key, problem)| *key == whole && problem.class.is_obstacle()).map(|(_, problem)| problem);
+    let lacks = outcome.valid.as_ref().map_or(&*outcome.problems, S::lacks);
+    outcome.no_pods = Problem::obstacle(lacks).or_else(|| refusal.cloned());
     let service = Key::new("Service", &namespace, &name);
     let there = context.writer.children.get(&service).is_some_and(|found| found.owner == object.uid());
     if object.is_served() && !there {

@@ -111,7 +111,11 @@ impl Error {
 
     /// What is contested of an object.
     pub fn contested(key: &Key, Contested { what, undone }: Contested) -> Self {
-        let by = if undone { "another writer, or another operator," } else { "an admission webhook, or a default," };
+        let by = if undone {
+            "another writer, or another operator,"
+        } else {
+            "an admission webhook, a default, or a Kubernetes that does not know it,"
+        };
         Self::Contested { key: key.clone(), what, by, undone }
     }
 

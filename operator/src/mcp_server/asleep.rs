@@ -11,7 +11,7 @@ use crate::{
     autoscale::Decision,
     conditions::{self, Finding, Status},
     crd::{
-        McpServerSpec,
+        Force, McpServerSpec,
         autoscaling::AutoscalingStatus,
         reason::{self, condition},
     },
@@ -36,7 +36,8 @@ impl Phase {
     /// `stood_in`: the activator stands in for it now. `leads`: its Service leads to a pod of its own.
     pub fn of(spec: &McpServerSpec, decision: Option<&Decision>, stood_in: bool, leads: bool) -> Self {
         match decision {
-            _ if !spec.enabled => Self::Awake,
+            // Who switches it off wants nobody to wake it, and no call to wait for that.
+            _ if !spec.enabled || spec.circuit_breaker.force == Some(Force::Open) => Self::Awake,
             Some(decision) if decision.desired == 0 => Self::Asleep,
             _ if stood_in && !leads => Self::Waking,
             _ => Self::Awake,
@@ -61,7 +62,7 @@ pub fn met(phase: Phase, activator_is_up: bool, told: Option<&AutoscalingStatus>
         Phase::Asleep => Some(Finding::new(true, reason::ASLEEP, "nobody calls it, and it has no pods; the next call wakes it")),
         // Calls are held meanwhile, and answered.
         Phase::Waking if woken.is_none_or(|woken| woken < WAKE) => {
-            Some(Finding::new(true, reason::WAKING, "a call woke it, and waits for its first pod"))
+            Some(Finding::new(true, reason::WAKING, "it is being woken, and calls wait for its first pod"))
         }
         Phase::Waking => None,
     }
@@ -90,7 +91,11 @@ mod tests {
         assert_eq!(phase(1, false, false), Phase::Awake, "one that starts for the first time was asleep never");
         assert_eq!(Phase::of(&spec, None, true, false), Phase::Waking, "spec.autoscaling was taken away while it slept");
         let off = fixtures::server(|server| server.spec.enabled = false).spec;
-        assert_eq!(Phase::of(&off, None, true, false), Phase::Awake, "who switches it off wants nobody to wake it");
+        let asleep = Decision { desired: 0, reason: String::new() };
+        let forced = fixtures::server(|server| server.spec.circuit_breaker.force = Some(Force::Open)).spec;
+        for spec in [off, forced] {
+            assert_eq!(Phase::of(&spec, Some(&asleep), true, false), Phase::Awake, "who switches it off wants nobody to wake it");
+        }
     }
 
     #[test]

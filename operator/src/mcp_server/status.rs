@@ -7,7 +7,8 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp}
 use mcp_stdio::package::Registry;
 
 use super::{
-    asleep, autoscaling, contract, stdio,
+    asleep::{self, Phase},
+    autoscaling, contract, stdio,
     validate::{Source, ValidatedServer},
 };
 use crate::{
@@ -89,7 +90,14 @@ fn decision(outcome: &Outcome) -> Option<&Decision> {
 
 /// What a client meets while the activator stands in.
 fn stood_in(outcome: &Outcome, told: Option<&AutoscalingStatus>, now: Timestamp) -> Option<Finding> {
-    let valid = outcome.valid.as_ref()?;
+    let valid = outcome.valid.as_ref().filter(|valid| valid.phase != Phase::Awake)?;
+    if outcome.paused {
+        return Some(Finding::new(false, reason::PAUSED, "it has no pods, and nobody wakes it meanwhile"));
+    }
+    // Whatever the activator says: no pod will come.
+    if let Some(why) = &outcome.no_pods {
+        return Some(Finding::new(false, why.reason, &why.message));
+    }
     asleep::met(valid.phase, valid.activator.is_up(), told, now)
 }
 
@@ -446,6 +454,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        asleep::Endpoints,
         crd::CircuitStatus,
         fixtures,
         mcp_server::{observe::Observed, validate::validate},
@@ -676,6 +685,30 @@ mod tests {
         let told = compute(&fixtures::server(|_| {}), &Outcome::default(), Some(&health(vec![pod])), fixtures::at(0));
         let ready = conditions::find(&told.conditions, condition::READY).expect("it is told");
         assert_eq!(ready.message, "not up yet: pod a: its init container download is running");
+    }
+
+    #[test]
+    fn who_sleeps_and_cannot_wake_is_not_ready() {
+        let server = fixtures::server(|_| {});
+        let ready = |change: fn(&mut Outcome)| {
+            let mut outcome = outcome(&server);
+            outcome.valid.iter_mut().for_each(|valid| {
+                valid.phase = Phase::Asleep;
+                let addresses = [("IPv4".to_owned(), ["10.0.0.1".to_owned()].into())].into();
+                valid.activator = std::sync::Arc::new(Endpoints { addresses, port: 8080 });
+            });
+            change(&mut outcome);
+            let told = compute(&server, &outcome, Some(&health(vec![])), fixtures::at(0));
+            let ready = conditions::find(&told.conditions, condition::READY).expect("it is told");
+            (ready.status.clone(), ready.reason.clone())
+        };
+        assert_eq!(ready(|_| {}), ("True".into(), reason::ASLEEP.into()));
+        let lacks = |outcome: &mut Outcome| {
+            let message = "the Secret x does not exist".into();
+            outcome.no_pods = Some(Problem { class: Class::Waiting, reason: reason::SECRET_NOT_FOUND, message });
+        };
+        assert_eq!(ready(lacks), ("False".into(), reason::SECRET_NOT_FOUND.into()));
+        assert_eq!(ready(|outcome| outcome.paused = true), ("False".into(), reason::PAUSED.into()));
     }
 
     #[test]

@@ -29,7 +29,10 @@ pub async fn all(writer: &Writer, uid: &str, children: &[Child]) -> Applied {
         match writer.apply(child).await {
             Ok(done) => applied.corrected.extend(done.corrected.map(|what| (child.key.clone(), what))),
             Err(error) => {
-                if matches!(error, Error::NameConflict(_) | Error::ForeignData(..) | Error::OfPredecessor(_)) {
+                if matches!(
+                    error,
+                    Error::NameConflict(_) | Error::ForeignData(..) | Error::DataGoing(_) | Error::OfPredecessor(_)
+                ) {
                     taken.push(child.key.kind);
                 }
                 applied.problems.push((child.key.clone(), Problem::not_applied(&error)));

@@ -56,6 +56,7 @@ impl Problem {
     pub fn not_applied(error: &ssa::Error) -> Self {
         let (class, reason) = match error {
             ssa::Error::NameConflict(_) | ssa::Error::ForeignData(..) => (Class::Waiting, reason::NAME_CONFLICT),
+            ssa::Error::DataGoing(_) => (Class::Waiting, reason::CLAIM_TERMINATING),
             ssa::Error::OfPredecessor(_) => (Class::Transient, reason::PREDECESSOR_GOING),
             ssa::Error::Contested { undone: true, .. } => (Class::Waiting, reason::CONTESTED),
             ssa::Error::Contested { undone: false, .. } => (Class::Contested, reason::CONTESTED),
@@ -99,6 +100,7 @@ mod tests {
         let contested = |undone| ssa::Error::contested(&key(), Contested { what: String::new(), undone });
         assert_eq!(of(&ssa::Error::NameConflict(key())), (Class::Waiting, reason::NAME_CONFLICT));
         assert_eq!(of(&ssa::Error::ForeignData(key(), String::new())), (Class::Waiting, reason::NAME_CONFLICT));
+        assert_eq!(of(&ssa::Error::DataGoing(key())), (Class::Waiting, reason::CLAIM_TERMINATING));
         assert_eq!(of(&ssa::Error::OfPredecessor(key())), (Class::Transient, reason::PREDECESSOR_GOING));
         assert_eq!(of(&contested(true)), (Class::Waiting, reason::CONTESTED));
         assert_eq!(of(&contested(false)), (Class::Contested, reason::CONTESTED));

@@ -43,6 +43,11 @@ pub enum Error {
         "the {0} exists without the labels of this object, so it may hold somebody else's data, and is left as it is: give this object another name, or, if the data is its own, label the claim {1}"
     )]
     ForeignData(Key, String),
+    /// Somebody deleted it, and pods that mount it are all that keeps it.
+    #[error(
+        "the {0} is being deleted, and its data goes with the pod that mounts it: copy what is worth keeping; nothing that would replace the pod is done meanwhile"
+    )]
+    DataGoing(Key),
     /// The child of an object of the same name that is gone: Kubernetes is about to delete it.
     #[error("the {0} belongs to an object of this name that was deleted, and is going: waiting for it")]
     OfPredecessor(Key),
@@ -87,7 +92,7 @@ impl Error {
     /// Whether trying again can help: false when the API server said that the object itself is wrong.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::NameConflict(_) | Self::ForeignData(..) | Self::Contested { .. } => false,
+            Self::NameConflict(_) | Self::ForeignData(..) | Self::DataGoing(_) | Self::Contested { .. } => false,
             Self::Request { source, .. } => match &**source {
                 // A list with a key twice is refused by server-side apply as an internal error.
                 kube::Error::Api(status) if status.message.contains("duplicate entries for key") => false,
@@ -102,7 +107,7 @@ impl Error {
     pub fn describe(&self) -> String {
         match self {
             Self::Request { source, .. } => match &**source {
-                kube::Error::Api(status) => format!("{self}: {}", status.message),
+                kube::Error::Api(status) => format!("{self}: {}{}", in_one_line(&status.message), way_out(&status.message)),
                 other => format!("{self}: {other}"),
             },
             _ => self.to_string(),
@@ -127,6 +132,21 @@ impl Error {
             },
             _ => None,
         }
+    }
+}
+
+/// Without the comparison of two objects that Kubernetes adds to some refusals.
+fn in_one_line(said: &str) -> String {
+    let said = said.split_once("\n@@").map_or(said, |(said, _)| said);
+    said.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// What to do where an edit cannot be taken back: the size of a volume never shrinks, not even one that was never given.
+fn way_out(said: &str) -> &'static str {
+    if said.contains("can be resized") {
+        "; to keep the size that there is, delete this object and make it anew with that: the claim and its data stay"
+    } else {
+        ""
     }
 }
 
@@ -202,6 +222,9 @@ impl Writer {
             Relation::OfPredecessor => return Err(Error::OfPredecessor(child.key.clone())),
             Relation::Foreign if child.owner().is_none() => return Err(Error::ForeignData(child.key.clone(), labels(child))),
             Relation::Foreign => return Err(Error::NameConflict(child.key.clone())),
+        }
+        if child.owner().is_none() && value["metadata"]["deletionTimestamp"].is_string() {
+            return Err(Error::DataGoing(child.key.clone()));
         }
         keep_what_grew(child, &value, &mut body);
         let before = value["metadata"]["annotations"].get(names::ANNOTATION_APPLIED);

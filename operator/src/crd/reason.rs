@@ -78,6 +78,8 @@ pub const SECRET_EMPTY: &str = "SecretEmpty";
 pub const ROLLING_OUT: &str = "RollingOut";
 /// The pods did not come up within `spec.progressDeadlineSeconds`, and none of them says why.
 pub const PROGRESS_DEADLINE_EXCEEDED: &str = "ProgressDeadlineExceeded";
+/// The claim of the server's data was deleted, and only the pod that mounts it keeps it: the pod is not replaced meanwhile.
+pub const CLAIM_TERMINATING: &str = "ClaimTerminating";
 /// A child belongs to an object of the same name that was deleted, and is going. It is waited for.
 pub const PREDECESSOR_GOING: &str = "PredecessorGoing";
 /// A field that we write does not stay as we write it: a webhook or another writer changes it, or a second operator. Once a minute it is tried again.

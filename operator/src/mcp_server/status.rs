@@ -162,6 +162,17 @@ impl<'a> View<'a> {
         if let Some(told) = conditions::find(before, type_).filter(|_| rests) {
             return Finding::of(told);
         }
+        // What a pod met that is not in service stands at the end of these: it is told until that pod has been asked.
+        let unasked = |pod: &PodHealth| {
+            !pod.in_service && pod.making.is_none() && pod.trouble.is_none() && pod.latest.kind == Kind::Unknown
+        };
+        let more = |told: &&Condition| told.status == finding.status.as_str() && told.message.starts_with(&finding.message);
+        if matches!(type_, condition::READY | condition::RECONCILING | condition::STALLED)
+            && self.pods().any(unasked)
+            && let Some(told) = conditions::find(before, type_).filter(more)
+        {
+            return Finding::of(told);
+        }
         let asked = self.health.is_some_and(|health| health.protocol.is_some() || health.verdict.kind != Kind::Unknown);
         // Pods are known before anything else is: where there are none, nobody will be asked.
         let to_come = self.remote || self.pods().any(|pod| pod.latest.kind == Kind::Unknown && pod.trouble.is_none());
@@ -802,6 +813,27 @@ mod tests {
             server.status = Some(McpServerStatus { tools: Some(tools.clone()), ..McpServerStatus::default() });
         });
         assert_eq!(compute(&server, &outcome(&server), None, fixtures::at(0)).tools, Some(tools));
+    }
+
+    #[test]
+    fn a_new_operator_keeps_what_a_pod_met_until_it_has_asked_it() {
+        let mut server = fixtures::server(|_| {});
+        let outcome = Outcome { deployment: Some(deployment(&server, 1, "ProgressDeadlineExceeded")), ..outcome(&server) };
+        let refused =
+            Verdict { kind: Kind::Failed, reason: reason::CONNECTION_REFUSED, message: "refused".into(), ..Verdict::healthy() };
+        let of_new = |latest: Verdict| {
+            let new = PodHealth { latest, starting: true, verdict: Verdict::unknown(), ..pod("new", false, false) };
+            health(vec![pod("old", true, false), new])
+        };
+        let told = compute(&server, &outcome, Some(&of_new(refused)), fixtures::at(0));
+        let stalled =
+            |status: &McpServerStatus| (condition(status, "Stalled"), message(status, "Stalled"), message(status, "Ready"));
+        assert_eq!(condition(&told, "Stalled").1, reason::CONNECTION_REFUSED);
+        server.status = Some(told.clone());
+        let anew = compute(&server, &outcome, Some(&of_new(Verdict::unknown())), fixtures::at(9));
+        assert_eq!(stalled(&anew), stalled(&told));
+        let mended = compute(&server, &outcome, Some(&of_new(Verdict::healthy())), fixtures::at(9));
+        assert_eq!(condition(&mended, "Stalled").1, reason::PROGRESS_DEADLINE_EXCEEDED);
     }
 
     pub(super) fn pod(name: &str, in_service: bool, failing: bool) -> PodHealth {

@@ -134,6 +134,38 @@ async fn a_name_that_is_taken_is_found_by_the_refusal_and_left_as_it_is() {
 }
 
 #[tokio::test]
+async fn a_claim_that_is_being_deleted_is_told_and_left_as_it_is() {
+    let api = Server::default();
+    let writer = writer(&api);
+    let labels = names::Component::Server.labels("db");
+    let claim = |size: &str| {
+        let claim: PersistentVolumeClaim = serde_json::from_value(json!({
+            "metadata": {"name": "db-mcp", "namespace": "team", "labels": labels}, "spec": {"resources": {"requests": {"storage": size}}},
+        }))
+        .expect("a claim");
+        Child::new(&claim)
+    };
+    writer.apply(&claim("1Gi")).await.expect("created");
+    let going = api.change("/api/v1/namespaces/team/persistentvolumeclaims/db-mcp", |claim| {
+        claim["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    });
+    writer.children.shown(Live::new("PersistentVolumeClaim", serde_json::from_value(going).expect("an object")));
+    api.sent();
+    for size in ["1Gi", "2Gi"] {
+        let error = writer.apply(&claim(size)).await.expect_err("it goes");
+        assert!(matches!(error, Error::DataGoing(_)) && !error.is_transient(), "{error}");
+    }
+    assert!(api.sent().is_empty());
+}
+
+#[test]
+fn what_kubernetes_says_is_one_line_and_says_the_way_out_where_there_is_one() {
+    assert_eq!(in_one_line("it is\nimmutable\n@@ -10,7 +10,7 @@\n-a\n+b"), "it is immutable");
+    assert!(way_out("only dynamically provisioned pvc can be resized").contains("delete this object"));
+    assert_eq!(way_out("exceeded quota"), "");
+}
+
+#[tokio::test]
 async fn a_refusal_is_told_and_looks_at_nothing() {
     let api = Server::default();
     api.state().refusals.push(("POST", "", 403));

@@ -182,7 +182,9 @@ impl<'a> View<'a> {
         let of_probes = matches!(type_, condition::HEALTHY | condition::TOOLS_ACCEPTED);
         // The reason why a circuit opened is in its message.
         let of_circuit = finding.reason == reason::CIRCUIT_OPEN && told.reason == finding.reason;
-        if of_probes || of_circuit {
+        let of_remote = self.remote && type_ == condition::READY && finding.reason == reason::STARTING;
+        let of_this_spec = told.observed_generation == self.server.metadata.generation;
+        if of_probes || of_circuit || of_remote && of_this_spec {
             return Finding::of(told);
         }
         finding
@@ -232,7 +234,9 @@ impl<'a> View<'a> {
         if self.remote && alive && health.circuit.state == CircuitState::HalfOpen {
             return Finding::new(true, reason::CIRCUIT_HALF_OPEN, "the server answers again, and is on trial");
         }
-        let answers = closed && if self.remote { alive } else { self.in_service > 0 };
+        // Whatever holds the gates open: of pods that all fail nobody gets an answer.
+        let serves = || self.pods().any(|pod| pod.in_service && !pod.failing);
+        let answers = closed && if self.remote { alive } else { serves() };
         match &self.outcome.no_service {
             _ if !answers => self.not_serving(Some(health)),
             Some(problem) => Finding::new(false, problem.reason, &problem.message),
@@ -289,7 +293,12 @@ impl<'a> View<'a> {
         }
         match health.verdict.kind {
             Kind::Healthy | Kind::Alive => {
-                Finding::new(false, reason::STARTING, "the server answers; Kubernetes is putting it into its Service")
+                let kept_out = self.pods().find(|pod| pod.gate && !pod.containers_ready);
+                let why = kept_out.map_or_else(
+                    || "Kubernetes is putting it into its Service".to_owned(),
+                    |pod| format!("Kubernetes waits for a readiness probe of its containers: kubectl describe pod {}", pod.name),
+                );
+                Finding::new(false, reason::STARTING, format!("the server answers; {why}"))
             }
             _ if waits_for_the_last(self.outcome, self.wanted) => {
                 Finding::new(false, reason::STARTING, "its last pod is still on its way out, and one may write at a time")
@@ -450,7 +459,11 @@ fn circuit_message(health: &ServerHealth) -> String {
     let retry = health.circuit.retry_at.as_ref().map(|at| format!("; tried again at {}", at.0));
     let why = match health.verdict.kind {
         Kind::Failed => health.verdict.message.to_string(),
-        _ => format!("{} failures in a row", health.circuit.failures),
+        // An operator that starts anew knows the reason, and not the sentence.
+        _ => match &health.circuit.reason {
+            Some(reason) => format!("{reason}, {} failures in a row", health.circuit.failures),
+            None => format!("{} failures in a row", health.circuit.failures),
+        },
     };
     format!("{why}{}", retry.unwrap_or_default())
 }
@@ -683,7 +696,7 @@ mod tests {
     #[test]
     fn without_a_service_no_client_gets_in_however_well_the_pods_are() {
         let outcome = Outcome { no_service: Some(Problem::no_service()), ..Outcome::default() };
-        let told = compute(&fixtures::server(|_| {}), &outcome, Some(&health(vec![pod("a", true, true)])), fixtures::at(0));
+        let told = compute(&fixtures::server(|_| {}), &outcome, Some(&health(vec![pod("a", true, false)])), fixtures::at(0));
         let ready = conditions::find(&told.conditions, condition::READY).expect("it is told");
         assert_eq!((ready.status.as_str(), ready.message.as_str()), ("False", "its Service is not there: no client finds it"));
     }
@@ -696,6 +709,19 @@ mod tests {
         let told = compute(&fixtures::server(|_| {}), &Outcome::default(), Some(&health(vec![pod])), fixtures::at(0));
         let ready = conditions::find(&told.conditions, condition::READY).expect("it is told");
         assert_eq!(ready.message, "not up yet: pod a: its init container download is running");
+    }
+
+    #[test]
+    fn a_gate_that_is_held_open_over_a_pod_that_fails_makes_nobody_ready() {
+        let server = fixtures::server(|server| server.spec.circuit_breaker.force = Some(Force::Closed));
+        let verdict = Verdict { kind: Kind::Failed, reason: reason::TIMEOUT, message: "no answer".into() };
+        let fails = |name| PodHealth { failing: true, verdict: verdict.clone(), ..pod(name, true, true) };
+        let told = |pods| {
+            let health = ServerHealth { verdict: verdict.clone(), ..health(pods) };
+            condition(&compute(&server, &Outcome::default(), Some(&health), fixtures::at(0)), "Ready")
+        };
+        assert_eq!(told(vec![fails("a")]), ("False".into(), reason::TIMEOUT.into()));
+        assert_eq!(told(vec![fails("a"), pod("b", true, false)]), ("True".into(), reason::DEGRADED.into()));
     }
 
     #[test]
@@ -816,11 +842,25 @@ mod tests {
     }
 
     #[test]
+    fn a_new_operator_keeps_a_remote_server_ready_until_it_has_asked_it() {
+        let mut server = fixtures::remote(|_| {});
+        let ready = |server: &McpServer, verdict| {
+            let health = ServerHealth { verdict, remote: true, ..unasked() };
+            compute(server, &Outcome::default(), Some(&health), fixtures::at(0))
+        };
+        let told = ready(&server, Verdict::healthy());
+        assert_eq!(condition(&told, "Ready").0, "True");
+        server.status = Some(told);
+        assert_eq!(condition(&ready(&server, Verdict::unknown()), "Ready").0, "True");
+        server.metadata.generation = Some(server.metadata.generation.unwrap_or_default() + 1);
+        assert_eq!(condition(&ready(&server, Verdict::unknown()), "Ready").1, reason::STARTING, "another address, perhaps");
+    }
+
+    #[test]
     fn a_new_operator_keeps_what_a_pod_met_until_it_has_asked_it() {
         let mut server = fixtures::server(|_| {});
         let outcome = Outcome { deployment: Some(deployment(&server, 1, "ProgressDeadlineExceeded")), ..outcome(&server) };
-        let refused =
-            Verdict { kind: Kind::Failed, reason: reason::CONNECTION_REFUSED, message: "refused".into(), ..Verdict::healthy() };
+        let refused = Verdict { kind: Kind::Failed, reason: reason::CONNECTION_REFUSED, message: "refused".into() };
         let of_new = |latest: Verdict| {
             let new = PodHealth { latest, starting: true, verdict: Verdict::unknown(), ..pod("new", false, false) };
             health(vec![pod("old", true, false), new])

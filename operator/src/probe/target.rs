@@ -153,7 +153,9 @@ impl Target {
         self.gate.report(pod.gate, pod.version);
         let (address, incarnation) = (pod.address, pod.incarnation.clone());
         let Some(before) = self.pod.replace(pod) else { return false };
-        let restarted = incarnation != before.incarnation;
+        // The kubelet tells of a run a moment after it began: one that answered meanwhile is the one it tells of.
+        let late = before.incarnation.is_none() && self.proven;
+        let restarted = incarnation != before.incarnation && !late;
         if restarted {
             self.start_anew(now);
         }

@@ -47,6 +47,22 @@ async fn a_container_that_is_back_after_five_seconds_opens_no_circuit_and_serves
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_first_run_that_the_kubelet_tells_of_late_is_no_restart() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1], |_| {}).await;
+    puppet.set(ip(2), Does::Answer);
+    // It answers before the kubelet says that its container runs.
+    let mut second = pod("server-2", ip(2));
+    down(&mut second);
+    rig.api.set_pod(&key("server"), second);
+    sleep(secs(2)).await;
+    rig.api.change_pod("server-2", up);
+    sleep(secs(20)).await;
+    assert_eq!(rig.api.gates("server-2"), [true]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restart_while_the_circuit_is_open_is_newer_than_the_opening() {
     let puppet = Puppet::default();
     let rig = Rig::with_puppet(&puppet);

@@ -318,9 +318,12 @@ impl Remote {
         let body = body.map(bytes::Bytes::from);
         all.extend(body.as_ref().map(|_| (header::CONTENT_TYPE, JSON)));
         for _ in 0..=redirect::MOST {
-            let mut request = reqwest::Request::new(method.clone(), url.clone());
-            request.headers_mut().clone_from(&all);
-            *request.body_mut() = body.clone().map(Into::into);
+            let request = || {
+                let mut request = reqwest::Request::new(method.clone(), url.clone());
+                request.headers_mut().clone_from(&all);
+                *request.body_mut() = body.clone().map(Into::into);
+                request
+            };
             let reply = self.connected(request).await.map_err(|error| lost(&error, &url))?;
             if !redirect::is_one(reply.status().as_u16()) {
                 return Ok(reply);
@@ -334,12 +337,10 @@ impl Remote {
 
     /// Sends a request, and again while nobody takes the connection: it was not sent then. A connection that breaks is not tried again here,
     /// because the request may have been made.
-    async fn connected(&self, request: reqwest::Request) -> reqwest::Result<Response> {
+    async fn connected(&self, request: impl Fn() -> reqwest::Request) -> reqwest::Result<Response> {
         let began = Instant::now();
         for pause in CONNECT_AGAIN {
-            // A body of bytes can always be sent again.
-            let Some(again) = request.try_clone() else { break };
-            match self.http.execute(again).await {
+            match self.http.execute(request()).await {
                 Err(error) if met::found_nobody(&error) && began.elapsed() < CONNECT_PATIENCE => {
                     tracing::debug!("no connection, another attempt follows: {}", met::cause(&error));
                     sleep(pause.mul_f64(1.0 - 0.25 * rand::random::<f64>())).await;
@@ -347,7 +348,7 @@ impl Remote {
                 answered => return answered,
             }
         }
-        self.http.execute(request).await
+        self.http.execute(request()).await
     }
 
     /// What a refusal means to a request.

@@ -5,7 +5,6 @@
 
 use std::{
     any::TypeId,
-    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -13,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt;
 use rmcp::{
     ErrorData, RoleClient,
     model::{
@@ -154,7 +154,8 @@ impl Line {
         let sending = self.sending(&id, request, meta)?;
         self.calls.begun(&id, call);
         let mut given_up = GivenUp { line: self, id: &id, answered: false };
-        let mut asking = pin!(self.ask(&sending));
+        // It is large: what waits for it is not, and is moved often.
+        let mut asking = self.ask(&sending).boxed();
         let answer = loop {
             let due = call.due(self.limit);
             tokio::select! {

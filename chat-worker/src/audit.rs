@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
-use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::{config::settings::AuditArguments, numbers, redact::redact};
+use crate::{config::settings::AuditArguments, redact::redact};
 
 /// The log's name for these lines: whatever the level, they are kept.
 pub const TARGET: &str = "chat_worker::audit";
@@ -18,7 +17,8 @@ pub struct Call<'a> {
     pub caller: &'a str,
     pub server: &'a str,
     pub tool: &'a str,
-    pub arguments: &'a Value,
+    /// As JSON.
+    pub arguments: &'a str,
     /// By what it was allowed, or why it was not.
     pub decision: &'a str,
     pub allowed: bool,
@@ -30,11 +30,9 @@ pub struct Call<'a> {
 impl Call<'_> {
     /// Writes the line. `request_id` comes from the span that it is written in.
     pub fn log(&self, arguments: AuditArguments) {
-        let written = self.arguments.to_string();
-        let written = numbers::release(&written);
         let told = match arguments {
-            AuditArguments::Digest => format!("sha256:{}", digest_of(&written)),
-            AuditArguments::Whole => redact(&written).into_owned(),
+            AuditArguments::Digest => format!("sha256:{}", digest_of(self.arguments)),
+            AuditArguments::Whole => redact(self.arguments).into_owned(),
         };
         tracing::info!(
             target: TARGET,

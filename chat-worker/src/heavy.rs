@@ -7,8 +7,10 @@ use tokio::{
     task::spawn_blocking,
 };
 
-/// From so many bytes on, a text is large: some milliseconds of reading.
-pub const LARGE: usize = 128 * 1024;
+/// A text of fewer bytes takes less than a MiB, whatever it holds.
+pub const LIGHT: usize = 4 << 10;
+/// From so many bytes on, a text is long: some milliseconds of reading.
+const LONG: usize = 128 * 1024;
 
 static PLACE: Semaphore = Semaphore::const_new(1);
 
@@ -49,7 +51,7 @@ impl Memory {
 /// Does `work` on a text of `size` bytes: at once where it is small, else on a thread of its own. Whoever stops waiting stops nothing that
 /// has begun.
 pub async fn work<T: Send + 'static>(size: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
-    if size < LARGE {
+    if size < LONG {
         return work();
     }
     // It is never closed.
@@ -99,7 +101,7 @@ mod tests {
         let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let one = || {
             let (now, most) = (Arc::clone(&now), Arc::clone(&most));
-            work(LARGE, move || {
+            work(LONG, move || {
                 most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                 std::thread::sleep(Duration::from_millis(100));
                 now.fetch_sub(1, Ordering::SeqCst);
@@ -108,7 +110,7 @@ mod tests {
         let began = Instant::now();
         let small = async {
             tokio::task::yield_now().await;
-            (work(LARGE - 1, || 5).await, began.elapsed())
+            (work(LONG - 1, || 5).await, began.elapsed())
         };
         let ((), (), (five, took)) = tokio::join!(one(), one(), small);
         assert_eq!((five, most.load(Ordering::SeqCst)), (5, 1));

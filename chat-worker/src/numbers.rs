@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::Number;
+use serde_json::{Number, Value};
 
 /// A character that is none, by Unicode's word free for use inside of a program.
 const MARK: &str = "\u{FDD0}";
@@ -74,6 +74,15 @@ pub fn release_bytes(json: Vec<u8>) -> Vec<u8> {
     }
 }
 
+/// A value of ours as JSON, with the numbers as they were written.
+pub fn written(value: &Value) -> String {
+    let text = value.to_string();
+    match release(&text) {
+        Cow::Owned(released) => released,
+        Cow::Borrowed(_) => text,
+    }
+}
+
 /// Whether there is anything to be released.
 pub fn are_marked(json: &[u8]) -> bool {
     memchr::memmem::find(json, MARK.as_bytes()).is_some()
@@ -121,7 +130,6 @@ fn loses(token: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::Value;
 
     use super::*;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::http::HeaderMap;
 use opentelemetry::trace::TraceContextExt;
-use rmcp::model::{CallToolRequestParams, RequestMetaObject};
+use rmcp::model::RequestMetaObject;
 use traces::{Parent, Service, Traces};
 use tracing::{Span, Subscriber, field::Empty, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -173,15 +173,19 @@ pub fn failed(span: &Span, kind: &str) {
     span.record("otel.status_code", "ERROR");
 }
 
-/// Tells a server which trace it is called in.
-pub fn inject(params: &mut CallToolRequestParams) {
-    for (key, value) in traces::members(&Span::current().context()) {
-        let meta = params.meta.get_or_insert_default();
+/// What tells a server which trace it is called in.
+pub fn here() -> RequestMetaObject {
+    let (mut meta, span) = (RequestMetaObject::new(), Span::current());
+    if span.is_disabled() {
+        return meta;
+    }
+    for (key, value) in traces::members(&span.context()) {
         match key {
             "traceparent" => meta.set_traceparent(value),
             _ => meta.set_tracestate(value),
         }
     }
+    meta
 }
 
 fn continue_trace(span: &Span, from: Parent<'_>) {

@@ -45,7 +45,6 @@ async fn tools_are_called_in_parallel_and_the_conversation_goes_on() {
 #[case::overload("{status: 503, times: 2}")]
 #[case::rate_limit("{status: 429, type: rate_limit_exceeded, retry_after: 1, times: 1}")]
 #[case::truncated("{stream: truncated, times: 1}")]
-#[case::without_done("{stream: no_stop, times: 1}")]
 #[case::malformed("{stream: malformed, times: 1}")]
 #[case::error_inside("{stream: error, times: 1}")]
 #[case::hanging("{stream: hang, times: 1}")]
@@ -57,8 +56,16 @@ async fn a_passing_fault_is_overcome_and_the_answer_is_whole(#[case] fault: &str
     assert_eq!((status, answer["answer"].as_str()), (200, Some("The whole answer.")), "{answer}");
 }
 
+#[tokio::test]
+async fn a_stream_that_ends_after_its_reason_is_an_answer_also_without_done() {
+    let worker = Worker::start(&script("{stream: no_stop}"), &[], &OPENAI).await;
+    let (status, answer) = worker.ask(json!({"message": "hi"})).await;
+    assert_eq!((status, answer["answer"].as_str()), (200, Some("The whole answer.")), "{answer}");
+    assert_eq!(worker.model.standin.seen().len(), 1);
+}
+
 #[rstest]
-#[case::without_done("{stream: no_stop}", 502, "stream", 3)]
+#[case::truncated("{stream: truncated}", 502, "stream", 3)]
 #[case::html("{stream: html}", 502, "not_the_api", 3)]
 #[case::bad_request("{status: 400, type: invalid_request_error}", 502, "invalid_request_error", 1)]
 #[case::spent("{status: 429, type: insufficient_quota, retry_after: 1}", 429, "rate_limit", 1)]

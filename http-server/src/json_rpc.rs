@@ -13,14 +13,18 @@ use serde_json::json;
 /// Makes a request that takes JSON say so in the words that the SDK asks for: it wants both media types by name, and refuses `*/*`,
 /// `application/*`, `application/json` alone and no `Accept` at all, which by HTTP are as good.
 pub fn accept(headers: &mut HeaderMap) {
-    let mut given = headers.get_all(ACCEPT).iter().peekable();
-    let takes_json = given.peek().is_none() || given.filter_map(|value| value.to_str().ok()).any(takes_json);
-    if takes_json {
+    if takes_json(headers) {
         headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
     }
 }
 
-fn takes_json(accept: &str) -> bool {
+/// Whether a request takes JSON, by the rules of HTTP.
+pub fn takes_json(headers: &HeaderMap) -> bool {
+    let mut given = headers.get_all(ACCEPT).iter().peekable();
+    given.peek().is_none() || given.filter_map(|value| value.to_str().ok()).any(names_json)
+}
+
+fn names_json(accept: &str) -> bool {
     accept.split(',').any(|range| {
         let mut parts = range.split(';').map(str::trim);
         let kind = parts.next().unwrap_or_default().to_ascii_lowercase();

@@ -19,7 +19,12 @@ pub trait Assemble: Send {
     /// The model and its tokens, as far as the stream has told them.
     fn told(&self) -> (&str, Usage);
 
-    /// The answer, once `push` said `Stop`.
+    /// Whether a stream that ends here is complete, although it does not say so.
+    fn may_end(&self) -> bool {
+        false
+    }
+
+    /// The answer, once `push` said `Stop`, or the stream has ended where it may.
     fn finish(self: Box<Self>) -> Result<Answer, ModelError>;
 }
 

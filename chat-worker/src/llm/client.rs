@@ -200,11 +200,17 @@ impl Client {
         loop {
             let chunk = tokio::select! {
                 biased;
-                chunk = body.chunk() => chunk?.ok_or_else(|| ModelError::Stream("the stream ended in the middle".into()))?,
+                chunk = body.chunk() => chunk?,
                 () = &mut idle => {
                     let seconds = self.settings.idle.as_secs();
                     return Err(ModelError::Stream(format!("nothing came for {seconds} s")));
                 }
+            };
+            let Some(chunk) = chunk else {
+                if !attempt.may_end() {
+                    return Err(ModelError::Stream("the stream ended in the middle".into()));
+                }
+                return Ok(Answer { first_token, ..attempt.finish()? });
             };
             let mut bytes = &chunk[..];
             while let Some(data) = events.next(&mut bytes).map_err(|error| ModelError::Stream(error.to_string()))? {
@@ -215,9 +221,7 @@ impl Client {
                         listener.tell(step).await;
                     }
                     Seen::Stop => {
-                        let mut answer = attempt.finish()?;
-                        answer.first_token = first_token;
-                        return Ok(answer);
+                        return Ok(Answer { first_token, ..attempt.finish()? });
                     }
                 }
                 idle.as_mut().reset(Instant::now() + self.settings.idle);
@@ -306,6 +310,10 @@ struct Begun<'a> {
 impl Begun<'_> {
     fn push(&mut self, data: &str) -> Result<Seen, ModelError> {
         self.assembler.as_mut().map_or(Ok(Seen::Quiet), |assembler| assembler.push(data))
+    }
+
+    fn may_end(&self) -> bool {
+        self.assembler.as_ref().is_some_and(|assembler| assembler.may_end())
     }
 
     fn finish(&mut self) -> Result<Answer, ModelError> {

@@ -4,7 +4,10 @@ use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use data_encoding::BASE64;
 use rmcp::model::{CallToolResult, ContentBlock, ResourceContents};
-use serde_json::{Value, json};
+use serde_json::{
+    Value, json,
+    value::{RawValue, to_raw_value},
+};
 
 use super::sanitize::{clean, cut};
 use crate::{heavy::Room, numbers};
@@ -22,25 +25,36 @@ const CURSORS: [&str; 4] = ["next_cursor", "nextCursor", "cursor", "next_page_to
 /// What a call came to.
 #[derive(Debug, Clone)]
 pub struct ToolOutput {
-    pub text: String,
+    pub told: Told,
     pub is_error: bool,
-    /// As the server sent it: not cleaned, and not cut.
-    pub whole: Option<Arc<Whole>>,
     /// For metrics: "ok", "tool_error", "unavailable", "timeout", "transport", "refused" or "cancelled".
     pub outcome: &'static str,
     pub duration: Duration,
+}
+
+/// What there is to tell.
+#[derive(Debug, Clone)]
+pub enum Told {
+    /// As the server sent it: not cleaned, and not cut.
+    Whole(Arc<Whole>),
+    /// In words of ours.
+    Words(String),
 }
 
 /// A result as it came, and the room that it takes.
 #[derive(Debug)]
 pub struct Whole {
     pub result: CallToolResult,
+    /// The same as it was written: with what the types do not know.
+    pub written: Box<RawValue>,
     _room: Option<Room>,
 }
 
 impl Whole {
-    pub fn new(result: CallToolResult, room: Option<Room>) -> Self {
-        Self { result, _room: room }
+    pub fn new(result: CallToolResult, written: Option<Box<RawValue>>, room: Option<Room>) -> Self {
+        // A result can always be written.
+        let written = written.or_else(|| to_raw_value(&result).ok()).unwrap_or_default();
+        Self { result, written, _room: room }
     }
 
     /// The result alone, for whoever passes it on.
@@ -50,19 +64,31 @@ impl Whole {
 }
 
 impl ToolOutput {
+    /// What the server answered.
+    pub fn given(whole: Whole, duration: Duration) -> Self {
+        let is_error = whole.result.is_error.unwrap_or(false);
+        let outcome = if is_error { "tool_error" } else { "ok" };
+        Self { told: Told::Whole(Arc::new(whole)), is_error, outcome, duration }
+    }
+
     /// Something that is told without any server.
     pub fn told(text: String) -> Self {
-        Self { text, is_error: false, whole: None, outcome: "ok", duration: Duration::ZERO }
+        Self { told: Told::Words(text), is_error: false, outcome: "ok", duration: Duration::ZERO }
+    }
+
+    /// A call that came to nothing.
+    pub fn failed(text: String, outcome: &'static str) -> Self {
+        Self { told: Told::Words(text), is_error: true, outcome, duration: Duration::ZERO }
     }
 
     /// A call that was not made.
     pub fn refused(text: &str) -> Self {
-        Self { text: text.to_owned(), is_error: true, whole: None, outcome: "refused", duration: Duration::ZERO }
+        Self::failed(text.to_owned(), "refused")
     }
 
     /// A call that could not be made.
     pub fn unavailable(text: &str) -> Self {
-        Self { text: text.to_owned(), is_error: true, whole: None, outcome: "unavailable", duration: Duration::ZERO }
+        Self::failed(text.to_owned(), "unavailable")
     }
 }
 

@@ -1,6 +1,6 @@
-//! What a server's answer is to the request that it answers. Pure. Whatever comes becomes one message of the SDK with the request's own
-//! id: a result of the right type, or an error that says what is wrong. The SDK alone would take any object for any result, and would wait
-//! for an id that never comes. Rules that the prober shares are `mcp_wire`'s.
+//! What a server's answer is to the request that it answers. Pure. Whatever comes becomes a result of the right type, or an error that says
+//! what is wrong. The SDK alone would take any object for any result, and would wait for an id that never comes. Rules that the prober
+//! shares are `mcp_wire`'s.
 
 use std::{
     collections::HashMap,
@@ -22,18 +22,17 @@ use serde::{
     de::{DeserializeOwned, IgnoredAny},
 };
 use serde_json::{Value, json, value::RawValue};
+use tokio::sync::oneshot;
 
-use crate::numbers;
+use crate::{heavy::LIGHT, numbers};
 
 /// The modern revision.
 pub const MODERN: &str = "2026-07-28";
 /// The revision in which a server may answer in arrays.
 const WITH_ARRAYS: &str = "2025-03-26";
 /// What one message of a server may take in memory, in bytes; and what a result of a call may, of which there are many at once.
-const MAX_WEIGHT: usize = 96 << 20;
+pub const MAX_WEIGHT: usize = 96 << 20;
 const MAX_RESULT_WEIGHT: usize = 48 << 20;
-/// A text of fewer bytes takes less than a MiB, whatever it holds.
-const LIGHT: usize = 4 << 10;
 /// Where a list tells what was left out of it (of tools, each; of others, how many): the SDK's own types have no place for that.
 pub const LEFT_OUT: &str = "mcpfleet.dev/left-out";
 /// And how many bytes it had.
@@ -66,17 +65,52 @@ enum Kind {
 /// What came for a request.
 #[derive(Debug)]
 pub enum Came {
-    /// Its answer.
-    Answer(Box<ServerJsonRpcMessage>),
+    Answer(Box<Answer>),
     /// Something else, that goes on as it is.
     Other,
+}
+
+/// The answer to a request.
+#[derive(Debug)]
+pub struct Answer {
+    pub id: RequestId,
+    pub result: Result<Given, ErrorData>,
+}
+
+impl Answer {
+    /// As the SDK is to read it.
+    pub fn message(self) -> ServerJsonRpcMessage {
+        match self.result {
+            Ok(given) => ServerJsonRpcMessage::response(given.result, self.id),
+            Err(error) => ServerJsonRpcMessage::error(error, Some(self.id)),
+        }
+    }
+}
+
+/// A result.
+#[derive(Debug)]
+pub struct Given {
+    pub result: ServerResult,
+    /// That of a call of a tool as it was written: what the SDK's types do not know is in there, too.
+    pub written: Option<Box<RawValue>>,
+}
+
+impl From<ServerResult> for Given {
+    fn from(result: ServerResult) -> Self {
+        Self { result, written: None }
+    }
 }
 
 impl Asked {
     /// The request, if a message is one.
     pub fn of(message: &ClientJsonRpcMessage) -> Option<Self> {
         let ClientJsonRpcMessage::Request(request) = message else { return None };
-        let kind = match &request.request {
+        Some(Self::to(request.id.clone(), &request.request))
+    }
+
+    /// This request.
+    pub fn to(id: RequestId, request: &ClientRequest) -> Self {
+        let kind = match request {
             ClientRequest::DiscoverRequest(_) => Kind::Discover,
             ClientRequest::InitializeRequest(_) => Kind::Initialize,
             ClientRequest::ListToolsRequest(_) => Kind::ListTools,
@@ -89,7 +123,12 @@ impl Asked {
             ClientRequest::CompleteRequest(_) => Kind::Complete,
             _ => Kind::Other,
         };
-        Some(Self { id: request.id.clone(), kind })
+        Self { id, kind }
+    }
+
+    /// A call of a tool.
+    pub fn call(id: RequestId) -> Self {
+        Self { id, kind: Kind::CallTool }
     }
 
     pub fn is_discover(&self) -> bool {
@@ -118,7 +157,7 @@ impl Asked {
         };
         match message::read(&tidied, self.number(), arrays) {
             Ok(Message::Result(result)) => match self.result(result) {
-                Ok(result) => Came::Answer(Box::new(ServerJsonRpcMessage::response(result, self.id.clone()))),
+                Ok(given) => Came::Answer(Box::new(Answer { id: self.id.clone(), result: Ok(given) })),
                 Err(problem) => self.odd(&format!("the server's result is malformed: {problem}")),
             },
             Ok(Message::Error(error)) => Came::Answer(Box::new(self.error(error))),
@@ -145,13 +184,13 @@ impl Asked {
     }
 
     /// The answer that there is none of use. To discover, that means an earlier era: it leads to initialize.
-    pub fn failed(&self, problem: &str) -> ServerJsonRpcMessage {
+    pub fn failed(&self, problem: &str) -> Answer {
         let code = if self.is_discover() { ErrorCode::METHOD_NOT_FOUND } else { ErrorCode::INTERNAL_ERROR };
-        ServerJsonRpcMessage::error(ErrorData::new(code, problem.to_owned(), None), Some(self.id.clone()))
+        Answer { id: self.id.clone(), result: Err(ErrorData::new(code, problem.to_owned(), None)) }
     }
 
     /// An error of the server's own.
-    pub fn error(&self, error: RpcError) -> ServerJsonRpcMessage {
+    pub fn error(&self, error: RpcError) -> Answer {
         let mut code = i32::try_from(error.code).map_or(ErrorCode::INTERNAL_ERROR, ErrorCode);
         let supported = error.data.as_ref().and_then(|data| data.get("supported")).and_then(Value::as_array);
         let modern = supported.is_some_and(|supported| supported.iter().any(|version| version == MODERN));
@@ -160,15 +199,15 @@ impl Asked {
             code = ErrorCode::METHOD_NOT_FOUND;
         }
         let message = if error.message.is_empty() { "an error without a message".to_owned() } else { error.message };
-        ServerJsonRpcMessage::error(ErrorData::new(code, message, error.data), Some(self.id.clone()))
+        Answer { id: self.id.clone(), result: Err(ErrorData::new(code, message, error.data)) }
     }
 
-    fn result(&self, result: &RawValue) -> Result<ServerResult, String> {
-        match self.kind {
+    fn result(&self, result: &RawValue) -> Result<Given, String> {
+        let result = match self.kind {
+            Kind::CallTool => return called(result),
             Kind::Discover => discovered(result.get()),
             Kind::Initialize => initialized(result.get()),
             Kind::ListTools => listed(result.get()),
-            Kind::CallTool => called(&numbers::guard(result.get())),
             Kind::ListResources => {
                 let (items, next_cursor, meta) = items(result.get(), "resources")?;
                 let list = ListResourcesResult { next_cursor, meta, ..ListResourcesResult::with_all_items(items) };
@@ -189,39 +228,72 @@ impl Asked {
             Kind::GetPrompt => whole_or_asking(result.get(), ServerResult::GetPromptResult),
             Kind::Complete => whole_or_asking(result.get(), ServerResult::CompleteResult),
             Kind::Other => json::parse(result.get()).map_err(|error| plain(&error)),
-        }
+        };
+        result.map(Given::from)
     }
 }
 
 /// The requests to a child that wait for their answers: all of them come by one pipe.
 #[derive(Debug, Clone, Default)]
-pub struct Waiting(Arc<Mutex<HashMap<i64, Asked>>>);
+pub struct Waiting(Arc<Mutex<Waits>>);
+
+/// A request, and to whom its answer goes, where that is not the SDK.
+type Wait = (Asked, Option<oneshot::Sender<Box<Answer>>>);
+
+#[derive(Debug, Default)]
+struct Waits {
+    all: HashMap<i64, Wait>,
+    /// Nothing will come any more.
+    over: bool,
+}
 
 impl Waiting {
-    /// Notes what is sent.
+    /// Notes what the SDK sends.
     pub fn sent(&self, message: &ClientJsonRpcMessage) {
         if let Some(asked) = Asked::of(message) {
-            self.all().insert(asked.number(), asked);
+            self.waits().all.insert(asked.number(), (asked, None));
         }
         if let ClientJsonRpcMessage::Notification(notification) = message
             && let ClientNotification::CancelledNotification(cancelled) = &notification.notification
             && let Some(RequestId::Number(number)) = &cancelled.params.request_id
         {
-            self.all().remove(number);
+            self.waits().all.remove(number);
         }
     }
 
-    /// What a line is: an answer, or a message of the child's own. None for what nobody waits for, and for what is no message at all, such
-    /// as a banner.
-    pub fn read(&self, line: &[u8]) -> Option<ServerJsonRpcMessage> {
-        let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
-        let peek: Peek = serde_json::from_slice(line).ok()?;
-        if peek.method.is_some() {
-            return json::parse(&json::tidy(line, MAX_WEIGHT).ok()?).ok();
+    /// Notes a request whose answer comes by what is returned.
+    pub fn asks(&self, asked: Asked) -> oneshot::Receiver<Box<Answer>> {
+        let (to, answer) = oneshot::channel();
+        let mut waits = self.waits();
+        if !waits.over {
+            waits.all.insert(asked.number(), (asked, Some(to)));
         }
-        match self.take(&peek)?.read(line, None) {
-            Came::Answer(answer) => Some(*answer),
-            Came::Other => None,
+        answer
+    }
+
+    /// Nobody waits for ever: the child has ended.
+    pub fn end(&self) {
+        let mut waits = self.waits();
+        (waits.over, waits.all) = (true, HashMap::new());
+    }
+
+    /// What a line is.
+    pub fn read(&self, line: &[u8]) -> Line {
+        let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
+        let Ok(peek) = serde_json::from_slice::<Peek>(line) else { return Line::Nothing };
+        if peek.method.is_some() {
+            let message = json::tidy(line, MAX_WEIGHT).ok().and_then(|tidied| json::parse(&tidied).ok());
+            return message.map_or(Line::Nothing, |message| Line::Sdk(Box::new(message)));
+        }
+        let Some((asked, to)) = self.take(&peek) else { return Line::Nothing };
+        match (asked.read(line, None), to) {
+            (Came::Answer(answer), Some(to)) => {
+                // Whoever asked may have gone.
+                let _ = to.send(answer);
+                Line::Taken
+            }
+            (Came::Answer(answer), None) => Line::Sdk(Box::new(answer.message())),
+            (Came::Other, _) => Line::Nothing,
         }
     }
 
@@ -232,23 +304,34 @@ impl Waiting {
         }
         let peek: Peek = serde_json::from_slice(line).ok().filter(|peek: &Peek| peek.method.is_none())?;
         let asked = {
-            let all = self.all();
-            all.get(&peek.number(&all)?)?.clone()
+            let waits = self.waits();
+            waits.all.get(&peek.number(&waits.all)?)?.0.clone()
         };
         let weight = asked.weight(line);
         Some((asked.id, weight))
     }
 
     /// The request that a message answers.
-    fn take(&self, peek: &Peek) -> Option<Asked> {
-        let mut all = self.all();
-        let number = peek.number(&all)?;
-        all.remove(&number)
+    fn take(&self, peek: &Peek) -> Option<Wait> {
+        let mut waits = self.waits();
+        let number = peek.number(&waits.all)?;
+        waits.all.remove(&number)
     }
 
-    fn all(&self) -> MutexGuard<'_, HashMap<i64, Asked>> {
+    fn waits(&self) -> MutexGuard<'_, Waits> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a line of a child is.
+#[derive(Debug)]
+pub enum Line {
+    /// An answer that the SDK waits for, or a message of the child's own.
+    Sdk(Box<ServerJsonRpcMessage>),
+    /// An answer that has gone where it was waited for.
+    Taken,
+    /// What nobody waits for, or no message at all, such as a banner.
+    Nothing,
 }
 
 #[derive(Deserialize)]
@@ -261,7 +344,7 @@ struct Peek {
 
 impl Peek {
     /// The number of the request that is answered.
-    fn number(&self, waiting: &HashMap<i64, Asked>) -> Option<i64> {
+    fn number<T>(&self, waiting: &HashMap<i64, T>) -> Option<i64> {
         match &self.id {
             Some(Value::Number(number)) => number.as_i64().or_else(|| whole(number.as_f64()?)),
             Some(Value::String(text)) => text.parse().ok(),
@@ -404,20 +487,24 @@ fn usable(text: &str) -> Result<Tool, String> {
     )
 }
 
-fn called(text: &str) -> Result<ServerResult, String> {
+fn called(written: &RawValue) -> Result<Given, String> {
+    let text = &numbers::guard(written.get());
     let problem = match json::parse::<CallToolResult>(text) {
-        Ok(result) => return Ok(ServerResult::CallToolResult(result)),
+        Ok(result) => {
+            return Ok(Given { result: ServerResult::CallToolResult(result), written: Some(written.to_owned()) });
+        }
         Err(error) => plain(&error),
     };
     let mut value: Value = json::parse(text).map_err(|error| plain(&error))?;
     let complete = value.get("resultType").is_none_or(|kind| kind == "complete");
     // A task, a question to the user, or nothing at all.
     if !complete || ["content", "structuredContent", "isError"].iter().all(|field| value.get(field).is_none()) {
-        return serde_json::from_value(value).map_err(|error| plain(&error));
+        return serde_json::from_value::<ServerResult>(value).map(Given::from).map_err(|error| plain(&error));
     }
     value.get_mut("content").and_then(Value::as_array_mut).into_iter().flatten().for_each(make_known);
+    let written = RawValue::from_string(numbers::written(&value)).ok();
     let result: CallToolResult = serde_json::from_value(value).map_err(|_| problem)?;
-    Ok(ServerResult::CallToolResult(result))
+    Ok(Given { result: ServerResult::CallToolResult(result), written })
 }
 
 #[cfg(test)]
@@ -430,10 +517,16 @@ mod tests {
         Asked { id: RequestId::Number(7), kind }
     }
 
+    /// Requests of the SDK that wait.
+    fn of<const N: usize>(all: [Asked; N]) -> Waiting {
+        let all = all.into_iter().map(|asked| (asked.number(), (asked, None))).collect();
+        Waiting(Arc::new(Mutex::new(Waits { all, over: false })))
+    }
+
     /// What the SDK is told, as JSON; "other" when it is not the answer.
     fn told(kind: Kind, body: &str, revision: Option<&str>) -> Value {
         match asked(kind).read(body.as_bytes(), revision) {
-            Came::Answer(message) => serde_json::to_value(&*message).expect("JSON"),
+            Came::Answer(answer) => serde_json::to_value(answer.message()).expect("JSON"),
             Came::Other => "other".into(),
         }
     }
@@ -607,9 +700,12 @@ mod tests {
 
     #[test]
     fn the_lines_of_a_child_are_told_apart() {
-        let asked = |number| (number, Asked { id: RequestId::Number(number), kind: Kind::CallTool });
-        let waiting = Waiting(Arc::new(Mutex::new([7, 8].map(asked).into())));
-        let read = |line: &str| waiting.read(line.as_bytes()).map(|message| serde_json::to_value(message).expect("JSON"));
+        let asked = |number| Asked { id: RequestId::Number(number), kind: Kind::CallTool };
+        let waiting = of([7, 8].map(asked));
+        let read = |line: &str| match waiting.read(line.as_bytes()) {
+            Line::Sdk(message) => Some(serde_json::to_value(message).expect("JSON")),
+            Line::Taken | Line::Nothing => None,
+        };
         assert_eq!(read("Listening on stdio"), None);
         assert_eq!(read(r#"{"jsonrpc":"2.0","id":9,"result":{}}"#), None);
         assert_eq!(read(r#"{"jsonrpc":"2.0","error":{"code":-32700,"message":"?"}}"#), None, "whose?");
@@ -621,6 +717,42 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_of_a_child_goes_where_it_is_waited_for() {
+        let waiting = Waiting::default();
+        let line = r#"{"jsonrpc":"2.0","id":7,"result":{"content":[]}}"#;
+        let mut answer = waiting.asks(asked(Kind::CallTool));
+        assert!(matches!(waiting.read(line.as_bytes()), Line::Taken));
+        assert!(answer.try_recv().expect("the answer").result.is_ok());
+        assert!(matches!(waiting.read(line.as_bytes()), Line::Nothing), "once");
+        let mut open = waiting.asks(asked(Kind::CallTool));
+        waiting.end();
+        assert!(open.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Closed));
+        let mut late = waiting.asks(asked(Kind::CallTool));
+        assert!(late.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Closed), "it has ended");
+    }
+
+    /// The result of a call, as it is passed on.
+    fn written_of(body: &str) -> String {
+        let Came::Answer(answer) = asked(Kind::CallTool).read(body.as_bytes(), None) else { return String::new() };
+        answer.result.expect("a result").written.expect("a call's").get().to_owned()
+    }
+
+    #[test]
+    fn what_the_types_do_not_know_of_a_result_stays_in_it() {
+        let written = |result: Value| {
+            let body = json!({"jsonrpc": "2.0", "id": 7, "result": result}).to_string();
+            written_of(&body)
+        };
+        let own = json!({"content": [{"type": "text", "text": "x", "of": {"its": "own"}}], "more": 1});
+        assert_eq!(written(own.clone()), own.to_string());
+        let odd = json!({"content": [{"type": "text", "text": "x", "own": 1}, {"type": "video", "data": "x"}]});
+        let told: Value = serde_json::from_str(&written(odd)).expect("JSON");
+        assert_eq!((&told["content"][0]["own"], &told["content"][1]["type"]), (&json!(1), &json!("text")), "{told}");
+        let long = r#"{"jsonrpc":"2.0","id":7,"result":{"structuredContent":{"id":12345678901234567890123}}}"#;
+        assert_eq!(written_of(long), r#"{"structuredContent":{"id":12345678901234567890123}}"#);
+    }
+
+    #[test]
     fn what_many_answers_take_together_is_known_before_they_are_read() {
         let result =
             |values: usize| format!(r#"{{"jsonrpc":"2.0","id":7,"result":{{"a":[{}1]}}}}"#, r#"{"a":1},"#.repeat(values));
@@ -629,10 +761,10 @@ mod tests {
         assert_eq!(weight(Kind::CallTool, 200), 0, "it is small");
         assert_eq!(weight(Kind::CallTool, 900_000), 0, "it is not read at all");
         assert_eq!(weight(Kind::ListTools, 20_000), 0, "of which there is one at a time");
-        let waiting = Waiting(Arc::new(Mutex::new([(7, asked(Kind::CallTool))].into())));
+        let waiting = of([asked(Kind::CallTool)]);
         let (id, weight) = waiting.weight(result(20_000).as_bytes()).expect("an answer");
         assert_eq!((id, weight >> 20), (RequestId::Number(7), 13));
-        assert!(waiting.read(result(1).as_bytes()).is_some(), "it still waits");
+        assert!(matches!(waiting.read(result(1).as_bytes()), Line::Sdk(_)), "it still waits");
     }
 
     #[test]

@@ -20,6 +20,7 @@ use super::{
     hub::Hub,
     live::Live,
     relay::Relay,
+    request::Request,
     sanitize::{cap, clean, clean_line},
     spec::exposed_name,
 };
@@ -177,7 +178,7 @@ impl Hub {
                 return;
             }
             let request = ClientRequest::SetLevelRequest(SetLevelRequest::new(params.clone()));
-            if let Err(error) = server.line.result(request, None).await {
+            if let Err(error) = server.line.result(Request::Other(Box::new(request)), None).await {
                 tracing::warn!(
                     server = server.name(),
                     "the level of its messages is not set: {}",

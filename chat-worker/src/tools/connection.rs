@@ -15,25 +15,26 @@ use mcp_stdio::group::Spawned;
 use rmcp::{
     ClientHandler, ClientServiceExt, ErrorData, RoleClient,
     model::{
-        CallToolRequest, CallToolRequestParams, CallToolResult, ClientCapabilities, ClientConfig, ClientRequest,
-        CreateMessageRequestParams, CreateMessageResult, ElicitRequestParams, ElicitResult, ElicitationAction,
-        ElicitationCapability, ErrorCode, FormElicitationCapability, Implementation, PaginatedRequestParams, ProtocolVersion,
-        ServerCapabilities, ServerNotification, ServerResult, SubscriptionFilter, Tool, UrlElicitationCapability,
+        CallToolResult, ClientCapabilities, ClientConfig, CreateMessageRequestParams, CreateMessageResult, ElicitRequestParams,
+        ElicitResult, ElicitationAction, ElicitationCapability, ErrorCode, FormElicitationCapability, Implementation,
+        PaginatedRequestParams, ProtocolVersion, RequestMetaObject, ServerCapabilities, ServerJsonRpcMessage, ServerNotification,
+        ServerResult, SubscriptionFilter, Tool, UrlElicitationCapability,
     },
     service::{
         ClientCacheConfig, ClientLifecycleMode, InboundStreamOrigin, NotificationContext, Peer, QuitReason, RequestContext,
-        RunningServiceCancellationToken, ServiceError,
+        RunningServiceCancellationToken, RxJsonRpcMessage, ServiceError, TxJsonRpcMessage,
     },
-    transport::{StreamableHttpClientTransport, streamable_http_client::StreamableHttpClientTransportConfig},
+    transport::{StreamableHttpClientTransport, Transport, streamable_http_client::StreamableHttpClientTransportConfig},
 };
-use serde_json::{Map, Value};
+use serde_json::{Value, value::RawValue};
 use tokio::{
-    sync::Notify,
+    sync::{Notify, mpsc},
     task::{JoinError, JoinHandle},
     time::timeout,
 };
 
 use super::{
+    MAX_MESSAGE,
     answer::Whole,
     asked,
     child::{self, LastWords},
@@ -42,8 +43,9 @@ use super::{
     failure, http,
     relay::{Calls, Question, Relay},
     remote::Remote,
-    request::Line,
+    request::{Ids, Line, Request, ToolRequest, Way},
     sanitize::clean_line,
+    spec::ToolSpec,
     stdio::ChildTransport,
 };
 use crate::{
@@ -51,8 +53,6 @@ use crate::{
     telemetry,
 };
 
-/// A message of a server larger than this is a fault.
-const MAX_MESSAGE: usize = 8 * 1024 * 1024;
 const MAX_PAGES: usize = 64;
 const MAX_LISTED: usize = 1_024;
 /// All pages of a list of tools together.
@@ -61,15 +61,21 @@ const MAX_LIST_BYTES: usize = 16 * 1024 * 1024;
 const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 /// Calls of one server at once; more wait in line.
 pub const MAX_CALLS: usize = 64;
-/// Requests of one server at once: its calls, and beside them what looks after it.
+/// Requests of one server at once: its calls, and beside them what else clients ask of it, and what looks after it.
 const MAX_REQUESTS: usize = MAX_CALLS + 16;
+/// Messages for the SDK that came on the streams of calls, and that it has not taken yet.
+const ASIDE: usize = 64;
 /// rmcp waits ten seconds for an answer to discover before it tries initialize.
 const ERA_ALLOWANCE: Duration = Duration::from_secs(12);
 
 /// A connection that has proved that it speaks MCP.
 pub struct Connection {
     pub peer: Peer<RoleClient>,
+    pub way: Way,
     pub calls: Calls,
+    /// What every request says of us, which earlier eras say once.
+    pub hello: RequestMetaObject,
+    pub ids: Ids,
     pub protocol: String,
     /// "modern" or "legacy".
     pub era: &'static str,
@@ -249,31 +255,38 @@ impl Connection {
         stderr: &LastWords,
         mode: ClientLifecycleMode,
     ) -> Result<Self, ServerError> {
-        let (changed, calls) = (listener.changed.clone(), listener.calls.clone());
-        let service = match &entry.target {
+        let (changed, calls, info) = (listener.changed.clone(), listener.calls.clone(), listener.get_info());
+        let (service, way) = match &entry.target {
             Target::Url(url) => {
                 let config = StreamableHttpClientTransportConfig::with_uri(url.as_str())
                     .max_json_response_size(MAX_MESSAGE)
                     .max_sse_event_size(MAX_MESSAGE)
                     .max_concurrent_requests(MAX_REQUESTS);
-                let client = Remote::new(http::of(entry, http)?, Credentials::of(entry)?, calls.clone());
-                let transport = StreamableHttpClientTransport::with_client(client, config);
-                listener.serve_with_lifecycle(transport, mode).await
+                let (to, aside) = mpsc::channel(ASIDE);
+                let client = Remote::new(http::of(entry, http)?, Credentials::of(entry)?, calls.clone(), MAX_REQUESTS, to);
+                let transport = StreamableHttpClientTransport::with_client(client.clone(), config);
+                (listener.serve_with_lifecycle(Beside { transport, aside }, mode).await, Way::Http(client))
             }
             Target::Command(launch) => {
                 let Spawned { stdin, stdout, stderr: errors, group } = child::spawn(launch)?;
                 tokio::spawn(child::keep(errors, entry.name.clone(), stderr.clone()));
                 let transport = ChildTransport::new(stdin, stdout, group, MAX_MESSAGE, calls.clone());
-                listener.serve_with_lifecycle(transport, mode).await
+                let pipe = transport.pipe();
+                (listener.serve_with_lifecycle(transport, mode).await, Way::Child(pipe))
             }
         };
         let service = service.map_err(|error| failure::to_start(&error))?;
         let peer = service.peer().clone();
         // Our list must be what the server says now.
         peer.set_response_cache_config(ClientCacheConfig::disabled()).await;
-        let info = peer.peer_info();
-        let version = info.as_ref().map(|info| info.protocol_version.clone()).unwrap_or_default();
-        let filter = info.map(|info| lists_told(&info.capabilities)).unwrap_or_default();
+        let theirs = peer.peer_info();
+        let version = theirs.as_ref().map(|info| info.protocol_version.clone()).unwrap_or_default();
+        let filter = theirs.map(|info| lists_told(&info.capabilities)).unwrap_or_default();
+        let mut hello = RequestMetaObject::new();
+        if !version.has_initialize() {
+            hello.set_protocol_version(version.clone());
+            hello.set_client_info(info.client_info);
+        }
         // Earlier eras tell without being asked.
         let listens = filter != SubscriptionFilter::default() && !version.has_initialize();
         let listening = listens.then(|| AbortOnDrop(tokio::spawn(listen(peer.clone(), filter, changed))));
@@ -284,7 +297,10 @@ impl Connection {
             ended: tokio::spawn(service.waiting()),
             _listening: listening,
             peer,
+            way,
             calls,
+            hello,
+            ids: Ids::default(),
         })
     }
 
@@ -301,6 +317,31 @@ impl Connection {
             cancel.cancel();
             let _ = timeout(Duration::from_secs(10), &mut self.ended).await;
         }
+    }
+}
+
+/// The SDK's transport, by which also comes what belongs to requests that went past it.
+struct Beside<T> {
+    transport: T,
+    aside: mpsc::Receiver<ServerJsonRpcMessage>,
+}
+
+impl<T: Transport<RoleClient>> Transport<RoleClient> for Beside<T> {
+    type Error = T::Error;
+
+    fn send(&mut self, message: TxJsonRpcMessage<RoleClient>) -> impl Future<Output = Result<(), T::Error>> + Send + 'static {
+        self.transport.send(message)
+    }
+
+    async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleClient>> {
+        tokio::select! {
+            message = self.transport.receive() => message,
+            Some(message) = self.aside.recv() => Some(message),
+        }
+    }
+
+    async fn close(&mut self) -> Result<(), T::Error> {
+        self.transport.close().await
     }
 }
 
@@ -353,18 +394,16 @@ pub async fn list_tools(peer: &Peer<RoleClient>, limit: Duration) -> Result<List
 /// Calls a tool. The server may speak to whoever listens by `relay`, and ask it.
 pub async fn call_tool(
     line: &Line,
-    tool: &str,
-    arguments: Map<String, Value>,
+    spec: &Arc<ToolSpec>,
+    arguments: Arc<RawValue>,
     relay: Option<Relay>,
 ) -> Result<Whole, ServerError> {
-    let mut params = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
-    telemetry::inject(&mut params);
-    let request = ClientRequest::CallToolRequest(CallToolRequest::new(params));
-    let (result, room) = line.result(request, relay).await.map_err(|error| failure::of(&error, line.limit))?;
-    match result {
-        ServerResult::CallToolResult(result) => Ok(Whole::new(result, room)),
+    let request = Request::Call(ToolRequest::new(Arc::clone(spec), arguments, telemetry::here()));
+    let (given, room) = line.result(request, relay).await.map_err(|error| failure::of(&error, line.limit))?;
+    match given.result {
+        ServerResult::CallToolResult(result) => Ok(Whole::new(result, given.written, room)),
         // Nothing to tell is a result, too.
-        ServerResult::EmptyResult(_) | ServerResult::TaskAckResult(_) => Ok(Whole::new(CallToolResult::default(), None)),
+        ServerResult::EmptyResult(_) | ServerResult::TaskAckResult(_) => Ok(Whole::new(CallToolResult::default(), None, None)),
         ServerResult::CreateTaskResult(_) => {
             Err(ServerError::Refused("the tool answered with a task, which this chat does not follow".into()))
         }

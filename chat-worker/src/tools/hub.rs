@@ -13,12 +13,12 @@ use futures::{
     future::{BoxFuture, Shared},
 };
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 use tokio::sync::{Notify, watch};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    answer::{self, ToolOutput},
+    answer::ToolOutput,
     catalogue::Catalogue,
     error::ServerError,
     first_seen::FirstSeen,
@@ -201,9 +201,9 @@ impl Hub {
         all
     }
 
-    /// Calls a tool as it was judged: one that has changed since is not called. Never fails: what went wrong is told to the model. What the
-    /// server says meanwhile is heard by `relay`.
-    pub async fn call_as(self: &Arc<Self>, judged: &ToolSpec, input: &Value, relay: Option<Relay>) -> ToolOutput {
+    /// Calls a tool as it was judged: one that has changed since is not called. `input` is JSON. Never fails: what went wrong is told to the
+    /// model. What the server says meanwhile is heard by `relay`.
+    pub async fn call_as(self: &Arc<Self>, judged: &ToolSpec, input: &str, relay: Option<Relay>) -> ToolOutput {
         let name = judged.name.as_str();
         let Some((server, spec)) = self.find_soon(name).await else { return self.unknown(name) };
         if *spec != *judged {
@@ -211,9 +211,9 @@ impl Hub {
                 "{name} has changed since this call was allowed, and was not called; call it again"
             ));
         }
-        let arguments = match input {
-            Value::Object(map) => map.clone(),
-            Value::Null => Map::new(),
+        let arguments = if input == "null" { "{}" } else { input };
+        let arguments = match RawValue::from_string(arguments.to_owned()) {
+            Ok(arguments) if arguments.get().starts_with('{') => Arc::from(arguments),
             _ => return ToolOutput::unavailable("the arguments must be a JSON object"),
         };
         if !spec.read_only {
@@ -241,13 +241,7 @@ impl Hub {
     }
 
     /// A read for all who ask the same at the same time.
-    fn reading(
-        self: &Arc<Self>,
-        key: String,
-        server: Arc<Server>,
-        spec: Arc<ToolSpec>,
-        arguments: Map<String, Value>,
-    ) -> Reading {
+    fn reading(self: &Arc<Self>, key: String, server: Arc<Server>, spec: Arc<ToolSpec>, arguments: Arc<RawValue>) -> Reading {
         let (hub, ears) = (Arc::downgrade(self), Arc::<Mutex<Vec<Relay>>>::default());
         let told = Arc::clone(&ears);
         let answer = async move {
@@ -293,10 +287,8 @@ impl Hub {
     }
 
     fn find(&self, name: &str) -> Option<(Arc<Server>, Arc<ToolSpec>)> {
-        self.servers().into_iter().find_map(|server| {
-            let spec = server.tool(name)?;
-            Some((server, spec))
-        })
+        let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
+        servers.values().find_map(|server| Some((Arc::clone(server), server.tool(name)?)))
     }
 
     async fn find_soon(&self, name: &str) -> Option<(Arc<Server>, Arc<ToolSpec>)> {
@@ -362,16 +354,12 @@ impl Drop for Write {
 }
 
 /// The call with its retries: only calls that may be repeated or that were not sent, and only faults that fail at once.
-async fn call(server: Arc<Server>, spec: Arc<ToolSpec>, arguments: Map<String, Value>, relay: Option<Relay>) -> ToolOutput {
+async fn call(server: Arc<Server>, spec: Arc<ToolSpec>, arguments: Arc<RawValue>, relay: Option<Relay>) -> ToolOutput {
     let began = Instant::now();
     let mut attempt = 0;
     loop {
-        let error = match server.call(&spec.tool, arguments.clone(), relay.clone()).await {
-            Ok(whole) => {
-                let (text, is_error) = (answer::in_words(&whole.result), whole.result.is_error.unwrap_or(false));
-                let outcome = if is_error { "tool_error" } else { "ok" };
-                return ToolOutput { text, is_error, whole: Some(Arc::new(whole)), outcome, duration: began.elapsed() };
-            }
+        let error = match server.call(&spec, Arc::clone(&arguments), relay.clone()).await {
+            Ok(whole) => return ToolOutput::given(whole, began.elapsed()),
             Err(error) => error,
         };
         tracing::warn!(server = spec.server, tool = spec.tool, attempt = attempt + 1, "tool call failed: {error}");
@@ -384,7 +372,7 @@ async fn call(server: Arc<Server>, spec: Arc<ToolSpec>, arguments: Map<String, V
                 _ => "transport",
             };
             let text = format!("the call of {} failed: {error}", spec.tool);
-            return ToolOutput { text, is_error: true, whole: None, outcome, duration: began.elapsed() };
+            return ToolOutput { duration: began.elapsed(), ..ToolOutput::failed(text, outcome) };
         }
         let delay = FIRST_RETRY.saturating_mul(1 << attempt.min(8)).min(LONGEST_RETRY);
         tokio::time::sleep(delay.mul_f64(1.0 - 0.25 * rand::random::<f64>())).await;

@@ -17,7 +17,7 @@ use super::{
     asked::{LEFT_OUT, SIZE},
     failure,
     relay::Relay,
-    request::Line,
+    request::{Line, Request},
     sanitize::clean_line,
 };
 use crate::redact::redact;
@@ -116,7 +116,8 @@ impl Live {
     /// The answer to a request, with an error that a client understands. Servers of earlier eras do not say that it is complete, which
     /// clients of the modern one want to read.
     pub async fn asked(&self, request: ClientRequest, relay: Option<Relay>) -> Result<ServerResult, ErrorData> {
-        let (mut result, _room) = self.line.result(request, relay).await.map_err(|error| self.in_words(error))?;
+        let answer = self.line.result(Request::Other(Box::new(request)), relay).await;
+        let mut result = answer.map_err(|error| self.in_words(error))?.0.result;
         let kind = match &mut result {
             ServerResult::ReadResourceResult(result) => &mut result.result_type,
             ServerResult::GetPromptResult(result) => &mut result.result_type,

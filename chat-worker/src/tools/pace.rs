@@ -28,6 +28,13 @@ impl Pace {
         self.left = self.left.saturating_sub(amount);
     }
 
+    /// Takes back a part of what was spent within this second.
+    pub fn give_back(&mut self, amount: usize, now: Instant) {
+        if now < self.since + SECOND {
+            self.left = self.left.saturating_add(amount).min(self.a_second);
+        }
+    }
+
     /// When it goes on, where the second's allowance is used up.
     pub fn pause(&self, now: Instant) -> Option<Instant> {
         let end = self.since + SECOND;
@@ -47,6 +54,9 @@ mod tests {
         assert_eq!(pace.pause(now), None);
         pace.spend(5, now);
         assert_eq!(pace.pause(now), Some(now + SECOND));
+        pace.give_back(1, now);
+        assert_eq!(pace.pause(now), None, "some of it did not count");
+        pace.spend(5, now);
         assert_eq!(pace.pause(now + SECOND), None);
         pace.spend(1, now + SECOND);
         assert_eq!(pace.pause(now + SECOND), None);

@@ -13,10 +13,7 @@ use std::{
 use mcp_wire::json;
 use rmcp::{
     ErrorData,
-    model::{
-        ClientCapabilities, ClientJsonRpcMessage, ErrorCode, GetExtensions as _, GetMeta as _, LoggingLevel, ProgressToken,
-        RequestId,
-    },
+    model::{ClientCapabilities, ErrorCode, LoggingLevel, ProgressToken, RequestId},
 };
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, value::RawValue};
@@ -224,24 +221,17 @@ impl Drop for Asking<'_> {
 
 /// The calls of one connection that are under way.
 #[derive(Debug, Clone, Default)]
-pub struct Calls(Arc<Mutex<UnderWay>>);
-
-/// Each with the token that the server tells its progress by.
-type UnderWay = HashMap<RequestId, (Call, Option<ProgressToken>)>;
+pub struct Calls(Arc<Mutex<HashMap<RequestId, Call>>>);
 
 impl Calls {
-    /// Notes a call that is being sent: before the server can say anything about it.
-    pub fn sent(&self, message: &ClientJsonRpcMessage) {
-        let ClientJsonRpcMessage::Request(request) = message else { return };
-        if let Some(call) = request.request.extensions().get::<Call>() {
-            let token = request.request.get_meta().get_progress_token();
-            self.all().insert(request.id.clone(), (call.clone(), token));
-        }
+    /// Notes a call that is being sent, whose progress is told by its own id: before the server can say anything about it.
+    pub fn begun(&self, id: &RequestId, call: &Call) {
+        self.all().insert(id.clone(), call.clone());
     }
 
     /// Notes what the answer to a request takes of the memory; nobody's takes none.
     pub fn keep(&self, id: &RequestId, room: Option<Room>) {
-        let call = self.all().get(id).map(|(call, _)| call.clone());
+        let call = self.all().get(id).cloned();
         if let Some(call) = call {
             call.time().room = room;
         }
@@ -252,21 +242,22 @@ impl Calls {
         self.all().remove(id);
     }
 
-    /// Takes a message that is no answer. `of`: the request on whose stream it came.
-    pub fn hear(&self, of: Option<&RequestId>, message: &[u8]) {
-        let Ok(Heard { method: Some(method), id: None, params }) = serde_json::from_slice(message) else { return };
+    /// Takes a message that is no answer. `of`: the request on whose stream it came. False for what is no caller's to hear.
+    pub fn hear(&self, of: Option<&RequestId>, message: &[u8]) -> bool {
+        let Ok(Heard { method: Some(method), id: None, params }) = serde_json::from_slice(message) else { return false };
         if !matches!(&*method, PROGRESS | LOG) {
-            return;
+            return false;
         }
         let params: Value = params.and_then(|params| json::parse(&numbers::guard(params.get())).ok()).unwrap_or_default();
         match &*method {
             PROGRESS => {
                 let token: Option<ProgressToken> =
                     params.get("progressToken").and_then(|token| serde_json::from_value(token.clone()).ok());
-                let call = self.all().values().find(|(_, own)| own.is_some() && *own == token).map(|(call, _)| call.clone());
-                let Some(call) = call else { return };
-                call.progressed();
-                tell(&call, PROGRESS, params);
+                let call = token.and_then(|token| self.all().get(&token.0).cloned());
+                if let Some(call) = call {
+                    call.progressed();
+                    tell(&call, PROGRESS, params);
+                }
             }
             LOG => {
                 if let Some(call) = self.of(of) {
@@ -275,6 +266,7 @@ impl Calls {
             }
             _ => {}
         }
+        true
     }
 
     /// The call that a message of the server's belongs to: the one on whose stream it came, else the only one there is. Of several, nobody
@@ -282,13 +274,13 @@ impl Calls {
     pub fn of(&self, request: Option<&RequestId>) -> Option<Call> {
         let all = self.all();
         match request {
-            Some(id) => all.get(id).map(|(call, _)| call.clone()),
-            None if all.len() == 1 => all.values().next().map(|(call, _)| call.clone()),
+            Some(id) => all.get(id).cloned(),
+            None if all.len() == 1 => all.values().next().cloned(),
             None => None,
         }
     }
 
-    fn all(&self) -> MutexGuard<'_, UnderWay> {
+    fn all(&self) -> MutexGuard<'_, HashMap<RequestId, Call>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -311,7 +303,6 @@ struct Heard<'a> {
 
 #[cfg(test)]
 mod tests {
-    use rmcp::model::{CallToolRequest, CallToolRequestParams, ClientRequest};
     use serde_json::json;
 
     use super::*;
@@ -319,11 +310,7 @@ mod tests {
     fn call(calls: &Calls, id: i64, can: Value) -> (Call, mpsc::Receiver<Said>) {
         let (relay, hears) = Relay::new(serde_json::from_value(can).expect("capabilities"), None, false);
         let call = Call::new("s".into(), Some(relay));
-        let mut request = CallToolRequest::new(CallToolRequestParams::new("t"));
-        request.extensions.insert(call.clone());
-        let mut request = ClientRequest::CallToolRequest(request);
-        request.get_meta_mut().set_progress_token(ProgressToken(RequestId::Number(100 + id)));
-        calls.sent(&ClientJsonRpcMessage::request(request, RequestId::Number(id)));
+        calls.begun(&RequestId::Number(id), &call);
         (call, hears)
     }
 
@@ -351,8 +338,8 @@ mod tests {
                 json!({"jsonrpc": "2.0", "method": method, "params": params}).to_string().as_bytes(),
             );
         };
-        hear(None, PROGRESS, json!({"progressToken": 102, "progress": 1}));
-        assert_eq!((heard(&mut first), heard(&mut second)), (None, Some(json!({"progressToken": 102, "progress": 1}))));
+        hear(None, PROGRESS, json!({"progressToken": 2, "progress": 1}));
+        assert_eq!((heard(&mut first), heard(&mut second)), (None, Some(json!({"progressToken": 2, "progress": 1}))));
         hear(Some(1), LOG, json!({"level": "info", "data": "x"}));
         assert_eq!((heard(&mut first).is_some(), heard(&mut second)), (true, None));
         hear(None, LOG, json!({"level": "info", "data": "of whom?"}));
@@ -372,7 +359,7 @@ mod tests {
         let (call, mut hears) = call(&calls, 1, json!({"elicitation": {}}));
         assert_eq!(call.due(limit), began + limit);
         tokio::time::advance(Duration::from_secs(6)).await;
-        calls.hear(None, br#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":101,"progress":1}}"#);
+        calls.hear(None, br#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"progress":1}}"#);
         assert_eq!(call.due(limit), began + Duration::from_secs(16));
         let question = Question { method: "elicitation/create".to_owned(), params: json!({"message": "sure?"}) };
         let asking = tokio::spawn({

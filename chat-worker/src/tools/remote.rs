@@ -1,5 +1,8 @@
-//! Streamable HTTP to one server, as a client of the SDK's transport. What is an answer is decided by `asked`; here are its ways: statuses,
-//! redirects, content types, encodings, streams of events, and sessions that the server has forgotten.
+//! Streamable HTTP to one server: as a client of the SDK's transport, and for requests that go past the SDK (`past`). What is an
+//! answer is decided by `asked`; here are its ways: statuses, redirects, content types, encodings, streams of events, and sessions that the
+//! server has forgotten.
+
+mod past;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,29 +16,28 @@ use futures::{
     stream::{self, BoxStream},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use http_server::request_id::REQUEST_ID;
 use mcp_wire::{json, message, redirect};
-use reqwest::{RequestBuilder, Response};
+use reqwest::Response;
 use rmcp::{
-    model::{ClientJsonRpcMessage, GetExtensions as _, RequestId, ServerJsonRpcMessage},
+    model::{ClientJsonRpcMessage, RequestId, ServerJsonRpcMessage},
     transport::streamable_http_client::{
         SseError, StreamableHttpClient, StreamableHttpError, StreamableHttpPostResponse, StreamableHttpResponseLimits,
     },
 };
 use sse_stream::{Sse, SseStream};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Instant, sleep, timeout},
 };
 use url::Url;
 
 use super::{
-    asked::{Asked, Came},
+    MAX_MESSAGE,
+    asked::{Answer, Asked, Came},
     credentials::Credentials,
     fields::Known,
     pace::Pace,
     relay::Calls,
-    request::CalledFor,
     sanitize::{cap, clean_line},
 };
 use crate::{heavy, met, numbers};
@@ -72,6 +74,8 @@ const MAX_LARGE: usize = 4;
 
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const REVISION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const TAKEN: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
 
 /// Why a request had no answer at all.
 #[derive(Debug, thiserror::Error)]
@@ -122,37 +126,109 @@ pub struct Remote {
 #[derive(Debug)]
 struct Shared {
     credentials: Credentials,
-    /// Where redirects led to.
+    /// Where the server is: as configured, or where redirects led to.
     found: Mutex<Option<Url>>,
     /// Requests that met a forgotten session: the same again is not worth another one.
     expired: Mutex<HashSet<RequestId>>,
     calls: Calls,
     large: Arc<Semaphore>,
+    places: Semaphore,
+    /// As the SDK opened it.
+    door: Mutex<Door>,
+    /// What comes for the SDK on streams of requests that went past it.
+    aside: mpsc::Sender<ServerJsonRpcMessage>,
+}
+
+/// Where the server is, in which session, and by which revision.
+#[derive(Debug, Clone, Default)]
+struct Door {
+    uri: Arc<str>,
+    session: Option<Arc<str>>,
+    revision: Option<HeaderValue>,
+}
+
+impl Door {
+    fn revision(&self) -> Option<&str> {
+        self.revision.as_ref().and_then(|revision| revision.to_str().ok())
+    }
 }
 
 impl Remote {
-    pub fn new(http: reqwest::Client, credentials: Credentials, calls: Calls) -> Self {
-        let (found, expired, large) = (Mutex::default(), Mutex::default(), Arc::new(Semaphore::new(MAX_LARGE)));
-        Self { http, shared: Arc::new(Shared { credentials, found, expired, calls, large }) }
+    /// `most`: requests at once that go past the SDK; `aside`: what else comes on their streams.
+    pub fn new(
+        http: reqwest::Client,
+        credentials: Credentials,
+        calls: Calls,
+        most: usize,
+        aside: mpsc::Sender<ServerJsonRpcMessage>,
+    ) -> Self {
+        let shared = Shared {
+            credentials,
+            found: Mutex::default(),
+            expired: Mutex::default(),
+            calls,
+            large: Arc::new(Semaphore::new(MAX_LARGE)),
+            places: Semaphore::new(most),
+            door: Mutex::default(),
+            aside,
+        };
+        Self { http, shared: Arc::new(shared) }
+    }
+
+    /// The session in use.
+    pub fn session(&self) -> Option<Arc<str>> {
+        self.door().session
+    }
+
+    fn door(&self) -> Door {
+        self.shared.door.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The answer that is not on a stream.
+    async fn single(
+        &self,
+        asked: &Asked,
+        reply: Response,
+        content: Content,
+        revision: Option<&str>,
+    ) -> Result<Box<Answer>, Failure> {
+        let status = reply.status().as_u16();
+        Ok(match content {
+            Content::Other(kind) => Box::new(asked.failed(&format!("HTTP {status} of the content type {kind}"))),
+            Content::None => Box::new(asked.failed(&format!("HTTP {status} to a request, without an answer"))),
+            Content::Json | Content::Events => {
+                let body = whole(reply, MAX_MESSAGE, &self.shared.large).await;
+                let (bytes, _large) = body.map_err(StreamableHttpError::Client)?;
+                match read(asked, bytes, revision, &self.shared.calls).await {
+                    Came::Answer(answer) => answer,
+                    Came::Other => Box::new(asked.failed("the server answered something else than what it was asked")),
+                }
+            }
+        })
     }
 
     /// Sends a request, and follows redirects within the server.
     async fn send(&self, method: Method, uri: &str, headers: HeaderMap, body: Option<Vec<u8>>) -> Result<Response, RemoteError> {
-        let found = self.shared.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut url = match found {
-            Some(url) => url,
-            None => Url::parse(uri).map_err(|error| RemoteError::Url(error.to_string()))?,
+        let mut url = {
+            let mut found = self.shared.found.lock().unwrap_or_else(PoisonError::into_inner);
+            match &*found {
+                Some(url) => url.clone(),
+                None => found.insert(Url::parse(uri).map_err(|error| RemoteError::Url(error.to_string()))?).clone(),
+            }
         };
         let mut all = self.shared.credentials.now().map_err(|error| RemoteError::Credentials(error.to_string()))?;
         // After the credentials: these are the protocol's, and not for a file to change.
         all.extend(headers);
         let body = body.map(bytes::Bytes::from);
+        all.extend(body.as_ref().map(|_| (header::CONTENT_TYPE, JSON)));
         for _ in 0..=redirect::MOST {
-            let mut request = self.http.request(method.clone(), url.clone()).headers(all.clone());
-            if let Some(body) = &body {
-                request = request.header(header::CONTENT_TYPE, "application/json").body(body.clone());
-            }
-            let reply = connected(request).await.map_err(|error| lost(&error, &url))?;
+            let request = || {
+                let mut request = reqwest::Request::new(method.clone(), url.clone());
+                request.headers_mut().clone_from(&all);
+                *request.body_mut() = body.clone().map(Into::into);
+                request
+            };
+            let reply = self.connected(request).await.map_err(|error| lost(&error, &url))?;
             if !redirect::is_one(reply.status().as_u16()) {
                 return Ok(reply);
             }
@@ -163,8 +239,24 @@ impl Remote {
         Err(RemoteError::Redirected(format!("redirected more than {} times in a row", redirect::MOST)))
     }
 
+    /// Sends a request, and again while nobody takes the connection: it was not sent then. A connection that breaks is not tried again here,
+    /// because the request may have been made.
+    async fn connected(&self, request: impl Fn() -> reqwest::Request) -> reqwest::Result<Response> {
+        let began = Instant::now();
+        for pause in CONNECT_AGAIN {
+            match self.http.execute(request()).await {
+                Err(error) if met::found_nobody(&error) && began.elapsed() < CONNECT_PATIENCE => {
+                    tracing::debug!("no connection, another attempt follows: {}", met::cause(&error));
+                    sleep(pause.mul_f64(1.0 - 0.25 * rand::random::<f64>())).await;
+                }
+                answered => return answered,
+            }
+        }
+        self.http.execute(request()).await
+    }
+
     /// What a refusal means to a request.
-    async fn refused(&self, asked: &Asked, reply: Response, in_session: bool) -> Result<ServerJsonRpcMessage, Failure> {
+    async fn refused(&self, asked: &Asked, reply: Response, in_session: bool) -> Result<Box<Answer>, Failure> {
         let status = reply.status();
         let body = timeout(REFUSAL_PATIENCE, beginning(reply)).await.unwrap_or_default();
         let text = json::tidy(&body, 16 * MAX_REFUSAL).unwrap_or_default();
@@ -184,12 +276,12 @@ impl Remote {
         let no_entry = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS);
         match error {
             // In its own words, unless they are about who may and how often: then the status says it.
-            Some(error) if !no_entry && error.code != 0 => Ok(asked.error(error)),
+            Some(error) if !no_entry && error.code != 0 => Ok(Box::new(asked.error(error))),
             // Whoever limits us is not asked again at once, in another era.
             _ if (in_front && !asked.is_discover()) || (no_entry && asked.is_discover()) => {
                 Err(StreamableHttpError::Client(RemoteError::Status(refusal)))
             }
-            _ => Ok(asked.failed(&refusal.to_string())),
+            _ => Ok(Box::new(asked.failed(&refusal.to_string()))),
         }
     }
 
@@ -206,7 +298,7 @@ impl Remote {
         first
     }
 
-    /// The answer out of a stream: at once where it comes first, else with what comes before it.
+    /// The SDK's answer out of a stream: at once where it comes first, else with what comes before it.
     async fn events(
         &self,
         asked: Asked,
@@ -218,17 +310,17 @@ impl Remote {
             Some(Ok(first)) => first,
             None => {
                 let answer = asked.failed("the stream of events ended without the answer");
-                return StreamableHttpPostResponse::Json(answer, session);
+                return StreamableHttpPostResponse::Json(answer.message(), session);
             }
             Some(Err(error)) => {
                 let answer = asked.failed(&format!("the stream of events broke off: {error}"));
-                return StreamableHttpPostResponse::Json(answer, session);
+                return StreamableHttpPostResponse::Json(answer.message(), session);
             }
         };
         let (first, came) = read_event(&asked, first, revision.as_deref(), &self.shared.calls).await;
         if let Some(Came::Answer(answer)) = came {
             tokio::spawn(timeout(DRAIN, async move { while events.next().await.is_some() {} }));
-            return StreamableHttpPostResponse::Json(*answer, session);
+            return StreamableHttpPostResponse::Json(answer.message(), session);
         }
         let calls = self.shared.calls.clone();
         heard(&first, &asked.id, &calls);
@@ -254,7 +346,11 @@ async fn make_room(of: &RequestId, weight: usize, calls: &Calls) {
 
 /// What a body is to the request that it came for. What will be large in memory waits until there is room.
 async fn read(asked: &Asked, body: Vec<u8>, revision: Option<&str>, calls: &Calls) -> Came {
-    let (asked, revision, size) = (asked.clone(), revision.map(str::to_owned), body.len());
+    let size = body.len();
+    if size < heavy::LIGHT {
+        return asked.read(&body, revision);
+    }
+    let (asked, revision) = (asked.clone(), revision.map(str::to_owned));
     let (asked, body, weight) = heavy::work(size, move || {
         let weight = asked.weight(&body);
         (asked, body, weight)
@@ -266,8 +362,16 @@ async fn read(asked: &Asked, body: Vec<u8>, revision: Option<&str>, calls: &Call
 
 /// An event, and what it is to the request on whose stream it came; nothing where it holds nothing.
 async fn read_event(asked: &Asked, event: Sse, revision: Option<&str>, calls: &Calls) -> (Sse, Option<Came>) {
-    let (asked, revision) = (asked.clone(), revision.map(str::to_owned));
+    fn came(asked: &Asked, event: &Sse, revision: Option<&str>) -> Option<Came> {
+        let data = event.data.as_deref().filter(|data| !data.trim().is_empty());
+        data.map(|data| asked.read(data.as_bytes(), revision))
+    }
     let size = event.data.as_ref().map_or(0, String::len);
+    if size < heavy::LIGHT {
+        let came = came(asked, &event, revision);
+        return (event, came);
+    }
+    let (asked, revision) = (asked.clone(), revision.map(str::to_owned));
     let (asked, event, weight) = heavy::work(size, move || {
         let weight = event.data.as_deref().map_or(0, |data| asked.weight(data.as_bytes()));
         (asked, event, weight)
@@ -275,8 +379,7 @@ async fn read_event(asked: &Asked, event: Sse, revision: Option<&str>, calls: &C
     .await;
     make_room(&asked.id, weight, calls).await;
     heavy::work(size, move || {
-        let data = event.data.as_deref().filter(|data| !data.trim().is_empty());
-        let came = data.map(|data| asked.read(data.as_bytes(), revision.as_deref()));
+        let came = came(&asked, &event, revision.as_deref());
         (event, came)
     })
     .await
@@ -288,7 +391,7 @@ async fn as_read(asked: &Asked, event: Sse, revision: Option<&str>, calls: &Call
     match came {
         Some(Came::Answer(answer)) => {
             let size = event.data.as_ref().map_or(0, String::len);
-            if let Ok(text) = heavy::work(size, move || serde_json::to_string(&answer)).await {
+            if let Ok(text) = heavy::work(size, move || serde_json::to_string(&answer.message())).await {
                 event.data = Some(text);
             }
         }
@@ -329,38 +432,31 @@ impl StreamableHttpClient for Remote {
         limits: StreamableHttpResponseLimits,
     ) -> Result<StreamableHttpPostResponse, Failure> {
         let body = numbers::release_bytes(serde_json::to_vec(&message)?);
-        self.shared.calls.sent(&message);
-        let revision = custom_headers.get(&REVISION).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let in_session = session_id.is_some();
-        let mut headers = headers(session_id.as_deref(), custom_headers);
-        if let Some(id) = called_for(&message).and_then(|id| HeaderValue::from_str(id).ok()) {
-            headers.insert(REQUEST_ID, id);
+        let asked = Asked::of(&message);
+        // Only in the answer to what opens the connection is it not known yet.
+        let revision = custom_headers.get(&REVISION).filter(|_| !asked.as_ref().is_some_and(Asked::opens)).cloned();
+        let door = Door { uri: Arc::clone(&uri), session: session_id, revision };
+        let in_session = door.session.is_some();
+        let headers = headers(door.session.as_deref(), custom_headers);
+        if door.revision.is_some() {
+            *self.shared.door.lock().unwrap_or_else(PoisonError::into_inner) = door.clone();
         }
         let reply = self.send(Method::POST, &uri, headers, Some(body)).await.map_err(StreamableHttpError::Client)?;
-        let Some(asked) = Asked::of(&message) else { return acknowledged(reply, in_session).await };
+        let Some(asked) = asked else { return acknowledged(reply, in_session).await };
         if !reply.status().is_success() {
-            return Ok(StreamableHttpPostResponse::Json(self.refused(&asked, reply, in_session).await?, None));
+            return Ok(StreamableHttpPostResponse::Json(self.refused(&asked, reply, in_session).await?.message(), None));
         }
         let session = reply.headers().get(SESSION).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        // Only in the answer to initialize is it not known yet.
-        let revision = revision.filter(|_| !asked.opens());
-        let answer = match content_type(&reply) {
-            Content::Json => {
-                let body = whole(reply, limits.max_json_response_size, &self.shared.large).await;
-                let (bytes, _large) = body.map_err(StreamableHttpError::Client)?;
-                match read(&asked, bytes, revision.as_deref(), &self.shared.calls).await {
-                    Came::Answer(answer) => *answer,
-                    Came::Other => asked.failed("the server answered something else than what it was asked"),
-                }
-            }
+        match content_type(&reply) {
             Content::Events => {
                 let events = events(reply, limits.max_sse_event_size, Arc::clone(&self.shared.large));
-                return Ok(self.events(asked, events, session, revision).await);
+                Ok(self.events(asked, events, session, door.revision().map(str::to_owned)).await)
             }
-            Content::Other(kind) => asked.failed(&format!("HTTP {} of the content type {kind}", reply.status().as_u16())),
-            Content::None => asked.failed(&format!("HTTP {} to a request, without an answer", reply.status().as_u16())),
-        };
-        Ok(StreamableHttpPostResponse::Json(answer, session))
+            content => {
+                let answer = self.single(&asked, reply, content, door.revision()).await?;
+                Ok(StreamableHttpPostResponse::Json(answer.message(), session))
+            }
+        }
     }
 
     async fn delete_session(
@@ -415,25 +511,6 @@ impl StreamableHttpClient for Remote {
     }
 }
 
-/// Sends a request, and again while nobody takes the connection: it was not sent then. A connection that breaks is not tried again here,
-/// because the request may have been made.
-async fn connected(request: RequestBuilder) -> reqwest::Result<Response> {
-    let (client, request) = request.build_split();
-    let (request, began) = (request?, Instant::now());
-    for pause in CONNECT_AGAIN {
-        // A body of bytes can always be sent again.
-        let Some(again) = request.try_clone() else { break };
-        match client.execute(again).await {
-            Err(error) if met::found_nobody(&error) && began.elapsed() < CONNECT_PATIENCE => {
-                tracing::debug!("no connection, another attempt follows: {}", met::cause(&error));
-                sleep(pause.mul_f64(1.0 - 0.25 * rand::random::<f64>())).await;
-            }
-            answered => return answered,
-        }
-    }
-    client.execute(request).await
-}
-
 /// Why a request has no reply.
 fn lost(error: &reqwest::Error, url: &Url) -> RemoteError {
     let told = met(error, url);
@@ -446,14 +523,9 @@ fn met(error: &reqwest::Error, url: &Url) -> String {
     met::in_words(error, url)
 }
 
-fn called_for(message: &ClientJsonRpcMessage) -> Option<&str> {
-    let ClientJsonRpcMessage::Request(request) = message else { return None };
-    Some(&request.request.extensions().get::<CalledFor>()?.0)
-}
-
 fn headers(session: Option<&str>, custom: HashMap<HeaderName, HeaderValue>) -> HeaderMap {
     let mut headers: HeaderMap = custom.into_iter().collect();
-    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+    headers.insert(header::ACCEPT, TAKEN);
     if let Some(session) = session.and_then(|session| HeaderValue::from_str(session).ok()) {
         headers.insert(SESSION, session);
     }

@@ -1,66 +1,136 @@
 //! One request to a server, for which it may take its time: a call of a tool, a resource that is read, a prompt, a completion. Its server
 //! may speak to whoever made it, it has time for as long as the server tells of progress, and one that nobody waits for any more is
-//! cancelled.
+//! cancelled. It goes past the SDK's client, whose several tasks and copies would cost more than all else: the SDK keeps the connection, and
+//! hears what a server says of itself.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    any::TypeId,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
+use futures::FutureExt;
 use rmcp::{
     ErrorData, RoleClient,
     model::{
-        CancelledNotificationParam, ClientRequest, ErrorCode, GetExtensions as _, InputRequiredResult, InputResponses, RequestId,
-        RequestMetaObject, ServerResult,
+        CancelledNotificationParam, ClientJsonRpcMessage, ClientRequest, ErrorCode, GetMeta as _, InputRequiredResult,
+        InputResponses, PingRequest, ProgressToken, RequestId, RequestMetaObject, ServerResult,
     },
-    service::{Peer, PeerRequestOptions, ServiceError},
+    service::{Peer, ServiceError},
+    transport::{DynamicTransportError, streamable_http_client::StreamableHttpError},
 };
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::{Value, value::RawValue};
 
-use super::relay::{Call, Calls, Question, Relay};
-use crate::{heavy::Room, logging};
+use super::{
+    asked::{Answer, Asked, Given},
+    relay::{Call, Calls, Question, Relay},
+    remote::Remote,
+    spec::ToolSpec,
+    standard,
+    stdio::Pipe,
+};
+use crate::{heavy::Room, logging, numbers};
 
 /// A server that asks again and again instead of answering is not asked any more.
 const MAX_ROUNDS: usize = 10;
+/// Where our ids begin: the SDK counts its own from zero.
+const FIRST_ID: i64 = 1 << 30;
 
-/// The id of the request of ours that a request belongs to: the server's own log may name it, too.
+/// What is asked for.
 #[derive(Debug, Clone)]
-pub struct CalledFor(pub String);
+pub enum Request {
+    Call(ToolRequest),
+    Other(Box<ClientRequest>),
+}
+
+/// A call of a tool.
+#[derive(Debug, Clone)]
+pub struct ToolRequest {
+    pub spec: Arc<ToolSpec>,
+    /// As JSON.
+    pub arguments: Arc<RawValue>,
+    /// Which trace it belongs to.
+    pub trace: RequestMetaObject,
+    state: Option<String>,
+    answers: Option<InputResponses>,
+}
+
+impl ToolRequest {
+    pub fn new(spec: Arc<ToolSpec>, arguments: Arc<RawValue>, trace: RequestMetaObject) -> Self {
+        Self { spec, arguments, trace, state: None, answers: None }
+    }
+}
+
+/// A request as it is sent.
+#[derive(Debug)]
+pub struct Sending {
+    pub asked: Asked,
+    pub body: Vec<u8>,
+    /// What it says of itself beside its body, in the modern era.
+    pub headers: http::HeaderMap,
+    /// The id of the request of ours that it belongs to: the server's own log may name it, too.
+    pub called_for: Option<String>,
+}
+
+/// How a server is reached.
+#[derive(Debug, Clone)]
+pub enum Way {
+    Http(Remote),
+    Child(Pipe),
+}
 
 /// The way to a server that is up.
 #[derive(Debug, Clone)]
 pub struct Line {
     /// The server's name.
     pub server: Arc<str>,
+    /// The SDK's side of the connection.
     pub peer: Peer<RoleClient>,
+    pub way: Way,
     pub calls: Calls,
+    /// What every request says of us.
+    pub hello: Arc<RequestMetaObject>,
+    pub ids: Ids,
     /// For one request.
     pub limit: Duration,
+}
+
+/// Gives each request of a connection its id.
+#[derive(Debug, Clone)]
+pub struct Ids(Arc<AtomicI64>);
+
+impl Default for Ids {
+    fn default() -> Self {
+        Self(Arc::new(AtomicI64::new(FIRST_ID)))
+    }
 }
 
 impl Line {
     /// Whether the server speaks the modern era, in which each request says what its client can.
     pub fn is_modern(&self) -> bool {
-        self.peer.peer_info().is_some_and(|info| !info.protocol_version.has_initialize())
+        self.hello.protocol_version().is_some()
     }
 
     /// The result of a request. What the server wants to know before it goes on is asked of whoever made the request; the result says it
     /// only where that one can come back with the answers by itself, as with resources and prompts in the modern era. With it comes the room
     /// that it takes, to be kept as long as it is.
-    pub async fn result(
-        &self,
-        mut request: ClientRequest,
-        relay: Option<Relay>,
-    ) -> Result<(ServerResult, Option<Room>), ServiceError> {
-        let is_call = matches!(request, ClientRequest::CallToolRequest(_));
+    pub async fn result(&self, mut request: Request, relay: Option<Relay>) -> Result<(Given, Option<Room>), ServiceError> {
+        let is_call = matches!(request, Request::Call(_));
         let comes_back = !is_call && relay.as_ref().is_none_or(|relay| relay.comes_back);
         let meta = self.meta(relay.as_ref());
         let call = Call::new(Arc::clone(&self.server), relay);
         for _ in 0..MAX_ROUNDS {
-            match self.attempt(request.clone(), meta.clone(), &call).await? {
-                ServerResult::InputRequiredResult(required) if !comes_back => {
+            match self.attempt(&request, meta.clone(), &call).await? {
+                Given { result: ServerResult::InputRequiredResult(required), .. } if !comes_back => {
                     let state = required.request_state.clone();
                     let answers = answers(required, &call).await.map_err(ServiceError::McpError)?;
                     resume(&mut request, state, answers);
                 }
-                result => return Ok((result, call.take_room())),
+                given => return Ok((given, call.take_room())),
             }
         }
         Err(ServiceError::McpError(refused("it asks its user again and again".to_owned())))
@@ -68,7 +138,7 @@ impl Line {
 
     /// What the one can that made the request, and nothing of what it cannot.
     fn meta(&self, relay: Option<&Relay>) -> RequestMetaObject {
-        let mut meta = RequestMetaObject::new();
+        let mut meta = (*self.hello).clone();
         if self.is_modern() {
             meta.set_client_capabilities(relay.map(|relay| relay.can.clone()).unwrap_or_default());
             if let Some(level) = relay.and_then(|relay| relay.log_level) {
@@ -79,23 +149,17 @@ impl Line {
     }
 
     /// The answer to a request, which has as long as the limit after each progress that it tells of. Whoever stops waiting cancels it.
-    async fn attempt(
-        &self,
-        mut request: ClientRequest,
-        meta: RequestMetaObject,
-        call: &Call,
-    ) -> Result<ServerResult, ServiceError> {
-        if let Some(id) = logging::request_id() {
-            request.extensions_mut().insert(CalledFor(id));
-        }
-        request.extensions_mut().insert(call.clone());
-        let options = PeerRequestOptions::no_options().with_meta(meta);
-        let mut handle = self.peer.send_cancellable_request(request, options).await?;
-        let mut given_up = GivenUp { line: self, id: &handle.id, answered: false };
+    async fn attempt(&self, request: &Request, meta: RequestMetaObject, call: &Call) -> Result<Given, ServiceError> {
+        let id = RequestId::Number(self.ids.0.fetch_add(1, Ordering::Relaxed));
+        let sending = self.sending(&id, request, meta)?;
+        self.calls.begun(&id, call);
+        let mut given_up = GivenUp { line: self, id: &id, answered: false };
+        // It is large: what waits for it is not, and is moved often.
+        let mut asking = self.ask(&sending).boxed();
         let answer = loop {
             let due = call.due(self.limit);
             tokio::select! {
-                answer = &mut handle.rx => break answer.map_err(|_| ServiceError::TransportClosed),
+                answer = &mut asking => break answer,
                 () = tokio::time::sleep_until(due) => {
                     if call.due(self.limit) <= due {
                         return Err(ServiceError::Timeout { timeout: self.limit });
@@ -104,9 +168,101 @@ impl Line {
             }
         };
         given_up.answered = true;
-        drop(given_up);
-        answer?
+        answer?.result.map_err(ServiceError::McpError)
     }
+
+    /// Its progress is told by its own id.
+    fn sending(&self, id: &RequestId, request: &Request, mut meta: RequestMetaObject) -> Result<Sending, ServiceError> {
+        meta.set_progress_token(ProgressToken(id.clone()));
+        let called_for = logging::request_id();
+        let written = match request {
+            Request::Call(call) => {
+                meta.extend(call.trace.clone());
+                self.call(id, call, &meta)
+            }
+            Request::Other(request) => self.other(id, ClientRequest::clone(request), meta),
+        };
+        // What came as JSON can be written as JSON.
+        let (asked, body, headers) = written.map_err(|_| ServiceError::UnexpectedResponse)?;
+        Ok(Sending { asked, body, headers, called_for })
+    }
+
+    fn call(&self, id: &RequestId, call: &ToolRequest, meta: &RequestMetaObject) -> serde_json::Result<Written> {
+        let (name, named) = (call.spec.tool.as_str(), &call.spec.named);
+        let params =
+            CallParams { meta, name, arguments: &call.arguments, input_responses: &call.answers, request_state: &call.state };
+        let body = serde_json::to_vec(&CallMessage { jsonrpc: "2.0", id, method: CALL, params })?;
+        // Answers of clients may hold long numbers.
+        let body = if call.answers.is_some() { numbers::release_bytes(body) } else { body };
+        let mut headers = http::HeaderMap::new();
+        if self.is_modern() {
+            headers = standard::headers(CALL, Some(name));
+            if !named.is_empty() {
+                standard::arguments(&mut headers, named, &serde_json::from_str(call.arguments.get())?);
+            }
+        }
+        Ok((Asked::call(id.clone()), body, headers))
+    }
+
+    fn other(&self, id: &RequestId, mut request: ClientRequest, meta: RequestMetaObject) -> serde_json::Result<Written> {
+        request.get_meta_mut().extend(meta);
+        let (method, name) = match &request {
+            ClientRequest::ReadResourceRequest(request) => ("resources/read", Some(request.params.uri.as_str())),
+            ClientRequest::GetPromptRequest(request) => ("prompts/get", Some(request.params.name.as_str())),
+            ClientRequest::CompleteRequest(_) => ("completion/complete", None),
+            _ => ("logging/setLevel", None),
+        };
+        let headers = if self.is_modern() { standard::headers(method, name) } else { http::HeaderMap::new() };
+        let asked = Asked::to(id.clone(), &request);
+        let body = serde_json::to_vec(&ClientJsonRpcMessage::request(request, id.clone()))?;
+        Ok((asked, numbers::release_bytes(body), headers))
+    }
+
+    /// A session that the server has forgotten is opened anew, once: by the SDK, which does so when a request of its own meets it.
+    async fn ask(&self, sending: &Sending) -> Result<Box<Answer>, ServiceError> {
+        let remote = match &self.way {
+            Way::Child(pipe) => return pipe.ask(sending).await,
+            Way::Http(remote) => remote,
+        };
+        let met = remote.session();
+        let mut answer = remote.ask(sending).await;
+        if matches!(answer, Err(StreamableHttpError::SessionExpired)) {
+            // Unless somebody else has by now.
+            if remote.session() == met {
+                // What it comes to is seen next.
+                let _ = self.peer.send_request(ClientRequest::PingRequest(PingRequest::default())).await;
+            }
+            answer = remote.ask(sending).await;
+        }
+        answer.map_err(|error| {
+            ServiceError::TransportSend(DynamicTransportError::from_parts("HTTP", TypeId::of::<Remote>(), Box::new(error)))
+        })
+    }
+}
+
+const CALL: &str = "tools/call";
+
+type Written = (Asked, Vec<u8>, http::HeaderMap);
+
+#[derive(Serialize)]
+struct CallMessage<'a> {
+    jsonrpc: &'a str,
+    id: &'a RequestId,
+    method: &'a str,
+    params: CallParams<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CallParams<'a> {
+    #[serde(rename = "_meta")]
+    meta: &'a RequestMetaObject,
+    name: &'a str,
+    arguments: &'a RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input_responses: &'a Option<InputResponses>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_state: &'a Option<String>,
 }
 
 /// Ends a request's account, and tells the server of one whose answer nobody waits for any more.
@@ -157,12 +313,16 @@ fn refused(why: String) -> ErrorData {
 }
 
 /// The same request again, with what was answered.
-fn resume(request: &mut ClientRequest, state: Option<String>, answers: InputResponses) {
+fn resume(request: &mut Request, state: Option<String>, answers: InputResponses) {
     let (own_state, own_answers) = match request {
-        ClientRequest::CallToolRequest(request) => (&mut request.params.request_state, &mut request.params.input_responses),
-        ClientRequest::ReadResourceRequest(request) => (&mut request.params.request_state, &mut request.params.input_responses),
-        ClientRequest::GetPromptRequest(request) => (&mut request.params.request_state, &mut request.params.input_responses),
-        _ => return,
+        Request::Call(call) => (&mut call.state, &mut call.answers),
+        Request::Other(other) => match &mut **other {
+            ClientRequest::ReadResourceRequest(request) => {
+                (&mut request.params.request_state, &mut request.params.input_responses)
+            }
+            ClientRequest::GetPromptRequest(request) => (&mut request.params.request_state, &mut request.params.input_responses),
+            _ => return,
+        },
     };
     (*own_state, *own_answers) = (state, Some(answers));
 }

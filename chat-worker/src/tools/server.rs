@@ -12,7 +12,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 use tokio::{
     sync::{Notify, Semaphore, mpsc, watch},
     time::{Instant, timeout},
@@ -30,7 +30,7 @@ use super::{
     live,
     relay::Relay,
     request::Line,
-    spec::ToolSpec,
+    spec::{ToolSpec, prefix_of},
 };
 use crate::{
     config::{
@@ -127,6 +127,8 @@ pub struct Shared {
 struct Live {
     line: Line,
     tools: Vec<Arc<ToolSpec>>,
+    /// How the names of all its tools begin.
+    prefix: String,
     /// Which connection it is: what a call says of an earlier one is no news.
     number: u64,
     /// The calls that are made over it.
@@ -231,7 +233,8 @@ impl Server {
     /// One of its tools, by the name that clients and models call it; `None` while it is not up.
     pub fn tool(&self, name: &str) -> Option<Arc<ToolSpec>> {
         let live = self.live.load();
-        live.as_ref()?.tools.iter().find(|spec| spec.name == name).cloned()
+        let live = live.as_ref().filter(|live| name.starts_with(&live.prefix))?;
+        live.tools.iter().find(|spec| spec.name == name).cloned()
     }
 
     /// What it takes to ask it for something else than a tool; `None` while it is not up.
@@ -281,7 +284,7 @@ impl Server {
     }
 
     /// One attempt of a call. Who made it hears by `relay` what the server says meanwhile.
-    pub async fn call(&self, tool: &str, arguments: Map<String, Value>, relay: Option<Relay>) -> Result<Whole, ServerError> {
+    pub async fn call(&self, spec: &Arc<ToolSpec>, arguments: Arc<RawValue>, relay: Option<Relay>) -> Result<Whole, ServerError> {
         if self.live.load().is_none() {
             self.back().await;
         }
@@ -289,10 +292,14 @@ impl Server {
         let Some(live) = live else { return Err(ServerError::Connect(self.state().in_words())) };
         let _running = live.calls.token();
         // Waiting here says nothing about the server, and costs the call nothing of its time.
-        let Ok(Ok(_place)) = timeout(self.entry.timeout, self.places.acquire()).await else {
+        let place = match self.places.try_acquire() {
+            Ok(place) => Ok(Ok(place)),
+            Err(_) => timeout(self.entry.timeout, self.places.acquire()).await,
+        };
+        let Ok(Ok(_place)) = place else {
             return Err(ServerError::Refused(format!("it is busy: {} calls of it are under way", connection::MAX_CALLS)));
         };
-        let result = connection::call_tool(&live.line, tool, arguments, relay).await;
+        let result = connection::call_tool(&live.line, spec, arguments, relay).await;
         let news = match &result {
             Err(error) if error.is_fault() => {
                 self.clean.store(false, Ordering::Relaxed);
@@ -441,9 +448,13 @@ impl Keeper {
                 line: Line {
                     server: server.entry.name.as_str().into(),
                     peer: connection.peer.clone(),
+                    way: connection.way.clone(),
                     calls: connection.calls.clone(),
+                    hello: Arc::new(connection.hello.clone()),
+                    ids: connection.ids.clone(),
                     limit: server.entry.timeout,
                 },
+                prefix: prefix_of(&server.entry.name),
                 tools,
                 number: self.number,
                 calls: self.calls.clone(),

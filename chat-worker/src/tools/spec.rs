@@ -13,7 +13,10 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
-use super::sanitize::{cap, clean};
+use super::{
+    sanitize::{cap, clean},
+    standard::{self, Named},
+};
 use crate::{config::rules::Approvals, digest::digest};
 
 /// The API takes 128; 64 is what all its relatives take.
@@ -40,6 +43,9 @@ pub struct ToolSpec {
     /// As the server gives it, for clients of ours; but for the description, which is the one above.
     #[serde(skip)]
     pub definition: Arc<Tool>,
+    /// Arguments that stand in a header, too.
+    #[serde(skip)]
+    pub named: Vec<Named>,
     /// It says that it changes nothing.
     pub read_only: bool,
     /// It may be called twice without harm.
@@ -81,6 +87,7 @@ impl ToolSpec {
             dialects: Dialects::default(),
             description,
             definition: Arc::new(definition),
+            named: standard::named(&tool.input_schema),
             input_schema: to_raw_value(&*tool.input_schema).map_err(|error| format!("its input schema: {error}"))?,
             read_only,
             idempotent: read_only || hints.idempotent_hint.unwrap_or(false),

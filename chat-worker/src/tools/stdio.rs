@@ -2,20 +2,24 @@
 //! with everything that it started in its process group. What a child is, and its last words, are `child`'s.
 
 use std::{
+    any::TypeId,
     collections::VecDeque,
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{self, Context, Poll},
     time::Duration,
 };
 
-use futures::{FutureExt, future::BoxFuture};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, ready},
+};
 use mcp_stdio::group::Group;
 use rmcp::{
     RoleClient,
-    service::{RxJsonRpcMessage, TxJsonRpcMessage},
-    transport::Transport,
+    service::{RxJsonRpcMessage, ServiceError, TxJsonRpcMessage},
+    transport::{DynamicTransportError, Transport},
 };
 use serde_json::value::RawValue;
 use tokio::{
@@ -25,13 +29,18 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::{asked::Waiting, pace::Pace, relay::Calls};
+use super::{
+    asked::{Answer, Line, Waiting},
+    pace::Pace,
+    relay::Calls,
+    request::Sending,
+};
 use crate::{heavy, numbers};
 
 /// What a child gets to end after its standard input closed, and again after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// What may be read of a child in a second, in bytes; and what a line counts beside its own length. A child that writes
-/// faster waits, and costs the others nothing.
+/// What may be read of a child in a second, in bytes; and what a line counts beside its own length, unless it is an answer: of those there
+/// are no more than requests. A child that writes faster waits, and costs the others nothing.
 const BYTES_A_SECOND: usize = 16 * 1024 * 1024;
 const LINE_COST: usize = 8 * 1024;
 
@@ -43,11 +52,39 @@ pub struct ChildTransport {
     /// Messages of an array, which came in one line.
     came: VecDeque<Vec<u8>>,
     /// A line that is being read: it goes on where whoever waits for it gives up, and comes again.
-    reading: Option<BoxFuture<'static, Option<RxJsonRpcMessage<RoleClient>>>>,
-    input: Arc<Mutex<Option<ChildStdin>>>,
-    waiting: Waiting,
+    reading: Option<BoxFuture<'static, Line>>,
+    pipe: Pipe,
     calls: Calls,
     group: Option<Group>,
+}
+
+/// The way to a child: for requests that go past the SDK (`ask`), and for what the SDK sends.
+#[derive(Debug, Clone)]
+pub struct Pipe {
+    input: Arc<Mutex<Option<ChildStdin>>>,
+    waiting: Waiting,
+}
+
+impl Pipe {
+    /// The answer to a request, past the SDK.
+    pub async fn ask(&self, sending: &Sending) -> Result<Box<Answer>, ServiceError> {
+        let answer = self.waiting.asks(sending.asked.clone());
+        // A task of its own: whoever stops waiting leaves no half of a line in the pipe.
+        let written = tokio::spawn(self.clone().write(sending.body.clone())).await;
+        if let Err(error) = written.unwrap_or_else(|error| Err(io::Error::other(error))) {
+            let error = DynamicTransportError::from_parts("a pipe", TypeId::of::<ChildTransport>(), Box::new(error));
+            return Err(ServiceError::TransportSend(error));
+        }
+        answer.await.map_err(|_| ServiceError::TransportClosed)
+    }
+
+    async fn write(self, mut line: Vec<u8>) -> io::Result<()> {
+        line.push(b'\n');
+        let mut input = self.input.lock().await;
+        let input = input.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        input.write_all(&line).await?;
+        input.flush().await
+    }
 }
 
 impl ChildTransport {
@@ -57,11 +94,15 @@ impl ChildTransport {
             line: Vec::new(),
             came: VecDeque::new(),
             reading: None,
-            input: Arc::new(Mutex::new(Some(stdin))),
-            waiting: Waiting::default(),
+            pipe: Pipe { input: Arc::new(Mutex::new(Some(stdin))), waiting: Waiting::default() },
             calls,
             group: Some(group),
         }
+    }
+
+    /// Its other end.
+    pub fn pipe(&self) -> Pipe {
+        self.pipe.clone()
     }
 
     /// The next line, or a part of one that came in an array. What was read when this is given up is read on the next time.
@@ -84,42 +125,42 @@ impl Transport<RoleClient> for ChildTransport {
     type Error = io::Error;
 
     fn send(&mut self, item: TxJsonRpcMessage<RoleClient>) -> impl Future<Output = io::Result<()>> + Send + 'static {
-        self.waiting.sent(&item);
-        self.calls.sent(&item);
-        let (text, input) = (serde_json::to_vec(&item), Arc::clone(&self.input));
-        async move {
-            let mut text = numbers::release_bytes(text?);
-            text.push(b'\n');
-            let mut input = input.lock().await;
-            let input = input.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
-            input.write_all(&text).await?;
-            input.flush().await
-        }
+        self.pipe.waiting.sent(&item);
+        let (text, pipe) = (serde_json::to_vec(&item), self.pipe.clone());
+        async move { pipe.write(numbers::release_bytes(text?)).await }
     }
 
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleClient>> {
         loop {
             if let Some(reading) = &mut self.reading {
-                let message = reading.await;
+                let line = reading.await;
                 self.reading = None;
-                if message.is_some() {
-                    return message;
+                match line {
+                    Line::Sdk(message) => return Some(*message),
+                    Line::Taken => self.lines.get_mut().was_asked_for(),
+                    Line::Nothing => {}
                 }
             }
-            let line = self.next_line().await?;
+            let Some(line) = self.next_line().await else {
+                self.pipe.waiting.end();
+                return None;
+            };
             if line.starts_with(b"[")
                 && let Ok(parts) = serde_json::from_slice::<Vec<&RawValue>>(&line)
             {
                 self.came.extend(parts.into_iter().map(|part| part.get().as_bytes().to_vec()));
                 continue;
             }
-            self.reading = Some(read(line.into(), self.waiting.clone(), self.calls.clone()).boxed());
+            let (waiting, calls) = (self.pipe.waiting.clone(), self.calls.clone());
+            let light = line.len() < heavy::LIGHT;
+            self.reading =
+                Some(if light { ready(understood(&line, &waiting, &calls)).boxed() } else { read(line, waiting, calls).boxed() });
         }
     }
 
     /// As the protocol asks: standard input closes, then SIGTERM, then SIGKILL.
     async fn close(&mut self) -> io::Result<()> {
-        self.input.lock().await.take();
+        self.pipe.input.lock().await.take();
         if let Some(group) = self.group.take() {
             group.end(PATIENCE).await;
         }
@@ -128,19 +169,21 @@ impl Transport<RoleClient> for ChildTransport {
 }
 
 /// What a line is. What will be large in memory waits until there is room.
-async fn read(line: Arc<[u8]>, waiting: Waiting, calls: Calls) -> Option<RxJsonRpcMessage<RoleClient>> {
+async fn read(line: Vec<u8>, waiting: Waiting, calls: Calls) -> Line {
+    let line: Arc<[u8]> = line.into();
     let (weighed, answered) = (Arc::clone(&line), waiting.clone());
     if let Some((id, weight)) = heavy::work(line.len(), move || answered.weight(weighed.trim_ascii())).await {
         calls.keep(&id, heavy::ANSWERS.room(weight).await);
     }
-    heavy::work(line.len(), move || {
-        let message = waiting.read(line.trim_ascii());
-        if matches!(message, Some(RxJsonRpcMessage::<RoleClient>::Notification(_))) {
-            calls.hear(None, line.trim_ascii());
-        }
-        message
-    })
-    .await
+    heavy::work(line.len(), move || understood(&line, &waiting, &calls)).await
+}
+
+fn understood(line: &[u8], waiting: &Waiting, calls: &Calls) -> Line {
+    let (line, message) = (line.trim_ascii(), waiting.read(line.trim_ascii()));
+    if matches!(&message, Line::Sdk(message) if matches!(**message, RxJsonRpcMessage::<RoleClient>::Notification(_))) {
+        calls.hear(None, line);
+    }
+    message
 }
 
 /// Ends in an error at a line that is too long, and lets a child wait that writes too fast.
@@ -160,6 +203,11 @@ impl<R> Bearable<R> {
         Self { inner, max_line, line_cost, line: 0, pace, pause: None }
     }
 
+    /// One of the lines was the answer to a request.
+    fn was_asked_for(&mut self) {
+        self.pace.give_back(self.line_cost, Instant::now());
+    }
+
     /// Counts what was read. False at a line that is too long.
     fn count(&mut self, bytes: &[u8]) -> bool {
         let lines = memchr::memchr_iter(b'\n', bytes).count();
@@ -173,11 +221,11 @@ impl<R: AsyncRead + Unpin> AsyncRead for Bearable<R> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if let Some(until) = self.pace.pause(Instant::now()) {
             let pause = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-            ready!(pause.as_mut().poll(context));
+            task::ready!(pause.as_mut().poll(context));
         }
         self.pause = None;
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.inner).poll_read(context, buffer))?;
+        task::ready!(Pin::new(&mut self.inner).poll_read(context, buffer))?;
         if self.count(&buffer.filled()[before..]) {
             return Poll::Ready(Ok(()));
         }
@@ -189,11 +237,14 @@ impl<R: AsyncRead + Unpin> AsyncRead for Bearable<R> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Cursor;
+    use std::io::{Cursor, Write as _};
 
+    use mcp_stdio::group::{Spawned, spawn};
+    use rmcp::model::RequestId;
     use tokio::io::AsyncReadExt;
 
     use super::*;
+    use crate::tools::asked::Asked;
 
     #[tokio::test]
     async fn lines_may_be_many_but_not_endless() {
@@ -202,6 +253,27 @@ mod tests {
         assert_eq!(text, b"abc\ndefg\n");
         let endless = Bearable::new(tokio::io::repeat(b'x'), 1024 * 1024, 1).read_to_end(&mut text).await;
         assert!(endless.expect_err("no end").to_string().contains("longer than 1 MiB"));
+    }
+
+    #[tokio::test]
+    async fn answers_that_were_asked_for_are_no_flood() {
+        let answers = 2 * BYTES_A_SECOND / LINE_COST;
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        for id in 0..answers {
+            writeln!(file, r#"{{"jsonrpc":"2.0","id":{id},"result":{{"content":[]}}}}"#).expect("written");
+        }
+        let mut command = tokio::process::Command::new("cat");
+        command.arg(file.path());
+        let Spawned { stdin, stdout, group, .. } = spawn(command).expect("it starts");
+        let mut transport = ChildTransport::new(stdin, stdout, group, 1 << 20, Calls::default());
+        let ids = (0..).take(answers).map(RequestId::Number);
+        let waiting: Vec<_> = ids.map(|id| transport.pipe().waiting.asks(Asked::call(id))).collect();
+        let began = Instant::now();
+        assert!(transport.receive().await.is_none(), "nothing was for the SDK");
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        for answer in waiting {
+            assert!(answer.await.is_ok_and(|answer| answer.result.is_ok()));
+        }
     }
 
     #[tokio::test]

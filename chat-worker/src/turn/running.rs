@@ -22,10 +22,11 @@ use super::{
 use crate::{
     audit,
     llm::{offer::search, wire::ToolCall},
+    numbers,
     policy::{self, By, Decision, Verdict, Why},
     telemetry::Traced,
     tools::{
-        answer::{self, MAX_PICTURES, ToolOutput},
+        answer::{self, MAX_PICTURES, Told, ToolOutput},
         pace::Pace,
         relay::{Relay, Said},
         spec::ToolSpec,
@@ -89,7 +90,7 @@ impl Run<'_> {
     }
 
     fn judge(&self, call: &ToolCall, decided: Option<&[String]>) -> Judged {
-        let meant = search::meant(call);
+        let meant = search::meant(call.clone());
         if meant.name == search::FIND {
             return Judged { call: meant, spec: None, verdict: Verdict::Run(By::Harmless) };
         }
@@ -177,7 +178,8 @@ impl Run<'_> {
     /// Calls the tool, and tells meanwhile how far it is.
     async fn call_and_tell(&self, id: &str, spec: &ToolSpec, input: &Value) -> ToolOutput {
         let (relay, mut hears) = Relay::of_progress();
-        let mut call = pin!(self.engine.hub.call_as(spec, input, Some(relay)));
+        let input = numbers::written(input);
+        let mut call = pin!(self.engine.hub.call_as(spec, &input, Some(relay)));
         let mut pace = Pace::new(MENTIONS, Instant::now());
         let mut mention = |said: &Said| {
             let now = Instant::now();
@@ -204,9 +206,13 @@ impl Run<'_> {
     fn take_result(&self, one: &Judged, output: ToolOutput, results: &Mutex<Results>) -> Event {
         let (server, tool) = (one.server(), one.tool());
         self.engine.metrics.tool_call(server, tool, output.outcome, output.duration);
-        self.engine.ledger.tool(&one.call.name, output.text.len(), &self.model, self.engine.model.price_list());
         self.audit(one, matches!(one.verdict, Verdict::Run(_)), decision(one), output.outcome, output.duration);
-        let ToolOutput { text, is_error, whole, duration, outcome: _ } = output;
+        let ToolOutput { told, is_error, duration, outcome: _ } = output;
+        let (text, whole) = match told {
+            Told::Whole(whole) => (answer::in_words(&whole.result), Some(whole)),
+            Told::Words(text) => (text, None),
+        };
+        self.engine.ledger.tool(&one.call.name, text.len(), &self.model, self.engine.model.price_list());
         let id = one.call.id.clone();
         let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
         let left = MAX_PICTURES - results.pictures;
@@ -218,7 +224,7 @@ impl Run<'_> {
     }
 
     fn audit(&self, one: &Judged, allowed: bool, decision: &str, outcome: &str, duration: Duration) {
-        let arguments: &Value = &one.call.input;
+        let arguments = &numbers::written(&one.call.input);
         let (server, caller) = (one.server(), self.caller.as_str());
         // A name that nobody knows is the model's own.
         let tool = if one.spec.is_some() { one.tool() } else { &one.call.name };

@@ -64,16 +64,16 @@ pub fn definitions() -> impl Iterator<Item = Arc<Projected>> {
 }
 
 /// The call that a call of `call_tool` stands for; any other stands for itself.
-pub fn meant(call: &ToolCall) -> ToolCall {
+pub fn meant(call: ToolCall) -> ToolCall {
     let name = (call.name == CALL).then(|| call.input["name"].as_str()).flatten();
-    let Some(name) = name else { return call.clone() };
+    let Some(name) = name else { return call };
     let input = match &call.input["arguments"] {
         Value::Null => json!({}),
         // Models write an object into a string, now and then.
         Value::String(text) => serde_json::from_str(&numbers::guard(text)).unwrap_or_else(|_| json!(text)),
         other => other.clone(),
     };
-    ToolCall { id: call.id.clone(), name: name.to_owned(), input }
+    ToolCall { name: name.to_owned(), input, id: call.id }
 }
 
 /// What `find_tools` answers.
@@ -177,11 +177,11 @@ mod tests {
     fn a_call_of_a_call_is_the_call_that_it_names() {
         let call = |name: &str, input: Value| ToolCall { id: "1".into(), name: name.into(), input };
         let wrapped = call(CALL, json!({"name": "s__a", "arguments": {"x": 1}}));
-        assert_eq!(meant(&wrapped), call("s__a", json!({"x": 1})));
-        assert_eq!(meant(&call("s__a", json!({"name": "s__b"}))).name, "s__a");
-        assert_eq!(meant(&call(CALL, json!({"name": "s__a"}))).input, json!({}));
+        assert_eq!(meant(wrapped), call("s__a", json!({"x": 1})));
+        assert_eq!(meant(call("s__a", json!({"name": "s__b"}))).name, "s__a");
+        assert_eq!(meant(call(CALL, json!({"name": "s__a"}))).input, json!({}));
         let written = r#"{"id":12345678901234567890123}"#;
-        let meant = meant(&call(CALL, json!({"name": "s__a", "arguments": written})));
+        let meant = meant(call(CALL, json!({"name": "s__a", "arguments": written})));
         assert_eq!(numbers::release(&meant.input.to_string()), written, "an object in a string, with all its digits");
     }
 }

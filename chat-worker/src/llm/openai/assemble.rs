@@ -1,5 +1,5 @@
-//! From the chunks of a stream, or from a whole completion, to one answer. Nothing is complete before `[DONE]`: a stream that only
-//! ends is broken, also after a `finish_reason`.
+//! From the chunks of a stream, or from a whole completion, to one answer. It is complete with `[DONE]`, or where a stream ends after a
+//! `finish_reason`: several servers say no more. Before that, a stream that ends is broken.
 
 use serde_json::Value;
 
@@ -32,6 +32,10 @@ impl Assemble for Assembler {
 
     fn told(&self) -> (&str, Usage) {
         (&self.model, self.usage)
+    }
+
+    fn may_end(&self) -> bool {
+        self.finish.is_some()
     }
 
     fn finish(self: Box<Self>) -> Result<Answer, ModelError> {
@@ -205,6 +209,15 @@ mod tests {
             let answer = run(&[piece(0, &json!({"id": "a", "function": {"name": "q", "arguments": none}})), end("tool_calls")]);
             assert_eq!(answer.expect("complete").content[0]["input"], json!({}), "{none}");
         }
+    }
+
+    #[test]
+    fn a_stream_may_end_after_its_reason_and_not_before() {
+        let mut assembler = Assembler::default();
+        assembler.push(&delta(&json!({"content": "all"})).to_string()).expect("a chunk");
+        assert!(!assembler.may_end());
+        assembler.push(&end("stop").to_string()).expect("a chunk");
+        assert!(assembler.may_end());
     }
 
     #[test]

@@ -1,9 +1,7 @@
 //! The headers that every answer carries: what a browser may do with it. A handler that sets one of them is left its own.
 
 use axum::{
-    extract::Request,
-    http::{HeaderName, HeaderValue, Method, StatusCode, header},
-    middleware::Next,
+    http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 
@@ -29,8 +27,7 @@ const EVERYWHERE: [(HeaderName, &str); 7] = [
 ];
 
 /// Adds them.
-pub async fn add(request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
+pub fn add(mut response: Response) -> Response {
     for (name, value) in EVERYWHERE {
         let headers = response.headers_mut();
         // Also instead of the bare "no-cache" of a library's stream of events.
@@ -48,13 +45,11 @@ fn is_events(kind: Option<&HeaderValue>) -> bool {
 }
 
 /// OPTIONS is answered with what a path takes. Nothing in it lets another site in.
-pub async fn options(request: Request, next: Next) -> Response {
-    let asks = request.method() == Method::OPTIONS;
-    let response = next.run(request).await;
-    if !asks || response.status() != StatusCode::METHOD_NOT_ALLOWED {
-        return response;
+pub fn options(response: &Response) -> Option<Response> {
+    if response.status() != StatusCode::METHOD_NOT_ALLOWED {
+        return None;
     }
     let allowed = response.headers().get(header::ALLOW).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let allowed = if allowed.is_empty() { "OPTIONS".to_owned() } else { format!("{allowed},OPTIONS") };
-    (StatusCode::NO_CONTENT, [(header::ALLOW, allowed)]).into_response()
+    Some((StatusCode::NO_CONTENT, [(header::ALLOW, allowed)]).into_response())
 }

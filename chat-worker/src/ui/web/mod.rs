@@ -1,11 +1,10 @@
 //! The web server: which path is whose, and how it starts and ends. `chat` runs turns and `told` streams them, `mcp` lends out
 //! the tools, `status` tells how things are and `live` goes on telling, `access` decides who may, which `signin` asks of each request,
-//! `forwarded` who asks, `page` is what a browser gets, `headers` what it may do with it, `problem` is every error, and `state` is what all
+//! `page` is what a browser gets, `headers` what it may do with it, `problem` is every error, and `state` is what all
 //! of them may need.
 
 pub mod access;
 pub mod chat;
-pub mod forwarded;
 pub mod headers;
 pub mod live;
 pub mod mcp;
@@ -18,6 +17,7 @@ pub mod told;
 
 use std::{
     future::Future,
+    net::SocketAddr,
     num::NonZeroU32,
     sync::{Arc, Weak},
     time::Duration,
@@ -26,17 +26,18 @@ use std::{
 use axum::{
     Router,
     body::Body,
-    extract::{DefaultBodyLimit, Extension, Request, State},
-    http::{HeaderValue, Method, StatusCode, header},
+    extract::{ConnectInfo, DefaultBodyLimit, Extension, Request, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{any, get, post},
 };
 use http_server::{
     Connections, LameDuck,
     body::{self, BodyError},
-    forwarded::Caller,
+    forwarded::{Caller, caller},
     pace::Pace,
+    request_id,
     token::Tokens,
 };
 use mcp_wire::json::weight;
@@ -63,21 +64,22 @@ const MCP: &str = "/mcp";
 /// After SIGTERM, requests still come until everybody knows.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Takes one request of this caller, or says when to come back. Who prefers to wait, does (`Prefer: wait=10`, RFC 7240), where that is
-/// no longer than it said.
-pub async fn admit(State(web): State<Arc<Web>>, Extension(caller): Extension<Caller>, request: Request, next: Next) -> Response {
-    let Some(pace) = &web.pace else { return next.run(request).await };
-    let until = Instant::now() + limits::patience(request.headers());
+/// The refusal of a request of this caller that is one too many: it says when to come back. Who prefers to wait, does (`Prefer: wait=10`,
+/// RFC 7240), where that is no longer than it said.
+async fn too_many(web: &Web, caller: Caller, headers: &HeaderMap) -> Option<Response> {
+    let pace = web.pace.as_ref()?;
+    let mut until = None;
     while let Err(wait) = pace.take(caller.counted_as()) {
+        let until = *until.get_or_insert_with(|| Instant::now() + limits::patience(headers));
         if Instant::now() + wait > until {
             web.app.engine.metrics.rate_limited.inc();
             let seconds = wait.as_secs() + 1;
             let detail = format!("too many requests; try again in {seconds} s, or wait in line with Prefer: wait={seconds}");
-            return Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(seconds).into_response();
+            return Some(Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(seconds).into_response());
         }
         tokio::time::sleep(wait).await;
     }
-    next.run(request).await
+    None
 }
 
 /// Takes the whole body of a request, within bounds: of bytes, of time, and of what it would become in memory. A conversation of long
@@ -90,6 +92,7 @@ async fn arrived(request: Request, next: Next) -> Response {
     let most_weight = if is_call { MAX_CALL_WEIGHT } else { MAX_CHAT_WEIGHT };
     let (parts, body) = request.into_parts();
     let (status, detail) = match body::whole(body, MAX_BODY, BODY_PATIENCE).await {
+        Ok(body) if body.len() < heavy::LIGHT => return next.run(Request::from_parts(parts, Body::from(body))).await,
         Ok(body) => {
             let weighed = heavy::work(body.len(), move || (weight(&body).unwrap_or_default(), body));
             let (weight, body) = weighed.await;
@@ -178,22 +181,17 @@ pub async fn serve(
 
 fn router(web: Arc<Web>) -> Router {
     let with = || Arc::clone(&web);
-    // From the inside outwards: who asks is first made to keep the pace, whatever it brings, and then asked for the token.
+    let sdk = Arc::new(mcp::service(&web));
     let limited = Router::new()
-        .route_service(MCP, mcp::service(&web))
-        .route_layer(middleware::from_fn_with_state(with(), mcp::whole))
+        .route(MCP, any(move |State(web), request| async move { mcp::answer(web, &sdk, request).await }))
         .route("/v1/chat", post(chat::chat))
-        .route_layer(middleware::from_fn(arrived))
-        .route_layer(middleware::from_fn_with_state(with(), signin::require))
-        .route_layer(middleware::from_fn_with_state(with(), admit))
-        .route_layer(middleware::from_fn_with_state(with(), signin::same_site));
+        .route_layer(middleware::from_fn_with_state(with(), limited));
     let unlimited = Router::new()
         .route("/v1/servers", get(live::servers))
         .route("/v1/tools", get(status::tools))
         .route("/v1/usage", get(status::usage))
         .route("/", get(page::index))
-        .route_layer(middleware::from_fn_with_state(with(), signin::require))
-        .route_layer(middleware::from_fn_with_state(with(), signin::same_site));
+        .route_layer(middleware::from_fn_with_state(with(), unlimited));
     let protected = limited.merge(unlimited);
     let all = Router::new()
         .merge(protected)
@@ -209,14 +207,46 @@ fn router(web: Arc<Web>) -> Router {
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(Arc::clone(&web));
-    // Around the whole of it: what the routing itself answers, with its headers, passes through them, too.
-    Router::new()
-        .fallback_service(all)
-        .layer(middleware::from_fn(problem::for_bare_errors))
-        .layer(middleware::from_fn(headers::options))
-        .layer(middleware::from_fn_with_state(web, forwarded::note))
-        .layer(middleware::from_fn(problem::with_request_id))
-        .layer(middleware::from_fn(headers::add))
+    // Around the whole of it: what the routing itself answers, with its headers, passes through it, too.
+    Router::new().fallback_service(all).layer(middleware::from_fn_with_state(web, around))
+}
+
+/// Around every request: who asks, by which id, and what every answer carries.
+async fn around(
+    State(web): State<Arc<Web>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let answered = request_id::with(request, |mut request: Request| async move {
+        let caller = caller(peer.ip(), request.headers(), &web.app.settings.trusted_proxies);
+        request.extensions_mut().insert(caller);
+        let asks = request.method() == Method::OPTIONS;
+        let response = problem::for_bare_errors(next.run(request).await).await;
+        asks.then(|| headers::options(&response)).flatten().unwrap_or(response)
+    });
+    headers::add(answered.await)
+}
+
+/// Who asks is first made to keep the pace, whatever it brings, and then asked for the token; then its body is waited for.
+async fn limited(State(web): State<Arc<Web>>, Extension(caller): Extension<Caller>, request: Request, next: Next) -> Response {
+    if let Some(refusal) = signin::foreign(&web, caller, &request) {
+        return refusal;
+    }
+    if let Some(refusal) = too_many(&web, caller, request.headers()).await {
+        return refusal;
+    }
+    match signin::unknown(&web, caller, &request) {
+        Some(refusal) => refusal,
+        None => arrived(request, next).await,
+    }
+}
+
+async fn unlimited(State(web): State<Arc<Web>>, Extension(caller): Extension<Caller>, request: Request, next: Next) -> Response {
+    match signin::foreign(&web, caller, &request).or_else(|| signin::unknown(&web, caller, &request)) {
+        Some(refusal) => refusal,
+        None => next.run(request).await,
+    }
 }
 
 /// Looks once a minute for what nobody comes back for.

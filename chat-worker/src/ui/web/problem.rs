@@ -1,14 +1,11 @@
-//! Errors as problem+json (RFC 9457), also those of the libraries below us, and the request id that every answer carries.
+//! Errors as problem+json (RFC 9457), also those of the libraries below us.
 
 use axum::{
     Json,
     body::to_bytes,
-    extract::Request,
     http::{HeaderValue, StatusCode, header},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
-use http_server::request_id;
 use serde_json::json;
 
 /// More of a bare error is nobody's reading.
@@ -59,15 +56,9 @@ pub async fn method_not_allowed() -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method")
 }
 
-/// Gives every request an id, the caller's own where it sent a plain one, and returns it.
-pub async fn with_request_id(request: Request, next: Next) -> Response {
-    request_id::with(request, |request| next.run(request)).await
-}
-
 /// Makes a problem of an error that is bare text: those of the routing, of extractors and of the MCP library are. Errors
 /// that are JSON (a failed turn, JSON-RPC) or a page stay as they are.
-pub async fn for_bare_errors(request: Request, next: Next) -> Response {
-    let response = next.run(request).await;
+pub async fn for_bare_errors(response: Response) -> Response {
     let status = response.status();
     let kind = response.headers().get(header::CONTENT_TYPE);
     let bare = kind.is_none_or(|kind| kind.as_bytes().starts_with(b"text/plain"));

@@ -6,7 +6,6 @@ use axum::{
     Form,
     extract::{Extension, Request, State, rejection::FormRejection},
     http::{HeaderMap, StatusCode, header},
-    middleware::Next,
     response::{IntoResponse, Redirect, Response},
 };
 use http_server::{forwarded::Caller, token};
@@ -19,36 +18,23 @@ use super::{
     state::Web,
 };
 
-/// Refuses what comes from another site, or by a name that may be one's.
-pub async fn same_site(
-    State(web): State<Arc<Web>>,
-    Extension(caller): Extension<Caller>,
-    request: Request,
-    next: Next,
-) -> Response {
-    match web.access.check_origin(request.headers(), caller) {
-        Ok(()) => next.run(request).await,
-        Err(problem) => problem.into_response(),
-    }
+/// The refusal of a request that comes from another site, or by a name that may be one's.
+pub fn foreign(web: &Web, caller: Caller, request: &Request) -> Option<Response> {
+    web.access.check_origin(request.headers(), caller).err().map(Problem::into_response)
 }
 
-/// Lets a request through that brings the token, or says why not; the page becomes a sign-in page.
-pub async fn require(
-    State(web): State<Arc<Web>>,
-    Extension(caller): Extension<Caller>,
-    request: Request,
-    next: Next,
-) -> Response {
+/// The refusal of a request that does not bring the token; of the page, it is a sign-in page.
+pub fn unknown(web: &Web, caller: Caller, request: &Request) -> Option<Response> {
     match web.access.allows(&presented(request.headers()), caller) {
-        Ok(true) => next.run(request).await,
-        Ok(false) if request.uri().path() == "/" => page::sign_in(StatusCode::UNAUTHORIZED, None),
+        Ok(true) => None,
+        Ok(false) if request.uri().path() == "/" => Some(page::sign_in(StatusCode::UNAUTHORIZED, None)),
         Ok(false) => {
             let given = request.headers().contains_key(header::AUTHORIZATION);
             let what = if given { "this is not the access token; " } else { "" };
             let detail = format!("{what}present the access token: Authorization: Bearer …");
-            Problem::new(StatusCode::UNAUTHORIZED, detail).into_response()
+            Some(Problem::new(StatusCode::UNAUTHORIZED, detail).into_response())
         }
-        Err(problem) => problem.into_response(),
+        Err(problem) => Some(problem.into_response()),
     }
 }
 

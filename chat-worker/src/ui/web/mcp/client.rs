@@ -10,8 +10,8 @@ use http_server::forwarded::Caller;
 use rmcp::{
     RoleServer,
     model::{
-        ClientCapabilities, ElicitationCapability, FormElicitationCapability, LoggingLevel, ProgressToken, SamplingCapability,
-        UrlElicitationCapability,
+        ClientCapabilities, ElicitationCapability, FormElicitationCapability, LoggingLevel, ProgressToken, RequestMetaObject,
+        SamplingCapability, UrlElicitationCapability,
     },
     service::RequestContext,
 };
@@ -47,23 +47,26 @@ pub struct Client {
 
 impl Client {
     pub fn of(context: &RequestContext<RoleServer>) -> Self {
-        let parts = context.extensions.get::<Parts>();
-        let session = parts.and_then(|parts| session(&parts.headers));
         let is_modern = context.protocol_version().is_some_and(|version| !version.has_initialize());
-        let can = if is_modern {
-            context.meta.client_capabilities().unwrap_or_default()
-        } else {
-            session.map(said).unwrap_or_default()
-        };
-        let caller = parts.and_then(|parts| parts.extensions.get::<Caller>());
+        match context.extensions.get::<Parts>() {
+            Some(parts) => Self::who_sent(parts, &context.meta, is_modern),
+            None => Self { is_modern, ..Self::default() },
+        }
+    }
+
+    /// The client that sent this.
+    pub fn who_sent(parts: &Parts, meta: &RequestMetaObject, is_modern: bool) -> Self {
+        let session = session(&parts.headers);
+        let can = if is_modern { meta.client_capabilities().unwrap_or_default() } else { session.map(said).unwrap_or_default() };
+        let caller = parts.extensions.get::<Caller>();
         Self {
             caller: caller.map_or_else(String::new, |caller| caller.address.to_string()),
             session: session.map(str::to_owned),
             is_modern,
             can: of_calls(can),
-            token: context.meta.get_progress_token(),
-            log_level: context.meta.log_level(),
-            streams: parts.and_then(|parts| parts.extensions.get::<Streams>()).is_some_and(|streams| streams.0),
+            token: meta.get_progress_token(),
+            log_level: meta.log_level(),
+            streams: parts.extensions.get::<Streams>().is_some_and(|streams| streams.0),
         }
     }
 

@@ -2,11 +2,12 @@
 //! (`gateway`: which, `offered`: in which form). Token, rate limit, circuits, timeouts, caps and metrics are those of a turn; asking the user
 //! is the client's business, which the annotations are passed on for. Any replica takes any request (`client`: what it says of its sender);
 //! what a server says while it works goes to the client that called (`running`), and that a list changed to all who listen (`lists`).
-//! `wire` is the HTTP around it.
+//! `wire` is the HTTP around it, and `direct` the short way of most calls, past the SDK.
 
 #![allow(deprecated, reason = "sampling and messages for a log, which earlier eras have")]
 
 mod client;
+mod direct;
 mod gateway;
 mod lists;
 mod offered;
@@ -29,22 +30,22 @@ use rmcp::{
     service::{RequestContext, SubscriptionContext},
     transport::{StreamableHttpServerConfig, StreamableHttpService, streamable_http_server::session::local::LocalSessionManager},
 };
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
-pub use self::wire::whole;
+pub use self::wire::answer;
 use self::{
-    client::Client,
     gateway::{Gateway, MAX_BODY},
     lists::{List, Told},
-    running::Running,
+    offered::Answer,
+    running::{Asker, Running},
 };
 use super::state::Web;
 use crate::{
     audit,
     llm::{offer::search, wire::ToolCall},
-    logging,
+    logging, numbers,
     policy::{self, Decision, Verdict, Why},
     telemetry::{self, Traced},
     tools::{answer::ToolOutput, relay::Relay},
@@ -58,8 +59,10 @@ const TOOLS_A_PAGE: usize = 200;
 const INSTRUCTIONS: &str = "The tools of several MCP servers, each named server__tool. A server that is down takes its own \
     tools away until it is back.";
 
-/// The service for the path.
-pub fn service(web: &Arc<Web>) -> StreamableHttpService<Gateway, LocalSessionManager> {
+/// The SDK's side of the path.
+pub type Sdk = StreamableHttpService<Gateway, LocalSessionManager>;
+
+pub fn service(web: &Arc<Web>) -> Sdk {
     let config = StreamableHttpServerConfig::default()
         .with_legacy_session_mode(false)
         .with_json_response(true)
@@ -93,17 +96,15 @@ impl Gateway {
         }
         let began = Instant::now();
         let (server, tool) = spec.as_ref().map_or(("", "unknown"), |spec| (spec.server.as_str(), spec.tool.as_str()));
+        let arguments = &numbers::written(&call.input);
         let output = match (verdict, &spec) {
             (Verdict::Run(_), Some(spec)) => {
                 let traced = Traced::execute_tool(server, tool, None);
                 let output = tokio::select! {
-                    output = engine.hub.call_as(spec, &call.input, relay).instrument(traced.span()) => output,
+                    output = engine.hub.call_as(spec, arguments, relay).instrument(traced.span()) => output,
                     () = cancel.cancelled() => ToolOutput {
-                        text: "cancelled before it had a result".to_owned(),
-                        is_error: true,
-                        whole: None,
-                        outcome: "cancelled",
                         duration: began.elapsed(),
+                        ..ToolOutput::failed("cancelled before it had a result".to_owned(), "cancelled")
                     },
                 };
                 traced.executed(&output);
@@ -119,10 +120,29 @@ impl Gateway {
             Verdict::Ask => (false, "open"),
         };
         let tool = if spec.is_some() { tool } else { name };
-        let (arguments, outcome, duration) = (&call.input, output.outcome, output.duration);
+        let (outcome, duration) = (output.outcome, output.duration);
         audit::Call { caller, server, tool, arguments, decision, allowed, outcome, duration }.log(engine.audit_arguments);
         // What is not offered is not there.
         (verdict != Verdict::Refuse(Why::Never)).then_some(output)
+    }
+
+    /// Calls a tool for a client.
+    async fn call(&self, tool: &str, arguments: Map<String, Value>, traced: Span, asker: &Asker) -> Result<Answer, ErrorData> {
+        let call = search::meant(ToolCall { id: String::new(), name: tool.to_owned(), input: Value::Object(arguments) });
+        let (gateway, caller) = (self.clone(), asker.client.caller.clone());
+        let run = |relay, ended: CancellationToken| async move {
+            let run = gateway.run(&call, &caller, &ended, relay).instrument(traced.clone());
+            let Some(output) = run.await else {
+                telemetry::failed(&traced, "unknown_tool");
+                let told = format!("there is no tool {}, or its calls are not allowed here", call.name);
+                return Err(ErrorData::invalid_params(told, None));
+            };
+            if output.is_error {
+                telemetry::failed(&traced, output.outcome);
+            }
+            Ok(offered::result(output, gateway.web.app.settings.max_result_bytes))
+        };
+        self.accompanied(what_of(tool), asker, run).await
     }
 
     /// Does what a client waits for, which meanwhile hears what servers say, may be asked, and may cancel it. The log lines of the work, and
@@ -130,18 +150,18 @@ impl Gateway {
     async fn accompanied<W>(
         &self,
         what: String,
-        context: &RequestContext<RoleServer>,
+        asker: &Asker,
         work: impl FnOnce(Option<Relay>, CancellationToken) -> W,
-    ) -> Result<ServerResult, ErrorData>
+    ) -> Result<Answer, ErrorData>
     where
-        W: Future<Output = Result<ServerResult, ErrorData>> + Send + 'static,
+        W: Future<Output = Result<Answer, ErrorData>> + Send + 'static,
     {
-        let (client, cancel) = (Client::of(context), CancellationToken::new());
-        let _begun = client.session.as_deref().map(|session| self.web.calls.begun(session, &context.id, &cancel));
+        let (client, cancel) = (&asker.client, CancellationToken::new());
+        let _begun = client.session.as_deref().map(|session| self.web.calls.begun(session, &asker.id, &cancel));
         let (relay, hears) = Relay::new(client.can.clone(), client.log_level, client.is_modern);
         let work = work(client.listens().then_some(relay), cancel.clone());
-        let output = logging::of_request(request_id(context), work).boxed();
-        self.web.calls.accompany(Running { what, output, hears, cancel }, &client, context).await
+        let output = logging::of_request(asker.request_id.clone(), work).boxed();
+        self.web.calls.accompany(Running { what, output, hears, cancel }, asker).await
     }
 
     /// Goes on with what waits for these answers; `None` where nothing does.
@@ -150,10 +170,10 @@ impl Gateway {
         state: &str,
         what: &str,
         answers: InputResponses,
-        context: &RequestContext<RoleServer>,
+        asker: &Asker,
     ) -> Option<Result<ServerResult, ErrorData>> {
         let running = self.web.calls.resume(state, what, answers)?;
-        Some(self.web.calls.accompany(running, &Client::of(context), context).await)
+        Some(self.web.calls.accompany(running, asker).await.map(Answer::typed))
     }
 
     /// The answer of a server to something else than a call, as far as it may be passed on. A state that is not ours is the server's.
@@ -168,30 +188,32 @@ impl Gateway {
     where
         W: Future<Output = Result<ServerResult, ErrorData>> + Send + 'static,
     {
+        let asker = Asker::of(context);
         let resumed = match &state {
-            Some(state) => self.resumed(state, &what, answers.unwrap_or_default(), context).await,
+            Some(state) => self.resumed(state, &what, answers.unwrap_or_default(), &asker).await,
             None => None,
         };
         let result = if let Some(result) = resumed {
             result?
         } else {
-            let asked = |relay, cancel: CancellationToken| {
+            let work = |relay, cancel: CancellationToken| {
                 let answer = ask(relay);
                 async move {
                     tokio::select! {
-                        answer = answer => answer,
+                        answer = answer => answer.map(|answer| Answer::Typed(Box::new(answer))),
                         () = cancel.cancelled() => Err(ErrorData::internal_error("cancelled", None)),
                     }
                 }
             };
-            self.accompanied(what, context, asked).await?
+            self.accompanied(what, &asker, work).await?.typed()
         };
         offered::within(result, self.web.app.settings.max_result_bytes)
     }
 }
 
-fn request_id(context: &RequestContext<RoleServer>) -> String {
-    context.extensions.get::<Parts>().map(|parts| http_server::request_id::of(&parts.headers).to_owned()).unwrap_or_default()
+/// What a call of a tool is, for the answers that it may wait for.
+fn what_of(tool: &str) -> String {
+    format!("tool {tool}")
 }
 
 impl ServerHandler for Gateway {
@@ -298,34 +320,16 @@ impl ServerHandler for Gateway {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let what = format!("tool {}", request.name);
+        let asker = Asker::of(&context);
         if let Some(state) = &request.request_state {
-            let resumed = self.resumed(state, &what, request.input_responses.unwrap_or_default(), &context).await;
+            let answers = request.input_responses.unwrap_or_default();
+            let resumed = self.resumed(state, &what_of(&request.name), answers, &asker).await;
             let gone = || ErrorData::invalid_params("this call does not wait any more, or not here: call again", None);
             return called(resumed.unwrap_or_else(|| Err(gone()))?);
         }
         let headers = context.extensions.get::<Parts>().map(|parts| &parts.headers);
         let traced = telemetry::serve_tool(&request.name, headers, &context.meta);
-        let input = Value::Object(request.arguments.unwrap_or_default());
-        let call = search::meant(&ToolCall { id: String::new(), name: request.name.to_string(), input });
-        let gateway = self.clone();
-        let caller = Client::of(&context).caller;
-        let run = |relay, ended: CancellationToken| {
-            async move {
-                let run = gateway.run(&call, &caller, &ended, relay).instrument(traced.clone());
-                let Some(output) = run.await else {
-                    telemetry::failed(&traced, "unknown_tool");
-                    let told = format!("there is no tool {}, or its calls are not allowed here", call.name);
-                    return Err(ErrorData::invalid_params(told, None));
-                };
-                if output.is_error {
-                    telemetry::failed(&traced, output.outcome);
-                }
-                Ok(ServerResult::CallToolResult(offered::result(output, gateway.web.app.settings.max_result_bytes)))
-            }
-            .boxed()
-        };
-        called(self.accompanied(what, &context, run).await?)
+        called(self.call(&request.name, request.arguments.unwrap_or_default(), traced, &asker).await?.typed())
     }
 
     async fn list_resources(

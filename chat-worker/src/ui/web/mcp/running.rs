@@ -8,17 +8,23 @@ use std::{
     time::Instant,
 };
 
+use axum::http::request::Parts;
 use futures::future::{BoxFuture, join_all};
+use http_server::request_id;
 use rmcp::{
     ErrorData, RoleServer,
-    model::{CustomNotification, InputRequest, InputRequiredResult, InputResponses, ServerNotification, ServerResult},
+    model::{CustomNotification, InputRequest, InputRequiredResult, InputResponses, RequestId, ServerNotification, ServerResult},
     service::{Peer, RequestContext},
 };
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::client::{Client, unguessable};
+use super::{
+    client::{Client, unguessable},
+    offered::Answer,
+};
+use crate::numbers;
 use crate::tools::relay::{Question, Questions, Said, THINKING};
 
 /// Calls that wait for their clients' answers; beyond them, the oldest are given up.
@@ -31,10 +37,76 @@ const IN_A_NOTIFICATION: &str = "mcpfleet.dev/question";
 pub struct Running {
     /// What is asked for: its answers belong to the same.
     pub what: String,
-    pub output: BoxFuture<'static, Result<ServerResult, ErrorData>>,
+    pub output: BoxFuture<'static, Result<Answer, ErrorData>>,
     pub hears: mpsc::Receiver<Said>,
     /// Ends it.
     pub cancel: CancellationToken,
+}
+
+/// Who asks for something, and waits for it.
+#[derive(Debug)]
+pub struct Asker {
+    pub client: Client,
+    /// Of its request.
+    pub id: RequestId,
+    /// By which the logs name it.
+    pub request_id: String,
+    pub ear: Ear,
+    /// That it has left.
+    pub gone: CancellationToken,
+}
+
+/// What a client hears by, before the answer.
+#[derive(Debug, Clone)]
+pub enum Ear {
+    /// The SDK writes to it.
+    Peer(Peer<RoleServer>),
+    /// We do.
+    Stream(mpsc::Sender<Message>),
+}
+
+/// What a client is sent, as JSON.
+#[derive(Debug)]
+pub enum Message {
+    /// Before the answer.
+    Said(String),
+    Answer(String),
+}
+
+impl Asker {
+    /// Of a request that the SDK handed over.
+    pub fn of(context: &RequestContext<RoleServer>) -> Self {
+        let parts = context.extensions.get::<Parts>();
+        Self {
+            client: Client::of(context),
+            id: context.id.clone(),
+            request_id: parts.map(|parts| request_id::of(&parts.headers).to_owned()).unwrap_or_default(),
+            ear: Ear::Peer(context.peer.clone()),
+            gone: context.ct.clone(),
+        }
+    }
+}
+
+impl Ear {
+    /// The client may be gone: then its call is cancelled.
+    async fn tell(&self, method: &str, params: Value) {
+        let _ = match self {
+            Self::Peer(peer) => notify(peer, method, params).await.ok(),
+            Self::Stream(to) => say(to, &json!({"jsonrpc": "2.0", "method": method, "params": params})).await,
+        };
+    }
+
+    /// Puts a question; `None` where the client is gone.
+    async fn ask(&self, id: &str, question: Question) -> Option<()> {
+        let Question { method, params } = question;
+        match self {
+            Self::Peer(peer) => {
+                let travels = json!({"id": id, "method": method, "params": params});
+                notify(peer, IN_A_NOTIFICATION, travels).await.ok()
+            }
+            Self::Stream(to) => say(to, &json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})).await,
+        }
+    }
 }
 
 /// A call that waits for its client's answers.
@@ -63,26 +135,22 @@ impl std::fmt::Debug for Calls {
 
 impl Calls {
     /// Stays with a call until it has ended, or asks its client.
-    pub async fn accompany(
-        self: &Arc<Self>,
-        mut running: Running,
-        client: &Client,
-        context: &RequestContext<RoleServer>,
-    ) -> Result<ServerResult, ErrorData> {
+    pub async fn accompany(self: &Arc<Self>, mut running: Running, asker: &Asker) -> Result<Answer, ErrorData> {
         let mut silent = false;
         loop {
             tokio::select! {
                 biased;
                 said = running.hears.recv(), if !silent => match said {
-                    Some(Said::Told { server, method, params }) => tell(&server, client, &context.peer, method, params).await,
-                    Some(Said::Asked(questions)) if client.is_modern => {
-                        return self.wait(running, questions).map(ServerResult::InputRequiredResult);
+                    Some(Said::Told { server, method, params }) => tell(&server, asker, method, params).await,
+                    Some(Said::Asked(questions)) if asker.client.is_modern => {
+                        let required = self.wait(running, questions);
+                        return required.map(|required| Answer::Typed(Box::new(ServerResult::InputRequiredResult(required))));
                     }
-                    Some(Said::Asked(questions)) => self.ask_all(questions, context.peer.clone()),
+                    Some(Said::Asked(questions)) => self.ask_all(questions, asker.ear.clone()),
                     None => silent = true,
                 },
                 output = &mut running.output => return output,
-                () = context.ct.cancelled(), if !running.cancel.is_cancelled() => running.cancel.cancel(),
+                () = asker.gone.cancelled(), if !running.cancel.is_cancelled() => running.cancel.cancel(),
             }
         }
     }
@@ -125,11 +193,11 @@ impl Calls {
         held(&self.waiting).retain(|_, call| call.since.elapsed() < THINKING);
     }
 
-    fn ask_all(self: &Arc<Self>, questions: Questions, peer: Peer<RoleServer>) {
+    fn ask_all(self: &Arc<Self>, questions: Questions, ear: Ear) {
         let calls = Arc::clone(self);
         tokio::spawn(async move {
             let Questions { all, mut answers } = questions;
-            let asked = join_all(all.into_iter().map(async |(key, question)| (key, calls.ask(&peer, question).await)));
+            let asked = join_all(all.into_iter().map(async |(key, question)| (key, calls.ask(&ear, question).await)));
             let given = tokio::select! {
                 given = asked => given,
                 () = answers.closed() => return,
@@ -139,14 +207,12 @@ impl Calls {
         });
     }
 
-    async fn ask(&self, peer: &Peer<RoleServer>, question: Question) -> Result<Value, ErrorData> {
+    async fn ask(&self, ear: &Ear, question: Question) -> Result<Value, ErrorData> {
         let id = unguessable();
         let (answer, given) = oneshot::channel();
         held(&self.asked).insert(id.clone(), answer);
         let _asked = Forgotten { all: &self.asked, key: id.clone() };
-        let travels = json!({"id": id, "method": question.method, "params": question.params});
-        let gone = |_| ErrorData::internal_error("the client is gone", None);
-        notify(peer, IN_A_NOTIFICATION, travels).await.map_err(gone)?;
+        ear.ask(&id, question).await.ok_or_else(|| ErrorData::internal_error("the client is gone", None))?;
         given.await.unwrap_or_else(|_| Err(ErrorData::internal_error("there was no answer", None)))
     }
 
@@ -193,12 +259,17 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+async fn say(to: &mpsc::Sender<Message>, message: &Value) -> Option<()> {
+    to.send(Message::Said(numbers::written(message))).await.ok()
+}
+
 async fn notify(peer: &Peer<RoleServer>, method: &str, params: Value) -> Result<(), rmcp::ServiceError> {
     peer.send_notification(ServerNotification::CustomNotification(CustomNotification::new(method, Some(params)))).await
 }
 
 /// Passes a notification of a server on: progress by the client's own token, messages with the server's name.
-async fn tell(server: &str, client: &Client, peer: &Peer<RoleServer>, method: &str, mut params: Value) {
+async fn tell(server: &str, asker: &Asker, method: &str, mut params: Value) {
+    let client = &asker.client;
     let Some(fields) = params.as_object_mut() else { return };
     if fields.contains_key("progressToken") {
         let Some(token) = &client.token else { return };
@@ -211,8 +282,7 @@ async fn tell(server: &str, client: &Client, peer: &Peer<RoleServer>, method: &s
             fields.get("logger").and_then(Value::as_str).map_or_else(|| server.to_owned(), |own| format!("{server}/{own}"));
         fields.insert("logger".to_owned(), logger.into());
     }
-    // The client may be gone: then the call is cancelled.
-    let _ = notify(peer, method, params).await;
+    asker.ear.tell(method, params).await;
 }
 
 /// The events of a stream as they leave: questions are requests again.

@@ -6,9 +6,8 @@ use std::{borrow::Cow, sync::Arc};
 use axum::{
     Json,
     body::{Body, Bytes, to_bytes},
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use futures::StreamExt;
@@ -18,7 +17,9 @@ use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
 use super::{
+    Sdk,
     client::{self, SESSION, Streams},
+    direct,
     gateway::{Gateway, MAX_BODY},
     lists, running,
 };
@@ -27,9 +28,9 @@ use crate::{
     ui::web::{problem::Problem, state::Web},
 };
 
-/// Takes what the SDK does not: the stream of an earlier era and its end, answers to questions and cancellations. All else is the SDK's,
-/// with its whole body.
-pub async fn whole(State(web): State<Arc<Web>>, request: Request, next: Next) -> Response {
+/// Takes what the SDK does not: the stream of an earlier era and its end, answers to questions, cancellations, and calls that need nothing of
+/// it. All else is the SDK's, with its whole body.
+pub async fn answer(web: Arc<Web>, sdk: &Sdk, request: Request) -> Response {
     let (mut parts, body) = request.into_parts();
     let is_modern = parts.headers.get("mcp-protocol-version").is_some_and(|version| version == crate::tools::MODERN);
     match parts.method {
@@ -45,6 +46,10 @@ pub async fn whole(State(web): State<Arc<Web>>, request: Request, next: Next) ->
         let detail = format!("the body is larger than {} MiB, or broken", MAX_BODY / 1024 / 1024);
         return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).into_response();
     };
+    if let Some(call) = direct::read(&parts, &body) {
+        parts.extensions.insert(Streams(takes_events(&parts.headers)));
+        return direct::answer(web, parts, call).await;
+    }
     let sent: Sent = serde_json::from_slice(&body).unwrap_or_default();
     if let Some(response) = taken(&web, &parts, &sent) {
         return response;
@@ -56,7 +61,7 @@ pub async fn whole(State(web): State<Arc<Web>>, request: Request, next: Next) ->
         Ok(Cow::Owned(guarded)) => Bytes::from(guarded),
         _ => body,
     };
-    let mut response = released(json_rpc::run(parts, body, async |request| next.run(request).await).await).await;
+    let mut response = released(json_rpc::run(parts, body, async |request| sdk.handle(request).await.map(Body::new)).await).await;
     // The SDK knows of no other method than POST.
     if !is_modern && response.status() == StatusCode::METHOD_NOT_ALLOWED {
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET,POST,DELETE"));

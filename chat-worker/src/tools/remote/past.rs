@@ -1,0 +1,121 @@
+//! Requests that go past the SDK: their answers, and what else comes on their streams.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::StreamExt as _;
+use http::{HeaderValue, Method, header};
+use http_server::request_id::REQUEST_ID;
+use mcp_wire::json;
+use rmcp::{
+    model::{GetExtensions as _, RequestId, ServerJsonRpcMessage},
+    service::InboundStreamOrigin,
+    transport::streamable_http_client::{StreamableHttpClient as _, StreamableHttpError},
+};
+use sse_stream::Sse;
+use tokio::time::{sleep, timeout};
+
+use super::{
+    super::{
+        MAX_MESSAGE,
+        asked::{Answer, Asked, Came, MAX_WEIGHT},
+        request::Sending,
+    },
+    Content, DRAIN, Door, Events, Failure, REVISION, Remote, SESSION, TAKEN, content_type, events, read_event,
+};
+
+/// A stream that ended before its answer is asked for again after this, unless the server says another time; and never sooner than after
+/// the second one.
+const RESUME: Duration = Duration::from_secs(1);
+const RESUME_SOONEST: Duration = Duration::from_millis(50);
+const RESUME_DOUBLINGS: u32 = 5;
+
+impl Remote {
+    /// The answer to a request, past the SDK. What else comes on its stream goes to whom it is for.
+    pub async fn ask(&self, sending: &Sending) -> Result<Box<Answer>, Failure> {
+        // It is never closed.
+        let _place = self.shared.places.acquire().await;
+        let (door, asked) = (self.door(), &sending.asked);
+        let mut headers = sending.headers.clone();
+        headers.insert(header::ACCEPT, TAKEN);
+        headers.extend(door.revision.clone().map(|revision| (REVISION, revision)));
+        headers.extend(door.session.as_deref().and_then(|id| HeaderValue::from_str(id).ok()).map(|id| (SESSION, id)));
+        let called_for = sending.called_for.as_deref().and_then(|id| HeaderValue::from_str(id).ok());
+        headers.extend(called_for.map(|id| (REQUEST_ID, id)));
+        let body = sending.body.clone();
+        let reply = self.send(Method::POST, &door.uri, headers, Some(body)).await.map_err(StreamableHttpError::Client)?;
+        if !reply.status().is_success() {
+            return self.refused(asked, reply, door.session.is_some()).await;
+        }
+        match content_type(&reply) {
+            Content::Events => {
+                let events = events(reply, MAX_MESSAGE, Arc::clone(&self.shared.large));
+                Ok(self.follow(asked, events, &door).await)
+            }
+            content => self.single(asked, reply, content, door.revision()).await,
+        }
+    }
+
+    /// The answer out of a stream. One that ends before it goes on where it ended, where its events have ids.
+    async fn follow(&self, asked: &Asked, mut events: Events, door: &Door) -> Box<Answer> {
+        let (mut last, mut pause) = (None, RESUME);
+        loop {
+            let problem = match events.next().await {
+                Some(Ok(event)) => {
+                    last = event.id.clone().filter(|id| !id.is_empty()).or(last);
+                    pause = event.retry.map_or(pause, |pause| Duration::from_millis(pause).max(RESUME_SOONEST));
+                    let (event, came) = read_event(asked, event, door.revision(), &self.shared.calls).await;
+                    match came {
+                        Some(Came::Answer(answer)) => {
+                            tokio::spawn(timeout(DRAIN, async move { while events.next().await.is_some() {} }));
+                            return answer;
+                        }
+                        Some(Came::Other) => self.pass_on(&event, &asked.id).await,
+                        None => {}
+                    }
+                    continue;
+                }
+                Some(Err(error)) => format!("the stream of events broke off: {error}"),
+                None => "the stream of events ended without the answer".to_owned(),
+            };
+            let Some(last) = &last else { return Box::new(asked.failed(&problem)) };
+            match self.resumed(last, pause, door).await {
+                Some(again) => events = again,
+                None => return Box::new(asked.failed(&problem)),
+            }
+        }
+    }
+
+    /// A stream from behind this event on; `None` where the server has no such thing. It is tried for as long as the request has time.
+    async fn resumed(&self, last: &str, pause: Duration, door: &Door) -> Option<Events> {
+        for attempt in 0.. {
+            sleep(pause.saturating_mul(1 << attempt.min(RESUME_DOUBLINGS))).await;
+            let headers = door.revision.clone().map(|revision| (REVISION, revision)).into_iter().collect();
+            let (uri, session) = (Arc::clone(&door.uri), door.session.clone());
+            match self.get_stream_with_max_sse_event_size(uri, session, Some(last.to_owned()), None, headers, MAX_MESSAGE).await {
+                Ok(events) => return Some(events),
+                Err(StreamableHttpError::ServerDoesNotSupportSse) => return None,
+                Err(error) => tracing::debug!("a stream of events is not resumed yet: {error}"),
+            }
+        }
+        None
+    }
+
+    /// What comes before an answer: what its caller hears, and what the SDK answers or tells of.
+    async fn pass_on(&self, event: &Sse, of: &RequestId) {
+        let Some(data) = &event.data else { return };
+        if self.shared.calls.hear(Some(of), data.as_bytes()) {
+            return;
+        }
+        let message = json::tidy(data.as_bytes(), MAX_WEIGHT).ok().and_then(|text| json::parse(&text).ok());
+        let message = match message {
+            Some(ServerJsonRpcMessage::Request(mut request)) => {
+                request.request.extensions_mut().insert(InboundStreamOrigin::OutboundRequest(of.clone()));
+                ServerJsonRpcMessage::Request(request)
+            }
+            Some(message @ ServerJsonRpcMessage::Notification(_)) => message,
+            _ => return,
+        };
+        // It is gone only when the connection is.
+        let _ = self.shared.aside.send(message).await;
+    }
+}

@@ -1,0 +1,249 @@
+//! The short way of most calls: a complete, well-formed `tools/call` is read, run and answered without the SDK, whose way through a transport
+//! and several tasks costs more than the rest. Whatever is not beyond doubt goes the SDK's way, so that every refusal is the SDK's own;
+//! tests/chat_ways.rs holds the two ways to the same answers.
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
+    response::{IntoResponse, Response, Sse, sse},
+};
+use futures::{StreamExt, stream};
+use http_server::{host::only, json_rpc, request_id};
+use rmcp::{
+    ErrorData,
+    model::{ProtocolVersion, RequestId, RequestMetaObject, ServerJsonRpcMessage},
+};
+use serde::Deserialize;
+use serde_json::{Map, Value, value::RawValue};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    client::Client,
+    gateway::Gateway,
+    offered::Answer,
+    running::{Asker, Ear, Message},
+};
+use crate::{
+    numbers, telemetry,
+    tools::MODERN,
+    ui::web::{problem::Problem, state::Web},
+};
+
+const CALL: &str = "tools/call";
+/// Revisions before the modern one.
+const EARLIER: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
+const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+const METHOD: HeaderName = HeaderName::from_static("mcp-method");
+const NAME: HeaderName = HeaderName::from_static("mcp-name");
+/// What the names of headers begin with that repeat an argument, and the keys of `_meta` that are the protocol's own.
+const ARGUMENT: &str = "mcp-param-";
+const PROTOCOL: &str = "io.modelcontextprotocol/";
+/// Messages that a client has not read yet; beyond them, the call waits.
+const UNREAD: usize = 16;
+
+/// A call that needs nothing of the SDK.
+#[derive(Debug)]
+pub struct Call {
+    id: RequestId,
+    tool: String,
+    arguments: Map<String, Value>,
+    meta: RequestMetaObject,
+    is_modern: bool,
+}
+
+/// The only shape that is taken: an unknown, missing or doubled field is for the SDK to judge.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Envelope<'a> {
+    jsonrpc: &'a str,
+    id: RequestId,
+    method: &'a str,
+    #[serde(borrow)]
+    params: Params<'a>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Params<'a> {
+    name: &'a str,
+    #[serde(borrow, default)]
+    arguments: Option<&'a RawValue>,
+    #[serde(default, rename = "_meta")]
+    meta: RequestMetaObject,
+}
+
+/// Reads a request; `None`: the SDK's.
+pub fn read(parts: &Parts, body: &[u8]) -> Option<Call> {
+    let headers = &parts.headers;
+    let is_json = only(headers, &header::CONTENT_TYPE)?.split(';').next()?.trim().eq_ignore_ascii_case("application/json");
+    if parts.method != Method::POST || !is_json || !json_rpc::takes_json(headers) {
+        return None;
+    }
+    // Numbers that are longer than those of a machine pass as they are written.
+    let body = numbers::guard(std::str::from_utf8(body).ok()?);
+    let Envelope { jsonrpc, id, method, params } = serde_json::from_str(&body).ok()?;
+    let Params { name, arguments, meta } = params;
+    if jsonrpc != "2.0" || method != CALL {
+        return None;
+    }
+    let is_modern = is_modern(headers, name, &meta)?;
+    let arguments = match arguments {
+        Some(arguments) => serde_json::from_str(arguments.get()).ok()?,
+        None => Map::new(),
+    };
+    Some(Call { id, tool: name.to_owned(), arguments, meta, is_modern })
+}
+
+/// Whether a call is of the modern era; `None` where the headers and the body do not say the same.
+fn is_modern(headers: &HeaderMap, tool: &str, meta: &RequestMetaObject) -> Option<bool> {
+    let version = if headers.contains_key(&VERSION) { only(headers, &VERSION)? } else { EARLIER[0] };
+    if EARLIER.contains(&version) {
+        return (!meta.keys().any(|key| key.starts_with(PROTOCOL))).then_some(false);
+    }
+    let said = only(headers, &METHOD)? == CALL && only(headers, &NAME)? == tool && !tool.starts_with("=?");
+    let plain = !headers.keys().any(|name| name.as_str().starts_with(ARGUMENT));
+    let whole = meta.protocol_version().is_some_and(|version| version == ProtocolVersion::V_2026_07_28)
+        && meta.missing_required_keys(&ProtocolVersion::V_2026_07_28).is_empty();
+    (version == MODERN && said && plain && whole).then_some(true)
+}
+
+/// Runs a call, and answers with its result alone, or with a stream where something is said before that.
+pub async fn answer(web: Arc<Web>, parts: Parts, call: Call) -> Response {
+    let (to, mut messages) = mpsc::channel(UNREAD);
+    let (gone, stopped) = (CancellationToken::new(), web.stopped.clone());
+    let leaves = gone.clone().drop_guard();
+    // A task of its own: whoever leaves cancels the call, which still comes to an end.
+    tokio::spawn(async move {
+        let Call { id, tool, arguments, meta, is_modern } = call;
+        let traced = telemetry::serve_tool(&tool, Some(&parts.headers), &meta);
+        let asker = Asker {
+            client: Client::who_sent(&parts, &meta, is_modern),
+            id,
+            request_id: request_id::of(&parts.headers).to_owned(),
+            ear: Ear::Stream(to.clone()),
+            gone,
+        };
+        let answer = Gateway { web }.call(&tool, arguments, traced, &asker).await;
+        // The client may be gone.
+        let _ = to.send(Message::Answer(written(&asker.id, answer, is_modern))).await;
+    });
+    let first = tokio::select! {
+        first = messages.recv() => first,
+        () = stopped.cancelled() => None,
+    };
+    let said = match first {
+        Some(Message::Said(said)) => said,
+        Some(Message::Answer(answer)) => {
+            return ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], answer).into_response();
+        }
+        None => return Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the call ended without an answer").into_response(),
+    };
+    let rest = stream::unfold(Some((messages, leaves)), |state| async move {
+        let (mut messages, leaves) = state?;
+        match messages.recv().await? {
+            Message::Said(said) => Some((said, Some((messages, leaves)))),
+            Message::Answer(answer) => Some((answer, None)),
+        }
+    });
+    let events = stream::iter([said]).chain(rest).map(|message| Ok::<_, Infallible>(event(&message)));
+    let events = Sse::new(events.take_until(stopped.cancelled_owned())).keep_alive(sse::KeepAlive::default());
+    // Proxies in front pass each event on as it comes.
+    ([(HeaderName::from_static("x-accel-buffering"), "no")], events).into_response()
+}
+
+/// What servers write may have line breaks between its fields, and only there.
+fn event(message: &str) -> sse::Event {
+    sse::Event::default().data(message.replace(['\r', '\n'], " "))
+}
+
+/// The answer as a message.
+fn written(id: &RequestId, answer: Result<Answer, ErrorData>, is_modern: bool) -> String {
+    let result = answer.and_then(|answer| {
+        answer
+            .written(is_modern)
+            .map_err(|error| ErrorData::internal_error(format!("the result cannot be written: {error}"), None))
+    });
+    // An id and an error can always be written.
+    match result {
+        Ok(result) => {
+            let id = serde_json::to_string(id).unwrap_or_default();
+            let id = numbers::release(&id);
+            format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)
+        }
+        Err(error) => {
+            let message = serde_json::to_string(&ServerJsonRpcMessage::error(error, Some(id.clone()))).unwrap_or_default();
+            numbers::release(&message).into_owned()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Request;
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+
+    fn taken(headers: &[(&'static str, &'static str)], body: &str) -> Option<bool> {
+        let mut request = Request::post("/mcp").header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (parts, ()) = request.body(()).expect("a request").into_parts();
+        read(&parts, body.as_bytes()).map(|call| call.is_modern)
+    }
+
+    fn message(params: &Value) -> String {
+        json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).to_string()
+    }
+
+    #[test]
+    fn whole_calls_of_both_eras_are_taken() {
+        let plain = message(&json!({"name": "t", "arguments": {"a": 1}}));
+        assert_eq!(taken(&[], &plain), Some(false));
+        assert_eq!(taken(&[("mcp-protocol-version", "2025-06-18"), ("accept", "*/*")], &plain), Some(false));
+        assert_eq!(taken(&[], &message(&json!({"name": "t", "_meta": {"progressToken": 1, "x/y": {}}}))), Some(false));
+        let version = ("mcp-protocol-version", "2026-07-28");
+        let all = [version, ("mcp-method", "tools/call"), ("mcp-name", "t")];
+        let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientInfo": {"name": "c", "version": "1"}, "io.modelcontextprotocol/clientCapabilities": {}});
+        let modern = message(&json!({"name": "t", "_meta": meta}));
+        assert_eq!(taken(&all, &modern), Some(true));
+        assert_eq!(taken(&[version, ("mcp-method", "tools/call"), ("mcp-name", "other")], &modern), None);
+        assert_eq!(taken(&[version, ("mcp-method", "tools/list"), ("mcp-name", "t")], &modern), None);
+        assert_eq!(taken(&[all[0], all[1], all[2], ("mcp-param-x", "1")], &modern), None);
+        assert_eq!(taken(&all[..2], &modern), None);
+        assert_eq!(taken(&all, &plain), None, "it does not say what its client can");
+        assert_eq!(taken(&[], &modern), None, "the header says another thing");
+    }
+
+    #[rstest]
+    #[case::resumed(json!({"name": "t", "requestState": "s"}))]
+    #[case::unknown(json!({"name": "t", "x": 1}))]
+    #[case::nameless(json!({"arguments": {}}))]
+    #[case::no_object(json!({"name": "t", "arguments": [1]}))]
+    #[case::odd_meta(json!({"name": "t", "_meta": 5}))]
+    fn what_is_in_doubt_is_not(#[case] params: Value) {
+        assert_eq!(taken(&[], &message(&params)), None);
+    }
+
+    #[test]
+    fn another_method_version_or_type_is_not_either() {
+        let plain = message(&json!({"name": "t"}));
+        for odd in [
+            plain.replace("2.0", "1.0"),
+            plain.replace("tools/call", "tools/list"),
+            plain.replace(r#""id":1"#, r#""id":null"#),
+            format!("[{plain}]"),
+            plain.replace(r#""id":1"#, r#""id":1,"id":2"#),
+        ] {
+            assert_eq!(taken(&[], &odd), None, "{odd}");
+        }
+        assert_eq!(taken(&[("mcp-protocol-version", "2024-01-01")], &plain), None);
+        assert_eq!(taken(&[("accept", "text/event-stream")], &plain), None);
+        assert_eq!(taken(&[("content-type", "text/plain")], &plain), None, "two of them");
+    }
+}

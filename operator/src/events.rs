@@ -17,6 +17,7 @@ use crate::{
         reason::{self, condition},
     },
     digest::hex,
+    names::Component,
 };
 
 /// The longest note, in bytes; the API server takes 1,024.
@@ -91,10 +92,12 @@ pub fn of_scaling(before: &AutoscalingStatus, after: &AutoscalingStatus) -> Opti
 
 /// What was put right: somebody had changed a field of a child.
 pub fn of_correction(key: &Key, what: &str, kind: &str, name: &str) -> News {
-    let instead = if what == "spec.replicas" {
-        format!("to have other numbers of pods, scale the {kind}: kubectl scale {} {name} --replicas=…", kind.to_lowercase())
-    } else {
-        format!("change the {kind} {name} instead, or pause it by the annotation mcpfleet.dev/paused")
+    let instead = match what {
+        "spec.replicas" if kind == Component::Server.kind() => {
+            format!("to have other numbers of pods, scale the {kind}: kubectl scale {} {name} --replicas=…", kind.to_lowercase())
+        }
+        "spec.replicas" => format!("to have other numbers of pods, set spec.replicas of the {kind} {name}"),
+        _ => format!("change the {kind} {name} instead, or pause it by the annotation mcpfleet.dev/paused"),
     };
     let message = format!("somebody changed {what} of the {key}: it is put back; {instead}");
     News::new(false, reason::CORRECTED, message)
@@ -179,6 +182,13 @@ mod tests {
         let mut both = told(READY, Status::False, "SecretNotFound");
         both.extend(told(STALLED, Status::True, "SecretNotFound"));
         assert_eq!(of_conditions(&[], &both).len(), 1);
+    }
+
+    #[test]
+    fn who_changed_the_number_of_pods_is_told_how_that_is_done() {
+        let told = |kind| of_correction(&Key::new("Deployment", "team", "a"), "spec.replicas", kind, "a").message;
+        assert!(told("McpServer").contains("kubectl scale mcpserver a"));
+        assert!(told("McpApp").ends_with("set spec.replicas of the McpApp a"), "an app has no scale");
     }
 
     #[test]

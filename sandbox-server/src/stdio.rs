@@ -122,8 +122,8 @@ impl Calls {
         mut agreement: oneshot::Receiver<Peer<rmcp::RoleServer>>,
     ) {
         let mut frames = Frames::new(input, Newlines, MAX_LINE);
+        // Of the short way, once the SDK has agreed with the client on it.
         let mut era = None;
-        let mut is_begun = false;
         loop {
             let read = tokio::select! {
                 read = frames.read() => read,
@@ -145,8 +145,9 @@ impl Calls {
                         continue;
                     }
                 };
-                if !is_begun && let Ok(peer) = agreement.try_recv() {
-                    (is_begun, era) = (true, agreed(&peer));
+                // It is there once.
+                if let Ok(peer) = agreement.try_recv() {
+                    era = agreed(&peer);
                 }
                 if let Some(era) = era
                     && let Some(call) = DirectCall::read::<SqliteMcp>(line).filter(|call| call.fits(era))

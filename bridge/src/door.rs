@@ -29,6 +29,9 @@ const MCP: &str = "/mcp";
 /// A body that trickles in slower than this is given up.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Why nothing more is taken for a child.
+const DEAF: &str = "the server does not read what it is sent";
+
 const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 

@@ -220,13 +220,14 @@ impl Table {
             // Since 2026-07-28 a server asks nothing, and an answer to it would be no message either.
             Some(Era::Modern) => Heard::Stray,
             _ if method == "ping" => {
-                self.send(&wire::result(id.get(), "{}"));
+                // Whoever reads no answers gets none.
+                self.pass_on(&wire::result(id.get(), "{}"));
                 Heard::Nothing
             }
             _ if self.by == By::Client => Heard::Asks(Bytes::copy_from_slice(line)),
             _ => {
                 let words = "this child is shared by all clients, and asks none of them: run it PerSession";
-                self.send(&wire::error(id.get(), -32601, words, None));
+                self.pass_on(&wire::error(id.get(), -32601, words, None));
                 Heard::Nothing
             }
         }

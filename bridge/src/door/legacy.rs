@@ -46,7 +46,7 @@ pub async fn post(bridge: &Arc<Bridge>, parts: &Parts, post: Post) -> Response {
         return stream::error(StatusCode::BAD_REQUEST, id, -32022, &words, Some(&data));
     }
     match post {
-        Post::Request(envelope) if &*envelope.method == "initialize" => initialize(bridge, parts, envelope).await,
+        Post::Request(envelope) if &*envelope.method == "initialize" => Box::pin(initialize(bridge, parts, envelope)).await,
         // What is said of a call that is under way here stays here.
         Post::Request(_) if bridge.gives_back(&parts.headers) => forward::back(),
         post => {
@@ -130,7 +130,7 @@ async fn session(bridge: &Arc<Bridge>, parts: &Parts, body: Bytes, repeatable: b
         Found::Elsewhere(sealed) => {
             let outcome = |outcome: &str| bridge.metrics.forwarded.with_label_values(&[outcome]).inc();
             if !parts.headers.contains_key(FORWARDED) {
-                match bridge.forward.send(&sealed.pod, parts, body).await {
+                match Box::pin(bridge.forward.send(&sealed.pod, parts, body)).await {
                     Ok(response) if forward::is_back(&response) => outcome("given_back"),
                     Ok(response) => {
                         outcome("answered");

@@ -47,7 +47,7 @@ pub async fn request(bridge: &Arc<Bridge>, parts: &Parts, mut envelope: Envelope
                     Err(absent) => down(envelope.id(), &absent),
                 }
             };
-            bridge.standing(answer).await
+            Box::pin(bridge.standing(answer)).await
         }
         _ => bridge.call(&bridge.shared, envelope, None, &parts.headers).await,
     }

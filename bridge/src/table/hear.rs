@@ -90,6 +90,7 @@ impl Table {
         if child == Era::Modern
             && call.ask.envelope.era == Era::Legacy
             && let Some(result) = message.result
+            && wire::may_say(result.get(), "input_required")
             && translate::result_type(result).as_deref() == Some("input_required")
         {
             self.put_questions(id, result, now);

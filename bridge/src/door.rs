@@ -29,14 +29,18 @@ const MCP: &str = "/mcp";
 /// A body that trickles in slower than this is given up.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Why nothing more is taken for a child.
+const DEAF: &str = "the server does not read what it is sent";
+
 const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 
-/// Everything that is served.
+/// Everything that is served. An answer in the making is as large as the largest thing that it may wait for, and is moved from hand to hand
+/// before it begins: so it is boxed here, and below whatever is not a call.
 pub fn service(bridge: Arc<Bridge>) -> impl Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone {
     service_fn(move |request: Request| {
         let bridge = Arc::clone(&bridge);
-        async move { Ok(request_id::with(request, |request| answer(&bridge, request)).await) }
+        Box::pin(async move { Ok(request_id::with(request, |request| answer(&bridge, request)).await) })
     })
 }
 
@@ -76,8 +80,8 @@ async fn mcp(bridge: &Arc<Bridge>, request: Request) -> Response {
             Err(refusal) => *refusal,
         },
         Method::GET | Method::DELETE if only(&parts.headers, &VERSION) == Some(MODERN) => not_allowed("POST"),
-        Method::GET => legacy::get(bridge, &parts).await,
-        Method::DELETE => legacy::delete(bridge, &parts).await,
+        Method::GET => Box::pin(legacy::get(bridge, &parts)).await,
+        Method::DELETE => Box::pin(legacy::delete(bridge, &parts)).await,
         _ => not_allowed("GET, POST, DELETE"),
     }
 }
@@ -113,14 +117,12 @@ async fn post(bridge: &Arc<Bridge>, parts: &Parts, body: Bytes) -> Response {
             return own_error(StatusCode::BAD_REQUEST, "null", code, &words);
         }
     };
-    let served = match (&bridge.traces, &post) {
-        (Some(traces), Post::Request(envelope)) => Some(Served::begin(traces, &parts.headers, envelope)),
-        _ => None,
-    };
-    let answer = spoken(bridge, parts, post);
-    match served {
-        Some(served) => served.answer(answer).await,
-        None => answer.await,
+    match (&bridge.traces, &post) {
+        (Some(traces), Post::Request(envelope)) => {
+            let served = Served::begin(traces, &parts.headers, envelope);
+            Box::pin(served.answer(spoken(bridge, parts, post))).await
+        }
+        _ => spoken(bridge, parts, post).await,
     }
 }
 

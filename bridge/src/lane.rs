@@ -203,8 +203,8 @@ impl Lane {
         self.hello.borrow().clone()
     }
 
-    /// A modern client listens to a legacy child, or a session to a resource: the child is asked to tell of it.
-    pub fn follow_resources(&self) {
+    /// A modern client listens to a legacy child, or a session to a resource: the child is asked to tell of it. False: it does not read.
+    pub fn follow_resources(&self) -> bool {
         let mut wanted =
             self.owner.get().map_or_else(|| self.sessions.resources(), |owner| owner.resources().into_iter().collect());
         wanted.extend(self.listeners.resources());
@@ -212,13 +212,15 @@ impl Lane {
         wanted.sort_unstable();
         self.with(|table| match table.hello().map(|hello| (hello.era, hello.offers().subscribe)) {
             Some((Era::Modern, _)) => table.listen(&wanted),
-            Some((Era::Legacy, true)) => {
-                for uri in &wanted {
+            Some((Era::Legacy, true)) => wanted.iter().all(|uri| {
+                let fits = table.has_room(uri.len());
+                if fits {
                     table.request("resources/subscribe", &format!(r#"{{"uri":{}}}"#, wire::quoted(uri)));
                 }
-            }
-            _ => {}
-        });
+                fits
+            }),
+            _ => true,
+        })
     }
 
     /// One life of a child, from its start to its end. What was in flight is answered by the caller, who knows what comes next.

@@ -13,7 +13,7 @@ use crate::handshake::By;
 use crate::lane::{End, Lane, Program};
 use crate::metrics::Metrics;
 use crate::respawn::{Next, Policy, Respawn};
-use crate::sessions::Registry;
+use crate::sessions::{Registry, Session};
 use crate::table::Limits;
 
 /// What a child is made with.
@@ -46,6 +46,31 @@ pub struct Pool {
     gives_up: Notify,
 }
 
+/// A child that is taken. Unless it gets a session it is given back, whatever becomes of the request for which it was taken.
+#[derive(Debug)]
+pub struct Taken {
+    pool: Arc<Pool>,
+    /// The child.
+    pub lane: Arc<Lane>,
+    has_session: bool,
+}
+
+impl Taken {
+    /// It is this session's from now on.
+    pub fn give_to(mut self, session: &Arc<Session>) {
+        self.has_session = true;
+        self.lane.give_to(Arc::clone(session));
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if !self.has_session {
+            self.pool.give_back(&self.lane);
+        }
+    }
+}
+
 impl Pool {
     /// For at most so many sessions.
     pub fn new(recipe: Recipe, max: usize, policy: Policy) -> Arc<Self> {
@@ -62,12 +87,12 @@ impl Pool {
     }
 
     /// A child for one session; None: there are as many as are allowed.
-    pub fn take(self: &Arc<Self>) -> Option<Arc<Lane>> {
+    pub fn take(self: &Arc<Self>) -> Option<Taken> {
         let take = |taken: usize| (taken < self.max).then_some(taken + 1);
         self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
         let lane = self.spare().take().unwrap_or_else(|| self.start());
         self.prepare();
-        Some(lane)
+        Some(Taken { pool: Arc::clone(self), lane, has_session: false })
     }
 
     /// Its session has ended.

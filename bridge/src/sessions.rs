@@ -22,6 +22,10 @@ pub use registry::{Found, Held, Registry};
 /// Questions of a server that may wait for its client to listen.
 const BACKLOG: usize = 64;
 
+/// Open questions of a server whose answers are passed on to it, and bytes of the id of one: nobody has to answer.
+const MAX_ASKED: usize = 256;
+const MAX_ASKED_ID: usize = 1024;
+
 /// Resources that one client may want to hear of.
 pub const MAX_RESOURCES: usize = 1024;
 
@@ -51,8 +55,8 @@ struct State {
     /// Waits for a stream.
     backlog: VecDeque<Bytes>,
     resources: HashSet<String>,
-    /// Ids of the server's open questions, as JSON.
-    asked: HashSet<Box<str>>,
+    /// Ids of the server's open questions, as JSON, the latest last.
+    asked: VecDeque<Box<str>>,
     last_used: Instant,
 }
 
@@ -70,7 +74,7 @@ impl Session {
             stream: None,
             backlog: VecDeque::new(),
             resources: HashSet::new(),
-            asked: HashSet::new(),
+            asked: VecDeque::new(),
             last_used: now,
         };
         Arc::new(Self { id: id.into(), sealed, open: AtomicUsize::new(0), state: Mutex::new(state) })
@@ -148,7 +152,13 @@ impl Session {
     /// A question of its server, on the stream of one of its calls or on the one where it listens; otherwise it waits for that.
     pub fn ask(&self, id: &str, question: Bytes, call: Option<&Outbox>) {
         let mut state = self.state();
-        state.asked.insert(id.into());
+        if id.len() > MAX_ASKED_ID {
+            return;
+        }
+        state.asked.push_back(id.into());
+        if state.asked.len() > MAX_ASKED {
+            state.asked.pop_front();
+        }
         let stream = call.or(state.stream.as_ref()).filter(|stream| !stream.has_ended());
         if !stream.is_some_and(|stream| stream.ask(question.clone())) && state.backlog.len() < BACKLOG {
             state.backlog.push_back(question);
@@ -157,7 +167,8 @@ impl Session {
 
     /// Whether the id is of an open question, which it is not from now on.
     pub fn answers(&self, id: &str) -> bool {
-        self.state().asked.remove(id)
+        let asked = &mut self.state().asked;
+        asked.iter().position(|open| **open == *id).and_then(|at| asked.remove(at)).is_some()
     }
 
     /// It is used from now until the guard goes.

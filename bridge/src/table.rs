@@ -177,9 +177,7 @@ impl Table {
         if let Some(death) = self.down(now) {
             return Err(Refusal::Down(Arc::clone(death)));
         }
-        let waits = self.appended - self.written;
-        let fits = waits == 0 || waits + ask.envelope.body.len() as u64 <= self.limits.queue as u64;
-        if !fits || (!ask.stands && self.in_flight >= self.limits.in_flight) {
+        if !self.has_room(ask.envelope.body.len()) || (!ask.stands && self.in_flight >= self.limits.in_flight) {
             return Err(Refusal::Busy);
         }
         let id = self.id();
@@ -215,8 +213,23 @@ impl Table {
         self.silence.asked(now);
     }
 
+    /// Whether a message of so many bytes may wait to be written.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        let waits = self.queued();
+        waits == 0 || waits + bytes as u64 <= self.limits.queue as u64
+    }
+
+    /// Sends what somebody else wants to say or to hear, who could want it without end. False: there is no room.
+    pub fn pass_on(&mut self, message: &[u8]) -> bool {
+        let fits = self.has_room(message.len());
+        if fits {
+            self.send(message);
+        }
+        fits
+    }
+
     /// Puts a message behind what is to be written.
-    pub fn send(&mut self, message: &[u8]) {
+    fn send(&mut self, message: &[u8]) {
         let begin = self.out.len();
         self.out.extend_from_slice(message);
         Newlines.end(&mut self.out, begin);
@@ -231,20 +244,23 @@ impl Table {
         id
     }
 
-    /// Hears by itself what a modern child tells only those who ask: changed lists, and these resources.
-    pub fn listen(&mut self, resources: &[String]) {
-        let Some(hello) = self.hello.clone().filter(|hello| hello.era == Era::Modern) else { return };
+    /// Hears by itself what a modern child tells only those who ask: changed lists, and these resources. False: there is no room to say so.
+    pub fn listen(&mut self, resources: &[String]) -> bool {
+        let Some(hello) = self.hello.clone().filter(|hello| hello.era == Era::Modern) else { return true };
+        let offers = hello.offers();
+        let filter = serde_json::json!({"toolsListChanged": offers.tools, "promptsListChanged": offers.prompts,
+            "resourcesListChanged": offers.resources, "resourceSubscriptions": resources});
+        let params = format!(r#"{{"_meta":{},"notifications":{filter}}}"#, self.own_meta());
+        if !self.has_room(params.len()) {
+            return false;
+        }
         if let Some(before) = self.listening.take() {
             self.cancel(before);
         }
-        let offers = hello.offers();
         if offers.tools || offers.prompts || offers.resources || !resources.is_empty() {
-            let filter = serde_json::json!({"toolsListChanged": offers.tools, "promptsListChanged": offers.prompts,
-                "resourcesListChanged": offers.resources, "resourceSubscriptions": resources});
-            let meta = self.own_meta();
-            let id = self.request("subscriptions/listen", &format!(r#"{{"_meta":{meta},"notifications":{filter}}}"#));
-            self.listening = Some(id);
+            self.listening = Some(self.request("subscriptions/listen", &params));
         }
+        true
     }
 
     /// What is to be written next; empty: nothing. The buffer that comes in is used again.

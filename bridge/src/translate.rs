@@ -66,7 +66,7 @@ fn put_meta(envelope: &Envelope, meta: String, edits: &mut Edits<'_>) {
         (None, Some(params)) => {
             let comma = if is_empty(envelope.params()) { "" } else { "," };
             let at = params.start + 1;
-            edits.put(at..at, format!(r#""_meta":{meta}{comma}"#).into_bytes());
+            edits.put(at..at, [r#""_meta":"#, &meta, comma].concat().into_bytes());
         }
         (None, None) => {
             // Behind the id, which is there in every request.

@@ -95,7 +95,11 @@ impl<'a> Message<'a> {
     /// None: no JSON object, or a key twice.
     pub fn read(text: &'a [u8]) -> Option<Self> {
         // A sequence would be taken for the members in their order.
-        if text.trim_ascii_start().first() == Some(&b'{') { serde_json::from_slice(text).ok() } else { None }
+        if text.trim_ascii_start().first() != Some(&b'{') {
+            return None;
+        }
+        // Looked at as a whole: otherwise each part would be by itself.
+        serde_json::from_str(std::str::from_utf8(text).ok()?).ok()
     }
 
     /// Whether it says so.
@@ -123,6 +127,12 @@ fn read_or_default<'a, T: Default + Deserialize<'a>>(raw: Option<&'a RawValue>) 
 /// A JSON string's value.
 pub fn text(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
     serde_json::from_str::<Text<'_>>(raw?.get()).ok().map(|text| text.0)
+}
+
+/// Whether a word may stand in a text of JSON: as it is, or with characters of it as `\u0069`.
+pub fn may_say(text: &str, word: &str) -> bool {
+    let holds = |part: &str| memchr::memmem::find(text.as_bytes(), part.as_bytes()).is_some();
+    holds(word) || holds("\\u")
 }
 
 /// An id that we gave out: a whole number, also where it comes back as a string.
@@ -178,13 +188,14 @@ impl<'a> Members<'a> {
 
     /// As an object, with further members whose text is given as it is.
     pub fn with(&self, more: &[(&str, &str)]) -> String {
-        let mut out = String::from("{");
-        let own = self.0.iter().map(|(key, value)| (key.as_ref(), value.get()));
-        for (key, value) in own.chain(more.iter().copied()) {
+        let all = || self.0.iter().map(|(key, value)| (key.as_ref(), value.get())).chain(more.iter().copied());
+        let mut out = String::with_capacity(all().map(|(key, value)| key.len() + value.len() + 4).sum::<usize>() + 2);
+        out.push('{');
+        for (key, value) in all() {
             if out.len() > 1 {
                 out.push(',');
             }
-            out.push_str(&quoted(key));
+            push_quoted(&mut out, key);
             out.push(':');
             out.push_str(value);
         }
@@ -195,7 +206,21 @@ impl<'a> Members<'a> {
 
 /// As a JSON string.
 pub fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    let mut out = String::with_capacity(text.len() + 2);
+    push_quoted(&mut out, text);
+    out
+}
+
+fn push_quoted(out: &mut String, text: &str) {
+    // Nearly all are keys of the protocol.
+    // (Counted, and not looked for: so many bytes are looked at at once.)
+    if text.bytes().filter(|byte| *byte < b' ' || matches!(byte, b'"' | b'\\')).count() == 0 {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    } else {
+        out.push_str(&serde_json::Value::from(text).to_string());
+    }
 }
 
 impl<'de> Deserialize<'de> for Members<'de> {
@@ -266,7 +291,19 @@ mod tests {
         assert_eq!((read("17"), read("\"17\""), read("17.0"), read("\"x\"")), (Some(17), Some(17), None, None));
     }
 
+    #[test]
+    fn a_word_is_found_however_it_is_written() {
+        assert!(may_say(r#"{"resultType":"input_required"}"#, "input_required"));
+        assert!(may_say(r#"{"resultType":"input\u005frequired"}"#, "input_required"));
+        assert!(!may_say(r#"{"content":[],"text":"a\nb"}"#, "input_required"));
+    }
+
     proptest! {
+        #[test]
+        fn what_is_quoted_is_read_as_it_was(text in any::<String>()) {
+            prop_assert_eq!(serde_json::from_str::<String>(&quoted(&text)).unwrap(), text);
+        }
+
         #[test]
         fn an_edit_changes_its_place_and_nothing_else(before in "[ -~]{0,20}", old in "[ -~]{0,9}", after in "[ -~]{0,20}", new in "[ -~]{0,9}") {
             let mut edits = Edits::default();

@@ -1,7 +1,7 @@
 """An MCP server on standard input and output that does what its callers ask, also what no server should. Its tools are its behaviours.
 
 Usage: child.py legacy|modern|both [OPTION...]    modern answers server/discover, legacy initialize.
-Options: mute-discover (says nothing to server/discover), die-at-discover, die-at-start, banner, ignore-eof, ask-capabilities, slow-start
+Options: mute-discover (says nothing to server/discover), die-at-discover, die-at-initialize, die-at-start, banner, ignore-eof, ask-capabilities, slow-start
 """
 
 import json
@@ -98,6 +98,38 @@ def call(id, params):
     elif name == "stop-reading":
         text(id, "deaf")
         threading.Event().wait()
+    elif name == "close-stdin":
+        os.close(0)
+        text(id, "closed")
+        threading.Event().wait()
+    elif name == "ping-flood":
+        # As many as are wanted, and nobody reads what comes back.
+        for start in range(0, arguments["pings"], 1000):
+            raw("".join(f'{{"jsonrpc":"2.0","id":"{number:0200}","method":"ping"}}\n' for number in range(start, start + 1000)))
+        text(id, "flooded")
+        threading.Event().wait()
+    elif name == "ask-flood":
+        for number in range(arguments["questions"]):
+            say({"id": f"{number:01000}", "method": "elicitation/create", "params": {"message": "who?"}})
+        text(id, "asked")
+    elif name == "progress-and-die":
+        say({"method": "notifications/progress", "params": {"progressToken": meta.get("progressToken"), "progress": 1}})
+        time.sleep(0.3)
+        os._exit(5)
+    elif name == "heir":
+        # It has our pipes, and outlives us.
+        heir = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"], start_new_session=bool(arguments.get("away")))
+        print(f"heir {heir.pid}", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif name == "deep":
+        raw('{"jsonrpc":"2.0","id":%s,"result":%s1%s}\n' % (json.dumps(id), '{"a":' * arguments["levels"], "}" * arguments["levels"]))
+    elif name == "both":
+        say({"id": id, "result": {}, "error": {"code": -1, "message": "and an error"}})
+    elif name == "early":
+        # Calls to come are answered before they are made.
+        for number in range(id + 1, id + 20):
+            text(number, "early")
+        text(id, "mine")
     elif name == "fork":
         # One in the group, one that leaves it, one that leaves it and forgets its parent.
         code = "import os,sys,time; os.setsid() if sys.argv[1] == 'away' else None; time.sleep(1000)"
@@ -154,9 +186,9 @@ def call(id, params):
 def handle(message):
     id, method, params = message.get("id"), message.get("method"), message.get("params", {})
     if method is None:
-        event = waiting[id]
-        event.answer = message.get("result") or message.get("error")
-        event.set()
+        if event := waiting.get(id):
+            event.answer = message.get("result") or message.get("error")
+            event.set()
     elif id is None:
         if method == "notifications/cancelled":
             seen["cancelled"].append(params.get("requestId"))
@@ -167,13 +199,15 @@ def handle(message):
     elif method == "server/discover" and era in ("modern", "both"):
         info = {"io.modelcontextprotocol/serverInfo": {"name": "child", "version": "1"}}
         answer(id, {"resultType": "complete", "supportedVersions": ["2026-07-28"] + ["2025-11-25"] * (era == "both"), "capabilities": capabilities, "ttlMs": 0, "cacheScope": "private", "_meta": info})
+    elif method == "initialize" and "die-at-initialize" in options:
+        sys.exit("Error: no credentials")
     elif method == "initialize" and era in ("legacy", "both"):
         seen["initialize"] = params
         answer(id, {"protocolVersion": "2025-11-25", "capabilities": capabilities, "serverInfo": {"name": "child", "version": "1"}})
     elif method == "tools/list":
         answer(id, {"tools": [{"name": "echo", "inputSchema": {"type": "object"}}]} | ({"ttlMs": 0, "cacheScope": "private"} if era != "legacy" else {}))
     elif method == "tools/call":
-        if params.get("name") == "stop-reading":
+        if params.get("name") in ("stop-reading", "ping-flood", "close-stdin"):
             call(id, params)
         threading.Thread(target=call, args=(id, params), daemon=True).start()
     elif method == "subscriptions/listen" and era == "modern":

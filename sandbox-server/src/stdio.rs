@@ -34,6 +34,9 @@ const MAX_LINE: usize = 16 << 20;
 /// Calls that run or wait at once on the short way. With more of them, what comes next is read later.
 const MAX_CALLS: usize = 1024;
 
+/// Sooner than the time of a statement, as a rule.
+const TIMER: Duration = Duration::from_secs(5);
+
 /// What calls get to end when there is no more input, as the SDK gives it to its own.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -66,11 +69,20 @@ async fn serve_over(handler: SqliteMcp, input: impl AsyncRead + Send + Unpin, ou
         () = calls.read(input, to_sdk, agreement) => {
             tokio::join!(sdk, calls.ended());
         }
+        () = keep_a_timer() => {}
     }
     // The SDK's answers are all in its pipe by now, and that has been closed.
     let _ = passing.await;
     out.end();
     let _ = writing.await;
+}
+
+/// For ever. A timer that is the earliest of all wakes the thread that sets it, and each call sets one: while this one is there, none is.
+async fn keep_a_timer() {
+    let mut timer = tokio::time::interval(TIMER);
+    loop {
+        timer.tick().await;
+    }
 }
 
 /// What the SDK writes, on its way out.
@@ -122,8 +134,8 @@ impl Calls {
         mut agreement: oneshot::Receiver<Peer<rmcp::RoleServer>>,
     ) {
         let mut frames = Frames::new(input, Newlines, MAX_LINE);
+        // Of the short way, once the SDK has agreed with the client on it.
         let mut era = None;
-        let mut is_begun = false;
         loop {
             let read = tokio::select! {
                 read = frames.read() => read,
@@ -145,8 +157,9 @@ impl Calls {
                         continue;
                     }
                 };
-                if !is_begun && let Ok(peer) = agreement.try_recv() {
-                    (is_begun, era) = (true, agreed(&peer));
+                // It is there once.
+                if let Ok(peer) = agreement.try_recv() {
+                    era = agreed(&peer);
                 }
                 if let Some(era) = era
                     && let Some(call) = DirectCall::read::<SqliteMcp>(line).filter(|call| call.fits(era))

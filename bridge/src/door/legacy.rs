@@ -10,7 +10,7 @@ use http_server::host::only;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{SESSION, VERSION};
+use super::{DEAF, SESSION, VERSION};
 use crate::bridge::{Bridge, caller, child_era, down, own_error, own_result};
 use crate::era::{ALL, Era};
 use crate::forward::{self, FORWARDED, Failed};
@@ -46,7 +46,7 @@ pub async fn post(bridge: &Arc<Bridge>, parts: &Parts, post: Post) -> Response {
         return stream::error(StatusCode::BAD_REQUEST, id, -32022, &words, Some(&data));
     }
     match post {
-        Post::Request(envelope) if &*envelope.method == "initialize" => initialize(bridge, parts, envelope).await,
+        Post::Request(envelope) if &*envelope.method == "initialize" => Box::pin(initialize(bridge, parts, envelope)).await,
         // What is said of a call that is under way here stays here.
         Post::Request(_) if bridge.gives_back(&parts.headers) => forward::back(),
         post => {
@@ -130,7 +130,7 @@ async fn session(bridge: &Arc<Bridge>, parts: &Parts, body: Bytes, repeatable: b
         Found::Elsewhere(sealed) => {
             let outcome = |outcome: &str| bridge.metrics.forwarded.with_label_values(&[outcome]).inc();
             if !parts.headers.contains_key(FORWARDED) {
-                match bridge.forward.send(&sealed.pod, parts, body).await {
+                match Box::pin(bridge.forward.send(&sealed.pod, parts, body)).await {
                     Ok(response) if forward::is_back(&response) => outcome("given_back"),
                     Ok(response) => {
                         outcome("answered");
@@ -181,47 +181,42 @@ async fn initialize(bridge: &Arc<Bridge>, parts: &Parts, envelope: Envelope) -> 
             Ok(hello) => match begin(&bridge.shared) {
                 Ok(held) => {
                     let response = own_result(envelope.id(), &hello.initialize_result(asked.as_deref()));
-                    begun(bridge, held, response)
+                    let response = named(&held.session, response);
+                    bridge.sessions.hold(held);
+                    response
                 }
                 Err(error) => unsealed(&error),
             },
             Err(absent) => down(envelope.id(), &absent),
         };
     };
-    let Some(lane) = pool.take() else {
+    let Some(taken) = pool.take() else {
         return bridge.busy(envelope.id(), "there are as many sessions as are allowed");
     };
-    let hello = match lane.hello(bridge.timeout).await {
+    let hello = match taken.lane.hello(bridge.timeout).await {
         Ok(hello) => hello,
-        Err(absent) => {
-            pool.give_back(&lane);
-            return down(envelope.id(), &absent);
-        }
+        Err(absent) => return down(envelope.id(), &absent),
     };
-    let held = match begin(&lane) {
+    let Held { session, lane } = match begin(&taken.lane) {
         Ok(held) => held,
-        Err(error) => {
-            pool.give_back(&lane);
-            return unsealed(&error);
-        }
+        Err(error) => return unsealed(&error),
     };
-    lane.give_to(Arc::clone(&held.session));
-    bridge.sessions.hold(held.clone());
-    if hello.era == Era::Modern {
-        let response = own_result(envelope.id(), &hello.initialize_result(asked.as_deref()));
-        return begun(bridge, held, response);
-    }
-    // The child hears what its client can do.
-    let response = bridge.call(&lane, envelope, Some(Arc::clone(&held.session)), &parts.headers).await;
-    begun(bridge, held, response)
+    taken.give_to(&session);
+    bridge.sessions.hold(Held { session: Arc::clone(&session), lane: Arc::clone(&lane) });
+    let response = if hello.era == Era::Modern {
+        own_result(envelope.id(), &hello.initialize_result(asked.as_deref()))
+    } else {
+        // The child hears what its client can do. It may end at that, and the session with it.
+        bridge.call(&lane, envelope, Some(Arc::clone(&session)), &parts.headers).await
+    };
+    named(&session, response)
 }
 
 /// The answer to `initialize` carries the session's id.
-fn begun(bridge: &Bridge, held: Held, mut response: Response) -> Response {
-    if let Ok(id) = HeaderValue::from_str(&held.session.id) {
+fn named(session: &Session, mut response: Response) -> Response {
+    if let Ok(id) = HeaderValue::from_str(&session.id) {
         response.headers_mut().insert(SESSION, id);
     }
-    bridge.sessions.hold(held);
     response
 }
 
@@ -242,7 +237,12 @@ async fn within(bridge: &Arc<Bridge>, headers: &HeaderMap, post: Post, held: Opt
                         lane.with(|table| table.cancelled(session, id));
                     }
                     // A shared child was initialized by us, and knows nothing of its clients.
-                    _ if lane.owner().is_some() && child_era(&lane) == Some(Era::Legacy) => lane.with(|table| table.send(&body)),
+                    _ if lane.owner().is_some()
+                        && child_era(&lane) == Some(Era::Legacy)
+                        && !lane.with(|table| table.pass_on(&body)) =>
+                    {
+                        return bridge.busy("null", DEAF);
+                    }
                     _ => {}
                 }
             }
@@ -251,11 +251,13 @@ async fn within(bridge: &Arc<Bridge>, headers: &HeaderMap, post: Post, held: Opt
         }
         Post::Answer { id, body } => {
             if let Some(session) = &session {
-                lane.with(|table| {
-                    if !table.was_answered(session, &id, &body, Instant::now()) && session.answers(&id) {
-                        table.send(&body);
-                    }
+                let taken = lane.with(|table| {
+                    table.was_answered(session, &id, &body, Instant::now())
+                        || (table.has_room(body.len()) && (!session.answers(&id) || table.pass_on(&body)))
                 });
+                if !taken {
+                    return bridge.busy("null", DEAF);
+                }
             }
             StatusCode::ACCEPTED.into_response()
         }
@@ -292,7 +294,9 @@ async fn request(
                 return own_error(StatusCode::OK, envelope.id(), -32602, words);
             }
             if modern {
-                lane.follow_resources();
+                if !lane.follow_resources() {
+                    return bridge.busy(envelope.id(), DEAF);
+                }
             } else if wanted || !bridge.sessions.resources().contains(uri) {
                 // Others may still want to hear of it.
                 return bridge.call(lane, envelope, Some(Arc::clone(session)), headers).await;

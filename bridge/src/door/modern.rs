@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, StatusCode};
 use http_server::host::only;
 use serde_json::json;
 
-use super::VERSION;
+use super::{DEAF, VERSION};
 use crate::bridge::{Bridge, down, own_error, own_result};
 use crate::era::{ALL, Era, MODERN, Offers};
 use crate::outbox::Outbox;
@@ -47,7 +47,7 @@ pub async fn request(bridge: &Arc<Bridge>, parts: &Parts, mut envelope: Envelope
                     Err(absent) => down(envelope.id(), &absent),
                 }
             };
-            bridge.standing(answer).await
+            Box::pin(bridge.standing(answer)).await
         }
         _ => bridge.call(&bridge.shared, envelope, None, &parts.headers).await,
     }
@@ -61,8 +61,9 @@ fn listen(bridge: &Bridge, envelope: &Envelope, offers: Offers) -> Response {
     let follows = !filter.resource_subscriptions.is_empty();
     let out = Outbox::default();
     bridge.shared.listeners.add(Listener { id: envelope.id().to_owned(), filter, out: out.clone() });
-    if follows {
-        bridge.shared.follow_resources();
+    if follows && !bridge.shared.follow_resources() {
+        out.end();
+        return bridge.busy(envelope.id(), DEAF);
     }
     stream::stream(None, out, None, None)
 }

@@ -90,6 +90,7 @@ impl Table {
         if child == Era::Modern
             && call.ask.envelope.era == Era::Legacy
             && let Some(result) = message.result
+            && wire::may_say(result.get(), "input_required")
             && translate::result_type(result).as_deref() == Some("input_required")
         {
             self.put_questions(id, result, now);
@@ -220,13 +221,14 @@ impl Table {
             // Since 2026-07-28 a server asks nothing, and an answer to it would be no message either.
             Some(Era::Modern) => Heard::Stray,
             _ if method == "ping" => {
-                self.send(&wire::result(id.get(), "{}"));
+                // Whoever reads no answers gets none.
+                self.pass_on(&wire::result(id.get(), "{}"));
                 Heard::Nothing
             }
             _ if self.by == By::Client => Heard::Asks(Bytes::copy_from_slice(line)),
             _ => {
                 let words = "this child is shared by all clients, and asks none of them: run it PerSession";
-                self.send(&wire::error(id.get(), -32601, words, None));
+                self.pass_on(&wire::error(id.get(), -32601, words, None));
                 Heard::Nothing
             }
         }

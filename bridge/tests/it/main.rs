@@ -6,6 +6,7 @@
 mod cancel;
 mod deaths;
 mod eras;
+mod excess;
 mod kills;
 mod replicas;
 mod run;

@@ -144,7 +144,9 @@ async fn a_call_that_is_taken_back_is_stopped_and_not_answered() {
     }
     process.send(&read(3, "SELECT 3")).await;
     assert_eq!(answered(&process.answer().await), 3);
-    assert_eq!(process.end().await, Vec::<String>::new());
+    // Before the end the SDK may find the time to say that the last of them is no message.
+    let rest = process.end().await;
+    assert!(rest.iter().all(|line| line.contains("Invalid request")), "{rest:?}");
 }
 
 #[tokio::test]

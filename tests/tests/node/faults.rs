@@ -10,11 +10,7 @@ use std::{
 
 use anyhow::Context;
 use futures::future;
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    core::v1::{ConfigMap, Pod},
-    discovery::v1::EndpointSlice,
-};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod, discovery::v1::EndpointSlice};
 use kube::{ResourceExt, api::ListParams};
 use mcpfleet_tests::cluster::{Space, with_space};
 use operator::{conditions, crd::McpServer, names::Component};
@@ -30,7 +26,7 @@ use crate::{
     rollouts::settled,
     sandbox_drills::Client,
     setup::{in_service, install, run, server_pods, sqlite},
-    stdio::{CHILD, scripted},
+    stdio::make_legacy,
     strikes,
 };
 
@@ -334,10 +330,7 @@ fn scale(space: &Space, replicas: i32) -> anyhow::Result<()> {
 async fn a_bridge_that_is_killed_while_a_step_down_drains_costs_its_own_calls_and_no_session() {
     with_space(|space| async move {
         install(&space).await?;
-        space.create::<ConfigMap>(json!({"metadata": {"name": "child"}, "data": {"child.py": CHILD}})).await?;
-        let mut server = scripted("s", "exec python3 /child/child.py legacy");
-        server["spec"]["replicas"] = json!(2);
-        space.create::<McpServer>(server).await?;
+        make_legacy(&space, 2).await?;
         let url = autoscale::url(space.until::<McpServer>("s", "2/2", |server| serves(server, "2/2")).await?)?;
         settled(&url).await?;
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::Context;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::{ResourceExt, api::DeleteParams};
 use mcpfleet_tests::cluster::{Space, with_space};
 use operator::crd::{McpApp, McpServer};
@@ -24,7 +24,7 @@ use crate::{
     drills::serves,
     rollouts::{roll, settled},
     setup::{install, root, server_pods},
-    stdio::{CHILD, scripted},
+    stdio::make_legacy,
 };
 
 /// Of each SDK, on each way.
@@ -102,10 +102,7 @@ async fn delete_pods(space: &Space, times: u32) -> anyhow::Result<()> {
 async fn fifty_clients_with_sessions_see_no_error_while_pods_go_and_come() {
     with_space(|space| async move {
         install(&space).await?;
-        space.create::<ConfigMap>(json!({"metadata": {"name": "child"}, "data": {"child.py": CHILD}})).await?;
-        let mut server = scripted("s", "exec python3 /child/child.py legacy");
-        server["spec"]["replicas"] = json!(3);
-        space.create::<McpServer>(server).await?;
+        make_legacy(&space, 3).await?;
         // All clients have one address here, and the app's limit is one for each.
         let app = json!({"servers": [{"name": "s"}], "replicas": 2, "rateLimit": {"requests": 1_000_000, "windowSeconds": 60}});
         space.create::<McpApp>(json!({"metadata": {"name": "chat"}, "spec": app})).await?;

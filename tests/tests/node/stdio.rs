@@ -180,15 +180,33 @@ async fn a_package_that_cannot_be_installed_and_a_child_that_dies_are_told_in_th
     .await;
 }
 
-/// The scripted child of the bridge's own tests, as files of a pod.
-pub const CHILD: &str = include_str!("../../../bridge/tests/child.py");
+/// The scripted child of the bridge's own tests.
+const CHILD: &str = include_str!("../../../bridge/tests/child.py");
 /// Before the kubelet waits to start it again, and then.
 const ENDED: &[&str] = &["Error", "CrashLoopBackOff"];
 /// While this file is there, the server ends as soon as it is started.
 const BROKEN: &str = "tmp/broken";
 
+/// The script of a server that is the child, of an earlier revision.
+const LEGACY: &str = "exec python3 /child/child.py legacy";
+
+/// The child's file, for all servers of the namespace.
+async fn make_child(space: &Space) -> anyhow::Result<()> {
+    space.create::<ConfigMap>(json!({"metadata": {"name": "child"}, "data": {"child.py": CHILD}})).await?;
+    Ok(())
+}
+
+/// Makes `s`, a server whose clients have sessions, in so many replicas.
+pub async fn make_legacy(space: &Space, replicas: u32) -> anyhow::Result<()> {
+    make_child(space).await?;
+    let mut server = scripted("s", LEGACY);
+    server["spec"]["replicas"] = json!(replicas);
+    space.create::<McpServer>(server).await?;
+    Ok(())
+}
+
 /// A server that is what `script` starts, with the child at /child/child.py.
-pub fn scripted(name: &str, script: &str) -> Value {
+fn scripted(name: &str, script: &str) -> Value {
     let volume = json!({"name": "child", "configMap": {"name": "child"}});
     let mount = json!({"name": "child", "mountPath": "/child"});
     json!({"metadata": {"name": name}, "spec": {
@@ -227,10 +245,8 @@ fn children_of(pod: &Pod) -> anyhow::Result<Vec<Process>> {
 async fn the_prober_sees_through_the_bridge_and_the_bridge_replaces_a_wedged_child_in_its_pod() {
     with_space(|space| async move {
         install(&space).await?;
-        space.create::<ConfigMap>(json!({"metadata": {"name": "child"}, "data": {"child.py": CHILD}})).await?;
-        let fails_when_broken = format!(
-            "test ! -e /{BROKEN} || {{ echo 'Error: the disk is gone' >&2; exit 3; }}; exec python3 /child/child.py legacy"
-        );
+        make_child(&space).await?;
+        let fails_when_broken = format!("test ! -e /{BROKEN} || {{ echo 'Error: the disk is gone' >&2; exit 3; }}; {LEGACY}");
         let servers = [
             ("dies", &*fails_when_broken),
             ("wedged", "exec python3 /child/child.py modern"),

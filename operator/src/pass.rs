@@ -305,7 +305,7 @@ pub fn key_of<S: Subject>(object: &S) -> Key {
 
 /// Whether the object is to be left alone.
 pub fn is_paused(object: &impl ResourceExt) -> bool {
-    object.annotations().get(names::ANNOTATION_PAUSED).is_some_and(|value| value == "true")
+    object.annotations().get(names::ANNOTATION_PAUSED).is_some_and(|value| value.eq_ignore_ascii_case("true"))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::{
 };
 
 use operator::{
-    crd::{CircuitState, reason},
+    crd::{CircuitState, Era, reason},
     probe::{Attempt as _, Known, McpProber, Prober as _, TargetId, VerdictKind as Kind, Wire},
 };
 use support::{
@@ -21,8 +21,12 @@ use tokio::{net::TcpListener, time::sleep};
 
 /// Probes a server so many times, one after the other.
 async fn probes(fake: &Fake, count: usize) -> Known {
+    probes_by(fake, count, Known::default()).await
+}
+
+async fn probes_by(fake: &Fake, count: usize, mut known: Known) -> Known {
     let wire = Arc::new(Wire::new(&spec(fake.addr.port())));
-    let (prober, mut known) = (McpProber::default(), Known::default());
+    let prober = McpProber::default();
     for _ in 0..count {
         let mut attempt = prober.attempt(TargetId(1), &wire, Some(fake.addr.ip()), known, false);
         attempt.ask().await.expect("a good probe");
@@ -48,6 +52,21 @@ async fn a_thousand_probes_of_a_modern_server_are_two_thousand_requests_on_one_c
     probes(&fake, 1_000).await;
     assert_eq!(fake.state.total(), 2_000);
     assert_eq!(fake.state.connections.load(std::sync::atomic::Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn who_spoke_the_modern_era_and_was_silent_for_a_while_is_not_taken_for_a_legacy_server() {
+    let both = |ask: &fake::Ask, state: &fake::State| {
+        if ask.headers.contains_key("mcp-method") { modern(ask, state) } else { legacy(ask, state) }
+    };
+    let fake = Fake::start(both).await;
+    let mut known = probes(&fake, 1).await;
+    // It failed, and was silent to discover last: now it is greeted in the older era first.
+    known.forget_era();
+    known.legacy_first = true;
+    let known = probes_by(&fake, 1, known).await;
+    assert_eq!((known.era, fake.state.count("initialize")), (Some(Era::Modern), 1));
+    assert_eq!(fake.state.left(), 0, "the session of the older era is not left behind");
 }
 
 #[tokio::test]

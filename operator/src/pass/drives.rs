@@ -265,10 +265,12 @@ async fn one_that_is_paused_is_told_of_and_its_children_are_left_as_they_are() {
             object.annotations_mut().insert(names::ANNOTATION_PAUSED.into(), value.into());
         }
     };
-    let (rig, object) = Rig::new(pause("true"));
-    rig.pass(&object).await;
-    assert_eq!(rig.writes(), [STATUS_WRITTEN, EVENT]);
-    assert_eq!((rig.told("paused"), rig.outcomes()), ("true".into(), vec!["paused 1".into()]));
+    for spelled in ["true", "True"] {
+        let (rig, object) = Rig::new(pause(spelled));
+        rig.pass(&object).await;
+        assert_eq!(rig.writes(), [STATUS_WRITTEN, EVENT]);
+        assert_eq!((rig.told("paused"), rig.outcomes()), ("true".into(), vec!["paused 1".into()]));
+    }
     let (rig, object) = Rig::new(pause("no"));
     rig.pass(&object).await;
     assert_eq!(rig.writes(), [CHILD_MADE, STATUS_WRITTEN, EVENT]);

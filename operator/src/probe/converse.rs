@@ -61,6 +61,14 @@ pub struct Known {
     kept: Option<Kept>,
 }
 
+impl Known {
+    /// Looks for the era anew. What somebody answered to discover before says nothing of now: who spoke the modern era and was silent to
+    /// it for a while is asked once more.
+    pub fn forget_era(&mut self) {
+        (self.era, self.answers_discover) = (None, false);
+    }
+}
+
 #[derive(Clone, Debug)]
 struct KnownPage {
     hash: u64,

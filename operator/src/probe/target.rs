@@ -338,7 +338,7 @@ impl Target {
             self.failing = true;
             self.failing_since = Some(now.mono);
             // Whatever spoke there may be replaced: look for the era anew.
-            self.known.era = None;
+            self.known.forget_era();
         }
         // Another reason counts once it is as sure as the first one was, and so do other words: a status must not flicker between two,
         // nor follow a server that says something else every time.

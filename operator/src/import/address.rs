@@ -18,6 +18,9 @@ fn of_address(address: &str) -> bool {
     let (before, fragment) = address.split_once('#').unwrap_or((address, ""));
     let (before, query) = before.split_once('?').unwrap_or((before, ""));
     let (authority, path) = before.split_once('/').unwrap_or((before, ""));
+    // A password with a sign that it should not have in an address: `me:a/b@host`.
+    let port = authority.rsplit_once(':').map_or("", |(_, port)| port);
+    let broken = !authority.starts_with('[') && port.bytes().any(|byte| !byte.is_ascii_digit()) && address.contains('@');
     // The user of all who fetch a repository.
     let login = authority.rsplit_once('@').is_some_and(|(user, _)| user != "git");
     let parameters = query.split('&').chain(fragment.split('&')).map(|part| part.split_once('=').unwrap_or(("", part)));
@@ -26,7 +29,7 @@ fn of_address(address: &str) -> bool {
         (telling && !names::is_harmless(name, value)) || is_senseless(value)
     });
     let segments: Vec<_> = path.split('/').filter(|segment| !segment.is_empty()).collect();
-    login || in_parameters || is_webhook(authority, &segments) || segments_hold_one(&segments)
+    login || broken || in_parameters || is_webhook(authority, &segments) || segments_hold_one(&segments)
 }
 
 /// Addresses that let whoever knows them write.
@@ -83,6 +86,10 @@ fn is_senseless(segment: &str) -> bool {
 /// `user:password@host` without a scheme. Packages are written so, too: `npm:name@1.2.3`, `image:1@sha256:…`.
 fn is_login(word: &str) -> bool {
     let Some((login, host)) = word.split_once('@') else { return false };
+    // Oracle's: `me/password@//host`.
+    if login.contains('/') && host.starts_with("//") {
+        return true;
+    }
     let Some((user, password)) = login.split_once(':') else { return false };
     let user = user.rsplit('=').next().unwrap_or_default();
     let package = ["npm", "jsr", "file", "github", "gitlab", "workspace"].contains(&user) || host.starts_with("sha256:");

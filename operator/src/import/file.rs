@@ -110,9 +110,10 @@ fn entry(name: &str, server: &Value) -> Entry {
                 entry.env.extend(texts(command.get("env")));
             }
             ("args", Value::Array(words)) => args.extend(words.iter().map(string)),
-            ("env" | "environment", _) => entry.env.extend(texts(Some(value))),
+            (_, Value::Null) => {}
+            ("env" | "environment", Value::Object(_)) => entry.env.extend(texts(Some(value))),
             ("url" | "httpUrl" | "serverUrl" | "uri", Value::String(url)) => entry.url = Some(url.clone()),
-            ("headers" | "http_headers" | "requestInit", _) => {
+            ("headers" | "http_headers" | "requestInit", Value::Object(_)) => {
                 entry.headers.extend(texts(Some(value.get("headers").unwrap_or(value))));
             }
             ("disabled", value) => entry.disabled = entry.disabled || *value == true,

@@ -10,7 +10,9 @@ use super::{
     arguments::{self, Argument},
     command::{self, Image, Launch},
     file::{Entry, Input},
-    header, secret,
+    header,
+    labels::{dns_label, unique},
+    secret,
     values::{self, Kept},
     yaml,
 };
@@ -127,6 +129,10 @@ impl Making<'_> {
 
     /// What is of this machine will not be found in a cluster.
     fn look_at(&mut self, name: &str, value: &str) {
+        if address::is_of_this_machine(value) {
+            self.notes
+                .push(format!("{name} {value}: in a cluster this leads to the pod itself; name the Service of what is meant"));
+        }
         if values::is_of_a_desktop(value) {
             self.notes.push(format!(
                 "{name} {value}: this folder is not in a cluster; give the server spec.storage (or spec.volumes and volumeMounts), and name its mountPath here"
@@ -258,21 +264,6 @@ impl Making<'_> {
     }
 }
 
-/// A name that a Service may have, with its suffix: at most 59 of a-z, 0-9 and '-', with a letter first.
-pub fn dns_label(name: &str) -> String {
-    let lower = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect::<String>();
-    let words = lower.split('-').filter(|word| !word.is_empty()).collect::<Vec<_>>().join("-");
-    let words = if words.starts_with(|c: char| c.is_ascii_alphabetic()) { words } else { format!("mcp-{words}") };
-    let cut: String = words.chars().take(59).collect();
-    cut.trim_end_matches('-').to_owned()
-}
-
-fn unique(name: &str, taken: &BTreeSet<String>) -> String {
-    let other = |number: usize| if number == 1 { name.to_owned() } else { format!("{}-{number}", &name[..name.len().min(55)]) };
-    // One of so many is free.
-    (1..=taken.len() + 1).map(other).find(|name| !taken.contains(name)).unwrap_or_default()
-}
-
 impl Manifest {
     /// The manifest as a YAML document, with what a person has to know before it as comments.
     pub fn to_yaml(&self, entry: &str) -> String {
@@ -310,25 +301,4 @@ fn comment(text: &str) -> String {
 /// Without what a reader of YAML or a terminal takes for more than a letter.
 pub fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() || yaml::BREAKS.contains(&c) { ' ' } else { c }).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_become_names_of_services() {
-        for (name, label) in [
-            ("memory", "memory"),
-            ("GitHub MCP (work)", "github-mcp-work"),
-            ("@modelcontextprotocol/server-x", "modelcontextprotocol-server-x"),
-            ("3d", "mcp-3d"),
-            ("日本", "mcp"),
-        ] {
-            assert_eq!(dns_label(name).trim_end_matches('-'), label);
-        }
-        assert_eq!(dns_label(&"a".repeat(80)).len(), 59);
-        let taken = BTreeSet::from(["a".to_owned(), "a-2".to_owned()]);
-        assert_eq!(unique("a", &taken), "a-3");
-    }
 }

@@ -7,6 +7,7 @@ mod arguments;
 mod command;
 mod file;
 mod header;
+mod labels;
 mod manifest;
 mod names;
 mod secret;
@@ -44,6 +45,8 @@ impl Imported {
     }
 }
 
+#[cfg(test)]
+mod fits;
 #[cfg(test)]
 mod never;
 #[cfg(test)]

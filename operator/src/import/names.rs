@@ -46,7 +46,7 @@ const TELLING: [&str; 41] = [
 ];
 
 /// Ends of words that are written together: `PGPASSWORD`, `clientsecret`.
-const ENDS: [&str; 13] = [
+const ENDS: [&str; 14] = [
     "apikey",
     "accesskey",
     "secretkey",
@@ -58,12 +58,15 @@ const ENDS: [&str; 13] = [
     "password",
     "passwd",
     "passphrase",
+    "passwort",
     "dsn",
     "dbpass",
 ];
 
 /// Two words that are one.
-const TOGETHER: [&str; 3] = ["connectionstring", "connstring", "connstr"];
+const TOGETHER: [&str; 3] = ["accesscode", "authcode", "verificationcode"];
+/// What names a place, and may have what lets somebody in. An address shows whether it has.
+const CONNECTIONS: [&str; 3] = ["connectionstring", "connstring", "connstr"];
 
 /// Words in the name of what is counted or measured: its number is no secret, whatever else the name says.
 const MEASURES: [&str; 16] = [
@@ -79,15 +82,17 @@ pub fn is_telling(name: &str) -> bool {
     // `API_KEY2` is one of several keys, and `APIKEYS` are all of them.
     let several = |word: &str| word.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned();
     words.iter().map(|word| several(word)).any(|word| tells(&word) || tells(word.trim_end_matches('s')))
-        || TOGETHER.iter().any(|together| whole.contains(together))
+        || TOGETHER.iter().chain(&CONNECTIONS).any(|together| whole.contains(together))
 }
 
 /// Whether the value is none of a secret, whatever its name: a switch, a number of things, a file beside the program.
 pub fn is_harmless(name: &str, value: &str) -> bool {
-    let switch = ["true", "false", "0", "1", "yes", "no", "on", "off", "none", "null"].contains(&value);
+    let switch = ["true", "false", "0", "1", "yes", "no", "on", "off", "none", "null", "asc", "desc"].contains(&value);
     let number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
-    let measured = number && words(name).iter().any(|word| MEASURES.contains(&word.as_str()));
-    value.is_empty() || value.starts_with("./") || switch || measured
+    let words = words(name);
+    let connection = value.contains("://") && CONNECTIONS.iter().any(|connection| words.concat().contains(connection));
+    let measured = number && words.iter().any(|word| MEASURES.contains(&word.as_str()));
+    value.is_empty() || value.starts_with("./") || switch || measured || connection
 }
 
 /// The words of a name, in small letters: those of `X-Api-Key`, of `API_KEY` and of `apiKey` are the same but for the first.
@@ -98,7 +103,7 @@ fn words(name: &str) -> Vec<String> {
         if !c.is_ascii_alphanumeric() || (lower && c.is_ascii_uppercase()) {
             words.push(String::new());
         }
-        lower = c.is_ascii_lowercase();
+        lower = c.is_ascii_lowercase() || c.is_ascii_digit();
         if c.is_ascii_alphanumeric() {
             let word = words.last_mut().expect("there is one from the beginning");
             word.push(c.to_ascii_lowercase());
@@ -124,6 +129,7 @@ mod tests {
             "Connection String",
             "TOKEN2",
             "APIKEYS",
+            "oauth2Bearer",
         ] {
             assert!(is_telling(name), "{name}");
         }

@@ -78,7 +78,7 @@ fn is_senseless(segment: &str) -> bool {
     let mixed = segment.len() >= 24 && kinds.into_iter().all(|kind| bytes(segment, kind) > 0);
     let key = segment.match_indices("sk-").any(|(at, _)| {
         let joined = segment[..at].ends_with(|c: char| c.is_ascii_lowercase());
-        !joined && secret::begins_as_one(&segment[at..])
+        !joined && segment.len() - at > "sk-".len() + 3
     });
     hex || mixed || key || secret::begins_as_one(segment) || segment.split(|c: char| !c.is_ascii_alphanumeric()).any(run)
 }

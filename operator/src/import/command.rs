@@ -240,7 +240,7 @@ fn volume(found: &mut Image, option: &str, value: &str) {
     };
     let named = source.is_none_or(|source| !source.contains(['/', '\\', '~', '$', '.']));
     match target {
-        Some(target) if named && found.data.is_none() => found.data = Some(target.to_owned()),
+        Some(target) if named && found.data.is_none() && !secret::is_secret("", target) => found.data = Some(target.to_owned()),
         _ => found.notes.push(format!(
             "{option} {}: folders of this machine are not in a cluster; give the server spec.storage, or spec.volumes and volumeMounts",
             secret::shown("", value)

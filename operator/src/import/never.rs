@@ -155,6 +155,8 @@ fn no_credential_is_in_a_note() {
         json!({"command": "npx", "args": ["-y", "a@1.0.0"], "description": "log in with password=LEAK"}),
         json!({"command": "npx", "args": ["-y", "a@1.0.0"], "apiKey": "LEAK"}),
         json!({"url": "https://h/mcp/LEAK58sk-abcdef123456"}),
+        json!({"url": "https://h/mcp/LEAK58sk-1234"}),
+        json!({"command": "docker", "args": ["run", "--mount", "type=volume,src=a,dst=/x?token=LEAK", "x/y:1"]}),
         json!({"url": "https://h/mcp?x=1&apiKey=LEAK"}),
         json!({"url": "https://LEAK@h/mcp"}),
         json!({"url": "https://h/mcp", "headers": {"Authorization: Bearer LEAK": ""}}),
@@ -227,6 +229,7 @@ fn what_is_plainly_no_secret_is_left_in() {
         &["a@b.example"],
         &["--connectionString", "mongodb://db.example:27017/d"],
         &["--sort", "key:asc"],
+        &["https://h/task-1234/risk-abcd"],
         &["https://h:8080/@a/b"],
     ] {
         let spec = spec(&npx(args));

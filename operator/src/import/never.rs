@@ -65,6 +65,8 @@ fn no_credential_of_an_argument_is_written() {
         &["/token:LEAK"],
         &["-token", "LEAK"],
         &["--token LEAK"],
+        &["/token:1LEAK"],
+        &["--set", "x: {password: \"no LEAK\"}"],
         &["--oauth2Bearer", "LEAK"],
         &["postgres://me:a#LEAK@h/d"],
         &["postgres://me:a/LEAK@h/d"],

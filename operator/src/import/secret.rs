@@ -116,10 +116,14 @@ fn assignments(text: &str) -> impl Iterator<Item = (&str, &str)> {
         let start = name.trim_end_matches(|c: char| c.is_ascii_alphanumeric() || "-_.".contains(c)).len();
         // What stands before a version is the last part of an image's or a package's name.
         let version = after.starts_with(|c: char| c.is_ascii_digit() || c == 'v') || after.starts_with("latest");
-        let path = sign == ':' && version && name[..start].ends_with(['/', '@']);
-        let value = after.trim_start().trim_start_matches(QUOTES);
-        let value =
-            value.split(|c: char| c.is_whitespace() || QUOTES.contains(&c) || ",;&}".contains(c)).next().unwrap_or_default();
+        let path = sign == ':' && version && start > 1 && name[..start].ends_with(['/', '@']);
+        let value = after.trim_start();
+        let end = |c: char| c.is_whitespace() || QUOTES.contains(&c) || ",;&}".contains(c);
+        let value = match value.strip_prefix(QUOTES) {
+            Some(quoted) => quoted.split(QUOTES).next(),
+            None => value.split(end).next(),
+        };
+        let value = value.unwrap_or_default();
         (!path).then_some((&name[start..], value))
     })
 }
@@ -161,7 +165,7 @@ mod tests {
     fn names_and_values_stand_in_texts() {
         for (text, found) in [
             ("a=b c: d", vec![("a", "b"), ("c", "d")]),
-            ("{\"a\": \"b c\", d:'e'}", vec![("a", "b"), ("d", "e")]),
+            ("{\"a\": \"b c\", d:'e'}", vec![("a", "b c"), ("d", "e")]),
             ("Server=h;Account Key = k;", vec![("Server", "h"), ("Key", "k")]),
             ("mcp-auth==1.0 b>=2 c!=3 https://h", vec![]),
             ("ghcr.io/x/auth:1.0", vec![]),

@@ -1,6 +1,8 @@
 //! What a command line of a desktop means for a cluster: a package, an image, a server elsewhere, or nothing that there is one for. Pure.
 
-use mcp_stdio::package::{self, Registry};
+use mcp_stdio::package::{self, Registry, Unclear};
+
+use super::secret::{self, HIDDEN};
 
 /// What is started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,16 +39,36 @@ pub struct Image {
     pub notes: Vec<String>,
 }
 
+/// The variables that `env NAME=VALUE… COMMAND` gives, and the command.
+pub fn variables(command: &[String]) -> (Vec<(&str, &str)>, &[String]) {
+    let is_env = command.first().is_some_and(|program| program.rsplit('/').next() == Some("env"));
+    let mut given = Vec::new();
+    let mut rest = if is_env { &command[1..] } else { command };
+    while is_env
+        && let Some((word, others)) = rest.split_first()
+        && let Some(variable) = word.split_once('=')
+    {
+        given.push(variable);
+        rest = others;
+    }
+    (given, rest)
+}
+
 /// What the command means.
 pub fn read(command: &[String]) -> Launch {
     let words: Vec<&str> = command.iter().map(String::as_str).collect();
     let own = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
     let Some((program, rest)) = words.split_first() else { return Launch::Local("it has no command and no url".to_owned()) };
-    let program = program.rsplit(['/', '\\']).next().unwrap_or_default().to_ascii_lowercase();
+    let Some(program) = named(program) else {
+        return Launch::Local(
+            "its command is a whole line: write the program alone into command, and the rest into args".to_owned(),
+        );
+    };
+    let program = program.to_ascii_lowercase();
     let program = program.trim_end_matches(".exe").trim_end_matches(".cmd");
     match (program, rest) {
         // Windows starts no script without it.
-        ("cmd", ["/c" | "/C" | "/d" | "/s", rest @ ..]) | ("wsl" | "env", rest) => read(&own(rest)),
+        ("cmd", ["/c" | "/C" | "/d" | "/s", rest @ ..]) | ("wsl", rest) => read(&own(rest)),
         ("npx" | "bunx", rest) => package_of(Registry::Npm, &own(rest)),
         ("npm", ["exec" | "x", rest @ ..]) | ("pnpm" | "yarn", ["dlx", rest @ ..]) | ("bun", ["x", rest @ ..]) => {
             package_of(Registry::Npm, &own(rest))
@@ -57,9 +79,17 @@ pub fn read(command: &[String]) -> Launch {
         }
         ("docker" | "podman" | "nerdctl", ["run" | "container", rest @ ..]) => image(rest),
         _ => Launch::Local(format!(
-            "the command {program} starts something of this machine: build an image with it, and set spec.stdio.image and command"
+            "the command {} starts something of this machine: build an image with it, and set spec.stdio.image and command",
+            secret::shown("", program)
         )),
     }
+}
+
+/// The program without its folder, whose name may have spaces. None: there is more than a program.
+fn named(command: &str) -> Option<&str> {
+    let more = command.contains([' ', '\t', '\n']) && (command.contains(" -") || command.contains("://"));
+    let program = command.rsplit(['/', '\\']).next().unwrap_or_default();
+    (!more && !program.contains(char::is_whitespace) && !command.contains('=')).then_some(program)
 }
 
 fn package_of(registry: Registry, args: &[String]) -> Launch {
@@ -67,7 +97,12 @@ fn package_of(registry: Registry, args: &[String]) -> Launch {
         Ok(wanted) => wanted,
         Err(unclear) => {
             return Launch::Local(format!(
-                "{unclear}: write it with the package and its arguments alone, or build an image and set spec.stdio.image and command"
+                "{}: write it with the package and its arguments alone, or build an image and set spec.stdio.image and command",
+                match &unclear {
+                    // Its value may be glued to it.
+                    Unclear::Option(option) if secret::is_secret("", option) => format!("an option is not understood {HIDDEN}"),
+                    unclear => unclear.to_string(),
+                }
             ));
         }
     };
@@ -78,7 +113,10 @@ fn package_of(registry: Registry, args: &[String]) -> Launch {
         return remote;
     }
     if wanted.package.starts_with(['.', '/', '~']) || wanted.package.contains('\\') {
-        return Launch::Local(format!("{:?} is a folder of this machine: publish it, or build an image with it", wanted.package));
+        return Launch::Local(format!(
+            "{:?} is a folder of this machine: publish it, or build an image with it",
+            secret::shown("", &wanted.package)
+        ));
     }
     Launch::Package(registry, args.to_vec())
 }
@@ -104,12 +142,8 @@ fn remote(args: &[String]) -> Option<Launch> {
 }
 
 /// Options of `docker run` without a value.
-const SWITCHES: [&str; 14] = [
-    "-i",
-    "-t",
-    "-it",
-    "-ti",
-    "-d",
+const SWITCHES: [&str; 11] = [
+    "--detach",
     "--interactive",
     "--tty",
     "--rm",
@@ -118,19 +152,36 @@ const SWITCHES: [&str; 14] = [
     "--privileged",
     "--no-healthcheck",
     "--sig-proxy",
+    "--publish-all",
     "--quiet",
 ];
+/// Such of one letter, which may stand behind one sign.
+const LETTERS: [char; 4] = ['i', 't', 'd', 'P'];
+
+/// Options of `docker run` that have one.
+const WITH_VALUES: [&str; 5] = ["-e", "--env", "--entrypoint", "-v", "--volume"];
 
 fn image(words: &[&str]) -> Launch {
     let mut found = Image::default();
-    let mut rest = words.iter().skip_while(|word| **word == "run");
+    let mut rest = words.iter().skip_while(|word| **word == "run").peekable();
     while let Some(word) = rest.next() {
         if !word.starts_with('-') {
+            // After an option that is not known, a value may stand here.
+            if word.contains('=') || secret::is_secret("", word) {
+                return Launch::Local(
+                    "docker run names no image that is understood: write it with -i, --rm and -e alone".to_owned(),
+                );
+            }
             (*word).clone_into(&mut found.name);
             found.args = rest.map(ToString::to_string).collect();
             return Launch::Image(Box::new(found));
         }
-        let (option, inline) = word.split_once('=').filter(|_| word.starts_with("--")).unwrap_or((word, ""));
+        let letters = if word.starts_with("--") { "" } else { word[1..].trim_start_matches(LETTERS) };
+        if letters.is_empty() && !word.starts_with("--") {
+            continue;
+        }
+        let word = &if letters.is_empty() { (*word).to_owned() } else { format!("-{letters}") };
+        let (option, inline) = word.split_once('=').filter(|_| word.starts_with("--")).unwrap_or((word.as_str(), ""));
         if SWITCHES.contains(&option) {
             if option == "--privileged" {
                 found.notes.push("--privileged: pods keep to the Pod Security Standard restricted".to_owned());
@@ -141,8 +192,12 @@ fn image(words: &[&str]) -> Launch {
             .iter()
             .find(|short| option.starts_with(**short) && !option.starts_with("--") && option.len() > 2);
         let (option, value) = match glued {
-            Some(short) => (*short, option[2..].to_owned()),
+            Some(short) => (*short, option[2..].trim_start_matches('=').to_owned()),
             None if word.contains('=') && word.starts_with("--") => (option, inline.to_owned()),
+            // An option that nobody knows may be one without a value.
+            None if !WITH_VALUES.contains(&option) && rest.peek().is_none_or(|next| next.starts_with('-')) => {
+                (option, String::new())
+            }
             None => (option, rest.next().map(ToString::to_string).unwrap_or_default()),
         };
         match option {
@@ -153,10 +208,14 @@ fn image(words: &[&str]) -> Launch {
             "--entrypoint" => found.entrypoint = Some(value),
             "-v" | "--volume" | "--mount" => volume(&mut found, option, &value),
             "--env-file" => {
+                let value = secret::shown("", &value);
                 found.notes.push(format!("--env-file {value}: put its variables into a Secret, and name that in envFrom"));
             }
             "--name" | "--pull" | "--platform" | "-l" | "--label" => {}
-            _ => found.notes.push(format!("{option} {value}: not carried over")),
+            _ => {
+                let shown = [secret::shown("", option), secret::shown(option, &value)].join(" ");
+                found.notes.push(format!("{}: not carried over", shown.trim_end()));
+            }
         }
     }
     Launch::Local("docker run names no image".to_owned())
@@ -181,9 +240,10 @@ fn volume(found: &mut Image, option: &str, value: &str) {
     };
     let named = source.is_none_or(|source| !source.contains(['/', '\\', '~', '$', '.']));
     match target {
-        Some(target) if named && found.data.is_none() => found.data = Some(target.to_owned()),
+        Some(target) if named && found.data.is_none() && !secret::is_secret("", target) => found.data = Some(target.to_owned()),
         _ => found.notes.push(format!(
-            "{option} {value}: folders of this machine are not in a cluster; give the server spec.storage, or spec.volumes and volumeMounts"
+            "{option} {}: folders of this machine are not in a cluster; give the server spec.storage, or spec.volumes and volumeMounts",
+            secret::shown("", value)
         )),
     }
 }

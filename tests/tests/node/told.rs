@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::Context;
-use k8s_openapi::api::core::v1::{Event, LimitRange, PersistentVolumeClaim, ResourceQuota};
+use k8s_openapi::api::core::v1::{Event, LimitRange, PersistentVolumeClaim, ResourceQuota, Service};
 use kube::{ResourceExt, api::ListParams};
 use mcpfleet_tests::cluster::{Space, with_space};
 use operator::{
@@ -12,7 +12,7 @@ use operator::{
 };
 use serde_json::{Value, json};
 
-use crate::setup::{install, sqlite};
+use crate::setup::{install, ready, sqlite, until_no_pods};
 
 /// A server that cannot start: how its spec differs from one that can, and what its Ready must say.
 struct Broken {
@@ -91,6 +91,32 @@ const BROKEN: &[Broken] = &[
         },
         reasons: &["Unschedulable"],
         says: &["the claim no-class-of-cache-mcp-cache (1Gi of the storage class does-not-exist)"],
+    },
+    Broken {
+        name: "no-driver",
+        change: |spec| {
+            spec["volumes"] = json!([{"name": "v", "csi": {"driver": "no.such.driver"}}]);
+            spec["volumeMounts"] = json!([{"name": "v", "mountPath": "/v"}]);
+        },
+        reasons: &["FailedMount"],
+        says: &["no.such.driver"],
+    },
+    // Who forgets the unit gets as many bytes.
+    Broken {
+        name: "no-memory",
+        change: |spec| spec["resources"] = json!({"limits": {"memory": "1Mi"}}),
+        reasons: &["FailedCreatePodSandBox"],
+        says: &["sandbox"],
+    },
+    Broken {
+        name: "init-runs",
+        change: |spec| {
+            let image = spec["container"]["image"].clone();
+            let args = json!(["serve", "--db", "/tmp/a.db", "--listen", "0.0.0.0:9000"]);
+            spec["podTemplate"] = json!({"initContainers": [{"name": "first", "image": image, "args": args}]});
+        },
+        reasons: &["Starting"],
+        says: &["its init container first is running"],
     },
     Broken {
         name: "no-account",
@@ -176,6 +202,35 @@ async fn a_server_that_cannot_start_says_why_in_kubernetes_words() {
             anyhow::ensure!(told, "no Event of {}: {seen:?}", broken.name);
         }
         Ok(())
+    })
+    .await;
+}
+
+/// Whatever else is wrong, a server that is switched off has no pod; and without a Service nobody is Ready.
+#[tokio::test]
+async fn off_is_off_and_a_name_that_is_taken_serves_nobody() {
+    with_space(|space| async move {
+        install(&space).await?;
+        space.create::<Service>(json!({"metadata": {"name": "taken-mcp"}, "spec": {"ports": [{"port": 80}]}})).await?;
+        space.create::<McpServer>(sqlite("taken", 1, 60)).await?;
+        space.create::<McpServer>(sqlite("s", 1, 60)).await?;
+        space.until::<McpServer>("s", "ready", ready).await?;
+        let taken = |server: &McpServer| {
+            let status = server.status.as_ref();
+            let in_service = status.is_some_and(|status| status.pods.as_deref() == Some("1/1"));
+            in_service
+                && tells(status.and_then(|status| ready_of(&status.conditions)), &["NameConflict"], &["the Service taken-mcp"])
+        };
+        space.until::<McpServer>("taken", "not Ready with a pod in service", taken).await?;
+
+        space.edit::<McpServer>("s", json!({"spec": {"podTemplate": {"tolerations": [{"operator": "Foo"}]}}})).await?;
+        let stalled = |server: &McpServer| {
+            let conditions = server.status.as_ref().map(|status| &*status.conditions).unwrap_or_default();
+            conditions::find(conditions, "Stalled").is_some_and(|stalled| stalled.status == "True")
+        };
+        space.until::<McpServer>("s", "stalled", stalled).await?;
+        space.edit::<McpServer>("s", json!({"spec": {"enabled": false}})).await?;
+        until_no_pods(&space, "s").await
     })
     .await;
 }

@@ -16,6 +16,7 @@ use crate::{
         reason::{self, condition},
     },
     probe::{PodHealth, ServerHealth},
+    rollout::Rollout,
 };
 
 /// How long the kubelets are waited for after the circuit closed, in seconds. They take one, or two.
@@ -33,8 +34,9 @@ pub fn hold(server: &McpServer, outcome: &Outcome, health: Option<&ServerHealth>
     let told = status.circuit.as_ref()?;
     let health = health?;
     let closing = told.state != CircuitState::Closed && health.circuit.state == CircuitState::Closed;
-    // Whoever edited the spec, or must do so, is answered at once.
-    let awaited = status.observed_generation != server.metadata.generation || !outcome.problems.is_empty();
+    // Whoever edited the spec, or must do so, is answered at once; and so is whose pods are refused.
+    let refused = Rollout::of(outcome.deployment.as_ref()).refused.is_some();
+    let awaited = status.observed_generation != server.metadata.generation || !outcome.problems.is_empty() || refused;
     if let Some(left) = beginning(status, health, now).filter(|_| !awaited && !closing) {
         return Some(left);
     }
@@ -203,6 +205,21 @@ mod tests {
         let health = found(CircuitState::Closed, vec![pod(true, true, false)]);
         let waits: Vec<_> = [0, 4, 29, 30, 60].map(|second| held(&begun(reason::STARTING), &health, second)).into();
         assert_eq!(waits, [Some(30), Some(26), Some(1), None, None]);
+    }
+
+    #[test]
+    fn pods_that_are_refused_at_the_beginning_are_told_at_once() {
+        let health = found(CircuitState::Closed, vec![]);
+        let held = |conditions: serde_json::Value| {
+            let deployment = serde_json::json!({
+                "metadata": {"generation": 1}, "spec": {"selector": {}, "template": {}}, "status": {"conditions": conditions},
+            });
+            let outcome = Outcome { deployment: serde_json::from_value(deployment).ok(), ..Outcome::default() };
+            hold(&begun(reason::STARTING), &outcome, Some(&health), fixtures::at(1))
+        };
+        assert!(held(serde_json::json!([])).is_some());
+        let quota = serde_json::json!([{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota"}]);
+        assert_eq!(held(quota), None);
     }
 
     #[test]

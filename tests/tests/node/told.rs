@@ -112,8 +112,11 @@ const BROKEN: &[Broken] = &[
         name: "init-runs",
         change: |spec| {
             let image = spec["container"]["image"].clone();
-            let args = json!(["serve", "--db", "/tmp/a.db", "--listen", "0.0.0.0:9000"]);
-            spec["podTemplate"] = json!({"initContainers": [{"name": "first", "image": image, "args": args}]});
+            let args = json!(["serve", "--db", "/w/a.db", "--listen", "0.0.0.0:9000"]);
+            let mounts = json!([{"name": "w", "mountPath": "/w"}]);
+            spec["volumes"] = json!([{"name": "w", "emptyDir": {}}]);
+            spec["podTemplate"] =
+                json!({"initContainers": [{"name": "first", "image": image, "args": args, "volumeMounts": mounts}]});
         },
         reasons: &["Starting"],
         says: &["its init container first is running"],

@@ -55,9 +55,14 @@ pub fn making(pod: &Pod) -> Option<Making> {
         // <https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-has-network>
         condition.type_ == "PodReadyToStartContainers" && condition.status == "True"
     });
-    // A sidecar holds the others up only until it has started.
+    // A sidecar holds the others up only until it has started, any other one until it has ended.
+    let is_sidecar = |name: &str| {
+        let mut of_spec = spec.init_containers.iter().flatten();
+        of_spec.any(|container| container.name == name && container.restart_policy.as_deref() == Some("Always"))
+    };
     let running = |container: &&ContainerStatus| {
-        container.state.as_ref().is_some_and(|state| state.running.is_some()) && container.started != Some(true)
+        let runs = container.state.as_ref().is_some_and(|state| state.running.is_some());
+        runs && !(is_sidecar(&container.name) && container.started == Some(true))
     };
     let init = init_containers(status).find(running).map(|container| container.name.clone());
     Some(Making { init, prepared })
@@ -234,16 +239,23 @@ mod tests {
         let making = |spec: Value, status: Value| {
             making(&serde_json::from_value(json!({"metadata": {}, "spec": spec, "status": status})).expect("a pod"))
         };
-        let node = || json!({"containers": [], "nodeName": "n"});
+        let node = || {
+            let init = json!([{"name": "copy"}, {"name": "mesh", "restartPolicy": "Always"}, {"name": "download"}]);
+            json!({"containers": [], "nodeName": "n", "initContainers": init})
+        };
         assert_eq!(making(json!({"containers": []}), json!({"phase": "Pending"})), None, "no node has it");
         assert_eq!(making(node(), json!({"phase": "Running"})), None);
         assert_eq!(making(node(), json!({"phase": "Pending"})), Some(Making { init: None, prepared: false }));
-        let mut sidecar = container("mesh", json!({"running": {}}));
-        sidecar["started"] = json!(true);
+        // Of both kinds the kubelet says that they have started.
+        let started = |name| {
+            let mut container = container(name, json!({"running": {}}));
+            container["started"] = json!(true);
+            container
+        };
         let status = json!({
             "phase": "Pending", "conditions": [{"type": "PodReadyToStartContainers", "status": "True"}],
             "initContainerStatuses": [
-                container("copy", json!({"terminated": {"exitCode": 0}})), sidecar, container("download", json!({"running": {}})),
+                container("copy", json!({"terminated": {"exitCode": 0}})), started("mesh"), started("download"),
             ],
         });
         assert_eq!(making(node(), status), Some(Making { init: Some("download".into()), prepared: true }));

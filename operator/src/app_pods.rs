@@ -56,13 +56,9 @@ impl AppPods {
     pub fn trouble(&self, namespace: &str, name: &str, warnings: &PodWarnings) -> Option<Trouble> {
         let app = Who::app(namespace, name);
         let state = self.state();
-        let explained = state
-            .stuck
-            .get(&app)?
-            .iter()
-            .filter_map(|(name, pod)| warnings.explain(name, &pod.uid, pod.trouble.clone(), pod.making.as_ref()));
-        let troubles: Vec<Trouble> = explained.collect();
-        troubles.iter().find(|trouble| !trouble.ran).or_else(|| troubles.first()).cloned()
+        let pods = state.stuck.get(&app)?.iter();
+        pods.filter_map(|(name, pod)| warnings.explain(name, &pod.uid, pod.trouble.clone(), pod.making.as_ref()))
+            .min_by_key(|trouble| trouble.ran)
     }
 
     /// The addresses of the pods that run.

@@ -247,13 +247,12 @@ async fn pass<S: Subject>(object: &S, context: &Context<S>) -> Outcome<S::Valid>
         }
     }
     let name = S::COMPONENT.child_name(&object.name_any());
-    if !outcome.paused
-        && let Err(error) = lower(object, context, &namespace, &name).await
-    {
-        outcome.problems.push(Problem::not_applied(&error));
-    }
-    outcome.deployment = context.writer.children.read(&namespace, &name);
     let whole = Key::new("Deployment", &namespace, &name);
+    outcome.deployment = context.writer.children.read(&namespace, &name);
+    if !outcome.paused && has_too_many(object, outcome.deployment.as_ref()) {
+        outcome.problems.extend(lower(object, context, &whole).await.err().map(|error| Problem::not_applied(&error)));
+        outcome.deployment = context.writer.children.read(&namespace, &name);
+    }
     let refusal = refused.iter().find(|(key, problem)| *key == whole && problem.class.is_obstacle()).map(|(_, problem)| problem);
     let lacks = outcome.valid.as_ref().map_or(&*outcome.problems, S::lacks);
     outcome.no_pods = Problem::obstacle(lacks).or_else(|| refusal.cloned());
@@ -274,13 +273,20 @@ async fn pass<S: Subject>(object: &S, context: &Context<S>) -> Outcome<S::Valid>
 
 /// Takes pods away that the spec allows no more, where the Deployment as a whole was refused, or could not be built: what a person
 /// switches off is off, whatever else is wrong.
-async fn lower<S: Subject>(object: &S, context: &Context<S>, namespace: &str, name: &str) -> Result<(), ssa::Error> {
-    let key = Key::new("Deployment", namespace, name);
-    let found = context.writer.children.get(&key).filter(|found| found.owner == object.uid());
-    let Some(found) = found else { return Ok(()) };
-    let replicas = found.read::<Deployment>().and_then(|deployment| deployment.spec?.replicas);
-    let most = i32::try_from(object.most_pods()).unwrap_or(i32::MAX);
-    if replicas.is_some_and(|replicas| replicas > most) { context.writer.scale(&found, most).await } else { Ok(()) }
+async fn lower<S: Subject>(object: &S, context: &Context<S>, deployment: &Key) -> Result<(), ssa::Error> {
+    match context.writer.children.get(deployment).filter(|found| found.owner == object.uid()) {
+        Some(found) => context.writer.scale(&found, most(object)).await,
+        None => Ok(()),
+    }
+}
+
+fn has_too_many<S: Subject>(object: &S, deployment: Option<&Deployment>) -> bool {
+    let replicas = deployment.and_then(|deployment| deployment.spec.as_ref()?.replicas);
+    replicas.is_some_and(|replicas| replicas > most(object))
+}
+
+fn most<S: Subject>(object: &S) -> i32 {
+    i32::try_from(object.most_pods()).unwrap_or(i32::MAX)
 }
 
 async fn apply_all<S: Subject>(object: &S, context: &Context<S>, valid: &S::Valid) -> Vec<(Key, Problem)> {

@@ -31,9 +31,9 @@ pub struct Trouble {
 }
 
 impl Trouble {
-    /// What Kubernetes says of a pod as a whole, of which nothing ran yet.
-    pub fn of_pod(pod: &str, reason: &str, said: &str) -> Self {
-        trouble(reason, sentence(pod, None, reason, Some(said)))
+    /// What Kubernetes says of a pod as a whole.
+    pub fn of_pod(pod: &str, reason: &str, said: Option<&str>) -> Self {
+        trouble(reason, sentence(pod, None, reason, said))
     }
 }
 
@@ -105,7 +105,7 @@ fn unscheduled(pod: &str, status: &PodStatus) -> Option<Trouble> {
     let condition = status.conditions.iter().flatten().find(|condition| condition.type_ == "PodScheduled")?;
     // Without a reason the scheduler has not looked yet.
     let reason = condition.reason.as_deref().filter(|_| condition.status == "False")?;
-    Some(trouble(reason, sentence(pod, None, reason, condition.message.as_deref())))
+    Some(Trouble::of_pod(pod, reason, condition.message.as_deref()))
 }
 
 /// What holds this container up. `init`: that it ended well is what it is for.
@@ -133,7 +133,7 @@ fn stuck(pod: &str, container: &ContainerStatus, init: bool) -> Option<Trouble> 
 fn failed(pod: &str, status: &PodStatus) -> Option<Trouble> {
     (status.phase.as_deref() == Some("Failed")).then(|| {
         let reason = status.reason.as_deref().unwrap_or("Failed");
-        trouble(reason, sentence(pod, None, reason, status.message.as_deref()))
+        Trouble::of_pod(pod, reason, status.message.as_deref())
     })
 }
 

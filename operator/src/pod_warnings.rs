@@ -61,7 +61,7 @@ impl PodWarnings {
                 Some(Trouble { message: format!("{}; {said}", trouble.message), ..trouble })
             }
             (None, Some(making), _) if !making.prepared => {
-                warnings.held.as_ref().map(|(reason, said)| Trouble::of_pod(name, reason, said))
+                warnings.held.as_ref().map(|(reason, said)| Trouble::of_pod(name, reason, Some(said)))
             }
             (trouble, ..) => trouble,
         }

@@ -25,8 +25,8 @@ fn of_address(address: &str) -> bool {
     let login = authority.rsplit_once('@').is_some_and(|(user, _)| user != "git");
     let parameters = query.split('&').chain(fragment.split('&')).map(|part| part.split_once('=').unwrap_or(("", part)));
     let in_parameters = parameters.into_iter().any(|(name, value)| {
-        let telling = names::is_telling(name) || name.eq_ignore_ascii_case("code");
-        (telling && !names::is_harmless(name, value)) || is_senseless(value)
+        let code = name.eq_ignore_ascii_case("code") && !names::is_harmless(name, value);
+        names::tells(name, value) || code || is_senseless(value)
     });
     let segments: Vec<_> = path.split('/').filter(|segment| !segment.is_empty()).collect();
     login || broken || in_parameters || is_webhook(authority, &segments) || segments_hold_one(&segments)

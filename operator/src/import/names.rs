@@ -74,6 +74,11 @@ const MEASURES: [&str; 16] = [
     "port", "budget",
 ];
 
+/// Whether the name says that this value is a secret.
+pub fn tells(name: &str, value: &str) -> bool {
+    is_telling(name) && !is_harmless(name, value)
+}
+
 /// Whether the name says so.
 pub fn is_telling(name: &str) -> bool {
     let words = words(name);

@@ -53,7 +53,7 @@ const BEGINNINGS: [&str; 40] = [
 
 /// Whether the value that is called so is a secret. A name of nothing is empty.
 pub fn is_secret(name: &str, value: &str) -> bool {
-    (names::is_telling(name) && !names::is_harmless(name, value)) || has_its_shape(value)
+    names::tells(name, value) || has_its_shape(value)
 }
 
 /// The value as a note may show it.
@@ -70,8 +70,8 @@ fn has_its_shape(value: &str) -> bool {
         || value.contains("-----BEGIN ")
         || address::hold_a_credential(value)
         || serde_json::from_str::<Value>(value).is_ok_and(|json| is_in_json(&json))
-        || assignments(value).any(|(name, value)| names::is_telling(name) && !names::is_harmless(name, value))
-        || options(value).any(|(name, value)| names::is_telling(name) && !names::is_harmless(name, value))
+        || assignments(value).any(|(name, value)| names::tells(name, value))
+        || options(value).any(|(name, value)| names::tells(name, value))
         || words(value).any(is_random)
 }
 

@@ -36,7 +36,7 @@ fn with_defaults(value: &str, inputs: &BTreeMap<String, Input>) -> Option<String
             Some(id) => (id, inputs.get(id).filter(|input| !input.password).and_then(|input| input.default.clone())),
             None => inside.split_once(":-").map_or((inside, None), |(name, default)| (name, Some(default.to_owned()))),
         };
-        text.push_str(&default.filter(|default| !names::is_telling(name) || names::is_harmless(name, default))?);
+        text.push_str(&default.filter(|default| !names::tells(name, default))?);
         rest = after;
     }
     text.push_str(rest);

@@ -103,8 +103,8 @@ fn stood_in(outcome: &Outcome, told: Option<&AutoscalingStatus>, now: Timestamp)
 
 /// What keeps a pod from running: one that never ran first, for that is the newest.
 fn trouble(health: &ServerHealth) -> Option<&Trouble> {
-    let troubles = || health.pods.iter().filter(|pod| !pod.in_service).filter_map(|pod| pod.trouble.as_ref());
-    troubles().find(|trouble| !trouble.ran).or_else(|| troubles().next())
+    let pods = health.pods.iter().filter(|pod| !pod.in_service);
+    pods.filter_map(|pod| pod.trouble.as_ref()).min_by_key(|trouble| trouble.ran)
 }
 
 /// Everything that the findings look at.

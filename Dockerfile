@@ -1,7 +1,7 @@
 # The images of mcpfleet, one target each: operator, sandbox-server, chat-worker, bridge; and node and python, in which packages of npx and
 # uvx run (the chart's stdio.images), for whoever wants to build those, too.
 #   docker build --target operator --tag ghcr.io/mcpfleet/operator:0.1.0 .
-# An image holds one static binary and the CA certificates: no shell, no libc, no package manager.
+# An image holds one static binary (that of the bridge two: the activator runs from it) and the CA certificates: no shell, no libc, no package manager.
 # BUILDER is any image with Rust, a C compiler and CA certificates; NODE one with Node.js and npm, PYTHON one with Python and pip, both of
 # Debian: others serve where registries cannot be reached.
 ARG BUILDER=docker.io/library/rust:1.95-bookworm
@@ -14,8 +14,8 @@ COPY . .
 # Static with the GNU target, so that it runs in an empty image and still resolves names as glibc does.
 RUN target="$(uname -m)-unknown-linux-gnu" \
     && RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target "$target" --bins \
-        --package operator --package sandbox-server --package chat-worker --package bridge \
-    && mkdir /out && (cd "target/$target/release" && cp operator sandbox-server chat-worker bridge /out/) \
+        --package operator --package sandbox-server --package chat-worker --package bridge --package activator \
+    && mkdir /out && (cd "target/$target/release" && cp operator sandbox-server chat-worker bridge activator /out/) \
     && rm -rf target
 # What the images share.
 RUN mkdir -p /root-fs/etc/ssl/certs /root-fs/tmp /root-fs/app \
@@ -55,7 +55,7 @@ ENTRYPOINT ["/usr/bin/chat-worker"]
 FROM common AS bridge
 LABEL org.opencontainers.image.title="mcpfleet bridge" \
       org.opencontainers.image.description="Serves an MCP server of standard input and output over streamable HTTP"
-COPY --from=build /out/bridge /usr/bin/bridge
+COPY --from=build /out/bridge /out/activator /usr/bin/
 ENTRYPOINT ["/usr/bin/bridge"]
 
 # What npx needs, and git for packages that are installed from a repository.

@@ -4,7 +4,6 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
-pub mod activate;
 pub mod bridge;
 pub mod config;
 pub mod copy_self;

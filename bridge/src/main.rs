@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use bridge::activate;
 use bridge::config::{Cli, Command, InstallArgs};
 use bridge::copy_self::copy_self;
 use bridge::install::install;
@@ -28,7 +27,6 @@ fn main() -> ExitCode {
             })
             .with_context(|| format!("failed to copy this program to {}", to.display())),
         Command::Install(args) => put_in_place(&args),
-        Command::Activate(args) => block_on(activate::run(args)),
     };
     result.unwrap_or_else(|error| {
         tracing::error!("{error:#}");

@@ -46,7 +46,7 @@ pub const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Label of Kubernetes' own: who keeps an EndpointSlice. Of ours the value is [`GROUP`].
 pub const LABEL_SLICE_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// Label of an EndpointSlice of ours that leads to pods of the server, and not to the activator: for the activator alone (it reads it in
-/// `bridge/src/activate/pods.rs`). Its value is [`LEADS_TO_PODS`].
+/// `activator/src/pods.rs`). Its value is [`LEADS_TO_PODS`].
 pub const LABEL_LEADS_TO: &str = "mcpfleet.dev/leads-to";
 /// Value of [`LABEL_LEADS_TO`].
 pub const LEADS_TO_PODS: &str = "pods";

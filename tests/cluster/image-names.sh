@@ -17,7 +17,20 @@ image_name() {
 # What is published and measured is `release`; `make demo` and `make drills` say `quick`, which is built in a fraction of the time, and
 # `make test` says `dev`, which its tests are built of.
 profile=${MCPFLEET_IMAGE_PROFILE:-release}
-image_binary() { printf '%s/%s/%s/%s\n' "${CARGO_TARGET_DIR:-$repo/target}" "$target" "${profile/#dev/debug}" "$1"; }
+# image_programs IMAGE: what is in it; the first is what it runs.
+image_programs() {
+    case $1 in
+    bridge) echo bridge activator ;;
+    *) echo "$1" ;;
+    esac
+}
+# image_binaries IMAGE: where the builds of its programs are.
+image_binaries() {
+    local program
+    for program in $(image_programs "$1"); do
+        printf '%s/%s/%s/%s\n' "${CARGO_TARGET_DIR:-$repo/target}" "$target" "${profile/#dev/debug}" "$program"
+    done
+}
 image_archive() { printf '%s/images/%s/%s.tar\n' "${CARGO_TARGET_DIR:-$repo/target}" "$profile" "$1"; }
 
 # image_environment IMAGE: variables of the image beside PATH, as JSON strings that follow one.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Writes the docker-archive of one image from a static binary: a layer with that binary and what it needs, nothing else.
+# Writes the docker-archive of one image from static binaries: a layer with them and what they need, nothing else.
 # Usage: image.sh NAME FILE    FILE - is the standard output
-#   NAME is operator, sandbox-server or chat-worker (built by `make images`), or pause, the sandbox of each pod.
+#   NAME is operator, sandbox-server, chat-worker or bridge (built by `make images`), or pause, the sandbox of each pod.
 #
 # The layout is the one of the Dockerfile. Two runs over the same binary give the same bytes.
 set -euo pipefail
@@ -12,20 +12,22 @@ image=$1
 # shellcheck source=image-names.sh
 source "$here/image-names.sh"
 if [[ $image == pause ]]; then
-    binary=$("$here/build.sh" --path pause)
+    binaries=("$("$here/build.sh" --path pause)")
     tag=mcpfleet.dev/pause:1
 else
     image_name "$image" >/dev/null
-    binary=$(image_binary "$image")
     tag=$(image_name "$image")
-    [[ -x $binary ]] || fail "$binary is not there: run make images"
+    mapfile -t binaries < <(image_binaries "$image")
+    for binary in "${binaries[@]}"; do
+        [[ -x $binary ]] || fail "$binary is not there: run make images"
+    done
 fi
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work"/root/{app,etc/ssl/certs,tmp,usr/bin} "$work/archive"
 chmod 1777 "$work/root/tmp"
-install -m 755 --strip "$binary" "$work/root/usr/bin/$image"
+install -m 755 --strip --target-directory "$work/root/usr/bin" "${binaries[@]}"
 echo 'mcpfleet:x:1000:1000::/tmp:/sbin/nologin' >"$work/root/etc/passwd"
 echo 'mcpfleet:x:1000:' >"$work/root/etc/group"
 [[ $image == pause ]] || install -m 644 /etc/ssl/certs/ca-certificates.crt "$work/root/etc/ssl/certs/"

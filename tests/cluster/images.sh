@@ -15,7 +15,11 @@ command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 command -v cargo >/dev/null || fail "Rust is not installed, and the images are built with it: install it from rustup.rs"
 
 begin=$EPOCHREALTIME
-built=("${images[@]}" "${demo_images[@]}")
+built=()
+for image in "${images[@]}" "${demo_images[@]}"; do
+    read -ra programs < <(image_programs "$image")
+    built+=("${programs[@]}")
+done
 printf 'building %s … ' "${built[*]}"
 # Always all of them in one go: cargo chooses the features of shared dependencies by what is built together, and building
 # them one by one would compile those dependencies once for each. What tests are built of is built as tests build it.
@@ -38,8 +42,8 @@ say "$(elapsed "$begin") s"
 
 for image in "${wanted[@]}"; do
     file=$(image_archive "$image")
-    if [[ ! $file -nt $(image_binary "$image") || ! $file -nt $here/image.sh || ! $file -nt $here/image-names.sh ]]; then
-        "$here/image.sh" "$image" "$file"
-    fi
+    for part in $(image_binaries "$image") "$here/image.sh" "$here/image-names.sh"; do
+        [[ $file -nt $part ]] || { "$here/image.sh" "$image" "$file"; break; }
+    done
     say "  $(image_name "$image")  $(du -h "$file" | cut -f1)  $file"
 done

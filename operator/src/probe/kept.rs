@@ -1,6 +1,6 @@
 //! What a server says that will be said for it while it sleeps: its answers to `server/discover` and `tools/list`, as one text. Pure.
 //!
-//! The text is the file that the activator reads (`bridge/src/activate/kept.rs`): `{"discover": …, "tools": …}`, each the result as the
+//! The text is the file that the activator reads (`activator/src/kept.rs`): `{"discover": …, "tools": …}`, each the result as the
 //! server gave it, or null.
 
 use std::{fmt, sync::Arc};

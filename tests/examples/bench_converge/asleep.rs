@@ -21,7 +21,7 @@ use operator::{
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use crate::{NAMESPACE, Usage, create_all, requests, world};
+use crate::{NAMESPACE, create_all, requests, usage::Usage, world};
 
 /// The operator's namespace, and what it is told of as its activator's (`--activator-service`, `--activator-wanted`).
 const BESIDE: &str = "default";

@@ -24,11 +24,11 @@ use operator::{crd::McpServer, names::POD_GATE};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::{NAMESPACE, WORKERS, server, world};
+use crate::{NAMESPACE, WORKERS, server, usage::Parts, world};
 
 /// Makes so many, and prints how long that took.
 pub async fn measure(client: &Client, servers: u32, children: bool) -> Result<()> {
-    let began = Instant::now();
+    let (parts, began) = (Parts::now()?, Instant::now());
     let available =
         tokio::spawn(world::until(Api::<Deployment>::namespaced(client.clone(), NAMESPACE), servers, world::available));
     let pods = Pods::watch(client);
@@ -63,7 +63,8 @@ pub async fn measure(client: &Client, servers: u32, children: bool) -> Result<()
     let done = began.elapsed();
     let available = available.await?? - began;
     let what = if children { "bare client, children only" } else { "bare client, the same work" };
-    println!("| {what} | {servers} | {:.1} | {:.1} | | | | | |", available.as_secs_f64(), done.as_secs_f64());
+    let of_parts = Parts::now()?.since(&parts, servers);
+    println!("| {what} | {servers} | {:.1} | {:.1} | {of_parts} | | | | | |", available.as_secs_f64(), done.as_secs_f64());
     Ok(())
 }
 

@@ -8,9 +8,10 @@ mod asleep;
 mod bare;
 mod fleet;
 mod requests;
+mod usage;
 mod world;
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
@@ -20,6 +21,8 @@ use kube::{Api, Client, api::PostParams};
 use operator::{conditions, crd::McpServer};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
+
+use usage::{Parts, Usage};
 
 /// Objects under way at once, of whoever makes them.
 const WORKERS: usize = 50;
@@ -95,7 +98,7 @@ async fn main() -> Result<()> {
         Command::Restart { pid, seconds } => {
             let since = k8s_openapi::jiff::Timestamp::now();
             sleep(Duration::from_secs(seconds)).await;
-            println!("| restart, {seconds} s | | | | {} | {} |", Usage::of(pid)?.told(), requests::of_operator(since)?.told(1));
+            println!("| restart, {seconds} s | | | | | {} | {} |", Usage::of(pid)?.told(), requests::of_operator(since)?.told(1));
             Ok(())
         }
     }
@@ -122,7 +125,7 @@ async fn create_all(api: &Api<McpServer>, servers: impl Iterator<Item = Result<M
 async fn measure_operator(client: &Client, servers: u32, pid: u32, rest: u64) -> Result<()> {
     let api: Api<McpServer> = Api::namespaced(client.clone(), NAMESPACE);
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), NAMESPACE);
-    let (since, before, began) = (Timestamp::now(), Usage::of(pid)?, Instant::now());
+    let (since, before, parts, began) = (Timestamp::now(), Usage::of(pid)?, Parts::now()?, Instant::now());
     let available = tokio::spawn(world::until(deployments, servers, world::available));
     let ready = tokio::spawn(world::until(api.clone(), servers, |server: &McpServer| {
         let conditions = server.status.as_ref().map(|status| &*status.conditions).unwrap_or_default();
@@ -134,47 +137,23 @@ async fn measure_operator(client: &Client, servers: u32, pid: u32, rest: u64) ->
     sleep(Duration::from_secs(5)).await;
     let usage = Usage::of(pid)?;
     println!(
-        "| operator | {servers} | {:.1} | {:.1} | {} | {} |",
+        "| operator | {servers} | {:.1} | {:.1} | {} | {} | {} |",
         available.as_secs_f64(),
         ready.as_secs_f64(),
+        Parts::now()?.since(&parts, servers),
         usage.since(&before),
         requests::of_operator(since)?.told(servers)
     );
     if rest > 0 {
-        let (since, before) = (Timestamp::now(), Usage::of(pid)?);
+        let (since, before, parts) = (Timestamp::now(), Usage::of(pid)?, Parts::now()?);
         sleep(Duration::from_secs(rest)).await;
         let usage = Usage::of(pid)?;
         println!(
-            "| operator at rest, {rest} s | {servers} | | | {} | {} |",
+            "| operator at rest, {rest} s | {servers} | | | {} | {} | {} |",
+            Parts::now()?.since(&parts, servers),
             usage.since(&before),
             requests::of_operator(since)?.told(1)
         );
     }
     Ok(())
-}
-
-/// What a process has used.
-struct Usage {
-    cpu: f64,
-    rss: u64,
-}
-
-impl Usage {
-    fn of(pid: u32) -> Result<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the operator is gone")?;
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks = fields[11].parse::<u32>()? + fields[12].parse::<u32>()?;
-        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status.lines().find(|line| line.starts_with("VmHWM")).context("no VmHWM")?;
-        let rss = line.split_whitespace().nth(1).context("no number")?.parse::<u64>()? / 1_024;
-        Ok(Self { cpu: f64::from(ticks) / 100.0, rss })
-    }
-
-    fn since(&self, before: &Self) -> String {
-        format!("{:.1} | {}", self.cpu - before.cpu, self.rss)
-    }
-
-    fn told(&self) -> String {
-        format!("{:.1} | {}", self.cpu, self.rss)
-    }
 }

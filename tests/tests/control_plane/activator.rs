@@ -3,10 +3,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use bridge::{
-    activate::{self, door},
-    config::{ActivateArgs, Cli, Command},
-};
+use activator::{config::Args, door};
 use futures::future;
 use k8s_openapi::{
     api::{apps::v1::Deployment, core::v1::ConfigMap, discovery::v1::EndpointSlice},
@@ -54,10 +51,8 @@ impl Activator {
     pub async fn start(space: &Space, client: &Client, hold_seconds: u32) -> anyhow::Result<Self> {
         use clap::Parser as _;
         let hold = hold_seconds.to_string();
-        let flags = ["bridge", "activate", "--namespace", &space.name, "--watch-namespace", &space.name];
-        let cli = Cli::try_parse_from(flags.into_iter().chain(["--wanted", WANTED, "--hold-seconds", &hold]))?;
-        let Command::Activate(args) = cli.command else { unreachable!("it is what the flags say") };
-        let args: ActivateArgs = args;
+        let flags = ["activator", "--namespace", &space.name, "--watch-namespace", &space.name];
+        let args = Args::try_parse_from(flags.into_iter().chain(["--wanted", WANTED, "--hold-seconds", &hold]))?;
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
@@ -65,7 +60,7 @@ impl Activator {
         {
             let _inside = runtime.enter();
             let listener = TcpListener::from_std(listener)?;
-            let service = door::service(activate::start(&args, client, &CancellationToken::new())?);
+            let service = door::service(activator::start(&args, client, &CancellationToken::new())?);
             runtime.spawn(async move { http_server::serve(listener, service, 1024, future::pending()).await });
         }
         let activator = Self { address, runtime: Some(runtime) };

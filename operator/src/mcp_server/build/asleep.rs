@@ -23,7 +23,7 @@ use crate::{
     names::{self, Component},
 };
 
-/// The key in the ConfigMap. The activator reads it (`bridge/src/activate/kept.rs`).
+/// The key in the ConfigMap. The activator reads it (`activator/src/kept.rs`).
 pub const FILE: &str = "answers.json";
 
 /// All of them, beside those that Kubernetes keeps. None while the server's pods answer.

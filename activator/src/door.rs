@@ -17,16 +17,16 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tower::{Service, service_fn};
 
-use super::fleet::{Fleet, Found, Key, Sleeper};
-use super::flight::Flights;
-use super::host::{self, Named};
-use super::kept::Reply;
-use super::metrics::Metrics;
-use crate::bridge::own_error;
-use crate::era::MODERN;
-use crate::forward::{Failed, Forward, end_to_end};
-use crate::post::{Malformed, Post};
-use crate::wire;
+use crate::fleet::{Fleet, Found, Key, Sleeper};
+use crate::flight::Flights;
+use crate::host::{self, Named};
+use crate::kept::Reply;
+use crate::metrics::Metrics;
+use bridge::bridge::own_error;
+use bridge::era::MODERN;
+use bridge::forward::{Failed, Forward, end_to_end};
+use bridge::post::{Malformed, Post};
+use bridge::wire;
 
 /// A body that trickles in slower than this is given up.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -193,7 +193,7 @@ impl Activator {
         {
             let modern = only(&head.headers, &HeaderName::from_static("mcp-protocol-version")) == Some(MODERN);
             let answer = match self.parts.fleet.kept(key).await.reply(post, modern) {
-                Reply::Result(result) => Some(crate::stream::json(StatusCode::OK, wire::result(&id, &result))),
+                Reply::Result(result) => Some(bridge::stream::json(StatusCode::OK, wire::result(&id, &result))),
                 Reply::None => Some(own_error(StatusCode::NOT_FOUND, &id, -32601, "Method not found: the server sleeps")),
                 Reply::Taken => Some(StatusCode::ACCEPTED.into_response()),
                 Reply::Wake => None,

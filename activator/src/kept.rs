@@ -7,8 +7,8 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::era::Era;
-use crate::post::{Envelope, Post};
+use bridge::era::Era;
+use bridge::post::{Envelope, Post};
 
 /// The key in the ConfigMap. The operator writes it (`operator/src/asleep/kept.rs`).
 pub const FILE: &str = "answers.json";

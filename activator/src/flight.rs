@@ -10,10 +10,10 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::fleet::Key;
-use super::metrics::Metrics;
-use super::pods;
-use super::wanted::Wanted;
+use crate::fleet::Key;
+use crate::metrics::Metrics;
+use crate::pods;
+use crate::wanted::Wanted;
 
 /// How long what a flight knows is kept after its last caller: the Service leads here for a moment longer than the first pod needs.
 const LINGER: Duration = Duration::from_secs(10);

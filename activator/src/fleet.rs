@@ -14,8 +14,8 @@ use kube::{Client, ResourceExt as _};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use super::host::Named;
-use super::kept::{self, Kept};
+use crate::host::Named;
+use crate::kept::{self, Kept};
 
 /// How long what was kept of a server is not read again.
 const FRESH: Duration = Duration::from_secs(30);

@@ -1,8 +1,11 @@
-//! Carries the first calls to servers that sleep: `bridge activate`, the pods that their Services lead to meanwhile.
+//! The activator: carries the first calls to servers that sleep. Their Services lead to its pods meanwhile.
 //!
 //! What a server said before it went to sleep is answered from what was kept of it, and wakes nobody. A call has the operator told that
 //! the server is wanted, is held until a pod is in service, and goes to that pod. Who sleeps and when is the operator's to decide.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
+
+pub mod config;
 pub mod door;
 pub mod fleet;
 pub mod flight;
@@ -12,7 +15,6 @@ pub mod metrics;
 pub mod pods;
 pub mod wanted;
 
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,16 +22,17 @@ use anyhow::Context as _;
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
-use self::door::Activator;
-use self::fleet::Fleet;
-use self::flight::Flights;
-use self::metrics::Metrics;
-use self::wanted::Wanted;
-use crate::config::{ActivateArgs, seconds};
-use crate::run::asked_to_stop;
+use crate::config::Args;
+use crate::door::Activator;
+use crate::fleet::Fleet;
+use crate::flight::Flights;
+use crate::metrics::Metrics;
+use crate::wanted::Wanted;
+use bridge::config::seconds;
+use bridge::run::asked_to_stop;
 
 /// Until it is stopped.
-pub async fn run(args: ActivateArgs) -> anyhow::Result<ExitCode> {
+pub async fn run(args: Args) -> anyhow::Result<()> {
     // The client's own: a provider that is there already will do.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::try_default().await.context("failed to find the API server")?;
@@ -51,11 +54,11 @@ pub async fn run(args: ActivateArgs) -> anyhow::Result<ExitCode> {
         tracing::warn!(seconds = patience.as_secs(), "some requests did not finish in time");
     }
     stop.cancel();
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Everything but the listener. Its watches end with `stop`.
-pub fn start(args: &ActivateArgs, client: &Client, stop: &CancellationToken) -> anyhow::Result<Arc<Activator>> {
+pub fn start(args: &Args, client: &Client, stop: &CancellationToken) -> anyhow::Result<Arc<Activator>> {
     let metrics = Metrics::new()?;
     let fleet = Fleet::watch(client, &args.watch_namespaces, stop);
     let wanted = Wanted::new(client.clone(), &args.namespace, &args.wanted);

@@ -1,5 +1,6 @@
-//! The bare client: makes for each server what the operator makes, one after the other, and knows nothing of any other server: Service,
-//! Deployment, NetworkPolicy, two statuses, the gate, the accepted tools and the Event that it became Ready.
+//! The bare client: makes for each server what the operator makes, one after the other, and knows nothing of any other server: the very
+//! same children, field by field, two statuses, the gate, the accepted tools and the Event that it became Ready. What an object costs
+//! Kubernetes at each of the dozen writes of its own controllers is its size: smaller ones would measure something else.
 //! What it takes is what Kubernetes takes; what the operator takes longer is the operator's own.
 
 use std::{
@@ -9,25 +10,32 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    core::v1::{ConfigMap, Pod, Service},
-    events::v1::Event,
-    networking::v1::NetworkPolicy,
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        core::v1::{ConfigMap, Pod},
+        events::v1::Event,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{
     Api, Client, ResourceExt as _,
-    api::{Patch, PatchParams, PostParams},
+    api::{DynamicObject, Patch, PatchParams, PostParams},
     runtime::{WatchStreamExt as _, watcher},
 };
-use operator::{crd::McpServer, names::POD_GATE};
+use operator::{
+    crd::McpServer,
+    mcp_server::{build::children, observe::Observed, validate::validate},
+    names::POD_GATE,
+    network::Surroundings,
+};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{NAMESPACE, WORKERS, server, usage::Parts, world};
 
 /// Makes so many, and prints how long that took.
-pub async fn measure(client: &Client, servers: u32, children: bool) -> Result<()> {
+pub async fn measure(client: &Client, servers: u32, only_children: bool) -> Result<()> {
     let (parts, began) = (Parts::now()?, Instant::now());
     let available =
         tokio::spawn(world::until(Api::<Deployment>::namespaced(client.clone(), NAMESPACE), servers, world::available));
@@ -38,12 +46,16 @@ pub async fn measure(client: &Client, servers: u32, children: bool) -> Result<()
             let (pods, http) = (&pods, &http);
             async move {
                 let name = format!("server-{n}");
-                if children {
-                    return make_children(client, &name, false).await;
+                let api = Api::<McpServer>::namespaced(client.clone(), NAMESPACE);
+                let made = if only_children {
+                    McpServer { metadata: ObjectMeta { uid: Some(format!("uid-{n}")), ..server(n)?.metadata }, ..server(n)? }
+                } else {
+                    api.create(&PostParams::default(), &server(n)?).await?
+                };
+                make_children(client, &made, !only_children).await?;
+                if only_children {
+                    return Ok(());
                 }
-                Api::<McpServer>::namespaced(client.clone(), NAMESPACE).create(&PostParams::default(), &server(n)?).await?;
-                make_children(client, &name, true).await?;
-                policy(client, &name).await?;
                 status(client, &name, "False").await?;
                 let pod = pods.of(&name).await?;
                 let list = ask(http, &pod).await?;
@@ -62,7 +74,7 @@ pub async fn measure(client: &Client, servers: u32, children: bool) -> Result<()
         .await?;
     let done = began.elapsed();
     let available = available.await?? - began;
-    let what = if children { "bare client, children only" } else { "bare client, the same work" };
+    let what = if only_children { "bare client, children only" } else { "bare client, the same work" };
     let of_parts = Parts::now()?.since(&parts, servers);
     println!("| {what} | {servers} | {:.1} | {:.1} | {of_parts} | | | | | |", available.as_secs_f64(), done.as_secs_f64());
     Ok(())
@@ -81,35 +93,18 @@ where
     Ok(())
 }
 
-async fn make_children(client: &Client, name: &str, gate: bool) -> Result<()> {
-    let labels = json!({"app": name, "bench": "bare"});
-    create::<Service>(
-        client,
-        json!({"metadata": {"name": format!("{name}-mcp")}, "spec": {"selector": labels, "ports": [{"port": 8080}]}}),
-    )
-    .await?;
-    let gates = if gate { json!([{"conditionType": POD_GATE}]) } else { json!([]) };
-    let template = json!({"metadata": {"labels": labels}, "spec": {
-        "readinessGates": gates, "containers": [{"name": "mcp", "image": "example.com/server:1"}],
-    }});
-    create::<Deployment>(
-        client,
-        json!({"metadata": {"name": format!("{name}-mcp")}, "spec": {"selector": {"matchLabels": labels}, "template": template}}),
-    )
-    .await
-}
-
-/// Who may call it, and where it may go, as an operator's policy says it.
-async fn policy(client: &Client, name: &str) -> Result<()> {
-    let from = |label: &str| json!({"podSelector": {"matchLabels": {"app": label}}});
-    create::<NetworkPolicy>(
-        client,
-        json!({"metadata": {"name": format!("{name}-mcp")}, "spec": {
-            "podSelector": {"matchLabels": {"app": name}}, "policyTypes": ["Ingress"],
-            "ingress": [{"from": [from("operator"), from("activator"), from("app"), from(name)]}],
-        }}),
-    )
-    .await
+/// The children that the operator makes, as its builders make them. `gated`: its pods wait for the prober's word.
+async fn make_children(client: &Client, server: &McpServer, gated: bool) -> Result<()> {
+    let valid = validate(server, &Observed::default()).map_err(|problems| anyhow::anyhow!("not valid: {problems:?}"))?;
+    for mut child in children(&valid, &Surroundings::default()) {
+        if !gated && child.key.kind == "Deployment" {
+            child.body["spec"]["template"]["spec"]["readinessGates"] = json!([]);
+        }
+        let object: DynamicObject = serde_json::from_value(child.body)?;
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), NAMESPACE, &child.resource);
+        api.create(&PostParams { field_manager: Some("bare".into()), ..PostParams::default() }, &object).await?;
+    }
+    Ok(())
 }
 
 async fn event(client: &Client, name: &str) -> Result<()> {
@@ -172,7 +167,7 @@ impl Pods {
             while let Some(pod) = pods.next().await {
                 let Ok(pod) = pod else { continue };
                 let has_address = pod.status.as_ref().is_some_and(|status| status.pod_ip.is_some());
-                if let Some(server) = pod.labels().get("app").filter(|_| has_address).cloned() {
+                if let Some(server) = pod.labels().get("app.kubernetes.io/instance").filter(|_| has_address).cloned() {
                     seen.lock().unwrap_or_else(PoisonError::into_inner).insert(server, pod);
                     sender.send_replace(());
                 }

@@ -34,7 +34,7 @@ cluster-run: ## Run a command in it: make -s cluster-run CMD='kubectl get nodes'
 	@$(HARNESS)/run.sh
 unexport CMD
 
-cluster-load: ## Import images into its node: IMAGE=operator, sandbox-server, chat-worker, or a docker-archive tar
+cluster-load: ## Import images into its node: IMAGE=operator, sandbox-server, chat-worker, bridge, or a docker-archive tar
 	@$(HARNESS)/load.sh $(IMAGE)
 
 cluster-forward: ## Open a Service on 127.0.0.1: SERVICE=namespace/name PORT=8080
@@ -43,7 +43,7 @@ cluster-forward: ## Open a Service on 127.0.0.1: SERVICE=namespace/name PORT=808
 cluster-signal: ## Signal a pod's processes: POD=namespace/name SIGNAL=STOP
 	@$(HARNESS)/signal.sh '$(POD)' '$(SIGNAL)'
 
-cluster-tool: ## Build a tool for cluster-run: TOOL=helm, kwok or kstatus
+cluster-tool: ## Build a tool for cluster-run: TOOL=helm, kwok, kstatus or alerts
 	@$(HARNESS)/tool.sh $(TOOL)
 
 cluster-metrics: ## Start metrics-server in it: for kubectl top, and autoscalers by CPU
@@ -52,7 +52,7 @@ cluster-metrics: ## Start metrics-server in it: for kubectl top, and autoscalers
 ##@ Images
 
 .PHONY: images
-images: ## Build the three images as docker-archives from static binaries, without Docker
+images: ## Build the four images as docker-archives from static binaries, without Docker
 	@$(HARNESS)/images.sh $(IMAGE)
 
 .PHONY: dockerfile-test
@@ -84,7 +84,7 @@ chart-test: ## Test the chart and the plain manifests against a real API server
 ##@ Tests
 
 .PHONY: test
-test: ## Run every check; ONLY='format unit' runs some: format tools clippy unit conformance real-servers api web generated chart control-plane node
+test: ## Run every check; ONLY='format unit' runs some: format tools clippy unit conformance s3 real-servers api web generated chart control-plane node
 	@tests/test.sh
 
 .PHONY: drills

@@ -1,5 +1,5 @@
 //! The bridge: one program in an MCP server's own container that starts it as a child and serves what it says on standard input and output
-//! over streamable HTTP. `wire`, `post`, `translate`, `era`, `handshake`, `table`, `respawn` and `seal` decide and touch nothing; `lane` runs
+//! over streamable HTTP. `wire`, `post`, `translate`, `era`, `handshake`, `table` and `respawn` decide and do no input or output; `lane` runs
 //! a child, `keeper` and `pool` see that there is one, `door` speaks HTTP, `run` puts them together.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]

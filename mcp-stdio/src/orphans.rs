@@ -1,4 +1,4 @@
-//! What children leave behind comes to us, as the first process of a container or as a subreaper: the dead are reaped, the living are
+//! What children leave behind comes to us, as the first process (PID 1) of a container or as a subreaper: the dead are reaped, the living are
 //! killed when the child that started them has ended. Only processes that are not children of our own are touched.
 
 use std::collections::BTreeSet;

@@ -1,7 +1,8 @@
 //! The Secrets and ConfigMaps that a spec points at: which ones, whether they are there, and a digest of what they hold.
 //!
 //! Only their metadata is watched. The data is read when an object that somebody points at is new or has changed, and of it only
-//! digests are kept; values that a probe needs go straight to the prober.
+//! digests are kept; values that a probe needs go straight to the prober. The digest of what pods read is an annotation of their template
+//! (`workload::pod_metadata`), so that a change makes them anew.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},

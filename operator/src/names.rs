@@ -101,7 +101,7 @@ impl Component {
         }
     }
 
-    /// The name of every child of the CR called `name`.
+    /// The name of the children of the CR called `name`, one of a kind; a second one of a kind has a name of its own (`tools_name` and its like).
     pub fn child_name(self, name: &str) -> String {
         format!("{name}-{}", self.suffix())
     }

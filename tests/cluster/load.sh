@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Imports images into the node of a cluster. Usage: load.sh IMAGE...
-#   IMAGE is a docker-archive tar, or operator, sandbox-server, chat-worker: built first when they are not up to date.
+#   IMAGE is a docker-archive tar, or operator, sandbox-server, chat-worker, bridge: built first when they are not up to date.
 set -euo pipefail
 # shellcheck source=lib.sh
 source "$(dirname "$0")/lib.sh"

@@ -1,4 +1,4 @@
-//! What a child says: an answer to a call, progress of one, something for those who listen, a question, or nothing of the kind.
+//! What a child says: an answer to a call, progress of one (which begins its time anew), something for those who listen, a question, or nothing of the kind.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The command line and the environment: the only reader of either. Every setting is documented in its help text.
+//! The command line and the environment. (What a terminal, an editor or a child wants of the environment is read where they are.) Every setting is documented in its help text.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 

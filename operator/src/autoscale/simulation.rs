@@ -1,4 +1,4 @@
-//! The decision under days of traffic, in a moment: what it must never do, and how often it may change its mind.
+//! Tests: the decision under days of traffic, in a moment: what it must never do, and how often it may change its mind.
 
 use std::time::Duration;
 

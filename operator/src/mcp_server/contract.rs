@@ -1,4 +1,4 @@
-//! The tools contract: which list of tools is the accepted one. Pure, but for the reading of the ConfigMap that keeps it.
+//! The tools contract, what is accepted: which list of tools is the accepted one. Pure, but for the reading of the ConfigMap that keeps it.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! What is particular to McpServers in a pass (`pass` drives it): the files are its steps, in their order.
+//! What is particular to McpServers in a pass (`pass` drives it): `observe`, `validate`, `build` and `status`
+//! are its steps.
 //!
 //! The prober owns who is alive; the reconciler alone writes the CR's status.
 

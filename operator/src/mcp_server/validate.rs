@@ -144,7 +144,7 @@ pub struct Remote {
 }
 
 impl ValidatedServer {
-    /// The name of every child.
+    /// The name of its children, one of a kind. A second one of a kind has a name of its own.
     pub fn child_name(&self) -> String {
         Component::Server.child_name(&self.name)
     }

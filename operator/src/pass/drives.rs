@@ -1,4 +1,4 @@
-//! The driver by itself, over a kind of CR that does as it is told: what it asks for, in which order, and what becomes of it.
+//! Tests: the driver by itself, over a kind of CR that does as it is told: what it asks for, in which order, and what becomes of it.
 
 use std::{
     collections::BTreeMap,

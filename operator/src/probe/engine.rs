@@ -1,4 +1,5 @@
-//! The engine's handle: one registry behind one lock, and what wakes and feeds whom. The only file here that reads the clock.
+//! The engine's handle: one registry behind one lock, and what wakes and feeds whom. It gives the time to all that
+//! decides: only input and output (`worker`, `publish`, `client`) look at a clock beside it.
 
 use std::{
     collections::HashMap,

@@ -1,6 +1,7 @@
 //! Fleet panic: when more than half of the servers that were well fail within one window, the fault is probably ours. Pure.
 //!
-//! Servers are counted, never the pods of one. It only counts: what is held while it lasts is decided in `server`.
+//! Servers are counted, never the pods of one. It only counts: what is held while it lasts is decided in `server::settle` and
+//! `server::eviction`.
 
 use std::{
     collections::{BTreeSet, HashMap},

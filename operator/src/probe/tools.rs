@@ -1,4 +1,4 @@
-//! The tools contract: a list of tools made comparable, and how two lists differ. Pure.
+//! Lists of tools made comparable, and how two of them differ. Pure. Which is the accepted one: `mcp_server::contract`.
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! What is sent to the API server, request by request, and what becomes of its answers.
+//! Tests: what is sent to the API server, request by request, and what becomes of its answers.
 
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
 use kube::runtime::watcher::Event;

@@ -1,5 +1,5 @@
 //! The threads that read, each with a connection of its own. So many statements run at once as there are processors to run them; one that
-//! turns out to be long gets a place beside them, as many of a caller as there are processors, and another thread comes in its stead. When
+//! turns out to be long gets a place beside them, as many of a caller as `--readers` says, and another thread comes in its stead. When
 //! there is no such place it is stopped, and run again from its beginning when there is one: what reads can be begun again. So a statement
 //! waits for a few milliseconds of others' work, whatever the others have sent.
 

@@ -1,4 +1,5 @@
-//! The door: paths, and the checks that a request passes before MCP sees it. Names and tokens are decided in host.rs and auth.rs.
+//! The door: paths, and the checks that a request passes before MCP sees it. Names and tokens are decided in
+//! the crate `http-server`.
 
 pub mod auth;
 pub mod direct;

@@ -1,4 +1,4 @@
-//! The tools: their names, schemas and hints, and how a call's arguments are read. Running them is mcp/mod.rs.
+//! The tools: their names, schemas and hints, and how a call's arguments are read. Running them is mcp/call.rs.
 
 use std::borrow::Cow;
 

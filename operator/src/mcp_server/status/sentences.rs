@@ -1,4 +1,4 @@
-//! What people read of a server, sentence by sentence.
+//! Tests: what people read of a server, sentence by sentence.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,4 +1,4 @@
-//! A property of the whole registry: whatever happens in whatever order, its parts agree with each other, and nothing is left when
+//! Tests: a property of the whole registry: whatever happens in whatever order, its parts agree with each other, and nothing is left when
 //! everything is gone.
 
 use std::{collections::BTreeSet, net::Ipv4Addr};

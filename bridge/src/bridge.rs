@@ -233,11 +233,12 @@ impl Bridge {
 pub fn down(id: &str, absent: &Absent) -> Response {
     match absent {
         Absent::Dead(death) => stream::error(StatusCode::OK, id, -32000, &death.summary(), Some(&death.data())),
-        Absent::Starting(instead) => {
+        Absent::Starting { instead, before } => {
             // The same words as long as nothing changes: whoever asks again and again may write them down.
             let said =
                 instead.as_ref().map(|line| format!("; on its standard output stands what is no message of MCP, first: {line}"));
-            let words = format!("the server has not said what it is{}", said.unwrap_or_default());
+            let ended = before.as_ref().map(|death| format!("; the last time that it was started, {}", death.summary()));
+            let words = format!("the server has not said what it is{}{}", ended.unwrap_or_default(), said.unwrap_or_default());
             stream::error(StatusCode::OK, id, -32001, &words, Some(r#"{"reason":"Starting"}"#))
         }
     }

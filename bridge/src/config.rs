@@ -193,6 +193,9 @@ pub struct InstallArgs {
     /// The interpreter for a package of Python, as `uvx --python` takes it.
     #[arg(long, value_name = "VERSION")]
     pub python: Option<String>,
+    /// The registry where the environment names none, neither by a variable nor by a file of the installer's. Default: the installer's own.
+    #[arg(long, value_name = "URL")]
+    pub default_registry: Option<String>,
     /// Where the words of a failure are written, if the file is there.
     #[arg(long, env = "BRIDGE_TERMINATION_LOG", value_name = "FILE", default_value = "/dev/termination-log")]
     pub termination_log: PathBuf,
@@ -201,7 +204,7 @@ pub struct InstallArgs {
 impl InstallArgs {
     /// What is to be installed.
     pub fn wanted(&self) -> Wanted {
-        let Self { registry, package, into: _, program, with, python, termination_log: _ } = self;
+        let Self { registry, package, into: _, program, with, python, default_registry: _, termination_log: _ } = self;
         let registry = match registry {
             Source::Npm => Registry::Npm,
             Source::Pypi => Registry::Pypi,

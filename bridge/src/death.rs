@@ -76,7 +76,8 @@ impl Death {
     }
 }
 
-/// The line that says why: the last one that names an error, for runtimes put their stack and their version after it; else the last.
+/// The line that says why: the last one that names an error, for runtimes put their stack and their version after it; else how the program
+/// is used, which is said where it is not used so; else the last.
 fn telling(stderr: &[String]) -> Option<&String> {
     let names_an_error = |line: &&String| {
         let line = line.trim();
@@ -84,10 +85,15 @@ fn telling(stderr: &[String]) -> Option<&String> {
         let of_a_class =
             first.split_whitespace().last().is_some_and(|word| word.ends_with("Error") || word.ends_with("Exception"));
         let lower = line.to_ascii_lowercase();
-        let says_so = ["error:", "error ", "fatal", "panic", "usage:"].iter().any(|word| lower.starts_with(word));
-        !line.starts_with("at ") && line.contains(':') && (of_a_class || says_so)
+        let says_so = ["error:", "error ", "[error]", "fatal", "panic"].iter().any(|word| lower.starts_with(word));
+        // Who complains: `server: error: …`; or a line of a log.
+        let of_a_level =
+            lower.contains(": error:") || [" ERROR ", " FATAL ", " CRITICAL "].iter().any(|level| line.contains(level));
+        !line.starts_with("at ") && line.contains(':') && (of_a_class || says_so || of_a_level)
     };
-    stderr.iter().rev().find(names_an_error).or_else(|| stderr.last())
+    let tells_usage = |line: &&String| line.trim().to_ascii_lowercase().starts_with("usage:");
+    let by = |tells: &dyn Fn(&&String) -> bool| stderr.iter().rev().find(|line| tells(line));
+    by(&names_an_error).or_else(|| by(&tells_usage)).or_else(|| stderr.last())
 }
 
 #[cfg(test)]
@@ -112,10 +118,18 @@ mod tests {
         let python =
             "Traceback (most recent call last):\n  File \"a.py\", line 1, in <module>\nModuleNotFoundError: No module named 'x'";
         let other = "starting\nno key given";
+        let argparse = "usage: srv [-h]\nsrv: error: unrecognized arguments: --x";
+        let clap = "error: unexpected argument '--x' found\n\nUsage: srv [OPTIONS]\n\nFor more information, try '--help'.";
+        let usage = "usage: srv FILE\nFILE is a database";
+        let log = "2026-01-01 10:00:00 ERROR db: no such file\nbye";
         for (text, line) in [
             (node, "Error: Cannot find module './x'"),
             (python, "ModuleNotFoundError: No module named 'x'"),
             (other, "no key given"),
+            (argparse, "srv: error: unrecognized arguments: --x"),
+            (clap, "error: unexpected argument '--x' found"),
+            (usage, "usage: srv FILE"),
+            (log, "2026-01-01 10:00:00 ERROR db: no such file"),
         ] {
             let lines: Vec<String> = text.lines().map(str::to_owned).collect();
             assert_eq!(telling(&lines).map(String::as_str), Some(line));

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use mcp_stdio::package::{self, Registry, Wanted};
+use mcp_stdio::secrets::Secrets;
 use serde::{Deserialize, Serialize};
 
 mod command;
@@ -32,9 +33,30 @@ pub enum InstallError {
         /// Its last lines.
         words: String,
     },
-    /// A library, say.
-    #[error("{0} has no program to start: name one with --program")]
-    NoProgram(String),
+    /// A library, say, or several programs of which none is meant.
+    #[error("{}", no_program(.package, *.registry, .wanted.as_deref(), .others))]
+    NoProgram {
+        /// As it was asked for.
+        package: String,
+        /// Where from.
+        registry: Registry,
+        /// Which program was.
+        wanted: Option<String>,
+        /// Those that it has.
+        others: Vec<String>,
+    },
+}
+
+fn no_program(package: &str, registry: Registry, wanted: Option<&str>, others: &[String]) -> String {
+    let wanted = wanted.map_or_else(String::new, |wanted| format!(" {wanted}"));
+    if others.is_empty() {
+        return format!("{package} has no program{wanted} to start, nor another one: it is a library");
+    }
+    let by = match registry {
+        Registry::Npm => "npx --package",
+        Registry::Pypi => "uvx --from",
+    };
+    format!("{package} has no program{wanted} to start, but {}: name one, as in {by} {package} {}", others.join(", "), others[0])
 }
 
 /// What is in a folder: the program of each package, as it was asked for.
@@ -63,7 +85,8 @@ fn key(Wanted { registry, package, with, python, program, args: _ }: &Wanted) ->
 }
 
 /// Installs a package, unless it is there already, and says where its program is.
-pub fn install(wanted: &Wanted, folder: &Path) -> Result<PathBuf, InstallError> {
+/// `from`: the registry where the environment names none.
+pub fn install(wanted: &Wanted, folder: &Path, from: Option<&str>) -> Result<PathBuf, InstallError> {
     let failed = |error| InstallError::Folder(folder.to_owned(), error);
     fs::create_dir_all(folder).map_err(failed)?;
     // Programs are started from another folder than the one where they were installed.
@@ -74,8 +97,8 @@ pub fn install(wanted: &Wanted, folder: &Path) -> Result<PathBuf, InstallError> 
         return Ok(there.clone());
     }
     let found = match wanted.registry {
-        Registry::Npm => npm(wanted, folder)?,
-        Registry::Pypi => pypi(wanted, folder)?,
+        Registry::Npm => npm(wanted, folder, from)?,
+        Registry::Pypi => pypi(wanted, folder, from)?,
     };
     index.0.insert(key, found.clone());
     index.write(folder).map_err(failed)?;
@@ -100,7 +123,11 @@ fn run(tool: &'static str, package: &str, command: &mut Command) -> Result<(), I
     let said = mcp_stdio::stderr::readable_lines(&said);
     // All of it for who reads the log; what is told elsewhere has room for a few lines.
     tracing::error!(package, "{tool} said: {}", said.join("\n"));
-    Err(InstallError::Failed { tool, package: package.to_owned(), words: command::telling(&said).join("\n") })
+    Err(InstallError::Failed {
+        tool,
+        package: package.to_owned(),
+        words: Secrets::of_environment().masked(&command::telling(&said).join("\n")),
+    })
 }
 
 /// The folder of one package alone: npm takes away what it was not asked for.
@@ -110,23 +137,34 @@ fn own_folder(folder: &Path, wanted: &Wanted) -> Result<PathBuf, InstallError> {
     Ok(own)
 }
 
-fn npm(wanted: &Wanted, folder: &Path) -> Result<PathBuf, InstallError> {
+fn npm(wanted: &Wanted, folder: &Path, from: Option<&str>) -> Result<PathBuf, InstallError> {
     let Wanted { package, program, .. } = wanted;
     let own = own_folder(folder, wanted)?;
     let mut command = Command::new("npm");
     command.args(["install", "--no-audit", "--no-fund", "--no-update-notifier", "--no-save", "--loglevel=error", "--prefix"]);
     command.arg(&own).args(wanted.packages());
     keep_in(&mut command, folder, "npm_config_cache", "npm-cache");
+    fetch_from(
+        &mut command,
+        "npm_config_registry",
+        from,
+        &["NPM_CONFIG_REGISTRY", "NPM_CONFIG_USERCONFIG", "npm_config_userconfig"],
+    );
     run("npm", package, &mut command)?;
     let modules = own.join("node_modules");
     let name = package::npm_name(package);
     let manifest = fs::read(modules.join(name).join("package.json")).unwrap_or_default();
-    let program = program.clone().or_else(|| command::npm_program(name, &manifest));
-    let program = program.map(|program| modules.join(".bin").join(program)).filter(|program| program.exists());
-    program.ok_or_else(|| InstallError::NoProgram(package.clone()))
+    let meant = program.clone().or_else(|| command::npm_program(name, &manifest));
+    let there = meant.map(|program| modules.join(".bin").join(program)).filter(|program| program.exists());
+    there.ok_or_else(|| InstallError::NoProgram {
+        package: package.clone(),
+        registry: Registry::Npm,
+        wanted: program.clone(),
+        others: command::npm_programs(name, &manifest),
+    })
 }
 
-fn pypi(wanted: &Wanted, folder: &Path) -> Result<PathBuf, InstallError> {
+fn pypi(wanted: &Wanted, folder: &Path, from: Option<&str>) -> Result<PathBuf, InstallError> {
     let Wanted { package, program, python, .. } = wanted;
     let own = own_folder(folder, wanted)?;
     let programs = own.join("bin");
@@ -137,6 +175,7 @@ fn pypi(wanted: &Wanted, folder: &Path) -> Result<PathBuf, InstallError> {
     keep_in(&mut uv, folder, "UV_CACHE_DIR", "uv-cache");
     // An interpreter that uv fetches is part of what must be there at the next start.
     keep_in(&mut uv, folder, "UV_PYTHON_INSTALL_DIR", "python");
+    fetch_from(&mut uv, "UV_DEFAULT_INDEX", from, &["UV_INDEX_URL", "UV_INDEX", "UV_CONFIG_FILE"]);
     let programs = match run("uv", package, &mut uv) {
         Ok(()) => programs,
         // An image with Python has pip, but seldom uv.
@@ -147,13 +186,32 @@ fn pypi(wanted: &Wanted, folder: &Path) -> Result<PathBuf, InstallError> {
             let mut pip = Command::new(venv.join("bin/pip"));
             pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(wanted.packages());
             keep_in(&mut pip, folder, "PIP_CACHE_DIR", "pip-cache");
+            fetch_from(&mut pip, "PIP_INDEX_URL", from, &["PIP_CONFIG_FILE", "PIP_NO_INDEX"]);
             run("pip", package, &mut pip)?;
             venv.join("bin")
         }
         Err(error) => return Err(error),
     };
-    let program = programs.join(program.as_deref().unwrap_or_else(|| package::pypi_name(package)));
-    if program.exists() { Ok(program) } else { Err(InstallError::NoProgram(package.clone())) }
+    let meant = programs.join(program.as_deref().unwrap_or_else(|| package::pypi_name(package)));
+    if meant.exists() {
+        return Ok(meant);
+    }
+    let entries = fs::read_dir(&programs).into_iter().flatten();
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    Err(InstallError::NoProgram {
+        package: package.clone(),
+        registry: Registry::Pypi,
+        wanted: program.clone(),
+        others: command::pypi_programs(names),
+    })
+}
+
+/// The registry of all servers counts for one that says nothing of registries: neither by this variable nor by one of the others.
+fn fetch_from(command: &mut Command, variable: &str, from: Option<&str>, others: &[&str]) {
+    let says = |name: &&str| std::env::var_os(name).is_some();
+    if let Some(from) = from.filter(|_| !says(&variable) && !others.iter().any(says)) {
+        command.env(variable, from);
+    }
 }
 
 /// A home folder may not be writable.

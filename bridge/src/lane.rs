@@ -10,6 +10,7 @@ use mcp_stdio::exit::Exit;
 use mcp_stdio::framing::{Frame, Frames, Newlines};
 use mcp_stdio::group::{self, Group, Spawned};
 use mcp_stdio::orphans;
+use mcp_stdio::secrets::Secrets;
 use mcp_stdio::stderr::{self, Tail};
 use serde_json::value::RawValue;
 use tokio::io::AsyncWriteExt as _;
@@ -77,8 +78,13 @@ pub enum End {
 pub enum Absent {
     /// It died, and the next one is not there soon.
     Dead(Arc<Death>),
-    /// It is there, or will be in a moment, and has not said what it is. With the first line that it said instead, if there is one.
-    Starting(Option<String>),
+    /// It is there, or will be in a moment, and has not said what it is.
+    Starting {
+        /// The first line that it said instead, if there is one.
+        instead: Option<String>,
+        /// How the one before it ended, where that had its turn.
+        before: Option<Arc<Death>>,
+    },
 }
 
 /// See the file.
@@ -98,6 +104,8 @@ pub struct Lane {
     was_ready: AtomicBool,
     /// What the child said first before it said what it is, and what is no message.
     instead: Mutex<Option<String>>,
+    /// How the last child ended, until another one has said what it is.
+    before: Mutex<Option<Arc<Death>>>,
 }
 
 impl Lane {
@@ -114,6 +122,7 @@ impl Lane {
             stop,
             was_ready: AtomicBool::new(false),
             instead: Mutex::default(),
+            before: Mutex::default(),
         })
     }
 
@@ -156,6 +165,7 @@ impl Lane {
     /// The child is gone; another one comes at `until`, or none.
     pub fn died(&self, death: &Arc<Death>, until: Option<Instant>) {
         self.table().died(death, until);
+        *self.before() = Some(Arc::clone(death));
         if until.is_none() {
             self.listeners.end();
         }
@@ -189,9 +199,14 @@ impl Lane {
                 return Err(Absent::Dead(Arc::clone(death)));
             }
             if tokio::time::timeout_at(until, said.changed()).await.is_err() {
-                return Err(Absent::Starting(self.instead().clone()));
+                let (instead, before) = (self.instead().clone(), self.before().clone());
+                return Err(Absent::Starting { instead, before });
             }
         }
+    }
+
+    fn before(&self) -> MutexGuard<'_, Option<Arc<Death>>> {
+        self.before.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn instead(&self) -> MutexGuard<'_, Option<String>> {
@@ -265,6 +280,9 @@ impl Lane {
                     // There are programs that complain on standard output.
                     said.extend(self.instead().take());
                 }
+                // More people read a status than a log.
+                let secrets = Secrets::of_environment();
+                let said = said.iter().map(|line| secrets.masked(line)).collect();
                 End::Died(Death::new(Some(exit), why.map(|why| why.to_string()), said))
             }
         }
@@ -370,7 +388,8 @@ impl Lane {
                 *stray += 1;
                 let words: String = stderr::readable(&line[..line.len().min(300)]);
                 if self.hello.borrow().is_none() && !words.trim().is_empty() {
-                    self.instead().get_or_insert_with(|| words.chars().take(STRAY_TOLD).collect());
+                    self.instead()
+                        .get_or_insert_with(|| Secrets::of_environment().masked(&words).chars().take(STRAY_TOLD).collect());
                 }
                 if *stray <= STRAY_LOGGED {
                     tracing::warn!(line = words, "a line on standard output is no message, or answers nothing that was asked");
@@ -379,6 +398,7 @@ impl Lane {
             Heard::Ready(hello) => {
                 tracing::info!(version = hello.version, server = hello.server_name(), "child speaks MCP");
                 self.was_ready.store(true, Ordering::Relaxed);
+                *self.before() = None;
                 self.hello.send_replace(Some(hello));
                 // What sessions wanted to hear of the child before.
                 self.follow_resources();

@@ -50,7 +50,7 @@ fn block_on(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Res
 }
 
 fn put_in_place(args: &InstallArgs) -> anyhow::Result<ExitCode> {
-    let installed = install(&args.wanted(), &args.into);
+    let installed = install(&args.wanted(), &args.into, args.default_registry.as_deref());
     if let Err(error) = &installed {
         run::last_words(&args.termination_log, &error.to_string());
     }

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use crate::{
     admin::Authenticate,
     inherit::Keys,
-    mcp_server::stdio::Images,
+    mcp_server::stdio::Sources,
     network::{Labels, Surroundings, Unsaid},
     probe::Proxy,
 };
@@ -114,6 +114,14 @@ pub struct RunConfig {
     /// The image with Python and uv (or pip), for spec.stdio with uvx and without an image.
     #[arg(long, env = "UVX_IMAGE", default_value = UVX_IMAGE)]
     pub uvx_image: String,
+
+    /// Where npm fetches the packages of servers whose variables name no registry. Default: npm's own.
+    #[arg(long, env = "NPM_REGISTRY", value_name = "URL")]
+    pub npm_registry: Option<String>,
+
+    /// Where uv or pip fetches the packages of servers whose variables name no index. Default: PyPI.
+    #[arg(long, env = "PYPI_INDEX", value_name = "URL")]
+    pub pypi_index: Option<String>,
 
     /// The namespace of the Lease by which one of several replicas leads.
     #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
@@ -255,9 +263,15 @@ impl RunConfig {
         Proxy::new(self.https_proxy.as_deref()?, &self.no_proxy)
     }
 
-    /// The images of servers on standard input and output.
-    pub fn stdio_images(&self) -> Images {
-        Images { bridge: self.bridge_image.clone(), npx: self.npx_image.clone(), uvx: self.uvx_image.clone() }
+    /// Where it comes from what servers on standard input and output need.
+    pub fn stdio_sources(&self) -> Sources {
+        Sources {
+            bridge: self.bridge_image.clone(),
+            npx: self.npx_image.clone(),
+            uvx: self.uvx_image.clone(),
+            npm_registry: self.npm_registry.clone(),
+            pypi_index: self.pypi_index.clone(),
+        }
     }
 
     /// The scopes to watch: None is every namespace.

@@ -245,7 +245,7 @@ fn shared(
         attempts: Arc::new(Attempts::new(metrics.failing())),
         metrics,
         chat_worker_image: config.chat_worker_image.clone(),
-        stdio_images: config.stdio_images(),
+        stdio_sources: config.stdio_sources(),
         concurrency: config.concurrency,
     }
 }

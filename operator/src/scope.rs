@@ -62,8 +62,8 @@ pub struct Shared {
     pub around: Arc<Surroundings>,
     /// The chat worker of this operator's version.
     pub chat_worker_image: String,
-    /// The images of servers on standard input and output.
-    pub stdio_images: mcp_server::stdio::Images,
+    /// Where it comes from what servers on standard input and output need.
+    pub stdio_sources: mcp_server::stdio::Sources,
     /// Objects reconciled at once, of each kind and scope.
     pub concurrency: u16,
 }
@@ -92,10 +92,10 @@ pub async fn start(shared: &Shared, namespace: Option<&str>, tasks: &mut JoinSet
     let writer =
         Writer { client: shared.client.clone(), children: Arc::clone(&known.children), contests: Arc::new(Contests::default()) };
     let parts = Parts { shared, reader: &reader, writer: &writer, warnings: &known.warnings };
-    let (images, backups) = (shared.stdio_images.clone(), Arc::clone(&shared.backups));
+    let (sources, backups) = (shared.stdio_sources.clone(), Arc::clone(&shared.backups));
     let (autoscaler, asleep) = (Arc::clone(&shared.autoscaler), Arc::clone(&shared.asleep));
     let leading = Arc::clone(&known.leading);
-    let world = mcp_server::World { engine: shared.engine.clone(), images, backups, autoscaler, asleep, leading };
+    let world = mcp_server::World { engine: shared.engine.clone(), sources, backups, autoscaler, asleep, leading };
     let server_context = parts.context(&known.servers, world);
     let reports = Arc::new(AppReports::default());
     let asking = app_reports::watch(Arc::clone(&reports), Arc::clone(&known.app_pods), {

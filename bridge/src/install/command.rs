@@ -19,6 +19,42 @@ pub fn npm_program(name: &str, manifest: &[u8]) -> Option<String> {
     }
 }
 
+/// The programs that a package has.
+pub fn npm_programs(name: &str, manifest: &[u8]) -> Vec<String> {
+    let manifest: Value = serde_json::from_slice(manifest).unwrap_or_default();
+    match &manifest["bin"] {
+        Value::String(_) => name.rsplit('/').next().map(str::to_owned).into_iter().collect(),
+        Value::Object(programs) => programs.keys().cloned().collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Of the files in a folder of programs those that a package put there: an environment of pip's has some of its own.
+pub fn pypi_programs(names: impl Iterator<Item = String>) -> Vec<String> {
+    let own = ["python", "pip", "activate", "Activate", "deactivate"];
+    let mut programs: Vec<_> = names.filter(|name| !own.iter().any(|own| name.starts_with(own))).collect();
+    programs.sort_unstable();
+    programs
+}
+
+/// How lines of uv begin that say what it did before it failed.
+const DONE: [&str; 14] = [
+    "+ ",
+    "- ",
+    "~ ",
+    "Resolved ",
+    "Prepared ",
+    "Installed ",
+    "Uninstalled ",
+    "Audited ",
+    "Downloading ",
+    "Downloaded ",
+    "Building ",
+    "Built ",
+    "Updating ",
+    "Using ",
+];
+
 /// Lines that every failure of npm ends with, and that tell nothing of it.
 const NOISE: [&str; 5] = [
     "A complete log of this run",
@@ -31,18 +67,22 @@ const NOISE: [&str; 5] = [
 /// How many lines are told of a failure.
 const TELLING: usize = 4;
 
-/// Of what an installer said the lines in which it says why it failed: the last ones that say anything.
+/// Of what an installer said the lines in which it says why it failed: of those that say anything the first two, which say what failed, and the
+/// last two, which say of what.
 pub fn telling(said: &[String]) -> Vec<&str> {
     let says = |line: &&str| {
         let more_than_a_code = line.split_whitespace().any(|word| !word.bytes().all(|byte| byte.is_ascii_digit()));
-        more_than_a_code && NOISE.iter().all(|noise| !line.contains(noise))
+        more_than_a_code && NOISE.iter().all(|noise| !line.contains(noise)) && !DONE.iter().any(|done| line.starts_with(done))
     };
     let lines = said.iter().map(|line| {
         let line = line.trim();
         line.strip_prefix("npm error").or_else(|| line.strip_prefix("npm ERR!")).unwrap_or(line).trim()
     });
     let mut lines: Vec<_> = lines.filter(says).collect();
-    lines.split_off(lines.len().saturating_sub(TELLING))
+    if lines.len() > TELLING {
+        lines.drain(TELLING / 2..lines.len() - TELLING / 2);
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -65,6 +105,16 @@ mod tests {
             "Resolving\n  × No solution found when resolving tool dependencies:\n  ╰─▶ Because a was not found in the package registry",
         );
         assert_eq!(telling(&uv).last(), Some(&"╰─▶ Because a was not found in the package registry"));
+        let offline = said(
+            "error: Request failed after 3 retries\n  Caused by: Failed to fetch: `https://i/simple/a/`\n  Caused by: error sending request\n  Caused by: client error (Connect)\n  Caused by: dns error\n  Caused by: failed to lookup address information",
+        );
+        let told = telling(&offline);
+        assert_eq!(told[1], "Caused by: Failed to fetch: `https://i/simple/a/`");
+        assert_eq!(told[3], "Caused by: failed to lookup address information");
+        let library = said(
+            "Resolved 4 packages in 5ms\nInstalled 4 packages in 3ms\n + pydantic==2.1\nNo executables are provided by package `pydantic`; removing tool\nerror: Failed to install entrypoints",
+        );
+        assert_eq!(telling(&library)[0], "No executables are provided by package `pydantic`; removing tool");
         assert!(telling(&[]).is_empty());
     }
 
@@ -76,5 +126,11 @@ mod tests {
         assert_eq!(program(r#"{"bin": {"other": "x.js", "b": "y.js"}}"#).as_deref(), Some("b"));
         assert_eq!(program(r#"{"bin": {"other": "x.js", "more": "y.js"}}"#), None);
         assert_eq!(program("{}"), None);
+        let programs = |manifest: &str| npm_programs("@a/b", manifest.as_bytes());
+        assert_eq!(programs(r#"{"bin": {"other": "x.js", "more": "y.js"}}"#), ["more", "other"]);
+        assert_eq!(programs(r#"{"bin": "x.js"}"#), ["b"]);
+        assert!(programs("{}").is_empty());
+        let names = ["python3", "pip", "activate.fish", "server", "Activate.ps1", "another"].map(str::to_owned);
+        assert_eq!(pypi_programs(names.into_iter()), ["another", "server"]);
     }
 }

@@ -148,6 +148,25 @@ async fn who_comes_before_the_server_is_up_is_told_what_it_says_instead() {
 }
 
 #[tokio::test]
+async fn while_the_next_child_starts_it_is_told_how_the_last_one_ended_and_no_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let been = folder.path().join("been");
+    let script =
+        format!("[ -e {0} ] && exec sleep 100; touch {0}; echo \"Error: bad key: $API_KEY\" >&2; exit 3", been.display());
+    let child = ["sh".to_owned(), "-c".to_owned(), script];
+    let bridge = Bridge::start_with(&[("API_KEY", "s3cr3t-value")], "--hold-seconds 0 --max-backoff-seconds 0", &child).await;
+    let words = until("the second child", async || {
+        let told = answer(bridge.post(None, &crate::support::initialize(json!({}))).await).await;
+        (told["error"]["data"]["reason"] == "Starting")
+            .then(|| told["error"]["message"].as_str().unwrap().to_owned())
+            .filter(|words| words.contains("started,"))
+    })
+    .await;
+    let end = "the last time that it was started, the server ended: exit code 3; its last words: Error: bad key: $(API_KEY)";
+    assert!(words.ends_with(end), "{words}");
+}
+
+#[tokio::test]
 async fn a_server_that_complains_on_its_standard_output_alone_is_quoted() {
     let log = tempfile::NamedTempFile::new().unwrap();
     let flags = format!("--termination-log {} --max-backoff-seconds 0", log.path().display());

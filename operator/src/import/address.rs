@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::{names, secret};
+use mcp_stdio::secrets;
+
+use super::secret;
 
 /// Whether an address in the text has one: a user or password, a parameter, a webhook's path, a part of the path without any sense.
 pub fn hold_a_credential(text: &str) -> bool {
@@ -25,8 +27,8 @@ fn of_address(address: &str) -> bool {
     let login = authority.rsplit_once('@').is_some_and(|(user, _)| user != "git");
     let parameters = query.split('&').chain(fragment.split('&')).map(|part| part.split_once('=').unwrap_or(("", part)));
     let in_parameters = parameters.into_iter().any(|(name, value)| {
-        let code = name.eq_ignore_ascii_case("code") && !names::is_harmless(name, value);
-        names::tells(name, value) || code || is_senseless(value)
+        let code = name.eq_ignore_ascii_case("code") && !secrets::is_harmless(name, value);
+        secrets::tells(name, value) || code || is_senseless(value)
     });
     let segments: Vec<_> = path.split('/').filter(|segment| !segment.is_empty()).collect();
     login || broken || in_parameters || is_webhook(authority, &segments) || segments_hold_one(&segments)

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use mcp_stdio::secrets;
+
 use super::{
     file::Input,
-    header, names, secret,
+    header, secret,
     values::{self, Kept},
 };
 
@@ -36,7 +38,8 @@ pub fn read(args: &[String], inputs: &BTreeMap<String, Input>) -> Vec<Argument> 
         let called = if given.is_empty() { option } else { given.trim_end_matches('=') };
         done.push(one(given, called, value, inputs));
         // `--env NAME VALUE`, `--header NAME VALUE`.
-        let named = (header::OPTIONS.contains(&called) || ["-e", "--env", "--set"].contains(&called)) && names::is_telling(value);
+        let named =
+            (header::OPTIONS.contains(&called) || ["-e", "--env", "--set"].contains(&called)) && secrets::is_telling(value);
         option = if given.is_empty() && (is_option(arg) || named) { arg } else { "" };
     }
     done
@@ -90,7 +93,7 @@ fn named(value: &str) -> Option<(&str, &str)> {
     let content = rest.trim_start();
     let is_name = name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) && !name.starts_with('-');
     let goes_on = !rest.starts_with(['=', ':']) && !rest.starts_with("//") && !content.is_empty();
-    let is_secret = names::tells(name, content);
+    let is_secret = secrets::tells(name, content);
     (is_name && goes_on && is_secret).then(|| (name, &value[..value.len() - content.len()]))
 }
 

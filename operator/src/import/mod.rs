@@ -9,7 +9,6 @@ mod file;
 mod header;
 mod labels;
 mod manifest;
-mod names;
 mod secret;
 mod values;
 mod yaml;

@@ -1,8 +1,9 @@
 //! What is a secret, by its name and by its shape, wherever it stands: in a variable, an argument, a note. Pure.
 
+use mcp_stdio::secrets;
 use serde_json::Value;
 
-use super::{address, names};
+use super::address;
 
 /// What stands in a note for what must not be there.
 pub const HIDDEN: &str = "(a credential, left out)";
@@ -53,7 +54,7 @@ const BEGINNINGS: [&str; 40] = [
 
 /// Whether the value that is called so is a secret. A name of nothing is empty.
 pub fn is_secret(name: &str, value: &str) -> bool {
-    names::tells(name, value) || has_its_shape(value)
+    secrets::tells(name, value) || has_its_shape(value)
 }
 
 /// The value as a note may show it.
@@ -70,8 +71,8 @@ fn has_its_shape(value: &str) -> bool {
         || value.contains("-----BEGIN ")
         || address::hold_a_credential(value)
         || serde_json::from_str::<Value>(value).is_ok_and(|json| is_in_json(&json))
-        || assignments(value).any(|(name, value)| names::tells(name, value))
-        || options(value).any(|(name, value)| names::tells(name, value))
+        || assignments(value).any(|(name, value)| secrets::tells(name, value))
+        || options(value).any(|(name, value)| secrets::tells(name, value))
         || words(value).any(is_random)
 }
 
@@ -88,7 +89,7 @@ fn is_in_json(json: &Value) -> bool {
                 || fields.iter().any(|(name, value)| match value {
                     Value::String(text) => is_secret(name, text),
                     Value::Number(number) => is_secret(name, &number.to_string()),
-                    Value::Array(values) if names::is_telling(name) => values.iter().any(Value::is_string) || is_in_json(value),
+                    Value::Array(values) if secrets::is_telling(name) => values.iter().any(Value::is_string) || is_in_json(value),
                     other => is_in_json(other),
                 })
         }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{file::Input, names, secret};
+use mcp_stdio::secrets;
+
+use super::{file::Input, secret};
 
 /// What a value becomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +38,7 @@ fn with_defaults(value: &str, inputs: &BTreeMap<String, Input>) -> Option<String
             Some(id) => (id, inputs.get(id).filter(|input| !input.password).and_then(|input| input.default.clone())),
             None => inside.split_once(":-").map_or((inside, None), |(name, default)| (name, Some(default.to_owned()))),
         };
-        text.push_str(&default.filter(|default| !names::tells(name, default))?);
+        text.push_str(&default.filter(|default| !secrets::tells(name, default))?);
         rest = after;
     }
     text.push_str(rest);

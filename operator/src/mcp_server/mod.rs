@@ -41,8 +41,8 @@ use crate::{
 pub struct World {
     /// Who is alive.
     pub engine: HealthEngine,
-    /// The images of servers on standard input and output.
-    pub images: stdio::Images,
+    /// Where it comes from what servers on standard input and output need.
+    pub sources: stdio::Sources,
     /// What came of the backups.
     pub backups: Arc<Backups>,
     /// How many pods there are to be.

@@ -57,8 +57,8 @@ pub struct Observed {
     pub claims: AccessModes,
     /// Whether the server gives sessions, as the prober knows it. None: it has not asked yet.
     pub sessions: Option<bool>,
-    /// The images of servers on standard input and output.
-    pub images: stdio::Images,
+    /// Where it comes from what servers on standard input and output need.
+    pub sources: stdio::Sources,
     /// The activator stands in for it: its Service leads there.
     pub stood_in: bool,
     /// Its Service leads to a pod of its own.
@@ -154,7 +154,7 @@ pub async fn observe(
     server: &McpServer,
     reader: &Reader,
     Writer { client: _, children, contests: _ }: &Writer,
-    World { engine, images, backups: _, autoscaler, asleep, leading }: &World,
+    World { engine, sources, backups: _, autoscaler, asleep, leading }: &World,
 ) -> Result<Observed, inputs::Error> {
     let (namespace, name) = (server.namespace().unwrap_or_default(), server.name_any());
     let key = ServerKey::new(&namespace, &name);
@@ -174,7 +174,7 @@ pub async fn observe(
         kept: kept(server, health.as_ref(), children),
         offered: health.and_then(|health| health.acceptable),
         remote_tool_calls: engine.remote_policy().tool_calls,
-        images: images.clone(),
+        sources: sources.clone(),
         session_keys: server.spec.stdio.as_ref().map(|_| session_keys(server, children)).unwrap_or_default(),
         ..Observed::default()
     };

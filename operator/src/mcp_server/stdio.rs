@@ -26,15 +26,28 @@ const NOT_FOR_CALLS: u32 = 15;
 /// Seconds that a child may take to say what it is, at least. While it has not, failures count as `health.startupSeconds` says.
 const STARTUP_SECONDS: u32 = 120;
 
-/// The images that servers on standard input and output need.
+/// Where it comes from what servers on standard input and output need, when they do not say so themselves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Images {
+pub struct Sources {
     /// The bridge.
     pub bridge: String,
     /// Node.js with npm, for `npx` without an image.
     pub npx: String,
     /// Python with uv, for `uvx` without an image.
     pub uvx: String,
+    /// The registry of npm's packages; None: npm's own.
+    pub npm_registry: Option<String>,
+    /// The index of Python's packages; None: PyPI.
+    pub pypi_index: Option<String>,
+}
+
+impl Sources {
+    fn of_packages(&self, registry: Registry) -> Option<&String> {
+        match registry {
+            Registry::Npm => self.npm_registry.as_ref(),
+            Registry::Pypi => self.pypi_index.as_ref(),
+        }
+    }
 }
 
 /// What its pods have beside those of other servers.
@@ -46,6 +59,8 @@ pub struct Stdio {
     pub sessions: Sessions,
     /// What is installed before it starts.
     pub package: Option<Wanted>,
+    /// Where it comes from, where the variables of the spec name no place.
+    pub registry: Option<String>,
     /// The volume that keeps what is installed.
     pub cache: Option<Cache>,
     /// The keys that seal session ids, one a line.
@@ -80,7 +95,7 @@ pub fn package(spec: &McpServerSpec) -> Option<Result<Wanted, Unclear>> {
 pub fn validate(
     spec: &McpServerSpec,
     stdio: &StdioSource,
-    images: &Images,
+    sources: &Sources,
     keys: String,
 ) -> Result<(ContainerSource, Stdio), String> {
     let package = match package(spec) {
@@ -97,8 +112,8 @@ pub fn validate(
     };
     let image = match (&stdio.image, &package) {
         (Some(image), _) => image.clone(),
-        (None, Some(Wanted { registry: Registry::Npm, .. })) => images.npx.clone(),
-        (None, Some(Wanted { registry: Registry::Pypi, .. })) => images.uvx.clone(),
+        (None, Some(Wanted { registry: Registry::Npm, .. })) => sources.npx.clone(),
+        (None, Some(Wanted { registry: Registry::Pypi, .. })) => sources.uvx.clone(),
         (None, None) => return Err("spec.stdio.image: only npx and uvx run without one".into()),
     };
     let grace_seconds = spec.pod.termination_grace_period_seconds.unwrap_or(GRACE_SECONDS);
@@ -111,8 +126,9 @@ pub fn validate(
         headers_from: Vec::new(),
     };
     let stdio = Stdio {
-        bridge_image: images.bridge.clone(),
+        bridge_image: sources.bridge.clone(),
         sessions: stdio.sessions,
+        registry: package.as_ref().and_then(|package| sources.of_packages(package.registry)).cloned(),
         package,
         cache: stdio
             .cache
@@ -161,8 +177,14 @@ mod tests {
 
     fn read(stdio: &Value) -> Result<(ContainerSource, Stdio), String> {
         let spec: McpServerSpec = serde_json::from_value(json!({"stdio": stdio})).expect("a spec");
-        let images = Images { bridge: "bridge:1".into(), npx: "node:1".into(), uvx: "uv:1".into() };
-        validate(&spec, &spec.stdio.clone().expect("stdio"), &images, "k".into())
+        let sources = Sources {
+            bridge: "bridge:1".into(),
+            npx: "node:1".into(),
+            uvx: "uv:1".into(),
+            npm_registry: Some("https://npm.example.com".into()),
+            pypi_index: None,
+        };
+        validate(&spec, &spec.stdio.clone().expect("stdio"), &sources, "k".into())
     }
 
     #[test]

@@ -214,13 +214,13 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
     }
     let in_pods = match (&spec.container, &spec.stdio, &spec.remote) {
         (Some(container), None, None) => Some((container.clone(), None)),
-        (None, Some(given), None) => match stdio::validate(spec, given, &observed.images, observed.session_keys.clone()) {
+        (None, Some(given), None) => match stdio::validate(spec, given, &observed.sources, observed.session_keys.clone()) {
             Ok((source, stdio)) => Some((source, Some(stdio))),
             Err(sentence) => return Err(vec![rejected(sentence)]),
         },
         _ => None,
     };
-    let counting = autoscaling::counting(spec, &observed.images.bridge);
+    let counting = autoscaling::counting(spec, &observed.sources.bridge);
     let source = match (in_pods, &spec.remote) {
         (Some((source, stdio)), _) => Some(Source::Container(Box::new(Container {
             asked: template::annotations(

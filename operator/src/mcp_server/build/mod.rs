@@ -77,15 +77,21 @@ mod tests {
         crd::{McpServer, mcp_server},
         fixtures,
         inputs::{Found, Kind},
-        mcp_server::{build::backup, observe::Observed, stdio::Images, validate::validate},
+        mcp_server::{build::backup, observe::Observed, stdio::Sources, validate::validate},
         workload,
     };
 
     /// Through the real validation, so that a fixture cannot be what a cluster could not hold.
     fn children(server: &McpServer) -> Vec<crate::child::Child> {
         let inputs = Found::default().with(Kind::ConfigMap, "settings", &[("server.toml", "")]);
-        let images = Images { bridge: "bridge:test".into(), npx: "node:test".into(), uvx: "uv:test".into() };
-        let observed = Observed { inputs, images, session_keys: "a key".into(), ..Observed::default() };
+        let sources = Sources {
+            bridge: "bridge:test".into(),
+            npx: "node:test".into(),
+            uvx: "uv:test".into(),
+            npm_registry: Some("https://npm.example.com".into()),
+            pypi_index: None,
+        };
+        let observed = Observed { inputs, sources, session_keys: "a key".into(), ..Observed::default() };
         super::children(&validate(server, &observed).expect("valid"), &crate::network::Surroundings::default())
     }
 

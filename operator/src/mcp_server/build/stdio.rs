@@ -146,7 +146,7 @@ pub(super) fn prepare(pod: &mut PodSpec, stdio: &Stdio) {
         name: "mcp-install".into(),
         image: server.image.clone(),
         command: server.command.clone(),
-        args: Some(install(package)),
+        args: Some(install(package, stdio.registry.as_deref())),
         env: server.env.clone().map(|env| env.into_iter().filter(kept).collect()),
         env_from: server.env_from.clone(),
         // What a package runs while it is installed has no business with the keys.
@@ -170,7 +170,7 @@ fn beside(server: &PodContainer) -> PodContainer {
     }
 }
 
-fn install(wanted: &Wanted) -> Vec<String> {
+fn install(wanted: &Wanted, from: Option<&str>) -> Vec<String> {
     // The arguments are the server's.
     let Wanted { registry, package, with, python, program, args: _ } = wanted;
     // As in `run`: the variables of the spec are not meant for the bridge.
@@ -178,6 +178,7 @@ fn install(wanted: &Wanted) -> Vec<String> {
     args.extend(with.iter().map(|with| format!("--with={with}")));
     args.extend(python.iter().map(|python| format!("--python={python}")));
     args.extend(program.iter().map(|program| format!("--program={program}")));
+    args.extend(from.map(|registry| format!("--default-registry={registry}")));
     args.extend([registry.as_str().to_owned(), "--".to_owned(), package.clone()]);
     args
 }

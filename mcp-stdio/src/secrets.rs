@@ -1,4 +1,5 @@
-//! Which names say that what is called so is a secret: of variables, options, headers, keys of JSON and parts of a value. Pure.
+//! Which names say that what is called so is a secret: of variables, options, headers, keys of JSON and parts of a value. And the values of
+//! such variables taken out of what others are told.
 
 /// Words in a name whose value is a secret.
 const TELLING: [&str; 41] = [
@@ -100,6 +101,42 @@ pub fn is_harmless(name: &str, value: &str) -> bool {
     value.is_empty() || value.starts_with("./") || switch || measured || connection
 }
 
+/// Shorter values stand in too much that is no secret.
+const LEAST: usize = 6;
+
+/// The secrets of an environment: the value of each variable whose name says so.
+#[derive(Default)]
+pub struct Secrets(Vec<(String, String)>);
+
+impl std::fmt::Debug for Secrets {
+    /// Without the values.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+impl Secrets {
+    /// Those of this process, which are those of its children.
+    pub fn of_environment() -> Self {
+        Self::of(std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))))
+    }
+
+    fn of(variables: impl Iterator<Item = (String, String)>) -> Self {
+        let mut secrets: Vec<_> = variables
+            .filter(|(name, value)| value.trim().len() >= LEAST && tells(name, value))
+            .map(|(name, value)| (name, value.trim().to_owned()))
+            .collect();
+        // One may be a part of another.
+        secrets.sort_by_key(|(_, value)| std::cmp::Reverse(value.len()));
+        Self(secrets)
+    }
+
+    /// The text with `$(NAME)` in the place of each.
+    pub fn masked(&self, text: &str) -> String {
+        self.0.iter().fold(text.to_owned(), |text, (name, value)| text.replace(value, &format!("$({name})")))
+    }
+}
+
 /// The words of a name, in small letters: those of `X-Api-Key`, of `API_KEY` and of `apiKey` are the same but for the first.
 fn words(name: &str) -> Vec<String> {
     let mut words = vec![String::new()];
@@ -143,5 +180,19 @@ mod tests {
         }
         assert!(is_harmless("MAX_TOKENS", "4096") && is_harmless("session-timeout", "30") && is_harmless("USE_KEY", "true"));
         assert!(!is_harmless("PIN", "4096") && !is_harmless("MAX_TOKENS", "abc"));
+    }
+    #[test]
+    fn values_of_variables_that_tell_are_taken_out() {
+        let variables = [
+            ("API_TOKEN", "tok-12345678\n"),
+            ("TOKEN_PREFIX", "tok-12"),
+            ("HOME", "/home/mcp"),
+            ("PIN", "1234"),
+            ("MAX_TOKENS", "1000000"),
+        ];
+        let secrets = Secrets::of(variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let said = secrets.masked("bad token tok-12345678 (tok-12…) in /home/mcp, 1234 of 1000000");
+        assert_eq!(said, "bad token $(API_TOKEN) ($(TOKEN_PREFIX)…) in /home/mcp, 1234 of 1000000");
+        assert!(!format!("{secrets:?}").contains("tok-"));
     }
 }

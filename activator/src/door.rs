@@ -117,9 +117,15 @@ impl Activator {
             return self.refuse(StatusCode::LOOP_DETECTED, "Loop Detected: this request was carried already\n");
         }
         let (head, body) = request.into_parts();
+        let sleeps = sleeper.is_asleep() && self.parts.flights.landed(&key).is_none();
         match head.method {
             Method::POST => match self.read(body).await {
                 Ok(body) => self.post(&key, &sleeper, &head, body).await,
+                Err((status, words)) => self.refuse(status, words),
+            },
+            // On its way or up, and the Service leads here for a moment longer: what is asked of a session is the server's to answer.
+            _ if !sleeps && sleeper.enabled => match self.read(body).await {
+                Ok(body) => self.carry(&key, &head, body, "null").await,
                 Err((status, words)) => self.refuse(status, words),
             },
             // The session's pod is gone, and the session with it.

@@ -83,9 +83,15 @@ pub struct Sleeper {
 }
 
 /// Reasons in Ready of a server to which the activator stands in. The operator's words (`operator/src/crd/reason.rs`).
-const STOOD_IN: [&str; 2] = ["Asleep", "Waking"];
+const ASLEEP: &str = "Asleep";
+const STOOD_IN: [&str; 2] = [ASLEEP, "Waking"];
 
 impl Sleeper {
+    /// It has no pod, and nobody has had one made.
+    pub fn is_asleep(&self) -> bool {
+        self.reason == ASLEEP
+    }
+
     /// None: it never sleeps.
     fn of(server: &McpServer) -> Option<Self> {
         let conditions = server.status.iter().flat_map(|status| &status.conditions);

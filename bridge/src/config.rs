@@ -125,7 +125,7 @@ pub struct RunArgs {
     #[arg(long, env = "BRIDGE_PACKAGES", value_name = "FOLDER")]
     pub packages: Option<PathBuf>,
     /// Beside a server that speaks HTTP itself: hand every request on to it, and count its calls at /mcpfleet/metrics. For example
-    /// http://localhost:8080. Of the other flags only those of connections, requests, draining and idle sessions count.
+    /// http://localhost:8080. Of the other flags only those of connections, draining and idle sessions count.
     #[arg(long, env = "BRIDGE_UPSTREAM", value_name = "URL", value_parser = origin)]
     pub upstream: Option<http::Uri>,
     /// The server: a program and its arguments, after `--`.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
@@ -46,7 +46,10 @@ impl Default for Forward {
 }
 
 /// A client that keeps connections for a while.
-pub fn client() -> Client<HttpConnector, Full<Bytes>> {
+pub fn client<B>() -> Client<HttpConnector, B>
+where
+    B: HttpBody<Data: Send> + Send,
+{
     let mut connector = HttpConnector::new();
     connector.set_connect_timeout(Some(CONNECT));
     connector.set_nodelay(true);

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
 use axum::response::{IntoResponse as _, Response};
-use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, HeaderName};
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt as _, stream};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName};
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, Uri};
-use http_body_util::{BodyExt as _, Full};
-use http_server::body::{self, BodyError};
+use http_body_util::BodyExt as _;
 use http_server::{Connections, LameDuck, request_id};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -35,8 +35,11 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 /// What is answered here and not handed on, below this.
 const OWN: &str = "/mcpfleet/";
-/// How long a request's body may take.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+const CALL: &str = "tools/call";
+/// So much of a body is looked at, and for so long, to know what it asks for. What is larger or slower is a call of a tool for certain, and
+/// goes on as it comes: how much is too much, and how slow too slow, is the server's to say.
+const LOOKED_AT: usize = 1 << 20;
+const LOOKING: Duration = Duration::from_secs(5);
 
 /// Serves until it is told to stop.
 pub async fn run(args: RunArgs, upstream: Uri) -> anyhow::Result<ExitCode> {
@@ -46,7 +49,6 @@ pub async fn run(args: RunArgs, upstream: Uri) -> anyhow::Result<ExitCode> {
         upstream,
         metrics: Metrics::new()?,
         sessions: Sessions::new(seconds(args.session_idle_seconds)),
-        max_request_bytes: args.max_request_bytes as usize,
     });
     tracing::info!(address = %listener.local_addr()?, upstream = %beside.upstream, "handing on");
     let service = service_fn(move |request: Request| {
@@ -68,11 +70,10 @@ pub async fn run(args: RunArgs, upstream: Uri) -> anyhow::Result<ExitCode> {
 
 #[derive(Debug)]
 struct Beside {
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Client<HttpConnector, Body>,
     upstream: Uri,
     metrics: Metrics,
     sessions: Sessions,
-    max_request_bytes: usize,
 }
 
 /// What a request is about.
@@ -101,21 +102,43 @@ impl Asked {
     }
 }
 
+/// A body, as far as it was looked at.
+enum Looked {
+    Whole(Bytes),
+    Begun(Body),
+}
+
+/// Reads the beginning of a body, which is all of it as a rule. The error: it broke off.
+async fn look(mut body: Body) -> Result<Looked, axum::Error> {
+    let mut begun = BytesMut::new();
+    let until = tokio::time::Instant::now() + LOOKING;
+    while begun.len() <= LOOKED_AT {
+        match tokio::time::timeout_at(until, body.frame()).await {
+            Ok(Some(frame)) => {
+                if let Ok(data) = frame?.into_data() {
+                    begun.extend_from_slice(&data);
+                }
+            }
+            Ok(None) => return Ok(Looked::Whole(begun.freeze())),
+            Err(_) => break,
+        }
+    }
+    let begun = stream::once(async { Ok(begun.freeze()) });
+    Ok(Looked::Begun(Body::from_stream(begun.chain(body.into_data_stream()))))
+}
+
 impl Beside {
     async fn answer(&self, request: Request) -> Response {
         if let Some(own) = request.uri().path().strip_prefix(OWN) {
             return self.own(own);
         }
         let (parts, body) = request.into_parts();
-        let body = match body::whole(body, self.max_request_bytes, BODY_TIMEOUT).await {
-            Ok(body) => body,
-            Err(BodyError::TooLarge) => {
-                return refuse(StatusCode::PAYLOAD_TOO_LARGE, "Payload Too Large: raise --max-request-bytes\n");
-            }
+        let (asked, body) = match look(body).await {
+            Ok(Looked::Whole(body)) => (Asked::read(&body), Body::from(body)),
+            Ok(Looked::Begun(body)) => (Some(Asked { method: CALL.into(), ..Asked::default() }), body),
             Err(_) => return refuse(StatusCode::BAD_REQUEST, "Bad Request: the body did not arrive whole\n"),
         };
-        let call =
-            (parts.method == Method::POST).then(|| Asked::read(&body)).flatten().map(|asked| Call::begin(&self.metrics, asked));
+        let call = asked.filter(|_| parts.method == Method::POST).map(|asked| Call::begin(&self.metrics, asked));
         let session = parts.headers.get(&SESSION).cloned();
         match self.hand_on(&parts, body).await {
             Ok(response) => {
@@ -144,16 +167,15 @@ impl Beside {
     }
 
     /// The server's answer, as it comes. It sees the name that its client asked for, and by whom.
-    async fn hand_on(&self, parts: &Parts, body: Bytes) -> anyhow::Result<Response> {
+    async fn hand_on(&self, parts: &Parts, body: Body) -> anyhow::Result<Response> {
         let mut uri = self.upstream.clone().into_parts();
         uri.path_and_query = parts.uri.path_and_query().cloned();
-        let mut request = Request::new(Full::new(body));
+        let mut request = Request::new(body);
         *request.method_mut() = parts.method.clone();
         *request.uri_mut() = Uri::from_parts(uri)?;
         *request.headers_mut() = forward::end_to_end(&parts.headers);
-        if let Some(host) = parts.headers.get(HOST) {
-            request.headers_mut().insert(HOST, host.clone());
-        }
+        let kept = [HOST, CONTENT_LENGTH].into_iter().filter_map(|name| Some((parts.headers.get(&name)?.clone(), name)));
+        request.headers_mut().extend(kept.map(|(value, name)| (name, value)));
         if let Some(ConnectInfo(peer)) = parts.extensions.get::<ConnectInfo<SocketAddr>>() {
             request.headers_mut().append(FORWARDED_FOR, HeaderValue::from_str(&peer.ip().to_canonical().to_string())?);
         }

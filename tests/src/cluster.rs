@@ -193,6 +193,8 @@ impl Space {
             bridge_image: "ghcr.io/mcpfleet/bridge:test".into(),
             npx_image: "node:test".into(),
             uvx_image: "uv:test".into(),
+            npm_registry: None,
+            pypi_index: None,
             namespace: self.name.clone(),
             identity: None,
             no_leader_election: true,

@@ -63,7 +63,8 @@ impl FakeServer {
             calls: Mutex::default(),
             called: AtomicUsize::default(),
         });
-        let router = Router::new().route("/mcp", post(answer)).route("/metrics", get(metrics)).with_state(Arc::clone(&inner));
+        let sessions = post(answer).get(async || "listening").delete(async || StatusCode::OK);
+        let router = Router::new().route("/mcp", sessions).route("/metrics", get(metrics)).with_state(Arc::clone(&inner));
         let task = tokio::spawn(async move {
             let _ = axum::serve(listener, router).await;
         });

@@ -73,3 +73,16 @@ async fn calls_finish_when_it_is_told_to_stop_and_a_server_that_is_gone_is_told(
     assert_eq!(refused.status(), StatusCode::BAD_GATEWAY);
     assert_eq!(in_flight(&front).await, 0);
 }
+
+#[tokio::test]
+async fn large_and_slow_requests_go_on_as_they_come_and_are_calls() {
+    let server = Bridge::start_ready("--max-request-bytes 67108864", &child("legacy")).await;
+    let front = Bridge::beside(&server).await;
+    let session = front.initialize(json!({})).await;
+    let long = "x".repeat(20 << 20);
+    let call = tools_call("seen", json!({"text": long}));
+    let answered = front.post(Some(&session), &call).await;
+    assert_eq!(answered.status(), StatusCode::OK, "more than the bridge itself takes by default");
+    let ended = r#"bridge_calls_total{method="tools/call",outcome="ok",tool=""}"#;
+    until("the call counted", async || (front.metric_at(METRICS, ended).await == 1).then_some(())).await;
+}

@@ -136,6 +136,11 @@ async fn lists_are_answered_without_waking_and_calls_wake_once_and_are_answered(
         // Nobody says yet that the Service leads there.
         let (answers, fake) = tokio::join!(calls, wakes);
         let fake = fake?;
+        let listening = activator.get("/mcp").header("host", &host).send().await?;
+        assert_eq!(listening.text().await?, "listening", "a stream of a server that is up is its own to give");
+        let ended =
+            reqwest::Client::new().delete(format!("http://{}/mcp", activator.address)).header("host", &host).send().await?;
+        assert_eq!(ended.status(), StatusCode::OK, "and so is the end of a session");
         for answer in answers? {
             assert_eq!(said(answer.error_for_status()?).await?["result"]["content"][0]["text"], "called");
         }

@@ -180,6 +180,17 @@ mod tests {
     }
 
     #[test]
+    fn an_app_is_woken_when_the_node_of_its_pod_is_lost() {
+        let (pods, app) = (AppPods::default(), Who::app("team", "chat"));
+        let mut lost = pod("a", None);
+        lost.spec = serde_json::from_value(json!({"nodeName": "node-a", "containers": []})).ok();
+        let status = lost.status.as_mut().expect("it has one");
+        status.conditions = serde_json::from_value(json!([{"type": "Ready", "status": "False"}])).expect("conditions");
+        assert_eq!(pods.take(Event::Apply(lost)), [app]);
+        assert_eq!(reason(&pods).as_deref(), Some("NodeNotReady"));
+    }
+
+    #[test]
     fn a_pod_that_went_away_unseen_keeps_nobody() {
         let pods = AppPods::default();
         pods.take(Event::Apply(pod("a", Some("ImagePullBackOff"))));

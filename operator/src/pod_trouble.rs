@@ -5,6 +5,8 @@
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
 use kube::ResourceExt as _;
 
+use crate::crd::reason;
+
 /// The container that speaks MCP. All others are installers, sidecars, or a mesh's.
 pub const CONTAINER: &str = "mcp";
 
@@ -84,6 +86,7 @@ pub fn of(pod: &Pod) -> Option<Trouble> {
             own.chain(others).find_map(|container| stuck(&name, container, false))
         })
         .or_else(|| failed(&name, status))
+        .or_else(|| lost(&name, pod, status))
         .map(|trouble| Trouble { ran, ..trouble })
 }
 
@@ -135,6 +138,16 @@ fn failed(pod: &str, status: &PodStatus) -> Option<Trouble> {
         let reason = status.reason.as_deref().unwrap_or("Failed");
         Trouble::of_pod(pod, reason, status.message.as_deref())
     })
+}
+
+/// The pod's node is not ready, or does not report: Kubernetes then takes Ready from each of its pods, and gives no reason, as a kubelet
+/// that does so always does. <https://kubernetes.io/docs/concepts/architecture/nodes/#node-controller>
+fn lost(name: &str, pod: &Pod, status: &PodStatus) -> Option<Trouble> {
+    let node = pod.spec.as_ref()?.node_name.as_ref()?;
+    let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready")?;
+    let lost = ready.status == "False" && ready.reason.as_ref().is_none_or(String::is_empty);
+    let said = || format!("its node {node} is not ready, or does not report, and Kubernetes sends the pod no clients meanwhile");
+    lost.then(|| Trouble::of_pod(name, reason::NODE_NOT_READY, Some(&said())))
 }
 
 fn trouble(reason: &str, message: String) -> Trouble {
@@ -307,6 +320,23 @@ mod tests {
     fn a_pod_that_the_kubelet_evicted_says_why() {
         let status = json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."});
         assert_eq!(told(status).expect("trouble").message, "pod db-mcp-1: Evicted: The node was low on resource: memory.");
+    }
+
+    #[test]
+    fn a_pod_whose_node_is_lost_names_the_node() {
+        let told = |ready: Value| {
+            let running = container("mcp", json!({"running": {}}));
+            let status = json!({"phase": "Running", "conditions": [ready], "containerStatuses": [running]});
+            let spec = json!({"nodeName": "node-a", "containers": []});
+            let pod = json!({"metadata": {"name": "db-mcp-1"}, "spec": spec, "status": status});
+            of(&serde_json::from_value(pod).expect("a pod"))
+        };
+        let lost = told(json!({"type": "Ready", "status": "False"})).expect("trouble");
+        assert_eq!((lost.reason.as_str(), lost.ran), ("NodeNotReady", true));
+        assert!(lost.message.starts_with("pod db-mcp-1: NodeNotReady: its node node-a is not ready"), "{}", lost.message);
+        let waits = json!({"type": "Ready", "status": "False", "reason": "ReadinessGatesNotReady", "message": "m"});
+        assert_eq!(told(waits), None, "a kubelet says why");
+        assert_eq!(told(json!({"type": "Ready", "status": "True"})), None);
     }
 
     #[test]

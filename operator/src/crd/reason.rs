@@ -147,6 +147,8 @@ pub const FAILED_ATTACH_VOLUME: &str = "FailedAttachVolume";
 pub const FAILED_CREATE_POD_SANDBOX: &str = "FailedCreatePodSandBox";
 /// What makes the pods is refused.
 pub const REPLICA_SET_CREATE_ERROR: &str = "ReplicaSetCreateError";
+/// The pod's node is not ready, or does not report: Kubernetes sends the pod no clients meanwhile. The message names the node.
+pub const NODE_NOT_READY: &str = "NodeNotReady";
 /// The kubelet put the pod out, for want of memory or disk on the node.
 pub const EVICTED: &str = "Evicted";
 /// Pods are refused: a quota, a LimitRange, pod security, a ServiceAccount that is missing.

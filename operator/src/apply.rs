@@ -27,7 +27,11 @@ pub async fn all(writer: &Writer, uid: &str, children: &[Child]) -> Applied {
             continue;
         }
         match writer.apply(child).await {
-            Ok(done) => applied.corrected.extend(done.corrected.map(|what| (child.key.clone(), what))),
+            Ok(done) => {
+                applied.corrected.extend(done.corrected.map(|what| (child.key.clone(), what)));
+                let dropped = done.dropped.as_ref().map(|dropped| (child.key.clone(), Problem::not_applied(dropped)));
+                applied.problems.extend(dropped);
+            }
             Err(error) => {
                 if matches!(
                     error,

@@ -29,6 +29,9 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What is contested where an object comes and goes as a whole.
 const WHOLE: &str = "";
+/// What the API server says of an object that does not fit the type as it knows it.
+const NOT_TYPED: [&str; 2] = ["duplicate entries for key", TOO_NEW];
+const TOO_NEW: &str = "field not declared in schema";
 /// Stands for the hash of what is not to be there.
 const GONE: &str = "gone";
 
@@ -63,6 +66,11 @@ pub enum Error {
         /// Again and again, so that somebody must decide; else the API server changed it as it was written.
         undone: bool,
     },
+    /// The API server's answer to our own write lacks it.
+    #[error(
+        "Kubernetes drops {fields} of the {0} as it is written: its API server is older than the field, has its feature gate off, or has a webhook that takes it away. Upgrade it, switch the gate on, or remove the field from the spec; it is tried again once an hour", fields = .1.join(", ")
+    )]
+    Dropped(Key, Vec<String>),
     /// The API server refused, or could not be asked.
     #[error("failed to {verb} the {kind} {name}")]
     Request {
@@ -92,10 +100,12 @@ impl Error {
     /// Whether trying again can help: false when the API server said that the object itself is wrong.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::NameConflict(_) | Self::ForeignData(..) | Self::DataGoing(_) | Self::Contested { .. } => false,
+            Self::NameConflict(_) | Self::ForeignData(..) | Self::DataGoing(_) | Self::Contested { .. } | Self::Dropped(..) => {
+                false
+            }
             Self::Request { source, .. } => match &**source {
-                // A list with a key twice is refused by server-side apply as an internal error.
-                kube::Error::Api(status) if status.message.contains("duplicate entries for key") => false,
+                // Server-side apply refuses a list with a key twice, and a field that is too new for it, as an internal error.
+                kube::Error::Api(status) if NOT_TYPED.iter().any(|said| status.message.contains(said)) => false,
                 kube::Error::Api(status) => !matches!(status.code, 400 | 403 | 413 | 422),
                 _ => true,
             },
@@ -124,6 +134,10 @@ impl Error {
         Self::Contested { key: key.clone(), what, by, undone }
     }
 
+    fn dropped(key: &Key, fields: Vec<String>) -> Option<Self> {
+        (!fields.is_empty()).then(|| Self::Dropped(key.clone(), fields))
+    }
+
     fn code(&self) -> Option<u16> {
         match self {
             Self::Request { source, .. } => match &**source {
@@ -145,6 +159,8 @@ fn in_one_line(said: &str) -> String {
 fn way_out(said: &str) -> &'static str {
     if said.contains("can be resized") {
         "; to keep the size that there is, delete this object and make it anew with that: the claim and its data stay"
+    } else if said.contains(TOO_NEW) {
+        "; this Kubernetes is older than the field: upgrade it, or remove the field from the spec"
     } else {
         ""
     }
@@ -184,6 +200,8 @@ pub struct Applied {
     pub live: Arc<Live>,
     /// The first field that somebody else had changed of ours, if that was put right.
     pub corrected: Option<String>,
+    /// What of it Kubernetes drops: [`Error::Dropped`].
+    pub dropped: Option<Error>,
 }
 
 /// Writes children.
@@ -211,7 +229,8 @@ impl Writer {
             match self.create(&api, child, &body).await? {
                 Created::New(live) => {
                     self.wrote(&child.key, &hash, None, WHOLE)?;
-                    return Ok(Applied { live, corrected: None });
+                    let (_, missing) = self.unheld(&live, &body, &hash);
+                    return Ok(Applied { live, corrected: None, dropped: Error::dropped(&child.key, missing) });
                 }
                 Created::Taken(found) => found,
             }
@@ -229,7 +248,12 @@ impl Writer {
         keep_what_grew(child, &value, &mut body);
         let before = value["metadata"]["annotations"].get(names::ANNOTATION_APPLIED);
         let said = before == Some(&body["metadata"]["annotations"][names::ANNOTATION_APPLIED]);
-        let Some(what) = compare::difference(&value, &body) else { return Ok(Applied { live: found, corrected: None }) };
+        let known = self.contests.dropped(&child.key, &hash, Instant::now());
+        let differences = compare::differences(&value, &body);
+        let Some(what) = differences.iter().map(|found| &found.path).find(|path| !known.contains(path)) else {
+            let known = if differences.is_empty() { Vec::new() } else { known };
+            return Ok(Applied { live: found, corrected: None, dropped: Error::dropped(&child.key, known) });
+        };
         self.may_write(&child.key, &hash)?;
         if found.created {
             self.own_by_apply(&api, &found).await?;
@@ -240,9 +264,20 @@ impl Writer {
         let applied = request("apply", &child.key, api.patch(&child.key.name, &params, &Patch::Apply(&body))).await?;
         let live = self.children.wrote(Live::new(child.key.kind, applied));
         tracing::info!(kind = child.key.kind, namespace = child.key.namespace, name = child.key.name, "applied");
-        let unheld = compare::difference(&live.value(), &body);
-        self.wrote(&child.key, &hash, unheld, &what)?;
-        Ok(Applied { live, corrected: said.then_some(what) })
+        let (changed, missing) = self.unheld(&live, &body, &hash);
+        self.wrote(&child.key, &hash, changed, what)?;
+        // What Kubernetes drops at each write nobody has changed.
+        let corrected = said.then(|| what.clone()).filter(|what| !missing.contains(what));
+        Ok(Applied { live, corrected, dropped: Error::dropped(&child.key, missing) })
+    }
+
+    /// What the answer to our own write does not hold: the first field that is another, and those that are not there.
+    fn unheld(&self, live: &Live, body: &Value, hash: &str) -> (Option<String>, Vec<String>) {
+        let (missing, changed): (Vec<_>, Vec<_>) =
+            compare::differences(&live.value(), body).into_iter().partition(|found| found.missing);
+        let missing: Vec<_> = missing.into_iter().map(|found| found.path).collect();
+        self.contests.lacked(&live.key, hash, missing.clone(), Instant::now());
+        (changed.into_iter().next().map(|found| found.path), missing)
     }
 
     /// Changes the number of pods of a Deployment, and nothing else of it.
@@ -426,6 +461,7 @@ mod tests {
     #[case(413, "too large", false)]
     #[case(422, "invalid", false)]
     #[case(500, "failed to create typed patch object: duplicate entries for key [name=\"A\"]", false)]
+    #[case(500, "failed to create typed patch object: .spec.a: field not declared in schema", false)]
     #[case(404, "no such namespace", true)]
     #[case(409, "conflict", true)]
     #[case(429, "slow down", true)]

@@ -82,6 +82,8 @@ pub const PROGRESS_DEADLINE_EXCEEDED: &str = "ProgressDeadlineExceeded";
 pub const CLAIM_TERMINATING: &str = "ClaimTerminating";
 /// A child belongs to an object of the same name that was deleted, and is going. It is waited for.
 pub const PREDECESSOR_GOING: &str = "PredecessorGoing";
+/// Kubernetes drops a field that the spec asks for: its API server is older than the field, has its feature gate off, or has a webhook that takes it away.
+pub const FIELD_DROPPED: &str = "FieldDropped";
 /// A field that we write does not stay as we write it: a webhook or another writer changes it, or a second operator. Once a minute it is tried again.
 pub const CONTESTED: &str = "Contested";
 

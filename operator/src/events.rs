@@ -18,6 +18,7 @@ use crate::{
     },
     digest::hex,
     names::Component,
+    ssa::Correction,
 };
 
 /// The longest note, in bytes; the API server takes 1,024.
@@ -91,15 +92,16 @@ pub fn of_scaling(before: &AutoscalingStatus, after: &AutoscalingStatus) -> Opti
 }
 
 /// What was put right: somebody had changed a field of a child.
-pub fn of_correction(key: &Key, what: &str, kind: &str, name: &str) -> News {
-    let instead = match what {
+pub fn of_correction(key: &Key, Correction { what, by }: &Correction, kind: &str, name: &str) -> News {
+    let instead = match what.as_str() {
         "spec.replicas" if kind == Component::Server.kind() => {
             format!("to have other numbers of pods, scale the {kind}: kubectl scale {} {name} --replicas=…", kind.to_lowercase())
         }
         "spec.replicas" => format!("to have other numbers of pods, set spec.replicas of the {kind} {name}"),
         _ => format!("change the {kind} {name} instead, or pause it by the annotation mcpfleet.dev/paused"),
     };
-    let message = format!("somebody changed {what} of the {key}: it is put back; {instead}");
+    let by = by.as_deref().unwrap_or("somebody");
+    let message = format!("{by} changed {what} of the {key}: it is put back; {instead}");
     News::new(false, reason::CORRECTED, message)
 }
 
@@ -186,7 +188,9 @@ mod tests {
 
     #[test]
     fn who_changed_the_number_of_pods_is_told_how_that_is_done() {
-        let told = |kind| of_correction(&Key::new("Deployment", "team", "a"), "spec.replicas", kind, "a").message;
+        let scaled = Correction { what: "spec.replicas".into(), by: Some("kubectl".into()) };
+        let told = |kind| of_correction(&Key::new("Deployment", "team", "a"), &scaled, kind, "a").message;
+        assert!(told("McpServer").starts_with("kubectl changed spec.replicas of the Deployment a"));
         assert!(told("McpServer").contains("kubectl scale mcpserver a"));
         assert!(told("McpApp").ends_with("set spec.replicas of the McpApp a"), "an app has no scale");
     }

@@ -299,7 +299,7 @@ async fn apply_all<S: Subject>(object: &S, context: &Context<S>, valid: &S::Vali
         tracing::debug!(object.kind = S::COMPONENT.kind(), object.name = object.name_any(), problem.message, "not applied");
     }
     let (kind, name) = (S::COMPONENT.kind(), object.name_any());
-    let corrected = applied.corrected.iter().map(|(key, what)| events::of_correction(key, what, kind, &name));
+    let corrected = applied.corrected.iter().map(|(key, correction)| events::of_correction(key, correction, kind, &name));
     events::send(corrected.collect(), object, &context.recorder).await;
     applied.problems
 }

@@ -19,7 +19,7 @@ use crate::{
     cache::Cache,
     child::{Child, Key, Relation},
     children::{Children, Live},
-    compare,
+    compare::{self, Difference},
     contests::{Contested, Contests},
     names,
 };
@@ -198,10 +198,44 @@ pub fn owner_reference<K: Resource<DynamicType = ()>>(owner: &K) -> OwnerReferen
 pub struct Applied {
     /// The child as it is now.
     pub live: Arc<Live>,
-    /// The first field that somebody else had changed of ours, if that was put right.
-    pub corrected: Option<String>,
+    /// What somebody else had changed of ours, if that was put right.
+    pub corrected: Option<Correction>,
     /// What of it Kubernetes drops: [`Error::Dropped`].
     pub dropped: Option<Error>,
+}
+
+/// What somebody else had changed of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Correction {
+    /// The first field.
+    pub what: String,
+    /// The field manager; none where nobody owns the field, because it was taken away.
+    pub by: Option<String>,
+}
+
+impl Correction {
+    /// None: what differs is what we did not want before.
+    fn of(found: &Live, differences: &[&Difference]) -> Option<Self> {
+        let hash = differences.iter().copied().find(|found| is_hash(found));
+        let theirs = hash.is_none_or(|hash| {
+            // Only we write it. Who undoes a rollout, or replaces the whole, has it in hand as it was before, or not at all.
+            hash.missing && found.written || found.owner_of(hash).is_some()
+        });
+        let first = first(differences).filter(|_| theirs)?;
+        let by = found.owner_of(first).or_else(|| found.owner_of(hash?));
+        Some(Self { what: first.path.clone(), by: by.map(ToOwned::to_owned) })
+    }
+}
+
+/// The hash of what we wanted last, or all annotations where there is none. Where it is what we want, all that differs was changed by
+/// others.
+fn is_hash(found: &Difference) -> bool {
+    found.path.ends_with(names::ANNOTATION_APPLIED) || found.path == "metadata.annotations"
+}
+
+/// The first field that differs; the hash, which says nothing to anybody, only where nothing else does.
+fn first<'a>(differences: &[&'a Difference]) -> Option<&'a Difference> {
+    differences.iter().find(|found| !is_hash(found)).or_else(|| differences.first()).copied()
 }
 
 /// Writes children.
@@ -246,11 +280,10 @@ impl Writer {
             return Err(Error::DataGoing(child.key.clone()));
         }
         keep_what_grew(child, &value, &mut body);
-        let before = value["metadata"]["annotations"].get(names::ANNOTATION_APPLIED);
-        let said = before == Some(&body["metadata"]["annotations"][names::ANNOTATION_APPLIED]);
         let known = self.contests.dropped(&child.key, &hash, Instant::now());
         let differences = compare::differences(&value, &body);
-        let Some(what) = differences.iter().map(|found| &found.path).find(|path| !known.contains(path)) else {
+        let news: Vec<_> = differences.iter().filter(|found| !known.contains(&found.path)).collect();
+        let Some(first) = first(&news) else {
             let known = if differences.is_empty() { Vec::new() } else { known };
             return Ok(Applied { live: found, corrected: None, dropped: Error::dropped(&child.key, known) });
         };
@@ -265,9 +298,10 @@ impl Writer {
         let live = self.children.wrote(Live::new(child.key.kind, applied));
         tracing::info!(kind = child.key.kind, namespace = child.key.namespace, name = child.key.name, "applied");
         let (changed, missing) = self.unheld(&live, &body, &hash);
-        self.wrote(&child.key, &hash, changed, what)?;
+        self.wrote(&child.key, &hash, changed, &first.path)?;
         // What Kubernetes drops at each write nobody has changed.
-        let corrected = said.then(|| what.clone()).filter(|what| !missing.contains(what));
+        let kept: Vec<_> = news.into_iter().filter(|found| !missing.contains(&found.path)).collect();
+        let corrected = Correction::of(&found, &kept);
         Ok(Applied { live, corrected, dropped: Error::dropped(&child.key, missing) })
     }
 

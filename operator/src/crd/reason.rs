@@ -229,7 +229,7 @@ pub const UNPINNED: &str = "Unpinned";
 
 /// The circuit closed.
 pub const CIRCUIT_CLOSED: &str = "CircuitClosed";
-/// Somebody had changed a field of a child that the CR decides: it was put back.
+/// Somebody had changed a field of a child that the CR decides: it was put back. The message names the field manager.
 pub const CORRECTED: &str = "Corrected";
 /// A pod was taken out of the Service.
 pub const POD_OUT_OF_SERVICE: &str = "PodOutOfService";

@@ -426,6 +426,34 @@ async fn what_kubernetes_drops_of_a_child_is_told_and_written_once() {
     rests().await;
 }
 
+/// What people are told by Events since this was asked last.
+fn notes(rig: &Rig) -> Vec<String> {
+    let sent = rig.api.sent().into_iter().filter(|sent| sent.path.contains("/events"));
+    sent.map(|sent| sent.body["note"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+/// `kubectl rollout undo` takes the annotations of before with it, and the hash of what we want among them.
+#[tokio::test]
+async fn what_somebody_takes_back_as_a_whole_is_put_right_and_told_with_who_it_was() {
+    let (rig, object) = Rig::new(|_| {});
+    rig.pass(&object).await;
+    for before in [Some(json!("what we wanted before")), None] {
+        rig.api.sent();
+        let theirs = rig.api.change(CHILD, |child| {
+            child["data"]["a"] = json!("theirs");
+            let annotations = child["metadata"]["annotations"].as_object_mut().expect("it has one");
+            annotations.remove(names::ANNOTATION_APPLIED);
+            annotations.extend(before.map(|before| (names::ANNOTATION_APPLIED.to_owned(), before)));
+        });
+        let live = crate::children::Live::new("ConfigMap", serde_json::from_value(theirs).expect("one"));
+        rig.context.writer.children.shown(live);
+        rig.pass(&object).await;
+        let told = notes(&rig);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with("kubectl-edit changed data.a of the ConfigMap db-mcp: it is put back"), "{told:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_status_that_somebody_else_writes_again_and_again_is_contested_and_told_once() {
     let (rig, object) = Rig::new(|_| {});

@@ -137,8 +137,26 @@ async fn a_child_of_a_predecessor_is_waited_for_and_holds_up_nobody() {
     .await;
 }
 
-/// How soon something is told.
+/// How soon it is seen that a name is free: nothing watches what others make.
 const SOON: Duration = Duration::from_secs(12);
+
+#[tokio::test]
+async fn a_name_that_was_taken_is_taken_up_soon_after_it_is_free() {
+    with_space(|space| async move {
+        space.create::<Service>(json!({"metadata": {"name": "s-mcp"}, "spec": {"ports": [{"port": 1}]}})).await?;
+        let operator = space.operator().await?;
+        let server = space.create::<McpServer>(container("s")).await?;
+        let taken = |server: &McpServer| stalled(server) == Some(("True".into(), reason::NAME_CONFLICT.into()));
+        space.until::<McpServer>("s", "NameConflict", taken).await?;
+        space.api::<Service>().delete("s-mcp", &DeleteParams::default()).await?;
+        let owner = server.uid();
+        let own =
+            space.until::<Service>("s-mcp", "its own Service", |service| service.owner_references().first().map(uid) == owner);
+        tokio::time::timeout(SOON, own).await.context("the name is free, and nobody sees it")??;
+        operator.stop().await
+    })
+    .await;
+}
 
 #[tokio::test]
 async fn what_is_no_longer_wanted_goes() {

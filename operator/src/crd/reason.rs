@@ -71,6 +71,8 @@ pub const NO_SERVERS: &str = "NoServers";
 pub const PAUSED: &str = "Paused";
 /// A Secret that the spec points at holds nothing but white space where a value must be.
 pub const SECRET_EMPTY: &str = "SecretEmpty";
+/// The Secret of `spec.access.tokenSecretRef` holds a token of fewer than 16 characters, which the app does not take.
+pub const TOKEN_TOO_SHORT: &str = "TokenTooShort";
 
 // ---- Reconciling and Stalled ----------------------------------------------------------------------------------------------
 

@@ -278,6 +278,11 @@ static SYSTEM: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
     Arc::new(tls_config(roots))
 });
 
+/// Whether these are certificates of a CA that can be trusted, and why not.
+pub fn check_ca(pem: &[u8]) -> Result<(), String> {
+    private_roots(pem).map(drop)
+}
+
 fn private_roots(pem: &[u8]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {

@@ -154,7 +154,10 @@ impl Wire {
             dial,
             tls,
             path: path.parse().unwrap_or_else(|_| Uri::from_static("/")),
-            given: Given { credentials: headers.values().any(HeaderValue::is_sensitive) },
+            given: Given {
+                credentials: headers.values().any(HeaderValue::is_sensitive),
+                remote: matches!(spec.endpoint, Endpoint::Remote { .. }),
+            },
             headers,
             host,
             guard: Guard::new(spec),

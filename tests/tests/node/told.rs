@@ -137,7 +137,7 @@ const BROKEN: &[Broken] = &[
         name: "wrong-path",
         change: |spec| spec["container"]["path"] = json!("/sse"),
         reasons: &["Starting", "HttpStatus"],
-        says: &["404"],
+        says: &["404", "/sse", "spec.container.path"],
     },
 ];
 

@@ -9,6 +9,7 @@ use kube::{
 use sha2::{Digest, Sha256};
 
 use crate::{
+    backups,
     child::Key,
     conditions,
     crd::{
@@ -75,12 +76,13 @@ pub fn of_conditions(before: &[Condition], after: &[Condition]) -> Vec<News> {
 /// A backup that failed, told once. Pure.
 pub fn of_backup(before: Option<&BackupStatus>, after: &BackupStatus) -> Option<News> {
     let failure = after.failure.as_ref()?;
-    let again = before.is_some_and(|before| before.last == after.last);
+    let held = |told: &BackupStatus| told.failure.as_deref().is_some_and(backups::is_held);
+    let again = before.is_some_and(|before| before.last == after.last && (held(before) || !held(after)));
     let since = after
         .last_success
         .as_ref()
         .map_or_else(|| "there is none".to_owned(), |last| format!("the last good one is of {}", last.0));
-    let message = format!("the backup failed, {since}: {failure}");
+    let message = format!("the backup {}, {since}: {failure}", if held(after) { "waits" } else { "failed" });
     (!again).then(|| News::new(true, reason::BACKUP_FAILED, message))
 }
 

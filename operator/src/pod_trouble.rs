@@ -48,6 +48,34 @@ pub struct Making {
     pub prepared: bool,
 }
 
+impl Making {
+    /// What has not started cannot answer: its init container is told.
+    pub fn told(&self, pod: &str) -> Option<String> {
+        let init = self.init.as_ref()?;
+        Some(format!("not up yet: pod {pod}: its init container {init} is running"))
+    }
+}
+
+/// A pod that does not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stuck {
+    /// The pod's uid.
+    pub uid: String,
+    /// What keeps it from running, by its status.
+    pub trouble: Option<Trouble>,
+    /// It is on its way in the usual manner, by its status.
+    pub making: Option<Making>,
+}
+
+impl Stuck {
+    /// None of a pod that runs.
+    pub fn of(pod: &Pod) -> Option<Self> {
+        let (trouble, making) = (of(pod), making(pod));
+        let stuck = trouble.is_some() || making.is_some();
+        stuck.then(|| Self { uid: pod.uid().unwrap_or_default(), trouble, making })
+    }
+}
+
 /// How far a pod is that is being made; none of one that is not scheduled, that runs, or has run.
 pub fn making(pod: &Pod) -> Option<Making> {
     let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref()?);

@@ -11,7 +11,7 @@ use kube::runtime::watcher;
 
 use crate::{
     names::Component,
-    pod_trouble::{Making, Trouble},
+    pod_trouble::{Making, Stuck, Trouble},
     who::Who,
 };
 
@@ -67,6 +67,11 @@ impl PodWarnings {
         }
     }
 
+    /// What keeps a pod from running, with what Events say of it.
+    pub fn trouble(&self, name: &str, Stuck { uid, trouble, making }: &Stuck) -> Option<Trouble> {
+        self.explain(name, uid, trouble.clone(), making.as_ref())
+    }
+
     /// Takes up an event of the watch. Gives whose pod it is about, if that is to be told anew.
     pub fn take(&self, event: watcher::Event<Event>) -> Option<Who> {
         let mut state = self.state();
@@ -115,7 +120,11 @@ mod tests {
     const NOT_PREPARED: Making = Making { init: None, prepared: false };
 
     fn event(uid: &str, reason: &str, message: &str) -> Event {
-        let pod = json!({"kind": "Pod", "namespace": "team", "name": "db-mcp-6f9c7d-x2x4z", "uid": uid});
+        of_pod("db-mcp-6f9c7d-x2x4z", uid, reason, message)
+    }
+
+    fn of_pod(name: &str, uid: &str, reason: &str, message: &str) -> Event {
+        let pod = json!({"kind": "Pod", "namespace": "team", "name": name, "uid": uid});
         let event = json!({"metadata": {"name": "e"}, "involvedObject": pod, "reason": reason, "message": message});
         serde_json::from_value(event).expect("an Event")
     }
@@ -137,6 +146,18 @@ mod tests {
         assert_eq!(told(&warnings, None, None), None, "it runs");
         let other = fixtures::trouble("CrashLoopBackOff", "why");
         assert_eq!(told(&warnings, Some(other.clone()), None), Some((other.reason, other.message)));
+    }
+
+    #[test]
+    fn what_warns_of_the_pod_of_a_backup_wakes_its_server() {
+        for pod in ["db-mcp-backup-29400000-x2x4z", "db-mcp-backup-by-hand-x2x4z"] {
+            let warnings = PodWarnings::default();
+            let woken = warnings.take(Seen::Apply(of_pod(pod, "1", "FailedMount", "no such server")));
+            assert_eq!(woken, Some(Who { component: Component::Server, namespace: "team".into(), name: "db".into() }));
+            assert_eq!(told(&warnings, None, Some(&NOT_PREPARED)).expect("it is told").0, "FailedMount");
+        }
+        let warnings = PodWarnings::default();
+        assert_eq!(warnings.take(Seen::Apply(of_pod("somebody-backup-1-x2x4z", "1", "FailedMount", "m"))), None);
     }
 
     #[test]

@@ -96,7 +96,7 @@ pub const SCALED: &str = "Scaled";
 
 // ---- Backups (an Event) ------------------------------------------------------------------------------------------------------
 
-/// A backup of `storage.backup` failed. The message says why, and when the last good one was made.
+/// A backup of `storage.backup` failed, or its pod does not run. The message says why, and when the last good one was made.
 pub const BACKUP_FAILED: &str = "BackupFailed";
 
 // ---- ModelReachable --------------------------------------------------------------------------------------------------------

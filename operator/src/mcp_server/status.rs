@@ -329,10 +329,7 @@ impl<'a> View<'a> {
 
     /// What has not started cannot answer: its init container is told.
     fn init_runs(&self) -> Option<String> {
-        self.pods().find_map(|pod| {
-            let init = pod.making.as_ref()?.init.as_ref()?;
-            Some(format!("not up yet: pod {}: its init container {init} is running", pod.name))
-        })
+        self.pods().find_map(|pod| pod.making.as_ref()?.told(&pod.name))
     }
 
     fn healthy(&self) -> Finding {

@@ -15,13 +15,12 @@ use crate::{
     who::Who,
 };
 
-/// Which Events are watched: <https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/>.
-pub const SELECTOR: &str = "type=Warning,involvedObject.kind=Pod";
+/// Which Events are watched: <https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/>. Not those that a fleet is
+/// full of when something is wrong: a pod's status, and the prober, say that too.
+pub const SELECTOR: &str = "type=Warning,involvedObject.kind=Pod,reason!=Unhealthy,reason!=BackOff,reason!=FailedScheduling,reason!=Preempted,reason!=NodeNotReady";
 
 /// The kubelet does not find a Secret of `imagePullSecrets`, and tries to pull the image without: some images may be pulled by anybody.
 const NO_PULL_SECRET: &str = "FailedToRetrieveImagePullSecret";
-/// What is over, or told elsewhere, by the time a node makes the pod: the scheduler's word is in the pod's conditions.
-const ELSEWHERE: [&str; 2] = ["FailedScheduling", "Preempted"];
 
 /// The last Warnings about each pod of ours, by its uid. Kubernetes forgets Events after an hour, and so do we.
 #[derive(Debug, Default)]
@@ -45,7 +44,7 @@ impl Warnings {
     fn add(&mut self, reason: String, message: String) {
         if reason == NO_PULL_SECRET {
             self.pull_secret = Some(message);
-        } else if !ELSEWHERE.contains(&reason.as_str()) {
+        } else {
             self.held = Some((reason, message));
         }
     }
@@ -183,7 +182,5 @@ mod tests {
         assert!(is_told());
         warnings.take(Seen::Delete(event("1", "FailedCreatePodSandBox", "m")));
         assert!(!is_told());
-        assert_eq!(warnings.take(Seen::Apply(event("1", "FailedScheduling", "m"))).map(|who| who.name), None);
-        assert!(!is_told(), "the scheduler's word is in the pod's conditions");
     }
 }

@@ -221,7 +221,7 @@ fn one_line(text: &str) -> String {
 }
 
 /// Without control characters, terminals' escapes among them, and with one space for many.
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     let spaced: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     spaced.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -22,6 +22,7 @@ use crate::{
     compare::{self, Difference},
     contests::{Contested, Contests},
     names,
+    pod_trouble::printable,
 };
 
 /// How long one request may take. kube's client has no such bound of its own.
@@ -151,8 +152,7 @@ impl Error {
 
 /// Without the comparison of two objects that Kubernetes adds to some refusals.
 fn in_one_line(said: &str) -> String {
-    let said = said.split_once("\n@@").map_or(said, |(said, _)| said);
-    said.split_whitespace().collect::<Vec<_>>().join(" ")
+    printable(said.split_once("\n@@").map_or(said, |(said, _)| said))
 }
 
 /// What to do where an edit cannot be taken back: the size of a volume never shrinks, not even one that was never given.

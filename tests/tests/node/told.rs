@@ -12,7 +12,10 @@ use operator::{
 };
 use serde_json::{Value, json};
 
-use crate::setup::{install, ready, sqlite, until_no_pods};
+use crate::{
+    rollouts::is,
+    setup::{install, ready, sqlite, until_no_pods},
+};
 
 /// A server that cannot start: how its spec differs from one that can, and what its Ready must say.
 struct Broken {
@@ -227,11 +230,7 @@ async fn off_is_off_and_a_name_that_is_taken_serves_nobody() {
         space.until::<McpServer>("taken", "not Ready with a pod in service", taken).await?;
 
         space.edit::<McpServer>("s", json!({"spec": {"podTemplate": {"tolerations": [{"operator": "Foo"}]}}})).await?;
-        let stalled = |server: &McpServer| {
-            let conditions = server.status.as_ref().map(|status| &*status.conditions).unwrap_or_default();
-            conditions::find(conditions, "Stalled").is_some_and(|stalled| stalled.status == "True")
-        };
-        space.until::<McpServer>("s", "stalled", stalled).await?;
+        space.until::<McpServer>("s", "stalled", |server| is(server, "Stalled", "True")).await?;
         space.edit::<McpServer>("s", json!({"spec": {"enabled": false}})).await?;
         until_no_pods(&space, "s").await
     })
@@ -247,9 +246,7 @@ async fn what_a_quota_or_a_limit_range_refuses_is_told() {
         let quota = Broken { name: "quota", change: |_| (), reasons: &["FailedCreate"], says: &["must specify limits.cpu"] };
         told(&space, &quota, Instant::now()).await?;
         let stalled = space.api::<McpServer>().get("quota").await?;
-        let conditions = stalled.status.map(|status| status.conditions).unwrap_or_default();
-        let stalled = conditions::find(&conditions, "Stalled").is_some_and(|stalled| stalled.status == "True");
-        anyhow::ensure!(stalled, "only a person can mend it: {conditions:?}");
+        anyhow::ensure!(is(&stalled, "Stalled", "True"), "only a person can mend it: {:?}", stalled.status);
 
         space
             .create::<LimitRange>(json!({"metadata": {"name": "memory"}, "spec": {"limits": [

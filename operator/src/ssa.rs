@@ -28,6 +28,9 @@ use crate::{
 /// How long one request may take. kube's client has no such bound of its own.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How often it is tried to take an object up that others write meanwhile.
+const TAKING_UP: u32 = 5;
+
 /// What is contested where an object comes and goes as a whole.
 const WHOLE: &str = "";
 /// What the API server says of an object that does not fit the type as it knows it.
@@ -375,6 +378,17 @@ impl Writer {
     /// Makes the fields that we own since the object's creation those of our applies, so that a field which we no longer say goes.
     /// <https://kubernetes.io/docs/reference/using-api/server-side-apply/#upgrading-from-client-side-apply-to-server-side-apply>
     async fn own_by_apply(&self, api: &Api<DynamicObject>, found: &Live) -> Result<(), Error> {
+        let mut tries = 1;
+        loop {
+            match self.take_up(api, found).await {
+                // The status of one whose pods come and go is written several times a second, between our two requests, too.
+                Err(error) if error.code() == Some(409) && tries < TAKING_UP => tries += 1,
+                done => return done,
+            }
+        }
+    }
+
+    async fn take_up(&self, api: &Api<DynamicObject>, found: &Live) -> Result<(), Error> {
         let live = request("read", &found.key, api.get(&found.key.name)).await?;
         let mut managers = json!(live.metadata.managed_fields);
         merge_managers(&mut managers);

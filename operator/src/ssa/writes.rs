@@ -69,6 +69,17 @@ async fn what_was_created_is_taken_up_before_its_first_apply_and_then_it_is_appl
 }
 
 #[tokio::test]
+async fn what_is_written_while_it_is_taken_up_is_taken_up_all_the_same() {
+    let api = Server::default();
+    let writer = writer(&api);
+    writer.apply(&child("a")).await.expect("created");
+    api.sent();
+    api.state().refusals.extend([("PATCH", "", 409), ("PATCH", "", 409)]);
+    writer.apply(&child("b")).await.expect("applied");
+    assert_eq!(api.methods(), ["GET", "PATCH", "GET", "PATCH", "GET", "PATCH", "PATCH"]);
+}
+
+#[tokio::test]
 async fn what_somebody_else_changed_is_put_right_and_named() {
     let api = Server::default();
     let writer = writer(&api);

@@ -9,6 +9,7 @@
 #   drills              pods that hang are evicted one by one; the operator killed 50 times in an outage; ten minutes without a write
 #   sandbox             a pod killed 20 times under acknowledged writes; a full volume; rows lost and restored
 #   chat                a hundred conversations while everything around them changes
+#   node                the kubelet stops: what servers and apps say of their node
 #   session             fifty clients with sessions while pods go and come
 #
 # The programs are those of `make test`; MCPFLEET_IMAGE_PROFILE=quick or release has others built for the images, for figures.

@@ -11,7 +11,7 @@ use kube::{ResourceExt, runtime::watcher::Event};
 use tokio::sync::Notify;
 
 use crate::{
-    pod_trouble::{self, Making, Trouble},
+    pod_trouble::{Stuck, Trouble},
     pod_warnings::PodWarnings,
     who::{Who, whose_label},
 };
@@ -32,33 +32,24 @@ struct State {
     listing: Option<BTreeSet<(Who, String)>>,
 }
 
-/// A pod that does not run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Stuck {
-    uid: String,
-    /// What keeps it from running, by its status.
-    trouble: Option<Trouble>,
-    /// It is on its way in the usual manner, by its status.
-    making: Option<Making>,
-}
-
-impl Stuck {
-    /// None of a pod that runs.
-    fn of(pod: &Pod) -> Option<Self> {
-        let (trouble, making) = (pod_trouble::of(pod), pod_trouble::making(pod));
-        let stuck = trouble.is_some() || making.is_some();
-        stuck.then(|| Self { uid: pod.uid().unwrap_or_default(), trouble, making })
-    }
+/// Why an app has no pod that runs.
+#[derive(Debug, Default)]
+pub struct HeldUp {
+    /// What keeps a pod from running; of several, one that never ran first.
+    pub trouble: Option<Trouble>,
+    /// How far one is that is on its way.
+    pub making: Option<String>,
 }
 
 impl AppPods {
-    /// What keeps a pod of the app from running; of several, one that never ran first. None: nothing that is known.
-    pub fn trouble(&self, namespace: &str, name: &str, warnings: &PodWarnings) -> Option<Trouble> {
-        let app = Who::app(namespace, name);
+    /// What is known of the pods of the app that do not run.
+    pub fn held_up(&self, namespace: &str, name: &str, warnings: &PodWarnings) -> HeldUp {
         let state = self.state();
-        let pods = state.stuck.get(&app)?.iter();
-        pods.filter_map(|(name, pod)| warnings.explain(name, &pod.uid, pod.trouble.clone(), pod.making.as_ref()))
-            .min_by_key(|trouble| trouble.ran)
+        let pods = || state.stuck.get(&Who::app(namespace, name)).into_iter().flatten();
+        HeldUp {
+            trouble: pods().filter_map(|(name, pod)| warnings.trouble(name, pod)).min_by_key(|trouble| trouble.ran),
+            making: pods().find_map(|(name, pod)| pod.making.as_ref()?.told(name)),
+        }
     }
 
     /// The addresses of the pods that run.
@@ -165,7 +156,7 @@ mod tests {
     }
 
     fn reason(pods: &AppPods) -> Option<String> {
-        pods.trouble("team", "chat", &PodWarnings::default()).map(|trouble| trouble.reason)
+        pods.held_up("team", "chat", &PodWarnings::default()).trouble.map(|trouble| trouble.reason)
     }
 
     #[test]
@@ -177,6 +168,34 @@ mod tests {
         assert_eq!(reason(&pods).as_deref(), Some("ImagePullBackOff"));
         assert_eq!(pods.take(Event::Delete(pod("a", Some("ImagePullBackOff")))), [app]);
         assert_eq!(reason(&pods), None);
+    }
+
+    #[test]
+    fn an_app_is_woken_when_the_node_of_its_pod_is_lost() {
+        let (pods, app) = (AppPods::default(), Who::app("team", "chat"));
+        let mut lost = pod("a", None);
+        lost.spec = serde_json::from_value(json!({"nodeName": "node-a", "containers": []})).ok();
+        let status = lost.status.as_mut().expect("it has one");
+        status.conditions = serde_json::from_value(json!([{"type": "Ready", "status": "False"}])).expect("conditions");
+        assert_eq!(pods.take(Event::Apply(lost)), [app]);
+        assert_eq!(reason(&pods).as_deref(), Some("NodeNotReady"));
+    }
+
+    #[test]
+    fn an_app_is_woken_when_an_init_container_of_its_pod_runs() {
+        let (pods, app) = (AppPods::default(), Who::app("team", "chat"));
+        let mut made = pod("a", Some("PodInitializing"));
+        made.spec = serde_json::from_value(json!({"nodeName": "node-a", "containers": []})).ok();
+        let status = made.status.as_mut().expect("it has one");
+        status.phase = Some("Pending".into());
+        status.init_container_statuses = serde_json::from_value(json!([
+            {"name": "fetch", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": {"running": {}}},
+        ]))
+        .ok();
+        assert_eq!(pods.take(Event::Apply(made)), [app]);
+        let told = pods.held_up("team", "chat", &PodWarnings::default());
+        assert!(told.trouble.is_none());
+        assert_eq!(told.making.as_deref(), Some("not up yet: pod a: its init container fetch is running"));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use crate::{
     child::{Child, KINDS, Key},
     problem::Problem,
-    ssa::{Error, Writer},
+    ssa::{Correction, Error, Writer},
 };
 
 /// What came of it.
@@ -13,8 +13,8 @@ use crate::{
 pub struct Applied {
     /// What stands in the way, child by child.
     pub problems: Vec<(Key, Problem)>,
-    /// Fields of ours that somebody else had changed, and that were put right.
-    pub corrected: Vec<(Key, String)>,
+    /// What somebody else had changed of ours, and was put right.
+    pub corrected: Vec<(Key, Correction)>,
 }
 
 /// Applies every child in its order (who is mounted comes before who mounts), and deletes what the CR of this uid controls and no
@@ -27,7 +27,11 @@ pub async fn all(writer: &Writer, uid: &str, children: &[Child]) -> Applied {
             continue;
         }
         match writer.apply(child).await {
-            Ok(done) => applied.corrected.extend(done.corrected.map(|what| (child.key.clone(), what))),
+            Ok(done) => {
+                applied.corrected.extend(done.corrected.map(|what| (child.key.clone(), what)));
+                let dropped = done.dropped.as_ref().map(|dropped| (child.key.clone(), Problem::not_applied(dropped)));
+                applied.problems.extend(dropped);
+            }
             Err(error) => {
                 if matches!(
                     error,

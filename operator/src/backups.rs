@@ -1,4 +1,4 @@
-//! What came of the backups, as the pods of their jobs show it: when each ended, how large it is, why it failed.
+//! What came of the backups, as the pods of their jobs show it: when each ended, how large it is, why it failed, and why one does not run.
 //!
 //! A job that somebody makes by hand counts like one of the schedule. What was told stays in the CR's status when the pods are gone.
 
@@ -12,14 +12,15 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::Timestamp,
 };
-use kube::runtime::watcher::Event;
+use kube::{ResourceExt as _, runtime::watcher::Event};
 use prometheus::{GaugeVec, IntCounterVec, Opts, Registry};
 
 use crate::{
     crd::backup::BackupStatus,
     metrics::registered,
     names::{self, Component},
-    pod_trouble,
+    pod_trouble::{self, Stuck},
+    pod_warnings::PodWarnings,
     who::Who,
 };
 
@@ -39,6 +40,16 @@ pub struct Runs {
     pub last: Option<Run>,
     /// The last good one: when it ended, and its size.
     pub good: Option<(Timestamp, Option<i64>)>,
+    /// The pod of one that does not run: its name, and why not.
+    pub held: Option<(String, Stuck)>,
+}
+
+/// How what is told of a backup begins that does not run.
+const HELD: &str = "it does not run: ";
+
+/// Whether this is told of a backup that does not run, and may yet.
+pub fn is_held(failure: &str) -> bool {
+    failure.starts_with(HELD)
 }
 
 impl Runs {
@@ -56,8 +67,8 @@ impl Runs {
         newer
     }
 
-    /// What is told from now on, after what was told before.
-    pub fn told(&self, before: Option<&BackupStatus>) -> Option<BackupStatus> {
+    /// What is told from now on, after what was told before, with what Events say.
+    pub fn told(&self, before: Option<&BackupStatus>, warnings: &PodWarnings) -> Option<BackupStatus> {
         let mut told = before.cloned().unwrap_or_default();
         let after = |told: &Option<Time>, ended: Timestamp| told.as_ref().is_none_or(|told| told.0 < ended);
         if let Some((ended, size)) = self.good.filter(|(ended, _)| after(&told.last_success, *ended)) {
@@ -67,6 +78,12 @@ impl Runs {
         if let Some(last) = self.last.as_ref().filter(|last| after(&told.last, last.ended)) {
             told.last = Some(Time(last.ended));
             told.failure = last.made.clone().err();
+        }
+        let held = self.held.as_ref().and_then(|(pod, stuck)| warnings.trouble(pod, stuck));
+        if let Some(held) = held {
+            told.failure = Some(format!("{HELD}{}", held.message));
+        } else if told.failure.as_deref().is_some_and(is_held) {
+            told.failure = self.last.as_ref().and_then(|last| last.made.clone().err());
         }
         (told != BackupStatus::default()).then_some(told)
     }
@@ -101,19 +118,29 @@ impl Backups {
     }
 
     /// Takes up an event of the watch. Gives the server of which something else is to be told now.
-    pub fn take(&self, event: Event<Pod>) -> Option<Who> {
+    pub fn take(&self, event: Event<Pod>, warnings: &PodWarnings) -> Option<Who> {
         let (pod, gone) = match event {
             Event::Init | Event::InitDone => return None,
             Event::InitApply(pod) | Event::Apply(pod) => (pod, false),
             Event::Delete(pod) => (pod, true),
         };
         let who = whose(&pod)?;
-        let run = run(&pod, gone)?;
-        let failed = run.made.is_err();
         let mut all = self.runs();
         let runs = all.entry(who.clone()).or_default();
+        let earlier = runs.held.as_ref().filter(|(held, _)| *held == pod.name_any()).map(|(_, stuck)| stuck);
+        let run = run(&pod, gone, earlier, warnings);
+        let waits = pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Pending"));
+        let held = Stuck::of(&pod).filter(|_| waits && !gone).map(|stuck| (pod.name_any(), stuck));
+        // One that runs says nothing of another one that does not.
+        let of_this = held.is_some() || runs.held.as_ref().is_some_and(|(held, _)| *held == pod.name_any());
+        let turned = of_this && runs.held != held;
+        if turned {
+            runs.held = held;
+        }
+        let Some(run) = run else { return turned.then_some(who) };
+        let failed = run.made.is_err();
         if !runs.add(run) {
-            return None;
+            return turned.then_some(who);
         }
         let labels = [&*who.namespace, &*who.name];
         if failed {
@@ -150,8 +177,20 @@ fn whose(pod: &Pod) -> Option<Who> {
     Some(server(pod.metadata.namespace.as_deref()?, labels.get(names::LABEL_INSTANCE)?))
 }
 
+/// The kubelet's word for a container of which it does not know how it ended, as it never began, for one.
+const LOST: &str = "ContainerStatusUnknown";
+
 /// How the backup of this pod ended. None: it has not.
-fn run(pod: &Pod, gone: bool) -> Option<Run> {
+///
+/// `earlier`: what held it up when it was seen last. A pod that is deleted before it ran ends as one of which that is not known any more.
+fn run(pod: &Pod, gone: bool, earlier: Option<&Stuck>, warnings: &PodWarnings) -> Option<Run> {
+    let deleted = pod.metadata.deletion_timestamp.as_ref().map(|time| time.0);
+    let not_done = || {
+        let stuck = earlier.cloned().or_else(|| Stuck::of(pod));
+        let held_up = stuck.and_then(|stuck| warnings.trouble(&pod.name_any(), &stuck));
+        let held_up = held_up.map(|trouble| format!("; {}", trouble.message)).unwrap_or_default();
+        format!("its pod was deleted before it was done{held_up}")
+    };
     let status = pod.status.as_ref();
     let ended = status.and_then(|status| {
         status.container_statuses.iter().flatten().find_map(|container| container.state.as_ref()?.terminated.as_ref())
@@ -163,15 +202,14 @@ fn run(pod: &Pod, gone: bool) -> Option<Run> {
             Some(Run { ended: at(ended)?, made: Ok(ended.message.as_deref().and_then(size)) })
         }
         Some("Failed") => {
-            let failed = ended.and_then(at).or_else(|| pod.metadata.deletion_timestamp.as_ref().map(|time| time.0))?;
-            let why = pod_trouble::of(pod).map_or_else(|| "the pod failed".to_owned(), |trouble| trouble.message);
-            Some(Run { ended: failed, made: Err(why) })
+            let why = match pod_trouble::of(pod) {
+                Some(trouble) if deleted.is_some() && trouble.reason == LOST => not_done(),
+                Some(trouble) => trouble.message,
+                None => "the pod failed".to_owned(),
+            };
+            Some(Run { ended: ended.and_then(at).or(deleted)?, made: Err(why) })
         }
-        _ if gone => {
-            let held_up = pod_trouble::of(pod).map(|trouble| format!("; {}", trouble.message)).unwrap_or_default();
-            let deleted = pod.metadata.deletion_timestamp.as_ref()?.0;
-            Some(Run { ended: deleted, made: Err(format!("its pod was deleted before it was done{held_up}")) })
-        }
+        _ if gone => Some(Run { ended: deleted?, made: Err(not_done()) }),
         _ => None,
     }
 }
@@ -208,17 +246,26 @@ mod tests {
         Backups::new(&Registry::new()).expect("metrics")
     }
 
+    /// What Events say of no pod.
+    fn take(backups: &Backups, event: Event<Pod>) -> Option<Who> {
+        backups.take(event, &PodWarnings::default())
+    }
+
+    fn told(runs: &Runs, before: Option<&BackupStatus>) -> Option<BackupStatus> {
+        runs.told(before, &PodWarnings::default())
+    }
+
     const METRICS: &str =
         "# TYPE sandbox_backup_last_success_bytes gauge\nsandbox_backup_last_success_bytes{database=\"x\"} 4096\n";
 
     #[test]
     fn a_failure_after_a_success_keeps_what_there_is() {
         let backups = backups();
-        assert!(backups.take(Event::Apply(pod("Running", "2026-01-01T00:00:00Z", 0, ""))).is_none());
-        assert!(backups.take(Event::Apply(pod("Succeeded", "2026-01-01T01:00:00Z", 0, METRICS))).is_some());
-        assert!(backups.take(Event::Apply(pod("Succeeded", "2026-01-01T01:00:00Z", 0, METRICS))).is_none(), "told already");
-        assert!(backups.take(Event::Apply(pod("Failed", "2026-01-01T02:00:00Z", 1, "no such bucket"))).is_some());
-        let told = backups.of("team", "db").told(None).expect("something");
+        assert!(take(&backups, Event::Apply(pod("Running", "2026-01-01T00:00:00Z", 0, ""))).is_none());
+        assert!(take(&backups, Event::Apply(pod("Succeeded", "2026-01-01T01:00:00Z", 0, METRICS))).is_some());
+        assert!(take(&backups, Event::Apply(pod("Succeeded", "2026-01-01T01:00:00Z", 0, METRICS))).is_none(), "told already");
+        assert!(take(&backups, Event::Apply(pod("Failed", "2026-01-01T02:00:00Z", 1, "no such bucket"))).is_some());
+        let told = told(&backups.of("team", "db"), None).expect("something");
         let at = |time: Option<Time>| time.map(|time| time.0.to_string());
         assert_eq!((told.size, at(told.last_success).as_deref()), (Some(4096), Some("2026-01-01T01:00:00Z")));
         assert_eq!(at(told.last).as_deref(), Some("2026-01-01T02:00:00Z"));
@@ -231,18 +278,51 @@ mod tests {
     #[test]
     fn what_was_told_stays_until_there_is_something_newer() {
         let backups = backups();
-        backups.take(Event::Apply(pod("Failed", "2026-01-01T02:00:00Z", 1, "")));
-        let first = backups.of("team", "db").told(None);
-        assert_eq!(Runs::default().told(first.as_ref()), first, "an operator that starts anew knows nothing yet");
-        backups.take(Event::Apply(pod("Succeeded", "2026-01-01T03:00:00Z", 0, METRICS)));
-        assert_eq!(backups.of("team", "db").told(first.as_ref()).and_then(|told| told.failure), None);
+        take(&backups, Event::Apply(pod("Failed", "2026-01-01T02:00:00Z", 1, "")));
+        let first = told(&backups.of("team", "db"), None);
+        assert_eq!(told(&Runs::default(), first.as_ref()), first, "an operator that starts anew knows nothing yet");
+        take(&backups, Event::Apply(pod("Succeeded", "2026-01-01T03:00:00Z", 0, METRICS)));
+        assert_eq!(told(&backups.of("team", "db"), first.as_ref()).and_then(|told| told.failure), None);
 
         // One that ended while there was no operator is in the list that the next one begins with.
         let next = self::backups();
-        assert!(next.take(Event::InitApply(pod("Succeeded", "2026-01-01T04:00:00Z", 0, METRICS))).is_some());
-        let told = next.of("team", "db").told(first.as_ref()).expect("something");
-        assert_eq!((told.last.as_ref(), told.failure), (told.last_success.as_ref(), None));
-        assert_eq!(Runs::default().told(None), None);
+        assert!(take(&next, Event::InitApply(pod("Succeeded", "2026-01-01T04:00:00Z", 0, METRICS))).is_some());
+        let after = told(&next.of("team", "db"), first.as_ref()).expect("something");
+        assert_eq!((after.last.as_ref(), after.failure), (after.last_success.as_ref(), None));
+        assert_eq!(told(&Runs::default(), None), None);
+    }
+
+    #[test]
+    fn one_that_does_not_run_is_told_in_the_words_of_events_until_it_runs() {
+        let (backups, warnings) = (backups(), PodWarnings::default());
+        let pod = |phase: &str| {
+            let mut pod = with(&json!({"phase": phase}));
+            pod.metadata.name = Some("db-mcp-backup-1-x".into());
+            pod.metadata.uid = Some("1".into());
+            pod.spec = serde_json::from_value(json!({"nodeName": "n", "containers": []})).ok();
+            pod
+        };
+        let told = |before: Option<&BackupStatus>| backups.of("team", "db").told(before, &warnings);
+        assert!(backups.take(Event::Apply(pod("Pending")), &warnings).is_some());
+        assert_eq!(told(None), None, "it is on its way");
+        let of = json!({"kind": "Pod", "namespace": "team", "name": "db-mcp-backup-1-x", "uid": "1"});
+        let said = json!({"metadata": {"name": "e"}, "involvedObject": of, "reason": "FailedMount", "message": "no such server"});
+        assert!(warnings.take(Event::Apply(serde_json::from_value(said).expect("an Event"))).is_some());
+        let held = told(None).expect("something");
+        let failure = "it does not run: pod db-mcp-backup-1-x: FailedMount: no such server";
+        assert_eq!((held.failure.as_deref(), &held.last), (Some(failure), &None));
+        assert!(backups.take(Event::Apply(pod("Running")), &warnings).is_some());
+        assert_eq!(told(Some(&held)), None);
+
+        assert!(backups.take(Event::Apply(pod("Pending")), &warnings).is_some());
+        let mut ended = pod("Failed");
+        let lost = json!({"terminated": {"exitCode": 137, "reason": LOST, "message": "could not be located"}});
+        let status = json!([{"name": "backup", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": lost}]);
+        ended.status.as_mut().expect("it has one").container_statuses = serde_json::from_value(status).ok();
+        assert!(backups.take(Event::Apply(ended.clone()), &warnings).is_some());
+        assert!(backups.take(Event::Delete(ended), &warnings).is_none(), "told already");
+        let failure = told(Some(&held)).and_then(|told| told.failure).expect("a failure");
+        assert!(failure.contains("before it was done; pod db-mcp-backup-1-x: FailedMount"), "{failure}");
     }
 
     #[test]
@@ -252,9 +332,9 @@ mod tests {
             "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}},
         }]}));
         let backups = backups();
-        assert!(backups.take(Event::Apply(waiting.clone())).is_none());
-        assert!(backups.take(Event::Delete(waiting)).is_some());
-        let failure = backups.of("team", "db").told(None).and_then(|told| told.failure).expect("a failure");
+        assert!(take(&backups, Event::Apply(waiting.clone())).is_some(), "it does not run");
+        assert!(take(&backups, Event::Delete(waiting)).is_some());
+        let failure = told(&backups.of("team", "db"), None).and_then(|told| told.failure).expect("a failure");
         assert!(failure.contains("before it was done") && failure.contains("ImagePullBackOff"), "{failure}");
     }
 }

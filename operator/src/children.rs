@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use crate::{
     child::{Key, controller},
+    compare::{self, Difference},
     names,
 };
 
@@ -35,6 +36,10 @@ pub struct Live {
     pub owner: Option<String>,
     /// It was created by a plain request, so that fields which we no longer say would stay: see `ssa`.
     pub created: bool,
+    /// We have written it before.
+    pub written: bool,
+    /// Who else owns fields of it, and which, as JSON; who came last stands last. Few: of what only others own little is ours to mend.
+    others: Vec<(Box<str>, Box<str>)>,
     json: Box<str>,
 }
 
@@ -49,11 +54,13 @@ impl Live {
     /// From what the API server sent, without what nobody here reads: managed fields are more than half of an object.
     pub fn new(kind: &'static str, mut object: DynamicObject) -> Self {
         let managers = object.metadata.managed_fields.take().unwrap_or_default();
-        let created = managers.iter().any(|entry| {
-            entry.manager.as_deref() == Some(names::FIELD_MANAGER)
-                && entry.operation.as_deref() == Some("Update")
-                && entry.subresource.is_none()
-        });
+        // Who writes the status has no part in what we want. The scale is a part of the spec.
+        let specs = managers.into_iter().filter(|entry| entry.subresource.as_deref() != Some("status"));
+        let (ours, others): (Vec<_>, Vec<_>) = specs.partition(|entry| entry.manager.as_deref() == Some(names::FIELD_MANAGER));
+        let created = ours.iter().any(|entry| entry.operation.as_deref() == Some("Update") && entry.subresource.is_none());
+        let others = others
+            .into_iter()
+            .filter_map(|entry| Some((entry.manager?.into_boxed_str(), entry.fields_v1?.0.to_string().into_boxed_str())));
         if let Some(annotations) = &mut object.metadata.annotations {
             annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
         }
@@ -63,7 +70,16 @@ impl Live {
         let version = version.and_then(|version| version.parse().ok()).unwrap_or(0);
         let value = serde_json::to_value(&object).expect("a Kubernetes object is JSON");
         let owner = controller(&value).map(|owner| owner.uid);
-        Self { key, uid, version, owner, created, json: value.to_string().into_boxed_str() }
+        let (written, others) = (!ours.is_empty(), others.collect());
+        Self { key, uid, version, owner, created, written, others, json: value.to_string().into_boxed_str() }
+    }
+
+    /// The field manager who came last of those who own this field and are not us.
+    pub fn owner_of(&self, field: &Difference) -> Option<&str> {
+        let mut last_first = self.others.iter().rev();
+        let found =
+            last_first.find(|(_, fields)| serde_json::from_str(fields).is_ok_and(|fields| compare::names(&fields, &field.keys)));
+        found.map(|(manager, _)| &**manager)
     }
 
     /// The whole object.

@@ -4,7 +4,7 @@
 //! comparison: others may own what stands beside ours, unless it is in a list or map that is replaced as a whole; Kubernetes leaves
 //! out empty values; and it rewrites quantities.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// Lists that are merged by key, and their keys. Every other list is replaced as a whole.
 /// <https://kubernetes.io/docs/reference/using-api/server-side-apply/#merge-strategy>
@@ -56,84 +56,154 @@ type Filled = (&'static str, fn() -> Value);
 /// Whose values are quantities.
 const QUANTITIES: [&str; 3] = ["requests", "limits", "sizeLimit"];
 
-/// Where the live object first lacks something that we want, as people write it: `spec.template.spec.containers[mcp].image`. None:
-/// everything holds.
-pub fn difference(live: &Value, desired: &Value) -> Option<String> {
-    let (Value::Object(live), Value::Object(desired)) = (live, desired) else { return Some(String::new()) };
-    let parts = desired.iter().filter(|(key, _)| !matches!(key.as_str(), "apiVersion" | "kind"));
-    parts.into_iter().find_map(|(key, desired)| field(&Place::root(), key, live.get(key), desired))
+/// Something that we want and the live object does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Where, as people write it: `spec.template.spec.containers[mcp].image`.
+    pub path: String,
+    /// The same as managed fields name it, key by key. A list or map that is replaced as a whole is one key.
+    pub keys: Vec<String>,
+    /// It is not there at all.
+    pub missing: bool,
 }
 
-/// Where we are.
-#[derive(Clone)]
-struct Place {
-    path: String,
+/// Everything that we want and the live object does not hold, in the order of its fields. Empty: it holds all of it.
+pub fn differences(live: &Value, desired: &Value) -> Vec<Difference> {
+    let (root, mut found) = (Place { before: None, step: Step::Root, whole: false, quantity: false }, Vec::new());
+    let (Value::Object(live), Value::Object(desired)) = (live, desired) else { return vec![root.differs(live.is_null())] };
+    for (key, desired) in desired.iter().filter(|(key, _)| !matches!(key.as_str(), "apiVersion" | "kind")) {
+        field(&root, key, live.get(key), desired, &mut found);
+    }
+    found
+}
+
+/// Whether these managed fields name the field, or a whole that it is part of.
+pub fn names(fields: &Value, keys: &[String]) -> bool {
+    let mut at = fields;
+    for (depth, key) in keys.iter().enumerate() {
+        match at.get(key) {
+            Some(inner) => at = inner,
+            None => return depth > 0 && at.as_object().is_some_and(Map::is_empty),
+        }
+    }
+    true
+}
+
+/// Where we are. Nearly every object holds everything: it is put in words only where one does not.
+struct Place<'a> {
+    before: Option<&'a Place<'a>>,
+    step: Step<'a>,
     /// Within what is replaced as a whole, nothing may stand beside ours.
     whole: bool,
     quantity: bool,
 }
 
-impl Place {
-    const fn root() -> Self {
-        Self { path: String::new(), whole: false, quantity: false }
-    }
+/// How we came there.
+enum Step<'a> {
+    Root,
+    Field(&'a str),
+    /// An element of a list that is merged by these keys.
+    Keyed(&'static [&'static str], &'a Value),
+    /// One of a list that is replaced as a whole.
+    Index(usize),
+}
 
-    fn field(&self, key: &str) -> Self {
-        let dot = if self.path.is_empty() { "" } else { "." };
+impl<'a> Place<'a> {
+    fn field(&'a self, key: &'a str) -> Self {
         Self {
-            path: format!("{}{dot}{key}", self.path),
+            before: Some(self),
+            step: Step::Field(key),
             whole: self.whole || ATOMIC.contains(&key),
             quantity: self.quantity || QUANTITIES.contains(&key),
         }
     }
 
-    fn element(&self, name: &str, whole: bool) -> Self {
-        Self { path: format!("{}[{name}]", self.path), whole: self.whole || whole, ..*self }
+    fn element(&'a self, step: Step<'a>) -> Self {
+        let whole = self.whole || matches!(step, Step::Index(_));
+        Self { before: Some(self), step, whole, quantity: self.quantity }
+    }
+
+    fn differs(&self, missing: bool) -> Difference {
+        Difference { path: self.path(), keys: self.keys(), missing }
+    }
+
+    fn path(&self) -> String {
+        let before = self.before.map(Self::path).unwrap_or_default();
+        match self.step {
+            Step::Root => before,
+            Step::Field(key) if before.is_empty() => key.to_owned(),
+            Step::Field(key) => format!("{before}.{key}"),
+            Step::Keyed(keys, element) => {
+                let name = keys.iter().find_map(|key| element.get(key)).map(ToString::to_string).unwrap_or_default();
+                format!("{before}[{}]", name.trim_matches('"'))
+            }
+            Step::Index(index) => format!("{before}[{index}]"),
+        }
+    }
+
+    /// <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/object-meta/#System> (`fieldsV1`)
+    fn keys(&self) -> Vec<String> {
+        let mut before = self.before.map(Self::keys).unwrap_or_default();
+        match self.step {
+            Step::Field(key) => before.push(format!("f:{key}")),
+            Step::Keyed(keys, element) => {
+                let key = keys.iter().filter_map(|key| Some(((*key).to_owned(), element.get(key)?.clone())));
+                before.push(format!("k:{}", Value::Object(key.collect())));
+            }
+            Step::Root | Step::Index(_) => {}
+        }
+        before
     }
 }
 
-fn field(place: &Place, key: &str, live: Option<&Value>, desired: &Value) -> Option<String> {
+fn field(place: &Place<'_>, key: &str, live: Option<&Value>, desired: &Value, found: &mut Vec<Difference>) {
     let place = place.field(key);
     match (live, desired) {
-        (None, desired) => (PRESENT.contains(&key) || !is_empty(desired)).then_some(place.path),
-        (Some(Value::Array(live)), Value::Array(desired)) => list(&place, key, live, desired),
-        (Some(live), desired) => value(&place, live, desired),
+        (None, desired) if PRESENT.contains(&key) || !is_empty(desired) => found.push(place.differs(true)),
+        (None, _) => {}
+        (Some(Value::Array(live)), Value::Array(desired)) => list(&place, key, live, desired, found),
+        (Some(live), desired) => value(&place, live, desired, found),
     }
 }
 
-fn value(place: &Place, live: &Value, desired: &Value) -> Option<String> {
+fn value(place: &Place<'_>, live: &Value, desired: &Value, found: &mut Vec<Difference>) {
     let holds = match (live, desired) {
         (Value::Object(live), Value::Object(desired)) => {
-            let ours = desired.iter().find_map(|(key, desired)| field(place, key, live.get(key), desired));
-            let beside = || {
+            for (key, desired) in desired {
+                field(place, key, live.get(key), desired, found);
+            }
+            if place.whole {
                 let mut beside = live.iter().filter(|(key, value)| !desired.contains_key(*key) && !is_default(key, value));
-                beside.next().map(|(key, _)| place.field(key).path)
-            };
-            return ours.or_else(|| place.whole.then(beside).flatten());
+                found.extend(beside.next().map(|(key, _)| place.field(key).differs(false)));
+            }
+            return;
         }
         (Value::String(live), Value::String(desired)) => live == desired || place.quantity && same_quantity(live, desired),
         _ => live == desired,
     };
-    (!holds).then(|| place.path.clone())
+    if !holds {
+        found.push(place.differs(false));
+    }
 }
 
-fn list(place: &Place, key: &str, live: &[Value], desired: &[Value]) -> Option<String> {
+fn list(place: &Place<'_>, key: &str, live: &[Value], desired: &[Value], found: &mut Vec<Difference>) {
     let keys = KEYED.iter().find(|(name, _)| *name == key && !place.whole).map(|(_, keys)| *keys);
     let Some(keys) = keys else {
         if live.len() != desired.len() {
-            return Some(place.path.clone());
+            return found.push(place.differs(false));
         }
-        let mut pairs = live.iter().zip(desired).enumerate();
-        return pairs.find_map(|(index, (live, desired))| value(&place.element(&index.to_string(), true), live, desired));
+        for (index, (live, desired)) in live.iter().zip(desired).enumerate() {
+            value(&place.element(Step::Index(index)), live, desired, found);
+        }
+        return;
     };
-    desired.iter().find_map(|desired| {
-        let name = keys.iter().find_map(|key| desired.get(key)).map(|name| name.to_string().trim_matches('"').to_owned());
-        let place = place.element(&name.unwrap_or_default(), false);
+    for desired in desired {
+        let place = place.element(Step::Keyed(keys, desired));
         match live.iter().find(|live| keys.iter().all(|key| live.get(key) == desired.get(key))) {
-            Some(live) => value(&place, live, desired),
-            None => Some(place.path),
+            Some(live) => value(&place, live, desired, found),
+            None => found.push(place.differs(true)),
         }
-    })
+    }
 }
 
 fn is_default(key: &str, value: &Value) -> bool {
@@ -237,7 +307,26 @@ mod tests {
         json!({"fieldRef": {"fieldPath": "a", "apiVersion": "v1"}}), json!({"fieldRef": {"fieldPath": "a"}}), None)]
     #[case::the_kind_is_known(json!({"a": 1}), json!({"kind": "K", "apiVersion": "v1", "a": 1}), None)]
     fn the_first_difference_is_named(#[case] live: Value, #[case] desired: Value, #[case] expected: Option<&str>) {
-        assert_eq!(difference(&live, &desired).as_deref(), expected);
+        let found = differences(&live, &desired);
+        assert_eq!(found.first().map(|found| found.path.as_str()), expected);
+    }
+
+    #[test]
+    fn every_difference_is_named_with_its_keys_in_managed_fields() {
+        let live = json!({"spec": {"containers": [{"name": "a", "image": "theirs"}], "args": ["x"], "replicas": 2}});
+        let image = json!({"name": "a", "image": "ours", "tty": true});
+        let ours = json!({"spec": {"containers": [image, {"name": "b"}], "args": ["y"], "replicas": 2}});
+        let found = differences(&live, &ours);
+        let told: Vec<_> = found.iter().map(|found| (found.path.as_str(), found.missing)).collect();
+        let containers = [("spec.containers[a].image", false), ("spec.containers[a].tty", true), ("spec.containers[b]", true)];
+        assert_eq!(told, [[("spec.args[0]", false)].as_slice(), &containers].concat());
+        assert_eq!(found[0].keys, ["f:spec", "f:args"]);
+        assert_eq!(found[1].keys, ["f:spec", "f:containers", r#"k:{"name":"a"}"#, "f:image"]);
+        let theirs = json!({"f:spec": {"f:args": {}, "f:containers": {r#"k:{"name":"a"}"#: {".": {}, "f:image": {}}}}});
+        let named: Vec<_> = found.iter().map(|found| names(&theirs, &found.keys)).collect();
+        assert_eq!(named, [true, true, false, false]);
+        let whole = ["f:spec", "f:args", "f:more"].map(str::to_owned);
+        assert!(names(&theirs, &whole) && !names(&json!({}), &whole), "it is part of a whole");
     }
 
     #[rstest]

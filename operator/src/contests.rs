@@ -1,7 +1,8 @@
 //! Whose writes do not stay: an object that another writer (a webhook, a controller, a second operator) changes back again and again.
 //!
 //! Without this, two writers would undo each other as fast as the API server lets them. A contested object is left alone for a
-//! minute, and the CR says so. Kept in memory only: an operator that starts anew finds out again.
+//! minute, and the CR says so. A field that Kubernetes itself drops is nobody's contest: what is beside it is kept right, and it is
+//! written again only after an hour. Kept in memory only: an operator that starts anew finds out again.
 
 use std::{
     collections::HashMap,
@@ -19,6 +20,8 @@ use crate::{child::Key, digest::hex};
 const REST: Duration = Duration::from_mins(1);
 /// Writes of the same within [`WINDOW`] that are no contest yet: people put things right by hand, too.
 const WRITES: u32 = 5;
+/// After so long a field that Kubernetes dropped is written again: it may have been upgraded.
+const DROPPED: Duration = Duration::from_hours(1);
 /// What is further apart has nothing to do with each other.
 const WINDOW: Duration = Duration::from_mins(2);
 
@@ -29,6 +32,7 @@ pub struct Contests(Mutex<Written>);
 #[derive(Debug, Default)]
 struct Written {
     lately: HashMap<Key, Contest>,
+    dropped: HashMap<Key, Dropped>,
     /// When what is too old was thrown away last: not at every write, for in a big fleet there are many.
     swept: Option<Instant>,
 }
@@ -41,6 +45,15 @@ struct Contest {
     writes: u32,
     /// Until when it is left alone.
     rest: Option<(Instant, Contested)>,
+}
+
+/// The fields that an answer to our own write lacked.
+#[derive(Debug)]
+struct Dropped {
+    /// Of what we wanted.
+    hash: String,
+    until: Instant,
+    fields: Vec<String>,
 }
 
 /// What does not stay as we write it.
@@ -77,6 +90,7 @@ impl Contests {
         let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if written.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= WINDOW) {
             written.lately.retain(|_, contest| contest.is_of_late(now));
+            written.dropped.retain(|_, dropped| dropped.until > now);
             written.swept = Some(now);
         }
         let fresh = || Contest { hash: hash.to_owned(), last: now, writes: 0, rest: None };
@@ -92,6 +106,23 @@ impl Contests {
             None => None,
         };
         contest.told(now)
+    }
+
+    /// Takes up which fields the answer to a write of ours lacked.
+    pub fn lacked(&self, key: &Key, hash: &str, fields: Vec<String>, now: Instant) {
+        let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if fields.is_empty() {
+            written.dropped.remove(key);
+        } else {
+            written.dropped.insert(key.clone(), Dropped { hash: hash.to_owned(), until: now + DROPPED, fields });
+        }
+    }
+
+    /// The fields that Kubernetes drops of what we want: writing them again would change nothing.
+    pub fn dropped(&self, key: &Key, hash: &str, now: Instant) -> Vec<String> {
+        let written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = written.dropped.get(key).filter(|dropped| dropped.hash == hash && dropped.until > now);
+        known.map(|dropped| dropped.fields.clone()).unwrap_or_default()
     }
 }
 

@@ -9,6 +9,7 @@ use kube::{
 use sha2::{Digest, Sha256};
 
 use crate::{
+    backups,
     child::Key,
     conditions,
     crd::{
@@ -18,6 +19,7 @@ use crate::{
     },
     digest::hex,
     names::Component,
+    ssa::Correction,
 };
 
 /// The longest note, in bytes; the API server takes 1,024.
@@ -74,12 +76,13 @@ pub fn of_conditions(before: &[Condition], after: &[Condition]) -> Vec<News> {
 /// A backup that failed, told once. Pure.
 pub fn of_backup(before: Option<&BackupStatus>, after: &BackupStatus) -> Option<News> {
     let failure = after.failure.as_ref()?;
-    let again = before.is_some_and(|before| before.last == after.last);
+    let held = |told: &BackupStatus| told.failure.as_deref().is_some_and(backups::is_held);
+    let again = before.is_some_and(|before| before.last == after.last && (held(before) || !held(after)));
     let since = after
         .last_success
         .as_ref()
         .map_or_else(|| "there is none".to_owned(), |last| format!("the last good one is of {}", last.0));
-    let message = format!("the backup failed, {since}: {failure}");
+    let message = format!("the backup {}, {since}: {failure}", if held(after) { "waits" } else { "failed" });
     (!again).then(|| News::new(true, reason::BACKUP_FAILED, message))
 }
 
@@ -91,15 +94,16 @@ pub fn of_scaling(before: &AutoscalingStatus, after: &AutoscalingStatus) -> Opti
 }
 
 /// What was put right: somebody had changed a field of a child.
-pub fn of_correction(key: &Key, what: &str, kind: &str, name: &str) -> News {
-    let instead = match what {
+pub fn of_correction(key: &Key, Correction { what, by }: &Correction, kind: &str, name: &str) -> News {
+    let instead = match what.as_str() {
         "spec.replicas" if kind == Component::Server.kind() => {
             format!("to have other numbers of pods, scale the {kind}: kubectl scale {} {name} --replicas=…", kind.to_lowercase())
         }
         "spec.replicas" => format!("to have other numbers of pods, set spec.replicas of the {kind} {name}"),
         _ => format!("change the {kind} {name} instead, or pause it by the annotation mcpfleet.dev/paused"),
     };
-    let message = format!("somebody changed {what} of the {key}: it is put back; {instead}");
+    let by = by.as_deref().unwrap_or("somebody");
+    let message = format!("{by} changed {what} of the {key}: it is put back; {instead}");
     News::new(false, reason::CORRECTED, message)
 }
 
@@ -186,7 +190,9 @@ mod tests {
 
     #[test]
     fn who_changed_the_number_of_pods_is_told_how_that_is_done() {
-        let told = |kind| of_correction(&Key::new("Deployment", "team", "a"), "spec.replicas", kind, "a").message;
+        let scaled = Correction { what: "spec.replicas".into(), by: Some("kubectl".into()) };
+        let told = |kind| of_correction(&Key::new("Deployment", "team", "a"), &scaled, kind, "a").message;
+        assert!(told("McpServer").starts_with("kubectl changed spec.replicas of the Deployment a"));
         assert!(told("McpServer").contains("kubectl scale mcpserver a"));
         assert!(told("McpApp").ends_with("set spec.replicas of the McpApp a"), "an app has no scale");
     }

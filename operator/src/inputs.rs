@@ -1,7 +1,7 @@
 //! The Secrets and ConfigMaps that a spec points at: which ones, whether they are there, and a digest of what they hold.
 //!
 //! Only their metadata is watched. The data is read when an object that somebody points at is new or has changed, and of it only
-//! digests are kept; values that a probe needs go straight to the prober. The digest of what pods read is an annotation of their template
+//! digests and lengths are kept; values that a probe needs go straight to the prober. The digest of what pods read is an annotation of their template
 //! (`workload::pod_metadata`), so that a change makes them anew.
 
 use std::{
@@ -135,14 +135,26 @@ fn of_environment(env: &[EnvVar], env_from: &[EnvFromSource]) -> BTreeSet<Refere
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found(BTreeMap<(Kind, String), Option<Arc<Digests>>>);
 
-/// A keyed digest of each value, by key. Before that of a value of white space alone stands [`BLANK`].
-pub type Digests = BTreeMap<String, String>;
+/// What is known of each value, by key.
+pub type Digests = BTreeMap<String, Digested>;
 
-const BLANK: &str = "blank:";
+/// What is known of a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Digested {
+    /// A keyed digest.
+    digest: String,
+    /// The length of its shortest line, without white space around it. None: it holds nothing else.
+    shortest: Option<usize>,
+}
 
-fn digest_of(key: &DigestKey, value: &[u8]) -> String {
-    let blank = if value.trim_ascii().is_empty() { BLANK } else { "" };
-    format!("{blank}{}", hex(&key.digest(value)))
+impl Digested {
+    fn of(key: &DigestKey, value: &[u8]) -> Self {
+        let lines = value.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
+        let shortest = lines.map(<[u8]>::len).min();
+        // Pods are made anew where this becomes another text.
+        let blank = if shortest.is_none() { "blank:" } else { "" };
+        Self { digest: format!("{blank}{}", hex(&key.digest(value))), shortest }
+    }
 }
 
 impl Found {
@@ -173,16 +185,32 @@ impl Found {
 
     /// Every pointer that leads to nothing but white space, as (reason, sentence).
     pub fn blank(&self, references: &BTreeSet<Reference>) -> Vec<(&'static str, String)> {
-        let mut found = Vec::new();
-        for Reference { kind, name, key, .. } in references {
-            let (Some(Some(digests)), Some(key)) = (self.0.get(&(*kind, name.clone())), key) else { continue };
-            if digests.get(key).is_some_and(|digest| digest.starts_with(BLANK)) {
-                let kind = kind.as_str();
-                let told = format!("the key {key} of the {kind} {name} is empty: put the value there");
-                found.push((reason::SECRET_EMPTY, told));
-            }
-        }
-        found
+        self.where_value(references, |shortest| shortest.is_none())
+            .map(|which| (reason::SECRET_EMPTY, format!("{which} is empty: put the value there")))
+            .collect()
+    }
+
+    /// Every pointer to tokens, one a line, of which one is shorter than the program takes them, as (reason, sentence).
+    pub fn short(&self, references: &BTreeSet<Reference>, least: usize) -> Vec<(&'static str, String)> {
+        self.where_value(references, |shortest| shortest.is_some_and(|shortest| shortest < least))
+            .map(|which| {
+                let told = "which is too easy to guess and not taken: put a longer one there, one a line";
+                (reason::TOKEN_TOO_SHORT, format!("{which} holds a token of fewer than {least} characters, {told}"))
+            })
+            .collect()
+    }
+
+    /// Which keys lead to a value of which the length of its shortest line is so.
+    fn where_value(
+        &self,
+        references: &BTreeSet<Reference>,
+        is_so: impl Fn(Option<usize>) -> bool,
+    ) -> impl Iterator<Item = String> {
+        references.iter().filter_map(move |Reference { kind, name, key, .. }| {
+            let (digests, key) = (self.0.get(&(*kind, name.clone()))?.as_ref()?, key.as_ref()?);
+            let found = is_so(digests.get(key)?.shortest);
+            found.then(|| format!("the key {key} of the {} {name}", kind.as_str()))
+        })
     }
 
     /// One digest of all that the pointers lead to. None when they lead to nothing.
@@ -195,7 +223,8 @@ impl Found {
             };
             for (key, value) in digests.iter().filter(|(key, _)| reference.key.as_ref().is_none_or(|wanted| wanted == *key)) {
                 any = true;
-                hash.update(format!("{}/{}/{key}={value}\n", reference.kind.as_str(), reference.name));
+                let digest = &value.digest;
+                hash.update(format!("{}/{}/{key}={digest}\n", reference.kind.as_str(), reference.name));
             }
         }
         any.then(|| hex(&hash.finalize())[..16].to_owned())
@@ -203,8 +232,10 @@ impl Found {
 
     #[cfg(test)]
     pub fn with(mut self, kind: Kind, name: &str, data: &[(&str, &str)]) -> Self {
-        let digests =
-            data.iter().map(|(key, value)| ((*key).to_owned(), digest_of(&DigestKey::for_tests(), value.as_bytes()))).collect();
+        let digests = data
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), Digested::of(&DigestKey::for_tests(), value.as_bytes())))
+            .collect();
         self.0.insert((kind, name.into()), Some(Arc::new(digests)));
         self
     }
@@ -299,7 +330,8 @@ impl Reader {
             Kind::ConfigMap => self.config_map(namespace, name).await?,
         };
         let Some(data) = data else { return Ok(None) };
-        let digests: Arc<Digests> = Arc::new(data.into_iter().map(|(key, value)| (key, digest_of(&self.key, &value))).collect());
+        let digests: Arc<Digests> =
+            Arc::new(data.into_iter().map(|(key, value)| (key, Digested::of(&self.key, &value))).collect());
         self.digests.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (seen, Arc::clone(&digests)));
         Ok(Some(digests))
     }

@@ -57,6 +57,8 @@ pub const LABEL_SLEEPS: &str = "mcpfleet.dev/sleeps";
 pub const COMPONENT_ACTIVATOR: &str = "activator";
 /// Value of the component label of the pods that back up a server's data.
 pub const COMPONENT_BACKUP: &str = "mcp-backup";
+/// What the name of the CronJob ends with that backs up a server's data.
+pub const BACKUP_SUFFIX: &str = "-mcp-backup";
 /// Value of `app.kubernetes.io/managed-by`.
 pub const MANAGED_BY: &str = "mcpfleet";
 /// Selects everything that we made.
@@ -106,8 +108,16 @@ impl Component {
         format!("{name}-{}", self.suffix())
     }
 
-    /// Whose pod has this name: that of a ReplicaSet of the Deployment, and what Kubernetes adds to both. None: nobody's of ours.
+    /// Whose pod has this name: that of a ReplicaSet of the Deployment, or of a job of the CronJob, and what Kubernetes or a person adds to
+    /// both. None: nobody's of ours.
     pub fn of_pod(pod: &str) -> Option<(Self, &str)> {
+        Self::of_replica(pod).or_else(|| {
+            let (name, job) = pod.split_once(BACKUP_SUFFIX)?;
+            job.starts_with('-').then_some((Self::Server, name))
+        })
+    }
+
+    fn of_replica(pod: &str) -> Option<(Self, &str)> {
         let (replica_set, _) = pod.rsplit_once('-')?;
         let (deployment, _) = replica_set.rsplit_once('-')?;
         let (name, suffix) = deployment.rsplit_once('-')?;

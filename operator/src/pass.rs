@@ -23,8 +23,8 @@ use crate::{
     backoff::Attempts,
     cache::Cache,
     child::{Child, Key},
-    clock, contests,
-    crd::reason,
+    clock, conditions, contests,
+    crd::reason::{self, condition},
     events::{self, News},
     inherit::Inherit,
     inputs::{self, Reader},
@@ -180,7 +180,13 @@ pub async fn reconcile<S: Subject>(object: Arc<S>, context: Arc<Context<S>>) -> 
     object.switch(&context);
     let outcome = Box::pin(pass(&*object, &context)).await;
     let mut class = Problem::class(&outcome.problems);
-    match object.status(&outcome, &context, clock::now()) {
+    let now = clock::now();
+    let told = object.status(&outcome, &context, now);
+    let waits = match &told {
+        Told::Now(status) => stalled_for(S::conditions(status), now),
+        Told::Later(_) => None,
+    };
+    match told {
         Told::Later(wait) => {
             timer.done("ok");
             return Ok(Action::requeue(wait));
@@ -210,7 +216,13 @@ pub async fn reconcile<S: Subject>(object: Arc<S>, context: Arc<Context<S>>) -> 
     }
     timer.done(if outcome.paused { "paused" } else { class.map_or("ok", Class::as_str) });
     let attempts = context.attempts.count(&key_of(&*object), class == Some(Class::Transient));
-    Ok(requeue::decide(class, attempts, (context.jitter)()).map_or_else(Action::await_change, Action::requeue))
+    Ok(requeue::decide(class, attempts, waits, (context.jitter)()).map_or_else(Action::await_change, Action::requeue))
+}
+
+/// For how long it has been told that something is in the way. None: it is not.
+fn stalled_for(told: &[Condition], now: Timestamp) -> Option<Duration> {
+    let stalled = conditions::find(told, condition::STALLED).filter(|stalled| stalled.status == "True")?;
+    Some(Duration::try_from(now.duration_since(stalled.last_transition_time.0)).unwrap_or_default())
 }
 
 /// Writes the status, unless somebody else writes another one again and again: another operator over the same namespace.
@@ -299,7 +311,7 @@ async fn apply_all<S: Subject>(object: &S, context: &Context<S>, valid: &S::Vali
         tracing::debug!(object.kind = S::COMPONENT.kind(), object.name = object.name_any(), problem.message, "not applied");
     }
     let (kind, name) = (S::COMPONENT.kind(), object.name_any());
-    let corrected = applied.corrected.iter().map(|(key, what)| events::of_correction(key, what, kind, &name));
+    let corrected = applied.corrected.iter().map(|(key, correction)| events::of_correction(key, correction, kind, &name));
     events::send(corrected.collect(), object, &context.recorder).await;
     applied.problems
 }

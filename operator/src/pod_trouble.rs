@@ -5,6 +5,8 @@
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
 use kube::ResourceExt as _;
 
+use crate::crd::reason;
+
 /// The container that speaks MCP. All others are installers, sidecars, or a mesh's.
 pub const CONTAINER: &str = "mcp";
 
@@ -46,6 +48,34 @@ pub struct Making {
     pub prepared: bool,
 }
 
+impl Making {
+    /// What has not started cannot answer: its init container is told.
+    pub fn told(&self, pod: &str) -> Option<String> {
+        let init = self.init.as_ref()?;
+        Some(format!("not up yet: pod {pod}: its init container {init} is running"))
+    }
+}
+
+/// A pod that does not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stuck {
+    /// The pod's uid.
+    pub uid: String,
+    /// What keeps it from running, by its status.
+    pub trouble: Option<Trouble>,
+    /// It is on its way in the usual manner, by its status.
+    pub making: Option<Making>,
+}
+
+impl Stuck {
+    /// None of a pod that runs.
+    pub fn of(pod: &Pod) -> Option<Self> {
+        let (trouble, making) = (of(pod), making(pod));
+        let stuck = trouble.is_some() || making.is_some();
+        stuck.then(|| Self { uid: pod.uid().unwrap_or_default(), trouble, making })
+    }
+}
+
 /// How far a pod is that is being made; none of one that is not scheduled, that runs, or has run.
 pub fn making(pod: &Pod) -> Option<Making> {
     let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref()?);
@@ -84,6 +114,7 @@ pub fn of(pod: &Pod) -> Option<Trouble> {
             own.chain(others).find_map(|container| stuck(&name, container, false))
         })
         .or_else(|| failed(&name, status))
+        .or_else(|| lost(&name, pod, status))
         .map(|trouble| Trouble { ran, ..trouble })
 }
 
@@ -137,6 +168,16 @@ fn failed(pod: &str, status: &PodStatus) -> Option<Trouble> {
     })
 }
 
+/// The pod's node is not ready, or does not report: Kubernetes then takes Ready from each of its pods, and gives no reason, as a kubelet
+/// that does so always does. <https://kubernetes.io/docs/concepts/architecture/nodes/#node-controller>
+fn lost(name: &str, pod: &Pod, status: &PodStatus) -> Option<Trouble> {
+    let node = pod.spec.as_ref()?.node_name.as_ref()?;
+    let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready")?;
+    let lost = ready.status == "False" && ready.reason.as_ref().is_none_or(String::is_empty);
+    let said = || format!("its node {node} is not ready, or does not report, and Kubernetes sends the pod no clients meanwhile");
+    lost.then(|| Trouble::of_pod(name, reason::NODE_NOT_READY, Some(&said())))
+}
+
 fn trouble(reason: &str, message: String) -> Trouble {
     Trouble { reason: reason.to_owned(), message, ran: false, restarts: 0, exit_code: None }
 }
@@ -180,7 +221,7 @@ fn one_line(text: &str) -> String {
 }
 
 /// Without control characters, terminals' escapes among them, and with one space for many.
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     let spaced: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     spaced.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -307,6 +348,23 @@ mod tests {
     fn a_pod_that_the_kubelet_evicted_says_why() {
         let status = json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."});
         assert_eq!(told(status).expect("trouble").message, "pod db-mcp-1: Evicted: The node was low on resource: memory.");
+    }
+
+    #[test]
+    fn a_pod_whose_node_is_lost_names_the_node() {
+        let told = |ready: Value| {
+            let running = container("mcp", json!({"running": {}}));
+            let status = json!({"phase": "Running", "conditions": [ready], "containerStatuses": [running]});
+            let spec = json!({"nodeName": "node-a", "containers": []});
+            let pod = json!({"metadata": {"name": "db-mcp-1"}, "spec": spec, "status": status});
+            of(&serde_json::from_value(pod).expect("a pod"))
+        };
+        let lost = told(json!({"type": "Ready", "status": "False"})).expect("trouble");
+        assert_eq!((lost.reason.as_str(), lost.ran), ("NodeNotReady", true));
+        assert!(lost.message.starts_with("pod db-mcp-1: NodeNotReady: its node node-a is not ready"), "{}", lost.message);
+        let waits = json!({"type": "Ready", "status": "False", "reason": "ReadinessGatesNotReady", "message": "m"});
+        assert_eq!(told(waits), None, "a kubelet says why");
+        assert_eq!(told(json!({"type": "Ready", "status": "True"})), None);
     }
 
     #[test]

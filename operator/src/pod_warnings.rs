@@ -11,17 +11,16 @@ use kube::runtime::watcher;
 
 use crate::{
     names::Component,
-    pod_trouble::{Making, Trouble},
+    pod_trouble::{Making, Stuck, Trouble},
     who::Who,
 };
 
-/// Which Events are watched: <https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/>.
-pub const SELECTOR: &str = "type=Warning,involvedObject.kind=Pod";
+/// Which Events are watched: <https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/>. Not those that a fleet is
+/// full of when something is wrong: a pod's status, and the prober, say that too.
+pub const SELECTOR: &str = "type=Warning,involvedObject.kind=Pod,reason!=Unhealthy,reason!=BackOff,reason!=FailedScheduling,reason!=Preempted,reason!=NodeNotReady";
 
 /// The kubelet does not find a Secret of `imagePullSecrets`, and tries to pull the image without: some images may be pulled by anybody.
 const NO_PULL_SECRET: &str = "FailedToRetrieveImagePullSecret";
-/// What is over, or told elsewhere, by the time a node makes the pod: the scheduler's word is in the pod's conditions.
-const ELSEWHERE: [&str; 2] = ["FailedScheduling", "Preempted"];
 
 /// The last Warnings about each pod of ours, by its uid. Kubernetes forgets Events after an hour, and so do we.
 #[derive(Debug, Default)]
@@ -45,7 +44,7 @@ impl Warnings {
     fn add(&mut self, reason: String, message: String) {
         if reason == NO_PULL_SECRET {
             self.pull_secret = Some(message);
-        } else if !ELSEWHERE.contains(&reason.as_str()) {
+        } else {
             self.held = Some((reason, message));
         }
     }
@@ -65,6 +64,11 @@ impl PodWarnings {
             }
             (trouble, ..) => trouble,
         }
+    }
+
+    /// What keeps a pod from running, with what Events say of it.
+    pub fn trouble(&self, name: &str, Stuck { uid, trouble, making }: &Stuck) -> Option<Trouble> {
+        self.explain(name, uid, trouble.clone(), making.as_ref())
     }
 
     /// Takes up an event of the watch. Gives whose pod it is about, if that is to be told anew.
@@ -115,7 +119,11 @@ mod tests {
     const NOT_PREPARED: Making = Making { init: None, prepared: false };
 
     fn event(uid: &str, reason: &str, message: &str) -> Event {
-        let pod = json!({"kind": "Pod", "namespace": "team", "name": "db-mcp-6f9c7d-x2x4z", "uid": uid});
+        of_pod("db-mcp-6f9c7d-x2x4z", uid, reason, message)
+    }
+
+    fn of_pod(name: &str, uid: &str, reason: &str, message: &str) -> Event {
+        let pod = json!({"kind": "Pod", "namespace": "team", "name": name, "uid": uid});
         let event = json!({"metadata": {"name": "e"}, "involvedObject": pod, "reason": reason, "message": message});
         serde_json::from_value(event).expect("an Event")
     }
@@ -137,6 +145,18 @@ mod tests {
         assert_eq!(told(&warnings, None, None), None, "it runs");
         let other = fixtures::trouble("CrashLoopBackOff", "why");
         assert_eq!(told(&warnings, Some(other.clone()), None), Some((other.reason, other.message)));
+    }
+
+    #[test]
+    fn what_warns_of_the_pod_of_a_backup_wakes_its_server() {
+        for pod in ["db-mcp-backup-29400000-x2x4z", "db-mcp-backup-by-hand-x2x4z"] {
+            let warnings = PodWarnings::default();
+            let woken = warnings.take(Seen::Apply(of_pod(pod, "1", "FailedMount", "no such server")));
+            assert_eq!(woken, Some(Who { component: Component::Server, namespace: "team".into(), name: "db".into() }));
+            assert_eq!(told(&warnings, None, Some(&NOT_PREPARED)).expect("it is told").0, "FailedMount");
+        }
+        let warnings = PodWarnings::default();
+        assert_eq!(warnings.take(Seen::Apply(of_pod("somebody-backup-1-x2x4z", "1", "FailedMount", "m"))), None);
     }
 
     #[test]
@@ -162,7 +182,5 @@ mod tests {
         assert!(is_told());
         warnings.take(Seen::Delete(event("1", "FailedCreatePodSandBox", "m")));
         assert!(!is_told());
-        assert_eq!(warnings.take(Seen::Apply(event("1", "FailedScheduling", "m"))).map(|who| who.name), None);
-        assert!(!is_told(), "the scheduler's word is in the pod's conditions");
     }
 }

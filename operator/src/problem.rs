@@ -60,6 +60,7 @@ impl Problem {
             ssa::Error::OfPredecessor(_) => (Class::Transient, reason::PREDECESSOR_GOING),
             ssa::Error::Contested { undone: true, .. } => (Class::Waiting, reason::CONTESTED),
             ssa::Error::Contested { undone: false, .. } => (Class::Contested, reason::CONTESTED),
+            ssa::Error::Dropped(..) => (Class::Waiting, reason::FIELD_DROPPED),
             error if error.is_transient() => (Class::Transient, reason::APPLY_FAILED),
             _ => (Class::Waiting, reason::APPLY_FAILED),
         };
@@ -104,6 +105,7 @@ mod tests {
         assert_eq!(of(&ssa::Error::OfPredecessor(key())), (Class::Transient, reason::PREDECESSOR_GOING));
         assert_eq!(of(&contested(true)), (Class::Waiting, reason::CONTESTED));
         assert_eq!(of(&contested(false)), (Class::Contested, reason::CONTESTED));
+        assert_eq!(of(&ssa::Error::Dropped(key(), vec!["spec.a".into()])), (Class::Waiting, reason::FIELD_DROPPED));
         let timeout = ssa::Error::Timeout { verb: "apply", kind: "Service".into(), name: "x".into() };
         assert_eq!(of(&timeout), (Class::Transient, reason::APPLY_FAILED));
         let status = serde_json::json!({"kind": "Status", "apiVersion": "v1", "code": 422, "message": "invalid"});

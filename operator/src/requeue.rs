@@ -7,8 +7,8 @@ use std::time::Duration;
 pub enum Class {
     /// The spec must be edited: nothing happens until it is.
     Rejected,
-    /// Something that the spec points at is missing, or Kubernetes refuses what the spec asks for. A watch wakes us, mostly; the slow
-    /// look is for what no watch shows: a quota, a policy.
+    /// Something that the spec points at is missing, or Kubernetes refuses what the spec asks for. A watch wakes us, mostly; the look is
+    /// for what no watch shows: a quota, a policy, somebody else's object that has the name of a child.
     Waiting,
     /// What we ask for does not stay as we ask for it. Nobody has to do anything, and asking more often would not help.
     Contested,
@@ -36,11 +36,17 @@ impl Class {
 /// How far jitter moves a wait, either way: whoever failed together at an API server that was away does not come back together.
 const JITTER: f64 = 0.2;
 
-/// When to look again. None: when something changes. `jitter` is a number from 0 to 1.
-pub fn decide(class: Option<Class>, attempts: u32, jitter: f64) -> Option<Duration> {
+/// How soon it is looked whether what is waited for is there, at first and at last.
+const FIRST: Duration = Duration::from_secs(5);
+const LAST: Duration = Duration::from_mins(1);
+
+/// When to look again. None: when something changes. `waits` is for how long it has been told that something is waited for, where that is
+/// known: who just read of it may be mending it, and what has been so for long may stay so. `jitter` is a number from 0 to 1.
+pub fn decide(class: Option<Class>, attempts: u32, waits: Option<Duration>, jitter: f64) -> Option<Duration> {
     let wait = match class {
         None | Some(Class::Rejected) => return None,
-        Some(Class::Waiting | Class::Contested) => Duration::from_mins(1),
+        Some(Class::Waiting) => waits.map_or(LAST, |waits| (waits / 4).clamp(FIRST, LAST)),
+        Some(Class::Contested) => LAST,
         Some(Class::Transient) => Duration::from_secs(1 << attempts.min(6)).min(Duration::from_mins(1)),
     };
     Some(wait.mul_f64(1.0 - JITTER + 2.0 * JITTER * jitter.clamp(0.0, 1.0)))
@@ -52,12 +58,12 @@ mod tests {
 
     /// Without jitter.
     fn decide(class: Option<Class>, attempts: u32) -> Option<Duration> {
-        super::decide(class, attempts, 0.5)
+        super::decide(class, attempts, None, 0.5)
     }
 
     #[test]
     fn two_objects_that_failed_together_are_not_looked_at_together() {
-        let waits = [0.0, 0.5, 1.0].map(|jitter| super::decide(Some(Class::Transient), 0, jitter));
+        let waits = [0.0, 0.5, 1.0].map(|jitter| super::decide(Some(Class::Transient), 0, None, jitter));
         assert_eq!(waits, [800, 1_000, 1_200].map(|millis| Some(Duration::from_millis(millis))));
     }
 
@@ -71,6 +77,18 @@ mod tests {
     fn what_is_contested_or_waits_is_looked_at_once_a_minute() {
         assert_eq!(decide(Some(Class::Waiting), 3), Some(Duration::from_mins(1)));
         assert_eq!(decide(Some(Class::Contested), 3), Some(Duration::from_mins(1)));
+    }
+
+    #[test]
+    fn what_waits_is_looked_at_often_at_first_and_the_looks_are_few() {
+        let wait = |seconds| super::decide(Some(Class::Waiting), 0, Some(Duration::from_secs(seconds)), 0.5).expect("a look");
+        assert_eq!([0, 20, 60, 240, 9_999].map(|seconds| wait(seconds).as_secs()), [5, 5, 15, 60, 60]);
+        let (mut looks, mut passed) = (0, Duration::ZERO);
+        while passed < Duration::from_mins(5) {
+            passed += wait(passed.as_secs());
+            looks += 1;
+        }
+        assert!(looks < 20, "{looks}");
     }
 
     #[test]

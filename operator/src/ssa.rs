@@ -19,16 +19,23 @@ use crate::{
     cache::Cache,
     child::{Child, Key, Relation},
     children::{Children, Live},
-    compare,
+    compare::{self, Difference},
     contests::{Contested, Contests},
     names,
+    pod_trouble::printable,
 };
 
 /// How long one request may take. kube's client has no such bound of its own.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How often it is tried to take an object up that others write meanwhile.
+const TAKING_UP: u32 = 5;
+
 /// What is contested where an object comes and goes as a whole.
 const WHOLE: &str = "";
+/// What the API server says of an object that does not fit the type as it knows it.
+const NOT_TYPED: [&str; 2] = ["duplicate entries for key", TOO_NEW];
+const TOO_NEW: &str = "field not declared in schema";
 /// Stands for the hash of what is not to be there.
 const GONE: &str = "gone";
 
@@ -63,6 +70,11 @@ pub enum Error {
         /// Again and again, so that somebody must decide; else the API server changed it as it was written.
         undone: bool,
     },
+    /// The API server's answer to our own write lacks it.
+    #[error(
+        "Kubernetes drops {fields} of the {0} as it is written: its API server is older than the field, has its feature gate off, or has a webhook that takes it away. Upgrade it, switch the gate on, or remove the field from the spec; it is tried again once an hour", fields = .1.join(", ")
+    )]
+    Dropped(Key, Vec<String>),
     /// The API server refused, or could not be asked.
     #[error("failed to {verb} the {kind} {name}")]
     Request {
@@ -92,10 +104,12 @@ impl Error {
     /// Whether trying again can help: false when the API server said that the object itself is wrong.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::NameConflict(_) | Self::ForeignData(..) | Self::DataGoing(_) | Self::Contested { .. } => false,
+            Self::NameConflict(_) | Self::ForeignData(..) | Self::DataGoing(_) | Self::Contested { .. } | Self::Dropped(..) => {
+                false
+            }
             Self::Request { source, .. } => match &**source {
-                // A list with a key twice is refused by server-side apply as an internal error.
-                kube::Error::Api(status) if status.message.contains("duplicate entries for key") => false,
+                // Server-side apply refuses a list with a key twice, and a field that is too new for it, as an internal error.
+                kube::Error::Api(status) if NOT_TYPED.iter().any(|said| status.message.contains(said)) => false,
                 kube::Error::Api(status) => !matches!(status.code, 400 | 403 | 413 | 422),
                 _ => true,
             },
@@ -124,6 +138,10 @@ impl Error {
         Self::Contested { key: key.clone(), what, by, undone }
     }
 
+    fn dropped(key: &Key, fields: Vec<String>) -> Option<Self> {
+        (!fields.is_empty()).then(|| Self::Dropped(key.clone(), fields))
+    }
+
     fn code(&self) -> Option<u16> {
         match self {
             Self::Request { source, .. } => match &**source {
@@ -137,14 +155,15 @@ impl Error {
 
 /// Without the comparison of two objects that Kubernetes adds to some refusals.
 fn in_one_line(said: &str) -> String {
-    let said = said.split_once("\n@@").map_or(said, |(said, _)| said);
-    said.split_whitespace().collect::<Vec<_>>().join(" ")
+    printable(said.split_once("\n@@").map_or(said, |(said, _)| said))
 }
 
 /// What to do where an edit cannot be taken back: the size of a volume never shrinks, not even one that was never given.
 fn way_out(said: &str) -> &'static str {
     if said.contains("can be resized") {
         "; to keep the size that there is, delete this object and make it anew with that: the claim and its data stay"
+    } else if said.contains(TOO_NEW) {
+        "; this Kubernetes is older than the field: upgrade it, or remove the field from the spec"
     } else {
         ""
     }
@@ -182,8 +201,44 @@ pub fn owner_reference<K: Resource<DynamicType = ()>>(owner: &K) -> OwnerReferen
 pub struct Applied {
     /// The child as it is now.
     pub live: Arc<Live>,
-    /// The first field that somebody else had changed of ours, if that was put right.
-    pub corrected: Option<String>,
+    /// What somebody else had changed of ours, if that was put right.
+    pub corrected: Option<Correction>,
+    /// What of it Kubernetes drops: [`Error::Dropped`].
+    pub dropped: Option<Error>,
+}
+
+/// What somebody else had changed of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Correction {
+    /// The first field.
+    pub what: String,
+    /// The field manager; none where nobody owns the field, because it was taken away.
+    pub by: Option<String>,
+}
+
+impl Correction {
+    /// None: what differs is what we did not want before.
+    fn of(found: &Live, differences: &[&Difference]) -> Option<Self> {
+        let hash = differences.iter().copied().find(|found| is_hash(found));
+        let theirs = hash.is_none_or(|hash| {
+            // Only we write it. Who undoes a rollout, or replaces the whole, has it in hand as it was before, or not at all.
+            hash.missing && found.written || found.owner_of(hash).is_some()
+        });
+        let first = first(differences).filter(|_| theirs)?;
+        let by = found.owner_of(first).or_else(|| found.owner_of(hash?));
+        Some(Self { what: first.path.clone(), by: by.map(ToOwned::to_owned) })
+    }
+}
+
+/// The hash of what we wanted last, or all annotations where there is none. Where it is what we want, all that differs was changed by
+/// others.
+fn is_hash(found: &Difference) -> bool {
+    found.path.ends_with(names::ANNOTATION_APPLIED) || found.path == "metadata.annotations"
+}
+
+/// The first field that differs; the hash, which says nothing to anybody, only where nothing else does.
+fn first<'a>(differences: &[&'a Difference]) -> Option<&'a Difference> {
+    differences.iter().find(|found| !is_hash(found)).or_else(|| differences.first()).copied()
 }
 
 /// Writes children.
@@ -211,7 +266,8 @@ impl Writer {
             match self.create(&api, child, &body).await? {
                 Created::New(live) => {
                     self.wrote(&child.key, &hash, None, WHOLE)?;
-                    return Ok(Applied { live, corrected: None });
+                    let (_, missing) = self.unheld(&live, &body, &hash);
+                    return Ok(Applied { live, corrected: None, dropped: Error::dropped(&child.key, missing) });
                 }
                 Created::Taken(found) => found,
             }
@@ -227,9 +283,13 @@ impl Writer {
             return Err(Error::DataGoing(child.key.clone()));
         }
         keep_what_grew(child, &value, &mut body);
-        let before = value["metadata"]["annotations"].get(names::ANNOTATION_APPLIED);
-        let said = before == Some(&body["metadata"]["annotations"][names::ANNOTATION_APPLIED]);
-        let Some(what) = compare::difference(&value, &body) else { return Ok(Applied { live: found, corrected: None }) };
+        let known = self.contests.dropped(&child.key, &hash, Instant::now());
+        let differences = compare::differences(&value, &body);
+        let news: Vec<_> = differences.iter().filter(|found| !known.contains(&found.path)).collect();
+        let Some(first) = first(&news) else {
+            let known = if differences.is_empty() { Vec::new() } else { known };
+            return Ok(Applied { live: found, corrected: None, dropped: Error::dropped(&child.key, known) });
+        };
         self.may_write(&child.key, &hash)?;
         if found.created {
             self.own_by_apply(&api, &found).await?;
@@ -240,9 +300,21 @@ impl Writer {
         let applied = request("apply", &child.key, api.patch(&child.key.name, &params, &Patch::Apply(&body))).await?;
         let live = self.children.wrote(Live::new(child.key.kind, applied));
         tracing::info!(kind = child.key.kind, namespace = child.key.namespace, name = child.key.name, "applied");
-        let unheld = compare::difference(&live.value(), &body);
-        self.wrote(&child.key, &hash, unheld, &what)?;
-        Ok(Applied { live, corrected: said.then_some(what) })
+        let (changed, missing) = self.unheld(&live, &body, &hash);
+        self.wrote(&child.key, &hash, changed, &first.path)?;
+        // What Kubernetes drops at each write nobody has changed.
+        let kept: Vec<_> = news.into_iter().filter(|found| !missing.contains(&found.path)).collect();
+        let corrected = Correction::of(&found, &kept);
+        Ok(Applied { live, corrected, dropped: Error::dropped(&child.key, missing) })
+    }
+
+    /// What the answer to our own write does not hold: the first field that is another, and those that are not there.
+    fn unheld(&self, live: &Live, body: &Value, hash: &str) -> (Option<String>, Vec<String>) {
+        let (missing, changed): (Vec<_>, Vec<_>) =
+            compare::differences(&live.value(), body).into_iter().partition(|found| found.missing);
+        let missing: Vec<_> = missing.into_iter().map(|found| found.path).collect();
+        self.contests.lacked(&live.key, hash, missing.clone(), Instant::now());
+        (changed.into_iter().next().map(|found| found.path), missing)
     }
 
     /// Changes the number of pods of a Deployment, and nothing else of it.
@@ -306,6 +378,17 @@ impl Writer {
     /// Makes the fields that we own since the object's creation those of our applies, so that a field which we no longer say goes.
     /// <https://kubernetes.io/docs/reference/using-api/server-side-apply/#upgrading-from-client-side-apply-to-server-side-apply>
     async fn own_by_apply(&self, api: &Api<DynamicObject>, found: &Live) -> Result<(), Error> {
+        let mut tries = 1;
+        loop {
+            match self.take_up(api, found).await {
+                // The status of one whose pods come and go is written several times a second, between our two requests, too.
+                Err(error) if error.code() == Some(409) && tries < TAKING_UP => tries += 1,
+                done => return done,
+            }
+        }
+    }
+
+    async fn take_up(&self, api: &Api<DynamicObject>, found: &Live) -> Result<(), Error> {
         let live = request("read", &found.key, api.get(&found.key.name)).await?;
         let mut managers = json!(live.metadata.managed_fields);
         merge_managers(&mut managers);
@@ -426,6 +509,7 @@ mod tests {
     #[case(413, "too large", false)]
     #[case(422, "invalid", false)]
     #[case(500, "failed to create typed patch object: duplicate entries for key [name=\"A\"]", false)]
+    #[case(500, "failed to create typed patch object: .spec.a: field not declared in schema", false)]
     #[case(404, "no such namespace", true)]
     #[case(409, "conflict", true)]
     #[case(429, "slow down", true)]

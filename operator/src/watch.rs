@@ -194,10 +194,10 @@ impl Watches<'_> {
         let app_pods = Arc::new(AppPods::default());
         let mut listed: Vec<_> = KINDS.iter().map(|kind| self.children(*kind, &children)).collect();
         listed.push(self.app_pods(&app_pods));
-        listed.push(self.backup_pods(&keepers.backups));
+        let warnings = Arc::new(PodWarnings::default());
+        listed.push(self.backup_pods(&keepers.backups, &warnings));
         let leading = Arc::new(Leading::default());
         listed.push(self.leading(&leading));
-        let warnings = Arc::new(PodWarnings::default());
         // Nobody waits for these: where they may not be read, what only they say is not told.
         self.warnings(&warnings);
         Known {
@@ -334,13 +334,13 @@ impl Watches<'_> {
         })
     }
 
-    /// The pods that back servers up: of them only how they ended.
-    fn backup_pods(&mut self, backups: &Arc<Backups>) -> watch::Receiver<bool> {
+    /// The pods that back servers up: of them only how they ended, and why one does not run.
+    fn backup_pods(&mut self, backups: &Arc<Backups>, warnings: &Arc<PodWarnings>) -> watch::Receiver<bool> {
         let selector = format!("{},{}={}", names::MANAGED_SELECTOR, names::LABEL_COMPONENT, names::COMPONENT_BACKUP);
         let events = watcher::watcher(self.api::<Pod>(), watcher::Config::default().labels(&selector)).boxed();
-        let (waker, backups) = (self.wakers.server.clone(), Arc::clone(backups));
+        let (waker, backups, warnings) = (self.wakers.server.clone(), Arc::clone(backups), Arc::clone(warnings));
         self.each("pods of backups", events, move |event| {
-            if let Some(server) = backups.take(event) {
+            if let Some(server) = backups.take(event, &warnings) {
                 waker.wake(&server.namespace, &server.name);
             }
         })

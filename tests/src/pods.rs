@@ -95,7 +95,11 @@ async fn echo(pods: Api<Pod>, name: String) -> anyhow::Result<()> {
         }
         // What a kubelet takes to see it: here time itself is what is played.
         tokio::time::sleep(ECHO).await;
-        let ready = json!({"type": "Ready", "status": if gate { "True" } else { "False" }});
+        let ready = if gate {
+            json!({"type": "Ready", "status": "True", "reason": null})
+        } else {
+            json!({"type": "Ready", "status": "False", "reason": "ReadinessGatesNotReady"})
+        };
         let status = json!({"status": {"conditions": [ready]}});
         pods.patch_status(&name, &PatchParams::default(), &Patch::Strategic(&status)).await?;
     }

@@ -100,7 +100,7 @@ pub struct BackupStatus {
     /// The size of the last good one, in bytes; absent where its program does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<i64>,
-    /// Why the last one failed; absent when it did not.
+    /// Why the last one failed, or why the pod of one does not run; absent when neither is so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
 }

@@ -274,7 +274,8 @@ impl LogLevel {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Access {
-    /// The Secret with the token that the page and the API ask for (default: the Secret `<name>-app`, which the operator makes).
+    /// The Secret with the token that the page and the API ask for, 16 characters at least (default: the Secret `<name>-app`, which the
+    /// operator makes).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_secret_ref: Option<SecretKeyRef>,
     /// Host names by which people and programs reach the app, beside that of its Service, for example chat.example.com behind an

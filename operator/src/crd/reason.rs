@@ -71,6 +71,8 @@ pub const NO_SERVERS: &str = "NoServers";
 pub const PAUSED: &str = "Paused";
 /// A Secret that the spec points at holds nothing but white space where a value must be.
 pub const SECRET_EMPTY: &str = "SecretEmpty";
+/// The Secret of `spec.access.tokenSecretRef` holds a token of fewer than 16 characters, which the app does not take.
+pub const TOKEN_TOO_SHORT: &str = "TokenTooShort";
 
 // ---- Reconciling and Stalled ----------------------------------------------------------------------------------------------
 
@@ -82,6 +84,8 @@ pub const PROGRESS_DEADLINE_EXCEEDED: &str = "ProgressDeadlineExceeded";
 pub const CLAIM_TERMINATING: &str = "ClaimTerminating";
 /// A child belongs to an object of the same name that was deleted, and is going. It is waited for.
 pub const PREDECESSOR_GOING: &str = "PredecessorGoing";
+/// Kubernetes drops a field that the spec asks for: its API server is older than the field, has its feature gate off, or has a webhook that takes it away.
+pub const FIELD_DROPPED: &str = "FieldDropped";
 /// A field that we write does not stay as we write it: a webhook or another writer changes it, or a second operator. Once a minute it is tried again.
 pub const CONTESTED: &str = "Contested";
 
@@ -92,7 +96,7 @@ pub const SCALED: &str = "Scaled";
 
 // ---- Backups (an Event) ------------------------------------------------------------------------------------------------------
 
-/// A backup of `storage.backup` failed. The message says why, and when the last good one was made.
+/// A backup of `storage.backup` failed, or its pod does not run. The message says why, and when the last good one was made.
 pub const BACKUP_FAILED: &str = "BackupFailed";
 
 // ---- ModelReachable --------------------------------------------------------------------------------------------------------
@@ -147,6 +151,8 @@ pub const FAILED_ATTACH_VOLUME: &str = "FailedAttachVolume";
 pub const FAILED_CREATE_POD_SANDBOX: &str = "FailedCreatePodSandBox";
 /// What makes the pods is refused.
 pub const REPLICA_SET_CREATE_ERROR: &str = "ReplicaSetCreateError";
+/// The pod's node is not ready, or does not report: Kubernetes sends the pod no clients meanwhile. The message names the node.
+pub const NODE_NOT_READY: &str = "NodeNotReady";
 /// The kubelet put the pod out, for want of memory or disk on the node.
 pub const EVICTED: &str = "Evicted";
 /// Pods are refused: a quota, a LimitRange, pod security, a ServiceAccount that is missing.
@@ -225,7 +231,7 @@ pub const UNPINNED: &str = "Unpinned";
 
 /// The circuit closed.
 pub const CIRCUIT_CLOSED: &str = "CircuitClosed";
-/// Somebody had changed a field of a child that the CR decides: it was put back.
+/// Somebody had changed a field of a child that the CR decides: it was put back. The message names the field manager.
 pub const CORRECTED: &str = "Corrected";
 /// A pod was taken out of the Service.
 pub const POD_OUT_OF_SERVICE: &str = "PodOutOfService";

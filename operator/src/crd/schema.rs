@@ -60,17 +60,20 @@ const CIDR: &str = "^[0-9A-Fa-f:.]+/[0-9]{1,3}$";
 /// The definition as Kubernetes wants it.
 pub(super) fn tidy(crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let mut value = serde_json::to_value(crd).expect("a definition is JSON");
-    visit(&mut value, &mut drop_unknown_format);
     visit(&mut value, &mut |schema| {
-        // The doc of the field itself is ours, and stays.
-        let core = properties(schema).filter(|(name, _)| CORE_TYPES.contains(&name.as_str()));
-        core.flat_map(|(_, property)| children(property)).for_each(|child| visit(child, &mut drop_doc));
+        drop_unknown_format(schema);
+        for (name, property) in properties(schema) {
+            if CORE_TYPES.contains(&name.as_str()) {
+                // The doc of the field itself is ours, and stays.
+                children(property).for_each(|child| visit(child, &mut drop_doc));
+            }
+            key_list(name, property);
+            bound_items(name, property);
+            bound_block(name, property);
+            bound_reference(name, property);
+            bound_quantity(name, property);
+        }
     });
-    visit(&mut value, &mut |schema| properties(schema).for_each(|(name, list)| key_list(name, list)));
-    visit(&mut value, &mut |schema| properties(schema).for_each(|(name, list)| bound_items(name, list)));
-    visit(&mut value, &mut |schema| properties(schema).for_each(|(name, block)| bound_block(name, block)));
-    visit(&mut value, &mut |schema| properties(schema).for_each(|(name, field)| bound_reference(name, field)));
-    visit(&mut value, &mut |schema| properties(schema).for_each(|(name, field)| bound_quantity(name, field)));
     serde_json::from_value(value).expect("a definition that was tidied is a definition")
 }
 

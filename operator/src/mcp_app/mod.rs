@@ -86,13 +86,10 @@ impl Subject for McpApp {
 
     fn status(&self, outcome: &Outcome<ValidatedApp>, context: &Context<Self>, now: Timestamp) -> Told<McpAppStatus> {
         let (namespace, name) = (self.namespace().unwrap_or_default(), self.name_any());
-        let trouble = context
-            .world
-            .pods
-            .trouble(&namespace, &name, &context.warnings)
-            .map(|trouble| claims::named(trouble, &outcome.claims));
+        let mut held_up = context.world.pods.held_up(&namespace, &name, &context.warnings);
+        held_up.trouble = held_up.trouble.map(|trouble| claims::named(trouble, &outcome.claims));
         let report = context.world.reports.of(&namespace, &name).unwrap_or_default();
-        Told::Now(status::compute(self, outcome, trouble.as_ref(), &report, now))
+        Told::Now(status::compute(self, outcome, &held_up, &report, now))
     }
 }
 

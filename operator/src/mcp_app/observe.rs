@@ -44,11 +44,15 @@ pub fn never_blank(spec: &McpAppSpec) -> BTreeSet<Reference> {
     files(spec).collect()
 }
 
+/// The pointer to the access token, where that is not ours.
+pub fn token(spec: &McpAppSpec) -> BTreeSet<Reference> {
+    spec.access.iter().filter_map(|access| access.token_secret_ref.as_ref()).map(Reference::secret).collect()
+}
+
 /// The model's key and the access token.
 fn files(spec: &McpAppSpec) -> impl Iterator<Item = Reference> {
     let key = spec.model.iter().filter_map(|model| model.api_key_secret_ref.as_ref());
-    let token = spec.access.iter().filter_map(|access| access.token_secret_ref.as_ref());
-    key.chain(token).map(Reference::secret)
+    key.map(Reference::secret).chain(token(spec))
 }
 
 /// Reads it all.

@@ -4,6 +4,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::validate::{AppServer as Server, ValidatedApp};
 use crate::{
+    app_pods::HeldUp,
     conditions::{self, Finding, Status},
     crd::{
         McpApp, McpAppStatus,
@@ -12,7 +13,6 @@ use crate::{
     },
     kstatus::Way,
     pass,
-    pod_trouble::Trouble,
     problem::Problem,
     rollout::Rollout,
 };
@@ -40,8 +40,8 @@ pub struct AppReport {
     pub budget_percent: Option<u32>,
 }
 
-/// The status that tells of all this. `trouble` is what keeps a pod of the app from running.
-pub fn compute(app: &McpApp, outcome: &Outcome, trouble: Option<&Trouble>, report: &AppReport, now: Timestamp) -> McpAppStatus {
+/// The status that tells of all this.
+pub fn compute(app: &McpApp, outcome: &Outcome, held_up: &HeldUp, report: &AppReport, now: Timestamp) -> McpAppStatus {
     let before = app.status.clone().unwrap_or_default();
     // Without a model there is nothing to reach, and nothing that costs.
     let model = report.model.as_ref().filter(|_| app.spec.model.is_some());
@@ -50,10 +50,17 @@ pub fn compute(app: &McpApp, outcome: &Outcome, trouble: Option<&Trouble>, repor
     let servers = outcome.valid.as_ref().map_or_else(|| before.servers.clone(), servers);
     let rollout = Rollout::of(outcome.deployment.as_ref());
     let offered = servers.iter().filter(|server| server.state == AppServerState::Offered).count();
-    let way =
-        Way { paused: outcome.paused, problems: &outcome.problems, rollout: Some(&rollout), trouble, unwell: None, held: None };
+    let making = held_up.making.as_ref().map(|told| (reason::STARTING, told.clone()));
+    let way = Way {
+        paused: outcome.paused,
+        problems: &outcome.problems,
+        rollout: Some(&rollout),
+        trouble: held_up.trouble.as_ref(),
+        unwell: making.as_ref(),
+        held: None,
+    };
     let [reconciling, stalled] = way.findings();
-    let view = View { outcome, rollout: &rollout, trouble, model, servers: &servers };
+    let view = View { outcome, rollout: &rollout, held_up, model, servers: &servers };
     let mut findings = vec![(condition::READY, view.ready(&way))];
     findings.extend(model.map(|model| (condition::MODEL_REACHABLE, model_reachable(model))));
     findings.extend(budget.map(|(budget, percent)| (condition::WITHIN_BUDGET, within_budget(budget, percent))));
@@ -78,7 +85,7 @@ fn servers(app: &ValidatedApp) -> Vec<AppServer> {
 struct View<'a> {
     outcome: &'a Outcome,
     rollout: &'a Rollout,
-    trouble: Option<&'a Trouble>,
+    held_up: &'a HeldUp,
     model: Option<&'a ModelReport>,
     servers: &'a [AppServer],
 }
@@ -106,7 +113,7 @@ impl View<'_> {
 
     /// Kubernetes' reasons first, then what stands in the way of there being pods.
     fn not_serving(&self) -> Finding {
-        if let Some(trouble) = self.trouble {
+        if let Some(trouble) = &self.held_up.trouble {
             return Finding::new(false, &trouble.reason, &trouble.message);
         }
         if let Some((reason, message)) = &self.rollout.refused {
@@ -114,7 +121,7 @@ impl View<'_> {
         }
         match Problem::obstacle(&self.outcome.problems) {
             Some(obstacle) => Finding::new(false, obstacle.reason, obstacle.message),
-            None => Finding::new(false, reason::STARTING, "no pod is ready yet"),
+            None => Finding::new(false, reason::STARTING, self.held_up.making.as_deref().unwrap_or("no pod is ready yet")),
         }
     }
 
@@ -224,7 +231,7 @@ mod tests {
         #[case] reason: &str,
     ) {
         let (app, outcome) = serving(servers, 1);
-        let told = compute(&app, &outcome, None, &AppReport::default(), fixtures::at(0));
+        let told = compute(&app, &outcome, &HeldUp::default(), &AppReport::default(), fixtures::at(0));
         assert_eq!(condition(&told, "Ready"), (status.into(), reason.into()));
         assert_eq!(condition(&told, "Reconciling").0, "False");
     }
@@ -232,10 +239,22 @@ mod tests {
     #[test]
     fn what_keeps_the_pods_from_running_is_told_in_kubernetes_words() {
         let (app, outcome) = serving(&[("a", OFFERED)], 0);
-        let trouble = fixtures::trouble("ImagePullBackOff", "pod x: no such tag");
-        let told = compute(&app, &outcome, Some(&trouble), &AppReport::default(), fixtures::at(0));
+        let trouble = Some(fixtures::trouble("ImagePullBackOff", "pod x: no such tag"));
+        let held_up = HeldUp { trouble, ..HeldUp::default() };
+        let told = compute(&app, &outcome, &held_up, &AppReport::default(), fixtures::at(0));
         assert_eq!(condition(&told, "Ready"), ("False".into(), "ImagePullBackOff".into()));
         assert_eq!(condition(&told, "Reconciling"), ("True".into(), "ImagePullBackOff".into()));
+    }
+
+    #[test]
+    fn an_app_whose_pod_is_being_made_says_how_far_it_is() {
+        let (app, outcome) = serving(&[("a", OFFERED)], 0);
+        let held_up = HeldUp { making: Some("not up yet: its init container".into()), ..HeldUp::default() };
+        let told = compute(&app, &outcome, &held_up, &AppReport::default(), fixtures::at(0));
+        assert_eq!(condition(&told, "Ready"), ("False".into(), reason::STARTING.into()));
+        let says = |type_| conditions::find(&told.conditions, type_).expect("it is there").message.clone();
+        assert_eq!(says("Ready"), "not up yet: its init container");
+        assert!(says("Reconciling").ends_with("not up yet: its init container"));
     }
 
     #[test]
@@ -245,13 +264,17 @@ mod tests {
             let model = ModelReport { reachable, reason: "ModelRefused".into(), message: "401".into() };
             AppReport { model: Some(model), ..AppReport::default() }
         };
-        let ready = |reachable| condition(&compute(&app, &outcome, None, &report(reachable), fixtures::at(0)), "Ready").0;
+        let ready =
+            |reachable| condition(&compute(&app, &outcome, &HeldUp::default(), &report(reachable), fixtures::at(0)), "Ready").0;
         assert_eq!([ready(Some(true)), ready(Some(false)), ready(None)], ["True", "False", "True"]);
-        let told = compute(&app, &outcome, None, &report(Some(false)), fixtures::at(0));
+        let told = compute(&app, &outcome, &HeldUp::default(), &report(Some(false)), fixtures::at(0));
         assert_eq!(condition(&told, "ModelReachable"), ("False".into(), "ModelRefused".into()));
         assert!(
-            conditions::find(&compute(&app, &outcome, None, &AppReport::default(), fixtures::at(0)).conditions, "ModelReachable")
-                .is_none()
+            conditions::find(
+                &compute(&app, &outcome, &HeldUp::default(), &AppReport::default(), fixtures::at(0)).conditions,
+                "ModelReachable"
+            )
+            .is_none()
         );
     }
 
@@ -260,7 +283,7 @@ mod tests {
         let (mut app, outcome) = serving(&[("a", OFFERED)], 1);
         let told = |app: &McpApp, budget_percent| {
             let report = AppReport { budget_percent, ..AppReport::default() };
-            compute(app, &outcome, None, &report, fixtures::at(0)).conditions
+            compute(app, &outcome, &HeldUp::default(), &report, fixtures::at(0)).conditions
         };
         let is = |conditions: &[_]| {
             conditions::find(conditions, "WithinBudget").map(|found| (found.status.clone(), found.reason.clone()))
@@ -280,12 +303,12 @@ mod tests {
         let (app, mut outcome) = serving(&[("a", OFFERED)], 1);
         let problem = Problem { class: Class::Waiting, reason: reason::SECRET_NOT_FOUND, message: "create it".into() };
         outcome.problems = vec![problem];
-        let told = compute(&app, &outcome, None, &AppReport::default(), fixtures::at(0));
+        let told = compute(&app, &outcome, &HeldUp::default(), &AppReport::default(), fixtures::at(0));
         assert_eq!(condition(&told, "Ready"), ("True".into(), reason::ALL_SERVERS_OFFERED.into()));
         assert!(conditions::find(&told.conditions, "Ready").expect("Ready").message.contains("create it"));
         assert_eq!(condition(&told, "Stalled"), ("True".into(), reason::SECRET_NOT_FOUND.into()));
         outcome.problems[0].reason = reason::SECRET_EMPTY;
-        let told = compute(&app, &outcome, None, &AppReport::default(), fixtures::at(0));
+        let told = compute(&app, &outcome, &HeldUp::default(), &AppReport::default(), fixtures::at(0));
         assert_eq!(condition(&told, "Ready"), ("False".into(), reason::SECRET_EMPTY.into()), "every question fails");
     }
 
@@ -293,7 +316,7 @@ mod tests {
     fn a_paused_app_says_so_and_what_is_met() {
         let (app, outcome) = serving(&[("a", OFFERED)], 1);
         let outcome = Outcome { paused: true, ..outcome };
-        let told = compute(&app, &outcome, None, &AppReport::default(), fixtures::at(0));
+        let told = compute(&app, &outcome, &HeldUp::default(), &AppReport::default(), fixtures::at(0));
         assert_eq!(condition(&told, "Ready"), ("True".into(), reason::PAUSED.into()));
         assert_eq!(told.observed_generation, app.metadata.generation);
     }

@@ -9,7 +9,7 @@ use kube::{
     core::{Selector, SelectorExt},
 };
 
-use super::observe::{Observed, never_blank, references, start_references};
+use super::observe::{self, Observed, never_blank, references, start_references};
 use crate::{
     conditions,
     crd::{
@@ -25,6 +25,9 @@ use crate::{
     requeue::Class,
     ssa::owner_reference,
 };
+
+/// The shortest token that the app's door takes.
+const LEAST_TOKEN: usize = 16;
 
 /// An app that can be built.
 #[derive(Clone, Debug)]
@@ -142,7 +145,9 @@ impl ValidatedApp {
 /// `default_image` is the chat worker of this operator's version, `new_token` a random token for an app that has none yet.
 pub fn validate(app: &McpApp, observed: &Observed, default_image: &str, new_token: String) -> Result<ValidatedApp, Vec<Problem>> {
     let spec = &app.spec;
-    let missing = observed.inputs.problems(&references(spec)).into_iter().chain(observed.inputs.blank(&never_blank(spec)));
+    let inputs = &observed.inputs;
+    let unfit = [inputs.blank(&never_blank(spec)), inputs.short(&observe::token(spec), LEAST_TOKEN)].concat();
+    let missing = inputs.problems(&references(spec)).into_iter().chain(unfit);
     let lacks = missing.map(|(reason, message)| Problem { class: Class::Waiting, reason, message }).collect();
     let mut problems = Vec::new();
     let servers = servers(spec, &observed.servers).unwrap_or_else(|problem| {
@@ -361,6 +366,30 @@ mod tests {
             let observed = Observed { inputs, ..Observed::default() };
             let lacks = validate(&fixtures::app(|_| {}), &observed, "i", "t".into()).expect("valid").lacks;
             assert_eq!(lacks.first().map(|problem| problem.reason), lacking, "{key:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_that_the_apps_door_would_not_take_is_told_with_the_least_length() {
+        let app = fixtures::app(|app| {
+            app.spec.model = None;
+            app.spec.access = serde_json::from_value(serde_json::json!({"tokenSecretRef": {"name": "own", "key": "token"}})).ok();
+        });
+        assert_eq!(LEAST_TOKEN, http_server::token::LEAST_LENGTH);
+        let short = Some(reason::TOKEN_TOO_SHORT);
+        for (token, lacking) in [
+            ("0123456789abcdef", None),
+            ("0123456789abcde", short),
+            (" 0123456789abcde \n", short),
+            ("0123456789abcdef\nshort", short),
+            ("0123456789abcdef\n\n0123456789abcdef-2\n", None),
+            ("\n", Some(reason::SECRET_EMPTY)),
+        ] {
+            let inputs = Found::default().with(Kind::Secret, "own", &[("token", token)]);
+            let lacks = validate(&app, &Observed { inputs, ..Observed::default() }, "i", "t".into()).expect("valid").lacks;
+            assert_eq!(lacks.first().map(|problem| problem.reason), lacking, "{token:?}");
+            let told = "the key token of the Secret own holds a token of fewer than 16 characters";
+            assert!(lacking != short || lacks[0].message.starts_with(told), "{lacks:?}");
         }
     }
 

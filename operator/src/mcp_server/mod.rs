@@ -139,7 +139,8 @@ impl Subject for McpServer {
         }
         let mut status = status::compute(self, outcome, health.as_ref(), now);
         context.world.engine.set_stood_in(&key(self), asleep::is_met(&status.conditions));
-        status.backup = context.world.backups.of(&key(self).namespace, &key(self).name).told(status.backup.as_ref());
+        status.backup =
+            context.world.backups.of(&key(self).namespace, &key(self).name).told(status.backup.as_ref(), &context.warnings);
         Told::Now(status)
     }
 }

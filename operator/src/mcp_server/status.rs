@@ -40,7 +40,7 @@ pub fn compute(server: &McpServer, outcome: &Outcome, health: Option<&ServerHeal
     let before = server.status.clone().unwrap_or_default();
     let generation = server.metadata.generation;
     let autoscaling = autoscaling::status(&server.spec, decision(outcome), before.autoscaling.as_ref(), now);
-    let view = View { stood_in: stood_in(outcome, autoscaling.as_ref(), now), ..View::new(server, outcome, health) };
+    let view = View::new(server, outcome, health, stood_in(outcome, autoscaling.as_ref(), now));
     let way = view.way();
     let [reconciling, stalled] = way.findings();
     let findings = vec![
@@ -128,7 +128,7 @@ struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    fn new(server: &'a McpServer, outcome: &'a Outcome, health: Option<&'a ServerHealth>) -> Self {
+    fn new(server: &'a McpServer, outcome: &'a Outcome, health: Option<&'a ServerHealth>, stood_in: Option<Finding>) -> Self {
         let remote = server.spec.remote.is_some();
         let wanted = if remote { 0 } else { autoscaling::wanted(&server.spec, decision(outcome)) };
         let in_service = health.map_or(0, |health| health.pods.iter().filter(|pod| pod.in_service).count());
@@ -139,9 +139,8 @@ impl<'a> View<'a> {
             format!("new pods do not offer the accepted tools: {diff}")
         });
         let trouble = health.and_then(trouble).map(|trouble| claims::named(trouble.clone(), &outcome.claims));
-        let unwell = None;
-        let view = Self { server, outcome, health, remote, wanted, in_service, rollout, held, trouble, unwell, stood_in: None };
-        Self { unwell: view.met_by_one(), ..view }
+        let unwell = met_by_one(health);
+        Self { server, outcome, health, remote, wanted, in_service, rollout, held, trouble, unwell, stood_in }
     }
 
     fn way(&self) -> Way<'_> {
@@ -155,39 +154,36 @@ impl<'a> View<'a> {
         }
     }
 
-    /// An operator that starts anew has not asked yet, and must not say so: what was found out stands until it has.
+    /// A finding of probes is kept until who it is about was asked: an operator that starts anew has asked nobody, and must not say so.
     fn remember(&self, before: &[Condition], type_: &str, finding: Finding) -> Finding {
-        // While it sleeps nobody is asked, and nothing changes.
-        let rests = self.stood_in.is_some() && type_ == condition::TOOLS_ACCEPTED;
-        if let Some(told) = conditions::find(before, type_).filter(|_| rests) {
-            return Finding::of(told);
-        }
-        // What a pod met that is not in service stands at the end of these: it is told until that pod has been asked.
-        let unasked = |pod: &PodHealth| {
-            !pod.in_service && pod.making.is_none() && pod.trouble.is_none() && pod.latest.kind == Kind::Unknown
+        let Some(told) = conditions::find(before, type_) else { return finding };
+        let unasked = self.is_unasked();
+        let keeps = match type_ {
+            condition::HEALTHY => unasked,
+            // While it sleeps nobody is asked, and nothing changes.
+            condition::TOOLS_ACCEPTED => unasked || self.stood_in.is_some(),
+            // What a pod met that is not in service stands at their end.
+            condition::READY | condition::RECONCILING | condition::STALLED
+                if self.pods().any(is_unasked)
+                    && told.status == finding.status.as_str()
+                    && told.message.starts_with(&finding.message) =>
+            {
+                true
+            }
+            condition::READY if self.remote && finding.reason == reason::STARTING => {
+                unasked && told.observed_generation == self.server.metadata.generation
+            }
+            // The reason why a circuit opened is in its message.
+            _ => unasked && finding.reason == reason::CIRCUIT_OPEN && told.reason == finding.reason,
         };
-        let more = |told: &&Condition| told.status == finding.status.as_str() && told.message.starts_with(&finding.message);
-        if matches!(type_, condition::READY | condition::RECONCILING | condition::STALLED)
-            && self.pods().any(unasked)
-            && let Some(told) = conditions::find(before, type_).filter(more)
-        {
-            return Finding::of(told);
-        }
+        if keeps { Finding::of(told) } else { finding }
+    }
+
+    /// Nobody of the server was asked yet, and somebody will be. Pods are known before anything else is: where there are none, nobody is.
+    fn is_unasked(&self) -> bool {
         let asked = self.health.is_some_and(|health| health.protocol.is_some() || health.verdict.kind != Kind::Unknown);
-        // Pods are known before anything else is: where there are none, nobody will be asked.
         let to_come = self.remote || self.pods().any(|pod| pod.latest.kind == Kind::Unknown && pod.trouble.is_none());
-        let Some(told) = conditions::find(before, type_).filter(|_| !asked && to_come && self.server.spec.enabled) else {
-            return finding;
-        };
-        let of_probes = matches!(type_, condition::HEALTHY | condition::TOOLS_ACCEPTED);
-        // The reason why a circuit opened is in its message.
-        let of_circuit = finding.reason == reason::CIRCUIT_OPEN && told.reason == finding.reason;
-        let of_remote = self.remote && type_ == condition::READY && finding.reason == reason::STARTING;
-        let of_this_spec = told.observed_generation == self.server.metadata.generation;
-        if of_probes || of_circuit || of_remote && of_this_spec {
-            return Finding::of(told);
-        }
-        finding
+        !asked && to_come && self.server.spec.enabled
     }
 
     /// What a client meets; and in its message what stands in the way of the spec.
@@ -315,24 +311,9 @@ impl<'a> View<'a> {
     /// The last answer of a pod that has not come up, and until when that counts for nothing.
     fn not_up_yet(&self) -> Option<String> {
         let runs = self.pods().find(|pod| pod.starting && pod.making.is_none() && pod.latest.is_failed());
-        let Some(pod) = runs else { return self.init_runs() };
+        let Some(pod) = runs else { return init_runs(self.health) };
         let from = pod.counts_from.map(|from| format!("; failures count from {from}"));
         Some(format!("not up yet: {}{}", pod.latest.message, from.unwrap_or_default()))
-    }
-
-    /// What a pod met that is not in service, of which Kubernetes has nothing to say.
-    fn met_by_one(&self) -> Option<(&'static str, String)> {
-        let met = |pod: &PodHealth| (pod.latest.reason, format!("pod {}: {}", pod.name, pod.latest.message));
-        let pod = self.pods().find(|pod| !pod.in_service && pod.making.is_none() && pod.latest.is_failed());
-        pod.map(met).or_else(|| self.init_runs().map(|told| (reason::STARTING, told)))
-    }
-
-    /// What has not started cannot answer: its init container is told.
-    fn init_runs(&self) -> Option<String> {
-        self.pods().find_map(|pod| {
-            let init = pod.making.as_ref()?.init.as_ref()?;
-            Some(format!("not up yet: pod {}: its init container {init} is running", pod.name))
-        })
     }
 
     fn healthy(&self) -> Finding {
@@ -400,13 +381,34 @@ impl<'a> View<'a> {
     }
 
     fn pods(&self) -> impl Iterator<Item = &'a PodHealth> + use<'a> {
-        self.health.into_iter().flat_map(|health| &health.pods)
+        pods(self.health)
     }
 
     /// Pods that a client would not be served by: those that Kubernetes cannot run, and those that the prober confirmed to fail.
     fn failing(&self) -> impl Iterator<Item = &'a PodHealth> + use<'a> {
         self.pods().filter(|pod| pod.failing || pod.trouble.is_some() && !pod.in_service)
     }
+}
+
+fn pods(health: Option<&ServerHealth>) -> impl Iterator<Item = &PodHealth> {
+    health.into_iter().flat_map(|health| &health.pods)
+}
+
+/// It runs, and nobody has asked it.
+fn is_unasked(pod: &PodHealth) -> bool {
+    !pod.in_service && pod.making.is_none() && pod.trouble.is_none() && pod.latest.kind == Kind::Unknown
+}
+
+/// What a pod met that is not in service, of which Kubernetes has nothing to say.
+fn met_by_one(health: Option<&ServerHealth>) -> Option<(&'static str, String)> {
+    let met = |pod: &PodHealth| (pod.latest.reason, format!("pod {}: {}", pod.name, pod.latest.message));
+    let pod = pods(health).find(|pod| !pod.in_service && pod.making.is_none() && pod.latest.is_failed());
+    pod.map(met).or_else(|| init_runs(health).map(|told| (reason::STARTING, told)))
+}
+
+/// What has not started cannot answer: its init container is told.
+fn init_runs(health: Option<&ServerHealth>) -> Option<String> {
+    pods(health).find_map(|pod| pod.making.as_ref()?.told(&pod.name))
 }
 
 /// Whether what is installed is the same each time. None: nothing is installed.

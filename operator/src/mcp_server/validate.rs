@@ -22,7 +22,7 @@ use super::{
     autoscaling::{self, Counting},
     build::service::CLIENT_IP,
     contract, database,
-    observe::{Observed, backup_references, references},
+    observe::{self, Observed, backup_references, references},
     own_claims, stdio,
 };
 use crate::{
@@ -31,14 +31,14 @@ use crate::{
     crd::{
         McpServer, McpServerSpec,
         backup::Backup,
-        mcp_server::{ContainerSource, SessionAffinity},
+        mcp_server::{ContainerSource, HeaderFrom, RemoteSource, SessionAffinity},
         network::Network,
-        pod::PodSettings,
+        pod::{PodSettings, SecretKeyRef},
         quantity, reason,
     },
-    inputs,
+    inputs::{self, Reference},
     names::Component,
-    probe::{Credentials, Endpoint, ToolsContract, template},
+    probe::{Credentials, Endpoint, ToolsContract, check_ca, template},
     problem::Problem,
     requeue::Class,
     ssa::owner_reference,
@@ -194,7 +194,9 @@ pub fn endpoint(server: &McpServer) -> Option<Endpoint> {
 pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServer, Vec<Problem>> {
     let spec = &server.spec;
     let references = references(spec);
-    let missing = if spec.enabled { observed.inputs.problems(&references) } else { Vec::new() };
+    let carried = observe::credentials(spec).map(Reference::secret).collect();
+    let missing =
+        if spec.enabled { [observed.inputs.problems(&references), observed.inputs.blank(&carried)].concat() } else { Vec::new() };
     let mut lacks: Vec<Problem> =
         missing.into_iter().map(|(reason, message)| Problem { class: Class::Waiting, reason, message }).collect();
     let mut problems = Vec::new();
@@ -244,7 +246,7 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
                 database: database::kept(spec),
             }),
             network: spec.network.clone(),
-            headers: headers(observed, &mut lacks),
+            headers: headers(spec, observed, &mut lacks),
             // What we send to the pods is not what they read.
             inputs: observed.inputs.digest(&inputs::of_pods(&spec.pod)),
             one_writer,
@@ -257,7 +259,10 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
             None
         }
         (None, Some(remote)) => match Url::parse(&remote.url) {
-            Ok(url) => Some(Source::Remote(Remote { url, headers: headers(observed, &mut lacks), ca: observed.ca.clone() })),
+            Ok(url) => {
+                lacks.extend(unfit_ca(remote, observed));
+                Some(Source::Remote(Remote { url, headers: headers(spec, observed, &mut lacks), ca: observed.ca.clone() }))
+            }
             Err(error) => {
                 problems.push(rejected(format!("spec.remote.url is no URL: {error}")));
                 None
@@ -290,14 +295,27 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
     }
 }
 
+/// Why the private CA cannot be used. One that is missing, or empty, is told by the inputs.
+fn unfit_ca(remote: &RemoteSource, observed: &Observed) -> Option<Problem> {
+    let (SecretKeyRef { name, key }, pem) = (remote.ca_secret_ref.as_ref()?, observed.ca.as_ref()?);
+    let why = check_ca(pem).err().filter(|_| !pem.trim_ascii().is_empty())?;
+    Some(Problem {
+        class: Class::Waiting,
+        reason: reason::INVALID_SPEC,
+        message: format!(
+            "remote.caSecretRef: the key {key} of the Secret {name} cannot be used: {why}; put PEM certificates there"
+        ),
+    })
+}
+
 /// The headers that probes carry. What cannot be one is lacking.
-fn headers(observed: &Observed, lacks: &mut Vec<Problem>) -> Vec<(HeaderName, HeaderValue)> {
+fn headers(spec: &McpServerSpec, observed: &Observed, lacks: &mut Vec<Problem>) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = Vec::new();
-    for (name, value) in &observed.headers {
-        // A missing value is told by the inputs, with the name of its Secret.
-        let Some(value) = value else { continue };
+    for (HeaderFrom { secret_key_ref, .. }, (name, value)) in spec.headers_from().iter().zip(&observed.headers) {
+        // A missing value, and an empty one, is told by the inputs, with the name of its Secret.
+        let Some(value) = value.as_ref().map(|value| value.trim_ascii_end()).filter(|value| !value.is_empty()) else { continue };
         let header = HeaderName::from_bytes(name.as_bytes());
-        match (header, HeaderValue::from_bytes(value.trim_ascii_end())) {
+        match (header, HeaderValue::from_bytes(value)) {
             (Ok(header), Ok(mut value)) => {
                 value.set_sensitive(true);
                 headers.push((header, value));
@@ -307,7 +325,8 @@ fn headers(observed: &Observed, lacks: &mut Vec<Problem>) -> Vec<(HeaderName, He
                 class: Class::Waiting,
                 reason: reason::INVALID_SPEC,
                 message: format!(
-                    "headersFrom: the Secret's value for {name} cannot be a header: remove line breaks and control characters"
+                    "headersFrom: the key {} of the Secret {} cannot be the header {name}: remove line breaks and control characters",
+                    secret_key_ref.key, secret_key_ref.name
                 ),
             }),
         }
@@ -361,7 +380,7 @@ mod tests {
     use k8s_openapi::api::core::v1::ServiceSpec;
 
     use super::*;
-    use crate::{crd::mcp_server::HeaderFrom, crd::pod::SecretKeyRef, fixtures, inputs::Found, inputs::Kind};
+    use crate::{fixtures, inputs::Found, inputs::Kind};
 
     fn with_header(value: Option<&[u8]>) -> (McpServer, Observed) {
         let reference = SecretKeyRef { name: "token".into(), key: "header".into() };
@@ -369,7 +388,8 @@ mod tests {
             let remote = server.spec.remote.as_mut().expect("a remote server");
             remote.headers_from = vec![HeaderFrom { name: "Authorization".into(), secret_key_ref: reference }];
         });
-        let inputs = Found::default().with(Kind::Secret, "token", &[("header", "")]);
+        let text = value.map(String::from_utf8_lossy).unwrap_or_default();
+        let inputs = Found::default().with(Kind::Secret, "token", &[("header", &text)]);
         let headers = vec![("Authorization".into(), value.map(Into::into))];
         (server, Observed { inputs, headers, ..Observed::default() })
     }
@@ -475,6 +495,43 @@ mod tests {
         assert_eq!(problems[0].class, Class::Waiting);
         assert!(problems[0].message.contains("remove line breaks") && !problems[0].message.contains("secret\n"));
         assert!(!problems[0].message.contains("lines of"));
+    }
+
+    fn lack(server: &McpServer, observed: &Observed) -> Option<(&'static str, String)> {
+        let lacks = validate(server, observed).expect("valid, but for a value").lacks;
+        assert!(lacks.len() < 2, "{lacks:?}");
+        lacks.into_iter().next().map(|lack| (lack.reason, lack.message))
+    }
+
+    #[test]
+    fn a_header_that_is_empty_is_told_with_its_key() {
+        for empty in ["", " \n"] {
+            let (server, observed) = with_header(Some(empty.as_bytes()));
+            let told = "the key header of the Secret token is empty: put the value there";
+            assert_eq!(lack(&server, &observed), Some((reason::SECRET_EMPTY, told.into())));
+        }
+    }
+
+    #[test]
+    fn a_ca_that_is_empty_or_no_pem_is_told_with_its_key() {
+        let server = fixtures::remote(|server| {
+            let remote = server.spec.remote.as_mut().expect("a remote server");
+            remote.ca_secret_ref = Some(SecretKeyRef { name: "private".into(), key: "ca.crt".into() });
+        });
+        let lack = |pem: &str| {
+            let inputs = Found::default().with(Kind::Secret, "private", &[("ca.crt", pem)]);
+            lack(&server, &Observed { inputs, ca: Some(pem.into()), ..Observed::default() })
+        };
+        let (empty, message) = lack("\n").expect("it is empty");
+        assert_eq!((empty, message.contains("the key ca.crt of the Secret private is empty")), (reason::SECRET_EMPTY, true));
+        for junk in ["not PEM", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"] {
+            let (invalid, message) = lack(junk).expect("no certificate");
+            assert_eq!(invalid, reason::INVALID_SPEC);
+            assert!(message.starts_with("remote.caSecretRef: the key ca.crt of the Secret private"), "{message}");
+        }
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let certificate = rcgen::CertificateParams::new(Vec::new()).expect("parameters").self_signed(&key);
+        assert_eq!(lack(&certificate.expect("a certificate").pem()), None);
     }
 
     #[test]

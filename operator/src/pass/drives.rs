@@ -231,6 +231,7 @@ fn problem(class: Class, message: &str) -> Problem {
 }
 
 const CHILD_MADE: &str = "POST /api/v1/namespaces/team/configmaps";
+const CHILD_APPLIED: &str = "PATCH /api/v1/namespaces/team/configmaps/db-mcp";
 const STATUS_WRITTEN: &str = "PATCH /api/v1/namespaces/team/configmaps/db/status";
 const EVENT: &str = "POST /apis/events.k8s.io/v1/namespaces/team/events";
 
@@ -387,6 +388,70 @@ async fn what_somebody_changed_of_a_child_is_put_right_and_told() {
     rig.context.writer.children.shown(crate::children::Live::new("ConfigMap", serde_json::from_value(theirs).expect("one")));
     rig.pass(&object).await;
     assert_eq!(rig.writes(), ["PATCH /api/v1/namespaces/team/configmaps/db-mcp", EVENT]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_kubernetes_drops_of_a_child_is_told_and_written_once() {
+    let (rig, object) = Rig::new(|_| {});
+    rig.api.state().webhook = Some(|object| {
+        if object["status"].is_object() {
+            object["data"] = object["status"].take();
+        }
+        if object["metadata"]["name"] == "db-mcp" {
+            object["data"] = json!({});
+        }
+    });
+    rig.pass(&object).await;
+    assert_eq!(rig.writes(), [CHILD_MADE, STATUS_WRITTEN, EVENT]);
+    let told = rig.told("problems");
+    assert!(told.starts_with("Kubernetes drops data.a of the ConfigMap db-mcp as it is written"), "{told}");
+    let rests = async || {
+        for _ in 0..9 {
+            tokio::time::advance(Duration::from_mins(5)).await;
+            assert_eq!(rig.pass(&object).await, Action::requeue(Duration::from_mins(1)));
+            assert!(rig.writes().is_empty());
+        }
+    };
+    rests().await;
+    // What is wrong beside it is put right all the same.
+    let theirs = rig.api.change(CHILD, |child| child["metadata"]["ownerReferences"][0]["name"] = json!("theirs"));
+    rig.context.writer.children.shown(crate::children::Live::new("ConfigMap", serde_json::from_value(theirs).expect("one")));
+    rig.pass(&object).await;
+    assert_eq!(rig.writes(), [CHILD_APPLIED, EVENT]);
+    rests().await;
+    // Kubernetes may take it by now.
+    tokio::time::advance(Duration::from_mins(20)).await;
+    rig.pass(&object).await;
+    assert_eq!(rig.writes(), [CHILD_APPLIED]);
+    rests().await;
+}
+
+/// What people are told by Events since this was asked last.
+fn notes(rig: &Rig) -> Vec<String> {
+    let sent = rig.api.sent().into_iter().filter(|sent| sent.path.contains("/events"));
+    sent.map(|sent| sent.body["note"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+/// `kubectl rollout undo` takes the annotations of before with it, and the hash of what we want among them.
+#[tokio::test]
+async fn what_somebody_takes_back_as_a_whole_is_put_right_and_told_with_who_it_was() {
+    let (rig, object) = Rig::new(|_| {});
+    rig.pass(&object).await;
+    for before in [Some(json!("what we wanted before")), None] {
+        rig.api.sent();
+        let theirs = rig.api.change(CHILD, |child| {
+            child["data"]["a"] = json!("theirs");
+            let annotations = child["metadata"]["annotations"].as_object_mut().expect("it has one");
+            annotations.remove(names::ANNOTATION_APPLIED);
+            annotations.extend(before.map(|before| (names::ANNOTATION_APPLIED.to_owned(), before)));
+        });
+        let live = crate::children::Live::new("ConfigMap", serde_json::from_value(theirs).expect("one"));
+        rig.context.writer.children.shown(live);
+        rig.pass(&object).await;
+        let told = notes(&rig);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with("kubectl-edit changed data.a of the ConfigMap db-mcp: it is put back"), "{told:?}");
+    }
 }
 
 #[tokio::test]

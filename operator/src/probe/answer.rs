@@ -73,6 +73,8 @@ pub struct ErrorBody {
     pub rpc: Option<RpcError>,
     /// It complains of our Host header.
     pub names_host: bool,
+    /// It complains that it was asked without TLS.
+    pub wants_tls: bool,
 }
 
 /// Reads what there is of an error response's body. A body that breaks or never ends takes nothing away from the status.
@@ -87,12 +89,21 @@ pub async fn read_error(http: &mut Http, reply: Reply, step: Step, id: Option<u6
         Ok(Message::Error(error)) => Some(error),
         _ => None,
     };
-    ErrorBody { rpc, names_host: names_host(&body, host.to_str().unwrap_or_default()) }
+    let text = String::from_utf8_lossy(&body).to_ascii_lowercase();
+    let wants_tls = WANTS_TLS.iter().any(|phrase| text.contains(phrase));
+    ErrorBody { rpc, names_host: names_host(&text, host.to_str().unwrap_or_default()), wants_tls }
 }
 
+/// The phrases with which servers answer in plain HTTP that they want TLS: nginx, Go, Apache, Tomcat.
+const WANTS_TLS: [&str; 4] = [
+    "plain http request was sent to https port",
+    "http request to an https server",
+    "speaking plain http to an ssl-enabled server port",
+    "combination of host and port requires tls",
+];
+
 /// The phrases with which servers refuse a Host header, and the header's own value.
-fn names_host(body: &[u8], host: &str) -> bool {
-    let text = String::from_utf8_lossy(body).to_ascii_lowercase();
+fn names_host(text: &str, host: &str) -> bool {
     let bare = host.rsplit_once(':').map_or(host, |(name, _)| name).to_ascii_lowercase();
     [
         "host header",

@@ -11,10 +11,7 @@ use std::{
     future::{Future, poll_fn},
     net::IpAddr,
     pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -28,7 +25,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 
 use dial::{certificate_wanted, dial};
-use stream::Watched;
+use stream::{First, Heard, Watched};
 use trouble::broken;
 
 use super::{
@@ -60,8 +57,8 @@ struct Live {
     sender: SendRequest<Full<Bytes>>,
     /// None once the connection ended.
     driver: Option<Driver>,
-    /// Something came in since the flag was last cleared.
-    heard: Arc<AtomicBool>,
+    /// Of what came in since it was last cleared.
+    first: Arc<First>,
     /// The request that waits for its answer. It is kept here so that a cancelled probe can still learn which session it opened.
     pending: Option<Pending>,
     /// An earlier probe used it.
@@ -78,9 +75,9 @@ impl std::fmt::Debug for Live {
 
 impl Live {
     async fn new(io: Watched, reused: bool) -> hyper::Result<Self> {
-        let (heard, certificate_wanted) = (Arc::clone(&io.heard), io.certificate_wanted);
+        let (first, certificate_wanted) = (Arc::clone(&io.first), io.certificate_wanted);
         let (sender, driver) = http1::Builder::new().handshake(TokioIo::new(io)).await?;
-        Ok(Self { sender, driver: Some(Box::pin(driver)), heard, pending: None, reused, certificate_wanted })
+        Ok(Self { sender, driver: Some(Box::pin(driver)), first, pending: None, reused, certificate_wanted })
     }
 
     /// The socket alone, when nothing is under way on it and nothing unread is left of it.
@@ -144,6 +141,11 @@ impl Http {
         Self { wire, ip, proxy, conn: None, idle, path: None, step: Step::Connect }
     }
 
+    /// The path that is asked, without its query, which may hold a secret.
+    pub fn path(&self) -> &str {
+        self.path.as_ref().unwrap_or(&self.wire.path).path()
+    }
+
     /// What it is doing now.
     pub const fn step(&self) -> Step {
         self.step
@@ -191,7 +193,7 @@ impl Http {
             let request = self.request(method, headers, body);
             // `connected` leaves a connection.
             let Some(conn) = self.conn.as_mut() else { return Err(Problem::Reset(step)) };
-            conn.heard.store(false, Ordering::Relaxed);
+            conn.first.clear();
             let pending: Pending = Box::pin(conn.sender.send_request(request));
             conn.pending = Some(pending);
             let error = match conn.head().await {
@@ -203,13 +205,14 @@ impl Http {
                 Some(Err(error)) => error,
                 None => return Err(Problem::Reset(step)),
             };
-            let silent = !conn.heard.load(Ordering::Relaxed);
+            let heard = conn.first.heard();
+            let silent = heard == Heard::Nothing;
             // With TLS 1.3 the handshake is over for us before the server says that it wanted more.
             let unwelcome = silent && conn.certificate_wanted;
             self.conn = None;
             // The server closed an idle connection while we sent: that says nothing about it. A new connection is not `reused`.
             if !(reused && silent) {
-                return Err(if unwelcome { certificate_wanted() } else { broken(&error, step, silent) });
+                return Err(if unwelcome { certificate_wanted() } else { broken(&error, step, heard) });
             }
         }
     }
@@ -237,7 +240,7 @@ impl Http {
             _ => (dial(&self.wire, self.ip, self.proxy.as_ref(), &mut self.step).await?, false),
         };
         let live = Live::new(io, reused).await;
-        self.conn = Some(live.map_err(|error| broken(&error, Step::Connect, true))?);
+        self.conn = Some(live.map_err(|error| broken(&error, Step::Connect, Heard::Nothing))?);
         Ok(reused)
     }
 
@@ -294,7 +297,7 @@ impl Http {
                 }
                 Some(Err(error)) => {
                     self.conn = None;
-                    return Err(broken(&error, step, false));
+                    return Err(broken(&error, step, Heard::Something));
                 }
             }
         }

@@ -310,7 +310,11 @@ impl Conversation {
         match body.rpc {
             // A 4xx that holds a JSON-RPC error is how MCP says no. 401, 403, 421 and 429 say more by their status.
             Some(error) if (400..500).contains(&code) && !matches!(code, 401 | 403 | 421 | 429) => error.problem(request.step),
-            _ => Problem::Status(Status { step: request.step, code, retry_after, names_host: body.names_host }),
+            _ if body.wants_tls => Problem::SpeaksTls(request.step),
+            _ => {
+                let path = self.http.wire.redact(self.http.path().to_owned());
+                Problem::Status(Status { step: request.step, code, path, retry_after, names_host: body.names_host })
+            }
         }
     }
 

@@ -52,5 +52,5 @@ pub use types::{
     ToolsContract,
 };
 pub use verdict::{Kind as VerdictKind, Problem, Status, Step, Verdict};
-pub use wire::{Dial, Wire};
+pub use wire::{Dial, Wire, check_ca};
 pub use worker::{Attempt, McpProber, Prober};

@@ -137,6 +137,8 @@ pub enum Problem {
     Redirected(String),
     /// Not MCP, and in what way.
     NotMcp(Step, String),
+    /// It wants TLS, and was asked without.
+    SpeaksTls(Step),
     /// The body ended early.
     Truncated(Step),
     /// Too much, and of what.
@@ -169,6 +171,8 @@ pub struct Status {
     pub step: Step,
     /// The code.
     pub code: u16,
+    /// Of which path, without its query.
+    pub path: String,
     /// How long we were asked to wait, where the header could be read.
     pub retry_after: Option<Duration>,
     /// The body complains of our Host header.
@@ -180,6 +184,8 @@ pub struct Status {
 pub struct Given {
     /// The CR gives credentials.
     pub credentials: bool,
+    /// Its CR gives a URL, and not a port and path of pods.
+    pub remote: bool,
 }
 
 /// The longest Retry-After that is obeyed.
@@ -189,13 +195,18 @@ pub const MAX_RETRY_AFTER: Duration = Duration::from_mins(10);
 pub fn judge(problem: &Problem, given: Given) -> (Verdict, Option<Duration>) {
     match problem {
         Problem::Status(status) => judge_status(status, given),
+        Problem::SpeaksTls(step) => {
+            let instead = if given.remote { "spec.remote.url begins with http://" } else { "pods are asked without TLS" };
+            let text = format!("the answer to {step} is not MCP: the server speaks TLS where http is expected: {instead}");
+            (Verdict::new(Kind::Failed, failure_reason(problem), text), None)
+        }
         Problem::Ours(_) => (Verdict::new(Kind::Unknown, failure_reason(problem), sentence(problem)), None),
         other => (Verdict::new(Kind::Failed, failure_reason(other), sentence(other)), None),
     }
 }
 
 fn judge_status(status: &Status, given: Given) -> (Verdict, Option<Duration>) {
-    let Status { step, code, retry_after, names_host } = status;
+    let Status { step, code, path, retry_after, names_host } = status;
     let failed = |reason, text: String| (Verdict::new(Kind::Failed, reason, text), None);
     match code {
         // 421 is what the Python SDK says where the others say 403.
@@ -215,7 +226,14 @@ fn judge_status(status: &Status, given: Given) -> (Verdict, Option<Duration>) {
             let text = format!("HTTP 429 to {step}: the server is up and limits how often it is asked");
             (Verdict::new(Kind::Alive, reason::RATE_LIMITED, text), retry_after.map(|wait| wait.min(MAX_RETRY_AFTER)))
         }
-        _ => failed(reason::HTTP_STATUS, format!("HTTP {code} to {step}")),
+        404 | 405 if matches!(step, Step::Discover | Step::Initialize) => {
+            let field = if given.remote { "the path of spec.remote.url" } else { "spec.container.path" };
+            failed(
+                reason::HTTP_STATUS,
+                format!("HTTP {code} to {step} at {path}: perhaps {field} is not where the server speaks MCP"),
+            )
+        }
+        _ => failed(reason::HTTP_STATUS, format!("HTTP {code} to {step} at {path}")),
     }
 }
 
@@ -230,7 +248,7 @@ const fn failure_reason(problem: &Problem) -> &'static str {
         Problem::Tls(_) => reason::TLS_FAILED,
         Problem::Status(_) => reason::HTTP_STATUS,
         Problem::Redirected(_) => reason::REDIRECTED,
-        Problem::NotMcp(..) => reason::NOT_MCP,
+        Problem::NotMcp(..) | Problem::SpeaksTls(_) => reason::NOT_MCP,
         Problem::Truncated(_) => reason::TRUNCATED,
         Problem::TooLarge(_) => reason::TOO_LARGE,
         Problem::Version(_) => reason::UNSUPPORTED_VERSION,
@@ -250,8 +268,9 @@ fn sentence(problem: &Problem) -> String {
         Problem::Timeout { step, after } => format!("{step} did not end within {} s", after.as_secs_f64()),
         Problem::Dns(what) => format!("the name does not resolve: {what}"),
         Problem::Tls(what) => format!("TLS failed: {what}"),
-        Problem::Status(status) => format!("HTTP {} to {}", status.code, status.step),
+        Problem::Status(status) => format!("HTTP {} to {} at {}", status.code, status.step, status.path),
         Problem::Redirected(what) => format!("redirected: {what}"),
+        Problem::SpeaksTls(step) => format!("the answer to {step} is TLS"),
         Problem::NotMcp(step, what) => format!("the answer to {step} is not MCP: {what}"),
         Problem::Truncated(step) => format!("the answer to {step} ended before it was whole"),
         Problem::TooLarge(what) => format!("too large: {what}"),
@@ -279,15 +298,15 @@ mod tests {
     use k8s_openapi::jiff::Timestamp;
 
     fn status(code: u16) -> Status {
-        Status { step: Step::Discover, code, retry_after: None, names_host: false }
+        Status { step: Step::Discover, code, path: "/mcp".into(), retry_after: None, names_host: false }
     }
 
     #[test]
     fn a_refusal_is_alive_only_when_we_gave_no_credentials() {
         for code in [401, 403] {
-            let (verdict, _) = judge(&Problem::Status(status(code)), Given { credentials: false });
+            let (verdict, _) = judge(&Problem::Status(status(code)), Given::default());
             assert_eq!((verdict.kind, verdict.reason), (Kind::Alive, reason::UNAUTHORIZED));
-            let (verdict, _) = judge(&Problem::Status(status(code)), Given { credentials: true });
+            let (verdict, _) = judge(&Problem::Status(status(code)), Given { credentials: true, ..Given::default() });
             assert_eq!((verdict.kind, verdict.reason), (Kind::Failed, reason::CREDENTIALS_REJECTED));
         }
     }
@@ -296,7 +315,7 @@ mod tests {
     fn a_refusal_of_our_host_is_a_failure_with_and_without_credentials() {
         for credentials in [false, true] {
             let problem = Problem::Status(Status { names_host: true, ..status(403) });
-            let (verdict, _) = judge(&problem, Given { credentials });
+            let (verdict, _) = judge(&problem, Given { credentials, ..Given::default() });
             assert_eq!((verdict.kind, verdict.reason), (Kind::Failed, reason::HOST_REJECTED));
         }
     }
@@ -308,6 +327,20 @@ mod tests {
         assert_eq!(wait(&limited(None)), None);
         assert_eq!(wait(&limited(Some(Duration::from_secs(7)))), Some(Duration::from_secs(7)));
         assert_eq!(wait(&limited(Some(Duration::from_hours(24)))), Some(MAX_RETRY_AFTER));
+    }
+
+    #[test]
+    fn a_path_that_may_be_wrong_is_told_with_the_field_that_says_it() {
+        let told = |code, remote| {
+            let given = Given { remote, ..Given::default() };
+            judge(&Problem::Status(status(code)), given).0.message.to_string()
+        };
+        let perhaps = |field: &str| format!("to server/discover at /mcp: perhaps {field} is not where the server speaks MCP");
+        assert_eq!(told(404, false), format!("HTTP 404 {}", perhaps("spec.container.path")));
+        assert_eq!(told(405, true), format!("HTTP 405 {}", perhaps("the path of spec.remote.url")));
+        assert_eq!(told(400, true), "HTTP 400 to server/discover at /mcp");
+        let listed = Problem::Status(Status { step: Step::List, ..status(404) });
+        assert_eq!(&*judge(&listed, Given::default()).0.message, "HTTP 404 to tools/list at /mcp", "it spoke MCP there");
     }
 
     #[test]

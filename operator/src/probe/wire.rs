@@ -154,7 +154,10 @@ impl Wire {
             dial,
             tls,
             path: path.parse().unwrap_or_else(|_| Uri::from_static("/")),
-            given: Given { credentials: headers.values().any(HeaderValue::is_sensitive) },
+            given: Given {
+                credentials: headers.values().any(HeaderValue::is_sensitive),
+                remote: matches!(spec.endpoint, Endpoint::Remote { .. }),
+            },
             headers,
             host,
             guard: Guard::new(spec),
@@ -277,6 +280,11 @@ static SYSTEM: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
     let (_added, _unreadable) = roots.add_parsable_certificates(found.certs);
     Arc::new(tls_config(roots))
 });
+
+/// Whether these are certificates of a CA that can be trusted, and why not.
+pub fn check_ca(pem: &[u8]) -> Result<(), String> {
+    private_roots(pem).map(drop)
+}
 
 fn private_roots(pem: &[u8]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();

@@ -69,12 +69,24 @@ async fn what_was_created_is_taken_up_before_its_first_apply_and_then_it_is_appl
 }
 
 #[tokio::test]
+async fn what_is_written_while_it_is_taken_up_is_taken_up_all_the_same() {
+    let api = Server::default();
+    let writer = writer(&api);
+    writer.apply(&child("a")).await.expect("created");
+    api.sent();
+    api.state().refusals.extend([("PATCH", "", 409), ("PATCH", "", 409)]);
+    writer.apply(&child("b")).await.expect("applied");
+    assert_eq!(api.methods(), ["GET", "PATCH", "GET", "PATCH", "GET", "PATCH", "PATCH"]);
+}
+
+#[tokio::test]
 async fn what_somebody_else_changed_is_put_right_and_named() {
     let api = Server::default();
     let writer = writer(&api);
     writer.apply(&child("a")).await.expect("created");
     writer.children.shown(live(&api.change(PATH, |object| object["data"]["text"] = json!("theirs"))));
-    assert_eq!(writer.apply(&child("a")).await.expect("applied").corrected.as_deref(), Some("data.text"));
+    let corrected = writer.apply(&child("a")).await.expect("applied").corrected;
+    assert_eq!(corrected, Some(Correction { what: "data.text".into(), by: Some("kubectl-edit".into()) }));
     // Whoever does that again and again is left to it for a minute.
     let mut contested = None;
     for _ in 0..9 {
@@ -131,6 +143,26 @@ async fn a_name_that_is_taken_is_found_by_the_refusal_and_left_as_it_is() {
     let ours = of(server("db", "uid-of-db"));
     writer(&ours).apply(&child("a")).await.expect("it is ours");
     assert_eq!(ours.methods(), ["POST", "GET", "PATCH"]);
+}
+
+#[tokio::test]
+async fn what_is_taken_up_from_somebody_is_no_correction() {
+    let api = Server::default();
+    let labels = names::Component::Server.labels("db");
+    let claim = |size: &str| {
+        let managers = json!([{"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:spec": {"f:resources": {}}}}]);
+        let metadata = json!({
+            "name": "db-mcp", "namespace": "team", "uid": "theirs", "labels": labels, "managedFields": managers,
+        });
+        json!({"metadata": metadata, "spec": {"resources": {"requests": {"storage": size}}}})
+    };
+    let mut wanted: PersistentVolumeClaim = serde_json::from_value(claim("2Gi")).expect("a claim");
+    (wanted.metadata.uid, wanted.metadata.managed_fields) = (None, None);
+    api.put("/api/v1/namespaces/team/persistentvolumeclaims/db-mcp", claim("1Gi"));
+    let theirs = serde_json::from_value(claim("1Gi")).expect("an object");
+    let writer = writer(&api);
+    writer.children.shown(Live::new("PersistentVolumeClaim", theirs));
+    assert_eq!(writer.apply(&Child::new(&wanted)).await.expect("taken up").corrected, None);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use operator::crd::reason;
+use operator::{crd::reason, probe::ServerHealth};
 use serde_json::json;
 
 use crate::{
@@ -10,9 +10,16 @@ use crate::{
     table::{HEALTHY, Scenario, alive, always, credentials, failed, legacy_but, modern_but, redirect, scenario, with_status},
 };
 
+fn says(health: &ServerHealth, text: &str) -> Result<(), String> {
+    if health.verdict.message.contains(text) { Ok(()) } else { Err(health.verdict.message.to_string()) }
+}
+
 pub fn statuses() -> Vec<Scenario> {
     vec![
-        scenario("404 on the path", failed(reason::HTTP_STATUS), with_status("404 Not Found", &[], "no such page")),
+        scenario("404 on the path", failed(reason::HTTP_STATUS), with_status("404 Not Found", &[], "no such page"))
+            .check(|health, _| says(health, "HTTP 404 to initialize at /mcp: perhaps spec.container.path is not where")),
+        scenario("400", failed(reason::HTTP_STATUS), with_status("400 Bad Request", &[], ""))
+            .check(|health, _| says(health, "HTTP 400 to initialize at /mcp")),
         scenario("500", failed(reason::HTTP_STATUS), with_status("500 Internal Server Error", &[], "")),
         scenario(
             "502 with a page",

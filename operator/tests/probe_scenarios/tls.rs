@@ -21,7 +21,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{
     support::{
-        fake::{Act, Ask, Fake, State, modern},
+        fake::{self, Act, Ask, Fake, State, modern},
         rig::Rig,
     },
     table::{HEALTHY, failed},
@@ -211,9 +211,24 @@ async fn an_expired_certificate_is_not() {
 }
 
 #[tokio::test]
-async fn a_plain_server_behind_an_https_url_fails() {
-    let (kind, reason, message) = verdict(None, None).await;
-    assert_eq!((kind, reason), failed(reason::TLS_FAILED), "{message}");
+async fn a_plain_server_behind_an_https_url_is_told_as_that() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            // The greeting of TLS is no request: servers say so, in plain HTTP.
+            let _greeting = stream.read(&mut [0; 4096]).await;
+            let _gone = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
+        }
+    });
+    let rig = Rig::start();
+    rig.server("server", ([127, 0, 0, 1], port).into(), |spec| {
+        spec.endpoint = Endpoint::Remote { url: format!("https://localhost:{port}/mcp").parse().expect("a URL") };
+    });
+    let health = rig.until("server", Duration::from_secs(30), |health| health.verdict.kind != Kind::Unknown).await;
+    let verdict = health.expect("a verdict").verdict;
+    assert_eq!((verdict.kind, verdict.reason), failed(reason::TLS_FAILED), "{verdict:?}");
+    assert!(verdict.message.contains("answers plain HTTP where https is expected"), "{verdict:?}");
 }
 
 #[tokio::test]
@@ -231,5 +246,16 @@ async fn a_tls_server_behind_a_plain_url_fails() {
     rig.server("server", fake.addr, |_| {});
     let health =
         rig.until("server", Duration::from_secs(30), |health| health.circuit.state == CircuitState::Open).await.expect("open");
-    assert!(matches!(health.verdict.reason, reason::NOT_MCP | reason::CONNECTION_RESET), "{:?}", health.verdict);
+    assert!(health.verdict.message.contains("speaks TLS where http is expected"), "{:?}", health.verdict);
+    // Some answer in plain HTTP that they want TLS: nginx, and servers in Go.
+    for said in
+        ["<center>The plain HTTP request was sent to HTTPS port</center>", "Client sent an HTTP request to an HTTPS server.\n"]
+    {
+        let fake = Fake::start(move |_, _| fake::status("400 Bad Request", said)).await;
+        let rig = Rig::start();
+        rig.server("server", fake.addr, |_| {});
+        let health = rig.until("server", Duration::from_secs(30), |health| health.circuit.state == CircuitState::Open);
+        let health = health.await.expect("open");
+        assert!(health.verdict.message.contains("speaks TLS where http is expected"), "{:?}", health.verdict);
+    }
 }

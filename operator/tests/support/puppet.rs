@@ -130,7 +130,13 @@ impl Attempt for Strings {
             Does::Hang => std::future::pending().await,
             Does::AnswerTo(_) | Does::Refuse => return Err(Problem::Refused),
             Does::SayNo(code, retry_after) => {
-                return Err(Problem::Status(Status { step: Step::Discover, code, retry_after, names_host: false }));
+                return Err(Problem::Status(Status {
+                    step: Step::Discover,
+                    code,
+                    path: "/mcp".into(),
+                    retry_after,
+                    names_host: false,
+                }));
             }
         }
         Ok(self.puppet.observation(&["a".into(), "b".into()]))

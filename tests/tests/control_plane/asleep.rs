@@ -236,7 +236,10 @@ async fn a_wake_that_cannot_succeed_is_told_in_kubernetes_words() {
         pods::run(&space, "s", "s-1", nowhere).await?;
         let waiting = json!({"status": {
             "phase": "Pending", "podIP": null, "podIPs": null,
-            "conditions": [{"type": "ContainersReady", "status": "False"}, {"type": "Ready", "status": "False"}],
+            "conditions": [
+                {"type": "ContainersReady", "status": "False", "reason": "ContainersNotReady"},
+                {"type": "Ready", "status": "False", "reason": "ContainersNotReady"},
+            ],
             "containerStatuses": [{
                 "name": "mcp", "image": "fake:1", "imageID": "", "ready": false, "started": false, "restartCount": 0,
                 "state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image a/b:1"}},

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service},
@@ -131,6 +132,27 @@ async fn a_child_of_a_predecessor_is_waited_for_and_holds_up_nobody() {
         space.api::<Service>().delete("s-mcp", &DeleteParams::default()).await?;
         let owner = server.uid();
         space.until::<Service>("s-mcp", "its own Service", |service| Some(uid(&service.owner_references()[0])) == owner).await?;
+        operator.stop().await
+    })
+    .await;
+}
+
+/// How soon it is seen that a name is free: nothing watches what others make.
+const SOON: Duration = Duration::from_secs(12);
+
+#[tokio::test]
+async fn a_name_that_was_taken_is_taken_up_soon_after_it_is_free() {
+    with_space(|space| async move {
+        space.create::<Service>(json!({"metadata": {"name": "s-mcp"}, "spec": {"ports": [{"port": 1}]}})).await?;
+        let operator = space.operator().await?;
+        let server = space.create::<McpServer>(container("s")).await?;
+        let taken = |server: &McpServer| stalled(server) == Some(("True".into(), reason::NAME_CONFLICT.into()));
+        space.until::<McpServer>("s", "NameConflict", taken).await?;
+        space.api::<Service>().delete("s-mcp", &DeleteParams::default()).await?;
+        let owner = server.uid();
+        let own =
+            space.until::<Service>("s-mcp", "its own Service", |service| service.owner_references().first().map(uid) == owner);
+        tokio::time::timeout(SOON, own).await.context("the name is free, and nobody sees it")??;
         operator.stop().await
     })
     .await;
@@ -283,6 +305,47 @@ async fn a_child_that_somebody_scales_is_put_back_with_an_event_and_one_that_is_
         assert!(contested, "twenty writes in a row, each undone");
         let events = events(&space, reason::CORRECTED).await?;
         assert!(events.iter().any(|note| note.contains("kubectl scale mcpserver s")), "{events:?}");
+        operator.stop().await
+    })
+    .await;
+}
+
+/// What `kubectl rollout undo` sends: the template of before, and the annotations of before with it, ours among them.
+#[tokio::test]
+async fn a_rollout_that_somebody_undoes_is_put_back_and_told_with_who_it_was() {
+    with_space(|space| async move {
+        let operator = space.operator().await?;
+        space.create::<McpServer>(container("s")).await?;
+        let before = space.until::<Deployment>("s-mcp", "the Deployment", |_| true).await?;
+        let image = |deployment: &Deployment| {
+            let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+            pod.and_then(|pod| pod.containers[0].image.clone())
+        };
+        let anew = |deployment: &Deployment| image(deployment).as_deref() == Some("a/b:2");
+        space.edit::<McpServer>("s", json!({"spec": {"container": {"image": "a/b:2"}}})).await?;
+        space.until::<Deployment>("s-mcp", "the edit", anew).await?;
+        let undo = json!({
+            "metadata": {"annotations": before.annotations()}, "spec": {"template": before.spec.context("it has one")?.template},
+        });
+        let by_kubectl = PatchParams { field_manager: Some("kubectl".into()), ..PatchParams::default() };
+        let undone = space.api::<Deployment>().patch("s-mcp", &by_kubectl, &Patch::Merge(&undo)).await?;
+        assert_eq!(image(&undone).as_deref(), Some("a/b:1"));
+        space.until::<Deployment>("s-mcp", "the edit once more", anew).await?;
+        let mut looks = tokio::time::interval(Duration::from_millis(100));
+        let told = async {
+            loop {
+                looks.tick().await;
+                let told = events(&space, reason::CORRECTED).await?;
+                if !told.is_empty() {
+                    return anyhow::Ok(told);
+                }
+            }
+        };
+        let told = tokio::time::timeout(SOON, told).await.context("nobody says that it was put back")??;
+        assert!(
+            told[0].starts_with("kubectl changed spec.template.spec.containers[mcp].image of the Deployment s-mcp"),
+            "{told:?}"
+        );
         operator.stop().await
     })
     .await;

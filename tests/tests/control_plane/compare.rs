@@ -91,8 +91,8 @@ where
         api.patch("x", &ours, &Patch::Apply(&desired)).await?;
         let live = api.patch("x", &PatchParams::default(), &Patch::Strategic(&edit)).await?;
         let would = api.patch("x", &PatchParams { dry_run: true, ..ours.clone() }, &Patch::Apply(&desired)).await?;
-        let found = compare::difference(&serde_json::to_value(&live)?, &desired);
-        assert_eq!(found.is_some(), spec(&live) != spec(&would), "{edit}: we say {found:?} of {}", live.name_any());
+        let found = compare::differences(&serde_json::to_value(&live)?, &desired);
+        assert_eq!(!found.is_empty(), spec(&live) != spec(&would), "{edit}: we say {found:?} of {}", live.name_any());
         api.delete("x", &kube::api::DeleteParams::default()).await?;
     }
     Ok(())

@@ -38,7 +38,7 @@ fn restarts(pod: &Pod) -> i32 {
     containers.map(|container| container.restart_count).sum()
 }
 
-fn is(server: &McpServer, type_: &str, status: &str) -> bool {
+pub fn is(server: &McpServer, type_: &str, status: &str) -> bool {
     condition(server, type_).is_some_and(|found| found.0 == status)
 }
 

@@ -30,7 +30,7 @@ const FOLDER: &str = "/var/backups/mcpfleet";
 
 /// A CronJob's name must leave room for its jobs' suffixes.
 const LONGEST_NAME: usize = 52;
-const SUFFIX: &str = "-mcp-backup";
+const SUFFIX: &str = names::BACKUP_SUFFIX;
 
 /// After so long a job is ended: one that cannot run would keep the next from being made.
 const LONGEST_SECONDS: i64 = 6 * 3_600;

@@ -226,7 +226,7 @@ impl ResolvesClientCert for NoCertificate {
 impl Watched {
     /// A new connection. `keep`: for how long it may be used by later probes; none: not at all.
     pub(super) fn new(stream: Stream, keep: Option<Duration>, certificate_wanted: bool) -> Self {
-        Self { stream, heard: Arc::default(), kept_until: keep.map(|keep| Instant::now() + keep), certificate_wanted }
+        Self { stream, first: Arc::default(), kept_until: keep.map(|keep| Instant::now() + keep), certificate_wanted }
     }
 
     /// A later probe may use it.

@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU8, Ordering},
     },
     task::{Context, Poll},
 };
@@ -23,10 +23,44 @@ pub(super) enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+/// What came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    Nothing,
+    /// The message by which one ends a conversation in TLS. No answer of HTTP begins so.
+    TlsAlert,
+    Something,
+}
+
+/// The first byte of what came in, 0 while there is none.
+#[derive(Debug, Default)]
+pub(super) struct First(AtomicU8);
+
+impl First {
+    const TLS_ALERT: u8 = 0x15;
+
+    pub(super) fn clear(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    pub(super) fn heard(&self) -> Heard {
+        match self.0.load(Ordering::Relaxed) {
+            0 => Heard::Nothing,
+            Self::TLS_ALERT => Heard::TlsAlert,
+            _ => Heard::Something,
+        }
+    }
+
+    fn hear(&self, byte: u8) {
+        // Whoever begins with 0 has said something, too.
+        let _earlier = self.0.compare_exchange(0, byte.max(1), Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
 /// A stream that remembers whether anything came in.
 pub(super) struct Watched {
     pub(super) stream: Stream,
-    pub(super) heard: Arc<AtomicBool>,
+    pub(super) first: Arc<First>,
     /// Until when a later probe may use it; none: it ends with this one.
     pub(super) kept_until: Option<Instant>,
     /// The server asked for a client certificate in the handshake.
@@ -53,8 +87,8 @@ impl AsyncRead for Watched {
             Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         };
-        if buf.filled().len() > before {
-            self.heard.store(true, Ordering::Relaxed);
+        if let Some(first) = buf.filled().get(before) {
+            self.first.hear(*first);
         }
         result
     }

@@ -2,6 +2,7 @@
 
 use std::{error::Error as StdError, io};
 
+use super::stream::Heard;
 use crate::probe::verdict::{Problem, Step};
 
 /// What it means that there is no connection.
@@ -22,14 +23,18 @@ fn is_ours(code: i32) -> bool {
     [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM].map(Errno::raw_os_error).contains(&code)
 }
 
-/// What a broken exchange means. `silent`: nothing of an answer had come.
-pub(super) fn broken(error: &hyper::Error, step: Step, silent: bool) -> Problem {
+/// What a broken exchange means, by what had come of an answer.
+pub(super) fn broken(error: &hyper::Error, step: Step, heard: Heard) -> Problem {
+    let silent = heard == Heard::Nothing;
     let io = sources(error).find_map(|source| source.downcast_ref::<io::Error>());
     if let Some(tls) = io.and_then(|io| io.get_ref()).and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         return Problem::Tls(tls.to_string());
     }
     if error.is_parse_too_large() {
         return Problem::TooLarge(format!("the head of the answer to {step}"));
+    }
+    if error.is_parse() && heard == Heard::TlsAlert {
+        return Problem::SpeaksTls(step);
     }
     if error.is_parse() {
         return Problem::NotMcp(step, "it is not HTTP/1.1".into());
@@ -50,6 +55,10 @@ fn sources<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a 
 /// What of a TLS error is fit for a status: rustls says in words what is wrong, and nothing secret.
 pub(super) fn tls_text(error: &io::Error) -> String {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        // Its first bytes are no message of TLS.
+        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
+            "the server answers plain HTTP where https is expected".to_owned()
+        }
         Some(tls) => tls.to_string(),
         None => format!("the server ended the handshake ({})", error.kind()),
     }

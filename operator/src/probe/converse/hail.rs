@@ -149,7 +149,7 @@ fn after_discover(problem: Problem) -> Result<Problem, Problem> {
     match problem {
         // Whoever limits us is not asked again at once.
         Problem::Status(Status { code: 429, .. }) => Err(problem),
-        Problem::Status(_) | Problem::Rpc { .. } | Problem::NotMcp(..) => Ok(version_problem(problem)),
+        Problem::Status(_) | Problem::Rpc { .. } | Problem::NotMcp(..) | Problem::SpeaksTls(_) => Ok(version_problem(problem)),
         other => Err(other),
     }
 }

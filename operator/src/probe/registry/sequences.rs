@@ -295,7 +295,7 @@ impl World {
             Some(Found::Hung) => Err(Problem::Timeout { step: Step::List, after: Duration::from_secs(1) }),
             Some(Found::Limited(wait)) => {
                 let retry_after = Some(Duration::from_secs(*wait));
-                Err(Problem::Status(Status { step: Step::List, code: 429, retry_after, names_host: false }))
+                Err(Problem::Status(Status { step: Step::List, code: 429, path: "/mcp".into(), retry_after, names_host: false }))
             }
         };
         let outcome = Outcome { id, epoch, result, known: Known::default(), latency: Duration::from_millis(1), last };

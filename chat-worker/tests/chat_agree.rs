@@ -1,5 +1,5 @@
 //! What the operator's prober takes, an app takes: what only describes a server or a tool, and what is no message, costs neither. What it
-//! does not take, an app does not take, either.
+//! does not take, an app does not take, either. And what may have been done is not done again.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -317,4 +317,26 @@ async fn events_in_gzip_are_read() {
     let (worker, offered) = offered_of_each(&servers).await;
     assert_eq!(offered, vec![Some(2); servers.len()]);
     assert_eq!(call(&worker, "s2__good").await["result"]["content"], text("good")["content"]);
+}
+
+#[rstest]
+#[case(400)]
+#[case(404)]
+#[case(410)]
+#[tokio::test]
+async fn a_call_that_is_refused_in_a_session_that_goes_on_is_made_once(#[case] status: u16) {
+    let server = odd(move |request| {
+        let refused = request["method"] == "tools/call" && request["params"]["name"] == "odd";
+        ready(refused.then(|| reply(status, "text/plain", "no such record"))).boxed()
+    })
+    .await;
+    *server.tools.lock().unwrap() = json!([tool("good"), {"name": "odd", "inputSchema": {"type": "object"}}]);
+    let worker = worker(&[("a", &server)]).await;
+    let told = call(&worker, "a__odd").await.to_string();
+    assert!(told.contains("no such record"), "{told}");
+    assert_eq!((server.asked("tools/call"), server.asked("initialize")), (1, 1));
+    server.forget();
+    call(&worker, "a__odd").await;
+    assert_eq!(server.asked("initialize"), 2, "it was forgotten");
+    assert_eq!(server.asked("tools/call"), 3, "once to the session that was forgotten, and once more to the new one");
 }

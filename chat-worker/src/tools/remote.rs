@@ -8,9 +8,14 @@ mod past;
 use std::{
     collections::{HashMap, HashSet},
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
+
+pub use past::Outcome;
 
 use futures::{StreamExt as _, stream::BoxStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -129,6 +134,8 @@ struct Shared {
     calls: Calls,
     large: Arc<Semaphore>,
     places: Semaphore,
+    /// How often the server was opened by initialize.
+    opened: AtomicU64,
     /// As the SDK opened it.
     door: Mutex<Door>,
     /// What comes for the SDK on streams of requests that went past it.
@@ -141,6 +148,8 @@ struct Door {
     uri: Arc<str>,
     session: Option<Arc<str>>,
     revision: Option<HeaderValue>,
+    /// Which one it is, counted from the first.
+    number: u64,
 }
 
 impl Door {
@@ -165,15 +174,16 @@ impl Remote {
             calls,
             large: Arc::new(Semaphore::new(MAX_LARGE)),
             places: Semaphore::new(most),
+            opened: AtomicU64::new(0),
             door: Mutex::default(),
             aside,
         };
         Self { http, shared: Arc::new(shared) }
     }
 
-    /// The session in use.
-    pub fn session(&self) -> Option<Arc<str>> {
-        self.door().session
+    /// How often it was opened: a new session is a new one also where it has the name of the last.
+    pub fn opened(&self) -> u64 {
+        self.door().number
     }
 
     fn door(&self) -> Door {
@@ -434,7 +444,8 @@ impl StreamableHttpClient for Remote {
         let asked = Asked::of(&message);
         // Only in the answer to what opens the connection is it not known yet.
         let revision = custom_headers.get(&REVISION).filter(|_| !asked.as_ref().is_some_and(Asked::opens)).cloned();
-        let mut door = Door { uri: Arc::clone(&uri), session: session_id, revision };
+        let number = self.shared.opened.load(Ordering::Relaxed);
+        let mut door = Door { uri: Arc::clone(&uri), session: session_id, revision, number };
         let in_session = door.session.is_some();
         let headers = headers(door.session.as_deref(), custom_headers);
         if door.revision.is_some() {
@@ -468,6 +479,9 @@ impl StreamableHttpClient for Remote {
             }
             content => self.single(&asked, reply, content, door.revision()).await?,
         };
+        if asked.is_initialize() && answer.result.is_ok() {
+            self.shared.opened.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(StreamableHttpPostResponse::Json(answer.message(), session))
     }
 

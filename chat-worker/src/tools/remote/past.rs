@@ -32,9 +32,17 @@ const RESUME: Duration = Duration::from_secs(1);
 const RESUME_SOONEST: Duration = Duration::from_millis(50);
 const RESUME_DOUBLINGS: u32 = 5;
 
+/// What came of a request.
+#[derive(Debug)]
+pub enum Outcome {
+    Answer(Box<Answer>),
+    /// Its session may be forgotten. If it is not, this is the answer.
+    Forgotten(Box<Answer>),
+}
+
 impl Remote {
     /// The answer to a request, past the SDK. What else comes on its stream goes to whom it is for.
-    pub async fn ask(&self, sending: &Sending) -> Result<Box<Answer>, Failure> {
+    pub async fn ask(&self, sending: &Sending) -> Result<Outcome, Failure> {
         // It is never closed.
         let _place = self.shared.places.acquire().await;
         let (door, asked) = (self.door(), &sending.asked);
@@ -48,18 +56,17 @@ impl Remote {
         let reply = self.send(Method::POST, &door.uri, headers, Some(body)).await.map_err(StreamableHttpError::Client)?;
         if !reply.status().is_success() {
             let (of_session, answer) = self.refused(asked, reply).await;
-            if of_session && door.session.is_some() && self.expires(&asked.id) {
-                return Err(StreamableHttpError::SessionExpired);
-            }
-            return answer;
+            let forgotten = of_session && door.session.is_some();
+            return answer.map(if forgotten { Outcome::Forgotten } else { Outcome::Answer });
         }
-        match content_type(&reply) {
+        let answer = match content_type(&reply) {
             Content::Events => {
                 let events = events(reply, MAX_MESSAGE, Arc::clone(&self.shared.large));
-                Ok(self.follow(asked, events, &door).await)
+                self.follow(asked, events, &door).await
             }
-            content => self.single(asked, reply, content, door.revision()).await,
-        }
+            content => self.single(asked, reply, content, door.revision()).await?,
+        };
+        Ok(Outcome::Answer(answer))
     }
 
     /// The answer out of a stream. One that ends before it goes on where it ended, where its events have ids. What is no message, or answers

@@ -340,3 +340,18 @@ async fn a_call_that_is_refused_in_a_session_that_goes_on_is_made_once(#[case] s
     assert_eq!(server.asked("initialize"), 2, "it was forgotten");
     assert_eq!(server.asked("tools/call"), 3, "once to the session that was forgotten, and once more to the new one");
 }
+
+#[tokio::test]
+async fn what_nobody_here_knows_of_a_result_passes_as_it_was_written() {
+    for given in [
+        json!({"content": [{"type": "text", "text": "x"}, {"type": "video", "url": "https://a/b"}]}),
+        json!({"content": [{"type": "resource_link", "uri": "file:///a", "name": "a", "size": 12.0}]}),
+        json!({"content": [{"type": "resource_link", "uri": "a:b", "name": "a", "icons": [{"src": "a", "sizes": "48x48"}]}]}),
+        json!({"content": [{"type": "text", "text": "x", "annotations": []}], "_meta": []}),
+    ] {
+        let passed = given.clone();
+        let server = but("tools/call", move |request| reply(200, JSON, result(request, &given))).await;
+        let worker = worker(&[("a", &server)]).await;
+        assert_eq!(call(&worker, "a__good").await["result"], passed);
+    }
+}

@@ -12,6 +12,7 @@ use axum::{
 };
 use futures::StreamExt;
 use http_server::json_rpc;
+use mcp_wire::json;
 use rmcp::{ErrorData, model::ClientCapabilities};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
@@ -46,6 +47,7 @@ pub async fn answer(web: Arc<Web>, sdk: &Sdk, request: Request) -> Response {
         let detail = format!("the body is larger than {} MiB, or broken", MAX_BODY / 1024 / 1024);
         return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).into_response();
     };
+    let body = tidied(body);
     if let Some(call) = direct::read(&parts, &body) {
         parts.extensions.insert(Streams(takes_events(&parts.headers)));
         return direct::answer(web, parts, call).await;
@@ -73,6 +75,17 @@ pub async fn answer(web: Arc<Web>, sdk: &Sdk, request: Request) -> Response {
         response.headers_mut().insert(SESSION, id);
     }
     response
+}
+
+/// A body as a strict parser reads it, by the rule for what servers send: a text that is cut inside a letter, or a number beyond a double,
+/// is what every JavaScript and Python client may write. What is not to be mended stays as it is.
+fn tidied(body: Bytes) -> Bytes {
+    // Its weight has been looked at.
+    match json::tidy(&body, usize::MAX) {
+        Ok(Cow::Owned(tidied)) => tidied.into(),
+        Ok(Cow::Borrowed(text)) => body.slice_ref(text.as_bytes()),
+        Err(_) => body,
+    }
 }
 
 /// What a message is, as far as it concerns us.

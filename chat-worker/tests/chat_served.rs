@@ -1,0 +1,137 @@
+//! chat-worker as a server, by what it is sent and what it passes on: texts that are cut inside a letter, parameters of a wrong shape, several
+//! messages at once, names that a page can take, and lists that hold more than anybody here knows.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use axum::{Router, body::Bytes, extract::State, http::StatusCode, response::IntoResponse};
+use rstest::rstest;
+use serde_json::{Value, json, value::RawValue};
+use support::{Worker, odd};
+use tokio::net::TcpListener;
+
+const SCRIPT: &str = "otherwise: {text: 'Hello.'}";
+const BIG: &str = "12345678901234567890123";
+
+/// A server whose results are written letter by letter, and what it was sent.
+struct Raw {
+    results: Mutex<BTreeMap<&'static str, String>>,
+    seen: Mutex<Vec<String>>,
+    url: String,
+}
+
+impl Raw {
+    async fn start(results: &[(&'static str, &str)]) -> Arc<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+        let own = [
+            ("tools/list", r#"{"tools":[{"name":"good","inputSchema":{"type":"object"}}]}"#),
+            ("tools/call", r#"{"content":[{"type":"text","text":"done"}]}"#),
+            ("resources/list", r#"{"resources":[]}"#),
+            ("resources/templates/list", r#"{"resourceTemplates":[]}"#),
+            ("prompts/list", r#"{"prompts":[]}"#),
+            ("logging/setLevel", "{}"),
+            (
+                "initialize",
+                r#"{"protocolVersion":"2025-11-25","capabilities":{"tools":{},"resources":{},"prompts":{},"completions":{},"logging":{}},"serverInfo":{"name":"s","version":"1"}}"#,
+            ),
+        ];
+        let results = own.iter().chain(results).map(|(method, result)| (*method, (*result).to_owned())).collect();
+        let raw = Arc::new(Self { results: Mutex::new(results), seen: Mutex::default(), url });
+        let router = Router::new().fallback(answer).with_state(Arc::clone(&raw));
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        raw
+    }
+
+    fn entry(&self) -> Value {
+        json!({"name": "s", "url": self.url, "timeout": 5, "max_retries": 0})
+    }
+
+    /// The arguments of the last call, as they came.
+    fn arguments(&self) -> String {
+        #[derive(serde::Deserialize)]
+        struct Message<'a> {
+            #[serde(borrow)]
+            params: Params<'a>,
+        }
+        #[derive(serde::Deserialize)]
+        struct Params<'a> {
+            #[serde(borrow)]
+            arguments: &'a RawValue,
+        }
+        let seen = self.seen.lock().unwrap();
+        let last = seen.iter().rfind(|body| body.contains("tools/call")).unwrap();
+        serde_json::from_str::<Message>(last).unwrap().params.arguments.get().to_owned()
+    }
+}
+
+async fn answer(State(raw): State<Arc<Raw>>, body: Bytes) -> axum::response::Response {
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    let Ok(request) = serde_json::from_str::<Value>(&text) else { return StatusCode::BAD_REQUEST.into_response() };
+    raw.seen.lock().unwrap().push(text);
+    if request["id"].is_null() {
+        return StatusCode::ACCEPTED.into_response();
+    }
+    let method = request["method"].as_str().unwrap_or_default();
+    match raw.results.lock().unwrap().get(method) {
+        Some(result) => {
+            let id = &request["id"];
+            odd::reply(200, "application/json", format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#))
+        }
+        None => odd::reply(404, "text/plain", "no such method"),
+    }
+}
+
+async fn post(worker: &Worker, headers: &[(&str, &str)], body: &str) -> (u16, String) {
+    let request = worker.http.post(format!("{}/mcp", worker.url)).header("content-type", "application/json");
+    let request = request.header("accept", "application/json, text/event-stream");
+    let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    let response = request.body(body.to_owned()).send().await.unwrap();
+    (response.status().as_u16(), response.text().await.unwrap())
+}
+
+/// Asks /mcp as a client of an earlier era does: the whole answer, as it was written.
+async fn ask(worker: &Worker, method: &str, params: &str) -> String {
+    let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
+    let (status, text) = post(worker, &[("mcp-protocol-version", "2025-11-25")], &body).await;
+    assert_eq!(status, 200, "{text}");
+    text
+}
+
+#[rstest]
+#[case::half_a_pair(r#""cut \ud83d""#, r#""cut �""#)]
+#[case::a_pair(r#""\ud83d\ude00""#, r#""😀""#)]
+#[case::beyond_a_double("1e400", "1.7976931348623157e308")]
+#[case::a_text_that_looks_marked("\"\u{FDD0}123\"", "\"\u{FDD0}123\"")]
+#[case::the_same_escaped(r#""\ufdd0123""#, "\"\u{FDD0}123\"")]
+#[case::a_long_number(BIG, BIG)]
+#[tokio::test]
+async fn arguments_reach_the_server_as_they_were_meant(#[case] sent: &str, #[case] comes: &str) {
+    let raw = Raw::start(&[]).await;
+    let worker = Worker::start(SCRIPT, &[raw.entry()], &[]).await;
+    // The second one goes the SDK's way.
+    for more in ["", r#","unknown":1"#] {
+        let told = ask(&worker, "tools/call", &format!(r#"{{"name":"s__good","arguments":{{"q":{sent}}}{more}}}"#)).await;
+        assert!(told.contains("done"), "{told}");
+        let came: Value = serde_json::from_str(&raw.arguments()).unwrap();
+        let meant: Value = serde_json::from_str(&format!(r#"{{"q":{comes}}}"#)).unwrap();
+        assert_eq!(came, meant, "{}", raw.arguments());
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_is_cut_inside_a_letter_is_answered() {
+    let worker = Worker::start(SCRIPT, &[], &[]).await;
+    let half = r#"{"message":"cut \ud83d","messages":[{"role":"user","content":"\ude00"},{"role":"assistant","content":[{"type":"tool_use","id":"1","name":"a","input":{"a":1e400}}]}],"stream":false}"#;
+    let request = worker.http.post(format!("{}/v1/chat", worker.url)).header("content-type", "application/json").body(half);
+    let response = request.send().await.unwrap();
+    assert_eq!(response.status(), 200, "{}", response.text().await.unwrap());
+    let seen = worker.model.standin.seen();
+    assert!(seen.last().unwrap().body.to_string().contains("cut \u{fffd}"));
+}

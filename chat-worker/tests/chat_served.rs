@@ -14,7 +14,10 @@ use axum::{Router, body::Bytes, extract::State, http::StatusCode, response::Into
 use rstest::rstest;
 use serde_json::{Value, json, value::RawValue};
 use support::{Worker, odd};
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 
 const SCRIPT: &str = "otherwise: {text: 'Hello.'}";
 const BIG: &str = "12345678901234567890123";
@@ -134,4 +137,58 @@ async fn a_message_that_is_cut_inside_a_letter_is_answered() {
     assert_eq!(response.status(), 200, "{}", response.text().await.unwrap());
     let seen = worker.model.standin.seen();
     assert!(seen.last().unwrap().body.to_string().contains("cut \u{fffd}"));
+}
+
+/// The status and the body of the answer to a request that no client library would send.
+async fn raw_get(worker: &Worker, target: &str, headers: &str) -> (u16, String) {
+    raw_ask(worker, &format!("GET {target} HTTP/1.1\r\n{headers}\r\nconnection: close\r\n\r\n")).await
+}
+
+async fn raw_ask(worker: &Worker, request: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(worker.url.trim_start_matches("http://")).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+#[tokio::test]
+async fn a_name_that_a_page_can_take_is_told_nothing() {
+    let raw = Raw::start(&[]).await;
+    let worker = Worker::start(SCRIPT, &[raw.entry()], &["--allowed-hosts", "chat.example.com"]).await;
+    for path in ["/health", "/metrics", "/readyz", "/healthz", "/v1/servers"] {
+        assert_eq!(raw_get(&worker, path, "host: evil.example").await.0, 403, "{path}");
+        let elsewhere = format!("http://evil.example{path}");
+        assert_eq!(raw_get(&worker, &elsewhere, "host: localhost").await.0, 403, "{elsewhere}");
+        let here = format!("http://localhost{path}");
+        assert_eq!(raw_get(&worker, &here, "host: evil.example").await.0, 200, "the target's name counts: {here}");
+        if path != "/v1/servers" {
+            // As some balancers ask.
+            let (status, body) = raw_ask(&worker, &format!("GET {path} HTTP/1.0\r\n\r\n")).await;
+            assert_eq!(status, if path == "/metrics" { 403 } else { 200 }, "{path}");
+            assert!(!body.contains("servers") && !body.contains("model"), "{body}");
+        }
+        for host in ["10.244.0.7:8080", "chat-app.team.svc:8080", "chat-app", "chat.example.com"] {
+            let (status, body) = raw_get(&worker, path, &format!("host: {host}")).await;
+            assert!(status == 200 && !body.is_empty(), "{host}{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn behind_a_token_a_strange_name_gets_a_bare_status() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "s3cret-of-length").unwrap();
+    let worker = Worker::start(SCRIPT, &[], &["--access-token-file", file.path().to_str().unwrap()]).await;
+    assert_eq!(raw_get(&worker, "/readyz", "host: evil.example").await, (200, String::new()));
+    assert_eq!(raw_get(&worker, "/health", "host: evil.example").await, (200, r#"{"status":"healthy"}"#.to_owned()));
+    assert_eq!(raw_get(&worker, "/metrics", "host: evil.example").await.0, 403);
+    let known = "host: chat.example\r\nauthorization: Bearer s3cret-of-length";
+    assert!(raw_get(&worker, "/metrics", known).await.1.contains("chat_"));
+    assert!(
+        raw_get(&worker, "/metrics", "host: 10.0.0.7:8080").await.1.contains("chat_"),
+        "Prometheus asks a pod by its address"
+    );
+    assert!(raw_get(&worker, "/readyz", "host: 10.0.0.7:8080").await.1.contains("model"), "so does the operator");
 }

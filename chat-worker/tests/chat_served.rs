@@ -139,6 +139,47 @@ async fn a_message_that_is_cut_inside_a_letter_is_answered() {
     assert!(seen.last().unwrap().body.to_string().contains("cut \u{fffd}"));
 }
 
+fn called(id: u64) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": "s__good", "arguments": {}}})
+}
+
+#[rstest]
+#[case::negotiated(&[("mcp-protocol-version", "2025-03-26")])]
+#[case::without_the_header(&[])]
+#[tokio::test]
+async fn several_messages_at_once_are_answered_where_the_revision_has_them(#[case] headers: &[(&str, &str)]) {
+    let raw = Raw::start(&[]).await;
+    let worker = Worker::start(SCRIPT, &[raw.entry()], &[]).await;
+    let note = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
+    let (status, told) = post(
+        &worker,
+        headers,
+        &json!([called(1), note, 5, called(2), {"jsonrpc": "2.0", "id": 3, "method": "ping"}]).to_string(),
+    )
+    .await;
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let ids: Vec<&Value> = told.as_array().unwrap().iter().map(|one| &one["id"]).collect();
+    assert_eq!((status, ids), (200, vec![&json!(1), &json!(null), &json!(2), &json!(3)]), "{told}");
+    assert_eq!((&told[0]["result"]["content"][0]["text"], &told[1]["error"]["code"]), (&json!("done"), &json!(-32600)));
+    assert_eq!(post(&worker, headers, &json!([note, note]).to_string()).await.0, 202);
+    let (status, told) = post(&worker, headers, "[]").await;
+    assert!(status == 400 && told.contains("-32600"), "{told}");
+    let begins = json!([{"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}}]).to_string();
+    assert!(post(&worker, headers, &begins).await.1.contains("-32600"), "a session does not begin among others");
+    let later = post(&worker, &[("mcp-protocol-version", "2025-06-18")], &json!([called(1)]).to_string()).await;
+    assert_eq!(later.0, 400, "the revision after it took them away: {}", later.1);
+}
+
+#[tokio::test]
+async fn several_calls_at_once_count_as_several() {
+    let raw = Raw::start(&[]).await;
+    let worker = Worker::start(SCRIPT, &[raw.entry()], &["--rate-limit-requests", "3"]).await;
+    let (_, told) = post(&worker, &[], &json!([called(1), called(2), called(3), called(4), called(5)]).to_string()).await;
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let done = told.as_array().unwrap().iter().filter(|one| one["result"].is_object()).count();
+    assert_eq!((done, told[4]["error"]["code"].is_number()), (3, true), "{told}");
+}
+
 /// The status and the body of the answer to a request that no client library would send.
 async fn raw_get(worker: &Worker, target: &str, headers: &str) -> (u16, String) {
     raw_ask(worker, &format!("GET {target} HTTP/1.1\r\n{headers}\r\nconnection: close\r\n\r\n")).await

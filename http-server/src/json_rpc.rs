@@ -1,14 +1,109 @@
-//! What an MCP endpoint says to a body that is no message.
+//! What an MCP endpoint makes of a body: one message, several of them at once, or none.
 
 use axum::Json;
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
-use http::header::{ACCEPT, CONTENT_TYPE};
+use futures::future::join_all;
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::json;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::host::only;
+
+/// Of one request. More is a way around whatever counts requests.
+const MAX_MESSAGES: usize = 100;
+
+/// The messages of a body that holds several, which revision 2025-03-26 says have to be received: None where it is one, or where the header
+/// names a later revision. Clients of that one, and of the one before, send no such header.
+pub fn batch(headers: &HeaderMap, body: &Bytes) -> Option<Vec<Bytes>> {
+    let version = headers.contains_key("mcp-protocol-version").then(|| only(headers, &VERSION));
+    if !matches!(version, None | Some(Some("2025-03-26" | "2024-11-05"))) || body.trim_ascii_start().first() != Some(&b'[') {
+        return None;
+    }
+    let all: Vec<&RawValue> = serde_json::from_slice(body).ok()?;
+    Some(all.into_iter().map(|one| body.slice_ref(one.get().as_bytes())).collect())
+}
+
+const VERSION: http::HeaderName = http::HeaderName::from_static("mcp-protocol-version");
+
+#[derive(Default, Deserialize)]
+struct Peek<'a> {
+    #[serde(default)]
+    id: Value,
+    #[serde(borrow)]
+    method: Option<std::borrow::Cow<'a, str>>,
+}
+
+/// Answers several messages, each by `one`, which is told its place: what they are answered, in one array, or 202 where nothing is.
+pub async fn several<F>(parts: Parts, messages: Vec<Bytes>, one: impl Fn(usize, Parts, Bytes) -> F) -> Response
+where
+    F: Future<Output = Response>,
+{
+    if messages.is_empty() || messages.len() > MAX_MESSAGES {
+        let told = format!("Invalid Request: 1 to {MAX_MESSAGES} messages are taken at once");
+        return (StatusCode::BAD_REQUEST, Json(error(&Value::Null, -32600, &told))).into_response();
+    }
+    let mut parts = parts;
+    // One array is no stream of events; and each message has its own length.
+    parts.headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    parts.headers.remove(CONTENT_LENGTH);
+    let answers = messages.into_iter().enumerate().map(|(place, message)| {
+        let peek: Option<Peek> = serde_json::from_slice(&message).ok().filter(|_| message.first() == Some(&b'{'));
+        let begins = peek.as_ref().is_some_and(|peek| peek.method.as_deref() == Some("initialize"));
+        let id = peek.as_ref().map(|peek| peek.id.clone()).unwrap_or_default();
+        let refused = match peek {
+            None => Some("Invalid Request: each message must be a JSON-RPC 2.0 object"),
+            Some(_) if begins => Some("Invalid Request: initialize must not be one of several messages"),
+            Some(_) => None,
+        };
+        let answer = refused.is_none().then(|| one(place, parts.clone(), message));
+        async move {
+            match (answer, refused) {
+                (Some(answer), _) => answers_of(&id, answer.await).await,
+                (None, why) => vec![error(&id, -32600, why.unwrap_or_default()).to_string()],
+            }
+        }
+    });
+    let told = join_all(answers).await.concat().join(",");
+    if told.is_empty() {
+        return StatusCode::ACCEPTED.into_response();
+    }
+    ([(CONTENT_TYPE, "application/json")], format!("[{told}]")).into_response()
+}
+
+/// The messages that answer one: those of a stream, too, as far as they are answers.
+async fn answers_of(id: &Value, response: Response) -> Vec<String> {
+    let (parts, body) = response.into_parts();
+    let kind = parts.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default().to_owned();
+    let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
+    let text = String::from_utf8_lossy(&body);
+    let is_answer =
+        |text: &&str| text.starts_with('{') && serde_json::from_str::<Peek>(text).is_ok_and(|peek| peek.method.is_none());
+    if kind.starts_with("text/event-stream") {
+        let data = text.lines().filter_map(|line| line.strip_prefix("data:")).map(str::trim);
+        return data.filter(is_answer).map(str::to_owned).collect();
+    }
+    if kind.starts_with("application/json") && is_answer(&&*text) {
+        return vec![text.into_owned()];
+    }
+    if parts.status.is_success() {
+        return Vec::new();
+    }
+    // A refusal in other words, or none.
+    let detail = serde_json::from_str::<Value>(&text).ok().and_then(|problem| problem["detail"].as_str().map(str::to_owned));
+    let told = detail.unwrap_or_else(|| text.trim().to_owned());
+    let status = parts.status;
+    vec![error(id, -32000, &if told.is_empty() { status.to_string() } else { told }).to_string()]
+}
+
+fn error(id: &Value, code: i32, message: &str) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": message}})
+}
 
 /// Makes a request that takes JSON say so in the words that the SDK asks for: it wants both media types by name, and refuses `*/*`,
 /// `application/*`, `application/json` alone and no `Accept` at all, which by HTTP are as good.
@@ -51,8 +146,7 @@ fn no_message(sent: &[u8]) -> Response {
         Err(error) => (-32700, format!("Parse error: {error}")),
         Ok(_) => (-32600, "Invalid Request: the body must be one JSON-RPC 2.0 message of a client".to_owned()),
     };
-    let error = json!({"jsonrpc": "2.0", "id": null, "error": {"code": code, "message": message}});
-    (StatusCode::BAD_REQUEST, Json(error)).into_response()
+    (StatusCode::BAD_REQUEST, Json(error(&Value::Null, code, &message))).into_response()
 }
 
 #[cfg(test)]

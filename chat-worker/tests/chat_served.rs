@@ -107,6 +107,18 @@ async fn ask(worker: &Worker, method: &str, params: &str) -> String {
     text
 }
 
+async fn ask_modern(worker: &Worker, method: &str, name: Option<&str>, params: &str) -> String {
+    let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{}}},"io.modelcontextprotocol/clientInfo":{"name":"t","version":"1"}}"#;
+    let comma = if params == "{}" { "" } else { "," };
+    let params = format!("{{{meta}{comma}{}", &params[1..]);
+    let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
+    let mut headers = vec![("mcp-protocol-version", "2026-07-28"), ("mcp-method", method)];
+    headers.extend(name.map(|name| ("mcp-name", name)));
+    let (status, text) = post(worker, &headers, &body).await;
+    assert_eq!(status, 200, "{text}");
+    text
+}
+
 #[rstest]
 #[case::half_a_pair(r#""cut \ud83d""#, r#""cut �""#)]
 #[case::a_pair(r#""\ud83d\ude00""#, r#""😀""#)]
@@ -137,6 +149,159 @@ async fn a_message_that_is_cut_inside_a_letter_is_answered() {
     assert_eq!(response.status(), 200, "{}", response.text().await.unwrap());
     let seen = worker.model.standin.seen();
     assert!(seen.last().unwrap().body.to_string().contains("cut \u{fffd}"));
+}
+
+#[tokio::test]
+async fn a_list_of_several_pages_is_read_to_its_end() {
+    let many = |field: &str, of: &dyn Fn(usize) -> Value, count: usize| {
+        json!({field: (0..count).map(of).collect::<Vec<_>>()}).to_string()
+    };
+    let tools = many("tools", &|n| json!({"name": format!("t{n:03}"), "inputSchema": {"type": "object"}}), 230);
+    let resources = many("resources", &|n| json!({"uri": format!("a:{n}"), "name": "n"}), 450);
+    let raw = Raw::start(&[("tools/list", &tools), ("resources/list", &resources)]).await;
+    let worker = Worker::start(SCRIPT, &[raw.entry()], &[]).await;
+    for (method, field, count) in [("tools/list", "tools", 230), ("resources/list", "resources", 450)] {
+        let (mut all, mut cursor) = (0, json!(null));
+        loop {
+            let page: Value = serde_json::from_str(&ask(&worker, method, &json!({"cursor": cursor}).to_string()).await).unwrap();
+            all += page["result"][field].as_array().unwrap().len();
+            cursor = page["result"]["nextCursor"].clone();
+            if cursor.is_null() {
+                break;
+            }
+        }
+        assert_eq!(all, count, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn no_structured_content_is_no_text() {
+    let result = r#"{"content":[{"type":"text","text":"x"}],"structuredContent":null}"#;
+    let raw = Raw::start(&[("tools/call", result)]).await;
+    let worker = Worker::start(SCRIPT, &[raw.entry()], &[]).await;
+    let told = ask(&worker, "tools/call", r#"{"name":"s__good","arguments":{}}"#).await;
+    assert!(told.contains(&format!(r#""result":{result}"#)), "{told}");
+    let other: Value =
+        serde_json::from_str(&ask(&worker, "tools/call", r#"{"name":"s__good","arguments":{},"unknown":1}"#).await).unwrap();
+    assert_eq!(other["result"]["content"], json!([{"type": "text", "text": "x"}]), "the SDK's way, too");
+}
+
+/// A method, its result, its parameters, what its header names, and the pieces.
+type Kept = (&'static str, &'static str, &'static str, Option<&'static str>, &'static [&'static str]);
+
+/// What a server may write that nobody here knows: it has to be found in what a client is told, letter by letter.
+const KEPT: [Kept; 7] = [
+    (
+        "tools/list",
+        r#"{"tools":[{"name":"good","title":null,"inputSchema":{"type":"object","properties":{"n":{"type":"integer","maximum":12345678901234567890123,"default":null}}},"annotations":{"readOnlyHint":true,"vendorHint":1,"title":null},"_meta":{"n":12345678901234567890123},"x-vendor":{"a":1e3}}]}"#,
+        "{}",
+        None,
+        &[
+            r#""name":"s__good""#,
+            r#""inputSchema":{"type":"object","properties":{"n":{"type":"integer","maximum":12345678901234567890123,"default":null}}}"#,
+            r#""annotations":{"readOnlyHint":true,"vendorHint":1}"#,
+            r#""_meta":{"n":12345678901234567890123}"#,
+            r#""x-vendor":{"a":1e3}"#,
+        ],
+    ),
+    (
+        "resources/list",
+        r#"{"resources":[{"uri":"a://1","name":"n","description":null,"annotations":{"vendor":1},"_meta":{"n":12345678901234567890123},"x-vendor":1}]}"#,
+        "{}",
+        None,
+        &[r#"{"uri":"a://1","name":"s__n","annotations":{"vendor":1},"_meta":{"n":12345678901234567890123},"x-vendor":1}"#],
+    ),
+    (
+        "resources/templates/list",
+        r#"{"resourceTemplates":[{"uriTemplate":"a://{x}","name":"n","x-vendor":1.50}]}"#,
+        "{}",
+        None,
+        &[r#"{"uriTemplate":"a://{x}","name":"s__n","x-vendor":1.50}"#],
+    ),
+    (
+        "prompts/list",
+        r#"{"prompts":[{"name":"p","arguments":[{"name":"a","description":null,"x-vendor":2}],"x-vendor":1}]}"#,
+        "{}",
+        None,
+        &[r#"{"name":"s__p","arguments":[{"name":"a","x-vendor":2}],"x-vendor":1}"#],
+    ),
+    (
+        "resources/read",
+        r#"{"contents":[{"uri":"a://1","text":"T","x-vendor":1}],"x-vendor":12345678901234567890123}"#,
+        r#"{"uri":"a://1"}"#,
+        Some("a://1"),
+        &[r#""contents":[{"uri":"a://1","text":"T","x-vendor":1}],"x-vendor":12345678901234567890123"#],
+    ),
+    (
+        "prompts/get",
+        r#"{"messages":[{"role":"user","content":{"type":"text","text":"x","x-vendor":1},"own":2}],"x-vendor":2}"#,
+        r#"{"name":"s__p"}"#,
+        Some("s__p"),
+        &[r#""messages":[{"role":"user","content":{"type":"text","text":"x","x-vendor":1},"own":2}],"x-vendor":2"#],
+    ),
+    (
+        "completion/complete",
+        r#"{"completion":{"values":["a"],"x-vendor":1},"x-vendor":2}"#,
+        r#"{"ref":{"type":"ref/prompt","name":"s__p"},"argument":{"name":"a","value":""}}"#,
+        None,
+        &[r#""completion":{"values":["a"],"x-vendor":1},"x-vendor":2"#],
+    ),
+];
+
+#[tokio::test]
+async fn lists_and_reads_pass_as_their_servers_wrote_them() {
+    let results: Vec<_> = KEPT.iter().map(|(method, result, ..)| (*method, *result)).collect();
+    let raw = Raw::start(&results).await;
+    let worker = Worker::start(SCRIPT, &[raw.entry()], &[]).await;
+    for (method, _, params, name, kept) in KEPT {
+        let legacy = ask(&worker, method, params).await;
+        let modern = ask_modern(&worker, method, name, params).await;
+        for piece in kept {
+            assert!(legacy.contains(piece), "{method}: {piece} is not in {legacy}");
+            assert!(modern.contains(piece), "{method}: {piece} is not in {modern}");
+        }
+        assert!(modern.contains(r#""resultType":"complete""#) && !legacy.contains("resultType"), "{legacy} {modern}");
+    }
+}
+
+#[rstest]
+#[case::a_call(
+    "tools/call",
+    r#"{"name":"s__good","arguments":{}"#,
+    "s__good",
+    r#"{"content":[{"type":"text","text":"x","own":1}],"own":12345678901234567890123"#
+)]
+#[case::a_read(
+    "resources/read",
+    r#"{"uri":"a://1""#,
+    "a://1",
+    r#"{"contents":[{"uri":"a://1","text":"T","own":1}],"own":12345678901234567890123"#
+)]
+#[case::a_prompt("prompts/get", r#"{"name":"s__p""#, "s__p", r#"{"messages":[],"own":12345678901234567890123"#)]
+#[tokio::test]
+async fn what_comes_after_an_answer_of_the_user_passes_whole_too(
+    #[case] method: &'static str,
+    #[case] params: &str,
+    #[case] name: &str,
+    #[case] done: &str,
+) {
+    let modern = r#"{"supportedVersions":["2026-07-28"],"capabilities":{"tools":{},"resources":{},"prompts":{}},"ttlMs":0,"cacheScope":"private","resultType":"complete"}"#;
+    let question = r#"{"method":"elicitation/create","params":{"mode":"form","message":"Sure?","own":12345678901234567890123,"requestedSchema":{"type":"object","properties":{}}}}"#;
+    let asks = format!(r#"{{"resultType":"input_required","inputRequests":{{"sure":{question}}},"requestState":"theirs"}}"#);
+    let prompts = r#"{"prompts":[{"name":"p"}]}"#;
+    let raw = Raw::start(&[("server/discover", modern), (method, &asks), ("prompts/list", prompts)]).await;
+    let worker = Worker::start(SCRIPT, &[raw.entry()], &[]).await;
+    let asked = ask_modern(&worker, method, Some(name), &format!("{params}}}")).await;
+    assert!(asked.contains(r#""own":12345678901234567890123"#) && asked.contains("input_required"), "{asked}");
+    let state = serde_json::from_str::<Value>(&asked).unwrap()["result"]["requestState"].to_string();
+    raw.results.lock().unwrap().insert(method, format!("{done}}}"));
+    let answer = r#"{"sure":{"action":"accept","content":{"n":12345678901234567890123}}}"#;
+    let again = format!(r#"{params},"requestState":{state},"inputResponses":{answer}}}"#);
+    let told = ask_modern(&worker, method, Some(name), &again).await;
+    assert!(told.contains(&done[1..]), "{told}");
+    let seen = raw.seen.lock().unwrap();
+    let last = seen.iter().rfind(|body| body.contains(method)).unwrap();
+    assert!(last.contains(r#""content":{"n":12345678901234567890123}"#) && last.contains("theirs"), "{last}");
 }
 
 fn called(id: u64) -> Value {

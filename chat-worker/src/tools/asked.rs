@@ -35,6 +35,8 @@ pub const MAX_WEIGHT: usize = 96 << 20;
 const MAX_RESULT_WEIGHT: usize = 48 << 20;
 /// Where a list tells what was left out of it (of tools, each; of others, how many): the SDK's own types have no place for that.
 pub const LEFT_OUT: &str = "mcpfleet.dev/left-out";
+/// Its items as they were written, in their order: what the SDK's types do not know is in there, too.
+pub const WRITTEN: &str = "mcpfleet.dev/written";
 /// And how many bytes it had.
 pub const SIZE: &str = "mcpfleet.dev/size";
 /// Blocks of these kinds are known.
@@ -91,7 +93,7 @@ impl Answer {
 #[derive(Debug)]
 pub struct Given {
     pub result: ServerResult,
-    /// That of a call of a tool as it was written: what the SDK's types do not know is in there, too.
+    /// That of anything but a list as it was written: what the SDK's types do not know is in there, too.
     pub written: Option<Box<RawValue>>,
 }
 
@@ -205,6 +207,9 @@ impl Asked {
     fn result(&self, result: &RawValue) -> Result<Given, String> {
         let result = match self.kind {
             Kind::CallTool => return called(result),
+            Kind::ReadResource => return whole_or_asking(result, ServerResult::ReadResourceResult),
+            Kind::GetPrompt => return whole_or_asking(result, ServerResult::GetPromptResult),
+            Kind::Complete => return whole_or_asking(result, ServerResult::CompleteResult),
             Kind::Discover => discovered(result.get()),
             Kind::Initialize => initialized(result.get()),
             Kind::ListTools => listed(result.get()),
@@ -224,9 +229,6 @@ impl Asked {
                 let list = ListPromptsResult { next_cursor, meta, ..ListPromptsResult::with_all_items(items) };
                 Ok(ServerResult::ListPromptsResult(list))
             }
-            Kind::ReadResource => whole_or_asking(result.get(), ServerResult::ReadResourceResult),
-            Kind::GetPrompt => whole_or_asking(result.get(), ServerResult::GetPromptResult),
-            Kind::Complete => whole_or_asking(result.get(), ServerResult::CompleteResult),
             Kind::Other => json::parse(result.get()).map_err(|error| plain(&error)),
         };
         result.map(Given::from)
@@ -405,10 +407,13 @@ struct Page<'a> {
 fn listed(text: &str) -> Result<ServerResult, String> {
     let page: Page = serde_json::from_str(text).map_err(|error| plain(&error))?;
     let raw: Vec<&RawValue> = serde_json::from_str(page.tools.get()).map_err(|_| "its \"tools\" are no array".to_owned())?;
-    let (mut tools, mut left_out) = (Vec::with_capacity(raw.len()), Vec::new());
+    let (mut tools, mut written, mut left_out) = (Vec::with_capacity(raw.len()), Vec::with_capacity(raw.len()), Vec::new());
     for (place, raw) in raw.into_iter().enumerate() {
         match usable(raw.get()) {
-            Ok(tool) => tools.push(tool),
+            Ok(tool) => {
+                tools.push(tool);
+                written.push(Value::from(raw.get()));
+            }
             Err(problem) => {
                 let value: Value = json::parse(raw.get()).unwrap_or_default();
                 left_out.push(Value::from(format!("{}: {problem}", tool::known_as(&value, place))));
@@ -425,7 +430,8 @@ fn listed(text: &str) -> Result<ServerResult, String> {
         }
     };
     let mut list = ListToolsResult { next_cursor, ..ListToolsResult::with_all_items(tools) };
-    let told = [(LEFT_OUT.to_owned(), left_out.into()), (SIZE.to_owned(), text.len().into())];
+    let told =
+        [(LEFT_OUT.to_owned(), left_out.into()), (WRITTEN.to_owned(), written.into()), (SIZE.to_owned(), text.len().into())];
     list.meta = Some(MetaObject(serde_json::Map::from_iter(told)));
     Ok(ServerResult::ListToolsResult(list))
 }
@@ -438,9 +444,10 @@ fn items<T: DeserializeOwned>(text: &str, field: &str) -> Result<Items<T>, Strin
     let raw = page.get(field).ok_or_else(|| format!("missing field `{field}`"))?;
     let raw: Vec<&RawValue> = serde_json::from_str(raw.get()).map_err(|_| format!("its \"{field}\" are no array"))?;
     let all = raw.len();
-    let items: Vec<T> = raw.into_iter().filter_map(|raw| json::parse(raw.get()).ok()).collect();
+    let good = raw.into_iter().filter_map(|raw| Some((json::parse(raw.get()).ok()?, Value::from(raw.get()))));
+    let (items, written): (Vec<T>, Vec<Value>) = good.unzip();
     let odd = all - items.len();
-    let mut told = serde_json::Map::from_iter([(SIZE.to_owned(), text.len().into())]);
+    let mut told = serde_json::Map::from_iter([(SIZE.to_owned(), text.len().into()), (WRITTEN.to_owned(), written.into())]);
     if odd > 0 {
         told.insert(LEFT_OUT.to_owned(), odd.into());
     }
@@ -450,22 +457,25 @@ fn items<T: DeserializeOwned>(text: &str, field: &str) -> Result<Items<T>, Strin
 }
 
 /// A result, or what the server wants to know before there is one.
-fn whole_or_asking<T: DeserializeOwned>(text: &str, of: impl Fn(T) -> ServerResult) -> Result<ServerResult, String> {
-    let text = &numbers::guard(text);
+fn whole_or_asking<T: DeserializeOwned>(raw: &RawValue, of: impl Fn(T) -> ServerResult) -> Result<Given, String> {
+    let text = &numbers::guard(raw.get());
+    let written = |result| Given { result, written: Some(raw.to_owned()) };
     let problem = match json::parse::<T>(text) {
-        Ok(result) => return Ok(of(result)),
+        Ok(result) => return Ok(written(of(result))),
         Err(error) => plain(&error),
     };
     let mut value: Value = json::parse(text).map_err(|error| plain(&error))?;
     if value.get("resultType").is_some_and(|kind| kind != "complete") {
-        return serde_json::from_value(value).map_err(|error| plain(&error));
+        return serde_json::from_value(value).map(written).map_err(|error| plain(&error));
     }
     for message in value.get_mut("messages").and_then(Value::as_array_mut).into_iter().flatten() {
         if let Some(block) = message.get_mut("content") {
             make_known(block);
         }
     }
-    serde_json::from_value(value).map(of).map_err(|_| problem)
+    let written = RawValue::from_string(numbers::written(&value)).ok();
+    let result = serde_json::from_value(value).map(of).map_err(|_| problem)?;
+    Ok(Given { result, written })
 }
 
 /// A block of a kind that nobody here knows becomes a word about it.
@@ -499,7 +509,8 @@ fn called(written: &RawValue) -> Result<Given, String> {
     let complete = value.get("resultType").is_none_or(|kind| kind == "complete");
     // A task, a question to the user, or nothing at all.
     if !complete || ["content", "structuredContent", "isError"].iter().all(|field| value.get(field).is_none()) {
-        return serde_json::from_value::<ServerResult>(value).map(Given::from).map_err(|error| plain(&error));
+        let result = serde_json::from_value(value).map_err(|error| plain(&error))?;
+        return Ok(Given { result, written: Some(written.to_owned()) });
     }
     value.get_mut("content").and_then(Value::as_array_mut).into_iter().flatten().for_each(make_known);
     let written = RawValue::from_string(numbers::written(&value)).ok();

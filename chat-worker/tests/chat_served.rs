@@ -151,6 +151,47 @@ async fn a_message_that_is_cut_inside_a_letter_is_answered() {
     assert!(seen.last().unwrap().body.to_string().contains("cut \u{fffd}"));
 }
 
+#[rstest]
+#[case::no_name("tools/call", "{}", "name")]
+#[case::no_object("tools/call", r#"{"name":"s__good","arguments":[]}"#, "arguments")]
+#[case::a_text("tools/call", r#"{"name":"s__good","arguments":"{}"}"#, "arguments")]
+#[case::odd_meta("tools/call", r#"{"name":"s__good","_meta":5}"#, "_meta")]
+#[case::level("logging/setLevel", r#"{"level":"loud"}"#, "level")]
+#[case::reference("completion/complete", r#"{"ref":{"type":"ref/foo"},"argument":{"name":"a","value":""}}"#, "ref")]
+#[case::uri("resources/read", "{}", "uri")]
+#[case::prompt("prompts/get", r#"{"name":5}"#, "name")]
+#[case::cursor("tools/list", r#"{"cursor":5}"#, "cursor")]
+#[case::another_cursor("prompts/list", r#"{"cursor":{}}"#, "cursor")]
+#[tokio::test]
+async fn parameters_of_a_wrong_shape_are_told_as_such(#[case] method: &str, #[case] params: &str, #[case] named: &str) {
+    let raw = Raw::start(&[]).await;
+    let worker = Worker::start(SCRIPT, &[raw.entry()], &[]).await;
+    let told: Value = serde_json::from_str(&ask(&worker, method, params).await).unwrap();
+    let error = &told["error"];
+    assert_eq!((&error["code"], &told["id"]), (&json!(-32602), &json!(1)), "{told}");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains(method) && message.contains(named) && message.contains(' '), "{message}");
+}
+
+#[rstest]
+#[case("tools/list")]
+#[case("resources/list")]
+#[case("resources/templates/list")]
+#[case("prompts/list")]
+#[tokio::test]
+async fn an_unknown_cursor_is_refused_and_a_method_that_is_none_stays_one(#[case] method: &str) {
+    let raw = Raw::start(&[]).await;
+    let worker = Worker::start(SCRIPT, &[raw.entry()], &[]).await;
+    for cursor in ["no-such-cursor", "7", "400", "s__good"] {
+        let told = ask(&worker, method, &json!({"cursor": cursor}).to_string()).await;
+        assert!(told.contains("-32602") && told.contains("cursor"), "{cursor}: {told}");
+    }
+    let searching = Worker::start(SCRIPT, &[raw.entry()], &["--tool-search", "always"]).await;
+    assert!(ask(&searching, method, r#"{"cursor":"x"}"#).await.contains("-32602"));
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/like","params":{}}"#;
+    assert!(post(&worker, &[], body).await.1.contains("-32601"));
+}
+
 #[tokio::test]
 async fn a_list_of_several_pages_is_read_to_its_end() {
     let many = |field: &str, of: &dyn Fn(usize) -> Value, count: usize| {

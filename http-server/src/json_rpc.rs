@@ -18,6 +18,45 @@ use crate::host::only;
 /// Of one request. More is a way around whatever counts requests.
 const MAX_MESSAGES: usize = 100;
 
+/// The methods whose parameters have a shape, and which.
+const WANTED_PARAMS: [(&str, &str); 13] = [
+    ("initialize", r#"an object with "protocolVersion", "capabilities" and "clientInfo""#),
+    (
+        "tools/call",
+        r#"an object with "name", the name of a tool, and "arguments", an object ({} and not [] where there are none)"#,
+    ),
+    ("tools/list", CURSOR),
+    ("resources/list", CURSOR),
+    ("resources/templates/list", CURSOR),
+    ("resources/read", r#"an object with "uri", a string"#),
+    ("resources/subscribe", r#"an object with "uri", a string"#),
+    ("resources/unsubscribe", r#"an object with "uri", a string"#),
+    ("prompts/get", r#"an object with "name", the name of a prompt, and "arguments", an object, if there are any"#),
+    ("prompts/list", CURSOR),
+    (
+        "completion/complete",
+        r#"an object with "ref" (ref/prompt with "name", or ref/resource with "uri") and "argument" ("name" and "value", strings)"#,
+    ),
+    ("logging/setLevel", r#"an object with "level": debug, info, notice, warning, error, critical, alert or emergency"#),
+    ("subscriptions/listen", r#"an object with "notifications", an object"#),
+];
+const CURSOR: &str = r#"an object, with "cursor" as a string if there is one"#;
+
+/// Those of them that only earlier eras have, and only the modern one.
+const REMOVED: [&str; 4] = ["initialize", "resources/subscribe", "resources/unsubscribe", "logging/setLevel"];
+const ADDED: [&str; 1] = ["subscriptions/listen"];
+
+/// What is wrong with the parameters of a request that could not be read as what its method says; None: its era has no such method.
+pub fn misfit(method: &str, params: Option<&Value>, is_modern: bool) -> Option<String> {
+    let not_of_the_era = if is_modern { &REMOVED[..] } else { &ADDED[..] };
+    let (_, wanted) = WANTED_PARAMS.iter().find(|(known, _)| *known == method && !not_of_the_era.contains(known))?;
+    let meta = params.and_then(|params| params.get("_meta"));
+    Some(match meta {
+        Some(meta) if !meta.is_object() => format!("the _meta of {method} must be an object"),
+        _ => format!("the params of {method} must be {wanted}"),
+    })
+}
+
 /// The messages of a body that holds several, which revision 2025-03-26 says have to be received: None where it is one, or where the header
 /// names a later revision. Clients of that one, and of the one before, send no such header.
 pub fn batch(headers: &HeaderMap, body: &Bytes) -> Option<Vec<Bytes>> {
@@ -136,8 +175,25 @@ pub async fn run(mut parts: Parts, body: Bytes, sdk: impl AsyncFnOnce(Request) -
     }
     let kind = parts.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let is_json = kind.is_some_and(|kind| kind.starts_with("application/json"));
+    let is_modern = only(&parts.headers, &VERSION) == Some("2026-07-28");
     let response = sdk(Request::from_parts(parts, Body::from(body.clone()))).await;
-    if is_json && response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE { no_message(&body) } else { response }
+    let is_refused = is_json && response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    if is_refused { odd(&body, is_modern).unwrap_or_else(|| no_message(&body)) } else { response }
+}
+
+/// The answer to a request that is one but for its parameters.
+fn odd(sent: &[u8], is_modern: bool) -> Option<Response> {
+    #[derive(Deserialize)]
+    struct Request<'a> {
+        jsonrpc: &'a str,
+        id: Value,
+        method: &'a str,
+        params: Option<Value>,
+    }
+    let Request { jsonrpc, id, method, params } = serde_json::from_slice(sent).ok()?;
+    let is_request = jsonrpc == "2.0" && (id.is_string() || id.is_i64() || id.is_u64());
+    let told = misfit(method, params.as_ref(), is_modern).filter(|_| is_request)?;
+    Some(Json(error(&id, -32602, &told)).into_response())
 }
 
 /// 400, with the code of what is wrong. <https://www.jsonrpc.org/specification#error_object>
@@ -152,6 +208,19 @@ fn no_message(sent: &[u8]) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_method_that_an_era_has_is_told_of_its_parameters_and_another_one_is_none() {
+        let told = |method: &str, params: Value, is_modern| misfit(method, Some(&params), is_modern).unwrap_or_default();
+        assert!(told("tools/call", json!({"name": "a", "arguments": []}), true).contains("not []"));
+        assert_eq!(told("tools/list", json!({"_meta": 5}), false), "the _meta of tools/list must be an object");
+        assert_eq!(
+            (told("tools/like", json!({}), true), told("logging/setLevel", json!({}), true)),
+            (String::new(), String::new())
+        );
+        assert!(told("logging/setLevel", json!({}), false).contains("warning"));
+        assert_eq!(misfit("subscriptions/listen", None, false), None);
+    }
 
     #[test]
     fn whoever_takes_json_gets_it() {

@@ -112,9 +112,10 @@ pub fn read(parts: &Parts, body: &[u8]) -> Option<Direct> {
 
 /// What is asked for; `None` where it is none of these.
 fn wanted(method: &str, params: &str) -> Option<Wanted> {
-    let list = |kind| {
-        let params: PaginatedRequestParams = serde_json::from_str(params).ok()?;
-        Some(Wanted::List(kind, params.cursor))
+    let list = |kind| match serde_json::from_str::<PaginatedRequestParams>(params) {
+        Ok(params) => Some(Wanted::List(kind, params.cursor)),
+        // The SDK would read it as a request without any.
+        Err(_) => json_rpc::misfit(method, None, false).map(Wanted::Misfit),
     };
     match method {
         CALL => {
@@ -155,7 +156,7 @@ impl Wanted {
             Self::Call { tool, .. } => Some(tool),
             Self::Read(params) => Some(&params.uri),
             Self::Prompt(params) => Some(&params.name),
-            Self::Complete(_) | Self::List(..) => None,
+            Self::Complete(_) | Self::List(..) | Self::Misfit(_) => None,
         }
     }
 }

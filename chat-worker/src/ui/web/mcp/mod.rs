@@ -18,14 +18,16 @@ use std::{ops::Bound, sync::Arc, time::Instant};
 
 use axum::http::{HeaderMap, request::Parts};
 use futures::FutureExt;
+use http_server::json_rpc;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
         CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, CompleteRequestParams, CompleteResult,
-        DiscoverResult, GetPromptRequestParams, GetPromptResponse, GetPromptResult, Implementation, InitializeRequestParams,
-        InitializeResult, InputResponses, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
-        PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, RequestMetaObject,
-        ServerCapabilities, ServerConfig, SetLevelRequestParams, SubscriptionFilter,
+        CustomRequest, CustomResult, DiscoverResult, ErrorCode, GetPromptRequestParams, GetPromptResponse, GetPromptResult,
+        Implementation, InitializeRequestParams, InitializeResult, InputResponses, ListPromptsResult,
+        ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams,
+        ReadResourceResponse, ReadResourceResult, RequestMetaObject, ServerCapabilities, ServerConfig, SetLevelRequestParams,
+        SubscriptionFilter,
     },
     service::{RequestContext, SubscriptionContext},
     transport::{StreamableHttpServerConfig, StreamableHttpService, streamable_http_server::session::local::LocalSessionManager},
@@ -160,6 +162,7 @@ impl Gateway {
                 self.asked("completion".to_owned(), None, None, asker, complete).await
             }
             Wanted::List(kind, cursor) => self.list(kind, cursor.as_deref()).await,
+            Wanted::Misfit(told) => Err(ErrorData::invalid_params(told, None)),
         }
     }
 
@@ -423,6 +426,20 @@ impl ServerHandler for Gateway {
     ) -> Result<CompleteResult, ErrorData> {
         listed(self.handed(Wanted::Complete(request), &context).await?)
     }
+
+    /// The SDK hands over what it could not read as a request that it knows: an unknown method, or a known one with parameters of a
+    /// wrong shape.
+    async fn on_custom_request(
+        &self,
+        request: CustomRequest,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CustomResult, ErrorData> {
+        let is_modern = context.protocol_version().is_some_and(|version| !version.has_initialize());
+        Err(match json_rpc::misfit(&request.method, request.params.as_ref(), is_modern) {
+            Some(told) => ErrorData::invalid_params(told, None),
+            None => ErrorData::new(ErrorCode::METHOD_NOT_FOUND, request.method, None),
+        })
+    }
 }
 
 /// What a client asks for, of what servers have.
@@ -439,6 +456,8 @@ enum Wanted {
     Prompt(GetPromptRequestParams),
     Complete(CompleteRequestParams),
     List(Kind, Option<String>),
+    /// A list, with parameters of a wrong shape: what is wrong.
+    Misfit(String),
 }
 
 fn cursor(request: Option<PaginatedRequestParams>) -> Option<String> {

@@ -439,3 +439,29 @@ async fn behind_a_token_a_strange_name_gets_a_bare_status() {
     );
     assert!(raw_get(&worker, "/readyz", "host: 10.0.0.7:8080").await.1.contains("model"), "so does the operator");
 }
+
+#[rstest]
+#[case::a_users_text(json!([{"role": "user", "content": [{"type": "text", "text": "a", "id": "m1"}]}, {"role": "assistant", "content": "b"}]), None)]
+#[case::a_models_text(json!([{"role": "user", "content": "a"}, {"role": "assistant", "content": [{"type": "text", "text": "b", "duration_ms": 5}]}]), None)]
+#[case::a_call(json!([{"role": "user", "content": "a"},
+    {"role": "assistant", "content": [{"type": "tool_use", "id": "t1", "name": "s__good", "input": {}, "server": "o"}]},
+    {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "r", "annotations": {}}], "duration_ms": 5, "is_error": null}]},
+    {"role": "assistant", "content": "b"}]), None)]
+#[case::an_unknown_kind(json!([{"role": "user", "content": "a"}, {"role": "assistant", "content": [{"type": "foo"}, {"type": "text", "text": "b"}]}]), Some("foo"))]
+#[tokio::test]
+async fn a_history_is_mended_or_refused_with_what_to_change(#[case] messages: Value, #[case] refused: Option<&str>) {
+    let worker = Worker::start(SCRIPT, &[], &[]).await;
+    let (status, told) = worker.ask(json!({"message": "go", "messages": messages})).await;
+    let Some(named) = refused else {
+        assert_eq!(status, 200, "{told}");
+        let sent = worker.model.standin.seen().last().unwrap().body.to_string();
+        for own in ["duration_ms", "m1", "\"server\"", "annotations", "is_error\":null"] {
+            assert!(!sent.contains(own), "{own}: {sent}");
+        }
+        return;
+    };
+    assert_eq!(status, 422, "{told}");
+    let detail = told["detail"].as_str().unwrap();
+    assert!(detail.contains(named) && detail.contains("message 1"), "{detail}");
+    assert!(worker.model.standin.seen().is_empty(), "nobody was asked");
+}

@@ -10,8 +10,9 @@ use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER};
 use http::request::Parts as Head;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use http_server::body::{self, BodyError};
+use http_server::host::{Names, asked, only};
 use http_server::request_id;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
@@ -62,13 +63,16 @@ pub struct Activator {
     forward: Forward,
     room: Semaphore,
     draining: AtomicBool,
+    /// Those that no web page can take.
+    names: Names,
 }
 
 impl Activator {
     /// Out of its parts.
     pub fn new(parts: Parts) -> Self {
         let room = Semaphore::new(parts.max_held_bytes.min(Semaphore::MAX_PERMITS));
-        Self { parts, forward: Forward::default(), room, draining: AtomicBool::new(false) }
+        let names = Names::new(Vec::new(), Vec::new());
+        Self { parts, forward: Forward::default(), room, draining: AtomicBool::new(false), names }
     }
 
     /// New requests go elsewhere from now on.
@@ -93,8 +97,8 @@ pub fn service(
 
 impl Activator {
     async fn answer(&self, request: Request) -> Response {
-        let host = only(request.headers(), &HOST).unwrap_or_default();
-        let Some(named) = host::named(host) else { return self.own(&request) };
+        let asked = asked(request.uri(), request.headers()).unwrap_or_default();
+        let Some(named) = host::named(asked) else { return self.own(&request) };
         let mut response = self.of_server(&named, request).await;
         // The next request is for the Service to lead: a connection that is kept would lead here when the server is long awake.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -143,6 +147,10 @@ impl Activator {
 
     /// What is asked of the activator itself.
     fn own(&self, request: &Request) -> Response {
+        if self.names.judge(request.uri(), request.headers()).is_err() {
+            return self
+                .refuse(StatusCode::FORBIDDEN, "Forbidden: ask the activator by its address, or by its name in the cluster\n");
+        }
         match request.uri().path() {
             "/healthz" => "ok\n".into_response(),
             "/readyz" if self.is_ready() => "ok\n".into_response(),
@@ -296,9 +304,40 @@ impl Drop for Held<'_> {
     }
 }
 
-/// One value, readable as text; None also when there are two.
-fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next()?;
-    if values.next().is_some() { None } else { value.to_str().ok() }
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::wanted::Wanted;
+
+    #[tokio::test]
+    async fn the_activators_own_paths_are_told_to_names_that_no_page_can_take() {
+        // Another test may have been first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        // Nobody listens there, and nobody is asked.
+        let client = kube::Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
+        let metrics = Metrics::new().unwrap();
+        let stop = CancellationToken::new();
+        let activator = Activator::new(Parts {
+            fleet: Fleet::watch(&client, &[], &stop),
+            flights: Flights::new(client.clone(), Wanted::new(client, "mcpfleet", "wanted"), metrics.clone()),
+            metrics,
+            hold: Duration::ZERO,
+            max_request_bytes: 1,
+            max_held_bytes: 1,
+        });
+        for (target, host, status) in [
+            ("/metrics", "10.244.0.7:8080", 200),
+            ("/healthz", "activator.mcpfleet.svc:8080", 200),
+            ("/metrics", "evil.example", 403),
+            ("/healthz", "evil.example:8080", 403),
+            ("http://evil.example/metrics", "10.244.0.7:8080", 403),
+            ("http://search-mcp.team.svc/mcp", "10.244.0.7:8080", 421),
+        ] {
+            let request = Request::builder().uri(target).header(HOST, host).body(Body::empty()).unwrap();
+            assert_eq!(activator.answer(request).await.status().as_u16(), status, "{target} of {host}");
+        }
+        stop.cancel();
+    }
 }

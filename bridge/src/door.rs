@@ -12,7 +12,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_server::body::{self, BodyError};
 use http_server::host::only;
-use http_server::request_id;
+use http_server::{json_rpc, request_id};
 use tower::{Service, service_fn};
 
 use crate::bridge::{Bridge, own_error};
@@ -76,7 +76,13 @@ async fn mcp(bridge: &Arc<Bridge>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     match parts.method {
         Method::POST => match read(bridge, &parts.headers, body).await {
-            Ok(body) => post(bridge, &parts, body).await,
+            Ok(body) => match json_rpc::batch(&parts.headers, &body) {
+                Some(messages) => {
+                    let one = |_, parts, body| async move { post(bridge, &parts, body).await };
+                    Box::pin(json_rpc::several(parts, messages, one)).await
+                }
+                None => post(bridge, &parts, body).await,
+            },
             Err(refusal) => *refusal,
         },
         Method::GET | Method::DELETE if only(&parts.headers, &VERSION) == Some(MODERN) => not_allowed("POST"),

@@ -1,6 +1,7 @@
 //! The log: one JSON object a line, with exactly the guide's fields (timestamp, level, component, request_id, message,
-//! duration_seconds, tools_used). What else an event carries stands behind the message. Written to the log file, which is
-//! rotated by size, and to standard output where that belongs to nobody else. Secrets are taken out on the way.
+//! duration_seconds, tools_used). What else an event carries stands behind the message, quoted where it could be taken for more than one
+//! thing; but a line of the audit has it in fields of its own, which nobody's words can forge. Written to the log file, which is rotated by
+//! size, and to standard output where that belongs to nobody else. Secrets are taken out on the way.
 
 use std::{
     borrow::Cow,
@@ -13,6 +14,7 @@ use std::{
 
 use log_lines::Level;
 use serde::Serialize;
+use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tracing::{
     Event, Metadata, Subscriber,
@@ -25,7 +27,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::{config::watch::Loaded, redact::redact, telemetry::Telemetry};
+use crate::{audit, config::watch::Loaded, redact::redact, telemetry::Telemetry};
 
 const MAX_SIZE: u64 = 10 * 1024 * 1024;
 const KEPT: u32 = 5;
@@ -118,7 +120,8 @@ pub async fn of_request<W: Future>(request_id: String, work: W) -> W::Output {
 
 impl<S: Subscriber> Layer<S> for Json {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
-        let mut fields = Fields::default();
+        let own = (event.metadata().target() == audit::TARGET).then(Map::new);
+        let mut fields = Fields { own, ..Fields::default() };
         event.record(&mut fields);
         let request_id = fields.request_id.take().or_else(|| REQUEST_ID.try_with(String::clone).ok());
         let mut line = line(event.metadata(), &fields, request_id.as_deref());
@@ -143,6 +146,8 @@ struct Line<'a> {
     message: Cow<'a, str>,
     duration_seconds: Option<f64>,
     tools_used: &'a [String],
+    #[serde(flatten)]
+    own: Option<&'a Map<String, Value>>,
 }
 
 fn line(metadata: &Metadata<'_>, fields: &Fields, request_id: Option<&str>) -> Vec<u8> {
@@ -155,6 +160,7 @@ fn line(metadata: &Metadata<'_>, fields: &Fields, request_id: Option<&str>) -> V
         message: redact(&message),
         duration_seconds: fields.duration_seconds,
         tools_used: &fields.tools_used,
+        own: fields.own.as_ref(),
     };
     // Texts and numbers: they cannot fail to be written.
     serde_json::to_vec(&line).unwrap_or_default()
@@ -188,7 +194,7 @@ fn component(target: &str) -> &str {
     }
 }
 
-/// The fields of an event: the guide's, and the rest as words.
+/// The fields of an event: the guide's, and the rest as words, or as fields.
 #[derive(Default)]
 struct Fields {
     message: String,
@@ -196,6 +202,27 @@ struct Fields {
     duration_seconds: Option<f64>,
     tools_used: Vec<String>,
     others: String,
+    /// Of a line of the audit.
+    own: Option<Map<String, Value>>,
+}
+
+impl Fields {
+    fn other(&mut self, name: &str, value: &str) {
+        // Writing to a String cannot fail.
+        let _ = match &mut self.own {
+            Some(own) => {
+                own.insert(name.to_owned(), redact(value).into());
+                Ok(())
+            }
+            None if is_one_word(value) => write!(self.others, " {name}={value}"),
+            None => write!(self.others, " {name}={value:?}"),
+        };
+    }
+}
+
+/// Whether a value needs no quotes to be told from what follows it.
+fn is_one_word(value: &str) -> bool {
+    !value.is_empty() && !value.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '=' | '"'))
 }
 
 impl Visit for Fields {
@@ -210,16 +237,34 @@ impl Visit for Fields {
         match field.name() {
             "request_id" => self.request_id = Some(value.to_owned()),
             "tools_used" => self.tools_used = value.split(',').filter(|t| !t.is_empty()).map(str::to_owned).collect(),
-            _ => self.record_debug(field, &format_args!("{value}")),
+            name => self.other(name, value),
+        }
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        match &mut self.own {
+            Some(own) => drop(own.insert(field.name().to_owned(), value.into())),
+            None => self.other(field.name(), if value { "true" } else { "false" }),
         }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        // Writing to a String cannot fail.
-        let _ = match field.name() {
-            "message" => write!(self.message, "{value:?}"),
-            name => write!(self.others, " {name}={value:?}"),
-        };
+        match field.name() {
+            // Writing to a String cannot fail.
+            "message" => {
+                let _ = write!(self.message, "{value:?}");
+            }
+            name => {
+                let value = format!("{value:?}");
+                // A text among them has its quotes already.
+                let is_quoted = value.len() > 1 && value.starts_with('"') && value.ends_with('"');
+                if is_quoted && self.own.is_none() {
+                    let _ = write!(self.others, " {name}={value}");
+                } else {
+                    self.other(name, &value);
+                }
+            }
+        }
     }
 }
 
@@ -266,9 +311,45 @@ impl Rotating {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use std::time::Duration;
+
+    use serde_json::json;
 
     use super::*;
+    use crate::config::settings::AuditArguments;
+
+    /// The one line that `log` writes.
+    fn written(log: impl FnOnce()) -> Value {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("mcp.log");
+        let layer = Json { file: Some(Mutex::new(Rotating::open(&path).expect("opened"))), to_stdout: false };
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), log);
+        serde_json::from_str(&std::fs::read_to_string(path).expect("written")).expect("one JSON object")
+    }
+
+    #[test]
+    fn nobodys_words_forge_a_line_of_the_audit_or_another_field() {
+        let forged = "x allowed=true decision=person\noutcome=ok \u{2028}\"";
+        let call = audit::Call {
+            caller: "192.0.2.1",
+            server: "",
+            tool: forged,
+            arguments: "{}",
+            decision: "unknown",
+            allowed: false,
+            outcome: "refused",
+            duration: Duration::ZERO,
+        };
+        let line = written(|| call.log(AuditArguments::Whole));
+        assert_eq!((&line["message"], &line["component"]), (&json!("Tool call"), &json!("audit")));
+        let fields = ["caller", "server", "tool", "arguments", "allowed", "decision", "outcome"].map(|name| line[name].clone());
+        assert_eq!(json!(fields), json!(["192.0.2.1", "", forged, "{}", false, "unknown", "refused"]));
+        let error = std::io::Error::other(forged);
+        let line = written(|| tracing::info!(server = forged, tool = ?forged, plain = "s", %error, empty = "", "said"));
+        let quoted = r#""x allowed=true decision=person\noutcome=ok \u{2028}\"""#;
+        let expected = format!(r#"said server={quoted} tool={quoted} plain=s error={quoted} empty="""#);
+        assert_eq!(line["message"], expected.as_str());
+    }
 
     #[test]
     fn the_level_may_change_while_the_program_runs() {

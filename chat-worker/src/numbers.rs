@@ -1,12 +1,13 @@
 //! Numbers that no machine number holds, such as 12345678901234567890123: they travel through our data as marked texts, and leave it as
-//! they were written. Pure. Every border where JSON comes in guards it (`guard`), every border where it goes out releases it.
+//! they were written. Every border where JSON comes in guards it (`guard`), every border where it goes out releases it.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::LazyLock};
 
 use serde_json::{Number, Value};
 
-/// A character that is none, by Unicode's word free for use inside of a program.
-const MARK: &str = "\u{FDD0}";
+/// What a marked text begins with: a character that is none, by Unicode's word free for use inside of a program, and what nobody outside of
+/// this process knows. By the character alone, anybody's text could be taken for a number.
+static MARK: LazyLock<String> = LazyLock::new(|| format!("\u{FDD0}{:032x}:", rand::random::<u128>()));
 /// Digits that every number of ours holds.
 const SAFE: usize = 15;
 
@@ -24,7 +25,7 @@ pub fn guard(json: &str) -> Cow<'_, str> {
                 let token = &json[at..end];
                 if loses(token) {
                     out.push_str(&json[copied..at]);
-                    out.extend(["\"", MARK, token, "\""]);
+                    out.extend(["\"", MARK.as_str(), token, "\""]);
                     copied = end;
                 }
                 at = end;
@@ -41,10 +42,10 @@ pub fn guard(json: &str) -> Cow<'_, str> {
 
 /// The JSON with marked texts as the numbers that they were. A text that only looks marked stays one.
 pub fn release(json: &str) -> Cow<'_, str> {
-    let opening = format!("\"{MARK}");
-    if !json.contains(&opening) {
+    if !are_marked(json.as_bytes()) {
         return Cow::Borrowed(json);
     }
+    let opening = format!("\"{}", *MARK);
     let (mut out, mut rest) = (String::with_capacity(json.len()), json);
     while let Some((before, after)) = rest.split_once(&opening) {
         out.push_str(before);
@@ -160,9 +161,12 @@ mod tests {
 
     #[test]
     fn what_only_looks_marked_stays_a_text() {
-        for text in ["\"\u{FDD0}1,\\\"x\"", "\"\u{FDD0}\"", "\"\u{FDD0}abc\"", "\"a\u{FDD0}12\""] {
+        let own = |text: &str| format!("\"{}{text}\"", *MARK);
+        for text in ["\"\u{FDD0}1\"", "\"\u{FDD0}1,\\\"x\"", "\"a\u{FDD0}12\"", &own("abc"), &own(""), &own("1,\\\"x")] {
             assert_eq!(release(text), text);
+            assert_eq!(release(&guard(text)), text);
         }
+        assert_eq!(release(&own("12")), "12");
     }
 
     proptest! {

@@ -66,7 +66,6 @@ async fn a_stream_cut_anywhere_is_never_a_short_answer() {
 #[case::a_call_that_is_not_there(with("end_turn", "tool_use"))]
 #[case::an_index_twice(spoiled(2, &events()[1], 0))]
 #[case::an_index_out_of_order(with("\"index\":0", "\"index\":1"))]
-#[case::not_utf8_in_json(with("whole ", "whole \\ud800 "))]
 #[case::a_huge_event(spoiled(3, &format!("data: {}\n\n", "x".repeat(5 * 1024 * 1024)), 0))]
 #[case::no_message(Act::Bytes(http("200 OK", "content-type: application/json\r\n", "{}")))]
 #[case::no_content(Act::Bytes("HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n".into()))]

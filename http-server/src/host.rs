@@ -104,9 +104,7 @@ impl Names {
 
     /// Judges a request.
     pub fn judge(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Foreign> {
-        let host = only(headers, &HOST).ok_or(Foreign::NoHost)?;
-        let target = uri.authority().map(Authority::as_str);
-        if !self.answers_to(host) || target.is_some_and(|target| !self.answers_to(target)) {
+        if !self.answers_to(asked(uri, headers).ok_or(Foreign::NoHost)?) {
             return Err(Foreign::Host);
         }
         let serves = |origin| origin_allowed(origin, &self.origins);
@@ -125,6 +123,13 @@ impl Names {
         }
         allowed
     }
+}
+
+/// The name that a request asks for: that in its target, where it has one, whatever `Host` says (RFC 9112, 3.2.2). None: not exactly one
+/// `Host`, which there has to be in any case.
+pub fn asked<'r>(uri: &'r Uri, headers: &'r HeaderMap) -> Option<&'r str> {
+    let host = only(headers, &HOST)?;
+    Some(uri.authority().map_or(host, Authority::as_str))
 }
 
 /// One value, readable as text; None also when there are two.
@@ -250,6 +255,8 @@ mod tests {
             assert_eq!(judge("/mcp", &[("host", "localhost"), ("host", "localhost")]), Err(Foreign::NoHost));
             assert_eq!(judge("/mcp", &[("host", "evil.example")]), Err(Foreign::Host));
             assert_eq!(judge("http://evil.example/mcp", &[("host", "localhost")]), Err(Foreign::Host));
+            assert_eq!(judge("http://localhost/mcp", &[("host", "evil.example")]), Ok(()), "the target's name counts");
+            assert_eq!(judge("http://localhost/mcp", &[]), Err(Foreign::NoHost));
             assert_eq!(judge("/mcp", &[("host", "localhost"), ("origin", "https://evil.example")]), Err(Foreign::Origin));
         }
     }

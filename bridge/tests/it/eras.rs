@@ -126,6 +126,25 @@ async fn what_is_no_message_is_answered_in_json_rpcs_own_words(
 }
 
 #[tokio::test]
+async fn several_messages_at_once_are_answered_in_one_array() {
+    let bridge = Bridge::start("", &child("legacy")).await;
+    let session = bridge.initialize(json!({})).await;
+    let call = |id: u64| {
+        let mut call = tools_call("echo", json!({"a": id}));
+        call["id"] = id.into();
+        call
+    };
+    let note = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
+    for session in [None, Some(session.as_str())] {
+        let answers: Value = bridge.post(session, &json!([call(1), note, 5, call(2)])).await.json().await.unwrap();
+        let told: Vec<&Value> = answers.as_array().unwrap().iter().map(|answer| &answer["id"]).collect();
+        assert_eq!(told, [&json!(1), &Value::Null, &json!(2)], "{answers}");
+        assert_eq!((text(&answers[0]), text(&answers[2])), (json!({"a": 1}), json!({"a": 2})));
+        assert_eq!(bridge.post(session, &json!([note])).await.status(), StatusCode::ACCEPTED);
+    }
+}
+
+#[tokio::test]
 async fn a_message_over_several_lines_is_one_message() {
     let bridge = Bridge::start("", &child("legacy")).await;
     let body = serde_json::to_string_pretty(&tools_call("echo", json!({"a": 1}))).unwrap().replace('\n', "\r\n");

@@ -4,14 +4,14 @@ use std::{io::Write, path::Path, process::ExitCode};
 
 use super::{file::FileError, watch};
 
-/// Writes what is used, what is not and why. 0: all of it can be used; 1: some of it, or the whole file, cannot; 2: it cannot be read.
+/// Writes what is used, what is not and why. 0: all of it can be used; 1: some of it, or the whole file, cannot; 2: there is no such file.
 pub fn check(path: &Path, out: &mut dyn Write) -> std::io::Result<ExitCode> {
     let at = path.display();
     let text = match watch::read(path) {
         Ok(text) => text,
         Err(problem) => {
             writeln!(out, "{at}: {problem}")?;
-            return Ok(ExitCode::from(2));
+            return Ok(if path.exists() { ExitCode::FAILURE } else { ExitCode::from(2) });
         }
     };
     let config = match watch::understand(&text) {
@@ -56,6 +56,14 @@ mod tests {
             (r#"{"servers": [{"name": "a", "url": "a"}]}"#, 1, "refused: servers[0].url"),
             (r#"{"servers": 5}"#, 1, "servers: must be an array or an object"),
             ("{", 1, "not valid JSON"),
+            (
+                r#"{"servers": [{"name": "a", "url": "http://a:${PORT_UNSET}/mcp", "headers": {"A": "${TOKEN_UNSET}"}, "disabled": true},
+                    {"name": "b", "url": "${URL_UNSET}", "enabled": false}, {"name": "c", "command": "${COMMAND_UNSET}", "disabled": true}]}"#,
+                0,
+                "0 servers are used, 3 are switched off, 0 are refused",
+            ),
+            (r#"{"servers": [{"name": "a", "url": "a", "disabled": true}]}"#, 1, "refused: servers[0].url"),
+            (r#"{"servers": [{"name": "a", "url": "${URL_UNSET}"}]}"#, 1, "is not set"),
         ] {
             std::fs::write(&file, text).expect("written");
             let mut out = Vec::new();
@@ -64,6 +72,11 @@ mod tests {
             assert!(out.contains(told), "{out}");
             assert_eq!(format!("{ended:?}"), format!("{:?}", ExitCode::from(code)), "{out}");
         }
+        std::fs::write(&file, b"{\"servers\": [], \"a\": \"\xff\"}").expect("written");
+        let mut out = Vec::new();
+        let ended = check(&file, &mut out).expect("written");
+        assert_eq!(format!("{ended:?}"), format!("{:?}", ExitCode::FAILURE), "{}", String::from_utf8_lossy(&out));
+        assert!(String::from_utf8_lossy(&out).contains("save it as UTF-8"));
         let ended = check(&folder.path().join("none"), &mut Vec::new()).expect("written");
         assert_eq!(format!("{ended:?}"), format!("{:?}", ExitCode::from(2)));
     }

@@ -1,7 +1,7 @@
 //! One entry of mcp.json: its fields, in our own words and in those of other programs, become a server or everything that is wrong with
 //! it. Pure. What is not understood and would change what runs, or who may what, refuses the entry (`unknown`).
 
-use std::{path::PathBuf, time::Duration};
+use std::{cell::Cell, path::PathBuf, time::Duration};
 
 use jsonc_parser::ast::{Object, Value};
 
@@ -13,6 +13,7 @@ use super::{
     variables::{Variables, expand},
 };
 
+const NO_URL: &str = "must be a whole http:// or https:// URL";
 /// Longer is taken for milliseconds, which other programs count in.
 const LONG: Duration = Duration::from_hours(1);
 
@@ -40,10 +41,23 @@ pub fn read(
     }
     let max_retries = retries(&mut fields);
     let enabled = enabled(&mut fields, warnings);
+    // What does not run needs no variables.
+    let lacks = Cell::new(false);
+    let unset = |name: &str| {
+        variables(name).or_else(|| {
+            lacks.set(true);
+            Some("unset".to_owned())
+        })
+    };
+    let variables: Variables = if enabled { variables } else { &unset };
     let trust = trust(&mut fields);
     let tools = tools(&mut fields);
     let metadata = metadata(&mut fields);
     let target = target(&mut fields, variables);
+    if lacks.get() {
+        // Whether it is one is seen when it is switched on.
+        fields.problems.retain(|problem| !problem.ends_with(NO_URL));
+    }
     let headers = headers(&mut fields, variables);
     let headers_from = headers_from(&mut fields);
     let ca_file = fields.text("ca_file").map(PathBuf::from);
@@ -97,13 +111,65 @@ fn name(key: Option<&str>, fields: &mut Fields, warnings: &mut Vec<String>) -> S
     name.to_owned()
 }
 
+/// Names of fields, as letters and digits, by which programs say that a server does not run: when they are true, and when they are false. One
+/// that is ignored would let run what somebody has switched off.
+const OFF: [&str; 13] = [
+    "disabled",
+    "disable",
+    "isdisabled",
+    "off",
+    "paused",
+    "ispaused",
+    "pause",
+    "stopped",
+    "isstopped",
+    "suspended",
+    "suspend",
+    "inactive",
+    "isinactive",
+];
+const ON: [&str; 14] = [
+    "enabled",
+    "enable",
+    "isenabled",
+    "active",
+    "isactive",
+    "on",
+    "running",
+    "isrunning",
+    "autostart",
+    "autorun",
+    "autoconnect",
+    "autoload",
+    "autoenable",
+    "autoenabled",
+];
+/// The same in a word: `"status": "disabled"`.
+const STATES: [&str; 3] = ["status", "state", "mode"];
+
 /// What takes the right to run wins.
 fn enabled(fields: &mut Fields, warnings: &mut Vec<String>) -> bool {
-    let (enabled, disabled) = (fields.boolean("enabled"), fields.boolean("disabled"));
-    if enabled.is_some() && enabled == disabled {
-        warnings.push("enabled and disabled contradict each other; it is disabled".to_owned());
+    let plain = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+    let (mut on, mut off) = (None, None);
+    for field in fields.left().collect::<Vec<_>>() {
+        let name = plain(field);
+        if OFF.contains(&name.as_str()) {
+            off = fields.boolean(field).map(|says| off == Some(true) || says).or(off);
+        } else if ON.contains(&name.as_str()) {
+            on = fields.boolean(field).map(|says| on != Some(false) && says).or(on);
+        } else if STATES.contains(&name.as_str())
+            && let Some(state) = fields.peek(field).and_then(|value| value.as_string_lit())
+            && let state = plain(&state.value)
+            && OFF.contains(&state.as_str())
+        {
+            fields.take(field);
+            off = Some(true);
+        }
     }
-    enabled.unwrap_or(true) && !disabled.unwrap_or(false)
+    if on.is_some() && on == off {
+        warnings.push("one of its fields says that it is enabled, another one that it is not; it is not".to_owned());
+    }
+    on.unwrap_or(true) && !off.unwrap_or(false)
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is between 0 and 10")]
@@ -309,7 +375,7 @@ fn remote(fields: &mut Fields, url: &str, variables: Variables) -> Option<Target
         Ok(url) => {
             let parsed = url::Url::parse(url.trim()).ok();
             if parsed.is_none_or(|url| !matches!(url.scheme(), "http" | "https") || !url.has_host()) {
-                fields.problem("url", "must be a whole http:// or https:// URL");
+                fields.problem("url", NO_URL);
             }
             Some(Target::Url(url.trim().to_owned()))
         }

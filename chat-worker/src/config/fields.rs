@@ -32,6 +32,11 @@ impl<'a> Fields<'a> {
         self.left.keys().copied()
     }
 
+    /// One that is not taken by that.
+    pub fn peek(&self, field: &str) -> Option<&'a Value<'a>> {
+        self.left.get(field).copied()
+    }
+
     pub fn take(&mut self, field: &str) -> Option<&'a Value<'a>> {
         self.left.remove(field).filter(|value| !matches!(value, Value::NullKeyword(_)))
     }

@@ -75,6 +75,11 @@ pub fn parse(text: &str, variables: Variables) -> Result<McpConfig, FileError> {
         }
     }
     let mut config = reading.finish();
+    // As other programs switch servers off beside their entries.
+    for field in ["disabledServers", "disabledMcpServers", "disabledMcpjsonServers"] {
+        let off = fields.texts(field).unwrap_or_default();
+        config.servers.iter_mut().filter(|server| off.contains(&server.name.as_str())).for_each(|server| server.enabled = false);
+    }
     config.log_level = fields.text("log_level").map(str::to_owned);
     config.warnings.extend(fields.left().map(|field| format!("the unknown field {field:?} is ignored")));
     if fields.problems.is_empty() { Ok(config) } else { Err(FileError::Shape(fields.problems)) }

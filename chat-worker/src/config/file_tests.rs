@@ -90,11 +90,24 @@ fn what_takes_the_right_to_run_is_obeyed() {
         (r#""enabled": false"#, false),
         (r#""enabled": true, "disabled": true"#, false),
         (r#""enabled": false, "disabled": false"#, false),
+        (r#""paused": true"#, false),
+        (r#""off": true"#, false),
+        (r#""stopped": true"#, false),
+        (r#""Disabled": true"#, false),
+        (r#""autoStart": false"#, false),
+        (r#""auto_start": true"#, true),
+        (r#""isActive": false"#, false),
+        (r#""paused": false"#, true),
+        (r#""enabled": true, "paused": true"#, false),
+        (r#""status": "disabled""#, false),
+        (r#""state": "running""#, true),
         (r#""disabled": null"#, true),
     ] {
         let server = only(&format!(r#"{{"servers": {{"a": {{"url": "http://a/mcp", {fields}}}}}}}"#));
         assert_eq!(server.enabled, enabled, "{fields}");
     }
+    let server = only(r#"{"mcpServers": {"a": {"url": "http://a/mcp"}}, "disabledMcpServers": ["a", "b"]}"#);
+    assert!(!server.enabled);
     let permits = |fields: &str| {
         let server = only(&format!(r#"{{"servers": {{"a": {{"url": "http://a/mcp", {fields}}}}}}}"#));
         ["read", "write"].map(|tool| server.tools.permits(tool))
@@ -115,6 +128,7 @@ fn an_entry_that_is_not_understood_is_refused_by_name_and_path_and_the_others_go
         (r#"{"url": "http://a/mcp", "timeout": "30"}"#, "servers.a.timeout: must be a number of seconds, not a string"),
         (r#"{"url": "http://a/mcp", "timeout": 0}"#, "servers.a.timeout: must be seconds"),
         (r#"{"url": "http://a/mcp", "enabled": "false"}"#, "servers.a.enabled: must be true or false, not a string"),
+        (r#"{"url": "http://a/mcp", "paused": "yes"}"#, "servers.a.paused: must be true or false, not a string"),
         (r#"{"url": "http://a/mcp", "disabled": 1}"#, "servers.a.disabled: must be true or false, not a number"),
         (r#"{"url": "http://a/mcp", "disabled": true, "disabled": false}"#, "servers.a.disabled: it occurs twice"),
         (r#"{"url": "http://a/mcp", "max_retries": -1}"#, "servers.a.max_retries: must be a whole number"),
@@ -139,7 +153,6 @@ fn an_entry_that_is_not_understood_is_refused_by_name_and_path_and_the_others_go
         (r#"{"url": "http://a/mcp", "headers": ["A: b"]}"#, "servers.a.headers: must be an object of strings, not an array"),
         (r#"{"command": "x", "envFile": ".env"}"#, "servers.a.envFile: this field is not understood"),
         (r#"{"url": "http://a/mcp", "oauth": {}}"#, "servers.a.oauth: this field is not understood"),
-        (r#"{"url": "http://a/mcp", "disable": true}"#, "servers.a.disable: this field is not understood"),
         (r#"{"url": "http://a/mcp", "tools": {"denied": ["x"]}}"#, "servers.a.tools.denied: this field is not understood"),
         (r#"{"url": "http://a/mcp", "tools": {"deny": "x"}}"#, "servers.a.tools.deny: must be an array of strings, not a string"),
         (r#"{"url": "http://a/mcp", "tools": {"approvals": "sometimes"}}"#, "servers.a.tools.approvals"),

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use mcp_wire::json;
 use serde_json::Value;
 
 use super::{
@@ -38,9 +39,17 @@ pub enum Seen {
     Stop,
 }
 
-/// An event's data as JSON.
+/// What an API sent, as JSON: an event's data, or a whole message. What every JavaScript and Python program reads is read.
 pub fn parse(data: &str) -> Result<Value, ModelError> {
-    serde_json::from_str(data).map_err(|error| ModelError::Stream(format!("an event is no JSON ({error})")))
+    read(data).map_err(|error| ModelError::Stream(format!("it sent what is no JSON ({error})")))
+}
+
+fn read(text: &str) -> serde_json::Result<Value> {
+    // Nearly all of it is what a strict parser reads. Its size is bounded where it comes in.
+    serde_json::from_str(&numbers::guard(text)).or_else(|error| {
+        let tidied = json::tidy(text.as_bytes(), usize::MAX).map_err(|_| error)?;
+        json::parse(&numbers::guard(&tidied))
+    })
 }
 
 /// The arguments of a call: an object, once all its pieces are there. None at all mean that there are none.
@@ -48,7 +57,7 @@ pub fn arguments(json: &str) -> Result<Value, ModelError> {
     if json.trim().is_empty() {
         return Ok(serde_json::json!({}));
     }
-    match serde_json::from_str(&numbers::guard(json)) {
+    match read(json) {
         // So some servers write that there are none.
         Ok(Value::Null) => Ok(serde_json::json!({})),
         read => read.map_err(|_| ModelError::Stream("a tool call's arguments are no JSON".into())),

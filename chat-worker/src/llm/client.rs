@@ -21,7 +21,7 @@ use url::Url;
 use super::{
     Answer, Listener, Model, ModelError, Progress, Prompt, anthropic,
     api::Api,
-    assemble::{Assemble, Seen, error_of},
+    assemble::{self, Assemble, Seen, error_of},
     estimate,
     events::Events,
     history,
@@ -33,7 +33,7 @@ use super::{
     transport::{self, Capped, MAX_ANSWER, reason},
     wire::{self, Usage},
 };
-use crate::{numbers, redact::redact, tools::spec::ToolSpec};
+use crate::{redact::redact, tools::spec::ToolSpec};
 
 /// What is read of an error's body.
 const MAX_ERROR_BODY: usize = 64 * 1024;
@@ -168,8 +168,7 @@ impl Client {
                     return Err(problem.into());
                 }
                 let text = String::from_utf8_lossy(&body);
-                let message: Value = serde_json::from_str(&numbers::guard(&text))
-                    .map_err(|error| ModelError::Stream(format!("the message is no JSON ({error})")))?;
+                let message = assemble::parse(&text)?;
                 let answer = api.whole(&message)?;
                 for text in answer.content.iter().filter_map(wire::block_text) {
                     listener.tell(Progress::Text(text.to_owned())).await;

@@ -7,6 +7,7 @@ pub mod api;
 mod assemble;
 pub mod client;
 mod events;
+mod halves;
 mod history;
 pub mod key;
 pub mod none;

@@ -29,6 +29,8 @@ use crate::{heavy::LIGHT, numbers};
 const MAX_RESULT_WEIGHT: usize = 48 << 20;
 /// Where a list tells what was left out of it, and why: the SDK's own types have no place for that.
 pub const LEFT_OUT: &str = "mcpfleet.dev/left-out";
+/// Its items as they were written, in their order: what the SDK's types do not know is in there, too.
+pub const WRITTEN: &str = "mcpfleet.dev/written";
 /// And how many bytes it had.
 pub const SIZE: &str = "mcpfleet.dev/size";
 
@@ -86,7 +88,7 @@ impl Answer {
 #[derive(Debug)]
 pub struct Given {
     pub result: ServerResult,
-    /// That of a call of a tool as it was written: what the SDK's types do not know is in there, too.
+    /// That of anything but a list as it was written: what the SDK's types do not know is in there, too.
     pub written: Option<Box<RawValue>>,
 }
 
@@ -210,6 +212,9 @@ impl Asked {
     fn result(&self, result: &RawValue) -> Result<Given, String> {
         let result = match self.kind {
             Kind::CallTool => return called(result),
+            Kind::ReadResource => return whole_or_asking(result, ServerResult::ReadResourceResult),
+            Kind::GetPrompt => return whole_or_asking(result, ServerResult::GetPromptResult),
+            Kind::Complete => return whole_or_asking(result, ServerResult::CompleteResult),
             Kind::Discover => discovered(result.get()),
             Kind::Initialize => initialized(result.get()),
             Kind::ListTools => {
@@ -233,9 +238,6 @@ impl Asked {
                 let list = ListPromptsResult { next_cursor: next, meta: told, ..ListPromptsResult::with_all_items(items) };
                 Ok(ServerResult::ListPromptsResult(list))
             }
-            Kind::ReadResource => whole_or_asking(result.get(), ServerResult::ReadResourceResult),
-            Kind::GetPrompt => whole_or_asking(result.get(), ServerResult::GetPromptResult),
-            Kind::Complete => whole_or_asking(result.get(), ServerResult::CompleteResult),
             Kind::Listen | Kind::Other => json::parse(result.get()).map_err(|error| plain(&error)),
         };
         result.map(Given::from)
@@ -394,10 +396,13 @@ fn page<T: DeserializeOwned>(text: &str, item: Item) -> Result<Page<T>, String> 
     let page: HashMap<String, &RawValue> = serde_json::from_str(text).map_err(|error| plain(&error))?;
     let raw = page.get(field).ok_or_else(|| format!("missing field `{field}`"))?;
     let raw: Vec<&RawValue> = serde_json::from_str(raw.get()).map_err(|_| format!("its \"{field}\" are no array"))?;
-    let (mut items, mut left_out) = (Vec::with_capacity(raw.len()), Vec::new());
+    let (mut items, mut written, mut left_out) = (Vec::with_capacity(raw.len()), Vec::with_capacity(raw.len()), Vec::new());
     for (place, raw) in raw.into_iter().enumerate() {
         match usable(raw.get(), item, place) {
-            Ok(one) => items.push(one),
+            Ok((one, text)) => {
+                items.push(one);
+                written.push(Value::from(text));
+            }
             Err(problem) => left_out.push(Value::from(problem)),
         }
     }
@@ -410,32 +415,46 @@ fn page<T: DeserializeOwned>(text: &str, item: Item) -> Result<Page<T>, String> 
             None
         }
     };
-    let mut told = serde_json::Map::from_iter([(SIZE.to_owned(), text.len().into())]);
-    told.insert(LEFT_OUT.to_owned(), left_out.into());
+    let told =
+        [(SIZE.to_owned(), text.len().into()), (WRITTEN.to_owned(), written.into()), (LEFT_OUT.to_owned(), left_out.into())];
+    let told = serde_json::Map::from_iter(told);
     Ok(Page { items, next, told: Some(MetaObject(told)) })
 }
 
-/// One item of a list; the error says which it is, and what is wrong with it.
-fn usable<T: DeserializeOwned>(text: &str, item: Item, place: usize) -> Result<T, String> {
+/// One item of a list, and how it passes on: as it was written, but for what clients would refuse it for. The error says which it is, and what
+/// is wrong with it.
+fn usable<T: DeserializeOwned>(text: &str, item: Item, place: usize) -> Result<(T, String), String> {
     let value: Value = json::parse(text).map_err(|error| format!("{}[{place}]: {}", item.field(), plain(&error)))?;
     let known_as = item.known_as(&value, place);
-    let one = item.usable(value).and_then(|value| serde_json::from_value(value).map_err(|error| plain(&error)));
-    one.map_err(|problem| format!("{known_as}: {problem}"))
+    let one = || {
+        let usable = item.usable(value.clone())?;
+        let written = if usable == value { text.to_owned() } else { rewritten(text, item)? };
+        Ok((serde_json::from_value(usable).map_err(|error| plain(&error))?, written))
+    };
+    one().map_err(|problem: String| format!("{known_as}: {problem}"))
+}
+
+/// Its text without what cannot be used, and with numbers as they were written.
+fn rewritten(text: &str, item: Item) -> Result<String, String> {
+    let value = json::parse(&numbers::guard(text)).map_err(|error| plain(&error))?;
+    item.usable(value).map(|usable| numbers::written(&usable))
 }
 
 /// A result, or what the server wants to know before there is one.
-fn whole_or_asking<T: DeserializeOwned>(text: &str, of: impl Fn(T) -> ServerResult) -> Result<ServerResult, String> {
-    let text = &numbers::guard(text);
+fn whole_or_asking<T: DeserializeOwned>(raw: &RawValue, of: impl Fn(T) -> ServerResult) -> Result<Given, String> {
+    let text = &numbers::guard(raw.get());
+    let written = |result| Given { result, written: Some(raw.to_owned()) };
     let problem = match json::parse::<T>(text) {
-        Ok(result) => return Ok(of(result)),
+        Ok(result) => return Ok(written(of(result))),
         Err(error) => plain(&error),
     };
     let mut value: Value = json::parse(text).map_err(|error| plain(&error))?;
     if value.get("resultType").is_some_and(|kind| kind != "complete") {
-        return serde_json::from_value(value).map_err(|error| plain(&error));
+        return serde_json::from_value(value).map(written).map_err(|error| plain(&error));
     }
     content::fit(&mut value);
-    serde_json::from_value(value).map(of).map_err(|_| problem)
+    let result = serde_json::from_value(value).map(of).map_err(|_| problem)?;
+    Ok(Given { result, written: Some(raw.to_owned()) })
 }
 
 /// The result of a call. As it was written it passes to whoever takes it whole; what a model is told of it has to fit our types.
@@ -450,7 +469,8 @@ fn called(written: &RawValue) -> Result<Given, String> {
     let complete = value.get("resultType").is_none_or(|kind| kind == "complete");
     // A task, a question to the user, or nothing at all.
     if !complete || ["content", "structuredContent", "isError"].iter().all(|field| value.get(field).is_none()) {
-        return serde_json::from_value::<ServerResult>(value).map(Given::from).map_err(|error| plain(&error));
+        let result = serde_json::from_value(value).map_err(|error| plain(&error))?;
+        return Ok(Given { result, written: Some(written.to_owned()) });
     }
     content::fit(&mut value);
     serde_json::from_value(value).map(given).map_err(|_| problem)

@@ -14,16 +14,18 @@ use rmcp::{
         SetLevelRequestParams,
     },
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
+    asked::Given,
     hub::Hub,
-    live::Live,
+    live::{Listed, Live},
     relay::Relay,
     request::Request,
     sanitize::{cap, clean, clean_line},
     spec::exposed_name,
 };
+use crate::written::Fields;
 
 /// What a server's instructions may take of each prompt, in bytes, and what those of all servers may.
 const MAX_INSTRUCTIONS: usize = 4 * 1024;
@@ -34,55 +36,72 @@ const ALSO_AT: &str = "mcpfleet.dev/alsoAt";
 
 impl Hub {
     /// The resources of all servers. A URI that two servers have is the first one's, and says so.
-    pub async fn resources(&self) -> Vec<Resource> {
+    pub async fn resources(&self) -> Vec<Listed<Resource>> {
         let servers = self.live();
         let lists = join_all(servers.iter().map(Live::resources)).await;
         let mut first: BTreeMap<String, usize> = BTreeMap::new();
-        let mut all: Vec<Resource> = Vec::new();
-        for (server, mut resource) in
+        let mut all: Vec<Listed<Resource>> = Vec::new();
+        for (server, resource) in
             servers.iter().zip(lists).flat_map(|(server, list)| list.into_iter().map(move |one| (server, one)))
         {
-            if let Some(known) = first.get(&resource.uri) {
-                let mut also = all[*known].meta.clone().unwrap_or_default();
+            if let Some(known) = first.get(&resource.item.uri) {
+                let mut also = all[*known].item.meta.clone().unwrap_or_default();
                 let mut names = also.0.get(ALSO_AT).and_then(|names| names.as_array().cloned()).unwrap_or_default();
                 names.push(json!(server.name()));
-                also.0.insert(ALSO_AT.to_owned(), names.into());
-                all[*known].meta = Some(also);
+                let names = Value::from(names);
+                also.0.insert(ALSO_AT.to_owned(), names.clone());
+                all[*known] = all[*known].clone().with(|item, fields| {
+                    item.meta = Some(also);
+                    let meta = fields.get("_meta").filter(|meta| meta.starts_with('{')).unwrap_or("{}").to_owned();
+                    if let Ok(mut meta) = Fields::read(&meta) {
+                        meta.set(ALSO_AT, &names);
+                        fields.set("_meta", &meta);
+                    }
+                });
                 tracing::warn!(
                     server = server.name(),
                     "its resource {} is hidden by that of another server",
-                    clean_line(&resource.uri)
+                    clean_line(&resource.item.uri)
                 );
                 continue;
             }
-            first.insert(resource.uri.clone(), all.len());
-            resource.name = format!("{}__{}", server.name(), resource.name);
-            all.push(resource);
+            first.insert(resource.item.uri.clone(), all.len());
+            all.push(resource.with(|item, fields| {
+                item.name = format!("{}__{}", server.name(), item.name);
+                fields.set("name", &item.name);
+                fields.spare();
+            }));
         }
         all
     }
 
     /// The templates of all servers.
-    pub async fn templates(&self) -> Vec<ResourceTemplate> {
+    pub async fn templates(&self) -> Vec<Listed<ResourceTemplate>> {
         let servers = self.live();
         let lists = join_all(servers.iter().map(Live::templates)).await;
         let all = servers.iter().zip(lists).flat_map(|(server, list)| {
-            list.into_iter().map(|mut template| {
-                template.name = format!("{}__{}", server.name(), template.name);
-                template
+            list.into_iter().map(|template| {
+                template.with(|item, fields| {
+                    item.name = format!("{}__{}", server.name(), item.name);
+                    fields.set("name", &item.name);
+                    fields.spare();
+                })
             })
         });
         all.collect()
     }
 
     /// The prompts of all servers, by names that are made as those of tools.
-    pub async fn prompts(&self) -> Vec<Prompt> {
+    pub async fn prompts(&self) -> Vec<Listed<Prompt>> {
         let servers = self.live();
         let lists = join_all(servers.iter().map(Live::prompts)).await;
         let all = servers.iter().zip(lists).flat_map(|(server, list)| {
-            list.into_iter().map(|mut prompt| {
-                prompt.name = exposed_name(server.name(), &prompt.name);
-                prompt
+            list.into_iter().map(|prompt| {
+                prompt.with(|item, fields| {
+                    item.name = exposed_name(server.name(), &item.name);
+                    fields.set("name", &item.name);
+                    fields.spare();
+                })
             })
         });
         all.collect()
@@ -90,7 +109,7 @@ impl Hub {
 
     /// Reads a resource from the server that lists it, or that has a template for it, or else from the first that has it. Where none has, the
     /// likeliest one says why.
-    pub async fn read(&self, params: ReadResourceRequestParams, relay: Option<Relay>) -> Result<ServerResult, ErrorData> {
+    pub async fn read(&self, params: ReadResourceRequestParams, relay: Option<Relay>) -> Result<Given, ErrorData> {
         let mut why = None;
         for server in self.holders(&params.uri).await {
             let request = ClientRequest::ReadResourceRequest(ReadResourceRequest::new(params.clone()));
@@ -109,19 +128,19 @@ impl Hub {
             return servers;
         }
         let lists = join_all(servers.iter().map(Live::resources)).await;
-        if let Some(at) = lists.iter().position(|list| list.iter().any(|resource| resource.uri == uri)) {
+        if let Some(at) = lists.iter().position(|list| list.iter().any(|resource| resource.item.uri == uri)) {
             return servers.into_iter().skip(at).take(1).collect();
         }
         let templates = join_all(servers.iter().map(Live::templates)).await;
         let fits =
-            |list: &[ResourceTemplate]| list.iter().map(|template| likeness(&template.uri_template, uri)).max().unwrap_or(0);
+            |list: &[Listed<ResourceTemplate>]| list.iter().map(|one| likeness(&one.item.uri_template, uri)).max().unwrap_or(0);
         let mut likely: Vec<(usize, Live)> = templates.iter().map(|list| fits(list)).zip(servers).collect();
         likely.sort_by_key(|(fit, _)| std::cmp::Reverse(*fit));
         likely.into_iter().map(|(_, server)| server).collect()
     }
 
     /// One prompt, filled in.
-    pub async fn prompt(&self, mut params: GetPromptRequestParams, relay: Option<Relay>) -> Result<ServerResult, ErrorData> {
+    pub async fn prompt(&self, mut params: GetPromptRequestParams, relay: Option<Relay>) -> Result<Given, ErrorData> {
         let (server, name) = self.prompt_of(&params.name).await?;
         params.name = name;
         server.asked(ClientRequest::GetPromptRequest(GetPromptRequest::new(params)), relay).await
@@ -134,16 +153,16 @@ impl Hub {
                 return Ok((server.clone(), own.to_owned()));
             }
             if let Some(prompt) =
-                server.prompts().await.into_iter().find(|prompt| exposed_name(server.name(), &prompt.name) == name)
+                server.prompts().await.into_iter().find(|prompt| exposed_name(server.name(), &prompt.item.name) == name)
             {
-                return Ok((server, prompt.name));
+                return Ok((server, prompt.item.name));
             }
         }
         Err(ErrorData::invalid_params(format!("there is no prompt {name}"), None))
     }
 
     /// What may stand for an argument.
-    pub async fn complete(&self, mut params: CompleteRequestParams, relay: Option<Relay>) -> Result<ServerResult, ErrorData> {
+    pub async fn complete(&self, mut params: CompleteRequestParams, relay: Option<Relay>) -> Result<Given, ErrorData> {
         let server = match &mut params.r#ref {
             Reference::Prompt(prompt) => {
                 let (server, name) = self.prompt_of(&prompt.name).await?;
@@ -153,7 +172,7 @@ impl Hub {
             Reference::Resource(resource) => {
                 let servers = self.live();
                 let templates = join_all(servers.iter().map(Live::templates)).await;
-                let at = templates.iter().position(|list| list.iter().any(|template| template.uri_template == resource.uri));
+                let at = templates.iter().position(|list| list.iter().any(|one| one.item.uri_template == resource.uri));
                 match at {
                     Some(at) => servers.into_iter().nth(at),
                     None => self.holders(&resource.uri).await.into_iter().next(),
@@ -165,7 +184,7 @@ impl Hub {
             Some(server) if server.can(|it| it.completions.is_some()) => {
                 server.asked(ClientRequest::CompleteRequest(CompleteRequest::new(params)), relay).await
             }
-            _ => Ok(ServerResult::CompleteResult(CompleteResult::default())),
+            _ => Ok(ServerResult::CompleteResult(CompleteResult::default()).into()),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use rmcp::model::Tool;
+use serde_json::value::RawValue;
 
 use super::{
     sanitize::{cap, clean_line},
@@ -17,10 +18,17 @@ const MAX_DEFINITIONS: usize = 256 * 1024;
 /// Tools beyond this number of one server are left out.
 pub(super) const MAX_TOOLS: usize = 256;
 
+/// A tool, and the same as its server wrote it.
+#[derive(Debug, Clone)]
+pub struct Defined {
+    pub tool: Tool,
+    pub written: Option<Box<RawValue>>,
+}
+
 /// Describes a server's list, by what its entry says of it; tools that cannot be offered are left out and named.
-pub fn describe(server: &str, tools: &[Tool], trust: Trust, rules: &ToolRules) -> (Vec<ToolSpec>, Vec<String>) {
+pub fn describe(server: &str, tools: &[Defined], trust: Trust, rules: &ToolRules) -> (Vec<ToolSpec>, Vec<String>) {
     let (mut specs, mut left_out, mut size) = (Vec::<ToolSpec>::new(), Vec::new(), 0);
-    for tool in tools.iter().filter(|tool| rules.permits(&tool.name)) {
+    for Defined { tool, written } in tools.iter().filter(|defined| rules.permits(&defined.tool.name)) {
         if specs.len() >= MAX_TOOLS {
             left_out.push(format!("{}: a server may offer {MAX_TOOLS} tools", title(&tool.name)));
             continue;
@@ -31,6 +39,7 @@ pub fn describe(server: &str, tools: &[Tool], trust: Trust, rules: &ToolRules) -
             }
             Ok(mut spec) => {
                 spec.approvals = rules.approvals;
+                spec.written.clone_from(written);
                 if trust == Trust::None {
                     spec.distrust();
                 }
@@ -98,8 +107,8 @@ mod tests {
     use super::*;
     use crate::config::rules::{Approvals, Glob};
 
-    fn tool(value: Value) -> Tool {
-        serde_json::from_value(value).expect("a tool")
+    fn tool(value: Value) -> Defined {
+        Defined { tool: serde_json::from_value(value).expect("a tool"), written: None }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use rmcp::{
         CallToolResult, ClientCapabilities, ClientConfig, ClientRequest, CreateMessageRequestParams, CreateMessageResult,
         ElicitRequestParams, ElicitResult, ElicitationAction, ElicitationCapability, ErrorCode, FormElicitationCapability,
         Implementation, PaginatedRequestParams, PingRequest, ProtocolVersion, RequestMetaObject, ServerCapabilities,
-        ServerJsonRpcMessage, ServerNotification, ServerResult, SubscriptionFilter, Tool, UrlElicitationCapability,
+        ServerJsonRpcMessage, ServerNotification, ServerResult, SubscriptionFilter, UrlElicitationCapability,
     },
     service::{
         ClientCacheConfig, ClientLifecycleMode, InboundStreamOrigin, NotificationContext, Peer, QuitReason, RequestContext,
@@ -38,6 +38,7 @@ use super::{
     MAX_MESSAGE,
     answer::Whole,
     asked,
+    catalogue::Defined,
     child::{self, LastWords},
     credentials::Credentials,
     error::ServerError,
@@ -358,7 +359,7 @@ fn lists_told(can: &ServerCapabilities) -> SubscriptionFilter {
 /// The tools of a server, and those that nobody can use, with the reasons.
 #[derive(Debug, Default)]
 pub struct Listed {
-    pub tools: Vec<Tool>,
+    pub tools: Vec<Defined>,
     pub left_out: Vec<String>,
     /// Of all pages, in bytes as sent.
     pub size: usize,
@@ -378,8 +379,13 @@ pub async fn list_tools(peer: &Peer<RoleClient>, limit: Duration) -> Result<List
         let (mut listed, mut cursor, mut seen) = (Listed::default(), None, HashSet::new());
         for _ in 0..MAX_PAGES {
             let page = peer.list_tools(Some(PaginatedRequestParams::default().with_cursor(cursor.clone()))).await;
-            let page = page.map_err(|error| failure::of(&error, limit))?;
-            listed.tools.extend(page.tools);
+            let mut page = page.map_err(|error| failure::of(&error, limit))?;
+            let written = page.meta.as_mut().and_then(|meta| meta.0.remove(asked::WRITTEN));
+            let mut written = written.as_ref().and_then(Value::as_array).into_iter().flatten().map(Value::as_str);
+            listed.tools.extend(page.tools.into_iter().map(|tool| {
+                let written = written.next().flatten().and_then(|text| RawValue::from_string(text.to_owned()).ok());
+                Defined { tool, written }
+            }));
             let told = |name| page.meta.as_ref().and_then(|meta| meta.get(name));
             let left_out = told(asked::LEFT_OUT).and_then(Value::as_array);
             listed.left_out.extend(left_out.into_iter().flatten().filter_map(Value::as_str).map(clean_line));

@@ -10,17 +10,17 @@ use rmcp::{
     },
     service::ServiceError,
 };
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 use tokio::time::timeout;
 
 use super::{
-    asked::{LEFT_OUT, SIZE},
+    asked::{Given, LEFT_OUT, SIZE, WRITTEN},
     failure,
     relay::Relay,
     request::{Line, Request},
     sanitize::clean_line,
 };
-use crate::redact::redact;
+use crate::{redact::redact, written::Fields};
 
 /// A list is asked for so long; a server that needs longer is left out of it.
 const LIST: Duration = Duration::from_secs(10);
@@ -33,6 +33,25 @@ pub const LEFT_OUT_TOLD: usize = 100;
 
 /// The items of a page, where the list goes on, and what more is told of it.
 type Page<T> = (Vec<T>, Option<String>, Option<MetaObject>);
+
+/// An item of a list, and the same as its server wrote it.
+#[derive(Debug, Clone)]
+pub struct Listed<T> {
+    pub item: T,
+    pub written: Box<RawValue>,
+}
+
+impl<T> Listed<T> {
+    /// Makes fields of it others, in both.
+    pub fn with(mut self, edit: impl FnOnce(&mut T, &mut Fields<'_>)) -> Self {
+        // It was an object when it was read.
+        let Ok(mut fields) = Fields::read(self.written.get()) else { return self };
+        edit(&mut self.item, &mut fields);
+        let written = fields.written();
+        self.written = written;
+        self
+    }
+}
 
 /// A server that is up.
 #[derive(Debug, Clone)]
@@ -51,20 +70,23 @@ impl Live {
         self.line.peer.peer_info().is_some_and(|info| what(&info.capabilities))
     }
 
-    async fn all<T, P, F>(&self, page: impl Fn(PaginatedRequestParams) -> F, items: impl Fn(P) -> Page<T>) -> Vec<T>
+    async fn all<T, P, F>(&self, page: impl Fn(PaginatedRequestParams) -> F, items: impl Fn(P) -> Page<T>) -> Vec<Listed<T>>
     where
         F: Future<Output = Result<P, ServiceError>>,
     {
         let listing = async {
             let (mut all, mut left_out, mut size, mut cursor) = (Vec::new(), Vec::new(), 0, None);
             for _ in 0..MAX_PAGES {
-                let (found, next, meta) = items(page(PaginatedRequestParams::default().with_cursor(cursor.clone())).await?);
+                let (found, next, mut meta) = items(page(PaginatedRequestParams::default().with_cursor(cursor.clone())).await?);
+                let written = meta.as_mut().and_then(|meta| meta.0.remove(WRITTEN));
                 let told = |name| meta.as_ref().and_then(|meta| meta.get(name));
                 for odd in told(LEFT_OUT).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
                     left_out.push(clean_line(odd));
                 }
                 size += told(SIZE).and_then(Value::as_u64).and_then(|size| usize::try_from(size).ok()).unwrap_or_default();
-                all.extend(found);
+                let Some(Value::Array(written)) = written else { break };
+                let raw = written.into_iter().filter_map(|text| RawValue::from_string(text.as_str()?.to_owned()).ok());
+                all.extend(found.into_iter().zip(raw).map(|(item, written)| Listed { item, written }));
                 if next.is_none() || next == cursor {
                     break;
                 }
@@ -91,14 +113,14 @@ impl Live {
         }
     }
 
-    pub async fn resources(&self) -> Vec<Resource> {
+    pub async fn resources(&self) -> Vec<Listed<Resource>> {
         if !self.can(|capabilities| capabilities.resources.is_some()) {
             return Vec::new();
         }
         self.all(|params| self.line.peer.list_resources(Some(params)), |page| (page.resources, page.next_cursor, page.meta)).await
     }
 
-    pub async fn templates(&self) -> Vec<ResourceTemplate> {
+    pub async fn templates(&self) -> Vec<Listed<ResourceTemplate>> {
         if !self.can(|capabilities| capabilities.resources.is_some()) {
             return Vec::new();
         }
@@ -109,7 +131,7 @@ impl Live {
         .await
     }
 
-    pub async fn prompts(&self) -> Vec<Prompt> {
+    pub async fn prompts(&self) -> Vec<Listed<Prompt>> {
         if !self.can(|capabilities| capabilities.prompts.is_some()) {
             return Vec::new();
         }
@@ -118,18 +140,18 @@ impl Live {
 
     /// The answer to a request, with an error that a client understands. Servers of earlier eras do not say that it is complete, which
     /// clients of the modern one want to read.
-    pub async fn asked(&self, request: ClientRequest, relay: Option<Relay>) -> Result<ServerResult, ErrorData> {
+    pub async fn asked(&self, request: ClientRequest, relay: Option<Relay>) -> Result<Given, ErrorData> {
         let answer = self.line.result(Request::Other(Box::new(request)), relay).await;
-        let mut result = answer.map_err(|error| self.in_words(error))?.0.result;
-        let kind = match &mut result {
+        let mut given = answer.map_err(|error| self.in_words(error))?.0;
+        let kind = match &mut given.result {
             ServerResult::ReadResourceResult(result) => &mut result.result_type,
             ServerResult::GetPromptResult(result) => &mut result.result_type,
             ServerResult::CompleteResult(result) => &mut result.result_type,
-            ServerResult::InputRequiredResult(_) => return Ok(result),
+            ServerResult::InputRequiredResult(_) => return Ok(given),
             _ => return Err(self.in_words(ServiceError::UnexpectedResponse)),
         };
         kind.get_or_insert(ResultType::COMPLETE);
-        Ok(result)
+        Ok(given)
     }
 
     /// What became of a request, for whoever made it: the server's own error as it is.

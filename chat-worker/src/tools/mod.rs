@@ -6,7 +6,7 @@
 //! pipe to them, `server` keeps one connected, and `hub` is all of them.
 
 pub mod answer;
-mod asked;
+pub mod asked;
 pub mod beyond;
 pub mod breaker;
 pub mod catalogue;

@@ -5,6 +5,7 @@
 
 use std::{
     any::TypeId,
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -13,16 +14,17 @@ use std::{
 };
 
 use futures::FutureExt;
+use mcp_wire::json;
 use rmcp::{
     ErrorData, RoleClient,
     model::{
-        CancelledNotificationParam, ClientJsonRpcMessage, ClientRequest, ErrorCode, GetMeta as _, InputRequiredResult,
-        InputResponses, PingRequest, ProgressToken, RequestId, RequestMetaObject, ServerResult,
+        CancelledNotificationParam, ClientJsonRpcMessage, ClientRequest, ErrorCode, GetMeta as _, InputResponses, PingRequest,
+        ProgressToken, RequestId, RequestMetaObject, ServerResult,
     },
     service::{Peer, ServiceError},
     transport::DynamicTransportError,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 
 use super::{
@@ -125,9 +127,9 @@ impl Line {
         let call = Call::new(Arc::clone(&self.server), relay);
         for _ in 0..MAX_ROUNDS {
             match self.attempt(&request, meta.clone(), &call).await? {
-                Given { result: ServerResult::InputRequiredResult(required), .. } if !comes_back => {
-                    let state = required.request_state.clone();
-                    let answers = answers(required, &call).await.map_err(ServiceError::McpError)?;
+                Given { result: ServerResult::InputRequiredResult(required), written } if !comes_back => {
+                    let state = required.request_state;
+                    let answers = answers(written.as_deref(), &call).await.map_err(ServiceError::McpError)?;
                     resume(&mut request, state, answers);
                 }
                 given => return Ok((given, call.take_room())),
@@ -294,14 +296,28 @@ impl Drop for GivenUp<'_> {
     }
 }
 
+/// What a server wants to know, as it wrote it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Required {
+    #[serde(default)]
+    input_requests: Option<BTreeMap<String, Asking>>,
+}
+
+#[derive(Deserialize)]
+struct Asking {
+    method: String,
+    #[serde(default)]
+    params: Value,
+}
+
 /// What the user answers to what a server of the modern era wants to know before it goes on.
-async fn answers(required: InputRequiredResult, call: &Call) -> Result<InputResponses, ErrorData> {
-    let questions = required.input_requests.unwrap_or_default().into_iter().filter_map(|(key, request)| {
-        let mut request = serde_json::to_value(request).ok()?;
-        let method = request.get("method")?.as_str()?.to_owned();
-        Some((key, Question { method, params: request.get_mut("params").map(Value::take).unwrap_or_default() }))
-    });
-    let questions: Vec<_> = questions.collect();
+async fn answers(required: Option<&RawValue>, call: &Call) -> Result<InputResponses, ErrorData> {
+    // It has been read before, as far as the SDK knows what may be in it.
+    let required: Option<Required> = required.and_then(|required| json::parse(&numbers::guard(required.get())).ok());
+    let questions = required.and_then(|required| required.input_requests).unwrap_or_default();
+    let questions: Vec<_> =
+        questions.into_iter().map(|(key, Asking { method, params })| (key, Question { method, params })).collect();
     if questions.is_empty() {
         return Ok(InputResponses::new());
     }

@@ -43,6 +43,9 @@ pub struct ToolSpec {
     /// As the server gives it, for clients of ours; but for the description, which is the one above.
     #[serde(skip)]
     pub definition: Arc<Tool>,
+    /// The same letter by letter, with what nobody here knows.
+    #[serde(skip)]
+    pub written: Option<Box<RawValue>>,
     /// Arguments that stand in a header, too.
     #[serde(skip)]
     pub named: Vec<Named>,
@@ -62,10 +65,13 @@ pub struct ToolSpec {
     pub approvals: Option<Approvals>,
 }
 
-/// All else follows from the definition that the hash is of.
+/// All else follows from the definition that the hash is of; what is written may hold more than that.
 impl PartialEq for ToolSpec {
     fn eq(&self, other: &Self) -> bool {
-        (&self.server, &self.hash, self.changed) == (&other.server, &other.hash, other.changed)
+        let same_text = || self.written.as_deref().map(RawValue::get) == other.written.as_deref().map(RawValue::get);
+        // At every call, it is the same one.
+        std::ptr::eq(self, other)
+            || (&self.server, &self.hash, self.changed) == (&other.server, &other.hash, other.changed) && same_text()
     }
 }
 
@@ -87,6 +93,7 @@ impl ToolSpec {
             dialects: Dialects::default(),
             description,
             definition: Arc::new(definition),
+            written: None,
             named: standard::named(&tool.input_schema),
             input_schema: to_raw_value(&*tool.input_schema).map_err(|error| format!("its input schema: {error}"))?,
             read_only,

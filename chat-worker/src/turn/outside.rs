@@ -17,141 +17,189 @@ pub enum TranscriptError {
     Empty(usize),
     #[error("message {0}: every tool_use needs exactly one tool_result in the next message")]
     Results(usize),
-    #[error("message {index}: a {role} message cannot hold a block of type {kind}, or not in this form")]
-    Block { index: usize, role: &'static str, kind: String },
     #[error("message {index}: {what}")]
-    Call { index: usize, what: &'static str },
+    Block { index: usize, what: String },
 }
+
+/// Kinds of blocks that only a model's API makes: they go back to it as they came.
+const OF_THE_API: [&str; 12] = [
+    "server_tool_use",
+    "web_search_tool_result",
+    "web_fetch_tool_result",
+    "code_execution_tool_result",
+    "bash_code_execution_tool_result",
+    "text_editor_code_execution_tool_result",
+    "tool_search_tool_result",
+    "mcp_tool_use",
+    "mcp_tool_result",
+    "container_upload",
+    "compaction",
+    "fallback",
+];
 
 /// Puts the blocks of a message right.
 pub fn mend(index: usize, message: &mut Message) -> Result<(), TranscriptError> {
-    for block in &mut message.content {
-        if let Some(map) = block.as_object_mut() {
-            // The marks of a cache are ours to set: there may be four.
-            map.remove("cache_control");
-        }
-    }
-    match message.role {
-        Role::User => user(index, message),
-        Role::Assistant => assistant(index, message),
-    }
+    let mended = match message.role {
+        Role::User => user(&mut message.content),
+        Role::Assistant => assistant(&mut message.content),
+    };
+    mended.map_err(|what| TranscriptError::Block { index, what })
 }
 
-fn user(index: usize, message: &mut Message) -> Result<(), TranscriptError> {
-    for block in &mut message.content {
-        let fits = match block["type"].as_str() {
-            Some("text") => is_said(block),
-            Some("image") => mend_image(block),
-            Some("tool_result") => block["tool_use_id"].as_str().is_some_and(|id| !id.is_empty()) && mend_result(block),
-            _ => false,
-        };
-        if !fits {
-            return Err(unfit(index, "user", block));
+fn user(content: &mut Vec<Value>) -> Result<(), String> {
+    leave_out_empty_texts(content, "its text is empty: say something, or leave the block out")?;
+    for block in content.iter_mut() {
+        match kind(block)? {
+            "text" => mend_text(block)?,
+            "image" => mend_image(block)?,
+            "tool_result" => mend_result(block)?,
+            "tool_use" | "thinking" | "redacted_thinking" => {
+                return Err(format!("a block of the type {} belongs into the assistant's message", block["type"]));
+            }
+            other => return Err(unknown(other, "text, image and tool_result are")),
         }
     }
     // Results come first, whoever put a word before them.
-    message.content.sort_by_key(|block| block["type"] != "tool_result");
+    content.sort_by_key(|block| block["type"] != "tool_result");
     Ok(())
 }
 
-fn assistant(index: usize, message: &mut Message) -> Result<(), TranscriptError> {
-    let before = message.content.len();
-    message.content.retain(|block| block["type"] != "text" || !block["text"].is_string() || is_said(block));
-    if before > 0 && message.content.is_empty() {
-        return Err(TranscriptError::Call {
-            index,
-            what: "the assistant's message says nothing; leave it out, with the question before it",
-        });
-    }
-    for block in &mut message.content {
-        let texts = |names: &[&str]| names.iter().all(|name| block[*name].is_string());
-        let fits = match block["type"].as_str() {
-            Some("tool_use") => {
-                mend_call(index, block)?;
-                true
+fn assistant(content: &mut Vec<Value>) -> Result<(), String> {
+    leave_out_empty_texts(content, "the assistant's message says nothing; leave it out, with the question before it")?;
+    for block in content {
+        let texts = |block: &Value, names: &[&str]| names.iter().all(|name| block[*name].is_string());
+        match kind(block)? {
+            "tool_use" => mend_call(block)?,
+            "text" => mend_text(block)?,
+            "thinking" if texts(block, &["thinking", "signature"]) => only(block, &["type", "thinking", "signature"]),
+            "thinking" => {
+                return Err("a thinking block needs thinking and signature, both texts; leave it out otherwise".to_owned());
             }
-            Some("text") => texts(&["text"]),
-            Some("thinking") => texts(&["thinking", "signature"]),
-            Some("redacted_thinking") => texts(&["data"]),
-            Some("tool_result" | "image" | "document") | None => false,
-            // What the model said is taken back as it was; the API judges what we do not know.
-            Some(_) => true,
-        };
-        if !fits {
-            return Err(unfit(index, "assistant", block));
+            "redacted_thinking" if texts(block, &["data"]) => only(block, &["type", "data"]),
+            "redacted_thinking" => return Err("a redacted_thinking block needs data, a text; leave it out otherwise".to_owned()),
+            "tool_result" | "image" => {
+                return Err(format!("a block of the type {} belongs into the user's message", block["type"]));
+            }
+            known if OF_THE_API.contains(&known) => {
+                // The marks of a cache are ours to set: there may be four.
+                block.as_object_mut().map(|fields| fields.remove("cache_control"));
+            }
+            other => return Err(unknown(other, "text, tool_use, thinking and redacted_thinking are")),
         }
     }
     Ok(())
 }
 
-fn mend_call(index: usize, block: &mut Value) -> Result<(), TranscriptError> {
+fn kind(block: &Value) -> Result<&str, String> {
+    let kind = block["type"].as_str();
+    kind.ok_or_else(|| "each block must be an object with a type, such as {\"type\": \"text\", \"text\": \"Hello\"}".to_owned())
+}
+
+fn unknown(kind: &str, known: &str) -> String {
+    let kind: String = kind.chars().take(40).collect();
+    let hint = match kind.as_str() {
+        "image_url" | "input_image" => {
+            "; write a picture as {\"type\": \"image\", \"source\": {\"type\": \"base64\", \"media_type\": …, \"data\": …}}"
+        }
+        "input_text" | "output_text" => "; write it as {\"type\": \"text\", \"text\": …}",
+        _ => "",
+    };
+    format!("a block of the type {kind:?} is not known here, {known}; take it out, or write it as one of them{hint}")
+}
+
+/// What an API does not know of a block it refuses, with all the rest.
+fn only(block: &mut Value, known: &[&str]) {
+    if let Some(fields) = block.as_object_mut() {
+        fields.retain(|name, _| known.contains(&name.as_str()));
+    }
+}
+
+/// Nothing is said by them; `nothing` tells that nothing else is there either.
+fn leave_out_empty_texts(content: &mut Vec<Value>, nothing: &str) -> Result<(), String> {
+    let before = content.len();
+    content.retain(|block| block["type"] != "text" || !block["text"].is_string() || is_said(block));
+    if before > 0 && content.is_empty() { Err(nothing.to_owned()) } else { Ok(()) }
+}
+
+fn mend_text(block: &mut Value) -> Result<(), String> {
+    only(block, &["type", "text"]);
+    if block["text"].is_string() { Ok(()) } else { Err("the text of a text block must be a string".to_owned()) }
+}
+
+fn mend_call(block: &mut Value) -> Result<(), String> {
+    only(block, &["type", "id", "name", "input"]);
     let named = |field: &str| block[field].as_str().is_some_and(|text| !text.trim().is_empty());
     if !named("id") || !named("name") {
-        return Err(TranscriptError::Call { index, what: "a tool_use needs an id and a name, both texts" });
+        return Err("a tool_use needs an id and a name, both texts".to_owned());
     }
     if block["input"].is_null() {
         block["input"] = json!({});
     }
-    if !block["input"].is_object() {
-        return Err(TranscriptError::Call { index, what: "the input of a tool_use must be an object" });
-    }
-    Ok(())
+    if block["input"].is_object() { Ok(()) } else { Err("the input of a tool_use must be an object".to_owned()) }
 }
 
-/// A result's content is a text, or a list of texts and pictures; false where it is something else.
-fn mend_result(block: &mut Value) -> bool {
-    if block.get("is_error").is_some_and(|flag| !flag.is_boolean()) {
-        return false;
+/// A result's content is a text, or a list of texts and pictures.
+fn mend_result(block: &mut Value) -> Result<(), String> {
+    only(block, &["type", "tool_use_id", "content", "is_error"]);
+    if block["tool_use_id"].as_str().is_none_or(str::is_empty) {
+        return Err("a tool_result needs tool_use_id, the id of the tool_use that it answers".to_owned());
+    }
+    match block.get("is_error") {
+        Some(Value::Null) => {
+            block.as_object_mut().map(|fields| fields.remove("is_error"));
+        }
+        Some(flag) if !flag.is_boolean() => {
+            return Err("is_error of a tool_result must be true or false, or be left out".to_owned());
+        }
+        _ => {}
     }
     let parts = match &mut block["content"] {
         Value::Null => Vec::new(),
         Value::String(text) => vec![text_block(text)],
         Value::Array(parts) => std::mem::take(parts),
-        _ => return false,
+        _ => return Err("the content of a tool_result must be a text, or a list of text and image blocks".to_owned()),
     };
     let mut mended = Vec::new();
     for mut part in parts {
-        if let Some(map) = part.as_object_mut() {
-            map.remove("cache_control");
-        }
-        match part["type"].as_str() {
-            Some("text") if part["text"].is_string() => {
-                if is_said(&part) {
-                    mended.push(part);
+        match kind(&part)? {
+            "text" => {
+                mend_text(&mut part)?;
+                if !is_said(&part) {
+                    continue;
                 }
             }
-            Some("image") => {
-                if !mend_image(&mut part) {
-                    return false;
-                }
-                mended.push(part);
-            }
-            _ => return false,
+            "image" => mend_image(&mut part)?,
+            other => return Err(unknown(other, "text and image are, within a tool_result")),
         }
+        mended.push(part);
     }
     if mended.is_empty() {
         mended.push(text_block("(no output)"));
     }
     block["content"] = Value::Array(mended);
-    true
+    Ok(())
 }
 
 fn is_said(block: &Value) -> bool {
     block["text"].as_str().is_some_and(|text| !text.trim().is_empty())
 }
 
-/// A picture is what it is by its own bytes; false where it is none that can be shown.
-fn mend_image(block: &mut Value) -> bool {
+/// A picture is what it is by its own bytes.
+fn mend_image(block: &mut Value) -> Result<(), String> {
+    only(block, &["type", "source"]);
     let source = &mut block["source"];
-    let shown = if source["type"] == "base64" { source["data"].as_str().and_then(picture) } else { None };
-    let Some((kind, data)) = shown else { return false };
-    (source["media_type"], source["data"]) = (json!(kind), json!(data));
-    true
-}
-
-fn unfit(index: usize, role: &'static str, block: &Value) -> TranscriptError {
-    let kind = block["type"].as_str().unwrap_or("unknown").chars().take(40).collect();
-    TranscriptError::Block { index, role, kind }
+    if source["type"] != "base64" || !source["data"].is_string() {
+        return Err(
+            "a picture is taken as base64 only, and not by its URL or a file's id: its source must be {\"type\": \"base64\", \
+            \"media_type\": \"image/png\", \"data\": …}"
+                .to_owned(),
+        );
+    }
+    let Some((kind, data)) = source["data"].as_str().and_then(picture) else {
+        return Err("the data of an image must be a PNG, JPEG, GIF or WebP of at most 5 MiB, in base64".to_owned());
+    };
+    *source = json!({"type": "base64", "media_type": kind, "data": data});
+    Ok(())
 }
 
 #[cfg(test)]
@@ -187,7 +235,25 @@ mod tests {
     #[case::a_result_of_numbers(result(&json!(5)))]
     #[case::a_result_of_something_else(result(&json!([{"type": "video"}])))]
     fn what_has_no_right_form_is_refused(#[case] message: Value) {
-        assert!(mended(message.clone()).is_err(), "{message}");
+        let told = mended(message.clone()).expect_err("refused").to_string();
+        assert!(told.starts_with("message 0: ") && told.len() > 40, "{told}");
+    }
+
+    #[test]
+    fn a_refusal_says_what_to_change() {
+        for (content, told) in [
+            (json!([{"type": "text", "text": ""}]), "empty"),
+            (json!([{"type": "image", "source": {"type": "url", "url": "http://a"}}]), "base64"),
+            (json!([{"type": "image_url", "image_url": {"url": "data:"}}]), "\"source\""),
+            (json!([{"type": "tool_result", "tool_use_id": "1", "is_error": "no"}]), "true or false"),
+            (json!([{"type": "tool_use", "id": "1", "name": "a"}]), "assistant's message"),
+            (json!(["hello"]), "object"),
+        ] {
+            let error = mended(json!({"role": "user", "content": content})).expect_err("refused").to_string();
+            assert!(error.contains(told), "{error}");
+        }
+        let error = mended(json!({"role": "assistant", "content": [{"type": "foo"}, {"type": "text", "text": "b"}]}));
+        assert!(error.expect_err("refused").to_string().contains("\"foo\""));
     }
 
     #[test]
@@ -205,6 +271,12 @@ mod tests {
         let picture = json!({"type": "image", "source": source("image/jpg")});
         let content = mended(json!({"role": "user", "content": [picture]})).expect("mended");
         assert_eq!(content[0]["source"], source("image/png"));
+        let own = json!({"type": "tool_result", "tool_use_id": "1", "content": [{"type": "text", "text": "x", "annotations": {}}], "is_error": null, "ms": 5});
+        let content = mended(
+            json!({"role": "user", "content": [own, {"type": "text", "text": ""}, {"type": "text", "text": "a", "id": "m"}]}),
+        );
+        let expected = json!([{"type": "tool_result", "tool_use_id": "1", "content": [{"type": "text", "text": "x"}]}, {"type": "text", "text": "a"}]);
+        assert_eq!(content.expect("mended"), expected, "what is the caller's own is left out");
         for empty in [json!(""), json!([]), json!(null), json!([{"type": "text", "text": ""}])] {
             assert_eq!(mended(result(&empty)).expect("mended")[0]["content"], json!([{"type": "text", "text": "(no output)"}]));
         }

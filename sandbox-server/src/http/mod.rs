@@ -14,11 +14,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::{HttpBody as _, to_bytes};
+use axum::body::{Bytes, HttpBody as _, to_bytes};
 use axum::extract::{ConnectInfo, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body_util::LengthLimitError;
 use http_server::guesses::Guesses;
@@ -186,10 +187,8 @@ impl<A: Answers> Door<A> {
     /// A request to MCP, if it may come in. What is not answered the short way is the SDK's, behind `paths`.
     async fn admit(&self, request: Request, paths: Router) -> Response {
         let address = self.address(&request);
-        if let (Some(pace), Some(address)) = (&self.pace, address)
-            && let Err(wait) = pace.take(address)
-        {
-            return self.refuse_for(wait, "rate", "Too Many Requests: wait a second\n");
+        if let Some(refusal) = self.refuses_pace(address) {
+            return refusal;
         }
         // After the pace, which bounds guessing.
         if let Some(refusal) = self.refuses_token(only(request.headers(), &AUTHORIZATION), address) {
@@ -221,6 +220,30 @@ impl<A: Answers> Door<A> {
                 return self.refuse(StatusCode::REQUEST_TIMEOUT, "slow", "Request Timeout: the body did not arrive in time\n");
             }
         };
+        if let Some(messages) = json_rpc::batch(&parts.headers, &body) {
+            return json_rpc::several(parts, messages, |place, parts, body| {
+                let paths = paths.clone();
+                async move {
+                    // The first one has been counted.
+                    match if place > 0 { self.refuses_pace(address) } else { None } {
+                        Some(refusal) => refusal,
+                        None => self.message(parts, body, who, paths).await,
+                    }
+                }
+            })
+            .await;
+        }
+        self.message(parts, body, who, paths).await
+    }
+
+    /// The refusal of one message too many from an address.
+    fn refuses_pace(&self, address: Option<IpAddr>) -> Option<Response> {
+        let wait = self.pace.as_ref()?.take(address?).err()?;
+        Some(self.refuse_for(wait, "rate", "Too Many Requests: wait a second\n"))
+    }
+
+    /// The answer to one message.
+    async fn message(&self, parts: Parts, body: Bytes, who: Caller, paths: Router) -> Response {
         if let Some((call, era)) = direct::read::<A>(&parts.method, &parts.headers, &body, !self.settings.legacy_sessions) {
             let answer = match call.answer(era, &self.direct, parts.headers, who) {
                 Some(answer) => answer.await,

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use http_server::json_rpc::misfit;
 use rmcp::model::{
     CacheScope, CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult, CompletionInfo, CustomRequest,
     CustomResult, DiscoverResult, ErrorCode, GetPromptRequestParams, GetPromptResponse, InitializeRequestParams,
@@ -33,18 +34,6 @@ const SCHEMA_TTL_MS: u64 = 5_000;
 
 /// Resources on one page of the list.
 const RESOURCES_A_PAGE: usize = 200;
-
-/// The methods with parameters that have to be there, and what they are.
-const WANTED_PARAMS: [(&str, &str); 8] = [
-    ("initialize", r#"an object with "protocolVersion", "capabilities" and "clientInfo""#),
-    ("tools/call", r#"an object with "name", the name of a tool, and "arguments""#),
-    ("tools/list", r#"an object, with "cursor" as a string if there is one"#),
-    ("resources/list", r#"an object, with "cursor" as a string if there is one"#),
-    ("resources/read", r#"an object with "uri", a string"#),
-    ("prompts/get", r#"an object with "name", the name of a prompt"#),
-    ("prompts/list", r#"an object, with "cursor" as a string if there is one"#),
-    ("completion/complete", r#"an object with "ref" and "argument""#),
-];
 
 impl SqliteMcp {
     fn scope() -> CacheScope {
@@ -199,8 +188,9 @@ impl ServerHandler for SqliteMcp {
         request: CustomRequest,
         context: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
-        let error = match WANTED_PARAMS.iter().find(|(method, _)| *method == request.method) {
-            Some((method, wanted)) => ErrorData::invalid_params(format!("the params of {method} must be {wanted}"), None),
+        let is_modern = context.protocol_version().is_some_and(|version| !version.has_initialize());
+        let error = match misfit(&request.method, request.params.as_ref(), is_modern) {
+            Some(told) => ErrorData::invalid_params(told, None),
             None => ErrorData::new(ErrorCode::METHOD_NOT_FOUND, request.method.clone(), None),
         };
         self.traced("custom", &context, async { Err(error) }).await

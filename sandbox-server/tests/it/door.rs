@@ -105,6 +105,25 @@ async fn a_token_opens_mcp_and_is_not_asked_for_beside_it() {
 }
 
 #[tokio::test]
+async fn several_messages_at_once_are_answered_in_one_array() {
+    let server = Server::start("CREATE TABLE t(a);", &[]);
+    let post = |body: &Value| {
+        let request = server.request(Method::POST, "/mcp").header("Accept", "application/json, text/event-stream");
+        request.header("Content-Type", "application/json").body(body.to_string()).send()
+    };
+    let call = |id: &str| {
+        let params = json!({"name": "read_query", "arguments": {"query": "SELECT 42"}});
+        json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params})
+    };
+    let note = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
+    let answers: Value = post(&json!([call("a"), note, {}, call("b")])).await.unwrap().json().await.unwrap();
+    let ids: Vec<&Value> = answers.as_array().unwrap().iter().map(|answer| &answer["id"]).collect();
+    assert_eq!(ids, [&json!("a"), &Value::Null, &json!("b")], "{answers}");
+    assert!(answers[2]["result"]["content"][0]["text"].as_str().unwrap().contains("42"), "{answers}");
+    assert_eq!(post(&json!([note])).await.unwrap().status(), 202);
+}
+
+#[tokio::test]
 async fn requests_that_are_no_requests_are_refused_and_the_server_lives() {
     let server = Server::start("", &["--max-request-bytes", "10000"]);
     let post = || {

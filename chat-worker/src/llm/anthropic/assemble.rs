@@ -8,6 +8,7 @@ use super::block::Block;
 use crate::llm::{
     Answer, ModelError, Progress,
     assemble::{Assemble, Seen, check_call, check_ids, check_stop, parse, reported},
+    halves::Halves,
     wire::{StopReason, Usage},
 };
 
@@ -19,6 +20,7 @@ pub struct Assembler {
     usage: Usage,
     stop: Option<String>,
     started: bool,
+    halves: Halves,
 }
 
 /// A piece of text, which almost every event of a long answer is: read without making a tree of it.
@@ -40,13 +42,14 @@ struct Words<'a> {
 
 impl Assemble for Assembler {
     fn push(&mut self, data: &str) -> Result<Seen, ModelError> {
+        let data = self.halves.join(data);
         if let Ok(Piece { kind: "content_block_delta", index, delta: Words { kind: "text_delta", text } }) =
-            serde_json::from_str(data)
+            serde_json::from_str(&data)
         {
             self.at(Some(index))?.text.push_str(&text);
-            return Ok(Seen::Progress(Progress::Text(text)));
+            return Ok(said(text));
         }
-        self.take(&parse(data)?)
+        self.take(&parse(&data)?)
     }
 
     fn told(&self) -> (&str, Usage) {
@@ -78,6 +81,11 @@ impl Assemble for Assembler {
     }
 }
 
+/// All of a piece may be half a letter that waits for the other one.
+fn said(text: String) -> Seen {
+    if text.is_empty() { Seen::Quiet } else { Seen::Progress(Progress::Text(text)) }
+}
+
 impl Assembler {
     /// Any event.
     fn take(&mut self, event: &Value) -> Result<Seen, ModelError> {
@@ -92,7 +100,16 @@ impl Assembler {
             }
             Some("content_block_start") => return self.open(event),
             Some("content_block_delta") => return self.extend(event),
-            Some("content_block_stop") => self.block(event)?.closed = true,
+            Some("content_block_stop") => {
+                let lost = self.halves.lost();
+                let block = self.block(event)?;
+                block.closed = true;
+                if lost {
+                    block.text.push(char::REPLACEMENT_CHARACTER);
+                    let is_said = block.value["type"] == "text";
+                    return Ok(if is_said { Seen::Progress(Progress::Text("\u{fffd}".to_owned())) } else { Seen::Quiet });
+                }
+            }
             Some("message_delta") => {
                 if let Some(reason) = event["delta"]["stop_reason"].as_str() {
                     self.stop = Some(reason.to_owned());
@@ -141,7 +158,7 @@ impl Assembler {
             Some("text_delta") => {
                 let text = piece("text")?;
                 block.text.push_str(&text);
-                return Ok(Seen::Progress(Progress::Text(text)));
+                return Ok(said(text));
             }
             Some("thinking_delta") => {
                 let text = piece("thinking")?;
@@ -240,6 +257,44 @@ mod tests {
 
     fn all(parts: &[&[Value]]) -> Vec<Value> {
         parts.concat()
+    }
+
+    #[test]
+    fn a_letter_that_two_events_share_is_one_and_a_half_alone_is_replaced() {
+        let run = |deltas: &[&str]| {
+            let mut assembler = Assembler::default();
+            let kind = if deltas[0].contains("partial_json") {
+                r#"{"type":"tool_use","id":"a","name":"q","input":{}}"#
+            } else {
+                r#"{"type":"text","text":""}"#
+            };
+            let mut events = vec![
+                r#"{"type":"message_start","message":{"model":"m"}}"#.to_owned(),
+                format!(r#"{{"type":"content_block_start","index":0,"content_block":{kind}}}"#),
+            ];
+            events.extend(deltas.iter().map(|delta| format!(r#"{{"type":"content_block_delta","index":0,"delta":{delta}}}"#)));
+            let stop = if deltas[0].contains("partial_json") { "tool_use" } else { "end_turn" };
+            events.extend([
+                r#"{"type":"content_block_stop","index":0}"#.to_owned(),
+                format!(r#"{{"type":"message_delta","delta":{{"stop_reason":"{stop}"}}}}"#),
+            ]);
+            let mut told = String::new();
+            for event in events {
+                if let Seen::Progress(Progress::Text(text)) = assembler.push(&event).expect("an event") {
+                    told.push_str(&text);
+                }
+            }
+            (Box::new(assembler).finish().expect("complete").content[0].clone(), told)
+        };
+        let text = |text: &str| format!(r#"{{"type":"text_delta","text":{text}}}"#);
+        let (block, told) = run(&[&text(r#""hi ""#), &text(r#""\ud83d""#), &text(r#""\ude00""#)]);
+        assert_eq!((block["text"].as_str(), told.as_str()), (Some("hi 😀"), "hi 😀"));
+        let (block, told) = run(&[&text(r#""a\ud83d""#), &text(r#""b\ud83d""#)]);
+        assert_eq!((block["text"].as_str(), told.as_str()), (Some("a\u{fffd}b\u{fffd}"), "a\u{fffd}b\u{fffd}"));
+        let json = |json: &str| format!(r#"{{"type":"input_json_delta","partial_json":{json}}}"#);
+        let (block, _) =
+            run(&[&json(r#""{\"q\":\"\\ud83d""#), &json(r#""\\ude00 \ud83d""#), &json(r#""\ude00 \\ud83d\",\"n\":1e400}""#)]);
+        assert_eq!(block["input"], json!({"q": "😀 😀 \u{fffd}", "n": f64::MAX}));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::calls::Calls;
 use crate::llm::{
     Answer, ModelError, Progress,
     assemble::{Assemble, Seen, check_call, check_ids, check_stop, parse, reported},
+    halves::Halves,
     wire::{StopReason, Usage, block_text, text_block},
 };
 
@@ -19,6 +20,7 @@ pub struct Assembler {
     finish: Option<String>,
     usage: Usage,
     model: String,
+    halves: Halves,
 }
 
 impl Assemble for Assembler {
@@ -26,7 +28,7 @@ impl Assemble for Assembler {
         if data.trim() == "[DONE]" {
             return Ok(Seen::Stop);
         }
-        let chunk = parse(data)?;
+        let chunk = parse(&self.halves.join(data))?;
         self.take(&chunk, "delta")
     }
 
@@ -38,13 +40,16 @@ impl Assemble for Assembler {
         self.finish.is_some()
     }
 
-    fn finish(self: Box<Self>) -> Result<Answer, ModelError> {
-        let Some(finish) = self.finish else {
+    fn finish(mut self: Box<Self>) -> Result<Answer, ModelError> {
+        let Some(finish) = self.finish.take() else {
             return Err(ModelError::Stream("it stopped without a reason".into()));
         };
         let stop = if self.refused { StopReason::Refusal } else { stop_reason(&finish) };
         let cut_off = matches!(stop, StopReason::MaxTokens | StopReason::Refusal);
         let mut content = Vec::new();
+        if self.halves.lost() {
+            self.text.push(char::REPLACEMENT_CHARACTER);
+        }
         if !self.text.trim().is_empty() {
             content.push(text_block(&self.text));
         }
@@ -231,6 +236,22 @@ mod tests {
         let error = run(&[json!({"error": {"message": "busy", "type": "server_error", "code": null}})]).expect_err("an error");
         assert_eq!(error.kind(), "server_error");
         assert!(run(&[begun(), end("length")]).expect("cut off").content.is_empty());
+    }
+
+    #[test]
+    fn a_letter_that_two_chunks_share_is_one_and_a_half_alone_is_replaced() {
+        let chunk = |text: &str| format!(r#"{{"choices":[{{"index":0,"delta":{{"content":{text}}},"finish_reason":null}}]}}"#);
+        let run = |texts: &[&str], rest: &[Value]| {
+            let mut assembler = Assembler::default();
+            let chunks = texts.iter().map(|text| chunk(text)).chain(rest.iter().map(Value::to_string));
+            chunks.for_each(|chunk| drop(assembler.push(&chunk).expect("a chunk")));
+            Box::new(assembler).finish().expect("complete").content
+        };
+        assert_eq!(run(&[r#""hi ""#, r#""\ud83d""#, r#""\ude00""#], &[end("stop")])[0]["text"], "hi 😀");
+        assert_eq!(run(&[r#""a\ude00b\ud83d""#, r#""c\ud83d""#], &[end("stop")])[0]["text"], "a\u{fffd}b\u{fffd}c\u{fffd}");
+        let call = |arguments: &str| piece(0, &json!({"id": "a", "function": {"name": "q", "arguments": arguments}}));
+        let content = run(&[], &[call(r#"{"q":"cut \ud83d","n":1e400}"#), end("tool_calls")]);
+        assert_eq!(content[0]["input"], json!({"q": "cut \u{fffd}", "n": f64::MAX}));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::spinner::Spinner;
 use crate::tools::{
     answer::{MAX_TOLD, contents_in_words},
+    asked::Given,
     hub::Hub,
     relay::{Relay, Said, in_words},
     sanitize::{cap, clean, clean_line},
@@ -21,10 +22,10 @@ pub async fn listed(hub: &Arc<Hub>) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     for resource in hub.resources().await {
-        let _ = writeln!(text, "{:<48}{}", clean_line(&resource.uri), clean_line(&resource.name));
+        let _ = writeln!(text, "{:<48}{}", clean_line(&resource.item.uri), clean_line(&resource.item.name));
     }
     for template in hub.templates().await {
-        let _ = writeln!(text, "{:<48}{}", clean_line(&template.uri_template), clean_line(&template.name));
+        let _ = writeln!(text, "{:<48}{}", clean_line(&template.item.uri_template), clean_line(&template.item.name));
     }
     if text.is_empty() { "No server has resources.\n".to_owned() } else { text }
 }
@@ -32,7 +33,7 @@ pub async fn listed(hub: &Arc<Hub>) -> String {
 /// The prompts with their arguments.
 pub async fn prompts(hub: &Arc<Hub>) -> String {
     let mut text = String::new();
-    for prompt in hub.prompts().await {
+    for prompt in hub.prompts().await.into_iter().map(|prompt| prompt.item) {
         let arguments = prompt.arguments.unwrap_or_default().into_iter().map(|argument| {
             if argument.required == Some(true) { format!("{}=…", argument.name) } else { format!("[{}=…]", argument.name) }
         });
@@ -78,7 +79,7 @@ pub async fn prompt(hub: &Arc<Hub>, words: &str) -> Result<String, String> {
 }
 
 /// Waits for an answer, and shows meanwhile what its server says. Ctrl-C stops it, for the server, too.
-async fn waited<W: Future<Output = Result<ServerResult, ErrorData>>>(
+async fn waited<W: Future<Output = Result<Given, ErrorData>>>(
     what: &str,
     ask: impl FnOnce(Relay) -> W,
 ) -> Result<ServerResult, String> {
@@ -99,7 +100,9 @@ async fn waited<W: Future<Output = Result<ServerResult, ErrorData>>>(
                     show(&format!("{what}: {}", in_words(&params)));
                 }
             }
-            answer = &mut answer => break answer.map_err(|error| clean_line(&error.message)),
+            answer = &mut answer => {
+                break answer.map(|given| given.result).map_err(|error| clean_line(&error.message));
+            }
             _ = tokio::signal::ctrl_c() => break Err("stopped".to_owned()),
         }
     };

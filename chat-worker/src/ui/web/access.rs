@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, Uri, header};
 use data_encoding::HEXLOWER;
 use http_server::{
     forwarded::Caller,
@@ -83,10 +83,17 @@ impl Access {
         Ok(known)
     }
 
+    /// Whether a request may read what is told without asking for a token, such as figures: by a name that no page can take, or with the
+    /// token. Kubelets and Prometheus come by addresses, and by names of a cluster.
+    pub fn tells(&self, uri: &Uri, headers: &HeaderMap) -> bool {
+        let is_private = host::asked(uri, headers).is_some_and(|host| host::host_allowed(host, &self.hosts));
+        is_private || (self.is_closed() && self.still_allows(headers))
+    }
+
     /// A page of another site must neither act nor read with this user's cookie, nor reach this server by a name of its own: without a
     /// token, only names that no page can take are answered to. With one, a page under its own name has neither token nor cookie.
-    pub fn check_origin(&self, headers: &HeaderMap, caller: Caller) -> Result<(), Problem> {
-        let Some(host) = only(headers, &header::HOST) else {
+    pub fn check_origin(&self, uri: &Uri, headers: &HeaderMap, caller: Caller) -> Result<(), Problem> {
+        let Some(host) = host::asked(uri, headers) else {
             return Err(Problem::new(StatusCode::BAD_REQUEST, "exactly one Host header is needed"));
         };
         if !self.is_closed() && !host::host_allowed(host, &self.hosts) {
@@ -180,31 +187,37 @@ mod tests {
     fn other_sites_and_names_that_a_page_can_take_are_refused() {
         let open = Access::new(None, vec!["chat.example.com".parse().expect("a name")]);
         let check = |pairs: &[(header::HeaderName, &str)]| {
-            open.check_origin(&headers(pairs), caller("127.0.0.1")).map_err(|problem| problem.status.as_u16())
+            let problem = open.check_origin(&Uri::from_static("/"), &headers(pairs), caller("127.0.0.1")).err()?;
+            Some(problem.status.as_u16())
         };
-        assert_eq!(check(&[(header::HOST, "localhost:8080"), (header::ORIGIN, "http://localhost:8080")]), Ok(()));
+        assert_eq!(check(&[(header::HOST, "localhost:8080"), (header::ORIGIN, "http://localhost:8080")]), None);
         for host in ["127.0.0.1:8080", "[::1]:8080", "10.1.2.3:8080", "chat-app.team.svc:8080", "chat.example.com"] {
-            assert_eq!(check(&[(header::HOST, host)]), Ok(()), "{host}");
+            assert_eq!(check(&[(header::HOST, host)]), None, "{host}");
         }
         for foreign in ["https://evil.example", "http://localhost:8081", "null", "localhost:8080"] {
-            assert_eq!(check(&[(header::HOST, "localhost:8080"), (header::ORIGIN, foreign)]), Err(403), "{foreign}");
+            assert_eq!(check(&[(header::HOST, "localhost:8080"), (header::ORIGIN, foreign)]), Some(403), "{foreign}");
         }
-        assert_eq!(check(&[(header::HOST, "evil.example")]), Err(403));
-        assert_eq!(check(&[(header::HOST, "evil.example"), (header::ORIGIN, "http://evil.example")]), Err(403), "a rebound name");
+        assert_eq!(check(&[(header::HOST, "evil.example")]), Some(403));
+        assert_eq!(
+            check(&[(header::HOST, "evil.example"), (header::ORIGIN, "http://evil.example")]),
+            Some(403),
+            "a rebound name"
+        );
         assert_eq!(
             check(&[(header::HOST, "chat-app:8080"), (header::ORIGIN, "https://chat.example.com")]),
-            Ok(()),
+            None,
             "a proxy rewrote it"
         );
-        assert_eq!(check(&[(header::HOST, "localhost"), (header::HOST, "evil.example")]), Err(400));
-        assert_eq!(check(&[]), Err(400));
+        assert_eq!(check(&[(header::HOST, "localhost"), (header::HOST, "evil.example")]), Some(400));
+        assert_eq!(check(&[]), Some(400));
     }
 
     #[test]
     fn a_trusted_proxy_tells_the_name_that_was_asked_for() {
         let access = closed();
         let pairs = [(header::HOST, "app:8080"), (header::ORIGIN, "https://chat.example"), (FORWARDED_HOST, "chat.example")];
-        let check = |proxied| access.check_origin(&headers(&pairs), Caller { proxied, ..caller("10.0.0.1") }).is_ok();
+        let uri = Uri::from_static("/");
+        let check = |proxied| access.check_origin(&uri, &headers(&pairs), Caller { proxied, ..caller("10.0.0.1") }).is_ok();
         assert_eq!((check(true), check(false)), (true, false));
     }
 }

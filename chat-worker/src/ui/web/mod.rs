@@ -192,16 +192,20 @@ fn router(web: Arc<Web>) -> Router {
         .route("/v1/usage", get(status::usage))
         .route("/", get(page::index))
         .route_layer(middleware::from_fn_with_state(with(), unlimited));
-    let protected = limited.merge(unlimited);
-    let all = Router::new()
-        .merge(protected)
-        .route("/signin", post(signin::sign_in))
-        .route("/signout", post(signin::sign_out))
-        .route("/assets/{name}", get(page::asset))
+    // Whoever looks after this server asks for them without a token.
+    let watched = Router::new()
         .route("/health", get(status::health))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(status::ready))
         .route("/metrics", get(status::metrics))
+        .route_layer(middleware::from_fn_with_state(with(), watched));
+    let all = Router::new()
+        .merge(limited)
+        .merge(unlimited)
+        .merge(watched)
+        .route("/signin", post(signin::sign_in))
+        .route("/signout", post(signin::sign_out))
+        .route("/assets/{name}", get(page::asset))
         .route("/openapi.json", get(page::openapi))
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
@@ -244,6 +248,15 @@ async fn limited(State(web): State<Arc<Web>>, Extension(caller): Extension<Calle
 
 async fn unlimited(State(web): State<Arc<Web>>, Extension(caller): Extension<Caller>, request: Request, next: Next) -> Response {
     match signin::foreign(&web, caller, &request).or_else(|| signin::unknown(&web, caller, &request)) {
+        Some(refusal) => refusal,
+        None => next.run(request).await,
+    }
+}
+
+/// How this server is, is nothing for a page either. A balancer that asks without any Host is no browser: it gets a bare status.
+async fn watched(State(web): State<Arc<Web>>, Extension(caller): Extension<Caller>, request: Request, next: Next) -> Response {
+    let has_host = request.headers().contains_key(header::HOST);
+    match signin::foreign(&web, caller, &request).filter(|_| has_host) {
         Some(refusal) => refusal,
         None => next.run(request).await,
     }

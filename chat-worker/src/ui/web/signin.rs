@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Form,
     extract::{Extension, Request, State, rejection::FormRejection},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, StatusCode, Uri, header},
     response::{IntoResponse, Redirect, Response},
 };
 use http_server::{forwarded::Caller, token};
@@ -20,7 +20,7 @@ use super::{
 
 /// The refusal of a request that comes from another site, or by a name that may be one's.
 pub fn foreign(web: &Web, caller: Caller, request: &Request) -> Option<Response> {
-    web.access.check_origin(request.headers(), caller).err().map(Problem::into_response)
+    web.access.check_origin(request.uri(), request.headers(), caller).err().map(Problem::into_response)
 }
 
 /// The refusal of a request that does not bring the token; of the page, it is a sign-in page.
@@ -47,10 +47,11 @@ pub struct SignIn {
 pub async fn sign_in(
     State(web): State<Arc<Web>>,
     Extension(caller): Extension<Caller>,
+    uri: Uri,
     headers: HeaderMap,
     form: Result<Form<SignIn>, FormRejection>,
 ) -> Response {
-    if let Err(problem) = web.access.check_origin(&headers, caller) {
+    if let Err(problem) = web.access.check_origin(&uri, &headers, caller) {
         return problem.into_response();
     }
     // Whoever fills in the form reads the page; a program reads the problem.
@@ -79,8 +80,13 @@ pub async fn sign_in(
     }
 }
 
-pub async fn sign_out(State(web): State<Arc<Web>>, Extension(caller): Extension<Caller>, headers: HeaderMap) -> Response {
-    if let Err(problem) = web.access.check_origin(&headers, caller) {
+pub async fn sign_out(
+    State(web): State<Arc<Web>>,
+    Extension(caller): Extension<Caller>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    if let Err(problem) = web.access.check_origin(&uri, &headers, caller) {
         return problem.into_response();
     }
     let expired = cookie("", caller.tls) + "; Max-Age=0";

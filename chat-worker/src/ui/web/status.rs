@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Json,
     extract::State,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
@@ -14,12 +14,12 @@ use super::{problem::Problem, state::Web};
 
 /// As the guide describes it. Degraded is an answer and no failure: the status is 200 for both. Who has no token is told no more than that:
 /// which servers there are, what they last said and what the day cost is nobody's who cannot use them.
-pub async fn health(State(web): State<Arc<Web>>, headers: HeaderMap) -> Json<Value> {
+pub async fn health(State(web): State<Arc<Web>>, uri: Uri, headers: HeaderMap) -> Json<Value> {
     let servers = web.app.engine.hub.status();
     let problem = web.app.config.borrow().problem.clone();
     let degraded = problem.is_some() || servers.iter().any(|server| server.degraded);
     let status = if degraded { "degraded" } else { "healthy" };
-    if !web.access.still_allows(&headers) {
+    if !web.access.still_allows(&headers) || !web.access.tells(&uri, &headers) {
         return Json(json!({"status": status}));
     }
     let mut metrics = json!(web.app.engine.metrics.summary());
@@ -31,19 +31,27 @@ pub async fn health(State(web): State<Arc<Web>>, headers: HeaderMap) -> Json<Val
 
 /// Ready to take requests; also without any server, since the model can still answer.
 /// It says besides how the model was met, and how much of the budget is used: the operator reads both.
-pub async fn ready(State(web): State<Arc<Web>>) -> Result<Json<Value>, Problem> {
+pub async fn ready(State(web): State<Arc<Web>>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
     if web.draining.is_cancelled() {
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "draining: this replica is being stopped"));
+    }
+    if !web.access.tells(&uri, &headers) {
+        return Ok(StatusCode::OK.into_response());
     }
     let percent = web.app.engine.ledger.today().budget_percent;
     let budget = percent.map(|percent| json!({"percent": percent, "usedUp": percent >= 100}));
     let model = (!web.app.is_gateway).then(|| web.app.engine.metrics.model.now());
-    Ok(Json(json!({"status": "ok", "model": model, "budget": budget})))
+    Ok(Json(json!({"status": "ok", "model": model, "budget": budget})).into_response())
 }
 
-pub async fn metrics(State(web): State<Arc<Web>>) -> Response {
+pub async fn metrics(State(web): State<Arc<Web>>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
+    if !web.access.tells(&uri, &headers) {
+        let detail =
+            "figures are told by an address, a name of the cluster or one of CHAT_ALLOWED_HOSTS, or with the access token";
+        return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+    }
     let text = web.app.engine.metrics.text(&web.app.engine.hub.status(), &web.app.engine.ledger.today());
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
 }
 
 /// Every server, and the model that answers.

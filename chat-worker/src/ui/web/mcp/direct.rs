@@ -1,6 +1,6 @@
-//! The short way of most calls: a complete, well-formed `tools/call` is read, run and answered without the SDK, whose way through a transport
-//! and several tasks costs more than the rest. Whatever is not beyond doubt goes the SDK's way, so that every refusal is the SDK's own;
-//! tests/chat_ways.rs holds the two ways to the same answers.
+//! The short way of most requests: a complete, well-formed one for what servers have is read, run and answered without the SDK, whose way
+//! through a transport and several tasks costs more than the rest, and whose types know less than what servers write. Whatever is not beyond
+//! doubt goes the SDK's way, so that every refusal is the SDK's own; tests/chat_ways.rs holds the two ways to the same answers.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -10,23 +10,28 @@ use axum::{
 };
 use futures::{StreamExt, stream};
 use http_server::{host::only, json_rpc, request_id};
+use mcp_wire::json;
 use rmcp::{
     ErrorData,
-    model::{ProtocolVersion, RequestId, RequestMetaObject, ServerJsonRpcMessage},
+    model::{
+        CompleteRequestParams, GetPromptRequestParams, InputResponses, PaginatedRequestParams, ProtocolVersion,
+        ReadResourceRequestParams, RequestId, RequestMetaObject, ServerJsonRpcMessage,
+    },
 };
-use serde::Deserialize;
-use serde_json::{Map, Value, value::RawValue};
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::{Map, value::RawValue};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    Wanted,
     client::Client,
     gateway::Gateway,
-    offered::Answer,
+    offered::{Answer, Kind},
     running::{Asker, Ear, Message},
 };
 use crate::{
-    numbers, telemetry,
+    numbers,
     tools::MODERN,
     ui::web::{problem::Problem, state::Web},
 };
@@ -43,12 +48,11 @@ const PROTOCOL: &str = "io.modelcontextprotocol/";
 /// Messages that a client has not read yet; beyond them, the call waits.
 const UNREAD: usize = 16;
 
-/// A call that needs nothing of the SDK.
+/// A request that needs nothing of the SDK.
 #[derive(Debug)]
-pub struct Call {
+pub struct Direct {
     id: RequestId,
-    tool: String,
-    arguments: Map<String, Value>,
+    wanted: Wanted,
     meta: RequestMetaObject,
     is_modern: bool,
 }
@@ -61,21 +65,30 @@ struct Envelope<'a> {
     id: RequestId,
     method: &'a str,
     #[serde(borrow)]
-    params: Params<'a>,
+    params: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Params<'a> {
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct CallParams<'a> {
     name: &'a str,
     #[serde(borrow, default)]
     arguments: Option<&'a RawValue>,
+    request_state: Option<String>,
+    #[serde(default)]
+    input_responses: InputResponses,
+    #[serde(default, rename = "_meta")]
+    _meta: IgnoredAny,
+}
+
+#[derive(Deserialize)]
+struct OfMeta {
     #[serde(default, rename = "_meta")]
     meta: RequestMetaObject,
 }
 
 /// Reads a request; `None`: the SDK's.
-pub fn read(parts: &Parts, body: &[u8]) -> Option<Call> {
+pub fn read(parts: &Parts, body: &[u8]) -> Option<Direct> {
     let headers = &parts.headers;
     let is_json = only(headers, &header::CONTENT_TYPE)?.split(';').next()?.trim().eq_ignore_ascii_case("application/json");
     if parts.method != Method::POST || !is_json || !json_rpc::takes_json(headers) {
@@ -84,40 +97,95 @@ pub fn read(parts: &Parts, body: &[u8]) -> Option<Call> {
     // Numbers that are longer than those of a machine pass as they are written.
     let body = numbers::guard(std::str::from_utf8(body).ok()?);
     let Envelope { jsonrpc, id, method, params } = serde_json::from_str(&body).ok()?;
-    let Params { name, arguments, meta } = params;
-    if jsonrpc != "2.0" || method != CALL {
+    if jsonrpc != "2.0" {
         return None;
     }
-    let is_modern = is_modern(headers, name, &meta)?;
-    let arguments = match arguments {
-        Some(arguments) => serde_json::from_str(arguments.get()).ok()?,
-        None => Map::new(),
-    };
-    Some(Call { id, tool: name.to_owned(), arguments, meta, is_modern })
+    let params = params.map_or("{}", RawValue::get);
+    if !params.starts_with('{') {
+        return None;
+    }
+    let wanted = wanted(method, params)?;
+    let OfMeta { meta } = serde_json::from_str(params).ok()?;
+    let is_modern = is_modern(headers, method, wanted.named(), &meta)?;
+    Some(Direct { id, wanted, meta, is_modern })
 }
 
-/// Whether a call is of the modern era; `None` where the headers and the body do not say the same.
-fn is_modern(headers: &HeaderMap, tool: &str, meta: &RequestMetaObject) -> Option<bool> {
+/// What is asked for; `None` where it is none of these.
+fn wanted(method: &str, params: &str) -> Option<Wanted> {
+    let list = |kind| match serde_json::from_str::<PaginatedRequestParams>(params) {
+        Ok(params) => Some(Wanted::List(kind, params.cursor)),
+        // The SDK would read it as a request without any.
+        Err(_) => json_rpc::misfit(method, None, false).map(Wanted::Misfit),
+    };
+    match method {
+        CALL => {
+            let CallParams { name, arguments, request_state, input_responses, .. } = serde_json::from_str(params).ok()?;
+            let arguments = match arguments {
+                Some(arguments) => json::parse(arguments.get()).ok()?,
+                None => Map::new(),
+            };
+            Some(Wanted::Call { tool: name.to_owned(), arguments, state: request_state, answers: input_responses })
+        }
+        "resources/read" => {
+            let mut params: ReadResourceRequestParams = serde_json::from_str(params).ok()?;
+            params.meta = None;
+            Some(Wanted::Read(params))
+        }
+        "prompts/get" => {
+            let mut params: GetPromptRequestParams = serde_json::from_str(params).ok()?;
+            params.meta = None;
+            Some(Wanted::Prompt(params))
+        }
+        "completion/complete" => {
+            let mut params: CompleteRequestParams = serde_json::from_str(params).ok()?;
+            params.meta = None;
+            Some(Wanted::Complete(params))
+        }
+        "tools/list" => list(Kind::Tools),
+        "resources/list" => list(Kind::Resources),
+        "resources/templates/list" => list(Kind::Templates),
+        "prompts/list" => list(Kind::Prompts),
+        _ => None,
+    }
+}
+
+impl Wanted {
+    /// What the header `Mcp-Name` has to say of it.
+    fn named(&self) -> Option<&str> {
+        match self {
+            Self::Call { tool, .. } => Some(tool),
+            Self::Read(params) => Some(&params.uri),
+            Self::Prompt(params) => Some(&params.name),
+            Self::Complete(_) | Self::List(..) | Self::Misfit(_) => None,
+        }
+    }
+}
+
+/// Whether a request is of the modern era; `None` where the headers and the body do not say the same.
+fn is_modern(headers: &HeaderMap, method: &str, named: Option<&str>, meta: &RequestMetaObject) -> Option<bool> {
     let version = if headers.contains_key(&VERSION) { only(headers, &VERSION)? } else { EARLIER[0] };
     if EARLIER.contains(&version) {
         return (!meta.keys().any(|key| key.starts_with(PROTOCOL))).then_some(false);
     }
-    let said = only(headers, &METHOD)? == CALL && only(headers, &NAME)? == tool && !tool.starts_with("=?");
+    let is_named = match named {
+        Some(name) => only(headers, &NAME)? == name && !name.starts_with("=?"),
+        None => !headers.contains_key(&NAME),
+    };
+    let said = only(headers, &METHOD)? == method && is_named;
     let plain = !headers.keys().any(|name| name.as_str().starts_with(ARGUMENT));
     let whole = meta.protocol_version().is_some_and(|version| version == ProtocolVersion::V_2026_07_28)
         && meta.missing_required_keys(&ProtocolVersion::V_2026_07_28).is_empty();
     (version == MODERN && said && plain && whole).then_some(true)
 }
 
-/// Runs a call, and answers with its result alone, or with a stream where something is said before that.
-pub async fn answer(web: Arc<Web>, parts: Parts, call: Call) -> Response {
+/// Does what is asked for, and answers with its result alone, or with a stream where something is said before that.
+pub async fn answer(web: Arc<Web>, parts: Parts, direct: Direct) -> Response {
     let (to, mut messages) = mpsc::channel(UNREAD);
     let (gone, stopped) = (CancellationToken::new(), web.stopped.clone());
     let leaves = gone.clone().drop_guard();
     // A task of its own: whoever leaves cancels the call, which still comes to an end.
     tokio::spawn(async move {
-        let Call { id, tool, arguments, meta, is_modern } = call;
-        let traced = telemetry::serve_tool(&tool, Some(&parts.headers), &meta);
+        let Direct { id, wanted, meta, is_modern } = direct;
         let asker = Asker {
             client: Client::who_sent(&parts, &meta, is_modern),
             id,
@@ -125,7 +193,7 @@ pub async fn answer(web: Arc<Web>, parts: Parts, call: Call) -> Response {
             ear: Ear::Stream(to.clone()),
             gone,
         };
-        let answer = Gateway { web }.call(&tool, arguments, traced, &asker).await;
+        let answer = Gateway { web }.wanted(wanted, Some(&parts.headers), &meta, &asker).await;
         // The client may be gone.
         let _ = to.send(Message::Answer(written(&asker.id, answer, is_modern))).await;
     });
@@ -183,7 +251,7 @@ fn written(id: &RequestId, answer: Result<Answer, ErrorData>, is_modern: bool) -
 mod tests {
     use axum::http::Request;
     use rstest::rstest;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -206,6 +274,10 @@ mod tests {
         assert_eq!(taken(&[], &plain), Some(false));
         assert_eq!(taken(&[("mcp-protocol-version", "2025-06-18"), ("accept", "*/*")], &plain), Some(false));
         assert_eq!(taken(&[], &message(&json!({"name": "t", "_meta": {"progressToken": 1, "x/y": {}}}))), Some(false));
+        assert_eq!(taken(&[], &message(&json!({"name": "t", "requestState": "s", "inputResponses": {"a": {}}}))), Some(false));
+        for method in ["tools/list", "resources/list", "resources/templates/list", "prompts/list"] {
+            assert_eq!(taken(&[], &json!({"jsonrpc": "2.0", "id": 1, "method": method}).to_string()), Some(false), "{method}");
+        }
         let version = ("mcp-protocol-version", "2026-07-28");
         let all = [version, ("mcp-method", "tools/call"), ("mcp-name", "t")];
         let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -221,7 +293,6 @@ mod tests {
     }
 
     #[rstest]
-    #[case::resumed(json!({"name": "t", "requestState": "s"}))]
     #[case::unknown(json!({"name": "t", "x": 1}))]
     #[case::nameless(json!({"arguments": {}}))]
     #[case::no_object(json!({"name": "t", "arguments": [1]}))]
@@ -235,7 +306,7 @@ mod tests {
         let plain = message(&json!({"name": "t"}));
         for odd in [
             plain.replace("2.0", "1.0"),
-            plain.replace("tools/call", "tools/list"),
+            plain.replace("tools/call", "tools/like"),
             plain.replace(r#""id":1"#, r#""id":null"#),
             format!("[{plain}]"),
             plain.replace(r#""id":1"#, r#""id":1,"id":2"#),

@@ -2,7 +2,7 @@
 //! (`gateway`: which, `offered`: in which form). Token, rate limit, circuits, timeouts, caps and metrics are those of a turn; asking the user
 //! is the client's business, which the annotations are passed on for. Any replica takes any request (`client`: what it says of its sender);
 //! what a server says while it works goes to the client that called (`running`), and that a list changed to all who listen (`lists`).
-//! `wire` is the HTTP around it, and `direct` the short way of most calls, past the SDK.
+//! `wire` is the HTTP around it, and `direct` the short way of most requests, past the SDK.
 
 #![allow(deprecated, reason = "sampling and messages for a log, which earlier eras have")]
 
@@ -16,20 +16,23 @@ mod wire;
 
 use std::{ops::Bound, sync::Arc, time::Instant};
 
-use axum::http::request::Parts;
+use axum::http::{HeaderMap, request::Parts};
 use futures::FutureExt;
+use http_server::json_rpc;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
-        CacheScope, CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult, DiscoverResult,
-        GetPromptRequestParams, GetPromptResponse, Implementation, InitializeRequestParams, InitializeResult, InputResponses,
-        ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
-        ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig, ServerResult, SetLevelRequestParams,
-        SubscriptionFilter, Tool,
+        CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, CompleteRequestParams, CompleteResult,
+        CustomRequest, CustomResult, DiscoverResult, ErrorCode, GetPromptRequestParams, GetPromptResponse, GetPromptResult,
+        Implementation, InitializeRequestParams, InitializeResult, InputResponses, ListPromptsResult,
+        ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams,
+        ReadResourceResponse, ReadResourceResult, RequestMetaObject, ServerCapabilities, ServerConfig, SetLevelRequestParams,
+        SubscriptionFilter,
     },
     service::{RequestContext, SubscriptionContext},
     transport::{StreamableHttpServerConfig, StreamableHttpService, streamable_http_server::session::local::LocalSessionManager},
 };
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
@@ -38,7 +41,7 @@ pub use self::wire::answer;
 use self::{
     gateway::{Gateway, MAX_BODY},
     lists::{List, Told},
-    offered::Answer,
+    offered::{Answer, Kind, no_cursor},
     running::{Asker, Running},
 };
 use super::state::Web;
@@ -48,7 +51,7 @@ use crate::{
     logging, numbers,
     policy::{self, Decision, Verdict, Why},
     telemetry::{self, Traced},
-    tools::{answer::ToolOutput, relay::Relay},
+    tools::{answer::ToolOutput, asked::Given, relay::Relay},
 };
 
 /// How long a client may keep the list: servers come and go.
@@ -126,6 +129,77 @@ impl Gateway {
         (verdict != Verdict::Refuse(Why::Never)).then_some(output)
     }
 
+    /// What a client asks for, of what servers have: by the short way and by the SDK's.
+    async fn wanted(
+        &self,
+        wanted: Wanted,
+        headers: Option<&HeaderMap>,
+        meta: &RequestMetaObject,
+        asker: &Asker,
+    ) -> Result<Answer, ErrorData> {
+        let hub = Arc::clone(&self.web.app.engine.hub);
+        match wanted {
+            Wanted::Call { tool, state: Some(state), answers, .. } => {
+                let gone = || ErrorData::invalid_params("this call does not wait any more, or not here: call again", None);
+                self.resumed(&state, &what_of(&tool), answers, asker).await.ok_or_else(gone)?
+            }
+            Wanted::Call { tool, arguments, .. } => {
+                let traced = telemetry::serve_tool(&tool, headers, meta);
+                self.call(&tool, arguments, traced, asker).await
+            }
+            Wanted::Read(params) => {
+                let what = format!("resource {}", params.uri);
+                let (state, answers) = (params.request_state.clone(), params.input_responses.clone());
+                self.asked(what, state, answers, asker, |relay| async move { hub.read(params, relay).await }.boxed()).await
+            }
+            Wanted::Prompt(params) => {
+                let what = format!("prompt {}", params.name);
+                let (state, answers) = (params.request_state.clone(), params.input_responses.clone());
+                self.asked(what, state, answers, asker, |relay| async move { hub.prompt(params, relay).await }.boxed()).await
+            }
+            Wanted::Complete(params) => {
+                let complete = |relay| async move { hub.complete(params, relay).await }.boxed();
+                self.asked("completion".to_owned(), None, None, asker, complete).await
+            }
+            Wanted::List(kind, cursor) => self.list(kind, cursor.as_deref()).await,
+            Wanted::Misfit(told) => Err(ErrorData::invalid_params(told, None)),
+        }
+    }
+
+    async fn list(&self, kind: Kind, cursor: Option<&str>) -> Result<Answer, ErrorData> {
+        let hub = &self.web.app.engine.hub;
+        match kind {
+            Kind::Tools => self.tools(cursor),
+            Kind::Resources => offered::page(kind, hub.resources().await, cursor, LIST_TTL_MS),
+            Kind::Templates => offered::page(kind, hub.templates().await, cursor, LIST_TTL_MS),
+            Kind::Prompts => offered::page(kind, hub.prompts().await, cursor, LIST_TTL_MS),
+        }
+    }
+
+    /// A page begins after the name that the cursor is: right also when servers went and came between two pages.
+    fn tools(&self, cursor: Option<&str>) -> Result<Answer, ErrorData> {
+        let place = Kind::Tools.place(cursor)?;
+        if self.searches() {
+            return match place {
+                Some(_) => Err(no_cursor()),
+                None => Ok(offered::list(Kind::Tools, &offered::search_tools(), None, STATIC_TTL_MS)),
+            };
+        }
+        let catalogue = self.web.app.engine.hub.catalogue();
+        let mut tools = catalogue.after(place.map_or(Bound::Unbounded, Bound::Excluded)).filter(|spec| self.offers(spec));
+        let page: Vec<_> = tools.by_ref().take(TOOLS_A_PAGE).collect();
+        let more = tools.next().is_some();
+        let next = page.last().filter(|_| more).map(|spec| spec.name.as_str());
+        let page: Vec<_> = page.iter().map(|spec| offered::tool(spec)).collect();
+        Ok(offered::list(Kind::Tools, &page, next, LIST_TTL_MS))
+    }
+
+    /// The same for a request that the SDK handed over.
+    async fn handed(&self, wanted: Wanted, context: &RequestContext<RoleServer>) -> Result<Answer, ErrorData> {
+        let headers = context.extensions.get::<Parts>().map(|parts| &parts.headers);
+        self.wanted(wanted, headers, &context.meta, &Asker::of(context)).await
+    }
+
     /// Calls a tool for a client.
     async fn call(&self, tool: &str, arguments: Map<String, Value>, traced: Span, asker: &Asker) -> Result<Answer, ErrorData> {
         let call = search::meant(ToolCall { id: String::new(), name: tool.to_owned(), input: Value::Object(arguments) });
@@ -171,9 +245,9 @@ impl Gateway {
         what: &str,
         answers: InputResponses,
         asker: &Asker,
-    ) -> Option<Result<ServerResult, ErrorData>> {
+    ) -> Option<Result<Answer, ErrorData>> {
         let running = self.web.calls.resume(state, what, answers)?;
-        Some(self.web.calls.accompany(running, asker).await.map(Answer::typed))
+        Some(self.web.calls.accompany(running, asker).await)
     }
 
     /// The answer of a server to something else than a call, as far as it may be passed on. A state that is not ours is the server's.
@@ -182,32 +256,28 @@ impl Gateway {
         what: String,
         state: Option<String>,
         answers: Option<InputResponses>,
-        context: &RequestContext<RoleServer>,
+        asker: &Asker,
         ask: impl FnOnce(Option<Relay>) -> W,
-    ) -> Result<ServerResult, ErrorData>
+    ) -> Result<Answer, ErrorData>
     where
-        W: Future<Output = Result<ServerResult, ErrorData>> + Send + 'static,
+        W: Future<Output = Result<Given, ErrorData>> + Send + 'static,
     {
-        let asker = Asker::of(context);
-        let resumed = match &state {
-            Some(state) => self.resumed(state, &what, answers.unwrap_or_default(), &asker).await,
-            None => None,
-        };
-        let result = if let Some(result) = resumed {
-            result?
-        } else {
-            let work = |relay, cancel: CancellationToken| {
-                let answer = ask(relay);
-                async move {
-                    tokio::select! {
-                        answer = answer => answer.map(|answer| Answer::Typed(Box::new(answer))),
-                        () = cancel.cancelled() => Err(ErrorData::internal_error("cancelled", None)),
-                    }
+        if let Some(state) = &state
+            && let Some(resumed) = self.resumed(state, &what, answers.unwrap_or_default(), asker).await
+        {
+            return resumed;
+        }
+        let most = self.web.app.settings.max_result_bytes;
+        let work = |relay, cancel: CancellationToken| {
+            let answer = ask(relay);
+            async move {
+                tokio::select! {
+                    answer = answer => answer.and_then(|given| offered::within(given, most)),
+                    () = cancel.cancelled() => Err(ErrorData::internal_error("cancelled", None)),
                 }
-            };
-            self.accompanied(what, &asker, work).await?.typed()
+            }
         };
-        offered::within(result, self.web.app.settings.max_result_bytes)
+        self.accompanied(what, asker, work).await
     }
 }
 
@@ -287,32 +357,12 @@ impl ServerHandler for Gateway {
         Ok(())
     }
 
-    /// A page begins after the name that the cursor is: right also when servers went and came between two pages.
     async fn list_tools(
         &self,
         request: Option<PaginatedRequestParams>,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        if self.searches() {
-            return Ok(ListToolsResult {
-                ttl_ms: Some(STATIC_TTL_MS),
-                cache_scope: Some(CacheScope::Private),
-                ..ListToolsResult::with_all_items(offered::search_tools())
-            });
-        }
-        let cursor = request.and_then(|request| request.cursor);
-        let start = cursor.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let catalogue = self.web.app.engine.hub.catalogue();
-        let mut tools = catalogue.after(start).filter(|spec| self.offers(spec));
-        let page: Vec<Tool> = tools.by_ref().take(TOOLS_A_PAGE).map(|spec| offered::tool(spec)).collect();
-        let more = tools.next().is_some();
-        let next_cursor = page.last().filter(|_| more).map(|tool| tool.name.to_string());
-        Ok(ListToolsResult {
-            next_cursor,
-            ttl_ms: Some(LIST_TTL_MS),
-            cache_scope: Some(CacheScope::Private),
-            ..ListToolsResult::with_all_items(page)
-        })
+        listed(self.handed(Wanted::List(Kind::Tools, cursor(request)), &context).await?)
     }
 
     async fn call_tool(
@@ -320,44 +370,29 @@ impl ServerHandler for Gateway {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let asker = Asker::of(&context);
-        if let Some(state) = &request.request_state {
-            let answers = request.input_responses.unwrap_or_default();
-            let resumed = self.resumed(state, &what_of(&request.name), answers, &asker).await;
-            let gone = || ErrorData::invalid_params("this call does not wait any more, or not here: call again", None);
-            return called(resumed.unwrap_or_else(|| Err(gone()))?);
-        }
-        let headers = context.extensions.get::<Parts>().map(|parts| &parts.headers);
-        let traced = telemetry::serve_tool(&request.name, headers, &context.meta);
-        called(self.call(&request.name, request.arguments.unwrap_or_default(), traced, &asker).await?.typed())
+        let wanted = Wanted::Call {
+            tool: request.name.into_owned(),
+            arguments: request.arguments.unwrap_or_default(),
+            state: request.request_state,
+            answers: request.input_responses.unwrap_or_default(),
+        };
+        self.handed(wanted, &context).await?.typed::<CallToolResult, _>()
     }
 
     async fn list_resources(
         &self,
         request: Option<PaginatedRequestParams>,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
-        let (page, next_cursor) = offered::page(self.web.app.engine.hub.resources().await, request)?;
-        Ok(ListResourcesResult {
-            next_cursor,
-            ttl_ms: Some(LIST_TTL_MS),
-            cache_scope: Some(CacheScope::Private),
-            ..ListResourcesResult::with_all_items(page)
-        })
+        listed(self.handed(Wanted::List(Kind::Resources, cursor(request)), &context).await?)
     }
 
     async fn list_resource_templates(
         &self,
         request: Option<PaginatedRequestParams>,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
-        let (page, next_cursor) = offered::page(self.web.app.engine.hub.templates().await, request)?;
-        Ok(ListResourceTemplatesResult {
-            next_cursor,
-            ttl_ms: Some(LIST_TTL_MS),
-            cache_scope: Some(CacheScope::Private),
-            ..ListResourceTemplatesResult::with_all_items(page)
-        })
+        listed(self.handed(Wanted::List(Kind::Templates, cursor(request)), &context).await?)
     }
 
     async fn read_resource(
@@ -365,28 +400,15 @@ impl ServerHandler for Gateway {
         request: ReadResourceRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        let (what, hub) = (format!("resource {}", request.uri), Arc::clone(&self.web.app.engine.hub));
-        let (state, answers) = (request.request_state.clone(), request.input_responses.clone());
-        let read = |relay| async move { hub.read(request, relay).await }.boxed();
-        match self.asked(what, state, answers, &context, read).await? {
-            ServerResult::ReadResourceResult(result) => Ok(ReadResourceResponse::Complete(result)),
-            ServerResult::InputRequiredResult(result) => Ok(ReadResourceResponse::InputRequired(result)),
-            _ => Err(unexpected()),
-        }
+        self.handed(Wanted::Read(request), &context).await?.typed::<ReadResourceResult, _>()
     }
 
     async fn list_prompts(
         &self,
         request: Option<PaginatedRequestParams>,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListPromptsResult, ErrorData> {
-        let (page, next_cursor) = offered::page(self.web.app.engine.hub.prompts().await, request)?;
-        Ok(ListPromptsResult {
-            next_cursor,
-            ttl_ms: Some(LIST_TTL_MS),
-            cache_scope: Some(CacheScope::Private),
-            ..ListPromptsResult::with_all_items(page)
-        })
+        listed(self.handed(Wanted::List(Kind::Prompts, cursor(request)), &context).await?)
     }
 
     async fn get_prompt(
@@ -394,14 +416,7 @@ impl ServerHandler for Gateway {
         request: GetPromptRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<GetPromptResponse, ErrorData> {
-        let (what, hub) = (format!("prompt {}", request.name), Arc::clone(&self.web.app.engine.hub));
-        let (state, answers) = (request.request_state.clone(), request.input_responses.clone());
-        let fill = |relay| async move { hub.prompt(request, relay).await }.boxed();
-        match self.asked(what, state, answers, &context, fill).await? {
-            ServerResult::GetPromptResult(result) => Ok(GetPromptResponse::Complete(result)),
-            ServerResult::InputRequiredResult(result) => Ok(GetPromptResponse::InputRequired(result)),
-            _ => Err(unexpected()),
-        }
+        self.handed(Wanted::Prompt(request), &context).await?.typed::<GetPromptResult, _>()
     }
 
     async fn complete(
@@ -409,24 +424,47 @@ impl ServerHandler for Gateway {
         request: CompleteRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
-        let hub = Arc::clone(&self.web.app.engine.hub);
-        let complete = |relay| async move { hub.complete(request, relay).await }.boxed();
-        match self.asked("completion".to_owned(), None, None, &context, complete).await? {
-            ServerResult::CompleteResult(result) => Ok(result),
-            _ => Err(unexpected()),
-        }
+        listed(self.handed(Wanted::Complete(request), &context).await?)
+    }
+
+    /// The SDK hands over what it could not read as a request that it knows: an unknown method, or a known one with parameters of a
+    /// wrong shape.
+    async fn on_custom_request(
+        &self,
+        request: CustomRequest,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CustomResult, ErrorData> {
+        let is_modern = context.protocol_version().is_some_and(|version| !version.has_initialize());
+        Err(match json_rpc::misfit(&request.method, request.params.as_ref(), is_modern) {
+            Some(told) => ErrorData::invalid_params(told, None),
+            None => ErrorData::new(ErrorCode::METHOD_NOT_FOUND, request.method, None),
+        })
     }
 }
 
-fn called(result: ServerResult) -> Result<CallToolResponse, ErrorData> {
-    match result {
-        ServerResult::CallToolResult(result) => Ok(CallToolResponse::Complete(result)),
-        ServerResult::InputRequiredResult(result) => Ok(CallToolResponse::InputRequired(result)),
-        _ => Err(unexpected()),
-    }
+/// What a client asks for, of what servers have.
+#[derive(Debug)]
+enum Wanted {
+    /// With a state, it is one that waits for these answers.
+    Call {
+        tool: String,
+        arguments: Map<String, Value>,
+        state: Option<String>,
+        answers: InputResponses,
+    },
+    Read(ReadResourceRequestParams),
+    Prompt(GetPromptRequestParams),
+    Complete(CompleteRequestParams),
+    List(Kind, Option<String>),
+    /// A list, with parameters of a wrong shape: what is wrong.
+    Misfit(String),
 }
 
-/// What is asked of a server here is answered by its kind, or by an error.
-fn unexpected() -> ErrorData {
-    ErrorData::internal_error("the server answered something else than what it was asked", None)
+fn cursor(request: Option<PaginatedRequestParams>) -> Option<String> {
+    request.and_then(|request| request.cursor)
+}
+
+/// A result that asks nothing.
+fn listed<T: DeserializeOwned>(answer: Answer) -> Result<T, ErrorData> {
+    answer.typed_as(|result| serde_json::from_value(result))
 }

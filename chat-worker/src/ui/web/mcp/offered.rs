@@ -1,55 +1,72 @@
 //! In which form /mcp passes on what servers have: as it is. Only what would break a client, or is too large, is not. Pure.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::sync::Arc;
 
 use rmcp::{
     ErrorData,
-    model::{CallToolResult, ContentBlock, PaginatedRequestParams, ResultType, ServerResult, Tool, ToolAnnotations},
+    model::{CallToolResult, ContentBlock, InputRequiredResult, ServerResult, ToolAnnotations},
 };
-use serde::{
-    Deserialize, Deserializer, Serialize, Serializer,
-    de::{MapAccess, Visitor},
+use serde::de::DeserializeOwned;
+use serde_json::{
+    Map, Value, json,
+    value::{RawValue, to_raw_value},
 };
-use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
     llm::offer::{Dialect, projected, search},
     numbers,
     tools::{
         answer::{Told, ToolOutput, Whole},
+        asked::Given,
+        live::Listed,
         sanitize::clean_line,
         spec::ToolSpec,
     },
+    written::Fields,
 };
 
 /// Of resources, templates and prompts.
 const A_PAGE: usize = 200;
 
-/// A tool as its server describes it, under the name that is offered.
-pub fn tool(spec: &ToolSpec) -> Tool {
-    let mut tool = (*spec.definition).clone();
-    tool.name = spec.name.clone().into();
+/// A tool as its server wrote it, under the name that is offered.
+pub fn tool(spec: &ToolSpec) -> Box<RawValue> {
+    let definition = &*spec.definition;
+    let own = spec.written.clone().or_else(|| to_raw_value(definition).ok()).unwrap_or_default();
+    // It was an object when it was read.
+    let Ok(mut fields) = Fields::read(own.get()) else { return own };
+    fields.set("name", &spec.name);
     // A client shows it to people, and tells it to a model.
-    tool.title = tool.title.map(|title| clean_line(&title));
-    if !is_plain(&tool.input_schema) {
-        // Official clients refuse the whole list because of one such schema.
-        let mended = projected(spec, Dialect::Completions).ok();
-        let schema = mended.and_then(|mended| serde_json::from_str(mended.schema.get()).ok());
-        tool.input_schema = Arc::new(schema.unwrap_or_else(|| Map::from_iter([("type".to_owned(), Value::from("object"))])));
+    if let Some(title) = &definition.title {
+        fields.set("title", &clean_line(title));
     }
-    if tool.output_schema.as_ref().is_some_and(|schema| !is_plain(schema)) {
-        tool.output_schema = None;
+    if let Some(description) = &definition.description {
+        fields.set("description", description);
+    }
+    if !is_plain(&definition.input_schema) {
+        // Official clients refuse the whole list because of one such schema.
+        match projected(spec, Dialect::Completions) {
+            Ok(mended) => fields.set("inputSchema", &mended.schema),
+            Err(_) => fields.set("inputSchema", &json!({"type": "object"})),
+        }
+    }
+    if definition.output_schema.as_ref().is_some_and(|schema| !is_plain(schema)) {
+        fields.remove("outputSchema");
+    }
+    if definition.annotations.is_none() {
+        // It said nothing, or is not believed.
+        fields.remove("annotations");
     }
     if spec.changed {
         // It is no longer what it was: what it says of itself is not passed on, so that the client asks.
-        let title = tool.annotations.take().and_then(|annotations| annotations.title);
+        let title = definition.annotations.as_ref().and_then(|annotations| annotations.title.clone());
         let mut annotations = ToolAnnotations::default();
         annotations.title = title;
         annotations.read_only_hint = Some(false);
         annotations.destructive_hint = Some(true);
-        tool.annotations = Some(annotations);
+        fields.set("annotations", &annotations);
     }
-    tool
+    fields.spare();
+    fields.written()
 }
 
 /// What the specification promises of a schema: an object, whose properties are schemas, and names that are required.
@@ -61,11 +78,62 @@ fn is_plain(schema: &Map<String, Value>) -> bool {
 }
 
 /// The two tools by which all others are found and called.
-pub fn search_tools() -> Vec<Tool> {
+pub fn search_tools() -> Vec<Box<RawValue>> {
     let tool = |(name, description, schema): &(&'static str, &'static str, Value)| {
-        Tool::new(*name, *description, Arc::new(schema.as_object().cloned().unwrap_or_default()))
+        to_raw_value(&json!({"name": name, "description": description, "inputSchema": schema})).ok()
     };
-    search::DEFINITIONS.iter().map(tool).collect()
+    search::DEFINITIONS.iter().filter_map(tool).collect()
+}
+
+/// A list of what servers have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Tools,
+    Resources,
+    Templates,
+    Prompts,
+}
+
+impl Kind {
+    /// What the list is called in the result.
+    pub fn field(self) -> &'static str {
+        match self {
+            Self::Tools => "tools",
+            Self::Resources => "resources",
+            Self::Templates => "resourceTemplates",
+            Self::Prompts => "prompts",
+        }
+    }
+
+    /// Where a list goes on: behind this.
+    fn cursor(self, place: &str) -> String {
+        format!("{}:{place}", self.field())
+    }
+
+    /// The place that a cursor of ours says. Clients send an empty one where they have none.
+    pub fn place(self, cursor: Option<&str>) -> Result<Option<&str>, ErrorData> {
+        let Some(cursor) = cursor.filter(|cursor| !cursor.is_empty()) else { return Ok(None) };
+        let place = cursor.strip_prefix(self.field()).and_then(|rest| rest.strip_prefix(':'));
+        place.map(Some).ok_or_else(no_cursor)
+    }
+}
+
+/// The error of a cursor that is none of ours, or leads behind the end of a list that is shorter now.
+pub fn no_cursor() -> ErrorData {
+    ErrorData::invalid_params("there is no such cursor; ask for the list from its beginning", None)
+}
+
+/// A page of a list, as a result; `next` is where it goes on.
+pub fn list(kind: Kind, items: &[Box<RawValue>], next: Option<&str>, ttl_ms: u64) -> Answer {
+    let mut result = json!({"ttlMs": ttl_ms, "cacheScope": "private"});
+    if let Some(next) = next {
+        result["nextCursor"] = kind.cursor(next).into();
+    }
+    // Texts and raw JSON can be written.
+    let items = serde_json::to_string(items).unwrap_or_default();
+    let rest = result.to_string();
+    let text = format!(r#"{{"{}":{items},{}"#, kind.field(), &rest[1..]);
+    Answer::Written(RawValue::from_string(text).unwrap_or_default())
 }
 
 /// What a client is answered.
@@ -73,93 +141,79 @@ pub fn search_tools() -> Vec<Tool> {
 pub enum Answer {
     /// The result of a call, as its server wrote it.
     Whole(Arc<Whole>),
-    Typed(Box<ServerResult>),
+    /// Another result, as it is written.
+    Written(Box<RawValue>),
+    /// What is said in the place of a call's result.
+    Words(Box<CallToolResult>),
 }
 
 impl Answer {
-    /// For the SDK to write.
-    pub fn typed(self) -> ServerResult {
-        match self {
-            Self::Typed(result) => *result,
-            Self::Whole(whole) => {
-                let mut result = whole.into_result();
-                // Servers of earlier eras do not say so, and clients of the modern one want to read it; the SDK takes it away for others.
-                result.result_type.get_or_insert(ResultType::COMPLETE);
-                ServerResult::CallToolResult(result)
-            }
-        }
+    /// For the SDK to write, which knows less than what may be written.
+    pub fn typed<T: DeserializeOwned, R: From<T> + From<InputRequiredResult>>(self) -> Result<R, ErrorData> {
+        self.typed_as(|result| match result["resultType"].as_str() {
+            Some("input_required") => serde_json::from_value::<InputRequiredResult>(result).map(R::from),
+            _ => serde_json::from_value::<T>(result).map(R::from),
+        })
+    }
+
+    /// The same, of what asks nothing back.
+    pub fn typed_as<R>(self, read: impl FnOnce(Value) -> serde_json::Result<R>) -> Result<R, ErrorData> {
+        let typed =
+            self.written(true).and_then(|written| serde_json::from_str(&numbers::guard(&written))).and_then(|mut result| {
+                if let Value::Object(fields) = &mut result
+                    && fields.get("structuredContent").is_some_and(Value::is_null)
+                {
+                    // The SDK would make a text of it.
+                    fields.remove("structuredContent");
+                }
+                read(result)
+            });
+        typed.map_err(|error| ErrorData::internal_error(format!("the result cannot be read: {error}"), None))
     }
 
     /// As JSON, for a client of this era, by the SDK's rules.
-    pub fn written(self, is_modern: bool) -> serde_json::Result<String> {
+    pub fn written(&self, is_modern: bool) -> serde_json::Result<String> {
         match self {
-            Self::Whole(whole) if !fits_only_the_modern_era(&whole) || is_modern => for_era(&whole, is_modern),
-            other => {
-                let mut result = other.typed();
-                if !is_modern {
-                    result.strip_result_type_for_legacy_peer();
-                    result.strip_non_object_output_for_legacy_peer();
-                }
-                let text = serde_json::to_string(&result)?;
-                Ok(numbers::release(&text).into_owned())
+            Self::Whole(whole) if is_modern || !fits_only_the_modern_era(whole) => {
+                for_era(whole.written.get(), whole.result.result_type.is_some(), is_modern)
+            }
+            Self::Whole(whole) => {
+                let mut result = ServerResult::CallToolResult(whole.result.clone());
+                result.strip_result_type_for_legacy_peer();
+                result.strip_non_object_output_for_legacy_peer();
+                Ok(numbers::release(&serde_json::to_string(&result)?).into_owned())
+            }
+            Self::Written(written) => {
+                let has_type = Fields::read(written.get())?.get("resultType").is_some();
+                for_era(written.get(), has_type, is_modern)
+            }
+            Self::Words(result) => {
+                let written = serde_json::to_string(result)?;
+                for_era(&written, result.result_type.is_some(), is_modern)
             }
         }
     }
 }
 
-/// Structured content that is no object: the SDK makes a text of it for earlier eras.
+/// Structured content that is no object: the SDK makes a text of it for earlier eras. Null is none.
 fn fits_only_the_modern_era(whole: &Whole) -> bool {
-    whole.result.structured_content.as_ref().is_some_and(|content| !content.is_object())
+    whole.result.structured_content.as_ref().is_some_and(|content| !content.is_object() && !content.is_null())
 }
 
 /// The modern era wants a result's type, and earlier ones do not know it.
-fn for_era(whole: &Whole, is_modern: bool) -> serde_json::Result<String> {
-    let written = whole.written.get();
-    match (is_modern, &whole.result.result_type) {
-        (true, None) => {
+fn for_era(written: &str, has_type: bool, is_modern: bool) -> serde_json::Result<String> {
+    match (is_modern, has_type) {
+        (true, false) => {
             let rest = written.strip_prefix('{').unwrap_or_default();
             let comma = if rest.trim_start().starts_with('}') { "" } else { "," };
             Ok(format!(r#"{{"resultType":"complete"{comma}{rest}"#))
         }
-        (false, Some(_)) => {
-            let mut fields: Fields = serde_json::from_str(written)?;
-            fields.0.retain(|(name, _)| *name != "resultType");
-            serde_json::to_string(&fields)
+        (false, true) => {
+            let mut fields = Fields::read(written)?;
+            fields.remove("resultType");
+            Ok(fields.written().get().to_owned())
         }
         _ => Ok(written.to_owned()),
-    }
-}
-
-/// The fields of an object, in their order.
-struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reads;
-        impl<'de> Visitor<'de> for Reads {
-            type Value = Fields<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
-                #[derive(Deserialize)]
-                struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
-                let mut fields = Vec::new();
-                while let Some((Name(name), value)) = map.next_entry()? {
-                    fields.push((name, value));
-                }
-                Ok(Fields(fields))
-            }
-        }
-        deserializer.deserialize_map(Reads)
-    }
-}
-
-impl Serialize for Fields<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
     }
 }
 
@@ -168,8 +222,7 @@ impl Serialize for Fields<'_> {
 pub fn result(output: ToolOutput, max: usize) -> Answer {
     let told = |text: String, is_error: bool| {
         let told = vec![ContentBlock::text(text)];
-        let result = if is_error { CallToolResult::error(told) } else { CallToolResult::success(told) };
-        Answer::Typed(Box::new(ServerResult::CallToolResult(result)))
+        Answer::Words(Box::new(if is_error { CallToolResult::error(told) } else { CallToolResult::success(told) }))
     };
     match output.told {
         Told::Words(text) => told(text, output.is_error),
@@ -181,24 +234,28 @@ pub fn result(output: ToolOutput, max: usize) -> Answer {
 }
 
 /// What a server answered to something else than a call, unless it is more than `max` bytes.
-pub fn within(result: ServerResult, max: usize) -> Result<ServerResult, ErrorData> {
-    // A result cannot fail to be written.
-    let size = serde_json::to_vec(&result).map_or(0, |bytes| bytes.len());
-    beyond(size, max).map_or(Ok(result), |told| Err(ErrorData::internal_error(told, None)))
+pub fn within(given: Given, max: usize) -> Result<Answer, ErrorData> {
+    let written = given.written.or_else(|| to_raw_value(&given.result).ok()).unwrap_or_default();
+    match beyond(written.get().len(), max) {
+        Some(told) => Err(ErrorData::internal_error(told, None)),
+        None => Ok(Answer::Written(written)),
+    }
 }
 
 fn beyond(size: usize, max: usize) -> Option<String> {
     (size > max).then(|| format!("the result is {size} bytes, and {max} are passed on at most; ask for less at a time"))
 }
 
-/// A page of a list. Its cursor is how many were told before.
-pub fn page<T>(all: Vec<T>, request: Option<PaginatedRequestParams>) -> Result<(Vec<T>, Option<String>), ErrorData> {
-    let cursor = request.and_then(|request| request.cursor);
-    let start = cursor.map_or(Ok(0), |cursor| cursor.parse::<usize>());
-    let start = start.map_err(|_| ErrorData::invalid_params("there is no such cursor", None))?;
-    let more = all.len() > start.saturating_add(A_PAGE);
-    let page = all.into_iter().skip(start).take(A_PAGE).collect();
-    Ok((page, more.then(|| (start + A_PAGE).to_string())))
+/// A page of a list that is counted: its cursor is how many were told before.
+pub fn page<T>(kind: Kind, all: Vec<Listed<T>>, cursor: Option<&str>, ttl_ms: u64) -> Result<Answer, ErrorData> {
+    let start = match kind.place(cursor)? {
+        Some(place) => place.parse::<usize>().ok().filter(|start| *start < all.len()).ok_or_else(no_cursor)?,
+        None => 0,
+    };
+    let end = start.saturating_add(A_PAGE);
+    let next = (all.len() > end).then(|| end.to_string());
+    let page: Vec<_> = all.into_iter().skip(start).take(A_PAGE).map(|listed| listed.written).collect();
+    Ok(list(kind, &page, next.as_deref(), ttl_ms))
 }
 
 #[cfg(test)]
@@ -222,5 +279,7 @@ mod tests {
         let odd = r#"{"content":[],"structuredContent":[1]}"#;
         assert_eq!(told(odd, true), odd.replacen('{', r#"{"resultType":"complete","#, 1));
         assert_eq!(told(odd, false), r#"{"content":[{"type":"text","text":"[1]"}]}"#);
+        let none = r#"{"content":[],"structuredContent":null}"#;
+        assert_eq!(told(none, false), none, "null is nothing that a text could be made of");
     }
 }

@@ -13,10 +13,11 @@ use futures::future::{BoxFuture, join_all};
 use http_server::request_id;
 use rmcp::{
     ErrorData, RoleServer,
-    model::{CustomNotification, InputRequest, InputRequiredResult, InputResponses, RequestId, ServerNotification, ServerResult},
+    model::{CustomNotification, InputRequest, InputResponses, RequestId, ServerNotification},
     service::{Peer, RequestContext},
 };
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::{Map, Value, json, value::RawValue};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -143,8 +144,7 @@ impl Calls {
                 said = running.hears.recv(), if !silent => match said {
                     Some(Said::Told { server, method, params }) => tell(&server, asker, method, params).await,
                     Some(Said::Asked(questions)) if asker.client.is_modern => {
-                        let required = self.wait(running, questions);
-                        return required.map(|required| Answer::Typed(Box::new(ServerResult::InputRequiredResult(required))));
+                        return self.wait(running, questions);
                     }
                     Some(Said::Asked(questions)) => self.ask_all(questions, asker.ear.clone()),
                     None => silent = true,
@@ -156,13 +156,15 @@ impl Calls {
     }
 
     /// Keeps a call until its client comes back with the answers, and says what is asked.
-    fn wait(&self, running: Running, questions: Questions) -> Result<InputRequiredResult, ErrorData> {
+    fn wait(&self, running: Running, questions: Questions) -> Result<Answer, ErrorData> {
         let requests = questions.all.into_iter().map(|(key, question)| {
             let request = json!({"method": question.method, "params": question.params});
             let key = if key.is_empty() { "question".to_owned() } else { key };
-            Ok((key, serde_json::from_value::<InputRequest>(request)?))
+            // It goes on as its server wrote it, when it is one.
+            InputRequest::deserialize(&request)?;
+            Ok((key, request))
         });
-        let requests = requests
+        let requests: Map<String, Value> = requests
             .collect::<serde_json::Result<_>>()
             .map_err(|error| ErrorData::internal_error(format!("the server's question is malformed: {error}"), None))?;
         let state = unguessable();
@@ -173,7 +175,9 @@ impl Calls {
             oldest.map(|state| waiting.remove(&state));
         }
         waiting.insert(state.clone(), Waiting { running, answers: questions.answers, since: Instant::now() });
-        Ok(InputRequiredResult::new(Some(requests), Some(state)))
+        let asks = json!({"resultType": "input_required", "inputRequests": requests, "requestState": state});
+        // It was JSON, and is again.
+        Ok(Answer::Written(RawValue::from_string(numbers::written(&asks)).unwrap_or_default()))
     }
 
     /// Gives a call the answers that its client came back with; none when it does not wait, or not any more.

@@ -11,7 +11,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures::StreamExt;
-use http_server::json_rpc;
+use http_server::{forwarded::Caller, json_rpc};
+use mcp_wire::json;
 use rmcp::{ErrorData, model::ClientCapabilities};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
@@ -31,8 +32,8 @@ use crate::{
 /// Takes what the SDK does not: the stream of an earlier era and its end, answers to questions, cancellations, and calls that need nothing of
 /// it. All else is the SDK's, with its whole body.
 pub async fn answer(web: Arc<Web>, sdk: &Sdk, request: Request) -> Response {
-    let (mut parts, body) = request.into_parts();
-    let is_modern = parts.headers.get("mcp-protocol-version").is_some_and(|version| version == crate::tools::MODERN);
+    let (parts, body) = request.into_parts();
+    let is_modern = is_modern(&parts.headers);
     match parts.method {
         Method::GET if !is_modern && takes_events(&parts.headers) => {
             return lists::stream(Gateway { web }, parts.headers).into_response();
@@ -46,6 +47,31 @@ pub async fn answer(web: Arc<Web>, sdk: &Sdk, request: Request) -> Response {
         let detail = format!("the body is larger than {} MiB, or broken", MAX_BODY / 1024 / 1024);
         return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).into_response();
     };
+    let body = tidied(body);
+    match json_rpc::batch(&parts.headers, &body) {
+        Some(messages) => {
+            let one = |place, parts, body| one_of_several(&web, sdk, place, parts, body);
+            json_rpc::several(parts, messages, one).await
+        }
+        None => message(web, sdk, parts, body).await,
+    }
+}
+
+/// The answer to one of several messages. Each keeps the pace; the first one has been counted.
+async fn one_of_several(web: &Arc<Web>, sdk: &Sdk, place: usize, parts: Parts, body: Bytes) -> Response {
+    let caller = parts.extensions.get::<Caller>();
+    if let (1.., Some(pace), Some(caller)) = (place, &web.pace, caller)
+        && let Err(wait) = pace.take(caller.counted_as())
+    {
+        web.app.engine.metrics.rate_limited.inc();
+        let detail = format!("too many requests; try again in {} s", wait.as_secs() + 1);
+        return Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).into_response();
+    }
+    message(Arc::clone(web), sdk, parts, body).await
+}
+
+async fn message(web: Arc<Web>, sdk: &Sdk, mut parts: Parts, body: Bytes) -> Response {
+    let is_modern = is_modern(&parts.headers);
     if let Some(call) = direct::read(&parts, &body) {
         parts.extensions.insert(Streams(takes_events(&parts.headers)));
         return direct::answer(web, parts, call).await;
@@ -73,6 +99,21 @@ pub async fn answer(web: Arc<Web>, sdk: &Sdk, request: Request) -> Response {
         response.headers_mut().insert(SESSION, id);
     }
     response
+}
+
+/// A body as a strict parser reads it, by the rule for what servers send: a text that is cut inside a letter, or a number beyond a double,
+/// is what every JavaScript and Python client may write. What is not to be mended stays as it is.
+fn tidied(body: Bytes) -> Bytes {
+    // Its weight has been looked at.
+    match json::tidy(&body, usize::MAX) {
+        Ok(Cow::Owned(tidied)) => tidied.into(),
+        Ok(Cow::Borrowed(text)) => body.slice_ref(text.as_bytes()),
+        Err(_) => body,
+    }
+}
+
+fn is_modern(headers: &HeaderMap) -> bool {
+    headers.get("mcp-protocol-version").is_some_and(|version| version == crate::tools::MODERN)
 }
 
 /// What a message is, as far as it concerns us.

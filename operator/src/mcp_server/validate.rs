@@ -126,6 +126,8 @@ pub struct Volume {
     pub mount_path: String,
     /// A backup at times.
     pub backup: Option<Backup>,
+    /// By the spec nobody is to serve, so nothing is backed up meanwhile.
+    pub at_rest: bool,
     /// What fills it where it is empty.
     pub restore_from: Option<String>,
     /// The database in it, as far as the spec names one.
@@ -239,6 +241,7 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
             pod: spec.pod.clone(),
             volume: spec.storage.as_ref().map(|storage| Volume {
                 size: quantity::of_size(&storage.size),
+                at_rest: !spec.enabled || autoscaling::most(spec) == 0,
                 class: storage.storage_class_name.clone(),
                 mount_path: storage.mount_path.clone(),
                 backup: storage.backup.clone(),

@@ -139,8 +139,7 @@ impl Subject for McpServer {
         }
         let mut status = status::compute(self, outcome, health.as_ref(), now);
         context.world.engine.set_stood_in(&key(self), asleep::is_met(&status.conditions));
-        status.backup =
-            context.world.backups.of(&key(self).namespace, &key(self).name).told(status.backup.as_ref(), &context.warnings);
+        status.backup = context.world.backups.tell(self, status.backup.as_ref(), &context.warnings);
         Told::Now(status)
     }
 }

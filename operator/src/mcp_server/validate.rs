@@ -22,7 +22,7 @@ use super::{
     autoscaling::{self, Counting},
     build::service::CLIENT_IP,
     contract, database,
-    observe::{self, Observed, backup_references, references},
+    observe::{self, Observed, backup_claim, backup_references, references},
     own_claims, stdio,
 };
 use crate::{
@@ -212,10 +212,7 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
         .map(|claim| writes_alone(claim, spec))
         .collect();
     notes.extend(database::unknown(spec));
-    if spec.enabled {
-        let missing = observed.inputs.problems(&backup_references(spec));
-        notes.extend(missing.into_iter().map(|(reason, message)| Problem { class: Class::Waiting, reason, message }));
-    }
+    notes.extend(backup_lacks(spec, observed));
     let in_pods = match (&spec.container, &spec.stdio, &spec.remote) {
         (Some(container), None, None) => Some((container.clone(), None)),
         (None, Some(given), None) => match stdio::validate(spec, given, &observed.sources, observed.session_keys.clone()) {
@@ -241,10 +238,10 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
             pod: spec.pod.clone(),
             volume: spec.storage.as_ref().map(|storage| Volume {
                 size: quantity::of_size(&storage.size),
-                at_rest: !spec.enabled || autoscaling::most(spec) == 0,
                 class: storage.storage_class_name.clone(),
                 mount_path: storage.mount_path.clone(),
                 backup: storage.backup.clone(),
+                at_rest: !spec.enabled || autoscaling::most(spec) == 0,
                 restore_from: storage.restore_from.clone(),
                 database: database::kept(spec),
             }),
@@ -309,6 +306,19 @@ fn unfit_ca(remote: &RemoteSource, observed: &Observed) -> Option<Problem> {
             "remote.caSecretRef: the key {key} of the Secret {name} cannot be used: {why}; put PEM certificates there"
         ),
     })
+}
+
+/// What backups need, and is not there. The server does without.
+fn backup_lacks(spec: &McpServerSpec, observed: &Observed) -> Vec<Problem> {
+    if !spec.enabled {
+        return Vec::new();
+    }
+    let waits = |(reason, message)| Problem { class: Class::Waiting, reason, message };
+    let claim = backup_claim(spec).filter(|_| observed.no_backup_claim).map(|claim| {
+        let hint = "does not exist: create it, or correct the reference";
+        (reason::CLAIM_NOT_FOUND, format!("the PersistentVolumeClaim {claim} that spec.storage.backup.to names {hint}"))
+    });
+    observed.inputs.problems(&backup_references(spec)).into_iter().chain(claim).map(waits).collect()
 }
 
 /// The headers that probes carry. What cannot be one is lacking.

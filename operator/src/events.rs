@@ -94,12 +94,15 @@ pub fn of_scaling(before: &AutoscalingStatus, after: &AutoscalingStatus) -> Opti
 }
 
 /// What was put right: somebody had changed a field of a child.
-pub fn of_correction(key: &Key, Correction { what, by }: &Correction, kind: &str, name: &str) -> News {
+pub fn of_correction(key: &Key, Correction { what, by }: &Correction, kind: &str, name: &str, autoscaled: bool) -> News {
     let instead = match what.as_str() {
         "spec.replicas" if kind == Component::Server.kind() => {
             format!("to have other numbers of pods, scale the {kind}: kubectl scale {} {name} --replicas=…", kind.to_lowercase())
         }
         "spec.replicas" => format!("to have other numbers of pods, set spec.replicas of the {kind} {name}"),
+        "spec.replicas" if autoscaled => {
+            format!("to have other numbers of pods, set spec.autoscaling.minReplicas and maxReplicas of the {kind} {name}")
+        }
         _ => format!("change the {kind} {name} instead, or pause it by the annotation mcpfleet.dev/paused"),
     };
     let by = by.as_deref().unwrap_or("somebody");
@@ -191,7 +194,10 @@ mod tests {
     #[test]
     fn who_changed_the_number_of_pods_is_told_how_that_is_done() {
         let scaled = Correction { what: "spec.replicas".into(), by: Some("kubectl".into()) };
-        let told = |kind| of_correction(&Key::new("Deployment", "team", "a"), &scaled, kind, "a").message;
+        let of = |kind, autoscaled| of_correction(&Key::new("Deployment", "team", "a"), &scaled, kind, "a", autoscaled).message;
+        let told = |kind| of(kind, false);
+        let autoscaled = of("McpServer", true);
+        assert!(autoscaled.ends_with("set spec.autoscaling.minReplicas and maxReplicas of the McpServer a"), "{autoscaled}");
         assert!(told("McpServer").starts_with("kubectl changed spec.replicas of the Deployment a"));
         assert!(told("McpServer").contains("kubectl scale mcpserver a"));
         assert!(told("McpApp").ends_with("set spec.replicas of the McpApp a"), "an app has no scale");

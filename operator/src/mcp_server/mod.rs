@@ -94,6 +94,10 @@ impl Subject for McpServer {
         self.spec.remote.is_none()
     }
 
+    fn is_autoscaled(&self) -> bool {
+        self.spec.autoscaling.is_some()
+    }
+
     fn most_pods(&self) -> u32 {
         if self.spec.enabled { autoscaling::most(&self.spec) } else { 0 }
     }

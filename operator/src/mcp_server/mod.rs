@@ -136,6 +136,8 @@ impl Subject for McpServer {
         let mut health = context.world.engine.snapshot(&key(self));
         for pod in health.iter_mut().flat_map(|health| &mut health.pods) {
             pod.trouble = context.warnings.explain(&pod.name, &pod.uid, pod.trouble.take(), pod.making.as_ref());
+            // What answered since, or had its time, is the prober's to tell of.
+            pod.trouble.take_if(|trouble| trouble.again && !pod.starting);
         }
         // The pod's own Ready condition wakes us before that, usually.
         if let Some(wait) = hold::hold(self, outcome, health.as_ref(), now) {

@@ -605,7 +605,7 @@ mod tests {
         let pulling = || troubled("new", "ImagePullBackOff");
         assert_eq!(
             of_a_rollout(true, "ReplicaSetUpdated", pulling()),
-            ["True/Degraded", "True/ImagePullBackOff", "False/Available"]
+            ["True/Degraded", "True/ImagePullBackOff", "False/ImagePullBackOff"]
         );
         assert_eq!(
             of_a_rollout(true, "ProgressDeadlineExceeded", pulling()),
@@ -613,7 +613,7 @@ mod tests {
         );
         assert_eq!(
             of_a_rollout(false, "ReplicaSetUpdated", pulling()),
-            ["False/ImagePullBackOff", "True/ImagePullBackOff", "False/Available"]
+            ["False/ImagePullBackOff", "True/ImagePullBackOff", "False/ImagePullBackOff"]
         );
         let refused = PodHealth { tools_accepted: Some(false), shut_out: true, ..starting() };
         assert_eq!(

@@ -85,7 +85,7 @@ async fn odd_call(answer: impl Fn(&Value) -> Response + Send + Sync + 'static) -
 #[case::html(200, "text/html", "<html>", "HTTP 200 of the content type text/html")]
 #[case::empty_events(200, "text/event-stream", "", "the stream of events ended without the answer")]
 #[case::junk(200, "application/json", "{", "it is not JSON")]
-#[case::other_id(200, "application/json", r#"{"jsonrpc":"2.0","id":99999,"result":{}}"#, "something else than what it was asked")]
+#[case::other_id(200, "application/json", r#"{"jsonrpc":"2.0","id":99999,"result":{}}"#, "not the one of the request")]
 #[tokio::test]
 async fn every_answer_to_a_call_is_told_at_once_and_costs_the_server_nothing(
     #[case] status: u16,

@@ -5,6 +5,9 @@ use std::{borrow::Cow, ops::Range};
 
 use serde::de::DeserializeOwned;
 
+/// What one message of a server may take in memory, in bytes.
+pub const MAX_WEIGHT: usize = 96 << 20;
+
 /// Deeper is refused.
 pub const MAX_DEPTH: usize = 512;
 

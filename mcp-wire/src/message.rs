@@ -1,6 +1,11 @@
 //! The answer to a request, out of what came back for it.
 
-use serde::{Deserialize, Deserializer};
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
 use serde_json::{Value, value::RawValue};
 
 /// A JSON-RPC error.
@@ -20,8 +25,29 @@ pub enum Message<'a> {
     /// The result, as it was written.
     Result(&'a RawValue),
     Error(RpcError),
-    /// A notification, a request of the server's own, or the answer to something else.
+    /// A notification, or a request of the server's own.
     Other,
+}
+
+/// Why a text is no message that anybody waits for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{told}")]
+pub struct Fault {
+    /// What is wrong with it.
+    pub told: String,
+    /// It answers the request all the same, and nothing better will come. Others may have no meaning beside the answer: clients pass over
+    /// them.
+    pub answers: bool,
+}
+
+impl Fault {
+    fn of(told: impl Into<String>) -> Self {
+        Self { told: told.into(), answers: false }
+    }
+
+    fn of_answer(told: &str) -> Self {
+        Self { told: told.into(), answers: true }
+    }
 }
 
 /// Whether a server may answer in arrays, as it could in one revision.
@@ -31,45 +57,130 @@ pub enum Arrays {
     Refused,
 }
 
-#[derive(Deserialize)]
+/// The fields of a message as they are written; of two of one name, the last: so do all who make a map of them.
+#[derive(Default)]
 struct Envelope<'a> {
-    #[serde(borrow, default, deserialize_with = "present")]
     jsonrpc: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
     id: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
     method: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
     result: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
     error: Option<&'a RawValue>,
 }
 
-/// `null` is a value, too.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "lowercase")]
+enum Field {
+    Jsonrpc,
+    Id,
+    Method,
+    Result,
+    Error,
+    #[serde(other)]
+    Unknown,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Envelope<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Envelope<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a message")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Envelope<'de>, A::Error> {
+                let mut message = Envelope::default();
+                while let Some(field) = map.next_key()? {
+                    let place = match field {
+                        Field::Jsonrpc => &mut message.jsonrpc,
+                        Field::Id => &mut message.id,
+                        Field::Method => &mut message.method,
+                        Field::Result => &mut message.result,
+                        Field::Error => &mut message.error,
+                        Field::Unknown => {
+                            map.next_value::<IgnoredAny>()?;
+                            continue;
+                        }
+                    };
+                    *place = Some(map.next_value()?);
+                }
+                Ok(message)
+            }
+        }
+
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+/// What stands in a message beside what it says: for whoever has to find out first which request it answers.
+#[derive(Debug, Default)]
+pub struct Peek {
+    /// None where it has none, or null.
+    pub id: Option<Value>,
+    pub has_method: bool,
+    pub has_error: bool,
+}
+
+impl<'de> Deserialize<'de> for Peek {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Peek;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a message")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Peek, A::Error> {
+                let mut peek = Peek::default();
+                while let Some(field) = map.next_key()? {
+                    if let Field::Id = field {
+                        peek.id = map.next_value()?;
+                        continue;
+                    }
+                    // It need not be text at all: that is told when it is read.
+                    map.next_value::<IgnoredAny>()?;
+                    peek.has_method |= matches!(field, Field::Method);
+                    peek.has_error |= matches!(field, Field::Error);
+                }
+                Ok(peek)
+            }
+        }
+
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+/// Looks at a message; none where it is no JSON object.
+pub fn peek(bytes: &[u8]) -> Option<Peek> {
+    serde_json::from_slice(bytes).ok()
 }
 
 /// Reads one body or event that came for the request `id`. An error without an id answers it: whoever could not read a request does not
-/// know its id. The error of this function says what is wrong with the text.
-pub fn read(text: &str, id: i64, arrays: Arrays) -> Result<Message<'_>, String> {
+/// know its id.
+pub fn read(text: &str, id: i64, arrays: Arrays) -> Result<Message<'_>, Fault> {
     let start = text.trim_start();
     if start.is_empty() {
-        return Err("it is empty".into());
+        return Err(Fault::of("it is empty"));
     }
     if start.starts_with('<') {
-        return Err("it is HTML or XML".into());
+        return Err(Fault::of("it is HTML or XML"));
     }
     if start.starts_with('[') && arrays == Arrays::Taken {
         let all: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| not_json(&error))?;
-        let mut answer = Ok(Message::Other);
+        // Notifications and requests of the server's own may stand beside the answer.
+        let mut wrong = Ok(Message::Other);
         for one in all {
-            answer = read_one(one.get(), id);
-            if !matches!(answer, Ok(Message::Other)) {
-                break;
+            match read_one(one.get(), id) {
+                Ok(Message::Other) => {}
+                Err(fault) if !fault.answers => wrong = Err(fault),
+                answer => return answer,
             }
         }
-        return answer;
+        return wrong;
     }
     read_one(text, id)
 }
@@ -80,36 +191,33 @@ pub fn refusal(text: &str, id: i64) -> Option<RpcError> {
     Some(rpc_error(error?, given.is_some_and(|given| names(given.get(), id))))
 }
 
-fn read_one(text: &str, id: i64) -> Result<Message<'_>, String> {
+fn read_one(text: &str, id: i64) -> Result<Message<'_>, Fault> {
     // The fields by their places, in an array, are nothing that anybody means.
     if !matches!(text.trim_start().as_bytes().first(), Some(b'{')) {
-        let is_json = serde_json::from_str::<serde::de::IgnoredAny>(text);
-        return Err(is_json.map_or_else(|error| not_json(&error), |_| "it is no JSON-RPC message".into()));
+        let is_json = serde_json::from_str::<IgnoredAny>(text);
+        return Err(is_json.map_or_else(|error| not_json(&error), |_| Fault::of("it is no JSON-RPC message")));
     }
-    let Envelope { jsonrpc, id: given, method, result, error } = serde_json::from_str(text).map_err(|error| {
-        // Position and kind only: the text itself may hold anything.
-        if error.is_data() { "it is no JSON-RPC message".to_owned() } else { not_json(&error) }
-    })?;
+    let Envelope { jsonrpc, id: given, method, result, error } = serde_json::from_str(text).map_err(|error| not_json(&error))?;
     match jsonrpc.map(RawValue::get) {
         Some("\"2.0\"") => {}
-        Some(_) => return Err("its \"jsonrpc\" is not \"2.0\"".into()),
-        None => return Err("it is JSON, but no JSON-RPC message".into()),
+        Some(_) => return Err(Fault::of("its \"jsonrpc\" is not \"2.0\"")),
+        None => return Err(Fault::of("it is JSON, but no JSON-RPC message")),
     }
     if method.is_some() {
         return Ok(Message::Other);
     }
     let has_id = match given.map(RawValue::get) {
         None | Some("null") if error.is_some() => false,
-        None | Some("null") => return Err("its \"id\" is missing".into()),
+        None | Some("null") => return Err(Fault::of("its \"id\" is missing")),
         Some(given) if names(given, id) => true,
-        Some(_) => return Ok(Message::Other),
+        Some(_) => return Err(Fault::of("its \"id\" is not the one of the request")),
     };
     match (result, error) {
         (None, Some(error)) => Ok(Message::Error(rpc_error(error, has_id))),
         (Some(result), None) if result.get().starts_with('{') => Ok(Message::Result(result)),
-        (Some(_), None) => Err("its \"result\" is no object".into()),
-        (Some(_), Some(_)) => Err("it has both \"result\" and \"error\"".into()),
-        (None, None) => Err("it has neither \"result\" nor \"error\"".into()),
+        (Some(_), None) => Err(Fault::of_answer("its \"result\" is no object")),
+        (Some(_), Some(_)) => Err(Fault::of_answer("it has both \"result\" and \"error\"")),
+        (None, None) => Err(Fault::of_answer("it has neither \"result\" nor \"error\"")),
     }
 }
 
@@ -132,8 +240,9 @@ fn rpc_error(error: &RawValue, has_id: bool) -> RpcError {
     }
 }
 
-fn not_json(error: &serde_json::Error) -> String {
-    format!("it is not JSON (line {}, column {})", error.line(), error.column())
+fn not_json(error: &serde_json::Error) -> Fault {
+    // Position and kind only: the text itself may hold anything.
+    Fault::of(format!("it is not JSON (line {}, column {})", error.line(), error.column()))
 }
 
 #[cfg(test)]
@@ -145,7 +254,7 @@ mod tests {
             Ok(Message::Result(result)) => format!("result {result}"),
             Ok(Message::Error(error)) => format!("error {} {} {}", error.code, error.message, error.has_id),
             Ok(Message::Other) => "other".into(),
-            Err(problem) => problem,
+            Err(fault) => fault.told,
         }
     }
 
@@ -155,8 +264,10 @@ mod tests {
             (r#"{"jsonrpc":"2.0","id":7,"result":{"a":1}}"#, r#"result {"a":1}"#),
             (r#"{"jsonrpc":"2.0","id":"7","result":{}}"#, "result {}"),
             (r#"{"jsonrpc":"2.0","id":7.0,"result":{}}"#, "result {}"),
-            (r#"{"jsonrpc":"2.0","id":8,"result":{}}"#, "other"),
-            (r#"{"jsonrpc":"2.0","id":"x","error":{"code":1,"message":"m"}}"#, "other"),
+            (r#"{"jsonrpc":"2.0","id":8,"result":{}}"#, r#"its "id" is not the one of the request"#),
+            (r#"{"jsonrpc":"2.0","id":"x","error":{"code":1,"message":"m"}}"#, r#"its "id" is not the one of the request"#),
+            (r#"{"jsonrpc":"2.0","id":8,"id":7,"result":{},"result":{"a":1}}"#, r#"result {"a":1}"#),
+            (r#"{"jsonrpc":"2.0","method":"notifications/own","params":[1]}"#, "other"),
             (r#"{"jsonrpc":"2.0","id":7,"error":{"code":1,"message":"m"}}"#, "error 1 m true"),
             (r#"{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":"m"}}"#, "error 1 m false"),
             (r#"{"jsonrpc":"2.0","error":{"code":1,"message":"m"}}"#, "error 1 m false"),
@@ -186,6 +297,27 @@ mod tests {
         let both = r#"[{"jsonrpc":"2.0","method":"n"},{"jsonrpc":"2.0","id":7,"result":{}}]"#;
         assert_eq!(told(both, Arrays::Taken), "result {}");
         assert_eq!(told("[]", Arrays::Taken), "other");
+        let others = r#"[{"jsonrpc":"2.0","id":8,"result":{}},5,{"jsonrpc":"2.0","id":7,"result":{}}]"#;
+        assert_eq!(told(others, Arrays::Taken), "result {}");
         assert_eq!(told(r#"{"jsonrpc":"2.0","id":7,"result":{}}"#, Arrays::Taken), "result {}");
+    }
+
+    #[test]
+    fn an_answer_that_is_broken_is_told_from_what_is_none() {
+        let answers = |text: &str| read(text, 7, Arrays::Refused).err().map(|fault| fault.answers);
+        assert_eq!(answers(r#"{"jsonrpc":"2.0","id":7,"result":5}"#), Some(true));
+        assert_eq!(answers(r#"{"jsonrpc":"2.0","id":7}"#), Some(true));
+        for none in ["ping", "{}", "", "<html>", r#"{"jsonrpc":"2.0","id":8,"result":5}"#, r#"{"jsonrpc":"2.0","result":{}}"#] {
+            assert_eq!(answers(none), Some(false), "{none}");
+        }
+    }
+
+    #[test]
+    fn a_message_is_looked_at_before_it_is_read() {
+        let peek = |text: &str| peek(text.as_bytes()).map(|peek| (peek.id, peek.has_method, peek.has_error));
+        assert_eq!(peek(r#"{"id":1,"id":7,"result":{"a":"\ud83d"}}"#), Some((Some(7.into()), false, false)));
+        assert_eq!(peek(r#"{"id":null,"error":null}"#), Some((None, false, true)));
+        assert_eq!(peek(r#"{"method":"ping","id":"x"}"#), Some((Some("x".into()), true, false)));
+        assert_eq!((peek("Listening"), peek("[]")), (None, None));
     }
 }

@@ -8,37 +8,29 @@ use std::{
 };
 
 use mcp_wire::{
-    json,
-    message::{self, Arrays, Message, RpcError},
-    tool,
+    content,
+    hello::{self, Discovered, WITH_ARRAYS},
+    item::Item,
+    json::{self, MAX_WEIGHT},
+    message::{self, Arrays, Message, Peek, RpcError},
 };
 use rmcp::model::{
     CallToolResult, ClientJsonRpcMessage, ClientNotification, ClientRequest, DiscoverResult, ErrorCode, ErrorData,
     InitializeResult, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, MetaObject,
-    RequestId, ServerJsonRpcMessage, ServerResult, Tool,
+    RequestId, ServerJsonRpcMessage, ServerResult,
 };
-use serde::{
-    Deserialize,
-    de::{DeserializeOwned, IgnoredAny},
-};
-use serde_json::{Value, json, value::RawValue};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, value::RawValue};
 use tokio::sync::oneshot;
 
 use crate::{heavy::LIGHT, numbers};
 
-/// The modern revision.
-pub const MODERN: &str = "2026-07-28";
-/// The revision in which a server may answer in arrays.
-const WITH_ARRAYS: &str = "2025-03-26";
-/// What one message of a server may take in memory, in bytes; and what a result of a call may, of which there are many at once.
-pub const MAX_WEIGHT: usize = 96 << 20;
+/// What a result of a call may take in memory, in bytes: there are many at once.
 const MAX_RESULT_WEIGHT: usize = 48 << 20;
-/// Where a list tells what was left out of it (of tools, each; of others, how many): the SDK's own types have no place for that.
+/// Where a list tells what was left out of it, and why: the SDK's own types have no place for that.
 pub const LEFT_OUT: &str = "mcpfleet.dev/left-out";
 /// And how many bytes it had.
 pub const SIZE: &str = "mcpfleet.dev/size";
-/// Blocks of these kinds are known.
-const BLOCKS: [&str; 5] = ["text", "image", "audio", "resource", "resource_link"];
 
 /// A request that waits for its answer.
 #[derive(Debug, Clone)]
@@ -59,6 +51,7 @@ enum Kind {
     ReadResource,
     GetPrompt,
     Complete,
+    Listen,
     Other,
 }
 
@@ -66,6 +59,8 @@ enum Kind {
 #[derive(Debug)]
 pub enum Came {
     Answer(Box<Answer>),
+    /// No message, or the answer to something else. Where more may come, it is passed over; this is the answer where nothing does.
+    Odd(Box<Answer>),
     /// Something else, that goes on as it is.
     Other,
 }
@@ -121,6 +116,7 @@ impl Asked {
             ClientRequest::ReadResourceRequest(_) => Kind::ReadResource,
             ClientRequest::GetPromptRequest(_) => Kind::GetPrompt,
             ClientRequest::CompleteRequest(_) => Kind::Complete,
+            ClientRequest::SubscriptionsListenRequest(_) => Kind::Listen,
             _ => Kind::Other,
         };
         Self { id, kind }
@@ -140,6 +136,20 @@ impl Asked {
         matches!(self.kind, Kind::Discover | Kind::Initialize)
     }
 
+    pub fn is_initialize(&self) -> bool {
+        self.kind == Kind::Initialize
+    }
+
+    /// Its stream goes on for as long as somebody listens.
+    pub fn listens(&self) -> bool {
+        self.kind == Kind::Listen
+    }
+
+    /// Somebody made it, and waits for as long as it has time. All others are answered at once, if at all.
+    pub fn is_of_somebody(&self) -> bool {
+        matches!(self.kind, Kind::CallTool | Kind::ReadResource | Kind::GetPrompt | Kind::Complete)
+    }
+
     pub fn number(&self) -> i64 {
         match &self.id {
             RequestId::Number(number) => *number,
@@ -150,26 +160,28 @@ impl Asked {
 
     /// Reads one body, event or line. `revision` is the one in use, where it is known.
     pub fn read(&self, bytes: &[u8], revision: Option<&str>) -> Came {
-        let arrays = if revision.is_none_or(|revision| revision == WITH_ARRAYS) { Arrays::Taken } else { Arrays::Refused };
+        let arrays = if revision == Some(WITH_ARRAYS) { Arrays::Taken } else { Arrays::Refused };
         let tidied = match json::tidy(bytes, self.most()) {
             Ok(tidied) => tidied,
-            Err(problem) => return self.odd(&format!("the server's answer cannot be read: {problem}")),
+            Err(problem) => return Came::Odd(Box::new(self.failed(&format!("the server's answer cannot be read: {problem}")))),
         };
         match message::read(&tidied, self.number(), arrays) {
             Ok(Message::Result(result)) => match self.result(result) {
                 Ok(given) => Came::Answer(Box::new(Answer { id: self.id.clone(), result: Ok(given) })),
-                Err(problem) => self.odd(&format!("the server's result is malformed: {problem}")),
+                Err(problem) => Came::Answer(Box::new(self.failed(&format!("the server's result is malformed: {problem}")))),
             },
             Ok(Message::Error(error)) => Came::Answer(Box::new(self.error(error))),
             Ok(Message::Other) => Came::Other,
-            Err(problem) => self.odd(&format!("the server's answer is malformed: {problem}")),
+            Err(fault) => {
+                let failed = Box::new(self.failed(&format!("the server's answer is malformed: {fault}")));
+                if fault.answers { Came::Answer(failed) } else { Came::Odd(failed) }
+            }
         }
     }
 
     /// What an answer takes of the memory once it is read, of a kind of which there may be many at once; nothing, where it will be refused.
     pub fn weight(&self, bytes: &[u8]) -> usize {
-        let is_one_of_many = matches!(self.kind, Kind::CallTool | Kind::ReadResource | Kind::GetPrompt | Kind::Complete);
-        if !is_one_of_many || bytes.len() < LIGHT {
+        if !self.is_of_somebody() || bytes.len() < LIGHT {
             return 0;
         }
         json::weight(bytes).filter(|weight| *weight <= self.most()).unwrap_or_default()
@@ -179,26 +191,19 @@ impl Asked {
         if self.kind == Kind::CallTool { MAX_RESULT_WEIGHT } else { MAX_WEIGHT }
     }
 
-    fn odd(&self, problem: &str) -> Came {
-        Came::Answer(Box::new(self.failed(problem)))
-    }
-
     /// The answer that there is none of use. To discover, that means an earlier era: it leads to initialize.
     pub fn failed(&self, problem: &str) -> Answer {
         let code = if self.is_discover() { ErrorCode::METHOD_NOT_FOUND } else { ErrorCode::INTERNAL_ERROR };
         Answer { id: self.id.clone(), result: Err(ErrorData::new(code, problem.to_owned(), None)) }
     }
 
-    /// An error of the server's own.
+    /// An error of the server's own. Whatever it is, to discover it means an earlier era.
     pub fn error(&self, error: RpcError) -> Answer {
-        let mut code = i32::try_from(error.code).map_or(ErrorCode::INTERNAL_ERROR, ErrorCode);
-        let supported = error.data.as_ref().and_then(|data| data.get("supported")).and_then(Value::as_array);
-        let modern = supported.is_some_and(|supported| supported.iter().any(|version| version == MODERN));
-        // It lists what it speaks, and that is of earlier eras.
-        if self.is_discover() && code == ErrorCode::UNSUPPORTED_PROTOCOL_VERSION && !modern {
-            code = ErrorCode::METHOD_NOT_FOUND;
-        }
         let message = if error.message.is_empty() { "an error without a message".to_owned() } else { error.message };
+        if self.is_discover() {
+            return self.failed(&message);
+        }
+        let code = i32::try_from(error.code).map_or(ErrorCode::INTERNAL_ERROR, ErrorCode);
         Answer { id: self.id.clone(), result: Err(ErrorData::new(code, message, error.data)) }
     }
 
@@ -207,27 +212,31 @@ impl Asked {
             Kind::CallTool => return called(result),
             Kind::Discover => discovered(result.get()),
             Kind::Initialize => initialized(result.get()),
-            Kind::ListTools => listed(result.get()),
+            Kind::ListTools => {
+                let Page { items, next, told } = page(result.get(), Item::Tool)?;
+                let list = ListToolsResult { next_cursor: next, meta: told, ..ListToolsResult::with_all_items(items) };
+                Ok(ServerResult::ListToolsResult(list))
+            }
             Kind::ListResources => {
-                let (items, next_cursor, meta) = items(result.get(), "resources")?;
-                let list = ListResourcesResult { next_cursor, meta, ..ListResourcesResult::with_all_items(items) };
+                let Page { items, next, told } = page(result.get(), Item::Resource)?;
+                let list = ListResourcesResult { next_cursor: next, meta: told, ..ListResourcesResult::with_all_items(items) };
                 Ok(ServerResult::ListResourcesResult(list))
             }
             Kind::ListTemplates => {
-                let (items, next_cursor, meta) = items(result.get(), "resourceTemplates")?;
+                let Page { items, next, told } = page(result.get(), Item::Template)?;
                 let all = ListResourceTemplatesResult::with_all_items(items);
-                let list = ListResourceTemplatesResult { next_cursor, meta, ..all };
+                let list = ListResourceTemplatesResult { next_cursor: next, meta: told, ..all };
                 Ok(ServerResult::ListResourceTemplatesResult(list))
             }
             Kind::ListPrompts => {
-                let (items, next_cursor, meta) = items(result.get(), "prompts")?;
-                let list = ListPromptsResult { next_cursor, meta, ..ListPromptsResult::with_all_items(items) };
+                let Page { items, next, told } = page(result.get(), Item::Prompt)?;
+                let list = ListPromptsResult { next_cursor: next, meta: told, ..ListPromptsResult::with_all_items(items) };
                 Ok(ServerResult::ListPromptsResult(list))
             }
             Kind::ReadResource => whole_or_asking(result.get(), ServerResult::ReadResourceResult),
             Kind::GetPrompt => whole_or_asking(result.get(), ServerResult::GetPromptResult),
             Kind::Complete => whole_or_asking(result.get(), ServerResult::CompleteResult),
-            Kind::Other => json::parse(result.get()).map_err(|error| plain(&error)),
+            Kind::Listen | Kind::Other => json::parse(result.get()).map_err(|error| plain(&error)),
         };
         result.map(Given::from)
     }
@@ -280,19 +289,19 @@ impl Waiting {
     /// What a line is.
     pub fn read(&self, line: &[u8]) -> Line {
         let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
-        let Ok(peek) = serde_json::from_slice::<Peek>(line) else { return Line::Nothing };
-        if peek.method.is_some() {
+        let Some(peek) = message::peek(line) else { return Line::Nothing };
+        if peek.has_method {
             let message = json::tidy(line, MAX_WEIGHT).ok().and_then(|tidied| json::parse(&tidied).ok());
             return message.map_or(Line::Nothing, |message| Line::Sdk(Box::new(message)));
         }
         let Some((asked, to)) = self.take(&peek) else { return Line::Nothing };
         match (asked.read(line, None), to) {
-            (Came::Answer(answer), Some(to)) => {
+            (Came::Answer(answer) | Came::Odd(answer), Some(to)) => {
                 // Whoever asked may have gone.
                 let _ = to.send(answer);
                 Line::Taken
             }
-            (Came::Answer(answer), None) => Line::Sdk(Box::new(answer.message())),
+            (Came::Answer(answer) | Came::Odd(answer), None) => Line::Sdk(Box::new(answer.message())),
             (Came::Other, _) => Line::Nothing,
         }
     }
@@ -302,10 +311,10 @@ impl Waiting {
         if line.len() < LIGHT {
             return None;
         }
-        let peek: Peek = serde_json::from_slice(line).ok().filter(|peek: &Peek| peek.method.is_none())?;
+        let peek = message::peek(line).filter(|peek| !peek.has_method)?;
         let asked = {
             let waits = self.waits();
-            waits.all.get(&peek.number(&waits.all)?)?.0.clone()
+            waits.all.get(&answered(&peek, &waits.all)?)?.0.clone()
         };
         let weight = asked.weight(line);
         Some((asked.id, weight))
@@ -314,7 +323,7 @@ impl Waiting {
     /// The request that a message answers.
     fn take(&self, peek: &Peek) -> Option<Wait> {
         let mut waits = self.waits();
-        let number = peek.number(&waits.all)?;
+        let number = answered(peek, &waits.all)?;
         waits.all.remove(&number)
     }
 
@@ -334,24 +343,14 @@ pub enum Line {
     Nothing,
 }
 
-#[derive(Deserialize)]
-struct Peek {
-    #[serde(default)]
-    id: Option<Value>,
-    method: Option<IgnoredAny>,
-    error: Option<IgnoredAny>,
-}
-
-impl Peek {
-    /// The number of the request that is answered.
-    fn number<T>(&self, waiting: &HashMap<i64, T>) -> Option<i64> {
-        match &self.id {
-            Some(Value::Number(number)) => number.as_i64().or_else(|| whole(number.as_f64()?)),
-            Some(Value::String(text)) => text.parse().ok(),
-            // Who could not read a request does not know its id. Where several wait, it is not known whose it is.
-            _ if self.error.is_some() && waiting.len() == 1 => waiting.keys().next().copied(),
-            _ => None,
-        }
+/// The number of the request that a message answers.
+fn answered<T>(peek: &Peek, waiting: &HashMap<i64, T>) -> Option<i64> {
+    match &peek.id {
+        Some(Value::Number(number)) => number.as_i64().or_else(|| whole(number.as_f64()?)),
+        Some(Value::String(text)) => text.parse().ok(),
+        // Who could not read a request does not know its id. Where several wait, it is not known whose it is.
+        _ if peek.has_error && waiting.len() == 1 => waiting.keys().next().copied(),
+        _ => None,
     }
 }
 
@@ -366,87 +365,62 @@ fn plain(error: &serde_json::Error) -> String {
     text.split(" at line ").next().unwrap_or_default().to_owned()
 }
 
-fn filled(text: &str, defaults: &[(&str, Value)]) -> Result<Value, String> {
-    let mut value: Value = json::parse(text).map_err(|error| plain(&error))?;
-    for (name, default) in defaults {
-        if value.get(*name).is_none_or(Value::is_null) {
-            value[*name] = default.clone();
-        }
-    }
-    Ok(value)
-}
-
 fn discovered(text: &str) -> Result<ServerResult, String> {
-    let defaults = [("resultType", json!("complete")), ("ttlMs", json!(0)), ("cacheScope", json!("private"))];
-    let value = filled(text, &defaults)?;
-    let versions = value.get("supportedVersions").and_then(Value::as_array);
-    if !versions.is_some_and(|versions| versions.iter().any(|version| version == MODERN)) {
-        return Err(format!("it is no result of server/discover that lists {MODERN}"));
+    let value: Value = json::parse(text).map_err(|error| plain(&error))?;
+    if hello::discovered(&value) != Discovered::Modern {
+        return Err(format!("it is no result of server/discover that lists {}", hello::MODERN));
     }
-    let result: DiscoverResult = serde_json::from_value(value).map_err(|error| plain(&error))?;
+    let result: DiscoverResult = serde_json::from_value(hello::fit(value)).map_err(|error| plain(&error))?;
     Ok(ServerResult::DiscoverResult(result))
 }
 
 fn initialized(text: &str) -> Result<ServerResult, String> {
-    let defaults = [("capabilities", json!({})), ("serverInfo", json!({"name": "", "version": ""}))];
-    let result: InitializeResult = serde_json::from_value(filled(text, &defaults)?).map_err(|error| plain(&error))?;
+    let value: Value = json::parse(text).map_err(|error| plain(&error))?;
+    hello::initialized(&value).map_err(|problem| problem.to_string())?;
+    let result: InitializeResult = serde_json::from_value(hello::fit(value)).map_err(|error| plain(&error))?;
     Ok(ServerResult::InitializeResult(result))
 }
 
-#[derive(Deserialize)]
-struct Page<'a> {
-    #[serde(borrow)]
-    tools: &'a RawValue,
-    #[serde(default, rename = "nextCursor")]
-    next_cursor: Value,
+/// A page of a list: its items that can be used, where it goes on, and what is told of the others.
+struct Page<T> {
+    items: Vec<T>,
+    next: Option<String>,
+    told: Option<MetaObject>,
 }
 
-/// A page of tools, without those that nobody can use.
-fn listed(text: &str) -> Result<ServerResult, String> {
-    let page: Page = serde_json::from_str(text).map_err(|error| plain(&error))?;
-    let raw: Vec<&RawValue> = serde_json::from_str(page.tools.get()).map_err(|_| "its \"tools\" are no array".to_owned())?;
-    let (mut tools, mut left_out) = (Vec::with_capacity(raw.len()), Vec::new());
-    for (place, raw) in raw.into_iter().enumerate() {
-        match usable(raw.get()) {
-            Ok(tool) => tools.push(tool),
-            Err(problem) => {
-                let value: Value = json::parse(raw.get()).unwrap_or_default();
-                left_out.push(Value::from(format!("{}: {problem}", tool::known_as(&value, place))));
-            }
-        }
-    }
-    let next_cursor = match page.next_cursor {
-        // Nobody goes on with an empty one.
-        Value::String(cursor) => Some(cursor).filter(|cursor| !cursor.is_empty()),
-        Value::Null => None,
-        _ => {
-            left_out.push("all further pages: the nextCursor of tools/list is no string".into());
-            None
-        }
-    };
-    let mut list = ListToolsResult { next_cursor, ..ListToolsResult::with_all_items(tools) };
-    let told = [(LEFT_OUT.to_owned(), left_out.into()), (SIZE.to_owned(), text.len().into())];
-    list.meta = Some(MetaObject(serde_json::Map::from_iter(told)));
-    Ok(ServerResult::ListToolsResult(list))
-}
-
-/// The items of a page that are what they should be, where the list goes on, and how many others there were: they cost only themselves.
-type Items<T> = (Vec<T>, Option<String>, Option<MetaObject>);
-
-fn items<T: DeserializeOwned>(text: &str, field: &str) -> Result<Items<T>, String> {
+/// Reads a page. What nobody can use costs only itself, and is named.
+fn page<T: DeserializeOwned>(text: &str, item: Item) -> Result<Page<T>, String> {
+    let field = item.field();
     let page: HashMap<String, &RawValue> = serde_json::from_str(text).map_err(|error| plain(&error))?;
     let raw = page.get(field).ok_or_else(|| format!("missing field `{field}`"))?;
     let raw: Vec<&RawValue> = serde_json::from_str(raw.get()).map_err(|_| format!("its \"{field}\" are no array"))?;
-    let all = raw.len();
-    let items: Vec<T> = raw.into_iter().filter_map(|raw| json::parse(raw.get()).ok()).collect();
-    let odd = all - items.len();
-    let mut told = serde_json::Map::from_iter([(SIZE.to_owned(), text.len().into())]);
-    if odd > 0 {
-        told.insert(LEFT_OUT.to_owned(), odd.into());
+    let (mut items, mut left_out) = (Vec::with_capacity(raw.len()), Vec::new());
+    for (place, raw) in raw.into_iter().enumerate() {
+        match usable(raw.get(), item, place) {
+            Ok(one) => items.push(one),
+            Err(problem) => left_out.push(Value::from(problem)),
+        }
     }
-    let next = page.get("nextCursor").and_then(|next| serde_json::from_str::<String>(next.get()).ok());
-    // Nobody goes on with an empty one.
-    Ok((items, next.filter(|cursor| !cursor.is_empty()), Some(MetaObject(told))))
+    let next = match page.get("nextCursor").map(|next| serde_json::from_str(next.get())) {
+        // Nobody goes on with an empty one.
+        Some(Ok(Value::String(cursor))) => Some(cursor).filter(|cursor| !cursor.is_empty()),
+        None | Some(Ok(Value::Null)) => None,
+        Some(_) => {
+            left_out.push(format!("all further pages: the nextCursor of {field} is no string").into());
+            None
+        }
+    };
+    let mut told = serde_json::Map::from_iter([(SIZE.to_owned(), text.len().into())]);
+    told.insert(LEFT_OUT.to_owned(), left_out.into());
+    Ok(Page { items, next, told: Some(MetaObject(told)) })
+}
+
+/// One item of a list; the error says which it is, and what is wrong with it.
+fn usable<T: DeserializeOwned>(text: &str, item: Item, place: usize) -> Result<T, String> {
+    let value: Value = json::parse(text).map_err(|error| format!("{}[{place}]: {}", item.field(), plain(&error)))?;
+    let known_as = item.known_as(&value, place);
+    let one = item.usable(value).and_then(|value| serde_json::from_value(value).map_err(|error| plain(&error)));
+    one.map_err(|problem| format!("{known_as}: {problem}"))
 }
 
 /// A result, or what the server wants to know before there is one.
@@ -460,39 +434,16 @@ fn whole_or_asking<T: DeserializeOwned>(text: &str, of: impl Fn(T) -> ServerResu
     if value.get("resultType").is_some_and(|kind| kind != "complete") {
         return serde_json::from_value(value).map_err(|error| plain(&error));
     }
-    for message in value.get_mut("messages").and_then(Value::as_array_mut).into_iter().flatten() {
-        if let Some(block) = message.get_mut("content") {
-            make_known(block);
-        }
-    }
+    content::fit(&mut value);
     serde_json::from_value(value).map(of).map_err(|_| problem)
 }
 
-/// A block of a kind that nobody here knows becomes a word about it.
-fn make_known(block: &mut Value) {
-    let kind = block.get("type").and_then(Value::as_str);
-    if let Some(kind) = kind.filter(|kind| !BLOCKS.contains(kind)) {
-        *block = json!({"type": "text", "text": format!("[content of the unknown kind {kind:?}, left out]")});
-    }
-}
-
-fn usable(text: &str) -> Result<Tool, String> {
-    // Nearly every tool is good: what is wrong with one is looked for only then.
-    json::parse::<Tool>(text).map_or_else(
-        |error| {
-            let value: Value = json::parse(text).unwrap_or_default();
-            Err(tool::fault(&value).unwrap_or_else(|| plain(&error)))
-        },
-        |tool| if tool.name.is_empty() { Err("its name is empty".into()) } else { Ok(tool) },
-    )
-}
-
+/// The result of a call. As it was written it passes to whoever takes it whole; what a model is told of it has to fit our types.
 fn called(written: &RawValue) -> Result<Given, String> {
     let text = &numbers::guard(written.get());
+    let given = |result| Given { result: ServerResult::CallToolResult(result), written: Some(written.to_owned()) };
     let problem = match json::parse::<CallToolResult>(text) {
-        Ok(result) => {
-            return Ok(Given { result: ServerResult::CallToolResult(result), written: Some(written.to_owned()) });
-        }
+        Ok(result) => return Ok(given(result)),
         Err(error) => plain(&error),
     };
     let mut value: Value = json::parse(text).map_err(|error| plain(&error))?;
@@ -501,15 +452,15 @@ fn called(written: &RawValue) -> Result<Given, String> {
     if !complete || ["content", "structuredContent", "isError"].iter().all(|field| value.get(field).is_none()) {
         return serde_json::from_value::<ServerResult>(value).map(Given::from).map_err(|error| plain(&error));
     }
-    value.get_mut("content").and_then(Value::as_array_mut).into_iter().flatten().for_each(make_known);
-    let written = RawValue::from_string(numbers::written(&value)).ok();
-    let result: CallToolResult = serde_json::from_value(value).map_err(|_| problem)?;
-    Ok(Given { result: ServerResult::CallToolResult(result), written })
+    content::fit(&mut value);
+    serde_json::from_value(value).map(given).map_err(|_| problem)
 }
 
 #[cfg(test)]
 mod tests {
+    use mcp_wire::hello::MODERN;
     use rmcp::model::{ListToolsRequest, PaginatedRequestParams};
+    use serde_json::json;
 
     use super::*;
 
@@ -526,7 +477,7 @@ mod tests {
     /// What the SDK is told, as JSON; "other" when it is not the answer.
     fn told(kind: Kind, body: &str, revision: Option<&str>) -> Value {
         match asked(kind).read(body.as_bytes(), revision) {
-            Came::Answer(answer) => serde_json::to_value(answer.message()).expect("JSON"),
+            Came::Answer(answer) | Came::Odd(answer) => serde_json::to_value(answer.message()).expect("JSON"),
             Came::Other => "other".into(),
         }
     }
@@ -567,7 +518,7 @@ mod tests {
             (json!({"name": "", "inputSchema": {}}), "tools[1]: its name is empty"),
             (json!(null), "tools[1]: it is null"),
             (json!("bare"), "tools[1]: it is a string"),
-            (json!({"name": "bare", "inputSchema": {}, "description": 5}), "bare: invalid type"),
+            (json!(["bare", null, null, {}, null, null, null, null]), "tools[1]: it is an array"),
         ] {
             let told = result(Kind::ListTools, &json!({"tools": [good, odd]}));
             assert_eq!(told["result"]["tools"].as_array().map(Vec::len), Some(1), "{odd}: {told}");
@@ -579,6 +530,10 @@ mod tests {
             odd[field] = Value::Null;
             let told = result(Kind::ListTools, &json!({"tools": [good, odd]}));
             assert_eq!(told["result"]["tools"].as_array().map(Vec::len), Some(2), "{field}: {told}");
+            odd[field] = if field == "outputSchema" { json!(true) } else { json!([5]) };
+            let told = result(Kind::ListTools, &json!({"tools": [good, odd]}));
+            assert_eq!(told["result"]["tools"].as_array().map(Vec::len), Some(2), "{field}: {told}");
+            assert_eq!(told["result"]["_meta"][LEFT_OUT], json!([]), "{field}: {told}");
         }
     }
 
@@ -601,21 +556,39 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_resource_or_prompt_costs_only_itself() {
-        for (kind, field, good, odd) in [
-            (Kind::ListResources, "resources", json!({"uri": "a:b", "name": "a"}), json!({"name": "no URI"})),
-            (Kind::ListTemplates, "resourceTemplates", json!({"uriTemplate": "a:{b}", "name": "a"}), json!({"uriTemplate": 5})),
+    fn a_malformed_resource_or_prompt_costs_only_itself_and_is_named() {
+        for (kind, field, good, odd, reason) in [
+            (
+                Kind::ListResources,
+                "resources",
+                json!({"uri": "a:b", "name": "a", "size": 12.0, "icons": [{"src": "a", "sizes": "48x48"}]}),
+                json!({"name": "no URI"}),
+                "no URI: it has no uri",
+            ),
+            (
+                Kind::ListTemplates,
+                "resourceTemplates",
+                json!({"uriTemplate": "a:{b}", "name": "a", "annotations": []}),
+                json!({"uriTemplate": 5}),
+                "resourceTemplates[1]: its uriTemplate is a number",
+            ),
             (
                 Kind::ListPrompts,
                 "prompts",
-                json!({"name": "a", "arguments": [{"name": "x"}]}),
-                json!({"name": "a", "arguments": "x"}),
+                json!({"name": "a", "arguments": [{"name": "x", "required": "yes"}], "_meta": []}),
+                json!({"name": "b", "arguments": "x"}),
+                "b: its arguments are a string",
             ),
         ] {
             for next in [json!(5), json!(null), json!("")] {
                 let told = result(kind, &json!({field: [good, odd, "x", null], "nextCursor": next}));
                 assert_eq!(told["result"][field].as_array().map(Vec::len), Some(1), "{field}: {told}");
                 assert_eq!(told["result"]["nextCursor"], Value::Null, "{field}: {told}");
+                let left_out = told["result"]["_meta"][LEFT_OUT].to_string();
+                for named in [reason, &format!("{field}[2]: it is a string"), &format!("{field}[3]: it is null")] {
+                    assert!(left_out.contains(named), "{named}: {left_out}");
+                }
+                assert_eq!(left_out.contains("no string"), next == json!(5), "{left_out}");
             }
             assert_eq!(result(kind, &json!({field: [], "nextCursor": "x"}))["result"]["nextCursor"], "x");
             for malformed in [json!({field: "none"}), json!({}), json!({field: null})] {
@@ -689,13 +662,46 @@ mod tests {
         let legacy = r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32022,"message":"no","data":{"supported":["2025-06-18"]}}}"#;
         assert_eq!(told(Kind::Discover, legacy, None)["error"]["code"], -32601);
         let header = r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32020,"message":"no"}}"#;
-        assert_eq!(told(Kind::Discover, header, None)["error"]["code"], -32020);
+        assert_eq!(told(Kind::Discover, header, None)["error"]["code"], -32601);
+        let both = r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32022,"message":"no","data":{"supported":["2026-07-28"]}}}"#;
+        assert_eq!(told(Kind::Discover, both, None)["error"]["code"], -32601);
+        let unnamed = json!({"supportedVersions": [MODERN], "capabilities": null});
+        assert_eq!(result(Kind::Discover, &unnamed)["error"]["code"], -32601);
         let good = json!({"supportedVersions": [MODERN], "capabilities": {"tools": {}}});
         assert_eq!(result(Kind::Discover, &good)["result"]["supportedVersions"][0], MODERN);
-        assert_eq!(
-            result(Kind::Initialize, &json!({"protocolVersion": "2025-06-18"}))["result"]["protocolVersion"],
-            "2025-06-18"
-        );
+    }
+
+    #[test]
+    fn a_hello_opens_a_connection_whatever_only_describes_its_server_and_none_of_an_unknown_revision_does() {
+        let hello = |odd: Value| {
+            let mut hello = json!({"protocolVersion": "2025-06-18", "capabilities": {"tools": {}},
+                                   "serverInfo": {"name": "x", "version": "1"}});
+            hello.as_object_mut().expect("an object").extend(odd.as_object().expect("an object").clone());
+            result(Kind::Initialize, &hello)
+        };
+        for odd in [
+            json!({"capabilities": {"tools": []}}),
+            json!({"capabilities": {"tools": {}, "experimental": []}}),
+            json!({"capabilities": {"tools": {"listChanged": "true"}, "logging": true}}),
+            json!({"serverInfo": {"name": "x", "version": 1.2}}),
+            json!({"serverInfo": null}),
+            json!({"serverInfo": {"name": "x", "version": "1", "icons": [{"src": "a", "sizes": "48x48"}]}}),
+            json!({"instructions": ["a"]}),
+            json!({"_meta": []}),
+        ] {
+            assert!(hello(odd.clone())["result"]["capabilities"]["tools"].is_object(), "{odd}: {}", hello(odd.clone()));
+        }
+        for (odd, told) in [
+            (json!({"protocolVersion": "2099-01-01"}), "its revision \"2099-01-01\" is not known here"),
+            (json!({"protocolVersion": MODERN}), "is not known here"),
+            (json!({"protocolVersion": 5}), "it names no protocolVersion"),
+            (json!({"capabilities": null}), "it names no capabilities"),
+        ] {
+            let message = &hello(odd)["error"]["message"];
+            assert!(message.as_str().is_some_and(|message| message.contains(told)), "{message}");
+        }
+        let odd = json!({"supportedVersions": [MODERN], "capabilities": {"tools": []}, "ttlMs": 1.5, "cacheScope": "shared"});
+        assert_eq!(result(Kind::Discover, &odd)["result"]["cacheScope"], "private");
     }
 
     #[test]
@@ -714,6 +720,8 @@ mod tests {
         assert_eq!(read(r#"{"jsonrpc":"2.0","id":"8","result":{"content":"x"}}"#).expect("an answer")["error"]["code"], -32603);
         assert_eq!(read(r#"{"jsonrpc":"2.0","id":8,"result":{"content":[]}}"#), None, "answered already");
         assert_eq!(read(r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"?"}}"#).expect("an answer")["id"], 7);
+        let twice = of([asked(7)]).read(br#"{"id":9,"jsonrpc":"2.0","id":7,"result":{"content":[]}}"#);
+        assert!(matches!(twice, Line::Sdk(_)), "the last id counts");
     }
 
     #[test]
@@ -745,9 +753,14 @@ mod tests {
         };
         let own = json!({"content": [{"type": "text", "text": "x", "of": {"its": "own"}}], "more": 1});
         assert_eq!(written(own.clone()), own.to_string());
-        let odd = json!({"content": [{"type": "text", "text": "x", "own": 1}, {"type": "video", "data": "x"}]});
-        let told: Value = serde_json::from_str(&written(odd)).expect("JSON");
-        assert_eq!((&told["content"][0]["own"], &told["content"][1]["type"]), (&json!(1), &json!("text")), "{told}");
+        for odd in [
+            json!({"content": [{"type": "text", "text": "x", "own": 1}, {"type": "video", "data": "x"}]}),
+            json!({"content": [{"type": "resource_link", "uri": "a:b", "name": "a", "size": 12.0}]}),
+            json!({"content": [{"type": "resource_link", "uri": "a:b", "name": "a", "icons": [{"src": "a", "sizes": "48x48"}]}]}),
+            json!({"content": [{"type": "text", "text": "x", "annotations": []}], "_meta": []}),
+        ] {
+            assert_eq!(written(odd.clone()), odd.to_string());
+        }
         let long = r#"{"jsonrpc":"2.0","id":7,"result":{"structuredContent":{"id":12345678901234567890123}}}"#;
         assert_eq!(written_of(long), r#"{"structuredContent":{"id":12345678901234567890123}}"#);
     }
@@ -780,6 +793,7 @@ mod tests {
         assert!(
             told(Kind::CallTool, &bomb, None)["error"]["message"].as_str().is_some_and(|told| told.contains("too many values"))
         );
-        assert_eq!(told(Kind::CallTool, r#"{"jsonrpc":"2.0","id":8,"result":{}}"#, None), "other");
+        let others = told(Kind::CallTool, r#"{"jsonrpc":"2.0","id":8,"result":{}}"#, None);
+        assert!(others["error"]["message"].as_str().is_some_and(|told| told.contains("not the one of the request")), "{others}");
     }
 }

@@ -4,6 +4,7 @@
 #![allow(deprecated, reason = "sampling and messages for a log, which earlier eras have")]
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -15,10 +16,10 @@ use mcp_stdio::group::Spawned;
 use rmcp::{
     ClientHandler, ClientServiceExt, ErrorData, RoleClient,
     model::{
-        CallToolResult, ClientCapabilities, ClientConfig, CreateMessageRequestParams, CreateMessageResult, ElicitRequestParams,
-        ElicitResult, ElicitationAction, ElicitationCapability, ErrorCode, FormElicitationCapability, Implementation,
-        PaginatedRequestParams, ProtocolVersion, RequestMetaObject, ServerCapabilities, ServerJsonRpcMessage, ServerNotification,
-        ServerResult, SubscriptionFilter, Tool, UrlElicitationCapability,
+        CallToolResult, ClientCapabilities, ClientConfig, ClientRequest, CreateMessageRequestParams, CreateMessageResult,
+        ElicitRequestParams, ElicitResult, ElicitationAction, ElicitationCapability, ErrorCode, FormElicitationCapability,
+        Implementation, PaginatedRequestParams, PingRequest, ProtocolVersion, RequestMetaObject, ServerCapabilities,
+        ServerJsonRpcMessage, ServerNotification, ServerResult, SubscriptionFilter, Tool, UrlElicitationCapability,
     },
     service::{
         ClientCacheConfig, ClientLifecycleMode, InboundStreamOrigin, NotificationContext, Peer, QuitReason, RequestContext,
@@ -365,12 +366,16 @@ pub struct Listed {
 
 /// Every tool of the server.
 pub async fn list_tools(peer: &Peer<RoleClient>, limit: Duration) -> Result<Listed, ServerError> {
-    let has_tools = peer.peer_info().is_none_or(|info| info.capabilities.tools.is_some());
-    if !has_tools {
+    let theirs = peer.peer_info();
+    if theirs.as_ref().is_some_and(|info| info.capabilities.tools.is_none()) {
+        // A list would show that it lives. So does what earlier eras have for that.
+        if theirs.is_some_and(|info| info.protocol_version.has_initialize()) {
+            ping(peer, limit).await?;
+        }
         return Ok(Listed::default());
     }
     let pages = async {
-        let (mut listed, mut cursor) = (Listed::default(), None);
+        let (mut listed, mut cursor, mut seen) = (Listed::default(), None, HashSet::new());
         for _ in 0..MAX_PAGES {
             let page = peer.list_tools(Some(PaginatedRequestParams::default().with_cursor(cursor.clone()))).await;
             let page = page.map_err(|error| failure::of(&error, limit))?;
@@ -381,14 +386,25 @@ pub async fn list_tools(peer: &Peer<RoleClient>, limit: Duration) -> Result<List
             let size = told(asked::SIZE).and_then(Value::as_u64).and_then(|size| usize::try_from(size).ok());
             listed.size += size.unwrap_or_default();
             let too_much = listed.tools.len() > MAX_LISTED || listed.size > MAX_LIST_BYTES;
-            if too_much || page.next_cursor.is_none() || page.next_cursor == cursor {
-                break;
+            match page.next_cursor {
+                // There is nothing new behind a cursor that comes twice.
+                Some(next) if !too_much && seen.insert(next.clone()) => cursor = Some(next),
+                _ => return Ok(listed),
             }
-            cursor = page.next_cursor;
         }
-        Ok(listed)
+        Err(ServerError::Refused(format!("its list of tools has more than {MAX_PAGES} pages")))
     };
     timeout(limit, pages).await.unwrap_or(Err(ServerError::Timeout(limit)))
+}
+
+/// Whether the server answers. One that does not know this request does.
+async fn ping(peer: &Peer<RoleClient>, limit: Duration) -> Result<(), ServerError> {
+    let request = ClientRequest::PingRequest(PingRequest::default());
+    match timeout(limit, peer.send_request(request)).await.unwrap_or(Err(ServiceError::Timeout { timeout: limit })) {
+        Ok(_) => Ok(()),
+        Err(ServiceError::McpError(error)) if error.code == ErrorCode::METHOD_NOT_FOUND => Ok(()),
+        Err(error) => Err(failure::of(&error, limit)),
+    }
 }
 
 /// Calls a tool. The server may speak to whoever listens by `relay`, and ask it.

@@ -3,6 +3,7 @@
 use std::{error::Error, time::Duration};
 
 use rmcp::{
+    model::ErrorCode,
     service::{ClientInitializeError, ServiceError},
     transport::{DynamicTransportError, streamable_http_client::StreamableHttpError},
 };
@@ -17,8 +18,11 @@ use crate::redact::redact;
 /// What went wrong while a connection was being made.
 pub fn to_start(error: &ClientInitializeError) -> ServerError {
     // What the earlier era came to is what is wrong: the modern one is only tried before it.
-    if let ClientInitializeError::LegacyFallbackFailed { fallback, .. } = error {
-        return to_start(fallback);
+    if let ClientInitializeError::LegacyFallbackFailed { discover, fallback } = error {
+        // One that has none of it is of the modern era, and has said what is wrong.
+        let has_none =
+            matches!(&**fallback, ClientInitializeError::JsonRpcError(error) if error.code == ErrorCode::METHOD_NOT_FOUND);
+        return to_start(if has_none { discover } else { fallback });
     }
     // The SDK does not name what the transport met as this error's source.
     let met: &(dyn Error + 'static) = match error {
@@ -57,7 +61,13 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
 fn was_refused(error: &(dyn Error + 'static)) -> bool {
     match met(error) {
         Some(RemoteError::Status(refusal)) => !refusal.status.is_server_error(),
-        Some(RemoteError::Redirected(_) | RemoteError::TooLarge(_) | RemoteError::Credentials(_) | RemoteError::Url(_)) => true,
+        Some(
+            RemoteError::Redirected(_)
+            | RemoteError::TooLarge(_)
+            | RemoteError::Coding(_)
+            | RemoteError::Credentials(_)
+            | RemoteError::Url(_),
+        ) => true,
         Some(RemoteError::Unreached(_) | RemoteError::Transport(_)) | None => false,
     }
 }

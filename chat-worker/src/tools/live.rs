@@ -28,6 +28,8 @@ const MAX_PAGES: usize = 64;
 /// Of each kind and each server, and what their list may have in bytes.
 const MAX_LISTED: usize = 2_000;
 const MAX_LIST_BYTES: usize = 8 * 1024 * 1024;
+/// So many items that are left out are named.
+pub const LEFT_OUT_TOLD: usize = 100;
 
 /// The items of a page, where the list goes on, and what more is told of it.
 type Page<T> = (Vec<T>, Option<String>, Option<MetaObject>);
@@ -54,12 +56,12 @@ impl Live {
         F: Future<Output = Result<P, ServiceError>>,
     {
         let listing = async {
-            let (mut all, mut size, mut cursor) = (Vec::new(), 0, None);
+            let (mut all, mut left_out, mut size, mut cursor) = (Vec::new(), Vec::new(), 0, None);
             for _ in 0..MAX_PAGES {
                 let (found, next, meta) = items(page(PaginatedRequestParams::default().with_cursor(cursor.clone())).await?);
                 let told = |name| meta.as_ref().and_then(|meta| meta.get(name));
-                if let Some(odd) = told(LEFT_OUT) {
-                    tracing::warn!(server = self.name(), "{odd} items of a list are malformed, and left out");
+                for odd in told(LEFT_OUT).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+                    left_out.push(clean_line(odd));
                 }
                 size += told(SIZE).and_then(Value::as_u64).and_then(|size| usize::try_from(size).ok()).unwrap_or_default();
                 all.extend(found);
@@ -73,6 +75,7 @@ impl Live {
                 cursor = next;
             }
             all.truncate(MAX_LISTED);
+            tell_left_out(self.name(), &left_out);
             Ok::<_, ServiceError>(all)
         };
         match timeout(LIST.min(self.line.limit), listing).await {
@@ -140,5 +143,33 @@ impl Live {
             error => format!("the server {server} did not answer: {}", failure::of(&error, self.line.limit)),
         };
         ErrorData::internal_error(told, None)
+    }
+}
+
+/// Names what of a list nobody can use. In one line: a list is asked for again and again.
+fn tell_left_out(server: &str, left_out: &[String]) {
+    if !left_out.is_empty() {
+        tracing::warn!(server, "of a list, what nobody can use is left out: {}", named(left_out));
+    }
+}
+
+fn named(left_out: &[String]) -> String {
+    let named = left_out.iter().take(LEFT_OUT_TOLD).map(String::as_str).collect::<Vec<_>>().join("; ");
+    match left_out.len().saturating_sub(LEFT_OUT_TOLD) {
+        0 => named,
+        more => format!("{named}; and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_item_that_is_left_out_is_named_within_bounds() {
+        let items = |count: usize| (0..count).map(|number| format!("r{number}: it has no uri")).collect::<Vec<_>>();
+        assert_eq!(named(&items(2)), "r0: it has no uri; r1: it has no uri");
+        let many = named(&items(LEFT_OUT_TOLD + 3));
+        assert!(many.contains("r99: it has no uri; and 3 more") && !many.contains("r100"), "{many}");
     }
 }

@@ -2,7 +2,7 @@
 //! say (pure), `answer` is what a call came to (pure), `live` and `beyond` are what servers offer beside tools, `first_seen` what tools were
 //! at first, `breaker` decides when a server is left alone (pure), `pace` how fast it may talk, `asked` what its answers are (pure), `relay`
 //! whom it may speak to while it works, `connection` opens the way to one server, `request` goes it for one request and `standard` says what that is (pure), `error` and `failure`
-//! are what goes wrong there, `remote` is the way by HTTP with its `credentials` and the `fields` of its events, `child` starts servers that are programs and `stdio` is the
+//! are what goes wrong there, `remote` is the way by HTTP with its `credentials`, `child` starts servers that are programs and `stdio` is the
 //! pipe to them, `server` keeps one connected, and `hub` is all of them.
 
 pub mod answer;
@@ -15,7 +15,6 @@ pub mod connection;
 mod credentials;
 pub mod error;
 mod failure;
-mod fields;
 pub mod first_seen;
 mod http;
 pub mod hub;
@@ -30,7 +29,7 @@ pub mod spec;
 mod standard;
 mod stdio;
 
-pub use asked::MODERN;
+pub use mcp_wire::hello::MODERN;
 
 /// A message of a server larger than this is a fault.
 const MAX_MESSAGE: usize = 8 * 1024 * 1024;

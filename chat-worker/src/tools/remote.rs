@@ -1,32 +1,35 @@
 //! Streamable HTTP to one server: as a client of the SDK's transport, and for requests that go past the SDK (`past`). What is an
-//! answer is decided by `asked`; here are its ways: statuses, redirects, content types, encodings, streams of events, and sessions that the
-//! server has forgotten.
+//! answer is decided by `asked`; here are its ways: statuses, redirects, content types, and sessions that the server has forgotten. Bodies
+//! and streams of events are read in `incoming`.
 
+mod incoming;
 mod past;
 
 use std::{
     collections::{HashMap, HashSet},
-    io::Read as _,
-    sync::{Arc, Mutex, PoisonError},
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use futures::{
-    StreamExt as _,
-    stream::{self, BoxStream},
-};
+pub use past::Outcome;
+
+use futures::{StreamExt as _, stream::BoxStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use mcp_wire::{json, message, redirect};
+use mcp_wire::{body::Content, json, message, redirect, sse::Event};
 use reqwest::Response;
 use rmcp::{
-    model::{ClientJsonRpcMessage, RequestId, ServerJsonRpcMessage},
+    model::{ClientJsonRpcMessage, ClientNotification, RequestId, ServerJsonRpcMessage},
     transport::streamable_http_client::{
         SseError, StreamableHttpClient, StreamableHttpError, StreamableHttpPostResponse, StreamableHttpResponseLimits,
     },
 };
-use sse_stream::{Sse, SseStream};
+use sse_stream::Sse;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{Semaphore, mpsc},
     time::{Instant, sleep, timeout},
 };
 use url::Url;
@@ -35,17 +38,12 @@ use super::{
     MAX_MESSAGE,
     asked::{Answer, Asked, Came},
     credentials::Credentials,
-    fields::Known,
-    pace::Pace,
     relay::Calls,
     sanitize::{cap, clean_line},
 };
 use crate::{heavy, met, numbers};
+use incoming::{Events, events, whole};
 
-/// Events of one stream in a second. Progress that a person can follow is far below.
-const EVENTS_A_SECOND: usize = 1_000;
-/// A longer event counts as one more for each further piece of this size: 16 MiB a second, as of a child.
-const EVENT_PIECE: usize = 16 * 1024;
 /// What is read of the body of a refusal.
 const MAX_REFUSAL: usize = 64 * 1024;
 /// And how long it is waited for: it only explains.
@@ -68,8 +66,7 @@ const CONNECT_AGAIN: [Duration; 6] = [
 const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
 /// Requests that a forgotten session cost, and that are not answered yet.
 const MAX_EXPIRED: usize = 1_024;
-/// Bodies and events of one server beyond this size, in bytes, and how many of them come at the same time: the others wait on their way.
-const LARGE: usize = 1 << 20;
+/// How many large bodies and events of one server come at the same time: the others wait on their way.
 const MAX_LARGE: usize = 4;
 
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -97,6 +94,9 @@ pub enum RemoteError {
     Url(String),
     #[error("the answer is larger than {} MiB", .0 >> 20)]
     TooLarge(usize),
+    /// It cannot be decoded.
+    #[error("{0}")]
+    Coding(String),
 }
 
 /// A refusal by HTTP status, with what was said.
@@ -114,7 +114,8 @@ impl std::fmt::Display for Refusal {
 }
 
 type Failure = StreamableHttpError<RemoteError>;
-type Events = BoxStream<'static, Result<Sse, SseError>>;
+/// As the SDK takes them.
+type Listened = BoxStream<'static, Result<Sse, SseError>>;
 
 /// The client.
 #[derive(Debug, Clone)]
@@ -133,6 +134,8 @@ struct Shared {
     calls: Calls,
     large: Arc<Semaphore>,
     places: Semaphore,
+    /// How often the server was opened by initialize.
+    opened: AtomicU64,
     /// As the SDK opened it.
     door: Mutex<Door>,
     /// What comes for the SDK on streams of requests that went past it.
@@ -145,6 +148,8 @@ struct Door {
     uri: Arc<str>,
     session: Option<Arc<str>>,
     revision: Option<HeaderValue>,
+    /// Which one it is, counted from the first.
+    number: u64,
 }
 
 impl Door {
@@ -169,15 +174,16 @@ impl Remote {
             calls,
             large: Arc::new(Semaphore::new(MAX_LARGE)),
             places: Semaphore::new(most),
+            opened: AtomicU64::new(0),
             door: Mutex::default(),
             aside,
         };
         Self { http, shared: Arc::new(shared) }
     }
 
-    /// The session in use.
-    pub fn session(&self) -> Option<Arc<str>> {
-        self.door().session
+    /// How often it was opened: a new session is a new one also where it has the name of the last.
+    pub fn opened(&self) -> u64 {
+        self.door().number
     }
 
     fn door(&self) -> Door {
@@ -194,13 +200,18 @@ impl Remote {
     ) -> Result<Box<Answer>, Failure> {
         let status = reply.status().as_u16();
         Ok(match content {
-            Content::Other(kind) => Box::new(asked.failed(&format!("HTTP {status} of the content type {kind}"))),
+            Content::Other(kind) => Box::new(asked.failed(&format!("HTTP {status} of the content type {}", clean_line(&kind)))),
             Content::None => Box::new(asked.failed(&format!("HTTP {status} to a request, without an answer"))),
             Content::Json | Content::Events => {
-                let body = whole(reply, MAX_MESSAGE, &self.shared.large).await;
-                let (bytes, _large) = body.map_err(StreamableHttpError::Client)?;
+                let (bytes, _large) = match whole(reply, MAX_MESSAGE, &self.shared.large).await {
+                    Ok(body) => body,
+                    Err(RemoteError::Coding(problem)) => {
+                        return Ok(Box::new(asked.failed(&format!("the server's answer cannot be read: {problem}"))));
+                    }
+                    Err(error) => return Err(StreamableHttpError::Client(error)),
+                };
                 match read(asked, bytes, revision, &self.shared.calls).await {
-                    Came::Answer(answer) => answer,
+                    Came::Answer(answer) | Came::Odd(answer) => answer,
                     Came::Other => Box::new(asked.failed("the server answered something else than what it was asked")),
                 }
             }
@@ -255,34 +266,53 @@ impl Remote {
         self.http.execute(request()).await
     }
 
-    /// What a refusal means to a request.
-    async fn refused(&self, asked: &Asked, reply: Response, in_session: bool) -> Result<Box<Answer>, Failure> {
+    /// A stream that is asked for by itself: what a server says unasked, or the rest of one that ended at an event of this id.
+    async fn opened_stream(
+        &self,
+        uri: &str,
+        session: Option<&str>,
+        last: Option<String>,
+        custom: HashMap<HeaderName, HeaderValue>,
+        most: usize,
+    ) -> Result<Events, Failure> {
+        let mut headers = headers(session, custom);
+        if let Some(id) = last.and_then(|id| HeaderValue::try_from(id).ok()) {
+            headers.insert(HeaderName::from_static("last-event-id"), id);
+        }
+        let reply = self.send(Method::GET, uri, headers, None).await.map_err(StreamableHttpError::Client)?;
+        // Most servers have none, and say so in one way or another.
+        if !reply.status().is_success() || !matches!(content_type(&reply), Content::Events) {
+            return Err(StreamableHttpError::ServerDoesNotSupportSse);
+        }
+        Ok(events(reply, most, Arc::clone(&self.shared.large)))
+    }
+
+    /// What a refusal means to a request; and whether it may mean, where there is a session, that it is forgotten.
+    async fn refused(&self, asked: &Asked, reply: Response) -> (bool, Result<Box<Answer>, Failure>) {
         let status = reply.status();
         let body = timeout(REFUSAL_PATIENCE, beginning(reply)).await.unwrap_or_default();
         let text = json::tidy(&body, 16 * MAX_REFUSAL).unwrap_or_default();
         let error = message::refusal(&text, asked.number());
-        let about_session = match status {
+        let of_session = match status {
             StatusCode::NOT_FOUND | StatusCode::GONE => true,
             // An error that names the request is about the request.
             StatusCode::BAD_REQUEST => !error.as_ref().is_some_and(|error| error.has_id),
             _ => false,
         };
-        if in_session && about_session && !asked.opens() && self.expires(&asked.id) {
-            return Err(StreamableHttpError::SessionExpired);
-        }
         let said = error.as_ref().map_or_else(|| words(&text), |error| error.message.clone());
         let refusal = Refusal { status, said: cap(clean_line(&said), MAX_SAID).0 };
         let in_front = matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT);
         let no_entry = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS);
-        match error {
+        let answer = match error {
             // In its own words, unless they are about who may and how often: then the status says it.
             Some(error) if !no_entry && error.code != 0 => Ok(Box::new(asked.error(error))),
             // Whoever limits us is not asked again at once, in another era.
-            _ if (in_front && !asked.is_discover()) || (no_entry && asked.is_discover()) => {
+            _ if (in_front && !asked.is_discover()) || (status == StatusCode::TOO_MANY_REQUESTS && asked.is_discover()) => {
                 Err(StreamableHttpError::Client(RemoteError::Status(refusal)))
             }
             _ => Ok(Box::new(asked.failed(&refusal.to_string()))),
-        }
+        };
+        (of_session && !asked.opens(), answer)
     }
 
     /// Whether a request meets a forgotten session for the first time.
@@ -298,44 +328,29 @@ impl Remote {
         first
     }
 
-    /// The SDK's answer out of a stream: at once where it comes first, else with what comes before it.
-    async fn events(
-        &self,
-        asked: Asked,
-        mut events: Events,
-        session: Option<String>,
-        revision: Option<String>,
-    ) -> StreamableHttpPostResponse {
-        let first = match events.next().await {
-            Some(Ok(first)) => first,
-            None => {
-                let answer = asked.failed("the stream of events ended without the answer");
-                return StreamableHttpPostResponse::Json(answer.message(), session);
-            }
-            Some(Err(error)) => {
-                let answer = asked.failed(&format!("the stream of events broke off: {error}"));
-                return StreamableHttpPostResponse::Json(answer.message(), session);
-            }
-        };
-        let (first, came) = read_event(&asked, first, revision.as_deref(), &self.shared.calls).await;
-        if let Some(Came::Answer(answer)) = came {
-            tokio::spawn(timeout(DRAIN, async move { while events.next().await.is_some() {} }));
-            return StreamableHttpPostResponse::Json(answer.message(), session);
-        }
+    /// A stream that goes on, as the SDK is to read it: what is no message is none there, either.
+    fn listened(&self, asked: Asked, events: Events, revision: Option<String>) -> Listened {
         let calls = self.shared.calls.clone();
-        heard(&first, &asked.id, &calls);
-        let first = stream::once(async { Ok(first) });
-        let rest = events.then(move |event| {
+        let read = move |event: io::Result<Event>| {
             let (asked, revision, calls) = (asked.clone(), revision.clone(), calls.clone());
             async move {
                 match event {
                     Ok(event) => Ok(as_read(&asked, event, revision.as_deref(), &calls).await),
-                    Err(error) => Err(error),
+                    Err(error) => Err(broke_off(error)),
                 }
             }
-        });
-        StreamableHttpPostResponse::Sse(first.chain(rest).boxed(), session)
+        };
+        events.then(read).boxed()
     }
+}
+
+fn broke_off(error: io::Error) -> SseError {
+    SseError::Body(Box::new(error))
+}
+
+/// An event as the SDK takes it, with this to read in it. Its id may be where the stream goes on, whatever else it is.
+fn sse(event: Event, data: Option<String>) -> Sse {
+    Sse { event: None, data, id: event.id, retry: event.retry }
 }
 
 async fn make_room(of: &RequestId, weight: usize, calls: &Calls) {
@@ -360,20 +375,19 @@ async fn read(asked: &Asked, body: Vec<u8>, revision: Option<&str>, calls: &Call
     heavy::work(size, move || asked.read(&body, revision.as_deref())).await
 }
 
-/// An event, and what it is to the request on whose stream it came; nothing where it holds nothing.
-async fn read_event(asked: &Asked, event: Sse, revision: Option<&str>, calls: &Calls) -> (Sse, Option<Came>) {
-    fn came(asked: &Asked, event: &Sse, revision: Option<&str>) -> Option<Came> {
-        let data = event.data.as_deref().filter(|data| !data.trim().is_empty());
-        data.map(|data| asked.read(data.as_bytes(), revision))
+/// An event, and what it is to the request on whose stream it came; nothing where it is no message.
+async fn read_event(asked: &Asked, event: Event, revision: Option<&str>, calls: &Calls) -> (Event, Option<Came>) {
+    fn came(asked: &Asked, event: &Event, revision: Option<&str>) -> Option<Came> {
+        event.message().map(|data| asked.read(data, revision))
     }
-    let size = event.data.as_ref().map_or(0, String::len);
+    let size = event.data.len();
     if size < heavy::LIGHT {
         let came = came(asked, &event, revision);
         return (event, came);
     }
     let (asked, revision) = (asked.clone(), revision.map(str::to_owned));
     let (asked, event, weight) = heavy::work(size, move || {
-        let weight = event.data.as_deref().map_or(0, |data| asked.weight(data.as_bytes()));
+        let weight = event.message().map_or(0, |data| asked.weight(data));
         (asked, event, weight)
     })
     .await;
@@ -386,24 +400,19 @@ async fn read_event(asked: &Asked, event: Sse, revision: Option<&str>, calls: &C
 }
 
 /// An event as the SDK is to read it: of answers, what `asked` makes of them. What comes before the answer is heard, too.
-async fn as_read(asked: &Asked, event: Sse, revision: Option<&str>, calls: &Calls) -> Sse {
+async fn as_read(asked: &Asked, event: Event, revision: Option<&str>, calls: &Calls) -> Sse {
     let (mut event, came) = read_event(asked, event, revision, calls).await;
     match came {
         Some(Came::Answer(answer)) => {
-            let size = event.data.as_ref().map_or(0, String::len);
-            if let Ok(text) = heavy::work(size, move || serde_json::to_string(&answer.message())).await {
-                event.data = Some(text);
-            }
+            let written = heavy::work(event.data.len(), move || serde_json::to_string(&answer.message())).await;
+            sse(event, written.ok())
         }
-        Some(Came::Other) => heard(&event, &asked.id, calls),
-        None => {}
-    }
-    event
-}
-
-fn heard(event: &Sse, of: &RequestId, calls: &Calls) {
-    if let Some(data) = &event.data {
-        calls.hear(Some(of), data.as_bytes());
+        Some(Came::Other) => {
+            calls.hear(Some(&asked.id), &event.data);
+            let data = String::from_utf8(std::mem::take(&mut event.data)).ok();
+            sse(event, data)
+        }
+        Some(Came::Odd(_)) | None => sse(event, None),
     }
 }
 
@@ -435,28 +444,45 @@ impl StreamableHttpClient for Remote {
         let asked = Asked::of(&message);
         // Only in the answer to what opens the connection is it not known yet.
         let revision = custom_headers.get(&REVISION).filter(|_| !asked.as_ref().is_some_and(Asked::opens)).cloned();
-        let door = Door { uri: Arc::clone(&uri), session: session_id, revision };
+        let number = self.shared.opened.load(Ordering::Relaxed);
+        let mut door = Door { uri: Arc::clone(&uri), session: session_id, revision, number };
         let in_session = door.session.is_some();
         let headers = headers(door.session.as_deref(), custom_headers);
         if door.revision.is_some() {
             *self.shared.door.lock().unwrap_or_else(PoisonError::into_inner) = door.clone();
         }
         let reply = self.send(Method::POST, &uri, headers, Some(body)).await.map_err(StreamableHttpError::Client)?;
-        let Some(asked) = asked else { return acknowledged(reply, in_session).await };
+        let Some(asked) = asked else {
+            // To what opens a session there is none yet that could be forgotten.
+            return acknowledged(reply, in_session && !opens(&message)).await;
+        };
         if !reply.status().is_success() {
-            return Ok(StreamableHttpPostResponse::Json(self.refused(&asked, reply, in_session).await?.message(), None));
+            let (of_session, answer) = self.refused(&asked, reply).await;
+            if of_session && in_session && self.expires(&asked.id) {
+                return Err(StreamableHttpError::SessionExpired);
+            }
+            return Ok(StreamableHttpPostResponse::Json(answer?.message(), None));
         }
-        let session = reply.headers().get(SESSION).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        match content_type(&reply) {
+        let session = reply.headers().get(SESSION).and_then(|value| value.to_str().ok()).filter(|id| !id.is_empty());
+        let session = session.map(str::to_owned);
+        let answer = match content_type(&reply) {
             Content::Events => {
                 let events = events(reply, limits.max_sse_event_size, Arc::clone(&self.shared.large));
-                Ok(self.events(asked, events, session, door.revision().map(str::to_owned)).await)
+                if asked.listens() {
+                    let events = self.listened(asked, events, door.revision().map(str::to_owned));
+                    return Ok(StreamableHttpPostResponse::Sse(events, session));
+                }
+                if asked.is_initialize() {
+                    door.session = session.as_deref().map(Arc::from);
+                }
+                self.follow(&asked, events, &door).await
             }
-            content => {
-                let answer = self.single(&asked, reply, content, door.revision()).await?;
-                Ok(StreamableHttpPostResponse::Json(answer.message(), session))
-            }
+            content => self.single(&asked, reply, content, door.revision()).await?,
+        };
+        if asked.is_initialize() && answer.result.is_ok() {
+            self.shared.opened.fetch_add(1, Ordering::Relaxed);
         }
+        Ok(StreamableHttpPostResponse::Json(answer.message(), session))
     }
 
     async fn delete_session(
@@ -478,7 +504,7 @@ impl StreamableHttpClient for Remote {
         last_event_id: Option<String>,
         auth_header: Option<String>,
         custom_headers: HashMap<HeaderName, HeaderValue>,
-    ) -> Result<Events, Failure> {
+    ) -> Result<Listened, Failure> {
         let size = StreamableHttpResponseLimits::default().max_sse_event_size;
         self.get_stream_with_max_sse_event_size(uri, session_id, last_event_id, auth_header, custom_headers, size).await
     }
@@ -491,23 +517,19 @@ impl StreamableHttpClient for Remote {
         _: Option<String>,
         custom_headers: HashMap<HeaderName, HeaderValue>,
         max_sse_event_size: usize,
-    ) -> Result<Events, Failure> {
-        let mut headers = headers(session_id.as_deref(), custom_headers);
-        if let Some(id) = last_event_id.and_then(|id| HeaderValue::try_from(id).ok()) {
-            headers.insert(HeaderName::from_static("last-event-id"), id);
-        }
-        let reply = self.send(Method::GET, &uri, headers, None).await.map_err(StreamableHttpError::Client)?;
-        // Most servers have none, and say so in one way or another.
-        if !reply.status().is_success() || !matches!(content_type(&reply), Content::Events) {
-            return Err(StreamableHttpError::ServerDoesNotSupportSse);
-        }
+    ) -> Result<Listened, Failure> {
+        let events = self.opened_stream(&uri, session_id.as_deref(), last_event_id, custom_headers, max_sse_event_size).await?;
         let calls = self.shared.calls.clone();
-        let heard = move |event: &Result<Sse, SseError>| {
-            if let Some(data) = event.as_ref().ok().and_then(|event| event.data.as_deref()) {
-                calls.hear(None, data.as_bytes());
+        let read = move |event: io::Result<Event>| {
+            let mut event = event.map_err(broke_off)?;
+            if event.message().is_none() {
+                return Ok(sse(event, None));
             }
+            calls.hear(None, &event.data);
+            let data = String::from_utf8(std::mem::take(&mut event.data)).ok();
+            Ok(sse(event, data))
         };
-        Ok(events(reply, max_sse_event_size, Arc::clone(&self.shared.large)).inspect(heard).boxed())
+        Ok(events.map(read).boxed())
     }
 }
 
@@ -532,6 +554,11 @@ fn headers(session: Option<&str>, custom: HashMap<HeaderName, HeaderValue>) -> H
     headers
 }
 
+fn opens(message: &ClientJsonRpcMessage) -> bool {
+    let ClientJsonRpcMessage::Notification(notification) = message else { return false };
+    matches!(notification.notification, ClientNotification::InitializedNotification(_))
+}
+
 /// What came for a notification: any success will do. That its session is forgotten is told by the next request.
 async fn acknowledged(reply: Response, in_session: bool) -> Result<StreamableHttpPostResponse, Failure> {
     let status = reply.status();
@@ -550,25 +577,12 @@ fn words(text: &str) -> String {
     if text.starts_with(['<', '{', '[']) { String::new() } else { text.chars().take(4 * MAX_SAID).collect() }
 }
 
-enum Content {
-    Json,
-    Events,
-    Other(String),
-    None,
-}
-
 fn content_type(reply: &Response) -> Content {
-    let Some(value) = reply.headers().get(header::CONTENT_TYPE) else { return Content::None };
-    let text = String::from_utf8_lossy(value.as_bytes());
-    let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    match essence.as_str() {
-        _ if matches!(reply.status(), StatusCode::ACCEPTED | StatusCode::NO_CONTENT) && reply.content_length() == Some(0) => {
-            Content::None
-        }
-        "application/json" => Content::Json,
-        "text/event-stream" => Content::Events,
-        other => Content::Other(clean_line(other)),
+    let is_nothing = matches!(reply.status(), StatusCode::ACCEPTED | StatusCode::NO_CONTENT) && reply.content_length() == Some(0);
+    if is_nothing {
+        return Content::None;
     }
+    Content::of(reply.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes))
 }
 
 /// As much as is worth reading of a body that only explains; what breaks takes nothing away.
@@ -581,120 +595,4 @@ async fn beginning(mut reply: Response) -> Vec<u8> {
         }
     }
     body
-}
-
-/// Waits for one of the places for what is large; whoever has one keeps it.
-async fn place_for(size: usize, place: &mut Option<OwnedSemaphorePermit>, large: &Arc<Semaphore>) {
-    if size > LARGE && place.is_none() {
-        // It is never closed.
-        *place = Arc::clone(large).acquire_owned().await.ok();
-    }
-}
-
-/// A whole body, decoded, of at most so many bytes, with the place that it takes.
-async fn whole(
-    mut reply: Response,
-    most: usize,
-    large: &Arc<Semaphore>,
-) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), RemoteError> {
-    let coding = reply.headers().get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let gzip = matches!(coding.trim().to_ascii_lowercase().as_str(), "gzip" | "x-gzip");
-    let (mut body, mut place) = (Vec::new(), None);
-    while let Some(piece) = reply.chunk().await.map_err(|error| RemoteError::Transport(met(&error, reply.url())))? {
-        if body.len() + piece.len() > most {
-            return Err(RemoteError::TooLarge(most));
-        }
-        place_for(body.len() + piece.len(), &mut place, large).await;
-        body.extend_from_slice(&piece);
-    }
-    if gzip {
-        // Little may become much.
-        place_for(most, &mut place, large).await;
-        body = heavy::work(most, move || decoded(body, most)).await?;
-    }
-    Ok((body, place))
-}
-
-fn decoded(body: Vec<u8>, most: usize) -> Result<Vec<u8>, RemoteError> {
-    let mut decoded = Vec::new();
-    let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
-    let read = flate2::read::MultiGzDecoder::new(&body[..]).take(limit).read_to_end(&mut decoded);
-    match read {
-        Ok(_) if decoded.len() > most => Err(RemoteError::TooLarge(most)),
-        Ok(_) => Ok(decoded),
-        // It is read as what it is, which is no JSON.
-        Err(_) => Ok(body),
-    }
-}
-
-/// A stream of events that is being read.
-struct Reading {
-    reply: Response,
-    known: Known,
-    begun: bool,
-    place: Option<OwnedSemaphorePermit>,
-}
-
-impl Reading {
-    /// The next piece, without what means nothing; `None` at the end.
-    async fn next(&mut self, most: usize, large: &Arc<Semaphore>) -> Option<std::io::Result<bytes::Bytes>> {
-        let piece = match self.reply.chunk().await {
-            Ok(piece) => piece?,
-            Err(error) => return Some(Err(std::io::Error::other(error.without_url()))),
-        };
-        let begins = !std::mem::replace(&mut self.begun, true);
-        let mark: &[u8] = if begins { b"\xef\xbb\xbf" } else { b"" };
-        let kept = self.known.of(piece.strip_prefix(mark).unwrap_or(&piece));
-        if self.known.event() > most {
-            return Some(Err(std::io::Error::other(format!("an event is larger than {} MiB", most >> 20))));
-        }
-        if self.known.event() <= LARGE {
-            self.place = None;
-        }
-        place_for(self.known.event(), &mut self.place, large).await;
-        Some(Ok(kept.into()))
-    }
-}
-
-/// The events of a body, none larger than `most`, and no more in a second than is bearable.
-fn events(reply: Response, most: usize, large: Arc<Semaphore>) -> Events {
-    let reading = Reading { reply, known: Known::default(), begun: false, place: None };
-    let bytes = stream::unfold((reading, large), move |(mut reading, large)| async move {
-        let piece = reading.next(most, &large).await?;
-        Some((piece, (reading, large)))
-    });
-    let mut broken = false;
-    let bytes = bytes.take_while(move |piece| {
-        let goes_on = !broken;
-        broken = piece.is_err();
-        futures::future::ready(goes_on)
-    });
-    paced(SseStream::from_bytes_stream(bytes.boxed()).boxed())
-}
-
-fn paced(events: Events) -> Events {
-    let pace = Pace::new(EVENTS_A_SECOND, Instant::now());
-    stream::unfold((events, pace), |(mut events, mut pace)| async move {
-        if let Some(until) = pace.pause(Instant::now()) {
-            tokio::time::sleep_until(until).await;
-        }
-        let event = events.next().await?;
-        let size = event.as_ref().ok().and_then(|event| event.data.as_ref()).map_or(0, String::len);
-        pace.spend(1 + size / EVENT_PIECE, Instant::now());
-        Some((event, (events, pace)))
-    })
-    .boxed()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_flood_of_events_is_taken_slowly() {
-        let began = Instant::now();
-        let flood = stream::repeat_with(|| Ok(Sse::default())).take(2 * EVENTS_A_SECOND).boxed();
-        assert_eq!(paced(flood).count().await, 2 * EVENTS_A_SECOND);
-        assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
-    }
 }

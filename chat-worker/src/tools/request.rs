@@ -20,7 +20,7 @@ use rmcp::{
         InputResponses, PingRequest, ProgressToken, RequestId, RequestMetaObject, ServerResult,
     },
     service::{Peer, ServiceError},
-    transport::{DynamicTransportError, streamable_http_client::StreamableHttpError},
+    transport::DynamicTransportError,
 };
 use serde::Serialize;
 use serde_json::{Value, value::RawValue};
@@ -28,7 +28,7 @@ use serde_json::{Value, value::RawValue};
 use super::{
     asked::{Answer, Asked, Given},
     relay::{Call, Calls, Question, Relay},
-    remote::Remote,
+    remote::{Outcome, Remote},
     spec::ToolSpec,
     standard,
     stdio::Pipe,
@@ -218,22 +218,28 @@ impl Line {
         Ok((asked, numbers::release_bytes(body), headers))
     }
 
-    /// A session that the server has forgotten is opened anew, once: by the SDK, which does so when a request of its own meets it.
+    /// A session that the server has forgotten is opened anew, once: by the SDK, which does so when a request of its own meets it. In a
+    /// session that goes on, what was refused was refused: the same again might be done twice.
     async fn ask(&self, sending: &Sending) -> Result<Box<Answer>, ServiceError> {
         let remote = match &self.way {
             Way::Child(pipe) => return pipe.ask(sending).await,
             Way::Http(remote) => remote,
         };
-        let met = remote.session();
-        let mut answer = remote.ask(sending).await;
-        if matches!(answer, Err(StreamableHttpError::SessionExpired)) {
+        let met = remote.opened();
+        let mut outcome = remote.ask(sending).await;
+        if matches!(outcome, Ok(Outcome::Forgotten(_))) {
             // Unless somebody else has by now.
-            if remote.session() == met {
+            if remote.opened() == met {
                 // What it comes to is seen next.
                 let _ = self.peer.send_request(ClientRequest::PingRequest(PingRequest::default())).await;
             }
-            answer = remote.ask(sending).await;
+            if remote.opened() != met {
+                outcome = remote.ask(sending).await;
+            }
         }
+        let answer = outcome.map(|outcome| match outcome {
+            Outcome::Answer(answer) | Outcome::Forgotten(answer) => answer,
+        });
         answer.map_err(|error| {
             ServiceError::TransportSend(DynamicTransportError::from_parts("HTTP", TypeId::of::<Remote>(), Box::new(error)))
         })

@@ -27,7 +27,7 @@ use super::{
     connection::{self, Changed, Connection, Lists},
     error::ServerError,
     first_seen::FirstSeen,
-    live,
+    live::{self, LEFT_OUT_TOLD},
     relay::Relay,
     request::Line,
     spec::{ToolSpec, prefix_of},
@@ -47,8 +47,6 @@ const CHECK: Duration = Duration::from_secs(10);
 
 /// Between two lists of tools that the server asks for by telling that they changed.
 const CALM: Duration = Duration::from_secs(1);
-/// Tools of one list that the log names as not offered.
-const LEFT_OUT_TOLD: usize = 5;
 
 /// How a server is, for people and for machines.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -9,19 +9,20 @@ use std::{
 
 use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
-use http::header;
+use http::{HeaderValue, header};
+use mcp_wire::{
+    body::{Coding, Content, SECOND_CHANCE},
+    sse,
+};
 
 use super::{
     client::{Http, Reply},
     protocol::{self, Message, RpcError},
-    sse,
     verdict::{Problem, Step},
 };
 
 /// The most that one body may come to, after decoding.
 pub const MAX_BODY: usize = 8 * 1024 * 1024;
-/// How long the answer is waited for after an event that clients skip, for they cannot read it or did not ask for it.
-const SECOND_CHANCE: Duration = Duration::from_secs(1);
 /// The most that is read of a body that only explains an error, and how long it is waited for.
 const MAX_ERROR_BODY: usize = 64 * 1024;
 const ERROR_BODY_PATIENCE: Duration = Duration::from_secs(1);
@@ -54,15 +55,19 @@ pub struct Question {
 /// Reads the answer to a request out of a 2xx response. `known` is the hash of the last answer to the same request.
 pub async fn read(http: &mut Http, reply: Reply, question: Question, known: Option<u64>) -> Result<Answer, Problem> {
     let step = question.step;
-    match content_type(&reply) {
-        ContentType::Json => {
+    match Content::of(reply.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes)) {
+        Content::Json => {
             let body = whole(http, reply, step, MAX_BODY).await?;
-            json(&body, question, known)
+            match json(&body, question, known) {
+                Said::Answer(answer) => Ok(answer),
+                Said::Broken(problem) | Said::Skipped(problem) => Err(problem),
+                Said::Other => Err(Problem::NotMcp(step, "it is a request or a notification".into())),
+            }
         }
-        ContentType::EventStream => events(http, reply, question, known).await,
-        ContentType::Other(name) => Err(Problem::NotMcp(step, format!("its content type is {name}"))),
-        ContentType::None if reply.status().as_u16() == 200 => Err(Problem::NotMcp(step, "it has no content type".into())),
-        ContentType::None => Err(Problem::NotMcp(step, format!("HTTP {} without a body", reply.status().as_u16()))),
+        Content::Events => events(http, reply, question, known).await,
+        Content::Other(name) => Err(Problem::NotMcp(step, format!("its content type is {}", protocol::one_line(&name)))),
+        Content::None if reply.status().as_u16() == 200 => Err(Problem::NotMcp(step, "it has no content type".into())),
+        Content::None => Err(Problem::NotMcp(step, format!("HTTP {} without a body", reply.status().as_u16()))),
     }
 }
 
@@ -120,36 +125,29 @@ fn names_host(text: &str, host: &str) -> bool {
         || (!bare.is_empty() && text.contains(&bare))
 }
 
-enum ContentType {
-    Json,
-    EventStream,
-    Other(String),
-    None,
+/// What a text is to a question.
+enum Said {
+    Answer(Answer),
+    /// An answer that is none.
+    Broken(Problem),
+    /// What clients skip, for they cannot read it or did not ask for it.
+    Skipped(Problem),
+    /// A notification, or a request of the server's own.
+    Other,
 }
 
-fn content_type(reply: &Reply) -> ContentType {
-    let Some(value) = reply.headers().get(header::CONTENT_TYPE) else { return ContentType::None };
-    let value = value.to_str().unwrap_or_default();
-    let essence = value.split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case("application/json") {
-        ContentType::Json
-    } else if essence.eq_ignore_ascii_case("text/event-stream") {
-        ContentType::EventStream
-    } else {
-        ContentType::Other(protocol::one_line(essence))
-    }
-}
-
-fn json(body: &[u8], question: Question, known: Option<u64>) -> Result<Answer, Problem> {
+fn json(body: &[u8], question: Question, known: Option<u64>) -> Said {
     let Question { step, id, batches } = question;
     let hash = hash(body);
     if known == Some(hash) {
-        return Ok(Answer::Same);
+        return Said::Answer(Answer::Same);
     }
-    match protocol::message(body, id, batches).map_err(|what| Problem::NotMcp(step, what))? {
-        Message::Result(result) => Ok(Answer::New { hash, message: Ok(result) }),
-        Message::Error(error) => Ok(Answer::New { hash, message: Err(error) }),
-        Message::Other => Err(Problem::NotMcp(step, "it is a request or a notification".into())),
+    match protocol::message(body, id, batches) {
+        Ok(Message::Result(result)) => Said::Answer(Answer::New { hash, message: Ok(result) }),
+        Ok(Message::Error(error)) => Said::Answer(Answer::New { hash, message: Err(error) }),
+        Ok(Message::Other) => Said::Other,
+        Err(fault) if fault.answers => Said::Broken(Problem::NotMcp(step, fault.told)),
+        Err(fault) => Said::Skipped(Problem::NotMcp(step, fault.told)),
     }
 }
 
@@ -158,7 +156,7 @@ async fn whole(http: &mut Http, mut reply: Reply, step: Step, most: usize) -> Re
     let mut decoder = Decoder::new(&reply, step, most)?;
     let Some(first) = http.chunk(&mut reply, step).await? else { return decoder.finish() };
     // Nearly every answer is one plain piece: it needs no copy.
-    if matches!(decoder.coding, Coding::Plain) && hyper::body::Body::is_end_stream(reply.body()) && first.len() <= most {
+    if decoder.gzip.is_none() && hyper::body::Body::is_end_stream(reply.body()) && first.len() <= most {
         return Ok(first);
     }
     decoder.push(&first)?;
@@ -170,7 +168,7 @@ async fn whole(http: &mut Http, mut reply: Reply, step: Step, most: usize) -> Re
 
 /// The event that answers the request. The stream need not end.
 async fn events(http: &mut Http, mut reply: Reply, question: Question, known: Option<u64>) -> Result<Answer, Problem> {
-    let Question { step, id, batches } = question;
+    let step = question.step;
     let mut decoder = Decoder::new(&reply, step, MAX_BODY)?;
     let mut parser = sse::Parser::default();
     let mut found = None;
@@ -186,17 +184,19 @@ async fn events(http: &mut Http, mut reply: Reply, question: Question, known: Op
         };
         let Some(piece) = piece else { break };
         decoder.push(&piece)?;
-        let answered = parser.feed(&decoder.take(), |data| {
+        let answered = parser.feed(&decoder.take(), |event| {
+            let Some(data) = event.message() else { return false };
             match json(data, question, known) {
-                Ok(answer) => found = Some(answer),
-                Err(_) if matches!(protocol::message(data, id, batches), Ok(Message::Other)) => {}
-                Err(problem) => skipped = Some(problem),
+                Said::Answer(answer) => found = Some(Ok(answer)),
+                Said::Broken(problem) => found = Some(Err(problem)),
+                Said::Skipped(problem) => skipped = Some(problem),
+                Said::Other => {}
             }
             found.is_some()
         });
         if answered && let Some(answer) = found {
             http.finish_body(reply).await;
-            return Ok(answer);
+            return answer;
         }
     }
     Err(skipped.unwrap_or_else(|| Problem::NotMcp(step, "the event stream ended without the answer".into())))
@@ -204,46 +204,38 @@ async fn events(http: &mut Http, mut reply: Reply, question: Question, known: Op
 
 /// Undoes Content-Encoding piece by piece and counts what comes out of it: a bomb is stopped before it goes off.
 struct Decoder {
-    coding: Coding,
+    /// Where it is not plain.
+    gzip: Option<Box<MultiGzDecoder<Capped>>>,
     step: Step,
     plain: Capped,
 }
 
-enum Coding {
-    Plain,
-    Gzip(Box<MultiGzDecoder<Capped>>),
-}
-
 impl Decoder {
     fn new(reply: &Reply, step: Step, most: usize) -> Result<Self, Problem> {
-        let coding =
-            reply.headers().get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default().trim();
-        let coding = match coding.to_ascii_lowercase().as_str() {
-            "" | "identity" => Coding::Plain,
-            "gzip" | "x-gzip" => Coding::Gzip(Box::new(MultiGzDecoder::new(Capped::new(most)))),
-            other => return Err(Problem::NotMcp(step, format!("its content encoding is {}", protocol::one_line(other)))),
+        let coding = Coding::of(reply.headers().get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes));
+        let gzip = match coding.map_err(|what| Problem::NotMcp(step, what))? {
+            Coding::Plain => None,
+            Coding::Gzip => Some(Box::new(MultiGzDecoder::new(Capped::new(most)))),
         };
-        Ok(Self { coding, step, plain: Capped::new(most) })
+        Ok(Self { gzip, step, plain: Capped::new(most) })
     }
 
     fn push(&mut self, piece: &[u8]) -> Result<(), Problem> {
-        let result = match &mut self.coding {
-            Coding::Plain => self.plain.write_all(piece),
-            Coding::Gzip(decoder) => decoder.write_all(piece).and_then(|()| decoder.flush()),
+        let result = match &mut self.gzip {
+            None => self.plain.write_all(piece),
+            Some(decoder) => decoder.write_all(piece).and_then(|()| decoder.flush()),
         };
         result.map_err(|error| self.problem(&error))
     }
 
     /// What came out since the last time.
     fn take(&mut self) -> Vec<u8> {
-        match &mut self.coding {
-            Coding::Plain => std::mem::take(&mut self.plain.bytes),
-            Coding::Gzip(decoder) => std::mem::take(&mut decoder.get_mut().bytes),
-        }
+        let Self { gzip, plain, .. } = self;
+        std::mem::take(&mut gzip.as_mut().map_or(plain, |decoder| decoder.get_mut()).bytes)
     }
 
     fn finish(mut self) -> Result<Bytes, Problem> {
-        if let Coding::Gzip(decoder) = &mut self.coding {
+        if let Some(decoder) = &mut self.gzip {
             let result = decoder.try_finish();
             result.map_err(|error| self.problem(&error))?;
         }

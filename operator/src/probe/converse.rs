@@ -279,7 +279,7 @@ impl Conversation {
         }
         if reply.status().is_success() {
             // The only revision that allows it, and not before it is agreed upon.
-            let batches = self.version == protocol::BATCHES;
+            let batches = self.version == protocol::WITH_ARRAYS;
             let question = answer::Question { step: request.step, id: request.id.unwrap_or_default(), batches };
             return answer::read(&mut self.http, reply, question, known).await;
         }

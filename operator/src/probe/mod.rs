@@ -3,7 +3,7 @@
 //! `schedule` says who is due, `worker` makes the probes (`converse` over `client`), `verdict` says what they mean, `registry` takes
 //! them up, `publish` carries out what follows. `pods` feeds it (`template` is what a pod says that it is asked), `fleet` and `metrics`
 //! tell of it. A circuit goes from Closed to Open, and a gate turns, in `server/settle`; `target` counts failures, `breaker` is the circuit
-//! itself, `fleet_panic` holds both; `gate` is what a pod shows, `pace` when it is asked. `intern` keeps it small, `json` reads what SDKs read,
+//! itself, `fleet_panic` holds both; `gate` is what a pod shows, `pace` when it is asked. `intern` keeps it small,
 //! `kept` is what is said for a server that sleeps.
 //! The CR's status is not written here: the reconciler does that from [`HealthEngine::snapshot`], when it is told to.
 
@@ -17,7 +17,6 @@ mod fleet;
 mod fleet_panic;
 mod gate;
 mod intern;
-mod json;
 mod kept;
 mod latencies;
 mod metrics;
@@ -29,7 +28,6 @@ mod publish;
 mod registry;
 mod schedule;
 mod server;
-mod sse;
 mod target;
 pub mod template;
 mod tools;

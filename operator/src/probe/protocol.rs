@@ -5,21 +5,24 @@
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
+use mcp_wire::{
+    hello::{self, Unusable},
+    item::Item,
+    json::{self, MAX_WEIGHT},
+    message::{self, Arrays},
+};
+pub use mcp_wire::{
+    hello::{LEGACY, MODERN, WITH_ARRAYS},
+    message::Fault,
+};
 use serde_json::{Value, json};
 
 use super::{
-    json,
     tools::{self, Judged, Tool},
     verdict::{Problem, Step},
 };
 use crate::crd::{Era, ServerInfo, ToolCall};
 
-/// The one modern revision that we know.
-pub const MODERN: &str = "2026-07-28";
-/// The legacy revisions that we know, newest first. The first is the one we offer.
-pub const LEGACY: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
-/// The revision in which the messages of an answer may come in an array.
-pub const BATCHES: &str = "2025-03-26";
 /// JSON-RPC: no such method.
 pub const METHOD_NOT_FOUND: i64 = -32601;
 /// MCP: no revision in common.
@@ -174,85 +177,32 @@ impl RpcError {
     }
 }
 
-/// Reads the message that answers the request `id`. The error says what is wrong with it. `batches`: it may be one of several in an array.
-pub fn message(data: &[u8], id: u64, batches: bool) -> Result<Message, String> {
-    let data = data.strip_prefix(b"\xef\xbb\xbf").unwrap_or(data);
-    if data.trim_ascii().is_empty() {
-        return Err("the body is empty".into());
-    }
-    match json::read(data).map_err(|error| not_json(data, &error))? {
-        Value::Array(messages) if batches => of_batch(messages, id),
-        message => one_message(message, id),
-    }
-}
-
-/// The answer among the messages of a batch. Notifications and requests of the server's own may stand beside it.
-fn of_batch(messages: Vec<Value>, id: u64) -> Result<Message, String> {
-    let mut wrong = None;
-    for message in messages {
-        match one_message(message, id) {
-            Ok(Message::Other) => {}
-            Ok(answer) => return Ok(answer),
-            Err(what) => wrong = Some(what),
+/// Reads the message that answers the request `id`, as the apps do. `batches`: it may be one of several in an array.
+pub fn message(data: &[u8], id: u64, batches: bool) -> Result<Message, Fault> {
+    let none = |told: String| Fault { told, answers: false };
+    let text = json::tidy(data, MAX_WEIGHT).map_err(|problem| none(problem.to_string()))?;
+    let id = i64::try_from(id).unwrap_or_default();
+    match message::read(&text, id, if batches { Arrays::Taken } else { Arrays::Refused })? {
+        message::Message::Result(result) => {
+            // It was read once.
+            let result = json::parse(result.get()).map_err(|error| none(format!("its result is not JSON: {error}")))?;
+            Ok(Message::Result(result))
         }
-    }
-    wrong.map_or(Ok(Message::Other), Err)
-}
-
-fn one_message(message: Value, id: u64) -> Result<Message, String> {
-    let Value::Object(mut fields) = message else { return Err("it is no JSON object".into()) };
-    match fields.get("jsonrpc") {
-        Some(Value::String(version)) if version == "2.0" => {}
-        Some(_) => return Err("its \"jsonrpc\" is not \"2.0\"".into()),
-        None => return Err("it is JSON, but no JSON-RPC message".into()),
-    }
-    if fields.contains_key("method") {
-        return Ok(Message::Other);
-    }
-    let error = fields.remove("error");
-    match fields.get("id") {
-        Some(Value::Number(number)) if number.as_u64() == Some(id) => {}
-        Some(Value::Number(number)) if number.as_f64().is_some_and(|number| number.to_bits() == as_f64(id).to_bits()) => {}
-        // All SDK clients accept "1" for 1.
-        Some(Value::String(text)) if *text == id.to_string() => {}
-        // Who could not read the request does not know its id.
-        Some(Value::Null) | None if error.is_some() => {}
-        Some(Value::Null) | None => return Err("its \"id\" is missing".into()),
-        Some(_) => return Err("its \"id\" is not the one of the request".into()),
-    }
-    match (fields.remove("result"), error) {
-        (None, Some(error)) => rpc_error(&error).map(Message::Error).ok_or_else(|| "its \"error\" has no code".into()),
-        (Some(Value::Object(result)), None) => Ok(Message::Result(Value::Object(result))),
-        (Some(_), None) => Err("its \"result\" is no object".into()),
-        (Some(_), Some(_)) => Err("it has both \"result\" and \"error\"".into()),
-        (None, None) => Err("it has neither \"result\" nor \"error\"".into()),
+        message::Message::Error(error) if error.code == 0 => {
+            Err(Fault { told: "its \"error\" has no code".into(), answers: true })
+        }
+        message::Message::Error(error) => Ok(Message::Error(rpc_error(&error))),
+        message::Message::Other => Ok(Message::Other),
     }
 }
 
-#[allow(clippy::cast_precision_loss, reason = "ids are below a hundred")]
-const fn as_f64(id: u64) -> f64 {
-    id as f64
-}
-
-fn not_json(data: &[u8], error: &serde_json::Error) -> String {
-    let start = data.trim_ascii_start();
-    if start.starts_with(b"<") {
-        "it is HTML or XML".into()
-    } else {
-        // Position and kind only: the text itself may hold anything.
-        format!("it is not JSON (line {}, column {})", error.line(), error.column())
-    }
-}
-
-fn rpc_error(error: &Value) -> Option<RpcError> {
-    let code = error.get("code")?.as_i64()?;
-    let message = error.get("message").and_then(Value::as_str).unwrap_or_default();
-    let supported = error.get("data").and_then(|data| data.get("supported")).and_then(Value::as_array);
-    Some(RpcError {
-        code,
-        message: one_line(message),
+fn rpc_error(error: &message::RpcError) -> RpcError {
+    let supported = error.data.as_ref().and_then(|data| data.get("supported")).and_then(Value::as_array);
+    RpcError {
+        code: error.code,
+        message: one_line(&error.message),
         supported: supported.into_iter().flatten().filter_map(Value::as_str).map(one_line).take(16).collect(),
-    })
+    }
 }
 
 /// What a server says, fit for a status: one line, without control characters, cut.
@@ -292,59 +242,33 @@ pub enum Discovered {
 
 /// Reads the result of `server/discover`.
 pub fn discovered(result: &Value) -> Discovered {
-    let complete = result.get("resultType").is_none_or(|kind| kind == "complete");
-    let (Some(versions), true, true) = (
-        result.get("supportedVersions").and_then(Value::as_array),
-        complete,
-        result.get("capabilities").is_some_and(Value::is_object),
-    ) else {
-        return Discovered::No;
-    };
-    let versions: Vec<String> = versions.iter().filter_map(Value::as_str).map(one_line).collect();
-    match offered(&versions) {
-        Some(Era::Modern) => Discovered::Modern(Hello {
+    match hello::discovered(result) {
+        hello::Discovered::Modern => Discovered::Modern(Hello {
             era: Era::Modern,
             version: MODERN,
             server_info: server_info(
                 result.get("serverInfo").or_else(|| result.get("_meta")?.get("io.modelcontextprotocol/serverInfo")),
             ),
-            tools: advertises_tools(result),
+            tools: hello::offers(result, Item::Tool.field()),
         }),
-        Some(Era::Legacy) => Discovered::Legacy,
-        None if versions.is_empty() => Discovered::No,
-        None => Discovered::Unknown(versions),
-    }
-}
-
-/// The era of the best revision among those offered; none when we know none of them.
-pub fn offered(versions: &[String]) -> Option<Era> {
-    if versions.iter().any(|version| version == MODERN) {
-        Some(Era::Modern)
-    } else if versions.iter().any(|version| LEGACY.contains(&version.as_str())) {
-        Some(Era::Legacy)
-    } else {
-        None
+        hello::Discovered::Legacy => Discovered::Legacy,
+        hello::Discovered::Unknown(versions) => Discovered::Unknown(versions.iter().map(|version| one_line(version)).collect()),
+        hello::Discovered::No => Discovered::No,
     }
 }
 
 /// Reads the result of `initialize`.
 pub fn initialized_as(result: &Value) -> Result<Hello, Problem> {
-    let not_mcp = |what: &str| Problem::NotMcp(Step::Initialize, what.into());
-    let version = result.get("protocolVersion").and_then(Value::as_str).ok_or_else(|| not_mcp("it names no protocolVersion"))?;
-    let known = LEGACY.iter().find(|known| **known == version).ok_or_else(|| Problem::Version(one_line(version)))?;
-    if !result.get("capabilities").is_some_and(Value::is_object) {
-        return Err(not_mcp("it names no capabilities"));
-    }
+    let version = hello::initialized(result).map_err(|unusable| match unusable {
+        Unusable::Malformed(what) => Problem::NotMcp(Step::Initialize, what.into()),
+        Unusable::Revision(version) => Problem::Version(one_line(&version)),
+    })?;
     Ok(Hello {
         era: Era::Legacy,
-        version: known,
+        version,
         server_info: server_info(result.get("serverInfo")),
-        tools: advertises_tools(result),
+        tools: hello::offers(result, Item::Tool.field()),
     })
-}
-
-fn advertises_tools(result: &Value) -> bool {
-    result.get("capabilities").and_then(|capabilities| capabilities.get("tools")).is_some_and(|tools| !tools.is_null())
 }
 
 fn server_info(info: Option<&Value>) -> ServerInfo {

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
+use mcp_wire::item::Item;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -126,13 +127,10 @@ pub enum Judged {
     Malformed(Box<str>),
 }
 
-/// Judges the entry of `tools/list` at `place`. The apps leave out the same ones.
+/// Judges the entry of `tools/list` at `place`. The apps leave out the same ones, and of the others the same odd fields.
 pub fn judge(tool: &Value, place: usize) -> Judged {
-    let malformed = || Judged::Malformed(short(&mcp_wire::tool::known_as(tool, place)));
-    if mcp_wire::tool::fault(tool).is_some() {
-        return malformed();
-    }
-    let Some(fields) = tool.as_object() else { return malformed() };
+    let malformed = || Judged::Malformed(short(&Item::Tool.known_as(tool, place)));
+    let Ok(Value::Object(fields)) = Item::Tool.usable(tool.clone()) else { return malformed() };
     let Some(name) = fields.get("name").and_then(Value::as_str) else { return malformed() };
     let mut text = String::with_capacity(256);
     for key in COMPARED {
@@ -282,6 +280,16 @@ mod tests {
         assert_eq!(judge(&json!({"name": "x"}), 0), Judged::Malformed("x".into()));
         let with = list(&[tool("a")]).without(vec!["x".into()]);
         assert_eq!((with.digest.clone(), with.count()), (list(&[tool("a")]).digest, 1), "it is no part of the list");
+    }
+
+    #[test]
+    fn an_odd_field_that_only_describes_a_tool_is_no_part_of_it() {
+        for (field, odd) in [("annotations", json!([])), ("_meta", json!([])), ("title", json!(5)), ("outputSchema", json!(true))]
+        {
+            let mut with = tool("x");
+            with[field] = odd;
+            assert_eq!(list(&[with]), list(&[tool("x")]), "{field}");
+        }
     }
 
     #[test]

@@ -144,6 +144,25 @@ pub fn eras() -> Vec<Scenario> {
             legacy_but("initialize", |ask| result(ask, fake::initialize_result("1999-01-01", true))),
         ),
         scenario(
+            "legacy: the modern revision to initialize",
+            failed(reason::UNSUPPORTED_VERSION),
+            legacy_but("initialize", |ask| result(ask, fake::initialize_result("2026-07-28", true))),
+        ),
+        scenario(
+            "legacy: capabilities that are null",
+            failed(reason::NOT_MCP),
+            legacy_but("initialize", |ask| result(ask, json!({"protocolVersion": "2025-06-18", "capabilities": null}))),
+        ),
+        scenario("modern: a hello with odd fields that only describe", HEALTHY, |ask, state| match ask.method.as_str() {
+            "server/discover" => {
+                let odd = json!({"supportedVersions": ["2026-07-28"], "capabilities": {"tools": [], "experimental": []}, "ttlMs": 1.5,
+                                 "cacheScope": "shared", "resultType": null, "serverInfo": {"version": 1.2}, "instructions": []});
+                result(ask, odd)
+            }
+            _ => modern(ask, state),
+        })
+        .check(modern_era),
+        scenario(
             "-32000 to initialize",
             failed(reason::JSON_RPC_ERROR),
             legacy_but("initialize", |ask| error(ask, "200 OK", -32000, Value::Null)),

@@ -97,6 +97,14 @@ pub fn events() -> Vec<Scenario> {
         scenario("SSE with junk before the answer", HEALTHY, |ask, state| {
             sse(ask, state, |body| vec!["data: [DONE]\n\n".into(), format!("data: {body}\n\n")], true)
         }),
+        scenario("SSE with a notification whose params are an array", HEALTHY, |ask, state| {
+            let odd = r#"data: {"jsonrpc":"2.0","method":"notifications/own","params":[1]}"#;
+            sse(ask, state, |body| vec![format!("{odd}\n\n"), format!("data: {body}\n\n")], true)
+        }),
+        scenario("SSE with an answer that is none, and a better one after it", failed(reason::NOT_MCP), |ask, state| {
+            let broken = format!(r#"data: {{"jsonrpc":"2.0","id":{},"result":5}}"#, ask.id);
+            sse(ask, state, |body| vec![format!("{broken}\n\n"), format!("data: {body}\n\n")], true)
+        }),
         scenario("SSE with the answer to another question, and then nothing", failed(reason::NOT_MCP), |ask, state| {
             sse(ask, state, |_| vec!["data: {\"jsonrpc\":\"2.0\",\"id\":77,\"result\":{}}\n\n".into()], false)
         }),

@@ -5,22 +5,25 @@ use std::{sync::Arc, time::Duration};
 use futures::StreamExt as _;
 use http::{HeaderValue, Method, header};
 use http_server::request_id::REQUEST_ID;
-use mcp_wire::json;
-use rmcp::{
-    model::{GetExtensions as _, RequestId, ServerJsonRpcMessage},
-    service::InboundStreamOrigin,
-    transport::streamable_http_client::{StreamableHttpClient as _, StreamableHttpError},
+use mcp_wire::{
+    body::{Content, SECOND_CHANCE},
+    json::{self, MAX_WEIGHT},
+    sse::Event,
 };
-use sse_stream::Sse;
+use rmcp::{
+    model::{GetExtensions as _, ServerJsonRpcMessage},
+    service::InboundStreamOrigin,
+    transport::streamable_http_client::StreamableHttpError,
+};
 use tokio::time::{sleep, timeout};
 
 use super::{
     super::{
         MAX_MESSAGE,
-        asked::{Answer, Asked, Came, MAX_WEIGHT},
+        asked::{Answer, Asked, Came},
         request::Sending,
     },
-    Content, DRAIN, Door, Events, Failure, REVISION, Remote, SESSION, TAKEN, content_type, events, read_event,
+    DRAIN, Door, Events, Failure, REVISION, Remote, SESSION, TAKEN, content_type, events, read_event,
 };
 
 /// A stream that ended before its answer is asked for again after this, unless the server says another time; and never sooner than after
@@ -29,9 +32,17 @@ const RESUME: Duration = Duration::from_secs(1);
 const RESUME_SOONEST: Duration = Duration::from_millis(50);
 const RESUME_DOUBLINGS: u32 = 5;
 
+/// What came of a request.
+#[derive(Debug)]
+pub enum Outcome {
+    Answer(Box<Answer>),
+    /// Its session may be forgotten. If it is not, this is the answer.
+    Forgotten(Box<Answer>),
+}
+
 impl Remote {
     /// The answer to a request, past the SDK. What else comes on its stream goes to whom it is for.
-    pub async fn ask(&self, sending: &Sending) -> Result<Box<Answer>, Failure> {
+    pub async fn ask(&self, sending: &Sending) -> Result<Outcome, Failure> {
         // It is never closed.
         let _place = self.shared.places.acquire().await;
         let (door, asked) = (self.door(), &sending.asked);
@@ -44,23 +55,31 @@ impl Remote {
         let body = sending.body.clone();
         let reply = self.send(Method::POST, &door.uri, headers, Some(body)).await.map_err(StreamableHttpError::Client)?;
         if !reply.status().is_success() {
-            return self.refused(asked, reply, door.session.is_some()).await;
+            let (of_session, answer) = self.refused(asked, reply).await;
+            let forgotten = of_session && door.session.is_some();
+            return answer.map(if forgotten { Outcome::Forgotten } else { Outcome::Answer });
         }
-        match content_type(&reply) {
+        let answer = match content_type(&reply) {
             Content::Events => {
                 let events = events(reply, MAX_MESSAGE, Arc::clone(&self.shared.large));
-                Ok(self.follow(asked, events, &door).await)
+                self.follow(asked, events, &door).await
             }
-            content => self.single(asked, reply, content, door.revision()).await,
-        }
+            content => self.single(asked, reply, content, door.revision()).await?,
+        };
+        Ok(Outcome::Answer(answer))
     }
 
-    /// The answer out of a stream. One that ends before it goes on where it ended, where its events have ids.
-    async fn follow(&self, asked: &Asked, mut events: Events, door: &Door) -> Box<Answer> {
-        let (mut last, mut pause) = (None, RESUME);
+    /// The answer out of a stream. One that ends before it goes on where it ended, where its events have ids. What is no message, or answers
+    /// something else, is passed over; after it, an answer that should come at once has little time left.
+    pub(super) async fn follow(&self, asked: &Asked, mut events: Events, door: &Door) -> Box<Answer> {
+        let (mut last, mut pause, mut odd) = (None, RESUME, None);
         loop {
-            let problem = match events.next().await {
-                Some(Ok(event)) => {
+            let next = match &odd {
+                Some(_) if !asked.is_of_somebody() => timeout(SECOND_CHANCE, events.next()).await,
+                _ => Ok(events.next().await),
+            };
+            let problem = match next {
+                Ok(Some(Ok(event))) => {
                     last = event.id.clone().filter(|id| !id.is_empty()).or(last);
                     pause = event.retry.map_or(pause, |pause| Duration::from_millis(pause).max(RESUME_SOONEST));
                     let (event, came) = read_event(asked, event, door.revision(), &self.shared.calls).await;
@@ -69,19 +88,23 @@ impl Remote {
                             tokio::spawn(timeout(DRAIN, async move { while events.next().await.is_some() {} }));
                             return answer;
                         }
-                        Some(Came::Other) => self.pass_on(&event, &asked.id).await,
+                        Some(Came::Odd(answer)) => odd = Some(answer),
+                        Some(Came::Other) => self.pass_on(&event, asked).await,
                         None => {}
                     }
                     continue;
                 }
-                Some(Err(error)) => format!("the stream of events broke off: {error}"),
-                None => "the stream of events ended without the answer".to_owned(),
+                Ok(Some(Err(error))) => Some(format!("the stream of events broke off: {error}")),
+                Ok(None) => Some("the stream of events ended without the answer".to_owned()),
+                Err(_) => None,
             };
-            let Some(last) = &last else { return Box::new(asked.failed(&problem)) };
-            match self.resumed(last, pause, door).await {
-                Some(again) => events = again,
-                None => return Box::new(asked.failed(&problem)),
+            if let (Some(last), Some(_)) = (&last, &problem)
+                && let Some(again) = self.resumed(last, pause, door).await
+            {
+                events = again;
+                continue;
             }
+            return odd.unwrap_or_else(|| Box::new(asked.failed(&problem.unwrap_or_default())));
         }
     }
 
@@ -90,8 +113,7 @@ impl Remote {
         for attempt in 0.. {
             sleep(pause.saturating_mul(1 << attempt.min(RESUME_DOUBLINGS))).await;
             let headers = door.revision.clone().map(|revision| (REVISION, revision)).into_iter().collect();
-            let (uri, session) = (Arc::clone(&door.uri), door.session.clone());
-            match self.get_stream_with_max_sse_event_size(uri, session, Some(last.to_owned()), None, headers, MAX_MESSAGE).await {
+            match self.opened_stream(&door.uri, door.session.as_deref(), Some(last.to_owned()), headers, MAX_MESSAGE).await {
                 Ok(events) => return Some(events),
                 Err(StreamableHttpError::ServerDoesNotSupportSse) => return None,
                 Err(error) => tracing::debug!("a stream of events is not resumed yet: {error}"),
@@ -101,12 +123,16 @@ impl Remote {
     }
 
     /// What comes before an answer: what its caller hears, and what the SDK answers or tells of.
-    async fn pass_on(&self, event: &Sse, of: &RequestId) {
-        let Some(data) = &event.data else { return };
-        if self.shared.calls.hear(Some(of), data.as_bytes()) {
+    async fn pass_on(&self, event: &Event, asked: &Asked) {
+        let of = &asked.id;
+        if self.shared.calls.hear(Some(of), &event.data) {
             return;
         }
-        let message = json::tidy(data.as_bytes(), MAX_WEIGHT).ok().and_then(|text| json::parse(&text).ok());
+        // The SDK takes nothing from there before the connection is open.
+        if asked.opens() {
+            return;
+        }
+        let message = json::tidy(&event.data, MAX_WEIGHT).ok().and_then(|text| json::parse(&text).ok());
         let message = match message {
             Some(ServerJsonRpcMessage::Request(mut request)) => {
                 request.request.extensions_mut().insert(InboundStreamOrigin::OutboundRequest(of.clone()));

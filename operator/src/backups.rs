@@ -438,7 +438,8 @@ fn seen(pod: &Pod, gone: bool, earlier: Option<&Seen>, warnings: &PodWarnings) -
         }
         _ if gone => Seen::Failed(deleted, not_done()),
         _ if deleted.is_some() => Seen::Going(stuck()),
-        (_, phase) => Seen::Alive(Stuck::of(pod).filter(|_| phase == Some("Pending"))),
+        // Its container may have ended before the kubelet says that the pod has begun: that it was tried says its job.
+        (_, phase) => Seen::Alive(Stuck::of(pod).filter(|_| phase == Some("Pending") && ended.is_none())),
     }
 }
 
@@ -602,6 +603,11 @@ mod tests {
         assert_eq!(metrics(&backups), (0.0, 1, 0));
         assert!(take_pod(&backups, Event::Apply(with("1", "1-a", &json!({"phase": "Running"})))).is_some());
         assert_eq!(told(&backups, Some(&held)), None);
+
+        let mut quick = ended("1", "1-a", "2026-01-01T00:01:00Z", 1, "no such bucket");
+        quick.status.as_mut().expect("a status").phase = Some("Pending".into());
+        take_pod(&backups, Event::Apply(quick));
+        assert_eq!(told(&backups, Some(&held)), None, "it ran, and is tried again, perhaps");
 
         // Its pod is deleted when its time is up: the cause is still known.
         take_pod(&backups, Event::Apply(pending("1", "1-a")));

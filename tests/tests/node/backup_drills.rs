@@ -178,6 +178,11 @@ async fn a_lost_claim_comes_back_from_a_bucket_and_a_backup_that_fails_is_told()
         let failed =
             |server: &McpServer| backup(server).is_some_and(|told| told.failure.is_some() && told.last_success.is_some());
         let told = space.until::<McpServer>("s", "a failure", failed).await?;
+        anyhow::ensure!(
+            backup(&told).is_some_and(|told| told.last > told.last_success),
+            "told before its last try: {:?}",
+            backup(&told)
+        );
         println!("told: {:?}", backup(&told).and_then(|told| told.failure.as_ref()));
         let conditions = told.status.as_ref().map(|status| &status.conditions);
         anyhow::ensure!(ready(&told), "a backup is not the server: {conditions:?}");

@@ -1,22 +1,28 @@
-//! What came of the backups, as the pods of their jobs show it: when each ended, how large it is, why it failed, and why one does not run.
+//! What came of the backups, as their jobs show it, each told once and when it is done: when it ended, how large it is, why it failed.
+//! And why one does not run: what holds its pod up, or why it gets none.
 //!
-//! A job that somebody makes by hand counts like one of the schedule. What was told stays in the CR's status when the pods are gone.
+//! A job that somebody makes by hand counts like one of the schedule. What was told stays in the CR's status when the jobs are gone, and
+//! the metrics follow from it, so that they outlive operators.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use k8s_openapi::{
-    api::core::v1::{ContainerStateTerminated, Pod},
-    apimachinery::pkg::apis::meta::v1::Time,
+    api::{
+        batch::v1::Job,
+        core::v1::{self, ContainerStateTerminated, Pod},
+    },
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
     jiff::Timestamp,
 };
 use kube::{ResourceExt as _, runtime::watcher::Event};
-use prometheus::{GaugeVec, IntCounterVec, Opts, Registry};
+use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 use crate::{
-    crd::backup::BackupStatus,
+    clock,
+    crd::{McpServer, backup::BackupStatus},
     metrics::registered,
     names::{self, Component},
     pod_trouble::{self, Stuck},
@@ -24,24 +30,55 @@ use crate::{
     who::Who,
 };
 
+/// Which Events are watched: those of jobs whose pods are refused, by a quota or a policy. Nothing else says so before the job's deadline.
+pub const REFUSALS: &str = "type=Warning,involvedObject.kind=Job,reason=FailedCreate";
+
 /// How a backup ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Run {
+struct Run {
     /// When.
-    pub ended: Timestamp,
+    ended: Timestamp,
     /// Its size in bytes, or why there is none.
-    pub made: Result<Option<i64>, String>,
+    made: Result<Option<i64>, String>,
 }
 
 /// The last runs of a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Runs {
     /// The last.
-    pub last: Option<Run>,
+    last: Option<Run>,
     /// The last good one: when it ended, and its size.
-    pub good: Option<(Timestamp, Option<i64>)>,
-    /// The pod of one that does not run: its name, and why not.
-    pub held: Option<(String, Stuck)>,
+    good: Option<(Timestamp, Option<i64>)>,
+    /// Those that failed and were not counted yet, by when they ended.
+    uncounted: Vec<Timestamp>,
+    /// Jobs that are there, by uid: one that is done is still asked how large its backup is.
+    jobs: BTreeMap<String, Attempt>,
+}
+
+/// A job.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Attempt {
+    /// How it ended, and what Kubernetes says of that. None: it has not.
+    done: Option<(Timestamp, Result<(), String>)>,
+    /// The job itself was seen, and not its pods alone.
+    known: bool,
+    /// Its pods, by name.
+    pods: BTreeMap<String, Seen>,
+    /// Why it gets no pod.
+    refused: Option<String>,
+}
+
+/// What is known of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Seen {
+    /// It runs, or is on its way.
+    Alive(Option<Stuck>),
+    /// It is being deleted before it was done.
+    Going(Option<Stuck>),
+    /// It made a backup of this size.
+    Made(Option<i64>),
+    /// It failed, when that is known.
+    Failed(Option<Timestamp>, String),
 }
 
 /// How what is told of a backup begins that does not run.
@@ -52,36 +89,86 @@ pub fn is_held(failure: &str) -> bool {
     failure.starts_with(HELD)
 }
 
+impl Seen {
+    /// What held it up.
+    const fn stuck(&self) -> Option<&Stuck> {
+        match self {
+            Self::Alive(stuck) | Self::Going(stuck) => stuck.as_ref(),
+            Self::Made(_) | Self::Failed(..) => None,
+        }
+    }
+}
+
+impl Attempt {
+    fn run(&self) -> Option<Run> {
+        let (ended, how) = self.done.as_ref()?;
+        let made = match how {
+            Ok(()) => Ok(self.pods.values().find_map(|pod| if let Seen::Made(size) = pod { *size } else { None })),
+            Err(said) => Err(self.why().map_or_else(|| said.clone(), |why| join(said, &why))),
+        };
+        Some(Run { ended: *ended, made })
+    }
+
+    /// What its pods met, the last one's word.
+    fn why(&self) -> Option<String> {
+        let failed = self.pods.values().filter_map(|pod| if let Seen::Failed(at, why) = pod { Some((at, why)) } else { None });
+        failed.max_by_key(|(at, _)| **at).map(|(_, why)| why.clone()).or_else(|| self.refused.clone())
+    }
+
+    /// Why it does not run.
+    fn held(&self, warnings: &PodWarnings) -> Option<String> {
+        if self.done.is_some() {
+            return None;
+        }
+        let mut alive =
+            self.pods.iter().filter_map(|(name, pod)| if let Seen::Alive(stuck) = pod { Some((name, stuck)) } else { None });
+        match alive.next() {
+            Some((name, stuck)) => Some(warnings.trouble(name, stuck.as_ref()?)?.message),
+            None => self.refused.clone(),
+        }
+    }
+}
+
+/// Kubernetes' word for how a job ended, and what its pods met. That there were as many tries as there may be is not worth a word.
+fn join(said: &str, why: &str) -> String {
+    if said.starts_with("BackoffLimitExceeded") { why.to_owned() } else { format!("{said}; {why}") }
+}
+
 impl Runs {
-    /// Takes up a run. Gives whether it is news.
-    fn add(&mut self, run: Run) -> bool {
+    /// Takes up how a job ended.
+    fn add(&mut self, run: Run, news: bool) {
         if let Ok(size) = run.made
-            && self.good.is_none_or(|(ended, _)| ended < run.ended)
+            && self.good.is_none_or(|(ended, before)| ended < run.ended || ended == run.ended && before.is_none())
         {
             self.good = Some((run.ended, size));
         }
-        let newer = self.last.as_ref().is_none_or(|last| last.ended < run.ended);
-        if newer {
+        if news && run.made.is_err() {
+            self.uncounted.push(run.ended);
+        }
+        if self.last.as_ref().is_none_or(|last| last.ended < run.ended) {
             self.last = Some(run);
         }
-        newer
     }
 
     /// What is told from now on, after what was told before, with what Events say.
-    pub fn told(&self, before: Option<&BackupStatus>, warnings: &PodWarnings) -> Option<BackupStatus> {
+    fn told(&self, before: Option<&BackupStatus>, warnings: &PodWarnings) -> Option<BackupStatus> {
         let mut told = before.cloned().unwrap_or_default();
         let after = |told: &Option<Time>, ended: Timestamp| told.as_ref().is_none_or(|told| told.0 < ended);
-        if let Some((ended, size)) = self.good.filter(|(ended, _)| after(&told.last_success, *ended)) {
-            told.last_success = Some(Time(ended));
-            told.size = size;
+        if let Some((ended, size)) = self.good {
+            if after(&told.last_success, ended) {
+                told.last_success = Some(Time(ended));
+                told.size = size;
+            } else if told.last_success.as_ref().is_some_and(|told| told.0 == ended) {
+                // The job was heard of before its pod.
+                told.size = told.size.or(size);
+            }
         }
         if let Some(last) = self.last.as_ref().filter(|last| after(&told.last, last.ended)) {
             told.last = Some(Time(last.ended));
             told.failure = last.made.clone().err();
         }
-        let held = self.held.as_ref().and_then(|(pod, stuck)| warnings.trouble(pod, stuck));
-        if let Some(held) = held {
-            told.failure = Some(format!("{HELD}{}", held.message));
+        if let Some(held) = self.jobs.values().find_map(|job| job.held(warnings)) {
+            told.failure = Some(format!("{HELD}{held}"));
         } else if told.failure.as_deref().is_some_and(is_held) {
             told.failure = self.last.as_ref().and_then(|last| last.made.clone().err());
         }
@@ -89,79 +176,204 @@ impl Runs {
     }
 }
 
+/// What is known of all servers.
+#[derive(Debug, Default)]
+struct State {
+    servers: HashMap<Who, Runs>,
+    /// The uids of a list that is coming in: of jobs, and the names of pods.
+    jobs: Option<HashSet<String>>,
+    pods: Option<HashSet<(Who, String)>>,
+}
+
 /// The runs of all servers. Cheap to share.
 #[derive(Debug)]
 pub struct Backups {
-    runs: Mutex<HashMap<Who, Runs>>,
+    state: Mutex<State>,
     last_good: GaugeVec,
+    failing: IntGaugeVec,
     failures: IntCounterVec,
 }
 
 impl Backups {
     /// Registers the metrics.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let last_good = GaugeVec::new(
-            Opts::new("mcpfleet_backup_last_success_timestamp_seconds", "When the last good backup of a server ended"),
-            &["namespace", "name"],
-        );
-        let failures = IntCounterVec::new(
-            Opts::new("mcpfleet_backup_failures_total", "Backups of a server that failed"),
-            &["namespace", "name"],
-        );
-        let (last_good, failures) = (registered(registry, last_good)?, registered(registry, failures)?);
-        Ok(Self { runs: Mutex::default(), last_good, failures })
+        let labels = ["namespace", "name"];
+        let about = "When the last good backup of a server ended, 0 before the first";
+        let last_good = GaugeVec::new(Opts::new("mcpfleet_backup_last_success_timestamp_seconds", about), &labels);
+        let about = "1 while the last backup of a server failed, or one does not run";
+        let failing = IntGaugeVec::new(Opts::new("mcpfleet_backup_failing", about), &labels);
+        let failures =
+            IntCounterVec::new(Opts::new("mcpfleet_backup_failures_total", "Backups of a server that failed"), &labels);
+        let (last_good, failing) = (registered(registry, last_good)?, registered(registry, failing)?);
+        Ok(Self { state: Mutex::default(), last_good, failing, failures: registered(registry, failures)? })
     }
 
-    /// The last runs of a server.
-    pub fn of(&self, namespace: &str, name: &str) -> Runs {
-        self.runs().get(&server(namespace, name)).cloned().unwrap_or_default()
+    /// What is told of a server's backups from now on, in its status and in metrics.
+    pub fn tell(&self, server: &McpServer, before: Option<&BackupStatus>, warnings: &PodWarnings) -> Option<BackupStatus> {
+        let (namespace, name) = (server.namespace().unwrap_or_default(), server.name_any());
+        if server.spec.storage.as_ref().is_none_or(|storage| storage.backup.is_none()) {
+            self.untold(&namespace, &name);
+            return before.cloned();
+        }
+        let mut state = self.state();
+        let runs = state.servers.entry(self::server(&namespace, &name)).or_default();
+        // What its predecessor of the same name left behind is no news of this one.
+        let made = server.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        let of_this = |ended: Timestamp| made.is_none_or(|made| made <= ended);
+        runs.last.take_if(|last| !of_this(last.ended));
+        runs.good.take_if(|(ended, _)| !of_this(*ended));
+        let news = before.and_then(|before| before.last.as_ref()).map(|last| last.0);
+        let uncounted = std::mem::take(&mut runs.uncounted).into_iter();
+        let failed = uncounted.filter(|ended| of_this(*ended) && news.is_none_or(|told| told < *ended)).count();
+        let told = runs.told(before, warnings);
+        drop(state);
+        let labels = [&*namespace, &*name];
+        self.failures.with_label_values(&labels).inc_by(u64::try_from(failed).unwrap_or_default());
+        let last_good = told.as_ref().and_then(|told| told.last_success.as_ref());
+        self.last_good.with_label_values(&labels).set(last_good.map_or(0.0, |last| last.0.as_duration().as_secs_f64()));
+        let failing = told.as_ref().is_some_and(|told| told.failure.is_some());
+        self.failing.with_label_values(&labels).set(failing.into());
+        told
     }
 
-    /// Takes up an event of the watch. Gives the server of which something else is to be told now.
-    pub fn take(&self, event: Event<Pod>, warnings: &PodWarnings) -> Option<Who> {
+    /// Takes up an event of the watch of jobs. Gives the server of which something else is to be told now.
+    pub fn take_job(&self, event: Event<Job>, warnings: &PodWarnings) -> Option<Who> {
+        let mut state = self.state();
+        match event {
+            Event::Init => state.jobs = Some(HashSet::new()),
+            Event::InitDone => {
+                // Those that went unseen: nobody knows how they ended.
+                let there = state.jobs.take().unwrap_or_default();
+                for runs in state.servers.values_mut() {
+                    runs.jobs.retain(|uid, job| !job.known || there.contains(uid));
+                }
+            }
+            Event::InitApply(job) => {
+                state.jobs.get_or_insert_default().insert(job.uid()?);
+                return state.job(&job);
+            }
+            Event::Apply(job) => return state.job(&job),
+            Event::Delete(job) => {
+                let (who, uid) = (whose(&job.metadata)?, job.uid()?);
+                let runs = state.servers.get_mut(&who)?;
+                let attempt = runs.jobs.remove(&uid)?;
+                // One that was done is told.
+                if attempt.done.is_some() || ended(&job).is_some() {
+                    return None;
+                }
+                let at = job.metadata.deletion_timestamp.as_ref().map_or_else(clock::now, |time| time.0);
+                let held_up = |(name, pod): (&String, &Seen)| warnings.trouble(name, pod.stuck()?);
+                let stuck = attempt.pods.iter().find_map(held_up).map(|trouble| trouble.message);
+                let why = stuck.or_else(|| attempt.why()).map(|why| format!("; {why}")).unwrap_or_default();
+                runs.add(Run { ended: at, made: Err(format!("its job was deleted before it was done{why}")) }, true);
+                return Some(who);
+            }
+        }
+        None
+    }
+
+    /// The same of the watch of the jobs' pods.
+    pub fn take_pod(&self, event: Event<Pod>, warnings: &PodWarnings) -> Option<Who> {
+        let mut state = self.state();
         let (pod, gone) = match event {
-            Event::Init | Event::InitDone => return None,
-            Event::InitApply(pod) | Event::Apply(pod) => (pod, false),
+            Event::Init => {
+                state.pods = Some(HashSet::new());
+                return None;
+            }
+            Event::InitDone => {
+                let there = state.pods.take().unwrap_or_default();
+                for (who, runs) in &mut state.servers {
+                    let gone = |name: &String| !there.contains(&(who.clone(), name.clone()));
+                    let alive = |pod: &Seen| matches!(pod, Seen::Alive(_));
+                    runs.jobs.values_mut().for_each(|job| job.pods.retain(|name, pod| !(alive(pod) && gone(name))));
+                }
+                return None;
+            }
+            Event::InitApply(pod) => {
+                let who = whose(&pod.metadata)?;
+                state.pods.get_or_insert_default().insert((who, pod.name_any()));
+                (pod, false)
+            }
+            Event::Apply(pod) => (pod, false),
             Event::Delete(pod) => (pod, true),
         };
-        let who = whose(&pod)?;
-        let mut all = self.runs();
-        let runs = all.entry(who.clone()).or_default();
-        let earlier = runs.held.as_ref().filter(|(held, _)| *held == pod.name_any()).map(|(_, stuck)| stuck);
-        let run = run(&pod, gone, earlier, warnings);
-        let waits = pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Pending"));
-        let held = Stuck::of(&pod).filter(|_| waits && !gone).map(|stuck| (pod.name_any(), stuck));
-        // One that runs says nothing of another one that does not.
-        let of_this = held.is_some() || runs.held.as_ref().is_some_and(|(held, _)| *held == pod.name_any());
-        let turned = of_this && runs.held != held;
-        if turned {
-            runs.held = held;
-        }
-        let Some(run) = run else { return turned.then_some(who) };
-        let failed = run.made.is_err();
-        if !runs.add(run) {
-            return turned.then_some(who);
-        }
-        let labels = [&*who.namespace, &*who.name];
-        if failed {
-            self.failures.with_label_values(&labels).inc();
-        }
-        if let Some((ended, _)) = runs.good {
-            self.last_good.with_label_values(&labels).set(ended.as_duration().as_secs_f64());
-        }
-        Some(who)
+        state.pod(&pod, gone, warnings)
+    }
+
+    /// The same of the watch of the Events of jobs that get no pod.
+    pub fn take_refusal(&self, event: Event<v1::Event>) -> Option<Who> {
+        let (Event::Apply(said) | Event::InitApply(said)) = event else { return None };
+        let uid = said.involved_object.uid?;
+        let message = pod_trouble::told(said.reason.as_deref()?, said.message.as_deref());
+        let mut state = self.state();
+        let (who, runs) = state.servers.iter_mut().find(|(_, runs)| runs.jobs.contains_key(&uid))?;
+        let job = runs.jobs.get_mut(&uid)?;
+        let turned = job.refused.as_ref() != Some(&message) && job.done.is_none();
+        job.refused = Some(message);
+        turned.then(|| who.clone())
     }
 
     /// The server is gone.
     pub fn forget(&self, namespace: &str, name: &str) {
-        self.runs().remove(&server(namespace, name));
+        self.state().servers.remove(&server(namespace, name));
+        self.untold(namespace, name);
+    }
+
+    fn untold(&self, namespace: &str, name: &str) {
         // That there was none to remove is no fault.
         let _ = self.last_good.remove_label_values(&[namespace, name]);
+        let _ = self.failing.remove_label_values(&[namespace, name]);
         let _ = self.failures.remove_label_values(&[namespace, name]);
     }
 
-    fn runs(&self) -> MutexGuard<'_, HashMap<Who, Runs>> {
-        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn job(&mut self, job: &Job) -> Option<Who> {
+        let (who, uid) = (whose(&job.metadata)?, job.uid()?);
+        let done = ended(job);
+        self.changed(who, &uid, |attempt| {
+            attempt.known = true;
+            attempt.done = done;
+        })
+    }
+
+    fn pod(&mut self, pod: &Pod, gone: bool, warnings: &PodWarnings) -> Option<Who> {
+        let who = whose(&pod.metadata)?;
+        let uid = pod.owner_references().iter().find(|owner| owner.kind == "Job")?.uid.clone();
+        let jobs = self.servers.get(&who).map(|runs| &runs.jobs);
+        let job = jobs.and_then(|jobs| jobs.get(&uid));
+        if gone && job.is_none_or(|job| !job.known) {
+            // Its job is gone, too, and what came of that is told.
+            self.servers.get_mut(&who)?.jobs.remove(&uid);
+            return Some(who);
+        }
+        let seen = seen(pod, gone, job.and_then(|job| job.pods.get(&pod.name_any())), warnings);
+        self.changed(who, &uid, |job| {
+            job.refused.take_if(|_| matches!(seen, Seen::Alive(_)));
+            job.pods.insert(pod.name_any(), seen);
+        })
+    }
+
+    /// Changes what is known of a job. Gives whose it is if something else is to be told now.
+    fn changed(&mut self, who: Who, uid: &str, change: impl FnOnce(&mut Attempt)) -> Option<Who> {
+        let runs = self.servers.entry(who.clone()).or_default();
+        let job = runs.jobs.entry(uid.to_owned()).or_default();
+        let mut before = job.clone();
+        change(job);
+        // That there is one is no news.
+        before.known = job.known;
+        if *job == before {
+            return None;
+        }
+        if let Some(run) = job.run() {
+            let news = before.done.is_none();
+            runs.add(run, news);
+        }
+        Some(who)
     }
 }
 
@@ -169,25 +381,41 @@ fn server(namespace: &str, name: &str) -> Who {
     Who { component: Component::Server, namespace: namespace.to_owned(), name: name.to_owned() }
 }
 
-/// The server whose data the pod keeps.
-fn whose(pod: &Pod) -> Option<Who> {
-    let labels = pod.metadata.labels.as_ref()?;
+/// The server whose data the job, or the pod, keeps.
+fn whose(metadata: &ObjectMeta) -> Option<Who> {
+    let labels = metadata.labels.as_ref()?;
     let of_backup = labels.get(names::LABEL_COMPONENT).is_some_and(|component| component == names::COMPONENT_BACKUP);
     of_backup.then_some(())?;
-    Some(server(pod.metadata.namespace.as_deref()?, labels.get(names::LABEL_INSTANCE)?))
+    Some(server(metadata.namespace.as_deref()?, labels.get(names::LABEL_INSTANCE)?))
+}
+
+/// How a job ended, and when: it is done when Kubernetes says so, whatever became of its first tries.
+/// <https://kubernetes.io/docs/concepts/workloads/controllers/job/#terminal-job-conditions>
+fn ended(job: &Job) -> Option<(Timestamp, Result<(), String>)> {
+    let status = job.status.as_ref()?;
+    let found = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|found| found.status == "True" && matches!(found.type_.as_str(), "Complete" | "Failed"))?;
+    let at = found.last_transition_time.as_ref().map_or_else(clock::now, |time| time.0);
+    if found.type_ == "Complete" {
+        return Some((status.completion_time.as_ref().map_or(at, |time| time.0), Ok(())));
+    }
+    Some((at, Err(pod_trouble::told(found.reason.as_deref().unwrap_or("Failed"), found.message.as_deref()))))
 }
 
 /// The kubelet's word for a container of which it does not know how it ended, as it never began, for one.
 const LOST: &str = "ContainerStatusUnknown";
 
-/// How the backup of this pod ended. None: it has not.
+/// What is known of a pod.
 ///
-/// `earlier`: what held it up when it was seen last. A pod that is deleted before it ran ends as one of which that is not known any more.
-fn run(pod: &Pod, gone: bool, earlier: Option<&Stuck>, warnings: &PodWarnings) -> Option<Run> {
+/// `earlier`: what was known of it before. A pod that is deleted before it ran ends as one of which nobody knows what held it up.
+fn seen(pod: &Pod, gone: bool, earlier: Option<&Seen>, warnings: &PodWarnings) -> Seen {
     let deleted = pod.metadata.deletion_timestamp.as_ref().map(|time| time.0);
+    let stuck = || earlier.and_then(Seen::stuck).cloned().or_else(|| Stuck::of(pod));
     let not_done = || {
-        let stuck = earlier.cloned().or_else(|| Stuck::of(pod));
-        let held_up = stuck.and_then(|stuck| warnings.trouble(&pod.name_any(), &stuck));
+        let held_up = stuck().and_then(|stuck| warnings.trouble(&pod.name_any(), &stuck));
         let held_up = held_up.map(|trouble| format!("; {}", trouble.message)).unwrap_or_default();
         format!("its pod was deleted before it was done{held_up}")
     };
@@ -196,21 +424,22 @@ fn run(pod: &Pod, gone: bool, earlier: Option<&Stuck>, warnings: &PodWarnings) -
         status.container_statuses.iter().flatten().find_map(|container| container.state.as_ref()?.terminated.as_ref())
     });
     let at = |ended: &ContainerStateTerminated| ended.finished_at.as_ref().map(|time| time.0);
-    match status.and_then(|status| status.phase.as_deref()) {
-        Some("Succeeded") => {
-            let ended = ended?;
-            Some(Run { ended: at(ended)?, made: Ok(ended.message.as_deref().and_then(size)) })
-        }
-        Some("Failed") => {
+    match (earlier, status.and_then(|status| status.phase.as_deref())) {
+        // What is told of it when it is deleted later is no better.
+        (Some(done @ (Seen::Made(_) | Seen::Failed(..))), _) => done.clone(),
+        (_, Some("Succeeded")) => Seen::Made(ended.and_then(|ended| size(ended.message.as_deref()?))),
+        (_, Some("Failed")) => {
             let why = match pod_trouble::of(pod) {
                 Some(trouble) if deleted.is_some() && trouble.reason == LOST => not_done(),
                 Some(trouble) => trouble.message,
                 None => "the pod failed".to_owned(),
             };
-            Some(Run { ended: ended.and_then(at).or(deleted)?, made: Err(why) })
+            Seen::Failed(ended.and_then(at).or(deleted), why)
         }
-        _ if gone => Some(Run { ended: deleted?, made: Err(not_done()) }),
-        _ => None,
+        _ if gone => Seen::Failed(deleted, not_done()),
+        _ if deleted.is_some() => Seen::Going(stuck()),
+        // Its container may have ended before the kubelet says that the pod has begun: that it was tried says its job.
+        (_, phase) => Seen::Alive(Stuck::of(pod).filter(|_| phase == Some("Pending") && ended.is_none())),
     }
 }
 
@@ -227,114 +456,206 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::fixtures;
 
-    fn pod(phase: &str, ended: &str, code: i32, message: &str) -> Pod {
-        let state = json!({"terminated": {"exitCode": code, "finishedAt": ended, "message": message, "reason": if code == 0 { "Completed" } else { "Error" }}});
-        with(&json!({"phase": phase, "containerStatuses": [
-            {"name": "backup", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state},
-        ]}))
+    fn labelled(name: &str, uid: &str) -> Value {
+        let labels = json!({"app.kubernetes.io/component": "mcp-backup", "app.kubernetes.io/instance": "db"});
+        json!({"name": name, "uid": uid, "namespace": "team", "labels": labels})
     }
 
-    fn with(status: &Value) -> Pod {
-        let labels = json!({"app.kubernetes.io/component": "mcp-backup", "app.kubernetes.io/instance": "db"});
-        let pod = json!({"metadata": {"name": "db-mcp-backup-1", "namespace": "team", "labels": labels,
-            "deletionTimestamp": "2026-01-01T09:00:00Z"}, "status": status});
-        serde_json::from_value(pod).expect("a pod")
+    /// A job, and how it ended: Complete, or Failed for this reason.
+    fn job(uid: &str, ended: Option<(&str, Option<&str>)>) -> Job {
+        let conditions = ended.map(|(at, failed)| {
+            let type_ = if failed.is_some() { "Failed" } else { "Complete" };
+            json!([{"type": type_, "status": "True", "reason": failed, "message": "says Kubernetes", "lastTransitionTime": at}])
+        });
+        let job = json!({"metadata": labelled(uid, uid), "status": {"conditions": conditions}});
+        serde_json::from_value(job).expect("a job")
+    }
+
+    fn done(uid: &str, at: &str) -> Job {
+        job(uid, Some((at, None)))
+    }
+
+    fn failed(uid: &str, at: &str) -> Job {
+        job(uid, Some((at, Some("BackoffLimitExceeded"))))
+    }
+
+    /// A pod of a job.
+    fn with(of: &str, name: &str, status: &Value) -> Pod {
+        let mut metadata = labelled(name, name);
+        metadata["ownerReferences"] =
+            json!([{"apiVersion": "batch/v1", "kind": "Job", "name": of, "uid": of, "controller": true}]);
+        serde_json::from_value(json!({"metadata": metadata, "status": status})).expect("a pod")
+    }
+
+    fn ended(of: &str, name: &str, at: &str, code: i32, message: &str) -> Pod {
+        let state = json!({"terminated": {"exitCode": code, "finishedAt": at, "message": message, "reason": if code == 0 { "Completed" } else { "Error" }}});
+        let containers =
+            json!([{"name": "backup", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state}]);
+        with(of, name, &json!({"phase": if code == 0 { "Succeeded" } else { "Failed" }, "containerStatuses": containers}))
+    }
+
+    fn pending(of: &str, name: &str) -> Pod {
+        let no_node =
+            json!([{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "claim kept not found"}]);
+        with(of, name, &json!({"phase": "Pending", "conditions": no_node}))
     }
 
     fn backups() -> Backups {
         Backups::new(&Registry::new()).expect("metrics")
     }
 
-    /// What Events say of no pod.
-    fn take(backups: &Backups, event: Event<Pod>) -> Option<Who> {
-        backups.take(event, &PodWarnings::default())
+    fn server() -> McpServer {
+        fixtures::server(|server| {
+            let backup = json!({"schedule": "@daily", "to": {"claim": "kept"}});
+            let storage = json!({"size": "1Gi", "mountPath": "/data", "backup": backup});
+            server.spec.storage = serde_json::from_value(storage).ok();
+        })
     }
 
-    fn told(runs: &Runs, before: Option<&BackupStatus>) -> Option<BackupStatus> {
-        runs.told(before, &PodWarnings::default())
+    fn take_job(backups: &Backups, event: Event<Job>) -> Option<Who> {
+        backups.take_job(event, &PodWarnings::default())
+    }
+
+    fn take_pod(backups: &Backups, event: Event<Pod>) -> Option<Who> {
+        backups.take_pod(event, &PodWarnings::default())
+    }
+
+    /// What is told, to events of no pod.
+    fn told(backups: &Backups, before: Option<&BackupStatus>) -> Option<BackupStatus> {
+        backups.tell(&server(), before, &PodWarnings::default())
+    }
+
+    fn metrics(backups: &Backups) -> (f64, i64, u64) {
+        let labels = ["team", "db"];
+        let (good, failing) = (backups.last_good.with_label_values(&labels), backups.failing.with_label_values(&labels));
+        (good.get(), failing.get(), backups.failures.with_label_values(&labels).get())
+    }
+
+    fn at(time: Option<&Time>) -> Option<String> {
+        time.map(|time| time.0.to_string())
     }
 
     const METRICS: &str =
         "# TYPE sandbox_backup_last_success_bytes gauge\nsandbox_backup_last_success_bytes{database=\"x\"} 4096\n";
 
     #[test]
-    fn a_failure_after_a_success_keeps_what_there_is() {
+    fn a_job_is_told_and_counted_once_when_it_is_done() {
         let backups = backups();
-        assert!(take(&backups, Event::Apply(pod("Running", "2026-01-01T00:00:00Z", 0, ""))).is_none());
-        assert!(take(&backups, Event::Apply(pod("Succeeded", "2026-01-01T01:00:00Z", 0, METRICS))).is_some());
-        assert!(take(&backups, Event::Apply(pod("Succeeded", "2026-01-01T01:00:00Z", 0, METRICS))).is_none(), "told already");
-        assert!(take(&backups, Event::Apply(pod("Failed", "2026-01-01T02:00:00Z", 1, "no such bucket"))).is_some());
-        let told = told(&backups.of("team", "db"), None).expect("something");
-        let at = |time: Option<Time>| time.map(|time| time.0.to_string());
-        assert_eq!((told.size, at(told.last_success).as_deref()), (Some(4096), Some("2026-01-01T01:00:00Z")));
-        assert_eq!(at(told.last).as_deref(), Some("2026-01-01T02:00:00Z"));
-        assert!(told.failure.is_some_and(|failure| failure.contains("exit code 1: no such bucket")));
-        assert_eq!(backups.failures.with_label_values(&["team", "db"]).get(), 1);
+        assert!(take_job(&backups, Event::Apply(job("1", None))).is_none());
+        take_pod(&backups, Event::Apply(ended("1", "1-a", "2026-01-01T00:01:00Z", 1, "busy")));
+        assert_eq!((told(&backups, None), metrics(&backups)), (None, (0.0, 0, 0)), "it is tried again");
+        take_pod(&backups, Event::Apply(ended("1", "1-b", "2026-01-01T00:02:00Z", 0, METRICS)));
+        assert!(take_job(&backups, Event::Apply(done("1", "2026-01-01T00:02:00Z"))).is_some());
+        assert!(take_job(&backups, Event::Apply(done("1", "2026-01-01T00:02:00Z"))).is_none(), "told already");
+        let good = told(&backups, None).expect("something");
+        assert_eq!((good.size, &good.failure, at(good.last.as_ref())), (Some(4096), &None, at(good.last_success.as_ref())));
+        assert_eq!(metrics(&backups), (1_767_225_720.0, 0, 0));
+
+        for number in 3..6 {
+            let pod = ended("2", &format!("2-{number}"), &format!("2026-01-01T00:0{number}:00Z"), 1, "no such bucket");
+            take_pod(&backups, Event::Apply(pod));
+        }
+        take_job(&backups, Event::Apply(failed("2", "2026-01-01T00:06:00Z")));
+        let bad = told(&backups, Some(&good)).expect("something");
+        assert_eq!((bad.size, at(bad.last_success.as_ref())), (Some(4096), at(good.last.as_ref())), "the last good one stands");
+        let failure = bad.failure.as_deref().expect("a failure");
+        assert!(failure.ends_with("exit code 1: no such bucket") && failure.contains("2-5"), "{failure}");
+        assert_eq!(told(&backups, Some(&bad)).as_ref(), Some(&bad));
+        assert_eq!(metrics(&backups), (1_767_225_720.0, 1, 1));
         backups.forget("team", "db");
-        assert_eq!(backups.of("team", "db"), Runs::default());
+        assert_eq!(told(&backups, None), None);
     }
 
     #[test]
-    fn what_was_told_stays_until_there_is_something_newer() {
+    fn the_next_operator_tells_what_the_status_says_and_counts_nothing_again() {
+        let first = backups();
+        take_job(&first, Event::Apply(failed("1", "2026-01-01T02:00:00Z")));
+        take_job(&first, Event::Apply(done("2", "2026-01-01T01:00:00Z")));
+        let before = told(&first, None).expect("something");
+        assert_eq!(metrics(&first), (1_767_229_200.0, 1, 1));
+
+        let next = backups();
+        assert_eq!(told(&next, Some(&before)).as_ref(), Some(&before));
+        assert_eq!(metrics(&next), (1_767_229_200.0, 1, 0));
+        take_job(&next, Event::InitApply(failed("1", "2026-01-01T02:00:00Z")));
+        assert_eq!(told(&next, Some(&before)).as_ref(), Some(&before));
+        assert_eq!(metrics(&next).2, 0, "it was counted");
+        // One that ended while there was no operator.
+        take_job(&next, Event::InitApply(failed("3", "2026-01-01T03:00:00Z")));
+        assert_ne!(told(&next, Some(&before)), Some(before));
+        assert_eq!(metrics(&next).2, 1);
+        let without = fixtures::server(|_| {});
+        next.tell(&without, None, &PodWarnings::default());
+        assert!(next.last_good.remove_label_values(&["team", "db"]).is_err(), "nothing is backed up");
+    }
+
+    #[test]
+    fn one_that_does_not_run_is_told_until_it_runs_and_a_server_that_was_never_backed_up_can_be_alerted_on() {
         let backups = backups();
-        take(&backups, Event::Apply(pod("Failed", "2026-01-01T02:00:00Z", 1, "")));
-        let first = told(&backups.of("team", "db"), None);
-        assert_eq!(told(&Runs::default(), first.as_ref()), first, "an operator that starts anew knows nothing yet");
-        take(&backups, Event::Apply(pod("Succeeded", "2026-01-01T03:00:00Z", 0, METRICS)));
-        assert_eq!(told(&backups.of("team", "db"), first.as_ref()).and_then(|told| told.failure), None);
-
-        // One that ended while there was no operator is in the list that the next one begins with.
-        let next = self::backups();
-        assert!(take(&next, Event::InitApply(pod("Succeeded", "2026-01-01T04:00:00Z", 0, METRICS))).is_some());
-        let after = told(&next.of("team", "db"), first.as_ref()).expect("something");
-        assert_eq!((after.last.as_ref(), after.failure), (after.last_success.as_ref(), None));
-        assert_eq!(told(&Runs::default(), None), None);
-    }
-
-    #[test]
-    fn one_that_does_not_run_is_told_in_the_words_of_events_until_it_runs() {
-        let (backups, warnings) = (backups(), PodWarnings::default());
-        let pod = |phase: &str| {
-            let mut pod = with(&json!({"phase": phase}));
-            pod.metadata.name = Some("db-mcp-backup-1-x".into());
-            pod.metadata.uid = Some("1".into());
-            pod.spec = serde_json::from_value(json!({"nodeName": "n", "containers": []})).ok();
-            pod
-        };
-        let told = |before: Option<&BackupStatus>| backups.of("team", "db").told(before, &warnings);
-        assert!(backups.take(Event::Apply(pod("Pending")), &warnings).is_some());
-        assert_eq!(told(None), None, "it is on its way");
-        let of = json!({"kind": "Pod", "namespace": "team", "name": "db-mcp-backup-1-x", "uid": "1"});
-        let said = json!({"metadata": {"name": "e"}, "involvedObject": of, "reason": "FailedMount", "message": "no such server"});
-        assert!(warnings.take(Event::Apply(serde_json::from_value(said).expect("an Event"))).is_some());
-        let held = told(None).expect("something");
-        let failure = "it does not run: pod db-mcp-backup-1-x: FailedMount: no such server";
+        assert_eq!((told(&backups, None), metrics(&backups)), (None, (0.0, 0, 0)));
+        take_job(&backups, Event::Apply(job("1", None)));
+        assert!(take_pod(&backups, Event::Apply(pending("1", "1-a"))).is_some());
+        let held = told(&backups, None).expect("something");
+        let failure = "it does not run: pod 1-a: Unschedulable: claim kept not found";
         assert_eq!((held.failure.as_deref(), &held.last), (Some(failure), &None));
-        assert!(backups.take(Event::Apply(pod("Running")), &warnings).is_some());
-        assert_eq!(told(Some(&held)), None);
+        assert_eq!(metrics(&backups), (0.0, 1, 0));
+        assert!(take_pod(&backups, Event::Apply(with("1", "1-a", &json!({"phase": "Running"})))).is_some());
+        assert_eq!(told(&backups, Some(&held)), None);
 
-        assert!(backups.take(Event::Apply(pod("Pending")), &warnings).is_some());
-        let mut ended = pod("Failed");
-        let lost = json!({"terminated": {"exitCode": 137, "reason": LOST, "message": "could not be located"}});
-        let status = json!([{"name": "backup", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": lost}]);
-        ended.status.as_mut().expect("it has one").container_statuses = serde_json::from_value(status).ok();
-        assert!(backups.take(Event::Apply(ended.clone()), &warnings).is_some());
-        assert!(backups.take(Event::Delete(ended), &warnings).is_none(), "told already");
-        let failure = told(Some(&held)).and_then(|told| told.failure).expect("a failure");
-        assert!(failure.contains("before it was done; pod db-mcp-backup-1-x: FailedMount"), "{failure}");
+        let mut quick = ended("1", "1-a", "2026-01-01T00:01:00Z", 1, "no such bucket");
+        quick.status.as_mut().expect("a status").phase = Some("Pending".into());
+        take_pod(&backups, Event::Apply(quick));
+        assert_eq!(told(&backups, Some(&held)), None, "it ran, and is tried again, perhaps");
+
+        // Its pod is deleted when its time is up: the cause is still known.
+        take_pod(&backups, Event::Apply(pending("1", "1-a")));
+        take_pod(&backups, Event::Delete(pending("1", "1-a")));
+        take_job(&backups, Event::Apply(job("1", Some(("2026-01-01T06:00:00Z", Some("DeadlineExceeded"))))));
+        let failure = told(&backups, Some(&held)).and_then(|told| told.failure).expect("a failure");
+        assert!(
+            failure.starts_with("DeadlineExceeded: says Kubernetes; ") && failure.contains("claim kept not found"),
+            "{failure}"
+        );
     }
 
     #[test]
-    fn a_pod_that_goes_before_it_is_done_is_a_failure_and_says_what_held_it_up() {
-        let waiting = with(&json!({"phase": "Pending", "containerStatuses": [{
-            "name": "backup", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
-            "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}},
-        }]}));
+    fn a_job_that_gets_no_pod_says_why_and_says_it_when_its_time_is_up() {
         let backups = backups();
-        assert!(take(&backups, Event::Apply(waiting.clone())).is_some(), "it does not run");
-        assert!(take(&backups, Event::Delete(waiting)).is_some());
-        let failure = told(&backups.of("team", "db"), None).and_then(|told| told.failure).expect("a failure");
-        assert!(failure.contains("before it was done") && failure.contains("ImagePullBackOff"), "{failure}");
+        let said = || {
+            let event = json!({"metadata": {"name": "e"}, "involvedObject": {"kind": "Job", "uid": "1"},
+                "reason": "FailedCreate", "message": "exceeded quota"});
+            serde_json::from_value(event).expect("an Event")
+        };
+        assert!(backups.take_refusal(Event::Apply(said())).is_none(), "nobody's");
+        take_job(&backups, Event::Apply(job("1", None)));
+        assert!(backups.take_refusal(Event::Apply(said())).is_some());
+        assert!(backups.take_refusal(Event::Apply(said())).is_none(), "told already");
+        let held = told(&backups, None).expect("something");
+        assert_eq!(held.failure.as_deref(), Some("it does not run: FailedCreate: exceeded quota"));
+        take_job(&backups, Event::Apply(job("1", Some(("2026-01-01T06:00:00Z", Some("DeadlineExceeded"))))));
+        let ended = told(&backups, Some(&held)).expect("something");
+        assert_eq!(ended.failure.as_deref(), Some("DeadlineExceeded: says Kubernetes; FailedCreate: exceeded quota"));
+        assert_eq!(metrics(&backups).2, 1);
+    }
+
+    #[test]
+    fn a_job_that_is_deleted_before_it_is_done_is_a_failure_and_one_that_went_unseen_is_none() {
+        let backups = backups();
+        take_job(&backups, Event::Apply(job("1", None)));
+        take_pod(&backups, Event::Apply(pending("1", "1-a")));
+        assert!(take_job(&backups, Event::Delete(job("1", None))).is_some());
+        let failure = told(&backups, None).and_then(|told| told.failure).expect("a failure");
+        assert!(failure.starts_with("its job was deleted before it was done; ") && failure.contains("claim kept"), "{failure}");
+
+        let backups = self::backups();
+        take_job(&backups, Event::Apply(job("1", None)));
+        take_pod(&backups, Event::Apply(pending("1", "1-a")));
+        take_pod(&backups, Event::Init);
+        take_pod(&backups, Event::InitDone);
+        take_job(&backups, Event::Init);
+        take_job(&backups, Event::InitDone);
+        assert_eq!(told(&backups, None), None);
     }
 }

@@ -1,5 +1,7 @@
 //! The Events of the reconciler: what changed in the conditions, and what was put right. The prober's are its own.
 
+use std::borrow::Cow;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{
     Resource,
@@ -61,6 +63,8 @@ pub fn of_conditions(before: &[Condition], after: &[Condition]) -> Vec<News> {
             condition::WITHIN_BUDGET => is.reason != reason::WITHIN_BUDGET,
             _ => is.status == "False",
         };
+        // The prober told that, when it opened the circuit.
+        let worth_it = worth_it && is.reason != reason::CIRCUIT_OPEN;
         if changed && worth_it && news.iter().all(|told| told.reason != is.reason) {
             let warning = if type_ == condition::READY { is.status != "True" } else { true };
             // Somebody asked for it, or it is on its way.
@@ -94,8 +98,11 @@ pub fn of_scaling(before: &AutoscalingStatus, after: &AutoscalingStatus) -> Opti
 }
 
 /// What was put right: somebody had changed a field of a child.
-pub fn of_correction(key: &Key, Correction { what, by }: &Correction, kind: &str, name: &str) -> News {
+pub fn of_correction(key: &Key, Correction { what, by }: &Correction, kind: &str, name: &str, autoscaled: bool) -> News {
     let instead = match what.as_str() {
+        "spec.replicas" if autoscaled => {
+            format!("to have other numbers of pods, set spec.autoscaling.minReplicas and maxReplicas of the {kind} {name}")
+        }
         "spec.replicas" if kind == Component::Server.kind() => {
             format!("to have other numbers of pods, scale the {kind}: kubectl scale {} {name} --replicas=…", kind.to_lowercase())
         }
@@ -110,7 +117,7 @@ pub fn of_correction(key: &Key, Correction { what, by }: &Correction, kind: &str
 /// An Event that says this. Those of one reason and one action that follow each other are told as one, with the first one's note: so the
 /// action names the note, too.
 pub fn event(warning: bool, reason: impl Into<String>, note: &str, action: &str) -> Event {
-    let note = &note[..note.floor_char_boundary(NOTE)];
+    let note = &*cut(note);
     let named = hex(&Sha256::digest(note)[..4]);
     Event {
         type_: if warning { EventType::Warning } else { EventType::Normal },
@@ -119,6 +126,15 @@ pub fn event(warning: bool, reason: impl Into<String>, note: &str, action: &str)
         action: format!("{action}-{named}"),
         secondary: None,
     }
+}
+
+/// A note that the API server takes. Of a long one the middle is left out: the cause is at its end.
+fn cut(note: &str) -> Cow<'_, str> {
+    if note.len() <= NOTE {
+        return note.into();
+    }
+    let half = NOTE / 2 - " … ".len();
+    format!("{} … {}", &note[..note.floor_char_boundary(half)], &note[note.ceil_char_boundary(note.len() - half)..]).into()
 }
 
 /// Sends it. Losing an Event is no reason to fail a pass.
@@ -163,7 +179,9 @@ mod tests {
 
     #[rstest]
     #[case::becomes_ready((READY, Status::False, "Starting"), (READY, Status::True, "Available"), Some(("Available", false)))]
-    #[case::falls((READY, Status::True, "Available"), (READY, Status::False, "CircuitOpen"), Some(("CircuitOpen", true)))]
+    #[case::falls((READY, Status::True, "Available"), (READY, Status::False, "Timeout"), Some(("Timeout", true)))]
+    #[case::the_prober_told_that((READY, Status::True, "Available"), (READY, Status::False, "CircuitOpen"), None)]
+    #[case::and_that((condition::CIRCUIT_CLOSED, Status::True, "CircuitClosed"), (condition::CIRCUIT_CLOSED, Status::False, "CircuitOpen"), None)]
     #[case::fails_otherwise((READY, Status::False, "Timeout"), (READY, Status::False, "ImagePullBackOff"), Some(("ImagePullBackOff", true)))]
     #[case::stays((READY, Status::True, "Available"), (READY, Status::True, "Available"), None)]
     #[case::was_asked_for((READY, Status::True, "Available"), (READY, Status::False, "Disabled"), Some(("Disabled", false)))]
@@ -191,10 +209,20 @@ mod tests {
     #[test]
     fn who_changed_the_number_of_pods_is_told_how_that_is_done() {
         let scaled = Correction { what: "spec.replicas".into(), by: Some("kubectl".into()) };
-        let told = |kind| of_correction(&Key::new("Deployment", "team", "a"), &scaled, kind, "a").message;
+        let of = |kind, autoscaled| of_correction(&Key::new("Deployment", "team", "a"), &scaled, kind, "a", autoscaled).message;
+        let told = |kind| of(kind, false);
+        let autoscaled = of("McpServer", true);
+        assert!(autoscaled.ends_with("set spec.autoscaling.minReplicas and maxReplicas of the McpServer a"), "{autoscaled}");
         assert!(told("McpServer").starts_with("kubectl changed spec.replicas of the Deployment a"));
         assert!(told("McpServer").contains("kubectl scale mcpserver a"));
         assert!(told("McpApp").ends_with("set spec.replicas of the McpApp a"), "an app has no scale");
+    }
+
+    #[test]
+    fn of_a_long_note_the_middle_is_left_out() {
+        let note = event(true, reason::CORRECTED, &format!("it begins {} and ends", "é".repeat(NOTE)), "x").note.expect("a note");
+        assert!(note.starts_with("it begins é") && note.contains(" … ") && note.ends_with("é and ends"), "{note}");
+        assert!(note.len() <= NOTE, "{}", note.len());
     }
 
     #[test]

@@ -35,10 +35,14 @@ impl Way<'_> {
     /// Both conditions.
     pub fn findings(&self) -> [(&'static str, Finding); 2] {
         let stalled = self.stalled();
-        [
-            (condition::RECONCILING, self.reconciling(stalled.as_ref())),
-            (condition::STALLED, stalled.unwrap_or_else(|| Finding::new(false, reason::AVAILABLE, "nothing stands in the way"))),
-        ]
+        let nothing = || match self.trouble {
+            Some(trouble) => {
+                let message = "nothing stands in the way of the spec; what is wrong with its pods is told by Ready and Healthy";
+                Finding::new(false, &trouble.reason, message)
+            }
+            None => Finding::new(false, reason::AVAILABLE, "nothing stands in the way"),
+        };
+        [(condition::RECONCILING, self.reconciling(stalled.as_ref())), (condition::STALLED, stalled.unwrap_or_else(nothing))]
     }
 
     /// What a person, or another object, must do something about. None: nothing.

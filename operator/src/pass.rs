@@ -71,6 +71,11 @@ pub trait Subject: Object {
         true
     }
 
+    /// Whether the number of pods is decided here, and not by `spec.replicas`.
+    fn is_autoscaled(&self) -> bool {
+        false
+    }
+
     /// The most pods that the spec by itself allows: none where it is switched off.
     fn most_pods(&self) -> u32;
 
@@ -311,7 +316,9 @@ async fn apply_all<S: Subject>(object: &S, context: &Context<S>, valid: &S::Vali
         tracing::debug!(object.kind = S::COMPONENT.kind(), object.name = object.name_any(), problem.message, "not applied");
     }
     let (kind, name) = (S::COMPONENT.kind(), object.name_any());
-    let corrected = applied.corrected.iter().map(|(key, correction)| events::of_correction(key, correction, kind, &name));
+    let autoscaled = object.is_autoscaled();
+    let told = |(key, correction)| events::of_correction(key, correction, kind, &name, autoscaled);
+    let corrected = applied.corrected.iter().map(|(key, correction)| told((key, correction)));
     events::send(corrected.collect(), object, &context.recorder).await;
     applied.problems
 }

@@ -30,6 +30,8 @@ pub struct Trouble {
     pub restarts: u32,
     /// The exit code that the container in question ended with last.
     pub exit_code: Option<i32>,
+    /// The container for clients runs again, after it ended: until it has shown that it serves, this is what is known of it.
+    pub again: bool,
 }
 
 impl Trouble {
@@ -70,10 +72,17 @@ pub struct Stuck {
 impl Stuck {
     /// None of a pod that runs.
     pub fn of(pod: &Pod) -> Option<Self> {
-        let (trouble, making) = (of(pod), making(pod));
+        // Nobody asks these: that the container is ready is all that one learns.
+        let trouble = of(pod).filter(|trouble| !(trouble.again && is_ready(pod)));
+        let making = making(pod);
         let stuck = trouble.is_some() || making.is_some();
         stuck.then(|| Self { uid: pod.uid().unwrap_or_default(), trouble, making })
     }
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.any(|condition| condition.type_ == "ContainersReady" && condition.status == "True")
 }
 
 /// How far a pod is that is being made; none of one that is not scheduled, that runs, or has run.
@@ -86,16 +95,18 @@ pub fn making(pod: &Pod) -> Option<Making> {
         condition.type_ == "PodReadyToStartContainers" && condition.status == "True"
     });
     // A sidecar holds the others up only until it has started, any other one until it has ended.
-    let is_sidecar = |name: &str| {
-        let mut of_spec = spec.init_containers.iter().flatten();
-        of_spec.any(|container| container.name == name && container.restart_policy.as_deref() == Some("Always"))
-    };
+    let is_sidecar = |name: &str| is_sidecar(pod, name);
     let running = |container: &&ContainerStatus| {
         let runs = container.state.as_ref().is_some_and(|state| state.running.is_some());
         runs && !(is_sidecar(&container.name) && container.started == Some(true))
     };
     let init = init_containers(status).find(running).map(|container| container.name.clone());
     Some(Making { init, prepared })
+}
+
+fn is_sidecar(pod: &Pod, name: &str) -> bool {
+    let mut of_spec = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+    of_spec.any(|container| container.name == name && container.restart_policy.as_deref() == Some("Always"))
 }
 
 /// What keeps `pod` from running; none while it runs, or is on its way in the usual manner.
@@ -106,12 +117,12 @@ pub fn of(pod: &Pod) -> Option<Trouble> {
     let name = pod.name_any();
     let ran = containers(status).any(|container| container.name == CONTAINER && has_run(container));
     unscheduled(&name, status)
-        .or_else(|| init_containers(status).find_map(|container| stuck(&name, container, true)))
+        .or_else(|| init_containers(status).find_map(|container| stuck(&name, container, Some(is_sidecar(pod, &container.name)))))
         .or_else(|| {
             // The container that speaks MCP first: what befalls a sidecar is often what befell its server.
             let own = containers(status).filter(|container| container.name == CONTAINER);
             let others = containers(status).filter(|container| container.name != CONTAINER);
-            own.chain(others).find_map(|container| stuck(&name, container, false))
+            own.chain(others).find_map(|container| stuck(&name, container, None))
         })
         .or_else(|| failed(&name, status))
         .or_else(|| lost(&name, pod, status))
@@ -139,25 +150,41 @@ fn unscheduled(pod: &str, status: &PodStatus) -> Option<Trouble> {
     Some(Trouble::of_pod(pod, reason, condition.message.as_deref()))
 }
 
-/// What holds this container up. `init`: that it ended well is what it is for.
-fn stuck(pod: &str, container: &ContainerStatus, init: bool) -> Option<Trouble> {
+/// Kubernetes' word for a container that ends again and again. Between two ends it runs for a while, and is told the same: the reason must
+/// not come and go with each start.
+const LOOP: &str = "CrashLoopBackOff";
+
+/// What holds this container up. `init`: it is one, and whether it is a sidecar; that any other one ended well is what it is for.
+fn stuck(pod: &str, container: &ContainerStatus, init: Option<bool>) -> Option<Trouble> {
     let state = container.state.as_ref()?;
     let last = container.last_state.as_ref().and_then(|state| state.terminated.as_ref());
-    let (reason, said, ended) = if let Some(waiting) = &state.waiting {
-        let reason = waiting.reason.as_deref().filter(|reason| !HARMLESS.contains(reason))?;
-        (reason, waiting.message.as_deref(), last)
-    } else if let Some(ended) = state.terminated.as_ref().filter(|ended| !(init && ended.exit_code == 0)) {
-        (ended.reason.as_deref().unwrap_or("Error"), None, Some(ended))
+    let loops = container.restart_count > 1;
+    let well = |ended: &ContainerStateTerminated| init.is_some() && ended.exit_code == 0;
+    let waits = state.waiting.as_ref().filter(|waiting| !HARMLESS.contains(&waiting.reason.as_deref().unwrap_or(HARMLESS[0])));
+    let (reason, said, ended) = if let Some(waiting) = waits {
+        let reason = waiting.reason.as_deref()?;
+        // How long the kubelet waits is another number each time, and no cause.
+        let said = waiting.message.as_deref().filter(|_| reason != LOOP || last.is_none());
+        (reason, said, last)
+    } else if let Some(ended) = &state.terminated {
+        let why = if loops { LOOP } else { ended.reason.as_deref().unwrap_or("Error") };
+        (why, None, Some(ended).filter(|ended| !well(ended)))
     } else {
-        return None;
+        let up = init == Some(true) && container.started == Some(true);
+        let ended = last.filter(|ended| container.restart_count > 0 && !well(ended) && !up);
+        (if loops { LOOP } else { last?.reason.as_deref().unwrap_or("Error") }, None, ended)
     };
+    if waits.is_none() {
+        ended?;
+    }
     let mut message = sentence(pod, Some(container), reason, said);
     if let Some(ended) = ended {
         message.push_str(&ending(ended));
     }
     let restarts = u32::try_from(container.restart_count).unwrap_or_default();
     let exit_code = ended.map(|ended| ended.exit_code);
-    Some(Trouble { restarts, exit_code, ..trouble(reason, message) })
+    let again = init.is_none() && state.running.is_some();
+    Some(Trouble { restarts, exit_code, again, ..trouble(reason, message) })
 }
 
 /// The pod as a whole is over: the kubelet evicted it, its node went, or it ran past its deadline.
@@ -179,13 +206,18 @@ fn lost(name: &str, pod: &Pod, status: &PodStatus) -> Option<Trouble> {
 }
 
 fn trouble(reason: &str, message: String) -> Trouble {
-    Trouble { reason: reason.to_owned(), message, ran: false, restarts: 0, exit_code: None }
+    Trouble { reason: reason.to_owned(), message, ran: false, restarts: 0, exit_code: None, again: false }
 }
 
 fn sentence(pod: &str, container: Option<&ContainerStatus>, reason: &str, said: Option<&str>) -> String {
     let of = container.map(|container| format!(", container {}", container.name)).unwrap_or_default();
+    format!("pod {pod}{of}: {}", told(reason, said))
+}
+
+/// A word of Kubernetes', and its sentence, on one line.
+pub fn told(reason: &str, said: Option<&str>) -> String {
     let said = said.map(one_line).filter(|said| !said.is_empty()).map(|said| format!(": {said}")).unwrap_or_default();
-    format!("pod {pod}{of}: {reason}{said}")
+    format!("{reason}{said}")
 }
 
 /// How a container ended, and its last words: its termination message, or with `FallbackToLogsOnError` the end of its log.
@@ -213,11 +245,14 @@ fn last_lines(text: &str) -> String {
     if cut > 0 { format!("…{end}") } else { end }
 }
 
-/// The beginning, on one line.
+/// On one line. Of a long one the beginning says what was done, and the end why that failed: the middle is left out.
 fn one_line(text: &str) -> String {
-    let clean = printable(text);
-    let cut: String = clean.chars().take(PART).collect();
-    if cut.len() < clean.len() { format!("{cut}…") } else { cut }
+    let clean: Vec<char> = printable(text).chars().collect();
+    if clean.len() <= PART {
+        return clean.into_iter().collect();
+    }
+    let (begin, end) = (&clean[..PART / 2], &clean[clean.len() - PART / 2..]);
+    format!("{} … {}", begin.iter().collect::<String>().trim_end(), end.iter().collect::<String>().trim_start())
 }
 
 /// Without control characters, terminals' escapes among them, and with one space for many.
@@ -312,8 +347,42 @@ mod tests {
         assert_eq!(trouble.exit_code, Some(2));
         assert_eq!(
             trouble.message,
-            "pod db-mcp-1, container mcp: CrashLoopBackOff: back-off 10s; it ended last with exit code 2: usage: serve | no such flag [1m--prot"
+            "pod db-mcp-1, container mcp: CrashLoopBackOff; it ended last with exit code 2: usage: serve | no such flag [1m--prot"
         );
+    }
+
+    /// The reason must not come and go with each start of what ends again and again.
+    #[test]
+    fn what_ends_again_and_again_is_told_the_same_while_it_waits_and_while_it_runs() {
+        let last = json!({"terminated": {"exitCode": 1, "reason": "Error", "message": "no such database"}});
+        let back_off = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting failed container"}});
+        let longer = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 20s restarting failed container"}});
+        let again = |name: &str, state: &Value| {
+            let mut container = container(name, state.clone());
+            container["restartCount"] = json!(2);
+            container["lastState"] = last.clone();
+            container
+        };
+        for (key, name) in [("containerStatuses", "mcp"), ("initContainerStatuses", "mcp-install")] {
+            for state in [&back_off, &longer, &last, &json!({"running": {}})] {
+                let trouble = told(json!({key: [again(name, state)]})).expect("trouble");
+                let expected =
+                    format!("pod db-mcp-1, container {name}: CrashLoopBackOff; it ended last with exit code 1: no such database");
+                assert_eq!((&*trouble.reason, &*trouble.message), ("CrashLoopBackOff", &*expected), "{state}");
+            }
+        }
+        let runs = told(json!({"containerStatuses": [again("mcp", &json!({"running": {}}))]})).expect("trouble");
+        let waits = told(json!({"containerStatuses": [again("mcp", &back_off)]})).expect("trouble");
+        assert!(runs.again && !waits.again);
+        let mut serves =
+            json!({"metadata": {"name": "p"}, "status": {"containerStatuses": [again("mcp", &json!({"running": {}}))]}});
+        let stuck = |pod: &Value| Stuck::of(&serde_json::from_value(pod.clone()).expect("a pod")).is_some();
+        assert!(stuck(&serves));
+        serves["status"]["conditions"] = json!([{"type": "ContainersReady", "status": "True"}]);
+        assert!(!stuck(&serves), "it is up");
+        let mut done = again("mcp-install", &json!({"terminated": {"exitCode": 0, "reason": "Completed"}}));
+        done["ready"] = json!(true);
+        assert_eq!(told(json!({"initContainerStatuses": [done]})), None, "it came through at last");
     }
 
     #[test]
@@ -371,7 +440,10 @@ mod tests {
     fn long_messages_are_cut_and_of_last_words_the_end_is_kept() {
         let long = "x".repeat(5_000);
         let trouble = told(waiting("CreateContainerError", &long)).expect("trouble");
-        assert!(trouble.message.chars().count() < 400 && trouble.message.ends_with('…'));
+        assert!(trouble.message.chars().count() < 400 && trouble.message.contains('…'));
+        let pull = format!("failed to pull {}: dial udp 10.25.0.10:53: i/o timeout", "and unpack image, ".repeat(40));
+        let told = told(waiting("ErrImagePull", &pull)).expect("trouble").message;
+        assert!(told.contains("ErrImagePull: failed to pull") && told.ends_with("dial udp 10.25.0.10:53: i/o timeout"), "{told}");
         assert!(last_lines(&format!("{long} the cause")).ends_with("the cause"));
     }
 }

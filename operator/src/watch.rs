@@ -10,6 +10,7 @@ use futures::{StreamExt, TryStreamExt, channel::mpsc};
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
+        batch::v1::Job,
         core::v1::{ConfigMap, Event as Warning, Pod, Secret},
         discovery::v1::EndpointSlice,
     },
@@ -33,7 +34,7 @@ use crate::{
     },
     autoscale::Autoscaler,
     backoff::Attempts,
-    backups::Backups,
+    backups::{self, Backups},
     cache::{Cache, Change, follow, prune},
     child::{ChildKind, KINDS},
     children::{Children, Live},
@@ -174,6 +175,12 @@ impl Keepers {
     }
 }
 
+/// Selects what is made for backups.
+fn of_backups() -> watcher::Config {
+    let selector = format!("{},{}={}", names::MANAGED_SELECTOR, names::LABEL_COMPONENT, names::COMPONENT_BACKUP);
+    watcher::Config::default().labels(&selector)
+}
+
 /// Opens watches of one scope.
 pub struct Watches<'a> {
     /// The API server.
@@ -199,6 +206,8 @@ impl Watches<'_> {
         let leading = Arc::new(Leading::default());
         listed.push(self.leading(&leading));
         // Nobody waits for these: where they may not be read, what only they say is not told.
+        self.backup_jobs(&keepers.backups, &warnings);
+        self.backup_refusals(&keepers.backups);
         self.warnings(&warnings);
         Known {
             apps: self.apps(&index, &attempts),
@@ -334,13 +343,35 @@ impl Watches<'_> {
         })
     }
 
-    /// The pods that back servers up: of them only how they ended, and why one does not run.
+    /// The jobs that back servers up: of them only how they ended.
+    fn backup_jobs(&mut self, backups: &Arc<Backups>, warnings: &Arc<PodWarnings>) -> watch::Receiver<bool> {
+        let events = watcher::watcher(self.api::<Job>(), of_backups()).boxed();
+        let (waker, backups, warnings) = (self.wakers.server.clone(), Arc::clone(backups), Arc::clone(warnings));
+        self.each("jobs of backups", events, move |event| {
+            if let Some(server) = backups.take_job(event, &warnings) {
+                waker.wake(&server.namespace, &server.name);
+            }
+        })
+    }
+
+    /// Their pods: of them only what they said last, and why one does not run.
     fn backup_pods(&mut self, backups: &Arc<Backups>, warnings: &Arc<PodWarnings>) -> watch::Receiver<bool> {
-        let selector = format!("{},{}={}", names::MANAGED_SELECTOR, names::LABEL_COMPONENT, names::COMPONENT_BACKUP);
-        let events = watcher::watcher(self.api::<Pod>(), watcher::Config::default().labels(&selector)).boxed();
+        let events = watcher::watcher(self.api::<Pod>(), of_backups()).boxed();
         let (waker, backups, warnings) = (self.wakers.server.clone(), Arc::clone(backups), Arc::clone(warnings));
         self.each("pods of backups", events, move |event| {
-            if let Some(server) = backups.take(event, &warnings) {
+            if let Some(server) = backups.take_pod(event, &warnings) {
+                waker.wake(&server.namespace, &server.name);
+            }
+        })
+    }
+
+    /// The Events of jobs that get no pod.
+    fn backup_refusals(&mut self, backups: &Arc<Backups>) -> watch::Receiver<bool> {
+        let config = watcher::Config::default().fields(backups::REFUSALS);
+        let events = watcher::watcher(self.api::<Warning>(), config).boxed();
+        let (waker, backups) = (self.wakers.server.clone(), Arc::clone(backups));
+        self.each("Events of jobs", events, move |event| {
+            if let Some(server) = backups.take_refusal(event) {
                 waker.wake(&server.namespace, &server.name);
             }
         })

@@ -170,6 +170,9 @@ pub struct RestoreArgs {
     /// database of this name in it.
     #[arg(long, env = "SANDBOX_RESTORE_FROM", value_name = "FILE|FOLDER|S3")]
     pub from: Place,
+    /// Where to look for one when there is none.
+    #[arg(long, env = "SANDBOX_RESTORE_OR_FROM", value_name = "FILE|FOLDER|S3")]
+    pub or_from: Option<Place>,
     /// Do nothing, and succeed, when there is a database.
     #[arg(long, env = "SANDBOX_RESTORE_IF_MISSING", conflicts_with = "force")]
     pub if_missing: bool,

@@ -181,7 +181,8 @@ fn put_back(args: &RestoreArgs) -> anyhow::Result<()> {
         }
         return Ok(());
     }
-    let Restored { from, kept } = restore::restore(&args.db, &args.from, args.force)?;
+    let from: Vec<_> = [Some(&args.from), args.or_from.as_ref()].into_iter().flatten().cloned().collect();
+    let Restored { from, kept } = restore::restore(&args.db, &from, args.force)?;
     // Empty when there was no database before.
     let kept = kept.map(|kept| kept.display().to_string()).unwrap_or_default();
     tracing::info!(path = %args.db.display(), from, kept, "restored");

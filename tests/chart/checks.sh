@@ -101,11 +101,12 @@ operator_may=(
     "watch poddisruptionbudgets.policy" "create poddisruptionbudgets.policy" "delete poddisruptionbudgets.policy"
     "watch networkpolicies.networking.k8s.io" "create networkpolicies.networking.k8s.io" "delete networkpolicies.networking.k8s.io"
     "watch cronjobs.batch" "create cronjobs.batch" "delete cronjobs.batch"
+    "list jobs.batch" "watch jobs.batch"
     "watch endpointslices.discovery.k8s.io" "create endpointslices.discovery.k8s.io" "delete endpointslices.discovery.k8s.io"
 )
 operator_may_not=(
     "update mcpservers.mcpfleet.dev" "patch mcpservers.mcpfleet.dev" "delete mcpapps.mcpfleet.dev" "delete deployments.apps" "delete persistentvolumeclaims" "delete services"
-    "create pods" "create jobs.batch" "delete pods" "create pods/exec" "get nodes" "patch nodes" "list namespaces" "create clusterroles.rbac.authorization.k8s.io"
+    "create pods" "create jobs.batch" "delete jobs.batch" "patch jobs.batch" "delete pods" "create pods/exec" "get nodes" "patch nodes" "list namespaces" "create clusterroles.rbac.authorization.k8s.io"
     "patch customresourcedefinitions.apiextensions.k8s.io" "impersonate users" "create serviceaccounts/token"
 )
 

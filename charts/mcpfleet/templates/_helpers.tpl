@@ -120,6 +120,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 - apiGroups: [batch]
   resources: [cronjobs]
   verbs: [get, list, watch, create, patch, delete]
+# How backups ended.
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [list, watch]
 # A server that sleeps is led to the activator. OpenShift asks for the right to name addresses of pods, too.
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]

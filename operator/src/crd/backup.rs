@@ -18,11 +18,11 @@ pub struct Backup {
     #[x_kube(validation = Rule::new("self.matches('^(@(yearly|annually|monthly|weekly|daily|midnight|hourly)|([-0-9A-Za-z*/,?]+ +){4}[-0-9A-Za-z*/,?]+)$')").message("schedule must have the five fields of cron (minute, hour, day of the month, month, day of the week), or be @hourly, @daily, @weekly, @monthly or @yearly, for example 30 3 * * *"))]
     #[schemars(length(min = 1, max = 128))]
     pub schedule: String,
-    /// How many backups are kept there; the oldest beyond are removed, once a new one is whole (default: 7).
+    /// How many backups of this server are kept there; its oldest beyond are removed, once a new one is whole (default: 7).
     #[serde(default = "keep")]
     #[schemars(range(min = 1, max = 1_000))]
     pub keep: u16,
-    /// Where backups go.
+    /// Where backups go: into a folder of the server's own there, so that several servers may name one place.
     pub to: Place,
     /// The image that makes them (default: the server's).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,7 +43,7 @@ pub struct Backup {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.claim) != has(self.s3)").message("set exactly one of backup.to.claim (a PersistentVolumeClaim) and backup.to.s3 (a bucket)"))]
 pub struct Place {
-    /// A PersistentVolumeClaim of this namespace, other than the server's own.
+    /// A PersistentVolumeClaim of this namespace, other than the server's own. The backups are in its folder SERVER.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), extend("pattern" = SUBDOMAIN))]
     pub claim: Option<String>,
@@ -59,7 +59,8 @@ pub struct S3 {
     /// The bucket.
     #[schemars(length(min = 3, max = 63), extend("pattern" = "^[a-z0-9][-a-z0-9.]*[a-z0-9]$"))]
     pub bucket: String,
-    /// What the names of the backups begin with, for example team/search: one for each server (default: nothing).
+    /// What the names of the backups begin with, for example backups/production: one for each cluster. NAMESPACE/SERVER follows (default:
+    /// nothing before that).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512), extend("pattern" = "^[-A-Za-z0-9_.]+(/[-A-Za-z0-9_.]+)*$"))]
     pub prefix: Option<String>,

@@ -300,10 +300,11 @@ pub struct Storage {
     /// A backup at times (default: none).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<Backup>,
-    /// What fills a volume that has no database, before the server starts: `latest`, or the name of a backup in `backup.to` (default:
-    /// nothing). A database that is there is never touched.
+    /// What fills a volume that has no database, before the server starts: `latest`, or the name of a backup of this server in
+    /// `backup.to`; SERVER/latest or SERVER/NAME of another server's there, and in a bucket NAMESPACE/SERVER/… of one in another namespace
+    /// (default: nothing). A database that is there is never touched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), extend("pattern" = "^[A-Za-z0-9][-A-Za-z0-9_.]*$"))]
+    #[schemars(length(min = 1, max = 570), extend("pattern" = "^([A-Za-z0-9][-A-Za-z0-9_.]*/){0,2}[A-Za-z0-9][-A-Za-z0-9_.]*$"))]
     pub restore_from: Option<String>,
 }
 

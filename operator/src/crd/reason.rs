@@ -80,6 +80,8 @@ pub const TOKEN_TOO_SHORT: &str = "TokenTooShort";
 pub const ROLLING_OUT: &str = "RollingOut";
 /// The pods did not come up within `spec.progressDeadlineSeconds`, and none of them says why.
 pub const PROGRESS_DEADLINE_EXCEEDED: &str = "ProgressDeadlineExceeded";
+/// The claim that backups go to does not exist. The server serves, and is not backed up.
+pub const CLAIM_NOT_FOUND: &str = "ClaimNotFound";
 /// The claim of the server's data was deleted, and only the pod that mounts it keeps it: the pod is not replaced meanwhile.
 pub const CLAIM_TERMINATING: &str = "ClaimTerminating";
 /// A child belongs to an object of the same name that was deleted, and is going. It is waited for.

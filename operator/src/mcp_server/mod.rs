@@ -94,6 +94,10 @@ impl Subject for McpServer {
         self.spec.remote.is_none()
     }
 
+    fn is_autoscaled(&self) -> bool {
+        self.spec.autoscaling.is_some()
+    }
+
     fn most_pods(&self) -> u32 {
         if self.spec.enabled { autoscaling::most(&self.spec) } else { 0 }
     }
@@ -132,6 +136,8 @@ impl Subject for McpServer {
         let mut health = context.world.engine.snapshot(&key(self));
         for pod in health.iter_mut().flat_map(|health| &mut health.pods) {
             pod.trouble = context.warnings.explain(&pod.name, &pod.uid, pod.trouble.take(), pod.making.as_ref());
+            // What answered since, or had its time, is the prober's to tell of.
+            pod.trouble.take_if(|trouble| trouble.again && !pod.starting);
         }
         // The pod's own Ready condition wakes us before that, usually.
         if let Some(wait) = hold::hold(self, outcome, health.as_ref(), now) {
@@ -139,8 +145,7 @@ impl Subject for McpServer {
         }
         let mut status = status::compute(self, outcome, health.as_ref(), now);
         context.world.engine.set_stood_in(&key(self), asleep::is_met(&status.conditions));
-        status.backup =
-            context.world.backups.of(&key(self).namespace, &key(self).name).told(status.backup.as_ref(), &context.warnings);
+        status.backup = context.world.backups.tell(self, status.backup.as_ref(), &context.warnings);
         Told::Now(status)
     }
 }

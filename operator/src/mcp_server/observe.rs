@@ -53,6 +53,8 @@ pub struct Observed {
     pub offered: Option<Arc<ToolsList>>,
     /// Whether the operator makes `health.toolCall` to remote servers.
     pub remote_tool_calls: bool,
+    /// The claim that backups go to is not there.
+    pub no_backup_claim: bool,
     /// The access modes of the claims in `spec.volumes` that the pods write to.
     pub claims: AccessModes,
     /// Whether the server gives sessions, as the prober knows it. None: it has not asked yet.
@@ -89,6 +91,11 @@ pub fn backup_references(spec: &McpServerSpec) -> BTreeSet<Reference> {
     let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
     let of = |name: &str| keys.map(|key| Reference::secret(&SecretKeyRef { name: name.to_owned(), key: key.to_owned() }));
     secret.into_iter().flat_map(|secret| of(&secret.name)).collect()
+}
+
+/// The claim that backups go to.
+pub fn backup_claim(spec: &McpServerSpec) -> Option<&str> {
+    spec.storage.as_ref()?.backup.as_ref()?.to.claim.as_deref()
 }
 
 /// Every pointer to something that probes carry.
@@ -189,6 +196,9 @@ pub async fn observe(
     }
     if let Some(reference) = server.spec.remote.as_ref().and_then(|remote| remote.ca_secret_ref.as_ref()) {
         observed.ca = reader.value(&namespace, reference).await?;
+    }
+    if let Some(claim) = backup_claim(&server.spec) {
+        observed.no_backup_claim = reader.claim(&namespace, claim).await?.is_none();
     }
     for claim in own_claims::written(&server.spec.pod) {
         if let Some(found) = reader.claim(&namespace, claim).await? {

@@ -209,7 +209,7 @@ impl<'a> View<'a> {
         }
         let forced = self.server.spec.circuit_breaker.force == Some(Force::Open);
         // A pod that cannot run is told of at once: nobody will be answered.
-        if let Some(stood_in) = self.stood_in.as_ref().filter(|_| !forced && self.trouble.is_none()) {
+        if let Some(stood_in) = self.stood_in.as_ref().filter(|_| !forced && self.trouble.is_none() && !self.is_refused()) {
             return stood_in.clone();
         }
         let Some(health) = self.health else { return self.not_serving(None) };
@@ -238,6 +238,17 @@ impl<'a> View<'a> {
             Some(problem) => Finding::new(false, problem.reason, &problem.message),
             None => self.serving(verdict),
         }
+    }
+
+    /// A pod is wanted, there is none, and Kubernetes lets none be made.
+    fn is_refused(&self) -> bool {
+        let refused = self.rollout.as_ref().is_some_and(|rollout| rollout.refused.is_some());
+        refused && self.wanted > 0 && self.pods().next().is_none() && !self.sleeps()
+    }
+
+    /// It is not to have a pod now.
+    fn sleeps(&self) -> bool {
+        self.outcome.valid.as_ref().is_some_and(|valid| valid.phase == Phase::Asleep)
     }
 
     fn serving(&self, verdict: &Verdict) -> Finding {
@@ -594,7 +605,7 @@ mod tests {
         let pulling = || troubled("new", "ImagePullBackOff");
         assert_eq!(
             of_a_rollout(true, "ReplicaSetUpdated", pulling()),
-            ["True/Degraded", "True/ImagePullBackOff", "False/Available"]
+            ["True/Degraded", "True/ImagePullBackOff", "False/ImagePullBackOff"]
         );
         assert_eq!(
             of_a_rollout(true, "ProgressDeadlineExceeded", pulling()),
@@ -602,7 +613,7 @@ mod tests {
         );
         assert_eq!(
             of_a_rollout(false, "ReplicaSetUpdated", pulling()),
-            ["False/ImagePullBackOff", "True/ImagePullBackOff", "False/Available"]
+            ["False/ImagePullBackOff", "True/ImagePullBackOff", "False/ImagePullBackOff"]
         );
         let refused = PodHealth { tools_accepted: Some(false), shut_out: true, ..starting() };
         assert_eq!(

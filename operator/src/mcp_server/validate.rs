@@ -22,7 +22,7 @@ use super::{
     autoscaling::{self, Counting},
     build::service::CLIENT_IP,
     contract, database,
-    observe::{self, Observed, backup_references, references},
+    observe::{self, Observed, backup_claim, backup_references, references},
     own_claims, stdio,
 };
 use crate::{
@@ -126,6 +126,8 @@ pub struct Volume {
     pub mount_path: String,
     /// A backup at times.
     pub backup: Option<Backup>,
+    /// By the spec nobody is to serve, so nothing is backed up meanwhile.
+    pub at_rest: bool,
     /// What fills it where it is empty.
     pub restore_from: Option<String>,
     /// The database in it, as far as the spec names one.
@@ -210,10 +212,7 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
         .map(|claim| writes_alone(claim, spec))
         .collect();
     notes.extend(database::unknown(spec));
-    if spec.enabled {
-        let missing = observed.inputs.problems(&backup_references(spec));
-        notes.extend(missing.into_iter().map(|(reason, message)| Problem { class: Class::Waiting, reason, message }));
-    }
+    notes.extend(backup_lacks(spec, observed));
     let in_pods = match (&spec.container, &spec.stdio, &spec.remote) {
         (Some(container), None, None) => Some((container.clone(), None)),
         (None, Some(given), None) => match stdio::validate(spec, given, &observed.sources, observed.session_keys.clone()) {
@@ -242,6 +241,7 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
                 class: storage.storage_class_name.clone(),
                 mount_path: storage.mount_path.clone(),
                 backup: storage.backup.clone(),
+                at_rest: !spec.enabled || autoscaling::most(spec) == 0,
                 restore_from: storage.restore_from.clone(),
                 database: database::kept(spec),
             }),
@@ -306,6 +306,19 @@ fn unfit_ca(remote: &RemoteSource, observed: &Observed) -> Option<Problem> {
             "remote.caSecretRef: the key {key} of the Secret {name} cannot be used: {why}; put PEM certificates there"
         ),
     })
+}
+
+/// What backups need, and is not there. The server does without.
+fn backup_lacks(spec: &McpServerSpec, observed: &Observed) -> Vec<Problem> {
+    if !spec.enabled {
+        return Vec::new();
+    }
+    let waits = |(reason, message)| Problem { class: Class::Waiting, reason, message };
+    let claim = backup_claim(spec).filter(|_| observed.no_backup_claim).map(|claim| {
+        let hint = "does not exist: create it, or correct the reference";
+        (reason::CLAIM_NOT_FOUND, format!("the PersistentVolumeClaim {claim} that spec.storage.backup.to names {hint}"))
+    });
+    observed.inputs.problems(&backup_references(spec)).into_iter().chain(claim).map(waits).collect()
 }
 
 /// The headers that probes carry. What cannot be one is lacking.

@@ -149,7 +149,7 @@ impl Server {
             CircuitState::Open if transition.from == CircuitState::HalfOpen => {}
             CircuitState::Open => {
                 let status = self.circuit.status();
-                let until = status.retry_at.as_ref().map(|at| format!(", tried again at {}", at.0)).unwrap_or_default();
+                let until = status.retry_at.as_ref().map(|at| format!("; tried again at {}", at.0)).unwrap_or_default();
                 let why = self
                     .culprit()
                     .map_or_else(|| "held by circuitBreaker.force".into(), |target| target.settled.message.to_string());

@@ -122,6 +122,7 @@ async fn a_pod_whose_container_does_not_run_is_no_failure_of_the_server() {
         ran: false,
         restarts: 0,
         exit_code: None,
+        again: false,
     };
     let pulling =
         PodState { incarnation: None, trouble: Some(trouble.clone()), template: Some("2".into()), ..pod("server-2", ip(2)) };

@@ -21,8 +21,8 @@ pub struct Restored {
     pub kept: Option<PathBuf>,
 }
 
-/// Puts a backup in the place of a database.
-pub fn restore(db: &Path, from: &Place, force: bool) -> Result<Restored, BackupError> {
+/// Puts a backup in the place of a database: out of the first of these places that has one.
+pub fn restore(db: &Path, from: &[Place], force: bool) -> Result<Restored, BackupError> {
     let state = match open::inspect(db) {
         Ok(state) => Some(state),
         // A damaged or foreign file is a reason to restore, if it is said with --force.
@@ -34,7 +34,7 @@ pub fn restore(db: &Path, from: &Place, force: bool) -> Result<Restored, BackupE
     }
     tidy(db)?;
     let partial = Partial::beside(db)?;
-    let from = fetch(db, from, partial.path())?;
+    let from = fetch_first(db, from, partial.path())?;
     verify(partial.path()).map_err(|error| match error {
         BackupError::Damaged(_, what) => BackupError::Damaged(PathBuf::from(&from), what),
         other => other,
@@ -56,6 +56,24 @@ pub fn restore(db: &Path, from: &Place, force: bool) -> Result<Restored, BackupE
 pub fn tidy(db: &Path) -> Result<usize, BackupError> {
     let wanted = db.file_name().unwrap_or_default().to_string_lossy();
     sweep(folder_of(db), |name| name == wanted)
+}
+
+/// The same as `fetch`, out of the first place that has a backup. Whatever else is wrong with one ends it: the next may hold an older one.
+fn fetch_first(db: &Path, from: &[Place], to: &Path) -> Result<String, BackupError> {
+    if let [only] = from {
+        return fetch(db, only, to);
+    }
+    for place in from {
+        match fetch(db, place, to) {
+            Err(BackupError::NoBackup(..)) => {}
+            Err(BackupError::File(_, _, error)) if matches!(place, Place::Local(path) if !path.exists()) => {
+                tracing::debug!(%place, %error, "nothing is there");
+            }
+            fetched => return fetched,
+        }
+    }
+    let places: Vec<String> = from.iter().map(Place::to_string).collect();
+    Err(BackupError::NoBackup(db.display().to_string(), places.join(" or ")))
 }
 
 /// Copies a backup to where it can be verified, unpacked. A folder or prefix stands for the newest of the database's backups in it. Returns

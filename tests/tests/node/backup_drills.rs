@@ -21,9 +21,10 @@ use operator::crd::{McpServer, backup::BackupStatus};
 use serde_json::{Value, json};
 
 use crate::{
+    asleep::{asleep, falls_asleep},
     rollouts::roll,
     sandbox_drills::Client,
-    setup::{install, ready, run, until_no_pods},
+    setup::{install, ready, run, server_pods, until_no_pods, volume_of},
 };
 
 const CRON_JOB: &str = "s-mcp-backup";
@@ -177,9 +178,78 @@ async fn a_lost_claim_comes_back_from_a_bucket_and_a_backup_that_fails_is_told()
         let failed =
             |server: &McpServer| backup(server).is_some_and(|told| told.failure.is_some() && told.last_success.is_some());
         let told = space.until::<McpServer>("s", "a failure", failed).await?;
+        anyhow::ensure!(
+            backup(&told).is_some_and(|told| told.last > told.last_success),
+            "told before its last try: {:?}",
+            backup(&told)
+        );
         println!("told: {:?}", backup(&told).and_then(|told| told.failure.as_ref()));
         let conditions = told.status.as_ref().map(|status| &status.conditions);
         anyhow::ensure!(ready(&told), "a backup is not the server: {conditions:?}");
+        Ok(())
+    })
+    .await;
+}
+
+/// A backup by hand of one of several servers, to its end.
+async fn back_up(space: &Space, server: &str, job: &str) -> anyhow::Result<()> {
+    let from = format!("--from=cronjob/{server}-mcp-backup");
+    run("kubectl", &["create", "job", "--namespace", &space.name, &from, job])?;
+    let done = |job: &Job| job.status.as_ref().and_then(|status| status.succeeded) == Some(1);
+    space.until::<Job>(job, "a backup", done).await.map(drop)
+}
+
+/// One of them sleeps, and nobody wakes it: the job mounts its volume without it.
+#[tokio::test]
+#[ignore = "takes two minutes: make drills"]
+async fn servers_that_share_a_claim_keep_each_its_own_and_one_that_sleeps_is_backed_up_and_sleeps_on() {
+    with_space(|space| async move {
+        install(&space).await?;
+        let claim = json!({"metadata": {"name": "kept"}, "spec": {
+            "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}},
+        }});
+        space.create::<PersistentVolumeClaim>(claim).await?;
+        let named = |name: &str| {
+            let mut server = server(&json!({"claim": "kept"}));
+            server["metadata"]["name"] = json!(name);
+            server["spec"]["storage"]["backup"]["keep"] = json!(1);
+            server
+        };
+        let mut sleeper = named("s");
+        sleeper["spec"]["autoscaling"] = json!({"minReplicas": 0, "maxReplicas": 1, "idleSeconds": 30});
+        space.create::<McpServer>(sleeper).await?;
+        space.create::<McpServer>(named("t")).await?;
+        for (name, rows) in [("s", 10), ("t", 1)] {
+            space.until::<McpServer>(name, "ready", ready).await?;
+            let client = Client::to(&space, name, Duration::from_secs(40))?;
+            client.reached().await?;
+            client.create().await?;
+            for id in 0..rows {
+                client.insert(id, name).await?;
+            }
+        }
+        falls_asleep(&space, "s").await?;
+        let cron = space.api::<CronJob>().get("s-mcp-backup").await?;
+        anyhow::ensure!(cron.spec.is_some_and(|spec| spec.suspend == Some(false)), "it sleeps, and is not backed up");
+        for (server, job) in [("s", "s-1"), ("t", "t-1"), ("s", "s-2"), ("t", "t-2")] {
+            back_up(&space, server, job).await?;
+        }
+        anyhow::ensure!(asleep(&space.api::<McpServer>().get("s").await?), "a backup wakes nobody");
+        anyhow::ensure!(server_pods(&space, "s").await?.is_empty(), "a backup wakes nobody");
+        let kept = volume_of(&space, "kept").await?;
+        for name in ["s", "t"] {
+            let files = std::fs::read_dir(kept.join(name))?.count();
+            anyhow::ensure!(files == 1, "{files} backups of {name}");
+        }
+
+        let mut copy = named("u");
+        copy["spec"]["storage"]["restoreFrom"] = json!("s/latest");
+        space.create::<McpServer>(copy).await?;
+        space.until::<McpServer>("u", "ready", ready).await?;
+        let client = Client::to(&space, "u", Duration::from_secs(5))?;
+        client.reached().await?;
+        let rows = client.one("SELECT count(*) FROM row WHERE body = 's'", json!([])).await?;
+        anyhow::ensure!(rows == json!(10), "{rows} rows");
         Ok(())
     })
     .await;

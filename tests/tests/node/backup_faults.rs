@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::Command,
     time::{Duration, Instant},
@@ -154,7 +155,10 @@ async fn backed_up(space: &Space) -> anyhow::Result<Client> {
 async fn a_backup_that_is_struck_in_the_middle_is_made_all_the_same_and_none_is_half() {
     with_space(|space| async move {
         backed_up(&space).await?;
-        let kept = volume_of(&space, "kept").await?;
+        // The server's own folder, which is not there before the first backup.
+        let kept = volume_of(&space, "kept").await?.join("s");
+        fs::create_dir_all(&kept)?;
+        fs::set_permissions(&kept, fs::Permissions::from_mode(0o777))?;
         for struck in STRIKES {
             let name = format!("{struck:?}").to_lowercase();
             let before = last_success(&space.api::<McpServer>().get("s").await?);

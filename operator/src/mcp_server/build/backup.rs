@@ -8,7 +8,7 @@ use k8s_openapi::{
             PodAffinityTerm, PodSpec, PodTemplateSpec, SecretKeySelector, Volume as PodVolume, VolumeMount,
         },
     },
-    apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
+    apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement, ObjectMeta},
 };
 use sha2::{Digest, Sha256};
 
@@ -62,8 +62,8 @@ pub(super) fn build(server: &ValidatedServer, container: &Container) -> Option<C
             schedule: backup.schedule.clone(),
             time_zone: Some("Etc/UTC".into()),
             concurrency_policy: Some("Forbid".into()),
-            // Nothing changes while nobody serves.
-            suspend: Some(container.replicas == 0),
+            // Nothing changes while nobody may serve. Who sleeps has served, and what was written then is newer than the last backup.
+            suspend: Some(volume.at_rest),
             job_template: JobTemplateSpec { metadata: Some(labelled(server)), spec: Some(job) },
             ..CronJobSpec::default()
         }),
@@ -91,7 +91,7 @@ fn job(server: &ValidatedServer, container: &Container, volume: &Volume, backup:
         (command, _) => (command.to_vec(), Vec::new()),
     };
     let keep = backup.keep.to_string();
-    let to = destination(&backup.to, None);
+    let to = own(server, &backup.to).shown(None);
     // For sandbox-server by its own names. The last is how its size gets into the status: by the container's last words.
     let ours = [
         ("SANDBOX_BACKUP_TO", to.clone()),
@@ -100,7 +100,8 @@ fn job(server: &ValidatedServer, container: &Container, volume: &Volume, backup:
     ];
     let others = [("BACKUP_TO", to), ("BACKUP_KEEP", keep)];
     let said = if backup.command.is_empty() { ours.to_vec() } else { others.to_vec() };
-    let (place, place_mount) = place(&backup.to);
+    // Of a claim it sees nothing but its own folder, which Kubernetes makes where there is none.
+    let (place, place_mount) = place(&backup.to, Some(&server.name));
     let (data, data_mount) = deployment::data(server, volume);
     let (tmp, tmp_mount) = workload::scratch("tmp", "/tmp");
     let worker = PodContainer {
@@ -125,7 +126,7 @@ fn job(server: &ValidatedServer, container: &Container, volume: &Volume, backup:
                 // What runs beside the server has no business here, and would keep the job from ending.
                 init_containers: None,
                 topology_spread_constraints: None,
-                affinity: (container.replicas > 0).then(|| beside(server)),
+                affinity: Some(beside(server)),
                 ..pod
             }),
         },
@@ -141,12 +142,24 @@ fn program(container: &Container, backup: &Backup) -> Vec<String> {
     container.source.command.first().filter(|_| backup.image.is_none()).cloned().into_iter().collect()
 }
 
-/// A volume that one node mounts is on the node of the server's pod.
+/// A volume that one node mounts is on the node of the server's pod. While there is no such pod, any node will do: a backup is one of
+/// those that it is to be with, and Kubernetes takes the first of such pods anywhere. So the template is the same whether the server
+/// sleeps or not.
+/// <https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/#inter-pod-affinity-and-anti-affinity>
 fn beside(server: &ValidatedServer) -> Affinity {
+    let one_of = |key: &str, values: &[&str]| LabelSelectorRequirement {
+        key: key.into(),
+        operator: "In".into(),
+        values: Some(values.iter().map(|value| (*value).into()).collect()),
+    };
     let term = PodAffinityTerm {
         label_selector: Some(LabelSelector {
-            match_labels: Some(Component::Server.selector(&server.name)),
-            match_expressions: None,
+            match_labels: None,
+            match_expressions: Some(vec![
+                one_of(names::LABEL_INSTANCE, &[&server.name]),
+                one_of(names::LABEL_COMPONENT, &[Component::Server.as_str(), names::COMPONENT_BACKUP]),
+                one_of(names::LABEL_MANAGED_BY, &[names::MANAGED_BY]),
+            ]),
         }),
         topology_key: "kubernetes.io/hostname".into(),
         ..PodAffinityTerm::default()
@@ -161,11 +174,17 @@ fn beside(server: &ValidatedServer) -> Affinity {
 }
 
 /// The init container that fills an empty volume, and the volume that it takes it from. It touches no database that is there.
-pub(super) fn restore(container: &Container, volume: &Volume) -> Option<(PodContainer, Option<PodVolume>)> {
+pub(super) fn restore(
+    server: &ValidatedServer,
+    container: &Container,
+    volume: &Volume,
+) -> Option<(PodContainer, Option<PodVolume>)> {
     let (from, backup, database) = (volume.restore_from.as_ref()?, volume.backup.as_ref()?, volume.database.as_ref()?);
-    let name = (from != "latest").then_some(from.as_str());
-    let args = ["restore", "--db", database, "--from", &destination(&backup.to, name), "--if-missing"];
-    let (place, place_mount) = place(&backup.to);
+    let (from, or_from) = sources(server, &backup.to, from);
+    let args = ["restore", "--db", database, "--from", &from, "--if-missing"];
+    // A variable, and no argument, so that a sandbox-server which does not know it restores from the folder all the same.
+    let said = or_from.map(|or_from| ("SANDBOX_RESTORE_OR_FROM", or_from)).into_iter().collect();
+    let (place, place_mount) = place(&backup.to, None);
     let data_mount = deployment::data_mount(volume);
     let (_, tmp_mount) = workload::scratch("tmp", "/tmp");
     let restore = PodContainer {
@@ -174,7 +193,7 @@ pub(super) fn restore(container: &Container, volume: &Volume) -> Option<(PodCont
         image_pull_policy: Some(container.pod.image_pull_policy.unwrap_or_default().as_str().into()),
         command: some(program(container, backup)),
         args: Some(args.map(Into::into).into()),
-        env: some(environment(Vec::new(), &backup.to, &container.pod)),
+        env: some(environment(said, &backup.to, &container.pod)),
         env_from: some(container.pod.env_from.clone()),
         resources: some(container.pod.resources.clone().unwrap_or_default().to_requirements()),
         volume_mounts: Some([Some(tmp_mount), Some(data_mount), place_mount].into_iter().flatten().collect()),
@@ -183,26 +202,67 @@ pub(super) fn restore(container: &Container, volume: &Volume) -> Option<(PodCont
     Some((restore, place))
 }
 
-/// The place as sandbox-server takes it, or one backup in it.
-fn destination(place: &Place, name: Option<&str>) -> String {
-    let folder = match &place.s3 {
-        Some(S3 { bucket, prefix: Some(prefix), .. }) => format!("s3://{bucket}/{prefix}"),
-        Some(S3 { bucket, prefix: None, .. }) => format!("s3://{bucket}"),
-        None => FOLDER.to_owned(),
-    };
-    match name {
-        Some(name) => format!("{folder}/{name}"),
-        None => folder,
+/// A folder of backups, as sandbox-server takes it.
+struct Folder(String);
+
+impl Folder {
+    /// The folder, or one backup in it.
+    fn shown(&self, name: Option<&str>) -> String {
+        name.map_or_else(|| self.0.clone(), |name| format!("{}/{name}", self.0))
     }
 }
 
-fn place(place: &Place) -> (Option<PodVolume>, Option<VolumeMount>) {
+/// Where the backups of a job are: in a folder of the server's own, so that nobody's `keep` is about another one's.
+fn own(server: &ValidatedServer, place: &Place) -> Folder {
+    // Of a claim that folder is all that is mounted.
+    if place.s3.is_some() { below(place, &of_server(server, place, &server.name)) } else { whole(place) }
+}
+
+/// The place as it is, where backups lay before each server had its own folder in it.
+fn whole(place: &Place) -> Folder {
+    Folder(match &place.s3 {
+        Some(S3 { bucket, prefix: Some(prefix), .. }) => format!("s3://{bucket}/{prefix}"),
+        Some(S3 { bucket, prefix: None, .. }) => format!("s3://{bucket}"),
+        None => FOLDER.to_owned(),
+    })
+}
+
+fn below(place: &Place, folder: &str) -> Folder {
+    Folder(whole(place).shown(Some(folder)))
+}
+
+/// The folder of a server, `NAME` or `NAMESPACE/NAME`, in the place. A bucket may be of many namespaces, and a claim is of one.
+fn of_server(server: &ValidatedServer, place: &Place, name: &str) -> String {
+    let namespace = format!("{}/", server.namespace);
+    match (&place.s3, name.contains('/')) {
+        (Some(_), false) => format!("{namespace}{name}"),
+        (Some(_), true) => name.to_owned(),
+        (None, _) => name.strip_prefix(&namespace).unwrap_or(name).to_owned(),
+    }
+}
+
+/// What `restoreFrom` names, and where it may be instead when it is the server's own and older than the folders.
+fn sources(server: &ValidatedServer, place: &Place, from: &str) -> (String, Option<String>) {
+    let (whose, name) = from.rsplit_once('/').map_or((None, from), |(whose, name)| (Some(whose), name));
+    let name = (name != "latest").then_some(name);
+    let folder = of_server(server, place, whose.unwrap_or(&server.name));
+    let or_from = whose.is_none().then(|| whole(place).shown(name));
+    (below(place, &folder).shown(name), or_from)
+}
+
+/// The claim, and its mount: as a whole, or a folder of it.
+fn place(place: &Place, folder: Option<&str>) -> (Option<PodVolume>, Option<VolumeMount>) {
     let claim = place.claim.as_ref().map(|claim| PodVolume {
         name: VOLUME.into(),
         persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource { claim_name: claim.clone(), read_only: None }),
         ..PodVolume::default()
     });
-    let mount = claim.as_ref().map(|_| VolumeMount { name: VOLUME.into(), mount_path: FOLDER.into(), ..VolumeMount::default() });
+    let mount = claim.as_ref().map(|_| VolumeMount {
+        name: VOLUME.into(),
+        mount_path: FOLDER.into(),
+        sub_path: folder.map(Into::into),
+        ..VolumeMount::default()
+    });
     (claim, mount)
 }
 
@@ -237,6 +297,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        autoscale::Decision,
         child::read,
         crd::McpServer,
         fixtures,
@@ -286,7 +347,7 @@ mod tests {
         assert!(job.volumes.iter().flatten().all(|volume| volume.name != VOLUME));
         let pod = read::<Deployment>(&children).and_then(|deployment| deployment.spec?.template.spec).expect("a pod");
         let args = pod.init_containers.expect("a restore")[0].args.clone().expect("arguments");
-        assert_eq!(args[4], "s3://backups/team/db/x-20260101T000000000Z.db");
+        assert_eq!(args[4], "s3://backups/team/db/team/db/x-20260101T000000000Z.db");
     }
 
     #[test]
@@ -317,14 +378,91 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_is_switched_off_is_not_backed_up_meanwhile() {
-        let backup = json!({"backup": {"schedule": SCHEDULE, "to": {"claim": "kept"}}});
-        let mut server = server(&json!(["--db", "/data/x.db"]), &backup);
-        server.spec.enabled = false;
-        let cron = read::<CronJob>(&children(&server)).and_then(|cron| cron.spec).expect("it is still there");
-        assert_eq!(cron.suspend, Some(true));
-        let pod = cron.job_template.spec.and_then(|job| job.template.spec).expect("a pod");
-        assert_eq!(pod.affinity, None, "there is no pod to be beside");
+    fn who_sleeps_is_backed_up_and_who_is_switched_off_or_scaled_to_none_is_not() {
+        let suspended = |spec: &Value, observed: Observed| {
+            let backup = json!({"backup": {"schedule": SCHEDULE, "to": {"claim": "kept"}}});
+            let mut server = server(&json!(["--db", "/data/x.db"]), &backup);
+            let mut whole = json!(server.spec);
+            whole.as_object_mut().expect("an object").extend(spec.as_object().expect("an object").clone());
+            server.spec = serde_json::from_value(whole).expect("a spec");
+            let children = build::children(&validate(&server, &observed).expect("valid"), &Surroundings::default());
+            read::<CronJob>(&children).and_then(|cron| cron.spec?.suspend).expect("it is there")
+        };
+        let asleep = || Observed { decision: Some(Decision { desired: 0, reason: String::new() }), ..Observed::default() };
+        assert!(
+            !suspended(&json!({"autoscaling": {"minReplicas": 0, "maxReplicas": 1}}), asleep()),
+            "rows may be newer than the last"
+        );
+        let rolls = Observed { empties: true, ..Observed::default() };
+        assert!(!suspended(&json!({}), rolls), "its last pod is on its way out, and the next one comes");
+        assert!(suspended(&json!({"enabled": false}), Observed::default()));
+        assert!(suspended(&json!({"replicas": 0}), Observed::default()));
+        let ignored = json!({"replicas": 0, "autoscaling": {"maxReplicas": 1}});
+        assert!(!suspended(&ignored, Observed::default()), "autoscaling decides, and not spec.replicas");
+    }
+
+    /// Kubernetes schedules the first of pods that are to be together wherever it likes, if it is itself one of those that it is to be with.
+    #[test]
+    fn a_backup_runs_beside_the_server_and_anywhere_while_there_is_no_pod() {
+        for enabled in [true, false] {
+            let backup = json!({"backup": {"schedule": SCHEDULE, "to": {"claim": "kept"}}});
+            let mut server = server(&json!(["--db", "/data/x.db"]), &backup);
+            server.spec.enabled = enabled;
+            let template = read::<CronJob>(&children(&server)).and_then(|cron| Some(cron.spec?.job_template.spec?.template));
+            let template = template.expect("a template");
+            let own = template.metadata.and_then(|metadata| metadata.labels).expect("labels");
+            let affinity = json!(template.spec.and_then(|pod| pod.affinity));
+            let term = &affinity["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0];
+            let fits = |labels: &std::collections::BTreeMap<String, String>| {
+                let expressions = term["labelSelector"]["matchExpressions"].as_array().into_iter().flatten();
+                let mut all = expressions.map(|of| {
+                    let value = labels.get(of["key"].as_str().expect("a key"));
+                    of["values"].as_array().expect("values").iter().any(|one| one.as_str() == value.map(String::as_str))
+                });
+                let exact = term["labelSelector"]["matchLabels"].as_object().into_iter().flatten();
+                let exact = exact.map(|(key, value)| labels.get(key).map(String::as_str) == value.as_str());
+                all.all(|fits| fits) && exact.into_iter().all(|fits| fits) && !term["labelSelector"].is_null()
+            };
+            assert!(fits(&Component::Server.labels("db")), "{term}");
+            assert!(fits(&own), "{term}");
+            assert!(!fits(&Component::Server.labels("other")), "{term}");
+        }
+    }
+
+    #[test]
+    fn each_server_has_a_folder_of_its_own_where_it_backs_up_and_others_are_restored_by_name() {
+        let s3 = json!({"s3": {"bucket": "backups", "prefix": "p"}});
+        let claim = json!({"claim": "kept"});
+        let of = |to: &Value, from: &str| {
+            let storage = json!({"backup": {"schedule": SCHEDULE, "to": to}, "restoreFrom": from});
+            let children = children(&server(&json!(["--db", "/data/x.db"]), &storage));
+            let cron = read::<CronJob>(&children).and_then(|cron| cron.spec?.job_template.spec?.template.spec).expect("a pod");
+            let pod = read::<Deployment>(&children).and_then(|deployment| deployment.spec?.template.spec).expect("a pod");
+            let (job, restore) = (json!(cron.containers[0]), json!(pod.init_containers.expect("a restore")[0]));
+            let variable = |of: &Value, name: &str| {
+                let found = of["env"].as_array().into_iter().flatten().find(|variable| variable["name"] == name);
+                found.map(|variable| variable["value"].as_str().unwrap_or_default().to_owned())
+            };
+            let below = |of: &Value| {
+                let mount = of["volumeMounts"].as_array().into_iter().flatten().find(|mount| mount["name"] == VOLUME);
+                mount.map(|mount| mount["subPath"].as_str().unwrap_or_default().to_owned())
+            };
+            let to = variable(&job, "SANDBOX_BACKUP_TO").expect("a place");
+            let from = restore["args"][4].as_str().expect("a source").to_owned();
+            (to, below(&job), from, below(&restore), variable(&restore, "SANDBOX_RESTORE_OR_FROM"))
+        };
+        let told = |to: &str, below: Option<&str>, from: &str, or_from: Option<&str>| {
+            (to.to_owned(), below.map(str::to_owned), from.to_owned(), below.map(|_| String::new()), or_from.map(str::to_owned))
+        };
+        let own = "s3://backups/p/team/db";
+        assert_eq!(of(&s3, "latest"), told(own, None, own, Some("s3://backups/p")), "as it was before there were folders");
+        assert_eq!(of(&s3, "x-1.db"), told(own, None, "s3://backups/p/team/db/x-1.db", Some("s3://backups/p/x-1.db")));
+        assert_eq!(of(&s3, "other/latest"), told(own, None, "s3://backups/p/team/other", None));
+        assert_eq!(of(&s3, "elsewhere/other/x-1.db"), told(own, None, "s3://backups/p/elsewhere/other/x-1.db", None));
+        let (whole, own) = (FOLDER, format!("{FOLDER}/db"));
+        assert_eq!(of(&claim, "latest"), told(whole, Some("db"), &own, Some(FOLDER)));
+        assert_eq!(of(&claim, "other/x-1.db"), told(whole, Some("db"), &format!("{FOLDER}/other/x-1.db"), None));
+        assert_eq!(of(&claim, "team/other/latest"), told(whole, Some("db"), &format!("{FOLDER}/other"), None));
     }
 
     #[test]

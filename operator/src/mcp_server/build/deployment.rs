@@ -110,7 +110,7 @@ fn template(server: &ValidatedServer, container: &Container) -> PodTemplateSpec 
         let (data, mount) = data(server, volume);
         volumes.push(data);
         mounts.push(mount);
-        if let Some((restore, from)) = backup::restore(container, volume) {
+        if let Some((restore, from)) = backup::restore(server, container, volume) {
             volumes.extend(from);
             // Before those of the spec: they may look at the data.
             settings.pod_template.get_or_insert_default().init_containers.insert(0, restore);

@@ -192,6 +192,24 @@ fn a_server_that_sleeps_is_ready_has_nobody_to_ask_and_keeps_its_tools() {
     assert_eq!(of(&server, Phase::Asleep, &open)[0], "False/Forced");
 }
 
+/// Calls wait for a pod that Kubernetes does not let be made: that is no wake under way.
+#[test]
+fn a_wake_that_a_quota_refuses_is_told_at_once() {
+    let server = fixtures::server(|_| {});
+    let refused = json!([{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota"}]);
+    let deployment = json!({
+        "metadata": {"generation": 1}, "spec": {"replicas": 1, "selector": {}, "template": {}},
+        "status": {"observedGeneration": 1, "conditions": refused},
+    });
+    let told = |phase| {
+        let deployment = serde_json::from_value(deployment.clone()).ok();
+        let outcome = Outcome { deployment, ..stood_in(&server, phase) };
+        read(&compute(&server, &outcome, Some(&unasked()), fixtures::at(9)), "Ready")
+    };
+    assert!(told(Phase::Waking).starts_with("False/FailedCreate: exceeded quota"), "{}", told(Phase::Waking));
+    assert!(told(Phase::Asleep).starts_with("True/Asleep"), "no pod is wanted now: {}", told(Phase::Asleep));
+}
+
 #[test]
 fn the_pods_wanted_are_those_of_the_decision_where_there_is_one() {
     let server = fixtures::server(|server| server.spec.autoscaling = serde_json::from_value(json!({"maxReplicas": 5})).ok());

@@ -224,7 +224,7 @@ mod tests {
 
     /// Where the old file is now.
     fn restore(db: &Path, from: &Path, force: bool) -> Result<Option<PathBuf>, BackupError> {
-        restore::restore(db, &Where::Local(from.to_path_buf()), force).map(|restored| restored.kept)
+        restore::restore(db, &[Where::Local(from.to_path_buf())], force).map(|restored| restored.kept)
     }
 
     struct Place(tempfile::TempDir);
@@ -338,6 +338,29 @@ mod tests {
         assert_eq!((rows(&place.path("x.db")), rows(&kept)), (2, 3));
         assert_eq!(restore(&place.path("new.db"), &copy, false).unwrap(), None);
         assert_eq!(rows(&place.path("new.db")), 2);
+    }
+
+    #[test]
+    fn the_first_place_that_has_a_backup_is_restored_from_and_none_is_passed_over_for_another_reason() {
+        let place = Place::new();
+        let from = |names: &[&str]| names.iter().map(|name| Where::Local(place.path(name))).collect::<Vec<_>>();
+        let made = || Path::new(&backup(&place.options("backups")).unwrap().path).file_name().unwrap().to_owned();
+        let older = made();
+        let (new, places) = (place.path("new/x.db"), ["own", "backups"]);
+        fs::create_dir(place.path("new")).unwrap();
+        let restored = |names: &[&str]| restore::restore(&new, &from(names), false).map(|restored| restored.from);
+        assert!(restored(&places).unwrap().ends_with(older.to_str().unwrap()), "there is no folder of its own yet");
+        fs::remove_file(&new).unwrap();
+        fs::create_dir(place.path("own")).unwrap();
+        assert!(restored(&places).unwrap().ends_with(older.to_str().unwrap()), "and here it is empty");
+        fs::remove_file(&new).unwrap();
+        let own = PathBuf::from(backup(&place.options("own")).unwrap().path);
+        assert_eq!(restored(&places).unwrap(), own.display().to_string());
+        fs::remove_file(&new).unwrap();
+        fs::write(&own, "damaged").unwrap();
+        assert!(matches!(restored(&places), Err(BackupError::Damaged(..))), "the older one is not what was asked for");
+        let none = restored(&["nowhere", "own/nothing"]).unwrap_err().to_string();
+        assert!(none.contains("nowhere or ") && none.contains("own/nothing"), "{none}");
     }
 
     #[test]

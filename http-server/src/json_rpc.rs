@@ -78,7 +78,8 @@ struct Peek<'a> {
     method: Option<std::borrow::Cow<'a, str>>,
 }
 
-/// Answers several messages, each by `one`, which is told its place: what they are answered, in one array, or 202 where nothing is.
+/// Answers several messages, each by `one`, which is told its place: what they are answered, in one array, or 202 where nothing is. 400 where
+/// none of them is a message.
 pub async fn several<F>(parts: Parts, messages: Vec<Bytes>, one: impl Fn(usize, Parts, Bytes) -> F) -> Response
 where
     F: Future<Output = Response>,
@@ -91,6 +92,7 @@ where
     // One array is no stream of events; and each message has its own length.
     parts.headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     parts.headers.remove(CONTENT_LENGTH);
+    let mut status = StatusCode::BAD_REQUEST;
     let answers = messages.into_iter().enumerate().map(|(place, message)| {
         let peek: Option<Peek> = serde_json::from_slice(&message).ok().filter(|_| message.first() == Some(&b'{'));
         let begins = peek.as_ref().is_some_and(|peek| peek.method.as_deref() == Some("initialize"));
@@ -100,6 +102,9 @@ where
             Some(_) if begins => Some("Invalid Request: initialize must not be one of several messages"),
             Some(_) => None,
         };
+        if refused.is_none() {
+            status = StatusCode::OK;
+        }
         let answer = refused.is_none().then(|| one(place, parts.clone(), message));
         async move {
             match (answer, refused) {
@@ -112,7 +117,7 @@ where
     if told.is_empty() {
         return StatusCode::ACCEPTED.into_response();
     }
-    ([(CONTENT_TYPE, "application/json")], format!("[{told}]")).into_response()
+    (status, [(CONTENT_TYPE, "application/json")], format!("[{told}]")).into_response()
 }
 
 /// The messages that answer one: those of a stream, too, as far as they are answers.

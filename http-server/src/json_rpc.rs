@@ -78,8 +78,8 @@ struct Peek<'a> {
     method: Option<std::borrow::Cow<'a, str>>,
 }
 
-/// Answers several messages, each by `one`, which is told its place: what they are answered, in one array, or 202 where nothing is. 400 where
-/// none of them is a message.
+/// Answers several messages, each by `one`, which is told its place: what they are answered, in one array, or 202 where nothing is. Where all of
+/// them are refused, with the status of the first refusal.
 pub async fn several<F>(parts: Parts, messages: Vec<Bytes>, one: impl Fn(usize, Parts, Bytes) -> F) -> Response
 where
     F: Future<Output = Response>,
@@ -92,7 +92,6 @@ where
     // One array is no stream of events; and each message has its own length.
     parts.headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     parts.headers.remove(CONTENT_LENGTH);
-    let mut status = StatusCode::BAD_REQUEST;
     let answers = messages.into_iter().enumerate().map(|(place, message)| {
         let peek: Option<Peek> = serde_json::from_slice(&message).ok().filter(|_| message.first() == Some(&b'{'));
         let begins = peek.as_ref().is_some_and(|peek| peek.method.as_deref() == Some("initialize"));
@@ -102,21 +101,23 @@ where
             Some(_) if begins => Some("Invalid Request: initialize must not be one of several messages"),
             Some(_) => None,
         };
-        if refused.is_none() {
-            status = StatusCode::OK;
-        }
         let answer = refused.is_none().then(|| one(place, parts.clone(), message));
         async move {
             match (answer, refused) {
-                (Some(answer), _) => answers_of(&id, answer.await).await,
-                (None, why) => vec![error(&id, -32600, why.unwrap_or_default()).to_string()],
+                (Some(answer), _) => {
+                    let answer = answer.await;
+                    (answer.status(), answers_of(&id, answer).await)
+                }
+                (None, why) => (StatusCode::BAD_REQUEST, vec![error(&id, -32600, why.unwrap_or_default()).to_string()]),
             }
         }
     });
-    let told = join_all(answers).await.concat().join(",");
+    let (statuses, told): (Vec<_>, Vec<_>) = join_all(answers).await.into_iter().unzip();
+    let told = told.concat().join(",");
     if told.is_empty() {
         return StatusCode::ACCEPTED.into_response();
     }
+    let status = if statuses.iter().any(StatusCode::is_success) { StatusCode::OK } else { statuses[0] };
     (status, [(CONTENT_TYPE, "application/json")], format!("[{told}]")).into_response()
 }
 

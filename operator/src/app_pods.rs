@@ -176,7 +176,11 @@ mod tests {
         let mut lost = pod("a", None);
         lost.spec = serde_json::from_value(json!({"nodeName": "node-a", "containers": []})).ok();
         let status = lost.status.as_mut().expect("it has one");
-        status.conditions = serde_json::from_value(json!([{"type": "Ready", "status": "False"}])).expect("conditions");
+        let conditions = json!([
+            {"type": "ContainersReady", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"},
+            {"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-01T00:01:00Z"},
+        ]);
+        status.conditions = serde_json::from_value(conditions).expect("conditions");
         assert_eq!(pods.take(Event::Apply(lost)), [app]);
         assert_eq!(reason(&pods).as_deref(), Some("NodeNotReady"));
     }

@@ -196,11 +196,19 @@ fn failed(pod: &str, status: &PodStatus) -> Option<Trouble> {
 }
 
 /// The pod's node is not ready, or does not report: Kubernetes then takes Ready from each of its pods, and gives no reason, as a kubelet
-/// that does so always does. <https://kubernetes.io/docs/concepts/architecture/nodes/#node-controller>
+/// that does so always does. What else plays a kubelet may give none either, so all that Ready depends on must have been there before it went.
+/// <https://kubernetes.io/docs/concepts/architecture/nodes/#node-controller>
 fn lost(name: &str, pod: &Pod, status: &PodStatus) -> Option<Trouble> {
-    let node = pod.spec.as_ref()?.node_name.as_ref()?;
-    let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready")?;
-    let lost = ready.status == "False" && ready.reason.as_ref().is_none_or(String::is_empty);
+    let spec = pod.spec.as_ref()?;
+    let node = spec.node_name.as_ref()?;
+    let condition = |name: &str| status.conditions.iter().flatten().find(|condition| condition.type_ == name);
+    let ready = condition("Ready")?;
+    let stood_before = |name: &str| {
+        condition(name).is_some_and(|it| it.status == "True" && it.last_transition_time < ready.last_transition_time)
+    };
+    let gates = spec.readiness_gates.iter().flatten().map(|gate| gate.condition_type.as_str());
+    let unexplained = ready.status == "False" && ready.reason.as_ref().is_none_or(String::is_empty);
+    let lost = unexplained && gates.chain(["ContainersReady"]).all(stood_before);
     let said = || format!("its node {node} is not ready, or does not report, and Kubernetes sends the pod no clients meanwhile");
     lost.then(|| Trouble::of_pod(name, reason::NODE_NOT_READY, Some(&said())))
 }
@@ -421,14 +429,26 @@ mod tests {
 
     #[test]
     fn a_pod_whose_node_is_lost_names_the_node() {
-        let told = |ready: Value| {
+        let gated = |ready: Value, gate: &str, opened: &str| {
             let running = container("mcp", json!({"running": {}}));
-            let status = json!({"phase": "Running", "conditions": [ready], "containerStatuses": [running]});
-            let spec = json!({"nodeName": "node-a", "containers": []});
+            let at = |time: &str| format!("2026-01-01T00:00:{time}Z");
+            let mut ready = ready;
+            ready["lastTransitionTime"] = at("30").into();
+            let conditions = json!([
+                ready,
+                {"type": "ContainersReady", "status": "True", "lastTransitionTime": at("01")},
+                {"type": "g", "status": gate, "lastTransitionTime": at(opened)},
+            ]);
+            let status = json!({"phase": "Running", "conditions": conditions, "containerStatuses": [running]});
+            let spec = json!({"nodeName": "node-a", "containers": [], "readinessGates": [{"conditionType": "g"}]});
             let pod = json!({"metadata": {"name": "db-mcp-1"}, "spec": spec, "status": status});
             of(&serde_json::from_value(pod).expect("a pod"))
         };
-        let lost = told(json!({"type": "Ready", "status": "False"})).expect("trouble");
+        let told = |ready: Value| gated(ready, "True", "02");
+        let fallen = || json!({"type": "Ready", "status": "False"});
+        assert_eq!(gated(fallen(), "False", "02"), None, "it is kept out by its gate");
+        assert_eq!(gated(fallen(), "True", "31"), None, "it was never ready: a virtual kubelet has not come to it yet");
+        let lost = told(fallen()).expect("trouble");
         assert_eq!((lost.reason.as_str(), lost.ran), ("NodeNotReady", true));
         assert!(lost.message.starts_with("pod db-mcp-1: NodeNotReady: its node node-a is not ready"), "{}", lost.message);
         let waits = json!({"type": "Ready", "status": "False", "reason": "ReadinessGatesNotReady", "message": "m"});

@@ -50,18 +50,34 @@ pub fn last_success(server: &McpServer) -> Option<Time> {
     backup(server)?.last_success.clone()
 }
 
-/// A backup by hand, as people make one.
+/// The claim `kept`, where backups go.
+pub async fn claim(space: &Space) -> anyhow::Result<()> {
+    let claim = json!({"metadata": {"name": "kept"}, "spec": {
+        "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}},
+    }});
+    space.create::<PersistentVolumeClaim>(claim).await.map(drop)
+}
+
+/// A backup by hand of the server `s`, as people make one.
 pub async fn make(space: &Space, name: &str) -> anyhow::Result<()> {
-    space.until::<CronJob>(CRON_JOB, "the CronJob", |_| true).await?;
-    let from = format!("--from=cronjob/{CRON_JOB}");
+    make_of(space, CRON_JOB, name).await
+}
+
+async fn make_of(space: &Space, cron_job: &str, name: &str) -> anyhow::Result<()> {
+    space.until::<CronJob>(cron_job, "the CronJob", |_| true).await?;
+    let from = format!("--from=cronjob/{cron_job}");
     run("kubectl", &["create", "job", "--namespace", &space.name, &from, name]).map(drop)
+}
+
+async fn is_done(space: &Space, name: &str) -> anyhow::Result<()> {
+    let done = |job: &Job| job.status.as_ref().and_then(|status| status.succeeded) == Some(1);
+    space.until::<Job>(name, "a backup", done).await.map(drop)
 }
 
 pub async fn made(space: &Space, name: &str) -> anyhow::Result<McpServer> {
     let before = last_success(&space.api::<McpServer>().get("s").await?);
     make(space, name).await?;
-    let done = |job: &Job| job.status.as_ref().and_then(|status| status.succeeded) == Some(1);
-    space.until::<Job>(name, "a backup", done).await?;
+    is_done(space, name).await?;
     let newer = |server: &McpServer| last_success(server).is_some_and(|last| Some(last) != before);
     space.until::<McpServer>("s", "the backup in its status", newer).await
 }
@@ -118,10 +134,7 @@ async fn lose_and_restore(space: &Space, to: &Value) -> anyhow::Result<()> {
 #[ignore = "takes a minute: make drills"]
 async fn a_lost_claim_comes_back_from_a_backup_in_another_claim() {
     with_space(|space| async move {
-        let claim = json!({"metadata": {"name": "kept"}, "spec": {
-            "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}},
-        }});
-        space.create::<PersistentVolumeClaim>(claim).await?;
+        claim(&space).await?;
         lose_and_restore(&space, &json!({"claim": "kept"})).await
     })
     .await;
@@ -192,23 +205,13 @@ async fn a_lost_claim_comes_back_from_a_bucket_and_a_backup_that_fails_is_told()
 }
 
 /// A backup by hand of one of several servers, to its end.
-async fn back_up(space: &Space, server: &str, job: &str) -> anyhow::Result<()> {
-    let from = format!("--from=cronjob/{server}-mcp-backup");
-    run("kubectl", &["create", "job", "--namespace", &space.name, &from, job])?;
-    let done = |job: &Job| job.status.as_ref().and_then(|status| status.succeeded) == Some(1);
-    space.until::<Job>(job, "a backup", done).await.map(drop)
-}
-
 /// One of them sleeps, and nobody wakes it: the job mounts its volume without it.
 #[tokio::test]
 #[ignore = "takes two minutes: make drills"]
 async fn servers_that_share_a_claim_keep_each_its_own_and_one_that_sleeps_is_backed_up_and_sleeps_on() {
     with_space(|space| async move {
         install(&space).await?;
-        let claim = json!({"metadata": {"name": "kept"}, "spec": {
-            "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}},
-        }});
-        space.create::<PersistentVolumeClaim>(claim).await?;
+        claim(&space).await?;
         let named = |name: &str| {
             let mut server = server(&json!({"claim": "kept"}));
             server["metadata"]["name"] = json!(name);
@@ -232,7 +235,8 @@ async fn servers_that_share_a_claim_keep_each_its_own_and_one_that_sleeps_is_bac
         let cron = space.api::<CronJob>().get("s-mcp-backup").await?;
         anyhow::ensure!(cron.spec.is_some_and(|spec| spec.suspend == Some(false)), "it sleeps, and is not backed up");
         for (server, job) in [("s", "s-1"), ("t", "t-1"), ("s", "s-2"), ("t", "t-2")] {
-            back_up(&space, server, job).await?;
+            make_of(&space, &format!("{server}-mcp-backup"), job).await?;
+            is_done(&space, job).await?;
         }
         anyhow::ensure!(asleep(&space.api::<McpServer>().get("s").await?), "a backup wakes nobody");
         anyhow::ensure!(server_pods(&space, "s").await?.is_empty(), "a backup wakes nobody");
@@ -261,10 +265,7 @@ async fn servers_that_share_a_claim_keep_each_its_own_and_one_that_sleeps_is_bac
 async fn jobs_by_hand_belong_to_the_cron_job_and_go_by_their_number_and_by_their_time() {
     with_space(|space| async move {
         install(&space).await?;
-        let claim = json!({"metadata": {"name": "kept"}, "spec": {
-            "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}},
-        }});
-        space.create::<PersistentVolumeClaim>(claim).await?;
+        claim(&space).await?;
         space.create::<McpServer>(server(&json!({"claim": "kept"}))).await?;
         space.until::<McpServer>("s", "ready", ready).await?;
         let client = Client::of(&space)?;

@@ -10,17 +10,14 @@ use std::{
 };
 
 use anyhow::Context;
-use k8s_openapi::api::{
-    batch::v1::Job,
-    core::v1::{PersistentVolumeClaim, Pod},
-};
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{ResourceExt, api::ListParams};
 use mcpfleet_tests::cluster::{Space, with_space};
 use operator::crd::McpServer;
 use serde_json::json;
 
 use crate::{
-    backup_drills::{backup, last_success, made, make, server},
+    backup_drills::{backup, claim, last_success, made, make, server},
     processes::{self, Process, processes},
     sandbox_drills::Client,
     setup::{install, ready, run, until_no_pods, volume_of},
@@ -130,10 +127,7 @@ fn whole(file: &Path) -> anyhow::Result<()> {
 /// A server with its rows, and the first backup of them, that nobody disturbed.
 async fn backed_up(space: &Space) -> anyhow::Result<Client> {
     install(space).await?;
-    let claim = json!({"metadata": {"name": "kept"}, "spec": {
-        "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}},
-    }});
-    space.create::<PersistentVolumeClaim>(claim).await?;
+    claim(space).await?;
     space.create::<McpServer>(server(&json!({"claim": "kept"}))).await?;
     space.until::<McpServer>("s", "ready", ready).await?;
     let client = Client::of(space)?;

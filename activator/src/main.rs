@@ -12,7 +12,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    log_lines::start(args.log_level.filter(""), Format::Json, To::Stderr);
+    log_lines::start(args.log_level.filter(), Format::Json, To::Stderr);
     match start(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

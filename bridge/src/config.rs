@@ -1,5 +1,6 @@
 //! Flags and environment, read once.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,6 +39,13 @@ pub enum Command {
     },
     /// Install a server's package, so that it starts without the network.
     Install(InstallArgs),
+    /// Carry the first calls to servers that sleep: starts the program `activator` beside this one, with these arguments.
+    #[command(disable_help_flag = true)]
+    Activate {
+        /// The arguments: see `bridge activate --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
 }
 
 /// Whose a child is.

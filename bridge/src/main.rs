@@ -1,6 +1,8 @@
 //! The program: reads flags, starts logging, and says by its exit code what went wrong.
 
-use std::process::ExitCode;
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+use std::process::{self, ExitCode};
 
 use anyhow::Context as _;
 use bridge::config::{Cli, Command, InstallArgs};
@@ -17,7 +19,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    log_lines::start(cli.log_level.filter(""), Format::Json, To::Stderr);
+    log_lines::start(cli.log_level.filter(), Format::Json, To::Stderr);
     let result = match cli.command {
         Command::Run(args) => block_on(run::run(*args)),
         Command::CopySelf { to } => copy_self(&to)
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
             })
             .with_context(|| format!("failed to copy this program to {}", to.display())),
         Command::Install(args) => put_in_place(&args),
+        Command::Activate { args } => activate(&args),
     };
     result.unwrap_or_else(|error| {
         tracing::error!("{error:#}");
@@ -47,6 +50,13 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 /// One thread does it all: what a call needs is in its caches, and no lock is ever waited for.
 fn block_on(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("failed to start the runtime")?.block_on(work)
+}
+
+/// Becomes the activator, which is a program of its own: a copy of the bridge in each pod need not carry a client of Kubernetes.
+fn activate(args: &[OsString]) -> anyhow::Result<ExitCode> {
+    let program = std::env::current_exe().context("failed to find out where this program is")?.with_file_name("activator");
+    let error = process::Command::new(&program).args(args).exec();
+    Err(error).with_context(|| format!("failed to start {}, which the bridge's image has beside it", program.display()))
 }
 
 fn put_in_place(args: &InstallArgs) -> anyhow::Result<ExitCode> {

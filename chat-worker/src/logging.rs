@@ -21,7 +21,8 @@ use tracing::{
     field::{Field, Visit},
 };
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry,
+    Layer, Registry,
+    filter::{LevelFilter, Targets},
     layer::{Context, SubscriberExt},
     reload,
     util::SubscriberInitExt,
@@ -34,10 +35,10 @@ const KEPT: u32 = 5;
 
 /// From which level on lines are written. It may be another one later.
 #[derive(Debug, Clone)]
-pub struct LogLevel(reload::Handle<EnvFilter, Registry>);
+pub struct LogLevel(reload::Handle<Targets, Registry>);
 
 impl LogLevel {
-    fn new(level: &str) -> (reload::Layer<EnvFilter, Registry>, Self) {
+    fn new(level: &str) -> (reload::Layer<Targets, Registry>, Self) {
         let (filter, handle) = reload::Layer::new(filter(level));
         (filter, Self(handle))
     }
@@ -87,16 +88,16 @@ pub fn start(level: &str, file: &str, to_stdout: bool, traces: Option<&Telemetry
 }
 
 /// A level is that of our own lines: the libraries tell of every byte at DEBUG.
-fn filter(level: &str) -> EnvFilter {
+fn filter(level: &str) -> Targets {
     let level: Level = level.parse().unwrap_or_else(|error| {
         eprintln!("LOG_LEVEL, or log_level of mcp.json: {error}; INFO is used");
         Level::default()
     });
-    let audit = format!("{}=info", crate::audit::TARGET);
-    match level.alone() {
-        Some(level) => EnvFilter::new(format!("warn,chat_worker={level},{audit}")),
-        None => level.filter(&audit),
-    }
+    let lines = match level.alone() {
+        Some(own) => Targets::new().with_default(LevelFilter::WARN).with_target("chat_worker", own),
+        None => level.filter(),
+    };
+    lines.with_target(audit::TARGET, LevelFilter::INFO)
 }
 
 struct Json {

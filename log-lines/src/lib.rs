@@ -8,11 +8,17 @@ use std::{
     str::FromStr,
 };
 
-use tracing_subscriber::{EnvFilter, fmt::writer::BoxMakeWriter};
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    fmt::writer::BoxMakeWriter,
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
 const NAMES: [&str; 6] = ["trace", "debug", "info", "warn", "error", "off"];
 
-/// Which lines are written: those from a level on, or those that a filter lets through.
+/// Which lines are written: those from a level on, or those that a filter lets through, a level for each module
+/// ([`Targets`]: what asks for fields of spans would have every program carry an engine of regular expressions).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Level(String);
 
@@ -37,20 +43,23 @@ impl FromStr for Level {
             return Ok(Self(name));
         }
         // A word alone would be the name of a module, of which everything is written: it is a level that was misspelt.
-        let is_filter = text.contains('=') && EnvFilter::try_new(text).is_ok();
+        let is_filter = text.contains('=') && text.parse::<Targets>().is_ok();
         if is_filter { Ok(Self(text.to_owned())) } else { Err(Unknown(text.to_owned())) }
     }
 }
 
 impl Level {
-    /// The level alone, in tracing's word; `None` for a filter, which says more.
-    pub fn alone(&self) -> Option<&str> {
-        Some(self.0.as_str()).filter(|name| NAMES.contains(name))
+    /// The level alone; `None` for a filter, which says more.
+    pub fn alone(&self) -> Option<LevelFilter> {
+        self.0.parse().ok()
     }
 
-    /// As a filter, with what holds besides.
-    pub fn filter(&self, besides: &str) -> EnvFilter {
-        EnvFilter::new(format!("{},{besides}", self.0))
+    /// As a filter.
+    ///
+    /// # Panics
+    /// Never: what is no filter is no level.
+    pub fn filter(&self) -> Targets {
+        self.0.parse().expect("it was parsed when it came in")
     }
 }
 
@@ -84,15 +93,16 @@ pub enum To {
 }
 
 /// Writes from now on what the filter lets through.
-pub fn start(filter: EnvFilter, format: Format, to: To) {
+pub fn start(filter: Targets, format: Format, to: To) {
     let (writer, is_terminal) = match to {
         To::Stdout => (BoxMakeWriter::new(io::stdout), io::stdout().is_terminal()),
         To::Stderr => (BoxMakeWriter::new(io::stderr), io::stderr().is_terminal()),
     };
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(is_terminal).with_writer(writer);
+    let lines = tracing_subscriber::fmt::layer().with_ansi(is_terminal).with_writer(writer);
+    let registry = tracing_subscriber::registry().with(filter);
     match format {
-        Format::Json => subscriber.json().flatten_event(true).with_current_span(false).init(),
-        Format::Text => subscriber.init(),
+        Format::Json => registry.with(lines.json().flatten_event(true).with_current_span(false)).init(),
+        Format::Text => registry.with(lines).init(),
     }
 }
 
@@ -103,19 +113,19 @@ mod tests {
     #[test]
     fn levels_have_the_names_that_people_know() {
         for (text, level) in [
-            ("INFO", "info"),
-            ("warning", "warn"),
-            (" Warn ", "warn"),
-            ("CRITICAL", "error"),
-            ("Debug", "debug"),
-            ("off", "off"),
-            ("", "info"),
+            ("INFO", LevelFilter::INFO),
+            ("warning", LevelFilter::WARN),
+            (" Warn ", LevelFilter::WARN),
+            ("CRITICAL", LevelFilter::ERROR),
+            ("Debug", LevelFilter::DEBUG),
+            ("off", LevelFilter::OFF),
+            ("", LevelFilter::INFO),
         ] {
-            assert_eq!(text.parse::<Level>().map(|level| level.alone().map(str::to_owned)), Ok(Some(level.to_owned())), "{text}");
+            assert_eq!(text.parse::<Level>().map(|level| level.alone()), Ok(Some(level)), "{text}");
         }
         let filter: Level = "warn,chat_worker::Turn=debug".parse().expect("a filter");
         assert_eq!((filter.alone(), filter.to_string().as_str()), (None, "warn,chat_worker::Turn=debug"));
-        for odd in ["loud", "INFOS", "chat_worker", "a=loud", "5 levels"] {
+        for odd in ["loud", "INFOS", "chat_worker", "a=loud", "5 levels", "a[b=]=info=x"] {
             let told = odd.parse::<Level>().expect_err(odd).to_string();
             assert!(told.contains(odd) && told.contains("WARNING"), "{told}");
         }

@@ -117,6 +117,6 @@ fn init_logs(config: &RunConfig) -> anyhow::Result<()> {
         LogFormat::Json => Format::Json,
         LogFormat::Text => Format::Text,
     };
-    log_lines::start(level.filter(""), format, To::Stdout);
+    log_lines::start(level.filter(), format, To::Stdout);
     Ok(())
 }

@@ -32,7 +32,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // rmcp logs whole requests, with their values, below WARN.
-    log_lines::start(cli.log_level.filter("rmcp=warn"), Format::Json, To::Stderr);
+    log_lines::start(cli.log_level.filter().with_target("rmcp", tracing::Level::WARN), Format::Json, To::Stderr);
     // TLS to a bucket is ring's, as everywhere in mcpfleet. Fails when it is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let result = match cli.command {

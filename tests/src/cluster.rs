@@ -27,6 +27,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::{filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 /// How long anything that a test waits for may take.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -67,8 +68,9 @@ impl Space {
     async fn open() -> anyhow::Result<Self> {
         SETUP.call_once(|| {
             let _ = rustls::crypto::ring::default_provider().install_default();
-            let filter = tracing_subscriber::EnvFilter::try_from_env("TEST_LOG").unwrap_or_else(|_| "off".into());
-            tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().init();
+            let wanted = std::env::var("TEST_LOG").unwrap_or_default();
+            let filter: Targets = wanted.parse().unwrap_or_default();
+            tracing_subscriber::registry().with(filter).with(tracing_subscriber::fmt::layer().with_test_writer()).init();
         });
         let client = Client::try_default().await?;
         let namespace = Namespace {

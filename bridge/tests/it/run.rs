@@ -75,3 +75,19 @@ fn it_copies_itself() {
     let copy = Command::new(folder.path().join("bridge")).arg("--version").output().unwrap();
     assert!(copy.status.success() && String::from_utf8_lossy(&copy.stdout).starts_with("bridge "));
 }
+
+#[test]
+fn the_activator_is_the_program_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let bridge = folder.path().join("bridge");
+    std::fs::copy(env!("CARGO_BIN_EXE_bridge"), &bridge).unwrap();
+    let activate = || Command::new(&bridge).args(["activate", "--help", "--listen", "[::]:1"]).output().unwrap();
+
+    let alone = activate();
+    let told = String::from_utf8_lossy(&alone.stderr).into_owned();
+    assert!(!alone.status.success() && told.contains("/activator, which the bridge's image has beside it"), "{told}");
+
+    std::os::unix::fs::symlink("/bin/echo", folder.path().join("activator")).unwrap();
+    let started = activate();
+    assert_eq!(String::from_utf8_lossy(&started.stdout), "--help --listen [::]:1\n");
+}

@@ -26,7 +26,7 @@ struct Args {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    log_lines::start(Level::default().filter(""), Format::Json, To::Stdout);
+    log_lines::start(Level::default().filter(), Format::Json, To::Stdout);
     let text = match &args.script {
         Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
         None => script::DEFAULT.to_owned(),

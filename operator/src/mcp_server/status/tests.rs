@@ -1,0 +1,485 @@
+use k8s_openapi::api::apps::v1::Deployment;
+use serde_json::json;
+
+use super::*;
+use crate::{
+    asleep::Endpoints,
+    crd::CircuitStatus,
+    fixtures,
+    mcp_server::{observe::Observed, validate::validate},
+    pod_trouble::Making,
+    probe::Verdict,
+    requeue::Class,
+};
+
+pub(super) fn outcome(server: &McpServer) -> Outcome {
+    Outcome { valid: Some(validate(server, &Observed::default()).expect("valid")), ..Outcome::default() }
+}
+
+fn condition(status: &McpServerStatus, type_: &str) -> (String, String) {
+    let found = conditions::find(&status.conditions, type_).expect("the condition is there");
+    (found.status.clone(), found.reason.clone())
+}
+
+#[test]
+fn a_server_that_was_never_probed_is_not_ready_and_its_health_is_unknown() {
+    let server = fixtures::server(|_| {});
+    let status = compute(&server, &outcome(&server), None, fixtures::at(0));
+    assert_eq!(condition(&status, "Ready"), ("False".into(), reason::STARTING.into()));
+    assert_eq!(condition(&status, "Healthy"), ("Unknown".into(), reason::UNKNOWN.into()));
+    assert_eq!(condition(&status, "Stalled"), ("False".into(), reason::AVAILABLE.into()));
+    assert_eq!(status.url.as_deref(), Some("http://db-mcp.team.svc:8080/mcp"));
+    assert_eq!(status.pods.as_deref(), Some("0/1"));
+}
+
+#[test]
+fn whether_a_package_is_pinned_is_told_where_one_is_installed() {
+    let told = |stdio: serde_json::Value| {
+        let server = fixtures::stdio(|server| server.spec.stdio = serde_json::from_value(stdio).expect("stdio"));
+        let status = compute(&server, &Outcome::default(), None, fixtures::at(0));
+        let found = conditions::find(&status.conditions, "PackagePinned");
+        found.map(|found| (found.status.clone(), found.reason.clone(), found.message.clone()))
+    };
+    let (status, reason, _) = told(json!({"command": "uvx", "args": ["a==1.2"]})).expect("told");
+    assert_eq!((status.as_str(), reason.as_str()), ("True", reason::PINNED));
+    let (status, reason, message) = told(json!({"command": "npx", "args": ["-y", "a@latest"]})).expect("told");
+    assert_eq!((status.as_str(), reason.as_str()), ("False", reason::UNPINNED));
+    assert!(message.contains("a@latest") && message.contains("name@1.2.3"), "{message}");
+    assert_eq!(told(json!({"command": "/app/own", "image": "own:1"})), None);
+}
+
+fn problem(class: Class, reason: &'static str) -> Vec<Problem> {
+    vec![Problem { class, reason, message: "create it".into() }]
+}
+
+#[test]
+fn what_stands_in_the_way_of_any_pod_is_told_by_ready_and_by_stalled() {
+    let server = fixtures::server(|_| {});
+    let problems = problem(Class::Waiting, reason::SECRET_NOT_FOUND);
+    let status = compute(&server, &Outcome { problems, ..Outcome::default() }, None, fixtures::at(0));
+    assert_eq!(condition(&status, "Ready"), ("False".into(), reason::SECRET_NOT_FOUND.into()));
+    assert_eq!(condition(&status, "Stalled"), ("True".into(), reason::SECRET_NOT_FOUND.into()));
+    assert_eq!(condition(&status, "Reconciling").0, "False");
+}
+
+fn message(status: &McpServerStatus, type_: &str) -> String {
+    conditions::find(&status.conditions, type_).expect("the condition is there").message.clone()
+}
+
+pub(super) fn deployment(server: &McpServer, updated: i32, reason: &str) -> Deployment {
+    let replicas = server.spec.replicas;
+    serde_json::from_value(json!({
+        "metadata": {"generation": 1}, "spec": {"replicas": replicas, "selector": {}, "template": {}},
+        "status": {
+            "observedGeneration": 1, "replicas": replicas, "updatedReplicas": updated, "availableReplicas": 1,
+            "conditions": [{"type": "Progressing", "status": "True", "reason": reason, "message": "late"}],
+        },
+    }))
+    .expect("a Deployment")
+}
+
+pub(super) fn health(pods: Vec<PodHealth>) -> ServerHealth {
+    let verdict = if pods.iter().any(|pod| pod.in_service) { Verdict::healthy() } else { Verdict::unknown() };
+    ServerHealth { verdict, pods, ..unasked() }
+}
+
+pub(super) fn troubled(name: &str, reason: &str) -> PodHealth {
+    PodHealth { trouble: Some(fixtures::trouble(reason, &format!("pod {name}: why"))), ..pod(name, false, false) }
+}
+
+#[test]
+fn an_obstacle_is_told_by_stalled_and_by_the_message_of_ready_which_stays_true_while_pods_serve() {
+    let server = fixtures::server(|_| {});
+    let outcome = Outcome { problems: problem(Class::Waiting, reason::SECRET_NOT_FOUND), ..outcome(&server) };
+    let status = compute(&server, &outcome, Some(&health(vec![pod("a", true, false)])), fixtures::at(0));
+    assert_eq!(condition(&status, "Ready"), ("True".into(), reason::AVAILABLE.into()));
+    assert!(message(&status, "Ready").contains("create it"));
+    assert_eq!(condition(&status, "Stalled"), ("True".into(), reason::SECRET_NOT_FOUND.into()));
+}
+
+/// (Ready, Reconciling, Stalled) as "True/Reason" of a server with an old pod that serves, or none, beside a new one.
+fn of_a_rollout(old_serves: bool, progress: &str, new: PodHealth) -> [String; 3] {
+    let server = fixtures::server(|_| {});
+    let deployment = Some(deployment(&server, 0, progress));
+    let old = old_serves.then(|| pod("old", true, false));
+    let health = health(old.into_iter().chain([new]).collect());
+    let status = compute(&server, &Outcome { deployment, ..outcome(&server) }, Some(&health), fixtures::at(0));
+    ["Ready", "Reconciling", "Stalled"].map(|type_| {
+        let (status, reason) = condition(&status, type_);
+        format!("{status}/{reason}")
+    })
+}
+
+#[test]
+fn a_rollout_is_told_in_kubernetes_words_while_the_old_version_serves() {
+    let starting = || pod("new", false, false);
+    assert_eq!(of_a_rollout(true, "ReplicaSetUpdated", starting()), ["True/Available", "True/RollingOut", "False/Available"]);
+    let pulling = || troubled("new", "ImagePullBackOff");
+    assert_eq!(
+        of_a_rollout(true, "ReplicaSetUpdated", pulling()),
+        ["True/Degraded", "True/ImagePullBackOff", "False/ImagePullBackOff"]
+    );
+    assert_eq!(
+        of_a_rollout(true, "ProgressDeadlineExceeded", pulling()),
+        ["True/Degraded", "False/ImagePullBackOff", "True/ImagePullBackOff"]
+    );
+    assert_eq!(
+        of_a_rollout(false, "ReplicaSetUpdated", pulling()),
+        ["False/ImagePullBackOff", "True/ImagePullBackOff", "False/ImagePullBackOff"]
+    );
+    let refused = PodHealth { tools_accepted: Some(false), shut_out: true, ..starting() };
+    assert_eq!(of_a_rollout(true, "ReplicaSetUpdated", refused), ["True/Available", "False/ToolsChanged", "True/ToolsChanged"]);
+}
+
+#[test]
+fn the_first_pods_are_those_of_the_spec_before_their_deployment_says_so() {
+    let server = fixtures::server(|_| {});
+    let told = |generation: i64| {
+        let deployment = serde_json::from_value(json!({
+            "metadata": {"generation": generation}, "spec": {"replicas": 1, "selector": {}, "template": {}},
+        }));
+        let outcome = Outcome { deployment: Some(deployment.expect("a Deployment")), ..outcome(&server) };
+        let status = compute(&server, &outcome, Some(&health(vec![pod("a", true, false)])), fixtures::at(0));
+        (condition(&status, "Ready").0, condition(&status, "Reconciling").0, status.replicas)
+    };
+    assert_eq!(told(1), ("True".into(), "False".into(), 1));
+    // Of another one nobody knows yet of which template they are.
+    assert_eq!(told(2), ("True".into(), "True".into(), 0));
+}
+
+#[test]
+fn what_keeps_every_pod_from_running_stands_above_the_circuit_but_not_above_the_switch() {
+    let mut server = fixtures::server(|_| {});
+    let circuit = CircuitStatus { state: CircuitState::Open, ..CircuitStatus::default() };
+    let health = ServerHealth { circuit, ..health(vec![troubled("a", "CrashLoopBackOff")]) };
+    let status = compute(&server, &outcome(&server), Some(&health), fixtures::at(0));
+    assert_eq!(condition(&status, "Ready"), ("False".into(), "CrashLoopBackOff".into()));
+    assert_eq!(condition(&status, "Healthy"), ("False".into(), "CrashLoopBackOff".into()));
+    server.spec.circuit_breaker.force = Some(Force::Open);
+    let status = compute(&server, &outcome(&server), Some(&health), fixtures::at(0));
+    assert_eq!(condition(&status, "Ready"), ("False".into(), reason::FORCED.into()));
+}
+
+#[test]
+fn a_claim_that_is_not_bound_is_named_where_the_scheduler_waits_for_it() {
+    let server = fixtures::server(|_| {});
+    let said = "pod has unbound immediate PersistentVolumeClaims.";
+    let claim = serde_json::json!({"metadata": {"name": "own"}, "status": {"phase": "Pending"}});
+    let outcome = Outcome { claims: vec![serde_json::from_value(claim).expect("a claim")], ..outcome(&server) };
+    let health = health(vec![PodHealth { trouble: Some(fixtures::trouble("Unschedulable", said)), ..pod("a", false, false) }]);
+    let told = message(&compute(&server, &outcome, Some(&health), fixtures::at(0)), "Ready");
+    assert!(told.contains("the claim own ("), "{told}");
+}
+
+#[test]
+fn the_last_answer_of_a_pod_that_has_not_come_up_is_told() {
+    let server = fixtures::server(|_| {});
+    let latest = Verdict { kind: Kind::Failed, reason: reason::HTTP_STATUS, message: "HTTP 404 at /sse".into() };
+    let starting = PodHealth { starting: true, latest, counts_from: Some(fixtures::at(60)), ..pod("a", false, false) };
+    let health = ServerHealth { verdict: Verdict::unknown(), ..health(vec![starting]) };
+    let status = compute(&server, &outcome(&server), Some(&health), fixtures::at(0));
+    assert_eq!(condition(&status, "Ready"), ("False".into(), reason::STARTING.into()));
+    let told = "not up yet: HTTP 404 at /sse; failures count from 2026-01-01T00:01:00Z";
+    assert_eq!([message(&status, "Ready"), message(&status, "Healthy")], [told, told]);
+}
+
+#[test]
+fn a_server_that_wants_credentials_is_ready_only_where_its_clients_bring_their_own() {
+    let verdict = Verdict { kind: Kind::Alive, reason: reason::UNAUTHORIZED, message: "HTTP 401".into() };
+    let ready = |accept| {
+        let server = fixtures::server(|server| server.spec.health.accept_unauthorized = accept);
+        let health = ServerHealth { verdict: verdict.clone(), ..health(vec![pod("a", true, false)]) };
+        condition(&compute(&server, &outcome(&server), Some(&health), fixtures::at(0)), "Ready").0
+    };
+    assert_eq!([ready(false), ready(true)], ["Unknown", "True"]);
+}
+
+#[test]
+fn nobody_says_ready_in_a_panic_of_a_server_of_which_no_pod_answers() {
+    let server = fixtures::server(|_| {});
+    let health = ServerHealth { panic: true, ..health(vec![pod("a", true, false)]) };
+    let status = compute(&server, &outcome(&server), Some(&health), fixtures::at(0));
+    assert_eq!(condition(&status, "Ready"), ("Unknown".into(), reason::FLEET_PANIC.into()));
+}
+
+#[test]
+fn a_paused_server_says_so_and_what_a_client_meets() {
+    let server = fixtures::server(|_| {});
+    let told = |pods| {
+        let outcome = Outcome { paused: true, ..outcome(&server) };
+        compute(&server, &outcome, Some(&health(pods)), fixtures::at(0))
+    };
+    assert_eq!(condition(&told(vec![pod("a", true, false)]), "Ready"), ("True".into(), reason::PAUSED.into()));
+    assert_eq!(condition(&told(vec![]), "Ready"), ("False".into(), reason::PAUSED.into()));
+    assert_eq!(told(vec![]).observed_generation, Some(1));
+}
+
+#[test]
+fn without_a_service_no_client_gets_in_however_well_the_pods_are() {
+    let outcome = Outcome { no_service: Some(Problem::no_service()), ..Outcome::default() };
+    let told = compute(&fixtures::server(|_| {}), &outcome, Some(&health(vec![pod("a", true, false)])), fixtures::at(0));
+    let ready = conditions::find(&told.conditions, condition::READY).expect("it is told");
+    assert_eq!((ready.status.as_str(), ready.message.as_str()), ("False", "its Service is not there: no client finds it"));
+}
+
+#[test]
+fn what_has_not_started_refuses_no_connection() {
+    let refused = Verdict { kind: Kind::Failed, message: "connection refused".into(), ..Verdict::healthy() };
+    let making = Making { init: Some("download".into()), prepared: true };
+    let pod = PodHealth { starting: true, latest: refused, making: Some(making), ..pod("a", false, false) };
+    let told = compute(&fixtures::server(|_| {}), &Outcome::default(), Some(&health(vec![pod])), fixtures::at(0));
+    let ready = conditions::find(&told.conditions, condition::READY).expect("it is told");
+    assert_eq!(ready.message, "not up yet: pod a: its init container download is running");
+}
+
+#[test]
+fn a_gate_that_is_held_open_over_a_pod_that_fails_makes_nobody_ready() {
+    let server = fixtures::server(|server| server.spec.circuit_breaker.force = Some(Force::Closed));
+    let verdict = Verdict { kind: Kind::Failed, reason: reason::TIMEOUT, message: "no answer".into() };
+    let fails = |name| PodHealth { failing: true, verdict: verdict.clone(), ..pod(name, true, true) };
+    let told = |pods| {
+        let health = ServerHealth { verdict: verdict.clone(), ..health(pods) };
+        condition(&compute(&server, &Outcome::default(), Some(&health), fixtures::at(0)), "Ready")
+    };
+    assert_eq!(told(vec![fails("a")]), ("False".into(), reason::TIMEOUT.into()));
+    assert_eq!(told(vec![fails("a"), pod("b", true, false)]), ("True".into(), reason::DEGRADED.into()));
+}
+
+#[test]
+fn who_sleeps_and_cannot_wake_is_not_ready() {
+    let server = fixtures::server(|_| {});
+    let ready = |change: fn(&mut Outcome)| {
+        let mut outcome = outcome(&server);
+        outcome.valid.iter_mut().for_each(|valid| {
+            valid.phase = Phase::Asleep;
+            let addresses = [("IPv4".to_owned(), ["10.0.0.1".to_owned()].into())].into();
+            valid.activator = std::sync::Arc::new(Endpoints { addresses, port: 8080 });
+        });
+        change(&mut outcome);
+        let told = compute(&server, &outcome, Some(&health(vec![])), fixtures::at(0));
+        let ready = conditions::find(&told.conditions, condition::READY).expect("it is told");
+        (ready.status.clone(), ready.reason.clone())
+    };
+    assert_eq!(ready(|_| {}), ("True".into(), reason::ASLEEP.into()));
+    let lacks = |outcome: &mut Outcome| {
+        let message = "the Secret x does not exist".into();
+        outcome.no_pods = Some(Problem { class: Class::Waiting, reason: reason::SECRET_NOT_FOUND, message });
+    };
+    assert_eq!(ready(lacks), ("False".into(), reason::SECRET_NOT_FOUND.into()));
+    assert_eq!(ready(|outcome| outcome.paused = true), ("False".into(), reason::PAUSED.into()));
+}
+
+#[test]
+fn who_is_scaled_to_zero_does_not_start() {
+    let told = compute(
+        &fixtures::server(|server| server.spec.replicas = 0),
+        &Outcome::default(),
+        Some(&health(vec![])),
+        fixtures::at(0),
+    );
+    let ready = conditions::find(&told.conditions, condition::READY).expect("it is told");
+    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", reason::SCALED_TO_ZERO));
+}
+
+#[test]
+fn a_circuit_of_a_server_that_is_switched_off_is_at_rest_whatever_holds_it() {
+    let server = fixtures::server(|server| {
+        server.spec.enabled = false;
+        server.spec.circuit_breaker.force = Some(Force::Open);
+    });
+    let status = compute(&server, &outcome(&server), Some(&unasked()), fixtures::at(0));
+    assert_eq!(condition(&status, "CircuitClosed"), ("True".into(), reason::DISABLED.into()));
+}
+
+#[test]
+fn a_server_that_lost_its_last_pod_is_not_healthy_any_more() {
+    let before = vec![(condition::HEALTHY, Finding::new(true, reason::PROBE_SUCCEEDED, "it answered"))];
+    let server = fixtures::server(|server| {
+        let conditions = conditions::merge(&[], before, Some(1), fixtures::at(0));
+        server.status = Some(McpServerStatus { conditions, ..McpServerStatus::default() });
+    });
+    let healthy = |pods| condition(&compute(&server, &outcome(&server), Some(&health(pods)), fixtures::at(9)), "Healthy").0;
+    assert_eq!(healthy(vec![]), "Unknown");
+    assert_eq!(healthy(vec![pod("a", false, false)]), "True", "nobody has asked this one yet: what was found out stands");
+}
+
+#[test]
+fn whoever_scales_the_server_finds_its_pods() {
+    let server = fixtures::server(|_| {});
+    let status = compute(&server, &outcome(&server), None, fixtures::at(0));
+    let selector = "app.kubernetes.io/component=mcp-server,app.kubernetes.io/instance=db,app.kubernetes.io/managed-by=mcpfleet";
+    assert_eq!(status.selector.as_deref(), Some(selector));
+    assert_eq!(compute(&fixtures::remote(|_| {}), &Outcome::default(), None, fixtures::at(0)).selector, None);
+}
+
+#[test]
+fn a_pass_over_an_unchanged_world_gives_an_equal_status_later_too() {
+    let mut server = fixtures::server(|_| {});
+    let first = compute(&server, &outcome(&server), None, fixtures::at(0));
+    server.status = Some(first.clone());
+    assert_eq!(compute(&server, &outcome(&server), None, fixtures::at(1_000)), first);
+}
+
+#[test]
+fn a_new_operator_that_has_not_asked_yet_says_what_was_said() {
+    let told = |type_, status: bool, reason, message| (type_, Finding::new(status, reason, message));
+    let before = vec![
+        told(condition::READY, false, reason::CIRCUIT_OPEN, "HTTP 500"),
+        told(condition::HEALTHY, false, reason::HTTP_STATUS, "HTTP 500"),
+    ];
+    let server = fixtures::server(|server| {
+        let conditions = conditions::merge(&[], before, Some(1), fixtures::at(0));
+        server.status = Some(McpServerStatus { conditions, ..McpServerStatus::default() });
+    });
+    let circuit = CircuitStatus { state: CircuitState::Open, failures: 3, ..CircuitStatus::default() };
+    // Its pod is known, and was not asked yet.
+    let health = ServerHealth { circuit, pods: vec![PodHealth { name: "a".into(), ..PodHealth::default() }], ..unasked() };
+    let status = compute(&server, &outcome(&server), Some(&health), fixtures::at(9));
+    assert_eq!(conditions::find(&status.conditions, "Ready").expect("Ready").message, "HTTP 500");
+    assert_eq!(condition(&status, "Healthy"), ("False".into(), reason::HTTP_STATUS.into()));
+}
+
+pub(super) fn unasked() -> ServerHealth {
+    ServerHealth {
+        circuit: CircuitStatus::default(),
+        verdict: Verdict::unknown(),
+        protocol: None,
+        server_info: None,
+        tools: None,
+        tools_diff: None,
+        pods: Vec::new(),
+        ..ServerHealth::default()
+    }
+}
+
+#[test]
+fn a_new_operator_that_knows_nothing_yet_keeps_what_was_found_out() {
+    let tools = ToolsStatus { count: 1, digest: "d".into(), names: vec!["t".into()] };
+    let server = fixtures::server(|server| {
+        server.status = Some(McpServerStatus { tools: Some(tools.clone()), ..McpServerStatus::default() });
+    });
+    assert_eq!(compute(&server, &outcome(&server), None, fixtures::at(0)).tools, Some(tools));
+}
+
+#[test]
+fn a_new_operator_keeps_a_remote_server_ready_until_it_has_asked_it() {
+    let mut server = fixtures::remote(|_| {});
+    let ready = |server: &McpServer, verdict| {
+        let health = ServerHealth { verdict, remote: true, ..unasked() };
+        compute(server, &Outcome::default(), Some(&health), fixtures::at(0))
+    };
+    let told = ready(&server, Verdict::healthy());
+    assert_eq!(condition(&told, "Ready").0, "True");
+    server.status = Some(told);
+    assert_eq!(condition(&ready(&server, Verdict::unknown()), "Ready").0, "True");
+    server.metadata.generation = Some(server.metadata.generation.unwrap_or_default() + 1);
+    assert_eq!(condition(&ready(&server, Verdict::unknown()), "Ready").1, reason::STARTING, "another address, perhaps");
+}
+
+#[test]
+fn a_new_operator_keeps_what_a_pod_met_until_it_has_asked_it() {
+    let mut server = fixtures::server(|_| {});
+    let outcome = Outcome { deployment: Some(deployment(&server, 1, "ProgressDeadlineExceeded")), ..outcome(&server) };
+    let refused = Verdict { kind: Kind::Failed, reason: reason::CONNECTION_REFUSED, message: "refused".into() };
+    let of_new = |latest: Verdict| {
+        let new = PodHealth { latest, starting: true, verdict: Verdict::unknown(), ..pod("new", false, false) };
+        health(vec![pod("old", true, false), new])
+    };
+    let told = compute(&server, &outcome, Some(&of_new(refused)), fixtures::at(0));
+    let stalled = |status: &McpServerStatus| (condition(status, "Stalled"), message(status, "Stalled"), message(status, "Ready"));
+    assert_eq!(condition(&told, "Stalled").1, reason::CONNECTION_REFUSED);
+    server.status = Some(told.clone());
+    let anew = compute(&server, &outcome, Some(&of_new(Verdict::unknown())), fixtures::at(9));
+    assert_eq!(stalled(&anew), stalled(&told));
+    let mended = compute(&server, &outcome, Some(&of_new(Verdict::healthy())), fixtures::at(9));
+    assert_eq!(condition(&mended, "Stalled").1, reason::PROGRESS_DEADLINE_EXCEEDED);
+}
+
+pub(super) fn pod(name: &str, in_service: bool, failing: bool) -> PodHealth {
+    PodHealth {
+        name: name.into(),
+        uid: name.into(),
+        verdict: if failing { Verdict::unknown() } else { Verdict::healthy() },
+        failing,
+        gate: in_service,
+        containers_ready: in_service,
+        in_service,
+        ..PodHealth::default()
+    }
+}
+
+/// Every state that a server can be told in: what people read must never contradict itself.
+#[test]
+fn conditions_agree_with_each_other_in_every_state() {
+    let verdicts = [Kind::Unknown, Kind::Healthy, Kind::Alive, Kind::Failed];
+    let circuits = [CircuitState::Closed, CircuitState::Open, CircuitState::HalfOpen];
+    let pods = [
+        vec![],
+        vec![pod("a", true, false)],
+        vec![pod("a", false, true)],
+        vec![pod("a", true, false), pod("b", false, true)],
+        vec![pod("a", false, false), pod("b", false, false)],
+    ];
+    let problems = [None, Some(Class::Rejected), Some(Class::Waiting), Some(Class::Transient)];
+    let mut told = 0;
+    for remote in [false, true] {
+        for enabled in [true, false] {
+            for force in [None, Some(Force::Open), Some(Force::Closed)] {
+                for state in circuits {
+                    for kind in verdicts {
+                        for pods in &pods {
+                            for problem in problems {
+                                let change = |server: &mut McpServer| {
+                                    server.spec.enabled = enabled;
+                                    server.spec.circuit_breaker.force = force;
+                                };
+                                let server = if remote { fixtures::remote(change) } else { fixtures::server(change) };
+                                let health = ServerHealth {
+                                    circuit: CircuitStatus { state, ..CircuitStatus::default() },
+                                    verdict: Verdict { kind, ..Verdict::healthy() },
+                                    pods: if remote { vec![] } else { pods.clone() },
+                                    ..unasked()
+                                };
+                                let problem =
+                                    problem.map(|class| Problem { class, reason: reason::APPLY_FAILED, message: "x".into() });
+                                let outcome = Outcome { problems: problem.into_iter().collect(), ..outcome(&server) };
+                                let status = compute(&server, &outcome, Some(&health), fixtures::at(0));
+                                assert_consistent(&server, &outcome, &health, &status);
+                                told += 1;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert_eq!(told, 2 * 2 * 3 * 3 * 4 * 5 * 4);
+}
+
+fn assert_consistent(server: &McpServer, outcome: &Outcome, health: &ServerHealth, status: &McpServerStatus) {
+    let is = |type_: &str, value: &str| condition(status, type_).0 == value;
+    let context = || format!("{health:?} {:?} -> {:?}", outcome.problems, status.conditions);
+    let serving = health.pods.iter().any(|pod| pod.in_service);
+    let answers = if server.spec.remote.is_some() { matches!(health.verdict.kind, Kind::Healthy | Kind::Alive) } else { serving };
+    if is("Ready", "True") {
+        let usable = match health.circuit.state {
+            CircuitState::Closed => true,
+            CircuitState::HalfOpen => server.spec.remote.is_some(),
+            CircuitState::Open => false,
+        };
+        assert!(answers && server.spec.enabled && usable, "{}", context());
+    }
+    if is("Healthy", "True") {
+        assert!(health.verdict.kind == Kind::Healthy && !health.pods.iter().any(|pod| pod.failing), "{}", context());
+    }
+    let obstacle = outcome.problems.iter().any(|problem| problem.class.is_obstacle());
+    assert_eq!(is("Stalled", "True"), obstacle, "{}", context());
+    assert!(!(is("Stalled", "True") && is("Reconciling", "True")), "{}", context());
+    assert_eq!(is("CircuitClosed", "True"), health.circuit.state == CircuitState::Closed, "{}", context());
+    assert!(!is("Ready", "Unknown") && !is("Stalled", "Unknown") && !is("Reconciling", "Unknown"), "{}", context());
+    for found in &status.conditions {
+        let reason = &found.reason;
+        assert!(!reason.is_empty() && reason.chars().all(|c| c.is_ascii_alphanumeric()), "{reason:?} is no machine word");
+        assert!(!found.message.is_empty(), "{} says nothing", found.type_);
+    }
+}

@@ -101,14 +101,14 @@ where
             Some(_) if begins => Some("Invalid Request: initialize must not be one of several messages"),
             Some(_) => None,
         };
-        let answer = refused.is_none().then(|| one(place, parts.clone(), message));
+        let answer = refused.map_or_else(|| Ok(one(place, parts.clone(), message)), Err);
         async move {
-            match (answer, refused) {
-                (Some(answer), _) => {
+            match answer {
+                Ok(answer) => {
                     let answer = answer.await;
                     (answer.status(), answers_of(&id, answer).await)
                 }
-                (None, why) => (StatusCode::BAD_REQUEST, vec![error(&id, -32600, why.unwrap_or_default()).to_string()]),
+                Err(why) => (StatusCode::BAD_REQUEST, vec![error(&id, -32600, why).to_string()]),
             }
         }
     });

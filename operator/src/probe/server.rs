@@ -135,7 +135,7 @@ impl Server {
                 for target in self.targets.values_mut() {
                     target.urgent = Some(target.id) != self.trial;
                 }
-                if transition.from == CircuitState::HalfOpen && self.circuit.forced().is_none() {
+                if transition.from == CircuitState::HalfOpen && self.circuit.forced().is_none() && !self.stood_in {
                     around.effects.push(notice(
                         &spec.object,
                         false,

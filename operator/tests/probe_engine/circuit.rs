@@ -132,6 +132,24 @@ async fn force_wins_over_every_verdict() {
     assert_eq!(rig.health("server").circuit.state, CircuitState::HalfOpen, "what was held open proves itself first");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_server_that_sleeps_has_nobody_to_try() {
+    let rig = Rig::with_puppet(&Puppet::default());
+    let forced = |force| {
+        let mut spec = spec(8080);
+        spec.breaker.force = force;
+        rig.engine.set_server(&key("server"), spec, None);
+    };
+    forced(Some(Force::Open));
+    rig.engine.set_stood_in(&key("server"), true);
+    assert!(is_open(&rig.health("server")), "the switch works asleep, too");
+    forced(None);
+    rig.engine.set_stood_in(&key("server"), true);
+    sleep(secs(1)).await;
+    assert_eq!(rig.health("server").circuit.state, CircuitState::Closed, "apps call it, and wake it by that");
+    assert!(!rig.api.events().contains(&reason::CIRCUIT_CLOSED.to_owned()), "nobody answered");
+}
+
 #[rstest]
 #[case::overdue(-500, 2)]
 #[case::half_way(20, 23)]

@@ -106,12 +106,17 @@ impl Registry {
         another
     }
 
-    /// Whether the activator answers for a server.
+    /// Whether the activator answers for a server. While it does, and there is no pod that could prove anything, the circuit is at rest:
+    /// apps would not call a server whose circuit waits for a trial, and it is calls that wake it.
     pub fn set_stood_in(&mut self, key: &ServerKey, stood_in: bool, now: Moment) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.with(key, now, &mut effects, |server, around| {
-            if server.stood_in != stood_in {
-                server.stood_in = stood_in;
+            let changes = server.stood_in != stood_in;
+            server.stood_in = stood_in;
+            let rests = stood_in && server.circuit.forced().is_none() && !server.targets.values().any(Target::reachable);
+            let transition = if rests { server.circuit.reset(now) } else { None };
+            server.transitioned(transition, around);
+            if changes || transition.is_some() {
                 server.settle(around);
             }
         });

@@ -110,7 +110,7 @@ pub struct Child {
     pub resource: ApiResource,
     /// The whole object as it is to be.
     pub body: Value,
-    /// Kinds of the same CR's children that it mounts: it is not applied while one of those names belongs to somebody else.
+    /// Kinds of the same CR's children that have to be there, and be its own, before it is applied: what it mounts, and what shields it.
     pub needs: &'static [&'static str],
     /// Something that is no child is missing, and told of by the CR: it is wanted, but not applied before that is there.
     pub waits: bool,
@@ -147,7 +147,7 @@ impl Child {
         }
     }
 
-    /// It mounts these kinds of the same CR's children.
+    /// It is not applied before the same CR's children of these kinds are there.
     #[must_use]
     pub fn needs(self, kinds: &'static [&'static str]) -> Self {
         Self { needs: kinds, ..self }
@@ -209,7 +209,7 @@ fn same_name(left: &OwnerReference, right: &OwnerReference) -> bool {
 }
 
 /// The owner reference that makes somebody the controller of this object.
-pub fn controller(object: &Value) -> Option<OwnerReference> {
+fn controller(object: &Value) -> Option<OwnerReference> {
     let owners = object["metadata"]["ownerReferences"].as_array()?;
     let controller = owners.iter().find(|owner| owner["controller"] == true)?;
     serde_json::from_value(controller.clone()).ok()

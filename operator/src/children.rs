@@ -9,7 +9,7 @@
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
-    child::{Key, controller},
+    child::Key,
     compare::{self, Difference},
     names,
 };
@@ -40,6 +40,8 @@ pub struct Live {
     pub written: bool,
     /// Who else owns fields of it, and which, as JSON; who came last stands last. Few: of what only others own little is ours to mend.
     others: Vec<(Box<str>, Box<str>)>,
+    /// The hash of what this version was found to hold. Most passes want the same of the same versions: these are not taken apart again.
+    held: OnceLock<Box<str>>,
     json: Box<str>,
 }
 
@@ -68,10 +70,21 @@ impl Live {
         let key = Key::new(kind, metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default());
         let (uid, version) = (metadata.uid.clone().unwrap_or_default(), metadata.resource_version.as_deref());
         let version = version.and_then(|version| version.parse().ok()).unwrap_or(0);
-        let value = serde_json::to_value(&object).expect("a Kubernetes object is JSON");
-        let owner = controller(&value).map(|owner| owner.uid);
+        let mut owners = metadata.owner_references.iter().flatten();
+        let owner = owners.find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.clone());
+        let json = serde_json::to_string(&object).expect("a Kubernetes object is JSON").into_boxed_str();
         let (written, others) = (!ours.is_empty(), others.collect());
-        Self { key, uid, version, owner, created, written, others, json: value.to_string().into_boxed_str() }
+        Self { key, uid, version, owner, created, written, others, held: OnceLock::new(), json }
+    }
+
+    /// Whether it is known to hold all that has this hash.
+    pub fn holds(&self, hash: &str) -> bool {
+        self.held.get().is_some_and(|held| **held == *hash)
+    }
+
+    /// It was compared with what has this hash, and holds it all.
+    pub fn found_to_hold(&self, hash: &str) {
+        let _kept = self.held.set(hash.into());
     }
 
     /// The field manager who came last of those who own this field and are not us.

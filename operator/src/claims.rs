@@ -14,6 +14,11 @@ pub fn of_pods(pod: &PodSettings) -> impl Iterator<Item = &str> {
     pod.volumes.iter().filter_map(|volume| Some(volume.persistent_volume_claim.as_ref()?.claim_name.as_str()))
 }
 
+/// Whether the scheduler waits for a claim that is not there: somebody has to make it.
+pub fn is_missing(trouble: &Trouble) -> bool {
+    trouble.message.contains("persistentvolumeclaim \"") && trouble.message.contains("\" not found")
+}
+
 /// The trouble, with the claims that are not bound where the scheduler waits for one.
 pub fn named(trouble: Trouble, claims: &[PersistentVolumeClaim]) -> Trouble {
     let unbound = claims.iter().filter(|claim| claim.status.as_ref().and_then(|status| status.phase.as_deref()) != Some("Bound"));

@@ -4,6 +4,7 @@
 //! Of the two at most one is True: whoever reads them takes the first that is.
 
 use crate::{
+    claims,
     conditions::Finding,
     crd::reason::{self, condition},
     pod_trouble::Trouble,
@@ -58,10 +59,11 @@ impl Way<'_> {
             return Some(Finding::new(true, reason, message));
         }
         let of_pod = |trouble: &Trouble| Finding::new(true, &trouble.reason, &trouble.message);
-        if let Some(trouble) = self.trouble.filter(|trouble| FOR_PEOPLE.contains(&trouble.reason.as_str())) {
+        let for_people = |trouble: &&Trouble| FOR_PEOPLE.contains(&trouble.reason.as_str()) || claims::is_missing(trouble);
+        if let Some(trouble) = self.trouble.filter(for_people) {
             return Some(of_pod(trouble));
         }
-        if rollout.is_done() {
+        if self.is_done(rollout) {
             return None;
         }
         if let Some(held) = self.held {
@@ -79,6 +81,12 @@ impl Way<'_> {
         }
     }
 
+    /// Every pod of the spec is there, or was. A Deployment that was done once says so for ever, also of pods that it was scaled up to, or
+    /// was switched on for, and that never ran.
+    fn is_done(&self, rollout: &Rollout) -> bool {
+        rollout.is_done() && self.trouble.is_none_or(|trouble| trouble.ran)
+    }
+
     fn reconciling(&self, stalled: Option<&Finding>) -> Finding {
         if self.paused {
             return Finding::new(false, reason::PAUSED, "the annotation mcpfleet.dev/paused leaves the object alone");
@@ -90,7 +98,7 @@ impl Way<'_> {
             return Finding::new(true, problem.reason, problem.message);
         }
         match self.rollout {
-            Some(rollout) if !rollout.is_done() => {
+            Some(rollout) if !self.is_done(rollout) => {
                 let pods = "pods are being made or replaced";
                 match (self.trouble, self.unwell) {
                     (Some(trouble), _) => Finding::new(true, &trouble.reason, format!("{pods}; {}", trouble.message)),
@@ -115,8 +123,9 @@ mod tests {
         Rollout { progress, refused: None, replicas: 1, ready: 1 }
     }
 
+    /// What crashes has run.
     fn trouble(reason: &str) -> Trouble {
-        fixtures::trouble(reason, "pod a: why")
+        Trouble { ran: reason == "CrashLoopBackOff", ..fixtures::trouble(reason, "pod a: why") }
     }
 
     fn problem(class: Class) -> Vec<Problem> {
@@ -142,6 +151,7 @@ mod tests {
     #[case::late_by_a_pod(Progress::Late("late".into()), Some("CrashLoopBackOff"), None, (None, Some("CrashLoopBackOff")))]
     #[case::held_by_the_contract(Progress::UnderWay, None, Some("other tools"), (None, Some("ToolsChanged")))]
     #[case::a_crash_after_the_rollout(Progress::Done, Some("CrashLoopBackOff"), None, (None, None))]
+    #[case::a_pod_that_it_was_scaled_up_to(Progress::Done, Some("ImagePullBackOff"), None, (Some("ImagePullBackOff"), None))]
     #[case::a_secret_that_went_after_the_rollout(
         Progress::Done, Some("CreateContainerConfigError"), None, (None, Some("CreateContainerConfigError")))]
     fn a_rollout_is_told(
@@ -155,6 +165,14 @@ mod tests {
         let (reconciling, stalled) = told(&way);
         assert_eq!((reconciling.as_deref(), stalled.as_deref()), expected);
         assert_eq!(told(&Way { paused: true, ..way }), (None, None), "paused");
+    }
+
+    #[test]
+    fn a_claim_that_somebody_has_to_make_stalls() {
+        let said = "pod a: Unschedulable: 0/1 nodes are available: persistentvolumeclaim \"own\" not found";
+        let (rollout, waits) = (rollout(Progress::UnderWay), fixtures::trouble(reason::UNSCHEDULABLE, said));
+        let way = Way { rollout: Some(&rollout), trouble: Some(&waits), ..REST };
+        assert_eq!(told(&way), (None, Some("Unschedulable".into())));
     }
 
     #[test]

@@ -255,11 +255,14 @@ pub struct Writer {
 impl Writer {
     /// Brings a child to the desired state, and says what it is then. Writes nothing when it is there already.
     pub async fn apply(&self, child: &Child) -> Result<Applied, Error> {
-        let api = self.api(child);
-        let hash = child.hash();
+        let (api, hash) = (self.api(child), child.hash());
+        let known = self.children.get(&child.key);
+        if let Some(live) = known.clone().filter(|live| live.holds(&hash)) {
+            return Ok(Applied { live, corrected: None, dropped: None });
+        }
         let mut body = child.body.clone();
         body["metadata"]["annotations"][names::ANNOTATION_APPLIED] = json!(hash);
-        let found = if let Some(found) = self.children.get(&child.key) {
+        let found = if let Some(found) = known {
             found
         } else {
             self.may_write(&child.key, &hash)?;
@@ -288,6 +291,9 @@ impl Writer {
         let news: Vec<_> = differences.iter().filter(|found| !known.contains(&found.path)).collect();
         let Some(first) = first(&news) else {
             let known = if differences.is_empty() { Vec::new() } else { known };
+            if known.is_empty() {
+                found.found_to_hold(&hash);
+            }
             return Ok(Applied { live: found, corrected: None, dropped: Error::dropped(&child.key, known) });
         };
         self.may_write(&child.key, &hash)?;

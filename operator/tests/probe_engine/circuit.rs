@@ -133,6 +133,29 @@ async fn force_wins_over_every_verdict() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_person_switches_works_while_the_server_is_left_alone() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1], |_| {}).await;
+    let switched = |enabled, force| {
+        let mut spec = spec(8080);
+        usual(&mut spec);
+        (spec.paused, spec.enabled, spec.breaker.force) = (true, enabled, force);
+        rig.engine.set_server(&key("server"), spec, None);
+    };
+    for (enabled, force, gate) in
+        [(true, Some(Force::Open), false), (true, Some(Force::Closed), true), (false, None, false), (true, None, true)]
+    {
+        switched(enabled, force);
+        sleep(secs(5)).await;
+        assert_eq!(rig.health("server").pods[0].gate, gate, "enabled: {enabled}, force: {force:?}");
+    }
+    puppet.set(ip(1), Does::Refuse);
+    sleep(secs(60)).await;
+    assert!(rig.health("server").pods[0].gate, "what happens by itself changes nothing");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_sleeps_has_nobody_to_try() {
     let rig = Rig::with_puppet(&Puppet::default());
     let forced = |force| {

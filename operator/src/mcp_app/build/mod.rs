@@ -29,8 +29,8 @@ pub fn children(app: &ValidatedApp, around: &Surroundings) -> Vec<Child> {
     let policy = network::policy(metadata(app), (Component::App, &app.name), app.network.as_ref(), around);
     children.extend(policy.map(|policy| Child::new(&policy)));
     children.push(Child::new(&service::build(app)));
-    // A file of its name that is not its own would be mounted, and believed.
-    let pods = Child::new(&deployment::build(app)).needs(&["Secret", "ConfigMap"]);
+    // A file of its name that is not its own would be mounted, and believed; and a pod without its policy would be open to all.
+    let pods = Child::new(&deployment::build(app)).needs(&["Secret", "ConfigMap", "NetworkPolicy"]);
     children.push(pods.waits_if(!app.lacks.is_empty()));
     let budget = disruption::budget(metadata(app), app.replicas, Component::App.selector(&app.name));
     children.extend(budget.map(|budget| Child::new(&budget)));

@@ -41,8 +41,9 @@ pub fn children(server: &ValidatedServer, around: &Surroundings) -> Vec<Child> {
         children.push(Child::new(&service::build(server, container)));
         // Before the last pod goes: whoever calls is never refused in between.
         children.extend(asleep::slices(server, container).iter().map(Child::new));
-        // What has its name and is not its own would be mounted: somebody else's data, or keys that somebody else knows.
-        let pods = Child::new(&deployment::build(server, container)).needs(&["PersistentVolumeClaim", "Secret"]);
+        // What has its name and is not its own would be mounted: somebody else's data, or keys that somebody else knows. And a pod without
+        // its policy would be open to all.
+        let pods = Child::new(&deployment::build(server, container)).needs(&["PersistentVolumeClaim", "Secret", "NetworkPolicy"]);
         children.push(pods.waits_if(!server.lacks.is_empty()));
         let selector = Component::Server.selector(&server.name);
         let budget = disruption::budget(metadata(server), container.replicas, selector);

@@ -36,7 +36,8 @@ impl Server {
     }
 
     pub(super) fn settle_gates(&mut self, spec: &ServerSpec, around: &mut Around<'_>) {
-        if !spec.enabled {
+        // Its pods go; but nobody takes them away while it is to be left alone, and what is switched off serves nobody.
+        if !spec.enabled && !spec.paused {
             return;
         }
         let (state, forced) = (self.circuit.state(), self.circuit.forced());
@@ -45,12 +46,14 @@ impl Server {
             let Some(pod) = target.pod.as_ref().filter(|pod| !pod.deleting) else { continue };
             let breaks_contract = shut_out.contains(&target.id);
             let natural = match (forced, state) {
+                _ if !spec.enabled => false,
                 (Some(Force::Closed), _) => true,
                 (Some(Force::Open), _) | (_, CircuitState::Open | CircuitState::HalfOpen) => false,
                 (None, CircuitState::Closed) => target.proven && !target.failing && !breaks_contract,
             };
             // What keeps a pod out may be our own fault, what lets it in is its own answer: only the former is held.
-            let hold = spec.paused || (around.panic && forced.is_none());
+            // What a person switches by hand is no fault.
+            let hold = (spec.paused || around.panic) && spec.enabled && forced.is_none();
             let decided = natural || (hold && target.gate.decided);
             self.held |= decided != natural;
             if decided != target.gate.decided {
@@ -58,7 +61,7 @@ impl Server {
                 target.gate.failures = 0;
                 around.schedule.set(Timer::Gate(target.id), &mut target.gate.retry, None);
                 // The circuit's own Event says it for all pods at once.
-                if state == CircuitState::Closed && forced.is_none() && (!decided || target.gate.taken_out) {
+                if state == CircuitState::Closed && forced.is_none() && spec.enabled && (!decided || target.gate.taken_out) {
                     around.effects.push(gate_notice(spec, target, &pod.name, decided));
                     target.gate.taken_out = !decided;
                 }

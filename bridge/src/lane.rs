@@ -1,7 +1,7 @@
 //! A child and the two ways to it: what is said to it is written in batches, what it says is read as it comes, and neither waits for a
 //! client or for the other.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +30,9 @@ use crate::wire;
 /// The longest message of a child's.
 const MAX_LINE: usize = 16 << 20;
 
+/// Whoever asks what a child is that will not be there for longer than this is told at once how the last one ended: a probe has no time to wait.
+const SOON: Duration = Duration::from_secs(2);
+
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -47,9 +50,6 @@ const STRAY_LOGGED: usize = 20;
 
 /// Characters of a line that are told to whoever waits for a child that starts.
 const STRAY_TOLD: usize = 200;
-
-/// Marks the processes that a child starts, so that those that leave its process group are found.
-const MARK: &str = "MCPFLEET_CHILD";
 
 /// What is started.
 #[derive(Debug, Clone)]
@@ -195,7 +195,7 @@ impl Lane {
             if let Some(hello) = said.borrow_and_update().clone() {
                 return Ok(hello);
             }
-            if let Some(death) = self.table().down(Instant::now()) {
+            if let Some((death, _)) = self.table().down(Instant::now() + SOON) {
                 return Err(Absent::Dead(Arc::clone(death)));
             }
             if tokio::time::timeout_at(until, said.changed()).await.is_err() {
@@ -240,9 +240,8 @@ impl Lane {
 
     /// One life of a child, from its start to its end. What was in flight is answered by the caller, who knows what comes next.
     pub async fn live(&self, program: &Program) -> End {
-        let mark = format!("{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let mut command = Command::new(&program.command);
-        command.args(&program.args).env(MARK, &mark);
+        command.args(&program.args);
         if std::env::var_os("PYTHONUNBUFFERED").is_none() {
             // Python holds back what it prints to a pipe, also the words that say why it ends.
             command.env("PYTHONUNBUFFERED", "1");
@@ -266,7 +265,7 @@ impl Lane {
         let end = self.attend(program, stdin, stdout, group).await;
         self.metrics.children.dec();
         self.hello.send_replace(None);
-        orphans::kill(Some(&format!("{MARK}={mark}")));
+        orphans::kill_left();
         // What it said last may still be in the pipe.
         let _ = timeout(LAST_WORDS, complaints).await;
         match end {
@@ -474,9 +473,6 @@ impl Lane {
         }
     }
 }
-
-/// Tells the children of this process apart.
-static NUMBER: AtomicU64 = AtomicU64::new(1);
 
 /// Why a child is ended.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

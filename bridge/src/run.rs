@@ -67,7 +67,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         pool: pool.clone(),
         sessions,
         metrics,
-        timeout: seconds(args.timeout_seconds),
+        timeout: args.limits().timeout,
+        longest: args.limits().longest,
         hold: seconds(args.hold_seconds.unwrap_or(args.timeout_seconds)),
         idle: seconds(args.session_idle_seconds),
         max_request_bytes: args.max_request_bytes as usize,
@@ -113,7 +114,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     while bridge.metrics.children.get() > 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    orphans::kill(None);
+    orphans::kill_all();
     orphans::reap();
     if let Some(traces) = traces {
         traces.stop().await;

@@ -1,7 +1,7 @@
 """An MCP server on standard input and output that does what its callers ask, also what no server should. Its tools are its behaviours.
 
 Usage: child.py legacy|modern|both [OPTION...]    modern answers server/discover, legacy initialize.
-Options: mute-discover (says nothing to server/discover), die-at-discover, die-at-initialize, die-at-start, banner, ignore-eof, ask-capabilities, slow-start
+Options: mute-discover (says nothing to server/discover), die-at-discover, die-at-initialize, refuse-initialize, die-at-start, banner, ignore-eof, ask-capabilities, slow-start
 """
 
 import json
@@ -90,6 +90,8 @@ def call(id, params):
         answer(987654321, {"content": []})
         answer("not ours", {"content": []})
         text(id, "mine")
+    elif name == "nameless":
+        raw('{"jsonrpc":"2.0",%s"error":{"code":-32700,"message":"Parse error"}}\n' % ('"id":null,' if arguments["null"] else ""))
     elif name == "as-string":
         text(str(id), "string")
     elif name == "close-stdout":
@@ -131,7 +133,8 @@ def call(id, params):
             text(number, "early")
         text(id, "mine")
     elif name == "fork":
-        # One in the group, one that leaves it, one that leaves it and forgets its parent.
+        # One in the group, one that leaves it, one that leaves it and forgets its parent; one that leaves it and starts another one, with
+        # an environment and without; and one that leaves it and forgets both its parent and its environment.
         code = "import os,sys,time; os.setsid() if sys.argv[1] == 'away' else None; time.sleep(1000)"
         pids = [subprocess.Popen([sys.executable, "-c", code, where], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).pid for where in ("here", "away")]
         read, write = os.pipe()
@@ -144,7 +147,12 @@ def call(id, params):
                 time.sleep(1000)
             os._exit(0)
         os.wait()
-        text(id, json.dumps(pids + [int(os.read(read, 20))]))
+        pids.append(int(os.read(read, 20)))
+        for environment in (None, {"PATH": os.environ["PATH"]}):
+            parent = subprocess.Popen(["sh", "-c", "sleep 1000 >/dev/null & echo $!; wait"], env=environment, start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            pids += [parent.pid, int(parent.stdout.readline())]
+        bare = subprocess.run(["env", "-i", "sh", "-c", "setsid sleep 1000 >/dev/null & echo $!"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        text(id, json.dumps(pids + [int(bare.stdout)]))
     elif name == "zombies":
         for _ in range(5):
             if os.fork() == 0:
@@ -192,6 +200,7 @@ def handle(message):
     elif id is None:
         if method == "notifications/cancelled":
             seen["cancelled"].append(params.get("requestId"))
+            seen["reason"] = params.get("reason")
     elif method == "server/discover" and "mute-discover" in options:
         pass
     elif method == "server/discover" and "die-at-discover" in options:
@@ -201,6 +210,8 @@ def handle(message):
         answer(id, {"resultType": "complete", "supportedVersions": ["2026-07-28"] + ["2025-11-25"] * (era == "both"), "capabilities": capabilities, "ttlMs": 0, "cacheScope": "private", "_meta": info})
     elif method == "initialize" and "die-at-initialize" in options:
         sys.exit("Error: no credentials")
+    elif method == "initialize" and "refuse-initialize" in options:
+        say({"id": id, "error": {"code": -32602, "message": "Unsupported protocol version"}})
     elif method == "initialize" and era in ("legacy", "both"):
         seen["initialize"] = params
         answer(id, {"protocolVersion": "2025-11-25", "capabilities": capabilities, "serverInfo": {"name": "child", "version": "1"}})

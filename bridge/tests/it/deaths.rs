@@ -205,13 +205,49 @@ async fn long_lines_pass_and_too_long_ones_are_left_out() {
 }
 
 #[tokio::test]
+async fn who_cannot_wait_for_the_next_child_is_told_when_it_comes_and_that_nothing_was_sent() {
+    let bridge = Bridge::start("--max-deaths 0 --timeout-seconds 1", &child("legacy")).await;
+    // At once, after one second, after two.
+    for _ in 0..3 {
+        until("a child", async || {
+            let ready = bridge.request(reqwest::Method::GET, "/readyz").send().await.unwrap();
+            (ready.status() == StatusCode::OK).then_some(())
+        })
+        .await;
+        assert_eq!(bridge.call(None, "die", json!({"code": 3})).await["error"]["data"]["reason"], "ServerExited");
+    }
+    let refused = bridge.post(None, &tools_call("echo", json!({}))).await;
+    assert_eq!((refused.status(), &refused.headers()["retry-after"]), (StatusCode::SERVICE_UNAVAILABLE, &"2".parse().unwrap()));
+    let told = answer(refused).await;
+    assert_eq!((&told["id"], &told["error"]["data"]["reason"]), (&json!("c"), &json!("NotSent")), "{told}");
+    let words = told["error"]["message"].as_str().unwrap();
+    assert!(words.starts_with("the call was not sent: the server ended: exit code 3"), "{words}");
+}
+
+#[tokio::test]
 async fn what_a_child_started_ends_with_it() {
     let bridge = Bridge::start(PATIENT, &child("legacy")).await;
     let started: Vec<i64> = serde_json::from_value(bridge.text(None, "fork", json!({})).await).unwrap();
-    assert!(started.iter().all(|pid| alive(*pid)) && started.len() == 3);
+    assert!(started.iter().all(|pid| alive(*pid)) && started.len() == 8);
     bridge.call(None, "kill", json!({})).await;
     bridge.text(None, "echo", json!({})).await;
     until("the end of all of them", async || (!started.iter().any(|pid| alive(*pid))).then_some(())).await;
+}
+
+#[tokio::test]
+async fn what_the_child_of_one_session_started_ends_with_it_and_not_what_anothers_did() {
+    let bridge = Bridge::start("--sessions per-session", &child("legacy")).await;
+    let sessions = [bridge.initialize(json!({})).await, bridge.initialize(json!({})).await];
+    let mut started: Vec<Vec<i64>> = Vec::new();
+    for session in &sessions {
+        started.push(serde_json::from_value(bridge.text(Some(session), "fork", json!({})).await).unwrap());
+    }
+    bridge.call(Some(&sessions[0]), "kill", json!({})).await;
+    // Whose those are that forgot their environment nobody knows, as long as a child lives that may have started them.
+    until("the end of what is known to be of it", async || (!started[0][..5].iter().any(|pid| alive(*pid))).then_some(())).await;
+    assert!(started[1].iter().all(|pid| alive(*pid)));
+    assert_eq!(bridge.stop().await.code(), Some(0));
+    until("the end of all", async || (!started.concat().iter().any(|pid| alive(*pid))).then_some(())).await;
 }
 
 #[tokio::test]

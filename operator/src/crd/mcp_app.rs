@@ -110,6 +110,7 @@ pub struct McpAppSpec {
 pub struct ServerRef {
     /// The name of an McpServer in this namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("name must be that of an McpServer of this namespace, for example search: lower-case letters, digits and '-'"))]
     #[schemars(length(min = 1, max = 63))]
     pub name: Option<String>,
     /// Selects McpServers of this namespace by label. Those that come later are taken up too.
@@ -169,7 +170,7 @@ pub struct Model {
     /// Where the API is (default: Anthropic's or OpenAI's). Of OpenAI's kind up to and with its version, for example
     /// http://vllm:8000/v1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("self.matches('^https?://[^\\\\s/@?#]+(/[^\\\\s?#]*)?$')").message("baseUrl must be an http:// or https:// URL with a host and without user, password, query or fragment"))]
+    #[x_kube(validation = super::url_rule(r"(/[^\s?#]*)?").message("baseUrl must be an http:// or https:// URL with a host, a port from 1 to 65535 if any, and without user, password, query or fragment"))]
     #[schemars(length(max = 2_048))]
     pub base_url: Option<String>,
     /// Tokens that one answer of the model may have at most (default: 4096).

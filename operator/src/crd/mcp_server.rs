@@ -247,7 +247,7 @@ fn headers(generator: &mut SchemaGenerator) -> Schema {
 pub struct RemoteSource {
     /// The MCP endpoint, http or https. Put credentials into `headersFrom`, not here. It must not lead into the cluster, but to a
     /// Service of this namespace; docs/security.md says which addresses are refused.
-    #[x_kube(validation = Rule::new("self.matches('^https?://[^\\\\s/@?#]+(/[^\\\\s#]*)?$')").message("url must be an http:// or https:// URL with a host and without user, password or fragment, for example https://example.com/mcp"))]
+    #[x_kube(validation = super::url_rule(r"(/[^\s#]*)?").message("url must be an http:// or https:// URL with a host, a port from 1 to 65535 if any, and without user, password or fragment, for example https://example.com/mcp"))]
     #[schemars(length(max = 2_048))]
     pub url: String,
     /// Headers that every request carries, out of Secrets (default: none).

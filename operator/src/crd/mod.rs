@@ -23,11 +23,19 @@ pub use mcp_app::{McpApp, McpAppSpec, McpAppStatus};
 pub use mcp_server::{McpServer, McpServerSpec, McpServerStatus};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::CustomResourceExt;
+use kube::{CustomResourceExt, core::Rule};
 
 /// The CustomResourceDefinitions, ready to be applied.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     vec![schema::tidy(McpServer::crd()), schema::tidy(McpApp::crd())]
+}
+
+/// What a URL must look like whose path and what follows it matches `rest`: the host without an empty part, the port one that there is.
+fn url_rule(rest: &str) -> Rule {
+    let host = r"(\[[0-9A-Fa-f:.]+\]|[^\s/@?#:\\\[\].]+(\.[^\s/@?#:\\\[\].]+)*\.?)";
+    let port = "(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?";
+    // In CEL's own text a backslash stands for itself in a raw string alone.
+    Rule::new(format!("self.matches(r'^https?://{host}{port}{rest}$')"))
 }
 
 /// The definitions as the YAML documents that `crds/` and the chart hold: (file name, text).

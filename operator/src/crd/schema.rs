@@ -54,14 +54,27 @@ const QUANTITY: &str = r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)((n|u|m|k|M|G|T|P|E|[KM
 /// A DNS label, as the names of volumes and containers must be.
 const LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 
-/// A network, for example 10.0.0.0/8. The API server looks closer at that of a NetworkPolicy.
-const CIDR: &str = "^[0-9A-Fa-f:.]+/[0-9]{1,3}$";
+/// A network, for example 10.0.0.0/8 or fd00::/8. The API server looks closer at that of a NetworkPolicy.
+const CIDR: &str = "^((25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})(\\.(25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})){3}/(3[0-2]|[12]?[0-9])|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*/(12[0-8]|1[01][0-9]|[0-9]{1,2}))$";
+
+/// Fields of the core API's types that take one of some words: a message of the API server's names them all.
+const WORDS: [(&str, &[&str]); 8] = [
+    ("imagePullPolicy", &["Always", "IfNotPresent", "Never"]),
+    ("mountPropagation", &["None", "HostToContainer", "Bidirectional"]),
+    ("nodeAffinityPolicy", &["Honor", "Ignore"]),
+    ("nodeTaintsPolicy", &["Honor", "Ignore"]),
+    ("protocol", &["TCP", "UDP", "SCTP"]),
+    ("scheme", &["HTTP", "HTTPS"]),
+    ("terminationMessagePolicy", &["File", "FallbackToLogsOnError"]),
+    ("whenUnsatisfiable", &["DoNotSchedule", "ScheduleAnyway"]),
+];
 
 /// The definition as Kubernetes wants it.
 pub(super) fn tidy(crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let mut value = serde_json::to_value(crd).expect("a definition is JSON");
     visit(&mut value, &mut |schema| {
         drop_unknown_format(schema);
+        bound_words(schema);
         for (name, property) in properties(schema) {
             if CORE_TYPES.contains(&name.as_str()) {
                 // The doc of the field itself is ours, and stays.
@@ -69,6 +82,7 @@ pub(super) fn tidy(crd: CustomResourceDefinition) -> CustomResourceDefinition {
             }
             key_list(name, property);
             bound_items(name, property);
+            bound_sources(name, property);
             bound_block(name, property);
             bound_reference(name, property);
             bound_quantity(name, property);
@@ -134,6 +148,60 @@ fn bound_items(name: &str, list: &mut Value) {
         items["properties"]["image"]["minLength"] = json!(1);
         // Kubernetes drops any other one without a word.
         items["properties"]["restartPolicy"]["enum"] = json!(["Always"]);
+    }
+}
+
+/// A variable has one value, from one place.
+fn bound_sources(name: &str, list: &mut Value) {
+    let Some(items) = list.get_mut("items").filter(|items| items["type"] == "object") else { return };
+    match name {
+        "env" => {
+            let both = "!has(self.valueFrom) || !has(self.value) || self.value == ''";
+            items["x-kubernetes-validations"] =
+                json!([{"rule": both, "message": "each of env takes value or valueFrom, not both"}]);
+            if let Some(from) = items.pointer_mut("/properties/valueFrom") {
+                one_of(from, "valueFrom", &[]);
+            }
+        }
+        "envFrom" => one_of(items, "each of envFrom", &["prefix"]),
+        _ => {}
+    }
+}
+
+/// Exactly one of its fields is given, beside some that are always there.
+fn one_of(schema: &mut Value, who: &str, besides: &[&str]) {
+    let fields: Vec<String> =
+        properties(schema).map(|(name, _)| name.clone()).filter(|name| !besides.contains(&&**name)).collect();
+    let given: Vec<String> = fields.iter().map(|name| format!("has(self.{name})")).collect();
+    let rule = format!("[{}].filter(given, given).size() == 1", given.join(", "));
+    let message = format!("{who} takes exactly one of {}", fields.join(", "));
+    schema["x-kubernetes-validations"] = json!([{"rule": rule, "message": message}]);
+}
+
+/// Fields that take one of some words.
+fn bound_words(schema: &mut Value) {
+    let has = |schema: &Value, name: &str| !schema["properties"][name].is_null();
+    let (of_nodes, tolerates) = (has(schema, "matchFields"), has(schema, "tolerationSeconds"));
+    for (name, property) in properties(schema) {
+        if name == "matchExpressions"
+            && let Some(operator) = property.pointer_mut("/items/properties/operator")
+        {
+            let words = ["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"];
+            operator["enum"] = json!(if of_nodes { &words[..] } else { &words[..4] });
+        }
+        // A toleration may leave either out by an empty text.
+        let words = match name.as_str() {
+            "effect" if tolerates => &["", "NoSchedule", "PreferNoSchedule", "NoExecute"][..],
+            "operator" if tolerates => &["", "Exists", "Equal"],
+            "containerPort" => {
+                (property["minimum"], property["maximum"]) = (json!(1), json!(65535));
+                continue;
+            }
+            name => WORDS.iter().find(|(field, _)| *field == name).map(|(_, words)| *words).unwrap_or_default(),
+        };
+        if !words.is_empty() && property["type"] == "string" && property.get("enum").is_none() {
+            property["enum"] = json!(words);
+        }
     }
 }
 

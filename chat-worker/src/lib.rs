@@ -2,7 +2,7 @@
 //!
 //! Where things happen: `config` (what is wanted) → `tools` (the servers and what they offer) and `llm` (the model) →
 //! `turn` (one question to its answer: a pure machine, and the driver that does what it says) → `ui` (one stream of events,
-//! shown in the terminal, the page and the API). `policy` decides whether a call of a tool may run, `heavy` where large texts are read, `written` keeps JSON as it was written. `usage`, `limits`, `metrics`,
+//! shown in the terminal, the page and the API). `policy` decides whether a call of a tool may run, `heavy` where large texts are read, `written` keeps JSON as it was written, `words` counts. `usage`, `limits`, `metrics`,
 //! `reachable`, `met`, `logging`, `telemetry` and `redact` serve all of them.
 
 pub mod app;
@@ -24,4 +24,5 @@ pub mod tools;
 pub mod turn;
 pub mod ui;
 pub mod usage;
+mod words;
 pub mod written;

@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         eprintln!("a TLS provider is installed already");
         return ExitCode::FAILURE;
     }
-    let (command, settings) = Cli::parse().into_parts();
+    let (command, settings) = Cli::parse().into_parts().unwrap_or_else(|error| error.exit());
     // Servers that are children of ours run as our user: without this they could read our environment, and the key in it.
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         eprintln!("chat-worker: children could read its environment: {error}");

@@ -81,6 +81,32 @@ async fn what_cannot_be_answered_or_begun_is_told_by_the_code_and_in_words() {
 }
 
 #[tokio::test]
+async fn what_is_no_part_of_the_answer_is_told_on_standard_error() {
+    let script = |fault: &str| {
+        format!("rules: [{{name: r, steps: [{{fault: {fault}, text: 'The whole answer.'}}]}}]\notherwise: {{text: x}}\n")
+    };
+    let model = Model::start(&script("{status: 400, type: invalid_request_error}")).await.unwrap();
+    let (code, stdout, stderr) = run(&model, &["ask", "hello"], &[], "").await;
+    assert_eq!((code, stdout.as_str()), (1, ""));
+    assert!(stderr.starts_with("✗ the model API answered 400"), "{stderr}");
+    let model = Model::start(&script("{stream: truncated, times: 1}")).await.unwrap();
+    let (code, stdout, stderr) = run(&model, &["ask", "hello"], &[], "").await;
+    assert!(code == 0 && stdout.ends_with("The whole answer.\n") && !stdout.contains('…'), "{stdout}");
+    assert!(stderr.starts_with('…') && stderr.contains("beginning the answer again"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_question_beside_a_command_is_refused() {
+    let model = Model::start(SCRIPT).await.unwrap();
+    for args in [&["-p", "why?", "serve"][..], &["-p", "why?", "ask", "what?"], &["-p", "why?", "config", "check"]] {
+        let (code, stdout, stderr) = run(&model, args, &[], "").await;
+        assert_eq!((code, stdout.as_str()), (2, ""), "{args:?}");
+        assert!(stderr.contains("-p") && stderr.contains("leave out"), "{args:?}: {stderr}");
+    }
+    assert!(model.standin.seen().is_empty(), "nothing was asked");
+}
+
+#[tokio::test]
 async fn a_reader_that_has_gone_is_no_fault_and_an_answer_that_cannot_be_written_is_one() {
     let model = Model::start(SCRIPT).await.unwrap();
     let directory = tempfile::tempdir().unwrap();

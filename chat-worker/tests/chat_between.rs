@@ -7,104 +7,22 @@ mod support;
 
 use std::{sync::Arc, time::Duration};
 
-use reqwest::RequestBuilder;
 use rstest::rstest;
 use serde_json::{Value, json};
-use support::{Worker, stub::Stub, talker::Talker};
+use support::{
+    Worker,
+    client::{Events, Legacy, modern},
+    stub::Stub,
+    talker::Talker,
+};
 use tokio::time::timeout;
 
 const SCRIPT: &str = "otherwise: {text: 'Hello.'}";
-const PATIENCE: Duration = Duration::from_secs(10);
 
 async fn start() -> (Arc<Talker>, Worker) {
     let talker = Talker::start().await;
     let worker = Worker::start(SCRIPT, &[talker.entry("t")], &[]).await;
     (talker, worker)
-}
-
-/// A client of 2025-11-25, with the session that it was given.
-struct Legacy<'a> {
-    worker: &'a Worker,
-    session: String,
-}
-
-impl<'a> Legacy<'a> {
-    async fn connect(worker: &'a Worker, capabilities: Value) -> Self {
-        let client = Self { worker, session: String::new() };
-        let params =
-            json!({"protocolVersion": "2025-11-25", "clientInfo": {"name": "c", "version": "1"}, "capabilities": capabilities});
-        let response =
-            client.post(&json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params})).send().await.unwrap();
-        let session = response.headers()["mcp-session-id"].to_str().unwrap().to_owned();
-        let answer: Value = response.json().await.unwrap();
-        assert_eq!(answer["result"]["capabilities"]["tools"]["listChanged"], true, "{answer}");
-        Self { session, ..client }
-    }
-
-    fn post(&self, message: &Value) -> RequestBuilder {
-        let request = self.worker.http.post(format!("{}/mcp", self.worker.url)).json(message);
-        let request =
-            request.header("accept", "application/json, text/event-stream").header("mcp-protocol-version", "2025-11-25");
-        if self.session.is_empty() { request } else { request.header("mcp-session-id", &self.session) }
-    }
-
-    async fn call(&self, id: u64, tool: &str, meta: Value) -> Events {
-        self.request(id, "tools/call", json!({"name": format!("t__{tool}"), "arguments": {}}), meta).await
-    }
-
-    async fn request(&self, id: u64, method: &str, mut params: Value, meta: Value) -> Events {
-        params["_meta"] = meta;
-        let request = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
-        Events::of(self.post(&request).send().await.unwrap())
-    }
-}
-
-/// The messages of an answer, whether it is a stream or one message.
-struct Events {
-    response: reqwest::Response,
-    read: String,
-}
-
-impl Events {
-    fn of(response: reqwest::Response) -> Self {
-        assert!(response.status().is_success(), "{response:?}");
-        Self { response, read: String::new() }
-    }
-
-    async fn next(&mut self) -> Option<Value> {
-        loop {
-            if let Some((event, rest)) = self.read.split_once("\n\n") {
-                let data = event.lines().find_map(|line| line.strip_prefix("data:")).map(str::trim).unwrap_or_default();
-                let message = serde_json::from_str(data).ok();
-                let rest = rest.to_owned();
-                self.read = rest;
-                match message {
-                    Some(message) => return Some(message),
-                    None => continue,
-                }
-            }
-            match timeout(PATIENCE, self.response.chunk()).await.unwrap().unwrap() {
-                Some(piece) => self.read.push_str(std::str::from_utf8(&piece).unwrap()),
-                None if self.read.trim().is_empty() => return None,
-                None => return serde_json::from_str(&std::mem::take(&mut self.read)).ok(),
-            }
-        }
-    }
-}
-
-/// A request of the modern era.
-async fn modern(worker: &Worker, method: &str, mut params: Value, meta: Value) -> Events {
-    let mut all =
-        json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}});
-    all.as_object_mut().unwrap().extend(meta.as_object().unwrap().clone());
-    params["_meta"] = all;
-    let request = worker.http.post(format!("{}/mcp", worker.url)).header("accept", "application/json, text/event-stream");
-    let request = request.header("mcp-protocol-version", "2026-07-28").header("mcp-method", method);
-    let request = match params["name"].as_str().or_else(|| params["uri"].as_str()) {
-        Some(name) => request.header("mcp-name", name),
-        None => request,
-    };
-    Events::of(request.json(&json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})).send().await.unwrap())
 }
 
 #[rstest]

@@ -61,6 +61,21 @@ async fn a_child_that_dies_is_started_again_and_its_words_are_kept() {
     worker.app.stop().await;
 }
 
+#[tokio::test]
+async fn a_child_that_dies_in_a_call_is_told_with_its_code_and_its_last_words() {
+    let directory = tempfile::tempdir().unwrap();
+    let script = directory.path().join("child.sh");
+    let dies = "*'\"tools/call\"'*) echo 'no space left' >&2; exit 7 ;;\n    *'\"tools/list\"'*)";
+    std::fs::write(&script, CHILD.replace("*'\"tools/list\"'*)", dies)).unwrap();
+    let entry = json!({"name": "a", "command": "sh", "args": [script], "timeout": 5, "max_retries": 0});
+    let worker = Worker::start(SCRIPT, &[entry], &[]).await;
+    worker.until("the child", |health| state(health, "a") == "up").await;
+    let (_, answer) = worker.ask(json!({"message": "pid"})).await;
+    let told = answer["tool_calls"][0]["result"]["text"].as_str().unwrap();
+    assert!(told.contains("exit code 7") && told.contains("its last words: no space left"), "{told}");
+    worker.app.stop().await;
+}
+
 /// Looks for what it must not see of whoever started it, and says what it got.
 const SPY: &str = r#"
 for file in environ mem maps fd; do

@@ -67,7 +67,14 @@ async fn the_budget_is_a_hard_stop() {
     assert_eq!(worker.ask(json!({"message": "hi"})).await.0, 200);
     let (status, answer) = worker.ask(json!({"message": "hi"})).await;
     assert_eq!(status, 429);
-    assert!(answer["error"]["message"].as_str().unwrap().contains("budget"), "{answer}");
+    let told = answer["error"]["message"].as_str().unwrap();
+    assert!(told.contains("this app's own budget") && !told.contains("429"), "{answer}");
+    let seconds = answer["error"]["retry_after"].as_u64().unwrap();
+    assert!((1..=86_400).contains(&seconds), "{answer}");
+    let body = json!({"message": "again", "stream": false});
+    let response = worker.http.post(format!("{}/v1/chat", worker.url)).json(&body).send().await.unwrap();
+    let header: u64 = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=seconds).contains(&header), "{header}");
     assert_eq!(worker.model.standin.seen().len(), 1, "nothing is asked any more");
 }
 

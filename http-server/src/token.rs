@@ -24,7 +24,7 @@ pub const LEAST_LENGTH: usize = 16;
 pub enum TokenError {
     /// No such file, or no permission.
     #[error("failed to read the token file {0}: {1}")]
-    Read(PathBuf, #[source] std::io::Error),
+    Read(PathBuf, std::io::Error),
     /// A server that asks for a token which does not exist would refuse everybody.
     #[error("the token file {0} holds no token: write one a line, at least 16 characters each")]
     Empty(PathBuf),
@@ -177,6 +177,14 @@ fn read(path: &Path) -> Result<(Vec<Digest32>, Option<SystemTime>), TokenError> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_read_says_why_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = Tokens::load(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("Is a directory"), "{error}");
+        assert!(std::error::Error::source(&error).is_none(), "whoever tells the cause, too, would tell it twice");
+    }
 
     const OLD: &str = "an-old-token-of-length";
     const NEW: &str = "a-new-token-of-length!";

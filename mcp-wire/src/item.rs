@@ -49,7 +49,7 @@ impl Item {
             return Some(format!("it is {}, not an object", kind(item)));
         }
         match self {
-            Self::Tool => text(item, "name", true).or_else(|| schema(item)),
+            Self::Tool => text(item, "name", true).or_else(|| schema(item)).or_else(|| task(item)),
             Self::Resource => text(item, "uri", true).or_else(|| text(item, "name", false)),
             Self::Template => text(item, "uriTemplate", true).or_else(|| text(item, "name", false)),
             Self::Prompt => text(item, "name", true).or_else(|| arguments(item)),
@@ -111,6 +111,13 @@ fn text(item: &Value, field: &str, filled: bool) -> Option<String> {
     }
 }
 
+/// Neither clients of `/mcp` nor models have tasks here.
+fn task(tool: &Value) -> Option<String> {
+    let required = tool.pointer("/execution/taskSupport").is_some_and(|support| support == "required");
+    required
+        .then(|| "it can be called only as a task (execution.taskSupport is \"required\"), and tasks are not supported".into())
+}
+
 fn schema(tool: &Value) -> Option<String> {
     match tool.get("inputSchema") {
         Some(Value::Object(_)) => None,
@@ -161,6 +168,16 @@ mod tests {
         assert_eq!(fault(json!({"name": "", "inputSchema": {}})), "its name is empty");
         assert_eq!(fault(json!({"name": 5, "inputSchema": {}})), "its name is a number, not a string");
         assert_eq!(fault(json!("bare")), "it is a string, not an object");
+    }
+
+    #[test]
+    fn a_tool_that_is_called_as_a_task_only_is_of_no_use() {
+        let tool = |execution: Value| json!({"name": "a", "inputSchema": {}, "execution": execution});
+        let fault = |execution: Value| Item::Tool.usable(tool(execution)).err();
+        assert!(fault(json!({"taskSupport": "required"})).is_some_and(|told| told.contains("tasks are not supported")));
+        for execution in [json!({"taskSupport": "optional"}), json!({"taskSupport": "forbidden"}), json!({}), json!("required")] {
+            assert_eq!(fault(execution), None);
+        }
     }
 
     #[test]

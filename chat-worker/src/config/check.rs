@@ -3,6 +3,7 @@
 use std::{io::Write, path::Path, process::ExitCode};
 
 use super::{file::FileError, watch};
+use crate::words::{are, counted};
 
 /// Writes what is used, what is not and why. 0: all of it can be used; 1: some of it, or the whole file, cannot; 2: there is no such file.
 pub fn check(path: &Path, out: &mut dyn Write) -> std::io::Result<ExitCode> {
@@ -35,7 +36,9 @@ pub fn check(path: &Path, out: &mut dyn Write) -> std::io::Result<ExitCode> {
     }
     let off = config.servers.iter().filter(|server| !server.enabled).count();
     let used = config.servers.len() - off;
-    writeln!(out, "{at}: {used} servers are used, {off} are switched off, {} are refused", config.refused.len())?;
+    let (servers, refused) = (counted(used, "server"), config.refused.len());
+    let [is_used, is_off, is_refused] = [used, off, refused].map(are);
+    writeln!(out, "{at}: {servers} {is_used} used, {off} {is_off} switched off, {refused} {is_refused} refused")?;
     Ok(if config.refused.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -51,7 +54,7 @@ mod tests {
             (
                 r#"{"servers": [{"name": "a", "url": "http://a"}, {"name": "b", "url": "http://b", "disabled": true}]}"#,
                 0,
-                "1 servers are used, 1",
+                "1 server is used, 1 is switched off, 0 are refused",
             ),
             (r#"{"servers": [{"name": "a", "url": "a"}]}"#, 1, "refused: servers[0].url"),
             (r#"{"servers": 5}"#, 1, "servers: must be an array or an object"),

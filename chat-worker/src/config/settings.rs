@@ -1,10 +1,15 @@
 //! The command line and the environment. (What a terminal, an editor or a child wants of the environment is read where they are.) Every setting is documented in its help text.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{
     Args, Parser, Subcommand, ValueEnum,
     builder::{StringValueParser, TypedValueParser},
+    error::ErrorKind,
 };
 use http_server::host::HostPattern;
 use ipnet::IpNet;
@@ -60,15 +65,19 @@ pub struct Once {
 }
 
 impl Cli {
-    /// What is to be done, whichever way it was said.
-    pub fn into_parts(self) -> (Command, Settings) {
+    /// What is to be done, whichever way it was said. It cannot be said in both.
+    pub fn into_parts(self) -> Result<(Command, Settings), clap::Error> {
         let Self { command, once: Once { question, json, yes }, settings } = self;
         let command = match (command, question) {
-            (Some(command), _) => command,
+            (Some(_), Some(_)) => {
+                let told = "-p asks its question alone: leave out the command, or -p\n";
+                return Err(clap::Error::raw(ErrorKind::ArgumentConflict, told));
+            }
+            (Some(command), None) => command,
             (None, Some(question)) => Command::Ask { question, json, yes },
             (None, None) => Command::Chat { resume: false },
         };
-        (command, settings)
+        Ok((command, settings))
     }
 }
 
@@ -111,6 +120,15 @@ pub enum ConfigCommand {
         /// Without it, the file of --config.
         file: Option<PathBuf>,
     },
+}
+
+/// A network, such as 10.0.0.0/8. What is wrong with another text is told of the part that it is wrong with.
+fn network(text: &str) -> Result<IpNet, String> {
+    let (address, length) = text.split_once('/').ok_or("write a network with the length of its prefix, such as 10.0.0.0/8")?;
+    let address: IpAddr = address.parse().map_err(|_| format!("{address} is no IP address"))?;
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    let fits = length.parse().ok().and_then(|length| IpNet::new(address, length).ok());
+    fits.ok_or_else(|| format!("the length of its prefix is {length}: write a number from 0 to {most}"))
 }
 
 /// A variable of our environment, for the values in mcp.json that name it.
@@ -270,7 +288,7 @@ pub struct Settings {
 
     /// Proxies in front of this server, as networks (10.0.0.0/8,fd00::/8): what they say of a caller is believed, its
     /// address (X-Forwarded-For) and TLS (X-Forwarded-Proto). Nobody else is.
-    #[arg(long, global = true, env = "CHAT_TRUSTED_PROXIES", value_delimiter = ',')]
+    #[arg(long, global = true, env = "CHAT_TRUSTED_PROXIES", value_delimiter = ',', value_parser = network)]
     pub trusted_proxies: Vec<IpNet>,
 
     /// Seconds that running answers get to end after SIGTERM.
@@ -458,12 +476,22 @@ mod tests {
 
     #[test]
     fn a_question_can_be_asked_in_short_and_without_anything_there_is_a_chat() {
-        let command = |args: &[&str]| Cli::parse_from([&["chat-worker"], args].concat()).into_parts().0;
+        let command = |args: &[&str]| Cli::parse_from([&["chat-worker"], args].concat()).into_parts().expect("one way").0;
         assert!(
             matches!(command(&["-p", "why?", "--json"]), Command::Ask { question, json: true, yes: false } if question == "why?")
         );
         assert!(matches!(command(&[]), Command::Chat { resume: false }));
         assert!(Cli::try_parse_from(["chat-worker", "--json"]).is_err(), "JSON of what?");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_network_is_told_of_its_part() {
+        assert_eq!(network("10.0.0.0/8").map(|network| network.to_string()), Ok("10.0.0.0/8".to_owned()));
+        let told = |text: &str| network(text).expect_err("it is none");
+        assert_eq!(told("10.0.0.0/99"), "the length of its prefix is 99: write a number from 0 to 32");
+        assert_eq!(told("fd00::/129"), "the length of its prefix is 129: write a number from 0 to 128");
+        assert_eq!(told("10.0.0/8"), "10.0.0 is no IP address");
+        assert!(told("10.0.0.1").contains("such as 10.0.0.0/8"));
     }
 
     #[test]

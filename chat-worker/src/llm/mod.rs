@@ -137,6 +137,13 @@ pub enum ModelError {
     NotTheApi { what: String, setting: &'static str },
     #[error("the model did not answer within {0} s")]
     Deadline(u64),
+    /// Nobody was asked.
+    #[error(
+        "this app's own budget of {limit} tokens a day is used up: ask again in {} s, when it begins anew at midnight UTC, or have \
+         CHAT_BUDGET_TOKENS_PER_DAY raised",
+        .left.as_secs()
+    )]
+    Budget { limit: u64, left: Duration },
 }
 
 impl ModelError {
@@ -145,13 +152,22 @@ impl ModelError {
         match self {
             Self::Key(_) => "key",
             Self::Connect(_) => "connect",
-            Self::Status { status: 429, .. } => "rate_limit",
+            Self::Status { status: 429, .. } | Self::Budget { .. } => "rate_limit",
             Self::Status { kind: Some(kind), .. } | Self::Event { kind, .. } if is_plain(kind) => kind,
             Self::Event { .. } => "event",
             Self::Status { .. } => "status",
             Self::Stream(_) => "stream",
             Self::NotTheApi { .. } => "not_the_api",
             Self::Deadline(_) => "deadline",
+        }
+    }
+
+    /// After which time it is worth trying again, in seconds, where that is known.
+    pub fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::Status { retry_after, .. } => retry_after.map(|wait| wait.as_secs().max(1)),
+            Self::Budget { left, .. } => Some(left.as_secs().max(1)),
+            _ => None,
         }
     }
 

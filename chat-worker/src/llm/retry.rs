@@ -78,7 +78,7 @@ fn wanted(error: &ModelError, hints: Hints) -> bool {
                 || matches!(kind.as_str(), "server_error" | "rate_limit_exceeded" | "internal_server_error")
         }
         ModelError::Connect(_) | ModelError::Stream(_) | ModelError::NotTheApi { .. } => true,
-        ModelError::Key(_) | ModelError::Deadline(_) => false,
+        ModelError::Key(_) | ModelError::Deadline(_) | ModelError::Budget { .. } => false,
     }
 }
 

@@ -3,7 +3,10 @@
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use data_encoding::BASE64;
-use rmcp::model::{CallToolResult, ContentBlock, ResourceContents};
+use rmcp::{
+    ErrorData,
+    model::{CallToolResult, ContentBlock, PromptMessage, ResourceContents, Role},
+};
 use serde_json::{
     Value, json,
     value::{RawValue, to_raw_value},
@@ -39,6 +42,8 @@ pub enum Told {
     Whole(Arc<Whole>),
     /// In words of ours.
     Words(String),
+    /// An error of the server's own: in words, and as it was written.
+    Error(String, Box<ErrorData>),
 }
 
 /// A result as it came, and the room that it takes.
@@ -79,6 +84,11 @@ impl ToolOutput {
     /// A call that came to nothing.
     pub fn failed(text: String, outcome: &'static str) -> Self {
         Self { told: Told::Words(text), is_error: true, outcome, duration: Duration::ZERO }
+    }
+
+    /// What the server answered instead of a result.
+    pub fn own_error(text: String, error: Box<ErrorData>) -> Self {
+        Self { told: Told::Error(text, error), is_error: true, outcome: "tool_error", duration: Duration::ZERO }
     }
 
     /// A call that was not made.
@@ -173,6 +183,20 @@ fn block_in_words(block: &ContentBlock) -> String {
     }
 }
 
+/// A prompt in words. Who is to have said what is told where it is not all the user's.
+pub fn prompt_in_words(messages: &[PromptMessage]) -> String {
+    let is_talk = messages.iter().any(|message| message.role != Role::User);
+    let said = |message: &PromptMessage| {
+        let text = block_in_words(&message.content);
+        match message.role {
+            Role::User if is_talk => format!("User: {text}"),
+            Role::Assistant => format!("Assistant: {text}"),
+            Role::User => text,
+        }
+    };
+    messages.iter().map(said).collect::<Vec<_>>().join("\n\n")
+}
+
 /// A resource in words.
 pub fn contents_in_words(contents: &ResourceContents) -> String {
     match contents {
@@ -231,6 +255,23 @@ mod tests {
         let sent = r#"{"content": [], "structuredContent": {"id": 12345678901234567890123}}"#;
         let sent: CallToolResult = serde_json::from_str(&numbers::guard(sent)).expect("a result");
         assert_eq!(in_words(&sent), r#"{"id":12345678901234567890123}"#);
+    }
+
+    #[test]
+    fn a_prompt_tells_its_links_and_pictures_and_who_says_what() {
+        let words = |messages: Value| prompt_in_words(&serde_json::from_value::<Vec<PromptMessage>>(messages).expect("messages"));
+        let said = |role: &str, content: Value| json!({"role": role, "content": content});
+        let text = |text: &str| json!({"type": "text", "text": text});
+        let link = json!({"type": "resource_link", "uri": "a:b", "name": "B", "description": "the b"});
+        let picture = json!({"type": "image", "mimeType": "image/png", "data": PNG});
+        assert_eq!(
+            words(json!([said("user", text("Look:")), said("user", link), said("user", picture)])),
+            "Look:\n\n[resource a:b (B): the b]\n\n[an image, image/png]"
+        );
+        assert_eq!(
+            words(json!([said("user", text("Hi")), said("assistant", text("Hello")), said("user", text("Go on"))])),
+            "User: Hi\n\nAssistant: Hello\n\nUser: Go on"
+        );
     }
 
     const PNG: &str = "iVBORw0KGgo=";

@@ -23,6 +23,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, value::RawValue};
 use tokio::sync::oneshot;
 
+use super::question::in_a_request;
 use crate::{heavy::LIGHT, numbers};
 
 /// What a result of a call may take in memory, in bytes: there are many at once.
@@ -71,7 +72,15 @@ pub enum Came {
 #[derive(Debug)]
 pub struct Answer {
     pub id: RequestId,
-    pub result: Result<Given, ErrorData>,
+    pub result: Result<Given, Refused>,
+}
+
+/// Why there is no result.
+#[derive(Debug)]
+pub struct Refused {
+    pub error: ErrorData,
+    /// In the server's words, not in ours.
+    pub is_own: bool,
 }
 
 impl Answer {
@@ -79,7 +88,7 @@ impl Answer {
     pub fn message(self) -> ServerJsonRpcMessage {
         match self.result {
             Ok(given) => ServerJsonRpcMessage::response(given.result, self.id),
-            Err(error) => ServerJsonRpcMessage::error(error, Some(self.id)),
+            Err(refused) => ServerJsonRpcMessage::error(refused.error, Some(self.id)),
         }
     }
 }
@@ -172,7 +181,11 @@ impl Asked {
                 Ok(given) => Came::Answer(Box::new(Answer { id: self.id.clone(), result: Ok(given) })),
                 Err(problem) => Came::Answer(Box::new(self.failed(&format!("the server's result is malformed: {problem}")))),
             },
-            Ok(Message::Error(error)) => Came::Answer(Box::new(self.error(error))),
+            // Once more, with its numbers as they are written.
+            Ok(Message::Error(error)) => match message::read(&numbers::guard(&tidied), self.number(), arrays) {
+                Ok(Message::Error(error)) => Came::Answer(Box::new(self.error(error))),
+                _ => Came::Answer(Box::new(self.error(error))),
+            },
             Ok(Message::Other) => Came::Other,
             Err(fault) => {
                 let failed = Box::new(self.failed(&format!("the server's answer is malformed: {fault}")));
@@ -196,7 +209,8 @@ impl Asked {
     /// The answer that there is none of use. To discover, that means an earlier era: it leads to initialize.
     pub fn failed(&self, problem: &str) -> Answer {
         let code = if self.is_discover() { ErrorCode::METHOD_NOT_FOUND } else { ErrorCode::INTERNAL_ERROR };
-        Answer { id: self.id.clone(), result: Err(ErrorData::new(code, problem.to_owned(), None)) }
+        let error = ErrorData::new(code, problem.to_owned(), None);
+        Answer { id: self.id.clone(), result: Err(Refused { error, is_own: false }) }
     }
 
     /// An error of the server's own. Whatever it is, to discover it means an earlier era.
@@ -206,7 +220,8 @@ impl Asked {
             return self.failed(&message);
         }
         let code = i32::try_from(error.code).map_or(ErrorCode::INTERNAL_ERROR, ErrorCode);
-        Answer { id: self.id.clone(), result: Err(ErrorData::new(code, message, error.data)) }
+        let error = ErrorData::new(code, message, error.data);
+        Answer { id: self.id.clone(), result: Err(Refused { error, is_own: true }) }
     }
 
     fn result(&self, result: &RawValue) -> Result<Given, String> {
@@ -293,7 +308,7 @@ impl Waiting {
         let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
         let Some(peek) = message::peek(line) else { return Line::Nothing };
         if peek.has_method {
-            let message = json::tidy(line, MAX_WEIGHT).ok().and_then(|tidied| json::parse(&tidied).ok());
+            let message = json::tidy(line, MAX_WEIGHT).ok().and_then(|tidied| json::parse(&in_a_request(&tidied)).ok());
             return message.map_or(Line::Nothing, |message| Line::Sdk(Box::new(message)));
         }
         let Some((asked, to)) = self.take(&peek) else { return Line::Nothing };
@@ -450,7 +465,7 @@ fn whole_or_asking<T: DeserializeOwned>(raw: &RawValue, of: impl Fn(T) -> Server
     };
     let mut value: Value = json::parse(text).map_err(|error| plain(&error))?;
     if value.get("resultType").is_some_and(|kind| kind != "complete") {
-        return serde_json::from_value(value).map(written).map_err(|error| plain(&error));
+        return incomplete(value).map(written);
     }
     content::fit(&mut value);
     let result = serde_json::from_value(value).map(of).map_err(|_| problem)?;
@@ -469,11 +484,24 @@ fn called(written: &RawValue) -> Result<Given, String> {
     let complete = value.get("resultType").is_none_or(|kind| kind == "complete");
     // A task, a question to the user, or nothing at all.
     if !complete || ["content", "structuredContent", "isError"].iter().all(|field| value.get(field).is_none()) {
-        let result = serde_json::from_value(value).map_err(|error| plain(&error))?;
+        let result = incomplete(value)?;
         return Ok(Given { result, written: Some(written.to_owned()) });
     }
     content::fit(&mut value);
     serde_json::from_value(value).map(given).map_err(|_| problem)
+}
+
+/// What comes in the place of a result. What a server asks is read where it is asked, as it was written: the SDK's types know less of it.
+fn incomplete(mut value: Value) -> Result<ServerResult, String> {
+    if let Value::Object(fields) = &mut value
+        && fields.get("resultType").is_some_and(|kind| kind == "input_required")
+    {
+        match fields.remove("inputRequests") {
+            None | Some(Value::Null | Value::Object(_)) => {}
+            Some(_) => return Err("its \"inputRequests\" are no object".to_owned()),
+        }
+    }
+    serde_json::from_value(value).map_err(|error| plain(&error))
 }
 
 #[cfg(test)]

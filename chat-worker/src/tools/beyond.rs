@@ -9,9 +9,9 @@ use futures::future::join_all;
 use rmcp::{
     ErrorData,
     model::{
-        ClientRequest, CompleteRequest, CompleteRequestParams, CompleteResult, GetPromptRequest, GetPromptRequestParams, Prompt,
-        ReadResourceRequest, ReadResourceRequestParams, Reference, Resource, ResourceTemplate, ServerResult, SetLevelRequest,
-        SetLevelRequestParams,
+        ClientRequest, CompleteRequest, CompleteRequestParams, CompleteResult, GetPromptRequest, GetPromptRequestParams,
+        LoggingLevel, Prompt, ReadResourceRequest, ReadResourceRequestParams, Reference, Resource, ResourceTemplate,
+        ServerResult,
     },
 };
 use serde_json::{Value, json};
@@ -21,7 +21,6 @@ use super::{
     hub::Hub,
     live::{Listed, Live},
     relay::Relay,
-    request::Request,
     sanitize::{cap, clean, clean_line},
     spec::exposed_name,
 };
@@ -188,24 +187,10 @@ impl Hub {
         }
     }
 
-    /// Tells every server that has messages for a log from which level on to send them.
-    pub async fn set_log_level(&self, params: SetLevelRequestParams) {
-        let servers: Vec<Live> = self.live().into_iter().filter(|server| server.can(|it| it.logging.is_some())).collect();
-        join_all(servers.iter().map(async |server| {
-            // In the modern era each request says it.
-            if server.line.is_modern() {
-                return;
-            }
-            let request = ClientRequest::SetLevelRequest(SetLevelRequest::new(params.clone()));
-            if let Err(error) = server.line.result(Request::Other(Box::new(request)), None).await {
-                tracing::warn!(
-                    server = server.name(),
-                    "the level of its messages is not set: {}",
-                    server.in_words(error).message
-                );
-            }
-        }))
-        .await;
+    /// From which level on somebody wants messages for a log: every server that has some is told.
+    pub async fn want_messages(&self, level: Option<LoggingLevel>) {
+        self.log_level.set(level);
+        join_all(self.live().iter().map(|server| server.line.tell_level())).await;
     }
 
     /// What each server says of its use, for a model: cleaned, and not longer than is good.

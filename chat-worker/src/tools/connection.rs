@@ -12,14 +12,14 @@ use std::{
     time::Duration,
 };
 
-use mcp_stdio::group::Spawned;
+use mcp_stdio::{exit::Exit, group::Spawned};
 use rmcp::{
     ClientHandler, ClientServiceExt, ErrorData, RoleClient,
     model::{
-        CallToolResult, ClientCapabilities, ClientConfig, ClientRequest, CreateMessageRequestParams, CreateMessageResult,
-        ElicitRequestParams, ElicitResult, ElicitationAction, ElicitationCapability, ErrorCode, FormElicitationCapability,
-        Implementation, PaginatedRequestParams, PingRequest, ProtocolVersion, RequestMetaObject, ServerCapabilities,
-        ServerJsonRpcMessage, ServerNotification, ServerResult, SubscriptionFilter, UrlElicitationCapability,
+        CallToolResult, ClientCapabilities, ClientConfig, ClientRequest, CustomRequest, CustomResult, ElicitationCapability,
+        ErrorCode, FormElicitationCapability, Implementation, PaginatedRequestParams, PingRequest, ProtocolVersion,
+        RequestMetaObject, ServerCapabilities, ServerJsonRpcMessage, ServerNotification, ServerResult, SubscriptionFilter,
+        UrlElicitationCapability,
     },
     service::{
         ClientCacheConfig, ClientLifecycleMode, InboundStreamOrigin, NotificationContext, Peer, QuitReason, RequestContext,
@@ -27,7 +27,7 @@ use rmcp::{
     },
     transport::{StreamableHttpClientTransport, Transport, streamable_http_client::StreamableHttpClientTransportConfig},
 };
-use serde_json::{Value, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
 use tokio::{
     sync::{Notify, mpsc},
     task::{JoinError, JoinHandle},
@@ -42,8 +42,9 @@ use super::{
     child::{self, LastWords},
     credentials::Credentials,
     error::ServerError,
-    failure, http,
-    relay::{Calls, Question, Relay},
+    failure, http, level,
+    question::{ELICITATION, Question, nobody},
+    relay::{Calls, Relay},
     remote::Remote,
     request::{Ids, Line, Request, ToolRequest, Way},
     sanitize::clean_line,
@@ -78,6 +79,8 @@ pub struct Connection {
     /// What every request says of us, which earlier eras say once.
     pub hello: RequestMetaObject,
     pub ids: Ids,
+    /// What the server was told of the level of its messages.
+    pub log_level: level::Told,
     pub protocol: String,
     /// "modern" or "legacy".
     pub era: &'static str,
@@ -166,19 +169,18 @@ struct Listener {
 }
 
 impl Listener {
-    async fn ask(&self, method: &str, params: Value, context: RequestContext<RoleClient>) -> Result<Value, ErrorData> {
+    /// What whoever made the call answers, which may be an error; without one, why there is nothing of that.
+    async fn ask(&self, question: Question, context: &RequestContext<RoleClient>) -> Result<Result<Value, ErrorData>, ErrorData> {
         let of = match context.extensions.get::<InboundStreamOrigin>() {
             Some(InboundStreamOrigin::OutboundRequest(id)) => Some(id),
             Some(InboundStreamOrigin::Unassociated) | None => None,
         };
-        let nobody = || ErrorData::new(ErrorCode::METHOD_NOT_FOUND, "nobody can be asked", None);
         let call = self.calls.of(of).ok_or_else(nobody)?;
-        let question = Question { method: method.to_owned(), params };
         let answers = tokio::select! {
             answers = call.ask(vec![(String::new(), question)]) => answers?,
             () = context.ct.cancelled() => return Err(ErrorData::internal_error("cancelled", None)),
         };
-        answers.into_values().next().unwrap_or_else(|| Err(nobody()))
+        answers.into_values().next().ok_or_else(nobody)
     }
 }
 
@@ -196,28 +198,27 @@ impl ClientHandler for Listener {
         info
     }
 
-    async fn create_message(
+    /// A question, in the form that it travels in. Who cannot be asked for an agreement has not agreed; a question that nobody could be asked,
+    /// and what the client answers, are the server's to hear.
+    async fn on_custom_request(
         &self,
-        params: CreateMessageRequestParams,
+        request: CustomRequest,
         context: RequestContext<RoleClient>,
-    ) -> Result<CreateMessageResult, ErrorData> {
-        let answer = self.ask("sampling/createMessage", serde_json::to_value(params).unwrap_or_default(), context).await?;
-        serde_json::from_value(answer)
-            .map_err(|error| ErrorData::internal_error(format!("the answer is malformed: {error}"), None))
-    }
-
-    /// Who cannot be asked has not agreed.
-    async fn create_elicitation(
-        &self,
-        params: ElicitRequestParams,
-        context: RequestContext<RoleClient>,
-    ) -> Result<ElicitResult, ErrorData> {
-        let answer = self.ask("elicitation/create", serde_json::to_value(params).unwrap_or_default(), context).await;
-        let declined = |_| Ok(ElicitResult::new(ElicitationAction::Decline));
-        answer.map_or_else(declined, |answer| {
-            serde_json::from_value(answer)
-                .map_err(|error| ErrorData::internal_error(format!("the answer is malformed: {error}"), None))
-        })
+    ) -> Result<CustomResult, ErrorData> {
+        let Some(question) = Question::within(&request) else {
+            return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, request.method, None));
+        };
+        let is_agreement = question.method == ELICITATION;
+        match self.ask(question, &context).await {
+            Ok(Ok(answer)) if !answer.is_object() => {
+                Err(ErrorData::internal_error("the client's answer is malformed: it is no object", None))
+            }
+            Ok(answer) => answer.map(CustomResult),
+            Err(error) if is_agreement && error.code != ErrorCode::INVALID_PARAMS => {
+                Ok(CustomResult(json!({"action": "decline"})))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn on_tool_list_changed(&self, _: NotificationContext<RoleClient>) {
@@ -303,7 +304,16 @@ impl Connection {
             calls,
             hello,
             ids: Ids::default(),
+            log_level: level::Told::default(),
         })
+    }
+
+    /// How its child ended, where it is one that has.
+    pub fn exit(&self) -> Option<Exit> {
+        match &self.way {
+            Way::Child(pipe) => pipe.exit(),
+            Way::Http(_) => None,
+        }
     }
 
     /// Completes when the connection is gone.
@@ -421,7 +431,7 @@ pub async fn call_tool(
     relay: Option<Relay>,
 ) -> Result<Whole, ServerError> {
     let request = Request::Call(ToolRequest::new(Arc::clone(spec), arguments, telemetry::here()));
-    let (given, room) = line.result(request, relay).await.map_err(|error| failure::of(&error, line.limit))?;
+    let (given, room) = line.result(request, relay).await.map_err(|failed| failure::of_call(failed, line.limit))?;
     match given.result {
         ServerResult::CallToolResult(result) => Ok(Whole::new(result, given.written, room)),
         // Nothing to tell is a result, too.

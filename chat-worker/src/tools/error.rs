@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rmcp::ErrorData;
+
 /// Why a server cannot be used, or a call of it failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ServerError {
@@ -19,12 +21,15 @@ pub enum ServerError {
     /// The server is up, and says no.
     #[error("{0}")]
     Refused(String),
+    /// The same in an error of its own: in words, and as it was written.
+    #[error("{0}")]
+    Own(String, Box<ErrorData>),
 }
 
 impl ServerError {
     /// Whether it speaks against the server's health.
     pub fn is_fault(&self) -> bool {
-        !matches!(self, Self::Refused(_))
+        !matches!(self, Self::Refused(_) | Self::Own(..))
     }
 
     /// Whether the same call may do better at once: a timeout has already cost its time.

@@ -3,17 +3,26 @@
 use std::{error::Error, time::Duration};
 
 use rmcp::{
+    ErrorData,
     model::ErrorCode,
     service::{ClientInitializeError, ServiceError},
     transport::{DynamicTransportError, streamable_http_client::StreamableHttpError},
 };
+use serde_json::Value;
 
 use super::{
     error::ServerError,
     remote::RemoteError,
+    request::Failed,
     sanitize::{cap, clean_line},
 };
 use crate::redact::redact;
+
+/// The code of an error that asks to open pages first.
+const PAGES_FIRST: ErrorCode = ErrorCode(-32042);
+/// Pages to open that are told of one error, and how long they may be together, in bytes.
+const MAX_PAGES: usize = 8;
+const MAX_TOLD_PAGES: usize = 8 * 1024;
 
 /// What went wrong while a connection was being made.
 pub fn to_start(error: &ClientInitializeError) -> ServerError {
@@ -35,6 +44,29 @@ pub fn to_start(error: &ClientInitializeError) -> ServerError {
         ClientInitializeError::ConnectionClosed(_) => ServerError::Connect(text),
         _ => ServerError::Refused(text),
     }
+}
+
+/// What became of a call, which had so long, instead of a result. An error of the server's own is kept as it is.
+pub fn of_call(failed: Failed, limit: Duration) -> ServerError {
+    match failed {
+        Failed::Own(error) => {
+            let text = redact(&clean_line(&error.message)).into_owned() + &pages(&error);
+            ServerError::Own(text, Box::new(error))
+        }
+        Failed::Otherwise(error) => of(&error, limit),
+    }
+}
+
+/// The pages that an error asks to open before the same is asked for again.
+fn pages(error: &ErrorData) -> String {
+    let asked = error.data.as_ref().filter(|_| error.code == PAGES_FIRST);
+    let all = asked.and_then(|data| data["elicitations"].as_array()).into_iter().flatten();
+    let page = |asked: &Value| {
+        let (page, why) = (clean_line(asked["url"].as_str()?), clean_line(asked["message"].as_str().unwrap_or_default()));
+        Some(if why.is_empty() { page } else { format!("{page} ({why})") })
+    };
+    let pages: Vec<String> = all.filter_map(page).take(MAX_PAGES).collect();
+    if pages.is_empty() { String::new() } else { cap(format!("; first open {}", pages.join(", ")), MAX_TOLD_PAGES).0 }
 }
 
 /// What became of a request instead of an answer, which had so long.

@@ -23,8 +23,9 @@ use super::{
     error::ServerError,
     first_seen::FirstSeen,
     http,
+    level::Wanted,
     live::Live,
-    relay::Relay,
+    relay::{Following, Next, Relay},
     server::{Server, Shared as Common, State},
     spec::{ToolSpec, prefix_of},
 };
@@ -67,6 +68,8 @@ pub struct Hub {
     reads: Mutex<HashMap<String, Reading>>,
     first_seen: Arc<Mutex<FirstSeen>>,
     is_between: bool,
+    /// From which level on messages for a log are wanted.
+    pub(super) log_level: Wanted,
     changed: Arc<Notify>,
     version: watch::Sender<u64>,
     tasks: TaskTracker,
@@ -82,6 +85,7 @@ impl Hub {
             reads: Mutex::default(),
             first_seen: Arc::new(Mutex::new(first_seen)),
             is_between,
+            log_level: Wanted::default(),
             changed: Arc::default(),
             version: watch::Sender::new(0),
             tasks: TaskTracker::new(),
@@ -115,6 +119,7 @@ impl Hub {
                     first_seen: Arc::clone(&self.first_seen),
                     changed: Arc::clone(&self.changed),
                     is_between: self.is_between,
+                    log_level: self.log_level.clone(),
                 };
                 Server::start(entry.clone(), common, &self.tasks)
             });
@@ -245,15 +250,15 @@ impl Hub {
         let (hub, ears) = (Arc::downgrade(self), Arc::<Mutex<Vec<Relay>>>::default());
         let told = Arc::clone(&ears);
         let answer = async move {
-            let (relay, mut hears) = Relay::of_progress();
-            let mut answer = pin!(call(server, spec, arguments, Some(relay)));
+            let (relay, hears) = Relay::of_progress();
+            let answer = pin!(call(server, spec, arguments, Some(relay)));
+            let mut following = Following::new(answer, hears);
             let output = loop {
-                tokio::select! {
-                    biased;
-                    Some(said) = hears.recv() => {
+                match following.next().await {
+                    Next::Said(said) => {
                         told.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|ear| ear.hear(&said));
                     }
-                    output = &mut answer => break output,
+                    Next::Over(output) => break output,
                 }
             };
             if let Some(hub) = hub.upgrade() {
@@ -367,12 +372,16 @@ async fn call(server: Arc<Server>, spec: Arc<ToolSpec>, arguments: Arc<RawValue>
         if attempt >= server.entry.max_retries || began.elapsed() >= server.entry.timeout || !may_be_repeated {
             let outcome = match error {
                 ServerError::Timeout(_) => "timeout",
-                ServerError::Refused(_) => "tool_error",
+                ServerError::Refused(_) | ServerError::Own(..) => "tool_error",
                 ServerError::Connect(_) => "unavailable",
                 _ => "transport",
             };
             let text = format!("the call of {} failed: {error}", spec.tool);
-            return ToolOutput { duration: began.elapsed(), ..ToolOutput::failed(text, outcome) };
+            let output = match error {
+                ServerError::Own(_, error) => ToolOutput::own_error(text, error),
+                _ => ToolOutput::failed(text, outcome),
+            };
+            return ToolOutput { duration: began.elapsed(), ..output };
         }
         let delay = FIRST_RETRY.saturating_mul(1 << attempt.min(8)).min(LONGEST_RETRY);
         tokio::time::sleep(delay.mul_f64(1.0 - 0.25 * rand::random::<f64>())).await;

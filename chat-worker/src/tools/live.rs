@@ -17,7 +17,7 @@ use super::{
     asked::{Given, LEFT_OUT, SIZE, WRITTEN},
     failure,
     relay::Relay,
-    request::{Line, Request},
+    request::{Failed, Line, Request},
     sanitize::clean_line,
 };
 use crate::{redact::redact, written::Fields};
@@ -148,21 +148,21 @@ impl Live {
             ServerResult::GetPromptResult(result) => &mut result.result_type,
             ServerResult::CompleteResult(result) => &mut result.result_type,
             ServerResult::InputRequiredResult(_) => return Ok(given),
-            _ => return Err(self.in_words(ServiceError::UnexpectedResponse)),
+            _ => return Err(self.in_words(ServiceError::UnexpectedResponse.into())),
         };
         kind.get_or_insert(ResultType::COMPLETE);
         Ok(given)
     }
 
     /// What became of a request, for whoever made it: the server's own error as it is.
-    pub fn in_words(&self, error: ServiceError) -> ErrorData {
+    fn in_words(&self, failed: Failed) -> ErrorData {
         let server = self.name();
-        let told = match error {
-            ServiceError::McpError(error) => return error,
-            ServiceError::Timeout { .. } => {
+        let told = match failed {
+            Failed::Own(error) | Failed::Otherwise(ServiceError::McpError(error)) => return error,
+            Failed::Otherwise(ServiceError::Timeout { .. }) => {
                 format!("the server {server} did not answer within {} s", self.line.limit.as_secs_f64())
             }
-            error => format!("the server {server} did not answer: {}", failure::of(&error, self.line.limit)),
+            Failed::Otherwise(error) => format!("the server {server} did not answer: {}", failure::of(&error, self.line.limit)),
         };
         ErrorData::internal_error(told, None)
     }

@@ -13,7 +13,7 @@ use std::{
 use mcp_wire::json;
 use rmcp::{
     ErrorData,
-    model::{ClientCapabilities, ErrorCode, LoggingLevel, ProgressToken, RequestId},
+    model::{ClientCapabilities, LoggingLevel, ProgressToken, RequestId},
 };
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, value::RawValue};
@@ -22,7 +22,10 @@ use tokio::{
     time::Instant,
 };
 
-use super::sanitize::clean_line;
+use super::{
+    question::{Question, nobody},
+    sanitize::clean_line,
+};
 use crate::{heavy::Room, numbers};
 
 /// How long a caller may think about a question. The call's own time stands still meanwhile.
@@ -32,8 +35,9 @@ const UNHEARD: usize = 256;
 /// A call that tells of its progress may take so many times as long as one that does not.
 const PROGRESS_EXTENDS: u32 = 20;
 
-const PROGRESS: &str = "notifications/progress";
-const LOG: &str = "notifications/message";
+pub const PROGRESS: &str = "notifications/progress";
+pub const LOG: &str = "notifications/message";
+const PAGE_DONE: &str = "notifications/elicitation/complete";
 /// Letters of what a person is told while a server works.
 const MAX_WORDS: usize = 100;
 
@@ -77,13 +81,6 @@ pub struct Questions {
     pub answers: oneshot::Sender<HashMap<String, Result<Value, ErrorData>>>,
 }
 
-/// One request of a server to a client.
-#[derive(Debug, Clone)]
-pub struct Question {
-    pub method: String,
-    pub params: Value,
-}
-
 /// A caller's ear.
 #[derive(Debug, Clone)]
 pub struct Relay {
@@ -119,16 +116,50 @@ impl Relay {
             let _ = self.said.try_send(said);
         }
     }
+}
 
-    fn takes(&self, question: &Question) -> bool {
-        match question.method.as_str() {
-            "sampling/createMessage" => self.can.sampling.is_some(),
-            "elicitation/create" => self.can.elicitation.as_ref().is_some_and(|can| {
-                let by_url = question.params.get("mode").is_some_and(|mode| mode == "url");
-                // Without either, a form is meant, as in the first revision that had it.
-                if by_url { can.url.is_some() } else { can.form.is_some() || can.url.is_none() }
-            }),
-            _ => false,
+/// What comes next of a call.
+#[derive(Debug)]
+pub enum Next<T> {
+    Said(Said),
+    Over(T),
+}
+
+/// A call as its caller follows it. Whatever its server said before the answer is heard before the answer, also where both came in one piece.
+#[derive(Debug)]
+pub struct Following<F: Future> {
+    answer: F,
+    hears: mpsc::Receiver<Said>,
+    /// The answer, while there is still something to hear before it.
+    over: Option<F::Output>,
+}
+
+impl<F: Future + Unpin> Following<F> {
+    pub fn new(answer: F, hears: mpsc::Receiver<Said>) -> Self {
+        Self { answer, hears, over: None }
+    }
+
+    /// Whoever stops waiting for it misses nothing by that.
+    pub async fn next(&mut self) -> Next<F::Output> {
+        let answer = if let Some(answer) = self.over.take() {
+            answer
+        } else {
+            tokio::select! {
+                biased;
+                Some(said) = self.hears.recv() => return Next::Said(said),
+                answer = &mut self.answer => answer,
+            }
+        };
+        loop {
+            match self.hears.try_recv() {
+                Ok(said @ Said::Told { .. }) => {
+                    self.over = Some(answer);
+                    return Next::Said(said);
+                }
+                // Nobody waits for that any more.
+                Ok(Said::Asked(_)) => {}
+                Err(_) => return Next::Over(answer),
+            }
         }
     }
 }
@@ -142,13 +173,15 @@ pub struct Call {
     time: Arc<Mutex<Time>>,
 }
 
-/// How a call's time goes.
+/// How a call's time goes, and what belongs to it meanwhile.
 #[derive(Debug)]
 struct Time {
     began: Instant,
     last: Instant,
     /// Questions that wait for their answers.
     asking: usize,
+    /// The pages that its caller was asked to open.
+    pages: Vec<String>,
     /// What its answer takes of the memory, once that has been read.
     room: Option<Room>,
 }
@@ -156,7 +189,11 @@ struct Time {
 impl Call {
     pub fn new(server: Arc<str>, relay: Option<Relay>) -> Self {
         let now = Instant::now();
-        Self { server, relay, time: Arc::new(Mutex::new(Time { began: now, last: now, asking: 0, room: None })) }
+        Self {
+            server,
+            relay,
+            time: Arc::new(Mutex::new(Time { began: now, last: now, asking: 0, pages: Vec::new(), room: None })),
+        }
     }
 
     /// When it is to be given up, as things are: `limit` after its begin, its last progress, or its last answer to a question.
@@ -170,9 +207,11 @@ impl Call {
 
     /// Asks whoever made the call. Fails at once where that cannot answer.
     pub async fn ask(&self, all: Vec<(String, Question)>) -> Result<HashMap<String, Result<Value, ErrorData>>, ErrorData> {
-        let nobody = || ErrorData::new(ErrorCode::METHOD_NOT_FOUND, "whoever made this call cannot be asked", None);
-        let relay =
-            self.relay.as_ref().filter(|relay| all.iter().all(|(_, question)| relay.takes(question))).ok_or_else(nobody)?;
+        let relay = self.relay.as_ref().ok_or_else(nobody)?;
+        if let Some(refusal) = all.iter().find_map(|(_, question)| question.refusal(&relay.can)) {
+            return Err(refusal);
+        }
+        self.time().pages.extend(all.iter().filter_map(|(_, question)| question.page()));
         let (answers, given) = oneshot::channel();
         relay.said.send(Said::Asked(Questions { all, answers })).await.map_err(|_| nobody())?;
         let _asking = Asking::begin(&self.time);
@@ -245,7 +284,7 @@ impl Calls {
     /// Takes a message that is no answer. `of`: the request on whose stream it came. False for what is no caller's to hear.
     pub fn hear(&self, of: Option<&RequestId>, message: &[u8]) -> bool {
         let Ok(Heard { method: Some(method), id: None, params }) = serde_json::from_slice(message) else { return false };
-        if !matches!(&*method, PROGRESS | LOG) {
+        if !matches!(&*method, PROGRESS | LOG | PAGE_DONE) {
             return false;
         }
         let params: Value = params.and_then(|params| json::parse(&numbers::guard(params.get())).ok()).unwrap_or_default();
@@ -262,6 +301,14 @@ impl Calls {
             LOG => {
                 if let Some(call) = self.of(of) {
                     tell(&call, LOG, params);
+                }
+            }
+            // Of whoever was asked to open it.
+            PAGE_DONE => {
+                let page = params.get("elicitationId").and_then(Value::as_str).unwrap_or_default();
+                let call = self.all().values().find(|call| call.time().pages.iter().any(|asked| asked == page)).cloned();
+                if let Some(call) = call {
+                    tell(&call, PAGE_DONE, params);
                 }
             }
             _ => {}
@@ -361,7 +408,8 @@ mod tests {
         tokio::time::advance(Duration::from_secs(6)).await;
         calls.hear(None, br#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"progress":1}}"#);
         assert_eq!(call.due(limit), began + Duration::from_secs(16));
-        let question = Question { method: "elicitation/create".to_owned(), params: json!({"message": "sure?"}) };
+        let question = r#"{"method": "elicitation/create", "params": {"message": "sure?", "requestedSchema": {}}}"#;
+        let question: Question = serde_json::from_str(question).expect("a question");
         let asking = tokio::spawn({
             let call = call.clone();
             async move { call.ask(vec![("q".to_owned(), question)]).await }
@@ -387,20 +435,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_cannot_answer_is_not_asked() {
+    async fn whatever_was_said_before_the_answer_is_heard_before_it() {
         let calls = Calls::default();
-        let ask = |can: Value, params: Value| {
-            let (call, hears) = call(&calls, 1, can);
-            async move {
-                let question = Question { method: "elicitation/create".to_owned(), params };
-                let _hears = hears;
-                tokio::time::timeout(Duration::from_millis(20), call.ask(vec![(String::new(), question)])).await.is_err()
+        let (call, hears) = call(&calls, 1, json!({}));
+        // The answer comes while it is looked at, and with it what was said before.
+        let answer = Box::pin(async {
+            for step in 1..=2 {
+                tell(&call, PROGRESS, json!({"progressToken": 1, "progress": step}));
             }
-        };
-        assert!(ask(json!({"elicitation": {}}), json!({})).await, "waits for the answer");
-        assert!(ask(json!({"elicitation": {"url": {}}}), json!({"mode": "url"})).await);
-        assert!(!ask(json!({}), json!({})).await);
-        assert!(!ask(json!({"elicitation": {"form": {}}}), json!({"mode": "url"})).await);
-        assert!(!ask(json!({"elicitation": {"url": {}}}), json!({})).await);
+            "the answer"
+        });
+        let mut following = Following::new(answer, hears);
+        for step in ["1", "2"] {
+            assert!(matches!(following.next().await, Next::Said(said) if said.progress().as_deref() == Some(step)));
+        }
+        assert!(matches!(following.next().await, Next::Over("the answer")));
     }
 }

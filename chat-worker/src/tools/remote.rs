@@ -6,6 +6,7 @@ mod incoming;
 mod past;
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     io,
     sync::{
@@ -38,6 +39,7 @@ use super::{
     MAX_MESSAGE,
     asked::{Answer, Asked, Came},
     credentials::Credentials,
+    question::in_a_request,
     relay::Calls,
     sanitize::{cap, clean_line},
 };
@@ -353,6 +355,15 @@ fn sse(event: Event, data: Option<String>) -> Sse {
     Sse { event: None, data, id: event.id, retry: event.retry }
 }
 
+/// The message of an event, with all that is in it.
+fn for_the_sdk(event: &mut Event) -> Option<String> {
+    let data = String::from_utf8(std::mem::take(&mut event.data)).ok()?;
+    Some(match in_a_request(&data) {
+        Cow::Owned(carried) => carried,
+        Cow::Borrowed(_) => data,
+    })
+}
+
 async fn make_room(of: &RequestId, weight: usize, calls: &Calls) {
     if weight > 0 {
         calls.keep(of, heavy::ANSWERS.room(weight).await);
@@ -409,7 +420,7 @@ async fn as_read(asked: &Asked, event: Event, revision: Option<&str>, calls: &Ca
         }
         Some(Came::Other) => {
             calls.hear(Some(&asked.id), &event.data);
-            let data = String::from_utf8(std::mem::take(&mut event.data)).ok();
+            let data = for_the_sdk(&mut event);
             sse(event, data)
         }
         Some(Came::Odd(_)) | None => sse(event, None),
@@ -526,7 +537,7 @@ impl StreamableHttpClient for Remote {
                 return Ok(sse(event, None));
             }
             calls.hear(None, &event.data);
-            let data = String::from_utf8(std::mem::take(&mut event.data)).ok();
+            let data = for_the_sdk(&mut event);
             Ok(sse(event, data))
         };
         Ok(events.map(read).boxed())

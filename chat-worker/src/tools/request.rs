@@ -3,6 +3,8 @@
 //! cancelled. It goes past the SDK's client, whose several tasks and copies would cost more than all else: the SDK keeps the connection, and
 //! hears what a server says of itself.
 
+#![allow(deprecated, reason = "messages for a log, which earlier eras have")]
+
 use std::{
     any::TypeId,
     collections::BTreeMap,
@@ -13,34 +15,42 @@ use std::{
     time::Duration,
 };
 
-use futures::FutureExt;
-use mcp_wire::json;
+use futures::{
+    FutureExt,
+    future::{BoxFuture, ready},
+};
 use rmcp::{
     ErrorData, RoleClient,
     model::{
         CancelledNotificationParam, ClientJsonRpcMessage, ClientRequest, ErrorCode, GetMeta as _, InputResponses, PingRequest,
-        ProgressToken, RequestId, RequestMetaObject, ServerResult,
+        ProgressToken, RequestId, RequestMetaObject, ServerResult, SetLevelRequest, SetLevelRequestParams,
     },
     service::{Peer, ServiceError},
     transport::DynamicTransportError,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
+use tokio::time::timeout;
 
 use super::{
-    asked::{Answer, Asked, Given},
-    relay::{Call, Calls, Question, Relay},
+    asked::{Answer, Asked, Given, Refused},
+    level,
+    question::Question,
+    relay::{Call, Calls, Relay},
     remote::{Outcome, Remote},
+    sanitize::clean_line,
     spec::ToolSpec,
     standard,
     stdio::Pipe,
 };
-use crate::{heavy::Room, logging, numbers};
+use crate::{heavy::Room, logging, numbers, redact::redact};
 
 /// A server that asks again and again instead of answering is not asked any more.
 const MAX_ROUNDS: usize = 10;
 /// Where our ids begin: the SDK counts its own from zero.
 const FIRST_ID: i64 = 1 << 30;
+/// That a server takes a level is waited for no longer: the request that comes next has its own time.
+const LEVEL: Duration = Duration::from_secs(2);
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -78,6 +88,26 @@ pub struct Sending {
     pub called_for: Option<String>,
 }
 
+/// Why a request has no result.
+#[derive(Debug)]
+pub enum Failed {
+    /// The server refused it, in words of its own.
+    Own(ErrorData),
+    Otherwise(ServiceError),
+}
+
+impl From<ServiceError> for Failed {
+    fn from(error: ServiceError) -> Self {
+        Self::Otherwise(error)
+    }
+}
+
+impl From<Refused> for Failed {
+    fn from(Refused { error, is_own }: Refused) -> Self {
+        if is_own { Self::Own(error) } else { Self::Otherwise(ServiceError::McpError(error)) }
+    }
+}
+
 /// How a server is reached.
 #[derive(Debug, Clone)]
 pub enum Way {
@@ -97,6 +127,8 @@ pub struct Line {
     /// What every request says of us.
     pub hello: Arc<RequestMetaObject>,
     pub ids: Ids,
+    /// From which level on messages for a log are wanted, and what the server knows of that.
+    pub log_level: (level::Wanted, level::Told),
     /// For one request.
     pub limit: Duration,
 }
@@ -120,7 +152,10 @@ impl Line {
     /// The result of a request. What the server wants to know before it goes on is asked of whoever made the request; the result says it
     /// only where that one can come back with the answers by itself, as with resources and prompts in the modern era. With it comes the room
     /// that it takes, to be kept as long as it is.
-    pub async fn result(&self, mut request: Request, relay: Option<Relay>) -> Result<(Given, Option<Room>), ServiceError> {
+    pub async fn result(&self, mut request: Request, relay: Option<Relay>) -> Result<(Given, Option<Room>), Failed> {
+        if relay.as_ref().is_some_and(|relay| !relay.shares) {
+            self.tell_level().await;
+        }
         let is_call = matches!(request, Request::Call(_));
         let comes_back = !is_call && relay.as_ref().is_none_or(|relay| relay.comes_back);
         let meta = self.meta(relay.as_ref());
@@ -135,7 +170,32 @@ impl Line {
                 given => return Ok((given, call.take_room())),
             }
         }
-        Err(ServiceError::McpError(refused("it asks its user again and again".to_owned())))
+        Err(ServiceError::McpError(refused("it asks its user again and again".to_owned())).into())
+    }
+
+    /// Sees to it that the server knows from which level on its messages are wanted: once in each session of it, since a new one has forgotten.
+    /// In the modern era each request says it.
+    pub fn tell_level(&self) -> BoxFuture<'_, ()> {
+        let session = match &self.way {
+            Way::Http(remote) => remote.opened(),
+            Way::Child(_) => 0,
+        };
+        let (wanted, told) = &self.log_level;
+        let has_messages = || self.peer.peer_info().is_some_and(|info| info.capabilities.logging.is_some());
+        let due = if self.is_modern() { None } else { told.due(wanted, session) };
+        let Some(level) = due.filter(|_| has_messages()) else { return ready(()).boxed() };
+        async move {
+            let request = ClientRequest::SetLevelRequest(SetLevelRequest::new(SetLevelRequestParams::new(level)));
+            let (request, call) = (Request::Other(Box::new(request)), Call::new(Arc::clone(&self.server), None));
+            let problem = match timeout(LEVEL, self.attempt(&request, self.meta(None), &call)).await {
+                Ok(Ok(_)) => return,
+                Ok(Err(Failed::Own(error))) => error.message.into_owned(),
+                Ok(Err(Failed::Otherwise(error))) => error.to_string(),
+                Err(_) => "no answer in time".to_owned(),
+            };
+            tracing::warn!(server = &*self.server, "the level of its messages is not set: {}", redact(&clean_line(&problem)));
+        }
+        .boxed()
     }
 
     /// What the one can that made the request, and nothing of what it cannot.
@@ -151,7 +211,7 @@ impl Line {
     }
 
     /// The answer to a request, which has as long as the limit after each progress that it tells of. Whoever stops waiting cancels it.
-    async fn attempt(&self, request: &Request, meta: RequestMetaObject, call: &Call) -> Result<Given, ServiceError> {
+    async fn attempt(&self, request: &Request, meta: RequestMetaObject, call: &Call) -> Result<Given, Failed> {
         let id = RequestId::Number(self.ids.0.fetch_add(1, Ordering::Relaxed));
         let sending = self.sending(&id, request, meta)?;
         self.calls.begun(&id, call);
@@ -164,13 +224,13 @@ impl Line {
                 answer = &mut asking => break answer,
                 () = tokio::time::sleep_until(due) => {
                     if call.due(self.limit) <= due {
-                        return Err(ServiceError::Timeout { timeout: self.limit });
+                        return Err(ServiceError::Timeout { timeout: self.limit }.into());
                     }
                 }
             }
         };
         given_up.answered = true;
-        answer?.result.map_err(ServiceError::McpError)
+        answer?.result.map_err(Failed::from)
     }
 
     /// Its progress is told by its own id.
@@ -236,6 +296,7 @@ impl Line {
                 let _ = self.peer.send_request(ClientRequest::PingRequest(PingRequest::default())).await;
             }
             if remote.opened() != met {
+                self.tell_level().await;
                 outcome = remote.ask(sending).await;
             }
         }
@@ -301,28 +362,22 @@ impl Drop for GivenUp<'_> {
 #[serde(rename_all = "camelCase")]
 struct Required {
     #[serde(default)]
-    input_requests: Option<BTreeMap<String, Asking>>,
-}
-
-#[derive(Deserialize)]
-struct Asking {
-    method: String,
-    #[serde(default)]
-    params: Value,
+    input_requests: Option<BTreeMap<String, Question>>,
 }
 
 /// What the user answers to what a server of the modern era wants to know before it goes on.
 async fn answers(required: Option<&RawValue>, call: &Call) -> Result<InputResponses, ErrorData> {
-    // It has been read before, as far as the SDK knows what may be in it.
-    let required: Option<Required> = required.and_then(|required| json::parse(&numbers::guard(required.get())).ok());
-    let questions = required.and_then(|required| required.input_requests).unwrap_or_default();
-    let questions: Vec<_> =
-        questions.into_iter().map(|(key, Asking { method, params })| (key, Question { method, params })).collect();
+    let required = required.map_or("{}", RawValue::get);
+    let Required { input_requests } =
+        serde_json::from_str(required).map_err(|_| refused("it asks its user for input, by what is no request".to_owned()))?;
+    let questions: Vec<_> = input_requests.unwrap_or_default().into_iter().collect();
     if questions.is_empty() {
         return Ok(InputResponses::new());
     }
-    let answers =
-        call.ask(questions).await.map_err(|_| refused("it asks its user for input, which cannot be given here".to_owned()))?;
+    let answers = call.ask(questions).await.map_err(|error| match error.code {
+        ErrorCode::INVALID_PARAMS => refused(format!("it asks its user for input: {}", error.message)),
+        _ => refused("it asks its user for input, which cannot be given here".to_owned()),
+    })?;
     let answer = |(key, answer): (String, Result<Value, ErrorData>)| match answer {
         Ok(answer) => Ok((key, answer)),
         Err(error) => Err(refused(format!("it asked its user for input, and did not get it: {}", error.message))),

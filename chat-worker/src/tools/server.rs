@@ -11,6 +11,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
+use mcp_stdio::exit::Exit;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::{
@@ -27,6 +28,7 @@ use super::{
     connection::{self, Changed, Connection, Lists},
     error::ServerError,
     first_seen::FirstSeen,
+    level,
     live::{self, LEFT_OUT_TOLD},
     relay::Relay,
     request::Line,
@@ -38,6 +40,7 @@ use crate::{
         server::{Launch, ServerEntry, Target},
     },
     heavy,
+    words::counted,
 };
 
 /// Calls of a connection that is given up get this long to end.
@@ -94,7 +97,7 @@ impl State {
     pub fn in_words(&self) -> String {
         match self {
             Self::Connecting => "is still being connected".to_owned(),
-            Self::Up { tools, .. } => format!("is up, with {tools} tools"),
+            Self::Up { tools, .. } => format!("is up, with {}", counted(*tools, "tool")),
             Self::Down { reason, .. } => format!("is down: {reason}"),
             Self::CircuitOpen { reason, retry_in_seconds } => {
                 format!("is left alone for {retry_in_seconds} s because it failed again and again: {reason}")
@@ -118,6 +121,7 @@ pub struct Shared {
     pub changed: Arc<Notify>,
     /// There may be somebody who answers the questions of servers.
     pub is_between: bool,
+    pub log_level: level::Wanted,
 }
 
 /// What calls need of a server that is up.
@@ -298,6 +302,11 @@ impl Server {
             return Err(ServerError::Refused(format!("it is busy: {} calls of it are under way", connection::MAX_CALLS)));
         };
         let result = connection::call_tool(&live.line, spec, arguments, relay).await;
+        let result = result.map_err(|error| match error {
+            // What a child met, it may have told.
+            ServerError::Transport(text) if self.is_child() => ServerError::Transport(text + &last_words(self)),
+            error => error,
+        });
         let news = match &result {
             Err(error) if error.is_fault() => {
                 self.clean.store(false, Ordering::Relaxed);
@@ -310,6 +319,10 @@ impl Server {
             let _ = self.reports.send(Report { connection: live.number, result });
         }
         result
+    }
+
+    fn is_child(&self) -> bool {
+        matches!(self.entry.target, Target::Command(_))
     }
 
     fn publish(&self, state: State) {
@@ -377,8 +390,7 @@ impl Keeper {
     /// Closes the connection, after the calls that are made over it. One by HTTP is many, and a fault of one of them says nothing of the calls
     /// on the others: they end while the next one is being made. A child that failed makes room for the next at once.
     async fn close(&self, connection: Connection, removed: bool) {
-        let is_child = matches!(self.server.entry.target, Target::Command(_));
-        if is_child && !removed {
+        if self.server.is_child() && !removed {
             return connection.close().await;
         }
         let calls = self.calls.clone();
@@ -434,8 +446,8 @@ impl Keeper {
         }
         tracing::info!(
             server = server.entry.name,
-            "server is up: {} tools, MCP {} ({})",
-            tools.len(),
+            "server is up: {}, MCP {} ({})",
+            counted(tools.len(), "tool"),
             connection.protocol,
             connection.era
         );
@@ -450,6 +462,7 @@ impl Keeper {
                     calls: connection.calls.clone(),
                     hello: Arc::new(connection.hello.clone()),
                     ids: connection.ids.clone(),
+                    log_level: (server.shared.log_level.clone(), connection.log_level.clone()),
                     limit: server.entry.timeout,
                 },
                 prefix: prefix_of(&server.entry.name),
@@ -473,7 +486,7 @@ impl Keeper {
             let look = tokio::select! {
                 () = server.stop.cancelled() => return Leave::Stop,
                 () = server.reconnect.notified() => return Leave::Asked,
-                () = connection.closed() => return Leave::Fault(ended(&server)),
+                () = connection.closed() => return Leave::Fault(ended(&server, connection.exit())),
                 Some(report) = self.reported.recv() => match report.result {
                     _ if report.connection != self.number => continue,
                     Ok(()) => { self.breaker.success(); continue }
@@ -537,13 +550,17 @@ async fn until(due: Option<Instant>) {
     }
 }
 
-/// Why a connection ended, with a child's last words.
-fn ended(server: &Server) -> String {
+/// Why a connection ended, with how its child did, and that one's last words.
+fn ended(server: &Server, exit: Option<Exit>) -> String {
     match &server.entry.target {
         Target::Url(_) => "the connection ended".to_owned(),
-        Target::Command(Launch { program, .. }) => match server.stderr.last() {
-            Some(line) => format!("{program} ended; its last words: {line}"),
-            None => format!("{program} ended"),
-        },
+        Target::Command(Launch { program, .. }) => {
+            let how = exit.map(|exit| format!(", {exit}")).unwrap_or_default();
+            format!("{program} ended{how}{}", last_words(server))
+        }
     }
+}
+
+fn last_words(server: &Server) -> String {
+    server.stderr.last().map(|line| format!("; its last words: {line}")).unwrap_or_default()
 }

@@ -6,7 +6,7 @@ use std::{
     collections::VecDeque,
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{self, Context, Poll},
     time::Duration,
 };
@@ -15,7 +15,7 @@ use futures::{
     FutureExt,
     future::{BoxFuture, ready},
 };
-use mcp_stdio::group::Group;
+use mcp_stdio::{exit::Exit, group::Group};
 use rmcp::{
     RoleClient,
     service::{RxJsonRpcMessage, ServiceError, TxJsonRpcMessage},
@@ -26,7 +26,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader, ReadBuf},
     process::{ChildStdin, ChildStdout},
     sync::Mutex,
-    time::{Instant, Sleep},
+    time::{Instant, Sleep, timeout},
 };
 
 use super::{
@@ -37,6 +37,8 @@ use super::{
 };
 use crate::{heavy, numbers};
 
+/// A child that writes no more has mostly ended: how, is waited for so long.
+const LAST: Duration = Duration::from_millis(500);
 /// What a child gets to end after its standard input closed, and again after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// What may be read of a child in a second, in bytes; and what a line counts beside its own length, unless it is an answer: of those there
@@ -63,6 +65,17 @@ pub struct ChildTransport {
 pub struct Pipe {
     input: Arc<Mutex<Option<ChildStdin>>>,
     waiting: Waiting,
+    /// How the child ended, once it has.
+    exit: Arc<OnceLock<Exit>>,
+}
+
+/// Nothing comes of a child any more.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    #[error("the program ended in the call: {0}")]
+    Exited(Exit),
+    #[error("the program closed its standard output in the call")]
+    Closed,
 }
 
 impl Pipe {
@@ -72,10 +85,14 @@ impl Pipe {
         // A task of its own: whoever stops waiting leaves no half of a line in the pipe.
         let written = tokio::spawn(self.clone().write(sending.body.clone())).await;
         if let Err(error) = written.unwrap_or_else(|error| Err(io::Error::other(error))) {
-            let error = DynamicTransportError::from_parts("a pipe", TypeId::of::<ChildTransport>(), Box::new(error));
-            return Err(ServiceError::TransportSend(error));
+            return Err(broken(error));
         }
-        answer.await.map_err(|_| ServiceError::TransportClosed)
+        answer.await.map_err(|_| broken(self.exit().map_or(Ended::Closed, Ended::Exited)))
+    }
+
+    /// How the child ended; `None` while it has not, as far as anybody knows.
+    pub fn exit(&self) -> Option<Exit> {
+        self.exit.get().copied()
     }
 
     async fn write(self, mut line: Vec<u8>) -> io::Result<()> {
@@ -87,6 +104,10 @@ impl Pipe {
     }
 }
 
+fn broken(error: impl std::error::Error + Send + Sync + 'static) -> ServiceError {
+    ServiceError::TransportSend(DynamicTransportError::from_parts("a pipe", TypeId::of::<ChildTransport>(), Box::new(error)))
+}
+
 impl ChildTransport {
     pub fn new(stdin: ChildStdin, stdout: ChildStdout, group: Group, max_line: usize, calls: Calls) -> Self {
         Self {
@@ -94,7 +115,7 @@ impl ChildTransport {
             line: Vec::new(),
             came: VecDeque::new(),
             reading: None,
-            pipe: Pipe { input: Arc::new(Mutex::new(Some(stdin))), waiting: Waiting::default() },
+            pipe: Pipe { input: Arc::new(Mutex::new(Some(stdin))), waiting: Waiting::default(), exit: Arc::default() },
             calls,
             group: Some(group),
         }
@@ -142,6 +163,12 @@ impl Transport<RoleClient> for ChildTransport {
                 }
             }
             let Some(line) = self.next_line().await else {
+                // Whoever waits for an answer wants to know why there is none.
+                if let Some(group) = &mut self.group
+                    && let Ok(exit) = timeout(LAST, group.wait()).await
+                {
+                    self.pipe.exit.get_or_init(|| exit);
+                }
                 self.pipe.waiting.end();
                 return None;
             };

@@ -235,15 +235,11 @@ impl Run<'_> {
             }
             Err(error) => {
                 tracing::error!(duration_seconds, tools_used, kind = error.kind(), "Request failed: {error}");
-                let retry_after = match error {
-                    ModelError::Status { retry_after, .. } => retry_after.map(|wait| wait.as_secs().max(1)),
-                    _ => None,
-                };
                 Event::Error {
                     request_id,
                     kind: error.kind().to_owned(),
                     message: error.to_string(),
-                    retry_after,
+                    retry_after: error.retry_after(),
                     usage: self.usage,
                     messages,
                 }

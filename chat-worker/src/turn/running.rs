@@ -28,7 +28,7 @@ use crate::{
     tools::{
         answer::{self, MAX_PICTURES, Told, ToolOutput},
         pace::Pace,
-        relay::{Relay, Said},
+        relay::{Following, Next, Relay},
         spec::ToolSpec,
     },
 };
@@ -177,29 +177,22 @@ impl Run<'_> {
 
     /// Calls the tool, and tells meanwhile how far it is.
     async fn call_and_tell(&self, id: &str, spec: &ToolSpec, input: &Value) -> ToolOutput {
-        let (relay, mut hears) = Relay::of_progress();
+        let (relay, hears) = Relay::of_progress();
         let input = numbers::written(input);
-        let mut call = pin!(self.engine.hub.call_as(spec, &input, Some(relay)));
+        let call = pin!(self.engine.hub.call_as(spec, &input, Some(relay)));
+        let mut call = Following::new(call, hears);
         let mut pace = Pace::new(MENTIONS, Instant::now());
-        let mut mention = |said: &Said| {
+        loop {
+            let said = match call.next().await {
+                Next::Said(said) => said,
+                Next::Over(output) => return output,
+            };
             let now = Instant::now();
             if let Some(text) = said.progress().filter(|_| pace.pause(now).is_none()) {
                 pace.spend(1, now);
                 self.mention(Event::ToolProgress { id: id.to_owned(), text });
             }
-        };
-        let output = loop {
-            tokio::select! {
-                biased;
-                Some(said) = hears.recv() => mention(&said),
-                output = &mut call => break output,
-            }
-        };
-        // What came together with the answer.
-        while let Ok(said) = hears.try_recv() {
-            mention(&said);
         }
-        output
     }
 
     /// Keeps what of an output the conversation goes on with, and says what is to be told of it. The rest is gone.
@@ -210,7 +203,7 @@ impl Run<'_> {
         let ToolOutput { told, is_error, duration, outcome: _ } = output;
         let (text, whole) = match told {
             Told::Whole(whole) => (answer::in_words(&whole.result), Some(whole)),
-            Told::Words(text) => (text, None),
+            Told::Words(text) | Told::Error(text, _) => (text, None),
         };
         self.engine.ledger.tool(&one.call.name, text.len(), &self.model, self.engine.model.price_list());
         let id = one.call.id.clone();

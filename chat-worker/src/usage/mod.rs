@@ -7,6 +7,7 @@ pub mod price;
 use std::{
     collections::BTreeMap,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
@@ -155,12 +156,7 @@ impl Ledger {
     pub fn over_budget(&self) -> Option<ModelError> {
         let limit = self.budget.tokens_per_day;
         let used = self.with_day(today(), |day| day.usage.total());
-        (limit > 0 && used >= limit).then(|| ModelError::Status {
-            status: 429,
-            kind: Some("daily_budget_reached".to_owned()),
-            message: format!("the budget of {limit} tokens a day is used up; it begins anew at midnight UTC"),
-            retry_after: None,
-        })
+        (limit > 0 && used >= limit).then(|| ModelError::Budget { limit, left: left_of_day(Timestamp::now()) })
     }
 
     /// The day so far.
@@ -199,6 +195,12 @@ fn today() -> Date {
     Timestamp::now().to_zoned_datetime(TimeZone::UTC).date()
 }
 
+/// Until midnight UTC, in whole seconds: at least one.
+fn left_of_day(now: Timestamp) -> Duration {
+    const DAY: u64 = 24 * 60 * 60;
+    Duration::from_secs(DAY - now.as_second().rem_euclid(DAY.cast_signed()).cast_unsigned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,8 +217,18 @@ mod tests {
         assert!(ledger.alert().is_some_and(|text| text.contains("90 %")) && ledger.alert().is_none(), "once a day");
         assert_eq!(ledger.today().budget_percent, Some(90));
         ledger.record("m", tokens(10), None);
-        assert!(ledger.over_budget().is_some());
+        let error = ledger.over_budget().expect("an error");
+        assert!(error.to_string().starts_with("this app's own budget of 100 tokens a day is used up"), "{error}");
+        assert!(error.retry_after().is_some_and(|seconds| (1..=86_400).contains(&seconds)), "{error:?}");
         ledger.with_day(Date::constant(1999, 1, 1), |day| assert_eq!(day.usage.total(), 0));
+    }
+
+    #[test]
+    fn the_day_ends_at_midnight_utc() {
+        let left = |time: &str| left_of_day(time.parse().expect("a time")).as_secs();
+        assert_eq!(left("2026-11-30T00:00:00Z"), 86_400);
+        assert_eq!(left("2026-11-30T23:59:59.9Z"), 1);
+        assert_eq!(left("2026-11-30T23:00:00+05:00"), 6 * 3_600);
     }
 
     #[test]

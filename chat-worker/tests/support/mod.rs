@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, dead_code, reason = "test support; each test binary uses a part of it")]
 
 pub mod binary;
+pub mod client;
 pub mod hostile;
 pub mod nasty;
 pub mod odd;

@@ -1,6 +1,8 @@
 //! An MCP server of an earlier era that talks while it works: it tells of its progress, writes to the client's log, asks, and says that its
 //! lists changed. By name of the tool or prompt, or behind `t:` in a resource's URI: `work`, `look` (the same, and it only reads), `ask` (a form),
-//! `sample`, `hang`.
+//! `sample`, `hang`, and `follow` (which only reads), by the steps of its arguments: `{"tell": {method, params}}`, `{"ask": {method, params}}`, whose
+//! answers the result's text holds, and `{"error": {..}}`, which ends it. What is told between two questions, and before the end, comes in one
+//! piece with it. "$TOKEN" is the token of the call's progress.
 
 use std::{
     collections::HashMap,
@@ -85,6 +87,26 @@ impl Talker {
         self.seen.lock().unwrap().iter().find(|seen| seen["method"] == method).cloned()
     }
 
+    /// Does step by step what it is told to: what there is still to say, and the text of the result, or the error.
+    async fn follow(&self, params: &Value, said: &mpsc::Sender<Value>) -> (Vec<Value>, Result<String, Value>) {
+        let steps = params["arguments"]["steps"].to_string().replace("\"$TOKEN\"", &params["_meta"]["progressToken"].to_string());
+        let steps: Vec<Value> = serde_json::from_str(&steps).unwrap();
+        let (mut told, mut answers) = (Vec::new(), Vec::new());
+        for step in steps {
+            if step["tell"].is_object() {
+                told.push(json!({"jsonrpc": "2.0", "method": step["tell"]["method"], "params": step["tell"]["params"]}));
+            } else if step["ask"].is_object() {
+                if !told.is_empty() {
+                    said.send(Value::Array(std::mem::take(&mut told))).await.unwrap();
+                }
+                answers.push(self.ask(step["ask"]["method"].as_str().unwrap(), step["ask"]["params"].clone(), said).await);
+            } else {
+                return (told, Err(step["error"].clone()));
+            }
+        }
+        (told, Ok(Value::Array(answers).to_string()))
+    }
+
     /// Works, and says a text in the end.
     async fn work(&self, what: &str, params: &Value, said: mpsc::Sender<Value>) -> String {
         let token = params["_meta"]["progressToken"].clone();
@@ -123,9 +145,12 @@ impl Talker {
     }
 }
 
-/// These messages as a stream of events.
+/// These messages as a stream of events; several in an array come in one piece.
 fn events(messages: impl Stream<Item = Value> + Send + 'static) -> Response {
-    let events = messages.map(|message| Ok::<_, Infallible>(format!("event: message\ndata: {message}\n\n")));
+    let event = |message: &Value| format!("event: message\ndata: {message}\n\n");
+    let events = messages.map(move |message| {
+        Ok::<_, Infallible>(message.as_array().map_or_else(|| event(&message), |all| all.iter().map(event).collect()))
+    });
     ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(events)).into_response()
 }
 
@@ -152,8 +177,8 @@ async fn answer(State(talker): State<Arc<Talker>>, Json(message): Json<Value>) -
             "capabilities": {"tools": {"listChanged": true}, "resources": {"listChanged": true}, "prompts": {"listChanged": true},
                 "logging": {}, "completions": {}}}),
         "tools/list" => {
-            let tools = ["work", "look", "ask", "sample", "hang"].map(|name| {
-                let reads = name == "look";
+            let tools = ["work", "look", "ask", "sample", "hang", "follow"].map(|name| {
+                let reads = matches!(name, "look" | "follow");
                 json!({"name": name, "inputSchema": {"type": "object"}, "annotations": {"readOnlyHint": reads}})
             });
             json!({"tools": tools})
@@ -165,9 +190,23 @@ async fn answer(State(talker): State<Arc<Talker>>, Json(message): Json<Value>) -
                 let gone = said.clone();
                 let named =
                     [&params["name"], &params["uri"], &params["ref"]["name"]].into_iter().find_map(Value::as_str).unwrap();
-                let text = tokio::select! {
-                    text = talker.work(named.trim_start_matches("t:"), &params, said.clone()) => text,
+                let work = async {
+                    match named.trim_start_matches("t:") {
+                        "follow" => talker.follow(&params, &said).await,
+                        what => (Vec::new(), Ok(talker.work(what, &params, said.clone()).await)),
+                    }
+                };
+                let (mut last, outcome) = tokio::select! {
+                    outcome = work => outcome,
                     () = gone.closed() => return,
+                };
+                let text = match outcome {
+                    Ok(text) => text,
+                    Err(error) => {
+                        last.push(json!({"jsonrpc": "2.0", "id": id, "error": error}));
+                        let _ = said.send(Value::Array(last)).await;
+                        return;
+                    }
                 };
                 let result = match method.as_str() {
                     "resources/read" => json!({"contents": [{"uri": params["uri"], "text": text}]}),
@@ -176,7 +215,8 @@ async fn answer(State(talker): State<Arc<Talker>>, Json(message): Json<Value>) -
                     _ => json!({"content": [{"type": "text", "text": text}]}),
                 };
                 // Whoever called may be gone.
-                let _ = said.send(json!({"jsonrpc": "2.0", "id": id, "result": result})).await;
+                last.push(json!({"jsonrpc": "2.0", "id": id, "result": result}));
+                let _ = said.send(Value::Array(last)).await;
             });
             return events(stream::unfold(hears, |mut hears| async move { Some((hears.recv().await?, hears)) }));
         }

@@ -34,6 +34,14 @@ fn a_request_is_known_by_its_kind() {
 }
 
 #[test]
+fn an_error_keeps_its_numbers_as_they_were_written() {
+    let body = r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32042,"message":"m","data":{"n":12345678901234567890123}}}"#;
+    let error = told(Kind::CallTool, body, None)["error"].clone();
+    assert_eq!((&error["code"], &error["message"]), (&json!(-32042), &json!("m")));
+    assert_eq!(numbers::written(&error["data"]), r#"{"n":12345678901234567890123}"#);
+}
+
+#[test]
 fn an_error_without_an_id_is_the_answer() {
     for body in [
         r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"No valid session ID provided"}}"#,

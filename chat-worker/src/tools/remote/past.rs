@@ -21,6 +21,7 @@ use super::{
     super::{
         MAX_MESSAGE,
         asked::{Answer, Asked, Came},
+        question::in_a_request,
         request::Sending,
     },
     DRAIN, Door, Events, Failure, REVISION, Remote, SESSION, TAKEN, content_type, events, read_event,
@@ -132,7 +133,7 @@ impl Remote {
         if asked.opens() {
             return;
         }
-        let message = json::tidy(&event.data, MAX_WEIGHT).ok().and_then(|text| json::parse(&text).ok());
+        let message = json::tidy(&event.data, MAX_WEIGHT).ok().and_then(|text| json::parse(&in_a_request(&text)).ok());
         let message = match message {
             Some(ServerJsonRpcMessage::Request(mut request)) => {
                 request.request.extensions_mut().insert(InboundStreamOrigin::OutboundRequest(of.clone()));

@@ -16,7 +16,7 @@ use crate::{
     app::App,
     config::rules::Approvals,
     limits, numbers,
-    turn::{driver::Turn, machine::Outcome, transcript::Transcript},
+    turn::{driver::Turn, event::Event, machine::Outcome, transcript::Transcript},
     ui::summary::summary,
 };
 
@@ -67,13 +67,19 @@ pub async fn ask(app: &Arc<App>, question: &str, json: bool, yes: bool) -> anyho
     };
     let printing = async {
         let (mut seen, mut told) = (Vec::new(), Ok(()));
-        let mut renderer = super::renderer();
+        let (mut renderer, mut aside) = (super::renderer(), super::aside());
         while let Some(event) = events.recv().await {
             if json {
                 seen.push(event);
             } else if told.is_ok() {
                 // What cannot be written any more is an answer all the same: the turn comes to its end.
-                told = renderer.show(&event);
+                told = match event {
+                    // Whoever reads the answer by a pipe reads these at the terminal; where that is gone, there is nobody to tell.
+                    Event::Error { .. } | Event::Restart { .. } | Event::Notice { .. } => {
+                        renderer.end_line().inspect(|()| drop(aside.show(&event)))
+                    }
+                    _ => renderer.show(&event),
+                };
             }
         }
         (seen, told)

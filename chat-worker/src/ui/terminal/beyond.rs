@@ -4,16 +4,16 @@ use std::{fmt::Write as _, pin::pin, sync::Arc};
 
 use rmcp::{
     ErrorData,
-    model::{ClientCapabilities, ContentBlock, GetPromptRequestParams, JsonObject, ReadResourceRequestParams, ServerResult},
+    model::{ClientCapabilities, GetPromptRequestParams, JsonObject, ReadResourceRequestParams, ServerResult},
 };
 use serde_json::Value;
 
 use super::spinner::Spinner;
 use crate::tools::{
-    answer::{MAX_TOLD, contents_in_words},
+    answer::{MAX_TOLD, contents_in_words, prompt_in_words},
     asked::Given,
     hub::Hub,
-    relay::{Relay, Said, in_words},
+    relay::{Following, Next, Relay, Said, in_words},
     sanitize::{cap, clean, clean_line},
 };
 
@@ -65,14 +65,7 @@ pub async fn prompt(hub: &Arc<Hub>, words: &str) -> Result<String, String> {
     let (name, arguments) = read(words)?;
     let params = GetPromptRequestParams::new(name).with_arguments(arguments);
     match waited(name, |relay| hub.prompt(params, Some(relay))).await {
-        Ok(ServerResult::GetPromptResult(result)) => {
-            let texts = result.messages.iter().map(|message| match &message.content {
-                ContentBlock::Text(text) => text.text.clone(),
-                ContentBlock::Resource(embedded) => contents_in_words(&embedded.resource),
-                _ => "[content that is no text]".to_owned(),
-            });
-            Ok(cap(clean(&texts.collect::<Vec<_>>().join("\n\n")), MAX_TOLD).0)
-        }
+        Ok(ServerResult::GetPromptResult(result)) => Ok(cap(clean(&prompt_in_words(&result.messages)), MAX_TOLD).0),
         Ok(_) => Err(format!("{name} cannot be had: the server answered something else.")),
         Err(error) => Err(format!("{name} cannot be had: {error}")),
     }
@@ -83,7 +76,7 @@ async fn waited<W: Future<Output = Result<Given, ErrorData>>>(
     what: &str,
     ask: impl FnOnce(Relay) -> W,
 ) -> Result<ServerResult, String> {
-    let (relay, mut hears) = Relay::new(ClientCapabilities::default(), None, false);
+    let (relay, hears) = Relay::new(ClientCapabilities::default(), None, false);
     let mut spinner = Spinner::default();
     let mut show = |text: &str| {
         if super::is_capable() {
@@ -91,18 +84,15 @@ async fn waited<W: Future<Output = Result<Given, ErrorData>>>(
         }
     };
     show(what);
-    let mut answer = pin!(ask(relay));
+    let answer = pin!(ask(relay));
+    let mut following = Following::new(answer, hears);
     let answered = loop {
         tokio::select! {
-            biased;
-            Some(said) = hears.recv() => {
-                if let Said::Told { params, .. } = said {
-                    show(&format!("{what}: {}", in_words(&params)));
-                }
-            }
-            answer = &mut answer => {
-                break answer.map(|given| given.result).map_err(|error| clean_line(&error.message));
-            }
+            next = following.next() => match next {
+                Next::Said(Said::Told { params, .. }) => show(&format!("{what}: {}", in_words(&params))),
+                Next::Said(Said::Asked(_)) => {}
+                Next::Over(answer) => break answer.map(|given| given.result).map_err(|error| clean_line(&error.message)),
+            },
             _ = tokio::signal::ctrl_c() => break Err("stopped".to_owned()),
         }
     };

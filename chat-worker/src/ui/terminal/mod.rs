@@ -12,7 +12,7 @@ pub mod render;
 mod spinner;
 pub mod store;
 
-use std::io::{self, IsTerminal, Stdout};
+use std::io::{self, IsTerminal, Stderr, Stdout};
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -33,13 +33,25 @@ pub async fn ended_from_outside() -> i32 {
 
 /// Whether standard output is a terminal that can move its cursor.
 fn is_capable() -> bool {
-    io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+    can_move(&io::stdout())
+}
+
+fn can_move(to: &impl IsTerminal) -> bool {
+    to.is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// For standard output: with colours at a terminal whose user has not said otherwise (NO_COLOR).
 fn renderer() -> Renderer<Stdout> {
-    let coloured = is_capable() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    if coloured { Renderer::coloured(io::stdout(), size) } else { Renderer::plain(io::stdout()) }
+    if is_coloured(&io::stdout()) { Renderer::coloured(io::stdout(), size) } else { Renderer::plain(io::stdout()) }
+}
+
+/// For standard error: what is no part of an answer.
+fn aside() -> Renderer<Stderr> {
+    if is_coloured(&io::stderr()) { Renderer::coloured(io::stderr(), size) } else { Renderer::plain(io::stderr()) }
+}
+
+fn is_coloured(to: &impl IsTerminal) -> bool {
+    can_move(to) && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Says something of our own, in lines that fit the terminal.

@@ -6,7 +6,7 @@ use std::{collections::HashSet, sync::Arc};
 use axum::{
     Json,
     extract::{Extension, State, rejection::JsonRejection},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use http_server::{forwarded::Caller, request_id};
@@ -83,7 +83,11 @@ pub async fn chat(
     }
     drop(guard);
     let body = numbers::release(&summary(&seen).to_string()).into_owned();
-    Ok((status_of(&seen), [(header::CONTENT_TYPE, "application/json")], body).into_response())
+    let mut response = (status_of(&seen), [(header::CONTENT_TYPE, "application/json")], body).into_response();
+    if let Some(Event::Error { retry_after: Some(seconds), .. }) = seen.last() {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(*seconds));
+    }
+    Ok(response)
 }
 
 /// The request, or what to change about it.

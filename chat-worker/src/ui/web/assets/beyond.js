@@ -55,6 +55,25 @@ async function everything(method, field) {
 
 const words = (contents) => contents.text ?? `[${contents.mimeType ?? 'binary data'} of ${contents.uri}]`;
 
+// What a message of a prompt holds, as the terminal tells it.
+function content(block) {
+  switch (block.type) {
+    case 'text': return block.text;
+    case 'resource': return words(block.resource);
+    case 'resource_link': return `[resource ${block.uri} (${block.name})${block.description ? `: ${block.description}` : ''}]`;
+    case 'image': return `[an image, ${block.mimeType}]`;
+    case 'audio': return `[a sound, ${block.mimeType}, which you cannot hear]`;
+    default: return '[content of an unknown kind]';
+  }
+}
+
+// Who is to have said what is told where it is not all the user's.
+function talk(messages) {
+  const isTalk = messages.some(({ role }) => role !== 'user');
+  const name = (role) => (role === 'assistant' ? 'Assistant: ' : 'User: ');
+  return messages.map((message) => (isTalk ? name(message.role) : '') + content(message.content)).join('\n\n');
+}
+
 function write(text) {
   $('beyond-dialog').close();
   composer.set(text.length > LONGEST ? `${text.slice(0, LONGEST)}\n[cut off here]` : text);
@@ -89,7 +108,7 @@ function promptLine(prompt) {
     const given = Object.fromEntries([...new FormData(form)].filter(([, value]) => value !== ''));
     attempt(async () => {
       const { messages } = await ask('prompts/get', { name: prompt.name, arguments: given });
-      write(messages.map(({ content }) => content.text ?? (content.resource ? words(content.resource) : '[content that is no text]')).join('\n\n'));
+      write(talk(messages));
     })();
   });
   return node('li', {}, form, node('p', { className: 'detail', textContent: visible(prompt.description ?? ''), dir: 'auto' }));

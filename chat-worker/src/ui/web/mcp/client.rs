@@ -10,11 +10,12 @@ use http_server::forwarded::Caller;
 use rmcp::{
     RoleServer,
     model::{
-        ClientCapabilities, ElicitationCapability, FormElicitationCapability, LoggingLevel, ProgressToken, RequestMetaObject,
+        ClientCapabilities, ElicitationCapability, FormElicitationCapability, LoggingLevel, RequestMetaObject,
         SamplingCapability, UrlElicitationCapability,
     },
     service::RequestContext,
 };
+use serde_json::Value;
 
 pub const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const PREFIX: &str = "mcpfleet-";
@@ -23,6 +24,7 @@ const FORM: char = 'f';
 const URL: char = 'u';
 const SAMPLING: char = 's';
 const SAMPLING_TOOLS: char = 't';
+const SAMPLING_CONTEXT: char = 'c';
 const NOTHING: char = '0';
 
 /// That the client takes a stream of events as the answer to this request.
@@ -38,9 +40,9 @@ pub struct Client {
     pub session: Option<String>,
     pub is_modern: bool,
     pub can: ClientCapabilities,
-    /// For its progress.
-    pub token: Option<ProgressToken>,
-    /// From which level on it wants messages for a log; of an earlier era, the servers know.
+    /// For its progress, as it was written.
+    pub token: Option<Value>,
+    /// From which level on it wants messages for a log, where the request says it.
     pub log_level: Option<LoggingLevel>,
     streams: bool,
 }
@@ -64,7 +66,7 @@ impl Client {
             session: session.map(str::to_owned),
             is_modern,
             can: of_calls(can),
-            token: meta.get_progress_token(),
+            token: meta.get("progressToken").filter(|token| token.is_string() || token.is_number()).cloned(),
             log_level: meta.log_level(),
             streams: parts.extensions.get::<Streams>().is_some_and(|streams| streams.0),
         }
@@ -72,8 +74,12 @@ impl Client {
 
     /// Whether it can hear anything before its call has ended.
     pub fn listens(&self) -> bool {
-        let asks_back = self.can != ClientCapabilities::default();
-        (self.is_modern && asks_back) || (self.streams && (self.token.is_some() || self.takes_logs()))
+        self.comes_back() || (self.streams && (self.token.is_some() || self.takes_logs()))
+    }
+
+    /// Whether it makes a call again with the answers to what was asked.
+    pub fn comes_back(&self) -> bool {
+        self.is_modern && self.can != ClientCapabilities::default()
     }
 
     pub fn takes_logs(&self) -> bool {
@@ -98,6 +104,7 @@ pub fn new_session(can: &ClientCapabilities) -> String {
     if let Some(sampling) = &can.sampling {
         id.push(SAMPLING);
         id.extend(sampling.tools.is_some().then_some(SAMPLING_TOOLS));
+        id.extend(sampling.context.is_some().then_some(SAMPLING_CONTEXT));
     }
     if id.len() == PREFIX.len() {
         id.push(NOTHING);
@@ -125,6 +132,7 @@ fn said(session: &str) -> ClientCapabilities {
     if has(SAMPLING) {
         let mut sampling = SamplingCapability::default();
         sampling.tools = has(SAMPLING_TOOLS).then(Default::default);
+        sampling.context = has(SAMPLING_CONTEXT).then(Default::default);
         can.sampling = Some(sampling);
     }
     can
@@ -155,6 +163,7 @@ mod tests {
                 json!({"elicitation": {"form": {}, "url": {}}, "sampling": {}}),
             ),
             (json!({"sampling": {"tools": {}}}), json!({"sampling": {"tools": {}}})),
+            (json!({"sampling": {"tools": {}, "context": {}}}), json!({"sampling": {"tools": {}, "context": {}}})),
         ] {
             let can: ClientCapabilities = serde_json::from_value(can).expect("capabilities");
             let id = new_session(&can);

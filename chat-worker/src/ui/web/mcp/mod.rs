@@ -9,6 +9,7 @@
 mod client;
 mod direct;
 mod gateway;
+mod levels;
 mod lists;
 mod offered;
 pub mod running;
@@ -25,33 +26,39 @@ use rmcp::{
         CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, CompleteRequestParams, CompleteResult,
         CustomRequest, CustomResult, DiscoverResult, ErrorCode, GetPromptRequestParams, GetPromptResponse, GetPromptResult,
         Implementation, InitializeRequestParams, InitializeResult, InputResponses, ListPromptsResult,
-        ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams,
-        ReadResourceResponse, ReadResourceResult, RequestMetaObject, ServerCapabilities, ServerConfig, SetLevelRequestParams,
-        SubscriptionFilter,
+        ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, LoggingLevel, PaginatedRequestParams,
+        ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, RequestMetaObject, ServerCapabilities, ServerConfig,
+        SetLevelRequestParams, SubscriptionFilter,
     },
     service::{RequestContext, SubscriptionContext},
     transport::{StreamableHttpServerConfig, StreamableHttpService, streamable_http_server::session::local::LocalSessionManager},
 };
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
 pub use self::wire::answer;
 use self::{
+    client::Client,
     gateway::{Gateway, MAX_BODY},
     lists::{List, Told},
     offered::{Answer, Kind, no_cursor},
-    running::{Asker, Running},
+    running::{Asker, Resumed, Running},
 };
 use super::state::Web;
 use crate::{
     audit,
+    digest::digest,
     llm::{offer::search, wire::ToolCall},
     logging, numbers,
     policy::{self, Decision, Verdict, Why},
     telemetry::{self, Traced},
-    tools::{answer::ToolOutput, asked::Given, relay::Relay},
+    tools::{
+        answer::ToolOutput,
+        asked::Given,
+        relay::{Following, Relay},
+    },
 };
 
 /// How long a client may keep the list: servers come and go.
@@ -139,21 +146,21 @@ impl Gateway {
     ) -> Result<Answer, ErrorData> {
         let hub = Arc::clone(&self.web.app.engine.hub);
         match wanted {
-            Wanted::Call { tool, state: Some(state), answers, .. } => {
+            Wanted::Call { tool, arguments, state: Some(state), answers } => {
                 let gone = || ErrorData::invalid_params("this call does not wait any more, or not here: call again", None);
-                self.resumed(&state, &what_of(&tool), answers, asker).await.ok_or_else(gone)?
+                self.resumed(&state, &what_of("tool", &tool, &arguments), answers, asker).await.ok_or_else(gone)?
             }
             Wanted::Call { tool, arguments, .. } => {
                 let traced = telemetry::serve_tool(&tool, headers, meta);
                 self.call(&tool, arguments, traced, asker).await
             }
             Wanted::Read(params) => {
-                let what = format!("resource {}", params.uri);
+                let what = what_of("resource", &params.uri, &());
                 let (state, answers) = (params.request_state.clone(), params.input_responses.clone());
                 self.asked(what, state, answers, asker, |relay| async move { hub.read(params, relay).await }.boxed()).await
             }
             Wanted::Prompt(params) => {
-                let what = format!("prompt {}", params.name);
+                let what = what_of("prompt", &params.name, &params.arguments);
                 let (state, answers) = (params.request_state.clone(), params.input_responses.clone());
                 self.asked(what, state, answers, asker, |relay| async move { hub.prompt(params, relay).await }.boxed()).await
             }
@@ -202,6 +209,8 @@ impl Gateway {
 
     /// Calls a tool for a client.
     async fn call(&self, tool: &str, arguments: Map<String, Value>, traced: Span, asker: &Asker) -> Result<Answer, ErrorData> {
+        // What waits for nobody needs no name.
+        let what = if asker.client.comes_back() { what_of("tool", tool, &arguments) } else { String::new() };
         let call = search::meant(ToolCall { id: String::new(), name: tool.to_owned(), input: Value::Object(arguments) });
         let (gateway, caller) = (self.clone(), asker.client.caller.clone());
         let run = |relay, ended: CancellationToken| async move {
@@ -214,9 +223,9 @@ impl Gateway {
             if output.is_error {
                 telemetry::failed(&traced, output.outcome);
             }
-            Ok(offered::result(output, gateway.web.app.settings.max_result_bytes))
+            offered::result(output, gateway.web.app.settings.max_result_bytes)
         };
-        self.accompanied(what_of(tool), asker, run).await
+        self.accompanied(what, asker, run).await
     }
 
     /// Does what a client waits for, which meanwhile hears what servers say, may be asked, and may cancel it. The log lines of the work, and
@@ -232,13 +241,19 @@ impl Gateway {
     {
         let (client, cancel) = (&asker.client, CancellationToken::new());
         let _begun = client.session.as_deref().map(|session| self.web.calls.begun(session, &asker.id, &cancel));
-        let (relay, hears) = Relay::new(client.can.clone(), client.log_level, client.is_modern);
+        let (relay, hears) = Relay::new(client.can.clone(), self.web.calls.log_level(client), client.is_modern);
         let work = work(client.listens().then_some(relay), cancel.clone());
         let output = logging::of_request(asker.request_id.clone(), work).boxed();
-        self.web.calls.accompany(Running { what, output, hears, cancel }, asker).await
+        self.web.calls.accompany(Running { what, call: Following::new(output, hears), cancel }, asker).await
     }
 
-    /// Goes on with what waits for these answers; `None` where nothing does.
+    /// Notes from which level on a session wants messages for a log; none when it has ended.
+    async fn want_messages(&self, session: &str, level: Option<LoggingLevel>) {
+        let lowest = self.web.calls.levels.set(session, level);
+        self.web.app.engine.hub.want_messages(lowest).await;
+    }
+
+    /// Goes on with what waits for these answers, as soon as they are all there; `None` where nothing waits.
     async fn resumed(
         &self,
         state: &str,
@@ -246,8 +261,14 @@ impl Gateway {
         answers: InputResponses,
         asker: &Asker,
     ) -> Option<Result<Answer, ErrorData>> {
-        let running = self.web.calls.resume(state, what, answers)?;
-        Some(self.web.calls.accompany(running, asker).await)
+        Some(match self.web.calls.resume(state, what, answers)? {
+            Resumed::Goes(running) => self.web.calls.accompany(*running, asker).await,
+            Resumed::AsksAgain(question) => Ok(question),
+            Resumed::Another => {
+                let told = "this requestState is of another request: send it with what that one asked for, or call without it";
+                Err(ErrorData::invalid_params(told, None))
+            }
+        })
     }
 
     /// The answer of a server to something else than a call, as far as it may be passed on. A state that is not ours is the server's.
@@ -281,9 +302,10 @@ impl Gateway {
     }
 }
 
-/// What a call of a tool is, for the answers that it may wait for.
-fn what_of(tool: &str) -> String {
-    format!("tool {tool}")
+/// What is asked for, so that the answers to its questions can be told from those of another one.
+fn what_of(kind: &str, name: &str, arguments: &impl Serialize) -> String {
+    // What came as JSON can be written as JSON.
+    digest(&[kind, name, &serde_json::to_string(arguments).unwrap_or_default()])
 }
 
 impl ServerHandler for Gateway {
@@ -351,9 +373,12 @@ impl ServerHandler for Gateway {
         }
     }
 
-    /// From which level on servers send messages for a log. They are everybody's: the last word of a client counts.
-    async fn set_level(&self, request: SetLevelRequestParams, _context: RequestContext<RoleServer>) -> Result<(), ErrorData> {
-        self.web.app.engine.hub.set_log_level(request).await;
+    /// From which level on a session wants messages for a log. Servers are asked for the lowest that any wants.
+    async fn set_level(&self, request: SetLevelRequestParams, context: RequestContext<RoleServer>) -> Result<(), ErrorData> {
+        // Without a session it hears none.
+        if let Some(session) = Client::of(&context).session {
+            self.want_messages(&session, Some(request.level)).await;
+        }
         Ok(())
     }
 

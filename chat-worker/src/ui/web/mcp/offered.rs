@@ -217,20 +217,27 @@ fn for_era(written: &str, has_type: bool, is_modern: bool) -> serde_json::Result
     }
 }
 
-/// What a call came to: the server's result, or what is said in its place. A result of more than `max` bytes is an error that tells
-/// its size: a part of it would look like the whole.
-pub fn result(output: ToolOutput, max: usize) -> Answer {
+/// What a call came to: the server's result, or its own error, or what is said in their place. What is more than `max` bytes is an error that
+/// tells its size: a part of it would look like the whole.
+pub fn result(output: ToolOutput, max: usize) -> Result<Answer, ErrorData> {
     let told = |text: String, is_error: bool| {
         let told = vec![ContentBlock::text(text)];
         Answer::Words(Box::new(if is_error { CallToolResult::error(told) } else { CallToolResult::success(told) }))
     };
-    match output.told {
+    Ok(match output.told {
         Told::Words(text) => told(text, output.is_error),
         Told::Whole(whole) => match beyond(whole.written.get().len(), max) {
             Some(text) => told(text, true),
             None => Answer::Whole(whole),
         },
-    }
+        Told::Error(_, error) => {
+            let size = error.message.len() + error.data.as_ref().map_or(0, |data| data.to_string().len());
+            match beyond(size, max) {
+                Some(text) => told(text, true),
+                None => return Err(*error),
+            }
+        }
+    })
 }
 
 /// What a server answered to something else than a call, unless it is more than `max` bytes.

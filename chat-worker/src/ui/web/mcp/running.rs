@@ -2,6 +2,8 @@
 //! call, and its answer comes as a request of its own; one of the modern era gets it as the call's result, and makes the call again with the
 //! answer, while the server waits.
 
+#![allow(deprecated, reason = "messages for a log, which earlier eras have")]
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -13,20 +15,27 @@ use futures::future::{BoxFuture, join_all};
 use http_server::request_id;
 use rmcp::{
     ErrorData, RoleServer,
-    model::{CustomNotification, InputRequest, InputResponses, RequestId, ServerNotification},
+    model::{CustomNotification, InputResponses, LoggingLevel, RequestId, ServerNotification},
     service::{Peer, RequestContext},
 };
-use serde::Deserialize;
-use serde_json::{Map, Value, json, value::RawValue};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json, value::RawValue};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     client::{Client, unguessable},
+    levels::Levels,
     offered::Answer,
 };
-use crate::numbers;
-use crate::tools::relay::{Question, Questions, Said, THINKING};
+use crate::{
+    numbers,
+    tools::{
+        level::is_for,
+        question::Question,
+        relay::{Following, LOG, Next, PROGRESS, Questions, Said, THINKING},
+    },
+};
 
 /// Calls that wait for their clients' answers; beyond them, the oldest are given up.
 const MAX_WAITING: usize = 256;
@@ -38,8 +47,7 @@ const IN_A_NOTIFICATION: &str = "mcpfleet.dev/question";
 pub struct Running {
     /// What is asked for: its answers belong to the same.
     pub what: String,
-    pub output: BoxFuture<'static, Result<Answer, ErrorData>>,
-    pub hears: mpsc::Receiver<Said>,
+    pub call: Following<BoxFuture<'static, Result<Answer, ErrorData>>>,
     /// Ends it.
     pub cancel: CancellationToken,
 }
@@ -93,19 +101,21 @@ impl Ear {
     async fn tell(&self, method: &str, params: Value) {
         let _ = match self {
             Self::Peer(peer) => notify(peer, method, params).await.ok(),
-            Self::Stream(to) => say(to, &json!({"jsonrpc": "2.0", "method": method, "params": params})).await,
+            Self::Stream(to) => {
+                let message = json!({"jsonrpc": "2.0", "method": method, "params": params});
+                to.send(Message::Said(numbers::written(&message))).await.ok()
+            }
         };
     }
 
     /// Puts a question; `None` where the client is gone.
     async fn ask(&self, id: &str, question: Question) -> Option<()> {
-        let Question { method, params } = question;
         match self {
             Self::Peer(peer) => {
-                let travels = json!({"id": id, "method": method, "params": params});
+                let travels = json!({"id": id, "method": question.method, "written": question.params.get()});
                 notify(peer, IN_A_NOTIFICATION, travels).await.ok()
             }
-            Self::Stream(to) => say(to, &json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})).await,
+            Self::Stream(to) => to.send(Message::Said(request(id, &question.method, question.params.get()))).await.ok(),
         }
     }
 }
@@ -114,7 +124,19 @@ impl Ear {
 struct Waiting {
     running: Running,
     answers: oneshot::Sender<HashMap<String, Result<Value, ErrorData>>>,
+    /// What is asked, by its keys, and as its client was told.
+    keys: Vec<String>,
+    asks: Box<RawValue>,
     since: Instant,
+}
+
+/// What becomes of a call whose client comes back.
+pub enum Resumed {
+    Goes(Box<Running>),
+    /// Not all of its questions are answered.
+    AsksAgain(Answer),
+    /// The state that came is of another request.
+    Another,
 }
 
 /// What waits for clients.
@@ -126,6 +148,7 @@ pub struct Calls {
     waiting: Mutex<HashMap<String, Waiting>>,
     /// Calls of clients of earlier eras, by session and request, so that those can cancel them.
     running: Mutex<HashMap<(String, String), CancellationToken>>,
+    pub(super) levels: Levels,
 }
 
 impl std::fmt::Debug for Calls {
@@ -137,59 +160,93 @@ impl std::fmt::Debug for Calls {
 impl Calls {
     /// Stays with a call until it has ended, or asks its client.
     pub async fn accompany(self: &Arc<Self>, mut running: Running, asker: &Asker) -> Result<Answer, ErrorData> {
-        let mut silent = false;
         loop {
             tokio::select! {
                 biased;
-                said = running.hears.recv(), if !silent => match said {
-                    Some(Said::Told { server, method, params }) => tell(&server, asker, method, params).await,
-                    Some(Said::Asked(questions)) if asker.client.is_modern => {
-                        return self.wait(running, questions);
-                    }
-                    Some(Said::Asked(questions)) => self.ask_all(questions, asker.ear.clone()),
-                    None => silent = true,
+                next = running.call.next() => match next {
+                    Next::Said(Said::Told { server, method, params }) => self.tell(&server, asker, method, params).await,
+                    Next::Said(Said::Asked(questions)) if asker.client.is_modern => return Ok(self.wait(running, questions)),
+                    Next::Said(Said::Asked(questions)) => self.ask_all(questions, asker.ear.clone()),
+                    Next::Over(output) => return output,
                 },
-                output = &mut running.output => return output,
                 () = asker.gone.cancelled(), if !running.cancel.is_cancelled() => running.cancel.cancel(),
             }
         }
     }
 
     /// Keeps a call until its client comes back with the answers, and says what is asked.
-    fn wait(&self, running: Running, questions: Questions) -> Result<Answer, ErrorData> {
-        let requests = questions.all.into_iter().map(|(key, question)| {
-            let request = json!({"method": question.method, "params": question.params});
-            let key = if key.is_empty() { "question".to_owned() } else { key };
-            // It goes on as its server wrote it, when it is one.
-            InputRequest::deserialize(&request)?;
-            Ok((key, request))
-        });
-        let requests: Map<String, Value> = requests
-            .collect::<serde_json::Result<_>>()
-            .map_err(|error| ErrorData::internal_error(format!("the server's question is malformed: {error}"), None))?;
+    fn wait(&self, running: Running, questions: Questions) -> Answer {
+        #[derive(Serialize)]
+        struct Asked<'a> {
+            method: &'a str,
+            params: &'a RawValue,
+        }
+        let Questions { all, answers } = questions;
+        let named = |key: &str| if key.is_empty() { "question".to_owned() } else { key.to_owned() };
+        let asked = |(key, question): &(String, Question)| {
+            // Texts and raw JSON can be written.
+            let (key, asked) = (named(key), Asked { method: &question.method, params: &question.params });
+            format!("{}:{}", json!(key), serde_json::to_string(&asked).unwrap_or_default())
+        };
+        let requests = all.iter().map(asked).collect::<Vec<_>>().join(",");
         let state = unguessable();
+        let asks = format!(r#"{{"resultType":"input_required","inputRequests":{{{requests}}},"requestState":"{state}"}}"#);
+        let asks = RawValue::from_string(asks).unwrap_or_default();
+        let keys = all.iter().map(|(key, _)| named(key)).collect();
         let mut waiting = held(&self.waiting);
         waiting.retain(|_, call| call.since.elapsed() < THINKING);
         if waiting.len() >= MAX_WAITING {
             let oldest = waiting.iter().min_by_key(|(_, call)| call.since).map(|(state, _)| state.clone());
             oldest.map(|state| waiting.remove(&state));
         }
-        waiting.insert(state.clone(), Waiting { running, answers: questions.answers, since: Instant::now() });
-        let asks = json!({"resultType": "input_required", "inputRequests": requests, "requestState": state});
-        // It was JSON, and is again.
-        Ok(Answer::Written(RawValue::from_string(numbers::written(&asks)).unwrap_or_default()))
+        waiting.insert(state, Waiting { running, answers, keys, asks: asks.clone(), since: Instant::now() });
+        Answer::Written(asks)
     }
 
-    /// Gives a call the answers that its client came back with; none when it does not wait, or not any more.
-    pub fn resume(&self, state: &str, what: &str, answers: InputResponses) -> Option<Running> {
+    /// Gives a call the answers that its client came back with, when they are all there; `None` when it does not wait, or not any more.
+    pub fn resume(&self, state: &str, what: &str, answers: InputResponses) -> Option<Resumed> {
         let mut all = held(&self.waiting);
-        if all.get(state)?.running.what != what {
-            return None;
+        let call = all.get_mut(state)?;
+        if call.running.what != what {
+            return Some(Resumed::Another);
+        }
+        if !call.keys.iter().all(|key| answers.contains_key(key)) {
+            call.since = Instant::now();
+            return Some(Resumed::AsksAgain(Answer::Written(call.asks.clone())));
         }
         let Waiting { running, answers: to, .. } = all.remove(state)?;
         // Whoever asked may be gone: then the call has failed, which is told next.
         let _ = to.send(answers.into_iter().map(|(key, answer)| (key, Ok(answer))).collect());
-        Some(running)
+        Some(Resumed::Goes(Box::new(running)))
+    }
+
+    /// From which level on a client wants messages for a log: it says so with each request, or its session once.
+    pub fn log_level(&self, client: &Client) -> Option<LoggingLevel> {
+        client.log_level.or_else(|| self.levels.of(client.session.as_deref()?))
+    }
+
+    /// Passes a notification of a server on: progress by the client's own token, messages with the server's name, and of the levels that the
+    /// client wants.
+    async fn tell(&self, server: &str, asker: &Asker, method: &str, mut params: Value) {
+        let client = &asker.client;
+        let Some(fields) = params.as_object_mut() else { return };
+        match method {
+            PROGRESS => {
+                let Some(token) = &client.token else { return };
+                fields.insert("progressToken".to_owned(), token.clone());
+            }
+            LOG => {
+                let level = fields.get("level").and_then(|level| LoggingLevel::deserialize(level).ok());
+                if !client.takes_logs() || !is_for(level, self.log_level(client)) {
+                    return;
+                }
+                let own = fields.get("logger").and_then(Value::as_str);
+                let logger = own.map_or_else(|| server.to_owned(), |own| format!("{server}/{own}"));
+                fields.insert("logger".to_owned(), logger.into());
+            }
+            _ => {}
+        }
+        asker.ear.tell(method, params).await;
     }
 
     /// Gives up those that nobody came back for.
@@ -263,30 +320,13 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn say(to: &mpsc::Sender<Message>, message: &Value) -> Option<()> {
-    to.send(Message::Said(numbers::written(message))).await.ok()
+/// A question as its client reads it.
+fn request(id: &str, method: &str, params: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{},"method":{},"params":{params}}}"#, json!(id), json!(method))
 }
 
 async fn notify(peer: &Peer<RoleServer>, method: &str, params: Value) -> Result<(), rmcp::ServiceError> {
     peer.send_notification(ServerNotification::CustomNotification(CustomNotification::new(method, Some(params)))).await
-}
-
-/// Passes a notification of a server on: progress by the client's own token, messages with the server's name.
-async fn tell(server: &str, asker: &Asker, method: &str, mut params: Value) {
-    let client = &asker.client;
-    let Some(fields) = params.as_object_mut() else { return };
-    if fields.contains_key("progressToken") {
-        let Some(token) = &client.token else { return };
-        fields.insert("progressToken".to_owned(), json!(token));
-    } else {
-        if !client.takes_logs() {
-            return;
-        }
-        let logger =
-            fields.get("logger").and_then(Value::as_str).map_or_else(|| server.to_owned(), |own| format!("{server}/{own}"));
-        fields.insert("logger".to_owned(), logger.into());
-    }
-    asker.ear.tell(method, params).await;
 }
 
 /// The events of a stream as they leave: questions are requests again.
@@ -294,11 +334,11 @@ pub fn as_request(events: &[u8]) -> Option<String> {
     memchr::memmem::find(events, IN_A_NOTIFICATION.as_bytes())?;
     let text = std::str::from_utf8(events).ok()?;
     let rewritten = |line: &str| {
-        let mut message: Value = serde_json::from_str(line.strip_prefix("data:")?).ok()?;
-        (message["method"] == IN_A_NOTIFICATION).then_some(())?;
-        let mut request = message.get_mut("params")?.take();
-        request["jsonrpc"] = "2.0".into();
-        Some(format!("data: {request}\n"))
+        let message: Value = serde_json::from_str(line.strip_prefix("data:")?).ok()?;
+        let travels = message.get("params").filter(|_| message["method"] == IN_A_NOTIFICATION)?;
+        let [id, method, written] = ["id", "method", "written"].map(|field| travels[field].as_str());
+        // What servers write may have line breaks between its fields, and only there.
+        Some(format!("data: {}\n", request(id?, method?, &written?.replace(['\r', '\n'], " "))))
     };
     Some(text.split_inclusive('\n').map(|line| rewritten(line).unwrap_or_else(|| line.to_owned())).collect())
 }
@@ -310,7 +350,7 @@ mod tests {
     #[test]
     fn a_question_leaves_as_a_request_and_everything_else_as_it_is() {
         let event = |message: &Value| format!("id: 1\ndata: {message}\n\n");
-        let params = json!({"id": "x", "method": "elicitation/create", "params": {"message": "?"}});
+        let params = json!({"id": "x", "method": "elicitation/create", "written": "{\"message\":\n\"?\"}"});
         let left = as_request(event(&json!({"jsonrpc": "2.0", "method": IN_A_NOTIFICATION, "params": params})).as_bytes());
         let left = left.expect("a question");
         let data = left.lines().nth(1).and_then(|line| line.strip_prefix("data: ")).expect("data");

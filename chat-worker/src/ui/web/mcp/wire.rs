@@ -38,10 +38,11 @@ pub async fn answer(web: Arc<Web>, sdk: &Sdk, request: Request) -> Response {
         Method::GET if !is_modern && takes_events(&parts.headers) => {
             return lists::stream(Gateway { web }, parts.headers).into_response();
         }
-        Method::DELETE if !is_modern && client::session(&parts.headers).is_some() => {
-            return StatusCode::NO_CONTENT.into_response();
-        }
         _ => {}
+    }
+    if let (&Method::DELETE, false, Some(session)) = (&parts.method, is_modern, client::session(&parts.headers)) {
+        Gateway { web }.want_messages(session, None).await;
+        return StatusCode::NO_CONTENT.into_response();
     }
     let Ok(body) = to_bytes(body, MAX_BODY).await else {
         let detail = format!("the body is larger than {} MiB, or broken", MAX_BODY / 1024 / 1024);

@@ -203,7 +203,7 @@ mod tests {
 
     /// What a client hears of a stream with this in it every two seconds, so often, and when that ends.
     async fn heard(times: usize, hangs: bool) -> (String, u64) {
-        let beat = |number| async move {
+        let beat = move |number| async move {
             tokio::time::sleep(Duration::from_secs(2)).await;
             (number < times).then_some((Ok::<_, io::Error>(":"), number + 1))
         };

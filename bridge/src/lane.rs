@@ -1,7 +1,7 @@
 //! A child and the two ways to it: what is said to it is written in batches, what it says is read as it comes, and neither waits for a
 //! client or for the other.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -47,9 +47,6 @@ const STRAY_LOGGED: usize = 20;
 
 /// Characters of a line that are told to whoever waits for a child that starts.
 const STRAY_TOLD: usize = 200;
-
-/// Marks the processes that a child starts, so that those that leave its process group are found.
-const MARK: &str = "MCPFLEET_CHILD";
 
 /// What is started.
 #[derive(Debug, Clone)]
@@ -240,9 +237,8 @@ impl Lane {
 
     /// One life of a child, from its start to its end. What was in flight is answered by the caller, who knows what comes next.
     pub async fn live(&self, program: &Program) -> End {
-        let mark = format!("{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let mut command = Command::new(&program.command);
-        command.args(&program.args).env(MARK, &mark);
+        command.args(&program.args);
         if std::env::var_os("PYTHONUNBUFFERED").is_none() {
             // Python holds back what it prints to a pipe, also the words that say why it ends.
             command.env("PYTHONUNBUFFERED", "1");
@@ -266,7 +262,7 @@ impl Lane {
         let end = self.attend(program, stdin, stdout, group).await;
         self.metrics.children.dec();
         self.hello.send_replace(None);
-        orphans::kill(Some(&format!("{MARK}={mark}")));
+        orphans::kill_left();
         // What it said last may still be in the pipe.
         let _ = timeout(LAST_WORDS, complaints).await;
         match end {
@@ -474,9 +470,6 @@ impl Lane {
         }
     }
 }
-
-/// Tells the children of this process apart.
-static NUMBER: AtomicU64 = AtomicU64::new(1);
 
 /// Why a child is ended.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

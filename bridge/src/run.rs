@@ -113,7 +113,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     while bridge.metrics.children.get() > 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    orphans::kill(None);
+    orphans::kill_all();
     orphans::reap();
     if let Some(traces) = traces {
         traces.stop().await;

@@ -131,7 +131,8 @@ def call(id, params):
             text(number, "early")
         text(id, "mine")
     elif name == "fork":
-        # One in the group, one that leaves it, one that leaves it and forgets its parent.
+        # One in the group, one that leaves it, one that leaves it and forgets its parent; one that leaves it and starts another one, with
+        # an environment and without; and one that leaves it and forgets both its parent and its environment.
         code = "import os,sys,time; os.setsid() if sys.argv[1] == 'away' else None; time.sleep(1000)"
         pids = [subprocess.Popen([sys.executable, "-c", code, where], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).pid for where in ("here", "away")]
         read, write = os.pipe()
@@ -144,7 +145,12 @@ def call(id, params):
                 time.sleep(1000)
             os._exit(0)
         os.wait()
-        text(id, json.dumps(pids + [int(os.read(read, 20))]))
+        pids.append(int(os.read(read, 20)))
+        for environment in (None, {"PATH": os.environ["PATH"]}):
+            parent = subprocess.Popen(["sh", "-c", "sleep 1000 >/dev/null & echo $!; wait"], env=environment, start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            pids += [parent.pid, int(parent.stdout.readline())]
+        bare = subprocess.run(["env", "-i", "sh", "-c", "setsid sleep 1000 >/dev/null & echo $!"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        text(id, json.dumps(pids + [int(bare.stdout)]))
     elif name == "zombies":
         for _ in range(5):
             if os.fork() == 0:

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -9,7 +10,7 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
 use crate::exit::Exit;
-use crate::orphans;
+use crate::orphans::{self, MARK};
 
 /// A child with its pipes.
 #[derive(Debug)]
@@ -24,9 +25,13 @@ pub struct Spawned {
     pub group: Group,
 }
 
+/// Tells the children of this process apart.
+static NUMBER: AtomicU64 = AtomicU64::new(1);
+
 /// Starts the program as the leader of a process group of its own, with all three pipes.
 pub fn spawn(mut command: Command) -> io::Result<Spawned> {
-    command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mark = format!("{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+    command.env(MARK, &mark).process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // Whoever looks for orphans meanwhile must not take it for one.
     let mut own = orphans::own();
     let mut child = command.spawn()?;
@@ -35,7 +40,7 @@ pub fn spawn(mut command: Command) -> io::Result<Spawned> {
     else {
         return Err(io::Error::other("a child without its pipes"));
     };
-    own.insert(id.as_raw_pid());
+    own.insert(id.as_raw_pid(), mark);
     Ok(Spawned { stdin, stdout, stderr, group: Group { child: Some(child), id } })
 }
 

@@ -1,7 +1,10 @@
 //! What children leave behind comes to us, as the first process (PID 1) of a container or as a subreaper: the dead are reaped, the living are
-//! killed when the child that started them has ended. Only processes that are not children of our own are touched.
+//! killed when the child that started them has ended, and all that they started with them.
+//!
+//! Whose an orphan is, a mark in its environment says, which whoever starts a process hands on as a rule. One without it may be any child's
+//! that lived when it began: it is left alone for as long as one of these lives.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,21 +12,32 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// The children that somebody waits for.
-static OWN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+/// The variable that marks what a child starts.
+pub(crate) const MARK: &str = "MCPFLEET_CHILD";
+
+/// The children that somebody waits for, each with its mark.
+type Own = BTreeMap<i32, String>;
+
+static OWN: Mutex<Own> = Mutex::new(Own::new());
 
 /// How often the dead are looked for beside the kernel's word, which tells of several at once only once.
 const LOOK: Duration = Duration::from_secs(5);
 
-pub(crate) fn own() -> MutexGuard<'static, BTreeSet<i32>> {
+/// Nobody who was stopped starts another one: more rounds than a few would be of a machine that stops nobody.
+const ROUNDS: usize = 100;
+
+pub(crate) fn own() -> MutexGuard<'static, Own> {
     OWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A process whose parent has ended, and that is ours now.
+/// What `/proc/PID/stat` says of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Orphan {
-    pid: Pid,
+struct Process {
+    pid: i32,
+    parent: i32,
     dead: bool,
+    /// In ticks of the kernel's.
+    began: u64,
 }
 
 /// From now on what descendants leave behind comes to this process.
@@ -46,44 +60,93 @@ pub async fn keep_reaping() -> io::Result<()> {
 
 /// Reaps the dead.
 pub fn reap() {
-    for orphan in orphans().into_iter().filter(|orphan| orphan.dead) {
+    let (own, us) = (own(), getpid().as_raw_pid());
+    let orphans = processes().into_iter().filter(|process| process.parent == us && !own.contains_key(&process.pid));
+    for pid in orphans.filter(|orphan| orphan.dead).filter_map(|orphan| Pid::from_raw(orphan.pid)) {
         // It may have been somebody else's to reap.
-        let _ = waitpid(Some(orphan.pid), WaitOptions::NOHANG);
+        let _ = waitpid(Some(pid), WaitOptions::NOHANG);
     }
 }
 
-/// Kills those whose environment has this entry (`NAME=value`), or all of them.
-pub fn kill(mark: Option<&str>) {
-    for orphan in orphans().into_iter().filter(|orphan| !orphan.dead) {
-        if mark.is_none_or(|mark| has(orphan.pid, mark)) {
-            let _ = kill_process(orphan.pid, Signal::KILL);
+/// Kills what no living child can have started.
+pub fn kill_left() {
+    kill(|processes, us, own| left(processes, us, own, mark_of));
+}
+
+/// Kills every process that descends from this one.
+pub fn kill_all() {
+    kill(|processes, us, _| with_descendants(processes, |process| process.parent == us));
+}
+
+/// Stops them until no more are found, and kills them then: what a process started comes to us when it dies, and would not be known any more;
+/// and what it starts meanwhile would not be seen.
+fn kill(who: impl Fn(&[Process], i32, &Own) -> BTreeSet<i32>) {
+    let (own, us) = (own(), getpid().as_raw_pid());
+    let mut stopped = BTreeSet::new();
+    for _ in 0..ROUNDS {
+        let found = who(&processes(), us, &own);
+        let more: Vec<_> = found.difference(&stopped).copied().collect();
+        if more.is_empty() {
+            break;
+        }
+        send(&more, Signal::STOP);
+        stopped.extend(more);
+    }
+    send(&stopped, Signal::KILL);
+}
+
+fn send<'a>(to: impl IntoIterator<Item = &'a i32>, signal: Signal) {
+    for pid in to.into_iter().filter_map(|pid| Pid::from_raw(*pid)) {
+        // It may have ended meanwhile.
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// The orphans that no living child can have started, and what descends from them.
+fn left(processes: &[Process], us: i32, own: &Own, mark_of: impl Fn(i32) -> Option<String>) -> BTreeSet<i32> {
+    let children = || processes.iter().filter(|process| !process.dead).filter_map(|child| Some((child, own.get(&child.pid)?)));
+    let is_of_a_child = |orphan: &Process| match mark_of(orphan.pid) {
+        Some(mark) => children().any(|(_, childs)| *childs == mark),
+        None => children().any(|(child, _)| child.began <= orphan.began),
+    };
+    with_descendants(processes, |process| process.parent == us && !own.contains_key(&process.pid) && !is_of_a_child(process))
+}
+
+/// The living among these, and all that descend from them.
+fn with_descendants(processes: &[Process], is_one: impl Fn(&Process) -> bool) -> BTreeSet<i32> {
+    let living = || processes.iter().filter(|process| !process.dead);
+    let mut found = BTreeSet::new();
+    let mut next: Vec<i32> = living().filter(|process| is_one(process)).map(|process| process.pid).collect();
+    while let Some(pid) = next.pop() {
+        if found.insert(pid) {
+            next.extend(living().filter(|process| process.parent == pid).map(|process| process.pid));
         }
     }
+    found
 }
 
-fn has(pid: Pid, mark: &str) -> bool {
-    let environment = std::fs::read(format!("/proc/{}/environ", pid.as_raw_pid())).unwrap_or_default();
-    environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes())
+fn mark_of(pid: i32) -> Option<String> {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let mut values = environment.split(|byte| *byte == 0).filter_map(|entry| entry.strip_prefix(MARK.as_bytes()));
+    String::from_utf8(values.find_map(|value| value.strip_prefix(b"="))?.to_owned()).ok()
 }
 
-fn orphans() -> Vec<Orphan> {
-    let own = own();
-    let us = getpid().as_raw_pid();
+fn processes() -> Vec<Process> {
     let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
     processes
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|pid| !own.contains(pid))
-        .filter_map(|pid| {
-            let (state, parent) = state_and_parent(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
-            (parent == us).then_some(Orphan { pid: Pid::from_raw(pid)?, dead: state == 'Z' })
+        .filter_map(|entry| {
+            let pid = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            read(pid, &std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
         })
         .collect()
 }
 
-/// Of a line of `/proc/PID/stat`. The name before them is in parentheses, and may hold any character.
-fn state_and_parent(stat: &str) -> Option<(char, i32)> {
+/// A line of `/proc/PID/stat`. The name before most of it is in parentheses, and may hold any character.
+fn read(pid: i32, stat: &str) -> Option<Process> {
     let mut fields = stat.rsplit_once(") ")?.1.split(' ');
-    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+    let (state, parent) = (fields.next()?, fields.next()?.parse().ok()?);
+    // The third and the fourth field of all; this is the 22nd.
+    Some(Process { pid, parent, dead: state == "Z", began: fields.nth(17)?.parse().ok()? })
 }
 
 #[cfg(test)]
@@ -92,7 +155,41 @@ mod tests {
 
     #[test]
     fn a_name_with_parentheses_and_blanks_misleads_nobody() {
-        assert_eq!(state_and_parent("12 (a) Z 99 (b)) S 34 5 6"), Some(('S', 34)));
-        assert_eq!(state_and_parent("12"), None);
+        let stat = "12 (a) Z 99 (b)) S 34 5 6 0 -1 4 0 0 0 0 0 0 0 0 20 0 1 0 777 0";
+        assert_eq!(read(12, stat), Some(Process { pid: 12, parent: 34, dead: false, began: 777 }));
+        assert_eq!(read(12, "12"), None);
+    }
+
+    const US: i32 = 1;
+
+    /// Each its number, its parent, when it began and its mark; the children are 10 and 20, as far as they live.
+    fn left_of(processes: &[(i32, i32, u64, &str)]) -> Vec<i32> {
+        let own = Own::from([(10, "ten".to_owned()), (20, "twenty".to_owned())]);
+        let mark = |pid| {
+            let (.., mark) = processes.iter().find(|(number, ..)| *number == pid)?;
+            (!mark.is_empty()).then(|| (*mark).to_owned())
+        };
+        let processes: Vec<_> = processes
+            .iter()
+            .map(|(pid, parent, began, _)| Process { pid: *pid, parent: *parent, dead: false, began: *began })
+            .collect();
+        left(&processes, US, &own, mark).into_iter().collect()
+    }
+
+    #[test]
+    fn what_a_dead_child_started_is_left_and_what_that_started_too() {
+        let twenty = [(20, US, 5, ""), (21, 20, 6, ""), (22, US, 6, "twenty"), (23, 22, 7, "")];
+        let of_ten = [(11, US, 3, "ten"), (12, 11, 6, ""), (13, 12, 6, "twenty")];
+        assert_eq!(left_of(&[&twenty[..], &of_ten[..]].concat()), [11, 12, 13]);
+        assert_eq!(left_of(&[&twenty[..], &of_ten[..], &[(10, US, 2, "")]].concat()), [0; 0], "their child lives");
+        assert_eq!(left_of(&[(11, US, 3, "of a bridge below us, which is dead")]), [11]);
+    }
+
+    #[test]
+    fn an_orphan_that_lost_its_mark_is_left_when_no_child_lives_that_it_may_be_of() {
+        let lost = [(11, US, 3, ""), (12, 11, 4, "")];
+        assert_eq!(left_of(&lost), [11, 12]);
+        assert_eq!(left_of(&[&lost[..], &[(20, US, 5, "")]].concat()), [11, 12], "it began before this one");
+        assert_eq!(left_of(&[&lost[..], &[(20, US, 2, "")]].concat()), [0; 0]);
     }
 }

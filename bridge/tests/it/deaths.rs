@@ -208,10 +208,26 @@ async fn long_lines_pass_and_too_long_ones_are_left_out() {
 async fn what_a_child_started_ends_with_it() {
     let bridge = Bridge::start(PATIENT, &child("legacy")).await;
     let started: Vec<i64> = serde_json::from_value(bridge.text(None, "fork", json!({})).await).unwrap();
-    assert!(started.iter().all(|pid| alive(*pid)) && started.len() == 3);
+    assert!(started.iter().all(|pid| alive(*pid)) && started.len() == 8);
     bridge.call(None, "kill", json!({})).await;
     bridge.text(None, "echo", json!({})).await;
     until("the end of all of them", async || (!started.iter().any(|pid| alive(*pid))).then_some(())).await;
+}
+
+#[tokio::test]
+async fn what_the_child_of_one_session_started_ends_with_it_and_not_what_anothers_did() {
+    let bridge = Bridge::start("--sessions per-session", &child("legacy")).await;
+    let sessions = [bridge.initialize(json!({})).await, bridge.initialize(json!({})).await];
+    let mut started: Vec<Vec<i64>> = Vec::new();
+    for session in &sessions {
+        started.push(serde_json::from_value(bridge.text(Some(session), "fork", json!({})).await).unwrap());
+    }
+    bridge.call(Some(&sessions[0]), "kill", json!({})).await;
+    // Whose those are that forgot their environment nobody knows, as long as a child lives that may have started them.
+    until("the end of what is known to be of it", async || (!started[0][..5].iter().any(|pid| alive(*pid))).then_some(())).await;
+    assert!(started[1].iter().all(|pid| alive(*pid)));
+    assert_eq!(bridge.stop().await.code(), Some(0));
+    until("the end of all", async || (!started.concat().iter().any(|pid| alive(*pid))).then_some(())).await;
 }
 
 #[tokio::test]

@@ -200,6 +200,8 @@ mod tests {
             r#"{"jsonrpc":"1.0","id":1,"method":"a"}"#,
             r#"{"id":1,"method":"a"}"#,
             r#"{"jsonrpc":"2.0","id":[1],"method":"a"}"#,
+            r#"{"jsonrpc":"2.0","id":null,"method":"a"}"#,
+            r#"{"jsonrpc":"2.0","id":null,"result":{}}"#,
             r#"{"jsonrpc":"2.0","id":1}"#,
             r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"a"}"#,
             r#"{"jsonrpc":"2.0","id":1,"method":5}"#,

@@ -82,6 +82,9 @@ fn is_empty(object: Option<&str>) -> bool {
 
 /// A child's answer as the client of the request gets it.
 pub fn answer(line: &[u8], message: &Message<'_>, envelope: &Envelope, child: Era) -> Vec<u8> {
+    if let (None, Some(error)) = (message.id, message.error) {
+        return wire::error_of(envelope.id(), error.get());
+    }
     let mut out = Vec::with_capacity(line.len() + 96);
     let mut edits = Edits::default();
     if let Some(id) = message.id {
@@ -236,6 +239,11 @@ mod tests {
         assert_eq!(empty["result"], json!({"resultType": "complete"}));
         let error =
             answered("tools/call", &modern_meta(), r#"{"jsonrpc":"2.0","id":9,"error":{"code":1,"message":""}}"#, Era::Legacy);
-        assert_eq!(error, json!({"jsonrpc": "2.0", "id": "c", "error": {"code": 1, "message": ""}}));
+        let expected = json!({"jsonrpc": "2.0", "id": "c", "error": {"code": 1, "message": ""}});
+        assert_eq!(error, expected);
+        for nameless in [r#"{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":""}}"#, r#"{"error":{"code":1,"message":""}}"#]
+        {
+            assert_eq!(answered("tools/call", &json!({}), nameless, Era::Legacy), expected, "{nameless}");
+        }
     }
 }

@@ -14,8 +14,8 @@ pub struct Message<'a> {
     /// `2.0`.
     #[serde(borrow, default)]
     pub jsonrpc: Option<Text<'a>>,
-    /// Absent in notifications.
-    #[serde(borrow, default)]
+    /// Absent in notifications; `null` where it stands there as such.
+    #[serde(borrow, default, deserialize_with = "as_it_stands")]
     pub id: Option<&'a RawValue>,
     /// Absent in answers.
     #[serde(borrow, default)]
@@ -29,6 +29,11 @@ pub struct Message<'a> {
     /// Of an answer that is an error.
     #[serde(borrow, default)]
     pub error: Option<&'a RawValue>,
+}
+
+/// Otherwise a `null` would be the same as nothing.
+fn as_it_stands<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 /// A string that is borrowed where it holds no escape.
@@ -250,11 +255,16 @@ pub fn result(id: &str, result: &str) -> Vec<u8> {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#).into_bytes()
 }
 
+/// Somebody else's error, as the answer to a request. `error` is JSON.
+pub fn error_of(id: &str, error: &str) -> Vec<u8> {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#).into_bytes()
+}
+
 /// An error of our own. `data` is JSON.
 pub fn error(id: &str, code: i64, message: &str, data: Option<&str>) -> Vec<u8> {
     let data = data.map_or_else(String::new, |data| format!(r#","data":{data}"#));
     let message = quoted(message);
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{code},"message":{message}{data}}}}}"#).into_bytes()
+    error_of(id, &format!(r#"{{"code":{code},"message":{message}{data}}}"#))
 }
 
 /// A notification of our own. `params` is JSON.
@@ -283,6 +293,8 @@ mod tests {
         assert_eq!(message.params().meta().progress_token.unwrap().get(), "5");
         assert!(Message::read(br#"{"id": 1, "id": 2}"#).is_none(), "which of them counts is a way to smuggle");
         assert!(Message::read(br#"["2.0", 1, "tools/call"]"#).is_none());
+        let id = |text: &'static str| Message::read(text.as_bytes()).unwrap().id.map(RawValue::get);
+        assert_eq!((id("{}"), id(r#"{"id": null}"#)), (None, Some("null")));
     }
 
     #[test]

@@ -90,6 +90,8 @@ def call(id, params):
         answer(987654321, {"content": []})
         answer("not ours", {"content": []})
         text(id, "mine")
+    elif name == "nameless":
+        raw('{"jsonrpc":"2.0",%s"error":{"code":-32700,"message":"Parse error"}}\n' % ('"id":null,' if arguments["null"] else ""))
     elif name == "as-string":
         text(str(id), "string")
     elif name == "close-stdout":

@@ -65,7 +65,8 @@ impl Table {
             let Some(message) = Message::read(mended.as_bytes()) else { return self.garbled(mended.as_bytes()) };
             (mended.as_bytes(), message)
         };
-        let heard = match (&message.method, message.id) {
+        // What is said with an id that is null wants no answer.
+        let heard = match (&message.method, message.id.filter(|id| id.get() != "null")) {
             (None, id) if message.result.is_some() || message.error.is_some() => self.answered(line, &message, id, now),
             (Some(_), None) => self.told(line, &message, now),
             (Some(method), Some(id)) => self.was_asked(line, &method.0, id),
@@ -76,7 +77,7 @@ impl Table {
     }
 
     fn answered(&mut self, line: &[u8], message: &Message<'_>, id: Option<&RawValue>, now: Instant) -> Heard {
-        let Some(id) = wire::number(id).or_else(|| self.meant(id, message)) else { return Heard::Stray };
+        let Some(id) = wire::number(id).or_else(|| id.is_none().then(|| self.meant(message))?) else { return Heard::Stray };
         if let Some(handshake) = &mut self.handshake {
             let step = handshake.answered(id, message.result, message.error);
             return self.step(step, now);
@@ -110,8 +111,8 @@ impl Table {
     }
 
     /// Which call an error is about that has no id: whoever could not read a request does not know it. Only where there is no doubt.
-    fn meant(&self, id: Option<&RawValue>, message: &Message<'_>) -> Option<u64> {
-        if message.error.is_none() || id.is_some_and(|id| id.get() != "null") || !self.own.is_empty() {
+    fn meant(&self, message: &Message<'_>) -> Option<u64> {
+        if message.error.is_none() || !self.own.is_empty() {
             return None;
         }
         if let Some(handshake) = &self.handshake {

@@ -109,7 +109,8 @@ fn an_error_without_an_id_is_the_answer_to_the_only_call() {
     {
         let (mut table, outs) = asked(1, now);
         assert!(matches!(table.heard(error.as_bytes(), now), Heard::Nothing));
-        assert_eq!(events(&outs[0].1)[0]["error"]["message"], "no", "{error}");
+        let told = events(&outs[0].1);
+        assert_eq!((&told[0]["id"], &told[0]["error"]["message"]), (&json!(0), &json!("no")), "{error}");
         // Of two it could be either's.
         let (mut table, outs) = asked(2, now);
         assert!(matches!(table.heard(error.as_bytes(), now), Heard::Stray));

@@ -113,16 +113,30 @@ async fn a_client_with_a_child_of_its_own_is_asked_in_its_own_revision(#[values(
 #[rstest]
 #[tokio::test]
 async fn what_is_no_message_is_answered_in_json_rpcs_own_words(
-    #[values(("{", -32700), ("[]", -32600), (r#"{"jsonrpc":"2.0","id":1,"method":"a","params":[]}"#, -32600))] case: (
-        &'static str,
-        i64,
-    ),
+    #[values(
+        ("{", -32700),
+        ("[]", -32600),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"a","params":[]}"#, -32600),
+        (r#"{"jsonrpc":"2.0","id":null,"method":"tools/list"}"#, -32600)
+    )]
+    case: (&'static str, i64),
 ) {
     let bridge = Bridge::start("", &child("legacy")).await;
     let response =
         bridge.request(Method::POST, "/mcp").header("content-type", "application/json").body(case.0).send().await.unwrap();
     assert_eq!(response.status(), StatusCode::BAD_REQUEST);
     assert_eq!(answer(response).await["error"]["code"], case.1);
+}
+
+#[rstest]
+#[tokio::test]
+async fn an_error_without_an_id_is_answered_with_the_clients(#[values(true, false)] is_null: bool) {
+    let bridge = Bridge::start("", &child("legacy")).await;
+    let modern = bridge.modern(&json!("c"), "tools/call", &json!({"name": "nameless", "arguments": {"null": is_null}}));
+    let answers = [bridge.call(None, "nameless", json!({"null": is_null})).await, answer(modern.send().await.unwrap()).await];
+    for answer in answers {
+        assert_eq!(answer, json!({"jsonrpc": "2.0", "id": "c", "error": {"code": -32700, "message": "Parse error"}}));
+    }
 }
 
 #[tokio::test]

@@ -251,7 +251,7 @@ impl Activator {
                 }
                 // Nothing arrived: another one will do, or this one a little later.
                 Err(Failed::Unreachable) => last = Some(pod),
-                Err(Failed::Lost) => {
+                Err(Failed::Lost | Failed::Silent) => {
                     self.parts.metrics.request("lost");
                     let words =
                         format!("{key} did not answer: the connection to its pod was lost, and the call may have been made");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{AUTHORIZATION, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use http_server::host::{AllowedOrigin, HostPattern, Names};
 use ring::digest::{SHA256, digest};
@@ -19,7 +19,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 
 use crate::era::{Era, Hello};
-use crate::forward::{FORWARDED, Forward};
+use crate::forward::{FORWARDED, Forward, Patience};
 use crate::lane::{Absent, Lane};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
@@ -30,6 +30,9 @@ use crate::stream::{self, Waits};
 use crate::table::{Ask, Refusal};
 use crate::trail::Trail;
 use crate::wire;
+
+/// What another replica gets beyond its limits: it is for it to say that they are over.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// See the file.
 #[derive(Debug)]
@@ -46,6 +49,8 @@ pub struct Bridge {
     pub metrics: Metrics,
     /// Time for a call.
     pub timeout: Duration,
+    /// Time for a call however much progress it makes.
+    pub longest: Duration,
     /// How long whoever comes before the server has ever said what it is is kept waiting.
     pub hold: Duration,
     /// A session that nobody uses for so long is over.
@@ -76,6 +81,8 @@ pub struct Parts {
     /// See [`Bridge`].
     pub timeout: Duration,
     /// See [`Bridge`].
+    pub longest: Duration,
+    /// See [`Bridge`].
     pub hold: Duration,
     /// See [`Bridge`].
     pub idle: Duration,
@@ -92,7 +99,8 @@ pub struct Parts {
 impl Bridge {
     /// With its parts.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { shared, pool, sessions, metrics, timeout, hold, idle, max_request_bytes, hosts, origins, traces } = parts;
+        let Parts { shared, pool, sessions, metrics, timeout, longest, hold, idle, max_request_bytes, hosts, origins, traces } =
+            parts;
         let draining = AtomicBool::new(false);
         let (forward, over, shared_is_wanted) = (Forward::default(), CancellationToken::new(), Notify::new());
         Arc::new(Self {
@@ -102,6 +110,7 @@ impl Bridge {
             forward,
             metrics,
             timeout,
+            longest,
             hold,
             idle,
             max_request_bytes,
@@ -139,6 +148,17 @@ impl Bridge {
         self.is_draining() && self.pool.is_none() && headers.contains_key(FORWARDED)
     }
 
+    /// How long the replica that has a session is waited for: it has the same limits as this one. None: what it is handed is no call.
+    pub fn patience(&self, call: Option<&Envelope>, headers: &HeaderMap) -> Patience {
+        // Progress that this client wants, and cannot be told, gives a call more time all the same.
+        let unheard = call.is_some_and(|call| call.token().is_some()) && !stream::reads_events(headers);
+        Patience {
+            begins: GRACE + if unheard { self.longest } else { self.timeout },
+            quiet: GRACE + self.timeout.max(stream::ALIVE),
+            ends: call.map(|_| GRACE + self.longest),
+        }
+    }
+
     /// Streams that stand until somebody ends them end from now on: they would hold up the end.
     pub fn end_streams(&self) {
         self.over.cancel();
@@ -149,7 +169,7 @@ impl Bridge {
         let Some(response) = self.over.run_until_cancelled(answer).await else {
             return (StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable: shutting down\n").into_response();
         };
-        if !response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream")) {
+        if !stream::is_events(&response) {
             return response;
         }
         let over = self.over.clone().cancelled_owned();

@@ -20,7 +20,7 @@ use crate::trail::OwnError;
 use crate::wire;
 
 /// A stream says that it lives: something on the way may close what is silent for a minute, and whoever is gone is noticed.
-const ALIVE: Duration = Duration::from_secs(15);
+pub const ALIVE: Duration = Duration::from_secs(15);
 
 /// A call under way. Dropping it before it is answered means that its client has hung up.
 #[derive(Debug)]
@@ -55,13 +55,31 @@ pub fn reads_events(headers: &HeaderMap) -> bool {
     accepted().any(|value| value.contains("text/event-stream") || value.contains("*/*"))
 }
 
+/// Whether a response is a stream of events.
+pub fn is_events(response: &Response) -> bool {
+    response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
+}
+
+/// Put beside an answer that is an error, whoever's.
+#[derive(Debug, Clone, Copy)]
+struct IsError;
+
+/// Whether a response is an error as a whole.
+pub fn is_error(response: &Response) -> bool {
+    response.extensions().get::<IsError>().is_some()
+}
+
 /// The answer to a call.
 pub async fn respond(outbox: Outbox, mut waits: Waits, era: Era, events: bool) -> Response {
     loop {
         match timeout(ALIVE, outbox.next()).await {
             Ok(Some(Event::Answer(answer, code))) => {
                 waits.answered = true;
-                return json(status(era, code), answer);
+                let mut response = json(status(era, code), answer);
+                if code.is_some() {
+                    response.extensions_mut().insert(IsError);
+                }
+                return response;
             }
             Ok(Some(Event::Message(message))) if events => return stream(Some(message), outbox, Some(waits), None),
             Err(_) if events => return stream(None, outbox, Some(waits), None),
@@ -106,6 +124,7 @@ pub fn json(status: StatusCode, message: impl Into<Bytes>) -> Response {
 pub fn error(status: StatusCode, id: &str, code: i64, words: &str, data: Option<&str>) -> Response {
     let mut response = json(status, wire::error(id, code, words, data));
     response.extensions_mut().insert(OwnError(code));
+    response.extensions_mut().insert(IsError);
     response
 }
 
@@ -138,7 +157,7 @@ pub fn stream(first: Option<Bytes>, outbox: Outbox, waits: Option<Waits>, sessio
 }
 
 /// One message. A carriage return would end the line, and is white space in JSON.
-fn event(message: &[u8]) -> Bytes {
+pub fn event(message: &[u8]) -> Bytes {
     let mut text = Vec::with_capacity(message.len() + 24);
     text.extend_from_slice(b"event: message\ndata: ");
     text.extend(message.iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }));

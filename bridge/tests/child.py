@@ -1,7 +1,7 @@
 """An MCP server on standard input and output that does what its callers ask, also what no server should. Its tools are its behaviours.
 
 Usage: child.py legacy|modern|both [OPTION...]    modern answers server/discover, legacy initialize.
-Options: mute-discover (says nothing to server/discover), die-at-discover, die-at-initialize, die-at-start, banner, ignore-eof, ask-capabilities, slow-start
+Options: mute-discover (says nothing to server/discover), die-at-discover, die-at-initialize, refuse-initialize, die-at-start, banner, ignore-eof, ask-capabilities, slow-start
 """
 
 import json
@@ -209,6 +209,8 @@ def handle(message):
         answer(id, {"resultType": "complete", "supportedVersions": ["2026-07-28"] + ["2025-11-25"] * (era == "both"), "capabilities": capabilities, "ttlMs": 0, "cacheScope": "private", "_meta": info})
     elif method == "initialize" and "die-at-initialize" in options:
         sys.exit("Error: no credentials")
+    elif method == "initialize" and "refuse-initialize" in options:
+        say({"id": id, "error": {"code": -32602, "message": "Unsupported protocol version"}})
     elif method == "initialize" and era in ("legacy", "both"):
         seen["initialize"] = params
         answer(id, {"protocolVersion": "2025-11-25", "capabilities": capabilities, "serverInfo": {"name": "child", "version": "1"}})

@@ -36,6 +36,10 @@ const REPEATABLE: [&str; 8] = [
     "completion/complete",
 ];
 
+const REPLICA_LOST: &str = r#"{"reason":"ReplicaLost"}"#;
+const WENT_AWAY: &str = "the replica that has this session went away during the call, which may have been made";
+const SILENT: &str = "the replica that has this session did not answer in the time of a call, which may have been made";
+
 /// A message.
 pub async fn post(bridge: &Arc<Bridge>, parts: &Parts, post: Post) -> Response {
     if let Some(version) = only(&parts.headers, &VERSION).filter(|version| !ALL.contains(version)) {
@@ -50,12 +54,15 @@ pub async fn post(bridge: &Arc<Bridge>, parts: &Parts, post: Post) -> Response {
         // What is said of a call that is under way here stays here.
         Post::Request(_) if bridge.gives_back(&parts.headers) => forward::back(),
         post => {
-            let body = match &post {
-                Post::Request(envelope) => envelope.body.clone(),
-                Post::Notification { body, .. } | Post::Answer { body, .. } => body.clone(),
+            let handed = match &post {
+                Post::Request(call) => {
+                    Handed { body: call.body.clone(), call: Some(call), repeatable: REPEATABLE.contains(&&*call.method) }
+                }
+                Post::Notification { body, .. } | Post::Answer { body, .. } => {
+                    Handed { body: body.clone(), call: None, repeatable: false }
+                }
             };
-            let repeatable = matches!(&post, Post::Request(envelope) if REPEATABLE.contains(&&*envelope.method));
-            match session(bridge, parts, body, repeatable).await {
+            match session(bridge, parts, handed).await {
                 Whose::Held(held) => within(bridge, &parts.headers, post, Some(held)).await,
                 Whose::Nobodys => within(bridge, &parts.headers, post, None).await,
                 Whose::Answered(response) => response,
@@ -73,7 +80,7 @@ pub async fn get(bridge: &Arc<Bridge>, parts: &Parts) -> Response {
 }
 
 async fn listens(bridge: &Arc<Bridge>, parts: &Parts) -> Response {
-    match session(bridge, parts, Bytes::new(), true).await {
+    match session(bridge, parts, Handed::NOTHING).await {
         Whose::Held(Held { session, .. }) if stream::reads_events(&parts.headers) => {
             let in_use = session.in_use();
             stream::stream(None, session.listen(), None, Some(in_use))
@@ -89,7 +96,7 @@ pub async fn delete(bridge: &Arc<Bridge>, parts: &Parts) -> Response {
     if bridge.gives_back(&parts.headers) {
         return forward::back();
     }
-    match session(bridge, parts, Bytes::new(), true).await {
+    match session(bridge, parts, Handed::NOTHING).await {
         Whose::Held(held) => {
             if bridge.sessions.delete(&held.session).is_some() {
                 bridge.end_session(&held);
@@ -101,6 +108,20 @@ pub async fn delete(bridge: &Arc<Bridge>, parts: &Parts) -> Response {
     }
 }
 
+/// What is handed on where the session is another replica's.
+struct Handed<'a> {
+    body: Bytes,
+    /// None: it is no call.
+    call: Option<&'a Envelope>,
+    /// It may be done twice.
+    repeatable: bool,
+}
+
+impl Handed<'_> {
+    /// The request says it all without a body.
+    const NOTHING: Self = Self { body: Bytes::new(), call: None, repeatable: true };
+}
+
 enum Whose {
     Held(Held),
     /// Without a session, which a shared child does not need.
@@ -109,7 +130,7 @@ enum Whose {
     Answered(Response),
 }
 
-async fn session(bridge: &Arc<Bridge>, parts: &Parts, body: Bytes, repeatable: bool) -> Whose {
+async fn session(bridge: &Arc<Bridge>, parts: &Parts, handed: Handed<'_>) -> Whose {
     if !parts.headers.contains_key(SESSION) {
         return if bridge.pool.is_none() {
             Whose::Nobodys
@@ -117,10 +138,12 @@ async fn session(bridge: &Arc<Bridge>, parts: &Parts, body: Bytes, repeatable: b
             Whose::Answered((StatusCode::BAD_REQUEST, "Bad Request: an Mcp-Session-Id header is needed\n").into_response())
         };
     }
+    let Handed { body, call, repeatable } = handed;
+    let number = call.map_or("null", Envelope::id);
     let gone = || {
         bridge.metrics.refuse("session");
         let words = "Session not found: initialize again";
-        Whose::Answered(own_error(StatusCode::NOT_FOUND, "null", -32001, words))
+        Whose::Answered(own_error(StatusCode::NOT_FOUND, number, -32001, words))
     };
     let Some(id) = only(&parts.headers, &SESSION) else { return gone() };
     let sealed = match bridge.sessions.find(id, &caller(&parts.headers)) {
@@ -130,17 +153,28 @@ async fn session(bridge: &Arc<Bridge>, parts: &Parts, body: Bytes, repeatable: b
         Found::Elsewhere(sealed) => {
             let outcome = |outcome: &str| bridge.metrics.forwarded.with_label_values(&[outcome]).inc();
             if !parts.headers.contains_key(FORWARDED) {
-                match Box::pin(bridge.forward.send(&sealed.pod, parts, body)).await {
+                let patience = bridge.patience(call, &parts.headers);
+                let last = call.map(|call| wire::error(call.id(), -32000, WENT_AWAY, Some(REPLICA_LOST)).into());
+                match Box::pin(bridge.forward.send(&sealed.pod, parts, body, patience, last)).await {
                     Ok(response) if forward::is_back(&response) => outcome("given_back"),
                     Ok(response) => {
                         outcome("answered");
                         return Whose::Answered(response);
                     }
-                    Err(Failed::Lost) if !repeatable => {
+                    Err(failed @ (Failed::Lost | Failed::Silent)) if !repeatable => {
                         outcome("lost");
-                        let words = "the replica that has this session went away during the call, which may have been made";
-                        let data = Some(r#"{"reason":"ReplicaLost"}"#);
-                        return Whose::Answered(stream::error(StatusCode::BAD_GATEWAY, "null", -32000, words, data));
+                        if failed == Failed::Silent && bridge.pool.is_none() {
+                            // The next call does not wait for it, too.
+                            bridge.sessions.take_over(id, sealed, &bridge.shared);
+                        }
+                        let words = if failed == Failed::Silent { SILENT } else { WENT_AWAY };
+                        return Whose::Answered(stream::error(
+                            StatusCode::BAD_GATEWAY,
+                            number,
+                            -32000,
+                            words,
+                            Some(REPLICA_LOST),
+                        ));
                     }
                     Err(_) => outcome("owner_gone"),
                 }
@@ -206,8 +240,16 @@ async fn initialize(bridge: &Arc<Bridge>, parts: &Parts, envelope: Envelope) -> 
     let response = if hello.era == Era::Modern {
         own_result(envelope.id(), &hello.initialize_result(asked.as_deref()))
     } else {
-        // The child hears what its client can do. It may end at that, and the session with it.
-        bridge.call(&lane, envelope, Some(Arc::clone(&session)), &parts.headers).await
+        // The child hears what its client can do. It may end at that, or refuse.
+        let response = bridge.call(&lane, envelope, Some(Arc::clone(&session)), &parts.headers).await;
+        if stream::is_error(&response) {
+            // Nobody gets to know of the session: it would keep its place until it is idle for long.
+            if let Some(held) = bridge.sessions.forget(&session) {
+                bridge.end_session(&held);
+            }
+            return response;
+        }
+        response
     };
     named(&session, response)
 }

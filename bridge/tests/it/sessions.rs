@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use reqwest::{Method, StatusCode};
+use rstest::rstest;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::support::{Bridge, Events, answer, child, initialize, text, tools_call, until};
 
@@ -102,6 +104,45 @@ async fn a_session_with_a_child_of_its_own_ends_with_it() {
     let next = one.initialize(json!({})).await;
     drop(one);
     assert_eq!(two.post(Some(&next), &tools_call("echo", json!({}))).await.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_replica_that_hangs_is_waited_for_as_long_as_a_call_may_take() {
+    let (keys, port) = (keys(), free_port());
+    let flags = "--timeout-seconds 2";
+    let (one, two) = (replica("127.0.0.12", port, &keys, flags).await, replica("127.0.0.13", port, &keys, flags).await);
+    one.logged("child speaks MCP").await;
+    two.logged("child speaks MCP").await;
+    let (session, other) = (one.initialize(json!({})).await, one.initialize(json!({})).await);
+    assert_eq!(two.text(Some(&session), "echo", json!({})).await, json!({}));
+    one.signal("-STOP");
+    // What may be done twice is done here.
+    let list = json!({"jsonrpc": "2.0", "id": "l", "method": "tools/list"});
+    let call = tools_call("echo", json!({}));
+    let (called, listed) = tokio::join!(two.post(Some(&session), &call), two.post(Some(&other), &list));
+    assert_eq!(answer(listed).await["result"]["tools"][0]["name"], "echo");
+    assert_eq!(called.status(), StatusCode::BAD_GATEWAY);
+    let told = answer(called).await;
+    assert_eq!((&told["id"], &told["error"]["data"]["reason"]), (&json!("c"), &json!("ReplicaLost")), "{told}");
+    assert!(told["error"]["message"].as_str().unwrap().contains("did not answer in the time of a call"), "{told}");
+    let began = Instant::now();
+    assert_eq!(two.text(Some(&session), "echo", json!({"a": 1})).await, json!({"a": 1}));
+    assert!(began.elapsed() < Duration::from_secs(3), "the next call waits for it no more: {:?}", began.elapsed());
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_client_whose_child_does_not_initialize_has_no_session_and_keeps_no_place(
+    #[values("die-at-initialize", "refuse-initialize")] how: &str,
+) {
+    let bridge = Bridge::start("--sessions per-session --max-sessions 1", &child(&format!("legacy {how}"))).await;
+    for _ in 0..2 {
+        let response = bridge.post(None, &initialize(json!({}))).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert!(!response.headers().contains_key("mcp-session-id"));
+        let failed = answer(response).await;
+        assert!(failed["error"].is_object() && failed["id"] == "init", "{failed}");
+    }
 }
 
 #[tokio::test]

@@ -235,24 +235,33 @@ impl Bridge {
                 stream::respond(out, waits, era, stream::reads_events(headers)).await
             }
             Err(Refusal::Busy) => self.busy(&id, "too many calls are in flight"),
-            Err(Refusal::Down(death)) => down(&id, &Absent::Dead(death)),
+            Err(Refusal::Down(death, next)) => {
+                self.metrics.refuse("down");
+                later(&id, &death.unsent(), &death.data(false), next.unwrap_or_default())
+            }
         }
     }
 
     /// 503: the same request may do better in a second.
     pub fn busy(&self, id: &str, words: &str) -> Response {
         self.metrics.refuse("busy");
-        let words = format!("the bridge is busy: {words}");
-        let mut response = stream::error(StatusCode::SERVICE_UNAVAILABLE, id, -32000, &words, Some(r#"{"reason":"Busy"}"#));
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        response
+        later(id, &format!("the bridge is busy: {words}"), r#"{"reason":"Busy"}"#, Duration::ZERO)
     }
+}
+
+/// 503: nothing was done, and the same request may do better after so long, or a second. `id` and `data` are JSON.
+fn later(id: &str, words: &str, data: &str, wait: Duration) -> Response {
+    let mut response = stream::error(StatusCode::SERVICE_UNAVAILABLE, id, -32000, words, Some(data));
+    // Rather too late than too early.
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0 || wait.is_zero());
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    response
 }
 
 /// There is no child. `id` is JSON.
 pub fn down(id: &str, absent: &Absent) -> Response {
     match absent {
-        Absent::Dead(death) => stream::error(StatusCode::OK, id, -32000, &death.summary(), Some(&death.data())),
+        Absent::Dead(death) => stream::error(StatusCode::OK, id, -32000, &death.summary(), Some(&death.data(true))),
         Absent::Starting { instead, before } => {
             // The same words as long as nothing changes: whoever asks again and again may write them down.
             let said =

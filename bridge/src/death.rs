@@ -24,10 +24,10 @@ impl Death {
         Self { exit, because, stderr }
     }
 
-    /// The member `data` of the error that its calls are answered with.
-    pub fn data(&self) -> String {
+    /// The member `data` of the error that its calls are answered with: those that were sent to it, and those that were not.
+    pub fn data(&self, sent: bool) -> String {
         json!({
-            "reason": "ServerExited",
+            "reason": if sent { "ServerExited" } else { "NotSent" },
             "exitCode": self.exit.and_then(|exit| exit.code),
             "signal": self.exit.and_then(Exit::signal_name),
             "stderr": self.stderr,
@@ -48,6 +48,11 @@ impl Death {
             format!("; its last words: {line}")
         });
         format!("the server ended: {how}{last}")
+    }
+
+    /// To whom it died before his call was sent.
+    pub fn unsent(&self) -> String {
+        format!("the call was not sent: {}", self.summary())
     }
 
     /// What the kubelet shows of a container that has ended: at most 4 KiB of it. The sentence is last, for whoever has room for the end
@@ -105,11 +110,14 @@ mod tests {
     #[test]
     fn calls_are_told_how_and_with_which_words() {
         let death = Death::new(Some(Exit { code: Some(1), signal: None }), None, vec!["Cannot find module './x'".into()]);
-        assert_eq!(death.data(), r#"{"exitCode":1,"reason":"ServerExited","signal":null,"stderr":["Cannot find module './x'"]}"#);
+        assert_eq!(
+            death.data(true),
+            r#"{"exitCode":1,"reason":"ServerExited","signal":null,"stderr":["Cannot find module './x'"]}"#
+        );
         assert_eq!(death.summary(), "the server ended: exit code 1; its last words: Cannot find module './x'");
         let killed = Death::new(Some(KILLED), Some("it closed its standard output".into()), Vec::new());
         assert_eq!(killed.summary(), "the server ended: it closed its standard output (killed by SIGKILL)");
-        assert!(killed.data().contains(r#""signal":"SIGKILL""#));
+        assert!(killed.data(true).contains(r#""signal":"SIGKILL""#));
     }
 
     #[test]

@@ -30,6 +30,9 @@ use crate::wire;
 /// The longest message of a child's.
 const MAX_LINE: usize = 16 << 20;
 
+/// Whoever asks what a child is that will not be there for longer than this is told at once how the last one ended: a probe has no time to wait.
+const SOON: Duration = Duration::from_secs(2);
+
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -192,7 +195,7 @@ impl Lane {
             if let Some(hello) = said.borrow_and_update().clone() {
                 return Ok(hello);
             }
-            if let Some(death) = self.table().down(Instant::now()) {
+            if let Some((death, _)) = self.table().down(Instant::now() + SOON) {
                 return Err(Absent::Dead(Arc::clone(death)));
             }
             if tokio::time::timeout_at(until, said.changed()).await.is_err() {

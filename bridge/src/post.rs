@@ -12,12 +12,14 @@ use crate::wire::{self, Message};
 pub enum Post {
     /// Wants an answer.
     Request(Envelope),
-    /// Wants none. The range is the id that `notifications/cancelled` names.
+    /// Wants none. The ranges are what `notifications/cancelled` says.
     Notification {
         /// Its name.
         method: Box<str>,
         /// The id of a request that is meant, as it stands in the body.
         request: Option<Range<usize>>,
+        /// Why, as it stands in the body: a string.
+        reason: Option<Range<usize>>,
         /// As it came.
         body: Bytes,
     },
@@ -108,8 +110,10 @@ impl Post {
                 Ok(Self::Request(envelope))
             }
             (Some(method), None) => {
-                let request = message.params().request_id.map(|id| wire::span(body, id));
-                Ok(Self::Notification { method: method.0.as_ref().into(), request, body: body.clone() })
+                let params = message.params();
+                let request = params.request_id.map(|id| wire::span(body, id));
+                let reason = params.reason.filter(|reason| reason.get().starts_with('"')).map(|reason| wire::span(body, reason));
+                Ok(Self::Notification { method: method.0.as_ref().into(), request, reason, body: body.clone() })
             }
             (None, Some(id)) if message.result.is_some() || message.error.is_some() => {
                 Ok(Self::Answer { id: id.get().into(), body: body.clone() })
@@ -186,9 +190,9 @@ mod tests {
 
     #[test]
     fn notifications_and_answers_are_told_apart() {
-        let cancelled = read(r#"{"method":"notifications/cancelled","params":{"requestId":5},"jsonrpc":"2.0"}"#);
-        let Ok(Post::Notification { request: Some(place), body, .. }) = cancelled else { unreachable!() };
-        assert_eq!(&body[place], b"5");
+        let cancelled = read(r#"{"method":"notifications/cancelled","params":{"requestId":5,"reason":"late"},"jsonrpc":"2.0"}"#);
+        let Ok(Post::Notification { request: Some(id), reason: Some(reason), body, .. }) = cancelled else { unreachable!() };
+        assert_eq!((&body[id], &body[reason]), (&b"5"[..], &b"\"late\""[..]));
         assert!(matches!(read(r#"{"jsonrpc":"2.0","id":"x","result":{}}"#), Ok(Post::Answer { id, .. }) if &*id == "\"x\""));
     }
 

@@ -31,9 +31,6 @@ use silence::{Follows, Silence};
 
 pub use hear::{Heard, Notification};
 
-/// A call whose child will not be there for longer than this is answered at once.
-const SOON: Duration = Duration::from_secs(2);
-
 /// What a child and its clients may have of us.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -54,8 +51,8 @@ pub struct Limits {
 pub enum Refusal {
     /// Too much is in flight already.
     Busy,
-    /// There is no child, and will not be one soon.
-    Down(Arc<Death>),
+    /// There is no child, and will not be one in the time of the call; how long it takes, where one comes.
+    Down(Arc<Death>, Option<Duration>),
 }
 
 /// A call, as the door hands it in.
@@ -85,6 +82,13 @@ struct Call {
     at: Option<u64>,
     /// What the client was asked on behalf of the child.
     questions: Option<questions::Questions>,
+}
+
+impl Call {
+    /// No child knows of it.
+    fn is_unsent(&self) -> bool {
+        self.at.is_none() && self.questions.is_none() && !self.ask.stands
+    }
 }
 
 /// See the file.
@@ -167,15 +171,15 @@ impl Table {
         self.hello.as_ref()
     }
 
-    /// The death that keeps it down for longer than a moment.
-    pub fn down(&self, now: Instant) -> Option<&Arc<Death>> {
-        self.down.as_ref().filter(|(_, until)| until.is_none_or(|until| until > now + SOON)).map(|(death, _)| death)
+    /// The death that keeps it down for longer than this, and until when; None: for ever.
+    pub fn down(&self, longer: Instant) -> Option<&(Arc<Death>, Option<Instant>)> {
+        self.down.as_ref().filter(|(_, until)| until.is_none_or(|until| until > longer))
     }
 
     /// Takes a call; its number is for `hang_up`.
     pub fn admit(&mut self, ask: Ask, now: Instant) -> Result<u64, Refusal> {
-        if let Some(death) = self.down(now) {
-            return Err(Refusal::Down(Arc::clone(death)));
+        if let Some((death, until)) = self.down(now + self.limits.timeout) {
+            return Err(Refusal::Down(Arc::clone(death), until.map(|until| until - now)));
         }
         if !self.has_room(ask.envelope.body.len()) || (!ask.stands && self.in_flight >= self.limits.in_flight) {
             return Err(Refusal::Busy);
@@ -255,7 +259,7 @@ impl Table {
             return false;
         }
         if let Some(before) = self.listening.take() {
-            self.cancel(before);
+            self.cancel(before, None);
         }
         if offers.tools || offers.prompts || offers.resources || !resources.is_empty() {
             self.listening = Some(self.request("subscriptions/listen", &params));
@@ -289,19 +293,19 @@ impl Table {
         let Some(call) = self.calls.get(&id) else { return };
         call.ask.out.end();
         if call.ask.envelope.era == Era::Modern || call.at.is_none() {
-            self.give_up(id, Outcome::Cancelled);
+            self.give_up(id, Outcome::Cancelled, None);
         } else if !call.ask.stands {
             self.silence.abandoned(call.began);
         }
     }
 
-    /// A client takes back what it asked for; the id is its own, as JSON.
-    pub fn cancelled(&mut self, session: &Arc<Session>, id: &str) {
+    /// A client takes back what it asked for; the id is its own, and both are JSON.
+    pub fn cancelled(&mut self, session: &Arc<Session>, id: &str, reason: Option<&str>) {
         let is_it =
             |call: &Call| call.ask.envelope.id() == id && call.ask.session.as_ref().is_some_and(|own| Arc::ptr_eq(own, session));
         let found = self.calls.iter().find(|(_, call)| is_it(call)).map(|(id, _)| *id);
         if let Some(id) = found
-            && let Some(call) = self.give_up(id, Outcome::Cancelled)
+            && let Some(call) = self.give_up(id, Outcome::Cancelled, reason)
         {
             call.ask.out.end();
         }
@@ -330,21 +334,24 @@ impl Table {
     }
 
     /// The child is told that nobody waits any more.
-    fn give_up(&mut self, id: u64, outcome: Outcome) -> Option<Call> {
+    fn give_up(&mut self, id: u64, outcome: Outcome, reason: Option<&str>) -> Option<Call> {
         let call = self.finish(id, outcome)?;
         if call.at.is_some() && !call.ask.stands && outcome == Outcome::Cancelled {
             self.silence.abandoned(call.began);
         }
         if call.at.is_some() {
-            self.cancel(id);
+            self.cancel(id, reason);
         } else {
             self.waiting.retain(|waiting| *waiting != id);
         }
         Some(call)
     }
 
-    fn cancel(&mut self, id: u64) {
-        self.send(&wire::notification("notifications/cancelled", &format!(r#"{{"requestId":{id}}}"#)));
+    fn cancel(&mut self, id: u64, reason: Option<&str>) {
+        // Without a reason it is always told: there are no more of them than calls.
+        let reason = reason.filter(|reason| self.has_room(reason.len()));
+        let reason = reason.map_or_else(String::new, |reason| format!(r#","reason":{reason}"#));
+        self.send(&wire::notification("notifications/cancelled", &format!(r#"{{"requestId":{id}{reason}}}"#)));
     }
 
     fn finish(&mut self, id: u64, outcome: Outcome) -> Option<Call> {
@@ -367,13 +374,22 @@ impl Table {
         let late: Vec<u64> =
             self.calls.iter().filter(|(_, call)| !call.ask.stands && call.deadline <= now).map(|(id, _)| *id).collect();
         for id in late {
-            let Some(call) = self.give_up(id, Outcome::Timeout) else { continue };
+            let Some(call) = self.give_up(id, Outcome::Timeout, None) else { continue };
             if call.at.is_some() {
                 self.silence.expired();
             }
             let seconds = (now - call.began).as_secs();
-            let words = format!("the server did not answer within {seconds} s");
-            let data = format!(r#"{{"reason":"Timeout","seconds":{seconds}}}"#);
+            let (words, data) = match &self.down {
+                Some((death, _)) if call.is_unsent() => (death.unsent(), death.data(false)),
+                None if call.is_unsent() => {
+                    let words = format!("the call was not sent: the server did not say within {seconds} s what it is");
+                    (words, r#"{"reason":"NotSent"}"#.to_owned())
+                }
+                _ => {
+                    let words = format!("the server did not answer within {seconds} s");
+                    (words, format!(r#"{{"reason":"Timeout","seconds":{seconds}}}"#))
+                }
+            };
             answer_error(&call, -32001, &words, &data);
         }
         match self.silence.follows(self.oldest_awaited(), now) {
@@ -412,14 +428,16 @@ impl Table {
         for id in unheard.into_iter().rev() {
             self.waiting.push_front(id);
         }
+        let heard = lost.len();
         if until.is_none() {
             lost.extend(self.calls.keys());
             self.waiting.clear();
         }
-        for id in lost {
-            if let Some(call) = self.finish(id, Outcome::Exited) {
-                answer_error(&call, -32000, &death.summary(), &death.data());
-            }
+        for (place, id) in lost.into_iter().enumerate() {
+            let Some(call) = self.finish(id, Outcome::Exited) else { continue };
+            let sent = place < heard || !call.is_unsent();
+            let words = if sent { death.summary() } else { death.unsent() };
+            answer_error(&call, -32000, &words, &death.data(sent));
         }
         self.down = Some((Arc::clone(death), until));
     }

@@ -56,6 +56,9 @@ pub struct Params<'a> {
     /// Of `notifications/cancelled`.
     #[serde(borrow, default)]
     pub request_id: Option<&'a RawValue>,
+    /// Of `notifications/cancelled`.
+    #[serde(borrow, default)]
+    pub reason: Option<&'a RawValue>,
     /// Of `notifications/progress`.
     #[serde(borrow, default)]
     pub progress_token: Option<&'a RawValue>,

@@ -200,6 +200,7 @@ def handle(message):
     elif id is None:
         if method == "notifications/cancelled":
             seen["cancelled"].append(params.get("requestId"))
+            seen["reason"] = params.get("reason")
     elif method == "server/discover" and "mute-discover" in options:
         pass
     elif method == "server/discover" and "die-at-discover" in options:

@@ -1,5 +1,6 @@
 //! Requests of the revisions with sessions.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use axum::body::Bytes;
@@ -271,12 +272,12 @@ async fn within(bridge: &Arc<Bridge>, headers: &HeaderMap, post: Post, held: Opt
     let in_use = session.as_ref().map(Session::in_use);
     match post {
         Post::Request(envelope) => request(bridge, headers, envelope, session, &lane).await,
-        Post::Notification { method, request, body } => {
+        Post::Notification { method, request, reason, body } => {
             if let Some(session) = &session {
                 match &*method {
                     "notifications/cancelled" => {
-                        let id = request.and_then(|place| std::str::from_utf8(&body[place]).ok()).unwrap_or_default();
-                        lane.with(|table| table.cancelled(session, id));
+                        let said = |place: Option<Range<usize>>| std::str::from_utf8(&body[place?]).ok();
+                        lane.with(|table| table.cancelled(session, said(request).unwrap_or_default(), said(reason)));
                     }
                     // A shared child was initialized by us, and knows nothing of its clients.
                     _ if lane.owner().is_some()

@@ -170,12 +170,63 @@ fn a_death_answers_what_was_written_and_keeps_the_rest_for_the_next_child() {
 }
 
 #[test]
-fn who_comes_while_it_is_down_for_long_is_told_at_once() {
+fn who_comes_while_it_is_down_waits_for_the_next_child_as_long_as_a_call_may_take() {
     let now = Instant::now();
     let mut table = ready(now);
-    table.died(&death(), Some(now + Duration::from_secs(8)));
-    assert!(matches!(table.admit(ask(1).0, now), Err(Refusal::Down(_))));
-    assert!(table.admit(ask(1).0, now + Duration::from_secs(7)).is_ok(), "soon is worth waiting for");
+    let next = LIMITS.timeout + Duration::from_secs(1);
+    table.died(&death(), Some(now + next));
+    assert!(matches!(table.admit(ask(1).0, now), Err(Refusal::Down(_, Some(wait))) if wait == next));
+    let now = now + Duration::from_secs(1);
+    let ((first, waits), (second, goes)) = (ask(1), ask(2));
+    table.admit(first, now).unwrap();
+    table.admit(second, now + Duration::from_secs(1)).unwrap();
+    table.tick(now + LIMITS.timeout);
+    assert_eq!(events(&waits)[0]["error"]["data"], json!({"reason": "NotSent", "exitCode": 1, "signal": null, "stderr": []}));
+    begin(&mut table, now + LIMITS.timeout);
+    let call = written(&mut table).pop().unwrap();
+    table.heard(json!({"id": call["id"], "result": {}}).to_string().as_bytes(), now + LIMITS.timeout);
+    assert_eq!(events(&goes), [json!({"id": 2, "result": {}})]);
+}
+
+#[test]
+fn who_waited_for_a_child_that_will_not_come_is_told_that_nothing_was_sent() {
+    let now = Instant::now();
+    let mut table = ready(now);
+    let (heard, waits) = (ask(1), ask(2));
+    table.admit(heard.0, now).unwrap();
+    written(&mut table);
+    table.admit(waits.0, now).unwrap();
+    table.died(&death(), None);
+    let reason = |out: &Outbox| events(out)[0]["error"]["data"]["reason"].clone();
+    assert_eq!((reason(&heard.1), reason(&waits.1)), (json!("ServerExited"), json!("NotSent")));
+    assert!(matches!(table.admit(ask(3).0, now), Err(Refusal::Down(_, None))));
+    // One that does not say what it is was sent nothing, either.
+    let mut table = Table::new(LIMITS, Metrics::new().unwrap(), By::Us);
+    let (waits, out) = ask(1);
+    table.admit(waits, now).unwrap();
+    table.began(now);
+    table.tick(now + LIMITS.timeout);
+    assert_eq!(reason(&out), "NotSent");
+}
+
+#[test]
+fn why_a_client_takes_a_call_back_is_told_to_the_child() {
+    let now = Instant::now();
+    let mut table = ready(now);
+    let session = crate::sessions::tests::session("{}");
+    let (mut asked, out) = ask(1);
+    asked.session = Some(Arc::clone(&session));
+    let id = table.admit(asked, now).unwrap();
+    written(&mut table);
+    table.cancelled(&session, "1", Some("\"too late\""));
+    assert_eq!(written(&mut table)[0]["params"], json!({"requestId": id, "reason": "too late"}));
+    assert!(out.has_ended());
+    // One that is longer than may wait to be written is left out.
+    let (mut asked, _) = ask(2);
+    asked.session = Some(Arc::clone(&session));
+    let id = table.admit(asked, now).unwrap();
+    table.cancelled(&session, "2", Some(&wire::quoted(&"x".repeat(LIMITS.queue))));
+    assert_eq!(written(&mut table).pop().unwrap()["params"], json!({"requestId": id}));
 }
 
 #[test]

@@ -33,7 +33,8 @@ async fn a_legacy_client_cancels_its_own_call_by_its_own_id() {
     let call = bridge.post(Some(&one), &never);
     let cancel = async {
         until("the call", async || (bridge.metric("bridge_calls_in_flight").await >= 1).then_some(())).await;
-        let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "c"}});
+        let cancel =
+            json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "c", "reason": "too late"}});
         assert_eq!(bridge.post(Some(&other), &cancel).await.status(), 202);
         assert_eq!(bridge.metric("bridge_calls_in_flight").await, 1, "another session's id is not this one's");
         assert_eq!(bridge.post(Some(&one), &cancel).await.status(), 202);
@@ -41,6 +42,7 @@ async fn a_legacy_client_cancels_its_own_call_by_its_own_id() {
     let (response, ()) = tokio::join!(call, cancel);
     assert_eq!(messages(response).await, Vec::<Value>::new(), "nobody waits for an answer");
     assert_eq!(cancelled(&bridge).await.len(), 1);
+    assert_eq!(bridge.text(None, "seen", json!({})).await["reason"], "too late");
 }
 
 #[tokio::test]

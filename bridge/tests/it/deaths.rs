@@ -205,6 +205,26 @@ async fn long_lines_pass_and_too_long_ones_are_left_out() {
 }
 
 #[tokio::test]
+async fn who_cannot_wait_for_the_next_child_is_told_when_it_comes_and_that_nothing_was_sent() {
+    let bridge = Bridge::start("--max-deaths 0 --timeout-seconds 1", &child("legacy")).await;
+    // At once, after one second, after two.
+    for _ in 0..3 {
+        until("a child", async || {
+            let ready = bridge.request(reqwest::Method::GET, "/readyz").send().await.unwrap();
+            (ready.status() == StatusCode::OK).then_some(())
+        })
+        .await;
+        assert_eq!(bridge.call(None, "die", json!({"code": 3})).await["error"]["data"]["reason"], "ServerExited");
+    }
+    let refused = bridge.post(None, &tools_call("echo", json!({}))).await;
+    assert_eq!((refused.status(), &refused.headers()["retry-after"]), (StatusCode::SERVICE_UNAVAILABLE, &"2".parse().unwrap()));
+    let told = answer(refused).await;
+    assert_eq!((&told["id"], &told["error"]["data"]["reason"]), (&json!("c"), &json!("NotSent")), "{told}");
+    let words = told["error"]["message"].as_str().unwrap();
+    assert!(words.starts_with("the call was not sent: the server ended: exit code 3"), "{words}");
+}
+
+#[tokio::test]
 async fn what_a_child_started_ends_with_it() {
     let bridge = Bridge::start(PATIENT, &child("legacy")).await;
     let started: Vec<i64> = serde_json::from_value(bridge.text(None, "fork", json!({})).await).unwrap();

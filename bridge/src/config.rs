@@ -187,7 +187,7 @@ pub struct InstallArgs {
     /// Where the package comes from.
     #[arg(value_enum)]
     pub registry: Source,
-    /// The package, as npx or uvx would name it: `@scope/name@1.2.3`, `name==1.2.3`.
+    /// The package, as npx or uvx would name it: `@scope/name@1.2.3`, `name==1.2.3`, `name@1.2.3`.
     pub package: String,
     /// Where it is installed.
     #[arg(long, env = "BRIDGE_PACKAGES", value_name = "FOLDER", default_value = "/mcpfleet/packages")]
@@ -218,7 +218,7 @@ impl InstallArgs {
             Source::Pypi => Registry::Pypi,
         };
         let (package, with, python, program) = (package.clone(), with.clone(), python.clone(), program.clone());
-        Wanted { registry, package, with, python, program, args: Vec::new() }
+        Wanted { registry, package, with, python, program, args: Vec::new() }.as_installers_name_it()
     }
 }
 
@@ -240,6 +240,20 @@ mod tests {
             );
         }
         assert!(Cli::try_parse_from(["bridge", "run"]).is_err());
+    }
+
+    #[test]
+    fn what_is_installed_is_what_its_runner_would_start() {
+        for (registry, runner, package) in [
+            ("pypi", Registry::Pypi, "a.b@latest"),
+            ("pypi", Registry::Pypi, "a[x]@1.2.3"),
+            ("pypi", Registry::Pypi, "a==1.2.3"),
+            ("npm", Registry::Npm, "@a/b@latest"),
+        ] {
+            let cli = Cli::try_parse_from(["bridge", "install", registry, package]).unwrap();
+            let Command::Install(args) = cli.command else { unreachable!() };
+            assert_eq!(args.wanted(), mcp_stdio::package::wanted(runner, &[package.to_owned()]).unwrap());
+        }
     }
 
     #[test]

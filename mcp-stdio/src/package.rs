@@ -94,26 +94,27 @@ pub fn wanted(registry: Registry, args: &[String]) -> Result<Wanted, Unclear> {
                 let mut packages = packages.into_iter();
                 wanted.package = packages.next().unwrap_or_default();
                 wanted.with.extend(packages);
-                return if registry == Registry::Pypi { Ok(versions_by_equals(wanted)) } else { Ok(wanted) };
+                return Ok(wanted.as_installers_name_it());
             }
         }
     }
     Err(Unclear::Nothing)
 }
 
-/// `uvx` takes `name@1.2.3` and `name@latest`, other tools do not. A program that is named like that is the package's own.
-fn versions_by_equals(mut wanted: Wanted) -> Wanted {
-    let bare = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.[],".contains(c));
-    if let Some((name, version)) = wanted.package.split_once('@')
-        && bare(name)
-        && !version.contains(['/', ' '])
-    {
-        wanted.package = if version == "latest" { name.to_owned() } else { format!("{name}=={version}") };
-    }
-    wanted
-}
-
 impl Wanted {
+    /// `uvx` takes `name@1.2.3` and `name@latest`, other tools do not. A program that is named like that is the package's own.
+    pub fn as_installers_name_it(mut self) -> Self {
+        let bare = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.[],".contains(c));
+        if self.registry == Registry::Pypi
+            && let Some((name, version)) = self.package.split_once('@')
+            && bare(name)
+            && !version.contains(['/', ' '])
+        {
+            self.package = if version == "latest" { name.to_owned() } else { format!("{name}=={version}") };
+        }
+        self
+    }
+
     /// Whether the same is installed whenever it is installed: a version that is one, and no range, tag or branch.
     pub fn is_pinned(&self) -> bool {
         match self.registry {

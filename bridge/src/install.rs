@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use mcp_stdio::group::{self, Spawned};
 use mcp_stdio::package::{self, Registry, Wanted};
 use mcp_stdio::secrets::Secrets;
 use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt as _;
+use tokio::process::Command;
 
 mod command;
 
@@ -32,6 +34,19 @@ pub enum InstallError {
         package: String,
         /// Its last lines.
         words: String,
+    },
+    /// It was to stop.
+    #[error("stopped before {0} was installed")]
+    Stopped(String),
+    /// Its own fault.
+    #[error("{package} names the file {file} for its program {program}, and does not have it: name another version")]
+    NoFile {
+        /// As it was asked for.
+        package: String,
+        /// Its program.
+        program: String,
+        /// As the package says.
+        file: String,
     },
     /// A library, say, or several programs of which none is meant.
     #[error("{}", no_program(.package, *.registry, .wanted.as_deref(), .others))]
@@ -86,7 +101,7 @@ fn key(Wanted { registry, package, with, python, program, args: _ }: &Wanted) ->
 
 /// Installs a package, unless it is there already, and says where its program is.
 /// `from`: the registry where the environment names none.
-pub fn install(wanted: &Wanted, folder: &Path, from: Option<&str>) -> Result<PathBuf, InstallError> {
+pub async fn install(wanted: &Wanted, folder: &Path, from: Option<&str>) -> Result<PathBuf, InstallError> {
     let failed = |error| InstallError::Folder(folder.to_owned(), error);
     fs::create_dir_all(folder).map_err(failed)?;
     // Programs are started from another folder than the one where they were installed.
@@ -97,8 +112,8 @@ pub fn install(wanted: &Wanted, folder: &Path, from: Option<&str>) -> Result<Pat
         return Ok(there.clone());
     }
     let found = match wanted.registry {
-        Registry::Npm => npm(wanted, folder, from)?,
-        Registry::Pypi => pypi(wanted, folder, from)?,
+        Registry::Npm => npm(wanted, folder, from).await?,
+        Registry::Pypi => pypi(wanted, folder, from).await?,
     };
     index.0.insert(key, found.clone());
     index.write(folder).map_err(failed)?;
@@ -114,12 +129,18 @@ pub fn installed(command: &[String], folder: &Path) -> Option<Vec<String>> {
     Some([vec![found.to_string_lossy().into_owned()], wanted.args].concat())
 }
 
-fn run(tool: &'static str, package: &str, command: &mut Command) -> Result<(), InstallError> {
-    let done = command.output().map_err(|error| InstallError::Tool(tool, error))?;
-    if done.status.success() {
+/// Until the tool has ended. Whoever does not wait for that ends it, and what it started.
+async fn run(tool: &'static str, package: &str, command: Command) -> Result<(), InstallError> {
+    let Spawned { stdin, mut stdout, mut stderr, mut group } =
+        group::spawn(command).map_err(|error| InstallError::Tool(tool, error))?;
+    drop(stdin);
+    let (mut said, mut complained) = (Vec::new(), Vec::new());
+    // What cannot be read is not told.
+    let (_, _, exit) = tokio::join!(stdout.read_to_end(&mut said), stderr.read_to_end(&mut complained), group.wait());
+    if exit.code == Some(0) {
         return Ok(());
     }
-    let said = [done.stdout, done.stderr].concat();
+    said.extend(complained);
     let said = mcp_stdio::stderr::readable_lines(&said);
     // All of it for who reads the log; what is told elsewhere has room for a few lines.
     tracing::error!(package, "{tool} said: {}", said.join("\n"));
@@ -137,7 +158,7 @@ fn own_folder(folder: &Path, wanted: &Wanted) -> Result<PathBuf, InstallError> {
     Ok(own)
 }
 
-fn npm(wanted: &Wanted, folder: &Path, from: Option<&str>) -> Result<PathBuf, InstallError> {
+async fn npm(wanted: &Wanted, folder: &Path, from: Option<&str>) -> Result<PathBuf, InstallError> {
     let Wanted { package, program, .. } = wanted;
     let own = own_folder(folder, wanted)?;
     let mut command = Command::new("npm");
@@ -150,21 +171,27 @@ fn npm(wanted: &Wanted, folder: &Path, from: Option<&str>) -> Result<PathBuf, In
         from,
         &["NPM_CONFIG_REGISTRY", "NPM_CONFIG_USERCONFIG", "npm_config_userconfig"],
     );
-    run("npm", package, &mut command)?;
+    run("npm", package, command).await?;
     let modules = own.join("node_modules");
     let name = package::npm_name(package);
     let manifest = fs::read(modules.join(name).join("package.json")).unwrap_or_default();
     let meant = program.clone().or_else(|| command::npm_program(name, &manifest));
-    let there = meant.map(|program| modules.join(".bin").join(program)).filter(|program| program.exists());
-    there.ok_or_else(|| InstallError::NoProgram {
-        package: package.clone(),
-        registry: Registry::Npm,
-        wanted: program.clone(),
-        others: command::npm_programs(name, &manifest),
+    if let Some(there) = meant.as_ref().map(|program| modules.join(".bin").join(program)).filter(|program| program.exists()) {
+        return Ok(there);
+    }
+    let (package, mut programs) = (package.clone(), command::npm_programs(name, &manifest));
+    Err(match meant.and_then(|program| programs.remove_entry(&program)) {
+        Some((program, file)) => InstallError::NoFile { package, program, file },
+        None => InstallError::NoProgram {
+            package,
+            registry: Registry::Npm,
+            wanted: program.clone(),
+            others: programs.into_keys().collect(),
+        },
     })
 }
 
-fn pypi(wanted: &Wanted, folder: &Path, from: Option<&str>) -> Result<PathBuf, InstallError> {
+async fn pypi(wanted: &Wanted, folder: &Path, from: Option<&str>) -> Result<PathBuf, InstallError> {
     let Wanted { package, program, python, .. } = wanted;
     let own = own_folder(folder, wanted)?;
     let programs = own.join("bin");
@@ -176,18 +203,20 @@ fn pypi(wanted: &Wanted, folder: &Path, from: Option<&str>) -> Result<PathBuf, I
     // An interpreter that uv fetches is part of what must be there at the next start.
     keep_in(&mut uv, folder, "UV_PYTHON_INSTALL_DIR", "python");
     fetch_from(&mut uv, "UV_DEFAULT_INDEX", from, &["UV_INDEX_URL", "UV_INDEX", "UV_CONFIG_FILE"]);
-    let programs = match run("uv", package, &mut uv) {
+    let programs = match run("uv", package, uv).await {
         Ok(()) => programs,
         // An image with Python has pip, but seldom uv.
         Err(InstallError::Tool(..)) => {
             let venv = own.join("venv");
             let python = python.as_ref().map_or_else(|| "python3".to_owned(), |version| format!("python{version}"));
-            run("python3", package, Command::new(python).args(["-m", "venv"]).arg(&venv))?;
+            let mut make = Command::new(python);
+            make.args(["-m", "venv"]).arg(&venv);
+            run("python3", package, make).await?;
             let mut pip = Command::new(venv.join("bin/pip"));
             pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(wanted.packages());
             keep_in(&mut pip, folder, "PIP_CACHE_DIR", "pip-cache");
             fetch_from(&mut pip, "PIP_INDEX_URL", from, &["PIP_CONFIG_FILE", "PIP_NO_INDEX"]);
-            run("pip", package, &mut pip)?;
+            run("pip", package, pip).await?;
             venv.join("bin")
         }
         Err(error) => return Err(error),

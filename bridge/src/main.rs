@@ -7,11 +7,12 @@ use std::process::{self, ExitCode};
 use anyhow::Context as _;
 use bridge::config::{Cli, Command, InstallArgs};
 use bridge::copy_self::copy_self;
-use bridge::install::install;
+use bridge::install::{InstallError, install};
 use bridge::run;
 use bridge::seal::KeyError;
 use clap::Parser as _;
 use log_lines::{Format, To};
+use mcp_stdio::orphans;
 
 /// A call is a dozen small allocations.
 #[global_allocator]
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
                 ExitCode::SUCCESS
             })
             .with_context(|| format!("failed to copy this program to {}", to.display())),
-        Command::Install(args) => put_in_place(&args),
+        Command::Install(args) => block_on(put_in_place(args)),
         Command::Activate { args } => activate(&args),
     };
     result.unwrap_or_else(|error| {
@@ -59,8 +60,15 @@ fn activate(args: &[OsString]) -> anyhow::Result<ExitCode> {
     Err(error).with_context(|| format!("failed to start {}, which the bridge's image has beside it", program.display()))
 }
 
-fn put_in_place(args: &InstallArgs) -> anyhow::Result<ExitCode> {
-    let installed = install(&args.wanted(), &args.into, args.default_registry.as_deref());
+async fn put_in_place(args: InstallArgs) -> anyhow::Result<ExitCode> {
+    // What an installer leaves behind comes to us, and ends with us.
+    orphans::adopt().context("failed to become the parent of orphans")?;
+    let wanted = args.wanted();
+    let installed = tokio::select! {
+        installed = install(&wanted, &args.into, args.default_registry.as_deref()) => installed,
+        () = run::asked_to_stop() => Err(InstallError::Stopped(args.package)),
+    };
+    orphans::kill_all();
     if let Err(error) = &installed {
         run::last_words(&args.termination_log, &error.to_string());
     }

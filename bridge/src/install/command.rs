@@ -1,5 +1,7 @@
 //! What installed packages are called. Pure.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 /// A package as the name of a folder: another version is another one.
@@ -19,13 +21,14 @@ pub fn npm_program(name: &str, manifest: &[u8]) -> Option<String> {
     }
 }
 
-/// The programs that a package has.
-pub fn npm_programs(name: &str, manifest: &[u8]) -> Vec<String> {
+/// The programs that a package has, each with its file.
+pub fn npm_programs(name: &str, manifest: &[u8]) -> BTreeMap<String, String> {
     let manifest: Value = serde_json::from_slice(manifest).unwrap_or_default();
+    let file = |file: &Value| file.as_str().unwrap_or_default().to_owned();
     match &manifest["bin"] {
-        Value::String(_) => name.rsplit('/').next().map(str::to_owned).into_iter().collect(),
-        Value::Object(programs) => programs.keys().cloned().collect(),
-        _ => Vec::new(),
+        only @ Value::String(_) => name.rsplit('/').next().map(|own| (own.to_owned(), file(only))).into_iter().collect(),
+        Value::Object(programs) => programs.iter().map(|(name, named)| (name.clone(), file(named))).collect(),
+        _ => BTreeMap::new(),
     }
 }
 
@@ -126,9 +129,13 @@ mod tests {
         assert_eq!(program(r#"{"bin": {"other": "x.js", "b": "y.js"}}"#).as_deref(), Some("b"));
         assert_eq!(program(r#"{"bin": {"other": "x.js", "more": "y.js"}}"#), None);
         assert_eq!(program("{}"), None);
+        let own = |(program, file): (&str, &str)| (program.to_owned(), file.to_owned());
         let programs = |manifest: &str| npm_programs("@a/b", manifest.as_bytes());
-        assert_eq!(programs(r#"{"bin": {"other": "x.js", "more": "y.js"}}"#), ["more", "other"]);
-        assert_eq!(programs(r#"{"bin": "x.js"}"#), ["b"]);
+        assert_eq!(
+            programs(r#"{"bin": {"other": "x.js", "more": "y.js"}}"#),
+            [("more", "y.js"), ("other", "x.js")].map(own).into()
+        );
+        assert_eq!(programs(r#"{"bin": "x.js"}"#), [("b", "x.js")].map(own).into());
         assert!(programs("{}").is_empty());
         let names = ["python3", "pip", "activate.fish", "server", "Activate.ps1", "another"].map(str::to_owned);
         assert_eq!(pypi_programs(names.into_iter()), ["another", "server"]);

@@ -104,6 +104,9 @@ pub fn is_harmless(name: &str, value: &str) -> bool {
 /// Shorter values stand in too much that is no secret.
 const LEAST: usize = 6;
 
+/// The folder that a shell is in, and the one before: only in an environment are they called so.
+const FOLDERS: [&str; 2] = ["PWD", "OLDPWD"];
+
 /// The secrets of an environment: the value of each variable whose name says so.
 #[derive(Default)]
 pub struct Secrets(Vec<(String, String)>);
@@ -123,7 +126,7 @@ impl Secrets {
 
     fn of(variables: impl Iterator<Item = (String, String)>) -> Self {
         let mut secrets: Vec<_> = variables
-            .filter(|(name, value)| value.trim().len() >= LEAST && tells(name, value))
+            .filter(|(name, value)| value.trim().len() >= LEAST && tells(name, value) && !FOLDERS.contains(&name.as_str()))
             .map(|(name, value)| (name, value.trim().to_owned()))
             .collect();
         // One may be a part of another.
@@ -187,12 +190,17 @@ mod tests {
             ("API_TOKEN", "tok-12345678\n"),
             ("TOKEN_PREFIX", "tok-12"),
             ("HOME", "/home/mcp"),
+            ("PWD", "/srv/server"),
+            ("OLDPWD", "/home/mcp"),
+            ("DB_PWD", "pwd-12345678"),
             ("PIN", "1234"),
             ("MAX_TOKENS", "1000000"),
         ];
         let secrets = Secrets::of(variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
-        let said = secrets.masked("bad token tok-12345678 (tok-12…) in /home/mcp, 1234 of 1000000");
-        assert_eq!(said, "bad token $(API_TOKEN) ($(TOKEN_PREFIX)…) in /home/mcp, 1234 of 1000000");
+        let said =
+            secrets.masked("bad token tok-12345678 (tok-12…) or pwd-12345678 in /home/mcp, /srv/server/x, 1234 of 1000000");
+        let masked = "bad token $(API_TOKEN) ($(TOKEN_PREFIX)…) or $(DB_PWD) in /home/mcp, /srv/server/x, 1234 of 1000000";
+        assert_eq!(said, masked);
         assert!(!format!("{secrets:?}").contains("tok-"));
     }
 }

@@ -3,7 +3,7 @@
 # as docker-archives in FOLDER, IMAGE.tar. Usage: images.sh FOLDER [IMAGE...]
 #   node      Node.js and npm
 #   python    Python and uv
-#   registry  the packages of the tests on a node
+#   registry  the packages of the tests on a node, and those that NPM_PACKAGES and PYPI_PACKAGES name besides (NAME@VERSION, NAME==VERSION)
 #   packages  those of the demo, of PyPI alone: it needs no npm
 # Without IMAGE, those of the tests. Everything comes from the registries of Debian, npm and PyPI, and is kept in a cache.
 set -euo pipefail
@@ -131,9 +131,13 @@ for image in "${wanted[@]}"; do
         pack python '["/usr/bin/python3"]' "$kept/python/root"
         ;;
     registry)
-        make_registry registry --npm @modelcontextprotocol/server-{everything,memory,filesystem}@2026.8.31 \
-            --pypi mcp-server-{time,git,fetch}==2026.10.10 mcp-server-sqlite==2025.4.25
-        pack registry "$serve" "$kept/python/root" "$kept/registry/root"
+        read -ra npm <<<"${NPM_PACKAGES:-}"
+        read -ra pypi <<<"${PYPI_PACKAGES:-}"
+        held=registry
+        ((${#npm[@]} + ${#pypi[@]} == 0)) || held=registry-$(sha256sum <<<"${npm[*]} ${pypi[*]}" | cut -c1-12)
+        make_registry "$held" --npm @modelcontextprotocol/server-{everything,memory,filesystem}@2026.8.31 "${npm[@]}" \
+            --pypi mcp-server-{time,git,fetch}==2026.10.10 mcp-server-sqlite==2025.4.25 "${pypi[@]}"
+        pack registry "$serve" "$kept/python/root" "$kept/$held/root"
         ;;
     packages)
         make_registry packages --pypi mcp-server-time==2026.10.10

@@ -74,6 +74,8 @@ def main() -> None:
     parser.add_argument("--python", required=True)
     parser.add_argument("--pypi", nargs="*", default=[])
     given = parser.parse_args()
+    # Both installers are run elsewhere.
+    given.folder = given.folder.resolve()
     if given.npm:
         npm(given.folder / "npm", given.address, given.npm)
     pypi(given.folder, given.python, given.pypi)

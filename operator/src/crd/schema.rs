@@ -57,6 +57,9 @@ const LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 /// A network, for example 10.0.0.0/8 or fd00::/8. The API server looks closer at that of a NetworkPolicy.
 const CIDR: &str = "^((25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})(\\.(25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})){3}/(3[0-2]|[12]?[0-9])|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*/(12[0-8]|1[01][0-9]|[0-9]{1,2}))$";
 
+/// A path inside of something: not from the root, and never above where it begins. (An empty one is none.)
+const INSIDE: &str = r"^(([^/.][^/]*|\.[^/.][^/]*|\.\.[^/]+|\.)(/([^/.][^/]*|\.[^/.][^/]*|\.\.[^/]+|\.)?)*)?$";
+
 /// Fields of the core API's types that take one of some words: a message of the API server's names them all.
 const WORDS: [(&str, &[&str]); 8] = [
     ("imagePullPolicy", &["Always", "IfNotPresent", "Never"]),
@@ -75,6 +78,7 @@ pub(super) fn tidy(crd: CustomResourceDefinition) -> CustomResourceDefinition {
     visit(&mut value, &mut |schema| {
         drop_unknown_format(schema);
         bound_words(schema);
+        bound_values(schema);
         for (name, property) in properties(schema) {
             if CORE_TYPES.contains(&name.as_str()) {
                 // The doc of the field itself is ours, and stays.
@@ -83,6 +87,7 @@ pub(super) fn tidy(crd: CustomResourceDefinition) -> CustomResourceDefinition {
             key_list(name, property);
             bound_items(name, property);
             bound_sources(name, property);
+            bound_resources(name, property);
             bound_block(name, property);
             bound_reference(name, property);
             bound_quantity(name, property);
@@ -135,6 +140,10 @@ fn bound_items(name: &str, list: &mut Value) {
         }
         _ => return,
     };
+    if name == "volumes" {
+        // Its name, and one source.
+        items["maxProperties"] = json!(2);
+    }
     for (field, more) in bounds {
         if let (Some(Value::Object(field)), Value::Object(more)) = (items.pointer_mut(&format!("/properties/{field}")), more) {
             field.extend(more.clone());
@@ -153,18 +162,15 @@ fn bound_items(name: &str, list: &mut Value) {
 
 /// A variable has one value, from one place.
 fn bound_sources(name: &str, list: &mut Value) {
-    let Some(items) = list.get_mut("items").filter(|items| items["type"] == "object") else { return };
-    match name {
-        "env" => {
-            let both = "!has(self.valueFrom) || !has(self.value) || self.value == ''";
-            items["x-kubernetes-validations"] =
-                json!([{"rule": both, "message": "each of env takes value or valueFrom, not both"}]);
-            if let Some(from) = items.pointer_mut("/properties/valueFrom") {
-                one_of(from, "valueFrom", &[]);
-            }
-        }
-        "envFrom" => one_of(items, "each of envFrom", &["prefix"]),
-        _ => {}
+    if name == "envFrom" && list["items"]["type"] == "object" {
+        list["maxItems"] = json!(64);
+        one_of(&mut list["items"], "each of envFrom", &["prefix"]);
+    }
+    if name == "env" && list["items"]["type"] == "object" {
+        let rule = "!has(self.valueFrom) || !has(self.value) || self.value == ''";
+        let message = "each of env takes value or valueFrom, not both";
+        list["items"]["x-kubernetes-validations"] = json!([{"rule": rule, "message": message}]);
+        one_of(&mut list["items"]["properties"]["valueFrom"], "valueFrom", &[]);
     }
 }
 
@@ -172,9 +178,9 @@ fn bound_sources(name: &str, list: &mut Value) {
 fn one_of(schema: &mut Value, who: &str, besides: &[&str]) {
     let fields: Vec<String> =
         properties(schema).map(|(name, _)| name.clone()).filter(|name| !besides.contains(&&**name)).collect();
-    let given: Vec<String> = fields.iter().map(|name| format!("has(self.{name})")).collect();
-    let rule = format!("[{}].filter(given, given).size() == 1", given.join(", "));
-    let message = format!("{who} takes exactly one of {}", fields.join(", "));
+    // A sum costs the API server less than a list: what rules may cost is bounded.
+    let given: Vec<String> = fields.iter().map(|name| format!("(has(self.{name}) ? 1 : 0)")).collect();
+    let (rule, message) = (format!("{} == 1", given.join(" + ")), format!("{who} takes exactly one of {}", fields.join(", ")));
     schema["x-kubernetes-validations"] = json!([{"rule": rule, "message": message}]);
 }
 
@@ -193,16 +199,48 @@ fn bound_words(schema: &mut Value) {
         let words = match name.as_str() {
             "effect" if tolerates => &["", "NoSchedule", "PreferNoSchedule", "NoExecute"][..],
             "operator" if tolerates => &["", "Exists", "Equal"],
-            "containerPort" => {
-                (property["minimum"], property["maximum"]) = (json!(1), json!(65535));
-                continue;
-            }
             name => WORDS.iter().find(|(field, _)| *field == name).map(|(_, words)| *words).unwrap_or_default(),
         };
         if !words.is_empty() && property["type"] == "string" && property.get("enum").is_none() {
             property["enum"] = json!(words);
         }
     }
+}
+
+/// Numbers and texts of the core API's types that have bounds, where this is one of them.
+fn bound_values(schema: &mut Value) {
+    let of_file = !schema["properties"]["key"].is_null();
+    for (name, property) in properties(schema) {
+        let bounds = match (name.as_str(), property["type"].as_str()) {
+            ("containerPort", Some("integer")) => json!({"minimum": 1, "maximum": 65535}),
+            // 0777, and no more.
+            ("defaultMode" | "mode", Some("integer")) => json!({"minimum": 0, "maximum": 511}),
+            ("expirationSeconds", Some("integer")) => json!({"minimum": 600}),
+            ("maxSkew" | "minDomains", Some("integer")) => json!({"minimum": 1}),
+            ("weight", Some("integer")) => json!({"minimum": 1, "maximum": 100}),
+            ("topologyKey", Some("string")) => json!({"minLength": 1}),
+            ("subPath", Some("string")) => json!({"pattern": INSIDE}),
+            ("path", Some("string")) if of_file => json!({"pattern": INSIDE}),
+            _ => continue,
+        };
+        let (Value::Object(property), Value::Object(bounds)) = (property, bounds) else { continue };
+        property.extend(bounds);
+    }
+}
+
+/// What is asked for is no more than what may be had.
+fn bound_resources(name: &str, resources: &mut Value) {
+    // Those of the server's own container are of a type of ours, with names of their own.
+    if name != "resources" || resources.pointer("/properties/requests/additionalProperties").is_none() {
+        return;
+    }
+    for map in ["requests", "limits"] {
+        let map = &mut resources["properties"][map];
+        (map["maxProperties"], map["additionalProperties"]["maxLength"]) = (json!(16), json!(32));
+    }
+    let rule = "!has(self.requests) || !has(self.limits) || self.requests.all(name, !(name in self.limits) || quantity(string(self.requests[name])).compareTo(quantity(string(self.limits[name]))) <= 0)";
+    let message = "resources.requests must not be more than resources.limits: raise the limit, or lower the request";
+    resources["x-kubernetes-validations"] = json!([{"rule": rule, "message": message}]);
 }
 
 /// The networks of a NetworkPolicyPeer.

@@ -119,6 +119,11 @@ impl Making<'_> {
         let variable = match values::keep(name, value, self.inputs) {
             Kept::Plain(value) => {
                 self.look_at(name, &value);
+                if let Some(folder) = values::is_of_the_image(&value) {
+                    self.notes.push(format!(
+                        "{name} {value}: in a pod this is a path of the image, where nothing can be written; if the server writes it, give it spec.storage with mountPath {folder}"
+                    ));
+                }
                 // A reference to another variable is one to Kubernetes alone.
                 json!({"name": name, "value": value.replace("$(", "$$(")})
             }

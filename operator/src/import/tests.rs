@@ -196,3 +196,17 @@ fn two_of_one_name_are_two_and_a_file_that_is_none_is_told() {
     assert!(imported.add("three", "{").expect_err("no JSON").starts_with("three: it is not JSON"));
     assert!(imported.add("four", "{}").expect_err("no list").contains("mcpServers"));
 }
+
+#[test]
+fn a_file_that_the_server_keeps_wants_a_volume() {
+    let told = |value: &str| {
+        let env = serde_json::json!({"MEMORY_FILE_PATH": value});
+        let servers = serde_json::json!({"mcpServers": {"s": {"command": "npx", "args": ["a@1.0.0"], "env": env}}});
+        import(&servers.to_string()).notes.join("\n")
+    };
+    assert!(told("/data/memory.json").contains("give it spec.storage with mountPath /data"), "{}", told("/data/memory.json"));
+    assert!(told("/data").contains("mountPath /data"));
+    for fits in ["/tmp/memory.json", "memory.json", "https://h/v1", "//h/v1", "/"] {
+        assert!(!told(fits).contains("mountPath"), "{fits}: {}", told(fits));
+    }
+}

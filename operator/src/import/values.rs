@@ -45,6 +45,19 @@ fn with_defaults(value: &str, inputs: &BTreeMap<String, Input>) -> Option<String
     Some(text)
 }
 
+/// The folder of an absolute path that is not one of those in which every server may write. None: it is no such path.
+pub fn is_of_the_image(value: &str) -> Option<&str> {
+    let writable = ["/tmp", "/home", "/Users"]
+        .iter()
+        .any(|own| value.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
+    let is_path = value.starts_with('/')
+        && !writable
+        && !value.starts_with("//")
+        && !value.contains(|c: char| c.is_whitespace() || c == ':' || c == '?');
+    let folder = value.trim_end_matches('/').rsplit_once('/').filter(|_| is_path)?.0;
+    Some(if folder.is_empty() { value } else { folder })
+}
+
 /// Whether it is of a person's own machine: a home folder, a drive, an editor's folder.
 pub fn is_of_a_desktop(value: &str) -> bool {
     let folder = ["/Users/", "/home/", "~/", "./", "../"].iter().any(|beginning| value.starts_with(beginning));

@@ -17,7 +17,7 @@ use crate::{
 
 /// Which Events are watched: <https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/>. Not those that a fleet is
 /// full of when something is wrong: a pod's status, and the prober, say that too.
-pub const SELECTOR: &str = "type=Warning,involvedObject.kind=Pod,reason!=Unhealthy,reason!=BackOff,reason!=FailedScheduling,reason!=Preempted,reason!=NodeNotReady";
+pub const SELECTOR: &str = "type=Warning,involvedObject.kind=Pod,reason!=Unhealthy,reason!=BackOff,reason!=Failed,reason!=InspectFailed,reason!=FailedScheduling,reason!=Preempted,reason!=NodeNotReady";
 
 /// The kubelet does not find a Secret of `imagePullSecrets`, and tries to pull the image without: some images may be pulled by anybody.
 const NO_PULL_SECRET: &str = "FailedToRetrieveImagePullSecret";

@@ -161,6 +161,22 @@ fn what_keeps_every_pod_from_running_stands_above_the_circuit_but_not_above_the_
 }
 
 #[test]
+fn a_pull_that_is_tried_again_and_again_has_one_reason() {
+    let mut server = fixtures::server(|_| {});
+    let mut tell = |pod: &str, reason: &str| {
+        let trouble = fixtures::trouble(reason, &format!("pod {pod}, container mcp: {reason}: why"));
+        let health = health(vec![PodHealth { trouble: Some(trouble), ..self::pod(pod, false, false) }]);
+        server.status = Some(compute(&server, &outcome(&server), Some(&health), fixtures::at(0)));
+        condition(server.status.as_ref().expect("told"), "Ready").1
+    };
+    assert_eq!(tell("a", "ErrImagePull"), "ErrImagePull");
+    assert_eq!(tell("a", "ImagePullBackOff"), "ImagePullBackOff");
+    assert_eq!(tell("a", "ErrImagePull"), "ImagePullBackOff", "the same, said otherwise");
+    assert_eq!(tell("b", "ErrImagePull"), "ErrImagePull", "another pod");
+    assert_eq!(tell("b", "CreateContainerConfigError"), "CreateContainerConfigError");
+}
+
+#[test]
 fn a_claim_that_is_not_bound_is_named_where_the_scheduler_waits_for_it() {
     let server = fixtures::server(|_| {});
     let said = "pod has unbound immediate PersistentVolumeClaims.";

@@ -163,6 +163,9 @@ impl Target {
         let another = restarted || address != before.address || asked != before.asked.as_ref();
         if another {
             self.become_another();
+        } else if before.containers_ready && self.pod.as_ref().is_some_and(|pod| !pod.containers_ready) {
+            // The kubelet met something, in a server behind the bridge the end of its child: why is for the prober to find out.
+            self.urgent = true;
         }
         another
     }

@@ -135,3 +135,15 @@ async fn a_pod_whose_container_does_not_run_is_no_failure_of_the_server() {
     assert_ne!(new.latest.kind, Kind::Unknown, "it was asked, and that is told");
     assert!(health.pods[0].in_service && rig.api.evictions().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_the_kubelet_finds_unready_is_asked_at_once() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1], |_| {}).await;
+    sleep(secs(1)).await;
+    puppet.set(ip(1), Does::Refuse);
+    rig.api.change_pod("server-1", |pod| pod.containers_ready = false);
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(rig.health("server").pods[0].latest.reason, reason::CONNECTION_REFUSED);
+}

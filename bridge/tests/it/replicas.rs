@@ -9,6 +9,7 @@ use std::time::Duration;
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Barrier;
 use tokio::time::{Instant, sleep};
 
 use crate::sessions::{free_port, keys, replica};
@@ -64,11 +65,12 @@ async fn post(http: &Client, address: SocketAddr, session: Option<&str>, body: &
     request.json(body).send().await?.error_for_status()
 }
 
-/// Calls without end; what went wrong, and how many calls there were.
-async fn calls(address: SocketAddr, number: usize, over: &AtomicBool) -> (Vec<String>, usize) {
+/// Calls without end, from when all have a session; what went wrong, and how many calls there were.
+async fn calls(address: SocketAddr, number: usize, all_open: &Barrier, over: &AtomicBool) -> (Vec<String>, usize) {
     let http = Client::builder().no_proxy().build().unwrap();
     let opened = post(&http, address, None, &initialize(json!({}))).await.unwrap();
     let session = opened.headers()["mcp-session-id"].to_str().unwrap().to_owned();
+    all_open.wait().await;
     let (mut errors, mut count) = (Vec::new(), 0);
     while !over.load(Ordering::Relaxed) {
         let (arguments, began) = (json!({"caller": number, "count": count}), Instant::now());
@@ -96,13 +98,15 @@ async fn no_call_of_a_session_is_lost_while_replicas_go_and_come() {
         (format!("{address}:{port}"), bridge)
     };
     let mut replicas = VecDeque::from([start(1).await, start(2).await, start(3).await]);
-    let over = Arc::new(AtomicBool::new(false));
+    let (over, all_open) = (Arc::new(AtomicBool::new(false)), Arc::new(Barrier::new(CALLERS + 1)));
     let callers: Vec<_> = (0..CALLERS)
         .map(|number| {
-            let (address, over) = (service.address, Arc::clone(&over));
-            tokio::spawn(async move { calls(address, number, &over).await })
+            let (address, over, all_open) = (service.address, Arc::clone(&over), Arc::clone(&all_open));
+            tokio::spawn(async move { calls(address, number, &all_open, &over).await })
         })
         .collect();
+    // Who ends opens no session any more, and says so.
+    all_open.wait().await;
     for round in 0..ROUNDS {
         replicas.push_back(start(4 + round).await);
         let (address, mut oldest) = replicas.pop_front().unwrap();

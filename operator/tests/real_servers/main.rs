@@ -104,7 +104,8 @@ fn servers() -> Vec<Real> {
                 "server-everything",
                 "NODE MODULES/@modelcontextprotocol/server-everything/dist/index.js streamableHttp",
                 LEGACY,
-                13,
+                // Of 13, one that can only be called as a task.
+                12,
                 Worker::Itself,
             )
         },

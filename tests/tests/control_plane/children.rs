@@ -7,6 +7,7 @@ use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service},
     events::v1::Event,
+    networking::v1::NetworkPolicy,
     storage::v1::StorageClass,
 };
 use kube::{
@@ -84,7 +85,9 @@ async fn orphans_are_adopted_with_their_pods() {
         orphan::<McpApp>(&space, "chat", &["chat-app"]).await?;
         let nobody = json!({"metadata": {"ownerReferences": null}});
         space.edit::<Secret>("chat-app", nobody.clone()).await?;
-        space.edit::<ConfigMap>("chat-app", nobody).await?;
+        space.edit::<ConfigMap>("chat-app", nobody.clone()).await?;
+        space.edit::<NetworkPolicy>("s-mcp", nobody.clone()).await?;
+        space.edit::<NetworkPolicy>("chat-app", nobody).await?;
 
         let anew = space.create::<McpServer>(container("s")).await?;
         let app = app(&space, json!([{"name": "s"}])).await?;

@@ -3,6 +3,7 @@
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service},
+    networking::v1::NetworkPolicy,
 };
 use kube::{ResourceExt, api::DeleteParams};
 use mcpfleet_tests::cluster::{Space, with_space};
@@ -160,6 +161,7 @@ async fn a_kept_volume_is_taken_up_by_a_server_of_the_same_name() {
         // There is no garbage collector here: what it would do.
         space.api::<Deployment>().delete("db-mcp", &DeleteParams::default()).await?;
         space.api::<Service>().delete("db-mcp", &DeleteParams::default()).await?;
+        space.api::<NetworkPolicy>().delete("db-mcp", &DeleteParams::default()).await?;
 
         space.create::<McpServer>(server()).await?;
         space.until::<Deployment>("db-mcp", "the Deployment anew", |_| true).await?;

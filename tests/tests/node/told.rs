@@ -327,7 +327,9 @@ async fn off_is_off_and_a_name_that_is_taken_serves_nobody() {
         };
         space.until::<McpServer>("taken", "not Ready with a pod in service", taken).await?;
 
-        space.edit::<McpServer>("s", json!({"spec": {"podTemplate": {"tolerations": [{"operator": "Foo"}]}}})).await?;
+        space
+            .edit::<McpServer>("s", json!({"spec": {"podTemplate": {"tolerations": [{"operator": "Exists", "value": "a"}]}}}))
+            .await?;
         space.until::<McpServer>("s", "stalled", |server| is(server, "Stalled", "True")).await?;
         space.edit::<McpServer>("s", json!({"spec": {"enabled": false}})).await?;
         until_no_pods(&space, "s").await

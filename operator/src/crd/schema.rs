@@ -129,9 +129,11 @@ fn key_list(name: &str, list: &mut Value) {
 /// What Kubernetes refuses in the pods, refused before there are any; and the lengths that our rules need.
 fn bound_items(name: &str, list: &mut Value) {
     let Some(items) = list.get_mut("items").filter(|items| items["type"] == "object") else { return };
+    if name == "egressPorts" {
+        items["required"] = json!(["port"]);
+    }
     let bounds: &[(&str, Value)] = &match name {
         "env" => [("name", json!({"minLength": 1, "maxLength": 1024, "pattern": "^[^=]+$"}))].to_vec(),
-        "egressPorts" => [("protocol", json!({"enum": ["TCP", "UDP", "SCTP"]}))].to_vec(),
         "imagePullSecrets" => [("name", json!({"minLength": 1, "maxLength": 253}))].to_vec(),
         "initContainers" | "sidecars" | "volumes" => [("name", json!({"maxLength": 63, "pattern": LABEL}))].to_vec(),
         "volumeMounts" => {
@@ -148,9 +150,6 @@ fn bound_items(name: &str, list: &mut Value) {
         if let (Some(Value::Object(field)), Value::Object(more)) = (items.pointer_mut(&format!("/properties/{field}")), more) {
             field.extend(more.clone());
         }
-    }
-    if name == "egressPorts" {
-        items["required"] = json!(["port"]);
     }
     if matches!(name, "initContainers" | "sidecars") {
         items["required"] = json!(["image", "name"]);

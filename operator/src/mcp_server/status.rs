@@ -106,10 +106,9 @@ fn stood_in(outcome: &Outcome, told: Option<&AutoscalingStatus>, now: Timestamp)
 
 /// Whether it is what was said, of the same pod, in the other word for it.
 fn is_in_turn(told: &Condition, finding: &Finding) -> bool {
-    let whose = |message: &str, reason: &str| message.split(reason).next().map(ToOwned::to_owned);
     told.status == finding.status.as_str()
         && IN_TURN.contains(&(&*told.reason, &*finding.reason))
-        && whose(&told.message, &told.reason) == whose(&finding.message, &finding.reason)
+        && told.message.split(&*told.reason).next() == finding.message.split(&*finding.reason).next()
 }
 
 /// What keeps a pod from running: one that never ran first, for that is the newest.

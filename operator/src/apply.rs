@@ -12,6 +12,8 @@ use crate::{
 /// What came of it.
 #[derive(Debug, Default)]
 pub struct Applied {
+    /// What is now as it is to be.
+    pub done: Vec<Key>,
     /// What stands in the way, child by child.
     pub problems: Vec<(Key, Problem)>,
     /// What somebody else had changed of ours, and was put right.
@@ -29,6 +31,7 @@ pub async fn all(writer: &Writer, uid: &str, children: &[Child]) -> Applied {
         }
         match writer.apply(child).await {
             Ok(done) => {
+                applied.done.push(child.key.clone());
                 applied.corrected.extend(done.corrected.map(|what| (child.key.clone(), what)));
                 let dropped = done.dropped.as_ref().map(|dropped| (child.key.clone(), Problem::not_applied(dropped)));
                 applied.problems.extend(dropped);

@@ -33,6 +33,10 @@ impl From<bool> for Status {
     }
 }
 
+/// Words that Kubernetes says in turn of one and the same: that it waits before it tries again, and what it meets when it tries. Who waits
+/// is told of, and stays so: each change would be a write, and an Event.
+const IN_TURN: [(&str, &str); 2] = [("ImagePullBackOff", "ErrImagePull"), ("CrashLoopBackOff", "RunContainerError")];
+
 /// What is to be said about one condition type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -63,7 +67,8 @@ impl Finding {
     }
 }
 
-/// The conditions in the order given, each with the transition time that it had if its status is the same.
+/// The conditions in the order given, each with the transition time that it had if its status is the same, and with its words of before
+/// if the new ones say the same of the same pod in the other word for it.
 pub fn merge(
     before: &[Condition],
     findings: Vec<(&'static str, Finding)>,
@@ -73,10 +78,9 @@ pub fn merge(
     findings
         .into_iter()
         .map(|(type_, finding)| {
-            let last_transition_time = before
-                .iter()
-                .find(|condition| condition.type_ == type_ && condition.status == finding.status.as_str())
-                .map_or(Time(now), |condition| condition.last_transition_time.clone());
+            let told = find(before, type_).filter(|told| told.status == finding.status.as_str());
+            let last_transition_time = told.map_or(Time(now), |told| told.last_transition_time.clone());
+            let finding = told.filter(|told| is_in_turn(told, &finding)).map_or(finding, Finding::of);
             Condition {
                 type_: type_.into(),
                 status: finding.status.as_str().into(),
@@ -87,6 +91,12 @@ pub fn merge(
             }
         })
         .collect()
+}
+
+/// Whether it is what was said, of the same pod, in the other word for it.
+fn is_in_turn(told: &Condition, finding: &Finding) -> bool {
+    IN_TURN.contains(&(&*told.reason, &*finding.reason))
+        && told.message.split(&*told.reason).next() == finding.message.split(&*finding.reason).next()
 }
 
 /// The condition of this type.
@@ -111,5 +121,24 @@ mod tests {
         assert_eq!(second[0].last_transition_time, Time(at(10)));
         assert_eq!(second[0].reason, "Timeout");
         assert_eq!(third[0].last_transition_time, Time(at(30)));
+    }
+
+    #[test]
+    fn one_that_waits_stays_so_while_the_same_pod_tries_again() {
+        let say = |before: &[Condition], status, reason: &str, message: &str| {
+            merge(before, vec![("Ready", Finding::new(status, reason, message))], Some(1), at(0))
+        };
+        let waits = say(&[], Status::False, "ImagePullBackOff", "pod x: ImagePullBackOff: no such tag");
+        let tries = say(&waits, Status::False, "ErrImagePull", "pod x: ErrImagePull: no such tag");
+        assert_eq!((&*tries[0].reason, &*tries[0].message), ("ImagePullBackOff", "pod x: ImagePullBackOff: no such tag"));
+        for (status, reason, message) in [
+            (Status::False, "ErrImagePull", "pod y: ErrImagePull: no such tag"),
+            (Status::False, "RunContainerError", "pod x: RunContainerError: no"),
+            (Status::True, "ErrImagePull", "pod x: ErrImagePull: no such tag"),
+        ] {
+            assert_eq!(say(&waits, status, reason, message)[0].reason, reason, "{message}");
+        }
+        let first = say(&[], Status::False, "ErrImagePull", "pod x: ErrImagePull: no such tag");
+        assert_eq!(first[0].reason, "ErrImagePull", "nobody waits yet");
     }
 }

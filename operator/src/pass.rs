@@ -19,7 +19,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::{
-    apply,
+    apply::{self, Applied},
     backoff::Attempts,
     cache::Cache,
     child::{Child, Key},
@@ -249,7 +249,7 @@ async fn write_status<S: Subject>(object: &S, status: &S::Status, context: &Cont
 async fn pass<S: Subject>(object: &S, context: &Context<S>) -> Outcome<S::Valid> {
     let namespace = object.namespace().unwrap_or_default();
     let mut outcome = Outcome { paused: is_paused(object), ..Outcome::default() };
-    let mut refused = Vec::new();
+    let mut applied = Applied::default();
     match object.observe(context).await.map(|facts| object.validate(&facts, &context.world)) {
         Err(error) => outcome.problems.push(Problem::unreadable(&error)),
         Ok(Err(problems)) => outcome.problems = problems,
@@ -257,8 +257,8 @@ async fn pass<S: Subject>(object: &S, context: &Context<S>) -> Outcome<S::Valid>
             object.found(&valid, context);
             outcome.problems = [S::lacks(&valid), S::notes(&valid)].concat();
             if !outcome.paused {
-                refused = apply_all(object, context, &valid).await;
-                outcome.problems.extend(refused.iter().map(|(_, problem)| problem.clone()));
+                applied = apply_all(object, context, &valid).await;
+                outcome.problems.extend(applied.problems.iter().map(|(_, problem)| problem.clone()));
             }
             outcome.valid = Some(valid);
         }
@@ -266,17 +266,21 @@ async fn pass<S: Subject>(object: &S, context: &Context<S>) -> Outcome<S::Valid>
     let name = S::COMPONENT.child_name(&object.name_any());
     let whole = Key::new("Deployment", &namespace, &name);
     outcome.deployment = context.writer.children.read(&namespace, &name);
-    if !outcome.paused && has_too_many(object, outcome.deployment.as_ref()) {
+    // One whose fields somebody else undoes is left alone: two ways of writing it would keep each other's count at nothing.
+    let is_contested = applied.problems.iter().any(|(key, problem)| *key == whole && problem.reason == reason::CONTESTED);
+    let is_left = outcome.paused || is_contested || applied.done.contains(&whole);
+    if !is_left && has_too_many(object, outcome.deployment.as_ref()) {
         outcome.problems.extend(lower(object, context, &whole).await.err().map(|error| Problem::not_applied(&error)));
         outcome.deployment = context.writer.children.read(&namespace, &name);
     }
-    let refusal = refused.iter().find(|(key, problem)| *key == whole && problem.class.is_obstacle()).map(|(_, problem)| problem);
+    let refusal =
+        applied.problems.iter().find(|(key, problem)| *key == whole && problem.class.is_obstacle()).map(|(_, problem)| problem);
     let lacks = outcome.valid.as_ref().map_or(&*outcome.problems, S::lacks);
     outcome.no_pods = Problem::obstacle(lacks).or_else(|| refusal.cloned());
     let service = Key::new("Service", &namespace, &name);
     let there = context.writer.children.get(&service).is_some_and(|found| found.owner == object.uid());
     if object.is_served() && !there {
-        let why = refused.into_iter().find(|(key, _)| *key == service).map(|(_, problem)| problem);
+        let why = applied.problems.into_iter().find(|(key, _)| *key == service).map(|(_, problem)| problem);
         outcome.no_service = Some(why.unwrap_or_else(Problem::no_service));
     }
     for claim in object.claims() {
@@ -306,7 +310,7 @@ fn most<S: Subject>(object: &S) -> i32 {
     i32::try_from(object.most_pods()).unwrap_or(i32::MAX)
 }
 
-async fn apply_all<S: Subject>(object: &S, context: &Context<S>, valid: &S::Valid) -> Vec<(Key, Problem)> {
+async fn apply_all<S: Subject>(object: &S, context: &Context<S>, valid: &S::Valid) -> Applied {
     let mut children = S::children(valid, &context.around);
     for child in &mut children {
         context.inherit.hand_on(object.meta(), &mut child.body);
@@ -320,7 +324,7 @@ async fn apply_all<S: Subject>(object: &S, context: &Context<S>, valid: &S::Vali
     let told = |(key, correction)| events::of_correction(key, correction, kind, &name, autoscaled);
     let corrected = applied.corrected.iter().map(|(key, correction)| told((key, correction)));
     events::send(corrected.collect(), object, &context.recorder).await;
-    applied.problems
+    applied
 }
 
 /// Which CR it is.

@@ -31,9 +31,6 @@ use crate::{
 
 /// How many names of tools the status holds.
 const NAMES: usize = 64;
-/// Words that Kubernetes says in turn of one and the same: that it waits before it tries again, and what it meets when it tries. Who waits
-/// is told of, and stays so: each change would be a write, and an Event.
-const IN_TURN: [(&str, &str); 2] = [("ImagePullBackOff", "ErrImagePull"), ("CrashLoopBackOff", "RunContainerError")];
 
 /// How a pass over a server ended.
 pub type Outcome = pass::Outcome<ValidatedServer>;
@@ -104,13 +101,6 @@ fn stood_in(outcome: &Outcome, told: Option<&AutoscalingStatus>, now: Timestamp)
     asleep::met(valid.phase, valid.activator.is_up(), told, now)
 }
 
-/// Whether it is what was said, of the same pod, in the other word for it.
-fn is_in_turn(told: &Condition, finding: &Finding) -> bool {
-    told.status == finding.status.as_str()
-        && IN_TURN.contains(&(&*told.reason, &*finding.reason))
-        && told.message.split(&*told.reason).next() == finding.message.split(&*finding.reason).next()
-}
-
 /// What keeps a pod from running: one that never ran first, for that is the newest.
 fn trouble(health: &ServerHealth) -> Option<&Trouble> {
     let pods = health.pods.iter().filter(|pod| !pod.in_service);
@@ -169,7 +159,6 @@ impl<'a> View<'a> {
         let Some(told) = conditions::find(before, type_) else { return finding };
         let unasked = self.is_unasked();
         let keeps = match type_ {
-            _ if is_in_turn(told, &finding) => true,
             condition::HEALTHY => unasked,
             // While it sleeps nobody is asked, and nothing changes.
             condition::TOOLS_ACCEPTED => unasked || self.stood_in.is_some(),

@@ -27,6 +27,8 @@ pub struct Script {
     later: Option<Duration>,
     /// Looks at what cannot be read.
     unreadable: bool,
+    /// A Deployment is among the children.
+    deployed: bool,
     /// The steps, in order.
     done: Vec<&'static str>,
 }
@@ -42,6 +44,7 @@ fn script(world: &World) -> MutexGuard<'_, Script> {
 pub struct Valid {
     lacks: Vec<Problem>,
     notes: Vec<Problem>,
+    deployed: bool,
 }
 
 /// A ConfigMap stands for a CR. Its data are its status.
@@ -83,7 +86,7 @@ impl Subject for ConfigMap {
         if !script.invalid.is_empty() {
             return Err(script.invalid.clone());
         }
-        Ok(Valid { lacks: script.lacks.clone(), notes: script.notes.clone() })
+        Ok(Valid { lacks: script.lacks.clone(), notes: script.notes.clone(), deployed: script.deployed })
     }
 
     fn most_pods(&self) -> u32 {
@@ -103,15 +106,19 @@ impl Subject for ConfigMap {
         if told.is_some() { Vec::new() } else { vec![News::new(false, "Begun", "it begins".into())] }
     }
 
-    fn children(_: &Valid, _: &Surroundings) -> Vec<Child> {
-        let map: ConfigMap = serde_json::from_value(json!({
-            "metadata": {"name": "db-mcp", "namespace": "team", "ownerReferences": [
-                {"apiVersion": "mcpfleet.dev/v1alpha1", "kind": "McpServer", "name": "db", "uid": "uid-of-db", "controller": true},
-            ]},
-            "data": {"a": "b"},
-        }))
-        .expect("a ConfigMap");
-        vec![Child::new(&map)]
+    fn children(valid: &Valid, _: &Surroundings) -> Vec<Child> {
+        let metadata = json!({"name": "db-mcp", "namespace": "team", "ownerReferences": [
+            {"apiVersion": "mcpfleet.dev/v1alpha1", "kind": "McpServer", "name": "db", "uid": "uid-of-db", "controller": true},
+        ]});
+        let map = json!({"metadata": metadata, "data": {"a": "b"}});
+        let mut children = vec![Child::new(&serde_json::from_value::<ConfigMap>(map).expect("a ConfigMap"))];
+        if valid.deployed {
+            let template = json!({"spec": {"containers": [{"name": "server"}]}});
+            let spec = json!({"replicas": 2, "selector": {"matchLabels": {"a": "b"}}, "template": template});
+            let deployment = json!({"metadata": metadata, "spec": spec});
+            children.push(Child::new(&serde_json::from_value::<Deployment>(deployment).expect("a Deployment")));
+        }
+        children
     }
 
     fn found(&self, _: &Valid, context: &Context<Self>) {
@@ -333,6 +340,25 @@ async fn who_is_switched_off_loses_its_pods_also_when_its_spec_cannot_be_carried
         rig.pass(&object).await;
         assert_eq!(rig.writes(), [STATUS_WRITTEN, EVENT], "{owner}");
     }
+}
+
+/// The two ways of lowering the number of pods must not forget each other's writes.
+#[tokio::test]
+async fn a_number_of_pods_that_does_not_stay_is_left_alone_in_the_end() {
+    let (rig, object) = Rig::new(|_| {});
+    rig.script().deployed = true;
+    rig.pass(&object).await;
+    let mut put_back = 0;
+    for replicas in 3..20 {
+        rig.api.sent();
+        let theirs = rig.api.change(DEPLOYMENT, |deployment| deployment["spec"]["replicas"] = json!(replicas));
+        let live = crate::children::Live::new("Deployment", serde_json::from_value(theirs).expect("one"));
+        rig.context.writer.children.shown(live);
+        rig.pass(&object).await;
+        put_back += rig.writes().iter().filter(|write| write.ends_with(DEPLOYMENT)).count();
+    }
+    assert!((5..=7).contains(&put_back), "{put_back}");
+    assert!(rig.told("problems").starts_with("spec.replicas of the Deployment db-mcp does not stay"), "{}", rig.told("problems"));
 }
 
 #[tokio::test]

@@ -23,6 +23,7 @@ mod network;
 mod reconcile;
 mod recovery;
 mod refusals;
+mod rules;
 mod scaling;
 mod scopes;
 mod stdio;

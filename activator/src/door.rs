@@ -18,11 +18,11 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tower::{Service, service_fn};
 
-use crate::fleet::{Fleet, Found, Key, Sleeper};
 use crate::flight::Flights;
 use crate::host::{self, Named};
 use crate::kept::Reply;
 use crate::metrics::Metrics;
+use crate::sleepers::{Found, Key, Sleeper, Sleepers};
 use bridge::bridge::own_error;
 use bridge::era::MODERN;
 use bridge::forward::{Failed, Forward, end_to_end};
@@ -44,7 +44,7 @@ const UNAVAILABLE: i64 = -32000;
 /// What the activator is made of.
 pub struct Parts {
     /// Which servers may sleep.
-    pub fleet: Arc<Fleet>,
+    pub sleepers: Arc<Sleepers>,
     /// Which of them are on their way.
     pub flights: Flights,
     /// Counts.
@@ -81,7 +81,7 @@ impl Activator {
     }
 
     fn is_ready(&self) -> bool {
-        self.parts.fleet.is_known() && !self.draining.load(Ordering::Relaxed)
+        self.parts.sleepers.is_known() && !self.draining.load(Ordering::Relaxed)
     }
 }
 
@@ -106,7 +106,7 @@ impl Activator {
     }
 
     async fn of_server(&self, named: &Named, request: Request) -> Response {
-        let (key, sleeper) = match self.parts.fleet.find(named) {
+        let (key, sleeper) = match self.parts.sleepers.find(named) {
             Found::One(key, sleeper) => (key, sleeper),
             Found::Nobody => {
                 return self.refuse(StatusCode::MISDIRECTED_REQUEST, "Misdirected Request: no server of this name sleeps\n");
@@ -206,7 +206,7 @@ impl Activator {
             && let Some(post) = &post
         {
             let modern = only(&head.headers, &HeaderName::from_static("mcp-protocol-version")) == Some(MODERN);
-            let answer = match self.parts.fleet.kept(key).await.reply(post, modern) {
+            let answer = match self.parts.sleepers.kept(key).await.reply(post, modern) {
                 Reply::Result(result) => Some(bridge::stream::json(StatusCode::OK, wire::result(&id, &result))),
                 Reply::None => Some(own_error(StatusCode::NOT_FOUND, &id, -32601, "Method not found: the server sleeps")),
                 Reply::Taken => Some(StatusCode::ACCEPTED.into_response()),
@@ -270,7 +270,7 @@ impl Activator {
     /// What its condition Ready says now. The reason alone: its message may quote what the server wrote into its log.
     fn reason(&self, key: &Key) -> String {
         let named = Named { namespace: Some(key.namespace.clone()), name: key.name.clone() };
-        match self.parts.fleet.find(&named) {
+        match self.parts.sleepers.find(&named) {
             Found::One(_, sleeper) if !sleeper.reason.is_empty() => format!(" ({})", sleeper.reason),
             _ => String::new(),
         }
@@ -320,7 +320,7 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         let stop = CancellationToken::new();
         let activator = Activator::new(Parts {
-            fleet: Fleet::watch(&client, &[], &stop),
+            sleepers: Sleepers::watch(&client, &[], &stop),
             flights: Flights::new(client.clone(), Wanted::new(client, "mcpfleet", "wanted"), metrics.clone()),
             metrics,
             hold: Duration::ZERO,

@@ -10,9 +10,9 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::fleet::Key;
 use crate::metrics::Metrics;
 use crate::pods;
+use crate::sleepers::Key;
 use crate::wanted::Wanted;
 
 /// How long what a flight knows is kept after its last caller: the Service leads here for a moment longer than the first pod needs.

@@ -2,17 +2,20 @@
 //!
 //! What a server said before it went to sleep is answered from what was kept of it, and wakes nobody. A call has the operator told that
 //! the server is wanted, is held until a pod is in service, and goes to that pod. Who sleeps and when is the operator's to decide.
+//!
+//! `sleepers` are the servers that may sleep, `host` says whom a call is for, `door` takes it, `kept` answers what needs no pod, `flight` is one
+//! wake for all callers, `wanted` tells the operator, `pods` finds the pod.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod config;
 pub mod door;
-pub mod fleet;
 pub mod flight;
 pub mod host;
 pub mod kept;
 pub mod metrics;
 pub mod pods;
+pub mod sleepers;
 pub mod wanted;
 
 use std::sync::Arc;
@@ -24,9 +27,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Args;
 use crate::door::Activator;
-use crate::fleet::Fleet;
 use crate::flight::Flights;
 use crate::metrics::Metrics;
+use crate::sleepers::Sleepers;
 use crate::wanted::Wanted;
 use bridge::config::seconds;
 use bridge::run::asked_to_stop;
@@ -60,12 +63,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 /// Everything but the listener. Its watches end with `stop`.
 pub fn start(args: &Args, client: &Client, stop: &CancellationToken) -> anyhow::Result<Arc<Activator>> {
     let metrics = Metrics::new()?;
-    let fleet = Fleet::watch(client, &args.watch_namespaces, stop);
+    let sleepers = Sleepers::watch(client, &args.watch_namespaces, stop);
     let wanted = Wanted::new(client.clone(), &args.namespace, &args.wanted);
     let flights = Flights::new(client.clone(), wanted, metrics.clone());
     let hold = Duration::from_secs(u64::from(args.hold_seconds));
     Ok(Arc::new(Activator::new(door::Parts {
-        fleet,
+        sleepers,
         flights,
         metrics,
         hold,

@@ -15,7 +15,7 @@ use kube::runtime::{WatchStreamExt as _, reflector};
 use kube::{Client, ResourceExt as _};
 use tokio::sync::watch;
 
-use crate::fleet::Key;
+use crate::sleepers::Key;
 
 /// Kubernetes' label for the Service that a slice is of, and for who keeps it.
 const SERVICE: &str = "kubernetes.io/service-name";

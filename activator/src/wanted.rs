@@ -11,7 +11,7 @@ use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::fleet::Key;
+use crate::sleepers::Key;
 
 /// How long one request to the API server may take: its client has no limit of its own.
 const CALL: Duration = Duration::from_secs(5);

@@ -18,6 +18,7 @@ use traces::Traces;
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 
+use crate::calls::{Ask, Refusal};
 use crate::era::{Era, Hello};
 use crate::forward::{FORWARDED, Forward, Patience};
 use crate::lane::{Absent, Lane};
@@ -27,7 +28,6 @@ use crate::pool::Pool;
 use crate::post::Envelope;
 use crate::sessions::{Held, Registry, Session};
 use crate::stream::{self, Waits};
-use crate::table::{Ask, Refusal};
 use crate::trail::Trail;
 use crate::wire;
 

@@ -10,8 +10,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use http_server::host::{AllowedOrigin, HostPattern};
 use mcp_stdio::package::{Registry, Wanted};
 
+use crate::calls::Limits;
 use crate::respawn::Policy;
-use crate::table::Limits;
 
 /// Serves an MCP server of standard input and output over streamable HTTP.
 #[derive(Debug, Parser)]

@@ -1,4 +1,4 @@
-//! Why a child is not there, in words that a person can act on.
+//! Why a child is not there, in words that a person can act on. Who is answered with them: `Calls::died`.
 
 use mcp_stdio::exit::Exit;
 use serde_json::json;

@@ -46,6 +46,6 @@ pub async fn keep(lane: &Lane, program: &Program, policy: Policy, metrics: &Metr
 async fn wait(lane: &Lane, until: Instant) {
     while Instant::now() < until && !lane.is_stopped() {
         tokio::time::sleep_until(until.min(Instant::now() + TICK)).await;
-        lane.with(|table| table.tick(Instant::now()));
+        lane.with(|calls| calls.tick(Instant::now()));
     }
 }

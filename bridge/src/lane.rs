@@ -1,4 +1,4 @@
-//! A child and the two ways to it: what is said to it is written in batches, what it says is read as it comes, and neither waits for a
+//! A place for one child, the one that lives now, and the two ways to it: what is said to it is written in batches, what it says is read as it comes, and neither waits for a
 //! client or for the other.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,12 +19,12 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::calls::{Ask, Calls, Heard, Limits, Notification, Refusal};
 use crate::death::Death;
 use crate::era::{Era, Hello};
 use crate::handshake::By;
 use crate::metrics::Metrics;
 use crate::sessions::{Listeners, Registry, Session};
-use crate::table::{Ask, Heard, Limits, Notification, Refusal, Table};
 use crate::wire;
 
 /// The longest message of a child's.
@@ -90,7 +90,7 @@ pub enum Absent {
 /// See the file.
 #[derive(Debug)]
 pub struct Lane {
-    table: Mutex<Table>,
+    calls: Mutex<Calls>,
     wake: Notify,
     hello: watch::Sender<Option<Arc<Hello>>>,
     /// What a shared child tells goes to these.
@@ -112,7 +112,7 @@ impl Lane {
     /// Without a child yet.
     pub fn new(limits: Limits, metrics: Metrics, by: By, sessions: Arc<Registry>, stop: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
-            table: Mutex::new(Table::new(limits, metrics.clone(), by)),
+            calls: Mutex::new(Calls::new(limits, metrics.clone(), by)),
             wake: Notify::new(),
             hello: watch::Sender::new(None),
             sessions,
@@ -127,8 +127,8 @@ impl Lane {
     }
 
     /// The calls.
-    pub fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn calls(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// It is this session's child from now on.
@@ -164,7 +164,7 @@ impl Lane {
 
     /// The child is gone; another one comes at `until`, or none.
     pub fn died(&self, death: &Arc<Death>, until: Option<Instant>) {
-        self.table().died(death, until);
+        self.calls().died(death, until);
         *self.before() = Some(Arc::clone(death));
         if until.is_none() {
             self.listeners.end();
@@ -175,14 +175,14 @@ impl Lane {
 
     /// Takes a call.
     pub fn admit(&self, ask: Ask) -> Result<u64, Refusal> {
-        let number = self.table().admit(ask, Instant::now())?;
+        let number = self.calls().admit(ask, Instant::now())?;
         self.wake.notify_one();
         Ok(number)
     }
 
-    /// Changes the table, and writes what comes of it.
-    pub fn with<T>(&self, change: impl FnOnce(&mut Table) -> T) -> T {
-        let done = change(&mut self.table());
+    /// Changes its calls, and writes what comes of it.
+    pub fn with<T>(&self, change: impl FnOnce(&mut Calls) -> T) -> T {
+        let done = change(&mut self.calls());
         self.wake.notify_one();
         done
     }
@@ -195,7 +195,7 @@ impl Lane {
             if let Some(hello) = said.borrow_and_update().clone() {
                 return Ok(hello);
             }
-            if let Some((death, _)) = self.table().down(Instant::now() + SOON) {
+            if let Some((death, _)) = self.calls().down(Instant::now() + SOON) {
                 return Err(Absent::Dead(Arc::clone(death)));
             }
             if tokio::time::timeout_at(until, said.changed()).await.is_err() {
@@ -225,12 +225,12 @@ impl Lane {
         wanted.extend(self.listeners.resources());
         let mut wanted: Vec<String> = wanted.into_iter().collect();
         wanted.sort_unstable();
-        self.with(|table| match table.hello().map(|hello| (hello.era, hello.offers().subscribe)) {
-            Some((Era::Modern, _)) => table.listen(&wanted),
+        self.with(|calls| match calls.hello().map(|hello| (hello.era, hello.offers().subscribe)) {
+            Some((Era::Modern, _)) => calls.listen(&wanted),
             Some((Era::Legacy, true)) => wanted.iter().all(|uri| {
-                let fits = table.has_room(uri.len());
+                let fits = calls.has_room(uri.len());
                 if fits {
-                    table.request("resources/subscribe", &format!(r#"{{"uri":{}}}"#, wire::quoted(uri)));
+                    calls.request("resources/subscribe", &format!(r#"{{"uri":{}}}"#, wire::quoted(uri)));
                 }
                 fits
             }),
@@ -298,7 +298,7 @@ impl Lane {
         let started = Instant::now();
         let mut frames = Frames::new(stdout, Newlines, MAX_LINE);
         let mut stray = 0;
-        let first = self.table().began(started);
+        let first = self.calls().began(started);
         let why = match self.react(first, &mut stray, &[]) {
             Some(why) => Some(why),
             None => {
@@ -353,7 +353,7 @@ impl Lane {
                 Frame::Message(line) if line.trim_ascii().is_empty() => {}
                 Frame::Message(line) => {
                     let mut hear = |message: &[u8]| {
-                        let heard = self.table().heard(message, now);
+                        let heard = self.calls().heard(message, now);
                         let reason = self.react(heard, stray, message);
                         why = why.take().or(reason);
                     };
@@ -370,7 +370,7 @@ impl Lane {
                 Frame::TooLong { bytes, head, tail } => {
                     self.metrics.stray.inc();
                     tracing::warn!(bytes, "a line on standard output is too long and was left out");
-                    self.table().left_out(bytes, head, tail);
+                    self.calls().left_out(bytes, head, tail);
                 }
             }
         }
@@ -421,7 +421,7 @@ impl Lane {
     fn ask_owner(&self, question: &Bytes) {
         let (Some(owner), Some(message)) = (self.owner.get(), wire::Message::read(question)) else { return };
         let Some(id) = message.id.map(|id| id.get().to_owned()) else { return };
-        let call = self.table().latest_call();
+        let call = self.calls().latest_call();
         owner.ask(&id, question.clone(), call.as_ref());
     }
 
@@ -429,7 +429,7 @@ impl Lane {
     async fn write(&self, stdin: &mut ChildStdin) {
         let mut batch = Vec::new();
         loop {
-            self.table().take_out(&mut batch);
+            self.calls().take_out(&mut batch);
             if batch.is_empty() {
                 // What one long request took is given back.
                 batch.shrink_to(64 << 10);
@@ -443,9 +443,9 @@ impl Lane {
                     return std::future::pending().await;
                 };
                 rest = &rest[written..];
-                let mut table = self.table();
-                table.wrote(written);
-                self.metrics.queued.set(i64::try_from(table.queued()).unwrap_or(i64::MAX));
+                let mut calls = self.calls();
+                calls.wrote(written);
+                self.metrics.queued.set(i64::try_from(calls.queued()).unwrap_or(i64::MAX));
                 self.metrics.written.inc_by(written as u64);
             }
         }
@@ -459,7 +459,7 @@ impl Lane {
         loop {
             tokio::select! {
                 now = tick.tick() => {
-                    let heard = self.table().tick(now);
+                    let heard = self.calls().tick(now);
                     self.wake.notify_one();
                     if let Some(why) = self.react(heard, &mut stray, &[]) {
                         return why;

@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::calls::Limits;
 use crate::death::Death;
 use crate::era::Era;
 use crate::handshake::By;
@@ -14,7 +15,6 @@ use crate::lane::{End, Lane, Program};
 use crate::metrics::Metrics;
 use crate::respawn::{Next, Policy, Respawn};
 use crate::sessions::{Registry, Session};
-use crate::table::Limits;
 
 /// What a child is made with.
 #[derive(Debug)]
@@ -127,7 +127,7 @@ impl Pool {
     fn start(self: &Arc<Self>) -> Arc<Lane> {
         let Recipe { limits, metrics, sessions, stop, .. } = &self.recipe;
         let lane = Lane::new(*limits, metrics.clone(), By::Client, Arc::clone(sessions), stop.child_token());
-        lane.table().expect(*self.guess());
+        lane.calls().expect(*self.guess());
         let (pool, living) = (Arc::clone(self), Arc::clone(&lane));
         tokio::spawn(async move { pool.see_through(&living).await });
         lane
@@ -148,7 +148,7 @@ impl Pool {
         };
         lane.died(&death, None);
         if !was_ready {
-            *self.guess() = lane.table().known();
+            *self.guess() = lane.calls().known();
         }
         if let Some(owner) = lane.owner() {
             // Calls of this session are answered 404 from now on, and its client begins another one.

@@ -44,7 +44,7 @@ impl Waits {
 impl Drop for Waits {
     fn drop(&mut self) {
         if !self.answered {
-            self.lane.with(|table| table.hang_up(self.number));
+            self.lane.with(|calls| calls.hang_up(self.number));
         }
     }
 }

@@ -12,12 +12,7 @@ use futures::{StreamExt, stream};
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use crate::{
-    app_pods::AppPods,
-    http_get,
-    mcp_app::status::{AppReport, ModelReport},
-    who::Who,
-};
+use crate::{app_pods::AppPods, http_get, who::Who};
 
 /// How often every pod is asked.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -29,6 +24,26 @@ const AT_ONCE: usize = 16;
 const MOST: usize = 64 * 1024;
 /// The chat worker's port.
 const PORT: u16 = 8080;
+
+/// What an app's pods met when they asked their model, as their readiness endpoint tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelReport {
+    /// Whether it answers. None: it has not been asked yet.
+    pub reachable: Option<bool>,
+    /// Why not, for machines.
+    pub reason: String,
+    /// Why not, for people.
+    pub message: String,
+}
+
+/// What an app's pods say, as their readiness endpoint tells it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AppReport {
+    /// What they met when they asked their model. None: nothing yet, or there is none.
+    pub model: Option<ModelReport>,
+    /// How much of its share of the day's budget the pod has used that has used most. None: there is no budget.
+    pub budget_percent: Option<u32>,
+}
 
 /// What the pods of apps said last.
 #[derive(Debug, Default)]

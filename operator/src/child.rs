@@ -110,7 +110,8 @@ pub struct Child {
     pub resource: ApiResource,
     /// The whole object as it is to be.
     pub body: Value,
-    /// Kinds of the same CR's children that have to be there, and be its own, before it is applied: what it mounts, and what shields it.
+    /// Kinds of the same CR's children that have to be there, and be its own, before it is applied: what it mounts, and what shields it. Of a
+    /// kind, every one: who must not wait for another of that kind needs a kind of its own, or no line here.
     pub needs: &'static [&'static str],
     /// Something that is no child is missing, and told of by the CR: it is wanted, but not applied before that is there.
     pub waits: bool,

@@ -1,4 +1,5 @@
-//! The Events of the reconciler: what changed in the conditions, and what was put right. The prober's are its own.
+//! The Events of the reconciler: what changed in the conditions, with their messages (`mcp_server/status.rs`, `mcp_app/status.rs`), and what
+//! was put right. The prober's are made in `probe/server.rs` and `probe/server/`, and sent by `probe/publish.rs`.
 
 use std::borrow::Cow;
 

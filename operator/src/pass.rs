@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::{
     apply::{self, Applied},
-    backoff::Attempts,
+    attempts::Attempts,
     cache::Cache,
     child::{Child, Key},
     clock, conditions, contests,

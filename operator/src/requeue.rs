@@ -1,4 +1,4 @@
-//! When an object is looked at again, decided from how the last pass ended. Pure.
+//! When an object is looked at again, decided from how the last pass ended: the class of what stands in the way. Pure.
 
 use std::time::Duration;
 

@@ -24,8 +24,8 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use crate::{
     admin::{self, Access, Admin, FleetDocument, Standing},
     asleep::{self, Asleep},
+    attempts::Attempts,
     autoscale::{self, Autoscaler},
-    backoff::Attempts,
     backups::Backups,
     config::RunConfig,
     digest_key,

@@ -17,8 +17,8 @@ use tokio::task::JoinSet;
 use crate::{
     app_reports::{self, AppReports},
     asleep::Asleep,
+    attempts::Attempts,
     autoscale::Autoscaler,
-    backoff::Attempts,
     backups::Backups,
     contests::Contests,
     crd::{McpApp, McpServer},

@@ -1,4 +1,5 @@
-//! What the pods of both kinds have in common: who they run as, and how they are shut in.
+//! What the pods of both kinds have in common: who they run as, how they are shut in, the annotation that rolls them when what they mount
+//! changes; and their Services.
 //!
 //! The Pod Security Standard `restricted` (<https://kubernetes.io/docs/concepts/security/pod-security-standards/>), a read-only root
 //! with writable places, and no ServiceAccount token, unless the spec says otherwise. And how they take what it says of its pods.
@@ -20,6 +21,9 @@ use crate::{
     },
     disruption, names,
 };
+
+/// Kubernetes' word for `sessionAffinity`: who comes from one address stays with one pod.
+pub const CLIENT_IP: &str = "ClientIP";
 
 /// The user, group and volume group of every pod that is given none.
 const USER: i64 = 1_000;

@@ -277,12 +277,12 @@ async fn within(bridge: &Arc<Bridge>, headers: &HeaderMap, post: Post, held: Opt
                 match &*method {
                     "notifications/cancelled" => {
                         let said = |place: Option<Range<usize>>| std::str::from_utf8(&body[place?]).ok();
-                        lane.with(|table| table.cancelled(session, said(request).unwrap_or_default(), said(reason)));
+                        lane.with(|calls| calls.cancelled(session, said(request).unwrap_or_default(), said(reason)));
                     }
                     // A shared child was initialized by us, and knows nothing of its clients.
                     _ if lane.owner().is_some()
                         && child_era(&lane) == Some(Era::Legacy)
-                        && !lane.with(|table| table.pass_on(&body)) =>
+                        && !lane.with(|calls| calls.pass_on(&body)) =>
                     {
                         return bridge.busy("null", DEAF);
                     }
@@ -294,9 +294,9 @@ async fn within(bridge: &Arc<Bridge>, headers: &HeaderMap, post: Post, held: Opt
         }
         Post::Answer { id, body } => {
             if let Some(session) = &session {
-                let taken = lane.with(|table| {
-                    table.was_answered(session, &id, &body, Instant::now())
-                        || (table.has_room(body.len()) && (!session.answers(&id) || table.pass_on(&body)))
+                let taken = lane.with(|calls| {
+                    calls.was_answered(session, &id, &body, Instant::now())
+                        || (calls.has_room(body.len()) && (!session.answers(&id) || calls.pass_on(&body)))
                 });
                 if !taken {
                     return bridge.busy("null", DEAF);

@@ -7,9 +7,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{MAX_RESOURCES, MAX_URI};
+use crate::calls::Notification;
 use crate::era::Offers;
 use crate::outbox::Outbox;
-use crate::table::Notification;
 use crate::translate;
 use crate::wire;
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Session;
+use crate::calls::Notification;
 use crate::lane::Lane;
 use crate::seal::{KeyError, Sealed, Sealer};
-use crate::table::Notification;
 
 /// Sessions that were deleted are remembered, so many of them: their ids could be opened for ever.
 const DELETED: usize = 16_384;
@@ -191,9 +191,9 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
+    use crate::calls::Limits;
     use crate::handshake::By;
     use crate::metrics::Metrics;
-    use crate::table::Limits;
 
     fn empty() -> (Arc<Registry>, Arc<Lane>) {
         let limits = Limits { in_flight: 1, queue: 1, timeout: Duration::ZERO, longest: Duration::ZERO, silence: Duration::ZERO };

@@ -1,13 +1,16 @@
 //! Servers that sleep: who answers for them meanwhile, and who is wanted.
 //!
-//! That one is to sleep is decided in `autoscale`; what follows for its children and its status is `mcp_server::asleep`'s. Here is what
-//! comes from outside, kept for the passes: where the activator's pods are (`activator`), for which servers it was called (`wanted`), and
+//! That one is to sleep, or to wake, is decided in `autoscale`; who answers for it then: `phase`; what follows for its status and children is
+//! `mcp_server`'s. The rest here is what comes from outside, kept for the passes: where the activator's pods are (`activator`), for which servers it was called (`wanted`), and
 //! whose Services lead to pods of their own (`leading`).
 //! A pass that finds nothing of it here goes on from what stands in the API.
 
 pub mod activator;
 pub mod leading;
+mod phase;
 pub mod wanted;
+
+pub use phase::Phase;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -18,7 +21,7 @@ use std::{
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::mpsc;
 
-use crate::{mcp_server::asleep::Phase, probe::ServerKey};
+use crate::probe::ServerKey;
 
 /// Who called longer ago has had an answer, whatever it was. Who starts anew must not wake a server for them.
 const HEARD_FOR: Duration = Duration::from_mins(2);

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    fleet::{Answer, Asked, Autoscaler, Heard},
+    autoscaler::{Answer, Asked, Autoscaler, Heard},
     load,
 };
 use crate::{

@@ -1,4 +1,4 @@
-//! What the API server and kubectl must take as it is meant: texts in YAML, headers, addresses, times.
+//! Tests: what the API server and kubectl must take as it is meant: texts in YAML, headers, addresses, times.
 
 use serde_json::{Value, json};
 

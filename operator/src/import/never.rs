@@ -1,4 +1,4 @@
-//! What must never be written, whoever reads it: credentials, in whatever form people give them.
+//! Tests: what must never be written, whoever reads it: credentials, in whatever form people give them.
 
 use serde_json::{Value, json};
 

@@ -5,6 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::validate::{AppServer as Server, ValidatedApp};
 use crate::{
     app_pods::HeldUp,
+    app_reports::{AppReport, ModelReport},
     conditions::{self, Finding, Status},
     crd::{
         McpApp, McpAppStatus,
@@ -19,26 +20,6 @@ use crate::{
 
 /// How a pass over an app ended.
 pub type Outcome = pass::Outcome<ValidatedApp>;
-
-/// What an app's pods met when they asked their model, as their readiness endpoint tells it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ModelReport {
-    /// Whether it answers. None: it has not been asked yet.
-    pub reachable: Option<bool>,
-    /// Why not, for machines.
-    pub reason: String,
-    /// Why not, for people.
-    pub message: String,
-}
-
-/// What an app's pods say, as their readiness endpoint tells it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AppReport {
-    /// What they met when they asked their model. None: nothing yet, or there is none.
-    pub model: Option<ModelReport>,
-    /// How much of its share of the day's budget the pod has used that has used most. None: there is no budget.
-    pub budget_percent: Option<u32>,
-}
 
 /// The status that tells of all this.
 pub fn compute(app: &McpApp, outcome: &Outcome, held_up: &HeldUp, report: &AppReport, now: Timestamp) -> McpAppStatus {

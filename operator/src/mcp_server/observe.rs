@@ -15,9 +15,7 @@ use kube::ResourceExt;
 use rand::Rng;
 
 use super::{
-    World, asleep,
-    build::asleep::FILE as KEPT,
-    contract,
+    World, asleep, contract,
     own_claims::{self, AccessModes},
     stdio,
 };
@@ -29,7 +27,7 @@ use crate::{
     crd::{McpServer, McpServerSpec, pod::SecretKeyRef},
     inputs::{self, Found, Reader, Reference},
     names::Component,
-    probe::{AcceptedTools, ServerHealth, ServerKey, ToolsList},
+    probe::{AcceptedTools, Kept, ServerHealth, ServerKey, ToolsList},
     ssa::Writer,
 };
 
@@ -137,7 +135,7 @@ fn kept(server: &McpServer, health: Option<&ServerHealth>, children: &Children) 
     let now = health.and_then(|health| Some(health.kept.as_ref()?.text().to_owned()));
     let before = || {
         let (namespace, name) = (server.namespace().unwrap_or_default(), Component::asleep_name(&server.name_any()));
-        children.read::<ConfigMap>(&namespace, &name)?.data?.remove(KEPT)
+        children.read::<ConfigMap>(&namespace, &name)?.data?.remove(Kept::FILE)
     };
     now.or_else(before)
 }

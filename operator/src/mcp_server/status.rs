@@ -7,11 +7,11 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp}
 use mcp_stdio::package::Registry;
 
 use super::{
-    asleep::{self, Phase},
-    autoscaling, contract, stdio,
+    asleep, autoscaling, contract, stdio,
     validate::{Source, ValidatedServer},
 };
 use crate::{
+    asleep::Phase,
     autoscale::Decision,
     claims,
     conditions::{self, Finding, Status},

@@ -18,15 +18,14 @@ use kube::ResourceExt;
 use url::Url;
 
 use super::{
-    asleep::{Phase, may_sleep},
+    asleep::may_sleep,
     autoscaling::{self, Counting},
-    build::service::CLIENT_IP,
     contract, database,
     observe::{self, Observed, backup_claim, backup_references, references},
     own_claims, stdio,
 };
 use crate::{
-    asleep::Endpoints,
+    asleep::{Endpoints, Phase},
     autoscale::Decision,
     crd::{
         McpServer, McpServerSpec,
@@ -42,6 +41,7 @@ use crate::{
     problem::Problem,
     requeue::Class,
     ssa::owner_reference,
+    workload::CLIENT_IP,
 };
 
 /// A server that can be built.

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     effect::{Effect, Job},
-    fleet::Fleet,
+    fleet_json::Fleet,
     metrics::Metrics,
     proxy::Proxy,
     publish::{self, Publisher},

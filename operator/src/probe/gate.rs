@@ -1,4 +1,4 @@
-//! A pod's readiness gate: what was decided, what the pod shows, and whether a patch is wanted. Pure.
+//! A pod's readiness gate: what was decided, what the pod shows, and whether a patch is wanted. Where it is decided: `server::settle`. Pure.
 
 use tokio::time::Instant;
 

@@ -27,6 +27,9 @@ impl fmt::Debug for Kept {
 }
 
 impl Kept {
+    /// The key in the ConfigMap. The activator reads it (`activator/src/kept.rs`).
+    pub const FILE: &str = "answers.json";
+
     /// What a server said to `server/discover`, where it speaks that revision, and the pages of its list of tools.
     pub fn new<'a>(discover: Option<&Value>, pages: impl Iterator<Item = &'a Value>) -> Self {
         let mut text = json!({"discover": discover, "tools": one_page(pages)}).to_string();

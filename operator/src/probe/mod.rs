@@ -1,8 +1,8 @@
 //! The health engine: probes every server over MCP and decides who is in service.
 //!
 //! `schedule` says who is due, `worker` makes the probes (`converse` over `client`), `verdict` says what they mean, `registry` takes
-//! them up, `publish` carries out what follows. `pods` feeds it (`template` is what a pod says that it is asked), `fleet` and `metrics`
-//! tell of it. A circuit goes from Closed to Open, and a gate turns, in `server/settle`; `target` counts failures, `breaker` is the circuit
+//! them up, `publish` carries out what follows. `pods` feeds it (`template` is what a pod says that it is asked), `fleet_json` and
+//! `metrics` tell of it. A circuit goes from Closed to Open, and a gate turns, in `server/settle`; `target` counts failures, `breaker` is the circuit
 //! itself, `fleet_panic` holds both; `gate` is what a pod shows, `pace` when it is asked. `intern` keeps it small,
 //! `kept` is what is said for a server that sleeps.
 //! The CR's status is not written here: the reconciler does that from [`HealthEngine::snapshot`], when it is told to.
@@ -13,7 +13,7 @@ mod client;
 mod converse;
 mod effect;
 mod engine;
-mod fleet;
+mod fleet_json;
 mod fleet_panic;
 mod gate;
 mod intern;
@@ -38,7 +38,7 @@ mod worker;
 
 pub use converse::{Known, Observation};
 pub use engine::{EngineConfig, HealthEngine, RemotePolicy};
-pub use fleet::{Fleet, FleetCircuit, FleetLatency, FleetPod, FleetServer, FleetTools};
+pub use fleet_json::{Fleet, FleetCircuit, FleetLatency, FleetPod, FleetServer, FleetTools};
 pub use kept::Kept;
 pub use pods::{state_of, watch_pods};
 pub use protocol::Hello;

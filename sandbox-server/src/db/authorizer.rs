@@ -1,5 +1,7 @@
 //! The one gate: what a statement may do, asked by SQLite for every action while it is being prepared. An allow-list: what is
-//! not named here is refused. It also notes what a statement calls that SQLite cannot interrupt, and which table it inserts into. Caps on
+//! not named here is refused. That what is to read only reads is asked of
+//! SQLite once more, of the statement that came of it, in `Database::read` (db/mod.rs). It also notes what a statement calls that SQLite cannot
+//! interrupt, and which table it inserts into. Caps on
 //! time and size are db/limits.rs, what those functions may be given is db/costly.rs.
 
 use std::collections::HashSet;

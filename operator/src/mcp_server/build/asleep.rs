@@ -16,15 +16,11 @@ use k8s_openapi::{
 
 use super::metadata;
 use crate::{
-    mcp_server::{
-        asleep::Phase,
-        validate::{Container, ValidatedServer},
-    },
+    asleep::Phase,
+    mcp_server::validate::{Container, ValidatedServer},
     names::{self, Component},
+    probe::Kept,
 };
-
-/// The key in the ConfigMap. The activator reads it (`activator/src/kept.rs`).
-pub const FILE: &str = "answers.json";
 
 /// All of them, beside those that Kubernetes keeps. None while the server's pods answer.
 pub(super) fn slices(server: &ValidatedServer, container: &Container) -> Vec<EndpointSlice> {
@@ -95,7 +91,7 @@ fn endpoint(address: String, conditions: &EndpointConditions) -> Endpoint {
 pub(super) fn kept(server: &ValidatedServer) -> Option<ConfigMap> {
     Some(ConfigMap {
         metadata: ObjectMeta { name: Some(Component::asleep_name(&server.name)), ..metadata(server) },
-        data: Some([(FILE.to_owned(), server.kept.clone()?)].into()),
+        data: Some([(Kept::FILE.to_owned(), server.kept.clone()?)].into()),
         ..ConfigMap::default()
     })
 }

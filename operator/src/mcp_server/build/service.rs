@@ -15,9 +15,6 @@ use crate::{
     workload,
 };
 
-/// Kubernetes' word for it: who comes from one address stays with one pod.
-pub const CLIENT_IP: &str = "ClientIP";
-
 pub(super) fn build(server: &ValidatedServer, container: &Container) -> Service {
     let mut metadata = metadata(server);
     if server.sleeps {
@@ -28,7 +25,7 @@ pub(super) fn build(server: &ValidatedServer, container: &Container) -> Service 
         spec: Some(ServiceSpec {
             selector: Some(Component::Server.selector(&server.name)),
             ports: Some(ports(i32::from(container.source.port), &container.served)),
-            session_affinity: container.sticky.then(|| CLIENT_IP.into()),
+            session_affinity: container.sticky.then(|| workload::CLIENT_IP.into()),
             ..workload::service()
         }),
         status: None,

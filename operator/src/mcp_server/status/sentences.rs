@@ -13,10 +13,10 @@ use super::{
 };
 use crate::{
     asleep::Endpoints,
+    asleep::Phase,
     clock,
     crd::{CircuitStatus, ProtocolStatus},
     fixtures,
-    mcp_server::asleep::Phase,
     probe::{Tool, ToolsList},
     requeue::Class,
 };

@@ -1,4 +1,4 @@
-//! Failed passes in a row, by object: kube's error policy is not told the attempt.
+//! Failed passes in a row, by object: kube's error policy is not told the attempt. How long is waited after so many is `requeue`'s.
 
 use std::{
     collections::HashMap,

@@ -93,7 +93,7 @@ impl Call {
 
 /// See the file.
 #[derive(Debug)]
-pub struct Table {
+pub struct Calls {
     limits: Limits,
     metrics: Metrics,
     by: By,
@@ -102,7 +102,7 @@ pub struct Table {
     known: Option<Era>,
     handshake: Option<Handshake>,
     next: u64,
-    calls: HashMap<u64, Call>,
+    open: HashMap<u64, Call>,
     in_flight: usize,
     /// Calls for the next child, in their order.
     waiting: VecDeque<u64>,
@@ -120,7 +120,7 @@ pub struct Table {
     silence: Silence,
 }
 
-impl Table {
+impl Calls {
     /// Without a child yet.
     pub fn new(limits: Limits, metrics: Metrics, by: By) -> Self {
         Self {
@@ -131,7 +131,7 @@ impl Table {
             known: None,
             handshake: None,
             next: 1,
-            calls: HashMap::new(),
+            open: HashMap::new(),
             in_flight: 0,
             waiting: VecDeque::new(),
             own: HashSet::new(),
@@ -190,7 +190,7 @@ impl Table {
             self.in_flight += 1;
             self.metrics.in_flight.inc();
         }
-        self.calls.insert(id, Call { ask, began: now, deadline, latest, at: None, questions: None });
+        self.open.insert(id, Call { ask, began: now, deadline, latest, at: None, questions: None });
         match self.hello.clone() {
             Some(hello) => self.give(id, &hello, now),
             None => self.waiting.push_back(id),
@@ -205,7 +205,7 @@ impl Table {
 
     /// Puts a call's line behind what is to be written.
     fn give(&mut self, id: u64, hello: &Hello, now: Instant) {
-        let Some(call) = self.calls.get_mut(&id) else { return };
+        let Some(call) = self.open.get_mut(&id) else { return };
         let begin = self.out.len();
         let ask = &call.ask;
         let nobody = Profile::default();
@@ -290,7 +290,7 @@ impl Table {
 
     /// The client of a call is gone. To hang up is to cancel, but not before 2026-07-28: there the call goes on, for nobody.
     pub fn hang_up(&mut self, id: u64) {
-        let Some(call) = self.calls.get(&id) else { return };
+        let Some(call) = self.open.get(&id) else { return };
         call.ask.out.end();
         if call.ask.envelope.era == Era::Modern || call.at.is_none() {
             self.give_up(id, Outcome::Cancelled, None);
@@ -303,7 +303,7 @@ impl Table {
     pub fn cancelled(&mut self, session: &Arc<Session>, id: &str, reason: Option<&str>) {
         let is_it =
             |call: &Call| call.ask.envelope.id() == id && call.ask.session.as_ref().is_some_and(|own| Arc::ptr_eq(own, session));
-        let found = self.calls.iter().find(|(_, call)| is_it(call)).map(|(id, _)| *id);
+        let found = self.open.iter().find(|(_, call)| is_it(call)).map(|(id, _)| *id);
         if let Some(id) = found
             && let Some(call) = self.give_up(id, Outcome::Cancelled, reason)
         {
@@ -314,7 +314,7 @@ impl Table {
     /// When the oldest call began that the child has heard of, and for whose answer somebody waits.
     fn oldest_awaited(&self) -> Option<Instant> {
         let awaited = |call: &&Call| call.at.is_some() && !call.ask.stands && !call.ask.out.has_ended();
-        self.calls.values().filter(awaited).map(|call| call.began).min()
+        self.open.values().filter(awaited).map(|call| call.began).min()
     }
 
     /// Any answer will do, also an error.
@@ -355,7 +355,7 @@ impl Table {
     }
 
     fn finish(&mut self, id: u64, outcome: Outcome) -> Option<Call> {
-        let mut call = self.calls.remove(&id)?;
+        let mut call = self.open.remove(&id)?;
         let took = call.began.elapsed();
         if !call.ask.stands {
             self.in_flight -= 1;
@@ -372,7 +372,7 @@ impl Table {
     /// Time has passed: calls end, and the handshake goes on.
     pub fn tick(&mut self, now: Instant) -> Heard {
         let late: Vec<u64> =
-            self.calls.iter().filter(|(_, call)| !call.ask.stands && call.deadline <= now).map(|(id, _)| *id).collect();
+            self.open.iter().filter(|(_, call)| !call.ask.stands && call.deadline <= now).map(|(id, _)| *id).collect();
         for id in late {
             let Some(call) = self.give_up(id, Outcome::Timeout, None) else { continue };
             if call.at.is_some() {
@@ -414,7 +414,7 @@ impl Table {
         self.silence = Silence::new(self.limits.silence);
         let mut unheard = Vec::new();
         let mut lost = Vec::new();
-        for (id, call) in &mut self.calls {
+        for (id, call) in &mut self.open {
             match call.at.take() {
                 Some(at) if at < self.written && !call.ask.stands => lost.push(*id),
                 Some(_) => unheard.push(*id),
@@ -430,7 +430,7 @@ impl Table {
         }
         let heard = lost.len();
         if until.is_none() {
-            lost.extend(self.calls.keys());
+            lost.extend(self.open.keys());
             self.waiting.clear();
         }
         for (place, id) in lost.into_iter().enumerate() {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::{Call, Table};
+use super::{Call, Calls};
 use crate::era::{Era, Hello};
 use crate::handshake::By;
 use crate::metrics::Outcome;
@@ -51,7 +51,7 @@ pub struct Notification {
     pub line: Bytes,
 }
 
-impl Table {
+impl Calls {
     /// A line of the child's standard output.
     pub fn heard(&mut self, line: &[u8], now: Instant) -> Heard {
         // A byte order mark is no part of a text.
@@ -72,7 +72,7 @@ impl Table {
             (Some(method), Some(id)) => self.was_asked(line, &method.0, id),
             _ => Heard::Stray,
         };
-        self.silence.broken(self.calls.values().any(|call| call.at.is_some() && !call.ask.stands), now);
+        self.silence.broken(self.open.values().any(|call| call.at.is_some() && !call.ask.stands), now);
         heard
     }
 
@@ -86,7 +86,7 @@ impl Table {
             return Heard::Nothing;
         }
         // Answered before, or never asked.
-        let Some(call) = self.calls.get(&id).filter(|call| call.at.is_some()) else { return Heard::Stray };
+        let Some(call) = self.open.get(&id).filter(|call| call.at.is_some()) else { return Heard::Stray };
         let child = self.hello.as_ref().map_or(Era::Legacy, |hello| hello.era);
         if child == Era::Modern
             && call.ask.envelope.era == Era::Legacy
@@ -118,7 +118,7 @@ impl Table {
         if let Some(handshake) = &self.handshake {
             return Some(handshake.awaited());
         }
-        let mut given = self.calls.iter().filter(|(_, call)| call.at.is_some() && !call.ask.stands);
+        let mut given = self.open.iter().filter(|(_, call)| call.at.is_some() && !call.ask.stands);
         let (only, _) = given.next()?;
         given.next().is_none().then_some(*only)
     }
@@ -140,7 +140,7 @@ impl Table {
     }
 
     fn failed_by(&mut self, answered: Option<u64>, words: impl FnOnce() -> String) {
-        let call = answered.filter(|id| self.calls.get(id).is_some_and(|call| call.at.is_some()));
+        let call = answered.filter(|id| self.open.get(id).is_some_and(|call| call.at.is_some()));
         if let Some(call) = call.and_then(|id| self.finish(id, Outcome::Error)) {
             super::answer_error(&call, -32603, &words(), r#"{"reason":"Unreadable"}"#);
         }
@@ -154,7 +154,7 @@ impl Table {
         }
         if let Some(subscription) = params.meta().subscription {
             let number = wire::number(Some(subscription));
-            if let Some(call) = number.and_then(|number| self.calls.get(&number)) {
+            if let Some(call) = number.and_then(|number| self.open.get(&number)) {
                 call.ask.out.tell(translate::with(line, subscription, call.ask.envelope.id()).into());
                 return Heard::Nothing;
             }
@@ -193,7 +193,7 @@ impl Table {
     }
 
     fn progress(&mut self, line: &[u8], token: Option<&RawValue>, now: Instant) -> Heard {
-        let call = wire::number(token).and_then(|number| self.calls.get_mut(&number));
+        let call = wire::number(token).and_then(|number| self.open.get_mut(&number));
         let (Some(call), Some(token)) = (call, token) else { return Heard::Nothing };
         call.deadline = (now + self.limits.timeout).min(call.latest);
         if let Some(own) = call.ask.envelope.token() {
@@ -204,7 +204,7 @@ impl Table {
 
     /// The only call, or the latest one of the only session that has any.
     fn sole_caller(&self) -> Option<&Call> {
-        let given = || self.calls.iter().filter(|(_, call)| call.at.is_some() && !call.ask.stands);
+        let given = || self.open.iter().filter(|(_, call)| call.at.is_some() && !call.ask.stands);
         let (_, latest) = given().max_by_key(|(id, _)| **id)?;
         let same = |call: &Call| match (&call.ask.session, &latest.ask.session) {
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),
@@ -237,7 +237,7 @@ impl Table {
 
     /// The stream on which a client is asked something: that of its latest call.
     pub fn latest_call(&self) -> Option<crate::outbox::Outbox> {
-        let (_, latest) = self.calls.iter().filter(|(_, call)| !call.ask.out.has_ended()).max_by_key(|(id, _)| **id)?;
+        let (_, latest) = self.open.iter().filter(|(_, call)| !call.ask.out.has_ended()).max_by_key(|(id, _)| **id)?;
         Some(latest.ask.out.clone())
     }
 }

@@ -115,7 +115,7 @@ pub enum Found {
 }
 
 /// The servers that may sleep.
-pub struct Fleet {
+pub struct Sleepers {
     client: Client,
     known: RwLock<Known>,
     kept: RwLock<HashMap<Key, (Instant, Arc<Kept>)>>,
@@ -128,18 +128,18 @@ struct Known {
     awaited: usize,
 }
 
-impl Fleet {
+impl Sleepers {
     /// Begins to watch these namespaces, or all where none is named.
     pub fn watch(client: &Client, namespaces: &[String], stop: &CancellationToken) -> Arc<Self> {
         let namespaces: Vec<_> = namespaces.iter().filter(|namespace| !namespace.is_empty()).cloned().map(Some).collect();
         let namespaces = if namespaces.is_empty() { vec![None] } else { namespaces };
         let known = RwLock::new(Known { awaited: namespaces.len(), ..Known::default() });
-        let fleet = Arc::new(Self { client: client.clone(), known, kept: RwLock::default() });
+        let sleepers = Arc::new(Self { client: client.clone(), known, kept: RwLock::default() });
         for namespace in namespaces {
-            let (watching, stop) = (Arc::clone(&fleet).follow(namespace), stop.clone());
+            let (watching, stop) = (Arc::clone(&sleepers).follow(namespace), stop.clone());
             tokio::spawn(async move { stop.run_until_cancelled(watching).await });
         }
-        fleet
+        sleepers
     }
 
     /// Whether every server is known.

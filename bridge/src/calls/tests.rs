@@ -29,34 +29,34 @@ fn ask(id: u64) -> (Ask, Outbox) {
     (Ask { envelope, session: None, out: out.clone(), trace: Vec::new(), trail: Trail::default(), stands: false }, out)
 }
 
-/// A table whose child has said that it is a legacy one.
-fn ready(now: Instant) -> Table {
-    let mut table = Table::new(LIMITS, Metrics::new().unwrap(), By::Us);
-    begin(&mut table, now);
-    table
+/// Calls of a child has said that it is a legacy one.
+fn ready(now: Instant) -> Calls {
+    let mut calls = Calls::new(LIMITS, Metrics::new().unwrap(), By::Us);
+    begin(&mut calls, now);
+    calls
 }
 
 /// A child that does not know `server/discover`.
-fn begin(table: &mut Table, now: Instant) {
-    table.began(now);
-    while table.hello().is_none() {
-        for message in written(table) {
+fn begin(calls: &mut Calls, now: Instant) {
+    calls.began(now);
+    while calls.hello().is_none() {
+        for message in written(calls) {
             let id = &message["id"];
             let answer = match message["method"].as_str() {
                 Some("server/discover") => json!({"id": id, "error": {"code": -32601, "message": ""}}),
                 Some("initialize") => json!({"id": id, "result": {"protocolVersion": "2025-11-25", "capabilities": {}}}),
                 _ => continue,
             };
-            table.heard(answer.to_string().as_bytes(), now);
+            calls.heard(answer.to_string().as_bytes(), now);
         }
     }
 }
 
 /// All that was to be written, which reaches the child.
-fn written(table: &mut Table) -> Vec<Value> {
+fn written(calls: &mut Calls) -> Vec<Value> {
     let mut out = Vec::new();
-    table.take_out(&mut out);
-    table.wrote(out.len());
+    calls.take_out(&mut out);
+    calls.wrote(out.len());
     out.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(|line| serde_json::from_slice(line).unwrap()).collect()
 }
 
@@ -76,29 +76,29 @@ fn events(out: &Outbox) -> Vec<Value> {
 #[test]
 fn calls_wait_for_a_child_in_their_order() {
     let now = Instant::now();
-    let mut table = Table::new(LIMITS, Metrics::new().unwrap(), By::Us);
+    let mut calls = Calls::new(LIMITS, Metrics::new().unwrap(), By::Us);
     let outs: Vec<Outbox> = (0..3)
         .map(|id| {
             let (ask, out) = ask(id);
-            table.admit(ask, now).unwrap();
+            calls.admit(ask, now).unwrap();
             out
         })
         .collect();
-    begin(&mut table, now);
-    let calls: Vec<Value> = written(&mut table).into_iter().filter(|message| message["method"] == "tools/call").collect();
-    assert_eq!(calls.len(), 3);
-    for (call, out) in calls.iter().zip(&outs) {
-        table.heard(json!({"id": call["id"], "result": {}}).to_string().as_bytes(), now);
+    begin(&mut calls, now);
+    let open: Vec<Value> = written(&mut calls).into_iter().filter(|message| message["method"] == "tools/call").collect();
+    assert_eq!(open.len(), 3);
+    for (call, out) in open.iter().zip(&outs) {
+        calls.heard(json!({"id": call["id"], "result": {}}).to_string().as_bytes(), now);
         assert_eq!(events(out).len(), 1);
     }
 }
 
 /// A table with so many calls that the child has heard of, and their outboxes.
-fn asked(calls: u64, now: Instant) -> (Table, Vec<(u64, Outbox)>) {
-    let mut table = ready(now);
-    let outs = (0..calls).map(ask).map(|(ask, out)| (table.admit(ask, now).unwrap(), out)).collect();
-    written(&mut table);
-    (table, outs)
+fn asked(open: u64, now: Instant) -> (Calls, Vec<(u64, Outbox)>) {
+    let mut calls = ready(now);
+    let outs = (0..open).map(ask).map(|(ask, out)| (calls.admit(ask, now).unwrap(), out)).collect();
+    written(&mut calls);
+    (calls, outs)
 }
 
 #[test]
@@ -107,13 +107,13 @@ fn an_error_without_an_id_is_the_answer_to_the_only_call() {
     for error in
         [r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"no"}}"#, r#"{"error":{"code":-32600,"message":"no"}}"#]
     {
-        let (mut table, outs) = asked(1, now);
-        assert!(matches!(table.heard(error.as_bytes(), now), Heard::Nothing));
+        let (mut calls, outs) = asked(1, now);
+        assert!(matches!(calls.heard(error.as_bytes(), now), Heard::Nothing));
         let told = events(&outs[0].1);
         assert_eq!((&told[0]["id"], &told[0]["error"]["message"]), (&json!(0), &json!("no")), "{error}");
         // Of two it could be either's.
-        let (mut table, outs) = asked(2, now);
-        assert!(matches!(table.heard(error.as_bytes(), now), Heard::Stray));
+        let (mut calls, outs) = asked(2, now);
+        assert!(matches!(calls.heard(error.as_bytes(), now), Heard::Stray));
         assert!(outs.iter().all(|(_, out)| events(out).is_empty()));
     }
 }
@@ -122,121 +122,121 @@ fn an_error_without_an_id_is_the_answer_to_the_only_call() {
 fn an_answer_that_is_no_json_is_told_at_once() {
     let now = Instant::now();
     for (result, words) in [("{\"n\":NaN}", "no JSON"), ("{", "no JSON"), ("{},\"id\":1", "twice")] {
-        let (mut table, outs) = asked(2, now);
+        let (mut calls, outs) = asked(2, now);
         let line = format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, outs[1].0);
-        assert!(matches!(table.heard(line.as_bytes(), now), Heard::Stray));
+        assert!(matches!(calls.heard(line.as_bytes(), now), Heard::Stray));
         let told = events(&outs[1].1);
         assert!(told[0]["error"]["message"].as_str().unwrap().contains(words), "{told:?}");
         assert!(events(&outs[0].1).is_empty());
     }
     // Some put the id last.
-    let (mut table, outs) = asked(2, now);
+    let (mut calls, outs) = asked(2, now);
     let line = format!(r#"{{"result":{{"id":{},"n":NaN}},"jsonrpc":"2.0","id":{}}}"#, outs[0].0, outs[1].0);
-    table.heard(line.as_bytes(), now);
+    calls.heard(line.as_bytes(), now);
     assert_eq!((events(&outs[0].1).len(), events(&outs[1].1).len()), (0, 1));
     // What is not said to be an answer is nobody's.
-    let (mut table, outs) = asked(1, now);
-    table.heard(format!(r#"{{"id": {}, half"#, outs[0].0).as_bytes(), now);
+    let (mut calls, outs) = asked(1, now);
+    calls.heard(format!(r#"{{"id": {}, half"#, outs[0].0).as_bytes(), now);
     assert!(events(&outs[0].1).is_empty());
 }
 
 #[test]
 fn a_byte_order_mark_and_a_foreign_code_page_cost_no_answer() {
     let now = Instant::now();
-    let (mut table, outs) = asked(1, now);
+    let (mut calls, outs) = asked(1, now);
     let mut line = format!("\u{feff}{{\"jsonrpc\":\"2.0\",\"id\":{},\"result\":{{\"text\":\"caf\"", outs[0].0).into_bytes();
     line.insert(line.len() - 1, 0xe9);
     line.extend_from_slice(b"}}\r");
-    assert!(matches!(table.heard(&line, now), Heard::Nothing));
+    assert!(matches!(calls.heard(&line, now), Heard::Nothing));
     assert_eq!(events(&outs[0].1)[0]["result"]["text"], "caf\u{fffd}");
 }
 
 #[test]
 fn a_death_answers_what_was_written_and_keeps_the_rest_for_the_next_child() {
     let now = Instant::now();
-    let mut table = ready(now);
-    written(&mut table);
+    let mut calls = ready(now);
+    written(&mut calls);
     let ((first, heard), (second, unheard)) = (ask(1), ask(2));
-    table.admit(first, now).unwrap();
-    written(&mut table);
-    table.admit(second, now).unwrap();
-    table.died(&death(), Some(now));
+    calls.admit(first, now).unwrap();
+    written(&mut calls);
+    calls.admit(second, now).unwrap();
+    calls.died(&death(), Some(now));
     assert_eq!(events(&heard)[0]["error"]["data"]["reason"], "ServerExited");
-    assert_eq!((events(&unheard).len(), table.in_flight()), (0, 1));
-    begin(&mut table, now);
-    let call = written(&mut table).pop().unwrap();
-    table.heard(json!({"id": call["id"], "result": {}}).to_string().as_bytes(), now);
+    assert_eq!((events(&unheard).len(), calls.in_flight()), (0, 1));
+    begin(&mut calls, now);
+    let call = written(&mut calls).pop().unwrap();
+    calls.heard(json!({"id": call["id"], "result": {}}).to_string().as_bytes(), now);
     assert_eq!(events(&unheard), [json!({"id": 2, "result": {}})]);
 }
 
 #[test]
 fn who_comes_while_it_is_down_waits_for_the_next_child_as_long_as_a_call_may_take() {
     let now = Instant::now();
-    let mut table = ready(now);
+    let mut calls = ready(now);
     let next = LIMITS.timeout + Duration::from_secs(1);
-    table.died(&death(), Some(now + next));
-    assert!(matches!(table.admit(ask(1).0, now), Err(Refusal::Down(_, Some(wait))) if wait == next));
+    calls.died(&death(), Some(now + next));
+    assert!(matches!(calls.admit(ask(1).0, now), Err(Refusal::Down(_, Some(wait))) if wait == next));
     let now = now + Duration::from_secs(1);
     let ((first, waits), (second, goes)) = (ask(1), ask(2));
-    table.admit(first, now).unwrap();
-    table.admit(second, now + Duration::from_secs(1)).unwrap();
-    table.tick(now + LIMITS.timeout);
+    calls.admit(first, now).unwrap();
+    calls.admit(second, now + Duration::from_secs(1)).unwrap();
+    calls.tick(now + LIMITS.timeout);
     assert_eq!(events(&waits)[0]["error"]["data"], json!({"reason": "NotSent", "exitCode": 1, "signal": null, "stderr": []}));
-    begin(&mut table, now + LIMITS.timeout);
-    let call = written(&mut table).pop().unwrap();
-    table.heard(json!({"id": call["id"], "result": {}}).to_string().as_bytes(), now + LIMITS.timeout);
+    begin(&mut calls, now + LIMITS.timeout);
+    let call = written(&mut calls).pop().unwrap();
+    calls.heard(json!({"id": call["id"], "result": {}}).to_string().as_bytes(), now + LIMITS.timeout);
     assert_eq!(events(&goes), [json!({"id": 2, "result": {}})]);
 }
 
 #[test]
 fn who_waited_for_a_child_that_will_not_come_is_told_that_nothing_was_sent() {
     let now = Instant::now();
-    let mut table = ready(now);
+    let mut calls = ready(now);
     let (heard, waits) = (ask(1), ask(2));
-    table.admit(heard.0, now).unwrap();
-    written(&mut table);
-    table.admit(waits.0, now).unwrap();
-    table.died(&death(), None);
+    calls.admit(heard.0, now).unwrap();
+    written(&mut calls);
+    calls.admit(waits.0, now).unwrap();
+    calls.died(&death(), None);
     let reason = |out: &Outbox| events(out)[0]["error"]["data"]["reason"].clone();
     assert_eq!((reason(&heard.1), reason(&waits.1)), (json!("ServerExited"), json!("NotSent")));
-    assert!(matches!(table.admit(ask(3).0, now), Err(Refusal::Down(_, None))));
+    assert!(matches!(calls.admit(ask(3).0, now), Err(Refusal::Down(_, None))));
     // One that does not say what it is was sent nothing, either.
-    let mut table = Table::new(LIMITS, Metrics::new().unwrap(), By::Us);
+    let mut calls = Calls::new(LIMITS, Metrics::new().unwrap(), By::Us);
     let (waits, out) = ask(1);
-    table.admit(waits, now).unwrap();
-    table.began(now);
-    table.tick(now + LIMITS.timeout);
+    calls.admit(waits, now).unwrap();
+    calls.began(now);
+    calls.tick(now + LIMITS.timeout);
     assert_eq!(reason(&out), "NotSent");
 }
 
 #[test]
 fn why_a_client_takes_a_call_back_is_told_to_the_child() {
     let now = Instant::now();
-    let mut table = ready(now);
+    let mut calls = ready(now);
     let session = crate::sessions::tests::session("{}");
     let (mut asked, out) = ask(1);
     asked.session = Some(Arc::clone(&session));
-    let id = table.admit(asked, now).unwrap();
-    written(&mut table);
-    table.cancelled(&session, "1", Some("\"too late\""));
-    assert_eq!(written(&mut table)[0]["params"], json!({"requestId": id, "reason": "too late"}));
+    let id = calls.admit(asked, now).unwrap();
+    written(&mut calls);
+    calls.cancelled(&session, "1", Some("\"too late\""));
+    assert_eq!(written(&mut calls)[0]["params"], json!({"requestId": id, "reason": "too late"}));
     assert!(out.has_ended());
     // One that is longer than may wait to be written is left out.
     let (mut asked, _) = ask(2);
     asked.session = Some(Arc::clone(&session));
-    let id = table.admit(asked, now).unwrap();
-    table.cancelled(&session, "2", Some(&wire::quoted(&"x".repeat(LIMITS.queue))));
-    assert_eq!(written(&mut table).pop().unwrap()["params"], json!({"requestId": id}));
+    let id = calls.admit(asked, now).unwrap();
+    calls.cancelled(&session, "2", Some(&wire::quoted(&"x".repeat(LIMITS.queue))));
+    assert_eq!(written(&mut calls).pop().unwrap()["params"], json!({"requestId": id}));
 }
 
 #[test]
 fn a_childs_own_questions_are_refused_and_its_ping_is_answered() {
     let now = Instant::now();
-    let mut table = ready(now);
-    written(&mut table);
-    table.heard(br#"{"jsonrpc":"2.0","id":"x","method":"ping"}"#, now);
-    table.heard(br#"{"jsonrpc":"2.0","id":"y","method":"sampling/createMessage","params":{}}"#, now);
-    let said = written(&mut table);
+    let mut calls = ready(now);
+    written(&mut calls);
+    calls.heard(br#"{"jsonrpc":"2.0","id":"x","method":"ping"}"#, now);
+    calls.heard(br#"{"jsonrpc":"2.0","id":"y","method":"sampling/createMessage","params":{}}"#, now);
+    let said = written(&mut calls);
     assert_eq!(said[0], json!({"jsonrpc": "2.0", "id": "x", "result": {}}));
     assert_eq!((&said[1]["id"], &said[1]["error"]["code"]), (&json!("y"), &json!(-32601)));
 }
@@ -273,9 +273,9 @@ proptest! {
     #[test]
     fn every_call_ends_once(acts in prop::collection::vec(act(), 0..80)) {
         let mut now = Instant::now();
-        let mut table = ready(now);
+        let mut calls = ready(now);
         let mut living = true;
-        let mut calls: Vec<(u64, u64, Outbox)> = Vec::new();
+        let mut open: Vec<(u64, u64, Outbox)> = Vec::new();
         let mut heard_of: Vec<u64> = Vec::new();
         let mut client_id = 0;
         for act in acts {
@@ -283,54 +283,54 @@ proptest! {
                 Act::Admit => {
                     client_id += 1;
                     let (ask, out) = ask(client_id);
-                    if let Ok(number) = table.admit(ask, now) {
-                        calls.push((client_id, number, out));
+                    if let Ok(number) = calls.admit(ask, now) {
+                        open.push((client_id, number, out));
                     }
                 }
                 Act::Write => {
-                    let calls = written(&mut table).into_iter().filter(|message| message["method"] == "tools/call");
-                    heard_of.extend(calls.filter_map(|call| call["id"].as_u64()));
+                    let open = written(&mut calls).into_iter().filter(|message| message["method"] == "tools/call");
+                    heard_of.extend(open.filter_map(|call| call["id"].as_u64()));
                 }
                 Act::Answer(index) => {
                     if living && let Some(id) = heard_of.get(index) {
-                        table.heard(json!({"id": id, "result": {"of": id}}).to_string().as_bytes(), now);
+                        calls.heard(json!({"id": id, "result": {"of": id}}).to_string().as_bytes(), now);
                     }
                 }
                 Act::Progress(index) => {
                     if living && let Some(id) = heard_of.get(index) {
                         let params = json!({"progressToken": id, "progress": 1});
-                        table.heard(json!({"method": "notifications/progress", "params": params}).to_string().as_bytes(), now);
+                        calls.heard(json!({"method": "notifications/progress", "params": params}).to_string().as_bytes(), now);
                     }
                 }
                 Act::HangUp(index) => {
-                    if let Some((_, number, _)) = calls.get(index) {
-                        table.hang_up(*number);
+                    if let Some((_, number, _)) = open.get(index) {
+                        calls.hang_up(*number);
                     }
                 }
                 Act::Advance(seconds) => {
                     now += Duration::from_secs(seconds);
-                    table.tick(now);
+                    calls.tick(now);
                 }
                 Act::Die(for_ever) => {
                     living = false;
                     heard_of.clear();
-                    table.died(&death(), (!for_ever).then_some(now));
+                    calls.died(&death(), (!for_ever).then_some(now));
                 }
                 Act::Begin => {
                     if !living {
-                        begin(&mut table, now);
+                        begin(&mut calls, now);
                         living = true;
                     }
                 }
                 Act::Stray(id) => {
-                    table.heard(json!({"id": id.saturating_add(1 << 40), "result": {}}).to_string().as_bytes(), now);
+                    calls.heard(json!({"id": id.saturating_add(1 << 40), "result": {}}).to_string().as_bytes(), now);
                 }
             }
-            prop_assert!(table.in_flight() <= LIMITS.in_flight);
+            prop_assert!(calls.in_flight() <= LIMITS.in_flight);
         }
-        table.died(&death(), None);
-        prop_assert_eq!(table.in_flight(), 0);
-        for (client_id, number, out) in calls {
+        calls.died(&death(), None);
+        prop_assert_eq!(calls.in_flight(), 0);
+        for (client_id, number, out) in open {
             let answers: Vec<Value> = events(&out).into_iter().filter(|event| event.get("method").is_none()).collect();
             prop_assert!(answers.len() <= 1);
             for answer in &answers {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::{Table, answer_error};
+use super::{Calls, answer_error};
 use crate::metrics::Outcome;
 use crate::post::Post;
 use crate::sessions::Session;
@@ -49,13 +49,13 @@ fn capability(method: &str) -> Option<&'static str> {
     }
 }
 
-impl Table {
+impl Calls {
     pub(super) fn put_questions(&mut self, id: u64, result: &RawValue, now: Instant) {
         let Ok(InputRequired { input_requests, request_state }) = serde_json::from_str(result.get()) else {
             return self.refuse(id, "its input_required cannot be read");
         };
         let wanted = Members::of(input_requests);
-        let Some(call) = self.calls.get_mut(&id) else { return };
+        let Some(call) = self.open.get_mut(&id) else { return };
         // It is the client's turn; the child has forgotten the call.
         call.at = None;
         call.deadline = call.latest;
@@ -67,7 +67,7 @@ impl Table {
             };
             let asks = capability(&method.0);
             let able = asks.is_some_and(|asks| {
-                self.calls.get(&id).is_some_and(|call| call.ask.session.as_ref().is_some_and(|session| session.can(asks)))
+                self.open.get(&id).is_some_and(|call| call.ask.session.as_ref().is_some_and(|session| session.can(asks)))
             });
             if !able {
                 return self.refuse(id, &format!("the server needs {}, which this client does not offer", method.0));
@@ -75,7 +75,7 @@ impl Table {
             let own = format!(r#""mcpfleet-{id}-{}""#, self.asked.len());
             let message = wire::request(&own, &method.0, params.map_or("{}", RawValue::get));
             self.asked.insert(own, (id, key.as_ref().to_owned()));
-            if !self.calls.get(&id).is_some_and(|call| call.ask.out.ask(Bytes::from(message))) {
+            if !self.open.get(&id).is_some_and(|call| call.ask.out.ask(Bytes::from(message))) {
                 return self.refuse(id, "the client does not read its stream");
             }
         }
@@ -93,7 +93,7 @@ impl Table {
     /// A client's answer to a question of ours. False: it is none.
     pub fn was_answered(&mut self, session: &Session, id: &str, body: &[u8], now: Instant) -> bool {
         let Some((call_id, key)) = self.asked.get(id).cloned() else { return false };
-        let Some(call) = self.calls.get_mut(&call_id) else { return false };
+        let Some(call) = self.open.get_mut(&call_id) else { return false };
         if !call.ask.session.as_ref().is_some_and(|own| std::ptr::eq(own.as_ref(), session)) {
             return false;
         }
@@ -115,7 +115,7 @@ impl Table {
 
     /// With what was wanted, and under a new id.
     fn call_again(&mut self, id: u64, now: Instant) {
-        let Some(mut call) = self.calls.remove(&id) else { return };
+        let Some(mut call) = self.open.remove(&id) else { return };
         let Some(Questions { answers, state, .. }) = call.questions.take() else { return };
         let raw = call.ask.envelope.params().and_then(|params| serde_json::from_str(params).ok());
         let mut params: Members<'_> = raw.unwrap_or_default();
@@ -131,7 +131,7 @@ impl Table {
         call.deadline = (now + self.limits.timeout).min(call.latest);
         let next = self.id();
         // Who hangs up knows it by its first number, and its client is of an era where that cancels nothing.
-        self.calls.insert(next, call);
+        self.open.insert(next, call);
         match self.hello.clone() {
             Some(hello) => self.give(next, &hello, now),
             None => self.waiting.push_back(next),

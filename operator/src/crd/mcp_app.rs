@@ -127,11 +127,11 @@ pub struct ServerRef {
 pub struct ToolRules {
     /// Names of tools, as the server gives them; `*` stands for any characters (default: all tools).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(min = 1, max = 256), inner(length(min = 1, max = 128)))]
+    #[schemars(length(min = 1, max = 256), inner(length(min = 1, max = 128)), extend("x-kubernetes-list-type" = "set"))]
     pub allow: Vec<String>,
     /// Names of tools that the app has not, whatever `allow` says (default: none).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256), inner(length(min = 1, max = 128)))]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 128)), extend("x-kubernetes-list-type" = "set"))]
     pub deny: Vec<String>,
     /// As the app's `approvals`, for these servers (default: the app's).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -282,11 +282,11 @@ pub struct Access {
     /// Host names by which people and programs reach the app, beside that of its Service, for example chat.example.com behind an
     /// Ingress (default: any, for every request needs the token).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 253), regex(pattern = r"^[^\s,/@]+$")))]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 253), regex(pattern = r"^[^\s,/@]+$")), extend("x-kubernetes-list-type" = "set"))]
     pub allowed_hosts: Vec<String>,
     /// Addresses or networks of proxies whose X-Forwarded-For is believed, for example 10.0.0.0/8 (default: none).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 64), regex(pattern = r"^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$")))]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 64), regex(pattern = r"^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$")), extend("x-kubernetes-list-type" = "set"))]
     pub trusted_proxies: Vec<String>,
 }
 

@@ -101,10 +101,10 @@ fn stood_in(outcome: &Outcome, told: Option<&AutoscalingStatus>, now: Timestamp)
     asleep::met(valid.phase, valid.activator.is_up(), told, now)
 }
 
-/// What keeps a pod from running: one that never ran first, for that is the newest.
-fn trouble(health: &ServerHealth) -> Option<&Trouble> {
-    let pods = health.pods.iter().filter(|pod| !pod.in_service);
-    pods.filter_map(|pod| pod.trouble.as_ref()).min_by_key(|trouble| trouble.ran)
+/// A pod that is kept from running: one that never ran first, for that is the newest.
+fn in_trouble(health: &ServerHealth) -> Option<&PodHealth> {
+    let troubled = health.pods.iter().filter(|pod| !pod.in_service && pod.trouble.is_some());
+    troubled.min_by_key(|pod| pod.trouble.as_ref().is_some_and(|trouble| trouble.ran))
 }
 
 /// Everything that the findings look at.
@@ -138,7 +138,8 @@ impl<'a> View<'a> {
             let diff = health.tools_diff.as_ref().map_or_else(|| "they are other ones".to_owned(), contract::describe);
             format!("new pods do not offer the accepted tools: {diff}")
         });
-        let trouble = health.and_then(trouble).map(|trouble| claims::named(trouble.clone(), &outcome.claims));
+        let trouble = health.and_then(in_trouble).and_then(|pod| pod.trouble.clone());
+        let trouble = trouble.map(|trouble| claims::named(trouble, &outcome.claims));
         let unwell = met_by_one(health);
         Self { server, outcome, health, remote, wanted, in_service, rollout, held, trouble, unwell, stood_in }
     }
@@ -269,7 +270,9 @@ impl<'a> View<'a> {
     /// Why nobody is served: Kubernetes' reasons first, then what stands in the way of there being pods, then the prober's.
     fn not_serving(&self, health: Option<&ServerHealth>) -> Finding {
         if let Some(trouble) = &self.trouble {
-            return Finding::new(false, &trouble.reason, &trouble.message);
+            let message =
+                [Some(trouble.message.clone()), self.replacement()].into_iter().flatten().collect::<Vec<_>>().join("; ");
+            return Finding::new(false, &trouble.reason, message);
         }
         if self.pods().next().is_none() && health.is_none_or(|health| !self.remote || health.verdict.kind == Kind::Unknown) {
             if let Some((reason, message)) = self.rollout.as_ref().and_then(|rollout| rollout.refused.as_ref()) {
@@ -317,6 +320,17 @@ impl<'a> View<'a> {
             _ if !self.remote => Finding::new(false, reason::STARTING, "waiting for the first pod to answer"),
             _ => Finding::new(false, reason::STARTING, "not probed yet"),
         }
+    }
+
+    /// A pod of another version that is on its way beside one in trouble: who has mended the spec waits for that one.
+    fn replacement(&self) -> Option<String> {
+        let template = &in_trouble(self.health?)?.template;
+        let on_its_way =
+            |pod: &&PodHealth| pod.trouble.is_none() && pod.template != *template && (pod.making.is_some() || pod.starting);
+        let pod = self.pods().find(on_its_way)?;
+        let init = pod.making.as_ref().and_then(|making| making.init.as_ref());
+        let how = init.map(|init| format!(": its init container {init} is running")).unwrap_or_default();
+        Some(format!("pod {}, of another version, is on its way{how}", pod.name))
     }
 
     /// The last answer of a pod that has not come up, and until when that counts for nothing.

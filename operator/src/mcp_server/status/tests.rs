@@ -132,6 +132,22 @@ fn a_rollout_is_told_in_kubernetes_words_while_the_old_version_serves() {
 }
 
 #[test]
+fn beside_a_pod_in_trouble_its_replacement_is_told_of() {
+    let server = fixtures::server(|_| {});
+    let of = |template: &str, pod: PodHealth| PodHealth { template: Some(template.into()), ..pod };
+    let ready =
+        |pods: Vec<PodHealth>| message(&compute(&server, &outcome(&server), Some(&health(pods)), fixtures::at(0)), "Ready");
+    let broken = || of("1", troubled("old", "CrashLoopBackOff"));
+    let making = Making { init: Some("mcp-install".into()), prepared: true };
+    let new = |template| of(template, PodHealth { making: Some(making.clone()), ..pod("new", false, false) });
+    let alone = ready(vec![broken()]);
+    let told = ready(vec![broken(), new("2")]);
+    assert_eq!(told, format!("{alone}; pod new, of another version, is on its way: its init container mcp-install is running"));
+    assert_eq!(ready(vec![broken(), new("1")]), alone, "one of the same version comes up no better");
+    assert_eq!(ready(vec![broken(), of("2", pod("new", false, false))]), alone, "it came up once, and does not answer");
+}
+
+#[test]
 fn the_first_pods_are_those_of_the_spec_before_their_deployment_says_so() {
     let server = fixtures::server(|_| {});
     let told = |generation: i64| {

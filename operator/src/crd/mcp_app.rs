@@ -155,7 +155,7 @@ pub struct Model {
     #[serde(default)]
     pub api: ModelApi,
     /// The model's name, for example claude-haiku-5-5.
-    #[x_kube(validation = Rule::new("self.size() > 0").message("model.name must name a model, for example claude-haiku-5-5"))]
+    #[x_kube(validation = Rule::new("self.matches('^[^\\\\s]+$')").message("model.name must name a model, for example claude-haiku-5-5"))]
     #[schemars(length(max = 256))]
     pub name: String,
     /// Where the API key is (default: no key is sent, which only a server of one's own at `baseUrl` takes). A changed key is taken
@@ -165,7 +165,8 @@ pub struct Model {
     /// The model that answers when the first stays overloaded, for example claude-sonnet-5-5 (default: none, and the app says that
     /// it is overloaded).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 256))]
+    #[x_kube(validation = Rule::new("self.matches('^[^\\\\s]+$')").message("model.fallback must name a model, for example claude-sonnet-5-5"))]
+    #[schemars(length(max = 256))]
     pub fallback: Option<String>,
     /// Where the API is (default: Anthropic's or OpenAI's). Of OpenAI's kind up to and with its version, for example
     /// http://vllm:8000/v1.

@@ -12,15 +12,15 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::core::DynamicObject;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
     child::Key,
     compare::{self, Difference},
+    document::Document,
     names,
+    who::{Who, whose},
 };
 
 /// A child as the API server has it.
@@ -34,6 +34,8 @@ pub struct Live {
     pub version: u64,
     /// The uid of the CR that controls it.
     pub owner: Option<String>,
+    /// Whose child it is.
+    pub who: Option<Who>,
     /// It was created by a plain request, so that fields which we no longer say would stay: see `ssa`.
     pub created: bool,
     /// We have written it before.
@@ -54,15 +56,14 @@ impl fmt::Debug for Live {
 
 impl Live {
     /// From what the API server sent, without what nobody here reads: managed fields are more than half of an object.
-    pub fn new(kind: &'static str, mut object: DynamicObject) -> Self {
-        let managers = object.metadata.managed_fields.take().unwrap_or_default();
+    pub fn new(kind: &'static str, mut object: Document) -> Self {
+        let managers = std::mem::take(&mut object.managers);
         // Who writes the status has no part in what we want. The scale is a part of the spec.
         let specs = managers.into_iter().filter(|entry| entry.subresource.as_deref() != Some("status"));
         let (ours, others): (Vec<_>, Vec<_>) = specs.partition(|entry| entry.manager.as_deref() == Some(names::FIELD_MANAGER));
         let created = ours.iter().any(|entry| entry.operation.as_deref() == Some("Update") && entry.subresource.is_none());
-        let others = others
-            .into_iter()
-            .filter_map(|entry| Some((entry.manager?.into_boxed_str(), entry.fields_v1?.0.to_string().into_boxed_str())));
+        let others =
+            others.into_iter().filter_map(|entry| Some((entry.manager?.into_boxed_str(), entry.fields?.into()))).collect();
         if let Some(annotations) = &mut object.metadata.annotations {
             annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
         }
@@ -73,8 +74,8 @@ impl Live {
         let mut owners = metadata.owner_references.iter().flatten();
         let owner = owners.find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.clone());
         let json = serde_json::to_string(&object).expect("a Kubernetes object is JSON").into_boxed_str();
-        let (written, others) = (!ours.is_empty(), others.collect());
-        Self { key, uid, version, owner, created, written, others, held: OnceLock::new(), json }
+        let who = whose(&object.metadata);
+        Self { key, uid, version, owner, who, created, written: !ours.is_empty(), others, held: OnceLock::new(), json }
     }
 
     /// Whether it is known to hold all that has this hash.
@@ -98,11 +99,6 @@ impl Live {
     /// The whole object.
     pub fn value(&self) -> Value {
         serde_json::from_str(&self.json).expect("it was written from JSON")
-    }
-
-    /// Its metadata.
-    pub fn metadata(&self) -> Option<ObjectMeta> {
-        serde_json::from_value(self.value()["metadata"].take()).ok()
     }
 
     /// The object as its type. None when it is of another type.

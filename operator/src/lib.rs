@@ -26,6 +26,7 @@ pub mod crd;
 pub mod digest;
 pub mod digest_key;
 pub mod disruption;
+pub mod document;
 pub mod events;
 #[cfg(test)]
 mod fixtures;

@@ -21,6 +21,7 @@ use crate::{
     children::{Children, Live},
     compare::{self, Difference},
     contests::{Contested, Contests},
+    document::Document,
     names,
     pod_trouble::printable,
 };
@@ -298,7 +299,7 @@ impl Writer {
         };
         self.may_write(&child.key, &hash)?;
         if found.created {
-            self.own_by_apply(&api, &found).await?;
+            self.own_by_apply(&child.resource, &found).await?;
         }
         // The uid is a precondition: what has been deleted meanwhile is not made anew here, and a successor not taken over.
         body["metadata"]["uid"] = json!(found.uid);
@@ -327,7 +328,7 @@ impl Writer {
     pub async fn scale(&self, live: &Live, replicas: i32) -> Result<(), Error> {
         let said = format!("replicas={replicas}");
         self.may_write(&live.key, &said)?;
-        let api: Api<DynamicObject> =
+        let api: Api<Document> =
             Api::namespaced_with(self.client.clone(), &live.key.namespace, &ApiResource::erase::<Deployment>(&()));
         let body = json!({"metadata": {"uid": live.uid}, "spec": {"replicas": replicas}});
         let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
@@ -340,7 +341,7 @@ impl Writer {
     /// Deletes a child that is no longer wanted.
     pub async fn delete(&self, live: &Live, resource: &kube::core::ApiResource) -> Result<(), Error> {
         self.may_write(&live.key, GONE)?;
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &live.key.namespace, resource);
+        let api: Api<Document> = Api::namespaced_with(self.client.clone(), &live.key.namespace, resource);
         let uid = Some(live.uid.clone());
         let params = DeleteParams::background().preconditions(Preconditions { uid, resource_version: None });
         match request("delete", &live.key, api.delete(&live.key.name, &params)).await {
@@ -360,14 +361,13 @@ impl Writer {
         self.contests.wrote(key, hash, unheld, what, Instant::now()).map_err(|told| Error::contested(key, told))
     }
 
-    fn api(&self, child: &Child) -> Api<DynamicObject> {
+    fn api(&self, child: &Child) -> Api<Document> {
         Api::namespaced_with(self.client.clone(), &child.key.namespace, &child.resource)
     }
 
-    async fn create(&self, api: &Api<DynamicObject>, child: &Child, body: &Value) -> Result<Created, Error> {
-        let object: DynamicObject = serde_json::from_value(body.clone()).expect("a child is a Kubernetes object");
+    async fn create(&self, api: &Api<Document>, child: &Child, body: &Value) -> Result<Created, Error> {
         let params = PostParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PostParams::default() };
-        match request("create", &child.key, api.create(&params, &object)).await {
+        match request("create", &child.key, api.create(&params, &Document::of(body))).await {
             Ok(created) => {
                 tracing::info!(kind = child.key.kind, namespace = child.key.namespace, name = child.key.name, "created");
                 Ok(Created::New(self.children.wrote(Live::new(child.key.kind, created))))
@@ -383,10 +383,12 @@ impl Writer {
 
     /// Makes the fields that we own since the object's creation those of our applies, so that a field which we no longer say goes.
     /// <https://kubernetes.io/docs/reference/using-api/server-side-apply/#upgrading-from-client-side-apply-to-server-side-apply>
-    async fn own_by_apply(&self, api: &Api<DynamicObject>, found: &Live) -> Result<(), Error> {
+    async fn own_by_apply(&self, resource: &ApiResource, found: &Live) -> Result<(), Error> {
+        // Whole: what its managers are is written back.
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &found.key.namespace, resource);
         let mut tries = 1;
         loop {
-            match self.take_up(api, found).await {
+            match self.take_up(&api, found).await {
                 // The status of one whose pods come and go is written several times a second, between our two requests, too.
                 Err(error) if error.code() == Some(409) && tries < TAKING_UP => tries += 1,
                 done => return done,

@@ -17,7 +17,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
-    core::{DynamicObject, PartialObjectMeta},
+    core::PartialObjectMeta,
     runtime::{
         WatchStreamExt,
         reflector::{ObjectRef, store::WriterDropped},
@@ -39,6 +39,7 @@ use crate::{
     child::{ChildKind, KINDS},
     children::{Children, Live},
     crd::{McpApp, McpServer},
+    document::Document,
     inputs::Kind,
     names::{self, Component},
     pass,
@@ -46,7 +47,7 @@ use crate::{
     probe::{HealthEngine, ServerKey},
     ssa::Object,
     wake::Index,
-    who::{Who, whose},
+    who::Who,
 };
 
 /// Wakes the objects of a kind.
@@ -281,18 +282,14 @@ impl Watches<'_> {
     /// Our children of a kind: a change wakes whose they are.
     fn children(&mut self, kind: ChildKind, children: &Arc<Children>) -> watch::Receiver<bool> {
         let resource = (kind.resource)();
-        let api: Api<DynamicObject> = match self.namespace {
+        let api: Api<Document> = match self.namespace {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
             None => Api::all_with(self.client.clone(), &resource),
         };
         let config = watcher::Config::default().labels(&kind.selector());
         let (wakers, children) = (self.wakers.clone(), Arc::clone(children));
         self.each(kind.kind, watcher::watcher(api, config).boxed(), move |event| {
-            let wake = |live: &Live| {
-                if let Some(who) = live.metadata().as_ref().and_then(whose) {
-                    wakers.wake(&who);
-                }
-            };
+            let wake = |live: &Live| live.who.iter().for_each(|who| wakers.wake(who));
             match event {
                 Event::Init => children.list_begins(kind.kind),
                 Event::InitApply(object) => children.listed(Live::new(kind.kind, object)),

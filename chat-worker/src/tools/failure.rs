@@ -48,12 +48,14 @@ pub fn to_start(error: &ClientInitializeError) -> ServerError {
 /// What became of a call, which had so long, instead of a result. An error of the server's own is kept as it is.
 pub fn of_call(failed: Failed, limit: Duration) -> ServerError {
     match failed {
-        Failed::Own(error) => {
-            let text = redact(&clean_line(&error.message)).into_owned() + &pages(&error);
-            ServerError::Own(text, Box::new(error))
-        }
+        Failed::Own(error) => ServerError::Own(own(&error), Box::new(error)),
         Failed::Otherwise(error) => of(&error, limit),
     }
+}
+
+/// What a server says in the place of a result, for whoever reads it: with the pages that are to be opened first.
+pub fn own(error: &ErrorData) -> String {
+    redact(&clean_line(&error.message)).into_owned() + &pages(error)
 }
 
 /// The pages that an error asks to open before the same is asked for again.

@@ -20,6 +20,11 @@ pub fn check_message(text: &str, max_chars: usize) -> Result<(), InputError> {
     if text.trim().is_empty() {
         return Err(InputError::Empty);
     }
+    check_text(text, max_chars)
+}
+
+/// The same of what need not hold any text, such as a picture.
+pub fn check_text(text: &str, max_chars: usize) -> Result<(), InputError> {
     let count = text.chars().count();
     if count > max_chars {
         return Err(InputError::TooLong(count, max_chars));
@@ -64,6 +69,7 @@ mod tests {
         assert_eq!(check_message("two\nlines\tof text 🦀", 100), Ok(()));
         assert_eq!(check_message("  \n", 100), Err(InputError::Empty));
         assert_eq!(check_message("äöü", 2), Err(InputError::TooLong(3, 2)));
+        assert_eq!((check_text("", 1), check_text("äöü", 2)), (Ok(()), Err(InputError::TooLong(3, 2))));
         assert_eq!(check_message("a\u{1b}[2J", 100), Err(InputError::Control(0x1b)));
     }
 }

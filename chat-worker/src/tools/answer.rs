@@ -5,7 +5,7 @@ use std::{fmt::Write as _, sync::Arc, time::Duration};
 use data_encoding::BASE64;
 use rmcp::{
     ErrorData,
-    model::{CallToolResult, ContentBlock, PromptMessage, ResourceContents, Role},
+    model::{CallToolResult, ContentBlock, ResourceContents},
 };
 use serde_json::{
     Value, json,
@@ -18,7 +18,7 @@ use crate::{heavy::Room, numbers};
 /// What a model is told of one result, in bytes: beyond it, results crowd out the conversation.
 pub const MAX_TOLD: usize = 48 * 1024;
 /// Pictures of one result that a model is shown, and how large each may be in base64: what Anthropic's API takes.
-const MAX_IMAGES: usize = 8;
+pub const MAX_IMAGES: usize = 8;
 const MAX_IMAGE: usize = 5 * 1024 * 1024;
 /// What the pictures of a conversation may take together, in base64: it is sent along with each question, and must fit into one.
 pub const MAX_PICTURES: usize = 10 * 1024 * 1024;
@@ -135,8 +135,13 @@ pub fn images(result: &CallToolResult, mut most: usize) -> Vec<Value> {
             most -= if fits { data.len() } else { 0 };
             fits
         })
-        .map(|(kind, data)| json!({"type": "image", "source": {"type": "base64", "media_type": kind, "data": data}}))
+        .map(|(kind, data)| image(kind, &data))
         .collect()
+}
+
+/// A picture as a block of the Messages API.
+pub fn image(kind: &str, data: &str) -> Value {
+    json!({"type": "image", "source": {"type": "base64", "media_type": kind, "data": data}})
 }
 
 fn data(block: &ContentBlock) -> Option<&str> {
@@ -169,7 +174,8 @@ pub fn picture(said: &str) -> Option<(&'static str, String)> {
     Some((kind, data))
 }
 
-fn block_in_words(block: &ContentBlock) -> String {
+/// What a block says, or the name of what is no text.
+pub fn block_in_words(block: &ContentBlock) -> String {
     match block {
         ContentBlock::Text(text) => text.text.clone(),
         ContentBlock::Image(image) => format!("[an image, {}]", image.mime_type),
@@ -181,20 +187,6 @@ fn block_in_words(block: &ContentBlock) -> String {
         }
         _ => "[content of an unknown kind]".to_owned(),
     }
-}
-
-/// A prompt in words. Who is to have said what is told where it is not all the user's.
-pub fn prompt_in_words(messages: &[PromptMessage]) -> String {
-    let is_talk = messages.iter().any(|message| message.role != Role::User);
-    let said = |message: &PromptMessage| {
-        let text = block_in_words(&message.content);
-        match message.role {
-            Role::User if is_talk => format!("User: {text}"),
-            Role::Assistant => format!("Assistant: {text}"),
-            Role::User => text,
-        }
-    };
-    messages.iter().map(said).collect::<Vec<_>>().join("\n\n")
 }
 
 /// A resource in words.
@@ -255,23 +247,6 @@ mod tests {
         let sent = r#"{"content": [], "structuredContent": {"id": 12345678901234567890123}}"#;
         let sent: CallToolResult = serde_json::from_str(&numbers::guard(sent)).expect("a result");
         assert_eq!(in_words(&sent), r#"{"id":12345678901234567890123}"#);
-    }
-
-    #[test]
-    fn a_prompt_tells_its_links_and_pictures_and_who_says_what() {
-        let words = |messages: Value| prompt_in_words(&serde_json::from_value::<Vec<PromptMessage>>(messages).expect("messages"));
-        let said = |role: &str, content: Value| json!({"role": role, "content": content});
-        let text = |text: &str| json!({"type": "text", "text": text});
-        let link = json!({"type": "resource_link", "uri": "a:b", "name": "B", "description": "the b"});
-        let picture = json!({"type": "image", "mimeType": "image/png", "data": PNG});
-        assert_eq!(
-            words(json!([said("user", text("Look:")), said("user", link), said("user", picture)])),
-            "Look:\n\n[resource a:b (B): the b]\n\n[an image, image/png]"
-        );
-        assert_eq!(
-            words(json!([said("user", text("Hi")), said("assistant", text("Hello")), said("user", text("Go on"))])),
-            "User: Hi\n\nAssistant: Hello\n\nUser: Go on"
-        );
     }
 
     const PNG: &str = "iVBORw0KGgo=";

@@ -18,13 +18,15 @@ use serde_json::{Value, json};
 
 use super::{
     asked::Given,
+    failure,
     hub::Hub,
     live::{Listed, Live},
+    quoted::{self, Source},
     relay::Relay,
     sanitize::{cap, clean, clean_line},
     spec::exposed_name,
 };
-use crate::written::Fields;
+use crate::{llm::wire::Message, written::Fields};
 
 /// What a server's instructions may take of each prompt, in bytes, and what those of all servers may.
 const MAX_INSTRUCTIONS: usize = 4 * 1024;
@@ -158,6 +160,25 @@ impl Hub {
             }
         }
         Err(ErrorData::invalid_params(format!("there is no prompt {name}"), None))
+    }
+
+    /// What a user asks with, as messages; or why there is none, for a person.
+    pub async fn quoted(&self, source: Source, relay: Relay) -> Result<Vec<Message>, ErrorData> {
+        let told = |error: ErrorData| ErrorData::new(error.code, failure::own(&error), None);
+        match source {
+            Source::Prompt(params) => {
+                if let ServerResult::GetPromptResult(result) = self.prompt(params, Some(relay)).await.map_err(told)?.result {
+                    return Ok(quoted::prompt(&result.messages));
+                }
+            }
+            Source::Resource(params) => {
+                let uri = params.uri.clone();
+                if let ServerResult::ReadResourceResult(result) = self.read(params, Some(relay)).await.map_err(told)?.result {
+                    return Ok(quoted::resource(&uri, &result.contents));
+                }
+            }
+        }
+        Err(ErrorData::internal_error("the server answered something else", None))
     }
 
     /// What may stand for an argument.

@@ -43,6 +43,7 @@ use super::{
     credentials::Credentials,
     error::ServerError,
     failure, http, level,
+    pages::Pages,
     question::{ELICITATION, Question, nobody},
     relay::{Calls, Relay},
     remote::Remote,
@@ -235,15 +236,17 @@ impl ClientHandler for Listener {
 }
 
 impl Connection {
-    /// Connects. `changed` hears of the server's lists; `is_between`: there may be somebody who answers the server's questions.
+    /// Connects. `changed` hears of the server's lists; `is_between`: there may be somebody who answers the server's questions;
+    /// `pages`: who is told of those that it asked to open.
     pub async fn open(
         entry: &ServerEntry,
         http: &reqwest::Client,
         changed: Changed,
         is_between: bool,
+        pages: Pages,
         stderr: &LastWords,
     ) -> Result<Self, ServerError> {
-        let listener = Listener { changed, calls: Calls::default(), is_between };
+        let listener = Listener { changed, calls: Calls::new(&entry.name, pages), is_between };
         let automatic =
             ClientLifecycleMode::Auto { preferred_versions: vec![ProtocolVersion::V_2026_07_28], legacy_version: None };
         let budget = entry.timeout + ERA_ALLOWANCE;

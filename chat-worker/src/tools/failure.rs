@@ -12,14 +12,13 @@ use serde_json::Value;
 
 use super::{
     error::ServerError,
+    pages::asked_first,
     remote::RemoteError,
     request::Failed,
     sanitize::{cap, clean_line},
 };
 use crate::redact::redact;
 
-/// The code of an error that asks to open pages first.
-const PAGES_FIRST: ErrorCode = ErrorCode(-32042);
 /// Pages to open that are told of one error, and how long they may be together, in bytes.
 const MAX_PAGES: usize = 8;
 const MAX_TOLD_PAGES: usize = 8 * 1024;
@@ -49,23 +48,23 @@ pub fn to_start(error: &ClientInitializeError) -> ServerError {
 /// What became of a call, which had so long, instead of a result. An error of the server's own is kept as it is.
 pub fn of_call(failed: Failed, limit: Duration) -> ServerError {
     match failed {
-        Failed::Own(error) => {
-            let text = redact(&clean_line(&error.message)).into_owned() + &pages(&error);
-            ServerError::Own(text, Box::new(error))
-        }
+        Failed::Own(error) => ServerError::Own(own(&error), Box::new(error)),
         Failed::Otherwise(error) => of(&error, limit),
     }
 }
 
+/// What a server says in the place of a result, for whoever reads it: with the pages that are to be opened first.
+pub fn own(error: &ErrorData) -> String {
+    redact(&clean_line(&error.message)).into_owned() + &pages(error)
+}
+
 /// The pages that an error asks to open before the same is asked for again.
 fn pages(error: &ErrorData) -> String {
-    let asked = error.data.as_ref().filter(|_| error.code == PAGES_FIRST);
-    let all = asked.and_then(|data| data["elicitations"].as_array()).into_iter().flatten();
     let page = |asked: &Value| {
         let (page, why) = (clean_line(asked["url"].as_str()?), clean_line(asked["message"].as_str().unwrap_or_default()));
         Some(if why.is_empty() { page } else { format!("{page} ({why})") })
     };
-    let pages: Vec<String> = all.filter_map(page).take(MAX_PAGES).collect();
+    let pages: Vec<String> = asked_first(error).filter_map(page).take(MAX_PAGES).collect();
     if pages.is_empty() { String::new() } else { cap(format!("; first open {}", pages.join(", ")), MAX_TOLD_PAGES).0 }
 }
 

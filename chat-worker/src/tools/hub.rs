@@ -25,6 +25,7 @@ use super::{
     http,
     level::Wanted,
     live::Live,
+    pages::Pages,
     relay::{Following, Next, Relay},
     server::{Server, Shared as Common, State},
     spec::{ToolSpec, prefix_of},
@@ -70,6 +71,8 @@ pub struct Hub {
     is_between: bool,
     /// From which level on messages for a log are wanted.
     pub(super) log_level: Wanted,
+    /// What clients were asked to open.
+    pub pages: Pages,
     changed: Arc<Notify>,
     version: watch::Sender<u64>,
     tasks: TaskTracker,
@@ -86,6 +89,7 @@ impl Hub {
             first_seen: Arc::new(Mutex::new(first_seen)),
             is_between,
             log_level: Wanted::default(),
+            pages: Pages::default(),
             changed: Arc::default(),
             version: watch::Sender::new(0),
             tasks: TaskTracker::new(),
@@ -120,6 +124,7 @@ impl Hub {
                     changed: Arc::clone(&self.changed),
                     is_between: self.is_between,
                     log_level: self.log_level.clone(),
+                    pages: self.pages.clone(),
                 };
                 Server::start(entry.clone(), common, &self.tasks)
             });

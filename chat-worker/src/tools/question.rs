@@ -12,6 +12,8 @@ use rmcp::{
 use serde::Deserialize;
 use serde_json::{Map, Value, json, value::RawValue};
 
+use super::pages;
+
 pub const ELICITATION: &str = "elicitation/create";
 pub const SAMPLING: &str = "sampling/createMessage";
 /// The SDK reads these requests by its own types, which know less than what servers write, and refuses by itself what does not fit them. One
@@ -43,7 +45,7 @@ impl Question {
 
     /// The id of the page that it asks to open: by it the server tells when that is done.
     pub fn page(&self) -> Option<String> {
-        self.fields()?.get("elicitationId")?.as_str().map(str::to_owned)
+        pages::id(&Value::Object(self.fields()?)).map(str::to_owned)
     }
 
     /// Why a client that can so much is not asked.

@@ -1,5 +1,5 @@
 //! What a server says while it works on a request: progress, messages for a log, and questions. Each is for whoever made that call, and for
-//! nobody else. The transports hand over what comes (`hear`), in its order; a caller listens by a `Relay`.
+//! nobody else; that a page is done may be said when the call has ended, too (`pages`). The transports hand over what comes (`hear`), in its order; a caller listens by a `Relay`.
 
 #![allow(deprecated, reason = "sampling and messages for a log, which earlier eras have")]
 
@@ -23,6 +23,7 @@ use tokio::{
 };
 
 use super::{
+    pages::{self, Later, PAGE_DONE, Pages},
     question::{Question, nobody},
     sanitize::clean_line,
 };
@@ -37,7 +38,6 @@ const PROGRESS_EXTENDS: u32 = 20;
 
 pub const PROGRESS: &str = "notifications/progress";
 pub const LOG: &str = "notifications/message";
-const PAGE_DONE: &str = "notifications/elicitation/complete";
 /// Letters of what a person is told while a server works.
 const MAX_WORDS: usize = 100;
 
@@ -93,13 +93,15 @@ pub struct Relay {
     pub comes_back: bool,
     /// It only hears of the progress, which others may hear as well who ask for the same.
     pub shares: bool,
+    /// Its session, which is told of its pages when the call has ended, too.
+    pub later: Option<Later>,
 }
 
 impl Relay {
     /// A caller's ear, and what it hears.
     pub fn new(can: ClientCapabilities, log_level: Option<LoggingLevel>, comes_back: bool) -> (Self, mpsc::Receiver<Said>) {
         let (said, hears) = mpsc::channel(UNHEARD);
-        (Self { said, can, log_level, comes_back, shares: false }, hears)
+        (Self { said, can, log_level, comes_back, shares: false, later: None }, hears)
     }
 
     /// The ear of whoever only wants to know how far it is.
@@ -211,11 +213,24 @@ impl Call {
         if let Some(refusal) = all.iter().find_map(|(_, question)| question.refusal(&relay.can)) {
             return Err(refusal);
         }
-        self.time().pages.extend(all.iter().filter_map(|(_, question)| question.page()));
+        let pages: Vec<String> = all.iter().filter_map(|(_, question)| question.page()).collect();
+        self.given(pages.iter().map(String::as_str));
+        self.time().pages.extend(pages);
         let (answers, given) = oneshot::channel();
         relay.said.send(Said::Asked(Questions { all, answers })).await.map_err(|_| nobody())?;
         let _asking = Asking::begin(&self.time);
         given.await.map_err(|_| ErrorData::internal_error("the question was not answered", None))
+    }
+
+    /// Notes what its caller is asked to open by the error in the place of a result.
+    pub fn refused(&self, error: &ErrorData) {
+        self.given(pages::asked_first(error).filter_map(pages::id));
+    }
+
+    fn given<'a>(&self, ids: impl Iterator<Item = &'a str>) {
+        if let Some(later) = self.relay.as_ref().and_then(|relay| relay.later.as_ref()) {
+            later.given(&self.server, ids);
+        }
     }
 
     /// What its answer takes of the memory: kept by whoever has the answer now.
@@ -260,9 +275,18 @@ impl Drop for Asking<'_> {
 
 /// The calls of one connection that are under way.
 #[derive(Debug, Clone, Default)]
-pub struct Calls(Arc<Mutex<HashMap<RequestId, Call>>>);
+pub struct Calls {
+    all: Arc<Mutex<HashMap<RequestId, Call>>>,
+    server: Arc<str>,
+    pages: Pages,
+}
 
 impl Calls {
+    /// Of a connection to this server. What is said of `pages` goes on to those who were given them.
+    pub fn new(server: &str, pages: Pages) -> Self {
+        Self { all: Arc::default(), server: server.into(), pages }
+    }
+
     /// Notes a call that is being sent, whose progress is told by its own id: before the server can say anything about it.
     pub fn begun(&self, id: &RequestId, call: &Call) {
         self.all().insert(id.clone(), call.clone());
@@ -303,17 +327,22 @@ impl Calls {
                     tell(&call, LOG, params);
                 }
             }
-            // Of whoever was asked to open it.
-            PAGE_DONE => {
-                let page = params.get("elicitationId").and_then(Value::as_str).unwrap_or_default();
-                let call = self.all().values().find(|call| call.time().pages.iter().any(|asked| asked == page)).cloned();
-                if let Some(call) = call {
-                    tell(&call, PAGE_DONE, params);
-                }
-            }
+            PAGE_DONE => self.page_done(&params),
             _ => {}
         }
         true
+    }
+
+    /// Tells whoever was asked to open the page: by its call, while that runs, and else its session.
+    fn page_done(&self, params: &Value) {
+        let Some(page) = pages::id(params) else { return };
+        let asked = |call: &&Call| call.time().pages.iter().any(|asked| asked == page);
+        let calls: Vec<Call> = self.all().values().filter(asked).cloned().collect();
+        for call in &calls {
+            tell(call, PAGE_DONE, params.clone());
+        }
+        let told = calls.iter().filter_map(|call| call.relay.as_ref()?.later.as_ref()).map(|later| Arc::clone(&later.session));
+        self.pages.done(&self.server, params, &told.collect::<Vec<_>>());
     }
 
     /// The call that a message of the server's belongs to: the one on whose stream it came, else the only one there is. Of several, nobody
@@ -328,7 +357,7 @@ impl Calls {
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<RequestId, Call>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -161,7 +161,11 @@ impl Line {
         let meta = self.meta(relay.as_ref());
         let call = Call::new(Arc::clone(&self.server), relay);
         for _ in 0..MAX_ROUNDS {
-            match self.attempt(&request, meta.clone(), &call).await? {
+            let answer = self.attempt(&request, meta.clone(), &call).await;
+            if let Err(Failed::Own(error)) = &answer {
+                call.refused(error);
+            }
+            match answer? {
                 Given { result: ServerResult::InputRequiredResult(required), written } if !comes_back => {
                     let state = required.request_state;
                     let answers = answers(written.as_deref(), &call).await.map_err(ServiceError::McpError)?;

@@ -30,6 +30,7 @@ use super::{
     first_seen::FirstSeen,
     level,
     live::{self, LEFT_OUT_TOLD},
+    pages::Pages,
     relay::Relay,
     request::Line,
     spec::{ToolSpec, prefix_of},
@@ -122,6 +123,7 @@ pub struct Shared {
     /// There may be somebody who answers the questions of servers.
     pub is_between: bool,
     pub log_level: level::Wanted,
+    pub pages: Pages,
 }
 
 /// What calls need of a server that is up.
@@ -410,7 +412,9 @@ impl Keeper {
         let server = &self.server;
         let changed = Changed { tools: Arc::clone(tools_changed), lists: server.lists.clone() };
         let shared = &server.shared;
-        let connection = Connection::open(&server.entry, &shared.http, changed, shared.is_between, &server.stderr).await?;
+        let opening =
+            Connection::open(&server.entry, &shared.http, changed, shared.is_between, shared.pages.clone(), &server.stderr);
+        let connection = opening.await?;
         self.number += 1;
         self.calls = TaskTracker::new();
         if let Err(error) = self.take_tools(&connection).await {

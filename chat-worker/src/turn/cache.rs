@@ -11,7 +11,7 @@ use moka::{future::Cache, policy::EvictionPolicy};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::{event::Event, transcript::Transcript};
+use super::{event::Event, opening::Opening, transcript::Transcript};
 use crate::{llm::wire::Message, tools::catalogue::Catalogue};
 
 /// All answers together, in bytes.
@@ -27,7 +27,7 @@ pub struct Request<'a> {
     pub system: &'a str,
     pub catalogue: &'a Catalogue,
     pub messages: &'a [Message],
-    pub say: Option<&'a str>,
+    pub say: Option<&'a Opening>,
     pub always: &'a HashSet<String>,
 }
 

@@ -15,6 +15,7 @@ use super::{
     cache::{self, Kept, Key, Recording},
     event::Event,
     machine::{Input, Machine, Outcome, Step},
+    opening::Opening,
     run::{Engine, Run, millis},
     transcript::Transcript,
 };
@@ -31,7 +32,7 @@ pub struct Turn {
     pub request_id: String,
     pub transcript: Transcript,
     /// What the user says; without it, the conversation goes on where it stopped.
-    pub say: Option<String>,
+    pub say: Option<Opening>,
     pub approvals: Approvals,
     /// Nobody is there to be asked: what would have to be is refused.
     pub unattended: bool,
@@ -155,7 +156,7 @@ impl Engine {
             system: &self.system_prompt,
             catalogue: &self.hub.catalogue(),
             messages: turn.transcript.messages(),
-            say: turn.say.as_deref(),
+            say: turn.say.as_ref(),
             always: &turn.always,
         })
     }

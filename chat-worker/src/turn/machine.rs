@@ -4,7 +4,10 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::transcript::{ToolResult, Transcript};
+use super::{
+    opening::Opening,
+    transcript::{ToolResult, Transcript},
+};
 use crate::llm::{
     Answer, ModelError,
     wire::{Message, Role, StopReason, ToolCall, text_block},
@@ -31,7 +34,7 @@ impl Default for Limits {
 #[derive(Debug)]
 pub enum Input {
     /// The user says something.
-    User(String),
+    User(Opening),
     /// The user goes on where the conversation stopped: with open calls, or after a failure.
     Resume,
     Model(Answer),
@@ -133,8 +136,8 @@ impl Machine {
     /// than leave a call unanswered: it cannot come from a driver that does what it is told.
     pub fn on(&mut self, input: Input) -> Step {
         match (self.phase, input) {
-            (Phase::Idle, Input::User(text)) => {
-                self.transcript.say(&text);
+            (Phase::Idle, Input::User(opening)) => {
+                self.transcript.say(opening);
                 self.call_model()
             }
             (Phase::Idle, Input::Resume) => self.resume(),

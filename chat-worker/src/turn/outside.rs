@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     llm::wire::{Message, Role, text_block},
-    tools::answer::picture,
+    tools::answer::{image, picture},
 };
 
 /// Why a list of messages from outside is no conversation.
@@ -187,7 +187,7 @@ fn is_said(block: &Value) -> bool {
 /// A picture is what it is by its own bytes.
 fn mend_image(block: &mut Value) -> Result<(), String> {
     only(block, &["type", "source"]);
-    let source = &mut block["source"];
+    let source = &block["source"];
     if source["type"] != "base64" || !source["data"].is_string() {
         return Err(
             "a picture is taken as base64 only, and not by its URL or a file's id: its source must be {\"type\": \"base64\", \
@@ -198,7 +198,7 @@ fn mend_image(block: &mut Value) -> Result<(), String> {
     let Some((kind, data)) = source["data"].as_str().and_then(picture) else {
         return Err("the data of an image must be a PNG, JPEG, GIF or WebP of at most 5 MiB, in base64".to_owned());
     };
-    *source = json!({"type": "base64", "media_type": kind, "data": data});
+    *block = image(kind, &data);
     Ok(())
 }
 

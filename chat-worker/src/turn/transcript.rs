@@ -6,7 +6,10 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::outside::{self, TranscriptError};
+use super::{
+    opening::Opening,
+    outside::{self, TranscriptError},
+};
 use crate::{
     llm::wire::{Message, Role, ToolCall, block_call, block_result_id, block_text, text_block},
     tools::answer::MAX_PICTURES,
@@ -49,6 +52,8 @@ impl ToolResult {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Transcript {
     messages: Vec<Message>,
+    /// The message in which the turn that is under way begins, where its question was said here.
+    begins: Option<usize>,
 }
 
 impl Transcript {
@@ -84,7 +89,7 @@ impl Transcript {
                 }
             }
         }
-        Ok(Self { messages })
+        Ok(Self { messages, begins: None })
     }
 
     pub fn messages(&self) -> &[Message] {
@@ -96,9 +101,15 @@ impl Transcript {
     }
 
     /// Adds what the user says; calls still open are answered as not made.
-    pub fn say(&mut self, text: &str) {
+    pub fn say(&mut self, opening: impl Into<Opening>) {
         self.answer(Vec::new(), "the user went on without it");
-        self.push(Role::User, vec![text_block(text)]);
+        // It may join what is there already of the user's.
+        let joins = self.messages.last().is_some_and(|last| last.role == Role::User);
+        self.begins = Some(self.messages.len() - usize::from(joins));
+        for Message { role, content } in opening.into().into_messages() {
+            self.push(role, content);
+        }
+        self.forget_pictures(MAX_PICTURES);
     }
 
     /// Adds what the model says. Nothing said adds nothing.
@@ -161,8 +172,9 @@ impl Transcript {
 
     /// Takes the last question and everything after it away.
     pub fn forget_last_question(&mut self) {
-        if let Some(position) = self.messages.iter().rposition(is_question) {
+        if let Some(position) = self.last_question() {
             self.messages.truncate(position);
+            self.begins = None;
             // A failed turn before it may have left the user speaking last, which stays.
         }
     }
@@ -183,6 +195,7 @@ impl Transcript {
     /// Puts a summary in the place of everything. The next question joins it.
     pub fn summarise_all(&mut self, summary: &str) {
         self.messages = vec![Message { role: Role::User, content: vec![summary_block(summary)] }];
+        self.begins = None;
     }
 
     /// What the user said, question by question, without summaries.
@@ -211,11 +224,16 @@ impl Transcript {
 
     /// Where the turn that is under way begins.
     fn question(&self) -> usize {
-        self.messages.iter().rposition(is_question).unwrap_or(0)
+        self.last_question().unwrap_or(0)
+    }
+
+    fn last_question(&self) -> Option<usize> {
+        self.begins.or_else(|| self.messages.iter().rposition(is_question))
     }
 
     fn drop_earlier(&mut self) {
         self.messages.drain(..self.question());
+        self.begins = self.begins.map(|_| 0);
         // The question may share its message with results whose calls are gone now.
         if let Some(first) = self.messages.first_mut() {
             first.content.retain(|block| block["type"] != "tool_result");
@@ -251,7 +269,7 @@ fn call_ids(message: &Message) -> impl Iterator<Item = &str> {
 
 /// A message in which the user speaks (and does not only carry results).
 fn is_question(message: &Message) -> bool {
-    message.role == Role::User && message.content.iter().any(|block| block["type"] == "text")
+    message.role == Role::User && message.content.iter().any(|block| block["type"] != "tool_result")
 }
 
 fn empty_results(messages: &mut [Message]) -> bool {
@@ -295,7 +313,7 @@ mod tests {
     fn of_more_pictures_than_fit_into_a_question_the_last_ones_stay() {
         let image = |data: &str| json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": data}});
         let own = Message { role: Role::User, content: vec![image("aaaa"), text_block("and this?")] };
-        let mut transcript = Transcript { messages: vec![own] };
+        let mut transcript = Transcript { messages: vec![own], begins: None };
         for (id, data) in [("1", "bbbb"), ("2", "cccc")] {
             transcript.reply(vec![call(id)]);
             transcript.answer(vec![ToolResult { images: vec![image(data)], ..result(id) }], "");
@@ -354,7 +372,7 @@ mod tests {
     fn shortening_ends_and_keeps_the_conversation_valid() {
         let mut transcript = Transcript::default();
         for turn in 0..3 {
-            transcript.say(&format!("question {turn}"));
+            transcript.say(format!("question {turn}").as_str());
             transcript.reply(vec![call(&turn.to_string())]);
             transcript.answer(vec![result(&turn.to_string())], "");
             transcript.reply(vec![text_block("so it is")]);
@@ -367,6 +385,27 @@ mod tests {
             assert!(steps < 10);
         }
         assert_eq!(transcript.messages, [Message::user("last")]);
+    }
+
+    #[test]
+    fn a_question_of_several_messages_is_one_turn() {
+        let of = |texts: [(Role, &str); 3]| {
+            let messages = texts.map(|(role, text)| Message { role, content: vec![text_block(text)] });
+            Opening::of(messages.into()).expect("a question")
+        };
+        let prompt = of([(Role::User, "p1"), (Role::Assistant, "p2"), (Role::User, "p3")]);
+        let mut transcript = Transcript::default();
+        transcript.say("first");
+        transcript.reply(vec![text_block("so it is")]);
+        transcript.say(prompt);
+        assert_eq!((transcript.messages.len(), transcript.earlier_turns().len()), (5, 2));
+        let mut shorter = transcript.clone();
+        shorter.summarise_earlier("Before.");
+        assert_eq!(shorter.messages[0].text(), format!("{SUMMARY}Before.p1"));
+        assert_eq!((shorter.messages.len(), shorter.earlier_turns().len()), (3, 0));
+        Transcript::read(shorter.messages).expect("valid");
+        transcript.forget_last_question();
+        assert_eq!(transcript.messages.len(), 2, "all of it is taken out");
     }
 
     #[test]

@@ -36,6 +36,12 @@ impl<'a> Legacy<'a> {
         if self.session.is_empty() { request } else { request.header("mcp-session-id", &self.session) }
     }
 
+    /// The stream by which the session hears what belongs to no call.
+    pub async fn listen(&self) -> Events {
+        let request = self.worker.http.get(format!("{}/mcp", self.worker.url)).header("accept", "text/event-stream");
+        Events::of(request.header("mcp-session-id", &self.session).send().await.unwrap())
+    }
+
     pub async fn call(&self, id: u64, tool: &str, meta: Value) -> Events {
         self.request(id, "tools/call", json!({"name": format!("t__{tool}"), "arguments": {}}), meta).await
     }

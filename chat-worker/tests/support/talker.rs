@@ -82,6 +82,11 @@ impl Talker {
         self.news.send(json!({"jsonrpc": "2.0", "method": method})).unwrap();
     }
 
+    /// Tells everybody who listens that a page is done.
+    pub fn tell_done(&self, params: &Value) {
+        self.news.send(json!({"jsonrpc": "2.0", "method": "notifications/elicitation/complete", "params": params})).unwrap();
+    }
+
     /// Whether something of this method came.
     pub fn heard(&self, method: &str) -> Option<Value> {
         self.seen.lock().unwrap().iter().find(|seen| seen["method"] == method).cloned()

@@ -148,7 +148,7 @@ fn check_block<'a>(index: usize, role: &str, block: &'a Value, open: &mut Vec<&'
             return Err(format!("messages.{index}: the thinking block was changed"));
         }
         (Some("tool_use"), "assistant") => check_call(index, block)?,
-        (Some("image"), _) => check_image(index, block)?,
+        (Some("image"), "user") => check_image(index, block)?,
         (Some("text" | "thinking" | "redacted_thinking"), _) => {}
         (kind, _) => {
             return Err(format!("messages.{index}: a {role} message cannot hold {kind:?}"));

@@ -47,18 +47,23 @@ fn user(message: &Message, messages: &mut Vec<Value>) {
     }
     let said: Vec<&str> = message.content.iter().filter_map(block_text).collect();
     let results = message.content.iter().filter(|block| block["type"] == "tool_result");
-    let shown = results.filter_map(|block| block["content"].as_array()).flatten();
-    let images: Vec<Value> = shown.chain(&message.content).filter_map(image).collect();
-    if images.is_empty() {
+    let shown: Vec<Value> = results.filter_map(|block| block["content"].as_array()).flatten().filter_map(image).collect();
+    if shown.is_empty() && !message.content.iter().any(|block| block["type"] == "image") {
         if !said.is_empty() {
             messages.push(json!({"role": "user", "content": said.join("\n\n")}));
         }
         return;
     }
     // A tool's message holds text only, so that its pictures come from the user.
-    let text = if said.is_empty() { "The pictures of the results above.".to_owned() } else { said.join("\n\n") };
-    let parts: Vec<Value> = std::iter::once(json!({"type": "text", "text": text})).chain(images).collect();
+    let of_results = (!shown.is_empty()).then(|| text("The pictures of the results above."));
+    // What the user says and shows keeps its order: a text may be about the picture before it.
+    let own = message.content.iter().filter_map(|block| block_text(block).map(text).or_else(|| image(block)));
+    let parts: Vec<Value> = of_results.into_iter().chain(shown).chain(own).collect();
     messages.push(json!({"role": "user", "content": parts}));
+}
+
+fn text(text: &str) -> Value {
+    json!({"type": "text", "text": text})
 }
 
 fn image(block: &Value) -> Option<Value> {
@@ -106,6 +111,22 @@ fn tool(tool: &Projected) -> Value {
 mod tests {
     use super::*;
     use crate::llm::offer::tests as offer;
+
+    #[test]
+    fn pictures_keep_their_place_among_what_the_user_says() {
+        let picture =
+            |data: &str| json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": data}});
+        let shown = |data: &str| json!({"type": "image_url", "image_url": {"url": format!("data:image/png;base64,{data}")}});
+        let result = json!({"type": "tool_result", "tool_use_id": "1", "content": [text("done"), picture("r")]});
+        let content = [result, text("first"), picture("a"), text("then"), picture("b")];
+        let mut messages = Vec::new();
+        user(&Message { role: Role::User, content: content.into() }, &mut messages);
+        let parts = [text("The pictures of the results above."), shown("r"), text("first"), shown("a"), text("then"), shown("b")];
+        assert_eq!(
+            messages,
+            [json!({"role": "tool", "tool_call_id": "1", "content": "done"}), json!({"role": "user", "content": parts})]
+        );
+    }
 
     #[test]
     fn a_conversation_is_translated_with_every_call_and_result() {

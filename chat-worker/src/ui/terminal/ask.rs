@@ -51,7 +51,7 @@ pub async fn ask(app: &Arc<App>, question: &str, json: bool, yes: bool) -> anyho
     let turn = Turn {
         request_id: request_id::new(),
         transcript: Transcript::default(),
-        say: Some(question.to_owned()),
+        say: Some(question.into()),
         approvals: match app.settings.approvals {
             Approvals::Ask if yes => Approvals::Always,
             setting => setting,

@@ -4,17 +4,20 @@ use std::{fmt::Write as _, pin::pin, sync::Arc};
 
 use rmcp::{
     ErrorData,
-    model::{ClientCapabilities, GetPromptRequestParams, JsonObject, ReadResourceRequestParams, ServerResult},
+    model::{ClientCapabilities, GetPromptRequestParams, JsonObject, ReadResourceRequestParams},
 };
 use serde_json::Value;
 
 use super::spinner::Spinner;
-use crate::tools::{
-    answer::{MAX_TOLD, contents_in_words, prompt_in_words},
-    asked::Given,
-    hub::Hub,
-    relay::{Following, Next, Relay, Said, in_words},
-    sanitize::{cap, clean, clean_line},
+use crate::{
+    llm::wire::Message,
+    tools::{
+        hub::Hub,
+        quoted::Source,
+        relay::{Following, Next, Relay, Said, in_words},
+        sanitize::clean_line,
+    },
+    turn::opening::Opening,
 };
 
 /// The resources and their templates.
@@ -46,36 +49,29 @@ pub async fn prompts(hub: &Arc<Hub>) -> String {
     if text.is_empty() { "No server has prompts.\n".to_owned() } else { text }
 }
 
-/// A resource as what a question begins with.
-pub async fn resource(hub: &Arc<Hub>, uri: &str) -> Result<String, String> {
-    let params = ReadResourceRequestParams::new(uri);
-    match waited(uri, |relay| hub.read(params, Some(relay))).await {
-        Ok(ServerResult::ReadResourceResult(result)) => {
-            let parts: Vec<String> = result.contents.iter().map(contents_in_words).collect();
-            let text = cap(clean(&parts.join("\n")), MAX_TOLD).0;
-            Ok(format!("This is the resource {uri}:\n\n{text}"))
-        }
-        Ok(_) => Err(format!("{uri} cannot be read: the server answered something else.")),
-        Err(error) => Err(format!("{uri} cannot be read: {error}")),
-    }
+/// A resource as a question.
+pub async fn resource(hub: &Arc<Hub>, uri: &str) -> Result<Opening, String> {
+    let source = Source::Resource(ReadResourceRequestParams::new(uri));
+    quoted(hub, uri, source).await.map_err(|why| format!("{uri} cannot be read: {why}"))
 }
 
-/// A prompt, filled in: `NAME key=value …`.
-pub async fn prompt(hub: &Arc<Hub>, words: &str) -> Result<String, String> {
+/// A prompt as a question, filled in: `NAME key=value …`.
+pub async fn prompt(hub: &Arc<Hub>, words: &str) -> Result<Opening, String> {
     let (name, arguments) = read(words)?;
-    let params = GetPromptRequestParams::new(name).with_arguments(arguments);
-    match waited(name, |relay| hub.prompt(params, Some(relay))).await {
-        Ok(ServerResult::GetPromptResult(result)) => Ok(cap(clean(&prompt_in_words(&result.messages)), MAX_TOLD).0),
-        Ok(_) => Err(format!("{name} cannot be had: the server answered something else.")),
-        Err(error) => Err(format!("{name} cannot be had: {error}")),
-    }
+    let source = Source::Prompt(GetPromptRequestParams::new(name).with_arguments(arguments));
+    quoted(hub, name, source).await.map_err(|why| format!("{name} cannot be had: {why}"))
+}
+
+async fn quoted(hub: &Arc<Hub>, what: &str, source: Source) -> Result<Opening, String> {
+    let messages = waited(what, |relay| hub.quoted(source, relay)).await?;
+    Opening::of(messages).ok_or_else(|| "there is nothing in it".to_owned())
 }
 
 /// Waits for an answer, and shows meanwhile what its server says. Ctrl-C stops it, for the server, too.
-async fn waited<W: Future<Output = Result<Given, ErrorData>>>(
+async fn waited<W: Future<Output = Result<Vec<Message>, ErrorData>>>(
     what: &str,
     ask: impl FnOnce(Relay) -> W,
-) -> Result<ServerResult, String> {
+) -> Result<Vec<Message>, String> {
     let (relay, hears) = Relay::new(ClientCapabilities::default(), None, false);
     let mut spinner = Spinner::default();
     let mut show = |text: &str| {
@@ -91,7 +87,7 @@ async fn waited<W: Future<Output = Result<Given, ErrorData>>>(
             next = following.next() => match next {
                 Next::Said(Said::Told { params, .. }) => show(&format!("{what}: {}", in_words(&params))),
                 Next::Said(Said::Asked(_)) => {}
-                Next::Over(answer) => break answer.map(|given| given.result).map_err(|error| clean_line(&error.message)),
+                Next::Over(answer) => break answer.map_err(|error| clean_line(&error.message)),
             },
             _ = tokio::signal::ctrl_c() => break Err("stopped".to_owned()),
         }

@@ -25,7 +25,7 @@ use crate::{
     limits,
     llm::wire::{Role, Usage},
     tools::sanitize::{clean, visible},
-    turn::{driver::Turn, event::Event, machine::Outcome, transcript::Transcript},
+    turn::{driver::Turn, event::Event, machine::Outcome, opening::Opening, transcript::Transcript},
 };
 
 const THINKING: &str = "thinking (Ctrl-C stops)";
@@ -43,7 +43,7 @@ struct Chat<'a> {
     always: HashSet<String>,
     never: HashSet<String>,
     /// A question whose answer was stopped before any tool ran, and the conversation before it.
-    stopped: Option<(Transcript, String)>,
+    stopped: Option<(Transcript, Opening)>,
     last: Option<PathBuf>,
 }
 
@@ -115,7 +115,7 @@ pub async fn chat(app: &Arc<App>, resume: bool) -> anyhow::Result<()> {
             chat.command(line).await?;
         } else if !line.is_empty() {
             match limits::check_message(line, app.settings.max_message_chars as usize) {
-                Ok(()) => chat.turn(Some(line.to_owned())).await?,
+                Ok(()) => chat.turn(Some(line.into())).await?,
                 Err(error) => say(&error.to_string()),
             }
         }
@@ -180,13 +180,7 @@ impl Chat<'_> {
             say(beyond::listed(&hub).await.trim_end());
             return Ok(());
         }
-        match beyond::resource(&hub, uri).await {
-            Ok(text) => self.turn(Some(text)).await,
-            Err(error) => {
-                say(&error);
-                Ok(())
-            }
-        }
+        self.ask_with(beyond::resource(&hub, uri).await).await
     }
 
     /// Lists the prompts, or asks one of them.
@@ -196,8 +190,17 @@ impl Chat<'_> {
             say(beyond::prompts(&hub).await.trim_end());
             return Ok(());
         }
-        match beyond::prompt(&hub, argument).await {
-            Ok(text) => self.turn(Some(text)).await,
+        self.ask_with(beyond::prompt(&hub, argument).await).await
+    }
+
+    async fn ask_with(&mut self, opening: Result<Opening, String>) -> anyhow::Result<()> {
+        let most = self.app.settings.max_message_chars as usize;
+        let checked = opening.and_then(|opening| match limits::check_text(&opening.text(), most) {
+            Ok(()) => Ok(opening),
+            Err(error) => Err(error.to_string()),
+        });
+        match checked {
+            Ok(opening) => self.turn(Some(opening)).await,
             Err(error) => {
                 say(&error);
                 Ok(())
@@ -265,7 +268,7 @@ impl Chat<'_> {
         }
     }
 
-    async fn turn(&mut self, say: Option<String>) -> anyhow::Result<()> {
+    async fn turn(&mut self, say: Option<Opening>) -> anyhow::Result<()> {
         let began = Instant::now();
         let cancel = CancellationToken::new();
         let (sender, mut events) = mpsc::channel(64);

@@ -11,7 +11,7 @@ use axum::{
 };
 use http_server::{forwarded::Caller, request_id};
 use mcp_wire::json;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +26,7 @@ use crate::{
     heavy, limits,
     llm::{none, wire::Message},
     numbers, telemetry,
-    turn::{driver::Turn, event::Event, transcript::Transcript},
+    turn::{driver::Turn, event::Event, opening::Opening, transcript::Transcript},
     ui::summary::summary,
 };
 
@@ -34,8 +34,11 @@ use crate::{
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
-    /// What the user says. Without it, the conversation goes on where it stopped.
+    /// What the user says. Without it, and without `with`, the conversation goes on where it stopped.
     message: Option<String>,
+    /// What the user asks with: messages of a prompt, or a resource, as /v1/prompt and /v1/resource return them.
+    #[serde(default)]
+    with: Vec<Message>,
     /// The conversation so far, as the last turn returned it.
     #[serde(default)]
     messages: Vec<Message>,
@@ -60,7 +63,7 @@ pub async fn chat(
     if web.app.is_gateway {
         return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, none::SENTENCE));
     }
-    let request = read(body).await?;
+    let request: Request = read(body, r#"{"message": "Hello"}"#).await?;
     let streamed = request.stream.unwrap_or_else(|| !wants_one_object(&headers));
     let turn = turn(&web, request, request_id::of(&headers).to_owned(), caller.address.to_string())?;
     let cancel = turn.cancel.clone();
@@ -91,7 +94,10 @@ pub async fn chat(
 }
 
 /// The request, or what to change about it.
-async fn read(body: Result<Json<Box<RawValue>>, JsonRejection>) -> Result<Request, Problem> {
+pub async fn read<T: DeserializeOwned + Send + 'static>(
+    body: Result<Json<Box<RawValue>>, JsonRejection>,
+    example: &str,
+) -> Result<T, Problem> {
     let Json(body) = body.map_err(|rejection| {
         let detail = match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => format!("the request is larger than {} MiB", MAX_BODY / 1024 / 1024),
@@ -103,7 +109,7 @@ async fn read(body: Result<Json<Box<RawValue>>, JsonRejection>) -> Result<Reques
     if !body.get().starts_with('{') {
         return Err(Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,
-            "the request must be a JSON object such as {\"message\": \"Hello\"}",
+            format!("the request must be a JSON object such as {example}"),
         ));
     }
     // Its size and its weight have been looked at. What JavaScript and Python write is read, half a letter at the end of a text included.
@@ -117,18 +123,14 @@ async fn read(body: Result<Json<Box<RawValue>>, JsonRejection>) -> Result<Reques
 fn turn(web: &Arc<Web>, request: Request, request_id: String, caller: String) -> Result<Turn, Problem> {
     let bad = |detail: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
     let transcript = Transcript::read(request.messages).map_err(|error| bad(format!("messages: {error}")))?;
-    match &request.message {
-        Some(text) => limits::check_message(text, web.app.settings.max_message_chars as usize)
-            .map_err(|error| bad(format!("message: {error}")))?,
-        None if transcript.messages().is_empty() => {
-            return Err(bad("message: say something, or send the messages of a conversation to go on with".into()));
-        }
-        None => {}
+    let say = said(request.message.as_deref(), request.with, web.app.settings.max_message_chars as usize).map_err(bad)?;
+    if say.is_none() && transcript.messages().is_empty() {
+        return Err(bad("message: say something, or send the messages of a conversation to go on with".into()));
     }
     Ok(Turn {
         request_id,
         transcript,
-        say: request.message,
+        say,
         approvals: web.app.settings.approvals,
         unattended: false,
         caller,
@@ -139,6 +141,24 @@ fn turn(web: &Arc<Web>, request: Request, request_id: String, caller: String) ->
         cache: request.cache,
         cancel: CancellationToken::clone(&web.stopped).child_token(),
     })
+}
+
+/// What the user says, and asks with; or what is wrong with it.
+fn said(message: Option<&str>, with: Vec<Message>, most: usize) -> Result<Option<Opening>, String> {
+    if let Some(text) = message {
+        limits::check_message(text, most).map_err(|error| format!("message: {error}"))?;
+    }
+    if with.is_empty() {
+        return Ok(message.map(Opening::from));
+    }
+    let opening = Opening::read(with).map_err(|error| format!("with: {error}"))?;
+    let opening = opening.ok_or("with: nothing is said in it; leave it out")?;
+    let opening = match message {
+        Some(text) => opening.and(text),
+        None => opening,
+    };
+    limits::check_text(&opening.text(), most).map_err(|error| format!("with: {error}"))?;
+    Ok(Some(opening))
 }
 
 fn wants_one_object(headers: &HeaderMap) -> bool {

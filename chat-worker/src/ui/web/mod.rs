@@ -1,9 +1,11 @@
-//! The web server: which path is whose, and how it starts and ends. `chat` runs turns and `told` streams them, `mcp` lends out
+//! The web server: which path is whose, and how it starts and ends. `chat` runs turns and `told` streams them, `beyond` is what they
+//! can be asked with, `mcp` lends out
 //! the tools, `status` tells how things are and `live` goes on telling, `access` decides who may, which `signin` asks of each request,
 //! `page` is what a browser gets, `headers` what it may do with it, `problem` is every error, and `state` is what all
 //! of them may need.
 
 pub mod access;
+pub mod beyond;
 pub mod chat;
 pub mod headers;
 pub mod live;
@@ -185,6 +187,8 @@ fn router(web: Arc<Web>) -> Router {
     let limited = Router::new()
         .route(MCP, any(move |State(web), request| async move { mcp::answer(web, &sdk, request).await }))
         .route("/v1/chat", post(chat::chat))
+        .route("/v1/prompt", post(beyond::prompt))
+        .route("/v1/resource", post(beyond::resource))
         .route_layer(middleware::from_fn_with_state(with(), limited));
     let unlimited = Router::new()
         .route("/v1/servers", get(live::servers))

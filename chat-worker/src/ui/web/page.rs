@@ -25,6 +25,7 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 const FILES: &[(&str, &str, &str)] = &[
     ("app.js", SCRIPT, include_str!("assets/app.js")),
+    ("attached.js", SCRIPT, include_str!("assets/attached.js")),
     ("beyond.js", SCRIPT, include_str!("assets/beyond.js")),
     ("cards.js", SCRIPT, include_str!("assets/cards.js")),
     ("composer.js", SCRIPT, include_str!("assets/composer.js")),

@@ -9,7 +9,7 @@ import { follow } from './live.js';
 import * as scroll from './scroll.js';
 import * as sidebar from './sidebar.js';
 import * as store from './store.js';
-import { again, goesOn, run, running, runningById, stop, takePartial, waiting } from './turn.js';
+import { again, goesOn, question, run, running, runningById, stop, takePartial, waiting } from './turn.js';
 import { TurnView } from './view.js';
 import { suggest } from './welcome.js';
 
@@ -69,7 +69,7 @@ const page = {
   },
 
   edit(conversation, turn) {
-    if (!running(conversation)) composer.edit(conversation.turns.indexOf(turn), turn.question);
+    if (!running(conversation)) composer.edit(conversation.turns.indexOf(turn), turn);
   },
 
   again(conversation, view) {
@@ -82,7 +82,7 @@ const page = {
     page.start(conversation, fresh, extra);
   },
 
-  send(text, instead) {
+  send(text, instead, attached = null) {
     const asked = beyond.command(text);
     if (asked) {
       beyond.show(asked);
@@ -94,13 +94,13 @@ const page = {
       page.views.splice(instead).forEach((view) => view.element.remove());
     }
     page.views.at(-1)?.leaveOpen();
-    const turn = { question: text, at: Date.now(), delta: [], calls: {}, state: 'running', note: '' };
-    if (!conversation.title) conversation.title = store.titleOf(text);
+    const turn = { question: text, at: Date.now(), delta: [], calls: {}, state: 'running', note: '', ...(attached && { with: attached }) };
+    if (!conversation.title) conversation.title = store.titleOf(text || attached.name);
     conversation.turns.push(turn);
     const view = new TurnView(turn, conversation.turns.length, { edit: () => page.edit(conversation, turn) });
     page.views.push(view);
     log.append(view.element);
-    page.start(conversation, view, { message: text });
+    page.start(conversation, view, question(turn));
     page.offerEnds();
   },
 

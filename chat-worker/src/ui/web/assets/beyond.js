@@ -1,45 +1,34 @@
 // What servers offer beside tools, as MCP tells it: resources and prompts. What is chosen becomes the beginning of a question, which the
-// person sees, and may change, before it is sent.
+// person sees before it is sent, and may change where it is a text. What of it a model is told, the server says.
+import { plain } from './attached.js';
 import * as composer from './composer.js';
 import { $, button, node, status, visible } from './dom.js';
-import { Problem, events } from './stream.js';
-
-const LONGEST = 48 * 1024;
+import { Problem, quoted } from './stream.js';
 
 // What is being waited for: closing the dialog stops it, for the server, too.
 let waiting = new AbortController();
 $('beyond-dialog').addEventListener('close', () => waiting.abort());
 
-async function rpc(method, params = {}, signal = undefined) {
-  const headers = { 'content-type': 'application/json', accept: 'application/json, text/event-stream', 'mcp-protocol-version': '2025-11-25' };
-  const response = await fetch('/mcp', { method: 'POST', headers, body: JSON.stringify({ jsonrpc: '2.0', id: 1, method, params }), signal });
-  const answer = await answered(response);
+async function rpc(method, params = {}) {
+  const headers = { 'content-type': 'application/json', accept: 'application/json', 'mcp-protocol-version': '2025-11-25' };
+  const response = await fetch('/mcp', { method: 'POST', headers, body: JSON.stringify({ jsonrpc: '2.0', id: 1, method, params }) });
+  const answer = await response.json().catch(() => ({}));
   if (!response.ok || answer.error) throw new Problem(response.status, answer.error?.message ?? answer.detail ?? `The server answered ${response.status}.`);
   return answer.result;
 }
 
-// The answer, with what the server tells before it.
-async function answered(response) {
-  if (!response.headers.get('content-type')?.startsWith('text/event-stream')) return response.json().catch(() => ({}));
-  let answer = {};
-  for await (const [, message] of events(response)) {
-    if (message.method) told(message.params ?? {});
-    else answer = message;
-  }
-  return answer;
-}
-
-function told({ message, data, progress, total }) {
-  const far = total === undefined ? `${progress ?? ''}` : `${progress} of ${total}`;
-  $('beyond-note').textContent = visible(message ?? (typeof data === 'string' ? data : far)).slice(0, 200);
-}
-
-// Asks for what may take its time.
-function ask(method, params) {
+// Asks for what may take its time, and shows what the server tells meanwhile.
+async function ask(path, body) {
   waiting.abort();
   waiting = new AbortController();
+  const { signal } = waiting;
   $('beyond-note').textContent = 'Waiting for the server…';
-  return rpc(method, { ...params, _meta: { progressToken: method } }, waiting.signal);
+  for await (const [event, data] of await quoted(path, body, signal)) {
+    if (event === 'progress') $('beyond-note').textContent = visible(data.text);
+    else if (event === 'done') return data.messages;
+    else if (event === 'error') throw new Problem(data.status, data.detail);
+  }
+  throw new Problem(502, 'The connection ended before the answer came.');
 }
 
 async function everything(method, field) {
@@ -53,30 +42,11 @@ async function everything(method, field) {
   return all;
 }
 
-const words = (contents) => contents.text ?? `[${contents.mimeType ?? 'binary data'} of ${contents.uri}]`;
-
-// What a message of a prompt holds, as the terminal tells it.
-function content(block) {
-  switch (block.type) {
-    case 'text': return block.text;
-    case 'resource': return words(block.resource);
-    case 'resource_link': return `[resource ${block.uri} (${block.name})${block.description ? `: ${block.description}` : ''}]`;
-    case 'image': return `[an image, ${block.mimeType}]`;
-    case 'audio': return `[a sound, ${block.mimeType}, which you cannot hear]`;
-    default: return '[content of an unknown kind]';
-  }
-}
-
-// Who is to have said what is told where it is not all the user's.
-function talk(messages) {
-  const isTalk = messages.some(({ role }) => role !== 'user');
-  const name = (role) => (role === 'assistant' ? 'Assistant: ' : 'User: ');
-  return messages.map((message) => (isTalk ? name(message.role) : '') + content(message.content)).join('\n\n');
-}
-
-function write(text) {
+// What can be changed before it is sent, is to be written; the rest is asked with.
+function write(name, messages, text = plain(messages)) {
   $('beyond-dialog').close();
-  composer.set(text.length > LONGEST ? `${text.slice(0, LONGEST)}\n[cut off here]` : text);
+  if (text === null) composer.attach({ name, messages });
+  else composer.set(text);
   composer.focus();
 }
 
@@ -91,8 +61,9 @@ const attempt = (act) => async () => {
 
 function resourceLine(resource) {
   const read = attempt(async () => {
-    const { contents } = await ask('resources/read', { uri: resource.uri });
-    write(`This is the resource ${resource.uri}:\n\n${contents.map(words).join('\n')}\n\n`);
+    const messages = await ask('/v1/resource', { uri: resource.uri });
+    const text = plain(messages);
+    write(resource.name, messages, text === null ? null : `${text}\n\n`);
   });
   return node('li', {}, button(visible(resource.name), read), node('p', { className: 'detail', textContent: visible(resource.uri) }));
 }
@@ -107,8 +78,7 @@ function promptLine(prompt) {
     event.preventDefault();
     const given = Object.fromEntries([...new FormData(form)].filter(([, value]) => value !== ''));
     attempt(async () => {
-      const { messages } = await ask('prompts/get', { name: prompt.name, arguments: given });
-      write(talk(messages));
+      write(prompt.name, await ask('/v1/prompt', { name: prompt.name, arguments: given }));
     })();
   });
   return node('li', {}, form, node('p', { className: 'detail', textContent: visible(prompt.description ?? ''), dir: 'auto' }));

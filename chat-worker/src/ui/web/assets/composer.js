@@ -1,10 +1,12 @@
-// The message box: what is being written, Enter and Shift+Enter, and the question that is being changed. What is written is
-// kept for this tab, through a reload and signing in again.
-import { $, hasKeyboard } from './dom.js';
+// The message box: what is being written, what it is asked with, Enter and Shift+Enter, and the question that is being changed. What is
+// written is kept for this tab, through a reload and signing in again.
+import { shownWith } from './attached.js';
+import { $, button, hasKeyboard } from './dom.js';
 
 const field = $('message');
 const DRAFT = 'mcpfleetDraft';
 let edited = null;
+let attached = null;
 let typed = 0;
 field.addEventListener('keydown', (event) => { if (event.key !== 'Enter') typed = Date.now(); });
 
@@ -20,6 +22,13 @@ export function set(text) {
   grow();
 }
 
+// The question will be asked with these messages, {name, messages}; or with none.
+export function attach(given) {
+  attached = given;
+  $('attached').hidden = given === null;
+  $('attached').replaceChildren(...(given ? [shownWith(given), button('Take it out', () => { attach(null); field.focus(); }, 'quiet small')] : []));
+}
+
 // Whoever is in the middle of a word must not be led away from it.
 export const isWriting = () => document.activeElement === field && (field.value !== '' || Date.now() - typed < 2000);
 
@@ -28,10 +37,11 @@ export function focus() {
 }
 
 // Sending will replace the question `number`, and what came after it.
-export function edit(number, text) {
+export function edit(number, { question, with: given = null }) {
   edited = number;
   $('editing').hidden = false;
-  set(text);
+  set(question);
+  attach(given);
   field.focus();
 }
 
@@ -40,16 +50,18 @@ export function cancelEdit() {
   edited = null;
   $('editing').hidden = true;
   set('');
+  attach(null);
   return true;
 }
 
 // What is asked, and in place of which question; null when there is nothing to send.
 function taken() {
   const text = field.value.trim();
-  if (text === '') return null;
-  const given = { text, instead: edited };
+  if (text === '' && !attached) return null;
+  const given = { text, instead: edited, attached };
   cancelEdit();
   set('');
+  attach(null);
   return given;
 }
 
@@ -57,7 +69,7 @@ export function start(send, mayAsk) {
   const submit = () => {
     if (!mayAsk()) return;
     const given = taken();
-    if (given) send(given.text, given.instead);
+    if (given) send(given.text, given.instead, given.attached);
   };
   $('ask').addEventListener('submit', (event) => { event.preventDefault(); submit(); });
   field.addEventListener('keydown', (event) => {

@@ -1,6 +1,6 @@
 // A conversation as a file: for people (Markdown), or for programs (the messages, as the API takes them).
 import { node } from './dom.js';
-import { shown, whole } from './store.js';
+import { after, whole } from './store.js';
 
 function fenced(text, language) {
   // Longer than any fence within.
@@ -9,12 +9,19 @@ function fenced(text, language) {
   return `${fence}${language}\n${text}\n${fence}`;
 }
 
+const quoted = (text) => text.split('\n').map((line) => `> ${line}`).join('\n');
+
 export function asMarkdown(conversation) {
   const parts = [`# ${conversation.title || 'Conversation'}`];
   for (const turn of conversation.turns) {
-    parts.push(`## ${new Date(turn.at).toISOString()}`, turn.question.split('\n').map((line) => `> ${line}`).join('\n'));
+    parts.push(`## ${new Date(turn.at).toISOString()}`);
+    for (const { role, content } of turn.with?.messages ?? []) {
+      const said = content.map((block) => block.text ?? `[a picture, ${block.source?.media_type}]`).join('\n\n');
+      parts.push(quoted(role === 'assistant' ? `Assistant: ${said}` : said));
+    }
+    if (turn.question) parts.push(quoted(turn.question));
     for (const text of turn.notices ?? []) parts.push(`*${text}*`);
-    for (const message of shown(turn)) {
+    for (const message of after(turn)) {
       for (const block of message.content) {
         if (block.type === 'text' && message.role === 'assistant') parts.push(block.text);
         if (block.type === 'tool_use') parts.push(`**Tool call: ${block.name}**`, fenced(JSON.stringify(block.input ?? {}, null, 2), 'json'));

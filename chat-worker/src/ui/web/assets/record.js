@@ -7,9 +7,10 @@ const text = (said) => ({ type: 'text', text: said });
 const resultBlock = (id, said, isError) => ({ type: 'tool_result', tool_use_id: id, is_error: isError, content: [text(said.trim() === '' ? '(no output)' : said)] });
 
 export class Record {
-  // `open` are the calls that the conversation waits for; their results come first.
-  constructor(question, open = []) {
-    this.messages = question === undefined ? [] : [{ role: 'user', content: [text(question)] }];
+  // `asked` are the messages of the question; `open` are the calls that the conversation waits for: their results come first.
+  constructor(asked = [], open = []) {
+    this.messages = [...asked];
+    this.asked = asked.length;
     this.said = '';
     this.calls = [];
     this.open = open.map((block) => block.id);
@@ -41,7 +42,7 @@ export class Record {
   ended(missing) {
     const copy = Object.assign(new Record(), structuredClone({ ...this }));
     copy.close(missing);
-    return copy.messages.some((message) => message.role === 'assistant' || message.content.some((block) => block.type === 'tool_result')) ? copy.messages : [];
+    return copy.messages.slice(copy.asked).some((message) => message.role === 'assistant' || message.content.some((block) => block.type === 'tool_result')) ? copy.messages : [];
   }
 
   // The same, with calls left open that wait for a decision.

@@ -25,13 +25,16 @@ function soundBlock(block) {
   if (!isObject(block) || !isText(block.type)) return false;
   if (block.type === 'text') return isText(block.text);
   if (block.type === 'tool_use') return isText(block.id) && isText(block.name);
+  if (block.type === 'image') return isObject(block.source) && isText(block.source.data) && isText(block.source.media_type);
   return block.type !== 'tool_result' || (isText(block.tool_use_id) && Array.isArray(block.content));
 }
 
 const soundMessages = (list) => Array.isArray(list)
   && list.every((message) => isObject(message) && isText(message.role) && Array.isArray(message.content) && message.content.every(soundBlock));
 
-const soundTurn = (turn) => isObject(turn) && isText(turn.question) && Number.isFinite(turn.at) && isObject(turn.calls)
+const soundWith = (given) => isObject(given) && isText(given.name) && soundMessages(given.messages);
+
+const soundTurn = (turn) => isObject(turn) && isText(turn.question) && (turn.with === undefined || soundWith(turn.with)) && Number.isFinite(turn.at) && isObject(turn.calls)
   && soundMessages(turn.delta) && (turn.base === undefined || soundMessages(turn.base))
   && (turn.shown === undefined || soundMessages(turn.shown)) && (turn.notices === undefined || soundList(turn.notices)) && Object.values(turn.calls).every(isObject);
 
@@ -131,6 +134,9 @@ function append(messages, message) {
 }
 
 export const shown = (turn) => turn.shown ?? turn.delta;
+
+// What followed the question, and the messages that it was asked with.
+export const after = (turn) => shown(turn).slice(turn.with?.messages.length ?? 0);
 
 // The conversation as people have it: whole, also where the model goes on from a summary.
 export const whole = (conversation) => conversation.turns.flatMap(shown).reduce(append, []);

@@ -42,6 +42,12 @@ export async function chat(body, signal) {
   return events(await checked(await fetch('/v1/chat', { method: 'POST', headers, body: JSON.stringify(body), signal })));
 }
 
+// A prompt or a resource, by the events of its way.
+export async function quoted(path, body, signal) {
+  const headers = { 'content-type': 'application/json', accept: 'text/event-stream' };
+  return events(await checked(await fetch(path, { method: 'POST', headers, body: JSON.stringify(body), signal })));
+}
+
 export async function live(signal) {
   return events(await checked(await fetch('/v1/servers', { headers: { accept: 'text/event-stream' }, cache: 'no-store', signal })));
 }

@@ -1,5 +1,6 @@
 // Runs a turn: sends what is asked, shows what comes, keeps what came. It owns how a turn ends, and how it goes on.
 // Turns of several conversations can run at the same time; only that of the one in view speaks.
+import { asked } from './attached.js';
 import { status, visible } from './dom.js';
 import { Record } from './record.js';
 import * as store from './store.js';
@@ -35,6 +36,9 @@ const carriesResults = (message) => message?.role === 'user' && message.content.
 // Whether what tools have done stands, and only the answer is missing.
 export const goesOn = (turn) => turn.state !== 'done' && turn.state !== 'waiting' && store.shown(turn).slice(-2).some(carriesResults);
 
+// What is sent of a turn's question.
+export const question = (turn) => ({ ...(turn.question && { message: turn.question }), ...(turn.with && { with: turn.with.messages }) });
+
 // How an unfinished turn goes on: from where its tools ended, so that none runs twice, or else from its question.
 export function again(turn) {
   const parts = [turn.delta, turn.shown, turn.base].filter(Boolean);
@@ -48,7 +52,7 @@ export function again(turn) {
   delete turn.shown;
   delete turn.base;
   delete turn.notices;
-  return { message: turn.question };
+  return question(turn);
 }
 
 // Takes over what was seen of a turn whose end was never heard.
@@ -63,7 +67,7 @@ export function takePartial(turn) {
 export async function run(page, conversation, view, extra) {
   const sent = store.transcript(conversation);
   const controller = new AbortController();
-  const one = new Run(page, conversation, view, sent, new Record(extra.message, store.openCalls(sent)));
+  const one = new Run(page, conversation, view, sent, new Record(asked(extra), store.openCalls(sent)));
   Object.assign(view.turn, { state: 'running', tab: store.TAB, note: '' });
   runs.set(conversation, { controller, view });
   view.end.replaceChildren();

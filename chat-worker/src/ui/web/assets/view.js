@@ -1,9 +1,10 @@
 // Shows turns: the question, what was said and called, how it ended. It changes no conversation.
+import { shownWith } from './attached.js';
 import { button, copyButton, node, time } from './dom.js';
 import { blocks, draw } from './markdown.js';
 import { toolCard } from './cards.js';
 import { grown } from './scroll.js';
-import { shown } from './store.js';
+import { after } from './store.js';
 
 // An answer that grows. Blocks that stay as they are keep their nodes: a selection in them survives.
 function answerBox() {
@@ -61,11 +62,12 @@ export class TurnView {
     this.box = null;
     this.acts = acts;
     const heading = node('h2', { className: 'unseen', textContent: `Question ${number}` });
-    const text = node('div', { className: 'question', textContent: turn.question, dir: 'auto' });
+    const text = node('div', { className: 'question', textContent: turn.question, dir: 'auto', hidden: turn.question === '' });
+    const given = turn.with ? [shownWith(turn.with)] : [];
     const row = node('div', { className: 'row' }, time(turn.at), copyButton(() => turn.question, 'Copy the question'), button('Edit', acts.edit, 'quiet', 'Edit the question'));
     this.parts = node('div', { className: 'parts' });
     this.end = node('div', { className: 'end' });
-    this.element = node('article', { className: 'turn' }, heading, node('div', { className: 'asked' }, text, row), this.parts, this.end);
+    this.element = node('article', { className: 'turn' }, heading, node('div', { className: 'asked' }, ...given, text, row), this.parts, this.end);
   }
 
   add(element) {
@@ -153,7 +155,7 @@ export class TurnView {
   // A turn that is known already.
   replay() {
     for (const text of this.turn.notices ?? []) this.notice(text);
-    for (const message of shown(this.turn)) {
+    for (const message of after(this.turn)) {
       for (const block of message.content) this.block(message.role, block);
     }
     this.box = null;

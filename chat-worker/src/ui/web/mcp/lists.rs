@@ -1,5 +1,5 @@
 //! Telling clients that what is offered has changed: those of the modern era on the stream that they subscribed by, earlier ones on the
-//! stream that they opened by GET.
+//! stream that they opened by GET. On that, a session hears, too, that a page is done which it was asked to open.
 
 use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
@@ -8,13 +8,14 @@ use axum::{
     response::{Sse, sse},
 };
 use futures::{Stream, stream};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     sync::watch,
     time::{Interval, MissedTickBehavior, interval},
 };
 
-use super::gateway::Gateway;
+use super::{client, gateway::Gateway};
+use crate::{numbers, tools::pages::PAGE_DONE};
 
 /// How often it is looked whether the listener may still listen.
 const LOOK: Duration = Duration::from_secs(1);
@@ -25,6 +26,18 @@ pub enum List {
     Tools,
     Resources,
     Prompts,
+}
+
+impl List {
+    /// That it changed, as a message.
+    fn changed(self) -> Value {
+        let method = match self {
+            Self::Tools => "notifications/tools/list_changed",
+            Self::Resources => "notifications/resources/list_changed",
+            Self::Prompts => "notifications/prompts/list_changed",
+        };
+        json!({"jsonrpc": "2.0", "method": method})
+    }
 }
 
 /// What was told last.
@@ -56,6 +69,7 @@ struct Listening {
     gateway: Gateway,
     headers: HeaderMap,
     versions: watch::Receiver<u64>,
+    pages: watch::Receiver<()>,
     ticks: Interval,
     told: Told,
     due: VecDeque<List>,
@@ -67,28 +81,29 @@ pub fn stream(gateway: Gateway, headers: HeaderMap) -> Sse<impl Stream<Item = Re
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let told = Told::now(&gateway);
-    let listening = Listening { gateway, headers, versions, ticks, told, due: VecDeque::new() };
+    let pages = gateway.web.app.engine.hub.pages.subscribe();
+    let listening = Listening { gateway, headers, versions, pages, ticks, told, due: VecDeque::new() };
     Sse::new(stream::unfold(listening, |mut listening| async move {
-        let list = listening.next().await?;
-        let method = match list {
-            List::Tools => "notifications/tools/list_changed",
-            List::Resources => "notifications/resources/list_changed",
-            List::Prompts => "notifications/prompts/list_changed",
-        };
-        let event = sse::Event::default().event("message").data(json!({"jsonrpc": "2.0", "method": method}).to_string());
+        let message = listening.next().await?;
+        let event = sse::Event::default().event("message").data(numbers::written(&message));
         Some((Ok(event), listening))
     }))
     .keep_alive(sse::KeepAlive::default())
 }
 
 impl Listening {
-    async fn next(&mut self) -> Option<List> {
+    async fn next(&mut self) -> Option<Value> {
         let web = Arc::clone(&self.gateway.web);
         loop {
             if let Some(list) = self.due.pop_front() {
-                return Some(list);
+                return Some(list.changed());
+            }
+            if let Some(done) = client::session(&self.headers).and_then(|session| web.app.engine.hub.pages.next(session)) {
+                return Some(json!({"jsonrpc": "2.0", "method": PAGE_DONE, "params": done}));
             }
             tokio::select! {
+                // It has been looked for it when this waits anew.
+                changed = self.pages.changed() => { changed.ok()?; continue }
                 changed = self.versions.changed() => changed.ok()?,
                 () = web.draining.cancelled() => return None,
                 _ = self.ticks.tick() => if !web.access.still_allows(&self.headers) { return None },

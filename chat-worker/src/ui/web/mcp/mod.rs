@@ -1,7 +1,8 @@
 //! /mcp: the fleet as one MCP server. Every tool, resource and prompt of every server that is up, for any MCP client of either era
 //! (`gateway`: which, `offered`: in which form). Token, rate limit, circuits, timeouts, caps and metrics are those of a turn; asking the user
 //! is the client's business, which the annotations are passed on for. Any replica takes any request (`client`: what it says of its sender);
-//! what a server says while it works goes to the client that called (`running`), and that a list changed to all who listen (`lists`).
+//! what a server says while it works goes to the client that called (`running`), that a list changed to all who listen, and that a page is
+//! done to the session that was asked to open it (`lists`).
 //! `wire` is the HTTP around it, and `direct` the short way of most requests, past the SDK.
 
 #![allow(deprecated, reason = "sampling and messages for a log, which earlier eras have")]
@@ -241,7 +242,9 @@ impl Gateway {
     {
         let (client, cancel) = (&asker.client, CancellationToken::new());
         let _begun = client.session.as_deref().map(|session| self.web.calls.begun(session, &asker.id, &cancel));
-        let (relay, hears) = Relay::new(client.can.clone(), self.web.calls.log_level(client), client.is_modern);
+        let (mut relay, hears) = Relay::new(client.can.clone(), self.web.calls.log_level(client), client.is_modern);
+        let session = client.session.as_deref().filter(|_| !client.is_modern);
+        relay.later = session.map(|session| self.web.app.engine.hub.pages.later(session));
         let work = work(client.listens().then_some(relay), cancel.clone());
         let output = logging::of_request(asker.request_id.clone(), work).boxed();
         self.web.calls.accompany(Running { what, call: Following::new(output, hears), cancel }, asker).await
@@ -251,6 +254,12 @@ impl Gateway {
     async fn want_messages(&self, session: &str, level: Option<LoggingLevel>) {
         let lowest = self.web.calls.levels.set(session, level);
         self.web.app.engine.hub.want_messages(lowest).await;
+    }
+
+    /// A session has ended: nothing of it is remembered.
+    async fn ended(&self, session: &str) {
+        self.web.app.engine.hub.pages.forget(session);
+        self.want_messages(session, None).await;
     }
 
     /// Goes on with what waits for these answers, as soon as they are all there; `None` where nothing waits.

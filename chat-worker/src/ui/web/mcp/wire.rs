@@ -41,7 +41,7 @@ pub async fn answer(web: Arc<Web>, sdk: &Sdk, request: Request) -> Response {
         _ => {}
     }
     if let (&Method::DELETE, false, Some(session)) = (&parts.method, is_modern, client::session(&parts.headers)) {
-        Gateway { web }.want_messages(session, None).await;
+        Gateway { web }.ended(session).await;
         return StatusCode::NO_CONTENT.into_response();
     }
     let Ok(body) = to_bytes(body, MAX_BODY).await else {

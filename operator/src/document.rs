@@ -210,7 +210,8 @@ mod tests {
 
     #[test]
     fn it_is_read_where_kube_reads_it() {
-        let event = json!({"type": "ADDED", "object": object()}).to_string();
+        // In this order, as the API server writes it: of what comes before its type serde would make a tree, and that has no text.
+        let event = format!(r#"{{"type":"ADDED","object":{}}}"#, object());
         let added = match serde_json::from_str(&event) {
             Ok(WatchEvent::<Document>::Added(added)) => Some(json!(added)),
             _ => None,

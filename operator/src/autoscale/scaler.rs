@@ -20,6 +20,8 @@ const STEPS: u32 = 10;
 const STALE: Duration = Duration::from_secs(15);
 /// What a reason begins with that keeps the number as it is.
 const HELD: &str = "held: ";
+/// What keeps pods that calls do not need, after their number.
+const HOLD: &str = "pods hold sessions that end with them";
 
 /// What the server's owner asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +103,8 @@ pub struct Scaler {
     held: Option<String>,
     /// More than `max` were needed within the window.
     limited: bool,
+    /// So many pods hold sessions that end with them, and calls alone would need fewer pods than there are.
+    holding: Option<u32>,
     /// The last looks.
     looks: [Option<Load>; 3],
     /// The needs of the window of which no later one is higher: the first is its highest.
@@ -128,6 +132,7 @@ impl Scaler {
             reason: reason.filter(|reason| !reason.is_empty()).unwrap_or("no more was needed yet").to_owned(),
             held: None,
             limited: false,
+            holding: None,
             looks: [None; 3],
             needs: VecDeque::new(),
             seen_since: None,
@@ -159,9 +164,12 @@ impl Scaler {
             self.limited
                 .then(|| format!("; {max} pods have more than {per_pod} calls in flight each, and maxReplicas allows no more"))
         };
+        // Who came for their sessions says so already.
+        let holding = self.holding.filter(|_| !self.reason.ends_with(HOLD));
+        let holding = || holding.map(|pods| format!("; {pods} {HOLD}")).unwrap_or_default();
         let reason = match &self.held {
             Some(held) => format!("{HELD}{held}"),
-            None => format!("{}{}", self.reason, limited().unwrap_or_default()),
+            None => format!("{}{}", self.reason, limited().unwrap_or_else(holding)),
         };
         Decision { desired: self.desired, reason }
     }
@@ -205,6 +213,10 @@ impl Scaler {
         self.remember(need, now);
         let highest = self.needs.front().map_or(need, |(_, need)| *need);
         self.limited = highest > self.bounds.max;
+        // While it may be one of a moment it is no news.
+        let holds = load.holding >= self.desired && load.in_flight.div_ceil(self.bounds.per_pod) < self.desired;
+        let holds = holds && self.desired > self.bounds.least() && now.duration_since(since) >= self.patience;
+        self.holding = holds.then_some(load.holding);
         if need.min(self.bounds.max) > self.desired {
             self.up(need, &load, now);
         } else if self.desired == 1 && self.bounds.idle.is_some_and(|idle| now.duration_since(self.last_called) >= idle) {
@@ -243,7 +255,7 @@ impl Scaler {
         let Bounds { max, per_pod, .. } = self.bounds;
         let calls = load.in_flight;
         let reason = if need > calls.div_ceil(per_pod) {
-            format!("{} pods hold sessions that end with them", load.holding)
+            format!("{} {HOLD}", load.holding)
         } else {
             format!("{calls} calls in flight, and one pod is to have {per_pod}")
         };

@@ -193,7 +193,19 @@ fn pods_with_sessions_that_end_with_them_stay() {
         let holding = 2;
         run.look(second, Look::Load(Load { in_flight: 0, called: false, holding }));
     }
-    assert_eq!(run.scaler.decision().desired, 2);
+    let told = run.scaler.decision();
+    assert_eq!(told.desired, 2);
+    assert!(told.reason.ends_with("; 2 pods hold sessions that end with them"), "{}", told.reason);
+    for second in (3_000..3_009).step_by(3) {
+        run.look(second, Look::Load(Load { in_flight: 0, called: false, holding: 1 }));
+    }
+    assert!(!run.scaler.decision().reason.contains("sessions"), "{}", run.scaler.decision().reason);
+
+    let mut run = Run::new(bounds(1, 10));
+    for second in (0..900).step_by(3) {
+        run.look(second, Look::Load(Load { in_flight: 0, called: false, holding: 2 }));
+    }
+    assert_eq!(run.scaler.decision().reason, "2 pods hold sessions that end with them", "once");
 }
 
 #[test]

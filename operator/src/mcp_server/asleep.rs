@@ -19,7 +19,12 @@ const WAKE: Duration = Duration::from_mins(2);
 
 /// Whether there may be none of its pods while nobody calls.
 pub fn may_sleep(spec: &McpServerSpec) -> bool {
-    spec.enabled && spec.autoscaling.as_ref().is_some_and(|autoscaling| autoscaling.min_replicas == 0)
+    spec.enabled && sleeps_when_on(spec)
+}
+
+/// Whether it may sleep once it is switched on. What is said for it meanwhile is kept until then: it may be asleep at once.
+pub fn sleeps_when_on(spec: &McpServerSpec) -> bool {
+    spec.autoscaling.as_ref().is_some_and(|autoscaling| autoscaling.min_replicas == 0)
 }
 
 /// What a client of a server meets for which the activator stands in. None: what it would meet of any other.

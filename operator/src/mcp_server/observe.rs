@@ -129,7 +129,7 @@ fn stood_in(server: &McpServer, children: &Children) -> bool {
 
 /// What the server says now, or else what was kept of it: one that sleeps says nothing, and an operator that starts anew has not asked.
 fn kept(server: &McpServer, health: Option<&ServerHealth>, children: &Children) -> Option<String> {
-    if !asleep::may_sleep(&server.spec) || credentials(&server.spec).next().is_some() {
+    if !asleep::sleeps_when_on(&server.spec) || credentials(&server.spec).next().is_some() {
         return None;
     }
     let now = health.and_then(|health| Some(health.kept.as_ref()?.text().to_owned()));

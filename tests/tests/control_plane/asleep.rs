@@ -193,6 +193,11 @@ async fn a_call_wakes_it_whatever_becomes_of_the_operator_and_the_activator_stan
         let said: Value = serde_json::from_str(&kept.data.unwrap_or_default()["answers.json"])?;
         assert_eq!(said["discover"]["supportedVersions"][0], "2026-07-28");
         assert_eq!(said["tools"]["tools"][1]["name"], "write");
+        // Also while it is switched off: it may be asleep when it is switched on again, and nobody could ask it.
+        space.edit::<McpServer>("s", json!({"spec": {"enabled": false}})).await?;
+        space.until::<McpServer>("s", "Disabled", |server| ready_is(server, "False", reason::DISABLED)).await?;
+        space.until::<Deployment>("s-mcp", "no pods", |deployment| replicas(deployment) == Some(0)).await?;
+        assert!(space.api::<ConfigMap>().get_opt("s-mcp-asleep").await?.is_some());
         operator.stop().await
     })
     .await;

@@ -105,6 +105,8 @@ pub struct Scaler {
     limited: bool,
     /// So many pods hold sessions that end with them, and calls alone would need fewer pods than there are.
     holding: Option<u32>,
+    /// Since when that is so.
+    holds_since: Option<Instant>,
     /// The last looks.
     looks: [Option<Load>; 3],
     /// The needs of the window of which no later one is higher: the first is its highest.
@@ -133,6 +135,7 @@ impl Scaler {
             held: None,
             limited: false,
             holding: None,
+            holds_since: None,
             looks: [None; 3],
             needs: VecDeque::new(),
             seen_since: None,
@@ -213,10 +216,12 @@ impl Scaler {
         self.remember(need, now);
         let highest = self.needs.front().map_or(need, |(_, need)| *need);
         self.limited = highest > self.bounds.max;
-        // While it may be one of a moment it is no news.
-        let holds = load.holding >= self.desired && load.in_flight.div_ceil(self.bounds.per_pod) < self.desired;
-        let holds = holds && self.desired > self.bounds.least() && now.duration_since(since) >= self.patience;
-        self.holding = holds.then_some(load.holding);
+        let by_calls = load.in_flight.div_ceil(self.bounds.per_pod).max(self.bounds.least());
+        let holds = load.holding >= self.desired && by_calls < self.desired;
+        self.holds_since = holds.then(|| self.holds_since.unwrap_or(now));
+        // Sessions come and go: those of a moment are no news.
+        let long = self.holds_since.is_some_and(|since| now.duration_since(since) >= self.bounds.window / STEPS);
+        self.holding = long.then_some(load.holding);
         if need.min(self.bounds.max) > self.desired {
             self.up(need, &load, now);
         } else if self.desired == 1 && self.bounds.idle.is_some_and(|idle| now.duration_since(self.last_called) >= idle) {

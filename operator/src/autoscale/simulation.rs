@@ -189,9 +189,14 @@ fn nothing_is_scaled_on_an_old_signal_or_in_a_panic_and_the_window_begins_anew()
 fn pods_with_sessions_that_end_with_them_stay() {
     let mut run = Run::new(bounds(1, 10));
     run.steady(0..30, 40);
-    for second in (30..3_000).step_by(3) {
-        let holding = 2;
-        run.look(second, Look::Load(Load { in_flight: 0, called: false, holding }));
+    for second in (30..600).step_by(3) {
+        run.look(second, Look::Load(Load { in_flight: 0, called: false, holding: 5 }));
+        let told = run.scaler.decision().reason;
+        let tells = told.ends_with("; 5 pods hold sessions that end with them");
+        assert!(tells == (second > 66) || (60..=72).contains(&second), "{second}: {told}");
+    }
+    for second in (600..3_000).step_by(3) {
+        run.look(second, Look::Load(Load { in_flight: 0, called: false, holding: 2 }));
     }
     let told = run.scaler.decision();
     assert_eq!(told.desired, 2);

@@ -259,6 +259,11 @@ impl Activator {
                 }
             }
         }
+        if flight.is_over() {
+            self.parts.metrics.request("refused");
+            let words = format!("{key} was deleted or switched off while the call waited for it");
+            return own_error(StatusCode::SERVICE_UNAVAILABLE, id, UNAVAILABLE, &words);
+        }
         let reason = self.reason(key);
         let (Key { namespace, name }, seconds) = (key, self.parts.hold.as_secs());
         let words = format!(
@@ -319,9 +324,10 @@ mod tests {
         let client = kube::Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
         let metrics = Metrics::new().unwrap();
         let stop = CancellationToken::new();
+        let sleepers = Sleepers::watch(&client, &[], &stop);
         let activator = Activator::new(Parts {
-            sleepers: Sleepers::watch(&client, &[], &stop),
-            flights: Flights::new(client.clone(), Wanted::new(client, "mcpfleet", "wanted"), metrics.clone()),
+            sleepers: Arc::clone(&sleepers),
+            flights: Flights::new(client.clone(), sleepers, Wanted::new(client, "mcpfleet", "wanted"), metrics.clone()),
             metrics,
             hold: Duration::ZERO,
             max_request_bytes: 1,

@@ -9,10 +9,11 @@ use kube::Client;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 use crate::pods;
-use crate::sleepers::Key;
+use crate::sleepers::{Key, Sleepers};
 use crate::wanted::Wanted;
 
 /// How long what a flight knows is kept after its last caller: the Service leads here for a moment longer than the first pod needs.
@@ -27,6 +28,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// The flights that are under way.
 pub struct Flights {
     client: Client,
+    sleepers: Arc<Sleepers>,
     wanted: Wanted,
     metrics: Metrics,
     under_way: Mutex<HashMap<Key, Weak<Flight>>>,
@@ -38,6 +40,8 @@ pub struct Flight {
     addresses: watch::Receiver<BTreeSet<SocketAddr>>,
     /// Somebody waits for a pod, and there is none.
     awaited: Arc<Notify>,
+    /// The server is deleted or switched off: no pod will come.
+    over: CancellationToken,
     tasks: [JoinHandle<()>; 2],
 }
 
@@ -51,8 +55,8 @@ impl Drop for Flight {
 
 impl Flights {
     /// None is under way.
-    pub fn new(client: Client, wanted: Wanted, metrics: Metrics) -> Self {
-        Self { client, wanted, metrics, under_way: Mutex::default() }
+    pub fn new(client: Client, sleepers: Arc<Sleepers>, wanted: Wanted, metrics: Metrics) -> Self {
+        Self { client, sleepers, wanted, metrics, under_way: Mutex::default() }
     }
 
     /// The server's flight, where it is under way and pods are in service.
@@ -65,7 +69,7 @@ impl Flights {
     /// The server's flight: the one that is under way, or a new one.
     pub fn join(&self, key: &Key) -> Arc<Flight> {
         let mut under_way = self.under_way();
-        if let Some(flight) = under_way.get(key).and_then(Weak::upgrade) {
+        if let Some(flight) = under_way.get(key).and_then(Weak::upgrade).filter(|flight| !flight.is_over()) {
             return flight;
         }
         under_way.retain(|_, flight| flight.strong_count() > 0);
@@ -79,8 +83,18 @@ impl Flights {
         let awaited = Arc::new(Notify::new());
         let looking = tokio::spawn(pods::tell(self.client.clone(), key.clone(), told));
         let (wanted, metrics) = (self.wanted.clone(), self.metrics.clone());
-        let waking = tokio::spawn(wake(wanted, key.clone(), addresses.clone(), Arc::clone(&awaited), metrics));
-        Flight { addresses, awaited, tasks: [looking, waking] }
+        let (end, over) = (self.sleepers.end(key), CancellationToken::new());
+        let (key, asked, up, ended) = (key.clone(), Arc::clone(&awaited), addresses.clone(), over.clone());
+        let waking = tokio::spawn(async move {
+            tokio::select! {
+                () = wake(&wanted, &key, up, asked, metrics) => {}
+                () = end => {
+                    ended.cancel();
+                    wanted.take_back(&key).await;
+                }
+            }
+        });
+        Flight { addresses, awaited, over, tasks: [looking, waking] }
     }
 
     fn under_way(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Weak<Flight>>> {
@@ -91,8 +105,8 @@ impl Flights {
 /// Asks for the server when somebody waits for it, and takes that back when it is there. Again and again: the pod that answered may have
 /// been the last one, on its way out, and whoever comes after it must not wait for what nobody was told.
 async fn wake(
-    wanted: Wanted,
-    key: Key,
+    wanted: &Wanted,
+    key: &Key,
     mut addresses: watch::Receiver<BTreeSet<SocketAddr>>,
     awaited: Arc<Notify>,
     metrics: Metrics,
@@ -106,7 +120,7 @@ async fn wake(
         let begun = Instant::now();
         tracing::info!(server = %key, "a server that sleeps is called");
         loop {
-            wanted.say(&key).await;
+            wanted.say(key).await;
             match tokio::time::timeout(AGAIN, addresses.wait_for(|addresses| !addresses.is_empty())).await {
                 Ok(Ok(_)) => break,
                 // Nobody looks any more.
@@ -117,12 +131,18 @@ async fn wake(
         }
         metrics.woken(begun.elapsed());
         tracing::info!(server = %key, seconds = begun.elapsed().as_secs_f64(), "it is awake");
-        wanted.take_back(&key).await;
+        wanted.take_back(key).await;
     }
 }
 
 impl Flight {
-    /// A pod that answers, once there is one; where there are several, another one than the last that was tried. None: not in time.
+    /// Whether the server was deleted or switched off since it began.
+    pub fn is_over(&self) -> bool {
+        self.over.is_cancelled()
+    }
+
+    /// A pod that answers, once there is one; where there are several, another one than the last that was tried. None: not in time, or it is
+    /// over.
     pub async fn landing(&self, last: Option<SocketAddr>, until: Instant) -> Option<SocketAddr> {
         if let Some(pause) = last.map(|_| Instant::now() + PAUSE) {
             tokio::time::sleep_until(pause.min(until)).await;
@@ -132,7 +152,8 @@ impl Flight {
         }
         let mut addresses = self.addresses.clone();
         let landing = addresses.wait_for(|addresses| !addresses.is_empty());
-        let found = tokio::time::timeout_at(until, landing).await.ok()?.ok()?;
+        let landing = self.over.run_until_cancelled(landing);
+        let found = tokio::time::timeout_at(until, landing).await.ok()??.ok()?;
         let other = found.iter().find(|address| Some(**address) != last);
         other.or_else(|| found.first()).copied().filter(|_| Instant::now() < until)
     }

@@ -65,7 +65,7 @@ pub fn start(args: &Args, client: &Client, stop: &CancellationToken) -> anyhow::
     let metrics = Metrics::new()?;
     let sleepers = Sleepers::watch(client, &args.watch_namespaces, stop);
     let wanted = Wanted::new(client.clone(), &args.namespace, &args.wanted);
-    let flights = Flights::new(client.clone(), wanted, metrics.clone());
+    let flights = Flights::new(client.clone(), Arc::clone(&sleepers), wanted, metrics.clone());
     let hold = Duration::from_secs(u64::from(args.hold_seconds));
     Ok(Arc::new(Activator::new(door::Parts {
         sleepers,

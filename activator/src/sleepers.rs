@@ -12,6 +12,7 @@ use kube::api::{Api, ApiResource, Object};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt as _};
 use serde::Deserialize;
+use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
 use crate::host::Named;
@@ -19,6 +20,9 @@ use crate::kept::{self, Kept};
 
 /// How long what was kept of a server is not read again.
 const FRESH: Duration = Duration::from_secs(30);
+
+/// So many ends are kept for whoever is slow to hear of them.
+const ENDED: usize = 256;
 
 /// How long the API server may take to tell it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -117,6 +121,8 @@ pub enum Found {
 /// The servers that may sleep.
 pub struct Sleepers {
     client: Client,
+    /// Who is deleted or switched off, as it happens.
+    ended: broadcast::Sender<Key>,
     known: RwLock<Known>,
     kept: RwLock<HashMap<Key, (Instant, Arc<Kept>)>>,
 }
@@ -134,7 +140,8 @@ impl Sleepers {
         let namespaces: Vec<_> = namespaces.iter().filter(|namespace| !namespace.is_empty()).cloned().map(Some).collect();
         let namespaces = if namespaces.is_empty() { vec![None] } else { namespaces };
         let known = RwLock::new(Known { awaited: namespaces.len(), ..Known::default() });
-        let sleepers = Arc::new(Self { client: client.clone(), known, kept: RwLock::default() });
+        let (ended, _) = broadcast::channel(ENDED);
+        let sleepers = Arc::new(Self { client: client.clone(), ended, known, kept: RwLock::default() });
         for namespace in namespaces {
             let (watching, stop) = (Arc::clone(&sleepers).follow(namespace), stop.clone());
             tokio::spawn(async move { stop.run_until_cancelled(watching).await });
@@ -150,6 +157,22 @@ impl Sleepers {
     /// Whom a caller means.
     pub fn find(&self, named: &Named) -> Found {
         self.known.read().unwrap_or_else(PoisonError::into_inner).find(named)
+    }
+
+    /// Resolves when this server is deleted or switched off from now on.
+    pub fn end(&self, key: &Key) -> impl Future<Output = ()> + use<> {
+        let (mut ended, key) = (self.ended.subscribe(), key.clone());
+        async move {
+            loop {
+                match ended.recv().await {
+                    Ok(other) if other == key => return,
+                    // Of more than are kept some are lost: who waits for one of them waits for as long as a call is held.
+                    Ok(_) | Err(RecvError::Lagged(_)) => {}
+                    // The process ends.
+                    Err(RecvError::Closed) => std::future::pending().await,
+                }
+            }
+        }
     }
 
     /// What was kept of the server.
@@ -205,10 +228,15 @@ impl Sleepers {
                     known.awaited -= usize::from(std::mem::take(&mut first));
                 }
                 Ok(watcher::Event::Apply(server)) => {
+                    if !server.spec.enabled {
+                        // Nobody may be waiting for it.
+                        let _ = self.ended.send(key(&server));
+                    }
                     known.servers.remove(&key(&server));
                     known.servers.extend(Sleeper::of(&server).map(|sleeper| (key(&server), sleeper)));
                 }
                 Ok(watcher::Event::Delete(server)) => {
+                    let _ = self.ended.send(key(&server));
                     known.servers.remove(&key(&server));
                 }
                 Err(error) => tracing::warn!(%error, namespace, "the McpServers are not known"),

@@ -281,7 +281,9 @@ pub struct HeaderFrom {
     validation = Rule::new("!has(self.restoreFrom) || has(self.backup)")
         .message("storage.restoreFrom takes a backup from where storage.backup puts them: set storage.backup, too"),
     validation = Rule::new("!has(self.restoreFrom) || !has(self.backup) || !has(self.backup.command)")
-        .message("storage.restoreFrom is for sandbox-server, and storage.backup.command is for others: remove one of the two; others restore by an init container of podTemplate")
+        .message("storage.restoreFrom is for sandbox-server, and storage.backup.command is for others: remove one of the two; others restore by an init container of podTemplate"),
+    validation = Rule::new("!has(self.restoreFrom) || !has(self.backup) || !has(self.backup.to.claim) || !self.restoreFrom.matches('/.*/')")
+        .message("storage.restoreFrom names another namespace's server in a bucket alone, for a claim is of one namespace: name SERVER/latest or SERVER/NAME, or set storage.backup.to.s3")
 )]
 pub struct Storage {
     /// How much, for example 1Gi. It grows later where the StorageClass lets it, and never shrinks.

@@ -159,6 +159,34 @@ async fn lists_are_answered_without_waking_and_calls_wake_once_and_are_answered(
 }
 
 #[tokio::test]
+async fn who_waits_for_a_server_that_is_deleted_or_switched_off_is_told_at_once() {
+    with_space(|space| async move {
+        let operator = with_sleeper(&space).await?;
+        let activator = Activator::start(&space, &space.client, 30).await?;
+        for deleted in [false, true] {
+            let call = tokio::spawn(activator.message("s-mcp:8080", "tools/call").timeout(Duration::from_secs(20)).send());
+            space.until::<ConfigMap>(WANTED, "a call", |wanted| called(wanted) == 1).await?;
+            if deleted {
+                space.api::<McpServer>().delete("s", &DeleteParams::default()).await?;
+            } else {
+                space.edit::<McpServer>("s", json!({"spec": {"enabled": false}})).await?;
+            }
+            let ended = call.await??;
+            assert_eq!((ended.status(), ended.headers().get("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, None));
+            let message = said(ended).await?["error"]["message"].clone();
+            assert_eq!(message, format!("{}/s was deleted or switched off while the call waited for it", space.name));
+            space.until::<ConfigMap>(WANTED, "taken back", |wanted| called(wanted) == 0).await?;
+            if !deleted {
+                space.edit::<McpServer>("s", json!({"spec": {"enabled": true}})).await?;
+                space.until::<McpServer>("s", "Ready", |server| ready_is(server, "True", reason::ASLEEP)).await?;
+            }
+        }
+        operator.stop().await
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn who_waited_in_vain_is_told_what_is_the_matter_and_who_calls_nobody_is_told_so() {
     with_space(|space| async move {
         let operator = with_sleeper(&space).await?;

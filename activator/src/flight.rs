@@ -89,8 +89,9 @@ impl Flights {
             tokio::select! {
                 () = wake(&wanted, &key, up, asked, metrics) => {}
                 () = end => {
+                    // This task ends with the last who waits.
+                    tokio::spawn(async move { wanted.take_back(&key).await });
                     ended.cancel();
-                    wanted.take_back(&key).await;
                 }
             }
         });

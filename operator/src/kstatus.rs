@@ -38,7 +38,7 @@ impl Way<'_> {
         let stalled = self.stalled();
         let nothing = || match self.trouble {
             Some(trouble) => {
-                let message = "nothing stands in the way of the spec; what is wrong with its pods is told by Ready and Healthy";
+                let message = "its pods may yet come up; what is wrong with them is told by Ready and Healthy";
                 Finding::new(false, &trouble.reason, message)
             }
             None => Finding::new(false, reason::AVAILABLE, "nothing stands in the way"),

@@ -121,7 +121,7 @@ impl Making<'_> {
                 self.look_at(name, &value);
                 if let Some(folder) = values::is_of_the_image(&value) {
                     self.notes.push(format!(
-                        "{name} {value}: in a pod this is a path of the image, where nothing can be written; if the server writes it, give it spec.storage with mountPath {folder}"
+                        "{name} {value}: in a pod this is a path of the image, where nothing can be written; if the server writes it, add to its spec `storage: {{size: 1Gi, mountPath: {folder}}}`"
                     ));
                 }
                 // A reference to another variable is one to Kubernetes alone.

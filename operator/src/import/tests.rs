@@ -205,7 +205,7 @@ fn a_file_that_the_server_keeps_wants_a_volume() {
         import(&servers.to_string()).notes.join("\n")
     };
     assert!(told("/data/memory.json").contains("storage: {size: 1Gi, mountPath: /data}"), "{}", told("/data/memory.json"));
-    assert!(told("/data").contains("mountPath /data"));
+    assert!(told("/data").contains("mountPath: /data}"));
     for fits in ["/tmp/memory.json", "memory.json", "https://h/v1", "//h/v1", "/"] {
         assert!(!told(fits).contains("mountPath"), "{fits}: {}", told(fits));
     }

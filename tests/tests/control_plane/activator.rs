@@ -29,7 +29,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    asleep::{WANTED, replicas, service_leads, with_sleeper},
+    asleep::{WANTED, asleep, replicas, service_leads, with_activator, with_sleeper},
     reconcile::ready_is,
 };
 
@@ -161,25 +161,26 @@ async fn lists_are_answered_without_waking_and_calls_wake_once_and_are_answered(
 #[tokio::test]
 async fn who_waits_for_a_server_that_is_deleted_or_switched_off_is_told_at_once() {
     with_space(|space| async move {
-        let operator = with_sleeper(&space).await?;
+        for name in ["off", "gone"] {
+            asleep(&space, name).await?;
+        }
+        let operator = with_activator(&space, "10.9.0.1").await?;
         let activator = Activator::start(&space, &space.client, 30).await?;
-        for deleted in [false, true] {
-            let call = tokio::spawn(activator.message("s-mcp:8080", "tools/call").timeout(Duration::from_secs(20)).send());
+        for name in ["off", "gone"] {
+            space.until::<McpServer>(name, "Ready", |server| ready_is(server, "True", reason::ASLEEP)).await?;
+            let call = activator.message(&format!("{name}-mcp:8080"), "tools/call").timeout(Duration::from_secs(20));
+            let call = tokio::spawn(call.send());
             space.until::<ConfigMap>(WANTED, "a call", |wanted| called(wanted) == 1).await?;
-            if deleted {
-                space.api::<McpServer>().delete("s", &DeleteParams::default()).await?;
+            if name == "off" {
+                space.edit::<McpServer>(name, json!({"spec": {"enabled": false}})).await?;
             } else {
-                space.edit::<McpServer>("s", json!({"spec": {"enabled": false}})).await?;
+                space.api::<McpServer>().delete(name, &DeleteParams::default()).await?;
             }
             let ended = call.await??;
             assert_eq!((ended.status(), ended.headers().get("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, None));
             let message = said(ended).await?["error"]["message"].clone();
-            assert_eq!(message, format!("{}/s was deleted or switched off while the call waited for it", space.name));
+            assert_eq!(message, format!("{}/{name} was deleted or switched off while the call waited for it", space.name));
             space.until::<ConfigMap>(WANTED, "taken back", |wanted| called(wanted) == 0).await?;
-            if !deleted {
-                space.edit::<McpServer>("s", json!({"spec": {"enabled": true}})).await?;
-                space.until::<McpServer>("s", "Ready", |server| ready_is(server, "True", reason::ASLEEP)).await?;
-            }
         }
         operator.stop().await
     })

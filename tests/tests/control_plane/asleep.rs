@@ -62,7 +62,7 @@ fn slice_of_activator(address: &str) -> Value {
 }
 
 /// A server that sleeps since before there was an operator: its status says so.
-async fn asleep(space: &Space, name: &str) -> anyhow::Result<()> {
+pub async fn asleep(space: &Space, name: &str) -> anyhow::Result<()> {
     space
         .create::<McpServer>(json!({"metadata": {"name": name}, "spec": {
             "container": {"image": "a/b:1"},

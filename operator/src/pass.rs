@@ -266,15 +266,15 @@ async fn pass<S: Subject>(object: &S, context: &Context<S>) -> Outcome<S::Valid>
     let name = S::COMPONENT.child_name(&object.name_any());
     let whole = Key::new("Deployment", &namespace, &name);
     outcome.deployment = context.writer.children.read(&namespace, &name);
+    let problem = applied.problems.iter().find(|(key, _)| *key == whole).map(|(_, problem)| problem);
     // One whose fields somebody else undoes is left alone: two ways of writing it would keep each other's count at nothing.
-    let is_contested = applied.problems.iter().any(|(key, problem)| *key == whole && problem.reason == reason::CONTESTED);
+    let is_contested = problem.is_some_and(|problem| problem.reason == reason::CONTESTED);
     let is_left = outcome.paused || is_contested || applied.done.contains(&whole);
     if !is_left && has_too_many(object, outcome.deployment.as_ref()) {
         outcome.problems.extend(lower(object, context, &whole).await.err().map(|error| Problem::not_applied(&error)));
         outcome.deployment = context.writer.children.read(&namespace, &name);
     }
-    let refusal =
-        applied.problems.iter().find(|(key, problem)| *key == whole && problem.class.is_obstacle()).map(|(_, problem)| problem);
+    let refusal = problem.filter(|problem| problem.class.is_obstacle());
     let lacks = outcome.valid.as_ref().map_or(&*outcome.problems, S::lacks);
     outcome.no_pods = Problem::obstacle(lacks).or_else(|| refusal.cloned());
     let service = Key::new("Service", &namespace, &name);

@@ -1,48 +1,31 @@
 // A tool that takes its time: the page says how far it is, in the words of its server.
 import assert from 'node:assert/strict';
-import { createServer } from 'node:http';
 import { after, before, test } from 'node:test';
+import { chatOver } from './support/mcp.mjs';
 import { answered, ask, axe, closeBrowser, lastTurn, open } from './support/page.mjs';
-import { Stack, until } from './support/stack.mjs';
 
 let finish;
 const finished = new Promise((resolve) => { finish = resolve; });
 
-// An MCP server whose tool is half way until it is told to finish.
-const server = createServer(async (request, response) => {
-  let body = '';
-  for await (const piece of request) body += piece;
-  if (request.method !== 'POST') {
-    response.writeHead(405).end();
-    return;
-  }
-  const { id, method, params } = JSON.parse(body);
-  const answer = (result) => response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ jsonrpc: '2.0', id, result }));
+// Half way until it is told to finish.
+async function toil(params, { id, response }) {
   const say = (message) => response.write(`data: ${JSON.stringify({ jsonrpc: '2.0', ...message })}\n\n`);
-  if (id === undefined) response.writeHead(202).end();
-  else if (method === 'initialize') answer({ protocolVersion: '2025-06-18', capabilities: { tools: {} }, serverInfo: { name: 'slow', version: '1' } });
-  else if (method === 'tools/list') answer({ tools: [{ name: 'toil', inputSchema: { type: 'object' }, annotations: { readOnlyHint: true } }] });
-  else if (method === 'tools/call') {
-    response.writeHead(200, { 'content-type': 'text/event-stream' });
-    say({ method: 'notifications/progress', params: { progressToken: params._meta.progressToken, progress: 1, total: 2, message: 'half\u202e way' } });
-    await finished;
-    say({ id, result: { content: [{ type: 'text', text: 'all done' }] } });
-    response.end();
-  } else response.writeHead(404).end();
-});
+  response.writeHead(200, { 'content-type': 'text/event-stream' });
+  say({ method: 'notifications/progress', params: { progressToken: params._meta.progressToken, progress: 1, total: 2, message: 'half\u202e way' } });
+  await finished;
+  say({ id, result: { content: [{ type: 'text', text: 'all done' }] } });
+  response.end();
+}
 
 let stack;
+let stop;
 before(async () => {
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const url = `http://127.0.0.1:${server.address().port}/mcp`;
-  stack = await Stack.start({ sandbox: false, servers: [{ name: 'slow', url, timeout: 60 }] });
-  await until('the server to be up', async () => (await (await fetch(`${stack.url}/v1/servers`)).json()).servers[0].state === 'up');
+  const tools = [{ name: 'toil', inputSchema: { type: 'object' }, annotations: { readOnlyHint: true } }];
+  ({ stack, stop } = await chatOver('slow', { tools: {} }, { 'tools/list': { tools }, 'tools/call': toil }));
 });
 after(async () => {
   await closeBrowser();
-  await stack.stop();
-  server.closeAllConnections();
-  server.close();
+  await stop();
 });
 
 test('a card says how far its tool is, and then what it came to', async (t) => {

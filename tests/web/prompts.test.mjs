@@ -1,10 +1,10 @@
 // Prompts and resources: what is text is written into the message, all else is attached to the question, shown before it is sent, and stays
 // with it.
 import assert from 'node:assert/strict';
-import { createServer } from 'node:http';
 import { after, before, test } from 'node:test';
+import { chatOver } from './support/mcp.mjs';
 import { answered, axe, closeBrowser, lastTurn, open } from './support/page.mjs';
-import { Stack, until } from './support/stack.mjs';
+import { until } from './support/stack.mjs';
 
 // A picture of one point.
 const PNG = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==';
@@ -15,38 +15,21 @@ const PROMPTS = {
   talk: [said('user', text('Look at this:')), said('user', { type: 'image', mimeType: 'image/png', data: PNG }), said('assistant', text('A single point.')), said('user', text('Which colour?'))],
 };
 
-const server = createServer(async (request, response) => {
-  let body = '';
-  for await (const piece of request) body += piece;
-  if (request.method !== 'POST') {
-    response.writeHead(405).end();
-    return;
-  }
-  const { id, method, params } = JSON.parse(body);
-  const answer = (result) => response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ jsonrpc: '2.0', id, result }));
-  if (id === undefined) response.writeHead(202).end();
-  else if (method === 'initialize') answer({ protocolVersion: '2025-06-18', capabilities: { tools: {}, prompts: {}, resources: {} }, serverInfo: { name: 's', version: '1' } });
-  else if (method === 'tools/list') answer({ tools: [] });
-  else if (method === 'prompts/list') answer({ prompts: Object.keys(PROMPTS).map((name) => ({ name })) });
-  else if (method === 'resources/list') answer({ resources: [{ uri: 'a:b', name: 'notes' }] });
-  else if (method === 'resources/templates/list') answer({ resourceTemplates: [] });
-  else if (method === 'prompts/get') answer({ messages: PROMPTS[params.name] });
-  else if (method === 'resources/read') answer({ contents: [{ uri: params.uri, text: 'its text' }] });
-  else response.writeHead(404).end();
-});
-
 let stack;
+let stop;
 before(async () => {
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const url = `http://127.0.0.1:${server.address().port}/mcp`;
-  stack = await Stack.start({ sandbox: false, servers: [{ name: 's', url, timeout: 60 }] });
-  await until('the server to be up', async () => (await (await fetch(`${stack.url}/v1/servers`)).json()).servers[0].state === 'up');
+  ({ stack, stop } = await chatOver('s', { tools: {}, prompts: {}, resources: {} }, {
+    'tools/list': { tools: [] },
+    'prompts/list': { prompts: Object.keys(PROMPTS).map((name) => ({ name })) },
+    'resources/list': { resources: [{ uri: 'a:b', name: 'notes' }] },
+    'resources/templates/list': { resourceTemplates: [] },
+    'prompts/get': ({ name }) => ({ messages: PROMPTS[name] }),
+    'resources/read': ({ uri }) => ({ contents: [{ uri, text: 'its text' }] }),
+  }));
 });
 after(async () => {
   await closeBrowser();
-  await stack.stop();
-  server.closeAllConnections();
-  server.close();
+  await stop();
 });
 
 async function choose(page, name) {

@@ -1,8 +1,8 @@
 //! Servers that sleep: who answers for them meanwhile, and who is wanted.
 //!
 //! That one is to sleep, or to wake, is decided in `autoscale`; who answers for it then: `phase`; what follows for its status and children is
-//! `mcp_server`'s. The rest here is what comes from outside, kept for the passes: where the activator's pods are (`activator`), for which servers it was called (`wanted`), and
-//! whose Services lead to pods of their own (`leading`).
+//! `mcp_server`'s. The rest here is what comes from outside, kept for the passes: where the activator's pods are (`activator`), for which
+//! servers it was called (`wanted`), and whose Services lead to pods of their own (`leading`).
 //! A pass that finds nothing of it here goes on from what stands in the API.
 
 pub mod activator;

@@ -6,12 +6,10 @@ use anyhow::Context;
 use tokio::sync::watch;
 
 use crate::{
-    config::{
-        settings::Settings,
-        watch::{self as config_watch, Loaded},
-    },
+    config::watch::{self as config_watch, Loaded},
     llm::{Model, client::Client, none::NoModel},
     metrics::Metrics,
+    settings::Settings,
     tools::hub::Hub,
     turn::{cache::ResponseCache, machine::Limits, run::Engine},
     usage::{self, Budget, Ledger},

@@ -2,13 +2,23 @@
 
 use std::time::Duration;
 
+use clap::ValueEnum;
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
-use crate::{config::settings::AuditArguments, redact::redact};
+use crate::redact::redact;
 
 /// The log's name for these lines: whatever the level, they are kept.
 pub const TARGET: &str = "chat_worker::audit";
+
+/// What a line holds of a call's arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AuditArguments {
+    /// Their SHA-256, in hexadecimal: enough to prove which call it was.
+    Digest,
+    /// All of them, as JSON; what looks like a secret is taken out.
+    Whole,
+}
 
 /// A call, and what became of it.
 #[derive(Debug)]

@@ -6,7 +6,7 @@
 //! `reachable`, `met`, `logging`, `telemetry` and `redact` serve all of them.
 
 pub mod app;
-mod audit;
+pub mod audit;
 pub mod config;
 mod digest;
 mod heavy;
@@ -19,6 +19,7 @@ pub mod numbers;
 pub mod policy;
 pub mod reachable;
 pub mod redact;
+pub mod settings;
 pub mod telemetry;
 pub mod tools;
 pub mod turn;

@@ -317,7 +317,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::config::settings::AuditArguments;
 
     /// The one line that `log` writes.
     fn written(log: impl FnOnce()) -> Value {
@@ -341,7 +340,7 @@ mod tests {
             outcome: "refused",
             duration: Duration::ZERO,
         };
-        let line = written(|| call.log(AuditArguments::Whole));
+        let line = written(|| call.log(audit::AuditArguments::Whole));
         assert_eq!((&line["message"], &line["component"]), (&json!("Tool call"), &json!("audit")));
         let fields = ["caller", "server", "tool", "arguments", "allowed", "decision", "outcome"].map(|name| line[name].clone());
         assert_eq!(json!(fields), json!(["192.0.2.1", "", forged, "{}", false, "unknown", "refused"]));

@@ -5,12 +5,9 @@ use std::{process::ExitCode, sync::Arc};
 use anyhow::Context;
 use chat_worker::{
     app::App,
-    config::{
-        check::check,
-        settings::{Cli, Command, ConfigCommand, Settings},
-        watch,
-    },
+    config::{check::check, watch},
     logging,
+    settings::{Cli, Command, ConfigCommand, Settings},
     telemetry::Telemetry,
     ui,
 };

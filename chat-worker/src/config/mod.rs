@@ -1,6 +1,5 @@
-//! Configuration: `settings` is the command line and the environment, read once; `file` is mcp.json (pure), each `entry` of it by its
-//! `fields` and with its `variables`, what is `unknown` and what `rules` it gives for tools, which makes a `server`; `watch` reloads it,
-//! `check` says what is wrong with it.
+//! mcp.json, the configuration of the servers: `file` is all of it (pure), each `entry` of it by its `fields` and with its `variables`, what is
+//! `unknown` and what `rules` it gives for tools, which makes a `server`; `watch` reloads it, `check` says what is wrong with it.
 
 pub mod check;
 mod entry;
@@ -8,7 +7,6 @@ mod fields;
 pub mod file;
 pub mod rules;
 pub mod server;
-pub mod settings;
 mod unknown;
 mod variables;
 pub mod watch;

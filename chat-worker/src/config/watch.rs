@@ -9,10 +9,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{
-    file::{self, FileError, McpConfig},
-    settings,
-};
+use super::file::{self, FileError, McpConfig};
 
 const PERIOD: Duration = Duration::from_secs(1);
 /// Larger than any honest configuration.
@@ -93,9 +90,9 @@ fn parse(text: &Result<String, String>) -> Result<McpConfig, String> {
     understand(text).map_err(|error| error.to_string())
 }
 
-/// What a text means in our environment.
+/// What a text means, with the variables of our environment for the values that name them.
 pub(super) fn understand(text: &str) -> Result<McpConfig, FileError> {
-    file::parse(text, &settings::variable)
+    file::parse(text, &|name: &str| std::env::var(name).ok())
 }
 
 /// The log level that the file names, if it can be read at all.

@@ -16,7 +16,8 @@ use super::{
     machine::Limits,
 };
 use crate::{
-    config::{rules::Approvals, settings::AuditArguments},
+    audit::AuditArguments,
+    config::rules::Approvals,
     llm::{
         Model,
         wire::{ToolCall, Usage},

@@ -28,11 +28,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use chat_worker::{
-    app::App,
-    config::{settings::Cli, watch},
-    ui::web,
-};
+use chat_worker::{app::App, config::watch, settings::Cli, ui::web};
 use clap::Parser;
 use model_standin::Running as Model;
 use serde_json::{Value, json};

@@ -1,4 +1,5 @@
-//! The command line and the environment. (What a terminal, an editor or a child wants of the environment is read where they are.) Every setting is documented in its help text.
+//! The command line and the environment, read once: every setting, documented in its help text, and what the other modules are given of
+//! them. (What a terminal, an editor, a child or a value in mcp.json wants of the environment is read where they are.)
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -15,8 +16,9 @@ use http_server::host::HostPattern;
 use ipnet::IpNet;
 use url::Url;
 
-use super::rules::Approvals;
 use crate::{
+    audit::AuditArguments,
+    config::rules::Approvals,
     llm::{
         api::Api,
         client,
@@ -131,11 +133,6 @@ fn network(text: &str) -> Result<IpNet, String> {
     fits.ok_or_else(|| format!("the length of its prefix is {length}: write a number from 0 to {most}"))
 }
 
-/// A variable of our environment, for the values in mcp.json that name it.
-pub fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok()
-}
-
 /// How models are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ModelApi {
@@ -144,15 +141,6 @@ pub enum ModelApi {
     /// Chat Completions: OpenAI, and servers of one's own that speak its API (vLLM, llama.cpp, Ollama and others).
     #[value(name = "openai")]
     OpenAi,
-}
-
-/// What an audit line holds of a call's arguments.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum AuditArguments {
-    /// Their SHA-256, in hexadecimal: enough to prove which call it was.
-    Digest,
-    /// All of them, as JSON; what looks like a secret is taken out.
-    Whole,
 }
 
 /// What `serve` serves.

@@ -13,6 +13,7 @@ mod heavy;
 pub mod limits;
 pub mod llm;
 pub mod logging;
+pub mod message;
 mod met;
 pub mod metrics;
 pub mod numbers;

@@ -13,7 +13,8 @@ use prometheus::{
 use serde::Serialize;
 
 use crate::{
-    llm::{Answer, ModelError, wire::Usage},
+    llm::{Answer, ModelError},
+    message::Usage,
     reachable::Follower,
     tools::hub::ServerStatus,
     turn::machine::Outcome,

@@ -13,7 +13,8 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 
 use crate::{
-    llm::{Answer, ModelError, wire::Usage},
+    llm::{Answer, ModelError},
+    message::Usage,
     tools::answer::ToolOutput,
     turn::machine::Outcome,
 };

@@ -6,11 +6,11 @@ use std::collections::HashSet;
 use mcp_wire::json;
 use serde_json::Value;
 
-use super::{
-    Answer, ModelError, Progress, sentence,
-    wire::{StopReason, Usage, block_call},
+use super::{Answer, ModelError, Progress, sentence};
+use crate::{
+    message::{StopReason, Usage, block_call},
+    numbers,
 };
-use crate::numbers;
 
 /// Collects the events of one attempt.
 pub trait Assemble: Send {

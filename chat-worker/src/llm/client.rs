@@ -31,9 +31,12 @@ use super::{
     retry::{self, Hints},
     sentence,
     transport::{self, Capped, MAX_ANSWER, reason},
-    wire::{self, Usage},
 };
-use crate::{redact::redact, tools::spec::ToolSpec};
+use crate::{
+    message::{Usage, block_text},
+    redact::redact,
+    tools::spec::ToolSpec,
+};
 
 /// What is read of an error's body.
 const MAX_ERROR_BODY: usize = 64 * 1024;
@@ -170,7 +173,7 @@ impl Client {
                 let text = String::from_utf8_lossy(&body);
                 let message = assemble::parse(&text)?;
                 let answer = api.whole(&message)?;
-                for text in answer.content.iter().filter_map(wire::block_text) {
+                for text in answer.content.iter().filter_map(block_text) {
                     listener.tell(Progress::Text(text.to_owned())).await;
                 }
                 Ok(answer)

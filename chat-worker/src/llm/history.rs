@@ -8,11 +8,11 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{
-    offer::{Dialect, Offer, Projected, Renamed, names},
-    wire::{Message, block_result_id, text_block},
+use super::offer::{Dialect, Offer, Projected, Renamed, names};
+use crate::{
+    digest::digest,
+    message::{Message, block_result_id, text_block},
 };
-use crate::digest::digest;
 
 /// The names of tools, and the ids of calls at Anthropic, are of these letters.
 fn is_plain(text: &str, longest: usize) -> bool {

@@ -1,5 +1,5 @@
 //! The model: what a turn asks of it (`Prompt`), what it gets (`Answer`), and the trait that providers implement.
-//! `wire`, `anthropic` and `openai` are pure, and `api` chooses between the two; `offer` says which tools they are told of and
+//! `anthropic` and `openai` are pure, and `api` chooses between the two; `offer` says which tools they are told of and
 //! how, `history` makes a conversation fit, `refusal` reads which tool an API did not take; `retry` decides; `client` talks.
 
 mod anthropic;
@@ -16,18 +16,15 @@ mod openai;
 mod refusal;
 pub mod retry;
 mod transport;
-pub mod wire;
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use serde_json::Value;
 
-use self::{
-    offer::Offer,
-    wire::{Message, StopReason, Usage},
-};
+use self::offer::Offer;
 use crate::{
+    message::{Message, StopReason, Usage},
     redact::redact,
     tools::{
         sanitize::{cap, clean_line},

@@ -26,7 +26,7 @@ use super::{
     sanitize::{cap, clean, clean_line},
     spec::exposed_name,
 };
-use crate::{llm::wire::Message, written::Fields};
+use crate::{message::Message, written::Fields};
 
 /// What a server's instructions may take of each prompt, in bytes, and what those of all servers may.
 const MAX_INSTRUCTIONS: usize = 4 * 1024;

@@ -11,7 +11,7 @@ use super::{
     answer::{MAX_IMAGES, MAX_PICTURES, MAX_TOLD, block_in_words, contents_in_words, image, picture},
     sanitize::{clean, clean_line, cut},
 };
-use crate::llm::wire::{Message, Role, text_block};
+use crate::message::{Message, Role, text_block};
 
 /// What each part costs beside its text, in bytes: there may be very many of nothing.
 const A_PART: usize = 16;

@@ -19,10 +19,8 @@ use super::{
     transcript::Transcript,
 };
 use crate::{
-    llm::{
-        Answer, Listener, ModelError, Progress, Prompt, estimate,
-        wire::{Message, StopReason, Usage},
-    },
+    llm::{Answer, Listener, ModelError, Progress, Prompt, estimate},
+    message::{Message, StopReason, Usage},
     telemetry::Traced,
 };
 

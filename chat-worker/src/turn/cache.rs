@@ -12,7 +12,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::{event::Event, opening::Opening, transcript::Transcript};
-use crate::{llm::wire::Message, tools::catalogue::Catalogue};
+use crate::{message::Message, tools::catalogue::Catalogue};
 
 /// All answers together, in bytes.
 const MAX_BYTES: u64 = 32 * 1024 * 1024;

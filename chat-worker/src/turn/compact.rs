@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::llm::{
-    Answer, Prompt,
-    wire::{Message, Role, StopReason, block_call, block_text, text_block},
+use crate::{
+    llm::{Answer, Prompt},
+    message::{Message, Role, StopReason, block_call, block_text, text_block},
 };
 
 const SYSTEM: &str = "You shorten conversations so that they can go on in less room. Keep what is needed to continue: what the \

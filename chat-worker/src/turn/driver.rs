@@ -19,12 +19,7 @@ use super::{
     run::{Engine, Run, millis},
     transcript::Transcript,
 };
-use crate::{
-    config::rules::Approvals,
-    llm::{ModelError, wire::Usage},
-    logging, telemetry,
-    tools::catalogue::Catalogue,
-};
+use crate::{config::rules::Approvals, llm::ModelError, logging, message::Usage, telemetry, tools::catalogue::Catalogue};
 
 /// One turn to run.
 #[derive(Debug)]

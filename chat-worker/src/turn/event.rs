@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::machine::Outcome;
-use crate::llm::wire::{Message, Usage};
+use crate::message::{Message, Usage};
 
 /// One event.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -8,9 +8,9 @@ use super::{
     opening::Opening,
     transcript::{ToolResult, Transcript},
 };
-use crate::llm::{
-    Answer, ModelError,
-    wire::{Message, Role, StopReason, ToolCall, text_block},
+use crate::{
+    llm::{Answer, ModelError},
+    message::{Message, Role, StopReason, ToolCall, text_block},
 };
 
 /// Where a turn ends even if the model would go on.

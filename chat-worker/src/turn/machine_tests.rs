@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::llm::wire::Usage;
+use crate::message::Usage;
 
 fn machine() -> Machine {
     Machine::new(Transcript::default(), Limits { rounds: 2, pauses: 2, shortenings: 2 })

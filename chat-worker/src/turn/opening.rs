@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::outside::{self, TranscriptError};
-use crate::llm::wire::{Message, Role, block_text, text_block};
+use crate::message::{Message, Role, block_text, text_block};
 
 /// What the user says before a prompt that begins with the assistant, and after one that ends with it.
 const BEGINS: &str = "[What you say next was prepared: it is part of a prompt.]";

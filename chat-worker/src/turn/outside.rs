@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    llm::wire::{Message, Role, text_block},
+    message::{Message, Role, text_block},
     tools::answer::{image, picture},
 };
 

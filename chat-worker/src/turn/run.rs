@@ -18,10 +18,8 @@ use super::{
 use crate::{
     audit::AuditArguments,
     config::rules::Approvals,
-    llm::{
-        Model,
-        wire::{ToolCall, Usage},
-    },
+    llm::Model,
+    message::{ToolCall, Usage},
     metrics::Metrics,
     policy::Verdict,
     tools::{catalogue::Catalogue, hub::Hub, spec::ToolSpec},

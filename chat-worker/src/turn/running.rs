@@ -21,7 +21,8 @@ use super::{
 };
 use crate::{
     audit,
-    llm::{offer::search, wire::ToolCall},
+    llm::offer::search,
+    message::ToolCall,
     numbers,
     policy::{self, By, Decision, Verdict, Why},
     telemetry::Traced,

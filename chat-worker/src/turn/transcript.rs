@@ -11,7 +11,7 @@ use super::{
     outside::{self, TranscriptError},
 };
 use crate::{
-    llm::wire::{Message, Role, ToolCall, block_call, block_result_id, block_text, text_block},
+    message::{Message, Role, ToolCall, block_call, block_result_id, block_text, text_block},
     tools::answer::MAX_PICTURES,
 };
 

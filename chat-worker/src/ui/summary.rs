@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{llm::wire::block_text, turn::event::Event};
+use crate::{message::block_text, turn::event::Event};
 
 /// The answer, the calls with their results, and how the turn ended.
 pub fn summary(events: &[Event]) -> Value {
@@ -65,7 +65,7 @@ fn result_in(messages: &Value, call: &Value) -> Option<String> {
 mod tests {
     use super::*;
     use crate::{
-        llm::wire::{Message, Role},
+        message::{Message, Role},
         turn::machine::Outcome,
     };
 
@@ -101,7 +101,7 @@ mod tests {
             request_id: "r".into(),
             outcome: Outcome::Complete,
             model: "m".into(),
-            usage: crate::llm::wire::Usage::default(),
+            usage: crate::message::Usage::default(),
             cost: None,
             cached: false,
             duration_ms: 1,

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use self::price::price;
-use crate::llm::{ModelError, wire::Usage};
+use crate::{llm::ModelError, message::Usage};
 
 /// Models that are accounted for one by one.
 const MAX_MODELS: usize = 50;

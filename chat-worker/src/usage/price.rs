@@ -3,7 +3,7 @@
 
 use genai_prices::{PriceRequest, UsageKey};
 
-use crate::llm::wire::Usage;
+use crate::message::Usage;
 
 /// Decodes the price list, which the first use would otherwise wait for.
 pub fn load() {

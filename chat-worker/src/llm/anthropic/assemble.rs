@@ -5,11 +5,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::block::Block;
-use crate::llm::{
-    Answer, ModelError, Progress,
-    assemble::{Assemble, Seen, check_call, check_ids, check_stop, parse, reported},
-    halves::Halves,
-    wire::{StopReason, Usage},
+use crate::{
+    llm::{
+        Answer, ModelError, Progress,
+        assemble::{Assemble, Seen, check_call, check_ids, check_stop, parse, reported},
+        halves::Halves,
+    },
+    message::{StopReason, Usage},
 };
 
 /// Collects the events of one attempt.

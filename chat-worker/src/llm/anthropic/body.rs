@@ -6,10 +6,12 @@ use std::borrow::Cow;
 use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
 
-use crate::llm::{
-    Prompt, history,
-    offer::{Dialect, Projected},
-    wire::{Message, Role},
+use crate::{
+    llm::{
+        Prompt, history,
+        offer::{Dialect, Projected},
+    },
+    message::{Message, Role},
 };
 
 #[derive(Serialize)]

@@ -10,7 +10,7 @@ use serde_json::{
 
 use super::Projected;
 use crate::{
-    llm::wire::ToolCall,
+    message::ToolCall,
     numbers,
     tools::{answer::MAX_TOLD, sanitize::cap, spec::ToolSpec},
 };

@@ -4,11 +4,13 @@
 use serde_json::Value;
 
 use super::calls::Calls;
-use crate::llm::{
-    Answer, ModelError, Progress,
-    assemble::{Assemble, Seen, check_call, check_ids, check_stop, parse, reported},
-    halves::Halves,
-    wire::{StopReason, Usage, block_text, text_block},
+use crate::{
+    llm::{
+        Answer, ModelError, Progress,
+        assemble::{Assemble, Seen, check_call, check_ids, check_stop, parse, reported},
+        halves::Halves,
+    },
+    message::{StopReason, Usage, block_text, text_block},
 };
 
 /// Collects the chunks of one attempt.

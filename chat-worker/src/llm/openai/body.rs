@@ -6,8 +6,8 @@ use crate::{
     llm::{
         Prompt, history,
         offer::{Dialect, Projected},
-        wire::{Message, Role, block_call, block_result_id, block_text},
     },
+    message::{Message, Role, block_call, block_result_id, block_text},
     numbers,
 };
 

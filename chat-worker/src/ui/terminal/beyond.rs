@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::spinner::Spinner;
 use crate::{
-    llm::wire::Message,
+    message::Message,
     tools::{
         hub::Hub,
         quoted::Source,

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     app::App,
     limits,
-    llm::wire::{Role, Usage},
+    message::{Role, Usage},
     tools::sanitize::{clean, visible},
     turn::{driver::Turn, event::Event, machine::Outcome, opening::Opening, transcript::Transcript},
 };

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{llm::wire::Message, turn::transcript::Transcript};
+use crate::{message::Message, turn::transcript::Transcript};
 
 /// `$XDG_STATE_HOME/mcpfleet`, or where that is by default. `None` without a home.
 pub fn directory() -> Option<PathBuf> {

@@ -21,8 +21,9 @@ use serde_json::{Value, json, value::RawValue};
 
 use super::{chat, problem::Problem, state::Web};
 use crate::{
-    llm::{none, wire::Message},
+    llm::none,
     logging,
+    message::Message,
     tools::{
         quoted::Source,
         relay::{Following, Next, Relay, Said, in_words},

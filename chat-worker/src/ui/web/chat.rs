@@ -24,7 +24,8 @@ use super::{
 };
 use crate::{
     heavy, limits,
-    llm::{none, wire::Message},
+    llm::none,
+    message::Message,
     numbers, telemetry,
     turn::{driver::Turn, event::Event, opening::Opening, transcript::Transcript},
     ui::summary::summary,

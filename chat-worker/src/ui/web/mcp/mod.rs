@@ -51,8 +51,10 @@ use super::state::Web;
 use crate::{
     audit,
     digest::digest,
-    llm::{offer::search, wire::ToolCall},
-    logging, numbers,
+    llm::offer::search,
+    logging,
+    message::ToolCall,
+    numbers,
     policy::{self, Decision, Verdict, Why},
     telemetry::{self, Traced},
     tools::{

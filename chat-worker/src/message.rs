@@ -1,4 +1,4 @@
-//! The words of a conversation, as the Messages API has them: messages, stop reasons, usage. Pure; no HTTP.
+//! The words of a conversation, as the Messages API has them: messages, calls, stop reasons, usage. Pure; no HTTP.
 //! Content blocks stay raw JSON, so that what we do not know (and thinking blocks) is replayed as it came.
 
 use serde::{Deserialize, Serialize};

@@ -8,6 +8,7 @@
 pub mod app;
 pub mod audit;
 pub mod config;
+mod current_request;
 mod digest;
 mod heavy;
 pub mod limits;

@@ -28,7 +28,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::{audit, config::watch::Loaded, redact::redact, telemetry::Telemetry};
+use crate::{audit, config::watch::Loaded, current_request, redact::redact, telemetry::Telemetry};
 
 const MAX_SIZE: u64 = 10 * 1024 * 1024;
 const KEPT: u32 = 5;
@@ -105,26 +105,12 @@ struct Json {
     to_stdout: bool,
 }
 
-tokio::task_local! {
-    static REQUEST_ID: String;
-}
-
-/// The id of the request that is being worked on here.
-pub fn request_id() -> Option<String> {
-    REQUEST_ID.try_with(Clone::clone).ok()
-}
-
-/// Does work whose log lines carry this id. A span would do it, too, but is looked up at every piece of an answer.
-pub async fn of_request<W: Future>(request_id: String, work: W) -> W::Output {
-    REQUEST_ID.scope(request_id, work).await
-}
-
 impl<S: Subscriber> Layer<S> for Json {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
         let own = (event.metadata().target() == audit::TARGET).then(Map::new);
         let mut fields = Fields { own, ..Fields::default() };
         event.record(&mut fields);
-        let request_id = fields.request_id.take().or_else(|| REQUEST_ID.try_with(String::clone).ok());
+        let request_id = fields.request_id.take().or_else(current_request::id);
         let mut line = line(event.metadata(), &fields, request_id.as_deref());
         line.push(b'\n');
         if self.to_stdout {
@@ -314,6 +300,7 @@ impl Rotating {
 mod tests {
     use std::time::Duration;
 
+    use futures::FutureExt as _;
     use serde_json::json;
 
     use super::*;
@@ -377,9 +364,10 @@ mod tests {
         let file = Rotating::open(&path).expect("opened");
         let layer = Json { file: Some(Mutex::new(file)), to_stdout: false };
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
-            REQUEST_ID.sync_scope("req_1".to_owned(), || {
+            let work = async {
                 tracing::info!(duration_seconds = 1.2345, tools_used = "a,b", server = "s", "done with sk-ant-secret");
-            });
+            };
+            current_request::scope("req_1".to_owned(), work).now_or_never().expect("it waits for nothing");
         });
         let text = std::fs::read_to_string(path).expect("written");
         let line: Value = serde_json::from_str(&text).expect("one JSON object");

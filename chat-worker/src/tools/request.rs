@@ -43,7 +43,7 @@ use super::{
     standard,
     stdio::Pipe,
 };
-use crate::{heavy::Room, logging, numbers, redact::redact};
+use crate::{current_request, heavy::Room, numbers, redact::redact};
 
 /// A server that asks again and again instead of answering is not asked any more.
 const MAX_ROUNDS: usize = 10;
@@ -240,7 +240,7 @@ impl Line {
     /// Its progress is told by its own id.
     fn sending(&self, id: &RequestId, request: &Request, mut meta: RequestMetaObject) -> Result<Sending, ServiceError> {
         meta.set_progress_token(ProgressToken(id.clone()));
-        let called_for = logging::request_id();
+        let called_for = current_request::id();
         let written = match request {
             Request::Call(call) => {
                 meta.extend(call.trace.clone());

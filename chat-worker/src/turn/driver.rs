@@ -19,7 +19,7 @@ use super::{
     run::{Engine, Run, millis},
     transcript::Transcript,
 };
-use crate::{config::rules::Approvals, llm::ModelError, logging, message::Usage, telemetry, tools::catalogue::Catalogue};
+use crate::{config::rules::Approvals, current_request, llm::ModelError, message::Usage, telemetry, tools::catalogue::Catalogue};
 
 /// One turn to run.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl Engine {
     pub async fn run(&self, turn: Turn, events: mpsc::Sender<Event>) -> Finished {
         let asked = turn.model.as_deref().unwrap_or_else(|| self.model.name());
         let traced = telemetry::invoke_agent(self.model.price_list(), asked, &turn.request_id);
-        logging::of_request(turn.request_id.clone(), self.run_traced(turn, events).instrument(traced)).await
+        current_request::scope(turn.request_id.clone(), self.run_traced(turn, events).instrument(traced)).await
     }
 
     async fn run_traced(&self, turn: Turn, events: mpsc::Sender<Event>) -> Finished {

@@ -21,8 +21,8 @@ use serde_json::{Value, json, value::RawValue};
 
 use super::{chat, problem::Problem, state::Web};
 use crate::{
+    current_request,
     llm::none,
-    logging,
     message::Message,
     tools::{
         quoted::Source,
@@ -70,7 +70,7 @@ async fn quoted(web: Arc<Web>, headers: &HeaderMap, source: Source) -> Result<Re
     let (relay, hears) = Relay::new(ClientCapabilities::default(), None, false);
     let hub = Arc::clone(&web.app.engine.hub);
     let work = async move { hub.quoted(source, relay).await };
-    let mut asking = Following::new(logging::of_request(request_id::of(headers).to_owned(), work).boxed(), hears);
+    let mut asking = Following::new(current_request::scope(request_id::of(headers).to_owned(), work).boxed(), hears);
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if accept.contains("text/event-stream") {
         return Ok(streamed(asking, &web));

@@ -49,10 +49,9 @@ use self::{
 };
 use super::state::Web;
 use crate::{
-    audit,
+    audit, current_request,
     digest::digest,
     llm::offer::search,
-    logging,
     message::ToolCall,
     numbers,
     policy::{self, Decision, Verdict, Why},
@@ -248,7 +247,7 @@ impl Gateway {
         let session = client.session.as_deref().filter(|_| !client.is_modern);
         relay.later = session.map(|session| self.web.app.engine.hub.pages.later(session));
         let work = work(client.listens().then_some(relay), cancel.clone());
-        let output = logging::of_request(asker.request_id.clone(), work).boxed();
+        let output = current_request::scope(asker.request_id.clone(), work).boxed();
         self.web.calls.accompany(Running { what, call: Following::new(output, hears), cancel }, asker).await
     }
 

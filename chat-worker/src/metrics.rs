@@ -16,8 +16,6 @@ use crate::{
     llm::{Answer, ModelError},
     message::Usage,
     reachable::Follower,
-    tools::hub::ServerStatus,
-    turn::machine::Outcome,
     usage::Day,
 };
 
@@ -56,6 +54,16 @@ pub struct Metrics {
     pub running: IntGauge,
     /// Whether the model answers: what `/readyz` says of it.
     pub model: Follower,
+}
+
+/// A server as the metrics tell of it.
+#[derive(Debug)]
+pub struct Server<'s> {
+    pub name: &'s str,
+    pub is_up: bool,
+    pub is_circuit_open: bool,
+    /// How often its circuit has opened.
+    pub openings: u64,
 }
 
 /// What /health says under `metrics`.
@@ -113,21 +121,12 @@ impl Metrics {
         })
     }
 
-    /// A turn ended.
-    pub fn request(&self, outcome: &Result<Outcome, ModelError>, duration: Duration) {
-        let name = match outcome {
-            Ok(Outcome::Complete) => "complete",
-            Ok(Outcome::Truncated) => "truncated",
-            Ok(Outcome::Refused) => "refused",
-            Ok(Outcome::Cancelled) => "cancelled",
-            Ok(Outcome::Paused) => "paused",
-            Ok(Outcome::TooLong) => "too_long",
-            Ok(Outcome::ApprovalRequired) => "approval_required",
-            Err(error) => {
-                self.errors.with_label_values(&[self.names.known("errors", error.kind())]).inc();
-                "error"
-            }
-        };
+    /// A turn ended: so, or in an error of this kind.
+    pub fn request(&self, outcome: Result<&str, &str>, duration: Duration) {
+        let name = outcome.unwrap_or_else(|kind| {
+            self.errors.with_label_values(&[self.names.known("errors", kind)]).inc();
+            "error"
+        });
         self.requests.with_label_values(&[name]).inc();
         self.request_seconds.with_label_values(&[name]).observe(duration.as_secs_f64());
     }
@@ -174,21 +173,16 @@ impl Metrics {
     }
 
     /// The text that Prometheus reads.
-    pub fn text(&self, servers: &[ServerStatus], day: &Day) -> String {
+    pub fn text<'s>(&self, servers: impl IntoIterator<Item = Server<'s>>, day: &Day) -> String {
         self.budget_percent.set(day.budget_percent.and_then(|percent| i64::try_from(percent).ok()).unwrap_or(0));
         // Servers come and go; only those that are configured are shown.
         self.server_up.reset();
         self.server_circuit.reset();
         self.circuit_openings.reset();
-        for server in servers {
-            let up = matches!(server.state, crate::tools::server::State::Up { .. });
-            let open = matches!(
-                server.state,
-                crate::tools::server::State::CircuitOpen { .. } | crate::tools::server::State::Disabled { by_circuit: true, .. }
-            );
-            self.circuit_openings.with_label_values(&[&server.name]).inc_by(server.openings);
-            self.server_up.with_label_values(&[&server.name]).set(f64::from(u8::from(up)));
-            self.server_circuit.with_label_values(&[&server.name]).set(f64::from(u8::from(open)));
+        for Server { name, is_up, is_circuit_open, openings } in servers {
+            self.circuit_openings.with_label_values(&[name]).inc_by(openings);
+            self.server_up.with_label_values(&[name]).set(f64::from(u8::from(is_up)));
+            self.server_circuit.with_label_values(&[name]).set(f64::from(u8::from(is_circuit_open)));
         }
         let mut buffer = Vec::new();
         match TextEncoder::new().encode(&self.registry.gather(), &mut buffer) {
@@ -298,7 +292,7 @@ mod tests {
         for number in 0..1_000 {
             metrics.tool_call("s", &format!("t{number}"), "ok", Duration::ZERO);
         }
-        let text = metrics.text(&[], &crate::usage::Ledger::new(crate::usage::Budget::default()).today());
+        let text = metrics.text([], &crate::usage::Ledger::new(crate::usage::Budget::default()).today());
         let calls = text.lines().filter(|line| line.starts_with("mcpfleet_chat_tool_calls_total{")).count();
         assert_eq!(calls, MAX_NAMES + 1);
         assert!(text.contains(r#"mcpfleet_chat_tool_calls_total{outcome="ok",server="s",tool="other"} 900"#));
@@ -308,9 +302,9 @@ mod tests {
     fn the_summary_counts_what_was_recorded() {
         let metrics = Metrics::new().expect("names are unique");
         assert!(metrics.summary().success_rate.is_none());
-        metrics.request(&Ok(Outcome::Complete), Duration::from_secs(1));
-        metrics.request(&Err(ModelError::Stream("x".into())), Duration::from_secs(3));
-        metrics.request(&Ok(Outcome::Cancelled), Duration::from_secs(2));
+        metrics.request(Ok("complete"), Duration::from_secs(1));
+        metrics.request(Err("stream"), Duration::from_secs(3));
+        metrics.request(Ok("cancelled"), Duration::from_secs(2));
         metrics.tool_call("s", "t", "ok", Duration::ZERO);
         metrics.tool_call("s", "t", "timeout", Duration::ZERO);
         let summary = metrics.summary();
@@ -320,7 +314,7 @@ mod tests {
         assert_eq!((summary.errors["stream"], summary.tools["t"]), (1, 2));
         assert!(
             metrics
-                .text(&[], &crate::usage::Ledger::new(crate::usage::Budget::default()).today())
+                .text([], &crate::usage::Ledger::new(crate::usage::Budget::default()).today())
                 .contains("mcpfleet_chat_requests_total{outcome=\"complete\"} 1")
         );
     }

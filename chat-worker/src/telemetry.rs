@@ -1,6 +1,7 @@
 //! The spans of this program, by OpenTelemetry: those of the GenAI conventions. invoke_agent holds a turn, chat a call of the model,
 //! execute_tool a call of a tool. None of them carries what people, models or tools say. When they are sent, and how, is the crate
-//! `traces`. Knows nothing of logs; spans of traces are told apart from those of logs by their target.
+//! `traces`. Knows nothing of logs; spans of traces are told apart from those of logs by their target. Nor does it know turns and tools: what
+//! they came to, it is told in words and numbers.
 
 use std::time::Duration;
 
@@ -12,12 +13,7 @@ use tracing::{Span, Subscriber, field::Empty, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 
-use crate::{
-    llm::{Answer, ModelError},
-    message::Usage,
-    tools::answer::ToolOutput,
-    turn::machine::Outcome,
-};
+use crate::message::{StopReason, Usage};
 
 /// Of every span here, so that the log does not see them and the traces see nothing else.
 const TARGET: &str = "mcpfleet::trace";
@@ -116,28 +112,24 @@ impl Traced {
         self.span.clone()
     }
 
-    /// What the model answered.
-    pub fn answered(mut self, answer: &Result<Answer, ModelError>) {
-        self.over = true;
-        match answer {
-            _ if self.span.is_disabled() => {}
-            Ok(answer) => {
-                self.span.record("gen_ai.response.model", answer.model.as_str());
-                self.span.record("gen_ai.response.finish_reasons", format!("{:?}", [answer.stop.name()]));
-                if let Some(time) = answer.first_token {
-                    self.span.record("gen_ai.response.time_to_first_chunk", time.as_secs_f64());
-                }
-                used(&self.span, answer.usage);
+    /// The model answered: which one, why it stopped there, when it began, and what it took.
+    pub fn answered(self, model: &str, stop: &StopReason, first_token: Option<Duration>, usage: Usage) {
+        if !self.span.is_disabled() {
+            self.span.record("gen_ai.response.model", model);
+            self.span.record("gen_ai.response.finish_reasons", format!("{:?}", [stop.name()]));
+            if let Some(time) = first_token {
+                self.span.record("gen_ai.response.time_to_first_chunk", time.as_secs_f64());
             }
-            Err(error) => failed(&self.span, error.kind()),
+            used(&self.span, usage);
         }
+        self.ended(None);
     }
 
-    /// What the tool answered. An error that it reports is one, too.
-    pub fn executed(mut self, output: &ToolOutput) {
+    /// It came to its end: in an error of this kind, or well. An error that a tool reports is one, too.
+    pub fn ended(mut self, error: Option<&str>) {
         self.over = true;
-        if output.is_error {
-            failed(&self.span, output.outcome);
+        if let Some(kind) = error {
+            failed(&self.span, kind);
         }
     }
 }
@@ -150,13 +142,13 @@ impl Drop for Traced {
     }
 }
 
-/// What the turn came to whose span this is called in.
-pub fn turned(model: &str, usage: Usage, outcome: &Result<Outcome, ModelError>) {
+/// What the turn came to whose span this is called in: in an error of this kind, or well.
+pub fn turned(model: &str, usage: Usage, error: Option<&str>) {
     let span = Span::current();
     span.record("gen_ai.response.model", model);
     used(&span, usage);
-    if let Err(error) = outcome {
-        failed(&span, error.kind());
+    if let Some(kind) = error {
+        failed(&span, kind);
     }
 }
 

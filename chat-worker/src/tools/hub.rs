@@ -316,7 +316,7 @@ impl Hub {
 
     fn absent_server_of(&self, name: &str) -> Option<Arc<Server>> {
         let may_be_of = |server: &Arc<Server>| name.starts_with(&prefix_of(&server.entry.name));
-        self.servers().into_iter().find(|server| may_be_of(server) && !matches!(server.state(), State::Up { .. }))
+        self.servers().into_iter().find(|server| may_be_of(server) && !server.state().is_up())
     }
 
     /// A name that is not in the catalogue: the model made it up, or its server has gone since it was offered.

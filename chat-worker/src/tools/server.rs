@@ -88,10 +88,16 @@ pub enum State {
 impl State {
     /// Whether the service as a whole is less than it was configured to be.
     pub fn is_degraded(&self) -> bool {
-        matches!(
-            self,
-            Self::Down { .. } | Self::CircuitOpen { .. } | Self::Refused { .. } | Self::Disabled { by_circuit: true, .. }
-        )
+        self.is_circuit_open() || matches!(self, Self::Down { .. } | Self::Refused { .. })
+    }
+
+    pub fn is_up(&self) -> bool {
+        matches!(self, Self::Up { .. })
+    }
+
+    /// Whether it is left alone, by us or by its operator, because it fails.
+    pub fn is_circuit_open(&self) -> bool {
+        matches!(self, Self::CircuitOpen { .. } | Self::Disabled { by_circuit: true, .. })
     }
 
     /// In words, for the model and for people.

@@ -70,7 +70,10 @@ impl Engine {
         let traced = Traced::chat(self.model.price_list(), asked);
         let answer = self.model.answer(prompt, listener).instrument(traced.span()).await;
         self.metrics.model_call(asked, &answer, began.elapsed());
-        traced.answered(&answer);
+        match &answer {
+            Ok(answer) => traced.answered(&answer.model, &answer.stop, answer.first_token, answer.usage),
+            Err(error) => traced.ended(Some(error.kind())),
+        }
         answer
     }
 

@@ -177,7 +177,7 @@ impl Engine {
             // Nobody listening is no reason to stop.
             let _ = events.send(event).await;
         }
-        self.metrics.request(&outcome, began.elapsed());
+        self.metrics.request(Ok(Outcome::Complete.name()), began.elapsed());
         tracing::info!(duration_seconds = began.elapsed().as_secs_f64(), "Request completed from the cache");
         // It was a valid conversation when it was kept.
         let transcript = Transcript::read(messages.clone()).unwrap_or_default();
@@ -212,8 +212,9 @@ impl Run<'_> {
     ) -> Finished {
         let messages = transcript.messages().to_vec();
         let (duration_seconds, tools_used) = (duration.as_secs_f64(), self.tools_used.join(","));
-        self.engine.metrics.request(&outcome, duration);
-        telemetry::turned(&self.model, self.usage, &outcome);
+        let ended = outcome.as_ref().map(|outcome| outcome.name()).map_err(ModelError::kind);
+        self.engine.metrics.request(ended, duration);
+        telemetry::turned(&self.model, self.usage, ended.err());
         let event = match &outcome {
             Ok(outcome) => {
                 tracing::info!(duration_seconds, tools_used, "Request completed");

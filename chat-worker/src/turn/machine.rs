@@ -95,6 +95,21 @@ pub enum Outcome {
     ApprovalRequired,
 }
 
+impl Outcome {
+    /// In a word, for the metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Truncated => "truncated",
+            Self::Refused => "refused",
+            Self::Cancelled => "cancelled",
+            Self::Paused => "paused",
+            Self::TooLong => "too_long",
+            Self::ApprovalRequired => "approval_required",
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Idle,

@@ -166,7 +166,7 @@ impl Run<'_> {
             (Verdict::Run(_), Some(spec)) => {
                 let traced = Traced::execute_tool(&spec.server, &spec.tool, Some(&call.id));
                 let output = self.call_and_tell(&call.id, spec, &call.input).instrument(traced.span()).await;
-                traced.executed(&output);
+                traced.ended(output.is_error.then_some(output.outcome));
                 output
             }
             (Verdict::Run(_), None) => ToolOutput::told(search::find(self.catalogue.iter(), &call.input).to_string()),

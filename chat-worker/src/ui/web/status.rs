@@ -11,6 +11,7 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::{problem::Problem, state::Web};
+use crate::{metrics::Server, tools::hub::ServerStatus};
 
 /// As the guide describes it. Degraded is an answer and no failure: the status is 200 for both. Who has no token is told no more than that:
 /// which servers there are, what they last said and what the day cost is nobody's who cannot use them.
@@ -50,7 +51,14 @@ pub async fn metrics(State(web): State<Arc<Web>>, uri: Uri, headers: HeaderMap) 
             "figures are told by an address, a name of the cluster or one of CHAT_ALLOWED_HOSTS, or with the access token";
         return Err(Problem::new(StatusCode::FORBIDDEN, detail));
     }
-    let text = web.app.engine.metrics.text(&web.app.engine.hub.status(), &web.app.engine.ledger.today());
+    let servers = web.app.engine.hub.status();
+    let servers = servers.iter().map(|ServerStatus { name, state, openings, .. }| Server {
+        name,
+        is_up: state.is_up(),
+        is_circuit_open: state.is_circuit_open(),
+        openings: *openings,
+    });
+    let text = web.app.engine.metrics.text(servers, &web.app.engine.ledger.today());
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
 }
 

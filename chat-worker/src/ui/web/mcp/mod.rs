@@ -119,7 +119,7 @@ impl Gateway {
                         ..ToolOutput::failed("cancelled before it had a result".to_owned(), "cancelled")
                     },
                 };
-                traced.executed(&output);
+                traced.ended(output.is_error.then_some(output.outcome));
                 output
             }
             (Verdict::Refuse(why @ (Why::Never | Why::Denied | Why::Unattended)), _) => ToolOutput::refused(why.sentence()),

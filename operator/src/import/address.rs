@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use mcp_stdio::secrets;
 
-use super::secret;
+use super::token;
 
 /// Whether an address in the text has one: a user or password, a parameter, a webhook's path, a part of the path without any sense.
 pub fn hold_a_credential(text: &str) -> bool {
@@ -82,7 +82,7 @@ fn is_senseless(segment: &str) -> bool {
         let joined = segment[..at].ends_with(|c: char| c.is_ascii_lowercase());
         !joined && segment.len() - at > "sk-".len() + 3
     });
-    hex || mixed || key || secret::begins_as_one(segment) || segment.split(|c: char| !c.is_ascii_alphanumeric()).any(run)
+    hex || mixed || key || token::is_one(segment) || segment.split(|c: char| !c.is_ascii_alphanumeric()).any(run)
 }
 
 /// `user:password@host` without a scheme. Packages are written so, too: `npm:name@1.2.3`, `image:1@sha256:…`.

@@ -10,6 +10,7 @@ mod header;
 mod labels;
 mod manifest;
 mod secret;
+mod token;
 mod values;
 mod yaml;
 

@@ -3,54 +3,10 @@
 use mcp_stdio::secrets;
 use serde_json::Value;
 
-use super::address;
+use super::{address, token};
 
 /// What stands in a note for what must not be there.
 pub const HIDDEN: &str = "(a credential, left out)";
-
-/// Beginnings of what services hand out.
-const BEGINNINGS: [&str; 40] = [
-    "sk-",
-    "sk_",
-    "pk_",
-    "rk_",
-    "ghp_",
-    "gho_",
-    "ghs_",
-    "ghu_",
-    "ghr_",
-    "github_pat_",
-    "glpat-",
-    "xoxa-",
-    "xoxb-",
-    "xoxe-",
-    "xoxp-",
-    "xoxs-",
-    "xapp-",
-    "AKIA",
-    "ASIA",
-    "AIza",
-    "eyJ",
-    "ntn_",
-    "secret_",
-    "hf_",
-    "ya29.",
-    "SG.",
-    "dop_v1_",
-    "lin_api_",
-    "figd_",
-    "sbp_",
-    "gsk_",
-    "shpat_",
-    "ATATT",
-    "glsa_",
-    "pcsk_",
-    "dckr_pat_",
-    "hvs.",
-    "whsec_",
-    "lsv2_",
-    "AGE-SECRET-KEY-",
-];
 
 /// Whether the value that is called so is a secret. A name of nothing is empty.
 pub fn is_secret(name: &str, value: &str) -> bool {
@@ -67,7 +23,7 @@ fn has_its_shape(value: &str) -> bool {
     let scheme =
         ["bearer ", "basic "].iter().any(|scheme| value.get(..scheme.len()).is_some_and(|at| at.eq_ignore_ascii_case(scheme)));
     scheme
-        || BEGINNINGS.iter().any(|beginning| value.starts_with(beginning))
+        || token::begins(value)
         || value.contains("-----BEGIN ")
         || address::hold_a_credential(value)
         || serde_json::from_str::<Value>(value).is_ok_and(|json| is_in_json(&json))
@@ -149,13 +105,7 @@ fn is_random(word: &str) -> bool {
         |more: &[u8]| word.bytes().all(|byte| byte.is_ascii_alphanumeric() || more.contains(&byte)) && kinds.iter().all(of_kind);
     // Base64 has slashes, and a path has them, too: it begins with one, or is short.
     let mixed = (word.len() >= 24 && of(b"-_+=")) || (word.len() >= 40 && !word.starts_with('/') && of(b"-_+=/"));
-    hex || mixed || begins_as_one(word)
-}
-
-/// Whether it begins as what services hand out, and goes on as no word does.
-pub fn begins_as_one(word: &str) -> bool {
-    let goes_on = |rest: &str| rest.len() >= 6 && rest.bytes().any(|byte| byte.is_ascii_digit());
-    BEGINNINGS.iter().filter_map(|beginning| word.strip_prefix(beginning)).any(goes_on)
+    hex || mixed || token::is_one(word)
 }
 
 #[cfg(test)]

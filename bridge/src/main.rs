@@ -8,8 +8,8 @@ use anyhow::Context as _;
 use bridge::config::{Cli, Command, InstallArgs};
 use bridge::copy_self::copy_self;
 use bridge::install::{InstallError, install};
-use bridge::run;
 use bridge::seal::KeyError;
+use bridge::{run, upstream};
 use clap::Parser as _;
 use log_lines::{Format, To};
 use mcp_stdio::orphans;
@@ -22,7 +22,10 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     log_lines::start(cli.log_level.filter(), Format::Json, To::Stderr);
     let result = match cli.command {
-        Command::Run(args) => block_on(run::run(*args)),
+        Command::Run(args) => match args.upstream.clone() {
+            Some(upstream) => block_on(upstream::run(*args, upstream)),
+            None => block_on(run::run(*args)),
+        },
         Command::CopySelf { to } => copy_self(&to)
             .map(|file| {
                 tracing::info!(file = %file.display(), "copied");

@@ -28,7 +28,6 @@ use crate::metrics::Metrics;
 use crate::pool::{Pool, Recipe};
 use crate::seal::Sealer;
 use crate::sessions::Registry;
-use crate::upstream;
 
 const SERVICE: Service = Service { name: "bridge", version: env!("CARGO_PKG_VERSION") };
 
@@ -37,9 +36,6 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Until it is stopped, or the server is given up: then with the server's exit code.
 pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
-    if let Some(upstream) = args.upstream.clone() {
-        return upstream::run(args, upstream).await;
-    }
     let sealer = Sealer::new(args.session_key_file.as_deref())?;
     let listener = http_server::listen(args.listen).await?;
     http_server::warn_when_open(

@@ -14,7 +14,7 @@ use sandbox_server::db::Database;
 use sandbox_server::db::backup::report::{self, Run};
 use sandbox_server::db::backup::{self, BackupError, BackupOptions, Compression};
 use sandbox_server::db::error::OpenError;
-use sandbox_server::db::open::{FileState, inspect};
+use sandbox_server::db::file::{FileState, inspect};
 use sandbox_server::db::restore::{self, Restored};
 use sandbox_server::http::auth::{TokenError, Tokens};
 use sandbox_server::http::{self, DoorSettings};

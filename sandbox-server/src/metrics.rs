@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use prometheus::core::{AtomicU64, GenericGauge};
 use prometheus::{Encoder as _, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
-use crate::db::{Database, open};
+use crate::db::{Database, file};
 
 type Gauge = GenericGauge<AtomicU64>;
 
@@ -120,7 +120,7 @@ impl Metrics {
         let path = &db.options().path;
         let size = |path: &std::path::Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
         self.database_bytes.set(size(path));
-        self.wal_bytes.set(size(&open::wal_path(path)));
+        self.wal_bytes.set(size(&file::wal_path(path)));
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())

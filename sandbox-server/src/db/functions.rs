@@ -24,7 +24,7 @@ pub fn register(conn: &Connection, max_value_bytes: Arc<AtomicUsize>) -> rusqlit
     conn.create_scalar_function("rtrim", 2, flags, |ctx| trim(ctx, false, true))?;
     conn.create_scalar_function("instr", 2, flags, |ctx| Ok(instr(ctx)))?;
     conn.create_scalar_function("unhex", 2, flags, |ctx| Ok(unhex(ctx)))?;
-    conn.create_scalar_function("regexp", 2, flags, |ctx| regexp::regexp(ctx))?;
+    conn.create_scalar_function("regexp", 2, flags, |ctx| regexp(ctx))?;
     conn.create_scalar_function("replace", 3, flags, move |ctx| replace(ctx, max_value_bytes.load(Ordering::Relaxed)))
 }
 
@@ -38,7 +38,7 @@ impl ToSql for Text {
 }
 
 /// The value as SQLite would cast it to text; None for NULL.
-pub fn text(value: ValueRef<'_>) -> Option<std::borrow::Cow<'_, [u8]>> {
+fn text(value: ValueRef<'_>) -> Option<std::borrow::Cow<'_, [u8]>> {
     match value {
         ValueRef::Null => None,
         ValueRef::Integer(number) => Some(number.to_string().into_bytes().into()),
@@ -186,6 +186,12 @@ fn unhex(ctx: &Context<'_>) -> Option<Vec<u8>> {
         }
     }
     Some(bytes)
+}
+
+/// `regexp(pattern, value)`. NULL where one of them is.
+fn regexp(ctx: &Context<'_>) -> rusqlite::Result<Option<bool>> {
+    let (Some(pattern), Some(value)) = (text(ctx.get_raw(0)), text(ctx.get_raw(1))) else { return Ok(None) };
+    regexp::is_found(&pattern, &value).map(Some)
 }
 
 fn replace(ctx: &Context<'_>, max_bytes: usize) -> rusqlite::Result<Option<Text>> {

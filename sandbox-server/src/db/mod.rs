@@ -1,5 +1,6 @@
 //! The database as the rest of the program uses it: a handle that takes reads and writes and answers without blocking the caller's
-//! thread. The parts: open (files and settings), reader and writer (threads), authorizer (what), limits (how much), query, schema.
+//! thread. The parts: file (before it is opened), open (connections and their settings), reader and writer (threads), authorizer (what),
+//! limits (how much), query, schema.
 
 pub mod advice;
 pub mod authorizer;
@@ -8,6 +9,7 @@ pub mod costly;
 mod created;
 pub mod error;
 pub mod facts;
+pub mod file;
 pub mod functions;
 pub mod limits;
 mod line;
@@ -37,8 +39,9 @@ use std::time::Duration;
 use advice::Advice;
 use authorizer::{Permit, SchemaMode};
 use error::{DbError, OpenError};
+use file::FileState;
 use limits::{CallBudget, Limits};
-use open::{FileState, OpenOptions, Session};
+use open::{OpenOptions, Session};
 use pace::Load;
 use parameters::Parameters;
 use query::{Cursor, Page, ResultSet};
@@ -87,7 +90,7 @@ impl Database {
     }
 
     fn open_as_it_is(options: OpenOptions) -> Result<Self, OpenError> {
-        let file = open::inspect(&options.path)?;
+        let file = file::inspect(&options.path)?;
         if (options.read_only || !options.create) && file == FileState::Absent {
             return Err(OpenError::Missing(options.path));
         }

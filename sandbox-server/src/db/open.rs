@@ -1,8 +1,5 @@
-//! Opens connections: the checks on the file before it is touched, and the settings that every connection gets. It never replaces,
-//! repairs or empties a file.
+//! Opens connections, with the settings that every one of them gets. It never replaces, repairs or empties a file.
 
-use std::fs;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -13,6 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::authorizer::{Gate, Permit, SchemaMode};
 use super::error::{DbError, OpenError};
+use super::file::{self, FileState};
 use super::functions;
 use super::limits::{Guard, Limits};
 use super::schema;
@@ -106,48 +104,6 @@ impl Session {
     }
 }
 
-/// What the file is before it is opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileState {
-    /// There is nothing (or a file of no bytes): it will be created.
-    Absent,
-    /// A SQLite database by its first bytes.
-    Database,
-}
-
-/// Looks at the file without opening it, so that a mistake is named before anything is created.
-pub fn inspect(path: &Path) -> Result<FileState, OpenError> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    if !folder.is_dir() {
-        return Err(OpenError::NoFolder(folder.to_path_buf()));
-    }
-    let state = match fs::metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => FileState::Absent,
-        Err(error) => return Err(OpenError::Permission(path.to_path_buf(), error.to_string())),
-        Ok(meta) if !meta.is_file() => return Err(OpenError::NotAFile(path.to_path_buf())),
-        Ok(meta) if meta.len() == 0 => FileState::Absent,
-        Ok(_) => {
-            let mut header = [0_u8; 16];
-            let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut header));
-            match read {
-                Ok(()) if &header == b"SQLite format 3\0" => FileState::Database,
-                Err(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => {
-                    return Err(OpenError::Permission(path.to_path_buf(), error.to_string()));
-                }
-                _ => return Err(OpenError::Foreign(path.to_path_buf())),
-            }
-        }
-    };
-    let wal = wal_path(path);
-    if state == FileState::Absent && fs::metadata(&wal).is_ok_and(|meta| meta.len() > 0) {
-        return Err(OpenError::OrphanedWal { db: path.to_path_buf(), wal });
-    }
-    Ok(state)
-}
-
 /// Whether the integrity check fails.
 pub fn is_damaged(conn: &Connection) -> rusqlite::Result<bool> {
     let first: String = conn.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
@@ -165,13 +121,6 @@ impl OpenError {
     }
 }
 
-/// The write-ahead log beside a database.
-pub fn wal_path(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push("-wal");
-    PathBuf::from(name)
-}
-
 /// The one connection that writes. Creates the database when there is none, and puts it into WAL mode.
 pub fn writer(options: &OpenOptions) -> Result<Session, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -182,7 +131,7 @@ pub fn writer(options: &OpenOptions) -> Result<Session, OpenError> {
     if conn.is_readonly("main").map_err(fail)? {
         return Err(OpenError::ReadOnly(path.clone()));
     }
-    if inspect(path)? == FileState::Absent {
+    if file::inspect(path)? == FileState::Absent {
         // Pages that are freed can be given back to the disk bit by bit. Only a file that is empty can be told so.
         conn.execute_batch("PRAGMA auto_vacuum=INCREMENTAL").map_err(fail)?;
     }
@@ -211,7 +160,7 @@ pub fn reader(options: &OpenOptions) -> Result<Session, OpenError> {
     let fail = |error| OpenError::from_sqlite(path, error);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     // Before the file is opened: what happens between the two makes the connection outdated.
-    let standing = Standing::of(options);
+    let standing = if options.read_only { Standing::of(path) } else { None };
     let immutable = standing.as_ref().is_some_and(|standing| standing.immutable);
     let conn = Connection::open_with_flags(uri(path, immutable), flags).map_err(fail)?;
     conn.busy_timeout(options.limits.statement_timeout.min(Duration::from_secs(5))).map_err(fail)?;

@@ -5,9 +5,6 @@ use std::cell::RefCell;
 
 use regex::bytes::{Regex, RegexBuilder};
 use rusqlite::Error;
-use rusqlite::functions::Context;
-
-use super::functions::text;
 
 /// Bytes of a compiled pattern. The time for one byte of a value grows with it.
 const MAX_COMPILED_BYTES: usize = 256 << 10;
@@ -17,14 +14,13 @@ thread_local! {
     static LAST: RefCell<Option<(Vec<u8>, Regex)>> = const { RefCell::new(None) };
 }
 
-/// `regexp(pattern, value)`: whether the pattern is found anywhere in the value. NULL where one of them is.
-pub fn regexp(ctx: &Context<'_>) -> rusqlite::Result<Option<bool>> {
-    let (Some(pattern), Some(value)) = (text(ctx.get_raw(0)), text(ctx.get_raw(1))) else { return Ok(None) };
+/// Whether the pattern is found anywhere in the value.
+pub fn is_found(pattern: &[u8], value: &[u8]) -> rusqlite::Result<bool> {
     LAST.with_borrow_mut(|last| match last {
-        Some((compiled, regex)) if *compiled == *pattern => Ok(Some(regex.is_match(&value))),
+        Some((compiled, regex)) if *compiled == *pattern => Ok(regex.is_match(value)),
         _ => {
-            let (_, regex) = last.insert((pattern.to_vec(), compile(&pattern)?));
-            Ok(Some(regex.is_match(&value)))
+            let (_, regex) = last.insert((pattern.to_vec(), compile(pattern)?));
+            Ok(regex.is_match(value))
         }
     })
 }

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::backup::place::Place;
 use super::backup::{BackupError, Partial, Remote, folder_of, newest, stamp, sweep, unpack, verify};
 use super::error::OpenError;
-use super::open::{self, FileState};
+use super::file::{self, FileState};
 
 /// What a restore did.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct Restored {
 
 /// Puts a backup in the place of a database: out of the first of these places that has one.
 pub fn restore(db: &Path, from: &[Place], force: bool) -> Result<Restored, BackupError> {
-    let state = match open::inspect(db) {
+    let state = match file::inspect(db) {
         Ok(state) => Some(state),
         // A damaged or foreign file is a reason to restore, if it is said with --force.
         Err(OpenError::Foreign(_) | OpenError::OrphanedWal { .. }) => None,

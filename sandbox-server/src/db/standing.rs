@@ -7,7 +7,7 @@ use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::open::{OpenOptions, wal_path};
+use super::file::wal_path;
 
 /// What the files were when a connection was opened. Only of connections that SQLite does not tell by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,14 +22,13 @@ pub struct Standing {
 type Identity = (u64, u64, i64, i64);
 
 impl Standing {
-    /// None: SQLite's own locks do.
-    pub fn of(options: &OpenOptions) -> Option<Self> {
-        let path = &options.path;
-        if !options.read_only || folder_is_writable(path) || !uses_log(path) {
+    /// Of a database that this program does not write. None: SQLite's own locks do.
+    pub fn of(path: &Path) -> Option<Self> {
+        if folder_is_writable(path) || !uses_log(path) {
             return None;
         }
         let shared = exists(&wal_path(path)) && exists(&shared_memory(path));
-        Some(Self { path: path.clone(), immutable: !shared, files: files(path, !shared) })
+        Some(Self { path: path.to_owned(), immutable: !shared, files: files(path, !shared) })
     }
 
     /// Whether what was read since may be torn, or what is read next be old.

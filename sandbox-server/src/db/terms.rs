@@ -14,7 +14,7 @@ use rusqlite::{Connection, ErrorCode};
 
 use super::costly::Costly;
 use super::error::DbError;
-use super::open;
+use super::file;
 
 /// Bytes of LIKE and GLOB patterns, step by step: with each, the values that they are compared to must be smaller (db/costly.rs).
 const PATTERN_BYTES: [usize; 4] = [256, 2048, 16_384, 50_000];
@@ -131,7 +131,7 @@ impl TermsInForce {
     /// No value in a file is larger than the file and its log.
     fn largest_stored(&self) -> usize {
         let bytes = |path| fs::metadata(path).map_or(0, |meta| meta.len());
-        let file = bytes(self.path.clone()) + bytes(open::wal_path(&self.path));
+        let file = bytes(self.path.clone()) + bytes(file::wal_path(&self.path));
         usize::try_from(file).unwrap_or(usize::MAX).max(self.usual.value_bytes)
     }
 }

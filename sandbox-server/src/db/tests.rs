@@ -252,7 +252,7 @@ async fn closing_finishes_what_is_queued_and_leaves_no_log() {
     };
     let (written, ()) = tokio::join!(write, close);
     written.unwrap();
-    assert!(!open::wal_path(&place.folder.path().join("x.db")).exists());
+    assert!(!file::wal_path(&place.folder.path().join("x.db")).exists());
     assert!(matches!(place.change("INSERT INTO t (v) VALUES (2)").await, Err(DbError::Closed)));
 }
 

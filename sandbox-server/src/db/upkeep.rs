@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode};
 
 use super::error::DbError;
+use super::file;
 use super::limits::CallBudget;
 use super::line::Line;
 use super::open::{self, OpenOptions, Session};
 use super::write::WriteOutcome;
-use super::writer::Job;
 
 /// The thread is idle when nothing came for so long.
 const IDLE_AFTER: Duration = Duration::from_millis(500);
@@ -61,7 +61,7 @@ impl Upkeep {
     /// For a database that was opened just now; it may have been left with a log.
     pub fn new(options: &OpenOptions) -> Self {
         Self {
-            log: open::wal_path(&options.path),
+            log: file::wal_path(&options.path),
             longest_wait: options.limits.statement_timeout,
             since_look: 0,
             since_optimize: 0,
@@ -71,7 +71,7 @@ impl Upkeep {
     }
 
     /// Waits for the next write, and tidies up when none comes for a while. None: no more will come.
-    pub fn next(&mut self, work: &Line<Job>, session: &Session) -> Option<Job> {
+    pub fn next<T>(&mut self, work: &Line<T>, session: &Session) -> Option<T> {
         while self.untidy && !work.is_closed() {
             if let Some(job) = work.next_before(Instant::now() + IDLE_AFTER, |_| true) {
                 return Some(job);

@@ -18,7 +18,7 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::OpenError;
-use super::open::{self, FileState};
+use super::file::{self, FileState};
 pub use pack::Compression;
 use place::Place;
 pub(super) use {
@@ -100,7 +100,7 @@ pub struct BackupOptions {
 
 /// Copies the database as it is at one moment, while others go on reading and writing it.
 pub fn backup(options: &BackupOptions) -> Result<Written, BackupError> {
-    if open::inspect(&options.db)? == FileState::Absent {
+    if file::inspect(&options.db)? == FileState::Absent {
         return Err(BackupError::NoSource(options.db.clone()));
     }
     match &options.to {

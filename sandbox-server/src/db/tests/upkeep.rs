@@ -12,7 +12,7 @@ async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 fn log_bytes(place: &Place) -> u64 {
-    std::fs::metadata(open::wal_path(&place.folder.path().join("x.db"))).map_or(0, |meta| meta.len())
+    std::fs::metadata(file::wal_path(&place.folder.path().join("x.db"))).map_or(0, |meta| meta.len())
 }
 
 #[tokio::test]

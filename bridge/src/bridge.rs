@@ -27,7 +27,7 @@ use crate::outbox::Outbox;
 use crate::pool::Pool;
 use crate::post::Envelope;
 use crate::sessions::{Held, Registry, Session};
-use crate::stream::{self, Waits};
+use crate::stream::{self, Form, Waits};
 use crate::trail::Trail;
 use crate::wire;
 
@@ -232,7 +232,7 @@ impl Bridge {
         match lane.admit(Ask { envelope, session, out: out.clone(), trace, trail, stands }) {
             Ok(number) => {
                 let waits = Waits::new(Arc::clone(lane), number, in_use);
-                stream::respond(out, waits, era, stream::reads_events(headers)).await
+                stream::respond(out, waits, era, Form::of(headers).unwrap_or(Form::Json)).await
             }
             Err(Refusal::Busy) => self.busy(&id, "too many calls are in flight"),
             Err(Refusal::Down(death, next)) => {

@@ -80,6 +80,8 @@ struct Call {
     latest: Instant,
     /// Where its line begins, counted from the first byte for this child; None: not given to it.
     at: Option<u64>,
+    /// Lines that were no messages, when it was given to the child.
+    garbled_before: u64,
     /// What the client was asked on behalf of the child.
     questions: Option<questions::Questions>,
 }
@@ -115,6 +117,8 @@ pub struct Calls {
     out: Vec<u8>,
     appended: u64,
     written: u64,
+    /// Lines that were no messages.
+    garbled: u64,
     /// Until when; None: for ever.
     down: Option<(Arc<Death>, Option<Instant>)>,
     silence: Silence,
@@ -140,6 +144,7 @@ impl Calls {
             out: Vec::new(),
             appended: 0,
             written: 0,
+            garbled: 0,
             down: None,
             silence: Silence::new(limits.silence),
         }
@@ -190,7 +195,7 @@ impl Calls {
             self.in_flight += 1;
             self.metrics.in_flight.inc();
         }
-        self.open.insert(id, Call { ask, began: now, deadline, latest, at: None, questions: None });
+        self.open.insert(id, Call { ask, began: now, deadline, latest, at: None, garbled_before: 0, questions: None });
         match self.hello.clone() {
             Some(hello) => self.give(id, &hello, now),
             None => self.waiting.push_back(id),
@@ -213,6 +218,7 @@ impl Calls {
         translate::request(&ask.envelope, id, hello.era, held.as_deref().unwrap_or(&nobody), &ask.trace, &mut self.out);
         Newlines.end(&mut self.out, begin);
         call.at = Some(self.appended);
+        call.garbled_before = self.garbled;
         self.appended += (self.out.len() - begin) as u64;
         self.silence.asked(now);
     }
@@ -276,6 +282,11 @@ impl Calls {
     /// So many bytes more have reached the child.
     pub fn wrote(&mut self, bytes: usize) {
         self.written += bytes as u64;
+    }
+
+    /// So many bytes of what was written were never read: the child has heard nothing of what begins there.
+    pub fn unread(&mut self, bytes: u64) {
+        self.written = self.written.saturating_sub(bytes);
     }
 
     /// Bytes that wait to be written.
@@ -386,7 +397,11 @@ impl Calls {
                     (words, r#"{"reason":"NotSent"}"#.to_owned())
                 }
                 _ => {
-                    let words = format!("the server did not answer within {seconds} s");
+                    let instead = match self.garbled - call.garbled_before {
+                        0 => "",
+                        _ => ", and printed lines that are no messages: its log has them",
+                    };
+                    let words = format!("the server did not answer within {seconds} s{instead}");
                     (words, format!(r#"{{"reason":"Timeout","seconds":{seconds}}}"#))
                 }
             };

@@ -39,6 +39,12 @@ pub enum Command {
     },
     /// Install a server's package, so that it starts without the network.
     Install(InstallArgs),
+    /// End what a bridge started that was killed.
+    #[command(hide = true)]
+    Guard {
+        /// Its process.
+        process: u32,
+    },
     /// Carry the first calls to servers that sleep: starts the program `activator` beside this one, with these arguments.
     #[command(disable_help_flag = true)]
     Activate {

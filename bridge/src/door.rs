@@ -18,6 +18,7 @@ use tower::{Service, service_fn};
 use crate::bridge::{Bridge, own_error};
 use crate::era::{Era, MODERN};
 use crate::post::{Envelope, Malformed, Post};
+use crate::stream::Form;
 use crate::trail::Served;
 
 mod legacy;
@@ -97,8 +98,11 @@ async fn read(bridge: &Bridge, headers: &HeaderMap, body: Body) -> Result<Bytes,
         bridge.metrics.refuse(reason);
         Err(Box::new((status, words).into_response()))
     };
-    let kind = only(headers, &CONTENT_TYPE).unwrap_or_default();
-    if !kind.trim_start().to_ascii_lowercase().starts_with("application/json") {
+    if Form::of(headers).is_none() {
+        return refuse(StatusCode::NOT_ACCEPTABLE, "accept", "Not Acceptable: take application/json, and text/event-stream\n");
+    }
+    let kind = only(headers, &CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default();
+    if !kind.trim().eq_ignore_ascii_case("application/json") {
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type", "Unsupported Media Type: send application/json\n");
     }
     match body::whole(body, bridge.max_request_bytes, BODY_TIMEOUT).await {

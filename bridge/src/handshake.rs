@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use serde_json::value::RawValue;
+use mcp_wire::message::{Answer, Fault};
 use tokio::time::Instant;
 
 use crate::era::{CLIENT_INFO, Era, Hello, LEGACY, MODERN};
@@ -102,8 +102,12 @@ impl Handshake {
         (!self.initializing && !self.discovers_last).then_some(Era::Legacy)
     }
 
-    /// An answer of the child's: its result, or its error.
-    pub fn answered(&mut self, id: u64, result: Option<&RawValue>, error: Option<&RawValue>) -> Step {
+    /// An answer of the child's.
+    pub fn answered(&mut self, id: u64, answer: Result<Answer<'_>, Fault>) -> Step {
+        let result = match &answer {
+            Ok(Answer::Result(result)) => Some(*result),
+            _ => None,
+        };
         if id == self.discover {
             let hello = result.and_then(|result| Hello::of_discover(result.get()));
             return match hello {
@@ -136,11 +140,15 @@ impl Handshake {
         if let Some(hello) = result.and_then(|result| Hello::of_initialize(result.get())) {
             return Step::Ready(hello, Some(wire::notification("notifications/initialized", "{}")));
         }
-        match (self.modern.take(), result.or(error)) {
+        match (self.modern.take(), answer) {
             (Some(hello), _) => Step::Ready(hello, None),
             (None, answer) => {
-                let answer = answer.map_or("nothing", RawValue::get);
-                let words = format!("it answered initialize with {}", answer.chars().take(300).collect::<String>());
+                let words = match answer {
+                    Ok(Answer::Result(text) | Answer::Error(text)) => {
+                        format!("it answered initialize with {}", text.get().chars().take(300).collect::<String>())
+                    }
+                    Err(fault) => format!("its answer to initialize is none: {fault}"),
+                };
                 if !self.discovers_last {
                     return Step::Failed(words);
                 }
@@ -166,6 +174,8 @@ impl Handshake {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::value::RawValue;
+
     use super::*;
 
     const INITIALIZED: &str = r#"{"protocolVersion":"2025-06-18","capabilities":{}}"#;
@@ -194,7 +204,7 @@ mod tests {
     }
 
     fn answer(handshake: &mut Handshake, id: u64, result: &str, error: &str) -> String {
-        told(handshake.answered(id, raw(result).as_deref(), raw(error).as_deref()))
+        told(handshake.answered(id, mcp_wire::message::answer(raw(result).as_deref(), raw(error).as_deref())))
     }
 
     #[test]

@@ -210,7 +210,8 @@ async fn pypi(wanted: &Wanted, folder: &Path, from: Option<&str>) -> Result<Path
             let venv = own.join("venv");
             let python = python.as_ref().map_or_else(|| "python3".to_owned(), |version| format!("python{version}"));
             let mut make = Command::new(python);
-            make.args(["-m", "venv"]).arg(&venv);
+            // What was begun here and not ended would be taken for one that has all its parts.
+            make.args(["-m", "venv", "--clear"]).arg(&venv);
             run("python3", package, make).await?;
             let mut pip = Command::new(venv.join("bin/pip"));
             pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(wanted.packages());
@@ -221,17 +222,18 @@ async fn pypi(wanted: &Wanted, folder: &Path, from: Option<&str>) -> Result<Path
         }
         Err(error) => return Err(error),
     };
-    let meant = programs.join(program.as_deref().unwrap_or_else(|| package::pypi_name(package)));
-    if meant.exists() {
-        return Ok(meant);
-    }
     let entries = fs::read_dir(&programs).into_iter().flatten();
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    Err(InstallError::NoProgram {
+    let others = command::pypi_programs(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()));
+    let meant = program.as_deref().unwrap_or_else(|| package::pypi_name(package));
+    // A package may be written in several ways, and its program is named like one of them.
+    let found = others.iter().find(|name| *name == meant).or_else(|| {
+        others.iter().find(|name| program.is_none() && package::pypi_normal(name) == package::pypi_normal(meant))
+    });
+    found.map(|name| programs.join(name)).ok_or_else(|| InstallError::NoProgram {
         package: package.clone(),
         registry: Registry::Pypi,
         wanted: program.clone(),
-        others: command::pypi_programs(names),
+        others: others.clone(),
     })
 }
 

@@ -319,6 +319,11 @@ impl Lane {
                 group.kill();
             }
         }
+        if why != Some(Why::Stopped) && timeout(MOMENT, group.wait()).await.is_ok() {
+            // What of it lives on reads for nobody.
+            group.kill();
+            self.calls().unread(group::unread(&stdin).unwrap_or_default());
+        }
         drop(stdin);
         let exit = group.end(PATIENCE).await;
         // Answers that were given before the end count.

@@ -12,7 +12,7 @@ use bridge::seal::KeyError;
 use bridge::{run, upstream};
 use clap::Parser as _;
 use log_lines::{Format, To};
-use mcp_stdio::orphans;
+use mcp_stdio::{guard, orphans};
 
 /// A call is a dozen small allocations.
 #[global_allocator]
@@ -20,6 +20,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Command::Guard { process } = cli.command {
+        guard::watch(process);
+        return ExitCode::SUCCESS;
+    }
     log_lines::start(cli.log_level.filter(), Format::Json, To::Stderr);
     let result = match cli.command {
         Command::Run(args) => match args.upstream.clone() {
@@ -34,6 +38,7 @@ fn main() -> ExitCode {
             .with_context(|| format!("failed to copy this program to {}", to.display())),
         Command::Install(args) => block_on(put_in_place(args)),
         Command::Activate { args } => activate(&args),
+        Command::Guard { .. } => unreachable!("it watches already"),
     };
     result.unwrap_or_else(|error| {
         tracing::error!("{error:#}");
@@ -65,7 +70,7 @@ fn activate(args: &[OsString]) -> anyhow::Result<ExitCode> {
 
 async fn put_in_place(args: InstallArgs) -> anyhow::Result<ExitCode> {
     // What an installer leaves behind comes to us, and ends with us.
-    orphans::adopt().context("failed to become the parent of orphans")?;
+    let _guard = run::adopt()?;
     let wanted = args.wanted();
     let installed = tokio::select! {
         installed = install(&wanted, &args.into, args.default_registry.as_deref()) => installed,

@@ -83,6 +83,8 @@ impl Post {
         if message.id.is_some_and(|id| !wire::is_id(id))
             || !message.is_2_0()
             || message.params.is_some_and(|params| !params.get().starts_with('{'))
+            // A notification that wants an answer is none, and no server would give one.
+            || message.id.is_some() && message.method.as_ref().is_some_and(|method| method.0.starts_with("notifications/"))
         {
             return Err(Malformed::Invalid);
         }
@@ -209,6 +211,7 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":1}"#,
             r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"a"}"#,
             r#"{"jsonrpc":"2.0","id":1,"method":5}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"notifications/initialized"}"#,
             r#"{"jsonrpc":"2.0","id":1,"method":"a","params":[1]}"#,
         ] {
             assert_eq!(read(text).unwrap_err(), Malformed::Invalid, "{text}");

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use http_server::{Connections, LameDuck};
+use mcp_stdio::guard::{self, Guard};
 use mcp_stdio::orphans;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -72,8 +73,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         origins: args.allowed_origins.clone(),
         traces: traces.clone(),
     });
-    // What the server leaves behind comes to us, whether we are the first process of a container or not.
-    orphans::adopt().context("failed to become the parent of orphans")?;
+    let _guard = adopt()?;
     tokio::spawn(orphans::keep_reaping());
     let idle = Arc::clone(&bridge);
     tokio::spawn(async move { idle.end_idle_sessions().await });
@@ -167,6 +167,16 @@ pub fn last_words(file: &Path, words: &str) {
     {
         tracing::warn!(%error, "failed to write the termination log");
     }
+}
+
+/// What is left behind by whatever is started comes to us, whether we are the first process of a container or not; and should we be killed,
+/// somebody ends it.
+pub fn adopt() -> anyhow::Result<Option<Guard>> {
+    orphans::adopt().context("failed to become the parent of orphans")?;
+    Ok(guard::start("guard").unwrap_or_else(|error| {
+        tracing::warn!(%error, "nobody will end the server if this process is killed");
+        None
+    }))
 }
 
 /// SIGTERM, or control and C.

@@ -10,6 +10,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use http_server::json_rpc;
 use tokio::time::timeout;
 
 use crate::era::Era;
@@ -49,10 +50,34 @@ impl Drop for Waits {
     }
 }
 
+/// In which forms a client takes an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// As one message.
+    Json,
+    /// As a stream of events.
+    Events,
+    /// As one message, or as a stream where there is more to tell.
+    Either,
+}
+
+impl Form {
+    /// None: in no form that there is.
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
+        let accepted = || headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).map(str::to_ascii_lowercase);
+        let events = accepted().any(|value| ["text/event-stream", "text/*", "*/*"].iter().any(|kind| value.contains(kind)));
+        match (json_rpc::takes_json(headers), events) {
+            (true, true) => Some(Self::Either),
+            (true, false) => Some(Self::Json),
+            (false, true) => Some(Self::Events),
+            (false, false) => None,
+        }
+    }
+}
+
 /// Whether a client reads streams of events.
 pub fn reads_events(headers: &HeaderMap) -> bool {
-    let accepted = || headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    accepted().any(|value| value.contains("text/event-stream") || value.contains("*/*"))
+    matches!(Form::of(headers), Some(Form::Events | Form::Either))
 }
 
 /// Whether a response is a stream of events.
@@ -70,7 +95,11 @@ pub fn is_error(response: &Response) -> bool {
 }
 
 /// The answer to a call.
-pub async fn respond(outbox: Outbox, mut waits: Waits, era: Era, events: bool) -> Response {
+pub async fn respond(outbox: Outbox, mut waits: Waits, era: Era, form: Form) -> Response {
+    if form == Form::Events {
+        return stream(None, outbox, Some(waits), None);
+    }
+    let events = form == Form::Either;
     loop {
         match timeout(ALIVE, outbox.next()).await {
             Ok(Some(Event::Answer(answer, code))) => {

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use mcp_wire::message::RpcError;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -22,6 +23,9 @@ pub struct Profile {
 }
 
 const PROTOCOL_KEYS: &str = "io.modelcontextprotocol/";
+
+/// Of JSON-RPC.
+const INTERNAL_ERROR: i64 = -32603;
 
 /// The request as the child gets it, appended to `out`. `trace`: further members of `_meta`, each a key and JSON.
 pub fn request(envelope: &Envelope, id: u64, child: Era, profile: &Profile, trace: &[(&str, String)], out: &mut Vec<u8>) {
@@ -80,27 +84,43 @@ fn is_empty(object: Option<&str>) -> bool {
     object.is_none_or(|object| object.trim_start_matches('{').trim_start().starts_with('}'))
 }
 
-/// A child's answer as the client of the request gets it.
-pub fn answer(line: &[u8], message: &Message<'_>, envelope: &Envelope, child: Era) -> Vec<u8> {
-    if let (None, Some(error)) = (message.id, message.error) {
-        return wire::error_of(envelope.id(), error.get());
-    }
-    let mut out = Vec::with_capacity(line.len() + 96);
+/// A child's result, an object, as the client of the request gets it.
+pub fn result(result: &RawValue, envelope: &Envelope, child: Era) -> Vec<u8> {
+    let (id, text) = (envelope.id(), result.get());
     let mut edits = Edits::default();
-    if let Some(id) = message.id {
-        edits.put(wire::span(line, id), envelope.id().as_bytes());
-    }
-    if let (Era::Modern, Era::Legacy, Some(result)) = (envelope.era, child, message.result)
-        && result.get().starts_with('{')
-        && result_type(result).is_none()
-    {
-        let at = wire::span(line, result).start + 1;
-        let comma = if is_empty(Some(result.get())) { "" } else { "," };
+    if (envelope.era, child) == (Era::Modern, Era::Legacy) && result_type(result).is_none() {
+        let comma = if is_empty(Some(text)) { "" } else { "," };
         let cache = if is_cacheable(&envelope.method) { r#","ttlMs":0,"cacheScope":"private""# } else { "" };
-        edits.put(at..at, format!(r#""resultType":"complete"{cache}{comma}"#).into_bytes());
+        edits.put(1..1, format!(r#""resultType":"complete"{cache}{comma}"#).into_bytes());
     }
-    edits.apply(line, &mut out);
+    let mut out = Vec::with_capacity(text.len() + id.len() + 128);
+    out.extend_from_slice(br#"{"jsonrpc":"2.0","id":"#);
+    out.extend_from_slice(id.as_bytes());
+    out.extend_from_slice(br#","result":"#);
+    edits.apply(text.as_bytes(), &mut out);
+    out.push(b'}');
     out
+}
+
+/// A child's error as the client of the request gets it, with its code. One that is not what clients take for an error, a whole number and a
+/// text, is told in the data of one that is.
+pub fn error(error: &RawValue, envelope: &Envelope) -> (i64, Vec<u8>) {
+    #[derive(Deserialize)]
+    struct WellFormed<'a> {
+        code: i64,
+        #[serde(borrow, rename = "message")]
+        _message: wire::Text<'a>,
+    }
+    let (id, text) = (envelope.id(), error.get());
+    if text.starts_with('{')
+        && let Ok(WellFormed { code, .. }) = serde_json::from_str(text)
+    {
+        return (code, wire::error_of(id, text));
+    }
+    let RpcError { code, message, .. } = RpcError::read(error, true);
+    let code = if code == 0 { INTERNAL_ERROR } else { code };
+    let message = if message.is_empty() { "the server's error says nothing" } else { &message };
+    (code, wire::error(id, code, message, Some(text)))
 }
 
 /// Of what is listed or read, a modern server says how long it holds.
@@ -158,6 +178,7 @@ pub fn with_subscription(line: &[u8], id: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use mcp_wire::message::Answer;
     use serde_json::{Value, json};
 
     use super::*;
@@ -226,7 +247,11 @@ mod tests {
     fn answered(method: &str, meta: &Value, line: &str, child: Era) -> Value {
         let asked = envelope(&json!({"jsonrpc": "2.0", "id": "c", "method": method, "params": {"_meta": meta}}));
         let message = Message::read(line.as_bytes()).unwrap();
-        serde_json::from_slice(&answer(line.as_bytes(), &message, &asked, child)).unwrap()
+        let answer = match mcp_wire::message::answer(message.result, message.error).unwrap() {
+            Answer::Result(text) => result(text, &asked, child),
+            Answer::Error(text) => error(text, &asked).1,
+        };
+        serde_json::from_slice(&answer).unwrap()
     }
 
     #[test]
@@ -244,6 +269,32 @@ mod tests {
         for nameless in [r#"{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":""}}"#, r#"{"error":{"code":1,"message":""}}"#]
         {
             assert_eq!(answered("tools/call", &json!({}), nameless, Era::Legacy), expected, "{nameless}");
+        }
+    }
+
+    #[test]
+    fn an_answer_of_an_odd_shape_is_one_that_clients_take() {
+        let told = |line: &str| answered("tools/call", &json!({}), line, Era::Legacy);
+        for plain in [
+            r#"{"jsonrpc":"2.0","id":9,"result":{"a":1},"error":null}"#,
+            r#"{"id":9,"result":{"a":1}}"#,
+            r#"{"jsonrpc":"1.0","id":9.0,"result":{"a":1}}"#,
+        ] {
+            assert_eq!(told(plain), json!({"jsonrpc": "2.0", "id": "c", "result": {"a": 1}}), "{plain}");
+        }
+        for (odd, code, message) in [
+            (json!("no"), -32603, "no"),
+            (json!({"message": "no"}), -32603, "no"),
+            (json!({"code": "E_NO", "message": "no"}), -32603, "no"),
+            (json!({"code": 1.5, "message": "no"}), -32603, "no"),
+            (json!({"code": -5}), -5, "the server's error says nothing"),
+            (json!({"code": -5, "message": {"text": "no"}}), -5, "the server's error says nothing"),
+            (json!(["no"]), -32603, "the server's error says nothing"),
+            (Value::Null, -32603, "the server's error says nothing"),
+        ] {
+            let got = told(&json!({"jsonrpc": "2.0", "id": 9, "error": odd}).to_string());
+            let expected = json!({"jsonrpc": "2.0", "id": "c", "error": {"code": code, "message": message, "data": odd}});
+            assert_eq!(got, expected);
         }
     }
 }

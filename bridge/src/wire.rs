@@ -23,11 +23,11 @@ pub struct Message<'a> {
     /// Of a request or a notification.
     #[serde(borrow, default)]
     pub params: Option<&'a RawValue>,
-    /// Of an answer.
-    #[serde(borrow, default)]
+    /// Of an answer; `null` where it stands there as such.
+    #[serde(borrow, default, deserialize_with = "as_it_stands")]
     pub result: Option<&'a RawValue>,
-    /// Of an answer that is an error.
-    #[serde(borrow, default)]
+    /// Of an answer that is an error; `null` where it stands there as such.
+    #[serde(borrow, default, deserialize_with = "as_it_stands")]
     pub error: Option<&'a RawValue>,
 }
 
@@ -143,10 +143,15 @@ pub fn may_say(text: &str, word: &str) -> bool {
     holds(word) || holds("\\u")
 }
 
-/// An id that we gave out: a whole number, also where it comes back as a string.
+/// An id that we gave out: a whole number, also where it comes back as a string, or as `1.0` or `1e0`, which to JSON is the same number.
 pub fn number(raw: Option<&RawValue>) -> Option<u64> {
     let text = raw?.get();
-    text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text).parse().ok()
+    let plain = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+    plain.parse().ok().or_else(|| {
+        let number = text.parse::<f64>().ok().filter(|number| number.fract() == 0.0)?;
+        // A whole number is written as one.
+        format!("{number:.0}").parse().ok()
+    })
 }
 
 /// Whether it may be an id: a string or a number.
@@ -303,7 +308,8 @@ mod tests {
     #[test]
     fn our_ids_are_known_again_as_numbers_and_as_strings() {
         let read = |text: &str| number(Message::read(format!(r#"{{"id": {text}}}"#).as_bytes()).unwrap().id);
-        assert_eq!((read("17"), read("\"17\""), read("17.0"), read("\"x\"")), (Some(17), Some(17), None, None));
+        assert_eq!((read("1.7e1"), read("1.5"), read("-1.0"), read("\"17.0\"")), (Some(17), None, None, None));
+        assert_eq!((read("17"), read("\"17\""), read("17.0"), read("\"x\"")), (Some(17), Some(17), Some(17), None));
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::ioctl_fionread;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
@@ -42,6 +44,14 @@ pub fn spawn(mut command: Command) -> io::Result<Spawned> {
     };
     own.insert(id.as_raw_pid(), mark);
     Ok(Spawned { stdin, stdout, stderr, group: Group { child: Some(child), id } })
+}
+
+/// How much of what was written to a pipe nobody has read, and nobody ever will. None: somebody may still read it, or it is not known.
+pub fn unread(stdin: &ChildStdin) -> Option<u64> {
+    let mut pipe = [PollFd::new(stdin, PollFlags::empty())];
+    // The writer's end is in error when the last reader is gone.
+    poll(&mut pipe, Some(&Timespec::default())).ok()?;
+    pipe[0].revents().contains(PollFlags::ERR).then(|| ioctl_fionread(stdin).ok()).flatten()
 }
 
 /// A child and what it started, unless that left the group. Dropping it kills them.
@@ -145,6 +155,21 @@ mod tests {
         while alive(&grandchild) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_dead_child_has_not_read_is_known() {
+        use tokio::io::AsyncWriteExt as _;
+
+        let Spawned { mut stdin, stdout, mut group, .. } = shell("head -c 3; echo; read -r wait");
+        stdin.write_all(b"123456\n").await.unwrap();
+        BufReader::new(stdout).lines().next_line().await.unwrap();
+        assert_eq!(unread(&stdin), None, "it may still be read");
+        stdin.write_all(b"78").await.unwrap();
+        group.kill();
+        group.wait().await;
+        // The shell has read the end of the line, byte by byte, or it has not.
+        assert!(matches!(unread(&stdin), Some(2 | 6)), "{:?}", unread(&stdin));
     }
 
     #[tokio::test]

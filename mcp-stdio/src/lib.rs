@@ -7,6 +7,7 @@
 pub mod exit;
 pub mod framing;
 pub mod group;
+pub mod guard;
 pub mod orphans;
 pub mod package;
 pub mod secrets;

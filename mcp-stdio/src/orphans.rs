@@ -15,6 +15,9 @@ use tokio::signal::unix::{SignalKind, signal};
 /// The variable that marks what a child starts.
 pub(crate) const MARK: &str = "MCPFLEET_CHILD";
 
+/// The mark of a process of ours that starts nothing: no orphan can be its.
+pub(crate) const NOBODYS: &str = "";
+
 /// The children that somebody waits for, each with its mark.
 type Own = BTreeMap<i32, String>;
 
@@ -61,7 +64,8 @@ pub async fn keep_reaping() -> io::Result<()> {
 /// Reaps the dead.
 pub fn reap() {
     let (own, us) = (own(), getpid().as_raw_pid());
-    let orphans = processes().into_iter().filter(|process| process.parent == us && !own.contains_key(&process.pid));
+    let waited_for = |process: &Process| own.get(&process.pid).is_some_and(|mark| mark != NOBODYS);
+    let orphans = processes().into_iter().filter(|process| process.parent == us && !waited_for(process));
     for pid in orphans.filter(|orphan| orphan.dead).filter_map(|orphan| Pid::from_raw(orphan.pid)) {
         // It may have been somebody else's to reap.
         let _ = waitpid(Some(pid), WaitOptions::NOHANG);
@@ -76,6 +80,12 @@ pub fn kill_left() {
 /// Kills every process that descends from this one.
 pub fn kill_all() {
     kill(|processes, us, _| with_descendants(processes, |process| process.parent == us));
+}
+
+/// Kills what has a mark that begins like this, and what descends from it.
+pub(crate) fn kill_marked(begin: &str) {
+    let is_marked = |process: &Process| mark_of(process.pid).is_some_and(|mark| mark.starts_with(begin));
+    kill(|processes, _, _| with_descendants(processes, is_marked));
 }
 
 /// Stops them until no more are found, and kills them then: what a process started comes to us when it dies, and would not be known any more;
@@ -104,7 +114,8 @@ fn send<'a>(to: impl IntoIterator<Item = &'a i32>, signal: Signal) {
 
 /// The orphans that no living child can have started, and what descends from them.
 fn left(processes: &[Process], us: i32, own: &Own, mark_of: impl Fn(i32) -> Option<String>) -> BTreeSet<i32> {
-    let children = || processes.iter().filter(|process| !process.dead).filter_map(|child| Some((child, own.get(&child.pid)?)));
+    let is_ours = |child: &Process| own.get(&child.pid).filter(|mark| *mark != NOBODYS);
+    let children = || processes.iter().filter(|process| !process.dead).filter_map(|child| Some((child, is_ours(child)?)));
     let is_of_a_child = |orphan: &Process| match mark_of(orphan.pid) {
         Some(mark) => children().any(|(_, childs)| *childs == mark),
         None => children().any(|(child, _)| child.began <= orphan.began),

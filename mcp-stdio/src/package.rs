@@ -165,6 +165,12 @@ pub fn pypi_name(package: &str) -> &str {
     &package[..end.unwrap_or(package.len())]
 }
 
+/// The one form of a package's name that stands for all (PEP 503): `My_Server` and `my-server` are one package.
+pub fn pypi_normal(name: &str) -> String {
+    let words = name.split(['-', '_', '.']).filter(|word| !word.is_empty());
+    words.map(str::to_ascii_lowercase).collect::<Vec<_>>().join("-")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -249,5 +255,6 @@ mod tests {
     fn a_package_is_known_by_its_name() {
         assert_eq!(["@a/b@1", "@a/b", "b@^1", "b"].map(npm_name), ["@a/b", "@a/b", "b", "b"]);
         assert_eq!(["a-b==1", "a_b[x]>=2", "a.b @ git+https://x"].map(pypi_name), ["a-b", "a_b", "a.b"]);
+        assert!(["My_Server", "my-server", "my__server", "MY.server"].iter().all(|name| pypi_normal(name) == "my-server"));
     }
 }

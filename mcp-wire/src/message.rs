@@ -188,7 +188,7 @@ pub fn read(text: &str, id: i64, arrays: Arrays) -> Result<Message<'_>, Fault> {
 /// The error in the body of a refusal by HTTP status, whatever its id: there is nothing else that it could answer.
 pub fn refusal(text: &str, id: i64) -> Option<RpcError> {
     let Envelope { id: given, error, .. } = serde_json::from_str(text).ok()?;
-    Some(rpc_error(error?, given.is_some_and(|given| names(given.get(), id))))
+    Some(RpcError::read(error?, given.is_some_and(|given| names(given.get(), id))))
 }
 
 fn read_one(text: &str, id: i64) -> Result<Message<'_>, Fault> {
@@ -212,11 +212,29 @@ fn read_one(text: &str, id: i64) -> Result<Message<'_>, Fault> {
         Some(given) if names(given, id) => true,
         Some(_) => return Err(Fault::of("its \"id\" is not the one of the request")),
     };
-    match (result, error) {
-        (None, Some(error)) => Ok(Message::Error(rpc_error(error, has_id))),
-        (Some(result), None) if result.get().starts_with('{') => Ok(Message::Result(result)),
-        (Some(_), None) => Err(Fault::of_answer("its \"result\" is no object")),
+    answer(result, error).map(|answer| match answer {
+        Answer::Result(result) => Message::Result(result),
+        Answer::Error(error) => Message::Error(RpcError::read(error, has_id)),
+    })
+}
+
+/// What answers a request, as it was written.
+#[derive(Debug, Clone, Copy)]
+pub enum Answer<'a> {
+    /// An object.
+    Result(&'a RawValue),
+    /// Whatever it looks like.
+    Error(&'a RawValue),
+}
+
+/// Judges the two fields of which an answer has one. A `null` beside the other is none: so JSON-RPC 1.0 had it.
+pub fn answer<'a>(result: Option<&'a RawValue>, error: Option<&'a RawValue>) -> Result<Answer<'a>, Fault> {
+    let beside = |field: Option<&'a RawValue>, other: Option<&RawValue>| field.filter(|field| other.is_none() || field.get() != "null");
+    match (beside(result, error), beside(error, result)) {
         (Some(_), Some(_)) => Err(Fault::of_answer("it has both \"result\" and \"error\"")),
+        (Some(result), None) if result.get().starts_with('{') => Ok(Answer::Result(result)),
+        (Some(_), None) => Err(Fault::of_answer("its \"result\" is no object")),
+        (None, Some(error)) => Ok(Answer::Error(error)),
         (None, None) => Err(Fault::of_answer("it has neither \"result\" nor \"error\"")),
     }
 }
@@ -228,15 +246,17 @@ fn names(given: &str, id: i64) -> bool {
     plain.parse() == Ok(id) || given.parse::<f64>().is_ok_and(|given| given.to_bits() == (id as f64).to_bits())
 }
 
-/// Whatever an error looks like, it is one.
-fn rpc_error(error: &RawValue, has_id: bool) -> RpcError {
-    let error: Value = serde_json::from_str(error.get()).unwrap_or_default();
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    RpcError {
-        code: error.get("code").and_then(Value::as_i64).unwrap_or_default(),
-        message: error.get("message").and_then(text).or_else(|| text(&error)).unwrap_or_default(),
-        data: error.get("data").cloned(),
-        has_id,
+impl RpcError {
+    /// Whatever an error looks like, it is one.
+    pub fn read(error: &RawValue, has_id: bool) -> Self {
+        let error: Value = serde_json::from_str(error.get()).unwrap_or_default();
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        Self {
+            code: error.get("code").and_then(Value::as_i64).unwrap_or_default(),
+            message: error.get("message").and_then(text).or_else(|| text(&error)).unwrap_or_default(),
+            data: error.get("data").cloned(),
+            has_id,
+        }
     }
 }
 
@@ -278,6 +298,10 @@ mod tests {
             (r#"{"jsonrpc":"2.0","id":7,"result":null}"#, r#"its "result" is no object"#),
             (r#"{"jsonrpc":"2.0","id":7,"result":"x"}"#, r#"its "result" is no object"#),
             (r#"{"jsonrpc":"2.0","id":7,"result":{},"error":{}}"#, r#"it has both "result" and "error""#),
+            (r#"{"jsonrpc":"2.0","id":7,"result":{},"error":null}"#, "result {}"),
+            (r#"{"jsonrpc":"2.0","id":7,"result":5,"error":null}"#, r#"its "result" is no object"#),
+            (r#"{"jsonrpc":"2.0","id":7,"result":null,"error":null}"#, r#"it has neither "result" nor "error""#),
+            (r#"{"jsonrpc":"2.0","id":7,"result":null,"error":{"code":1,"message":"m"}}"#, "error 1 m true"),
             (r#"{"jsonrpc":"2.0","id":7}"#, r#"it has neither "result" nor "error""#),
             (r#"{"jsonrpc":"2.0","id":null,"result":{}}"#, r#"its "id" is missing"#),
             (r#"{"jsonrpc":"1.0","id":7,"result":{}}"#, r#"its "jsonrpc" is not "2.0""#),

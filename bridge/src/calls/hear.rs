@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::Deserialize;
+use mcp_wire::message::{self, Answer};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
@@ -60,14 +60,15 @@ impl Calls {
         let (line, message) = if let Some(message) = Message::read(line) {
             (line, message)
         } else {
-            // What another code page has left in a text is shown as such; the rest of it is good.
-            mended = String::from_utf8_lossy(line).into_owned();
+            // What is said to a terminal (colours, its title) is no part of a message; what another code page has left in a text is shown
+            // as such.
+            mended = String::from_utf8_lossy(&strip_ansi_escapes::strip(line)).into_owned();
             let Some(message) = Message::read(mended.as_bytes()) else { return self.garbled(mended.as_bytes()) };
             (mended.as_bytes(), message)
         };
         // What is said with an id that is null wants no answer.
         let heard = match (&message.method, message.id.filter(|id| id.get() != "null")) {
-            (None, id) if message.result.is_some() || message.error.is_some() => self.answered(line, &message, id, now),
+            (None, id) if id.is_some() || message.error.is_some() => self.answered(line, &message, id, now),
             (Some(_), None) => self.told(line, &message, now),
             (Some(method), Some(id)) => self.was_asked(line, &method.0, id),
             _ => Heard::Stray,
@@ -78,8 +79,9 @@ impl Calls {
 
     fn answered(&mut self, line: &[u8], message: &Message<'_>, id: Option<&RawValue>, now: Instant) -> Heard {
         let Some(id) = wire::number(id).or_else(|| id.is_none().then(|| self.meant(message))?) else { return Heard::Stray };
+        let answer = message::answer(message.result, message.error);
         if let Some(handshake) = &mut self.handshake {
-            let step = handshake.answered(id, message.result, message.error);
+            let step = handshake.answered(id, answer);
             return self.step(step, now);
         }
         if self.own.remove(&id) {
@@ -88,21 +90,28 @@ impl Calls {
         // Answered before, or never asked.
         let Some(call) = self.open.get(&id).filter(|call| call.at.is_some()) else { return Heard::Stray };
         let child = self.hello.as_ref().map_or(Era::Legacy, |hello| hello.era);
-        if child == Era::Modern
-            && call.ask.envelope.era == Era::Legacy
-            && let Some(result) = message.result
-            && wire::may_say(result.get(), "input_required")
-            && translate::result_type(result).as_deref() == Some("input_required")
-        {
-            self.put_questions(id, result, now);
-            return Heard::Nothing;
-        }
-        let answer = translate::answer(line, message, &call.ask.envelope, child);
-        let code = message.error.map(code_of);
-        let outcome = match code {
-            Some(_) => Outcome::Error,
-            None if says_is_error(line) => Outcome::ToolError,
-            None => Outcome::Ok,
+        let (outcome, code, answer) = match answer {
+            Ok(Answer::Result(result))
+                if child == Era::Modern
+                    && call.ask.envelope.era == Era::Legacy
+                    && wire::may_say(result.get(), "input_required")
+                    && translate::result_type(result).as_deref() == Some("input_required") =>
+            {
+                self.put_questions(id, result, now);
+                return Heard::Nothing;
+            }
+            Ok(Answer::Result(result)) => {
+                let outcome = if says_is_error(line) { Outcome::ToolError } else { Outcome::Ok };
+                (outcome, None, translate::result(result, &call.ask.envelope, child))
+            }
+            Ok(Answer::Error(error)) => {
+                let (code, answer) = translate::error(error, &call.ask.envelope);
+                (Outcome::Error, Some(code), answer)
+            }
+            Err(fault) => {
+                self.failed_by(Some(id), || format!("the server's answer is none: {fault}"));
+                return Heard::Stray;
+            }
         };
         if let Some(call) = self.finish(id, outcome) {
             call.ask.out.answer(Bytes::from(answer), code);
@@ -125,6 +134,7 @@ impl Calls {
 
     /// No JSON. Where it says that it is the answer to a call, that one waits for no other: `NaN`, a key twice, a brace too few.
     fn garbled(&mut self, line: &[u8]) -> Heard {
+        self.garbled += 1;
         self.failed_by(claimed_id(line, line), || match serde_json::from_slice::<serde::de::IgnoredAny>(line) {
             Err(error) => format!("the server's answer is no JSON: {error}"),
             Ok(_) => "the server's answer has a member twice".to_owned(),
@@ -266,14 +276,6 @@ fn claimed_id(head: &[u8], tail: &[u8]) -> Option<u64> {
         rest.trim_ascii_end().ends_with(KEY).then_some(digits)
     };
     std::str::from_utf8(before_the_answer().or_else(at_the_end)?).ok()?.parse().ok()
-}
-
-fn code_of(error: &RawValue) -> i64 {
-    #[derive(Deserialize)]
-    struct Code {
-        code: i64,
-    }
-    serde_json::from_str::<Code>(error.get()).map_or(0, |error| error.code)
 }
 
 /// Whether a tool says that it failed. In a string of JSON the quotes would be escaped; only structured content could mislead, and a metric

@@ -102,6 +102,67 @@ fn asked(open: u64, now: Instant) -> (Calls, Vec<(u64, Outbox)>) {
 }
 
 #[test]
+fn an_answer_that_is_none_ends_its_call_at_once() {
+    let now = Instant::now();
+    for (rest, words) in [
+        (r#""result":null"#, "its \"result\" is no object"),
+        (r#""result":[]"#, "its \"result\" is no object"),
+        (r#""result":{},"error":{"code":1,"message":"m"}"#, "it has both \"result\" and \"error\""),
+        (r#""x":1"#, "it has neither \"result\" nor \"error\""),
+    ] {
+        let (mut calls, outs) = asked(2, now);
+        let line = format!(r#"{{"jsonrpc":"2.0","id":{},{rest}}}"#, outs[0].0);
+        assert!(matches!(calls.heard(line.as_bytes(), now), Heard::Stray), "{line}");
+        let told = events(&outs[0].1);
+        assert_eq!(told[0]["error"]["message"], format!("the server's answer is none: {words}"), "{line}");
+        assert!(events(&outs[1].1).is_empty());
+    }
+}
+
+#[test]
+fn colours_around_a_message_are_no_part_of_it() {
+    let now = Instant::now();
+    let (mut calls, outs) = asked(1, now);
+    let line = format!("\u{1b}]0;my server\u{7}\u{1b}[32m{{\"jsonrpc\":\"2.0\",\"id\":{}.0,\"result\":{{}}}}\u{1b}[0m", outs[0].0);
+    assert!(matches!(calls.heard(line.as_bytes(), now), Heard::Nothing));
+    assert_eq!(events(&outs[0].1), [json!({"jsonrpc": "2.0", "id": 0, "result": {}})]);
+}
+
+#[test]
+fn a_call_without_an_answer_is_told_that_there_were_lines_instead() {
+    let now = Instant::now();
+    for (line, told) in [(None, false), (Some("{"), true)] {
+        let (mut calls, outs) = asked(1, now);
+        if let Some(line) = line {
+            calls.heard(line.as_bytes(), now);
+        }
+        calls.tick(now + LIMITS.timeout);
+        let words = events(&outs[0].1)[0]["error"]["message"].to_string();
+        assert_eq!(words.contains("printed lines that are no messages"), told, "{words}");
+    }
+}
+
+#[test]
+fn a_call_that_a_dead_child_has_not_read_is_the_next_ones() {
+    let now = Instant::now();
+    let mut calls = ready(now);
+    let (first, heard) = ask(0);
+    calls.admit(first, now).unwrap();
+    written(&mut calls);
+    let (second, unheard) = ask(1);
+    calls.admit(second, now).unwrap();
+    let mut line = Vec::new();
+    calls.take_out(&mut line);
+    calls.wrote(line.len());
+    calls.unread(line.len() as u64);
+    calls.died(&death(), Some(now));
+    assert_eq!(events(&heard)[0]["error"]["code"], -32000);
+    assert!(events(&unheard).is_empty());
+    begin(&mut calls, now);
+    assert!(written(&mut calls).iter().any(|message| message["method"] == "tools/call"));
+}
+
+#[test]
 fn an_error_without_an_id_is_the_answer_to_the_only_call() {
     let now = Instant::now();
     for error in

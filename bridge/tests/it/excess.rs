@@ -137,7 +137,7 @@ async fn odd_answers_are_passed_on_or_said_to_be_odd() {
     let deep = bridge.post(None, &tools_call("deep", json!({"levels": 20_000}))).await.text().await.unwrap();
     assert_eq!(deep.matches("{\"a\":").count(), 20_000);
     let both = bridge.call(None, "both", json!({})).await;
-    assert_eq!((&both["id"], &both["error"]["code"]), (&json!("c"), &json!(-1)), "{both}");
+    assert_eq!((&both["id"], &both["error"]["data"]["reason"]), (&json!("c"), &json!("Unreadable")), "{both}");
     assert_eq!(bridge.text(None, "early", json!({})).await, "mine");
     assert_eq!(bridge.text(None, "echo", json!({"a": 1})).await, json!({"a": 1}), "no answer is kept for a call to come");
 }

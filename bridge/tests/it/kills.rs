@@ -75,3 +75,27 @@ async fn no_kill_leaves_a_call_unanswered_or_a_process_behind() {
     };
     tokio::join!(futures::future::join_all((0..CALLERS).map(|_| caller())), killer);
 }
+
+/// What minds neither the end of its input nor SIGTERM, and what left its process group, end with a bridge that can end nothing any more.
+#[tokio::test]
+async fn a_bridge_that_is_killed_leaves_nothing_behind() {
+    let stays = "trap '' TERM INT HUP; setsid sh -c 'trap \"\" TERM; sleep 1000; sleep 1000' & sleep 1000; sleep 1000";
+    let bridge = Bridge::start("", &["sh".to_owned(), "-c".to_owned(), stays.to_owned()]).await;
+    let process = bridge.process.id();
+    let started = until("all of them", async || {
+        let all = with_descendants(children_of(process));
+        (all.len() >= 4).then_some(all)
+    })
+    .await;
+    kill(i64::from(process));
+    until("their end", async || started.iter().all(|pid| !alive(*pid)).then_some(())).await;
+}
+
+fn with_descendants(mut all: Vec<i64>) -> Vec<i64> {
+    let mut at = 0;
+    while let Some(pid) = all.get(at) {
+        all.extend(children_of(u32::try_from(*pid).unwrap()));
+        at += 1;
+    }
+    all
+}

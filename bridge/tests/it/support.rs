@@ -242,6 +242,7 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T
 }
 
 /// Children of a process that live.
+/// The children of a process, without a bridge's guard.
 pub fn children_of(process: u32) -> Vec<i64> {
     let all =
         std::fs::read_dir("/proc").unwrap().filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("stat")).ok());
@@ -250,7 +251,11 @@ pub fn children_of(process: u32) -> Vec<i64> {
         let ours = state != "Z" && parent.split(' ').next()? == process.to_string();
         ours.then(|| pid.parse().ok())?
     };
-    all.filter_map(child).collect()
+    let is_guard = |pid: &i64| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).nth(1) == Some(b"guard")
+    };
+    all.filter_map(child).filter(|pid| !is_guard(pid)).collect()
 }
 
 pub fn kill(process: i64) {

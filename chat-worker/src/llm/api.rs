@@ -5,7 +5,11 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
-use super::{Answer, ModelError, Prompt, anthropic, assemble::Assemble, openai};
+use super::{
+    Answer, ModelError, Prompt, anthropic,
+    assemble::Assemble,
+    openai::{self, body::Unknown},
+};
 use crate::numbers;
 
 /// Which API is spoken.
@@ -77,12 +81,12 @@ impl Api {
         headers
     }
 
-    /// The body of a request for an answer, as JSON.
-    pub fn body(&self, prompt: &Prompt<'_>, model: &str, max_tokens: u32) -> Vec<u8> {
+    /// The body of a request for an answer, as JSON, without what the server does not know.
+    pub fn body(&self, prompt: &Prompt<'_>, model: &str, max_tokens: u32, unknown: Unknown) -> Vec<u8> {
         numbers::release_bytes(match self {
             Self::Anthropic { .. } => anthropic::body::request(prompt, model, max_tokens),
             Self::OpenAi { completion_limit } => {
-                openai::body::request(prompt, model, max_tokens, *completion_limit).to_string().into_bytes()
+                openai::body::request(prompt, model, max_tokens, *completion_limit, unknown).to_string().into_bytes()
             }
         })
     }

@@ -5,7 +5,7 @@ use std::{
     borrow::Cow,
     pin::pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime},
@@ -27,7 +27,8 @@ use super::{
     history,
     key::KeySource,
     offer::{Offer, Room, names},
-    refusal::{self, Refused, Sight},
+    openai::body::Unknown,
+    refusal::{self, Parameter, Refused, Sight},
     retry::{self, Hints},
     sentence,
     transport::{self, Capped, MAX_ANSWER, reason},
@@ -73,6 +74,7 @@ pub struct Client {
     /// It said that it does not count: it is not asked again.
     no_counting: AtomicBool,
     refused: Mutex<Refused>,
+    unknown: Mutex<Unknown>,
     /// It said that it sees no pictures: it is not shown any more.
     sees_nothing: AtomicBool,
 }
@@ -91,9 +93,9 @@ impl From<ModelError> for Failed {
 
 impl Client {
     pub fn new(settings: Settings) -> reqwest::Result<Self> {
-        let refused = Mutex::default();
+        let (refused, unknown) = (Mutex::default(), Mutex::default());
         let (no_counting, sees_nothing) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ok(Self { settings, http: transport::client()?, no_counting, refused, sees_nothing })
+        Ok(Self { settings, http: transport::client()?, no_counting, refused, unknown, sees_nothing })
     }
 
     async fn with_retries(
@@ -110,7 +112,8 @@ impl Client {
         }
         loop {
             let key = self.settings.key.current().map_err(|error| ModelError::Key(error.to_string()))?;
-            let attempt = self.attempt(&prompt, model, key.as_ref(), listener);
+            let unknown = *self.unknown();
+            let attempt = self.attempt(&prompt, model, unknown, key.as_ref(), listener);
             let late = || ModelError::Deadline(self.settings.deadline.as_secs()).into();
             let Failed { error, hints } = match timeout_at(deadline, attempt).await.unwrap_or_else(|_| Err(late())) {
                 Ok(answer) => return Ok(self.accounted(restored(answer, &prompt.offer), &prompt)),
@@ -126,6 +129,10 @@ impl Client {
                     self.sees_nothing.store(true, Ordering::Relaxed);
                 }
                 prompt.messages = Cow::Owned(history::without_images(&prompt.messages));
+                continue;
+            }
+            if self.learns_what_is_unknown(&error, unknown) {
+                tracing::warn!("the model API does not know a parameter, it is asked again without: {error}");
                 continue;
             }
             let unauthorised = matches!(error, ModelError::Status { status: 401, .. });
@@ -149,11 +156,12 @@ impl Client {
         &self,
         prompt: &Prompt<'_>,
         model: &str,
+        unknown: Unknown,
         key: Option<&SecretString>,
         listener: &dyn Listener,
     ) -> Result<Answer, Failed> {
         let api = &self.settings.api;
-        let body = api.body(prompt, model, self.settings.max_tokens);
+        let body = api.body(prompt, model, self.settings.max_tokens, unknown);
         let request = self.post(api.path(), key, body).header(header::ACCEPT, "text/event-stream");
         let response = timeout(self.settings.idle, request.send())
             .await
@@ -284,6 +292,24 @@ impl Client {
         }
         tracing::warn!("the model API does not take {refusal}, it is asked again without: {message}");
         Some(self.offer(offer.catalogue.clone()))
+    }
+
+    fn unknown(&self) -> MutexGuard<'_, Unknown> {
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether an error says something of the parameters that was not known when the request was sent.
+    fn learns_what_is_unknown(&self, error: &ModelError, sent: Unknown) -> bool {
+        let Some(parameter) = refusal::of_parameter(error).filter(|_| matches!(self.settings.api, Api::OpenAi { .. })) else {
+            return false;
+        };
+        let with = |unknown: Unknown| match parameter {
+            Parameter::Limit => Unknown { limit: true, ..unknown },
+            Parameter::StreamOptions => Unknown { stream_options: true, ..unknown },
+        };
+        let mut unknown = self.unknown();
+        *unknown = with(*unknown);
+        with(sent) != sent
     }
 
     async fn try_counting(&self, path: &str, prompt: &Prompt<'_>) -> Option<u64> {

@@ -36,8 +36,17 @@ use crate::{
 const MAX_SENTENCE: usize = 2_000;
 
 /// What APIs say of a conversation that does not fit. There is no kind for it that they agree on.
-const TOO_LONG: [&str; 5] =
-    ["prompt is too long", "exceed context limit", "maximum context length", "context size", "context window"];
+const TOO_LONG: [&str; 9] = [
+    "prompt is too long",
+    "input is too long",
+    "context limit",
+    "context length",
+    "context size",
+    "context window",
+    "context the overflows",
+    "input token count",
+    "reduce the length of the messages",
+];
 
 /// Everything that one call of the model depends on. Borrowed: a conversation is not copied for each of its rounds.
 #[derive(Debug)]

@@ -95,6 +95,32 @@ pub fn of_images(error: &ModelError) -> Option<Sight> {
         .then(|| if says(&NOT_THESE) { Sight::NotThese } else { Sight::None })
 }
 
+/// A parameter that servers of Chat Completions do not all know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parameter {
+    /// The limit of an answer: `max_completion_tokens` came after `max_tokens`, and took its place at OpenAI.
+    Limit,
+    StreamOptions,
+}
+
+/// How servers say that they do not know a parameter, not that its value is wrong.
+const DO_NOT_KNOW: [&str; 8] =
+    ["unsupported", "not support", "unrecognized", "unrecognised", "unknown", "not permitted", "not allowed", "unexpected"];
+
+/// Which parameter an error says is not known.
+pub fn of_parameter(error: &ModelError) -> Option<Parameter> {
+    let ModelError::Status { status: 400 | 422, message, .. } = error else { return None };
+    let message = message.to_lowercase();
+    let says = |words: &str| message.contains(words);
+    if !DO_NOT_KNOW.iter().any(|words| says(words)) {
+        return None;
+    }
+    if says("stream_options") {
+        return Some(Parameter::StreamOptions);
+    }
+    (says("max_tokens") || says("max_completion_tokens")).then_some(Parameter::Limit)
+}
+
 /// Whether the sentence holds the name, and not only one that begins or ends like it.
 fn names(sentence: &str, name: &str) -> bool {
     let part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
@@ -182,5 +208,24 @@ mod tests {
         let sentence =
             "Invalid 'tools': array too long. Expected an array with maximum length 3, but got an array with length 5 instead.";
         assert!(matches!(of(sentence, &offer), Some(Refusal::TooMany(3))));
+    }
+
+    #[test]
+    fn a_parameter_that_is_not_known_is_told_from_one_that_is_wrong() {
+        let of = |message: &str| of_parameter(&ModelError::Status { status: 400, kind: None, message: message.into(), retry_after: None });
+        for (message, parameter) in [
+            (
+                "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+                Some(Parameter::Limit),
+            ),
+            ("Unknown field max_completion_tokens", Some(Parameter::Limit)),
+            ("Unrecognized request argument supplied: stream_options", Some(Parameter::StreamOptions)),
+            ("stream_options: Extra inputs are not permitted", Some(Parameter::StreamOptions)),
+            ("max_tokens is too large: 99999. This model supports at most 4096 completion tokens", None),
+            ("max_tokens: must be greater than 0", None),
+            ("Unsupported value: 'messages[0].role'", None),
+        ] {
+            assert_eq!(of(message), parameter, "{message}");
+        }
     }
 }

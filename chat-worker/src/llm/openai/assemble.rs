@@ -219,6 +219,33 @@ mod tests {
     }
 
     #[test]
+    fn calls_of_one_id_are_several_and_a_name_may_come_in_pieces() {
+        let call = |index: Value, id: &str, name: &str, arguments: &str| {
+            let mut piece = json!({"id": id, "function": {"name": name, "arguments": arguments}});
+            piece["index"] = index;
+            delta(&json!({"tool_calls": [piece]}))
+        };
+        let calls = |pieces: &[Value]| {
+            let mut all = pieces.to_vec();
+            all.push(end("tool_calls"));
+            let content = run(&all).expect("complete").content;
+            content.iter().map(|call| json!([call["id"], call["name"], call["input"]])).collect::<Vec<_>>()
+        };
+        let two = [json!(["a", "p", {"x": 1}]), json!(["a_1", "q", {"x": 2}])];
+        for index in [json!([0, 1]), json!([0, 0]), json!([null, null])] {
+            let pieces = [call(index[0].clone(), "a", "p", r#"{"x":1}"#), call(index[1].clone(), "a", "q", r#"{"x":2}"#)];
+            assert_eq!(calls(&pieces), two, "{index}");
+        }
+        let one = [json!(["a", "p__q", {"x": 1}])];
+        for (index, names) in [(json!(0), ["p__", "q", ""]), (json!(0), ["p__q", "p__q", "p__q"]), (Value::Null, ["p__q", "", ""])] {
+            let pieces: Vec<_> = names.into_iter().zip(["", r#"{"x""#, ":1}"]).map(|(name, arguments)| {
+                call(index.clone(), "a", name, arguments)
+            }).collect();
+            assert_eq!(calls(&pieces), one, "{index} {names:?}");
+        }
+    }
+
+    #[test]
     fn a_stream_may_end_after_its_reason_and_not_before() {
         let mut assembler = Assembler::default();
         assembler.push(&delta(&json!({"content": "all"})).to_string()).expect("a chunk");

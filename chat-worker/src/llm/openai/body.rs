@@ -11,8 +11,17 @@ use crate::{
     numbers,
 };
 
+/// What a server has said that it does not know, of what is sent with each request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unknown {
+    /// The name of the limit of an answer: there are two.
+    pub limit: bool,
+    /// That the usage is asked for. It is estimated then.
+    pub stream_options: bool,
+}
+
 /// The body of a request. Tools come first in the name's order, so that servers that cache prefixes can.
-pub fn request(prompt: &Prompt<'_>, model: &str, max_tokens: u32, completion_limit: bool) -> Value {
+pub fn request(prompt: &Prompt<'_>, model: &str, max_tokens: u32, completion_limit: bool, unknown: Unknown) -> Value {
     let mut messages = Vec::new();
     if !prompt.system.is_empty() {
         messages.push(json!({"role": "system", "content": prompt.system}));
@@ -24,8 +33,11 @@ pub fn request(prompt: &Prompt<'_>, model: &str, max_tokens: u32, completion_lim
             Role::Assistant => messages.extend(assistant(message)),
         }
     }
-    let mut body = json!({"model": model, "messages": messages, "stream": true, "stream_options": {"include_usage": true}});
-    body[if completion_limit { "max_completion_tokens" } else { "max_tokens" }] = json!(max_tokens);
+    let mut body = json!({"model": model, "messages": messages, "stream": true});
+    if !unknown.stream_options {
+        body["stream_options"] = json!({"include_usage": true});
+    }
+    body[if completion_limit == unknown.limit { "max_tokens" } else { "max_completion_tokens" }] = json!(max_tokens);
     let offered = &prompt.offer.tools;
     let remembered = if offered.is_empty() { history::remembered(&prompt.messages) } else { Vec::new() };
     let tools: Vec<Value> = offered.iter().map(|tool| &**tool).chain(&remembered).map(tool).collect();
@@ -150,7 +162,7 @@ mod tests {
             allow_tools: false,
             model: None,
         };
-        let body = request(&prompt, "m", 9, false);
+        let body = request(&prompt, "m", 9, false, Unknown::default());
         assert_eq!(
             body["messages"],
             json!([
@@ -167,6 +179,8 @@ mod tests {
         assert_eq!((&body["max_tokens"], &body["tool_choice"]), (&json!(9), &json!("none")));
         let function = &body["tools"][0]["function"];
         assert_eq!((&function["name"], &function["parameters"]["type"]), (&json!("s__q"), &json!("object")));
-        assert_eq!(request(&prompt, "m", 9, true)["max_completion_tokens"], 9);
+        assert_eq!(request(&prompt, "m", 9, true, Unknown::default())["max_completion_tokens"], 9);
+        let body = request(&prompt, "m", 9, true, Unknown { limit: true, stream_options: true });
+        assert_eq!((&body["max_tokens"], body.get("stream_options")), (&json!(9), None));
     }
 }

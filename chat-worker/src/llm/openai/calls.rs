@@ -12,9 +12,33 @@ pub struct Calls(Vec<Call>);
 #[derive(Debug)]
 struct Call {
     index: u64,
+    /// As the server has it: there are servers that give all their calls the same one.
+    given: String,
+    /// No other call of the answer has it.
     id: String,
     name: String,
     arguments: String,
+}
+
+impl Call {
+    /// Whether a piece with its index and its id continues it. What begins an object after a whole one begins another call.
+    fn goes_on_with(&self, piece: &Value) -> bool {
+        let begins = match &piece["function"]["arguments"] {
+            Value::String(json) => json.trim_start().starts_with('{'),
+            arguments => arguments.is_object(),
+        };
+        let is_named = piece["function"]["name"].as_str().is_some_and(|name| !name.is_empty());
+        !(is_named && begins && !self.arguments.is_empty() && arguments(&self.arguments).is_ok())
+    }
+
+    /// Few servers send a name in pieces; some send it with each piece.
+    fn is_named(&mut self, more: &str) {
+        if more.starts_with(&self.name) {
+            more.clone_into(&mut self.name);
+        } else if self.arguments.is_empty() {
+            self.name.push_str(more);
+        }
+    }
 }
 
 impl Calls {
@@ -25,18 +49,26 @@ impl Calls {
         // Servers that send whole calls leave the index out.
         let index = piece["index"].as_u64();
         let open = match index {
-            Some(index) => self.0.iter().rposition(|call| call.index == index && (id.is_empty() || call.id == id)),
-            None if id.is_empty() && name.is_empty() => self.0.len().checked_sub(1),
+            Some(index) => self.0.iter().rposition(|call| {
+                call.index == index && (id.is_empty() || call.given == id) && call.goes_on_with(piece)
+            }),
+            None if name.is_empty() => self.0.iter().rposition(|call| id.is_empty() || call.given == id),
             None => None,
         };
         let (position, began) = match open {
-            Some(position) => (position, None),
+            Some(position) => {
+                self.0[position].is_named(&name);
+                (position, None)
+            }
             None if name.is_empty() => return Err(ModelError::Stream("a piece belongs to no tool call".into())),
             None => {
-                // A call without an id still needs one, for its result to name.
-                let id = if id.is_empty() { format!("call_{}", self.0.len()) } else { id };
-                let index = index.unwrap_or(self.0.len() as u64);
-                self.0.push(Call { index, id: id.clone(), name: name.clone(), arguments: String::new() });
+                // Each call needs an id, for its result to name.
+                let (given, place) = (id, self.0.len());
+                let own = if given.is_empty() { "call" } else { &given };
+                let is_another = given.is_empty() || self.0.iter().any(|call| call.id == given);
+                let id = if is_another { format!("{own}_{place}") } else { given.clone() };
+                let index = index.unwrap_or(place as u64);
+                self.0.push(Call { index, given, id: id.clone(), name: name.clone(), arguments: String::new() });
                 (self.0.len() - 1, Some((id, name)))
             }
         };

@@ -120,7 +120,10 @@ fn editor(mut words: Vec<String>) -> Reedline {
         .with_edit_mode(Box::new(Emacs::new(keys)));
     let history = store::directory().and_then(|path| {
         store::create_private(&path).ok()?;
-        FileBackedHistory::with_file(HISTORY, path.join("history")).ok()
+        let path = path.join("history");
+        // What the editor makes itself, everybody may read.
+        store::private(&path).ok()?;
+        FileBackedHistory::with_file(HISTORY, path).ok()
     });
     match history {
         Some(history) => editor.with_history(Box::new(history)),

@@ -1,9 +1,9 @@
 //! What outlives a chat: the lines typed and the last conversation, in the user's state directory, for them alone.
 
 use std::{
-    fs::{DirBuilder, OpenOptions},
+    fs::{DirBuilder, File, OpenOptions, Permissions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -20,8 +20,18 @@ pub fn directory() -> Option<PathBuf> {
 pub fn save(path: &Path, transcript: &Transcript) -> io::Result<()> {
     let text = serde_json::to_string_pretty(transcript.messages())?;
     let text = crate::numbers::release(&text);
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut file = private(path)?;
+    file.set_len(0)?;
     file.write_all(text.as_bytes())
+}
+
+/// Opens a file that only its owner can read, also where it was another's to read before.
+pub fn private(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    if file.metadata()?.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(Permissions::from_mode(0o600))?;
+    }
+    Ok(file)
 }
 
 /// A directory that only its owner can look into; what was typed is kept there, too.
@@ -38,8 +48,6 @@ pub fn load(path: &Path) -> Result<Transcript, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
@@ -52,7 +60,17 @@ mod tests {
         create_private(&directory.path().join("state")).expect("made");
         save(&path, &transcript).expect("saved");
         assert_eq!(load(&path).expect("loaded").messages(), transcript.messages());
-        let mode = std::fs::metadata(&path).expect("there").permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
+        let mode = || std::fs::metadata(&path).expect("there").permissions().mode() & 0o777;
+        assert_eq!(mode(), 0o600);
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("opened to others");
+        transcript.summarise_all("x");
+        save(&path, &transcript).expect("saved");
+        assert_eq!(
+            (mode(), load(&path).expect("loaded").messages()),
+            (0o600, transcript.messages()),
+            "as an earlier version left it"
+        );
+        private(&path).expect("opened");
+        assert_eq!(load(&path).expect("as it was").messages(), transcript.messages());
     }
 }

@@ -112,6 +112,10 @@ impl Recording {
                 Some(Event::Text { text: before }) => before.push_str(text),
                 _ => self.events.push(event.clone()),
             },
+            Event::Thinking { text } => match self.events.last_mut() {
+                Some(Event::Thinking { text: before }) => before.push_str(text),
+                _ => self.events.push(event.clone()),
+            },
             _ => self.events.push(event.clone()),
         }
     }

@@ -4,6 +4,26 @@ use serde_json::{Value, json};
 
 use crate::{message::block_text, turn::event::Event};
 
+/// The events of a turn that is told at its end, as far as that is about them: words together, and none that are void. One by one, the
+/// words of a long answer would take many times their room.
+#[derive(Debug, Default)]
+pub struct Gathered(Vec<Event>);
+
+impl Gathered {
+    pub fn take(&mut self, event: Event) {
+        match (self.0.last_mut(), event) {
+            (_, Event::Start { .. } | Event::Thinking { .. } | Event::ToolProgress { .. }) => {}
+            (Some(Event::Text { text: before }), Event::Text { text }) => before.push_str(&text),
+            (Some(last @ Event::Text { .. }), event @ Event::Restart { .. }) => *last = event,
+            (_, event) => self.0.push(event),
+        }
+    }
+
+    pub fn events(&self) -> &[Event] {
+        &self.0
+    }
+}
+
 /// The answer, the calls with their results, and how the turn ended.
 pub fn summary(events: &[Event]) -> Value {
     let (mut answer, mut calls, mut notices) = (String::new(), Vec::new(), Vec::new());
@@ -80,6 +100,13 @@ mod tests {
             text("The whole answer."),
         ];
         assert_eq!(summary(&events)["answer"], "The whole answer.");
+        let mut gathered = Gathered::default();
+        let pieces = events.into_iter().flat_map(|event| match event {
+            Event::Text { text } => text.split_inclusive(' ').map(|text| Event::Text { text: text.to_owned() }).collect(),
+            other => vec![Event::Thinking { text: "hm".into() }, other],
+        });
+        pieces.for_each(|event| gathered.take(event));
+        assert_eq!((summary(gathered.events())["answer"].as_str(), gathered.events().len()), (Some("The whole answer."), 4));
         let call = || Event::ToolCall {
             id: "1".into(),
             name: "a__wipe".into(),

@@ -17,7 +17,7 @@ use crate::{
     config::rules::Approvals,
     limits, numbers,
     turn::{driver::Turn, event::Event, machine::Outcome, transcript::Transcript},
-    ui::summary::summary,
+    ui::summary::{Gathered, summary},
 };
 
 /// Servers get this long to connect before the question is asked without them.
@@ -66,11 +66,11 @@ pub async fn ask(app: &Arc<App>, question: &str, json: bool, yes: bool) -> anyho
         cancel,
     };
     let printing = async {
-        let (mut seen, mut told) = (Vec::new(), Ok(()));
+        let (mut seen, mut told) = (Gathered::default(), Ok(()));
         let (mut renderer, mut aside) = (super::renderer(), super::aside());
         while let Some(event) = events.recv().await {
             if json {
-                seen.push(event);
+                seen.take(event);
             } else if told.is_ok() {
                 // What cannot be written any more is an answer all the same: the turn comes to its end.
                 told = match event {
@@ -87,7 +87,7 @@ pub async fn ask(app: &Arc<App>, question: &str, json: bool, yes: bool) -> anyho
     let (finished, (seen, mut told)) = tokio::join!(app.engine.run(turn, sender), printing);
     drop(done);
     if json {
-        told = writeln!(io::stdout(), "{}", numbers::release(&summary(&seen).to_string()));
+        told = writeln!(io::stdout(), "{}", numbers::release(&summary(seen.events()).to_string()));
     }
     match told.and_then(|()| io::stdout().flush()) {
         Ok(()) => {}

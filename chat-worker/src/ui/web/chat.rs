@@ -28,7 +28,7 @@ use crate::{
     message::Message,
     numbers, telemetry,
     turn::{driver::Turn, event::Event, opening::Opening, transcript::Transcript},
-    ui::summary::summary,
+    ui::summary::{Gathered, summary},
 };
 
 /// What a caller sends.
@@ -81,13 +81,14 @@ pub async fn chat(
     if streamed {
         return Ok(Told::new(events, guard, &web.draining, web.app.settings.drain_seconds).into_response());
     }
-    let mut seen = Vec::new();
+    let mut gathered = Gathered::default();
     while let Some(event) = events.recv().await {
-        seen.push(event);
+        gathered.take(event);
     }
     drop(guard);
-    let body = numbers::release(&summary(&seen).to_string()).into_owned();
-    let mut response = (status_of(&seen), [(header::CONTENT_TYPE, "application/json")], body).into_response();
+    let seen = gathered.events();
+    let body = numbers::release(&summary(seen).to_string()).into_owned();
+    let mut response = (status_of(seen), [(header::CONTENT_TYPE, "application/json")], body).into_response();
     if let Some(Event::Error { retry_after: Some(seconds), .. }) = seen.last() {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(*seconds));
     }

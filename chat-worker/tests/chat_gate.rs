@@ -124,6 +124,31 @@ async fn a_definition_that_changed_is_asked_about_again_also_after_a_restart() {
 }
 
 #[tokio::test]
+async fn what_was_shown_is_what_an_approval_lets_run() {
+    let stub = Stub::start(tools()).await;
+    let worker = Worker::start(SCRIPT, &[stub.entry("s")], &[]).await;
+    let (_, asked) = worker.ask(json!({"message": "wipe"})).await;
+    let hash = |answer: &Value| answer["tool_calls"][0]["hash"].as_str().unwrap().to_owned();
+    stub.tools.lock().unwrap()[0]["description"] = json!("now wipes everything");
+    let defined = async || {
+        let tools = worker.get("/v1/tools").await;
+        tools.to_string().contains("now wipes everything")
+    };
+    while !defined().await {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let (_, again) = worker.ask(json!({"messages": asked["messages"], "approve": ids(&asked)})).await;
+    assert_eq!(again["outcome"], "approval_required", "{again}");
+    assert!(again["notices"][0].as_str().unwrap().starts_with("s__wipe has changed since its call was shown"), "{again}");
+    assert!(hash(&again) != hash(&asked) && ids(&again) == ids(&asked) && stub.calls().is_empty(), "{again}");
+    // Another replica takes up the conversation as well, and what was shown last is what runs.
+    let other = Worker::start(SCRIPT, &[stub.entry("s")], &[]).await;
+    let (_, done) = other.ask(json!({"messages": again["messages"], "approve": ids(&again)})).await;
+    assert_eq!((done["answer"].as_str(), stub.calls().len()), (Some("It said done."), 1), "{done}");
+    assert!(!done["messages"].to_string().contains("hash"), "it is ours, and no part of the conversation: {done}");
+}
+
+#[tokio::test]
 async fn yes_in_a_script_does_not_lift_never_and_the_code_tells_what_did_not_run() {
     let stub = Stub::start(tools()).await;
     let model = model_standin::Running::start(SCRIPT).await.unwrap();

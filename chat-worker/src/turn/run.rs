@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     cache::{Recording, ResponseCache},
+    driver::Decided,
     event::Event,
     machine::Limits,
 };
@@ -73,7 +74,7 @@ pub(super) struct Run<'a> {
     /// Calls that were not allowed.
     pub(super) refused: usize,
     pub(super) always: HashSet<String>,
-    pub(super) decided: Option<Vec<String>>,
+    pub(super) decided: Option<Decided>,
     pub(super) decisions: Option<mpsc::Receiver<Vec<String>>>,
     pub(super) catalogue: Catalogue,
     pub(super) usage: Usage,

@@ -9,11 +9,12 @@ use std::{
 };
 
 use futures::{StreamExt, stream::FuturesUnordered};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{sync::Semaphore, time::Instant};
 use tracing::Instrument;
 
 use super::{
+    driver::Decided,
     event::Event,
     machine::Input,
     run::{Judged, Run, millis},
@@ -22,7 +23,7 @@ use super::{
 use crate::{
     audit,
     llm::offer::search,
-    message::ToolCall,
+    message::{Message, ToolCall},
     numbers,
     policy::{self, By, Decision, Verdict, Why},
     telemetry::Traced,
@@ -53,17 +54,26 @@ impl Run<'_> {
     pub(super) async fn approve(&mut self, calls: &[ToolCall]) -> Option<Input> {
         // What was decided before the turn began is about its first calls only.
         let decided = self.decided.take();
-        let mut judged = HashMap::new();
+        let judge_all = |decided: Option<&Decided>| -> HashMap<String, Judged> {
+            calls.iter().map(|call| (call.id.clone(), self.judge(call, decided))).collect()
+        };
+        let mut judged = judge_all(decided.as_ref());
+        if let Some(name) = decided.as_ref().and_then(|decided| changed(&judged, decided)) {
+            let text = format!("{name} has changed since its call was shown: it has to be decided on again.");
+            judged = judge_all(None);
+            self.tell(Event::Notice { text }).await;
+        }
         for call in calls {
-            let one = self.judge(call, decided.as_deref());
-            self.tell(describe(&one)).await;
-            judged.insert(call.id.clone(), one);
+            self.tell(describe(&judged[&call.id])).await;
         }
         let open: Vec<String> =
             calls.iter().map(|call| &call.id).filter(|id| judged[*id].verdict == Verdict::Ask).cloned().collect();
         if !open.is_empty() {
             self.tell(Event::ApprovalRequired { ids: open.clone() }).await;
-            let decisions = self.decisions.as_mut()?;
+            let Some(decisions) = self.decisions.as_mut() else {
+                self.judged = judged;
+                return None;
+            };
             let allowed = tokio::select! {
                 () = self.cancel.cancelled() => return Some(Input::Cancelled { said: String::new(), done: Vec::new() }),
                 allowed = decisions.recv() => allowed.unwrap_or_default(),
@@ -90,7 +100,20 @@ impl Run<'_> {
         Some(Input::Decided { approved })
     }
 
-    fn judge(&self, call: &ToolCall, decided: Option<&[String]>) -> Judged {
+    /// Writes into the calls that wait which definitions they were shown with. The conversation comes back with the decision, to whichever
+    /// replica.
+    pub(super) fn note_what_is_shown(&self, messages: &mut [Message]) {
+        for block in
+            messages.last_mut().into_iter().flat_map(|last| &mut last.content).filter(|block| block["type"] == "tool_use")
+        {
+            let spec = block["id"].as_str().and_then(|id| self.judged.get(id)?.spec.as_ref());
+            if let Some(spec) = spec {
+                block["hash"] = json!(spec.hash);
+            }
+        }
+    }
+
+    fn judge(&self, call: &ToolCall, decided: Option<&Decided>) -> Judged {
         let meant = search::meant(call.clone());
         if meant.name == search::FIND {
             return Judged { call: meant, spec: None, verdict: Verdict::Run(By::Harmless) };
@@ -98,7 +121,7 @@ impl Run<'_> {
         let spec = self.catalogue_entry(&meant.name);
         let always = spec.as_ref().is_some_and(|spec| self.always.contains(&format!("{}@{}", spec.name, spec.hash)));
         let decision = match decided {
-            Some(decided) if decided.contains(&call.id) => Decision::Allowed,
+            Some(decided) if decided.allowed.contains(&call.id) => Decision::Allowed,
             _ if always => Decision::Always,
             Some(_) => Decision::Denied,
             None if self.unattended => Decision::Unattended,
@@ -224,6 +247,14 @@ impl Run<'_> {
         let tool = if one.spec.is_some() { one.tool() } else { &one.call.name };
         audit::Call { caller, server, tool, arguments, decision, allowed, outcome, duration }.log(self.engine.audit_arguments);
     }
+}
+
+/// The tool of a call that was allowed, where it is defined otherwise than it was shown.
+fn changed(judged: &HashMap<String, Judged>, decided: &Decided) -> Option<String> {
+    decided.allowed.iter().find_map(|id| {
+        let (spec, shown) = (judged.get(id)?.spec.as_ref()?, decided.shown.get(id)?);
+        (spec.hash != *shown).then(|| spec.name.clone())
+    })
 }
 
 fn decision(one: &Judged) -> &'static str {

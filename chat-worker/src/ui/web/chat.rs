@@ -1,7 +1,10 @@
 //! POST /v1/chat: one turn, as a stream of events or as one object. The caller keeps the conversation and sends it with
 //! every question, so that any replica can answer.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use axum::{
     Json,
@@ -27,7 +30,12 @@ use crate::{
     llm::none,
     message::Message,
     numbers, telemetry,
-    turn::{driver::Turn, event::Event, opening::Opening, transcript::Transcript},
+    turn::{
+        driver::{Decided, Turn},
+        event::Event,
+        opening::Opening,
+        transcript::Transcript,
+    },
     ui::summary::{Gathered, summary},
 };
 
@@ -124,6 +132,7 @@ pub async fn read<T: DeserializeOwned + Send + 'static>(
 
 fn turn(web: &Arc<Web>, request: Request, request_id: String, caller: String) -> Result<Turn, Problem> {
     let bad = |detail: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
+    let shown = shown(&request.messages);
     let transcript = Transcript::read(request.messages).map_err(|error| bad(format!("messages: {error}")))?;
     let say = said(request.message.as_deref(), request.with, web.app.settings.max_message_chars as usize).map_err(bad)?;
     if say.is_none() && transcript.messages().is_empty() {
@@ -137,12 +146,18 @@ fn turn(web: &Arc<Web>, request: Request, request_id: String, caller: String) ->
         unattended: false,
         caller,
         always: request.always,
-        decided: request.approve,
+        decided: request.approve.map(|allowed| Decided { allowed, shown }),
         decisions: None,
         model: None,
         cache: request.cache,
         cancel: CancellationToken::clone(&web.stopped).child_token(),
     })
+}
+
+/// Which definitions the calls that wait were shown with, as the last turn wrote it into them.
+fn shown(messages: &[Message]) -> HashMap<String, String> {
+    let blocks = messages.last().into_iter().flat_map(|last| &last.content).filter(|block| block["type"] == "tool_use");
+    blocks.filter_map(|block| Some((block["id"].as_str()?.to_owned(), block["hash"].as_str()?.to_owned()))).collect()
 }
 
 /// What the user says, and asks with; or what is wrong with it.

@@ -136,6 +136,12 @@ pub fn block_text(block: &Value) -> Option<&str> {
     (block["type"] == "text").then(|| block["text"].as_str()).flatten()
 }
 
+/// Whether it is thinking that nobody has signed, as servers send it that only speak like the Messages API. That refuses it, with all the
+/// rest of a conversation.
+pub fn is_unsigned_thinking(block: &Value) -> bool {
+    block["type"] == "thinking" && (block["signature"].is_null() || block["signature"] == "")
+}
+
 /// The call of a tool_use block.
 pub fn block_call(block: &Value) -> Option<ToolCall> {
     (block["type"] == "tool_use").then_some(())?;

@@ -55,8 +55,8 @@ fn reason(error: &ModelError) -> (bool, Option<&'static str>) {
         ModelError::Status { status: 500.., .. } | ModelError::Stream(_) | ModelError::Event { .. } => {
             (false, Some("Unavailable"))
         }
-        // It understood the question well enough to refuse it, or was not asked.
-        ModelError::Status { .. } | ModelError::Budget { .. } => (true, None),
+        // It understood the question well enough to refuse it, wrote without an end, or was not asked.
+        ModelError::Status { .. } | ModelError::TooLarge(_) | ModelError::Budget { .. } => (true, None),
     }
 }
 

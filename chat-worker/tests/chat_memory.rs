@@ -5,7 +5,10 @@
 
 mod support;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use axum::response::Response;
 use futures::{
@@ -16,6 +19,7 @@ use model_standin::Running as Model;
 use serde_json::{Value, json};
 use support::{
     binary::Binary,
+    nasty::{Act, Nasty, event, events},
     odd::{Odd, odd, reply, result, text},
 };
 use tokio::time::timeout;
@@ -75,6 +79,24 @@ async fn call(worker: &Binary, tool: &str, times: usize) -> usize {
         usize::from(memchr::memmem::find(&answer, b"\"isError\":true").is_none())
     };
     join_all((0..times).map(one)).await.into_iter().sum()
+}
+
+#[tokio::test]
+async fn an_answer_without_end_is_given_up_once_and_for_all() {
+    let piece = json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x".repeat(MIB)}});
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{}", events()[..2].concat());
+    let endless = Nasty::start(vec![Act::Drip(head, event(&piece))]).await;
+    let directory = tempfile::tempdir().unwrap();
+    let worker = Binary::start(directory.path(), &[], &format!("http://{}", endless.address), &[]).await;
+    let body = json!({"message": "hi", "stream": false});
+    let answer: Value =
+        worker.http.post(format!("{}/v1/chat", worker.url)).json(&body).send().await.unwrap().json().await.unwrap();
+    let told = "the answer was given up: it is longer than 8 MiB";
+    assert_eq!((answer["error"]["kind"].as_str(), answer["error"]["message"].as_str()), (Some("too_large"), Some(told)));
+    assert_eq!(endless.requests.load(Ordering::SeqCst), 1, "it is not asked for again");
+    let peak = worker.peak_memory();
+    eprintln!("peak in MiB: {peak}");
+    assert!(peak < MEMORY, "{peak} MiB");
 }
 
 #[tokio::test]

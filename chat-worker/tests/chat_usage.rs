@@ -112,6 +112,53 @@ async fn an_answer_that_breaks_off_is_paid_for_each_time() {
     assert_eq!(today["models"]["m"]["input_tokens"].as_u64(), Some(attempts * 11), "{today}");
 }
 
+/// The beginning of an answer by Chat Completions, which tells what it used at the end only.
+fn untold_beginning(words: usize) -> String {
+    let delta = json!({"role": "assistant", "content": "word".repeat(words)});
+    let chunk = json!({"model": "m", "choices": [{"index": 0, "delta": delta, "finish_reason": null}]});
+    format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: {chunk}\n\n")
+}
+
+#[tokio::test]
+async fn what_breaks_off_before_its_tokens_are_told_is_estimated() {
+    let whole = "data: {\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"All.\"},\"finish_reason\":\"stop\"}]}\n\n\
+        data: {\"choices\":[],\"usage\":{\"prompt_tokens\":11,\"completion_tokens\":5}}\n\ndata: [DONE]\n\n";
+    let whole = format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{whole}");
+    let nasty = Nasty::start(vec![Act::Bytes(untold_beginning(100)), Act::Bytes(whole)]).await;
+    let url = format!("http://{}", nasty.address);
+    let worker = Worker::start(PLAIN, &[], &["--model-api", "openai", "--model", "m", "--openai-base-url", &url]).await;
+    let (status, answer) = worker.ask(json!({"message": "hi"})).await;
+    assert_eq!((status, answer["answer"].as_str(), answer["cost"].is_null()), (200, Some("All."), true), "{answer}");
+    let used = worker.get("/v1/usage").await["today"]["models"]["m"].clone();
+    assert_eq!((used["output_tokens"].as_u64(), &used), (Some(105), &answer["usage"]), "100 of them are a guess");
+    assert!(used["input_tokens"].as_u64().unwrap() > 11 + 50, "{used}");
+}
+
+#[tokio::test]
+async fn a_budget_is_not_passed_by_leaving_before_the_end() {
+    let nasty = Nasty::start(vec![Act::Silent(untold_beginning(100))]).await;
+    let url = format!("http://{}", nasty.address);
+    let args = ["--model-api", "openai", "--model", "m", "--openai-base-url", &url, "--budget-tokens-per-day", "2000"];
+    let worker = Worker::start(PLAIN, &[], &args).await;
+    let question = json!({"message": "x".repeat(4_000)});
+    for number in 1_u64.. {
+        let mut stream = worker.http.post(format!("{}/v1/chat", worker.url)).json(&question).send().await.unwrap();
+        let mut told = String::new();
+        while !told.contains("event: text") && !told.contains("event: error") {
+            told.push_str(&String::from_utf8_lossy(&stream.chunk().await.unwrap().unwrap()));
+        }
+        if told.contains("event: error") {
+            assert!((2..=3).contains(&number) && told.contains("budget"), "{number}: {told}");
+            break;
+        }
+        drop(stream);
+        let booked = async || worker.get("/v1/usage").await["today"]["usage"]["output_tokens"].as_u64();
+        while booked().await < Some(number * 100) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_answer_that_nobody_waits_for_any_more_is_paid_for() {
     let nasty = Nasty::start(vec![Act::Silent(BEGUN.to_owned())]).await;

@@ -10,7 +10,7 @@ use super::{
     assemble::Assemble,
     openai::{self, body::Unknown},
 };
-use crate::numbers;
+use crate::{message::Usage, numbers};
 
 /// Which API is spoken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +96,19 @@ impl Api {
         match self {
             Self::Anthropic { .. } => Box::<anthropic::assemble::Assembler>::default(),
             Self::OpenAi { .. } => Box::<openai::assemble::Assembler>::default(),
+        }
+    }
+
+    /// The tokens that an answer tells which came whole.
+    pub fn usage(&self, message: &Value) -> Usage {
+        let figures = &message["usage"];
+        match self {
+            Self::Anthropic { .. } => {
+                let mut usage = Usage::default();
+                usage.update(figures);
+                usage
+            }
+            Self::OpenAi { .. } => openai::assemble::usage(figures).unwrap_or_default(),
         }
     }
 

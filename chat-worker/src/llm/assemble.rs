@@ -3,22 +3,27 @@
 
 use std::collections::HashSet;
 
-use mcp_wire::json;
-use serde_json::Value;
+use mcp_wire::json as wire;
+use serde_json::{Value, json};
 
-use super::{Answer, ModelError, Progress, sentence};
+use super::{Answer, ModelError, Progress, is_plain, sentence};
 use crate::{
     message::{StopReason, Usage, block_call},
     numbers,
 };
+
+/// What an answer writes at most, in bytes: some millions of tokens. What it takes on the wire is many times as much.
+const MAX_WRITTEN: usize = 8 * 1024 * 1024;
+/// The calls and blocks of one answer.
+const MAX_PARTS: usize = 1_000;
 
 /// Collects the events of one attempt.
 pub trait Assemble: Send {
     /// Takes one event's data.
     fn push(&mut self, data: &str) -> Result<Seen, ModelError>;
 
-    /// The model and its tokens, as far as the stream has told them.
-    fn told(&self) -> (&str, Usage);
+    /// What the stream has told so far.
+    fn told(&self) -> Told<'_>;
 
     /// Whether a stream that ends here is complete, although it does not say so.
     fn may_end(&self) -> bool {
@@ -27,6 +32,43 @@ pub trait Assemble: Send {
 
     /// The answer, once `push` said `Stop`, or the stream has ended where it may.
     fn finish(self: Box<Self>) -> Result<Answer, ModelError>;
+}
+
+/// What a stream, or a part of one, has told.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Told<'a> {
+    pub model: &'a str,
+    /// Its tokens, as far as it says.
+    pub usage: Usage,
+    /// What it has written, in bytes.
+    pub written: usize,
+}
+
+/// Counts what an answer consists of. What never ends would fill the memory.
+#[derive(Debug, Default)]
+pub struct Size {
+    /// In bytes.
+    pub written: usize,
+    parts: usize,
+}
+
+impl Size {
+    pub fn writes(&mut self, more: usize) -> Result<(), ModelError> {
+        self.written = self.written.saturating_add(more);
+        if self.written > MAX_WRITTEN {
+            return Err(ModelError::TooLarge(format!("it is longer than {} MiB", MAX_WRITTEN / 1024 / 1024)));
+        }
+        Ok(())
+    }
+
+    /// Another call or block begins.
+    pub fn begins(&mut self) -> Result<(), ModelError> {
+        self.parts += 1;
+        if self.parts > MAX_PARTS {
+            return Err(ModelError::TooLarge(format!("it consists of more than {MAX_PARTS} parts")));
+        }
+        Ok(())
+    }
 }
 
 /// What an event meant.
@@ -47,19 +89,19 @@ pub fn parse(data: &str) -> Result<Value, ModelError> {
 fn read(text: &str) -> serde_json::Result<Value> {
     // Nearly all of it is what a strict parser reads. Its size is bounded where it comes in.
     serde_json::from_str(&numbers::guard(text)).or_else(|error| {
-        let tidied = json::tidy(text.as_bytes(), usize::MAX).map_err(|_| error)?;
-        json::parse(&numbers::guard(&tidied))
+        let tidied = wire::tidy(text.as_bytes(), usize::MAX).map_err(|_| error)?;
+        wire::parse(&numbers::guard(&tidied))
     })
 }
 
 /// The arguments of a call: an object, once all its pieces are there. None at all mean that there are none.
 pub fn arguments(json: &str) -> Result<Value, ModelError> {
     if json.trim().is_empty() {
-        return Ok(serde_json::json!({}));
+        return Ok(json!({}));
     }
     match read(json) {
         // So some servers write that there are none.
-        Ok(Value::Null) => Ok(serde_json::json!({})),
+        Ok(Value::Null) => Ok(json!({})),
         read => read.map_err(|_| ModelError::Stream("a tool call's arguments are no JSON".into())),
     }
 }
@@ -73,13 +115,20 @@ pub fn check_call(block: &Value) -> Result<(), ModelError> {
     Ok(())
 }
 
-/// Two calls of one id could not both be answered, and the conversation would be refused from then on.
-pub fn check_ids(content: &[Value]) -> Result<(), ModelError> {
-    let mut seen = HashSet::new();
-    if content.iter().filter_map(block_call).all(|call| seen.insert(call.id)) {
-        return Ok(());
+/// Gives each call an id of its own. There are servers that give all calls of an answer the same one; two of one id could not both be
+/// answered, and the conversation would be refused from then on.
+pub fn tell_apart(content: &mut [Value]) {
+    let mut taken: HashSet<String> = HashSet::new();
+    for block in content.iter_mut().filter(|block| block["type"] == "tool_use") {
+        let Some(given) = block["id"].as_str() else { continue };
+        let mut id = given.to_owned();
+        let mut number = 1;
+        while !taken.insert(id.clone()) {
+            number += 1;
+            id = format!("{given}_{number}");
+        }
+        block["id"] = json!(id);
     }
-    Err(ModelError::Stream("two tool calls have the same id".into()))
 }
 
 /// An answer that stopped for a call holds one, or a piece of it is missing.
@@ -90,12 +139,19 @@ pub fn check_stop(stop: &StopReason, content: &[Value]) -> Result<(), ModelError
     Ok(())
 }
 
+/// Whether what came in the place of an answer says that it is an error. Most servers put it under `error`; older ones of vLLM are it
+/// themselves.
+pub fn is_error(body: &Value) -> bool {
+    body.get("error").is_some_and(|error| !error.is_null()) || body["object"] == "error"
+}
+
 /// What an error's body says: its kind and its sentence. Both APIs, and most proxies, put them under `error`.
 pub fn error_of(body: &Value) -> (Option<String>, Option<String>) {
     let text = |value: &Value| value.as_str().filter(|text| !text.trim().is_empty()).map(sentence);
     let error = &body["error"];
     // OpenAI's `code` is the more exact one of its two names, where it is a name.
     let kind = text(&error["code"]).or_else(|| text(&error["type"]));
+    let kind = kind.or_else(|| if body["object"] == "error" { text(&body["type"]) } else { None });
     let message = text(&error["message"]).or_else(|| text(error)).or_else(|| text(&body["message"]));
     (kind, message)
 }
@@ -103,8 +159,15 @@ pub fn error_of(body: &Value) -> (Option<String>, Option<String>) {
 /// The error that an `error` object in the place of an answer is.
 pub fn reported(body: &Value) -> ModelError {
     let (kind, message) = error_of(body);
+    // Servers that have no name for it say the status that it would have had.
+    let status = body["error"]["code"].as_u64().or_else(|| body["code"].as_u64());
+    let by_status = || match status {
+        Some(429) => "rate_limit_error",
+        Some(400..500) => "invalid_request_error",
+        _ => "api_error",
+    };
     ModelError::Event {
-        kind: kind.unwrap_or_else(|| "api_error".to_owned()),
+        kind: kind.filter(|kind| status.is_none() || is_plain(kind)).unwrap_or_else(|| by_status().to_owned()),
         message: message.unwrap_or_else(|| "without saying why".to_owned()),
     }
 }

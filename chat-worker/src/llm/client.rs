@@ -21,8 +21,8 @@ use url::Url;
 use super::{
     Answer, Listener, Model, ModelError, Progress, Prompt, anthropic,
     api::Api,
-    assemble::{self, Assemble, Seen, error_of},
-    estimate,
+    assemble::{Seen, error_of},
+    begun::{Begun, accounted},
     events::Events,
     history,
     key::KeySource,
@@ -31,7 +31,7 @@ use super::{
     refusal::{self, Parameter, Refused, Sight},
     retry::{self, Hints},
     sentence,
-    transport::{self, Capped, MAX_ANSWER, reason},
+    transport::{self, Capped, MAX_WHOLE, reason},
 };
 use crate::{
     message::{Usage, block_text},
@@ -45,8 +45,6 @@ const MAX_ERROR_BODY: usize = 64 * 1024;
 const MAX_PLAIN_ERROR: usize = 300;
 /// Counting must not hold up an answer for long.
 const COUNT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Names longer than this are cut: they become labels.
-const MAX_MODEL_NAME: usize = 100;
 
 /// How to reach the API, and what to ask of it.
 #[derive(Debug)]
@@ -105,7 +103,7 @@ impl Client {
         deadline: Instant,
         listener: &dyn Listener,
     ) -> Result<Answer, ModelError> {
-        let (mut retries, mut rotated) = (0, false);
+        let (mut retries, mut rotated, mut renamed) = (0, false, false);
         let mut prompt = Prompt { messages: Cow::Borrowed(&prompt.messages), offer: Arc::clone(&prompt.offer), ..*prompt };
         if self.sees_nothing.load(Ordering::Relaxed) && history::has_images(&prompt.messages) {
             prompt.messages = Cow::Owned(history::without_images(&prompt.messages));
@@ -116,7 +114,7 @@ impl Client {
             let attempt = self.attempt(&prompt, model, unknown, key.as_ref(), listener);
             let late = || ModelError::Deadline(self.settings.deadline.as_secs()).into();
             let Failed { error, hints } = match timeout_at(deadline, attempt).await.unwrap_or_else(|_| Err(late())) {
-                Ok(answer) => return Ok(self.accounted(restored(answer, &prompt.offer), &prompt)),
+                Ok(answer) => return Ok(accounted(restored(answer, &prompt.offer), &prompt, model)),
                 Err(failed) => failed,
             };
             if let Some(offer) = self.without_refused(&error, &prompt.offer) {
@@ -131,7 +129,7 @@ impl Client {
                 prompt.messages = Cow::Owned(history::without_images(&prompt.messages));
                 continue;
             }
-            if self.learns_what_is_unknown(&error, unknown) {
+            if self.learns_what_is_unknown(&error, unknown, &mut renamed) {
                 tracing::warn!("the model API does not know a parameter, it is asked again without: {error}");
                 continue;
             }
@@ -160,8 +158,20 @@ impl Client {
         key: Option<&SecretString>,
         listener: &dyn Listener,
     ) -> Result<Answer, Failed> {
+        let mut begun = Begun::new(&self.settings.api, prompt, model, listener);
+        self.send(&mut begun, unknown, key, listener).await.inspect_err(|_| begun.failed())
+    }
+
+    /// Sends the request, and reads what comes.
+    async fn send(
+        &self,
+        begun: &mut Begun<'_>,
+        unknown: Unknown,
+        key: Option<&SecretString>,
+        listener: &dyn Listener,
+    ) -> Result<Answer, Failed> {
         let api = &self.settings.api;
-        let body = api.body(prompt, model, self.settings.max_tokens, unknown);
+        let body = api.body(begun.prompt, begun.model, self.settings.max_tokens, unknown);
         let request = self.post(api.path(), key, body).header(header::ACCEPT, "text/event-stream");
         let response = timeout(self.settings.idle, request.send())
             .await
@@ -172,15 +182,15 @@ impl Client {
         }
         let kind = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         match kind.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
-            "text/event-stream" => Ok(self.stream(response, listener).await?),
+            "text/event-stream" => Ok(self.stream(response, begun, listener).await?),
             "application/json" => {
-                let (body, problem) = transport::collect(response, MAX_ANSWER, self.settings.idle).await;
-                if let Some(problem) = problem {
+                let (body, problem) = transport::collect(response, MAX_WHOLE, self.settings.idle).await;
+                let too_large = || (body.len() == MAX_WHOLE).then(|| ModelError::TooLarge(transport::larger_than(MAX_WHOLE)));
+                if let Some(problem) = problem.or_else(too_large) {
+                    begun.broke_off(body.len(), Usage::default());
                     return Err(problem.into());
                 }
-                let text = String::from_utf8_lossy(&body);
-                let message = assemble::parse(&text)?;
-                let answer = api.whole(&message)?;
+                let answer = begun.whole(api, &body)?;
                 for text in answer.content.iter().filter_map(block_text) {
                     listener.tell(Progress::Text(text.to_owned())).await;
                 }
@@ -200,11 +210,10 @@ impl Client {
         self.http.post(url).headers(headers).header(header::CONTENT_TYPE, "application/json").body(body)
     }
 
-    async fn stream(&self, response: Response, listener: &dyn Listener) -> Result<Answer, ModelError> {
+    async fn stream(&self, response: Response, attempt: &mut Begun<'_>, listener: &dyn Listener) -> Result<Answer, ModelError> {
         let began = Instant::now();
         let mut first_token = None;
         let (mut body, mut events) = (Capped::new(response), Events::default());
-        let mut attempt = Begun { assembler: Some(self.settings.api.assembler()), listener };
         // One timer, moved on by every event.
         let mut idle = pin!(sleep(self.settings.idle));
         loop {
@@ -266,21 +275,6 @@ impl Client {
         ModelError::NotTheApi { what: what.to_owned(), setting: self.settings.api.base_url_setting() }
     }
 
-    /// The answer with a bounded name of its model, and with an estimate where its tokens were not told: a budget must hold
-    /// for servers that do not count, too.
-    fn accounted(&self, mut answer: Answer, prompt: &Prompt<'_>) -> Answer {
-        answer.model = sentence(&answer.model).chars().take(MAX_MODEL_NAME).collect();
-        if answer.model.is_empty() {
-            prompt.model.unwrap_or(&self.settings.model).clone_into(&mut answer.model);
-        }
-        if answer.usage.total() == 0 {
-            answer.estimated = true;
-            answer.usage.input_tokens = estimate(prompt);
-            answer.usage.output_tokens = serde_json::json!(answer.content).to_string().len() as u64 / 4;
-        }
-        answer
-    }
-
     /// What to offer after an error that speaks of tools: without those that it names, or fewer. `None` where it is about something
     /// else.
     fn without_refused(&self, error: &ModelError, offer: &Offer) -> Option<Arc<Offer>> {
@@ -298,18 +292,23 @@ impl Client {
         self.unknown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether an error says something of the parameters that was not known when the request was sent.
-    fn learns_what_is_unknown(&self, error: &ModelError, sent: Unknown) -> bool {
+    /// Whether an error says something of the parameters that was not known when the request was sent. `renamed` is whether the limit has gone
+    /// by its other name already: of the models behind one URL each may know only one.
+    fn learns_what_is_unknown(&self, error: &ModelError, sent: Unknown, renamed: &mut bool) -> bool {
         let Some(parameter) = refusal::of_parameter(error).filter(|_| matches!(self.settings.api, Api::OpenAi { .. })) else {
             return false;
         };
-        let with = |unknown: Unknown| match parameter {
-            Parameter::Limit => Unknown { limit: true, ..unknown },
-            Parameter::StreamOptions => Unknown { stream_options: true, ..unknown },
-        };
         let mut unknown = self.unknown();
-        *unknown = with(*unknown);
-        with(sent) != sent
+        match parameter {
+            Parameter::Limit => {
+                unknown.limit = !sent.limit;
+                !std::mem::replace(renamed, true)
+            }
+            Parameter::StreamOptions => {
+                unknown.stream_options = true;
+                !sent.stream_options
+            }
+        }
     }
 
     async fn try_counting(&self, path: &str, prompt: &Prompt<'_>) -> Option<u64> {
@@ -326,44 +325,6 @@ impl Client {
         }
         let (body, _) = transport::collect(response, MAX_ERROR_BODY, COUNT_TIMEOUT).await;
         serde_json::from_slice::<Value>(&body).ok()?["input_tokens"].as_u64()
-    }
-}
-
-/// An attempt that has begun. Dropped before its end, it tells what it cost.
-struct Begun<'a> {
-    assembler: Option<Box<dyn Assemble>>,
-    listener: &'a dyn Listener,
-}
-
-impl Begun<'_> {
-    fn push(&mut self, data: &str) -> Result<Seen, ModelError> {
-        self.assembler.as_mut().map_or(Ok(Seen::Quiet), |assembler| assembler.push(data))
-    }
-
-    fn may_end(&self) -> bool {
-        self.assembler.as_ref().is_some_and(|assembler| assembler.may_end())
-    }
-
-    fn finish(&mut self) -> Result<Answer, ModelError> {
-        let Some(assembler) = self.assembler.take() else { return Err(ModelError::Stream("it ended twice".into())) };
-        let (model, usage) = assembler.told();
-        let model = model.to_owned();
-        assembler.finish().inspect_err(|_| lost(self.listener, &model, usage))
-    }
-}
-
-impl Drop for Begun<'_> {
-    fn drop(&mut self) {
-        if let Some(assembler) = &self.assembler {
-            let (model, usage) = assembler.told();
-            lost(self.listener, model, usage);
-        }
-    }
-}
-
-fn lost(listener: &dyn Listener, model: &str, usage: Usage) {
-    if usage.total() > 0 {
-        listener.lost(&sentence(model).chars().take(MAX_MODEL_NAME).collect::<String>(), usage);
     }
 }
 

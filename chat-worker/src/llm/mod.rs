@@ -1,10 +1,12 @@
 //! The model: what a turn asks of it (`Prompt`), what it gets (`Answer`), and the trait that providers implement.
 //! `anthropic` and `openai` are pure, and `api` chooses between the two; `offer` says which tools they are told of and
-//! how, `history` makes a conversation fit, `refusal` reads which tool an API did not take; `retry` decides; `client` talks.
+//! how, `history` makes a conversation fit, `refusal` reads what an API did not take; `retry` decides; `client` talks, and `begun` knows
+//! what an attempt costs.
 
 mod anthropic;
 pub mod api;
 mod assemble;
+mod begun;
 pub mod client;
 mod events;
 mod halves;
@@ -113,9 +115,18 @@ pub enum Progress {
 pub trait Listener: Sync {
     fn tell(&self, progress: Progress) -> BoxFuture<'_, ()>;
 
-    /// An attempt ended without an answer, because it broke off or because nobody waits for it any more. It is paid for all the same, as far
-    /// as its tokens were told.
-    fn lost(&self, _model: &str, _usage: Usage) {}
+    /// An attempt ended without an answer, because it broke off or because nobody waits for it any more. It is paid for all the same.
+    fn lost(&self, _lost: Lost) {}
+}
+
+/// What an attempt cost that came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    pub model: String,
+    /// As the API told it.
+    pub told: Usage,
+    /// What it had not told by then, by what was sent and received. What it cost in dollars is not known.
+    pub guessed: Usage,
 }
 
 /// Nobody: `()` takes everything and does nothing.
@@ -136,6 +147,9 @@ pub enum ModelError {
     Status { status: u16, kind: Option<String>, message: String, retry_after: Option<Duration> },
     #[error("the answer broke off: {0}")]
     Stream(String),
+    /// It would come no shorter the next time.
+    #[error("the answer was given up: {0}")]
+    TooLarge(String),
     #[error("the model API reported {kind} in mid-answer: {message}")]
     Event { kind: String, message: String },
     /// Whose URL it is, is told to the log only.
@@ -163,6 +177,7 @@ impl ModelError {
             Self::Event { .. } => "event",
             Self::Status { .. } => "status",
             Self::Stream(_) => "stream",
+            Self::TooLarge(_) => "too_large",
             Self::NotTheApi { .. } => "not_the_api",
             Self::Deadline(_) => "deadline",
         }
@@ -182,10 +197,12 @@ impl ModelError {
         match self {
             Self::Status { status: 413, .. } => true,
             Self::Status { status: 400, kind, message, .. } => {
-                let message = message.to_lowercase();
-                kind.as_deref() == Some("context_length_exceeded") || TOO_LONG.iter().any(|words| message.contains(words))
+                kind.as_deref() == Some("context_length_exceeded") || says_too_long(message)
             }
-            Self::Event { kind, .. } => kind == "request_too_large" || kind == "context_length_exceeded",
+            Self::Event { kind, message } => {
+                matches!(kind.as_str(), "request_too_large" | "context_length_exceeded")
+                    || (kind == "invalid_request_error" && says_too_long(message))
+            }
             _ => false,
         }
     }
@@ -198,6 +215,11 @@ impl ModelError {
             _ => false,
         }
     }
+}
+
+fn says_too_long(message: &str) -> bool {
+    let message = message.to_lowercase();
+    TOO_LONG.iter().any(|words| message.contains(words))
 }
 
 /// The names of errors become labels of metrics: what is no name does not.

@@ -212,7 +212,9 @@ mod tests {
 
     #[test]
     fn a_parameter_that_is_not_known_is_told_from_one_that_is_wrong() {
-        let of = |message: &str| of_parameter(&ModelError::Status { status: 400, kind: None, message: message.into(), retry_after: None });
+        let of = |message: &str| {
+            of_parameter(&ModelError::Status { status: 400, kind: None, message: message.into(), retry_after: None })
+        };
         for (message, parameter) in [
             (
                 "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",

@@ -63,6 +63,12 @@ pub fn next(error: &ModelError, hints: Hints, retries: u32, left: Duration, dice
     (delay < left).then_some(delay)
 }
 
+/// Whether it may be gone the next time, as far as the error itself says.
+#[cfg(test)]
+pub fn is_passing(error: &ModelError) -> bool {
+    wanted(error, Hints::default())
+}
+
 fn wanted(error: &ModelError, hints: Hints) -> bool {
     match error {
         // Spent is spent: the limit does not move within any deadline of ours.
@@ -78,7 +84,7 @@ fn wanted(error: &ModelError, hints: Hints) -> bool {
                 || matches!(kind.as_str(), "server_error" | "rate_limit_exceeded" | "internal_server_error")
         }
         ModelError::Connect(_) | ModelError::Stream(_) | ModelError::NotTheApi { .. } => true,
-        ModelError::Key(_) | ModelError::Deadline(_) | ModelError::Budget { .. } => false,
+        ModelError::Key(_) | ModelError::TooLarge(_) | ModelError::Deadline(_) | ModelError::Budget { .. } => false,
     }
 }
 

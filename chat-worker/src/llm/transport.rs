@@ -10,8 +10,10 @@ use url::Url;
 use super::ModelError;
 use crate::met;
 
-/// An answer larger than this is not read on.
-pub const MAX_ANSWER: usize = 64 * 1024 * 1024;
+/// A stream larger than this is not read on. Each word of an answer comes in an event of its own, which is many times as long.
+const MAX_STREAM: usize = 64 * 1024 * 1024;
+/// The same of an answer that comes in one piece.
+pub const MAX_WHOLE: usize = 16 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The client that all requests to the model share.
@@ -59,11 +61,16 @@ impl Capped {
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, ModelError> {
         let chunk = self.response.chunk().await.map_err(|error| ModelError::Stream(reason(&error, self.response.url())))?;
         self.seen += chunk.as_ref().map_or(0, Bytes::len);
-        if self.seen > MAX_ANSWER {
-            return Err(ModelError::Stream(format!("it is larger than {} MiB", MAX_ANSWER / 1024 / 1024)));
+        if self.seen > MAX_STREAM {
+            return Err(ModelError::TooLarge(larger_than(MAX_STREAM)));
         }
         Ok(chunk)
     }
+}
+
+/// What is wrong with an answer of more than so many bytes.
+pub fn larger_than(bytes: usize) -> String {
+    format!("it is larger than {} MiB", bytes / 1024 / 1024)
 }
 
 /// What went wrong on the way. Where the API is, is for the log.

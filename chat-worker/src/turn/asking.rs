@@ -19,7 +19,7 @@ use super::{
     transcript::Transcript,
 };
 use crate::{
-    llm::{Answer, Listener, ModelError, Progress, Prompt, estimate},
+    llm::{Answer, Listener, Lost, ModelError, Progress, Prompt, estimate},
     message::{Message, StopReason, Usage},
     telemetry::Traced,
 };
@@ -36,12 +36,18 @@ impl Engine {
         booked.cost
     }
 
-    /// Books what an attempt cost that came to nothing.
-    fn book_lost(&self, model: &str, usage: Usage) -> Option<f64> {
-        let model = if model.is_empty() { self.model.name() } else { model };
-        let booked = self.ledger.record(model, usage, self.model.price_list());
-        self.metrics.spent(&booked.model, usage, booked.cost);
-        booked.cost
+    /// Books what an attempt cost that came to nothing: its tokens, and the dollars, where all of it was told.
+    fn book_lost(&self, lost: &Lost) -> (Usage, Option<f64>) {
+        let Lost { model, told, guessed } = lost;
+        let (mut all, mut dollars) = (Usage::default(), Some(0.0));
+        let parts = [(*told, self.model.price_list()), (*guessed, None)];
+        for (usage, prices) in parts.into_iter().filter(|(usage, _)| usage.total() > 0) {
+            let booked = self.ledger.record(model, usage, prices);
+            self.metrics.spent(&booked.model, usage, booked.cost);
+            all += usage;
+            dollars = dollars.zip(booked.cost).map(|(sum, cost)| sum + cost);
+        }
+        (all, dollars)
     }
 
     /// What the model is told before everything else: our own words, and what the servers say of their use.
@@ -194,8 +200,8 @@ impl Listener for Unwatched<'_> {
         Box::pin(ready(()))
     }
 
-    fn lost(&self, model: &str, usage: Usage) {
-        self.0.book_lost(model, usage);
+    fn lost(&self, lost: Lost) {
+        self.0.book_lost(&lost);
     }
 }
 
@@ -232,8 +238,8 @@ impl Listener for Telling<'_> {
         Box::pin(self.run.tell(event))
     }
 
-    fn lost(&self, model: &str, usage: Usage) {
-        let cost = self.run.engine.book_lost(model, usage);
-        self.lost.lock().unwrap_or_else(PoisonError::into_inner).push((usage, cost));
+    fn lost(&self, lost: Lost) {
+        let booked = self.run.engine.book_lost(&lost);
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).push(booked);
     }
 }

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    message::{Message, Role, text_block},
+    message::{Message, Role, is_unsigned_thinking, text_block},
     tools::answer::{image, picture},
 };
 
@@ -65,6 +65,13 @@ fn user(content: &mut Vec<Value>) -> Result<(), String> {
 }
 
 fn assistant(content: &mut Vec<Value>) -> Result<(), String> {
+    let (before, is_void) = (content.len(), |block: &Value| is_unsigned_thinking(block) && block["thinking"].is_string());
+    content.retain(|block| !is_void(block));
+    if before > 0 && content.is_empty() {
+        return Err(
+            "the assistant's message is only thinking without a signature; leave it out, with the question before it".to_owned()
+        );
+    }
     leave_out_empty_texts(content, "the assistant's message says nothing; leave it out, with the question before it")?;
     for block in content {
         let texts = |block: &Value, names: &[&str]| names.iter().all(|name| block[*name].is_string());
@@ -264,6 +271,10 @@ mod tests {
         let content =
             mended(json!({"role": "assistant", "content": [{"type": "text", "text": ""}, said, call]})).expect("mended");
         assert_eq!(content, json!([said, {"type": "tool_use", "id": "a b", "name": "odd.good x", "input": {}}]));
+        let [unsigned, empty, signed] = [json!(null), json!(""), json!("s")]
+            .map(|signature| json!({"type": "thinking", "thinking": "hm", "signature": signature}));
+        let content = mended(json!({"role": "assistant", "content": [unsigned, empty, signed, said]})).expect("mended");
+        assert_eq!(content, json!([signed, said]));
         let answer = json!({"type": "tool_result", "tool_use_id": "1", "content": "x"});
         let content = mended(json!({"role": "user", "content": [said, answer]})).expect("mended");
         assert_eq!((&content[0]["tool_use_id"], &content[1]), (&json!("1"), &said));

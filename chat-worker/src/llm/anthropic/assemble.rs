@@ -8,10 +8,10 @@ use super::block::Block;
 use crate::{
     llm::{
         Answer, ModelError, Progress,
-        assemble::{Assemble, Seen, check_call, check_ids, check_stop, parse, reported},
+        assemble::{Assemble, Seen, Size, Told, check_call, check_stop, is_error, parse, reported, tell_apart},
         halves::Halves,
     },
-    message::{StopReason, Usage},
+    message::{StopReason, Usage, is_unsigned_thinking},
 };
 
 /// Collects the events of one attempt.
@@ -23,6 +23,7 @@ pub struct Assembler {
     stop: Option<String>,
     started: bool,
     halves: Halves,
+    size: Size,
 }
 
 /// A piece of text, which almost every event of a long answer is: read without making a tree of it.
@@ -48,14 +49,15 @@ impl Assemble for Assembler {
         if let Ok(Piece { kind: "content_block_delta", index, delta: Words { kind: "text_delta", text } }) =
             serde_json::from_str(&data)
         {
+            self.size.writes(text.len())?;
             self.at(Some(index))?.text.push_str(&text);
             return Ok(said(text));
         }
         self.take(&parse(&data)?)
     }
 
-    fn told(&self) -> (&str, Usage) {
-        (&self.model, self.usage)
+    fn told(&self) -> Told<'_> {
+        Told { model: &self.model, usage: self.usage, written: self.size.written }
     }
 
     fn finish(self: Box<Self>) -> Result<Answer, ModelError> {
@@ -71,15 +73,25 @@ impl Assemble for Assembler {
                 return Err(ModelError::Stream("a block was left open".into()));
             }
             match block.complete() {
-                Ok(Some(value)) => content.push(value),
-                Ok(None) => {}
+                Ok(Some(value)) if !is_unsigned_thinking(&value) => content.push(value),
+                Ok(_) => {}
                 Err(_) if cut_off => {}
                 Err(error) => return Err(error),
             }
         }
-        check_ids(&content)?;
+        tell_apart(&mut content);
         check_stop(&stop, &content)?;
         Ok(Answer { content, stop, usage: self.usage, model: self.model, first_token: None, estimated: false })
+    }
+}
+
+/// How much is written in what a block begins with, or in a piece of one.
+fn bytes_of(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(parts) => parts.iter().map(bytes_of).sum(),
+        Value::Object(fields) => fields.iter().filter(|(name, _)| *name != "type").map(|(_, value)| bytes_of(value)).sum(),
+        _ => 0,
     }
 }
 
@@ -120,6 +132,8 @@ impl Assembler {
             }
             Some("message_stop") => return Ok(Seen::Stop),
             Some("error") => return Err(reported(event)),
+            // So proxies pass on what another API told them.
+            None if is_error(event) => return Err(reported(event)),
             // ping, and events that did not exist when this was written
             _ => {}
         }
@@ -144,13 +158,16 @@ impl Assembler {
             Some(_) => Seen::Quiet,
             None => return Err(ModelError::Stream("a block has no type".into())),
         };
+        self.size.begins()?;
+        self.size.writes(bytes_of(&value))?;
         self.blocks.push(Block::open(value));
         Ok(seen)
     }
 
     fn extend(&mut self, event: &Value) -> Result<Seen, ModelError> {
-        let block = self.block(event)?;
         let delta = &event["delta"];
+        self.size.writes(bytes_of(delta))?;
+        let block = self.block(event)?;
         let piece = |name: &str| {
             let missing = || ModelError::Stream(format!("a delta has no {name}"));
             delta[name].as_str().map(str::to_owned).ok_or_else(missing)
@@ -196,7 +213,7 @@ impl Assembler {
 
 /// Reads an answer that came whole, from servers that do not stream.
 pub fn whole(message: &Value) -> Result<Answer, ModelError> {
-    if message["type"] == "error" {
+    if message["type"] == "error" || is_error(message) {
         return Err(reported(message));
     }
     let (Some(content), Some(stop)) = (message["content"].as_array(), message["stop_reason"].as_str()) else {
@@ -206,9 +223,9 @@ pub fn whole(message: &Value) -> Result<Answer, ModelError> {
     usage.update(&message["usage"]);
     // Sent back, an empty text would be refused.
     let said = |block: &&Value| block["type"] != "text" || block["text"].as_str().is_some_and(|text| !text.trim().is_empty());
-    let content: Vec<Value> = content.iter().filter(said).cloned().collect();
+    let mut content: Vec<Value> = content.iter().filter(said).filter(|block| !is_unsigned_thinking(block)).cloned().collect();
     content.iter().try_for_each(check_call)?;
-    check_ids(&content)?;
+    tell_apart(&mut content);
     let stop = StopReason::parse(stop);
     check_stop(&stop, &content)?;
     Ok(Answer {
@@ -324,6 +341,61 @@ mod tests {
     }
 
     #[test]
+    fn thinking_that_nobody_signed_is_not_kept() {
+        for open in [json!({"type": "thinking", "thinking": ""}), json!({"type": "thinking", "thinking": "", "signature": ""})] {
+            let mut call = tool("{}");
+            for event in &mut call {
+                event["index"] = json!(1);
+            }
+            let thinking = [
+                start(),
+                json!({"type": "content_block_start", "index": 0, "content_block": open}),
+                json!({"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "hm"}}),
+                json!({"type": "content_block_stop", "index": 0}),
+            ];
+            let answer = run(&all(&[&thinking, &call, &stop("tool_use")])).expect("complete");
+            assert_eq!((answer.content.len(), &answer.content[0]["type"]), (1, &json!("tool_use")));
+        }
+        let content = json!([{"type": "thinking", "thinking": "hm"}, {"type": "thinking", "thinking": "", "signature": "s"}]);
+        let whole = whole(&json!({"content": content, "stop_reason": "end_turn"})).expect("complete");
+        assert_eq!(whole.content, [content[1].clone()]);
+    }
+
+    #[test]
+    fn all_that_is_written_is_counted_and_an_answer_without_end_is_given_up() {
+        let open = |index: usize, block: &Value| {
+            json!({"type": "content_block_start", "index": index, "content_block": block}).to_string()
+        };
+        let begun = || {
+            let mut assembler = Assembler::default();
+            assembler.push(&start().to_string()).expect("begun");
+            assembler
+        };
+        let empty = json!({"type": "text", "text": ""});
+        let long = "x".repeat(4_000);
+        for delta in [
+            json!({"type": "text_delta", "text": long}),
+            json!({"type": "thinking_delta", "thinking": long}),
+            json!({"type": "input_json_delta", "partial_json": long}),
+            json!({"type": "citations_delta", "citation": {"cited_text": long}}),
+        ] {
+            let mut assembler = begun();
+            assembler.push(&open(0, &empty)).expect("opened");
+            let delta = json!({"type": "content_block_delta", "index": 0, "delta": delta}).to_string();
+            assembler.push(&delta).expect("a piece");
+            assert_eq!(assembler.told().written, 4_000, "{}", &delta[..90]);
+            assembler.size.written = usize::MAX / 2;
+            assert!(matches!(assembler.push(&delta), Err(ModelError::TooLarge(_))));
+        }
+        let mut assembler = begun();
+        assembler.push(&open(0, &json!({"type": "web_search_tool_result", "content": [{"title": long}]}))).expect("opened");
+        assert_eq!(assembler.told().written, 4_000);
+        let mut assembler = begun();
+        let error = (0..10_000).find_map(|index| assembler.push(&open(index, &empty)).err());
+        assert!(matches!(error, Some(ModelError::TooLarge(_))));
+    }
+
+    #[test]
     fn a_call_cut_off_by_max_tokens_is_dropped_and_otherwise_broken_json_fails() {
         let broken = tool(r#"{"q": "#);
         let answer = run(&all(&[&[start()], &broken[..2], &stop("max_tokens")])).expect("cut off");
@@ -341,16 +413,23 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_sent_back_fails() {
+    fn what_could_not_be_sent_back_is_mended_or_fails() {
         let mut twice = all(&[&[start()], &tool("{}"), &tool("{}"), &stop("tool_use")]);
         for event in &mut twice[4..7] {
             event["index"] = json!(1);
         }
-        assert!(run(&twice).is_err(), "two calls of one id");
+        let ids = |answer: Answer| answer.content.iter().map(|call| call["id"].clone()).collect::<Vec<_>>();
+        assert_eq!(ids(run(&twice).expect("mended")), ["t1", "t1_2"], "two calls of one id");
+        let two = json!([{"type": "tool_use", "id": "a", "name": "a", "input": {}}, {"type": "tool_use", "id": "a", "name": "a", "input": {}}]);
+        assert_eq!(ids(whole(&json!({"content": two, "stop_reason": "tool_use"})).expect("mended")), ["a", "a_2"]);
         assert!(run(&[start(), start()]).is_err(), "a message in a message");
         let message = |content: Value| whole(&json!({"content": content, "stop_reason": "end_turn"}));
         assert!(message(json!([{"type": "tool_use", "name": "a", "input": {}}])).is_err(), "a call without an id");
         assert!(message(json!([{"type": "text", "text": " "}])).expect("whole").content.is_empty());
+        let untyped = json!({"error": {"message": "busy", "type": "server_error", "code": 503}});
+        for error in [run(&[start(), untyped.clone()]), whole(&untyped)] {
+            assert_eq!(error.expect_err("no message").kind(), "server_error");
+        }
         let error = whole(&json!({"type": "error", "error": {"type": "overloaded_error", "message": "\u{1b}[2Jbusy"}}));
         assert_eq!(error.expect_err("no message").to_string(), "the model API reported overloaded_error in mid-answer: [2Jbusy");
     }

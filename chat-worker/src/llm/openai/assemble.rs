@@ -1,13 +1,13 @@
 //! From the chunks of a stream, or from a whole completion, to one answer. It is complete with `[DONE]`, or where a stream ends after a
 //! `finish_reason`: several servers say no more. Before that, a stream that ends is broken.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::calls::Calls;
 use crate::{
     llm::{
         Answer, ModelError, Progress,
-        assemble::{Assemble, Seen, check_call, check_ids, check_stop, parse, reported},
+        assemble::{Assemble, Seen, Size, Told, check_call, check_stop, is_error, parse, reported, tell_apart},
         halves::Halves,
     },
     message::{StopReason, Usage, block_text, text_block},
@@ -23,6 +23,7 @@ pub struct Assembler {
     usage: Usage,
     model: String,
     halves: Halves,
+    size: Size,
 }
 
 impl Assemble for Assembler {
@@ -34,8 +35,8 @@ impl Assemble for Assembler {
         self.take(&chunk, "delta")
     }
 
-    fn told(&self) -> (&str, Usage) {
-        (&self.model, self.usage)
+    fn told(&self) -> Told<'_> {
+        Told { model: &self.model, usage: self.usage, written: self.size.written }
     }
 
     fn may_end(&self) -> bool {
@@ -57,7 +58,7 @@ impl Assemble for Assembler {
         }
         content.extend(self.calls.blocks(cut_off)?);
         content.iter().try_for_each(check_call)?;
-        check_ids(&content)?;
+        tell_apart(&mut content);
         check_stop(&stop, &content)?;
         Ok(Answer { content, stop, usage: self.usage, model: self.model, first_token: None, estimated: false })
     }
@@ -66,7 +67,7 @@ impl Assemble for Assembler {
 impl Assembler {
     /// Takes a chunk, or a whole completion: they differ in the name under which the choice holds what was said.
     fn take(&mut self, chunk: &Value, said: &str) -> Result<Seen, ModelError> {
-        if chunk.get("error").is_some_and(|error| !error.is_null()) {
+        if is_error(chunk) {
             return Err(reported(chunk));
         }
         if let Some(model) = chunk["model"].as_str().filter(|model| !model.is_empty()) {
@@ -81,7 +82,8 @@ impl Assembler {
         if self.finish.is_some() && has_words(&choice[said]) {
             return Err(ModelError::Stream("it went on after its end".into()));
         }
-        if let Some(finish) = choice["finish_reason"].as_str() {
+        // Some servers write none as an empty text, or as its name.
+        if let Some(finish) = choice["finish_reason"].as_str().filter(|reason| !matches!(*reason, "" | "null")) {
             self.finish = Some(finish.to_owned());
         }
         self.said(&choice[said])
@@ -89,23 +91,28 @@ impl Assembler {
 
     fn said(&mut self, delta: &Value) -> Result<Seen, ModelError> {
         let mut seen = Seen::Quiet;
-        for piece in delta["tool_calls"].as_array().map(Vec::as_slice).unwrap_or_default() {
-            if let Some((id, name)) = self.calls.take(piece)? {
+        // The older name, of which there is one in an answer.
+        let one = delta["function_call"].is_object().then(|| json!({"index": 0, "function": delta["function_call"]}));
+        for piece in delta["tool_calls"].as_array().into_iter().flatten().chain(&one) {
+            if let Some((id, name)) = self.calls.take(piece, &mut self.size)? {
                 seen = Seen::Progress(Progress::ToolUse { id, name });
             }
         }
         let words = |name: &str| text_of(&delta[name]).filter(|text| !text.is_empty());
         if let Some(text) = words("refusal") {
+            self.size.writes(text.len())?;
             self.refused = true;
             self.text.push_str(&text);
             return Ok(Seen::Progress(Progress::Text(text)));
         }
         if let Some(text) = words("content") {
+            self.size.writes(text.len())?;
             self.text.push_str(&text);
             return Ok(Seen::Progress(Progress::Text(text)));
         }
         // Two names of the same thing, by the servers that show it.
         if let Some(text) = words("reasoning_content").or_else(|| words("reasoning")) {
+            self.size.writes(text.len())?;
             return Ok(Seen::Progress(Progress::Thinking(text)));
         }
         Ok(seen)
@@ -125,6 +132,7 @@ fn text_of(content: &Value) -> Option<String> {
 fn has_words(delta: &Value) -> bool {
     text_of(&delta["content"]).is_some_and(|text| !text.is_empty())
         || delta["tool_calls"].as_array().is_some_and(|calls| !calls.is_empty())
+        || delta["function_call"].is_object()
 }
 
 fn stop_reason(finish: &str) -> StopReason {
@@ -138,7 +146,7 @@ fn stop_reason(finish: &str) -> StopReason {
 }
 
 /// The figures in our sense, in which input excludes what came from the cache.
-fn usage(figures: &Value) -> Option<Usage> {
+pub fn usage(figures: &Value) -> Option<Usage> {
     let prompt = figures["prompt_tokens"].as_u64()?;
     let cached = figures["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap_or(0).min(prompt);
     Some(Usage {
@@ -158,9 +166,8 @@ pub fn whole(completion: &Value) -> Result<Answer, ModelError> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+    use crate::llm::retry;
 
     fn run(chunks: &[Value]) -> Result<Answer, ModelError> {
         let mut assembler = Assembler::default();
@@ -231,18 +238,98 @@ mod tests {
             let content = run(&all).expect("complete").content;
             content.iter().map(|call| json!([call["id"], call["name"], call["input"]])).collect::<Vec<_>>()
         };
-        let two = [json!(["a", "p", {"x": 1}]), json!(["a_1", "q", {"x": 2}])];
+        let two = [json!(["a", "p", {"x": 1}]), json!(["a_2", "q", {"x": 2}])];
         for index in [json!([0, 1]), json!([0, 0]), json!([null, null])] {
             let pieces = [call(index[0].clone(), "a", "p", r#"{"x":1}"#), call(index[1].clone(), "a", "q", r#"{"x":2}"#)];
             assert_eq!(calls(&pieces), two, "{index}");
         }
         let one = [json!(["a", "p__q", {"x": 1}])];
-        for (index, names) in [(json!(0), ["p__", "q", ""]), (json!(0), ["p__q", "p__q", "p__q"]), (Value::Null, ["p__q", "", ""])] {
-            let pieces: Vec<_> = names.into_iter().zip(["", r#"{"x""#, ":1}"]).map(|(name, arguments)| {
-                call(index.clone(), "a", name, arguments)
-            }).collect();
+        for (index, names) in
+            [(json!(0), ["p__", "q", ""]), (json!(0), ["p__q", "p__q", "p__q"]), (Value::Null, ["p__q", "", ""])]
+        {
+            let pieces: Vec<_> = names
+                .into_iter()
+                .zip(["", r#"{"x""#, ":1}"])
+                .map(|(name, arguments)| call(index.clone(), "a", name, arguments))
+                .collect();
             assert_eq!(calls(&pieces), one, "{index} {names:?}");
         }
+    }
+
+    #[test]
+    fn a_reason_of_nothing_is_none() {
+        for nothing in ["", "null"] {
+            let reasoned = |mut chunk: Value| {
+                chunk["choices"][0]["finish_reason"] = json!(nothing);
+                chunk
+            };
+            let texts =
+                [reasoned(delta(&json!({"content": "all "}))), reasoned(delta(&json!({"content": "of it"}))), end("stop")];
+            assert_eq!(run(&texts).expect("complete").content, [text_block("all of it")], "{nothing:?}");
+            let call = reasoned(piece(0, &json!({"id": "a", "function": {"name": "q", "arguments": "{\"x\":"}})));
+            let more = reasoned(piece(0, &json!({"function": {"arguments": "1}"}})));
+            assert_eq!(run(&[call, more, end("tool_calls")]).expect("complete").content[0]["input"], json!({"x": 1}));
+            assert!(run(&[texts[0].clone()]).is_err(), "it has not ended");
+        }
+    }
+
+    #[test]
+    fn a_call_by_the_older_name_is_one() {
+        let pieces = [json!({"name": "q", "arguments": ""}), json!({"arguments": "{\"x\":"}), json!({"arguments": "1}"})];
+        let chunks = pieces.map(|piece| delta(&json!({"function_call": piece})));
+        let answer = run(&[&chunks[..], &[end("function_call")]].concat()).expect("complete");
+        assert_eq!((&answer.content[0]["name"], &answer.content[0]["input"]), (&json!("q"), &json!({"x": 1})));
+        assert_eq!(answer.stop, StopReason::ToolUse);
+        let message = json!({"content": null, "function_call": {"name": "q", "arguments": "{}"}});
+        let whole = whole(&json!({"choices": [{"finish_reason": "function_call", "message": message}]})).expect("complete");
+        assert_eq!(whole.content[0]["name"], "q");
+        assert!(run(&[end("stop"), chunks[0].clone()]).is_err(), "words after the end");
+        assert!(run(&[delta(&json!({"content": "a", "function_call": null})), end("stop")]).is_ok());
+    }
+
+    #[test]
+    fn an_error_in_the_place_of_a_chunk_is_told_in_its_words_and_as_what_it_is() {
+        let told = |error: Value| {
+            let error = run(&[delta(&json!({"content": "half"})), error]).expect_err("an error");
+            (error.kind().to_owned(), error.to_string().contains("in words"), retry::is_passing(&error), error.is_too_long())
+        };
+        let kind = |kind: &str, passing: bool| (kind.to_owned(), true, passing, false);
+        let old =
+            |code: u64| json!({"object": "error", "message": "in words", "type": "BadRequestError", "param": null, "code": code});
+        assert_eq!(told(old(400)), kind("invalid_request_error", false));
+        assert_eq!(told(old(503)), kind("api_error", true));
+        assert_eq!(told(json!({"object": "error", "message": "in words"})), kind("api_error", true));
+        assert_eq!(told(json!({"error": {"message": "in words", "code": 502}})), kind("api_error", true));
+        assert_eq!(told(json!({"error": {"message": "in words", "code": 429}})), kind("rate_limit_error", true));
+        assert_eq!(
+            told(json!({"error": {"message": "in words", "type": "server_error", "code": 500}})),
+            kind("server_error", true)
+        );
+        let too_long = json!({"object": "error", "message": "in words: the maximum context length is 9", "code": 400});
+        assert!(told(too_long).3);
+    }
+
+    #[test]
+    fn all_that_is_written_is_counted_and_an_answer_without_end_is_given_up() {
+        let long = "x".repeat(4_000);
+        for chunk in [
+            delta(&json!({"content": long})),
+            delta(&json!({"reasoning": long})),
+            delta(&json!({"refusal": long})),
+            delta(&json!({"function_call": {"name": "q", "arguments": long}})),
+            piece(0, &json!({"id": "a", "function": {"name": "q", "arguments": long}})),
+            piece(0, &json!({"id": "a", "function": {"name": "q", "arguments": {"x": long}}})),
+        ] {
+            let mut assembler = Assembler::default();
+            assembler.push(&chunk.to_string()).expect("a chunk");
+            assert!((4_000..4_010).contains(&assembler.told().written), "{}", assembler.told().written);
+            assembler.size.written = usize::MAX / 2;
+            assert!(matches!(assembler.push(&chunk.to_string()), Err(ModelError::TooLarge(_))));
+        }
+        let call = delta(&json!({"tool_calls": [{"id": "a", "function": {"name": "q", "arguments": "{}"}}]})).to_string();
+        let mut assembler = Assembler::default();
+        let error = (0..10_000).find_map(|_| assembler.push(&call).err());
+        assert!(matches!(error, Some(ModelError::TooLarge(_))));
     }
 
     #[test]

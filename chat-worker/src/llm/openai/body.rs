@@ -14,7 +14,7 @@ use crate::{
 /// What a server has said that it does not know, of what is sent with each request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Unknown {
-    /// The name of the limit of an answer: there are two.
+    /// The name by which the limit of an answer goes to this API at first: there are two.
     pub limit: bool,
     /// That the usage is asked for. It is estimated then.
     pub stream_options: bool,

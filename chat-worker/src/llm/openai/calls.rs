@@ -3,7 +3,10 @@
 
 use serde_json::{Value, json};
 
-use crate::llm::{ModelError, assemble::arguments};
+use crate::llm::{
+    ModelError,
+    assemble::{Size, arguments},
+};
 
 /// The calls so far, in the order in which they began.
 #[derive(Debug, Default)]
@@ -12,9 +15,7 @@ pub struct Calls(Vec<Call>);
 #[derive(Debug)]
 struct Call {
     index: u64,
-    /// As the server has it: there are servers that give all their calls the same one.
-    given: String,
-    /// No other call of the answer has it.
+    /// As the server has it.
     id: String,
     name: String,
     arguments: String,
@@ -28,7 +29,9 @@ impl Call {
             arguments => arguments.is_object(),
         };
         let is_named = piece["function"]["name"].as_str().is_some_and(|name| !name.is_empty());
-        !(is_named && begins && !self.arguments.is_empty() && arguments(&self.arguments).is_ok())
+        // Read only where it may be whole: it may be long.
+        let is_whole = || self.arguments.trim_end().ends_with('}') && arguments(&self.arguments).is_ok();
+        !(is_named && begins && is_whole())
     }
 
     /// Few servers send a name in pieces; some send it with each piece.
@@ -42,17 +45,19 @@ impl Call {
 }
 
 impl Calls {
-    /// Takes a piece. The id and the name of a call that begins with it.
-    pub fn take(&mut self, piece: &Value) -> Result<Option<(String, String)>, ModelError> {
+    /// Takes a piece, and counts it. The id and the name of a call that begins with it.
+    pub fn take(&mut self, piece: &Value, size: &mut Size) -> Result<Option<(String, String)>, ModelError> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (id, name) = (text(&piece["id"]), text(&piece["function"]["name"]));
+        size.writes(name.len())?;
         // Servers that send whole calls leave the index out.
         let index = piece["index"].as_u64();
         let open = match index {
-            Some(index) => self.0.iter().rposition(|call| {
-                call.index == index && (id.is_empty() || call.given == id) && call.goes_on_with(piece)
-            }),
-            None if name.is_empty() => self.0.iter().rposition(|call| id.is_empty() || call.given == id),
+            Some(index) => self
+                .0
+                .iter()
+                .rposition(|call| call.index == index && (id.is_empty() || call.id == id) && call.goes_on_with(piece)),
+            None if name.is_empty() => self.0.iter().rposition(|call| id.is_empty() || call.id == id),
             None => None,
         };
         let (position, began) = match open {
@@ -62,20 +67,26 @@ impl Calls {
             }
             None if name.is_empty() => return Err(ModelError::Stream("a piece belongs to no tool call".into())),
             None => {
+                let place = self.0.len();
                 // Each call needs an id, for its result to name.
-                let (given, place) = (id, self.0.len());
-                let own = if given.is_empty() { "call" } else { &given };
-                let is_another = given.is_empty() || self.0.iter().any(|call| call.id == given);
-                let id = if is_another { format!("{own}_{place}") } else { given.clone() };
+                let id = if id.is_empty() { format!("call_{place}") } else { id };
                 let index = index.unwrap_or(place as u64);
-                self.0.push(Call { index, given, id: id.clone(), name: name.clone(), arguments: String::new() });
+                size.begins()?;
+                self.0.push(Call { index, id: id.clone(), name: name.clone(), arguments: String::new() });
                 (self.0.len() - 1, Some((id, name)))
             }
         };
         match &piece["function"]["arguments"] {
-            Value::String(json) => self.0[position].arguments.push_str(json),
+            Value::String(json) => {
+                size.writes(json.len())?;
+                self.0[position].arguments.push_str(json);
+            }
             // Against the API's rules, but there is only one thing that it can mean.
-            whole @ Value::Object(_) => self.0[position].arguments = whole.to_string(),
+            whole @ Value::Object(_) => {
+                let json = whole.to_string();
+                size.writes(json.len())?;
+                self.0[position].arguments = json;
+            }
             Value::Null => {}
             _ => return Err(ModelError::Stream("a tool call's arguments are no text".into())),
         }

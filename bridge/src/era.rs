@@ -1,5 +1,6 @@
 //! The two eras of the protocol, and what a server says of itself in each: one can be told as the other.
 
+pub use mcp_wire::hello::{LEGACY, MODERN};
 use serde_json::{Map, Value, json};
 
 /// Which rules a side follows.
@@ -10,12 +11,6 @@ pub enum Era {
     /// 2026-07-28: every request is whole in itself.
     Modern,
 }
-
-/// The revision without sessions.
-pub const MODERN: &str = "2026-07-28";
-
-/// Those with sessions, the latest first.
-pub const LEGACY: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
 
 /// All of them, for a client that asks for another one.
 pub const ALL: [&str; 5] = [MODERN, LEGACY[0], LEGACY[1], LEGACY[2], LEGACY[3]];

@@ -1,16 +1,14 @@
 //! Finding out which era a child speaks: `server/discover` first; `initialize` after any other answer, or after silence, because a child
 //! may ignore what it does not know. Pure: `now` is passed in, what is to be sent comes out.
 
-use std::time::Duration;
-
-use mcp_wire::message::{Answer, Fault};
+use mcp_wire::{
+    hello::{SILENCE, revision_after, supported},
+    message::{Answer, Fault, RpcError},
+};
 use tokio::time::Instant;
 
 use crate::era::{CLIENT_INFO, Era, Hello, LEGACY, MODERN};
 use crate::wire;
-
-/// After so much silence the child is taken for one that does not know `server/discover`.
-const SILENCE: Duration = Duration::from_secs(2);
 
 /// Who says `initialize` to a legacy child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +41,8 @@ pub struct Handshake {
     initialize: u64,
     asked_at: Instant,
     initializing: bool,
+    /// By which revision.
+    revision: &'static str,
     /// The late word of a child that was already asked to initialize.
     modern: Option<Hello>,
     /// `server/discover` was not asked first.
@@ -60,6 +60,7 @@ impl Handshake {
             initialize,
             asked_at: now,
             initializing: false,
+            revision: LEGACY[0],
             modern: None,
             discovers_last: false,
             refused: None,
@@ -76,6 +77,11 @@ impl Handshake {
         wire::request(&self.discover.to_string(), "server/discover", &format!(r#"{{"_meta":{meta}}}"#))
     }
 
+    fn initialize_request(&self) -> Vec<u8> {
+        let params = format!(r#"{{"protocolVersion":"{}","capabilities":{{}},"clientInfo":{CLIENT_INFO}}}"#, self.revision);
+        wire::request(&self.initialize.to_string(), "initialize", &params)
+    }
+
     fn legacy(&mut self) -> Step {
         match self.by {
             // It has not said a word yet, and may not live long: the one thing that anybody may say before `initialize`.
@@ -86,8 +92,7 @@ impl Handshake {
             By::Client => Step::Ready(Hello::of_a_client(), None),
             By::Us => {
                 self.initializing = true;
-                let params = format!(r#"{{"protocolVersion":"{}","capabilities":{{}},"clientInfo":{CLIENT_INFO}}}"#, LEGACY[0]);
-                Step::Send(wire::request(&self.initialize.to_string(), "initialize", &params))
+                Step::Send(self.initialize_request())
             }
         }
     }
@@ -139,6 +144,13 @@ impl Handshake {
         }
         if let Some(hello) = result.and_then(|result| Hello::of_initialize(result.get())) {
             return Step::Ready(hello, Some(wire::notification("notifications/initialized", "{}")));
+        }
+        if let (None, Ok(Answer::Error(error))) = (&self.modern, &answer) {
+            let RpcError { message, data, .. } = RpcError::read(error, true);
+            if let Some(earlier) = revision_after(self.revision, &message, &supported(data.as_ref())) {
+                self.revision = earlier;
+                return Step::Send(self.initialize_request());
+            }
         }
         match (self.modern.take(), answer) {
             (Some(hello), _) => Step::Ready(hello, None),
@@ -220,6 +232,17 @@ mod tests {
             assert_eq!(answer(&mut handshake, 1, result, error), "initialize");
             assert_eq!(answer(&mut handshake, 2, INITIALIZED, ""), "2025-06-18");
         }
+    }
+
+    #[test]
+    fn a_child_that_refuses_a_revision_is_asked_by_one_that_it_knows() {
+        let (mut handshake, _, _) = begin(By::Us, Some(Era::Legacy));
+        let error = raw(r#"{"code":-32602,"message":"Unsupported protocol version","data":{"supported":["2025-03-26"]}}"#);
+        let step = handshake.answered(2, mcp_wire::message::answer(None, error.as_deref()));
+        assert!(matches!(step, Step::Send(message)
+            if String::from_utf8_lossy(&message).contains(r#""protocolVersion":"2025-03-26""#)));
+        // It names that one, and refuses it: what it says is told.
+        assert_eq!(told(handshake.answered(2, mcp_wire::message::answer(None, error.as_deref()))), "server/discover");
     }
 
     #[test]

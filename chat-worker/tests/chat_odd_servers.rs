@@ -6,14 +6,17 @@ mod support;
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use axum::{body::Body, response::Response};
-use futures::{FutureExt, StreamExt, future::ready};
+use futures::{
+    FutureExt, StreamExt,
+    future::{pending, ready},
+};
 use rstest::rstest;
 use serde_json::{Value, json};
 use support::{
@@ -194,6 +197,70 @@ async fn a_session_that_the_server_forgot_is_opened_anew_once(
     assert_eq!(server.asked("initialize"), 2);
     is_well(&worker).await;
     assert_eq!(server.asked("initialize"), 2, "and stays open");
+}
+
+#[rstest]
+#[case::named(json!({"supported": ["2025-06-18"]}), &["2025-11-25", "2025-06-18"])]
+#[case::not_named(json!(null), &["2025-11-25", "2025-06-18"])]
+#[tokio::test]
+async fn a_server_that_refuses_a_revision_is_asked_by_one_that_it_knows(#[case] data: Value, #[case] expected: &'static [&str]) {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let names = Arc::clone(&asked);
+    let server = odd(move |request| {
+        let revision = request["params"]["protocolVersion"].as_str().unwrap_or_default().to_owned();
+        let is_refused = request["method"] == "initialize" && revision != "2025-06-18";
+        if request["method"] == "initialize" {
+            names.lock().unwrap().push(revision);
+        }
+        let error = json!({"code": -32602, "message": "Unsupported protocol version", "data": data});
+        let refused = json!({"jsonrpc": "2.0", "id": request["id"], "error": error});
+        ready(is_refused.then(|| reply(400, "application/json", refused.to_string()))).boxed()
+    })
+    .await;
+    let worker = worker(&server).await;
+    assert_eq!(*asked.lock().unwrap(), expected);
+    is_well(&worker).await;
+}
+
+#[tokio::test]
+async fn silence_to_discover_leads_to_initialize() {
+    let server = odd(|request| {
+        let is_discover = request["method"] == "server/discover";
+        async move { if is_discover { pending().await } else { None } }.boxed()
+    })
+    .await;
+    let worker = worker(&server).await;
+    is_well(&worker).await;
+    assert_eq!(server.asked("initialize"), 1);
+}
+
+#[tokio::test]
+async fn a_modern_server_that_is_slow_to_discover_is_waited_for() {
+    let server = odd(|request| {
+        async move {
+            let modern = json!({"resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}});
+            match request["method"].as_str() {
+                Some("server/discover") => tokio::time::sleep(Duration::from_millis(2_500)).await,
+                Some("initialize") => {
+                    return Some(reply(
+                        404,
+                        "application/json",
+                        json!({"jsonrpc": "2.0", "id": request["id"],
+                    "error": {"code": -32601, "message": "no such method"}})
+                        .to_string(),
+                    ));
+                }
+                _ => return None,
+            }
+            Some(reply(200, "application/json", result(&request, &modern)))
+        }
+        .boxed()
+    })
+    .await;
+    server.sessions.store(false, Ordering::SeqCst);
+    let worker = worker(&server).await;
+    is_well(&worker).await;
+    assert_eq!(worker.get("/v1/servers").await["servers"][0]["era"], "modern");
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! In which era a server speaks, and what it offers, by its answer to `server/discover` or `initialize`. What only describes it is not looked
 //! at.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::shape::{ICONS, Shape};
@@ -11,6 +13,9 @@ pub const MODERN: &str = "2026-07-28";
 pub const LEGACY: [&str; 4] = ["2025-11-25", "2025-06-18", WITH_ARRAYS, "2024-11-05"];
 /// The revision in which the messages of an answer may come in an array.
 pub const WITH_ARRAYS: &str = "2025-03-26";
+
+/// After so much silence a server is taken for one that does not know `server/discover`: some never answer what they do not know.
+pub const SILENCE: Duration = Duration::from_secs(2);
 
 /// What an answer to discover means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +68,26 @@ pub fn initialized(result: &Value) -> Result<&'static str, Unusable> {
         return Err(Unusable::Malformed("it names no capabilities"));
     }
     Ok(known)
+}
+
+/// By which revision to ask a server to initialize after it refused this one: the latest earlier one of those that it names, or the next
+/// where it names none and speaks of its version. `None`: there is no other, or it refused for another reason.
+pub fn revision_after(refused: &str, message: &str, supported: &[&str]) -> Option<&'static str> {
+    let mut earlier = LEGACY.into_iter().skip_while(|known| *known != refused).skip(1);
+    if !supported.is_empty() {
+        return earlier.find(|known| supported.contains(known));
+    }
+    if !message.to_lowercase().contains("version") {
+        return None;
+    }
+    let named = earlier.clone().find(|known| message.contains(known));
+    named.or_else(|| earlier.next())
+}
+
+/// The revisions that an error of a server names, by its `data`.
+pub fn supported(data: Option<&Value>) -> Vec<&str> {
+    let supported = data.and_then(|data| data.get("supported")).and_then(Value::as_array);
+    supported.into_iter().flatten().filter_map(Value::as_str).collect()
 }
 
 /// Whether a server offers what is named so among its capabilities. Whatever is said of it, it is said: some languages write an object
@@ -166,6 +191,19 @@ mod tests {
             result.as_object_mut().unwrap().extend(odd.as_object().unwrap().clone());
             assert_eq!(initialized(&result), Err(Unusable::Malformed("it names no capabilities")), "{odd}");
         }
+    }
+
+    #[test]
+    fn who_refuses_a_revision_is_asked_by_an_earlier_one() {
+        let refused = |supported: &[&str]| revision_after("2025-11-25", "Unsupported protocol version", supported);
+        assert_eq!(refused(&["2024-11-05", "2025-03-26", "2031-01-01"]), Some("2025-03-26"), "the latest that it names");
+        assert_eq!((refused(&[]), refused(&[MODERN]), refused(&["2025-11-25"])), (Some("2025-06-18"), None, None));
+        let said = |message: &str| revision_after("2025-06-18", message, &[]);
+        assert_eq!(said("unsupported version 2025-06-18 (supported: 2024-11-05)"), Some("2024-11-05"));
+        assert_eq!(said("Unsupported Version"), Some("2025-03-26"));
+        assert_eq!((said("no database"), revision_after("2024-11-05", "version", &[])), (None, None));
+        assert_eq!(supported(Some(&json!({"supported": ["a", 5]}))), ["a"]);
+        assert!(supported(Some(&json!({"supported": "a"}))).is_empty() && supported(None).is_empty());
     }
 
     #[test]

@@ -35,6 +35,9 @@ pub const WRITTEN: &str = "mcpfleet.dev/written";
 /// And how many bytes it had.
 pub const SIZE: &str = "mcpfleet.dev/size";
 
+/// What is told of discover where nothing came.
+pub const SILENT: &str = "no answer to server/discover";
+
 /// A request that waits for its answer.
 #[derive(Debug, Clone)]
 pub struct Asked {
@@ -213,6 +216,11 @@ impl Asked {
         Answer { id: self.id.clone(), result: Err(Refused { error, is_own: false }) }
     }
 
+    /// The answer where none came, and none is waited for any more.
+    pub fn silent(&self) -> Answer {
+        self.failed(SILENT)
+    }
+
     /// An error of the server's own. Whatever it is, to discover it means an earlier era.
     pub fn error(&self, error: RpcError) -> Answer {
         let message = if error.message.is_empty() { "an error without a message".to_owned() } else { error.message };
@@ -295,6 +303,13 @@ impl Waiting {
             waits.all.insert(asked.number(), (asked, Some(to)));
         }
         answer
+    }
+
+    /// Nobody waits any more for the answer to discover: it is this one. What comes late is nobody's.
+    pub fn silent(&self) -> Option<Answer> {
+        let mut waits = self.waits();
+        let number = waits.all.iter().find(|(_, (asked, _))| asked.is_discover()).map(|(number, _)| *number)?;
+        waits.all.remove(&number).map(|(asked, _)| asked.silent())
     }
 
     /// Nobody waits for ever: the child has ended.

@@ -17,12 +17,11 @@ use rmcp::{
     ClientHandler, ClientServiceExt, ErrorData, RoleClient,
     model::{
         CallToolResult, ClientCapabilities, ClientConfig, ClientRequest, CustomRequest, CustomResult, ElicitationCapability,
-        ErrorCode, FormElicitationCapability, Implementation, PaginatedRequestParams, PingRequest, ProtocolVersion,
-        RequestMetaObject, ServerCapabilities, ServerJsonRpcMessage, ServerNotification, ServerResult, SubscriptionFilter,
-        UrlElicitationCapability,
+        ErrorCode, FormElicitationCapability, Implementation, PaginatedRequestParams, PingRequest, RequestMetaObject,
+        ServerCapabilities, ServerJsonRpcMessage, ServerNotification, ServerResult, SubscriptionFilter, UrlElicitationCapability,
     },
     service::{
-        ClientCacheConfig, ClientLifecycleMode, InboundStreamOrigin, NotificationContext, Peer, QuitReason, RequestContext,
+        ClientCacheConfig, ClientInitializeError, InboundStreamOrigin, NotificationContext, Peer, QuitReason, RequestContext,
         RunningServiceCancellationToken, RxJsonRpcMessage, ServiceError, TxJsonRpcMessage,
     },
     transport::{StreamableHttpClientTransport, Transport, streamable_http_client::StreamableHttpClientTransportConfig},
@@ -43,6 +42,7 @@ use super::{
     credentials::Credentials,
     error::ServerError,
     failure, http, level,
+    opening::Opening,
     pages::Pages,
     question::{ELICITATION, Question, nobody},
     relay::{Calls, Relay},
@@ -69,8 +69,9 @@ pub const MAX_CALLS: usize = 64;
 const MAX_REQUESTS: usize = MAX_CALLS + 16;
 /// Messages for the SDK that came on the streams of calls, and that it has not taken yet.
 const ASIDE: usize = 64;
-/// rmcp waits ten seconds for an answer to discover before it tries initialize.
-const ERA_ALLOWANCE: Duration = Duration::from_secs(12);
+/// What a connection may take beside the time of one request: silence to discover, or a program that has to be fetched before it runs.
+const ERA_ALLOWANCE: Duration = Duration::from_secs(3);
+const CHILD_ALLOWANCE: Duration = Duration::from_secs(12);
 
 /// A connection that has proved that it speaks MCP.
 pub struct Connection {
@@ -167,6 +168,7 @@ struct Listener {
     calls: Calls,
     /// Whether servers are told that questions may be answered.
     is_between: bool,
+    opening: Opening,
 }
 
 impl Listener {
@@ -188,6 +190,7 @@ impl Listener {
 impl ClientHandler for Listener {
     fn get_info(&self) -> ClientConfig {
         let mut info = ClientConfig::default();
+        info.protocol_version = self.opening.revision();
         info.client_info = Implementation::new("mcpfleet-chat-worker", env!("CARGO_PKG_VERSION"));
         if self.is_between {
             let forms_and_pages = ElicitationCapability::new()
@@ -246,22 +249,39 @@ impl Connection {
         pages: Pages,
         stderr: &LastWords,
     ) -> Result<Self, ServerError> {
-        let listener = Listener { changed, calls: Calls::new(&entry.name, pages), is_between };
-        let automatic =
-            ClientLifecycleMode::Auto { preferred_versions: vec![ProtocolVersion::V_2026_07_28], legacy_version: None };
-        let budget = entry.timeout + ERA_ALLOWANCE;
-        let attempt = Self::attempt(entry, http, listener, stderr, automatic);
-        timeout(budget, attempt).await.unwrap_or(Err(ServerError::Timeout(budget)))
+        let mut listener = Listener { changed, calls: Calls::new(&entry.name, pages), is_between, opening: Opening::Either };
+        let is_child = matches!(entry.target, Target::Command(_));
+        let budget = entry.timeout + if is_child { CHILD_ALLOWANCE } else { ERA_ALLOWANCE };
+        let mut told = None;
+        let opened = timeout(budget, async {
+            loop {
+                let refused = match Self::attempt(entry, http, listener.clone(), stderr).await? {
+                    Ok(connection) => return Ok(connection),
+                    Err(refused) => refused,
+                };
+                let next = listener.opening.after(&refused);
+                // That one who refused to be initialized has not answered discover, either, is no news.
+                if listener.opening != Opening::Modern {
+                    told = Some(failure::to_start(&refused));
+                }
+                match next {
+                    Some(next) => listener.opening = next,
+                    None => return Err(told.take().unwrap_or_else(|| failure::to_start(&refused))),
+                }
+            }
+        });
+        opened.await.unwrap_or_else(|_| Err(told.unwrap_or(ServerError::Timeout(budget))))
     }
 
+    /// Of an error of the SDK's, something else may be tried.
     async fn attempt(
         entry: &ServerEntry,
         http: &reqwest::Client,
         listener: Listener,
         stderr: &LastWords,
-        mode: ClientLifecycleMode,
-    ) -> Result<Self, ServerError> {
+    ) -> Result<Result<Self, ClientInitializeError>, ServerError> {
         let (changed, calls, info) = (listener.changed.clone(), listener.calls.clone(), listener.get_info());
+        let (mode, takes_silence) = (listener.opening.mode(), listener.opening.takes_silence());
         let (service, way) = match &entry.target {
             Target::Url(url) => {
                 let config = StreamableHttpClientTransportConfig::with_uri(url.as_str())
@@ -269,19 +289,23 @@ impl Connection {
                     .max_sse_event_size(MAX_MESSAGE)
                     .max_concurrent_requests(MAX_REQUESTS);
                 let (to, aside) = mpsc::channel(ASIDE);
-                let client = Remote::new(http::of(entry, http)?, Credentials::of(entry)?, calls.clone(), MAX_REQUESTS, to);
+                let client =
+                    Remote::new(http::of(entry, http)?, Credentials::of(entry)?, calls.clone(), MAX_REQUESTS, to, takes_silence);
                 let transport = StreamableHttpClientTransport::with_client(client.clone(), config);
                 (listener.serve_with_lifecycle(Beside { transport, aside }, mode).await, Way::Http(client))
             }
             Target::Command(launch) => {
                 let Spawned { stdin, stdout, stderr: errors, group } = child::spawn(launch)?;
                 tokio::spawn(child::keep(errors, entry.name.clone(), stderr.clone()));
-                let transport = ChildTransport::new(stdin, stdout, group, MAX_MESSAGE, calls.clone());
+                let transport = ChildTransport::new(stdin, stdout, group, MAX_MESSAGE, calls.clone(), takes_silence);
                 let pipe = transport.pipe();
                 (listener.serve_with_lifecycle(transport, mode).await, Way::Child(pipe))
             }
         };
-        let service = service.map_err(|error| failure::to_start(&error))?;
+        let service = match service {
+            Ok(service) => service,
+            Err(error) => return Ok(Err(error)),
+        };
         let peer = service.peer().clone();
         // Our list must be what the server says now.
         peer.set_response_cache_config(ClientCacheConfig::disabled()).await;
@@ -296,7 +320,7 @@ impl Connection {
         // Earlier eras tell without being asked.
         let listens = filter != SubscriptionFilter::default() && !version.has_initialize();
         let listening = listens.then(|| AbortOnDrop(tokio::spawn(listen(peer.clone(), filter, changed))));
-        Ok(Self {
+        Ok(Ok(Self {
             era: if version.has_initialize() { "legacy" } else { "modern" },
             protocol: version.to_string(),
             cancel: Some(service.cancellation_token()),
@@ -308,7 +332,7 @@ impl Connection {
             hello,
             ids: Ids::default(),
             log_level: level::Told::default(),
-        })
+        }))
     }
 
     /// How its child ended, where it is one that has.

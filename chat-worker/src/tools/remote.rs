@@ -20,7 +20,7 @@ pub use past::Outcome;
 
 use futures::{StreamExt as _, stream::BoxStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use mcp_wire::{body::Content, json, message, redirect, sse::Event};
+use mcp_wire::{body::Content, hello::SILENCE, json, message, redirect, sse::Event};
 use reqwest::Response;
 use rmcp::{
     model::{ClientJsonRpcMessage, ClientNotification, RequestId, ServerJsonRpcMessage},
@@ -142,6 +142,8 @@ struct Shared {
     door: Mutex<Door>,
     /// What comes for the SDK on streams of requests that went past it.
     aside: mpsc::Sender<ServerJsonRpcMessage>,
+    /// Whether silence to discover is an answer to it.
+    takes_silence: bool,
 }
 
 /// Where the server is, in which session, and by which revision.
@@ -168,6 +170,7 @@ impl Remote {
         calls: Calls,
         most: usize,
         aside: mpsc::Sender<ServerJsonRpcMessage>,
+        takes_silence: bool,
     ) -> Self {
         let shared = Shared {
             credentials,
@@ -179,6 +182,7 @@ impl Remote {
             opened: AtomicU64::new(0),
             door: Mutex::default(),
             aside,
+            takes_silence,
         };
         Self { http, shared: Arc::new(shared) }
     }
@@ -330,6 +334,60 @@ impl Remote {
         first
     }
 
+    /// What comes of a message of the SDK's.
+    async fn posted(
+        &self,
+        uri: Arc<str>,
+        message: ClientJsonRpcMessage,
+        session_id: Option<Arc<str>>,
+        custom_headers: HashMap<HeaderName, HeaderValue>,
+        limits: StreamableHttpResponseLimits,
+    ) -> Result<StreamableHttpPostResponse, Failure> {
+        let body = numbers::release_bytes(serde_json::to_vec(&message)?);
+        let asked = Asked::of(&message);
+        // Only in the answer to what opens the connection is it not known yet.
+        let revision = custom_headers.get(&REVISION).filter(|_| !asked.as_ref().is_some_and(Asked::opens)).cloned();
+        let number = self.shared.opened.load(Ordering::Relaxed);
+        let mut door = Door { uri: Arc::clone(&uri), session: session_id, revision, number };
+        let in_session = door.session.is_some();
+        let headers = headers(door.session.as_deref(), custom_headers);
+        if door.revision.is_some() {
+            *self.shared.door.lock().unwrap_or_else(PoisonError::into_inner) = door.clone();
+        }
+        let reply = self.send(Method::POST, &uri, headers, Some(body)).await.map_err(StreamableHttpError::Client)?;
+        let Some(asked) = asked else {
+            // To what opens a session there is none yet that could be forgotten.
+            return acknowledged(reply, in_session && !opens(&message)).await;
+        };
+        if !reply.status().is_success() {
+            let (of_session, answer) = self.refused(&asked, reply).await;
+            if of_session && in_session && self.expires(&asked.id) {
+                return Err(StreamableHttpError::SessionExpired);
+            }
+            return Ok(StreamableHttpPostResponse::Json(answer?.message(), None));
+        }
+        let session = reply.headers().get(SESSION).and_then(|value| value.to_str().ok()).filter(|id| !id.is_empty());
+        let session = session.map(str::to_owned);
+        let answer = match content_type(&reply) {
+            Content::Events => {
+                let events = events(reply, limits.max_sse_event_size, Arc::clone(&self.shared.large));
+                if asked.listens() {
+                    let events = self.listened(asked, events, door.revision().map(str::to_owned));
+                    return Ok(StreamableHttpPostResponse::Sse(events, session));
+                }
+                if asked.is_initialize() {
+                    door.session = session.as_deref().map(Arc::from);
+                }
+                self.follow(&asked, events, &door).await
+            }
+            content => self.single(&asked, reply, content, door.revision()).await?,
+        };
+        if asked.is_initialize() && answer.result.is_ok() {
+            self.shared.opened.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(StreamableHttpPostResponse::Json(answer.message(), session))
+    }
+
     /// A stream that goes on, as the SDK is to read it: what is no message is none there, either.
     fn listened(&self, asked: Asked, events: Events, revision: Option<String>) -> Listened {
         let calls = self.shared.calls.clone();
@@ -451,49 +509,10 @@ impl StreamableHttpClient for Remote {
         custom_headers: HashMap<HeaderName, HeaderValue>,
         limits: StreamableHttpResponseLimits,
     ) -> Result<StreamableHttpPostResponse, Failure> {
-        let body = numbers::release_bytes(serde_json::to_vec(&message)?);
-        let asked = Asked::of(&message);
-        // Only in the answer to what opens the connection is it not known yet.
-        let revision = custom_headers.get(&REVISION).filter(|_| !asked.as_ref().is_some_and(Asked::opens)).cloned();
-        let number = self.shared.opened.load(Ordering::Relaxed);
-        let mut door = Door { uri: Arc::clone(&uri), session: session_id, revision, number };
-        let in_session = door.session.is_some();
-        let headers = headers(door.session.as_deref(), custom_headers);
-        if door.revision.is_some() {
-            *self.shared.door.lock().unwrap_or_else(PoisonError::into_inner) = door.clone();
-        }
-        let reply = self.send(Method::POST, &uri, headers, Some(body)).await.map_err(StreamableHttpError::Client)?;
-        let Some(asked) = asked else {
-            // To what opens a session there is none yet that could be forgotten.
-            return acknowledged(reply, in_session && !opens(&message)).await;
-        };
-        if !reply.status().is_success() {
-            let (of_session, answer) = self.refused(&asked, reply).await;
-            if of_session && in_session && self.expires(&asked.id) {
-                return Err(StreamableHttpError::SessionExpired);
-            }
-            return Ok(StreamableHttpPostResponse::Json(answer?.message(), None));
-        }
-        let session = reply.headers().get(SESSION).and_then(|value| value.to_str().ok()).filter(|id| !id.is_empty());
-        let session = session.map(str::to_owned);
-        let answer = match content_type(&reply) {
-            Content::Events => {
-                let events = events(reply, limits.max_sse_event_size, Arc::clone(&self.shared.large));
-                if asked.listens() {
-                    let events = self.listened(asked, events, door.revision().map(str::to_owned));
-                    return Ok(StreamableHttpPostResponse::Sse(events, session));
-                }
-                if asked.is_initialize() {
-                    door.session = session.as_deref().map(Arc::from);
-                }
-                self.follow(&asked, events, &door).await
-            }
-            content => self.single(&asked, reply, content, door.revision()).await?,
-        };
-        if asked.is_initialize() && answer.result.is_ok() {
-            self.shared.opened.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(StreamableHttpPostResponse::Json(answer.message(), session))
+        let discover = Asked::of(&message).filter(|asked| self.shared.takes_silence && asked.is_discover());
+        let posted = self.posted(uri, message, session_id, custom_headers, limits);
+        let Some(discover) = discover else { return posted.await };
+        timeout(SILENCE, posted).await.unwrap_or_else(|_| Ok(StreamableHttpPostResponse::Json(discover.silent().message(), None)))
     }
 
     async fn delete_session(

@@ -30,7 +30,7 @@ use tokio::{
 };
 
 use super::{
-    asked::{Answer, Line, Waiting},
+    asked::{Answer, Asked, Line, Waiting},
     pace::Pace,
     relay::Calls,
     request::Sending,
@@ -41,6 +41,8 @@ use crate::{heavy, numbers};
 const LAST: Duration = Duration::from_millis(500);
 /// What a child gets to end after its standard input closed, and again after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// After so much silence a child is taken for one that does not know `server/discover`. It may have to be fetched first, and to be loaded.
+const SILENCE: Duration = Duration::from_secs(5);
 /// What may be read of a child in a second, in bytes; and what a line counts beside its own length, unless it is an answer: of those there
 /// are no more than requests. A child that writes faster waits, and costs the others nothing.
 const BYTES_A_SECOND: usize = 16 * 1024 * 1024;
@@ -58,6 +60,9 @@ pub struct ChildTransport {
     pipe: Pipe,
     calls: Calls,
     group: Option<Group>,
+    /// Whether silence to discover is an answer to it, and when it is one.
+    takes_silence: bool,
+    silent_at: Option<Instant>,
 }
 
 /// The way to a child: for requests that go past the SDK (`ask`), and for what the SDK sends.
@@ -109,7 +114,7 @@ fn broken(error: impl std::error::Error + Send + Sync + 'static) -> ServiceError
 }
 
 impl ChildTransport {
-    pub fn new(stdin: ChildStdin, stdout: ChildStdout, group: Group, max_line: usize, calls: Calls) -> Self {
+    pub fn new(stdin: ChildStdin, stdout: ChildStdout, group: Group, max_line: usize, calls: Calls, takes_silence: bool) -> Self {
         Self {
             lines: BufReader::new(Bearable::new(stdout, max_line, LINE_COST)),
             line: Vec::new(),
@@ -118,6 +123,8 @@ impl ChildTransport {
             pipe: Pipe { input: Arc::new(Mutex::new(Some(stdin))), waiting: Waiting::default(), exit: Arc::default() },
             calls,
             group: Some(group),
+            takes_silence,
+            silent_at: None,
         }
     }
 
@@ -147,6 +154,9 @@ impl Transport<RoleClient> for ChildTransport {
 
     fn send(&mut self, item: TxJsonRpcMessage<RoleClient>) -> impl Future<Output = io::Result<()>> + Send + 'static {
         self.pipe.waiting.sent(&item);
+        if self.takes_silence && Asked::of(&item).is_some_and(|asked| asked.is_discover()) {
+            self.silent_at = Some(Instant::now() + SILENCE);
+        }
         let (text, pipe) = (serde_json::to_vec(&item), self.pipe.clone());
         async move { pipe.write(numbers::release_bytes(text?)).await }
     }
@@ -162,7 +172,18 @@ impl Transport<RoleClient> for ChildTransport {
                     Line::Nothing => {}
                 }
             }
-            let Some(line) = self.next_line().await else {
+            let silent_at = self.silent_at;
+            let line = tokio::select! {
+                line = self.next_line() => line,
+                () = tokio::time::sleep_until(silent_at.unwrap_or_else(Instant::now)), if silent_at.is_some() => {
+                    self.silent_at = None;
+                    match self.pipe.waiting.silent() {
+                        Some(answer) => return Some(answer.message()),
+                        None => continue,
+                    }
+                }
+            };
+            let Some(line) = line else {
                 // Whoever waits for an answer wants to know why there is none.
                 if let Some(group) = &mut self.group
                     && let Ok(exit) = timeout(LAST, group.wait()).await
@@ -271,7 +292,6 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     use super::*;
-    use crate::tools::asked::Asked;
 
     #[tokio::test]
     async fn lines_may_be_many_but_not_endless() {
@@ -292,7 +312,7 @@ mod tests {
         let mut command = tokio::process::Command::new("cat");
         command.arg(file.path());
         let Spawned { stdin, stdout, group, .. } = spawn(command).expect("it starts");
-        let mut transport = ChildTransport::new(stdin, stdout, group, 1 << 20, Calls::default());
+        let mut transport = ChildTransport::new(stdin, stdout, group, 1 << 20, Calls::default(), true);
         let ids = (0..).take(answers).map(RequestId::Number);
         let waiting: Vec<_> = ids.map(|id| transport.pipe().waiting.asks(Asked::call(id))).collect();
         let began = Instant::now();

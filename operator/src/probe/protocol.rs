@@ -90,13 +90,15 @@ pub fn discover() -> Request {
     REQUEST.clone()
 }
 
-/// `initialize`: legacy only.
-pub fn initialize() -> Request {
-    static REQUEST: LazyLock<Request> = LazyLock::new(|| {
-        let params = json!({"protocolVersion": LEGACY[0], "capabilities": {}, "clientInfo": client_info()});
-        request(Step::Initialize, "initialize", id::INITIALIZE, params)
-    });
-    REQUEST.clone()
+/// `initialize` by this revision: legacy only.
+pub fn initialize(revision: &str) -> Request {
+    static LATEST: LazyLock<Request> = LazyLock::new(|| initialize_by(LEGACY[0]));
+    if revision == LEGACY[0] { LATEST.clone() } else { initialize_by(revision) }
+}
+
+fn initialize_by(revision: &str) -> Request {
+    let params = json!({"protocolVersion": revision, "capabilities": {}, "clientInfo": client_info()});
+    request(Step::Initialize, "initialize", id::INITIALIZE, params)
 }
 
 /// `notifications/initialized`: legacy only.

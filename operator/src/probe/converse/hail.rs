@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use mcp_wire::hello::revision_after;
+
 use super::{Conversation, HELLOS};
 use crate::{
     crd::Era,
@@ -114,18 +116,37 @@ impl Conversation {
         }
     }
 
+    /// Opens a session, by an earlier revision where the server refuses ours.
     pub(super) async fn initialize(&mut self) -> Result<Arc<Hello>, Problem> {
+        let mut revision = protocol::LEGACY[0];
+        loop {
+            let problem = match self.initialize_by(revision).await {
+                Ok(hello) => return Ok(hello),
+                Err(problem) => problem,
+            };
+            let earlier = match &problem {
+                Problem::Rpc { message, supported, .. } => {
+                    let supported: Vec<&str> = supported.iter().map(String::as_str).collect();
+                    revision_after(revision, message, &supported)
+                }
+                _ => None,
+            };
+            revision = earlier.ok_or_else(|| version_problem(problem))?;
+        }
+    }
+
+    async fn initialize_by(&mut self, revision: &'static str) -> Result<Arc<Hello>, Problem> {
         self.session = None;
-        self.version = protocol::LEGACY[0];
+        self.version = revision;
         self.session_version = self.version;
         let known = self.known.hello.as_ref().filter(|(_, hello)| hello.era == Era::Legacy).map(|(hash, _)| *hash);
         self.opening = true;
-        let answer = self.exchange(&protocol::initialize(), known).await;
+        let answer = self.exchange(&protocol::initialize(revision), known).await;
         self.opening = false;
         let hello = match (answer?, &self.known.hello) {
             (Answer::Same, Some((_, hello))) => Arc::clone(hello),
             (Answer::Same, None) => return Err(Problem::NotMcp(Step::Initialize, "it is unknown".into())),
-            (Answer::New { message: Err(error), .. }, _) => return Err(version_problem(error.problem(Step::Initialize))),
+            (Answer::New { message: Err(error), .. }, _) => return Err(error.problem(Step::Initialize)),
             (Answer::New { hash, message: Ok(result) }, _) => {
                 let hello = protocol::initialized_as(&result)?;
                 self.met(hash, hello)

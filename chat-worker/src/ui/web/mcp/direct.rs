@@ -10,7 +10,7 @@ use axum::{
 };
 use futures::{StreamExt, stream};
 use http_server::{host::only, json_rpc, request_id};
-use mcp_wire::json;
+use mcp_wire::{hello::LEGACY, json};
 use rmcp::{
     ErrorData,
     model::{
@@ -37,8 +37,6 @@ use crate::{
 };
 
 const CALL: &str = "tools/call";
-/// Revisions before the modern one.
-const EARLIER: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
 const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 const NAME: HeaderName = HeaderName::from_static("mcp-name");
@@ -163,8 +161,8 @@ impl Wanted {
 
 /// Whether a request is of the modern era; `None` where the headers and the body do not say the same.
 fn is_modern(headers: &HeaderMap, method: &str, named: Option<&str>, meta: &RequestMetaObject) -> Option<bool> {
-    let version = if headers.contains_key(&VERSION) { only(headers, &VERSION)? } else { EARLIER[0] };
-    if EARLIER.contains(&version) {
+    let version = if headers.contains_key(&VERSION) { only(headers, &VERSION)? } else { LEGACY[0] };
+    if LEGACY.contains(&version) {
         return (!meta.keys().any(|key| key.starts_with(PROTOCOL))).then_some(false);
     }
     let is_named = match named {

@@ -176,6 +176,16 @@ async fn what_is_read_after_a_write_is_not_what_was_read_before_it() {
     "application/json",
     r#"{"jsonrpc":"2.0","id":"server-error","error":{"code":-32600,"message":"Session not found"}}"#
 )]
+#[case::own_id(
+    400,
+    "application/json",
+    r#"{"jsonrpc":"2.0","id":"$id","error":{"code":-32000,"message":"Bad Request: Server not initialized"}}"#
+)]
+#[case::own_id_and_a_code_of_arguments(
+    400,
+    "application/json",
+    r#"{"jsonrpc":"2.0","id":"$id","error":{"code":-32602,"message":"Invalid session"}}"#
+)]
 #[case::plain(400, "text/plain", "Bad Request: session")]
 #[case::no_json_rpc(400, "application/json", r#"{"error":"unknown session"}"#)]
 #[case::not_found(404, "text/plain", "")]
@@ -197,6 +207,20 @@ async fn a_session_that_the_server_forgot_is_opened_anew_once(
     assert_eq!(server.asked("initialize"), 2);
     is_well(&worker).await;
     assert_eq!(server.asked("initialize"), 2, "and stays open");
+}
+
+#[tokio::test]
+async fn what_is_refused_in_a_session_that_lives_is_not_asked_for_again() {
+    let server = odd(|request| {
+        let refused = json!({"jsonrpc": "2.0", "id": request["id"], "error": {"code": -32602, "message": "x is missing"}});
+        let is_call = request["method"] == "tools/call" && request["params"]["name"] == "odd";
+        ready(is_call.then(|| reply(400, "application/json", refused.to_string()))).boxed()
+    })
+    .await;
+    let worker = worker(&server).await;
+    assert_eq!(call(&worker, "odd").await, ("x is missing".to_owned(), true));
+    assert_eq!((server.asked("tools/call"), server.asked("ping"), server.asked("initialize")), (1, 1, 1));
+    is_well(&worker).await;
 }
 
 #[rstest]

@@ -23,7 +23,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use mcp_wire::{body::Content, hello::SILENCE, json, message, redirect, sse::Event};
 use reqwest::Response;
 use rmcp::{
-    model::{ClientJsonRpcMessage, ClientNotification, RequestId, ServerJsonRpcMessage},
+    model::{ClientJsonRpcMessage, ClientNotification, ErrorCode, RequestId, ServerJsonRpcMessage},
     transport::streamable_http_client::{
         SseError, StreamableHttpClient, StreamableHttpError, StreamableHttpPostResponse, StreamableHttpResponseLimits,
     },
@@ -71,6 +71,7 @@ const MAX_EXPIRED: usize = 1_024;
 /// How many large bodies and events of one server come at the same time: the others wait on their way.
 const MAX_LARGE: usize = 4;
 
+const METHOD_NOT_FOUND: i64 = ErrorCode::METHOD_NOT_FOUND.0 as i64;
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const REVISION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -299,12 +300,10 @@ impl Remote {
         let body = timeout(REFUSAL_PATIENCE, beginning(reply)).await.unwrap_or_default();
         let text = json::tidy(&body, 16 * MAX_REFUSAL).unwrap_or_default();
         let error = message::refusal(&text, asked.number());
-        let of_session = match status {
-            StatusCode::NOT_FOUND | StatusCode::GONE => true,
-            // An error that names the request is about the request.
-            StatusCode::BAD_REQUEST => !error.as_ref().is_some_and(|error| error.has_id),
-            _ => false,
-        };
+        // Whoever knows the request well enough to miss its method knows its session. All else may be said of either, also by its id: whether
+        // the session lives is for a ping to find out.
+        let misses_method = error.as_ref().is_some_and(|error| error.has_id && error.code == METHOD_NOT_FOUND);
+        let of_session = matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::GONE) && !misses_method;
         let said = error.as_ref().map_or_else(|| words(&text), |error| error.message.clone());
         let refusal = Refusal { status, said: cap(clean_line(&said), MAX_SAID).0 };
         let in_front = matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT);

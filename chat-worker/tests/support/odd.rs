@@ -30,7 +30,7 @@ pub struct Odd {
     /// Sessions of a number below it are forgotten.
     pub forgotten: AtomicUsize,
     opened: AtomicUsize,
-    /// How a forgotten session is refused.
+    /// How a forgotten session is refused; `"$id"` in its body is the id of the request.
     pub refusal: Mutex<(u16, &'static str, &'static str)>,
     pub revision: &'static str,
     pub tools: Mutex<Value>,
@@ -133,7 +133,7 @@ async fn answer(State(server): State<Arc<Odd>>, method: Method, uri: Uri, header
     let session = headers.get("mcp-session-id").and_then(|id| id.to_str().ok()?.parse::<usize>().ok());
     if server.sessions.load(Ordering::SeqCst) && session.is_none_or(|session| session < server.forgotten.load(Ordering::SeqCst)) {
         let (status, kind, body) = *server.refusal.lock().unwrap();
-        return reply(status, kind, body);
+        return reply(status, kind, body.replace("\"$id\"", &request["id"].to_string()));
     }
     match method.as_str() {
         _ if request["id"].is_null() => StatusCode::ACCEPTED.into_response(),

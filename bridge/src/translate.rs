@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use mcp_wire::message::RpcError;
+use mcp_wire::{content::is_cacheable, message::RpcError};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -121,11 +121,6 @@ pub fn error(error: &RawValue, envelope: &Envelope) -> (i64, Vec<u8>) {
     let code = if code == 0 { INTERNAL_ERROR } else { code };
     let message = if message.is_empty() { "the server's error says nothing" } else { &message };
     (code, wire::error(id, code, message, Some(text)))
-}
-
-/// Of what is listed or read, a modern server says how long it holds.
-fn is_cacheable(method: &str) -> bool {
-    matches!(method, "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" | "resources/read")
 }
 
 /// What kind of result a modern server says it is.

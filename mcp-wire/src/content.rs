@@ -35,6 +35,11 @@ const RESULT: Shape = Shape::Fields {
     ],
 };
 
+/// Of what is listed or read, a server of the modern era says how long it holds.
+pub fn is_cacheable(method: &str) -> bool {
+    matches!(method, "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" | "resources/read")
+}
+
 /// Makes a result fit: odd fields that only describe are left out, and a block of a kind that nobody here knows becomes a word about it. What
 /// it is without them stays as it is, be it right or not.
 pub fn fit(result: &mut Value) {

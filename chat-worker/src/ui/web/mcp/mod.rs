@@ -159,7 +159,9 @@ impl Gateway {
             Wanted::Read(params) => {
                 let what = what_of("resource", &params.uri, &());
                 let (state, answers) = (params.request_state.clone(), params.input_responses.clone());
-                self.asked(what, state, answers, asker, |relay| async move { hub.read(params, relay).await }.boxed()).await
+                let read =
+                    self.asked(what, state, answers, asker, |relay| async move { hub.read(params, relay).await }.boxed()).await;
+                if asker.client.is_modern { read.map(Answer::cacheable) } else { read }
             }
             Wanted::Prompt(params) => {
                 let what = what_of("prompt", &params.name, &params.arguments);

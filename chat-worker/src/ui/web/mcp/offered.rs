@@ -171,6 +171,23 @@ impl Answer {
         typed.map_err(|error| ErrorData::internal_error(format!("the result cannot be read: {error}"), None))
     }
 
+    /// With what the modern era wants to be said of what is read, how long it may be kept and by whom: not at all, and by the client alone,
+    /// where its server did not say so.
+    pub fn cacheable(self) -> Self {
+        let Self::Written(written) = &self else { return self };
+        let Ok(mut fields) = Fields::read(written.get()) else { return self };
+        if fields.get("resultType").is_some_and(|kind| kind != r#""complete""#) {
+            return self;
+        }
+        if fields.get("ttlMs").is_none_or(|ttl| ttl.parse::<u64>().is_err()) {
+            fields.set("ttlMs", &0);
+        }
+        if !fields.get("cacheScope").is_some_and(|scope| [r#""public""#, r#""private""#].contains(&scope)) {
+            fields.set("cacheScope", "private");
+        }
+        Self::Written(fields.written())
+    }
+
     /// As JSON, for a client of this era, by the SDK's rules.
     pub fn written(&self, is_modern: bool) -> serde_json::Result<String> {
         match self {
@@ -288,5 +305,25 @@ mod tests {
         assert_eq!(told(odd, false), r#"{"content":[{"type":"text","text":"[1]"}]}"#);
         let none = r#"{"content":[],"structuredContent":null}"#;
         assert_eq!(told(none, false), none, "null is nothing that a text could be made of");
+    }
+
+    #[test]
+    fn of_what_is_read_the_modern_era_is_told_how_long_it_holds() {
+        let told = |written: &str| {
+            let answer = Answer::Written(RawValue::from_string(written.to_owned()).expect("JSON"));
+            answer.cacheable().written(true).expect("JSON")
+        };
+        let bare = r#"{"contents":[],"own":1.50}"#;
+        assert_eq!(told(bare), r#"{"resultType":"complete","contents":[],"own":1.50,"ttlMs":0,"cacheScope":"private"}"#);
+        assert_eq!(
+            told(r#"{"resultType":"complete","ttlMs":1.5,"cacheScope":"shared","contents":[]}"#),
+            r#"{"resultType":"complete","ttlMs":0,"cacheScope":"private","contents":[]}"#
+        );
+        for own in [
+            r#"{"resultType":"complete","contents":[],"ttlMs":5,"cacheScope":"public"}"#,
+            r#"{"resultType":"input_required","requestState":"s"}"#,
+        ] {
+            assert_eq!(told(own), own);
+        }
     }
 }

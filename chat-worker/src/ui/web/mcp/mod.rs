@@ -246,6 +246,10 @@ impl Gateway {
         let (client, cancel) = (&asker.client, CancellationToken::new());
         let _begun = client.session.as_deref().map(|session| self.web.calls.begun(session, &asker.id, &cancel));
         let (mut relay, hears) = Relay::new(client.can.clone(), self.web.calls.log_level(client), client.is_modern);
+        if relay.log_level.is_none() && !client.is_modern && client.takes_logs() {
+            // A session that never said a level hears all, and servers of the modern era say nothing unless they are told one.
+            relay.log_level = Some(LoggingLevel::Debug);
+        }
         let session = client.session.as_deref().filter(|_| !client.is_modern);
         relay.later = session.map(|session| self.web.app.engine.hub.pages.later(session));
         let work = work(client.listens().then_some(relay), cancel.clone());

@@ -136,6 +136,18 @@ impl<R: AsyncRead + Unpin, F: Framing> Frames<R, F> {
         })
     }
 
+    /// What is left when there is no more to read: a message that has no end, unless it is too long.
+    pub fn rest(&mut self) -> Option<&[u8]> {
+        let begin = std::mem::replace(&mut self.begin, self.buffer.len());
+        self.searched = self.buffer.len();
+        (std::mem::take(&mut self.skipped) == 0 && begin < self.buffer.len()).then(|| &self.buffer[begin..])
+    }
+
+    /// Where the bytes come from.
+    pub fn source(&mut self) -> &mut R {
+        &mut self.from
+    }
+
     /// Up to there, it belongs to a message that is too long.
     fn skip(&mut self, end: usize) {
         let part = &self.buffer[self.begin..end];

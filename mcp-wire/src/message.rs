@@ -218,6 +218,32 @@ fn read_one(text: &str, id: i64) -> Result<Message<'_>, Fault> {
     })
 }
 
+/// The id in what would be an answer, if it could be read: at its begin or its end, for what is in between could be the answer's own.
+pub fn claimed_id(head: &[u8], tail: &[u8]) -> Option<u64> {
+    const KEY: &[u8] = b"\"id\"";
+    let find = |text: &[u8], key: &[u8]| memchr::memmem::find(text, key);
+    if !head.starts_with(b"{") || find(head, b"\"jsonrpc\"").or_else(|| find(tail, b"\"jsonrpc\"")).is_none() {
+        return None;
+    }
+    let before_the_answer = || {
+        let answer = find(head, b"\"result\"").or_else(|| find(head, b"\"error\""))?;
+        let value = head[find(head, KEY).filter(|at| *at < answer)? + KEY.len()..].trim_ascii_start();
+        let value = value.strip_prefix(b":")?.trim_ascii_start();
+        let value = value.strip_prefix(b"\"").unwrap_or(value);
+        let digits = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        Some(&value[..digits])
+    };
+    let at_the_end = || {
+        let value = tail.trim_ascii_end().strip_suffix(b"}")?.trim_ascii_end();
+        let value = value.strip_suffix(b"\"").unwrap_or(value);
+        let digits = value.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+        let (rest, digits) = value.split_at(value.len() - digits);
+        let rest = rest.strip_suffix(b"\"").unwrap_or(rest).trim_ascii_end().strip_suffix(b":")?;
+        rest.trim_ascii_end().ends_with(KEY).then_some(digits)
+    };
+    std::str::from_utf8(before_the_answer().or_else(at_the_end)?).ok()?.parse().ok()
+}
+
 /// What answers a request, as it was written.
 #[derive(Debug, Clone, Copy)]
 pub enum Answer<'a> {

@@ -312,6 +312,17 @@ impl Waiting {
         waits.all.remove(&number).map(|(asked, _)| asked.silent())
     }
 
+    /// The answer to this request is larger than what is taken. Whoever waits for it is told so; for the SDK, by what is returned.
+    pub fn too_long(&self, number: i64, most: usize) -> Option<ServerJsonRpcMessage> {
+        let (asked, to) = self.waits().all.remove(&number)?;
+        let answer = asked.failed(&format!("the answer is larger than {} MiB", most >> 20));
+        match to {
+            // Whoever asked may have gone.
+            Some(to) => to.send(Box::new(answer)).err().and(None),
+            None => Some(answer.message()),
+        }
+    }
+
     /// Nobody waits for ever: the child has ended.
     pub fn end(&self) {
         let mut waits = self.waits();

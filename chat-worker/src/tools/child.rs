@@ -93,7 +93,7 @@ pub async fn keep(errors: ChildStderr, server: String, words: LastWords) {
             tracing::debug!(server, "stderr: {}", shown(&readable(line)));
         }
     };
-    stderr::keep(Bearable::new(errors, usize::MAX, STDERR_LINE_COST), words.0, LIMITS, log).await;
+    stderr::keep(Bearable::new(errors, STDERR_LINE_COST), words.0, LIMITS, log).await;
 }
 
 #[cfg(test)]

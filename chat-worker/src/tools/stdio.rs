@@ -1,4 +1,4 @@
-//! The pipe to a child: reads its standard output no faster and in no longer lines than is bearable, and ends the child
+//! The pipe to a child: reads its standard output no faster than is bearable, leaves out lines that are too long, and ends the child
 //! with everything that it started in its process group. What a child is, and its last words, are `child`'s.
 
 use std::{
@@ -15,7 +15,12 @@ use futures::{
     FutureExt,
     future::{BoxFuture, ready},
 };
-use mcp_stdio::{exit::Exit, group::Group};
+use mcp_stdio::{
+    exit::Exit,
+    framing::{Frame, Frames, Newlines},
+    group::Group,
+};
+use mcp_wire::message;
 use rmcp::{
     RoleClient,
     service::{RxJsonRpcMessage, ServiceError, TxJsonRpcMessage},
@@ -23,7 +28,7 @@ use rmcp::{
 };
 use serde_json::value::RawValue;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader, ReadBuf},
+    io::{AsyncRead, AsyncWriteExt, ReadBuf},
     process::{ChildStdin, ChildStdout},
     sync::Mutex,
     time::{Instant, Sleep, timeout},
@@ -50,9 +55,7 @@ const LINE_COST: usize = 8 * 1024;
 
 /// A child as a transport.
 pub struct ChildTransport {
-    lines: BufReader<Bearable<ChildStdout>>,
-    /// What was read of a line that has not ended yet.
-    line: Vec<u8>,
+    lines: Frames<Bearable<ChildStdout>>,
     /// Messages of an array, which came in one line.
     came: VecDeque<Vec<u8>>,
     /// A line that is being read: it goes on where whoever waits for it gives up, and comes again.
@@ -63,6 +66,7 @@ pub struct ChildTransport {
     /// Whether silence to discover is an answer to it, and when it is one.
     takes_silence: bool,
     silent_at: Option<Instant>,
+    max_line: usize,
 }
 
 /// The way to a child: for requests that go past the SDK (`ask`), and for what the SDK sends.
@@ -72,6 +76,13 @@ pub struct Pipe {
     waiting: Waiting,
     /// How the child ended, once it has.
     exit: Arc<OnceLock<Exit>>,
+}
+
+/// What comes next.
+enum Next {
+    Line(Vec<u8>),
+    /// In the place of a line that was left out.
+    Sdk(Box<RxJsonRpcMessage<RoleClient>>),
 }
 
 /// Nothing comes of a child any more.
@@ -116,8 +127,8 @@ fn broken(error: impl std::error::Error + Send + Sync + 'static) -> ServiceError
 impl ChildTransport {
     pub fn new(stdin: ChildStdin, stdout: ChildStdout, group: Group, max_line: usize, calls: Calls, takes_silence: bool) -> Self {
         Self {
-            lines: BufReader::new(Bearable::new(stdout, max_line, LINE_COST)),
-            line: Vec::new(),
+            lines: Frames::new(Bearable::new(stdout, LINE_COST), Newlines, max_line),
+            max_line,
             came: VecDeque::new(),
             reading: None,
             pipe: Pipe { input: Arc::new(Mutex::new(Some(stdin))), waiting: Waiting::default(), exit: Arc::default() },
@@ -133,17 +144,32 @@ impl ChildTransport {
         self.pipe.clone()
     }
 
-    /// The next line, or a part of one that came in an array. What was read when this is given up is read on the next time.
-    async fn next_line(&mut self) -> Option<Vec<u8>> {
+    /// The next line, or a part of one that came in an array. What was read when this is given up is read on the next time. A line that is
+    /// too long costs whoever waits for it, and nobody else.
+    async fn next_line(&mut self) -> Option<Next> {
         if let Some(line) = self.came.pop_front() {
-            return Some(line);
+            return Some(Next::Line(line));
         }
-        match self.lines.read_until(b'\n', &mut self.line).await {
-            Ok(0) if self.line.is_empty() => None,
-            Ok(_) => Some(std::mem::take(&mut self.line)),
-            Err(error) => {
-                tracing::warn!("what a child writes cannot be read: {error}");
-                None
+        loop {
+            match self.lines.next_frame() {
+                Some(Frame::Message(line)) => return Some(Next::Line(line.to_vec())),
+                Some(Frame::TooLong { bytes, head, tail }) => {
+                    tracing::warn!(bytes, "a line of a child is too long, and is left out");
+                    let id = message::claimed_id(head, tail).and_then(|id| i64::try_from(id).ok());
+                    if let Some(answer) = id.and_then(|id| self.pipe.waiting.too_long(id, self.max_line)) {
+                        return Some(Next::Sdk(Box::new(answer)));
+                    }
+                    continue;
+                }
+                None => {}
+            }
+            match self.lines.read().await {
+                Ok(0) => return self.lines.rest().map(|line| Next::Line(line.to_vec())),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!("what a child writes cannot be read: {error}");
+                    return None;
+                }
             }
         }
     }
@@ -168,7 +194,7 @@ impl Transport<RoleClient> for ChildTransport {
                 self.reading = None;
                 match line {
                     Line::Sdk(message) => return Some(*message),
-                    Line::Taken => self.lines.get_mut().was_asked_for(),
+                    Line::Taken => self.lines.source().was_asked_for(),
                     Line::Nothing => {}
                 }
             }
@@ -182,6 +208,11 @@ impl Transport<RoleClient> for ChildTransport {
                         None => continue,
                     }
                 }
+            };
+            let line = match line {
+                Some(Next::Line(line)) => Some(line),
+                Some(Next::Sdk(message)) => return Some(*message),
+                None => None,
             };
             let Some(line) = line else {
                 // Whoever waits for an answer wants to know why there is none.
@@ -234,34 +265,24 @@ fn understood(line: &[u8], waiting: &Waiting, calls: &Calls) -> Line {
     message
 }
 
-/// Ends in an error at a line that is too long, and lets a child wait that writes too fast.
+/// Lets a child wait that writes too fast.
+#[derive(Debug)]
 pub struct Bearable<R> {
     inner: R,
-    max_line: usize,
     /// What a line counts beside its own length.
     line_cost: usize,
-    line: usize,
     pace: Pace,
     pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl<R> Bearable<R> {
-    pub fn new(inner: R, max_line: usize, line_cost: usize) -> Self {
-        let pace = Pace::new(BYTES_A_SECOND, Instant::now());
-        Self { inner, max_line, line_cost, line: 0, pace, pause: None }
+    pub fn new(inner: R, line_cost: usize) -> Self {
+        Self { inner, line_cost, pace: Pace::new(BYTES_A_SECOND, Instant::now()), pause: None }
     }
 
     /// One of the lines was the answer to a request.
     fn was_asked_for(&mut self) {
         self.pace.give_back(self.line_cost, Instant::now());
-    }
-
-    /// Counts what was read. False at a line that is too long.
-    fn count(&mut self, bytes: &[u8]) -> bool {
-        let lines = memchr::memchr_iter(b'\n', bytes).count();
-        self.pace.spend(bytes.len() + lines * self.line_cost, Instant::now());
-        self.line = memchr::memrchr(b'\n', bytes).map_or(self.line + bytes.len(), |end| bytes.len() - end - 1);
-        self.line <= self.max_line
     }
 }
 
@@ -274,12 +295,10 @@ impl<R: AsyncRead + Unpin> AsyncRead for Bearable<R> {
         self.pause = None;
         let before = buffer.filled().len();
         task::ready!(Pin::new(&mut self.inner).poll_read(context, buffer))?;
-        if self.count(&buffer.filled()[before..]) {
-            return Poll::Ready(Ok(()));
-        }
-        // An error has read nothing.
-        buffer.set_filled(before);
-        Poll::Ready(Err(io::Error::other(format!("a line is longer than {} MiB", self.max_line / 1024 / 1024))))
+        let read = &buffer.filled()[before..];
+        let cost = read.len() + memchr::memchr_iter(b'\n', read).count() * self.line_cost;
+        self.pace.spend(cost, Instant::now());
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -293,13 +312,27 @@ mod tests {
 
     use super::*;
 
+    fn child(command: tokio::process::Command, max_line: usize) -> ChildTransport {
+        let Spawned { stdin, stdout, group, .. } = spawn(command).expect("it starts");
+        ChildTransport::new(stdin, stdout, group, max_line, Calls::default(), true)
+    }
+
     #[tokio::test]
-    async fn lines_may_be_many_but_not_endless() {
-        let mut text = Vec::new();
-        Bearable::new(Cursor::new(b"abc\ndefg\n"), 4, 1).read_to_end(&mut text).await.expect("short lines");
-        assert_eq!(text, b"abc\ndefg\n");
-        let endless = Bearable::new(tokio::io::repeat(b'x'), 1024 * 1024, 1).read_to_end(&mut text).await;
-        assert!(endless.expect_err("no end").to_string().contains("longer than 1 MiB"));
+    async fn a_line_that_is_too_long_costs_only_whoever_waits_for_it() {
+        let long = "x".repeat(3 << 20);
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        writeln!(file, r#"{{"jsonrpc":"2.0","id":1,"result":{{"content":[{{"type":"text","text":"{long}"}}]}}}}"#)
+            .expect("written");
+        // Of nobody, and the last one does not end.
+        write!(file, r#"{long}{}{{"jsonrpc":"2.0","id":2,"result":{{"content":[]}}}}"#, '\n').expect("written");
+        let mut command = tokio::process::Command::new("cat");
+        command.arg(file.path());
+        let mut transport = child(command, 1 << 20);
+        let [first, second] = [1, 2].map(|id| transport.pipe().waiting.asks(Asked::call(RequestId::Number(id))));
+        assert!(transport.receive().await.is_none(), "nothing was for the SDK");
+        let refused = first.await.expect("an answer").result.expect_err("it is too long");
+        assert_eq!(refused.error.message, "the answer is larger than 1 MiB");
+        assert!(second.await.expect("an answer").result.is_ok());
     }
 
     #[tokio::test]
@@ -311,8 +344,7 @@ mod tests {
         }
         let mut command = tokio::process::Command::new("cat");
         command.arg(file.path());
-        let Spawned { stdin, stdout, group, .. } = spawn(command).expect("it starts");
-        let mut transport = ChildTransport::new(stdin, stdout, group, 1 << 20, Calls::default(), true);
+        let mut transport = child(command, 1 << 20);
         let ids = (0..).take(answers).map(RequestId::Number);
         let waiting: Vec<_> = ids.map(|id| transport.pipe().waiting.asks(Asked::call(id))).collect();
         let began = Instant::now();
@@ -328,7 +360,7 @@ mod tests {
         let began = Instant::now();
         let many = Cursor::new(vec![b'\n'; 2 * BYTES_A_SECOND / LINE_COST]);
         let mut text = Vec::new();
-        Bearable::new(many, 4, LINE_COST).read_to_end(&mut text).await.expect("read");
+        Bearable::new(many, LINE_COST).read_to_end(&mut text).await.expect("read");
         // One read takes what the buffer holds, which may be more than a second's worth.
         assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
     }

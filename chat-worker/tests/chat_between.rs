@@ -312,6 +312,26 @@ async fn a_client_of_an_earlier_era_cancels_its_own_call_by_another_request() {
 }
 
 #[tokio::test]
+async fn a_question_that_nobody_waits_for_is_taken_back_from_the_client() {
+    let (talker, worker) = start().await;
+    talker.has_listener().await;
+    let client = Legacy::connect(&worker, json!({"elicitation": {}})).await;
+    let taken_back = |told: &Value| (told["method"] == "notifications/cancelled").then(|| told["params"]["requestId"].clone());
+    // Its server withdraws it.
+    let mut events = client.call(5, "ask", json!({})).await;
+    let question = events.next().await.unwrap();
+    talker.withdraw();
+    assert_eq!(taken_back(&events.next().await.unwrap()), Some(question["id"].clone()));
+    // Its call is cancelled.
+    let mut events = client.call(6, "ask", json!({})).await;
+    let question = events.next().await.unwrap();
+    let message = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 6}});
+    client.post(&message).send().await.unwrap();
+    assert_eq!(taken_back(&events.next().await.unwrap()), Some(question["id"].clone()));
+    assert_eq!(events.next().await.unwrap()["id"], 6);
+}
+
+#[tokio::test]
 async fn news_of_lists_reach_who_listens_in_both_eras() {
     let (talker, worker) = start().await;
     let filter = json!({"notifications": {"resourcesListChanged": true, "promptsListChanged": true}});

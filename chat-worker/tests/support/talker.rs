@@ -87,6 +87,14 @@ impl Talker {
         self.news.send(json!({"jsonrpc": "2.0", "method": "notifications/elicitation/complete", "params": params})).unwrap();
     }
 
+    /// Withdraws all questions that are not answered yet.
+    pub fn withdraw(&self) {
+        for id in self.asked.lock().unwrap().keys() {
+            let params = json!({"requestId": id, "reason": "it is late"});
+            self.news.send(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params})).unwrap();
+        }
+    }
+
     /// Whether something of this method came.
     pub fn heard(&self, method: &str) -> Option<Value> {
         self.seen.lock().unwrap().iter().find(|seen| seen["method"] == method).cloned()

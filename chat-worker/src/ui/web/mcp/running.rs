@@ -5,7 +5,7 @@
 #![allow(deprecated, reason = "messages for a log, which earlier eras have")]
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -42,6 +42,7 @@ const MAX_WAITING: usize = 256;
 /// The SDK gives a question an id that is only its own within one stream, and waits for the answer there. It passes notifications as they
 /// are: a question travels in one of this name, and becomes a request where it leaves (`as_request`).
 const IN_A_NOTIFICATION: &str = "mcpfleet.dev/question";
+const CANCELLED: &str = "notifications/cancelled";
 
 /// A request under way.
 pub struct Running {
@@ -120,6 +121,16 @@ impl Ear {
     }
 }
 
+/// Questions that are put and not answered yet, by the ids that their client knows them by.
+type Open = Arc<tokio::sync::Mutex<HashSet<String>>>;
+
+/// Tells a client of the questions that nobody waits for the answers of: their server withdrew them, or the call has ended.
+async fn withdraw(open: &Open, ear: &Ear) {
+    for id in open.lock().await.drain() {
+        ear.tell(CANCELLED, json!({"requestId": id, "reason": "the answer is not waited for any more"})).await;
+    }
+}
+
 /// A call that waits for its client's answers.
 struct Waiting {
     running: Running,
@@ -160,14 +171,20 @@ impl std::fmt::Debug for Calls {
 impl Calls {
     /// Stays with a call until it has ended, or asks its client.
     pub async fn accompany(self: &Arc<Self>, mut running: Running, asker: &Asker) -> Result<Answer, ErrorData> {
+        let mut all = Vec::<Open>::new();
         loop {
             tokio::select! {
                 biased;
                 next = running.call.next() => match next {
                     Next::Said(Said::Told { server, method, params }) => self.tell(&server, asker, method, params).await,
                     Next::Said(Said::Asked(questions)) if asker.client.is_modern => return Ok(self.wait(running, questions)),
-                    Next::Said(Said::Asked(questions)) => self.ask_all(questions, asker.ear.clone()),
-                    Next::Over(output) => return output,
+                    Next::Said(Said::Asked(questions)) => all.push(self.ask_all(questions, asker.ear.clone())),
+                    Next::Over(output) => {
+                        for open in &all {
+                            withdraw(open, &asker.ear).await;
+                        }
+                        return output;
+                    }
                 },
                 () = asker.gone.cancelled(), if !running.cancel.is_cancelled() => running.cancel.cancel(),
             }
@@ -254,27 +271,36 @@ impl Calls {
         held(&self.waiting).retain(|_, call| call.since.elapsed() < THINKING);
     }
 
-    fn ask_all(self: &Arc<Self>, questions: Questions, ear: Ear) {
-        let calls = Arc::clone(self);
+    /// Puts questions; what is returned are those that are open.
+    fn ask_all(self: &Arc<Self>, questions: Questions, ear: Ear) -> Open {
+        let (calls, open) = (Arc::clone(self), Open::default());
+        let those = Arc::clone(&open);
         tokio::spawn(async move {
             let Questions { all, mut answers } = questions;
-            let asked = join_all(all.into_iter().map(async |(key, question)| (key, calls.ask(&ear, question).await)));
+            let asked = join_all(all.into_iter().map(async |(key, question)| (key, calls.ask(&ear, question, &open).await)));
             let given = tokio::select! {
-                given = asked => given,
-                () = answers.closed() => return,
+                given = asked => Some(given),
+                () = answers.closed() => None,
             };
-            // The call may have ended just now.
-            let _ = answers.send(given.into_iter().collect());
+            match given {
+                // The call may have ended just now.
+                Some(given) => drop(answers.send(given.into_iter().collect())),
+                None => withdraw(&open, &ear).await,
+            }
         });
+        those
     }
 
-    async fn ask(&self, ear: &Ear, question: Question) -> Result<Value, ErrorData> {
+    async fn ask(&self, ear: &Ear, question: Question, open: &Open) -> Result<Value, ErrorData> {
         let id = unguessable();
         let (answer, given) = oneshot::channel();
         held(&self.asked).insert(id.clone(), answer);
         let _asked = Forgotten { all: &self.asked, key: id.clone() };
+        open.lock().await.insert(id.clone());
         ear.ask(&id, question).await.ok_or_else(|| ErrorData::internal_error("the client is gone", None))?;
-        given.await.unwrap_or_else(|_| Err(ErrorData::internal_error("there was no answer", None)))
+        let given = given.await.unwrap_or_else(|_| Err(ErrorData::internal_error("there was no answer", None)));
+        open.lock().await.remove(&id);
+        given
     }
 
     /// An answer that a client of an earlier era sends; false when nobody waits for it.

@@ -288,6 +288,21 @@ async fn a_modern_server_that_is_slow_to_discover_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_server_of_both_eras_is_spoken_to_in_the_one_that_its_entry_says() {
+    let server = odd(|request| {
+        let modern = json!({"resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}});
+        let is_discover = request["method"] == "server/discover";
+        ready(is_discover.then(|| reply(200, "application/json", result(&request, &modern)))).boxed()
+    })
+    .await;
+    let mut entry = server.entry("a");
+    entry["era"] = "legacy".into();
+    let worker = Worker::start(SCRIPT, &[entry], &[]).await;
+    is_well(&worker).await;
+    assert_eq!((server.asked("server/discover"), server.asked("initialize")), (0, 1));
+}
+
+#[tokio::test]
 async fn redirects_are_followed_within_the_server_and_not_beyond_it() {
     let redirected = |status: u16, location: String| {
         move |request: Value| {

@@ -51,6 +51,7 @@ pub fn read(
     };
     let variables: Variables = if enabled { variables } else { &unset };
     let trust = trust(&mut fields);
+    let legacy = legacy(&mut fields);
     let tools = tools(&mut fields);
     let metadata = metadata(&mut fields);
     let target = target(&mut fields, variables);
@@ -88,6 +89,7 @@ pub fn read(
             ca_file,
             trust,
             tools,
+            legacy,
             description: metadata.description,
             version: metadata.version,
             disabled_because: (!metadata.reason.is_empty()).then_some(metadata.reason),
@@ -189,6 +191,17 @@ fn trust(fields: &mut Fields) -> Trust {
         Some(_) => {
             fields.problem("trust", "must be \"hints\" or \"none\"");
             Trust::None
+        }
+    }
+}
+
+fn legacy(fields: &mut Fields) -> bool {
+    match fields.text("era") {
+        None | Some("auto") => false,
+        Some("legacy") => true,
+        Some(_) => {
+            fields.problem("era", "must be \"auto\" or \"legacy\"");
+            false
         }
     }
 }

@@ -118,8 +118,10 @@ fn what_takes_the_right_to_run_is_obeyed() {
     assert_eq!(permits(r#""disabledTools": ["read"]"#), [false, true]);
     assert_eq!(permits(r#""includeTools": ["write"]"#), [false, true]);
     assert_eq!(permits(r#""alwaysAllow": ["write"]"#), [true, true]);
-    let server = only(r#"{"servers": {"a": {"url": "http://a/mcp", "trust": "none", "tools": {"approvals": "Never"}}}}"#);
-    assert_eq!((server.trust, server.tools.approvals), (Trust::None, Some(Approvals::Never)));
+    let server =
+        r#"{"servers": {"a": {"url": "http://a/mcp", "trust": "none", "era": "legacy", "tools": {"approvals": "Never"}}}}"#;
+    let server = only(server);
+    assert_eq!((server.trust, server.legacy, server.tools.approvals), (Trust::None, true, Some(Approvals::Never)));
 }
 
 #[test]
@@ -156,6 +158,7 @@ fn an_entry_that_is_not_understood_is_refused_by_name_and_path_and_the_others_go
         (r#"{"url": "http://a/mcp", "tools": {"denied": ["x"]}}"#, "servers.a.tools.denied: this field is not understood"),
         (r#"{"url": "http://a/mcp", "tools": {"deny": "x"}}"#, "servers.a.tools.deny: must be an array of strings, not a string"),
         (r#"{"url": "http://a/mcp", "tools": {"approvals": "sometimes"}}"#, "servers.a.tools.approvals"),
+        (r#"{"url": "http://a/mcp", "era": "modern"}"#, r#"servers.a.era: must be "auto" or "legacy""#),
         (r#"{"url": "http://a/mcp", "trust": true}"#, "servers.a.trust: must be a string, not a truth value"),
         (r#"{"url": "http://a/mcp", "headers_from": [{"name": "A"}]}"#, "servers.a.headers_from[0].name, file: set both of them"),
     ] {

@@ -16,6 +16,8 @@ pub struct ServerEntry {
     pub max_retries: u32,
     /// Between two looks at an idle server and its tools.
     pub health_check_interval: Duration,
+    /// It is opened by `initialize`, also where it speaks the modern era: in the earlier one, more servers can ask.
+    pub legacy: bool,
     pub description: String,
     pub version: String,
     /// Headers of every request. Of a server with a URL only.

@@ -249,7 +249,8 @@ impl Connection {
         pages: Pages,
         stderr: &LastWords,
     ) -> Result<Self, ServerError> {
-        let mut listener = Listener { changed, calls: Calls::new(&entry.name, pages), is_between, opening: Opening::Either };
+        let mut listener =
+            Listener { changed, calls: Calls::new(&entry.name, pages), is_between, opening: Opening::first(entry.legacy) };
         let is_child = matches!(entry.target, Target::Command(_));
         let budget = entry.timeout + if is_child { CHILD_ALLOWANCE } else { ERA_ALLOWANCE };
         let mut told = None;

@@ -21,6 +21,11 @@ pub enum Opening {
 }
 
 impl Opening {
+    /// What is tried first.
+    pub fn first(legacy: bool) -> Self {
+        if legacy { Self::Legacy(LEGACY[0]) } else { Self::Either }
+    }
+
     /// As the SDK does it.
     pub fn mode(self) -> ClientLifecycleMode {
         let preferred_versions = vec![ProtocolVersion::V_2026_07_28];

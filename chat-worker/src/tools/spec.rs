@@ -23,7 +23,7 @@ use crate::{config::rules::Approvals, digest::digest};
 const MAX_NAME: usize = 64;
 /// What is kept of a name that ends in a hash.
 const MAX_KEPT: usize = MAX_NAME - 9;
-const MAX_DESCRIPTION: usize = 8 * 1024;
+pub const MAX_DESCRIPTION: usize = 8 * 1024;
 
 /// One tool, as the model and people see it.
 #[derive(Debug, Clone, Serialize)]

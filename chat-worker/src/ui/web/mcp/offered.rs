@@ -19,12 +19,14 @@ use crate::{
         answer::{Told, ToolOutput, Whole},
         asked::Given,
         live::Listed,
-        sanitize::clean_line,
-        spec::ToolSpec,
+        sanitize::{cap, clean, clean_line},
+        spec::{MAX_DESCRIPTION, ToolSpec},
     },
     written::Fields,
 };
 
+/// Bytes of a tool's description that are passed on.
+const MAX_PASSED: usize = 64 * 1024;
 /// Of resources, templates and prompts.
 const A_PAGE: usize = 200;
 
@@ -40,7 +42,8 @@ pub fn tool(spec: &ToolSpec) -> Box<RawValue> {
         fields.set("title", &clean_line(title));
     }
     if let Some(description) = &definition.description {
-        fields.set("description", description);
+        let whole = if description.len() < MAX_DESCRIPTION { None } else { fields.get("description").and_then(whole) };
+        fields.set("description", &whole.as_deref().unwrap_or(description));
     }
     if !is_plain(&definition.input_schema) {
         // Official clients refuse the whole list because of one such schema.
@@ -67,6 +70,12 @@ pub fn tool(spec: &ToolSpec) -> Box<RawValue> {
     }
     fields.spare();
     fields.written()
+}
+
+/// A description that is longer than what the model of the chat is told: clients have limits of their own.
+fn whole(written: &str) -> Option<String> {
+    let whole = serde_json::from_str(written).ok()?;
+    Some(cap(clean(&cap(whole, 2 * MAX_PASSED).0), MAX_PASSED).0)
 }
 
 /// What the specification promises of a schema: an object, whose properties are schemas, and names that are required.

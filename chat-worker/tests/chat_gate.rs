@@ -130,13 +130,12 @@ async fn what_was_shown_is_what_an_approval_lets_run() {
     let (_, asked) = worker.ask(json!({"message": "wipe"})).await;
     let hash = |answer: &Value| answer["tool_calls"][0]["hash"].as_str().unwrap().to_owned();
     stub.tools.lock().unwrap()[0]["description"] = json!("now wipes everything");
-    let defined = async || {
-        let tools = worker.get("/v1/tools").await;
-        tools.to_string().contains("now wipes everything")
+    let known = async {
+        while !worker.get("/v1/tools").await.to_string().contains("now wipes everything") {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     };
-    while !defined().await {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    tokio::time::timeout(Duration::from_secs(20), known).await.expect("the new definition is known");
     let (_, again) = worker.ask(json!({"messages": asked["messages"], "approve": ids(&asked)})).await;
     assert_eq!(again["outcome"], "approval_required", "{again}");
     assert!(again["notices"][0].as_str().unwrap().starts_with("s__wipe has changed since its call was shown"), "{again}");

@@ -272,6 +272,8 @@ async fn a_server_of_the_modern_era_asks_clients_of_both() {
     assert_eq!((&calls[1]["requestState"], &calls[1]["inputResponses"]), (&json!("theirs"), &json!({"sure": answer})));
     let can = |call: &Value| call["_meta"]["io.modelcontextprotocol/clientCapabilities"].clone();
     assert_eq!(can(&calls[0]), json!({"elicitation": {"form": {}}}), "what the client can, and no more");
+    let level = |call: &Value| call["_meta"]["io.modelcontextprotocol/logLevel"].clone();
+    assert_eq!(level(&calls[0]), "debug", "a session that said no level hears everything");
 
     stub.answers("tools/call", asks);
     let meta = json!({"io.modelcontextprotocol/clientCapabilities": {"elicitation": {"form": {}}}});
@@ -288,6 +290,18 @@ async fn a_server_of_the_modern_era_asks_clients_of_both() {
     let refused = modern(&worker, "tools/call", call, json!({})).await.next().await.unwrap();
     assert!(refused["result"]["content"][0]["text"].as_str().unwrap().contains("asks its user"), "{refused}");
     assert_eq!(can(stub.calls().last().unwrap()), json!({}));
+    assert_eq!(level(stub.calls().last().unwrap()), json!(null));
+}
+
+#[tokio::test]
+async fn a_long_description_passes_and_the_model_gets_its_beginning() {
+    let long = "x".repeat(10_000);
+    let stub = Stub::start(json!([{"name": "pay", "description": long, "inputSchema": {"type": "object"}}])).await;
+    let worker = Worker::start(SCRIPT, &[stub.entry("t")], &[]).await;
+    let listed = modern(&worker, "tools/list", json!({}), json!({})).await.next().await.unwrap();
+    assert_eq!(listed["result"]["tools"][0]["description"], long);
+    let told = worker.get("/v1/tools").await["tools"][0]["description"].as_str().unwrap().len();
+    assert!((8_192..9_000).contains(&told), "{told}");
 }
 
 #[tokio::test]

@@ -61,6 +61,9 @@ pub struct File {
 const LISTS: [&[&str]; 7] =
     [&["mcpServers"], &["servers"], &["mcp", "servers"], &["mcp"], &["context_servers"], &["amp.mcpServers"], &["mcp_servers"]];
 
+/// Where Claude Code lists those of its projects, each by its folder.
+const PROJECTS: &str = "projects";
+
 /// Reads a file. The error is a sentence for people.
 pub fn read(text: &str) -> Result<File, String> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -71,9 +74,11 @@ pub fn read(text: &str) -> Result<File, String> {
         let found = path.iter().try_fold(&root, |at, key| at.get(key))?;
         (found.is_object() || found.is_array()).then_some(found)
     });
-    let entries = match list {
+    let of_projects = entries_of_projects(&root[PROJECTS]);
+    let mut entries: Vec<Entry> = match list {
         Some(Value::Object(servers)) => servers.iter().map(|(name, server)| entry(name, server)).collect(),
         Some(Value::Array(servers)) => servers.iter().map(|server| entry(&string(&server["name"]), server)).collect(),
+        _ if !of_projects.is_empty() => Vec::new(),
         _ => {
             return Err(
                 "it lists no servers: they are looked for under mcpServers, servers, mcp.servers, mcp and context_servers"
@@ -81,12 +86,26 @@ pub fn read(text: &str) -> Result<File, String> {
             );
         }
     };
+    entries.extend(of_projects);
     let inputs = [&root["inputs"], &root["mcp"]["inputs"]].into_iter().filter_map(Value::as_array).flatten();
     let input = |input: &Value| {
         let default = input["default"].as_str().map(str::to_owned);
         (string(&input["id"]), Input { password: input["password"] == true, default })
     };
     Ok(File { entries, inputs: inputs.map(input).collect() })
+}
+
+fn entries_of_projects(projects: &Value) -> Vec<Entry> {
+    let servers = |project: &Value| project["mcpServers"].as_object().cloned().unwrap_or_default();
+    let of = |(folder, project): (&String, &Value)| {
+        let entries = servers(project).into_iter().map(|(name, server)| {
+            let mut entry = entry(&name, &server);
+            entry.notes.push(format!("it is listed for the project {folder}"));
+            entry
+        });
+        entries.collect::<Vec<_>>()
+    };
+    projects.as_object().into_iter().flatten().flat_map(of).collect()
 }
 
 /// Fields that say nothing that a manifest would have to repeat.

@@ -147,6 +147,26 @@ fn the_lists_of_other_programs_are_found() {
 }
 
 #[test]
+fn servers_of_projects_are_found_beside_those_of_the_user() {
+    let project =
+        r#""projects": {"/p": {"mcpServers": {"s": {"command": "npx", "args": ["-y", "b@1.0.0"]}}}, "/q": {"history": []}}"#;
+    let both = format!(r#"{{"mcpServers": {{"s": {{"command": "npx", "args": ["-y", "a@1.0.0"]}}}}, {project}}}"#);
+    assert_eq!(documents(&both).len(), 2, "two of one name are two");
+    let imported = import(&format!("{{{project}}}"));
+    assert!(imported.notes.iter().any(|note| note.contains("listed for the project /p")), "{:?}", imported.notes);
+    assert_eq!(documents(&format!("{{{project}}}")).len(), 1);
+}
+
+#[test]
+fn a_folder_of_an_editor_is_no_secret_and_is_told() {
+    for folder in ["${workspaceFolder}", "${workspaceFolder:web}/src", "${HOME}/notes", "${env:HOME}"] {
+        let text = format!(r#"{{"servers": {{"s": {{"command": "npx", "args": ["-y", "a@1.0.0", "{folder}"]}}}}}}"#);
+        assert_eq!(spec(&text)["stdio"]["args"][2], folder);
+        assert!(import(&text).notes.iter().any(|note| note.contains(folder)), "{:?}", import(&text).notes);
+    }
+}
+
+#[test]
 fn other_runners_are_npx_and_uvx() {
     for (command, means) in [
         (r#""command": "bunx", "args": ["a@1.0.0"]"#, "npx a@1.0.0"),

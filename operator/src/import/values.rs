@@ -27,6 +27,9 @@ pub fn keep(name: &str, value: &str, inputs: &BTreeMap<String, Input>) -> Kept {
     }
 }
 
+/// Variables of an editor or a shell that stand for a folder of the machine, and are no secrets.
+const FOLDERS: [&str; 7] = ["workspaceFolder", "workspaceFolderBasename", "userHome", "HOME", "env:HOME", "cwd", "PWD"];
+
 /// The value with what is asked for at its default. None: something has none, or is a secret by its own name.
 fn with_defaults(value: &str, inputs: &BTreeMap<String, Input>) -> Option<String> {
     let mut text = String::new();
@@ -35,6 +38,9 @@ fn with_defaults(value: &str, inputs: &BTreeMap<String, Input>) -> Option<String
         text.push_str(&rest[..at]);
         let (inside, after) = rest[at + 2..].split_once('}')?;
         let (name, default) = match inside.strip_prefix("input:") {
+            None if FOLDERS.contains(&inside) || inside.starts_with("workspaceFolder:") => {
+                (inside, Some(format!("${{{inside}}}")))
+            }
             Some(id) => (id, inputs.get(id).filter(|input| !input.password).and_then(|input| input.default.clone())),
             None => inside.split_once(":-").map_or((inside, None), |(name, default)| (name, Some(default.to_owned()))),
         };
@@ -63,5 +69,6 @@ pub fn is_of_a_desktop(value: &str) -> bool {
     let folder = ["/Users/", "/home/", "~/", "./", "../"].iter().any(|beginning| value.starts_with(beginning));
     let drive =
         value.get(1..3).is_some_and(|rest| rest == ":\\" || rest == ":/") && value.starts_with(|c: char| c.is_ascii_alphabetic());
-    folder || drive || ["${workspaceFolder", "${userHome", "${HOME}"].iter().any(|of| value.contains(of))
+    let variable = FOLDERS.iter().any(|name| value.contains(&format!("${{{name}}}")));
+    folder || drive || variable || value.contains("${workspaceFolder:")
 }

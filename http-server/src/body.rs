@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, HttpBody as _, to_bytes};
-use bytes::Bytes;
-use http_body_util::LengthLimitError;
+use axum::body::{Body, HttpBody as _};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
+
+/// So much of a body that is too large is read and thrown away: most clients read no answer before all is sent, and what is closed while they
+/// send reaches them as a broken connection, not as the refusal that it is.
+const THROWN_AWAY: u64 = 64 << 20;
 
 /// Why there is no body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -19,20 +23,44 @@ pub enum BodyError {
 
 /// Reads it.
 pub async fn whole(body: Body, most: usize, patience: Duration) -> Result<Bytes, BodyError> {
-    // What says that it will be too large is not waited for.
-    if body.size_hint().lower() > most as u64 {
+    let says = body.size_hint().lower();
+    if says > most as u64 + THROWN_AWAY {
         return Err(BodyError::TooLarge);
     }
-    match tokio::time::timeout(patience, to_bytes(body, most)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) if is_length_limit(&error) => Err(BodyError::TooLarge),
-        Ok(Err(_)) => Err(BodyError::Broken),
+    let reading = tokio::time::timeout(patience, read(body, says, most)).await;
+    match reading {
+        Err(_) if says > most as u64 => Err(BodyError::TooLarge),
         Err(_) => Err(BodyError::Slow),
+        Ok(read) => read,
     }
 }
 
-fn is_length_limit(error: &axum::Error) -> bool {
-    std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<LengthLimitError>)
+async fn read(body: Body, says: u64, most: usize) -> Result<Bytes, BodyError> {
+    let mut pieces = body.into_data_stream();
+    let (mut first, mut whole, mut seen) = (None, BytesMut::new(), 0);
+    while let Some(piece) = pieces.next().await {
+        let Ok(piece) = piece else { return Err(if seen > most { BodyError::TooLarge } else { BodyError::Broken }) };
+        seen += piece.len();
+        if seen > most {
+            (first, whole) = (None, BytesMut::new());
+            if seen as u64 > most as u64 + THROWN_AWAY {
+                break;
+            }
+        } else if says > most as u64 {
+            // It will be.
+        } else if seen == piece.len() {
+            // Most bodies are one piece, which need not be copied.
+            first = Some(piece);
+        } else {
+            whole.extend_from_slice(&first.take().unwrap_or_default());
+            whole.extend_from_slice(&piece);
+        }
+    }
+    match first {
+        _ if seen > most => Err(BodyError::TooLarge),
+        Some(only) => Ok(only),
+        None => Ok(whole.freeze()),
+    }
 }
 
 #[cfg(test)]
@@ -45,6 +73,9 @@ mod tests {
     async fn a_body_is_bounded_in_bytes_and_in_time() {
         assert_eq!(whole(Body::from("12345"), 5, PATIENCE).await, Ok(Bytes::from("12345")));
         assert_eq!(whole(Body::from("123456"), 5, PATIENCE).await, Err(BodyError::TooLarge));
+        assert_eq!(whole(Body::empty(), 5, PATIENCE).await, Ok(Bytes::new()));
+        let pieces = ["12", "", "3", "45"].map(|piece| Ok::<_, std::io::Error>(Bytes::from(piece)));
+        assert_eq!(whole(Body::from_stream(futures::stream::iter(pieces)), 5, PATIENCE).await, Ok(Bytes::from("12345")));
         let pieces = ["123", "456"].map(|piece| Ok::<_, std::io::Error>(Bytes::from(piece)));
         assert_eq!(whole(Body::from_stream(futures::stream::iter(pieces)), 5, PATIENCE).await, Err(BodyError::TooLarge));
         let never = futures::stream::pending::<Result<Bytes, std::io::Error>>();

@@ -164,16 +164,20 @@ impl Bridge {
         self.over.cancel();
     }
 
-    /// The answer to a request for such a stream, whoever fills it.
-    pub async fn standing(&self, answer: impl Future<Output = Response>) -> Response {
+    /// The answer to a request for such a stream, whoever fills it. `last`: what is said where the stream ends because the bridge does.
+    pub async fn standing(&self, answer: impl Future<Output = Response>, last: Option<Bytes>) -> Response {
         let Some(response) = self.over.run_until_cancelled(answer).await else {
             return (StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable: shutting down\n").into_response();
         };
         if !stream::is_events(&response) {
             return response;
         }
-        let over = self.over.clone().cancelled_owned();
-        response.map(|body| Body::from_stream(body.into_data_stream().take_until(over)))
+        let over = self.over.clone();
+        response.map(|body| {
+            let until_then = body.into_data_stream().take_until(over.clone().cancelled_owned());
+            let last = futures::stream::once(async move { last.filter(|_| over.is_cancelled()) });
+            Body::from_stream(until_then.chain(last.filter_map(async |last| last.map(|last| Ok(stream::event(&last))))))
+        })
     }
 
     /// What the child that all share says of itself.
@@ -197,8 +201,13 @@ impl Bridge {
             for held in self.sessions.take_idle(self.idle, now) {
                 self.end_session(&held);
             }
-            self.metrics.sessions.set(i64::try_from(self.sessions.len()).unwrap_or(i64::MAX));
         }
+    }
+
+    /// What is measured, as Prometheus reads it.
+    pub fn measured(&self) -> Result<String, prometheus::Error> {
+        self.metrics.sessions.set(i64::try_from(self.sessions.len()).unwrap_or(i64::MAX));
+        self.metrics.render()
     }
 
     /// After it was taken out of the registry.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::death::Death;
 use crate::era::{Era, Hello, MODERN};
-use crate::handshake::{By, Handshake, Step};
+use crate::handshake::{By, Handshake, Known, Step};
 use crate::metrics::{Metrics, Outcome};
 use crate::outbox::Outbox;
 use crate::post::Envelope;
@@ -101,7 +101,7 @@ pub struct Calls {
     by: By,
     hello: Option<Arc<Hello>>,
     /// What an earlier child spoke, or may have spoken.
-    known: Option<Era>,
+    known: Option<Known>,
     handshake: Option<Handshake>,
     next: u64,
     open: HashMap<u64, Call>,
@@ -151,12 +151,12 @@ impl Calls {
     }
 
     /// What the child spoke, or what to take the next one for; None: nothing is known.
-    pub fn known(&self) -> Option<Era> {
+    pub fn known(&self) -> Option<Known> {
         self.known
     }
 
     /// What another child of the same program spoke, or may have spoken.
-    pub fn expect(&mut self, known: Option<Era>) {
+    pub fn expect(&mut self, known: Option<Known>) {
         self.known = known;
     }
 
@@ -466,12 +466,19 @@ impl Calls {
                 Heard::Nothing
             }
             Step::Failed(words) => Heard::NotMcp(words),
+            Step::Again => {
+                self.out.clear();
+                self.known = Some(Known::Both);
+                Heard::Again
+            }
             Step::Ready(hello, last) => {
                 if let Some(last) = last {
                     self.send(&last);
                 }
                 self.handshake = None;
-                self.known = Some(hello.era);
+                if self.known != Some(Known::Both) {
+                    self.known = Some(if hello.era == Era::Modern { Known::Modern } else { Known::Legacy });
+                }
                 let hello = Arc::new(hello);
                 self.hello = Some(Arc::clone(&hello));
                 while let Some(id) = self.waiting.pop_front() {

@@ -1,14 +1,20 @@
 //! Finding out which era a child speaks: `server/discover` first; `initialize` after any other answer, or after silence, because a child
 //! may ignore what it does not know. Pure: `now` is passed in, what is to be sent comes out.
 
+use std::time::Duration;
+
 use mcp_wire::{
     hello::{SILENCE, revision_after, supported},
     message::{Answer, Fault, RpcError},
 };
 use tokio::time::Instant;
 
-use crate::era::{CLIENT_INFO, Era, Hello, LEGACY, MODERN};
+use crate::era::{CLIENT_INFO, Hello, LEGACY, MODERN};
 use crate::wire;
+
+/// After so much silence, also about a ping, a client's own child is taken for one that hears nothing but its client: another one, which has
+/// not heard of `server/discover`, is started for it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Who says `initialize` to a legacy child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +23,17 @@ pub enum By {
     Us,
     /// The client whose child it is.
     Client,
+}
+
+/// What an earlier child of the same program spoke, or may have spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// With sessions, and nothing else.
+    Legacy,
+    /// Without.
+    Modern,
+    /// Both, or it heard nothing but its client. Some hold to the era of what they hear first: a client's own child must hear that client first.
+    Both,
 }
 
 /// What comes next.
@@ -30,6 +47,8 @@ pub enum Step {
     Ready(Hello, Option<Vec<u8>>),
     /// It is no MCP server.
     Failed(String),
+    /// Another child is to be started, which hears its client first.
+    Again,
 }
 
 /// The conversation so far.
@@ -47,13 +66,15 @@ pub struct Handshake {
     modern: Option<Hello>,
     /// `server/discover` was not asked first.
     discovers_last: bool,
+    /// Of an earlier child.
+    known: Option<Known>,
     /// Its words, when it refused to initialize before it was asked to discover.
     refused: Option<String>,
 }
 
 impl Handshake {
-    /// The first message. The two ids must not be used for anything else. `known`: what an earlier child of the same program spoke.
-    pub fn begin(by: By, [discover, initialize]: [u64; 2], known: Option<Era>, now: Instant) -> (Self, Step) {
+    /// The first message. The two ids must not be used for anything else.
+    pub fn begin(by: By, [discover, initialize]: [u64; 2], known: Option<Known>, now: Instant) -> (Self, Step) {
         let mut begun = Self {
             by,
             discover,
@@ -62,11 +83,15 @@ impl Handshake {
             initializing: false,
             revision: LEGACY[0],
             modern: None,
-            discovers_last: false,
+            discovers_last: known == Some(Known::Legacy),
+            known,
             refused: None,
         };
-        begun.discovers_last = known == Some(Era::Legacy);
-        let first = if begun.discovers_last { begun.legacy() } else { Step::Send(begun.discover_request()) };
+        let first = match known {
+            Some(Known::Both) if by == By::Client => Step::Ready(Hello::of_a_client(), None),
+            Some(Known::Legacy) => begun.legacy(),
+            _ => Step::Send(begun.discover_request()),
+        };
         (begun, first)
     }
 
@@ -85,10 +110,7 @@ impl Handshake {
     fn legacy(&mut self) -> Step {
         match self.by {
             // It has not said a word yet, and may not live long: the one thing that anybody may say before `initialize`.
-            By::Client if self.discovers_last => {
-                self.initializing = true;
-                Step::Send(wire::request(&self.initialize.to_string(), "ping", "{}"))
-            }
+            By::Client if self.discovers_last => self.ping(),
             By::Client => Step::Ready(Hello::of_a_client(), None),
             By::Us => {
                 self.initializing = true;
@@ -97,14 +119,19 @@ impl Handshake {
         }
     }
 
+    fn ping(&mut self) -> Step {
+        self.initializing = true;
+        Step::Send(wire::request(&self.initialize.to_string(), "ping", "{}"))
+    }
+
     /// The id of the question that is not answered yet.
     pub fn awaited(&self) -> u64 {
         if self.initializing { self.initialize } else { self.discover }
     }
 
     /// What to take the next child for, when this one has ended: one that ends at a word that it does not know is asked otherwise next time.
-    pub fn guess(&self) -> Option<Era> {
-        (!self.initializing && !self.discovers_last).then_some(Era::Legacy)
+    pub fn guess(&self) -> Option<Known> {
+        (!self.initializing && !self.discovers_last).then_some(Known::Legacy)
     }
 
     /// An answer of the child's.
@@ -117,14 +144,15 @@ impl Handshake {
             let hello = result.and_then(|result| Hello::of_discover(result.get()));
             return match hello {
                 // A client with sessions gets more of a child that speaks its own revision: it may be asked something.
-                Some(hello) if self.by == By::Client && hello.speaks_legacy() => self.legacy(),
-                Some(hello) if !self.initializing => Step::Ready(hello, None),
+                Some(hello) if self.by == By::Client && hello.speaks_legacy() => Step::Again,
+                Some(hello) if !self.initializing || self.by == By::Client => Step::Ready(hello, None),
                 // It may have taken `initialize` by now: that answer decides.
                 Some(hello) => {
                     self.modern = Some(hello);
                     Step::Wait
                 }
-                None if self.initializing => Step::Wait,
+                None if self.initializing && self.by == By::Us => Step::Wait,
+                None if self.initializing => Step::Ready(Hello::of_a_client(), None),
                 None => match self.refused.take() {
                     Some(words) => Step::Failed(words),
                     None => self.legacy(),
@@ -137,6 +165,9 @@ impl Handshake {
         if self.by == By::Client {
             if result.is_some() {
                 return Step::Ready(Hello::of_a_client(), None);
+            }
+            if !self.discovers_last {
+                return Step::Wait;
             }
             // There is no ping since 2026-07-28: it lives, and may be of that revision.
             (self.initializing, self.discovers_last) = (false, false);
@@ -175,11 +206,14 @@ impl Handshake {
         if now < self.asked_at + SILENCE || self.refused.is_some() {
             return Step::Wait;
         }
-        match (self.initializing, self.by) {
-            (false, _) => self.legacy(),
+        match (self.by, self.initializing, self.known) {
+            (By::Us, false, _) => self.legacy(),
             // Whoever does not answer a ping may still wait for its client.
-            (true, By::Client) => Step::Ready(Hello::of_a_client(), None),
-            (true, By::Us) => Step::Wait,
+            (By::Client, _, Some(Known::Legacy)) => Step::Ready(Hello::of_a_client(), None),
+            (By::Us, true, _) | (By::Client, _, Some(Known::Modern)) => Step::Wait,
+            (By::Client, false, _) => self.ping(),
+            (By::Client, true, _) if now < self.asked_at + PATIENCE => Step::Wait,
+            (By::Client, true, _) => Step::Again,
         }
     }
 }
@@ -194,7 +228,7 @@ mod tests {
     const BOTH: &str = r#"{"supportedVersions":["2025-06-18","2026-07-28"],"capabilities":{}}"#;
     const DISCOVERED: &str = r#"{"supportedVersions":["2026-07-28"],"capabilities":{}}"#;
 
-    fn begin(by: By, known: Option<Era>) -> (Handshake, String, Instant) {
+    fn begin(by: By, known: Option<Known>) -> (Handshake, String, Instant) {
         let now = Instant::now();
         let (handshake, step) = Handshake::begin(by, [1, 2], known, now);
         (handshake, told(step), now)
@@ -208,6 +242,7 @@ mod tests {
             }
             Step::Ready(hello, _) => hello.version,
             Step::Failed(words) => words,
+            Step::Again => "again".to_owned(),
         }
     }
 
@@ -236,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_child_that_refuses_a_revision_is_asked_by_one_that_it_knows() {
-        let (mut handshake, _, _) = begin(By::Us, Some(Era::Legacy));
+        let (mut handshake, _, _) = begin(By::Us, Some(Known::Legacy));
         let error = raw(r#"{"code":-32602,"message":"Unsupported protocol version","data":{"supported":["2025-03-26"]}}"#);
         let step = handshake.answered(2, mcp_wire::message::answer(None, error.as_deref()));
         assert!(matches!(step, Step::Send(message)
@@ -275,33 +310,58 @@ mod tests {
     #[test]
     fn a_child_that_ends_at_the_first_question_is_asked_the_other_one_first_next_time() {
         let guess = |known| begin(By::Us, known).0.guess();
-        assert_eq!((guess(None), guess(Some(Era::Legacy))), (Some(Era::Legacy), None));
+        assert_eq!((guess(None), guess(Some(Known::Legacy))), (Some(Known::Legacy), None));
         // One that was modern all along, and had ended for another reason, is asked to discover then.
-        let (mut handshake, _, _) = begin(By::Us, Some(Era::Legacy));
+        let (mut handshake, _, _) = begin(By::Us, Some(Known::Legacy));
         assert_eq!(answer(&mut handshake, 2, "", r#"{"code":-32601}"#), "server/discover");
         assert_eq!(answer(&mut handshake, 1, DISCOVERED, ""), MODERN);
-        let (mut handshake, _, _) = begin(By::Us, Some(Era::Legacy));
+        let (mut handshake, _, _) = begin(By::Us, Some(Known::Legacy));
         answer(&mut handshake, 2, "", r#"{"code":-32603,"message":"no database"}"#);
         let words = answer(&mut handshake, 1, "", r#"{"code":-32601}"#);
         assert!(words.contains("no database"), "{words}");
         // Of a client's own child, whom that is to initialize, it must be known that it lives.
-        let (mut handshake, first, _) = begin(By::Client, Some(Era::Legacy));
+        let (mut handshake, first, _) = begin(By::Client, Some(Known::Legacy));
         assert_eq!((first.as_str(), answer(&mut handshake, 2, "{}", "").as_str()), ("ping", LEGACY[0]));
-        let (mut handshake, _, _) = begin(By::Client, Some(Era::Legacy));
+        let (mut handshake, _, _) = begin(By::Client, Some(Known::Legacy));
         assert_eq!(answer(&mut handshake, 2, "", r#"{"code":-32601}"#), "server/discover");
         assert_eq!(answer(&mut handshake, 1, DISCOVERED, ""), MODERN);
-        let (mut silent, _, now) = begin(By::Client, Some(Era::Legacy));
+        let (mut silent, _, now) = begin(By::Client, Some(Known::Legacy));
         assert_eq!(told(silent.silent(now + SILENCE)), LEGACY[0]);
     }
 
     #[test]
+    fn a_clients_own_child_that_is_slow_hears_of_no_other_era_than_it_speaks() {
+        let slow = || {
+            let (mut handshake, _, now) = begin(By::Client, None);
+            assert_eq!(told(handshake.silent(now + SILENCE)), "ping");
+            assert_eq!(told(handshake.silent(now + 2 * SILENCE)), "wait");
+            (handshake, now)
+        };
+        assert_eq!(answer(&mut slow().0, 1, DISCOVERED, ""), MODERN);
+        assert_eq!(answer(&mut slow().0, 1, BOTH, ""), "again");
+        assert_eq!(answer(&mut slow().0, 1, "", r#"{"code":-32601}"#), LEGACY[0]);
+        assert_eq!(answer(&mut slow().0, 2, "{}", ""), LEGACY[0]);
+        let (mut deaf, now) = slow();
+        assert_eq!(answer(&mut deaf, 2, "", r#"{"code":-32002}"#), "wait", "a late word about the first question says more");
+        assert_eq!(told(deaf.silent(now + PATIENCE)), "again");
+        // The other one hears its client and nobody else; everybody's child does not.
+        assert_eq!(
+            (begin(By::Client, Some(Known::Both)).1.as_str(), begin(By::Us, Some(Known::Both)).1.as_str()),
+            (LEGACY[0], "server/discover")
+        );
+        let (mut other, _, now) = begin(By::Client, Some(Known::Legacy));
+        assert_eq!(answer(&mut other, 2, "", r#"{"code":-32002}"#), "server/discover");
+        assert_eq!(told(other.silent(now + SILENCE)), LEGACY[0]);
+    }
+
+    #[test]
     fn what_is_known_is_not_asked_again_and_a_client_initializes_its_own_child() {
-        assert_eq!(begin(By::Us, Some(Era::Legacy)).1, "initialize");
+        assert_eq!(begin(By::Us, Some(Known::Legacy)).1, "initialize");
         let (mut handshake, first, _) = begin(By::Client, None);
         assert_eq!(first, "server/discover");
         assert_eq!(answer(&mut handshake, 1, "", "{}"), LEGACY[0]);
         let of_a_client = |said| answer(&mut begin(By::Client, None).0, 1, said, "");
-        assert_eq!((of_a_client(BOTH).as_str(), of_a_client(DISCOVERED).as_str()), (LEGACY[0], MODERN));
+        assert_eq!((of_a_client(BOTH).as_str(), of_a_client(DISCOVERED).as_str()), ("again", MODERN));
         assert_eq!(answer(&mut begin(By::Us, None).0, 1, BOTH, ""), MODERN, "everybody's child");
     }
 }

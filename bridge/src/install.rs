@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mcp_stdio::group::{self, Spawned};
 use mcp_stdio::package::{self, Registry, Wanted};
@@ -15,6 +16,9 @@ mod command;
 
 /// Says what was installed.
 const INDEX: &str = "installed.json";
+
+/// Is held by whoever installs.
+const LOCK: &str = ".lock";
 
 /// Why a package is not there.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +110,8 @@ pub async fn install(wanted: &Wanted, folder: &Path, from: Option<&str>) -> Resu
     fs::create_dir_all(folder).map_err(failed)?;
     // Programs are started from another folder than the one where they were installed.
     let folder = &folder.canonicalize().map_err(failed)?;
+    // Another one may be under way in the same folder.
+    let _alone = alone(folder).await.map_err(failed)?;
     let (mut index, key, package) = (Index::read(folder), key(wanted), &wanted.package);
     if let Some(there) = index.0.get(&key).filter(|there| there.exists()) {
         tracing::info!(package, program = %there.display(), "the package is installed already");
@@ -119,6 +125,16 @@ pub async fn install(wanted: &Wanted, folder: &Path, from: Option<&str>) -> Resu
     index.write(folder).map_err(failed)?;
     tracing::info!(package, program = %found.display(), "package installed");
     Ok(found)
+}
+
+/// Waits until nobody else installs in the folder. Where files cannot be locked, nobody is waited for.
+async fn alone(folder: &Path) -> std::io::Result<fs::File> {
+    let file = fs::File::options().create(true).truncate(false).write(true).open(folder.join(LOCK))?;
+    while let Err(fs::TryLockError::WouldBlock) = file.try_lock() {
+        // Nothing tells of the end of a lock but a thread that waits for it, and could not be told to stop.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Ok(file)
 }
 
 /// What to start instead of `npx` or `uvx`, if the package that they name was installed.
@@ -144,17 +160,24 @@ async fn run(tool: &'static str, package: &str, command: Command) -> Result<(), 
     let said = mcp_stdio::stderr::readable_lines(&said);
     // All of it for who reads the log; what is told elsewhere has room for a few lines.
     tracing::error!(package, "{tool} said: {}", said.join("\n"));
-    Err(InstallError::Failed {
-        tool,
-        package: package.to_owned(),
-        words: Secrets::of_environment().masked(&command::telling(&said).join("\n")),
-    })
+    let mut told = command::telling(&said);
+    let ended = exit.to_string();
+    if told.is_empty() || exit.signal.is_some() {
+        told.push(&ended);
+    }
+    let words = Secrets::of_environment().masked(&told.join("\n"));
+    Err(InstallError::Failed { tool, package: package.to_owned(), words })
 }
 
-/// The folder of one package alone: npm takes away what it was not asked for.
+/// The folder of one package alone: npm takes away what it was not asked for. What was begun there, and not ended, would be taken for whole
+/// by npm, and by pip for what it is not.
 fn own_folder(folder: &Path, wanted: &Wanted) -> Result<PathBuf, InstallError> {
     let own = folder.join(wanted.registry.as_str()).join(command::folder_name(&key(wanted)));
-    fs::create_dir_all(&own).map_err(|error| InstallError::Folder(own.clone(), error))?;
+    let made = match fs::remove_dir_all(&own) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => fs::create_dir_all(&own),
+    };
+    made.map_err(|error| InstallError::Folder(own.clone(), error))?;
     Ok(own)
 }
 
@@ -203,32 +226,35 @@ async fn pypi(wanted: &Wanted, folder: &Path, from: Option<&str>) -> Result<Path
     // An interpreter that uv fetches is part of what must be there at the next start.
     keep_in(&mut uv, folder, "UV_PYTHON_INSTALL_DIR", "python");
     fetch_from(&mut uv, "UV_DEFAULT_INDEX", from, &["UV_INDEX_URL", "UV_INDEX", "UV_CONFIG_FILE"]);
-    let programs = match run("uv", package, uv).await {
-        Ok(()) => programs,
+    let (programs, others) = match run("uv", package, uv).await {
+        Ok(()) => {
+            let entries = fs::read_dir(&programs).into_iter().flatten();
+            let mut names: Vec<_> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+            names.sort_unstable();
+            (programs, names)
+        }
         // An image with Python has pip, but seldom uv.
         Err(InstallError::Tool(..)) => {
             let venv = own.join("venv");
             let python = python.as_ref().map_or_else(|| "python3".to_owned(), |version| format!("python{version}"));
             let mut make = Command::new(python);
-            // What was begun here and not ended would be taken for one that has all its parts.
-            make.args(["-m", "venv", "--clear"]).arg(&venv);
+            make.args(["-m", "venv"]).arg(&venv);
             run("python3", package, make).await?;
             let mut pip = Command::new(venv.join("bin/pip"));
             pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(wanted.packages());
             keep_in(&mut pip, folder, "PIP_CACHE_DIR", "pip-cache");
             fetch_from(&mut pip, "PIP_INDEX_URL", from, &["PIP_CONFIG_FILE", "PIP_NO_INDEX"]);
             run("pip", package, pip).await?;
-            venv.join("bin")
+            (venv.join("bin"), command::pypi_programs(&venv, package::pypi_name(package)))
         }
         Err(error) => return Err(error),
     };
-    let entries = fs::read_dir(&programs).into_iter().flatten();
-    let others = command::pypi_programs(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()));
     let meant = program.as_deref().unwrap_or_else(|| package::pypi_name(package));
     // A package may be written in several ways, and its program is named like one of them.
-    let found = others.iter().find(|name| *name == meant).or_else(|| {
-        others.iter().find(|name| program.is_none() && package::pypi_normal(name) == package::pypi_normal(meant))
-    });
+    let found = others
+        .iter()
+        .find(|name| *name == meant)
+        .or_else(|| others.iter().find(|name| program.is_none() && package::pypi_normal(name) == package::pypi_normal(meant)));
     found.map(|name| programs.join(name)).ok_or_else(|| InstallError::NoProgram {
         package: package.clone(),
         registry: Registry::Pypi,

@@ -240,6 +240,15 @@ impl Lane {
 
     /// One life of a child, from its start to its end. What was in flight is answered by the caller, who knows what comes next.
     pub async fn live(&self, program: &Program) -> End {
+        loop {
+            if let Some(end) = self.live_once(program).await {
+                return end;
+            }
+        }
+    }
+
+    /// None: it has heard what it had better not, and another one is to take its place before anybody calls it.
+    async fn live_once(&self, program: &Program) -> Option<End> {
         let mut command = Command::new(&program.command);
         command.args(&program.args);
         if std::env::var_os("PYTHONUNBUFFERED").is_none() {
@@ -251,7 +260,7 @@ impl Lane {
             Err(error) => {
                 let never = matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied);
                 let death = Death::new(None, Some(format!("{} could not be started: {error}", program.command)), Vec::new());
-                return if never { End::Impossible(death) } else { End::Died(death) };
+                return Some(if never { End::Impossible(death) } else { End::Died(death) });
             }
         };
         tracing::info!(pid = group.id(), command = program.command, "child started");
@@ -268,7 +277,11 @@ impl Lane {
         orphans::kill_left();
         // What it said last may still be in the pipe.
         let _ = timeout(LAST_WORDS, complaints).await;
-        match end {
+        Some(match end {
+            (_, Some(Why::Again)) => {
+                tracing::info!("the server speaks several revisions; it is started again for clients with sessions");
+                return None;
+            }
             (exit, Some(Why::Stopped)) => {
                 tracing::info!(%exit, "child stopped");
                 End::Stopped
@@ -284,7 +297,7 @@ impl Lane {
                 let said = said.iter().map(|line| secrets.masked(line)).collect();
                 End::Died(Death::new(Some(exit), why.map(|why| why.to_string()), said))
             }
-        }
+        })
     }
 
     /// Until there is a reason to end; then the child is ended, if it has not by itself.
@@ -312,14 +325,14 @@ impl Lane {
             }
         };
         let mut by_itself = false;
-        if !matches!(why, None | Some(Why::Stopped)) {
+        if !matches!(why, None | Some(Why::Stopped | Why::Again)) {
             // Ended by itself a moment ago, as a rule: then that is the reason that is told. Its input stays open until that is known.
             by_itself = timeout(MOMENT, group.wait()).await.is_ok();
             if !by_itself {
                 group.kill();
             }
         }
-        if why != Some(Why::Stopped) && timeout(MOMENT, group.wait()).await.is_ok() {
+        if !matches!(why, Some(Why::Stopped | Why::Again)) && timeout(MOMENT, group.wait()).await.is_ok() {
             // What of it lives on reads for nobody.
             group.kill();
             self.calls().unread(group::unread(&stdin).unwrap_or_default());
@@ -407,6 +420,7 @@ impl Lane {
                 // What sessions wanted to hear of the child before.
                 self.follow_resources();
             }
+            Heard::Again => return Some(Why::Again),
             Heard::NotMcp(words) => return Some(Why::NotMcp(words)),
             Heard::Wedged => return Some(Why::Wedged),
             Heard::Told(told) => self.deliver(&told),
@@ -492,4 +506,6 @@ enum Why {
     Wedged,
     #[error("it was to stop")]
     Stopped,
+    #[error("it has heard of another era than its client's")]
+    Again,
 }

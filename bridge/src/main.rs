@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     log_lines::start(cli.log_level.filter(), Format::Json, To::Stderr);
+    let is_run = matches!(cli.command, Command::Run(_));
     let result = match cli.command {
         Command::Run(args) => match args.upstream.clone() {
             Some(upstream) => block_on(upstream::run(*args, upstream)),
@@ -42,14 +43,14 @@ fn main() -> ExitCode {
     };
     result.unwrap_or_else(|error| {
         tracing::error!("{error:#}");
-        ExitCode::from(exit_code(&error))
+        ExitCode::from(exit_code(&error, is_run))
     })
 }
 
-fn exit_code(error: &anyhow::Error) -> u8 {
+fn exit_code(error: &anyhow::Error, is_run: bool) -> u8 {
     if error.is::<KeyError>() {
         5
-    } else if error.is::<std::io::Error>() {
+    } else if is_run && error.is::<std::io::Error>() {
         4
     } else {
         1

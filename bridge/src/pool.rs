@@ -9,8 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::calls::Limits;
 use crate::death::Death;
-use crate::era::Era;
-use crate::handshake::By;
+use crate::handshake::{By, Known};
 use crate::lane::{End, Lane, Program};
 use crate::metrics::Metrics;
 use crate::respawn::{Next, Policy, Respawn};
@@ -41,7 +40,7 @@ pub struct Pool {
     /// Deaths of children before they could say what they are.
     stillborn: Mutex<Respawn>,
     /// What they may have spoken who ended before they could say it.
-    guess: Mutex<Option<Era>>,
+    guess: Mutex<Option<Known>>,
     given_up: Mutex<Option<Arc<Death>>>,
     gives_up: Notify,
 }
@@ -91,6 +90,10 @@ impl Pool {
         let take = |taken: usize| (taken < self.max).then_some(taken + 1);
         self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
         let lane = self.spare().take().unwrap_or_else(|| self.start());
+        let known = lane.calls().known();
+        if known.is_some() {
+            *self.guess() = known;
+        }
         self.prepare();
         Some(Taken { pool: Arc::clone(self), lane, has_session: false })
     }
@@ -174,7 +177,7 @@ impl Pool {
         }
     }
 
-    fn guess(&self) -> std::sync::MutexGuard<'_, Option<Era>> {
+    fn guess(&self) -> std::sync::MutexGuard<'_, Option<Known>> {
         self.guess.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

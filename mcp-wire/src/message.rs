@@ -255,7 +255,8 @@ pub enum Answer<'a> {
 
 /// Judges the two fields of which an answer has one. A `null` beside the other is none: so JSON-RPC 1.0 had it.
 pub fn answer<'a>(result: Option<&'a RawValue>, error: Option<&'a RawValue>) -> Result<Answer<'a>, Fault> {
-    let beside = |field: Option<&'a RawValue>, other: Option<&RawValue>| field.filter(|field| other.is_none() || field.get() != "null");
+    let beside =
+        |field: Option<&'a RawValue>, other: Option<&RawValue>| field.filter(|field| other.is_none() || field.get() != "null");
     match (beside(result, error), beside(error, result)) {
         (Some(_), Some(_)) => Err(Fault::of_answer("it has both \"result\" and \"error\"")),
         (Some(result), None) if result.get().starts_with('{') => Ok(Answer::Result(result)),

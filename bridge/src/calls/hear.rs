@@ -26,6 +26,8 @@ pub enum Heard {
     Stray,
     /// The child is one that can be called.
     Ready(Arc<Hello>),
+    /// Another child is to be started in its place.
+    Again,
     /// The child does not speak MCP.
     NotMcp(String),
     /// The child has been asked, and says nothing at all.

@@ -1,8 +1,8 @@
 //! Whether a child that says nothing at all is wedged. Pure: `now` is passed in.
 //!
-//! A call that has waited all of its time in vain is proof. One that its caller gave up before is none: whoever is told that an answer is
-//! not wanted any more need not answer. Then we ask ourselves, and what is silent about that, too, is wedged. (Probes give up early, as
-//! clients without patience do: of a server that only they call, nothing else is ever seen.)
+//! That a call had no answer is no proof: whoever is told that an answer is not wanted any more need not give it, and is told so also when the
+//! call has waited all of its time. Then we ask ourselves, and what is silent about that, too, is wedged. (Probes give up early, as clients
+//! without patience do: of a server that only they call, nothing else is ever seen.)
 
 use std::time::Duration;
 
@@ -19,9 +19,12 @@ pub struct Silence {
     expired: bool,
     /// When the first of the calls began that were given up.
     abandoned: Option<Instant>,
-    /// We have asked, too.
-    asked: bool,
+    /// When we have asked, too.
+    asked: Option<Instant>,
 }
+
+/// So long it takes at most to answer that one is there, of a child that can.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// What follows from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +40,7 @@ pub enum Follows {
 impl Silence {
     /// Nothing has been asked yet.
     pub fn new(limit: Duration) -> Self {
-        Self { limit, since: None, expired: false, abandoned: None, asked: false }
+        Self { limit, since: None, expired: false, abandoned: None, asked: None }
     }
 
     /// The child was asked something.
@@ -65,15 +68,16 @@ impl Silence {
     pub fn follows(&mut self, oldest: Option<Instant>, now: Instant) -> Follows {
         let Some(since) = self.since.filter(|_| !self.limit.is_zero()) else { return Follows::Nothing };
         let lasted = now - since;
-        let doubtful = self.abandoned.is_some_and(|first| oldest.is_none_or(|oldest| oldest > first));
-        if lasted >= self.limit && (self.expired || (doubtful && self.asked)) {
-            return Follows::Wedged;
+        let is_doubtful = self.expired || self.abandoned.is_some_and(|first| oldest.is_none_or(|oldest| oldest > first));
+        match self.asked {
+            _ if !is_doubtful => Follows::Nothing,
+            Some(asked) if lasted >= self.limit && now - asked >= ANSWER.min(self.limit / 2) => Follows::Wedged,
+            None if lasted >= self.limit / 2 => {
+                self.asked = Some(now);
+                Follows::Ask
+            }
+            _ => Follows::Nothing,
         }
-        if doubtful && !self.asked && lasted >= self.limit / 2 {
-            self.asked = true;
-            return Follows::Ask;
-        }
-        Follows::Nothing
     }
 }
 
@@ -88,14 +92,23 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_waited_all_of_its_time_is_proof_enough() {
+    fn a_child_whose_call_waited_all_of_its_time_is_asked_first() {
         let now = Instant::now();
         let mut silence = Silence::new(LIMIT);
         silence.asked(now);
         assert_eq!(silence.follows(None, at(now, 100)), Follows::Nothing, "it may still answer in time");
         silence.expired();
+        assert_eq!(silence.follows(None, at(now, 44)), Follows::Nothing);
+        assert_eq!(silence.follows(None, at(now, 45)), Follows::Ask);
         assert_eq!(silence.follows(None, at(now, 89)), Follows::Nothing);
         assert_eq!(silence.follows(None, at(now, 90)), Follows::Wedged);
+        // A call may have more time than that.
+        let mut late = Silence::new(LIMIT);
+        late.asked(now);
+        late.expired();
+        assert_eq!(late.follows(None, at(now, 300)), Follows::Ask);
+        assert_eq!(late.follows(None, at(now, 309)), Follows::Nothing);
+        assert_eq!(late.follows(None, at(now, 310)), Follows::Wedged);
         silence.broken(false, at(now, 91));
         assert_eq!(silence.follows(None, at(now, 500)), Follows::Nothing);
     }
@@ -124,7 +137,8 @@ mod tests {
         silence.abandoned(at(now, 10));
         assert_eq!(silence.follows(Some(now), at(now, 200)), Follows::Nothing, "it was called before the one that was given up");
         assert_eq!(silence.follows(Some(at(now, 11)), at(now, 200)), Follows::Ask);
-        assert_eq!(silence.follows(Some(at(now, 11)), at(now, 201)), Follows::Wedged);
+        assert_eq!(silence.follows(Some(at(now, 11)), at(now, 209)), Follows::Nothing, "it may be answering");
+        assert_eq!(silence.follows(Some(at(now, 11)), at(now, 210)), Follows::Wedged);
     }
 
     #[test]

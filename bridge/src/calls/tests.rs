@@ -123,7 +123,8 @@ fn an_answer_that_is_none_ends_its_call_at_once() {
 fn colours_around_a_message_are_no_part_of_it() {
     let now = Instant::now();
     let (mut calls, outs) = asked(1, now);
-    let line = format!("\u{1b}]0;my server\u{7}\u{1b}[32m{{\"jsonrpc\":\"2.0\",\"id\":{}.0,\"result\":{{}}}}\u{1b}[0m", outs[0].0);
+    let line =
+        format!("\u{1b}]0;my server\u{7}\u{1b}[32m{{\"jsonrpc\":\"2.0\",\"id\":{}.0,\"result\":{{}}}}\u{1b}[0m", outs[0].0);
     assert!(matches!(calls.heard(line.as_bytes(), now), Heard::Nothing));
     assert_eq!(events(&outs[0].1), [json!({"jsonrpc": "2.0", "id": 0, "result": {}})]);
 }
@@ -227,7 +228,7 @@ fn a_death_answers_what_was_written_and_keeps_the_rest_for_the_next_child() {
     begin(&mut calls, now);
     let call = written(&mut calls).pop().unwrap();
     calls.heard(json!({"id": call["id"], "result": {}}).to_string().as_bytes(), now);
-    assert_eq!(events(&unheard), [json!({"id": 2, "result": {}})]);
+    assert_eq!(events(&unheard), [json!({"jsonrpc": "2.0", "id": 2, "result": {}})]);
 }
 
 #[test]
@@ -246,7 +247,7 @@ fn who_comes_while_it_is_down_waits_for_the_next_child_as_long_as_a_call_may_tak
     begin(&mut calls, now + LIMITS.timeout);
     let call = written(&mut calls).pop().unwrap();
     calls.heard(json!({"id": call["id"], "result": {}}).to_string().as_bytes(), now + LIMITS.timeout);
-    assert_eq!(events(&goes), [json!({"id": 2, "result": {}})]);
+    assert_eq!(events(&goes), [json!({"jsonrpc": "2.0", "id": 2, "result": {}})]);
 }
 
 #[test]

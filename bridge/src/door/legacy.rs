@@ -77,7 +77,7 @@ pub async fn get(bridge: &Arc<Bridge>, parts: &Parts) -> Response {
     if bridge.gives_back(&parts.headers) {
         return forward::back();
     }
-    bridge.standing(listens(bridge, parts)).await
+    bridge.standing(listens(bridge, parts), None).await
 }
 
 async fn listens(bridge: &Arc<Bridge>, parts: &Parts) -> Response {

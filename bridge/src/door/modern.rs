@@ -19,6 +19,7 @@ use crate::outbox::Outbox;
 use crate::post::Envelope;
 use crate::sessions::{Filter, Listener};
 use crate::stream;
+use crate::wire;
 
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 const NAME: HeaderName = HeaderName::from_static("mcp-name");
@@ -40,6 +41,7 @@ pub async fn request(bridge: &Arc<Bridge>, parts: &Parts, mut envelope: Envelope
             own_error(StatusCode::NOT_FOUND, envelope.id(), -32601, &words)
         }
         "subscriptions/listen" => {
+            let last = listened(envelope.id());
             let answer = async {
                 match bridge.hello().await {
                     Ok(hello) if hello.era == Era::Legacy => listen(bridge, &envelope, hello.offers()),
@@ -47,10 +49,15 @@ pub async fn request(bridge: &Arc<Bridge>, parts: &Parts, mut envelope: Envelope
                     Err(absent) => down(envelope.id(), &absent),
                 }
             };
-            Box::pin(bridge.standing(answer)).await
+            Box::pin(bridge.standing(answer, Some(last.into()))).await
         }
         _ => bridge.call(&bridge.shared, envelope, None, &parts.headers).await,
     }
+}
+
+/// The result of a subscription that the server ends: without one, the client takes the end for a broken connection. `id` is JSON.
+fn listened(id: &str) -> Vec<u8> {
+    wire::result(id, &format!(r#"{{"resultType":"complete","_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}}}}"#))
 }
 
 fn listen(bridge: &Bridge, envelope: &Envelope, offers: Offers) -> Response {

@@ -1,7 +1,10 @@
-//! What installed packages are called. Pure.
+//! What installed packages and their programs are called, and what of an installer's words tells why it failed.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 
+use mcp_stdio::package::pypi_normal;
 use serde_json::Value;
 
 /// A package as the name of a folder: another version is another one.
@@ -32,12 +35,28 @@ pub fn npm_programs(name: &str, manifest: &[u8]) -> BTreeMap<String, String> {
     }
 }
 
-/// Of the files in a folder of programs those that a package put there: an environment of pip's has some of its own.
-pub fn pypi_programs(names: impl Iterator<Item = String>) -> Vec<String> {
-    let own = ["python", "pip", "activate", "Activate", "deactivate"];
-    let mut programs: Vec<_> = names.filter(|name| !own.iter().any(|own| name.starts_with(own))).collect();
-    programs.sort_unstable();
-    programs
+/// The programs that a package itself put into an environment of pip's, which holds those of all that it needs, too. None: it is a library,
+/// or it does not say.
+pub fn pypi_programs(environment: &Path, package: &str) -> Vec<String> {
+    let folders = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let named = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_owned).unwrap_or_default();
+    let is_its = |path: &PathBuf| {
+        let name = named(path);
+        let name = name.strip_suffix(".dist-info").and_then(|name| name.split_once('-'));
+        name.is_some_and(|(name, _version)| pypi_normal(name) == pypi_normal(package))
+    };
+    let mut its = folders(environment.join("lib")).flat_map(|python| folders(python.join("site-packages"))).filter(is_its);
+    let said = its.find_map(|its| fs::read_to_string(its.join("entry_points.txt")).ok()).unwrap_or_default();
+    scripts(&said)
+}
+
+/// The names in the section `console_scripts` of an `entry_points.txt`.
+fn scripts(said: &str) -> Vec<String> {
+    let lines = said.lines().map(str::trim).skip_while(|line| *line != "[console_scripts]").skip(1);
+    let section = lines.take_while(|line| !line.starts_with('['));
+    let mut names: Vec<_> = section.filter_map(|line| Some(line.split_once('=')?.0.trim().to_owned())).collect();
+    names.sort_unstable();
+    names
 }
 
 /// How lines of uv begin that say what it did before it failed.
@@ -81,7 +100,12 @@ pub fn telling(said: &[String]) -> Vec<&str> {
         let line = line.trim();
         line.strip_prefix("npm error").or_else(|| line.strip_prefix("npm ERR!")).unwrap_or(line).trim()
     });
-    let mut lines: Vec<_> = lines.filter(says).collect();
+    let all: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
+    let mut lines: Vec<_> = all.iter().copied().filter(says).collect();
+    if lines.is_empty() {
+        // Better what says little than nothing.
+        lines = all;
+    }
     if lines.len() > TELLING {
         lines.drain(TELLING / 2..lines.len() - TELLING / 2);
     }
@@ -137,7 +161,8 @@ mod tests {
         );
         assert_eq!(programs(r#"{"bin": "x.js"}"#), [("b", "x.js")].map(own).into());
         assert!(programs("{}").is_empty());
-        let names = ["python3", "pip", "activate.fish", "server", "Activate.ps1", "another"].map(str::to_owned);
-        assert_eq!(pypi_programs(names.into_iter()), ["another", "server"]);
+        let said = "[gui_scripts]\nw = a:w\n\n[console_scripts]\nserver = a.b:main\nanother=a.c:main [x]\n\n[other]\nz = a:z\n";
+        assert_eq!(scripts(said), ["another", "server"]);
+        assert!(scripts("").is_empty());
     }
 }

@@ -93,12 +93,16 @@ where
     Ok(())
 }
 
-/// The children that the operator makes, as its builders make them. `gated`: its pods wait for the prober's word.
+/// The children that the operator makes, as its builders make them. `gated`: its pods wait for the prober's word, and they are a server's:
+/// what names an owner that is not there is removed by Kubernetes.
 async fn make_children(client: &Client, server: &McpServer, gated: bool) -> Result<()> {
     let valid = validate(server, &Observed::default()).map_err(|problems| anyhow::anyhow!("not valid: {problems:?}"))?;
     for mut child in children(&valid, &Surroundings::default()) {
-        if !gated && child.key.kind == "Deployment" {
-            child.body["spec"]["template"]["spec"]["readinessGates"] = json!([]);
+        if !gated {
+            child.body["metadata"]["ownerReferences"] = json!([]);
+            if child.key.kind == "Deployment" {
+                child.body["spec"]["template"]["spec"]["readinessGates"] = json!([]);
+            }
         }
         let object: DynamicObject = serde_json::from_value(child.body)?;
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), NAMESPACE, &child.resource);

@@ -144,7 +144,15 @@ async fn what_was_shown_is_what_an_approval_lets_run() {
     let other = Worker::start(SCRIPT, &[stub.entry("s")], &[]).await;
     let (_, done) = other.ask(json!({"messages": again["messages"], "approve": ids(&again)})).await;
     assert_eq!((done["answer"].as_str(), stub.calls().len()), (Some("It said done."), 1), "{done}");
-    assert!(!done["messages"].to_string().contains("hash"), "it is ours, and no part of the conversation: {done}");
+    // A conversation only grows: callers know what is new by what they have sent.
+    let sent = again["messages"].as_array().unwrap();
+    assert_eq!(done["messages"].as_array().unwrap()[..sent.len()], sent[..], "{done}");
+    let (_, next) = other.ask(json!({"messages": done["messages"], "message": "wipe"})).await;
+    assert_eq!(
+        next["messages"].as_array().unwrap()[..=sent.len()],
+        done["messages"].as_array().unwrap()[..=sent.len()],
+        "{next}"
+    );
 }
 
 #[tokio::test]

@@ -35,8 +35,10 @@ pub struct Turn {
     pub caller: String,
     /// Tools that need no more asking: `name@hash`, so that a changed definition asks again.
     pub always: HashSet<String>,
-    /// What the user has decided already.
-    pub decided: Option<Decided>,
+    /// Calls that the user has decided on already: the ids of those that may run.
+    pub decided: Option<Vec<String>>,
+    /// Which definition of its tool a call was shown with, as its hash, by the call's id. What was shown is what may run.
+    pub shown: HashMap<String, String>,
     /// Where decisions come from while the turn runs. Without it, a turn that needs one ends.
     pub decisions: Option<mpsc::Receiver<Vec<String>>>,
     /// Another model than the one of the settings.
@@ -44,15 +46,6 @@ pub struct Turn {
     /// An answer to the same request may be used again, and this one be kept.
     pub cache: bool,
     pub cancel: CancellationToken,
-}
-
-/// What the user decided on calls that an earlier turn ended with.
-#[derive(Debug, Default)]
-pub struct Decided {
-    /// The ids of those that may run. The others may not.
-    pub allowed: Vec<String>,
-    /// Which definition of its tool a call was shown with, as its hash, by the call's id. What was shown is what may run.
-    pub shown: HashMap<String, String>,
 }
 
 /// How a turn ended.
@@ -96,6 +89,7 @@ impl Engine {
             caller,
             always,
             decided,
+            shown,
             decisions,
             cancel,
             model,
@@ -112,6 +106,7 @@ impl Engine {
             refused: 0,
             always,
             decided,
+            shown,
             decisions,
             catalogue: Catalogue::default(),
             usage: Usage::default(),
@@ -213,7 +208,7 @@ impl Run<'_> {
     }
 
     async fn finish(
-        self,
+        mut self,
         request_id: String,
         transcript: Transcript,
         outcome: Result<Outcome, ModelError>,
@@ -221,8 +216,9 @@ impl Run<'_> {
     ) -> Finished {
         let mut messages = transcript.messages().to_vec();
         if matches!(outcome, Ok(Outcome::ApprovalRequired)) {
-            self.note_what_is_shown(&mut messages);
+            self.note_what_is_shown();
         }
+        self.write_what_was_shown(&mut messages);
         let (duration_seconds, tools_used) = (duration.as_secs_f64(), self.tools_used.join(","));
         let ended = outcome.as_ref().map(|outcome| outcome.name()).map_err(ModelError::kind);
         self.engine.metrics.request(ended, duration);

@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     cache::{Recording, ResponseCache},
-    driver::Decided,
     event::Event,
     machine::Limits,
 };
@@ -74,7 +73,9 @@ pub(super) struct Run<'a> {
     /// Calls that were not allowed.
     pub(super) refused: usize,
     pub(super) always: HashSet<String>,
-    pub(super) decided: Option<Decided>,
+    pub(super) decided: Option<Vec<String>>,
+    /// The hash of the definition that each call was shown with.
+    pub(super) shown: HashMap<String, String>,
     pub(super) decisions: Option<mpsc::Receiver<Vec<String>>>,
     pub(super) catalogue: Catalogue,
     pub(super) usage: Usage,

@@ -14,7 +14,6 @@ use tokio::{sync::Semaphore, time::Instant};
 use tracing::Instrument;
 
 use super::{
-    driver::Decided,
     event::Event,
     machine::Input,
     run::{Judged, Run, millis},
@@ -54,11 +53,11 @@ impl Run<'_> {
     pub(super) async fn approve(&mut self, calls: &[ToolCall]) -> Option<Input> {
         // What was decided before the turn began is about its first calls only.
         let decided = self.decided.take();
-        let judge_all = |decided: Option<&Decided>| -> HashMap<String, Judged> {
+        let judge_all = |decided: Option<&[String]>| -> HashMap<String, Judged> {
             calls.iter().map(|call| (call.id.clone(), self.judge(call, decided))).collect()
         };
-        let mut judged = judge_all(decided.as_ref());
-        if let Some(name) = decided.as_ref().and_then(|decided| changed(&judged, decided)) {
+        let mut judged = judge_all(decided.as_deref());
+        if let Some(name) = decided.and_then(|allowed| changed(&judged, &allowed, &self.shown)) {
             let text = format!("{name} has changed since its call was shown: it has to be decided on again.");
             judged = judge_all(None);
             self.tell(Event::Notice { text }).await;
@@ -100,20 +99,23 @@ impl Run<'_> {
         Some(Input::Decided { approved })
     }
 
-    /// Writes into the calls that wait which definitions they were shown with. The conversation comes back with the decision, to whichever
-    /// replica.
-    pub(super) fn note_what_is_shown(&self, messages: &mut [Message]) {
-        for block in
-            messages.last_mut().into_iter().flat_map(|last| &mut last.content).filter(|block| block["type"] == "tool_use")
-        {
-            let spec = block["id"].as_str().and_then(|id| self.judged.get(id)?.spec.as_ref());
-            if let Some(spec) = spec {
-                block["hash"] = json!(spec.hash);
+    /// The calls that wait are shown with the definitions that their tools have now.
+    pub(super) fn note_what_is_shown(&mut self) {
+        let hashes = self.judged.iter().filter_map(|(id, judged)| Some((id.clone(), judged.spec.as_ref()?.hash.clone())));
+        self.shown.extend(hashes);
+    }
+
+    /// Writes it into the calls: the conversation comes back with the decision, to whichever replica. What came with it goes back with it, so
+    /// that a conversation only grows.
+    pub(super) fn write_what_was_shown(&self, messages: &mut [Message]) {
+        for block in messages.iter_mut().flat_map(|message| &mut message.content).filter(|block| block["type"] == "tool_use") {
+            if let Some(hash) = block["id"].as_str().and_then(|id| self.shown.get(id)) {
+                block["hash"] = json!(hash);
             }
         }
     }
 
-    fn judge(&self, call: &ToolCall, decided: Option<&Decided>) -> Judged {
+    fn judge(&self, call: &ToolCall, decided: Option<&[String]>) -> Judged {
         let meant = search::meant(call.clone());
         if meant.name == search::FIND {
             return Judged { call: meant, spec: None, verdict: Verdict::Run(By::Harmless) };
@@ -121,7 +123,7 @@ impl Run<'_> {
         let spec = self.catalogue_entry(&meant.name);
         let always = spec.as_ref().is_some_and(|spec| self.always.contains(&format!("{}@{}", spec.name, spec.hash)));
         let decision = match decided {
-            Some(decided) if decided.allowed.contains(&call.id) => Decision::Allowed,
+            Some(allowed) if allowed.contains(&call.id) => Decision::Allowed,
             _ if always => Decision::Always,
             Some(_) => Decision::Denied,
             None if self.unattended => Decision::Unattended,
@@ -250,9 +252,9 @@ impl Run<'_> {
 }
 
 /// The tool of a call that was allowed, where it is defined otherwise than it was shown.
-fn changed(judged: &HashMap<String, Judged>, decided: &Decided) -> Option<String> {
-    decided.allowed.iter().find_map(|id| {
-        let (spec, shown) = (judged.get(id)?.spec.as_ref()?, decided.shown.get(id)?);
+fn changed(judged: &HashMap<String, Judged>, allowed: &[String], shown: &HashMap<String, String>) -> Option<String> {
+    allowed.iter().find_map(|id| {
+        let (spec, shown) = (judged.get(id)?.spec.as_ref()?, shown.get(id)?);
         (spec.hash != *shown).then(|| spec.name.clone())
     })
 }

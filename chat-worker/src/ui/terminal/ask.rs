@@ -1,7 +1,7 @@
 //! One question, answered once: for scripts and for people in a hurry.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     io::{self, Read, Write},
     process::ExitCode,
     sync::Arc,
@@ -60,6 +60,7 @@ pub async fn ask(app: &Arc<App>, question: &str, json: bool, yes: bool) -> anyho
         caller: "terminal".to_owned(),
         always: HashSet::new(),
         decided: None,
+        shown: HashMap::new(),
         decisions: None,
         model: None,
         cache: false,

@@ -283,6 +283,7 @@ impl Chat<'_> {
             caller: "terminal".to_owned(),
             always: self.always.clone(),
             decided: None,
+            shown: HashMap::new(),
             decisions: Some(decisions),
             model: self.model.clone(),
             cache: false,

@@ -30,12 +30,7 @@ use crate::{
     llm::none,
     message::Message,
     numbers, telemetry,
-    turn::{
-        driver::{Decided, Turn},
-        event::Event,
-        opening::Opening,
-        transcript::Transcript,
-    },
+    turn::{driver::Turn, event::Event, opening::Opening, transcript::Transcript},
     ui::summary::{Gathered, summary},
 };
 
@@ -146,7 +141,8 @@ fn turn(web: &Arc<Web>, request: Request, request_id: String, caller: String) ->
         unattended: false,
         caller,
         always: request.always,
-        decided: request.approve.map(|allowed| Decided { allowed, shown }),
+        decided: request.approve,
+        shown,
         decisions: None,
         model: None,
         cache: request.cache,
@@ -154,9 +150,9 @@ fn turn(web: &Arc<Web>, request: Request, request_id: String, caller: String) ->
     })
 }
 
-/// Which definitions the calls that wait were shown with, as the last turn wrote it into them.
+/// Which definitions calls were shown with, as the turns that asked wrote it into them.
 fn shown(messages: &[Message]) -> HashMap<String, String> {
-    let blocks = messages.last().into_iter().flat_map(|last| &last.content).filter(|block| block["type"] == "tool_use");
+    let blocks = messages.iter().flat_map(|message| &message.content).filter(|block| block["type"] == "tool_use");
     blocks.filter_map(|block| Some((block["id"].as_str()?.to_owned(), block["hash"].as_str()?.to_owned()))).collect()
 }
 

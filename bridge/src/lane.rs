@@ -346,6 +346,10 @@ impl Lane {
             }
             self.take_in(&mut frames, &mut stray);
         }
+        // The last line may have no end. One that is not whole is nothing.
+        if let Some(line) = frames.rest().filter(|line| wire::Message::read(line).is_some()) {
+            self.hear(line, &mut stray);
+        }
         let why = why.filter(|why| !(by_itself && *why == Why::ClosedOutput));
         (exit, why)
     }
@@ -364,26 +368,12 @@ impl Lane {
     }
 
     fn take_in(&self, frames: &mut Frames<ChildStdout>, stray: &mut usize) -> Option<Why> {
-        let now = Instant::now();
         let mut why = None;
         while let Some(frame) = frames.next_frame() {
             match frame {
-                Frame::Message(line) if line.trim_ascii().is_empty() => {}
                 Frame::Message(line) => {
-                    let mut hear = |message: &[u8]| {
-                        let heard = self.calls().heard(message, now);
-                        let reason = self.react(heard, stray, message);
-                        why = why.take().or(reason);
-                    };
-                    // Several at once, as 2025-03-26 has it.
-                    match line.starts_with(b"[").then(|| serde_json::from_slice::<Vec<&RawValue>>(line)) {
-                        Some(Ok(messages)) => {
-                            for message in messages {
-                                hear(message.get().as_bytes());
-                            }
-                        }
-                        _ => hear(line),
-                    }
+                    let reason = self.hear(line, stray);
+                    why = why.or(reason);
                 }
                 Frame::TooLong { bytes, head, tail } => {
                     self.metrics.stray.inc();
@@ -395,6 +385,23 @@ impl Lane {
         // What was heard may have been a question, or the word that lets the waiting calls go.
         self.wake.notify_one();
         why
+    }
+
+    /// A line; several messages may stand in it, as 2025-03-26 has it.
+    fn hear(&self, line: &[u8], stray: &mut usize) -> Option<Why> {
+        let now = Instant::now();
+        let mut one = |message: &[u8]| {
+            let heard = self.calls().heard(message, now);
+            self.react(heard, stray, message)
+        };
+        match line.starts_with(b"[").then(|| serde_json::from_slice::<Vec<&RawValue>>(line)) {
+            Some(Ok(messages)) => messages.iter().fold(None, |why, message| {
+                let reason = one(message.get().as_bytes());
+                why.or(reason)
+            }),
+            _ if line.trim_ascii().is_empty() => None,
+            _ => one(line),
+        }
     }
 
     fn react(&self, heard: Heard, stray: &mut usize, line: &[u8]) -> Option<Why> {

@@ -60,6 +60,9 @@ def call(id, params):
     elif name == "answer-and-die":
         text(id, "last words")
         os._exit(0)
+    elif name == "answer-without-end-and-die":
+        raw(json.dumps({"jsonrpc": "2.0", "id": id, "result": {"content": [{"type": "text", "text": "last words"}]}}))
+        os._exit(0)
     elif name == "half":
         raw('{"jsonrpc":"2.0","id":')
         os._exit(3)

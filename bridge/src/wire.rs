@@ -143,15 +143,9 @@ pub fn may_say(text: &str, word: &str) -> bool {
     holds(word) || holds("\\u")
 }
 
-/// An id that we gave out: a whole number, also where it comes back as a string, or as `1.0` or `1e0`, which to JSON is the same number.
+/// An id that we gave out.
 pub fn number(raw: Option<&RawValue>) -> Option<u64> {
-    let text = raw?.get();
-    let plain = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
-    plain.parse().ok().or_else(|| {
-        let number = text.parse::<f64>().ok().filter(|number| number.fract() == 0.0)?;
-        // A whole number is written as one.
-        format!("{number:.0}").parse().ok()
-    })
+    mcp_wire::message::number(raw?.get())
 }
 
 /// Whether it may be an id: a string or a number.

@@ -266,11 +266,20 @@ pub fn answer<'a>(result: Option<&'a RawValue>, error: Option<&'a RawValue>) -> 
     }
 }
 
-/// Whether an id, as it is written, is this one. All SDK clients accept "1" for 1.
-#[allow(clippy::cast_precision_loss, reason = "ids are counted from zero")]
+/// Whether an id, as it is written, is this one of ours, which are counted from zero.
 fn names(given: &str, id: i64) -> bool {
+    number(given).is_some_and(|given| i64::try_from(given) == Ok(id))
+}
+
+/// An id that we gave out, as it is written: a whole number, also where it comes back as a string, as all SDK clients accept it, or as `1.0`
+/// or `1e0`, which to JSON is the same number.
+pub fn number(given: &str) -> Option<u64> {
     let plain = given.strip_prefix('"').and_then(|given| given.strip_suffix('"')).unwrap_or(given);
-    plain.parse() == Ok(id) || given.parse::<f64>().is_ok_and(|given| given.to_bits() == (id as f64).to_bits())
+    plain.parse().ok().or_else(|| {
+        let number = given.parse::<f64>().ok().filter(|number| number.fract() == 0.0)?;
+        // A whole number is written as one.
+        format!("{number:.0}").parse().ok()
+    })
 }
 
 impl RpcError {

@@ -29,7 +29,7 @@ step() {
     else
         failed+=("$step")
         printf 'FAILED  %4d s\n' $((SECONDS - at))
-        tail -n 40 "$log" | sed 's/^/     | /'
+        said "$log" | sed 's/^/     | /'
         printf '     whole log: %s\n' "$log"
     fi
 }
@@ -37,6 +37,18 @@ step() {
 skip() {
     skipped+=("$1")
     printf '[%2d] %-16s left out: %s\n' $((passed + ${#failed[@]} + ${#skipped[@]})) "$1" "$2"
+}
+
+# The tests that a log of cargo's, or of node's, names as failed.
+failures() {
+    awk '/^test .* \.\.\. FAILED/ { print $2 } /^ *✖ / && !/failing tests:/ { print }' "$1" | sort -u
+}
+
+# What is worth reading of a step that failed: what its failed tests said, wherever in the log they are; else how it ended.
+said() {
+    local told
+    told=$(awk '/^test result:/ { on = 0 } /^failures:/ { on = 1 } on' "$1" | head -n 100)
+    printf '%s\n' "${told:-$(tail -n 40 "$1")}"
 }
 
 # How many tests a log of cargo's, or of node's, tells of.
@@ -122,6 +134,9 @@ fi
 printf '\n%s passed, %s failed, %s skipped\n' "$passed" "${#failed[@]}" "${#skipped[@]}"
 printf 'in %d min %d s; logs: %s\n' $(((SECONDS - began) / 60)) $(((SECONDS - began) % 60)) "$logs"
 if ((${#failed[@]})); then
-    printf 'failed: %s\n' "${failed[*]}"
+    for step in "${failed[@]}"; do
+        printf 'failed: %s\n' "$step"
+        failures "$logs/$step.log" | sed 's/^/    /'
+    done
     exit 1
 fi

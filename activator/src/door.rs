@@ -147,24 +147,28 @@ impl Activator {
 
     /// What is asked of the activator itself.
     fn own(&self, request: &Request) -> Response {
+        let path = request.uri().path();
+        // Who came for a server, by another name than its Service's, is told which; whatever name it was.
+        if !["/healthz", "/readyz", "/metrics"].contains(&path) {
+            return self.refuse(
+                StatusCode::MISDIRECTED_REQUEST,
+                "Misdirected Request: a server that sleeps is found by its Service's name in Host, NAME-mcp.NAMESPACE.svc\n",
+            );
+        }
         if self.names.judge(request.uri(), request.headers()).is_err() {
             return self
                 .refuse(StatusCode::FORBIDDEN, "Forbidden: ask the activator by its address, or by its name in the cluster\n");
         }
-        match request.uri().path() {
+        match path {
             "/healthz" => "ok\n".into_response(),
             "/readyz" if self.is_ready() => "ok\n".into_response(),
             "/readyz" => {
                 (StatusCode::SERVICE_UNAVAILABLE, "the servers are not known yet, or it is shutting down\n").into_response()
             }
-            "/metrics" => match self.parts.metrics.render() {
+            _ => match self.parts.metrics.render() {
                 Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
                 Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
             },
-            _ => self.refuse(
-                StatusCode::MISDIRECTED_REQUEST,
-                "Misdirected Request: a server that sleeps is found by its Service's name in Host, NAME-mcp.NAMESPACE.svc\n",
-            ),
         }
     }
 
@@ -206,6 +210,13 @@ impl Activator {
             && let Some(post) = &post
         {
             let modern = only(&head.headers, &HeaderName::from_static("mcp-protocol-version")) == Some(MODERN);
+            // As the server would: others on the way decide by the headers.
+            if let Post::Request(request) = post
+                && let Some(refusal) = bridge::door::belied(&head.headers, request)
+            {
+                self.parts.metrics.request("refused");
+                return refusal;
+            }
             let answer = match self.parts.sleepers.kept(key).await.reply(post, modern) {
                 Reply::Result(result) => Some(bridge::stream::json(StatusCode::OK, wire::result(&id, &result))),
                 Reply::None => Some(own_error(StatusCode::NOT_FOUND, &id, -32601, "Method not found: the server sleeps")),
@@ -340,6 +351,7 @@ mod tests {
             ("/healthz", "evil.example:8080", 403),
             ("http://evil.example/metrics", "10.244.0.7:8080", 403),
             ("http://search-mcp.team.svc/mcp", "10.244.0.7:8080", 421),
+            ("/mcp", "tools.example.com", 421),
         ] {
             let request = Request::builder().uri(target).header(HOST, host).body(Body::empty()).unwrap();
             assert_eq!(activator.answer(request).await.status().as_u16(), status, "{target} of {host}");

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use http_server::{Connections, LameDuck, stop};
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +33,6 @@ use crate::metrics::Metrics;
 use crate::sleepers::Sleepers;
 use crate::wanted::Wanted;
 use bridge::config::seconds;
-use bridge::run::asked_to_stop;
 
 /// Until it is stopped.
 pub async fn run(args: Args) -> anyhow::Result<()> {
@@ -45,11 +45,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     tracing::info!(address = %listener.local_addr()?, "carrying calls to servers that sleep");
     let (most, lame_duck) = (usize::from(args.max_connections), seconds(args.lame_duck_seconds));
     let ending = Arc::clone(&service);
-    let mut left = http_server::serve(listener, door::service(service), most, async {
-        asked_to_stop().await;
+    let mut left = http_server::serve_kept(listener, door::service(service), Connections::most(most), async {
+        stop::asked().await;
         ending.drain();
         tracing::info!("draining");
-        tokio::time::sleep(lame_duck).await;
+        LameDuck { least: lame_duck, most: lame_duck + LameDuck::USUAL.most }
     })
     .await;
     let patience = seconds(args.drain_seconds);

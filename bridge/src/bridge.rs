@@ -10,6 +10,7 @@ use http::HeaderMap;
 use http::header::{AUTHORIZATION, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use http_server::host::{AllowedOrigin, HostPattern, Names};
+use mcp_wire::question::THINKING;
 use ring::digest::{SHA256, digest};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +27,8 @@ use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::pool::Pool;
 use crate::post::Envelope;
-use crate::sessions::{Held, Registry, Session};
+use crate::session::Session;
+use crate::sessions::{Held, Registry};
 use crate::stream::{self, Form, Waits};
 use crate::trail::Trail;
 use crate::wire;
@@ -155,7 +157,8 @@ impl Bridge {
         Patience {
             begins: GRACE + if unheard { self.longest } else { self.timeout },
             quiet: GRACE + self.timeout.max(stream::ALIVE),
-            ends: call.map(|_| GRACE + self.longest),
+            // Its client may be asked something, and think.
+            ends: call.map(|_| GRACE + self.longest + THINKING),
         }
     }
 
@@ -234,14 +237,15 @@ impl Bridge {
         if self.pool.is_some() && session.is_none() {
             self.shared_is_wanted.notify_one();
         }
-        let out = Outbox::default();
+        let (out, form) = (Outbox::default(), Form::of(headers).unwrap_or(Form::Json));
         let in_use = session.as_ref().map(Session::in_use);
         let trail = Trail::begin(self.traces.as_ref(), headers, &envelope);
         let trace = trail.members(headers, envelope.meta());
-        match lane.admit(Ask { envelope, session, out: out.clone(), trace, trail, stands }) {
+        let hears = form != Form::Json;
+        match lane.admit(Ask { envelope, session, out: out.clone(), trace, trail, stands, hears }) {
             Ok(number) => {
                 let waits = Waits::new(Arc::clone(lane), number, in_use);
-                stream::respond(out, waits, era, Form::of(headers).unwrap_or(Form::Json)).await
+                stream::respond(out, waits, era, form).await
             }
             Err(Refusal::Busy) => self.busy(&id, "too many calls are in flight"),
             Err(Refusal::Down(death, next)) => {

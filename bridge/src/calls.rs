@@ -16,20 +16,22 @@ use crate::handshake::{By, Handshake, Known, Step};
 use crate::metrics::{Metrics, Outcome};
 use crate::outbox::Outbox;
 use crate::post::Envelope;
-use crate::sessions::Session;
+use crate::session::Session;
 use crate::trail::Trail;
 use crate::translate::{self, Profile};
 use crate::wire;
 
+mod asking;
 mod hear;
 mod questions;
 mod silence;
 #[cfg(test)]
 mod tests;
 
+use asking::Asking;
 use silence::{Follows, Silence};
 
-pub use hear::{Heard, Notification};
+pub use hear::Heard;
 
 /// What a child and its clients may have of us.
 #[derive(Debug, Clone, Copy)]
@@ -70,6 +72,8 @@ pub struct Ask {
     pub trail: Trail,
     /// It stands until somebody ends it, and is no call: `subscriptions/listen`.
     pub stands: bool,
+    /// Its client reads what comes before the answer: it may be asked something there.
+    pub hears: bool,
 }
 
 #[derive(Debug)]
@@ -78,6 +82,8 @@ struct Call {
     began: Instant,
     deadline: Instant,
     latest: Instant,
+    /// Since when its client thinks about a question, and its time stands still.
+    still: Option<Instant>,
     /// Where its line begins, counted from the first byte for this child; None: not given to it.
     at: Option<u64>,
     /// Lines that were no messages, when it was given to the child.
@@ -90,6 +96,11 @@ impl Call {
     /// No child knows of it.
     fn is_unsent(&self) -> bool {
         self.at.is_none() && self.questions.is_none() && !self.ask.stands
+    }
+
+    /// The child has heard of it, and is to answer it.
+    fn is_owed(&self) -> bool {
+        self.at.is_some() && !self.ask.stands
     }
 }
 
@@ -114,6 +125,8 @@ pub struct Calls {
     listening: Option<u64>,
     /// Questions to clients, by their ids as JSON.
     asked: HashMap<String, (u64, String)>,
+    /// Those that the child puts itself.
+    asking: Asking,
     out: Vec<u8>,
     appended: u64,
     written: u64,
@@ -141,6 +154,7 @@ impl Calls {
             own: HashSet::new(),
             listening: None,
             asked: HashMap::new(),
+            asking: Asking::default(),
             out: Vec::new(),
             appended: 0,
             written: 0,
@@ -165,6 +179,7 @@ impl Calls {
         (self.appended, self.written) = (0, 0);
         self.down = None;
         self.silence = Silence::new(self.limits.silence);
+        self.asking = Asking::default();
         let ids = [self.id(), self.id()];
         let (handshake, step) = Handshake::begin(self.by, ids, self.known, now);
         self.handshake = Some(handshake);
@@ -195,7 +210,8 @@ impl Calls {
             self.in_flight += 1;
             self.metrics.in_flight.inc();
         }
-        self.open.insert(id, Call { ask, began: now, deadline, latest, at: None, garbled_before: 0, questions: None });
+        let call = Call { ask, began: now, deadline, latest, still: None, at: None, garbled_before: 0, questions: None };
+        self.open.insert(id, call);
         match self.hello.clone() {
             Some(hello) => self.give(id, &hello, now),
             None => self.waiting.push_back(id),
@@ -221,6 +237,7 @@ impl Calls {
         call.garbled_before = self.garbled;
         self.appended += (self.out.len() - begin) as u64;
         self.silence.asked(now);
+        self.joins(id, now);
     }
 
     /// Whether a message of so many bytes may wait to be written.
@@ -324,7 +341,7 @@ impl Calls {
 
     /// When the oldest call began that the child has heard of, and for whose answer somebody waits.
     fn oldest_awaited(&self) -> Option<Instant> {
-        let awaited = |call: &&Call| call.at.is_some() && !call.ask.stands && !call.ask.out.has_ended();
+        let awaited = |call: &&Call| call.is_owed() && !call.ask.out.has_ended();
         self.open.values().filter(awaited).map(|call| call.began).min()
     }
 
@@ -347,7 +364,7 @@ impl Calls {
     /// The child is told that nobody waits any more.
     fn give_up(&mut self, id: u64, outcome: Outcome, reason: Option<&str>) -> Option<Call> {
         let call = self.finish(id, outcome)?;
-        if call.at.is_some() && !call.ask.stands && outcome == Outcome::Cancelled {
+        if call.is_owed() && outcome == Outcome::Cancelled {
             self.silence.abandoned(call.began);
         }
         if call.at.is_some() {
@@ -386,7 +403,7 @@ impl Calls {
             self.open.iter().filter(|(_, call)| !call.ask.stands && call.deadline <= now).map(|(id, _)| *id).collect();
         for id in late {
             let Some(call) = self.give_up(id, Outcome::Timeout, None) else { continue };
-            if call.at.is_some() {
+            if call.at.is_some() && call.still.is_none() {
                 self.silence.expired();
             }
             let seconds = (now - call.began).as_secs();
@@ -398,6 +415,7 @@ impl Calls {
                 }
                 _ => {
                     let instead = match self.garbled - call.garbled_before {
+                        _ if call.still.is_some() => ": it waits for an answer of its client's",
                         0 => "",
                         _ => ", and printed lines that are no messages: its log has them",
                     };
@@ -407,7 +425,14 @@ impl Calls {
             };
             answer_error(&call, -32001, &words, &data);
         }
-        match self.silence.follows(self.oldest_awaited(), now) {
+        let follows = if self.thinks_until(now).is_some() {
+            // It is not its turn to say something.
+            Follows::Nothing
+        } else {
+            self.go_on(now);
+            self.silence.follows(self.oldest_awaited(), now)
+        };
+        match follows {
             Follows::Wedged => return Heard::Wedged,
             Follows::Ask => self.ask_whether_it_hears(),
             Follows::Nothing => {}

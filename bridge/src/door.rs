@@ -147,6 +147,12 @@ async fn spoken(bridge: &Arc<Bridge>, parts: &Parts, post: Post) -> Response {
     }
 }
 
+/// The refusal of a request of 2026-07-28 whose headers belie its body.
+pub fn belied(headers: &HeaderMap, envelope: &Envelope) -> Option<Response> {
+    let says_modern = only(headers, &VERSION) == Some(MODERN);
+    is_modern(envelope, says_modern).then(|| modern::refused(headers, envelope)).flatten()
+}
+
 /// Whoever begins a session may name the latest revision that it knows; only one that speaks that revision says so in `_meta`, too.
 fn is_modern(envelope: &Envelope, says_modern: bool) -> bool {
     let means_modern = envelope.era == Era::Modern;

@@ -16,6 +16,7 @@ use http_server::request_id;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use mcp_wire::headers;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::stream::{event, is_events};
@@ -71,7 +72,13 @@ where
     let mut connector = HttpConnector::new();
     connector.set_connect_timeout(Some(CONNECT));
     connector.set_nodelay(true);
-    Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE).build(connector)
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE)
+        .http1_max_headers(headers::MOST)
+        // As clients read it who ask the server themselves (RFC 9112, 5.2).
+        .http1_allow_obsolete_multiline_headers_in_responses(true)
+        .build(connector)
 }
 
 impl Forward {
@@ -177,9 +184,10 @@ mod tests {
     use super::*;
 
     /// What comes of a pod that says this, and then nothing any more.
-    async fn sent(says: &'static str, begins: Duration) -> Result<Bytes, Failed> {
+    async fn sent(says: &str, begins: Duration) -> Result<Bytes, Failed> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let pod = listener.local_addr().unwrap().to_string();
+        let says = says.to_owned();
         let owner = tokio::spawn(async move {
             let (mut connection, _) = listener.accept().await.unwrap();
             let _ = connection.read(&mut [0; 1024]).await.unwrap();
@@ -199,6 +207,14 @@ mod tests {
         assert_eq!(sent("", brief).await, Err(Failed::Silent));
         assert_eq!(sent("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf", brief).await, Err(Failed::Silent));
         assert_eq!(sent("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfull", long).await, Ok("full".into()));
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_many_headers_and_one_on_two_lines_is_handed_on() {
+        let many: Vec<String> = (0..150).map(|number| format!("x-number-{number}: x\r\n")).collect();
+        let many = many.concat();
+        let says = format!("HTTP/1.1 200 OK\r\n{many}x-long: a\r\n  b\r\ncontent-length: 4\r\n\r\nfull");
+        assert_eq!(sent(&says, Duration::from_mins(1)).await, Ok("full".into()));
     }
 
     /// What a client hears of a stream with this in it every two seconds, so often, and when that ends.

@@ -19,12 +19,14 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::calls::{Ask, Calls, Heard, Limits, Notification, Refusal};
+use crate::calls::{Ask, Calls, Heard, Limits, Refusal};
 use crate::death::Death;
 use crate::era::{Era, Hello};
 use crate::handshake::By;
+use crate::listeners::Listeners;
 use crate::metrics::Metrics;
-use crate::sessions::{Listeners, Registry, Session};
+use crate::session::Session;
+use crate::told::{Audience, Notification};
 use crate::wire;
 
 /// The longest message of a child's.
@@ -94,7 +96,7 @@ pub struct Lane {
     wake: Notify,
     hello: watch::Sender<Option<Arc<Hello>>>,
     /// What a shared child tells goes to these.
-    sessions: Arc<Registry>,
+    audience: Arc<dyn Audience>,
     /// Modern clients of a legacy child.
     pub listeners: Listeners,
     /// Whose child it is; of a shared one: nobody's.
@@ -110,12 +112,12 @@ pub struct Lane {
 
 impl Lane {
     /// Without a child yet.
-    pub fn new(limits: Limits, metrics: Metrics, by: By, sessions: Arc<Registry>, stop: CancellationToken) -> Arc<Self> {
+    pub fn new(limits: Limits, metrics: Metrics, by: By, audience: Arc<dyn Audience>, stop: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
             calls: Mutex::new(Calls::new(limits, metrics.clone(), by)),
             wake: Notify::new(),
             hello: watch::Sender::new(None),
-            sessions,
+            audience,
             listeners: Listeners::default(),
             owner: OnceLock::new(),
             metrics,
@@ -221,7 +223,7 @@ impl Lane {
     /// A modern client listens to a legacy child, or a session to a resource: the child is asked to tell of it. False: it does not read.
     pub fn follow_resources(&self) -> bool {
         let mut wanted =
-            self.owner.get().map_or_else(|| self.sessions.resources(), |owner| owner.resources().into_iter().collect());
+            self.owner.get().map_or_else(|| self.audience.resources(), |owner| owner.resources().into_iter().collect());
         wanted.extend(self.listeners.resources());
         let mut wanted: Vec<String> = wanted.into_iter().collect();
         wanted.sort_unstable();
@@ -439,16 +441,15 @@ impl Lane {
     fn deliver(&self, told: &Notification) {
         match self.owner.get() {
             Some(owner) => owner.tell(told.line.clone()),
-            None => self.sessions.deliver(told),
+            None => self.audience.deliver(told),
         }
         self.listeners.deliver(told);
     }
 
     fn ask_owner(&self, question: &Bytes) {
-        let (Some(owner), Some(message)) = (self.owner.get(), wire::Message::read(question)) else { return };
-        let Some(id) = message.id.map(|id| id.get().to_owned()) else { return };
+        let Some(owner) = self.owner.get() else { return };
         let call = self.calls().latest_call();
-        owner.ask(&id, question.clone(), call.as_ref());
+        owner.ask(question.clone(), call.as_ref());
     }
 
     /// Until the child reads no more.

@@ -1,10 +1,17 @@
 //! The bridge: one program in an MCP server's own container that starts it as a child and serves what it says on standard input and output
 //! over streamable HTTP; or, with `--upstream`, stands beside a server that serves HTTP itself and counts its calls (`upstream`).
 //!
-//! `wire`, `post`, `translate`, `era`, `handshake`, `calls`, `death` and `respawn` decide and do no input or output. `lane` is a child and the
-//! calls to it, `keeper` (one for all) and `pool` (one a session) see that there is one. `door` speaks HTTP, `outbox` and `stream` are what goes
-//! back to a client, `sessions` whose session is which, `seal` their ids, `forward` the way to another replica. `bridge` is what all of them share,
-//! `run` puts them together. `install` puts npm's and PyPI's packages in place before, `copy_self` this program. `metrics` and `trail` (spans) tell.
+//! Where things happen, from the bottom to the top. A module knows those before it, and none after it:
+//! - `wire`, `era`, `post`, `translate`: messages, and one era as the other; `handshake` which of them a child speaks. `death`, `respawn`: its
+//!   end, and what follows.
+//! - `metrics`, `trail`: what is counted, and what is told of a call. `outbox`: what goes back to a client.
+//! - `seal`, `session`: a client with a session. `told`, `listeners`: what a child tells by itself, and who hears it.
+//! - `calls`: which call is whose, and what follows from what a child says; up to here, nothing waits. `lane`: a child, and the calls to it.
+//! - `sessions`: whose session is which, and its child. `keeper` (one for all) and `pool` (one a session) see that there is one. `config`: the
+//!   command line.
+//! - `stream`: the answer to a client. `forward`: the way to another replica. `bridge`: what all requests share. `door`: HTTP.
+//! - `install` puts npm's and PyPI's packages in place before, `copy_self` this program. `run` puts the parts together, `upstream` is the
+//!   bridge beside a server.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
@@ -20,6 +27,7 @@ pub mod handshake;
 pub mod install;
 pub mod keeper;
 pub mod lane;
+pub mod listeners;
 pub mod metrics;
 pub mod outbox;
 pub mod pool;
@@ -27,8 +35,10 @@ pub mod post;
 pub mod respawn;
 pub mod run;
 pub mod seal;
+pub mod session;
 pub mod sessions;
 pub mod stream;
+pub mod told;
 pub mod trail;
 pub mod translate;
 pub mod upstream;

@@ -75,7 +75,7 @@ async fn put_in_place(args: InstallArgs) -> anyhow::Result<ExitCode> {
     let wanted = args.wanted();
     let installed = tokio::select! {
         installed = install(&wanted, &args.into, args.default_registry.as_deref()) => installed,
-        () = run::asked_to_stop() => Err(InstallError::Stopped(args.package)),
+        () = http_server::stop::asked() => Err(InstallError::Stopped(args.package)),
     };
     orphans::kill_all();
     if let Err(error) = &installed {

@@ -13,7 +13,8 @@ use crate::handshake::{By, Known};
 use crate::lane::{End, Lane, Program};
 use crate::metrics::Metrics;
 use crate::respawn::{Next, Policy, Respawn};
-use crate::sessions::{Registry, Session};
+use crate::session::Session;
+use crate::sessions::Registry;
 
 /// What a child is made with.
 #[derive(Debug)]
@@ -129,7 +130,7 @@ impl Pool {
 
     fn start(self: &Arc<Self>) -> Arc<Lane> {
         let Recipe { limits, metrics, sessions, stop, .. } = &self.recipe;
-        let lane = Lane::new(*limits, metrics.clone(), By::Client, Arc::clone(sessions), stop.child_token());
+        let lane = Lane::new(*limits, metrics.clone(), By::Client, Arc::<Registry>::clone(sessions), stop.child_token());
         lane.calls().expect(*self.guess());
         let (pool, living) = (Arc::clone(self), Arc::clone(&lane));
         tokio::spawn(async move { pool.see_through(&living).await });

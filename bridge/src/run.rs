@@ -9,10 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use http_server::{Connections, LameDuck};
+use http_server::{Connections, LameDuck, stop};
 use mcp_stdio::guard::{self, Guard};
 use mcp_stdio::orphans;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use traces::{Service, Traces};
@@ -53,7 +52,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         None
     });
     let (stop, program) = (CancellationToken::new(), program(&args));
-    let shared = Lane::new(args.limits(), metrics.clone(), By::Us, Arc::clone(&sessions), stop.child_token());
+    let shared = Lane::new(args.limits(), metrics.clone(), By::Us, Arc::<Registry>::clone(&sessions), stop.child_token());
     let pool = (args.sessions == Sessions::PerSession).then(|| {
         let (sessions, metrics) = (Arc::clone(&sessions), metrics.clone());
         let recipe = Recipe { program: program.clone(), limits: args.limits(), metrics, sessions, stop: stop.clone() };
@@ -86,7 +85,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let mut died = None;
     let mut left = http_server::serve_kept(listener, door::service(Arc::clone(&bridge)), connections, async {
         tokio::select! {
-            () = asked_to_stop() => {
+            () = stop::asked() => {
                 bridge.drain();
                 tracing::info!("draining");
                 // New connections come until all know that this one is not ready any more.
@@ -177,16 +176,4 @@ pub fn adopt() -> anyhow::Result<Option<Guard>> {
         tracing::warn!(%error, "nobody will end the server if this process is killed");
         None
     }))
-}
-
-/// SIGTERM, or control and C.
-pub async fn asked_to_stop() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-        tracing::error!("cannot listen for signals");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
 }

@@ -1,196 +1,154 @@
-//! The sessions of legacy clients: what each said of itself, what it wants to hear, and the stream on which it listens.
+//! Which sessions there are, by their ids.
 
-use std::collections::{HashSet, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::outbox::Outbox;
-use crate::seal::Sealed;
-use crate::translate::Profile;
+use crate::lane::Lane;
+use crate::seal::{KeyError, Sealed, Sealer};
+use crate::session::Session;
+use crate::told::{Audience, Notification};
 
-mod listeners;
-mod registry;
+/// Sessions that were deleted are remembered, so many of them: their ids could be opened for ever.
+const DELETED: usize = 16_384;
 
-pub use listeners::{Filter, Listener, Listeners};
-pub use registry::{Found, Held, Registry};
+/// Sessions of a shared child that are held. What one of them is stands in its id, and whoever comes back after it had to go is known again:
+/// a client that opens sessions without end costs no more than this.
+const HELD: usize = 4096;
 
-/// Questions of a server that may wait for its client to listen.
-const BACKLOG: usize = 64;
+/// A session and the child that serves it.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// What is known of the client.
+    pub session: Arc<Session>,
+    /// The child.
+    pub lane: Arc<Lane>,
+}
 
-/// Open questions of a server whose answers are passed on to it, and bytes of the id of one: nobody has to answer.
-const MAX_ASKED: usize = 256;
-const MAX_ASKED_ID: usize = 1024;
-
-/// Resources that one client may want to hear of.
-pub const MAX_RESOURCES: usize = 1024;
-
-/// Bytes of the name of one.
-pub const MAX_URI: usize = 8192;
-
-/// From the least to the most severe.
-const LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
-
-/// One session.
+/// What an id stands for.
 #[derive(Debug)]
-pub struct Session {
-    /// As the client knows it.
-    pub id: Box<str>,
-    /// What is sealed in its id.
-    pub sealed: Sealed,
-    /// Streams and calls that are open.
-    open: AtomicUsize,
+pub enum Found {
+    /// A session of ours.
+    Here(Held),
+    /// A session that began here and is not here any more.
+    Lost(Sealed),
+    /// Another bridge's.
+    Elsewhere(Sealed),
+    /// None, or not this caller's.
+    Unknown,
+}
+
+/// All sessions.
+#[derive(Debug)]
+pub struct Registry {
+    sealer: Sealer,
+    /// Address and port by which others reach us; empty: they do not.
+    own: String,
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
-    profile: Arc<Profile>,
-    level: Option<usize>,
-    stream: Option<Outbox>,
-    /// Waits for a stream.
-    backlog: VecDeque<Bytes>,
-    resources: HashSet<String>,
-    /// Ids of the server's open questions, as JSON, the latest last.
-    asked: VecDeque<Box<str>>,
-    last_used: Instant,
+    held: HashMap<Box<str>, Held>,
+    deleted: HashSet<u128>,
+    deleted_order: VecDeque<u128>,
 }
 
-/// While it lives, its session is in use.
-#[derive(Debug)]
-pub struct InUse(Arc<Session>);
+impl State {
+    /// The quarter that nobody has used for longest goes, of those that nobody uses now and whose child is everybody's.
+    fn make_room(&mut self) {
+        let may_go = |held: &&Held| held.lane.owner().is_none() && held.session.is_idle(Duration::ZERO, Instant::now());
+        let mut idle: Vec<_> =
+            self.held.iter().filter(|(_, held)| may_go(held)).map(|(id, held)| (held.session.last_used(), id.clone())).collect();
+        idle.sort_unstable_by_key(|(last_used, _)| *last_used);
+        for (_, id) in idle.into_iter().take(HELD / 4) {
+            self.held.remove(&id);
+        }
+    }
+}
 
-impl Session {
-    /// As its sealed id says.
-    pub fn new(id: &str, sealed: Sealed, now: Instant) -> Arc<Self> {
-        let profile = Profile { capabilities: sealed.capabilities.clone(), info: sealed.info.clone(), log_level: None };
-        let state = State {
-            profile: Arc::new(profile),
-            level: None,
-            stream: None,
-            backlog: VecDeque::new(),
-            resources: HashSet::new(),
-            asked: VecDeque::new(),
-            last_used: now,
-        };
-        Arc::new(Self { id: id.into(), sealed, open: AtomicUsize::new(0), state: Mutex::new(state) })
+impl Registry {
+    /// None yet.
+    pub fn new(sealer: Sealer, own: String) -> Self {
+        Self { sealer, own, state: Mutex::default() }
     }
 
-    /// What its client said of itself.
-    pub fn profile(&self) -> Arc<Profile> {
-        Arc::clone(&self.state().profile)
+    /// A new id for a session of ours. The other members are the caller's.
+    pub fn seal(&self, mut sealed: Sealed) -> Result<Arc<Session>, KeyError> {
+        sealed.pod.clone_from(&self.own);
+        sealed.session = self.sealer.random()?;
+        let id = self.sealer.seal(&sealed)?;
+        Ok(Session::new(&id, sealed, Instant::now()))
     }
 
-    /// Whether its client said that it can do something.
-    pub fn can(&self, capability: &str) -> bool {
-        let said: Option<Value> = self.sealed.capabilities.as_deref().and_then(|all| serde_json::from_str(all).ok());
-        said.is_some_and(|said| said.get(capability).is_some_and(|value| !value.is_null()))
-    }
-
-    /// The least severe log message that it wants.
-    pub fn set_level(&self, level: &str) {
+    /// It can be found from now on.
+    pub fn hold(&self, held: Held) {
         let mut state = self.state();
-        state.level = LEVELS.iter().position(|known| *known == level);
-        let mut profile = Profile::clone(&state.profile);
-        profile.log_level = state.level.map(|_| crate::wire::quoted(level));
-        state.profile = Arc::new(profile);
+        if state.held.len() >= HELD && !state.held.contains_key(&held.session.id) {
+            state.make_room();
+        }
+        state.held.insert(held.session.id.clone(), held);
     }
 
-    /// Whether it wants a log message of this level.
-    pub fn hears(&self, level: Option<&str>) -> bool {
-        let severity = level.and_then(|level| LEVELS.iter().position(|known| *known == level));
-        self.state().level.is_none_or(|least| severity.is_none_or(|severity| severity >= least))
+    /// A session that began elsewhere, or earlier, goes on here. Two requests may find that at once: it is one session all the same.
+    pub fn take_over(&self, id: &str, sealed: Sealed, lane: &Arc<Lane>) -> Held {
+        if let Some(held) = self.state().held.get(id) {
+            return held.clone();
+        }
+        let held = Held { session: Session::new(id, sealed, Instant::now()), lane: Arc::clone(lane) };
+        self.hold(held.clone());
+        held
     }
 
-    /// Wants to hear of a resource, or not any more. False: it wants more than anybody may.
-    pub fn subscribe(&self, uri: &str, wanted: bool) -> bool {
+    /// What an id stands for, to this caller.
+    pub fn find(&self, id: &str, caller: &[u8; 16]) -> Found {
+        let state = self.state();
+        if let Some(held) = state.held.get(id) {
+            return if held.session.sealed.caller == *caller { Found::Here(held.clone()) } else { Found::Unknown };
+        }
+        match self.sealer.open(id) {
+            Some(sealed) if sealed.caller != *caller || state.deleted.contains(&sealed.session) => Found::Unknown,
+            Some(sealed) if sealed.pod == self.own => Found::Lost(sealed),
+            Some(sealed) => Found::Elsewhere(sealed),
+            None => Found::Unknown,
+        }
+    }
+
+    /// Its client has ended it.
+    pub fn delete(&self, session: &Session) -> Option<Held> {
         let mut state = self.state();
-        if !wanted {
-            state.resources.remove(uri);
-        } else if uri.len() > MAX_URI || (state.resources.len() >= MAX_RESOURCES && !state.resources.contains(uri)) {
-            return false;
-        } else {
-            state.resources.insert(uri.to_owned());
+        let number = session.sealed.session;
+        if state.deleted.insert(number) {
+            state.deleted_order.push_back(number);
         }
-        true
-    }
-
-    /// The resources that it wants to hear of.
-    pub fn resources(&self) -> Vec<String> {
-        self.state().resources.iter().cloned().collect()
-    }
-
-    /// Whether it wants to hear of a resource.
-    pub fn subscribes_to(&self, uri: &str) -> bool {
-        self.state().resources.contains(uri)
-    }
-
-    /// It listens on a new stream; the one before ends.
-    pub fn listen(&self) -> Outbox {
-        let stream = Outbox::default();
-        let mut state = self.state();
-        for waiting in state.backlog.drain(..) {
-            stream.ask(waiting);
+        if state.deleted_order.len() > DELETED
+            && let Some(oldest) = state.deleted_order.pop_front()
+        {
+            state.deleted.remove(&oldest);
         }
-        if let Some(before) = state.stream.replace(stream.clone()) {
-            before.end();
-        }
-        stream
+        state.held.remove(&session.id)
     }
 
-    /// Something that it may miss.
-    pub fn tell(&self, message: Bytes) {
-        if let Some(stream) = &self.state().stream {
-            stream.tell(message);
-        }
+    /// It is not here any more.
+    pub fn forget(&self, session: &Session) -> Option<Held> {
+        self.state().held.remove(&session.id)
     }
 
-    /// A question of its server, on the stream of one of its calls or on the one where it listens; otherwise it waits for that.
-    pub fn ask(&self, id: &str, question: Bytes, call: Option<&Outbox>) {
-        let mut state = self.state();
-        if id.len() > MAX_ASKED_ID {
-            return;
-        }
-        state.asked.push_back(id.into());
-        if state.asked.len() > MAX_ASKED {
-            state.asked.pop_front();
-        }
-        let stream = call.or(state.stream.as_ref()).filter(|stream| !stream.has_ended());
-        if !stream.is_some_and(|stream| stream.ask(question.clone())) && state.backlog.len() < BACKLOG {
-            state.backlog.push_back(question);
-        }
+    /// Takes out those that nobody has used for so long.
+    pub fn take_idle(&self, limit: Duration, now: Instant) -> Vec<Held> {
+        self.state().held.extract_if(|_, held| held.session.is_idle(limit, now)).map(|(_, held)| held).collect()
     }
 
-    /// Whether the id is of an open question, which it is not from now on.
-    pub fn answers(&self, id: &str) -> bool {
-        let asked = &mut self.state().asked;
-        asked.iter().position(|open| **open == *id).and_then(|at| asked.remove(at)).is_some()
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.state().held.len()
     }
 
-    /// It is used from now until the guard goes.
-    pub fn in_use(self: &Arc<Self>) -> InUse {
-        self.open.fetch_add(1, Ordering::Relaxed);
-        InUse(Arc::clone(self))
-    }
-
-    /// Nobody has used it for so long.
-    fn is_idle(&self, limit: Duration, now: Instant) -> bool {
-        self.open.load(Ordering::Relaxed) == 0 && now - self.last_used() >= limit
-    }
-
-    fn last_used(&self) -> Instant {
-        self.state().last_used
-    }
-
-    /// Its streams end.
-    pub fn end(&self) {
-        if let Some(stream) = self.state().stream.take() {
-            stream.end();
-        }
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -198,51 +156,81 @@ impl Session {
     }
 }
 
-impl Drop for InUse {
-    fn drop(&mut self) {
-        self.0.state().last_used = Instant::now();
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+impl Audience for Registry {
+    fn resources(&self) -> HashSet<String> {
+        self.state().held.values().flat_map(|held| held.session.resources()).collect()
+    }
+
+    fn deliver(&self, told: &Notification) {
+        let state = self.state();
+        let sessions = || state.held.values().map(|held| &held.session);
+        match &*told.method {
+            "notifications/tools/list_changed"
+            | "notifications/prompts/list_changed"
+            | "notifications/resources/list_changed" => {
+                sessions().for_each(|session| session.tell(told.line.clone()));
+            }
+            "notifications/resources/updated" => {
+                let uri = told.uri.as_deref().unwrap_or_default();
+                sessions().filter(|session| session.subscribes_to(uri)).for_each(|session| session.tell(told.line.clone()));
+            }
+            "notifications/message" => {
+                let alone = || sessions().next().filter(|_| state.held.len() == 1);
+                if let Some(session) = told.only.as_ref().or_else(alone).filter(|session| session.hears(told.level.as_deref())) {
+                    session.tell(told.line.clone());
+                }
+            }
+            // It is nobody's in particular, and may say what one client did.
+            _ => {}
+        }
     }
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
-    use crate::outbox::Event;
+    use crate::calls::Limits;
+    use crate::handshake::By;
+    use crate::metrics::Metrics;
 
-    pub(crate) fn session(capabilities: &str) -> Arc<Session> {
-        let sealed =
-            Sealed { pod: String::new(), session: 1, caller: [0; 16], capabilities: Some(capabilities.into()), info: None };
-        Session::new("id", sealed, Instant::now())
-    }
-
-    #[test]
-    fn a_session_hears_what_is_severe_enough() {
-        let session = session("{}");
-        assert!(session.hears(Some("debug")));
-        session.set_level("warning");
-        assert!(session.hears(Some("error")) && session.hears(None) && !session.hears(Some("info")));
-        assert_eq!(session.profile().log_level.as_deref(), Some("\"warning\""));
-    }
-
-    #[test]
-    fn a_session_wants_to_hear_of_no_more_than_it_may() {
-        let session = session("{}");
-        assert!((0..MAX_RESOURCES).all(|number| session.subscribe(&number.to_string(), true)));
-        assert!(session.subscribe("7", true) && !session.subscribe("one more", true));
-        assert!(session.subscribe("7", false) && session.subscribe("one more", true));
-        assert!(!session.subscribe(&"x".repeat(MAX_URI + 1), true));
+    fn empty() -> (Arc<Registry>, Arc<Lane>) {
+        let limits = Limits { in_flight: 1, queue: 1, timeout: Duration::ZERO, longest: Duration::ZERO, silence: Duration::ZERO };
+        let registry = Arc::new(Registry::new(Sealer::new(None).unwrap(), String::new()));
+        let lane =
+            Lane::new(limits, Metrics::new().unwrap(), By::Us, Arc::<Registry>::clone(&registry), CancellationToken::new());
+        (registry, lane)
     }
 
     #[tokio::test]
-    async fn a_question_waits_for_the_client_to_listen() {
-        let session = session(r#"{"roots": {}, "sampling": null}"#);
-        assert!(session.can("roots") && !session.can("sampling") && !session.can("elicitation"));
-        session.ask("1", Bytes::from_static(b"question"), None);
-        let stream = session.listen();
-        assert_eq!(stream.next().await, Some(Event::Message(Bytes::from_static(b"question"))));
-        assert!(session.answers("1") && !session.answers("1") && !session.answers("2"));
-        session.listen();
-        assert_eq!(stream.next().await, None, "one stream at a time");
+    async fn a_session_that_two_requests_take_over_at_once_is_one() {
+        let (registry, lane) = empty();
+        let sealed = || Sealed { pod: "elsewhere".to_owned(), session: 1, caller: [0; 16], capabilities: None, info: None };
+        let listens = registry.take_over("id", sealed(), &lane);
+        let stream = listens.session.listen();
+        let calls = registry.take_over("id", sealed(), &lane);
+        calls.session.tell("something".into());
+        assert!(stream.next().await.is_some() && registry.len() == 1);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_opens_sessions_without_end_costs_no_more_than_some_and_loses_none() {
+        let (registry, lane) = empty();
+        let begin = || {
+            let sealed = Sealed { pod: String::new(), session: 0, caller: [0; 16], capabilities: None, info: None };
+            let session = registry.seal(sealed).unwrap();
+            registry.hold(Held { session: Arc::clone(&session), lane: Arc::clone(&lane) });
+            session
+        };
+        let (used, first) = (begin(), begin());
+        let in_use = used.in_use();
+        for _ in 0..HELD + HELD / 2 {
+            begin();
+        }
+        assert!(registry.len() <= HELD, "{}", registry.len());
+        assert!(matches!(registry.find(&used.id, &[0; 16]), Found::Here(_)), "it has a call or a stream");
+        assert!(matches!(registry.find(&first.id, &[0; 16]), Found::Lost(_)), "it is known again by its id");
+        drop(in_use);
     }
 }

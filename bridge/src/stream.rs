@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use crate::era::Era;
 use crate::lane::Lane;
 use crate::outbox::{Event, Outbox};
-use crate::sessions::InUse;
+use crate::session::InUse;
 use crate::trail::OwnError;
 use crate::wire;
 
@@ -64,9 +64,9 @@ pub enum Form {
 impl Form {
     /// None: in no form that there is.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
-        let accepted = || headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).map(str::to_ascii_lowercase);
-        let events = accepted().any(|value| ["text/event-stream", "text/*", "*/*"].iter().any(|kind| value.contains(kind)));
-        match (json_rpc::takes_json(headers), events) {
+        // Who says nothing of streams may not know them.
+        let says = headers.get_all(ACCEPT).iter().any(|accept| !accept.is_empty());
+        match (json_rpc::takes_json(headers), says && json_rpc::takes_events(headers)) {
             (true, true) => Some(Self::Either),
             (true, false) => Some(Self::Json),
             (false, true) => Some(Self::Events),
@@ -196,6 +196,8 @@ pub fn event(message: &[u8]) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::*;
 
     #[test]
@@ -205,6 +207,26 @@ mod tests {
         assert!(outbox.tell(Bytes::from_static(b"{}")));
         drop(response);
         assert!(!outbox.tell(Bytes::from_static(b"{}")), "it would fill up, and be kept for ever");
+    }
+
+    #[rstest]
+    #[case(&[], Some(Form::Json))]
+    #[case(&[""], Some(Form::Json))]
+    #[case(&["*/*"], Some(Form::Either))]
+    #[case(&["application/json"], Some(Form::Json))]
+    #[case(&["Application/*;q=0.5"], Some(Form::Json))]
+    #[case(&["application/json, text/event-stream"], Some(Form::Either))]
+    #[case(&["application/json", "text/event-stream"], Some(Form::Either))]
+    #[case(&["application/json, text/event-stream;q=0"], Some(Form::Json))]
+    #[case(&["text/event-stream"], Some(Form::Events))]
+    #[case(&["text/*"], Some(Form::Events))]
+    #[case(&["application/json;q=0, text/event-stream"], Some(Form::Events))]
+    #[case(&["text/html"], None)]
+    #[case(&["text/event-streams, application/jsonl"], None)]
+    #[case(&["*/*;q=0"], None)]
+    fn an_answer_has_a_form_that_its_client_takes(#[case] accept: &[&'static str], #[case] form: Option<Form>) {
+        let headers = accept.iter().map(|value| (ACCEPT, HeaderValue::from_static(value))).collect();
+        assert_eq!(Form::of(&headers), form);
     }
 
     #[test]

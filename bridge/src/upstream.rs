@@ -15,7 +15,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName};
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, Uri};
 use http_body_util::BodyExt as _;
-use http_server::{Connections, LameDuck, request_id};
+use http_server::{Connections, LameDuck, request_id, stop};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde::Deserialize;
@@ -25,7 +25,6 @@ use tower::service_fn;
 use crate::config::{RunArgs, seconds};
 use crate::forward;
 use crate::metrics::{Metrics, Outcome};
-use crate::run::asked_to_stop;
 
 mod sessions;
 
@@ -56,7 +55,7 @@ pub async fn run(args: RunArgs, upstream: Uri) -> anyhow::Result<ExitCode> {
         async move { Ok(request_id::with(request, |request| beside.answer(request)).await) }
     });
     let stop = async {
-        asked_to_stop().await;
+        stop::asked().await;
         tracing::info!("draining");
         LameDuck { most: seconds(args.lame_duck_seconds), ..LameDuck::NONE }
     };

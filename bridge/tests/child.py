@@ -221,7 +221,8 @@ def handle(message):
     elif method == "tools/list":
         answer(id, {"tools": [{"name": "echo", "inputSchema": {"type": "object"}}]} | ({"ttlMs": 0, "cacheScope": "private"} if era != "legacy" else {}))
     elif method == "tools/call":
-        if params.get("name") in ("stop-reading", "ping-flood", "close-stdin"):
+        # These read nothing more: what is written to them is not heard.
+        if params.get("name") in ("stop-reading", "ping-flood", "close-stdin", "answer-and-die", "answer-without-end-and-die"):
             call(id, params)
         threading.Thread(target=call, args=(id, params), daemon=True).start()
     elif method == "subscriptions/listen" and era == "modern":

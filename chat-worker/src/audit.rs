@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
-use crate::redact::redact;
+use crate::redact::redact_json;
 
 /// The log's name for these lines: whatever the level, they are kept.
 pub const TARGET: &str = "chat_worker::audit";
@@ -16,7 +16,7 @@ pub const TARGET: &str = "chat_worker::audit";
 pub enum AuditArguments {
     /// Their SHA-256, in hexadecimal: enough to prove which call it was.
     Digest,
-    /// All of them, as JSON; what looks like a secret is taken out.
+    /// All of them, as JSON; what looks like a secret is taken out, and the texts of fields that are named for one.
     Whole,
 }
 
@@ -42,7 +42,7 @@ impl Call<'_> {
     pub fn log(&self, arguments: AuditArguments) {
         let told = match arguments {
             AuditArguments::Digest => format!("sha256:{}", digest_of(self.arguments)),
-            AuditArguments::Whole => redact(self.arguments).into_owned(),
+            AuditArguments::Whole => redact_json(self.arguments).into_owned(),
         };
         tracing::info!(
             target: TARGET,

@@ -14,6 +14,7 @@
 pub mod app;
 pub mod audit;
 pub mod config;
+mod connection_error;
 mod current_request;
 mod digest;
 mod heavy;
@@ -21,7 +22,6 @@ pub mod limits;
 pub mod llm;
 pub mod logging;
 pub mod message;
-mod met;
 pub mod metrics;
 pub mod numbers;
 pub mod policy;

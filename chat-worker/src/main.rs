@@ -12,6 +12,7 @@ use chat_worker::{
     ui,
 };
 use clap::Parser;
+use mcp_stdio::guard;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 /// A piece of an answer is a few small allocations, which one thread makes and another one frees.
@@ -19,12 +20,21 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    let (command, settings) = Cli::parse().into_parts().unwrap_or_else(|error| error.exit());
+    if let Command::Guard { process } = command {
+        guard::watch(process);
+        return ExitCode::SUCCESS;
+    }
     // Before any TLS: two providers in one process would panic later.
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         eprintln!("a TLS provider is installed already");
         return ExitCode::FAILURE;
     }
-    let (command, settings) = Cli::parse().into_parts().unwrap_or_else(|error| error.exit());
+    let has_children = !matches!(command, Command::Config { .. });
+    let _guard = has_children.then(|| guard::start("guard")).transpose().unwrap_or_else(|error| {
+        eprintln!("chat-worker: nobody will end its servers if it is killed: {error}");
+        None
+    });
     // Servers that are children of ours run as our user: without this they could read our environment, and the key in it.
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         eprintln!("chat-worker: children could read its environment: {error}");
@@ -79,12 +89,12 @@ async fn dispatch(app: &Arc<App>, command: Command) -> anyhow::Result<ExitCode> 
             }
         },
         // Done before anything was started.
-        Command::Config { .. } => Ok(ExitCode::SUCCESS),
+        Command::Config { .. } | Command::Guard { .. } => Ok(ExitCode::SUCCESS),
         Command::Ask { question, json, yes } => ui::terminal::ask::ask(app, &question, json, yes).await,
         Command::Serve { listen } => {
             let listener = http_server::listen(listen).await;
             let listener = listener.with_context(|| format!("cannot listen on {listen}"))?;
-            ui::web::serve(Arc::clone(app), listener, ui::web::terminated()).await.map(|()| ExitCode::SUCCESS)
+            ui::web::serve(Arc::clone(app), listener, http_server::stop::asked()).await.map(|()| ExitCode::SUCCESS)
         }
     }
 }

@@ -112,6 +112,12 @@ pub enum Command {
         #[arg(long, env = "CHAT_LISTEN", default_value = "127.0.0.1:8080")]
         listen: SocketAddr,
     },
+    /// Ends what a worker started that was killed.
+    #[command(hide = true)]
+    Guard {
+        /// Its process.
+        process: u32,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -438,7 +444,7 @@ impl Settings {
             return Ok(KeySource::file(path));
         }
         match std::env::var(variable) {
-            Ok(key) if !key.trim().is_empty() => Ok(KeySource::Fixed(key.trim().into())),
+            Ok(key) if !key.trim().is_empty() => Ok(KeySource::fixed(key.trim())),
             // A server of one's own may do without.
             _ if self.model_base_url().as_str().trim_end_matches('/') != api => Ok(KeySource::None),
             _ => Err(SettingsError::NoKey { api, variable }),

@@ -170,6 +170,21 @@ async fn a_server_without_tools_is_up_also_where_it_knows_no_ping() {
 }
 
 #[tokio::test]
+async fn an_answer_of_many_headers_is_read() {
+    let servers = [but("tools/list", |request| {
+        let mut response = reply(200, JSON, result(request, &listed()));
+        for number in 0..150 {
+            let name = http::HeaderName::try_from(format!("x-number-{number}")).unwrap();
+            response.headers_mut().insert(name, "x".parse().unwrap());
+        }
+        response
+    })
+    .await];
+    let (_worker, offered) = offered_of_each(&servers).await;
+    assert_eq!(offered, [Some(2)]);
+}
+
+#[tokio::test]
 async fn whatever_is_said_to_discover_but_its_result_leads_to_the_earlier_era() {
     let error = |code: i64, data: Value| {
         move |request: &Value| {
@@ -183,6 +198,14 @@ async fn whatever_is_said_to_discover_but_its_result_leads_to_the_earlier_era() 
         but("server/discover", |_| reply(401, "text/plain", "")).await,
         but("server/discover", |_| reply(403, "text/plain", "")).await,
         but("server/discover", |_| reply(503, "text/plain", "")).await,
+        // It dies, and its connection with it.
+        but("server/discover", |_| std::panic::resume_unwind(Box::new("dies"))).await,
+        but("server/discover", |request| {
+            let half = result(request, &json!({})).into_bytes();
+            let broken = futures::stream::iter([Ok(half[..5].to_vec()), Err(std::io::Error::other("breaks"))]);
+            reply(200, JSON, Body::from_stream(broken))
+        })
+        .await,
     ];
     let (_worker, offered) = offered_of_each(&servers).await;
     assert_eq!(offered, vec![Some(2); servers.len()]);

@@ -96,6 +96,20 @@ async fn what_is_no_part_of_the_answer_is_told_on_standard_error() {
 }
 
 #[tokio::test]
+async fn an_end_that_is_not_the_usual_one_is_told_in_words() {
+    for (stop, told) in [("max_tokens", "The answer is cut off."), ("refusal", "The model declined; the question is taken back.")]
+    {
+        let model = Model::start(&format!("otherwise: {{text: 'The first half.', stop: {stop}}}")).await.unwrap();
+        let (code, _, stderr) = run(&model, &["ask", "hello"], &[], "").await;
+        assert_eq!((code, stderr.trim()), (1, told));
+        let (_, stdout, _) = run(&model, &["ask", "hello", "--json"], &[], "").await;
+        let answer: Value = serde_json::from_str(&stdout).unwrap();
+        let notice = answer["notices"][0].as_str().unwrap();
+        assert!(notice.to_lowercase().contains(&told.to_lowercase()), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_question_beside_a_command_is_refused() {
     let model = Model::start(SCRIPT).await.unwrap();
     for args in [&["-p", "why?", "serve"][..], &["-p", "why?", "ask", "what?"], &["-p", "why?", "config", "check"]] {

@@ -109,7 +109,7 @@ async fn the_wait_that_is_asked_for_is_kept(#[case] header: &str, #[case] at_lea
     let began = Instant::now();
     assert_eq!(ask(&worker).await.0, 200);
     let took = began.elapsed();
-    assert!(took >= Duration::from_millis(at_least_ms) && took < Duration::from_millis(at_least_ms + 2_000), "{took:?}");
+    assert!(took >= Duration::from_millis(at_least_ms) && took < Duration::from_millis(at_least_ms + 5_000), "{took:?}");
 }
 
 #[rstest]

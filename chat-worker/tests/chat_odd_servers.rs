@@ -328,6 +328,66 @@ async fn redirects_are_followed_within_the_server_and_not_beyond_it() {
     assert_eq!(elsewhere.asked("initialize") + elsewhere.asked("server/discover"), 0);
 }
 
+/// One whose second list of tools is answered so, and which is looked at every second.
+async fn odd_look(answer: impl Fn() -> Response + Send + Sync + 'static) -> (Arc<Odd>, Worker) {
+    let lists = AtomicUsize::new(0);
+    let server = odd(move |request| {
+        let is_second = request["method"] == "tools/list" && lists.fetch_add(1, Ordering::SeqCst) == 1;
+        ready(is_second.then(&answer)).boxed()
+    });
+    let server = server.await;
+    let mut entry = server.entry("a");
+    entry["health_check_interval"] = json!(1);
+    let worker = Worker::start(SCRIPT, &[entry], &[]).await;
+    (server, worker)
+}
+
+/// Waits until it was asked for its tools so often; whether it was up all the time.
+async fn stays_up(server: &Odd, worker: &Worker, lists: usize) -> bool {
+    let mut look = tokio::time::interval(Duration::from_millis(20));
+    let waiting = async {
+        while server.asked("tools/list") < lists {
+            look.tick().await;
+            if state(&worker.get("/health").await, "a") != "up" {
+                return false;
+            }
+        }
+        true
+    };
+    tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("it is looked at")
+}
+
+#[rstest]
+#[case::unauthorized(401)]
+#[case::forbidden(403)]
+#[case::broken(500)]
+#[case::busy(429)]
+#[case::nobody_behind_it(503)]
+#[tokio::test]
+async fn a_look_that_is_refused_once_takes_nothing_away(#[case] status: u16) {
+    let (server, worker) = odd_look(move || reply(status, "text/plain", "not now")).await;
+    worker.until("the server", |health| state(health, "a") == "up").await;
+    assert!(stays_up(&server, &worker, 3).await);
+    is_well(&worker).await;
+    assert_eq!(server.asked("initialize"), 1, "nothing was begun again");
+}
+
+#[tokio::test]
+async fn who_asks_to_be_left_alone_is_not_looked_at_until_then() {
+    let (server, worker) = odd_look(|| {
+        let mut response = reply(429, "text/plain", "slow down");
+        response.headers_mut().insert("retry-after", "3".parse().unwrap());
+        response
+    })
+    .await;
+    worker.until("the server", |health| state(health, "a") == "up").await;
+    assert!(stays_up(&server, &worker, 2).await);
+    let limited = Instant::now();
+    assert!(stays_up(&server, &worker, 3).await);
+    assert!(limited.elapsed() > Duration::from_millis(2_500), "after {:?}", limited.elapsed());
+    is_well(&worker).await;
+}
+
 #[tokio::test]
 async fn one_malformed_tool_costs_only_itself() {
     let server = odd(|_| ready(None).boxed()).await;

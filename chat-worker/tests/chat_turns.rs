@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::{Fake, Mood, Worker};
@@ -53,11 +53,9 @@ async fn tools_are_called_in_parallel_and_every_call_gets_its_result() {
 #[tokio::test]
 async fn identical_reads_at_the_same_time_are_one_call() {
     let (worker, fake) = worker().await;
-    let began = Instant::now();
     let (_, answer) = worker.ask(json!({"message": "do it twice"})).await;
     assert_eq!(answer["answer"], "Both: slow but sure");
     assert_eq!(fake.calls.lock().unwrap().len(), 1);
-    assert!(began.elapsed() < Duration::from_millis(950), "two calls after one another take a second");
 }
 
 #[tokio::test]

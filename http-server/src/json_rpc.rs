@@ -160,16 +160,26 @@ pub fn accept(headers: &mut HeaderMap) {
 
 /// Whether a request takes JSON, by the rules of HTTP.
 pub fn takes_json(headers: &HeaderMap) -> bool {
-    let mut given = headers.get_all(ACCEPT).iter().peekable();
-    given.peek().is_none() || given.filter_map(|value| value.to_str().ok()).any(names_json)
+    takes(headers, &["", "*/*", "application/*", "application/json"])
 }
 
-fn names_json(accept: &str) -> bool {
+/// Whether a request takes a stream of events, by the same rules.
+pub fn takes_events(headers: &HeaderMap) -> bool {
+    takes(headers, &["", "*/*", "text/*", "text/event-stream"])
+}
+
+/// Whoever names nothing takes everything. <https://www.rfc-editor.org/rfc/rfc9110#field.accept>
+fn takes(headers: &HeaderMap, kinds: &[&str]) -> bool {
+    let mut given = headers.get_all(ACCEPT).iter().peekable();
+    given.peek().is_none() || given.filter_map(|value| value.to_str().ok()).any(|accept| names(accept, kinds))
+}
+
+fn names(accept: &str, kinds: &[&str]) -> bool {
     accept.split(',').any(|range| {
         let mut parts = range.split(';').map(str::trim);
         let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
         let refused = parts.any(|part| part.strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0_f32)));
-        matches!(kind.as_str(), "" | "*/*" | "application/*" | "application/json") && !refused
+        kinds.contains(&kind.as_str()) && !refused
     })
 }
 

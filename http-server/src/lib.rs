@@ -11,6 +11,7 @@ pub mod json_rpc;
 pub mod pace;
 mod places;
 pub mod request_id;
+pub mod stop;
 pub mod token;
 
 use std::convert::Infallible;
@@ -138,7 +139,10 @@ where
         let LameDuck { least, most } = shutdown.await;
         closing.store(true, Ordering::Relaxed);
         // Whoever is connected now comes back on a new connection, for as long as it has not learnt of another server.
-        tokio::time::sleep(if open.is_empty() { least } else { most.max(least) }).await;
+        tokio::select! {
+            () = tokio::time::sleep(if open.is_empty() { least } else { most.max(least) }) => {}
+            () = stop::asked_again() => {}
+        }
     }));
     let mut looking = pin!(look_for_idle(&places, connections.idle));
     let mut accepted = None;
@@ -203,8 +207,17 @@ fn queued(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
 pub struct Draining(Pin<Box<dyn Future<Output = ()> + Send>>);
 
 impl Draining {
-    /// Waits until all of them are closed, and says whether that took no longer than `limit`.
+    /// Waits until all of them are closed, and says whether that took no longer than `limit`, nor than the patience of whoever asked twice
+    /// (`stop`).
     pub async fn within(&mut self, limit: Duration) -> bool {
+        tokio::select! {
+            closed = self.closed(limit) => closed,
+            () = stop::asked_again() => false,
+        }
+    }
+
+    /// The same, however often it was asked: for what has been told to end, and takes no time.
+    pub async fn closed(&mut self, limit: Duration) -> bool {
         tokio::time::timeout(limit, &mut self.0).await.is_ok()
     }
 }

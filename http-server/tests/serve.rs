@@ -8,8 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::routing::get;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use http_server::body;
 use http_server::{Connections, Draining, LameDuck};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -32,6 +35,9 @@ struct Served {
 /// Of an answer that no pipe holds.
 const LARGE: usize = 32 << 20;
 
+/// What `/small` takes of a body.
+const MOST: usize = 1 << 10;
+
 async fn serve(max_connections: usize) -> Served {
     serve_on(max_connections, LameDuck::NONE).await
 }
@@ -50,7 +56,10 @@ async fn serve_on(max_connections: usize, lame_duck: LameDuck) -> Served {
     };
     let whoami = |ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.to_string() };
     let large = || async { vec![b'x'; LARGE] };
+    let small =
+        |body: Body| async { body::whole(body, MOST, SOON).await.map_or(StatusCode::PAYLOAD_TOO_LARGE, |_| StatusCode::OK) };
     let router = Router::new().route("/whoami", get(whoami)).route("/slow", get(slow)).route("/large", get(large));
+    let router = router.route("/small", post(small));
     let stopped = Arc::clone(&stop);
     let shutdown = async move {
         stopped.notified().await;
@@ -245,6 +254,28 @@ async fn an_answer_that_is_being_written_keeps_its_place() {
     let (rest, ended) = tokio::join!(read_until(&mut reader, ""), left.within(SOON));
     let head = begun.find("\r\n\r\n").unwrap() + 4;
     assert_eq!((begun.len() - head + rest.len(), ended), (LARGE, true));
+}
+
+/// Some send all of a body before they read anything: while they send, a connection that is closed is an error, and no answer.
+#[tokio::test]
+async fn who_reads_nothing_before_all_is_sent_hears_that_it_is_too_much() {
+    let served = serve(10).await;
+    let piece = vec![b'x'; 64 << 10];
+    let chunk = [format!("{:x}\r\n", piece.len()).as_bytes(), &piece, b"\r\n"].concat();
+    let length = format!("Content-Length: {LARGE}");
+    for (how, piece, end) in [(&*length, &piece[..], ""), ("Transfer-Encoding: chunked", &chunk, "0\r\n\r\n")] {
+        let mut stream = served.connect().await;
+        stream.write_all(format!("POST /small HTTP/1.1\r\nHost: here\r\n{how}\r\n\r\n").as_bytes()).await.unwrap();
+        // More than all pipes hold.
+        for _ in 0..LARGE >> 16 {
+            stream.write_all(piece).await.unwrap();
+        }
+        stream.write_all(end.as_bytes()).await.unwrap();
+        assert!(read_until(&mut stream, "\r\n\r\n").await.starts_with("HTTP/1.1 413 "), "{how}");
+        // And its connection is as good as before.
+        ask(&mut stream, "/whoami").await;
+        assert!(read_until(&mut stream, "127.0.0.1").await.contains("200 OK"), "{how}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

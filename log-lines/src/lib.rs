@@ -54,12 +54,17 @@ impl Level {
         self.0.parse().ok()
     }
 
-    /// As a filter.
+    /// As a filter. Of the crates that send traces it lets nothing through beyond INFO, whoever asks for it.
     ///
     /// # Panics
     /// Never: what is no filter is no level.
     pub fn filter(&self) -> Targets {
-        self.0.parse().expect("it was parsed when it came in")
+        let asked: Targets = self.0.parse().expect("it was parsed when it came in");
+        let most = |level: LevelFilter| level.min(LevelFilter::INFO);
+        let by_name = asked.iter().filter(|(target, _)| target.starts_with(SENDERS_OF_TRACES));
+        let by_name: Vec<_> = by_name.map(|(target, level)| (target.to_owned(), most(level))).collect();
+        let others = most(asked.default_level().unwrap_or(LevelFilter::OFF));
+        asked.with_target(SENDERS_OF_TRACES, others).with_targets(by_name)
     }
 }
 
@@ -97,8 +102,6 @@ const SENDERS_OF_TRACES: &str = "opentelemetry";
 
 /// Writes from now on what the filter lets through.
 pub fn start(filter: Targets, format: Format, to: To) {
-    let most = filter.default_level().unwrap_or(LevelFilter::OFF).min(LevelFilter::INFO);
-    let filter = filter.with_target(SENDERS_OF_TRACES, most);
     let (writer, is_terminal) = match to {
         To::Stdout => (BoxMakeWriter::new(io::stdout), io::stdout().is_terminal()),
         To::Stderr => (BoxMakeWriter::new(io::stderr), io::stderr().is_terminal()),
@@ -114,6 +117,23 @@ pub fn start(filter: Targets, format: Format, to: To) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_senders_of_traces_do_not_tell_where_they_send() {
+        let written = |level: &str, target: &str, of: LevelFilter| {
+            let filter = level.parse::<Level>().expect("a level").filter();
+            filter.would_enable(target, &of.into_level().expect("not off"))
+        };
+        for level in
+            ["DEBUG", "trace", "debug,hyper=warn", "info,opentelemetry=trace", "opentelemetry-otlp=debug,opentelemetry_sdk=trace"]
+        {
+            for target in ["opentelemetry", "opentelemetry-otlp", "opentelemetry_sdk"] {
+                assert!(!written(level, target, LevelFilter::DEBUG), "{target} by {level}");
+            }
+        }
+        assert!(written("debug", "opentelemetry-otlp", LevelFilter::INFO) && written("debug", "bridge", LevelFilter::DEBUG));
+        assert!(!written("debug,opentelemetry=off", "opentelemetry-otlp", LevelFilter::ERROR), "who wants less gets less");
+    }
 
     #[test]
     fn levels_have_the_names_that_people_know() {

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::getpid;
 
-use crate::orphans::{self, MARK};
+use crate::orphans;
 
 /// The guard of this process, for as long as it lives: what the guard reads ends with it.
 #[derive(Debug)]
@@ -21,8 +21,9 @@ pub fn start(word: &str) -> io::Result<Option<Guard>> {
         return Ok(None);
     }
     let mut command = Command::new("/proc/self/exe");
-    // In a group of its own: what is said to this process by a terminal is not said to it.
-    command.args([word, &us.to_string()]).env_remove(MARK).process_group(0);
+    // In a group of its own: what is said to this process by a terminal is not said to it. And it is to know none of our secrets, which
+    // children could read of it.
+    command.args([word, &us.to_string()]).env_clear().process_group(0);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     // Whoever looks for orphans meanwhile must not take it for one.
     let mut own = orphans::own();

@@ -2,9 +2,10 @@
 //! such variables taken out of what others are told.
 
 /// Words in a name whose value is a secret.
-const TELLING: [&str; 41] = [
+const TELLING: [&str; 42] = [
     "token",
     "tokens",
+    "tok",
     "key",
     "keys",
     "secret",
@@ -101,6 +102,11 @@ pub fn is_harmless(name: &str, value: &str) -> bool {
     value.is_empty() || value.starts_with("./") || switch || measured || connection
 }
 
+/// The same of a variable of an environment.
+pub fn of_variable(name: &str, value: &str) -> bool {
+    tells(name, value) && !FOLDERS.contains(&name)
+}
+
 /// Shorter values stand in too much that is no secret.
 const LEAST: usize = 6;
 
@@ -126,7 +132,7 @@ impl Secrets {
 
     fn of(variables: impl Iterator<Item = (String, String)>) -> Self {
         let mut secrets: Vec<_> = variables
-            .filter(|(name, value)| value.trim().len() >= LEAST && tells(name, value) && !FOLDERS.contains(&name.as_str()))
+            .filter(|(name, value)| value.trim().len() >= LEAST && of_variable(name, value))
             .map(|(name, value)| (name, value.trim().to_owned()))
             .collect();
         // One may be a part of another.

@@ -1,6 +1,6 @@
 //! The answer to a request, out of what came back for it.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::{
     Deserialize, Deserializer,
@@ -198,7 +198,7 @@ fn read_one(text: &str, id: i64) -> Result<Message<'_>, Fault> {
         return Err(is_json.map_or_else(|error| not_json(&error), |_| Fault::of("it is no JSON-RPC message")));
     }
     let Envelope { jsonrpc, id: given, method, result, error } = serde_json::from_str(text).map_err(|error| not_json(&error))?;
-    match jsonrpc.map(RawValue::get) {
+    match jsonrpc.map(|version| as_read(version.get())).as_deref() {
         Some("\"2.0\"") => {}
         Some(_) => return Err(Fault::of("its \"jsonrpc\" is not \"2.0\"")),
         None => return Err(Fault::of("it is JSON, but no JSON-RPC message")),
@@ -244,6 +244,34 @@ pub fn claimed_id(head: &[u8], tail: &[u8]) -> Option<u64> {
     std::str::from_utf8(before_the_answer().or_else(at_the_end)?).ok()?.parse().ok()
 }
 
+/// A request of the server's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// As it is written: whoever answers writes the same.
+    pub id: String,
+    pub method: String,
+}
+
+/// The requests in one body or event. What answers something, tells something, or cannot be read is none.
+pub fn asked(text: &str, arrays: Arrays) -> Vec<Asked> {
+    if text.trim_start().starts_with('[') && arrays == Arrays::Taken {
+        let all: Vec<&RawValue> = serde_json::from_str(text).unwrap_or_default();
+        return all.iter().filter_map(|one| asked_one(one.get())).collect();
+    }
+    asked_one(text).into_iter().collect()
+}
+
+fn asked_one(text: &str) -> Option<Asked> {
+    if !text.trim_start().starts_with('{') {
+        return None;
+    }
+    let Envelope { id, method, .. } = serde_json::from_str(text).ok()?;
+    let id = id?.get();
+    let names = id.starts_with(['"', '-']) || id.starts_with(|c: char| c.is_ascii_digit());
+    let method = serde_json::from_str(method?.get()).ok()?;
+    names.then(|| Asked { id: id.to_owned(), method })
+}
+
 /// What answers a request, as it was written.
 #[derive(Debug, Clone, Copy)]
 pub enum Answer<'a> {
@@ -266,6 +294,14 @@ pub fn answer<'a>(result: Option<&'a RawValue>, error: Option<&'a RawValue>) -> 
     }
 }
 
+/// A value with its characters as they are read, where it is a string and some are written by their numbers.
+fn as_read(written: &str) -> Cow<'_, str> {
+    if !(written.starts_with('"') && written.contains('\\')) {
+        return Cow::Borrowed(written);
+    }
+    serde_json::from_str::<String>(written).map_or(Cow::Borrowed(written), |read| Cow::Owned(format!("\"{read}\"")))
+}
+
 /// Whether an id, as it is written, is this one of ours, which are counted from zero.
 fn names(given: &str, id: i64) -> bool {
     number(given).is_some_and(|given| i64::try_from(given) == Ok(id))
@@ -274,6 +310,7 @@ fn names(given: &str, id: i64) -> bool {
 /// An id that we gave out, as it is written: a whole number, also where it comes back as a string, as all SDK clients accept it, or as `1.0`
 /// or `1e0`, which to JSON is the same number.
 pub fn number(given: &str) -> Option<u64> {
+    let given = &*as_read(given);
     let plain = given.strip_prefix('"').and_then(|given| given.strip_suffix('"')).unwrap_or(given);
     plain.parse().ok().or_else(|| {
         let number = given.parse::<f64>().ok().filter(|number| number.fract() == 0.0)?;
@@ -319,6 +356,8 @@ mod tests {
         for (text, expected) in [
             (r#"{"jsonrpc":"2.0","id":7,"result":{"a":1}}"#, r#"result {"a":1}"#),
             (r#"{"jsonrpc":"2.0","id":"7","result":{}}"#, "result {}"),
+            (r#"{"jsonrpc":"2.\u0030","id":"\u0037","result":{}}"#, "result {}"),
+            (r#"{"jsonrpc":"2.\u0031","id":7,"result":{}}"#, r#"its "jsonrpc" is not "2.0""#),
             (r#"{"jsonrpc":"2.0","id":7.0,"result":{}}"#, "result {}"),
             (r#"{"jsonrpc":"2.0","id":8,"result":{}}"#, r#"its "id" is not the one of the request"#),
             (r#"{"jsonrpc":"2.0","id":"x","error":{"code":1,"message":"m"}}"#, r#"its "id" is not the one of the request"#),
@@ -369,6 +408,29 @@ mod tests {
         assert_eq!(answers(r#"{"jsonrpc":"2.0","id":7}"#), Some(true));
         for none in ["ping", "{}", "", "<html>", r#"{"jsonrpc":"2.0","id":8,"result":5}"#, r#"{"jsonrpc":"2.0","result":{}}"#] {
             assert_eq!(answers(none), Some(false), "{none}");
+        }
+    }
+
+    #[test]
+    fn what_a_server_asks_is_told_from_what_it_tells() {
+        let of = |text: &str, arrays| -> Vec<(String, String)> {
+            asked(text, arrays).into_iter().map(|asked| (asked.id, asked.method)).collect()
+        };
+        let ping = r#"{"jsonrpc":"2.0","id":"a\u0031","method":"\u0070ing"}"#;
+        assert_eq!(of(ping, Arrays::Refused), [(r#""a\u0031""#.to_owned(), "ping".to_owned())]);
+        let both = format!(r#" [{ping},{{"id":-5,"method":"roots/list"}},{{"method":"x"}},7]"#);
+        assert_eq!(of(&both, Arrays::Taken).len(), 2);
+        let none = [
+            &both[..],
+            r#"{"method":"ping"}"#,
+            r#"{"id":null,"method":"ping"}"#,
+            r#"{"id":{},"method":"ping"}"#,
+            r#"{"id":1,"method":5}"#,
+            r#"{"id":1,"result":{}}"#,
+            "Listening",
+        ];
+        for none in none {
+            assert_eq!(of(none, Arrays::Refused), [], "{none}");
         }
     }
 

@@ -27,9 +27,24 @@ pub fn target(from: &Url, status: u16, location: Option<&str>) -> Result<Url, St
     Ok(target)
 }
 
+/// Whether the next request goes to where this one was sent: 308 is for good, and 307 for one request (RFC 9110, 15.4.8). Routers that want
+/// a '/' at the end of a path, or none, say so by 307, each time.
+pub fn lasts(status: u16, from: &Url, to: &Url) -> bool {
+    let same = from.path().trim_end_matches('/') == to.path().trim_end_matches('/') && from.query() == to.query();
+    status == 308 || same
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_temporary_redirect_is_for_one_request() {
+        let url = |path: &str| Url::parse("http://server").unwrap().join(path).unwrap();
+        assert!(lasts(308, &url("/mcp"), &url("/mcp2")) && !lasts(307, &url("/mcp"), &url("/mcp2")));
+        assert!(!lasts(307, &url("/mcp"), &url("/mcp?ticket=1")));
+        assert!(lasts(307, &url("/mcp"), &url("/mcp/")) && lasts(307, &url("/mcp/"), &url("/mcp")));
+    }
 
     #[test]
     fn a_redirect_is_followed_within_the_server_only() {

@@ -3,6 +3,13 @@
 //! Fields are gathered until the empty line that ends an event. What the format does not know means nothing; what is no text need not be any,
 //! unless somebody wants to read it.
 
+use std::time::Duration;
+
+/// A stream that ended before the answer is asked for again after this, unless the server says another time.
+pub const RESUME: Duration = Duration::from_secs(1);
+/// And never sooner than after this.
+pub const RESUME_SOONEST: Duration = Duration::from_millis(50);
+
 /// Digits of a time.
 const DIGITS: usize = 18;
 
@@ -17,6 +24,33 @@ pub struct Event {
     pub id: Option<String>,
     /// How long to wait before that, in milliseconds.
     pub retry: Option<u64>,
+}
+
+/// Where a stream can go on, by the events that came of it (revisions up to 2025-11-25).
+#[derive(Debug, Clone)]
+pub struct Resumption {
+    /// The id of the last event that had one; none where it cannot go on.
+    pub last: Option<String>,
+    /// How long to wait before that.
+    pub pause: Duration,
+}
+
+impl Default for Resumption {
+    fn default() -> Self {
+        Self { last: None, pause: RESUME }
+    }
+}
+
+impl Resumption {
+    /// An event came.
+    pub fn passed(&mut self, event: &Event) {
+        if let Some(id) = event.id.as_ref().filter(|id| !id.is_empty()) {
+            self.last = Some(id.clone());
+        }
+        if let Some(pause) = event.retry {
+            self.pause = Duration::from_millis(pause).max(RESUME_SOONEST);
+        }
+    }
 }
 
 impl Event {
@@ -171,6 +205,20 @@ mod tests {
         assert_eq!((events[0].id.as_deref(), events[0].message()), (Some("2"), Some(&b"a"[..])));
         assert_eq!(events[1], Event { retry: Some(5), ..Event::default() });
         assert_eq!(read(&[b"retry: 99999999999999999999\nid: \0\n: x\n\n"]), []);
+    }
+
+    #[test]
+    fn a_stream_goes_on_behind_the_last_event_that_had_an_id_when_the_server_says() {
+        let after = |text: &[u8]| {
+            let mut resumption = Resumption::default();
+            for event in read(&[text]) {
+                resumption.passed(&event);
+            }
+            (resumption.last, resumption.pause)
+        };
+        assert_eq!(after(b"data: a\n\n"), (None, RESUME));
+        assert_eq!(after(b"id: 1\nretry: 300\ndata:\n\nid\ndata: a\n\n"), (Some("1".into()), Duration::from_millis(300)));
+        assert_eq!(after(b"id: 1\n\nid: 2\nretry: 0\n\n"), (Some("2".into()), RESUME_SOONEST));
     }
 
     #[test]

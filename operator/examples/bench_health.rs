@@ -311,6 +311,7 @@ fn spec(port: u16) -> ServerSpec {
         breaker: CircuitBreaker::default(),
         tools: ToolsContract::default(),
         may_sleep: false,
+        mask: Arc::default(),
         reach: None,
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Instant};
 
 use operator::{
     crd::{CircuitBreaker, Health},
-    probe::{Attempt as _, Endpoint, Known, McpProber, Prober as _, ServerSpec, TargetId, ToolsContract, Wire},
+    probe::{Attempt as _, Endpoint, Known, McpProber, Prober as _, Route, ServerSpec, TargetId, ToolsContract},
 };
 
 #[tokio::main(flavor = "current_thread")]
@@ -25,15 +25,16 @@ async fn main() -> anyhow::Result<()> {
         breaker: CircuitBreaker::default(),
         tools: ToolsContract::default(),
         may_sleep: false,
+        mask: std::sync::Arc::default(),
         reach: None,
     };
-    let wire = std::sync::Arc::new(Wire::new(&spec));
+    let route = std::sync::Arc::new(Route::new(&spec));
     let prober = McpProber::default();
     let (mut known, mut outcomes, mut took) = (Known::default(), BTreeMap::<String, usize>::new(), Vec::new());
     for _ in 0..count {
         let began = Instant::now();
-        let mut attempt = prober.attempt(TargetId(1), &wire, None, known.clone(), false);
-        let outcome = match tokio::time::timeout(wire.timeout, attempt.ask()).await {
+        let mut attempt = prober.attempt(TargetId(1), &route, None, known.clone(), false);
+        let outcome = match tokio::time::timeout(route.timeout, attempt.ask()).await {
             Ok(Ok(found)) => {
                 let tools = found.tools.as_ref().map_or(0, |tools| tools.count());
                 format!(

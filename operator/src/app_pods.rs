@@ -6,13 +6,14 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{ResourceExt, runtime::watcher::Event};
 use tokio::sync::Notify;
 
 use crate::{
     pod_trouble::{Stuck, Trouble},
     pod_warnings::PodWarnings,
+    rollout::{Latest, Origin},
     who::{Who, whose_label},
 };
 
@@ -25,36 +26,60 @@ pub struct AppPods {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The addresses of those that run, by app and pod.
-    running: HashMap<(Who, String), IpAddr>,
-    stuck: HashMap<Who, BTreeMap<String, Stuck>>,
+    /// Those that run, by app and pod.
+    running: HashMap<Who, BTreeMap<String, Running>>,
+    stuck: HashMap<Who, BTreeMap<String, (Stuck, Origin)>>,
     /// The pods of the list that is coming in.
     listing: Option<BTreeSet<(Who, String)>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    address: IpAddr,
+    origin: Origin,
 }
 
 /// Why an app has no pod that runs.
 #[derive(Debug, Default)]
 pub struct HeldUp {
-    /// What keeps a pod from running; of several, one that never ran first.
+    /// What keeps a pod from running: one of the latest template, where there are such; of several, one that never ran first.
     pub trouble: Option<Trouble>,
+    /// That pod is of a former template, or may be: the spec as it is now has made no other one yet.
+    pub former: bool,
+    /// Which pods are of the latest template.
+    pub latest: Latest,
     /// How far one is that is on its way.
     pub making: Option<String>,
 }
 
 impl AppPods {
     /// What is known of the pods of the app that do not run.
-    pub fn held_up(&self, namespace: &str, name: &str, warnings: &PodWarnings) -> HeldUp {
-        let state = self.state();
-        let pods = || state.stuck.get(&Who::app(namespace, name)).into_iter().flatten();
+    pub fn held_up(&self, namespace: &str, name: &str, deployment: Option<&Deployment>, warnings: &PodWarnings) -> HeldUp {
+        let (state, app) = (self.state(), Who::app(namespace, name));
+        let running = state.running.get(&app).into_iter().flat_map(BTreeMap::values).map(|pod| &pod.origin);
+        let stuck = || state.stuck.get(&app).into_iter().flatten();
+        let origins: Vec<_> = running.chain(stuck().map(|(_, (_, origin))| origin)).collect();
+        let latest = Latest::of(deployment, origins.iter().copied());
+        let former = !origins.into_iter().any(|origin| latest.has(origin));
+        let told = stuck().filter(|(_, (_, origin))| former || latest.has(origin));
         HeldUp {
-            trouble: pods().filter_map(|(name, pod)| warnings.trouble(name, pod)).min_by_key(|trouble| trouble.ran),
-            making: pods().find_map(|(name, pod)| pod.making.as_ref()?.told(name)),
+            trouble: told
+                .filter_map(|(name, (pod, _))| warnings.trouble(name, pod))
+                .min_by_key(|trouble| trouble.ran)
+                .map(|trouble| trouble.quoted(!former)),
+            making: stuck().find_map(|(name, (pod, _))| pod.making.as_ref()?.told(name)),
+            former,
+            latest,
         }
     }
 
     /// The addresses of the pods that run.
     pub fn running(&self) -> Vec<(Who, IpAddr)> {
-        self.state().running.iter().map(|((app, _), address)| (app.clone(), *address)).collect()
+        let state = self.state();
+        let of_app = |(app, pods): (&Who, &BTreeMap<String, Running>)| {
+            pods.values().map(|pod| (app.clone(), pod.address)).collect::<Vec<_>>()
+        };
+        state.running.iter().flat_map(of_app).collect()
     }
 
     /// Waits until there is another pod to ask.
@@ -87,32 +112,23 @@ impl AppPods {
         let going = gone || pod.metadata.deletion_timestamp.is_some();
         let stuck = if going { None } else { Stuck::of(pod) };
         let mut state = self.state();
-        let key = (app.clone(), pod.name_any());
-        match address(pod).filter(|_| !going) {
-            Some(address) => {
-                if state.running.insert(key, address) != Some(address) {
-                    self.others.notify_one();
-                }
-            }
-            None => {
-                state.running.remove(&key);
-            }
+        let running = address(pod).filter(|_| !going).map(|address| Running { address, origin: Origin::of(pod) });
+        let address = running.as_ref().map(|pod| pod.address);
+        let before = put(&mut state.running, &app, pod.name_any(), running);
+        if address.is_some() && before.map(|pod| pod.address) != address {
+            self.others.notify_one();
         }
-        let of_app = state.stuck.entry(app.clone()).or_default();
-        let before = match stuck.clone() {
-            Some(stuck) => of_app.insert(pod.name_any(), stuck),
-            None => of_app.remove(&pod.name_any()),
-        };
-        if of_app.is_empty() {
-            state.stuck.remove(&app);
-        }
-        if before == stuck { Vec::new() } else { vec![app] }
+        let before = put(&mut state.stuck, &app, pod.name_any(), stuck.clone().map(|stuck| (stuck, Origin::of(pod))));
+        if before.map(|(stuck, _)| stuck) == stuck { Vec::new() } else { vec![app] }
     }
 
     fn list_ends(&self) -> Vec<Who> {
         let mut state = self.state();
         let listed = state.listing.take().unwrap_or_default();
-        state.running.retain(|pod, _| listed.contains(pod));
+        state.running.retain(|app, pods| {
+            pods.retain(|pod, _| listed.contains(&(app.clone(), pod.clone())));
+            !pods.is_empty()
+        });
         let mut changed = Vec::new();
         state.stuck.retain(|app, pods| {
             let before = pods.len();
@@ -130,6 +146,19 @@ impl AppPods {
     }
 }
 
+/// Puts what is known of a pod in the place of what was; None: nothing is. Gives what was known.
+fn put<T>(pods: &mut HashMap<Who, BTreeMap<String, T>>, app: &Who, pod: String, known: Option<T>) -> Option<T> {
+    let of_app = pods.entry(app.clone()).or_default();
+    let before = match known {
+        Some(known) => of_app.insert(pod, known),
+        None => of_app.remove(&pod),
+    };
+    if of_app.is_empty() {
+        pods.remove(app);
+    }
+    before
+}
+
 /// Where a pod is that can be asked. None: it does not run.
 fn address(pod: &Pod) -> Option<IpAddr> {
     let status = pod.status.as_ref().filter(|status| status.phase.as_deref() == Some("Running"))?;
@@ -140,8 +169,13 @@ fn address(pod: &Pod) -> Option<IpAddr> {
 mod tests {
     use serde_json::json;
 
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
     use super::*;
-    use crate::names::Component;
+    use crate::{
+        fixtures,
+        names::{Component, LABEL_TEMPLATE_HASH},
+    };
 
     fn pod(name: &str, waiting: Option<&str>) -> Pod {
         let state =
@@ -156,7 +190,7 @@ mod tests {
     }
 
     fn reason(pods: &AppPods) -> Option<String> {
-        pods.held_up("team", "chat", &PodWarnings::default()).trouble.map(|trouble| trouble.reason)
+        pods.held_up("team", "chat", None, &PodWarnings::default()).trouble.map(|trouble| trouble.reason)
     }
 
     #[test]
@@ -197,9 +231,42 @@ mod tests {
         ]))
         .ok();
         assert_eq!(pods.take(Event::Apply(made)), [app]);
-        let told = pods.held_up("team", "chat", &PodWarnings::default());
+        let told = pods.held_up("team", "chat", None, &PodWarnings::default());
         assert!(told.trouble.is_none());
         assert_eq!(told.making.as_deref(), Some("not up yet: pod a: its init container fetch is running"));
+    }
+
+    #[test]
+    fn what_befell_a_pod_of_a_former_template_is_told_until_there_is_one_of_the_latest_and_quotes_nobody() {
+        let made = |name: &str, template: &str, second: i64, waiting: Option<&str>| {
+            let mut made = pod(name, waiting);
+            made.labels_mut().insert(LABEL_TEMPLATE_HASH.into(), template.into());
+            made.metadata.creation_timestamp = Some(Time(fixtures::at(second)));
+            let status = made.status.as_mut().expect("it has one");
+            let ended = json!({"terminated": {"exitCode": 1, "message": "a password"}});
+            status.container_statuses.as_mut().expect("it has one")[0].last_state =
+                waiting.and_then(|_| serde_json::from_value(ended).ok());
+            (status.phase, status.pod_ip) = (Some("Running".into()), Some("10.0.0.1".into()));
+            Event::Apply(made)
+        };
+        let deployment = |updated: i32, all: i32| -> Deployment {
+            let status = json!({"observedGeneration": 2, "replicas": all, "updatedReplicas": updated});
+            let spec = json!({"replicas": 1, "selector": {}, "template": {}});
+            serde_json::from_value(json!({"metadata": {"generation": 2}, "spec": spec, "status": status})).expect("a Deployment")
+        };
+        let pods = AppPods::default();
+        let held_up = |deployment| pods.held_up("team", "chat", Some(&deployment), &PodWarnings::default());
+        let told = |held_up: HeldUp| held_up.trouble.map(|trouble| trouble.message);
+        pods.take(made("old", "1", 1, Some("CrashLoopBackOff")));
+        let ends = "pod old, container chat-worker: CrashLoopBackOff; it ended last with exit code 1";
+        assert_eq!(told(held_up(deployment(1, 1))), Some(format!("{ends}: a password")));
+        let before = held_up(deployment(0, 1));
+        assert!(before.former, "no pod of the latest is there");
+        assert_eq!(told(before).as_deref(), Some(ends));
+        pods.take(made("new", "2", 2, None));
+        let after = held_up(deployment(1, 2));
+        assert!(!after.former);
+        assert_eq!(told(after), None, "the new one comes up");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! comparison: others may own what stands beside ours, unless it is in a list or map that is replaced as a whole; Kubernetes leaves
 //! out empty values; and it rewrites quantities.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// Lists that are merged by key, and their keys. Every other list is replaced as a whole.
 /// <https://kubernetes.io/docs/reference/using-api/server-side-apply/#merge-strategy>
@@ -87,6 +87,26 @@ pub fn names(fields: &Value, keys: &[String]) -> bool {
         }
     }
     true
+}
+
+/// The strategic merge patch that puts the list of `desired` which these keys (of an element of it) lead to in the place of what is there.
+/// None: they lead to no list.
+/// <https://kubernetes.io/docs/tasks/manage-kubernetes-objects/update-api-object-kubectl-patch/>
+pub fn replacing(desired: &Value, keys: &[String]) -> Option<Value> {
+    let (key, rest) = keys.split_first()?;
+    if let Some(name) = key.strip_prefix("f:") {
+        return Some(json!({ name: replacing(desired.get(name)?, rest)? }));
+    }
+    let list = desired.as_array()?;
+    if rest.is_empty() {
+        let whole = std::iter::once(json!({"$patch": "replace"})).chain(list.iter().cloned());
+        return Some(whole.collect());
+    }
+    let Value::Object(mut element) = serde_json::from_str(key.strip_prefix("k:")?).ok()? else { return None };
+    let desired = list.iter().find(|desired| element.iter().all(|(key, value)| desired.get(key) == Some(value)))?;
+    let Value::Object(inner) = replacing(desired, rest)? else { return None };
+    element.extend(inner);
+    Some(json!([element]))
 }
 
 /// Where we are. Nearly every object holds everything: it is put in words only where one does not.
@@ -232,6 +252,7 @@ fn same_quantity(left: &str, right: &str) -> bool {
 
 /// A quantity in thousandths, rounded up as Kubernetes does. None when it is no quantity.
 fn milli(text: &str) -> Option<i128> {
+    let text = text.strip_prefix('+').unwrap_or(text);
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(split);
     let scale: i128 = match suffix {
@@ -255,18 +276,17 @@ fn milli(text: &str) -> Option<i128> {
         }
     };
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if whole.is_empty() && fraction.is_empty() || number.len() > 15 || fraction.len() > 9 {
+    if whole.is_empty() && fraction.is_empty() || fraction.len() > 9 {
         return None;
     }
     let base = 10_i128.pow(u32::try_from(fraction.len()).ok()?);
     let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
-    Some((digits * scale + base - 1) / base)
+    Some(digits.checked_mul(scale)?.checked_add(base - 1)? / base)
 }
 
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
-    use serde_json::json;
 
     use super::*;
 
@@ -312,6 +332,17 @@ mod tests {
     }
 
     #[test]
+    fn a_list_that_lacks_an_element_can_be_replaced_whole() {
+        let container = |port: u16| json!({"name": "a", "ports": [{"name": "http", "containerPort": port}]});
+        let (live, ours) = (json!({"spec": {"containers": [container(1)]}}), json!({"spec": {"containers": [container(2)]}}));
+        let found = differences(&live, &ours);
+        assert_eq!(found[0].path, "spec.containers[a].ports[2]");
+        let ports = json!([{"$patch": "replace"}, {"name": "http", "containerPort": 2}]);
+        assert_eq!(replacing(&ours, &found[0].keys), Some(json!({"spec": {"containers": [{"name": "a", "ports": ports}]}})));
+        assert_eq!(replacing(&ours, &["f:spec".to_owned()]), None, "no list");
+    }
+
+    #[test]
     fn every_difference_is_named_with_its_keys_in_managed_fields() {
         let live = json!({"spec": {"containers": [{"name": "a", "image": "theirs"}], "args": ["x"], "replicas": 2}});
         let image = json!({"name": "a", "image": "ours", "tty": true});
@@ -335,6 +366,10 @@ mod tests {
     #[case("0.1", Some(100))]
     #[case("1.5Gi", Some(1_610_612_736_000))]
     #[case("1e3", Some(1_000_000))]
+    #[case("+1e+3", Some(1_000_000))]
+    #[case("1000000000000000000", Some(1_000_000_000_000_000_000_000))]
+    #[case("1E", Some(1_000_000_000_000_000_000_000))]
+    #[case("9999999999999999999999999Ei", None)]
     #[case("banana", None)]
     #[case("", None)]
     #[case(".", None)]

@@ -5,6 +5,8 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 
+use mcp_wire::mask::Mask;
+
 /// The status of a condition. <https://kubernetes.io/docs/reference/using-api/api-concepts/>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -91,6 +93,11 @@ pub fn merge(
             }
         })
         .collect()
+}
+
+/// The same conditions, with each sentence as `mask` leaves it.
+pub fn masked(conditions: Vec<Condition>, mask: &Mask) -> Vec<Condition> {
+    conditions.into_iter().map(|told| Condition { message: mask.apply(told.message), ..told }).collect()
 }
 
 /// Whether it is what was said, of the same pod, in the other word for it.

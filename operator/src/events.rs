@@ -59,8 +59,11 @@ pub fn of_conditions(before: &[Condition], after: &[Condition]) -> Vec<News> {
             // What begins is no news.
             condition::READY => was.is_some() || !matches!(is.reason.as_str(), reason::STARTING | reason::UNKNOWN),
             condition::STALLED => is.status == "True",
-            // Of a rollout the Deployment tells; of an API server that refuses nobody else does.
-            condition::RECONCILING => is.status == "True" && is.reason == reason::APPLY_FAILED,
+            // Of a rollout the Deployment tells; of an API server that refuses, and of who changes what we write, nobody else does.
+            condition::RECONCILING => match is.reason.as_str() {
+                reason::APPLY_FAILED => is.status == "True",
+                told => told == reason::CONTESTED,
+            },
             condition::WITHIN_BUDGET => is.reason != reason::WITHIN_BUDGET,
             _ => is.status == "False",
         };

@@ -64,5 +64,5 @@ pub fn at(second: i64) -> Timestamp {
 
 /// What keeps a pod from running that never ran.
 pub fn trouble(reason: &str, message: &str) -> Trouble {
-    Trouble { reason: reason.into(), message: message.into(), ran: false, restarts: 0, exit_code: None, again: false }
+    Trouble { reason: reason.into(), message: message.into(), ..Trouble::default() }
 }

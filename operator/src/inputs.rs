@@ -1,7 +1,7 @@
 //! The Secrets and ConfigMaps that a spec points at: which ones, whether they are there, and a digest of what they hold.
 //!
 //! Only their metadata is watched. The data is read when an object that somebody points at is new or has changed, and of it only
-//! digests and lengths are kept; values that a probe needs go straight to the prober. The digest of what pods read is an annotation of their template
+//! digests, lengths and what masks it in messages (`mask`) are kept; values that a probe needs go straight to the prober. The digest of what pods read is an annotation of their template
 //! (`workload::pod_metadata`), so that a change makes them anew.
 
 use std::{
@@ -12,6 +12,8 @@ use std::{
 use k8s_openapi::api::core::v1::{ConfigMap, EnvFromSource, EnvVar, KeyToPath, PersistentVolumeClaim, Secret, Volume};
 use kube::{Api, Client, ResourceExt, core::PartialObjectMeta};
 use sha2::{Digest, Sha256};
+
+use mcp_wire::mask::{self, Mask, Print};
 
 use crate::{
     cache::Cache,
@@ -145,6 +147,8 @@ pub struct Digested {
     digest: String,
     /// The length of its shortest line, without white space around it. None: it holds nothing else.
     shortest: Option<usize>,
+    /// By what its lines are known again.
+    prints: Vec<Print>,
 }
 
 impl Digested {
@@ -153,7 +157,7 @@ impl Digested {
         let shortest = lines.map(<[u8]>::len).min();
         // Pods are made anew where this becomes another text.
         let blank = if shortest.is_none() { "blank:" } else { "" };
-        Self { digest: format!("{blank}{}", hex(&key.digest(value))), shortest }
+        Self { digest: format!("{blank}{}", hex(&key.digest(value))), shortest, prints: mask::prints(value) }
     }
 }
 
@@ -302,6 +306,19 @@ impl Reader {
     pub async fn value(&self, namespace: &str, reference: &SecretKeyRef) -> Result<Option<Vec<u8>>, Error> {
         let data = self.secret(namespace, &reference.name).await?;
         Ok(data.and_then(|mut data| data.remove(&reference.key)))
+    }
+
+    /// What of the Secrets behind these pointers is not to be told, as far as they have been looked at.
+    pub fn mask(&self, namespace: &str, references: &BTreeSet<Reference>) -> Mask {
+        let digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
+        let secrets = references.iter().filter(|reference| reference.kind == Kind::Secret).filter_map(|reference| {
+            let (_, found) = digests.get(&(Kind::Secret, namespace.to_owned(), reference.name.clone()))?;
+            Some((reference, found))
+        });
+        let values = secrets.flat_map(|(reference, found)| {
+            found.iter().filter(|(key, _)| reference.key.as_ref().is_none_or(|wanted| wanted == *key))
+        });
+        values.flat_map(|(_, value)| value.prints.iter().copied()).collect()
     }
 
     /// A claim, as it is now. None: there is none of this name.

@@ -17,7 +17,7 @@ const FOR_PEOPLE: [&str; 3] = ["InvalidImageName", "ErrImageNeverPull", "CreateC
 
 /// What both are decided from.
 #[derive(Clone, Copy, Debug)]
-pub struct Way<'a> {
+pub struct Inputs<'a> {
     /// The object is to be left alone.
     pub paused: bool,
     /// What stands in the way of the spec.
@@ -26,13 +26,17 @@ pub struct Way<'a> {
     pub rollout: Option<&'a Rollout>,
     /// What keeps a pod that is not in service from running.
     pub trouble: Option<&'a Trouble>,
+    /// That pod never ran, and has had `spec.progressDeadlineSeconds` for it.
+    pub overdue: bool,
+    /// A pod is still to come that is wanted: it is not made yet, or has not answered since it was.
+    pub to_come: bool,
     /// What a pod met that runs and is not in service: the reason of its verdict, and a sentence.
     pub unwell: Option<&'a (&'static str, String)>,
     /// Why the prober keeps new pods out, where an edit by a person lets them in.
     pub held: Option<&'a str>,
 }
 
-impl Way<'_> {
+impl Inputs<'_> {
     /// Both conditions.
     pub fn findings(&self) -> [(&'static str, Finding); 2] {
         let stalled = self.stalled();
@@ -41,7 +45,10 @@ impl Way<'_> {
                 let message = "its pods may yet come up; what is wrong with them is told by Ready and Healthy";
                 Finding::new(false, &trouble.reason, message)
             }
-            None => Finding::new(false, reason::AVAILABLE, "nothing stands in the way"),
+            None => match Problem::contested(self.problems) {
+                Some(contested) => Finding::new(false, contested.reason, contested.message),
+                None => Finding::new(false, reason::AVAILABLE, "nothing stands in the way"),
+            },
         };
         [(condition::RECONCILING, self.reconciling(stalled.as_ref())), (condition::STALLED, stalled.unwrap_or_else(nothing))]
     }
@@ -72,11 +79,17 @@ impl Way<'_> {
         match &rollout.progress {
             Progress::Late(message) => {
                 let late = || match self.unwell {
+                    // That it is on its way is no reason why it is late.
+                    Some((reason::STARTING, why)) => {
+                        Finding::new(true, reason::PROGRESS_DEADLINE_EXCEEDED, format!("{message}; {why}"))
+                    }
                     Some((reason, why)) => Finding::new(true, *reason, format!("{message}; {why}")),
                     None => Finding::new(true, reason::PROGRESS_DEADLINE_EXCEEDED, message),
                 };
                 Some(self.trouble.map_or_else(late, of_pod))
             }
+            // A Deployment counts the time of a new template alone: not that of pods it was scaled up to.
+            Progress::Done if self.overdue => self.trouble.map(of_pod),
             Progress::Done | Progress::UnderWay => None,
         }
     }
@@ -84,7 +97,7 @@ impl Way<'_> {
     /// Every pod of the spec is there, or was. A Deployment that was done once says so for ever, also of pods that it was scaled up to, or
     /// was switched on for, and that never ran.
     fn is_done(&self, rollout: &Rollout) -> bool {
-        rollout.is_done() && self.trouble.is_none_or(|trouble| trouble.ran)
+        rollout.is_done() && !self.to_come && self.trouble.is_none_or(|trouble| trouble.ran)
     }
 
     fn reconciling(&self, stalled: Option<&Finding>) -> Finding {
@@ -97,8 +110,13 @@ impl Way<'_> {
         if let Some(problem) = Problem::transient(self.problems) {
             return Finding::new(true, problem.reason, problem.message);
         }
+        let is_done = self.rollout.is_none_or(|rollout| self.is_done(rollout));
+        // It is no obstacle: whoever changes what we write may have to, and the pods are there.
+        if let Some(contested) = Problem::contested(self.problems).filter(|_| is_done) {
+            return Finding::new(false, contested.reason, contested.message);
+        }
         match self.rollout {
-            Some(rollout) if !self.is_done(rollout) => {
+            Some(_) if !is_done => {
                 let pods = "pods are being made or replaced";
                 match (self.trouble, self.unwell) {
                     (Some(trouble), _) => Finding::new(true, &trouble.reason, format!("{pods}; {}", trouble.message)),
@@ -133,14 +151,23 @@ mod tests {
     }
 
     /// (Reconciling's reason where it is True, Stalled's where it is).
-    fn told(way: &Way<'_>) -> (Option<String>, Option<String>) {
-        let [(_, reconciling), (_, stalled)] = way.findings();
+    fn told(inputs: &Inputs<'_>) -> (Option<String>, Option<String>) {
+        let [(_, reconciling), (_, stalled)] = inputs.findings();
         assert!(!reconciling.message.is_empty() && !stalled.message.is_empty());
         let reason = |finding: Finding| (finding.status == Status::True).then_some(finding.reason);
         (reason(reconciling), reason(stalled))
     }
 
-    const REST: Way<'static> = Way { paused: false, problems: &[], rollout: None, trouble: None, unwell: None, held: None };
+    const REST: Inputs<'static> = Inputs {
+        paused: false,
+        problems: &[],
+        rollout: None,
+        trouble: None,
+        overdue: false,
+        to_come: false,
+        unwell: None,
+        held: None,
+    };
 
     #[rstest]
     #[case::done(Progress::Done, None, None, (None, None))]
@@ -161,37 +188,59 @@ mod tests {
         #[case] expected: (Option<&str>, Option<&str>),
     ) {
         let (rollout, trouble) = (rollout(progress), reason.map(trouble));
-        let way = Way { rollout: Some(&rollout), trouble: trouble.as_ref(), held, ..REST };
-        let (reconciling, stalled) = told(&way);
+        let inputs = Inputs { rollout: Some(&rollout), trouble: trouble.as_ref(), held, ..REST };
+        let (reconciling, stalled) = told(&inputs);
         assert_eq!((reconciling.as_deref(), stalled.as_deref()), expected);
-        assert_eq!(told(&Way { paused: true, ..way }), (None, None), "paused");
+        assert_eq!(told(&Inputs { paused: true, ..inputs }), (None, None), "paused");
     }
 
     #[test]
     fn a_claim_that_somebody_has_to_make_stalls() {
         let said = "pod a: Unschedulable: 0/1 nodes are available: persistentvolumeclaim \"own\" not found";
         let (rollout, waits) = (rollout(Progress::UnderWay), fixtures::trouble(reason::UNSCHEDULABLE, said));
-        let way = Way { rollout: Some(&rollout), trouble: Some(&waits), ..REST };
-        assert_eq!(told(&way), (None, Some("Unschedulable".into())));
+        let inputs = Inputs { rollout: Some(&rollout), trouble: Some(&waits), ..REST };
+        assert_eq!(told(&inputs), (None, Some("Unschedulable".into())));
     }
 
     #[test]
     fn a_version_that_does_not_answer_is_told_while_it_rolls_out_and_when_it_is_late() {
         let unwell = ("ConnectionFailed", "pod a: connection refused".to_owned());
         let mut rollout = rollout(Progress::UnderWay);
-        let [(_, reconciling), _] = Way { rollout: Some(&rollout), unwell: Some(&unwell), ..REST }.findings();
+        let [(_, reconciling), _] = Inputs { rollout: Some(&rollout), unwell: Some(&unwell), ..REST }.findings();
         assert_eq!((&*reconciling.reason, reconciling.message.ends_with("; pod a: connection refused")), ("RollingOut", true));
         rollout.progress = Progress::Late("timed out".into());
-        let stalled = Way { rollout: Some(&rollout), unwell: Some(&unwell), ..REST }.stalled().expect("it stalls");
+        let stalled = Inputs { rollout: Some(&rollout), unwell: Some(&unwell), ..REST }.stalled().expect("it stalls");
         assert_eq!((&*stalled.reason, &*stalled.message), ("ConnectionFailed", "timed out; pod a: connection refused"));
+        let installs = (reason::STARTING, "pod a: its init container install is running".to_owned());
+        let stalled = Inputs { rollout: Some(&rollout), unwell: Some(&installs), ..REST }.stalled().expect("it stalls");
+        let why = "timed out; pod a: its init container install is running";
+        assert_eq!((&*stalled.reason, &*stalled.message), ("ProgressDeadlineExceeded", why));
+    }
+
+    #[test]
+    fn a_pod_that_is_to_come_is_work_under_way_however_done_the_deployment_is() {
+        let rollout = rollout(Progress::Done);
+        let inputs = Inputs { rollout: Some(&rollout), to_come: true, ..REST };
+        assert_eq!(told(&inputs), (Some("RollingOut".into()), None));
+    }
+
+    #[test]
+    fn what_others_change_as_we_write_it_is_told_and_no_obstacle() {
+        let (done, under_way) = (rollout(Progress::Done), rollout(Progress::UnderWay));
+        let problems = problem(Class::Contested);
+        let inputs = Inputs { problems: &problems, rollout: Some(&done), ..REST };
+        for (_, finding) in inputs.findings() {
+            assert_eq!((finding.status, &*finding.reason, &*finding.message), (Status::False, "ApplyFailed", "refused"));
+        }
+        assert_eq!(told(&Inputs { rollout: Some(&under_way), ..inputs }), (Some("RollingOut".into()), None));
     }
 
     #[test]
     fn pods_that_kubernetes_refuses_stall() {
         let refused = Some(("FailedCreate".to_owned(), "failed quota".to_owned()));
         let rollout = Rollout { refused, ..rollout(Progress::UnderWay) };
-        let way = Way { rollout: Some(&rollout), ..REST };
-        assert_eq!(told(&way), (None, Some("FailedCreate".into())));
+        let inputs = Inputs { rollout: Some(&rollout), ..REST };
+        assert_eq!(told(&inputs), (None, Some("FailedCreate".into())));
     }
 
     #[rstest]
@@ -204,7 +253,7 @@ mod tests {
         #[case] expected: (Option<&str>, Option<&str>),
     ) {
         let problems = problem(class);
-        let (reconciling, stalled) = told(&Way { problems: &problems, ..REST });
+        let (reconciling, stalled) = told(&Inputs { problems: &problems, ..REST });
         assert_eq!((reconciling.as_deref(), stalled.as_deref()), expected);
     }
 }

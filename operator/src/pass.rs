@@ -4,7 +4,7 @@
 //! particular to a kind is in its folder, behind [`Subject`]. A pass never fails: what goes wrong is in the [`Outcome`], from which the
 //! status is computed like from anything else.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
 
 use k8s_openapi::{
     api::{apps::v1::Deployment, core::v1::PersistentVolumeClaim},
@@ -18,6 +18,8 @@ use kube::{
 use serde::Serialize;
 use tokio::time::Instant;
 
+use mcp_wire::mask::Mask;
+
 use crate::{
     apply::{self, Applied},
     attempts::Attempts,
@@ -27,7 +29,7 @@ use crate::{
     crd::reason::{self, condition},
     events::{self, News},
     inherit::Inherit,
-    inputs::{self, Reader},
+    inputs::{self, Reader, Reference},
     metrics::ReconcileMetrics,
     names::{self, Component},
     network::Surroundings,
@@ -55,6 +57,12 @@ pub trait Subject: Object {
 
     /// The conditions of a status.
     fn conditions(status: &Self::Status) -> &[Condition];
+
+    /// The same status, with every sentence that others had a hand in as `mask` leaves it.
+    fn masked(status: Self::Status, mask: &Mask) -> Self::Status;
+
+    /// Every pointer to something that a program of ours or of others is given: what it says may hold it.
+    fn given(&self) -> BTreeSet<Reference>;
 
     /// What the spec alone says, before anything can fail: what a person switches by hand always works. Sync, so that it is over
     /// before the CR can be found to be gone.
@@ -99,7 +107,12 @@ pub trait Subject: Object {
     fn children(valid: &Self::Valid, around: &Surroundings) -> Vec<Child>;
 
     /// Has the prober know what validation found out.
-    fn found(&self, valid: &Self::Valid, context: &Context<Self>);
+    fn found(&self, valid: &Self::Valid, mask: &Arc<Mask>, context: &Context<Self>);
+
+    /// What was not to be told at the last pass, where that is kept.
+    fn former_mask(&self, _: &Context<Self>) -> Option<Arc<Mask>> {
+        None
+    }
 
     /// Step 5: what people are told of all this.
     fn status(&self, outcome: &Outcome<Self::Valid>, context: &Context<Self>, now: Timestamp) -> Told<Self::Status>;
@@ -144,6 +157,8 @@ pub struct Outcome<V> {
     pub claims: Vec<PersistentVolumeClaim>,
     /// What stood in the way.
     pub problems: Vec<Problem>,
+    /// What of the Secrets that it points at is not to be told.
+    pub mask: Arc<Mask>,
     /// Why no pod can be made of this spec, if that is known.
     pub no_pods: Option<Problem>,
     /// Its Service is not there, or is somebody else's: no client gets in, however well its pods are. Why not.
@@ -158,9 +173,17 @@ impl<V> Default for Outcome<V> {
             deployment: None,
             claims: Vec::new(),
             problems: Vec::new(),
+            mask: Arc::default(),
             no_pods: None,
             no_service: None,
         }
+    }
+}
+
+impl<V> Outcome<V> {
+    /// Whether what its containers wrote may be repeated: all Secrets that it points at are known, so that their values can be masked.
+    pub fn may_quote(&self) -> bool {
+        self.valid.is_some() && self.problems.iter().all(|problem| problem.reason != reason::SECRET_NOT_FOUND)
     }
 }
 
@@ -186,10 +209,13 @@ pub async fn reconcile<S: Subject>(object: Arc<S>, context: Arc<Context<S>>) -> 
     let outcome = Box::pin(pass(&*object, &context)).await;
     let mut class = Problem::class(&outcome.problems);
     let now = clock::now();
-    let told = object.status(&outcome, &context, now);
-    let waits = match &told {
-        Told::Now(status) => stalled_for(S::conditions(status), now),
-        Told::Later(_) => None,
+    let told = match object.status(&outcome, &context, now) {
+        Told::Now(status) => Told::Now(S::masked(status, &outcome.mask)),
+        later @ Told::Later(_) => later,
+    };
+    let (stalled, held_up) = match &told {
+        Told::Now(status) => (told_for(S::conditions(status), condition::STALLED, now), held_up_for(S::conditions(status), now)),
+        Told::Later(_) => (None, None),
     };
     match told {
         Told::Later(wait) => {
@@ -200,7 +226,11 @@ pub async fn reconcile<S: Subject>(object: Arc<S>, context: Arc<Context<S>>) -> 
         Told::Now(status) => {
             let before = object.told().map(S::conditions).unwrap_or_default();
             let mut news = events::of_conditions(before, S::conditions(&status));
-            news.extend(S::news(object.told(), &status));
+            news.extend(
+                S::news(object.told(), &status)
+                    .into_iter()
+                    .map(|told| News { message: outcome.mask.apply(told.message), ..told }),
+            );
             match write_status(&*object, &status, &context).await {
                 // After the status, so that it is told once.
                 Ok(()) => events::send(news, &*object, &context.recorder).await,
@@ -221,13 +251,22 @@ pub async fn reconcile<S: Subject>(object: Arc<S>, context: Arc<Context<S>>) -> 
     }
     timer.done(if outcome.paused { "paused" } else { class.map_or("ok", Class::as_str) });
     let attempts = context.attempts.count(&key_of(&*object), class == Some(Class::Transient));
-    Ok(requeue::decide(class, attempts, waits, (context.jitter)()).map_or_else(Action::await_change, Action::requeue))
+    // That a pod has had its time nobody shows: it is looked for, as what is waited for is.
+    let class = class.or_else(|| held_up.map(|_| Class::Waiting));
+    Ok(requeue::decide(class, attempts, stalled.or(held_up), (context.jitter)())
+        .map_or_else(Action::await_change, Action::requeue))
 }
 
-/// For how long it has been told that something is in the way. None: it is not.
-fn stalled_for(told: &[Condition], now: Timestamp) -> Option<Duration> {
-    let stalled = conditions::find(told, condition::STALLED).filter(|stalled| stalled.status == "True")?;
-    Some(Duration::try_from(now.duration_since(stalled.last_transition_time.0)).unwrap_or_default())
+/// For how long a condition has been True. None: it is not.
+fn told_for(told: &[Condition], type_: &str, now: Timestamp) -> Option<Duration> {
+    let told = conditions::find(told, type_).filter(|told| told.status == "True")?;
+    Some(Duration::try_from(now.duration_since(told.last_transition_time.0)).unwrap_or_default())
+}
+
+/// For how long pods have been on their way, where one of them is held up. None: they are in the usual manner, or there.
+fn held_up_for(told: &[Condition], now: Timestamp) -> Option<Duration> {
+    let usual = conditions::find(told, condition::RECONCILING).is_some_and(|told| told.reason == reason::ROLLING_OUT);
+    told_for(told, condition::RECONCILING, now).filter(|_| !usual)
 }
 
 /// Writes the status, unless somebody else writes another one again and again: another operator over the same namespace.
@@ -250,11 +289,14 @@ async fn pass<S: Subject>(object: &S, context: &Context<S>) -> Outcome<S::Valid>
     let namespace = object.namespace().unwrap_or_default();
     let mut outcome = Outcome { paused: is_paused(object), ..Outcome::default() };
     let mut applied = Applied::default();
-    match object.observe(context).await.map(|facts| object.validate(&facts, &context.world)) {
+    let facts = object.observe(context).await;
+    // After that: what was looked at is known.
+    outcome.mask = context.reader.mask(&namespace, &object.given()).with_former(object.former_mask(context));
+    match facts.map(|facts| object.validate(&facts, &context.world)) {
         Err(error) => outcome.problems.push(Problem::unreadable(&error)),
         Ok(Err(problems)) => outcome.problems = problems,
         Ok(Ok(valid)) => {
-            object.found(&valid, context);
+            object.found(&valid, &outcome.mask, context);
             outcome.problems = [S::lacks(&valid), S::notes(&valid)].concat();
             if !outcome.paused {
                 applied = apply_all(object, context, &valid).await;

@@ -2,7 +2,12 @@
 //!
 //! What the pod answers over MCP is `probe`'s; what a server's status makes of both is `mcp_server::status`'.
 
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
+use std::time::Duration;
+
+use k8s_openapi::{
+    api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodStatus},
+    jiff::Timestamp,
+};
 use kube::ResourceExt as _;
 
 use crate::crd::reason;
@@ -18,12 +23,14 @@ const LINES: usize = 5;
 const HARMLESS: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
 /// Why a pod does not run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trouble {
     /// Kubernetes' own word for it: `ImagePullBackOff`, `CrashLoopBackOff`, `Unschedulable`, `OOMKilled`, `Evicted`.
     pub reason: String,
     /// One line for people: which pod and container, what the kubelet or the scheduler says, how the container ended and what it wrote last.
     pub message: String,
+    /// Where in the message the container's last words begin.
+    pub words: Option<usize>,
     /// The pod's container for MCP ran before: what ended may be mended by another start. False: nothing of it ever ran.
     pub ran: bool,
     /// How often the container in question was started again.
@@ -32,12 +39,28 @@ pub struct Trouble {
     pub exit_code: Option<i32>,
     /// The container for clients runs again, after it ended: until it has shown that it serves, this is what is known of it.
     pub again: bool,
+    /// When the pod was made.
+    pub made: Option<Timestamp>,
 }
 
 impl Trouble {
     /// What Kubernetes says of a pod as a whole.
     pub fn of_pod(pod: &str, reason: &str, said: Option<&str>) -> Self {
         trouble(reason, sentence(pod, None, reason, said))
+    }
+
+    /// Without the container's last words, where `quoted` is false: they may hold what a former spec gave to it, and nobody can mask that.
+    pub fn quoted(mut self, quoted: bool) -> Self {
+        if let Some(words) = self.words.take_if(|_| !quoted) {
+            self.message.truncate(words);
+        }
+        self
+    }
+
+    /// The pod never ran, and has had the time that a rollout has (`spec.progressDeadlineSeconds`).
+    pub fn is_overdue(&self, deadline: Duration, now: Timestamp) -> bool {
+        let age = self.made.and_then(|made| Duration::try_from(now.duration_since(made)).ok());
+        !self.ran && age.is_some_and(|age| age >= deadline)
     }
 }
 
@@ -46,14 +69,23 @@ impl Trouble {
 pub struct Making {
     /// The init container that is running.
     pub init: Option<String>,
+    /// That is a sidecar: the others wait for its startup probe.
+    pub sidecar: bool,
     /// Its volumes are mounted, and its network is there: what comes are images and containers.
     pub prepared: bool,
+    /// When the pod was made.
+    pub made: Option<Timestamp>,
 }
 
 impl Making {
     /// What has not started cannot answer: its init container is told.
     pub fn told(&self, pod: &str) -> Option<String> {
         let init = self.init.as_ref()?;
+        if self.sidecar {
+            return Some(format!(
+                "not up yet: pod {pod}: its sidecar {init} runs, and its startup probe has not succeeded: kubectl describe pod {pod}"
+            ));
+        }
         Some(format!("not up yet: pod {pod}: its init container {init} is running"))
     }
 }
@@ -101,7 +133,21 @@ pub fn making(pod: &Pod) -> Option<Making> {
         runs && !(is_sidecar(&container.name) && container.started == Some(true))
     };
     let init = init_containers(status).find(running).map(|container| container.name.clone());
-    Some(Making { init, prepared })
+    let sidecar = init.as_deref().is_some_and(is_sidecar);
+    Some(Making { init, sidecar, prepared, made: made(pod) })
+}
+
+/// A container that runs, and that the kubelet does not find ready: a sidecar's, or the server's own.
+pub fn unready(pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let runs = |container: &&ContainerStatus| container.state.as_ref().is_some_and(|state| state.running.is_some());
+    let sidecars = init_containers(status).filter(|container| is_sidecar(pod, &container.name));
+    let unready = sidecars.chain(containers(status)).filter(runs).find(|container| !container.ready);
+    unready.map(|container| container.name.clone())
+}
+
+fn made(pod: &Pod) -> Option<Timestamp> {
+    pod.creation_timestamp().map(|time| time.0)
 }
 
 fn is_sidecar(pod: &Pod, name: &str) -> bool {
@@ -126,7 +172,7 @@ pub fn of(pod: &Pod) -> Option<Trouble> {
         })
         .or_else(|| failed(&name, status))
         .or_else(|| lost(&name, pod, status))
-        .map(|trouble| Trouble { ran, ..trouble })
+        .map(|trouble| Trouble { ran, made: made(pod), ..trouble })
 }
 
 fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
@@ -181,10 +227,15 @@ fn stuck(pod: &str, container: &ContainerStatus, init: Option<bool>) -> Option<T
     if let Some(ended) = ended {
         message.push_str(&ending(ended));
     }
+    let last_words = ended.map(|ended| last_lines(ended.message.as_deref().unwrap_or_default())).filter(|said| !said.is_empty());
+    let words = last_words.as_ref().map(|_| message.len());
+    if let Some(said) = last_words {
+        message = format!("{message}: {said}");
+    }
     let restarts = u32::try_from(container.restart_count).unwrap_or_default();
     let exit_code = ended.map(|ended| ended.exit_code);
     let again = init.is_none() && state.running.is_some();
-    Some(Trouble { restarts, exit_code, again, ..trouble(reason, message) })
+    Some(Trouble { words, restarts, exit_code, again, ..trouble(reason, message) })
 }
 
 /// The pod as a whole is over: the kubelet evicted it, its node went, or it ran past its deadline.
@@ -214,7 +265,7 @@ fn lost(name: &str, pod: &Pod, status: &PodStatus) -> Option<Trouble> {
 }
 
 fn trouble(reason: &str, message: String) -> Trouble {
-    Trouble { reason: reason.to_owned(), message, ran: false, restarts: 0, exit_code: None, again: false }
+    Trouble { reason: reason.to_owned(), message, ..Trouble::default() }
 }
 
 fn sentence(pod: &str, container: Option<&ContainerStatus>, reason: &str, said: Option<&str>) -> String {
@@ -228,7 +279,7 @@ pub fn told(reason: &str, said: Option<&str>) -> String {
     format!("{reason}{said}")
 }
 
-/// How a container ended, and its last words: its termination message, or with `FallbackToLogsOnError` the end of its log.
+/// How a container ended.
 fn ending(ended: &ContainerStateTerminated) -> String {
     let how = match (ended.signal.filter(|signal| *signal > 0), ended.exit_code) {
         (Some(signal), _) => format!("signal {signal}"),
@@ -238,12 +289,10 @@ fn ending(ended: &ContainerStateTerminated) -> String {
     };
     let why = ended.reason.as_deref().filter(|reason| !matches!(*reason, "Error" | "Completed"));
     let why = why.map(|reason| format!("{reason}, ")).unwrap_or_default();
-    let words = last_lines(ended.message.as_deref().unwrap_or_default());
-    let words = if words.is_empty() { String::new() } else { format!(": {words}") };
-    format!("; it ended last with {why}{how}{words}")
+    format!("; it ended last with {why}{how}")
 }
 
-/// The last lines that say anything, on one line. The end is kept: that is where a program says why it gave up.
+/// The last lines that say anything, on one line: of a container's termination message, or with `FallbackToLogsOnError` of its log. The end is kept: that is where a program says why it gave up.
 fn last_lines(text: &str) -> String {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let kept = lines[lines.len().saturating_sub(LINES)..].join(" | ");
@@ -273,6 +322,7 @@ pub fn printable(text: &str) -> String {
 #[allow(clippy::needless_pass_by_value, reason = "pods are written with json!")]
 mod tests {
     use super::*;
+    use crate::fixtures;
     use serde_json::{Value, json};
 
     fn told(status: Value) -> Option<Trouble> {
@@ -307,6 +357,33 @@ mod tests {
     }
 
     #[test]
+    fn a_sidecar_that_is_waited_for_is_told_by_what_it_lacks() {
+        let pod = |started: bool, ready: bool| -> Pod {
+            let proxy = json!({"name": "proxy", "image": "i", "imageID": "", "ready": ready, "restartCount": 0, "started": started,
+                "state": {"running": {}}});
+            let spec =
+                json!({"nodeName": "n", "containers": [], "initContainers": [{"name": "proxy", "restartPolicy": "Always"}]});
+            serde_json::from_value(json!({"metadata": {"name": "a"}, "spec": spec,
+                "status": {"phase": if started { "Running" } else { "Pending" }, "initContainerStatuses": [proxy]}}))
+            .expect("a pod")
+        };
+        let told = making(&pod(false, false)).and_then(|making| making.told("a")).expect("it is told");
+        assert!(told.contains("its sidecar proxy runs, and its startup probe has not succeeded"), "{told}");
+        assert_eq!(making(&pod(true, false)), None);
+        assert_eq!(unready(&pod(true, false)).as_deref(), Some("proxy"));
+        assert_eq!(unready(&pod(true, true)), None);
+    }
+
+    #[test]
+    fn a_pod_that_never_ran_is_overdue_once_it_has_had_its_time() {
+        let trouble = Trouble { made: Some(fixtures::at(0)), ..fixtures::trouble("ImagePullBackOff", "no such tag") };
+        let overdue = |trouble: &Trouble, age| trouble.is_overdue(Duration::from_mins(10), fixtures::at(age));
+        assert_eq!([599, 600, 3_600].map(|age| overdue(&trouble, age)), [false, true, true]);
+        assert!(!overdue(&Trouble { ran: true, ..trouble.clone() }, 3_600), "it was up: that is for restarts and evictions");
+        assert!(!overdue(&Trouble { made: None, ..trouble }, 3_600));
+    }
+
+    #[test]
     fn a_pod_on_its_way_and_a_pod_that_runs_are_in_no_trouble() {
         assert_eq!(told(json!({})), None);
         assert_eq!(told(json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "True"}]})), None);
@@ -329,7 +406,10 @@ mod tests {
         };
         assert_eq!(making(json!({"containers": []}), json!({"phase": "Pending"})), None, "no node has it");
         assert_eq!(making(node(), json!({"phase": "Running"})), None);
-        assert_eq!(making(node(), json!({"phase": "Pending"})), Some(Making { init: None, prepared: false }));
+        assert_eq!(
+            making(node(), json!({"phase": "Pending"})),
+            Some(Making { init: None, sidecar: false, prepared: false, made: None })
+        );
         // Of both kinds the kubelet says that they have started.
         let started = |name| {
             let mut container = container(name, json!({"running": {}}));
@@ -342,7 +422,10 @@ mod tests {
                 container("copy", json!({"terminated": {"exitCode": 0}})), started("mesh"), started("download"),
             ],
         });
-        assert_eq!(making(node(), status), Some(Making { init: Some("download".into()), prepared: true }));
+        assert_eq!(
+            making(node(), status),
+            Some(Making { init: Some("download".into()), sidecar: false, prepared: true, made: None })
+        );
     }
 
     #[test]
@@ -418,6 +501,9 @@ mod tests {
         let waits = container("mcp", json!({"waiting": {"reason": "PodInitializing"}}));
         let trouble = told(json!({"initContainerStatuses": [failed], "containerStatuses": [waits]})).expect("trouble");
         assert!(trouble.message.contains("container install: Error; it ended last with exit code 1: 404"), "{}", trouble.message);
+        let unquoted = trouble.clone().quoted(false);
+        assert_eq!(unquoted.message, "pod db-mcp-1, container install: Error; it ended last with exit code 1");
+        assert_eq!((trouble.clone().quoted(true), unquoted.clone().quoted(false)), (trouble.clone(), unquoted));
         assert!(!trouble.ran);
     }
 

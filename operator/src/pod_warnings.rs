@@ -60,7 +60,8 @@ impl PodWarnings {
                 Some(Trouble { message: format!("{}; {said}", trouble.message), ..trouble })
             }
             (None, Some(making), _) if !making.prepared => {
-                warnings.held.as_ref().map(|(reason, said)| Trouble::of_pod(name, reason, Some(said)))
+                let held = warnings.held.as_ref();
+                held.map(|(reason, said)| Trouble { made: making.made, ..Trouble::of_pod(name, reason, Some(said)) })
             }
             (trouble, ..) => trouble,
         }
@@ -116,7 +117,7 @@ mod tests {
     use super::*;
     use crate::fixtures;
 
-    const NOT_PREPARED: Making = Making { init: None, prepared: false };
+    const NOT_PREPARED: Making = Making { init: None, sidecar: false, prepared: false, made: None };
 
     fn event(uid: &str, reason: &str, message: &str) -> Event {
         of_pod("db-mcp-6f9c7d-x2x4z", uid, reason, message)

@@ -1,6 +1,8 @@
 //! What stands in the way of a spec, of either kind: its class, its reason, its sentence. Pure.
 
-use crate::{crd::reason, inputs, requeue::Class, ssa};
+use kube::ResourceExt;
+
+use crate::{crd::reason, inputs, names, requeue::Class, ssa};
 
 /// Why a pass could not reach the spec, for the status and the requeue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +33,11 @@ impl Problem {
         Self::all(problems.iter().filter(|problem| problem.class.is_obstacle()))
     }
 
+    /// What does not stay as we write it. All of it.
+    pub fn contested(problems: &[Self]) -> Option<Self> {
+        Self::all(problems.iter().filter(|problem| problem.class == Class::Contested))
+    }
+
     /// What will be tried again soon. All of it.
     pub fn transient(problems: &[Self]) -> Option<Self> {
         Self::all(problems.iter().filter(|problem| problem.class == Class::Transient))
@@ -45,6 +52,18 @@ impl Problem {
     /// What the API server did not let us read.
     pub fn unreadable(error: &inputs::Error) -> Self {
         Self { class: Class::Transient, reason: reason::APPLY_FAILED, message: error.to_string() }
+    }
+
+    /// The annotation that pauses says neither `true` nor `false`: whoever wrote it may believe that the object is left alone.
+    pub fn unclear_pause(object: &impl ResourceExt) -> Option<Self> {
+        let said = object.annotations().get(names::ANNOTATION_PAUSED)?;
+        let is_clear = ["true", "false"].iter().any(|value| said.eq_ignore_ascii_case(value));
+        let (annotation, said) = (names::ANNOTATION_PAUSED, said.chars().take(32).collect::<String>());
+        (!is_clear).then(|| Self {
+            class: Class::Waiting,
+            reason: reason::INVALID_SPEC,
+            message: format!("the annotation {annotation} is {said:?}, which pauses nothing: set it to \"true\", or remove it"),
+        })
     }
 
     /// No client can find its pods, and nobody said why.
@@ -71,7 +90,7 @@ impl Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{child::Key, contests::Contested};
+    use crate::{child::Key, claims::OtherClass, contests::Contested, fixtures};
 
     fn problem(class: Class, message: &str) -> Problem {
         Problem { class, reason: reason::APPLY_FAILED, message: message.into() }
@@ -82,6 +101,23 @@ mod tests {
         let problems = [problem(Class::Waiting, "a"), problem(Class::Rejected, "b"), problem(Class::Waiting, "a")];
         assert_eq!(Problem::all(&problems).expect("some").message, "a; b");
         assert_eq!(Problem::all(&[]), None);
+    }
+
+    #[test]
+    fn a_pause_that_is_none_is_told() {
+        let told = |said: Option<&str>| {
+            let server = fixtures::server(|server| {
+                let annotations = said.map(|said| (names::ANNOTATION_PAUSED.to_owned(), said.to_owned()));
+                server.metadata.annotations = Some(annotations.into_iter().collect());
+            });
+            Problem::unclear_pause(&server).map(|problem| problem.message)
+        };
+        for clear in [None, Some("true"), Some("True"), Some("false")] {
+            assert_eq!(told(clear), None, "{clear:?}");
+        }
+        let sentence = r#"the annotation mcpfleet.dev/paused is "yes", which pauses nothing: set it to "true", or remove it"#;
+        assert_eq!(told(Some("yes")).as_deref(), Some(sentence));
+        assert!(told(Some("")).is_some() && told(Some("1")).is_some());
     }
 
     #[test]
@@ -102,6 +138,8 @@ mod tests {
         assert_eq!(of(&ssa::Error::NameConflict(key())), (Class::Waiting, reason::NAME_CONFLICT));
         assert_eq!(of(&ssa::Error::ForeignData(key(), String::new())), (Class::Waiting, reason::NAME_CONFLICT));
         assert_eq!(of(&ssa::Error::DataGoing(key())), (Class::Waiting, reason::CLAIM_TERMINATING));
+        let other = OtherClass { is: "a".into(), wanted: "b".into(), way_out: "c".into() };
+        assert_eq!(of(&ssa::Error::OtherClass(key(), Box::new(other))), (Class::Waiting, reason::APPLY_FAILED));
         assert_eq!(of(&ssa::Error::OfPredecessor(key())), (Class::Transient, reason::PREDECESSOR_GOING));
         assert_eq!(of(&contested(true)), (Class::Waiting, reason::CONTESTED));
         assert_eq!(of(&contested(false)), (Class::Contested, reason::CONTESTED));

@@ -19,6 +19,7 @@ use crate::{
     cache::Cache,
     child::{Child, Key, Relation},
     children::{Children, Live},
+    claims::{self, OtherClass},
     compare::{self, Difference},
     contests::{Contested, Contests},
     document::Document,
@@ -56,6 +57,9 @@ pub enum Error {
         "the {0} is being deleted, and its data goes with the pod that mounts it: copy what is worth keeping; nothing that would replace the pod is done meanwhile"
     )]
     DataGoing(Key),
+    /// A claim of another class than the spec's is there, as one is that outlived an object of the same name.
+    #[error("the {0} is of {is}, and the spec asks for {wanted}: a claim keeps its class. {way_out}", is = .1.is, wanted = .1.wanted, way_out = .1.way_out)]
+    OtherClass(Key, Box<OtherClass>),
     /// The child of an object of the same name that is gone: Kubernetes is about to delete it.
     #[error("the {0} belongs to an object of this name that was deleted, and is going: waiting for it")]
     OfPredecessor(Key),
@@ -105,9 +109,12 @@ impl Error {
     /// Whether trying again can help: false when the API server said that the object itself is wrong.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::NameConflict(_) | Self::ForeignData(..) | Self::DataGoing(_) | Self::Contested { .. } | Self::Dropped(..) => {
-                false
-            }
+            Self::NameConflict(_)
+            | Self::ForeignData(..)
+            | Self::DataGoing(_)
+            | Self::OtherClass(..)
+            | Self::Contested { .. }
+            | Self::Dropped(..) => false,
             Self::Request { source, .. } => match &**source {
                 // Server-side apply refuses a list with a key twice, and a field that is too new for it, as an internal error.
                 kube::Error::Api(status) if NOT_TYPED.iter().any(|said| status.message.contains(said)) => false,
@@ -286,6 +293,9 @@ impl Writer {
         if child.owner().is_none() && value["metadata"]["deletionTimestamp"].is_string() {
             return Err(Error::DataGoing(child.key.clone()));
         }
+        if let Some(other) = claims::other_class(child, &value) {
+            return Err(Error::OtherClass(child.key.clone(), Box::new(other)));
+        }
         keep_what_grew(child, &value, &mut body);
         let known = self.contests.dropped(&child.key, &hash, Instant::now());
         let differences = compare::differences(&value, &body);
@@ -304,7 +314,13 @@ impl Writer {
         // The uid is a precondition: what has been deleted meanwhile is not made anew here, and a successor not taken over.
         body["metadata"]["uid"] = json!(found.uid);
         let params = PatchParams::apply(names::FIELD_MANAGER).force();
-        let applied = request("apply", &child.key, api.patch(&child.key.name, &params, &Patch::Apply(&body))).await?;
+        let applied = match request("apply", &child.key, api.patch(&child.key.name, &params, &Patch::Apply(&body))).await {
+            Err(error) if error.code() == Some(422) => {
+                self.replace_ports(&api, child, &body, &news).await.ok_or(error)?;
+                request("apply", &child.key, api.patch(&child.key.name, &params, &Patch::Apply(&body))).await?
+            }
+            applied => applied?,
+        };
         let live = self.children.wrote(Live::new(child.key.kind, applied));
         tracing::info!(kind = child.key.kind, namespace = child.key.namespace, name = child.key.name, "applied");
         let (changed, missing) = self.unheld(&live, &body, &hash);
@@ -313,6 +329,19 @@ impl Writer {
         let kept: Vec<_> = news.into_iter().filter(|found| !missing.contains(&found.path)).collect();
         let corrected = Correction::of(&found, &kept);
         Ok(Applied { live, corrected, dropped: Error::dropped(&child.key, missing) })
+    }
+
+    /// Replaces a list of ports in which ours is not, whole. A port is told from others by its number: somebody who edits that makes ours
+    /// another port, and as two of one name cannot be, an apply of ours is refused for ever. None: it is refused for something else.
+    async fn replace_ports(&self, api: &Api<Document>, child: &Child, body: &Value, news: &[&Difference]) -> Option<()> {
+        let ports = |found: &&Difference| found.missing && found.keys.iter().rev().nth(1).is_some_and(|list| list == "f:ports");
+        let mut patch = compare::replacing(body, &news.iter().copied().find(ports)?.keys)?;
+        patch["metadata"] = json!({"uid": body["metadata"]["uid"]});
+        let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
+        request("replace ports of", &child.key, api.patch(&child.key.name, &params, &Patch::Strategic(&patch)))
+            .await
+            .ok()
+            .map(drop)
     }
 
     /// What the answer to our own write does not hold: the first field that is another, and those that are not there.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use http_server::{Connections, LameDuck};
+use http_server::{Connections, LameDuck, stop};
 use log_lines::{Format, To};
 use sandbox_server::config::{BackupArgs, Cli, Command, DatabaseArgs, RestoreArgs, ServeArgs};
 use sandbox_server::db::Database;
@@ -21,7 +21,6 @@ use sandbox_server::http::{self, DoorSettings};
 use sandbox_server::mcp::{HandlerSettings, SqliteMcp};
 use sandbox_server::metrics::Metrics;
 use sandbox_server::telemetry::Telemetry;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// A call is a few dozen small allocations on two threads: with the C library's allocator a fifth of a point read's time goes there. It is
@@ -125,7 +124,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         Connections { most: usize::from(args.max_connections), idle: Duration::from_secs(args.idle_timeout_seconds) };
     let patience = Duration::from_secs(args.drain_seconds);
     let mut left = http_server::serve_kept(listener, service, connections, async {
-        asked_to_stop().await;
+        stop::asked().await;
         ready.store(false, Ordering::Relaxed);
         draining.cancel();
         tracing::info!("draining");
@@ -147,7 +146,7 @@ async fn stdio(args: DatabaseArgs) -> anyhow::Result<()> {
     let handler = SqliteMcp::new(db.clone(), Metrics::new()?, handling, CancellationToken::new());
     tokio::select! {
         () = sandbox_server::stdio::serve(handler) => {}
-        () = asked_to_stop() => {}
+        () = stop::asked() => {}
     }
     close(db, telemetry).await
 }
@@ -197,15 +196,4 @@ async fn close(db: Database, telemetry: Option<Telemetry>) -> anyhow::Result<()>
     }
     tracing::info!("closed");
     Ok(())
-}
-
-async fn asked_to_stop() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-        tracing::error!("cannot listen for signals");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
 }

@@ -125,7 +125,12 @@ may() {
         read -r verb resource <<<"$right"
         sub=()
         [[ $resource != */* ]] || sub=(--subresource "${resource#*/}")
-        answer=$(kubectl auth can-i --as "${who_account:-$account}" --namespace "${in_namespace:-team-a}" "$verb" "${resource%/*}" "${sub[@]}" 2>/dev/null) || true
+        # What was applied a moment ago reaches whoever decides through a watch.
+        for _ in {1..20}; do
+            answer=$(kubectl auth can-i --as "${who_account:-$account}" --namespace "${in_namespace:-team-a}" "$verb" "${resource%/*}" "${sub[@]}" 2>/dev/null) || true
+            [[ $answer != "$expected" ]] || break
+            sleep 0.1
+        done
         if [[ $answer == "$expected" ]]; then
             ok "the ${who:-operator} may$([[ $expected == yes ]] || echo " not") $right in ${in_namespace:-team-a}"
         else

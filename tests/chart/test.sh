@@ -39,6 +39,8 @@ check "one replica has no PodDisruptionBudget" silent_grep '^kind: PodDisruption
 check "without an activator there is nothing of it" silent_grep 'name: mcpfleet-activator' <(render --set activator.enabled=false)
 check "a list of namespaces gives no PriorityClass" hasnt namespaced PriorityClass
 check "what a chart of charts passes down is let in" render --set enabled=true --set tags.mcp=true --set x-team=data
+check "who takes the gates off may speak to the API server" grep -q '^      automountServiceAccountToken: true$' \
+    <(render --set uninstall.releaseGates=true --show-only templates/release-gates.yaml)
 check "it can be switched off" hasnt openshift PodDisruptionBudget
 check "the default rendering has no NetworkPolicy" hasnt default NetworkPolicy
 check "the default rendering has no ServiceMonitor" hasnt default ServiceMonitor
@@ -65,6 +67,9 @@ refused "does not match pattern" --set image.digest=sha256:abc
 refused "extraEnv must not set WATCH_NAMESPACES" --set 'extraEnv[0].name=WATCH_NAMESPACES' --set 'extraEnv[0].value=x'
 refused "serviceAccount.name must name an existing ServiceAccount" --set serviceAccount.create=false
 refused "does not match pattern" --set 'remote.deny={pods}'
+refused "does not match pattern" --set 'remote.deny={10.0.0.0/99}'
+refused "does not match pattern" --set log.level=loud
+refused "maxLength" --set fullnameOverride=an-operator-of-a-name-that-nobody-would-ever-want-to-type
 refused "must not set app.kubernetes.io/name" --set 'podLabels.app\.kubernetes\.io/name=x'
 
 section "Rights, for all namespaces"
@@ -76,12 +81,19 @@ who=activator who_account=$activator may no "${activator_may_not[@]}"
 check "the activator may say who is wanted" kubectl auth can-i --as "$activator" --namespace mcpfleet-system patch configmaps/mcpfleet-wanted
 check "who may view a namespace may view its servers" aggregated view mcpservers
 check "who may edit a namespace may edit its apps" aggregated edit mcpapps
+second() { tests/cluster/run.sh "$helm" install second "$chart" --namespace elsewhere --dry-run=server "$@" 2>&1; }
+check "a second release over all namespaces is refused" grep -q 'mcpfleet in mcpfleet-system looks after every namespace already' <(second)
+check "and one over some of them" grep -q 'looks after every namespace already' <(second --set 'watchNamespaces={team-b}')
 kubectl delete clusterrole,clusterrolebinding mcpfleet mcpfleet-access mcpfleet-activator --ignore-not-found >/dev/null
 
 section "Rights, for a list of namespaces"
 apply namespaced
 in_namespace=team-a may yes "${operator_may[@]}"
 in_namespace=elsewhere may no "${operator_may[@]}"
+without_rights=(--set crds.install=false --set rbac.aggregate=false)
+check "a second release over one of them is refused" grep -q 'looks after the namespace team-a already' <(second --set 'watchNamespaces={team-a}' "${without_rights[@]}")
+check "and one over all" grep -q 'looks after the namespace team-. already' <(second)
+check "one over another namespace is not" silent_grep ' already, and' <(second --set 'watchNamespaces={elsewhere}' "${without_rights[@]}")
 in_namespace=team-a who=activator who_account=$activator may yes "${activator_may[@]}"
 in_namespace=elsewhere who=activator who_account=$activator may no "${activator_may[@]}"
 

@@ -64,6 +64,12 @@ pub fn replica_writers(server: &McpServer) -> Vec<String> {
     of_replicas.map(|by| format!("{} {}", shown(&by.manager), shown(&by.subresource))).collect()
 }
 
+/// The operator has told of the object as it is now: the last thing that a pass does.
+pub fn is_told<K: Serialize>(object: &K) -> bool {
+    let object = serde_json::to_value(object).expect("an object is JSON");
+    object["status"]["observedGeneration"] == object["metadata"]["generation"]
+}
+
 impl Space {
     async fn open() -> anyhow::Result<Self> {
         SETUP.call_once(|| {

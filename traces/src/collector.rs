@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -29,7 +29,10 @@ impl Collector {
     /// On the runtime that this is called in. An error: it is not `http://`.
     pub fn new(target: &Target) -> Result<Self, Error> {
         if !target.endpoint.starts_with("http://") {
-            return Err(Error::Scheme(target.endpoint.clone()));
+            let address = target.endpoint.parse::<Uri>().ok().filter(|address| address.authority().is_some());
+            return Err(Error::Scheme(
+                address.map_or_else(|| "what is no address".to_owned(), |address| without_user(&address).to_string()),
+            ));
         }
         let client = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
         Ok(Self { client, timeout: target.timeout, runtime: Handle::current() })
@@ -46,7 +49,9 @@ impl HttpClient for Collector {
         's: 'f,
         Self: 'f,
     {
-        let answer = self.client.request(request.map(Full::new));
+        let mut request = request.map(Full::new);
+        *request.uri_mut() = without_user(request.uri());
+        let answer = self.client.request(request);
         let exchange = async move {
             let (parts, body) = answer.await?.into_parts();
             Ok(Response::from_parts(parts, Limited::new(body, MAX_ANSWER_BYTES).collect().await?.to_bytes()))
@@ -54,5 +59,33 @@ impl HttpClient for Collector {
         let timeout = self.timeout;
         let sent = self.runtime.spawn(async move { tokio::time::timeout(timeout, exchange).await });
         Box::pin(async move { sent.await?? })
+    }
+}
+
+/// An address without the user and the password that may stand in it: hyper makes nothing of them, and writes them down at DEBUG.
+fn without_user(uri: &Uri) -> Uri {
+    let bare = || {
+        let (_, host) = uri.authority()?.as_str().rsplit_once('@')?;
+        let mut parts = uri.clone().into_parts();
+        parts.authority = Some(host.parse().ok()?);
+        Uri::from_parts(parts).ok()
+    };
+    bare().unwrap_or_else(|| uri.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_nothing_is_sent_is_told_without_its_password() {
+        let refused = |endpoint: &str| {
+            let target = Target { endpoint: endpoint.to_owned(), timeout: Duration::ZERO };
+            Collector::new(&target).unwrap_err().to_string()
+        };
+        assert!(refused("https://user:swordfish@collector:4318/v1").contains("not to https://collector:4318/v1;"));
+        for odd in ["https://user:sword fish@collector", "//user:swordfish@collector"] {
+            assert!(!refused(odd).contains("sword"), "{odd}");
+        }
     }
 }

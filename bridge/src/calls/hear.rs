@@ -11,7 +11,8 @@ use super::{Call, Calls};
 use crate::era::{Era, Hello};
 use crate::handshake::By;
 use crate::metrics::Outcome;
-use crate::sessions::Session;
+use crate::session::Session;
+use crate::told::Notification;
 use crate::translate;
 use crate::wire::{self, Message};
 
@@ -38,21 +39,6 @@ pub enum Heard {
     Asks(Bytes),
 }
 
-/// Something that a child tells by itself.
-#[derive(Debug, Clone)]
-pub struct Notification {
-    /// Its name.
-    pub method: Box<str>,
-    /// The resource that it is about.
-    pub uri: Option<Box<str>>,
-    /// Of a log message.
-    pub level: Option<Box<str>>,
-    /// The only one who may hear it; None: everybody who listens.
-    pub only: Option<Arc<Session>>,
-    /// As it came.
-    pub line: Bytes,
-}
-
 impl Calls {
     /// A line of the child's standard output.
     pub fn heard(&mut self, line: &[u8], now: Instant) -> Heard {
@@ -72,10 +58,10 @@ impl Calls {
         let heard = match (&message.method, message.id.filter(|id| id.get() != "null")) {
             (None, id) if id.is_some() || message.error.is_some() => self.answered(line, &message, id, now),
             (Some(_), None) => self.told(line, &message, now),
-            (Some(method), Some(id)) => self.was_asked(line, &method.0, id),
+            (Some(method), Some(id)) => self.was_asked(line, &method.0, id, now),
             _ => Heard::Stray,
         };
-        self.silence.broken(self.open.values().any(|call| call.at.is_some() && !call.ask.stands), now);
+        self.silence.broken(self.open.values().any(Call::is_owed), now);
         heard
     }
 
@@ -129,7 +115,7 @@ impl Calls {
         if let Some(handshake) = &self.handshake {
             return Some(handshake.awaited());
         }
-        let mut given = self.open.iter().filter(|(_, call)| call.at.is_some() && !call.ask.stands);
+        let mut given = self.open.iter().filter(|(_, call)| call.is_owed());
         let (only, _) = given.next()?;
         given.next().is_none().then_some(*only)
     }
@@ -175,6 +161,9 @@ impl Calls {
                 return Heard::Nothing;
             }
         }
+        if method == "notifications/cancelled" {
+            self.takes_back(params.request_id, now);
+        }
         let mut only = None;
         if method == "notifications/message" {
             // Nothing in it says which call it belongs to. It is shown only where there is no doubt.
@@ -207,7 +196,7 @@ impl Calls {
     fn progress(&mut self, line: &[u8], token: Option<&RawValue>, now: Instant) -> Heard {
         let call = wire::number(token).and_then(|number| self.open.get_mut(&number));
         let (Some(call), Some(token)) = (call, token) else { return Heard::Nothing };
-        call.deadline = (now + self.limits.timeout).min(call.latest);
+        call.progresses(&self.limits, now);
         if let Some(own) = call.ask.envelope.token() {
             call.ask.out.tell(translate::with(line, token, own).into());
         }
@@ -216,7 +205,7 @@ impl Calls {
 
     /// The only call, or the latest one of the only session that has any.
     fn sole_caller(&self) -> Option<&Call> {
-        let given = || self.open.iter().filter(|(_, call)| call.at.is_some() && !call.ask.stands);
+        let given = || self.open.iter().filter(|(_, call)| call.is_owed());
         let (_, latest) = given().max_by_key(|(id, _)| **id)?;
         let same = |call: &Call| match (&call.ask.session, &latest.ask.session) {
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),
@@ -229,7 +218,7 @@ impl Calls {
         self.sole_caller()?.ask.session.clone()
     }
 
-    fn was_asked(&mut self, line: &[u8], method: &str, id: &RawValue) -> Heard {
+    fn was_asked(&mut self, line: &[u8], method: &str, id: &RawValue, now: Instant) -> Heard {
         match self.hello.as_ref().map(|hello| hello.era) {
             // Since 2026-07-28 a server asks nothing, and an answer to it would be no message either.
             Some(Era::Modern) => Heard::Stray,
@@ -238,7 +227,13 @@ impl Calls {
                 self.pass_on(&wire::result(id.get(), "{}"));
                 Heard::Nothing
             }
-            _ if self.by == By::Client => Heard::Asks(Bytes::copy_from_slice(line)),
+            _ if self.by == By::Client => {
+                if self.asks(id.get(), method, now) {
+                    Heard::Asks(Bytes::copy_from_slice(line))
+                } else {
+                    Heard::Nothing
+                }
+            }
             _ => {
                 let words = "this child is shared by all clients, and asks none of them: run it PerSession";
                 self.pass_on(&wire::error(id.get(), -32601, words, None));
@@ -249,7 +244,8 @@ impl Calls {
 
     /// The stream on which a client is asked something: that of its latest call.
     pub fn latest_call(&self) -> Option<crate::outbox::Outbox> {
-        let (_, latest) = self.open.iter().filter(|(_, call)| !call.ask.out.has_ended()).max_by_key(|(id, _)| **id)?;
+        let hears = |(_, call): &(&u64, &Call)| call.ask.hears && !call.ask.out.has_ended();
+        let (_, latest) = self.open.iter().filter(hears).max_by_key(|(id, _)| **id)?;
         Some(latest.ask.out.clone())
     }
 }

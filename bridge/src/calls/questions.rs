@@ -2,6 +2,7 @@
 //! asked for it as its era asks: by requests on the stream of its call.
 
 use bytes::Bytes;
+use mcp_wire::question::{ELICITATION, SAMPLING, THINKING, takes_time};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
@@ -9,7 +10,7 @@ use tokio::time::Instant;
 use super::{Calls, answer_error};
 use crate::metrics::Outcome;
 use crate::post::Post;
-use crate::sessions::Session;
+use crate::session::Session;
 use crate::wire::{self, Members, Message, Text};
 
 /// What is still to be heard of a client, and what has been.
@@ -42,8 +43,8 @@ struct Question<'a> {
 /// The capability that a client must have to be asked.
 fn capability(method: &str) -> Option<&'static str> {
     match method {
-        "elicitation/create" => Some("elicitation"),
-        "sampling/createMessage" => Some("sampling"),
+        ELICITATION => Some("elicitation"),
+        SAMPLING => Some("sampling"),
         "roots/list" => Some("roots"),
         _ => None,
     }
@@ -58,7 +59,6 @@ impl Calls {
         let Some(call) = self.open.get_mut(&id) else { return };
         // It is the client's turn; the child has forgotten the call.
         call.at = None;
-        call.deadline = call.latest;
         let state = request_state.map(|state| state.get().to_owned());
         call.questions = Some(Questions { open: wanted.0.len(), answers: Vec::new(), state });
         for (key, question) in &wanted.0 {
@@ -72,10 +72,15 @@ impl Calls {
             if !able {
                 return self.refuse(id, &format!("the server needs {}, which this client does not offer", method.0));
             }
+            if takes_time(&method.0)
+                && let Some(call) = self.open.get_mut(&id)
+            {
+                call.stands_still(&self.limits, now + THINKING, now);
+            }
             let own = format!(r#""mcpfleet-{id}-{}""#, self.asked.len());
             let message = wire::request(&own, &method.0, params.map_or("{}", RawValue::get));
             self.asked.insert(own, (id, key.as_ref().to_owned()));
-            if !self.open.get(&id).is_some_and(|call| call.ask.out.ask(Bytes::from(message))) {
+            if !self.open.get(&id).is_some_and(|call| call.ask.hears && call.ask.out.ask(Bytes::from(message))) {
                 return self.refuse(id, "the client does not read its stream");
             }
         }
@@ -91,7 +96,7 @@ impl Calls {
     }
 
     /// A client's answer to a question of ours. False: it is none.
-    pub fn was_answered(&mut self, session: &Session, id: &str, body: &[u8], now: Instant) -> bool {
+    pub(super) fn was_answered(&mut self, session: &Session, id: &str, body: &[u8], now: Instant) -> bool {
         let Some((call_id, key)) = self.asked.get(id).cloned() else { return false };
         let Some(call) = self.open.get_mut(&call_id) else { return false };
         if !call.ask.session.as_ref().is_some_and(|own| std::ptr::eq(own.as_ref(), session)) {
@@ -128,7 +133,7 @@ impl Calls {
         if let Ok(Post::Request(again)) = Post::read(&Bytes::from(body)) {
             call.ask.envelope = again;
         }
-        call.deadline = (now + self.limits.timeout).min(call.latest);
+        call.goes_on(&self.limits, now);
         let next = self.id();
         // Who hangs up knows it by its first number, and its client is of an era where that cancels nothing.
         self.open.insert(next, call);

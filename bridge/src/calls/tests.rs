@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mcp_stdio::exit::Exit;
+use mcp_wire::question::THINKING;
 use proptest::prelude::*;
+use rstest::rstest;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -26,7 +28,8 @@ fn ask(id: u64) -> (Ask, Outbox) {
         json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": "t", "_meta": {"progressToken": "p"}}});
     let Ok(Post::Request(envelope)) = Post::read(&Bytes::from(body.to_string())) else { unreachable!() };
     let out = Outbox::default();
-    (Ask { envelope, session: None, out: out.clone(), trace: Vec::new(), trail: Trail::default(), stands: false }, out)
+    let trail = Trail::default();
+    (Ask { envelope, session: None, out: out.clone(), trace: Vec::new(), trail, stands: false, hears: true }, out)
 }
 
 /// Calls of a child has said that it is a legacy one.
@@ -275,7 +278,7 @@ fn who_waited_for_a_child_that_will_not_come_is_told_that_nothing_was_sent() {
 fn why_a_client_takes_a_call_back_is_told_to_the_child() {
     let now = Instant::now();
     let mut calls = ready(now);
-    let session = crate::sessions::tests::session("{}");
+    let session = crate::session::tests::session("{}");
     let (mut asked, out) = ask(1);
     asked.session = Some(Arc::clone(&session));
     let id = calls.admit(asked, now).unwrap();
@@ -301,6 +304,163 @@ fn a_childs_own_questions_are_refused_and_its_ping_is_answered() {
     let said = written(&mut calls);
     assert_eq!(said[0], json!({"jsonrpc": "2.0", "id": "x", "result": {}}));
     assert_eq!((&said[1]["id"], &said[1]["error"]["code"]), (&json!("y"), &json!(-32601)));
+}
+
+/// A child of a session's own, that has heard of so many calls, and their outboxes.
+fn of_a_session(open: u64, now: Instant) -> (Calls, Vec<Outbox>) {
+    let mut calls = Calls::new(LIMITS, Metrics::new().unwrap(), By::Client);
+    calls.began(now);
+    let id = written(&mut calls)[0]["id"].clone();
+    calls.heard(json!({"id": id, "error": {"code": -32601, "message": ""}}).to_string().as_bytes(), now);
+    let outs = (0..open).map(ask).map(|(ask, out)| calls.admit(ask, now).map(|_| out).unwrap()).collect();
+    written(&mut calls);
+    (calls, outs)
+}
+
+/// The child asks its client something, by this id.
+fn asks(calls: &mut Calls, id: &str, method: &str, now: Instant) -> Heard {
+    calls.heard(json!({"jsonrpc": "2.0", "id": id, "method": method, "params": {}}).to_string().as_bytes(), now)
+}
+
+/// Its client answers.
+fn replies(calls: &mut Calls, id: &str, now: Instant) {
+    let (session, id) = (crate::session::tests::session("{}"), json!(id).to_string());
+    assert!(calls.hears_answer(&session, &id, format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#).as_bytes(), now));
+}
+
+const MOMENT: Duration = Duration::from_millis(1);
+
+#[rstest]
+fn while_a_person_is_asked_the_time_of_calls_stands_still(
+    #[values("elicitation/create", "sampling/createMessage")] method: &str,
+) {
+    let start = Instant::now();
+    let (mut calls, outs) = of_a_session(2, start);
+    let asked = start + LIMITS.timeout - MOMENT;
+    assert!(matches!(asks(&mut calls, "q", method, asked), Heard::Asks(_)));
+    // Progress takes nothing of it, and what comes meanwhile waits as well.
+    let first = calls.open.keys().min().copied();
+    let progress = json!({"method": "notifications/progress", "params": {"progressToken": first, "progress": 1}});
+    calls.heard(progress.to_string().as_bytes(), asked);
+    let (later, out) = ask(9);
+    calls.admit(later, asked + THINKING / 2).unwrap();
+    let outs = [outs, vec![out]].concat();
+    let answered = asked + THINKING - MOMENT;
+    calls.tick(answered);
+    assert!(outs.iter().all(|out| !out.has_ended()));
+    replies(&mut calls, "q", answered);
+    assert_eq!(written(&mut calls).pop().unwrap()["id"], "q", "the child hears of it");
+    calls.tick(answered + LIMITS.timeout - MOMENT);
+    assert!(outs.iter().all(|out| !out.has_ended()), "the time begins anew, also where the longest was over");
+    calls.tick(answered + LIMITS.timeout);
+    assert!(outs.iter().all(|out| events(out).last().unwrap()["error"]["data"]["reason"] == "Timeout"));
+}
+
+#[rstest]
+fn what_a_program_answers_by_itself_costs_the_call_its_own_time(#[values("roots/list", "ping")] method: &str) {
+    let now = Instant::now();
+    let (mut calls, outs) = of_a_session(1, now);
+    asks(&mut calls, "q", method, now);
+    calls.tick(now + LIMITS.timeout);
+    assert_eq!(events(&outs[0])[0]["error"]["data"]["reason"], "Timeout");
+}
+
+#[test]
+fn nobody_thinks_for_ever() {
+    let start = Instant::now();
+    let (mut calls, outs) = of_a_session(1, start);
+    asks(&mut calls, "q", "elicitation/create", start);
+    calls.tick(start + THINKING);
+    let told = &events(&outs[0])[0]["error"]["message"];
+    assert_eq!(told, "the server did not answer within 300 s: it waits for an answer of its client's");
+    // Nor by one question after the other.
+    let (mut calls, outs) = of_a_session(1, start);
+    let mut now = start;
+    while !outs[0].has_ended() {
+        asks(&mut calls, &format!("{now:?}"), "elicitation/create", now);
+        now += THINKING / 2;
+        calls.tick(now);
+    }
+    assert!(now - start >= LIMITS.longest + THINKING && now - start < LIMITS.longest + 2 * THINKING, "{:?}", now - start);
+}
+
+#[rstest]
+fn a_question_that_nobody_waits_for_any_more_holds_no_time(#[values("withdrawn", "answered without it")] how: &str) {
+    let now = Instant::now();
+    let (mut calls, _outs) = of_a_session(1, now);
+    asks(&mut calls, "q", "elicitation/create", now);
+    if how == "withdrawn" {
+        calls.heard(br#"{"method":"notifications/cancelled","params":{"requestId":"q"}}"#, now);
+    } else {
+        calls.heard(json!({"id": calls.open.keys().next(), "result": {}}).to_string().as_bytes(), now);
+    }
+    let (later, out) = ask(9);
+    calls.admit(later, now).unwrap();
+    calls.tick(now + LIMITS.timeout);
+    assert_eq!(events(&out)[0]["error"]["data"]["reason"], "Timeout");
+}
+
+#[test]
+fn a_child_whose_client_thinks_is_not_taken_for_a_wedged_one() {
+    let now = Instant::now();
+    let (mut calls, _outs) = of_a_session(1, now);
+    asks(&mut calls, "q", "elicitation/create", now);
+    calls.hang_up(*calls.open.keys().next().unwrap());
+    assert!(matches!(calls.tick(now + LIMITS.silence), Heard::Nothing));
+    assert!(written(&mut calls).is_empty(), "it is not even asked whether it hears");
+    replies(&mut calls, "q", now + LIMITS.silence);
+    written(&mut calls);
+    calls.tick(now + LIMITS.silence);
+    assert_eq!(written(&mut calls)[0]["method"], "ping");
+}
+
+/// A modern child with one call of a legacy client's, which it has answered by these questions.
+fn input_required(hears: bool, methods: &[&str], now: Instant) -> (Calls, Arc<Session>, Outbox) {
+    let mut calls = Calls::new(LIMITS, Metrics::new().unwrap(), By::Us);
+    calls.began(now);
+    let id = written(&mut calls)[0]["id"].clone();
+    let hello = json!({"resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {}});
+    calls.heard(json!({"id": id, "result": hello}).to_string().as_bytes(), now);
+    let session = crate::session::tests::session(r#"{"elicitation": {}, "roots": {}}"#);
+    let (asked, out) = ask(1);
+    let id = calls.admit(Ask { session: Some(Arc::clone(&session)), hears, ..asked }, now).unwrap();
+    written(&mut calls);
+    let wanted: serde_json::Map<_, _> =
+        methods.iter().map(|method| ((*method).to_owned(), json!({"method": method, "params": {}}))).collect();
+    let result = json!({"resultType": "input_required", "inputRequests": wanted});
+    calls.heard(json!({"id": id, "result": result}).to_string().as_bytes(), now);
+    (calls, session, out)
+}
+
+#[test]
+fn a_modern_childs_question_holds_the_time_of_its_call_where_a_person_is_asked() {
+    let start = Instant::now();
+    let now = start + THINKING - MOMENT;
+    let (mut calls, session, out) = input_required(true, &["elicitation/create"], start);
+    calls.tick(now);
+    let question = events(&out).pop().unwrap();
+    assert_eq!(question["method"], "elicitation/create");
+    let id = question["id"].to_string();
+    let reply = json!({"jsonrpc": "2.0", "id": question["id"], "result": {"action": "accept"}}).to_string();
+    assert!(calls.hears_answer(&session, &id, reply.as_bytes(), now));
+    assert!(written(&mut calls)[0]["params"]["inputResponses"].is_object(), "it is called again");
+    calls.tick(now + LIMITS.timeout - MOMENT);
+    assert!(!out.has_ended());
+    // Who only lists its roots does not think.
+    let (mut calls, _, out) = input_required(true, &["roots/list"], start);
+    calls.tick(start + LIMITS.timeout);
+    assert_eq!(events(&out).pop().unwrap()["error"]["data"]["reason"], "Timeout");
+}
+
+#[test]
+fn a_client_that_hears_nothing_before_the_answer_is_asked_elsewhere_or_told_so() {
+    let now = Instant::now();
+    let (_, _, out) = input_required(false, &["elicitation/create"], now);
+    assert_eq!(events(&out)[0]["error"]["data"]["reason"], "InputRequired");
+    let (mut calls, _outs) = of_a_session(0, now);
+    let (asked, _) = ask(1);
+    calls.admit(Ask { hears: false, ..asked }, now).unwrap();
+    assert!(calls.latest_call().is_none());
 }
 
 #[derive(Debug, Clone)]

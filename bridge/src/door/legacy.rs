@@ -8,6 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_server::host::only;
+use http_server::json_rpc;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -18,8 +19,10 @@ use crate::forward::{self, FORWARDED, Failed};
 use crate::lane::Lane;
 use crate::post::{Envelope, Post};
 use crate::seal::{KeyError, Sealed};
-use crate::sessions::{Found, Held, Session};
+use crate::session::Session;
+use crate::sessions::{Found, Held};
 use crate::stream;
+use crate::told::Audience as _;
 use crate::wire::{self, Params};
 
 /// Of what a client says of itself, no more than this goes into its session's id.
@@ -82,7 +85,7 @@ pub async fn get(bridge: &Arc<Bridge>, parts: &Parts) -> Response {
 
 async fn listens(bridge: &Arc<Bridge>, parts: &Parts) -> Response {
     match session(bridge, parts, Handed::NOTHING).await {
-        Whose::Held(Held { session, .. }) if stream::reads_events(&parts.headers) => {
+        Whose::Held(Held { session, .. }) if json_rpc::takes_events(&parts.headers) => {
             let in_use = session.in_use();
             stream::stream(None, session.listen(), None, Some(in_use))
         }
@@ -293,14 +296,10 @@ async fn within(bridge: &Arc<Bridge>, headers: &HeaderMap, post: Post, held: Opt
             StatusCode::ACCEPTED.into_response()
         }
         Post::Answer { id, body } => {
-            if let Some(session) = &session {
-                let taken = lane.with(|calls| {
-                    calls.was_answered(session, &id, &body, Instant::now())
-                        || (calls.has_room(body.len()) && (!session.answers(&id) || calls.pass_on(&body)))
-                });
-                if !taken {
-                    return bridge.busy("null", DEAF);
-                }
+            if let Some(session) = &session
+                && !lane.with(|calls| calls.hears_answer(session, &id, &body, Instant::now()))
+            {
+                return bridge.busy("null", DEAF);
             }
             StatusCode::ACCEPTED.into_response()
         }

@@ -15,9 +15,9 @@ use serde_json::json;
 use super::{DEAF, VERSION};
 use crate::bridge::{Bridge, down, own_error, own_result};
 use crate::era::{ALL, Era, MODERN, Offers};
+use crate::listeners::{Filter, Listener};
 use crate::outbox::Outbox;
 use crate::post::Envelope;
-use crate::sessions::{Filter, Listener};
 use crate::stream;
 use crate::wire;
 
@@ -27,9 +27,9 @@ const NAME: HeaderName = HeaderName::from_static("mcp-name");
 /// A request.
 pub async fn request(bridge: &Arc<Bridge>, parts: &Parts, mut envelope: Envelope) -> Response {
     envelope.era = Era::Modern;
-    if let Err((code, words)) = check(&parts.headers, &envelope) {
+    if let Some(refusal) = refused(&parts.headers, &envelope) {
         bridge.metrics.refuse("headers");
-        return refusal(&envelope, code, &words);
+        return refusal;
     }
     match &*envelope.method {
         "server/discover" => match bridge.hello().await {
@@ -79,6 +79,11 @@ fn refusal(envelope: &Envelope, code: i64, words: &str) -> Response {
     let supported = || json!({"supported": ALL, "requested": envelope.says.version}).to_string();
     let data = (code == -32022).then(supported);
     stream::error(StatusCode::BAD_REQUEST, envelope.id(), code, words, data.as_deref())
+}
+
+/// The refusal of a request that is not one of this era.
+pub fn refused(headers: &HeaderMap, envelope: &Envelope) -> Option<Response> {
+    check(headers, envelope).err().map(|(code, words)| refusal(envelope, code, &words))
 }
 
 /// What is wrong with it: a code, and words.

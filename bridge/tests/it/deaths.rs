@@ -28,7 +28,7 @@ async fn a_call_whose_child_dies_is_answered_at_once(
     bridge.text(None, "echo", json!({})).await;
     let began = Instant::now();
     let died = bridge.call(None, tool, arguments).await;
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     assert_eq!(died["id"], "c");
     let data = &died["error"]["data"];
     assert_eq!((&data["reason"], &data["exitCode"], &data["signal"]), (&json!("ServerExited"), &code, &signal), "{died}");

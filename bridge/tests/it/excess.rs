@@ -115,7 +115,7 @@ async fn who_inherits_a_dead_childs_pipes_holds_up_no_answer(#[values(false, tru
     let began = Instant::now();
     let died = bridge.call(None, "heir", json!({"away": away})).await;
     assert_eq!(died["error"]["data"]["signal"], "SIGKILL", "{died}");
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     let heir = bridge.logged("heir ").await.rsplit_once(' ').unwrap().1.parse().unwrap();
     until("the end of the heir", async || (!alive(heir)).then_some(())).await;
     assert_eq!(bridge.text(None, "echo", json!({"a": 1})).await, json!({"a": 1}));

@@ -182,6 +182,25 @@ async fn each_session_has_a_child_of_its_own_that_may_ask_its_client() {
     assert_eq!(text(&answer(modern).await), json!({}));
 }
 
+#[rstest]
+#[tokio::test]
+async fn the_time_in_which_a_client_is_asked_something_is_not_its_calls(
+    #[values(("per-session", "legacy"), ("shared", "modern"))] case: (&str, &str),
+) {
+    let flags = format!("--sessions {} --timeout-seconds 2 --max-call-seconds 2", case.0);
+    let bridge = Bridge::start_ready(&flags, &child(case.1)).await;
+    let (one, other) = (bridge.initialize(json!({"elicitation": {}})).await, bridge.initialize(json!({})).await);
+    let mut stream = Events::of(bridge.post(Some(&one), &tools_call("elicit", json!({}))).await);
+    let question = stream.next().await.unwrap();
+    assert_eq!(question["method"], "elicitation/create");
+    // All of a call's time passes meanwhile.
+    assert_eq!(bridge.call(Some(&other), "never", json!({})).await["error"]["data"]["reason"], "Timeout");
+    let reply = json!({"jsonrpc": "2.0", "id": question["id"], "result": {"action": "accept", "content": {"name": "alice"}}});
+    assert_eq!(bridge.post(Some(&one), &reply).await.status(), 202);
+    let answered = stream.next().await.unwrap();
+    assert!(text(&answered).to_string().contains("alice"), "{answered}");
+}
+
 #[tokio::test]
 async fn one_session_too_many_waits_until_another_is_over() {
     let bridge = Bridge::start("--sessions per-session --max-sessions 2 --session-idle-seconds 2", &child("legacy")).await;
@@ -196,6 +215,19 @@ async fn one_session_too_many_waits_until_another_is_over() {
     until("the end of an idle child", async || (!crate::support::alive(pid)).then_some(())).await;
     assert_eq!(bridge.post(Some(&two), &tools_call("echo", json!({}))).await.status(), StatusCode::NOT_FOUND);
     assert_eq!(bridge.post(Some(&three), &tools_call("echo", json!({}))).await.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn sessions_are_counted_until_they_are_ended_or_idle() {
+    let bridge = Bridge::start("--session-idle-seconds 3", &child("legacy")).await;
+    let counted = async || bridge.metric("bridge_sessions").await;
+    assert_eq!(counted().await, 0);
+    let one = bridge.initialize(json!({})).await;
+    bridge.initialize(json!({})).await;
+    assert_eq!(counted().await, 2);
+    let ended = bridge.request(Method::DELETE, "/mcp").header("mcp-session-id", &one).send().await.unwrap();
+    assert_eq!((ended.status(), counted().await), (StatusCode::OK, 1));
+    until("the end of the idle one", async || (counted().await == 0).then_some(())).await;
 }
 
 #[tokio::test]

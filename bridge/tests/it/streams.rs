@@ -1,6 +1,7 @@
 //! What a child tells by itself, and who hears it.
 
 use reqwest::Method;
+use rstest::rstest;
 use serde_json::{Value, json};
 
 use crate::support::{Bridge, Events, child, messages, tools_call};
@@ -67,6 +68,24 @@ async fn a_modern_childs_subscription_has_the_clients_id() {
             (&json!(method), &json!(77))
         );
     }
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_subscription_ends_with_its_result_when_the_bridge_does(#[values("legacy", "modern")] era: &str) {
+    let mut bridge = Bridge::start("--lame-duck-seconds 0", &child(era)).await;
+    let filter = json!({"notifications": {"toolsListChanged": true}});
+    let mut stream = Events::of(bridge.modern(&json!("s"), "subscriptions/listen", &filter).send().await.unwrap());
+    assert_eq!(stream.next().await.unwrap()["method"], "notifications/subscriptions/acknowledged");
+    bridge.signal("-TERM");
+    let mut last = stream.next().await;
+    while last.as_ref().is_some_and(|told| told.get("method").is_some()) {
+        last = stream.next().await;
+    }
+    let result = json!({"resultType": "complete", "_meta": {"io.modelcontextprotocol/subscriptionId": "s"}});
+    assert_eq!(last, Some(json!({"jsonrpc": "2.0", "id": "s", "result": result})));
+    assert_eq!(stream.next().await, None);
+    assert_eq!(bridge.ended().await.code(), Some(0));
 }
 
 #[tokio::test]

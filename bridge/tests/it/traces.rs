@@ -76,6 +76,29 @@ async fn what_fails_is_traced_as_an_error_and_ends_with_its_stream() {
 }
 
 #[tokio::test]
+async fn the_collectors_password_is_in_no_line_of_the_log() {
+    let collector = Received::start().await;
+    let [(endpoint, address), delay] = collector.environment();
+    let secret = address.replace("//", "//user:swordfish@");
+    let start = async |address: &str| {
+        let bridge = Bridge::start_with(&[(endpoint, address), delay], "--log-level debug", &child("legacy")).await;
+        assert_eq!(bridge.text(None, "echo", json!({})).await, json!({}));
+        bridge
+    };
+    let said = |bridge: &Bridge| bridge.log.lock().unwrap().join("\n");
+    let bridge = start(&secret).await;
+    collector.spans(2).await;
+    // Over the connection that was kept, of which there is a line, too.
+    assert_eq!(bridge.text(None, "echo", json!({})).await, json!({}));
+    collector.spans(4).await;
+    bridge.logged("\"DEBUG\"").await;
+    assert!(!said(&bridge).contains("swordfish"));
+    let bridge = start("http://user:swordfish@127.0.0.1:1").await;
+    bridge.logged("BatchSpanProcessor.ExportError").await;
+    assert!(!said(&bridge).contains("swordfish"));
+}
+
+#[tokio::test]
 async fn a_collector_that_is_not_spoken_to_keeps_no_server_from_running() {
     let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4318"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")];
     let bridge = Bridge::start_with(&variables, "", &child("legacy")).await;

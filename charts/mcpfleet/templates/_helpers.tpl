@@ -165,12 +165,24 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- fail (printf "extraEnv must not set %s, which the chart sets itself: use the chart's own values (watchNamespaces, chatWorker.image, bridge.image, stdio.images, remote, servers, inherit, log and so on) instead" .name) }}
 {{- end }}
 {{- end }}
-{{- if and .Values.rbac.create (not .Values.watchNamespaces) }}
-{{- range (lookup "rbac.authorization.k8s.io/v1" "ClusterRoleBinding" "" "").items }}
+{{- if .Values.rbac.create }}
+{{- $bindings := list }}
+{{- range .Values.watchNamespaces }}
+{{- $bindings = concat $bindings ((lookup "rbac.authorization.k8s.io/v1" "RoleBinding" . "").items | default list) }}
+{{- end }}
+{{- if not .Values.watchNamespaces }}
+{{- $bindings = (lookup "rbac.authorization.k8s.io/v1" "RoleBinding" "" "").items | default list }}
+{{- end }}
+{{- /* Who looks after some namespaces alone may not be able to read what is the cluster's. */}}
+{{- if or (not .Values.watchNamespaces) .Values.crds.install .Values.rbac.aggregate }}
+{{- $bindings = concat $bindings ((lookup "rbac.authorization.k8s.io/v1" "ClusterRoleBinding" "" "").items | default list) }}
+{{- end }}
+{{- range $bindings }}
 {{- $labels := .metadata.labels | default dict }}
 {{- $theirs := printf "%s/%s" (index $labels "app.kubernetes.io/instance") (index $labels "mcpfleet.dev/release-namespace") }}
 {{- if and (hasKey $labels "mcpfleet.dev/release-namespace") (ne $theirs (printf "%s/%s" $.Release.Name $.Release.Namespace)) }}
-{{- fail (printf "the release %s in %s looks after every namespace already, and two operators over one namespace undo each other's work: set watchNamespaces here and there, or uninstall one of the two" (index $labels "app.kubernetes.io/instance") (index $labels "mcpfleet.dev/release-namespace")) }}
+{{- $which := ternary (printf "the namespace %s" .metadata.namespace) "every namespace" (hasKey .metadata "namespace") }}
+{{- fail (printf "the release %s in %s looks after %s already, and two operators over one namespace undo each other's work: set watchNamespaces here and there, without a namespace in common, or uninstall one of the two" (index $labels "app.kubernetes.io/instance") (index $labels "mcpfleet.dev/release-namespace") $which) }}
 {{- end }}
 {{- end }}
 {{- end }}

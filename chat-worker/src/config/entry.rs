@@ -4,6 +4,7 @@
 use std::{cell::Cell, path::PathBuf, time::Duration};
 
 use jsonc_parser::ast::{Object, Value};
+use mcp_wire::headers::is_of_every_request;
 
 use super::{
     fields::{Fields, kind},
@@ -404,6 +405,10 @@ fn headers(fields: &mut Fields, variables: Variables) -> Vec<(String, Hidden)> {
     for field in ["headers", "http_headers"] {
         for (name, value) in fields.words(field) {
             let Some(value) = value else { continue };
+            // People write what other programs need; we send our own.
+            if is_ours(name) {
+                continue;
+            }
             let at = format!("{field}.{name}");
             if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
                 fields.problem(&at, "this cannot be the name of a header");
@@ -420,6 +425,11 @@ fn headers(fields: &mut Fields, variables: Variables) -> Vec<(String, Hidden)> {
     headers
 }
 
+/// Whether a header is of HTTP or MCP itself. A host of another name is somebody's wish.
+fn is_ours(name: &str) -> bool {
+    is_of_every_request(name) && !name.eq_ignore_ascii_case("host")
+}
+
 /// Headers whose values stand in files.
 fn headers_from(fields: &mut Fields) -> Vec<(String, PathBuf)> {
     let mut headers = Vec::new();
@@ -434,6 +444,9 @@ fn headers_from(fields: &mut Fields) -> Vec<(String, PathBuf)> {
         let odd: Vec<_> = inner.left().collect();
         for field in odd {
             inner.problem(field, "this field is not understood; name and file are");
+        }
+        if name.is_some_and(is_ours) {
+            inner.problem("name", "must not be a header of HTTP or MCP itself, which every request has");
         }
         if inner.problems.is_empty() && (name.is_none() || file.is_none()) {
             inner.problem("name, file", "set both of them");

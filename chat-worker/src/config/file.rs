@@ -8,6 +8,7 @@ use jsonc_parser::{
     ast::{Object, Value},
     parse_to_ast,
 };
+use log_lines::Level;
 use mcp_wire::jsonc;
 
 use super::{
@@ -81,6 +82,10 @@ pub fn parse(text: &str, variables: Variables) -> Result<McpConfig, FileError> {
         config.servers.iter_mut().filter(|server| off.contains(&server.name.as_str())).for_each(|server| server.enabled = false);
     }
     config.log_level = fields.text("log_level").map(str::to_owned);
+    if let Some(error) = config.log_level.as_ref().and_then(|level| level.parse::<Level>().err()) {
+        config.log_level = None;
+        config.warnings.push(format!("log_level: {error}; it is ignored"));
+    }
     config.warnings.extend(fields.left().map(|field| format!("the unknown field {field:?} is ignored")));
     if fields.problems.is_empty() { Ok(config) } else { Err(FileError::Shape(fields.problems)) }
 }

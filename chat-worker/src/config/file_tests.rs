@@ -80,6 +80,12 @@ fn what_a_server_gets_is_given_to_it_and_is_in_no_debug_output() {
     assert_eq!(server.target, Target::Url("http://a/mcp".into()));
     assert_eq!((server.headers[0].0.as_str(), server.headers[0].1.expose()), ("Authorization", "Bearer t0p-s3cret"));
     assert!(!format!("{server:?}").contains("s3cret"));
+
+    // As people copy them from elsewhere.
+    let server = only(
+        r#"{"servers": {"a": {"url": "http://a/mcp", "headers": {"content-type": "application/json", "Accept": "*/*", "X-Team": "t"}}}}"#,
+    );
+    assert_eq!(server.headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["X-Team"]);
 }
 
 #[test]

@@ -145,15 +145,29 @@ pub fn is_error(body: &Value) -> bool {
     body.get("error").is_some_and(|error| !error.is_null()) || body["object"] == "error"
 }
 
-/// What an error's body says: its kind and its sentence. Both APIs, and most proxies, put them under `error`.
+/// What an error's body says: its kind and its sentence. Both APIs, and most proxies, put them under `error`; some have a list of such
+/// bodies, and frameworks of Python have `detail`. What is none of these is told as it is.
 pub fn error_of(body: &Value) -> (Option<String>, Option<String>) {
     let text = |value: &Value| value.as_str().filter(|text| !text.trim().is_empty()).map(sentence);
+    let body = body.as_array().and_then(|list| list.first()).unwrap_or(body);
     let error = &body["error"];
     // OpenAI's `code` is the more exact one of its two names, where it is a name.
     let kind = text(&error["code"]).or_else(|| text(&error["type"]));
     let kind = kind.or_else(|| if body["object"] == "error" { text(&body["type"]) } else { None });
     let message = text(&error["message"]).or_else(|| text(error)).or_else(|| text(&body["message"]));
-    (kind, message)
+    let message = message.or_else(|| text(&body["detail"])).or_else(|| invalid(&body["detail"]));
+    let says_something = body.as_object().is_some_and(|fields| !fields.is_empty());
+    (kind, message.or_else(|| says_something.then(|| sentence(&body.to_string()))))
+}
+
+/// What FastAPI says of a request that does not fit: what is wrong, and where.
+fn invalid(detail: &Value) -> Option<String> {
+    let told = detail.as_array()?.iter().filter_map(|fault| {
+        let place: Vec<_> = fault["loc"].as_array().into_iter().flatten().map(|part| part.to_string().replace('"', "")).collect();
+        Some(format!("{} at {}", fault["msg"].as_str()?, place.join(".")))
+    });
+    let told: Vec<String> = told.collect();
+    (!told.is_empty()).then(|| sentence(&told.join("; ")))
 }
 
 /// The error that an `error` object in the place of an answer is.

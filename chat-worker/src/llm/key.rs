@@ -7,6 +7,8 @@ use std::{
 
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::redact;
+
 /// Where the key comes from.
 #[derive(Debug)]
 pub enum KeySource {
@@ -28,6 +30,11 @@ pub struct KeyError {
 }
 
 impl KeySource {
+    pub fn fixed(key: &str) -> Self {
+        redact::know(key);
+        Self::Fixed(key.into())
+    }
+
     pub fn file(path: PathBuf) -> Self {
         Self::File { path, last: Mutex::new(None) }
     }
@@ -43,7 +50,10 @@ impl KeySource {
         let problem = match std::fs::read_to_string(path) {
             Ok(text) if text.trim().is_empty() => "is empty".to_owned(),
             Ok(text) => {
-                *last = Some(SecretString::from(text.trim()));
+                if last.as_ref().is_none_or(|last| last.expose_secret() != text.trim()) {
+                    redact::know_renewed(text.trim());
+                    *last = Some(SecretString::from(text.trim()));
+                }
                 return Ok(last.clone());
             }
             Err(error) => format!("cannot be read ({error})"),

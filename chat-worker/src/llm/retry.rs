@@ -3,6 +3,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use mcp_wire::retry_after;
+
 use super::ModelError;
 
 /// Attempts after the first.
@@ -30,7 +32,7 @@ impl Hints {
         let milliseconds = header("retry-after-ms").and_then(|text| seconds(text, 1_000.0));
         let after = milliseconds.or_else(|| {
             let text = header("retry-after")?;
-            seconds(text, 1.0).or_else(|| until(text, now))
+            seconds(text, 1.0).or_else(|| retry_after::read(text, now))
         });
         Self { should_retry, after }
     }
@@ -40,13 +42,6 @@ impl Hints {
 fn seconds(text: &str, scale: f64) -> Option<Duration> {
     let value: f64 = text.trim().parse().ok()?;
     Duration::try_from_secs_f64(value / scale).ok()
-}
-
-/// An HTTP date, as a time from now.
-fn until(text: &str, now: SystemTime) -> Option<Duration> {
-    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text.trim()).ok()?;
-    let date = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(date.as_second()).ok()?);
-    Some(date.duration_since(now).unwrap_or_default())
 }
 
 /// How long to wait before the next attempt; `None` when there must be none.

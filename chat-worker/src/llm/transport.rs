@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::ModelError;
-use crate::met;
+use crate::connection_error;
 
 /// A stream larger than this is not read on. Each word of an answer comes in an event of its own, which is many times as long.
 const MAX_STREAM: usize = 64 * 1024 * 1024;
@@ -75,6 +75,6 @@ pub fn larger_than(bytes: usize) -> String {
 
 /// What went wrong on the way. Where the API is, is for the log.
 pub fn reason(error: &reqwest::Error, url: &Url) -> String {
-    tracing::warn!("no answer of the model API at {}: {}", url.host_str().unwrap_or_default(), met::cause(error));
-    met::in_words(error, url)
+    tracing::warn!("no answer of the model API at {}: {}", url.host_str().unwrap_or_default(), connection_error::cause(error));
+    connection_error::in_words(error, url)
 }

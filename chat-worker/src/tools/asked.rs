@@ -164,6 +164,11 @@ impl Asked {
         matches!(self.kind, Kind::CallTool | Kind::ReadResource | Kind::GetPrompt | Kind::Complete)
     }
 
+    /// Nobody made it: we want to know of the server.
+    pub fn is_of_ours(&self) -> bool {
+        matches!(self.kind, Kind::Discover | Kind::Initialize | Kind::ListTools)
+    }
+
     pub fn number(&self) -> i64 {
         match &self.id {
             RequestId::Number(number) => *number,

@@ -3,13 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use mcp_stdio::{
+    exit::Exit,
     group::{self, Spawned},
+    secrets,
     stderr::{self, Limits, Tail, readable},
 };
 use tokio::process::ChildStderr;
 
 use super::{error::ServerError, sanitize::clean_line, stdio::Bearable};
-use crate::{config::server::Launch, redact::redact};
+use crate::{
+    config::server::Launch,
+    redact::{know, redact},
+};
 
 const LIMITS: Limits = Limits { line: 2_000, kept: 100, lines_a_second: 1_000 };
 /// Some ten thousand lines in a second are taken; a child that complains faster waits.
@@ -29,6 +34,17 @@ impl LastWords {
     pub fn last(&self) -> Option<String> {
         self.0.last(1).first().map(|line| shown(line))
     }
+
+    /// Behind what became of it.
+    pub fn told(&self) -> String {
+        self.last().map(|line| format!("; its last words: {line}")).unwrap_or_default()
+    }
+}
+
+/// How a child ended, and what it said last.
+pub fn ended(launch: &Launch, exit: Option<Exit>, words: &LastWords) -> String {
+    let how = exit.map(|exit| format!(", {exit}")).unwrap_or_default();
+    format!("{} ended{how}{}", launch.program, words.told())
 }
 
 fn shown(line: &str) -> String {
@@ -42,6 +58,7 @@ pub fn spawn(launch: &Launch) -> Result<Spawned, ServerError> {
     let mut command = tokio::process::Command::new(&program);
     command.args(first).args(&launch.args).env_clear();
     command.envs(CHILD_ENV.iter().filter_map(|name| Some((*name, std::env::var_os(name)?))));
+    know_secrets(launch);
     for (name, value) in &launch.env {
         match value {
             Some(value) => command.env(name, value.expose()),
@@ -56,6 +73,18 @@ pub fn spawn(launch: &Launch) -> Result<Spawned, ServerError> {
         command.current_dir(cwd);
     }
     group::spawn(command).map_err(|error| failed(error.to_string()))
+}
+
+/// Hides what a child is given under a name for secrets: a variable, an option (`--token x`, `--token=x`), a variable for somebody else
+/// (`-e TOKEN=x`), a header (`--header "X-Token: x"`).
+fn know_secrets(launch: &Launch) {
+    let of_env = launch.env.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_ref()?.expose())));
+    let options = launch.args.iter().zip(launch.args.iter().skip(1));
+    let options = options.filter(|(name, value)| name.starts_with('-') && !name.contains('=') && !value.starts_with('-'));
+    let options = options.map(|(name, value)| (name.as_str(), value.as_str()));
+    let within = launch.args.iter().filter_map(|arg| arg.split_once('=').or_else(|| arg.split_once(':')));
+    let all = of_env.chain(options).chain(within).map(|(name, value)| (name.trim_start_matches('-'), value.trim()));
+    all.filter(|(name, value)| secrets::of_variable(name, value)).for_each(|(_, value)| know(value));
 }
 
 /// The program to run, and what comes before its arguments: scripts by their interpreter, a program of ours also when

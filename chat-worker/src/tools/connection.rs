@@ -13,6 +13,7 @@ use std::{
 };
 
 use mcp_stdio::{exit::Exit, group::Spawned};
+use mcp_wire::question::ELICITATION;
 use rmcp::{
     ClientHandler, ClientServiceExt, ErrorData, RoleClient,
     model::{
@@ -44,7 +45,7 @@ use super::{
     failure, http, level,
     opening::Opening,
     pages::Pages,
-    question::{ELICITATION, Question, nobody},
+    question::{Question, nobody},
     relay::{Calls, Relay},
     remote::Remote,
     request::{Ids, Line, Request, ToolRequest, Way},
@@ -238,6 +239,16 @@ impl ClientHandler for Listener {
     }
 }
 
+/// What a child said last is there when it has ended, or soon after.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// An attempt that came to nothing.
+struct Failed {
+    error: ClientInitializeError,
+    /// How its child ended, where it did.
+    ended: Option<String>,
+}
+
 impl Connection {
     /// Connects. `changed` hears of the server's lists; `is_between`: there may be somebody who answers the server's questions;
     /// `pages`: who is told of those that it asked to open.
@@ -256,33 +267,35 @@ impl Connection {
         let mut told = None;
         let opened = timeout(budget, async {
             loop {
-                let refused = match Self::attempt(entry, http, listener.clone(), stderr).await? {
+                let Failed { error, ended } = match Self::attempt(entry, http, listener.clone(), stderr).await? {
                     Ok(connection) => return Ok(connection),
-                    Err(refused) => refused,
+                    Err(failed) => failed,
                 };
-                let next = listener.opening.after(&refused);
+                let why = ended.map_or_else(|| failure::to_start(&error), ServerError::Ended);
+                let next = listener.opening.after(&error);
                 // That one who refused to be initialized has not answered discover, either, is no news.
                 if listener.opening != Opening::Modern {
-                    told = Some(failure::to_start(&refused));
+                    told = Some(why);
                 }
                 match next {
                     Some(next) => listener.opening = next,
-                    None => return Err(told.take().unwrap_or_else(|| failure::to_start(&refused))),
+                    None => return Err(told.take().unwrap_or(ServerError::Timeout(budget))),
                 }
             }
         });
         opened.await.unwrap_or_else(|_| Err(told.unwrap_or(ServerError::Timeout(budget))))
     }
 
-    /// Of an error of the SDK's, something else may be tried.
+    /// After an error of the SDK's, something else may be tried.
     async fn attempt(
         entry: &ServerEntry,
         http: &reqwest::Client,
         listener: Listener,
         stderr: &LastWords,
-    ) -> Result<Result<Self, ClientInitializeError>, ServerError> {
+    ) -> Result<Result<Self, Failed>, ServerError> {
         let (changed, calls, info) = (listener.changed.clone(), listener.calls.clone(), listener.get_info());
         let (mode, takes_silence) = (listener.opening.mode(), listener.opening.takes_silence());
+        let mut stderr_read = None;
         let (service, way) = match &entry.target {
             Target::Url(url) => {
                 let config = StreamableHttpClientTransportConfig::with_uri(url.as_str())
@@ -297,7 +310,7 @@ impl Connection {
             }
             Target::Command(launch) => {
                 let Spawned { stdin, stdout, stderr: errors, group } = child::spawn(launch)?;
-                tokio::spawn(child::keep(errors, entry.name.clone(), stderr.clone()));
+                stderr_read = Some(tokio::spawn(child::keep(errors, entry.name.clone(), stderr.clone())));
                 let transport = ChildTransport::new(stdin, stdout, group, MAX_MESSAGE, calls.clone(), takes_silence);
                 let pipe = transport.pipe();
                 (listener.serve_with_lifecycle(transport, mode).await, Way::Child(pipe))
@@ -305,7 +318,15 @@ impl Connection {
         };
         let service = match service {
             Ok(service) => service,
-            Err(error) => return Ok(Err(error)),
+            Err(error) => {
+                let mut ended = None;
+                if let (Target::Command(launch), Some(exit), Some(read)) = (&entry.target, way.exit(), stderr_read) {
+                    // What it started may hold its standard error open.
+                    let _ = timeout(LAST_WORDS, read).await;
+                    ended = Some(child::ended(launch, Some(exit), stderr));
+                }
+                return Ok(Err(Failed { error, ended }));
+            }
         };
         let peer = service.peer().clone();
         // Our list must be what the server says now.
@@ -338,10 +359,7 @@ impl Connection {
 
     /// How its child ended, where it is one that has.
     pub fn exit(&self) -> Option<Exit> {
-        match &self.way {
-            Way::Child(pipe) => pipe.exit(),
-            Way::Http(_) => None,
-        }
+        self.way.exit()
     }
 
     /// Completes when the connection is gone.

@@ -6,10 +6,11 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use mcp_stdio::secrets;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::error::ServerError;
-use crate::config::server::ServerEntry;
+use crate::{config::server::ServerEntry, redact};
 
 /// The headers of one server.
 #[derive(Debug)]
@@ -24,6 +25,9 @@ impl Credentials {
     pub fn of(entry: &ServerEntry) -> Result<Self, ServerError> {
         let mut fixed = HeaderMap::new();
         for (name, value) in &entry.headers {
+            if secrets::tells(name, value.expose()) || redact::has_scheme(value.expose()) {
+                redact::know(value.expose());
+            }
             fixed.append(
                 named(name)?,
                 hidden(value.expose().as_bytes())
@@ -44,7 +48,13 @@ impl Credentials {
         }
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match self.read() {
-            Ok(headers) => Ok(last.insert(headers).clone()),
+            Ok(headers) => {
+                if last.as_ref() != Some(&headers) {
+                    let values = self.files.iter().filter_map(|(name, _)| headers.get(name)?.to_str().ok());
+                    values.for_each(redact::know_renewed);
+                }
+                Ok(last.insert(headers).clone())
+            }
             Err(problem) => {
                 let headers = last.clone().ok_or_else(|| unusable(&problem))?;
                 tracing::warn!("{problem}; the last credentials are used");

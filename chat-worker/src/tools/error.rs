@@ -18,10 +18,16 @@ pub enum ServerError {
     Timeout(Duration),
     #[error("the connection failed: {0}")]
     Transport(String),
+    /// What was there has ended, as it says.
+    #[error("{0}")]
+    Ended(String),
     /// The server is up, and says no.
     #[error("{0}")]
     Refused(String),
-    /// The same in an error of its own: in words, and as it was written.
+    /// It is up, and asks to be left alone (HTTP 429), for so long; zero where it does not say that.
+    #[error("{0}")]
+    Limited(String, Duration),
+    /// The server says no in an error of its own: in words, and as it was written.
     #[error("{0}")]
     Own(String, Box<ErrorData>),
 }
@@ -29,7 +35,7 @@ pub enum ServerError {
 impl ServerError {
     /// Whether it speaks against the server's health.
     pub fn is_fault(&self) -> bool {
-        !matches!(self, Self::Refused(_) | Self::Own(..))
+        !matches!(self, Self::Refused(_) | Self::Limited(..) | Self::Own(..))
     }
 
     /// Whether the same call may do better at once: a timeout has already cost its time.

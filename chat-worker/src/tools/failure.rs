@@ -2,6 +2,7 @@
 
 use std::{error::Error, time::Duration};
 
+use http::StatusCode;
 use rmcp::{
     ErrorData,
     model::ErrorCode,
@@ -39,6 +40,7 @@ pub fn to_start(error: &ClientInitializeError) -> ServerError {
     };
     let text = redact(&clean_line(&with_causes(met))).into_owned();
     match error {
+        ClientInitializeError::TransportError { .. } if let Some(wait) = limited(met) => ServerError::Limited(text, wait),
         ClientInitializeError::TransportError { .. } if !was_refused(met) => ServerError::Connect(text),
         ClientInitializeError::ConnectionClosed(_) => ServerError::Connect(text),
         _ => ServerError::Refused(text),
@@ -74,6 +76,7 @@ pub fn of(error: &ServiceError, limit: Duration) -> ServerError {
     match error {
         ServiceError::McpError(error) => ServerError::Refused(redact(&clean_line(&error.message)).into_owned()),
         ServiceError::Timeout { .. } => ServerError::Timeout(limit),
+        _ if let Some(wait) = limited(error) => ServerError::Limited(text(), wait),
         // It is up, and says no, or nothing that we take.
         _ if was_refused(error) => ServerError::Refused(text()),
         _ if matches!(met(error), Some(RemoteError::Unreached(_))) => ServerError::Connect(text()),
@@ -100,6 +103,16 @@ fn was_refused(error: &(dyn Error + 'static)) -> bool {
             | RemoteError::Url(_),
         ) => true,
         Some(RemoteError::Unreached(_) | RemoteError::Transport(_)) | None => false,
+    }
+}
+
+/// For how long the server asks to be left alone, if it does.
+fn limited(error: &(dyn Error + 'static)) -> Option<Duration> {
+    match met(error) {
+        Some(RemoteError::Status(refusal)) if refusal.status == StatusCode::TOO_MANY_REQUESTS => {
+            Some(refusal.retry_after.unwrap_or_default())
+        }
+        _ => None,
     }
 }
 

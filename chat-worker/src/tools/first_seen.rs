@@ -45,7 +45,9 @@ impl FirstSeen {
             if known.len() < MAX_REMEMBERED && !known.contains_key(&spec.name) {
                 known.insert(spec.name.clone(), spec.hash.clone());
             }
-            spec.changed = known.get(&spec.name) != Some(&spec.hash);
+            if known.get(&spec.name) != Some(&spec.hash) {
+                spec.mark_changed();
+            }
         }
         if known.len() > before
             && let Some(file) = self.file.take()

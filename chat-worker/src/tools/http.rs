@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mcp_wire::headers;
 use reqwest::{Certificate, Client, ClientBuilder};
 
 use super::error::ServerError;
@@ -17,6 +18,9 @@ fn builder() -> ClientBuilder {
         .user_agent(concat!("mcpfleet-chat-worker/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(Duration::from_secs(5))
         .tcp_nodelay(true)
+        .http1_max_headers(headers::MOST)
+        // A user agent reads a header on two lines as one (RFC 9112, 5.2).
+        .http1_allow_obsolete_multiline_headers_in_responses(true)
         // A server that ends closes what nobody uses: a call that is just being sent on it is lost, and nobody knows whether it was made. Ours
         // serve on for 3 s after they were told to end, and each answer of that time is the last of its connection: one that was used within
         // less than that is not closed under a call.

@@ -377,7 +377,7 @@ async fn call(server: Arc<Server>, spec: Arc<ToolSpec>, arguments: Arc<RawValue>
         if attempt >= server.entry.max_retries || began.elapsed() >= server.entry.timeout || !may_be_repeated {
             let outcome = match error {
                 ServerError::Timeout(_) => "timeout",
-                ServerError::Refused(_) | ServerError::Own(..) => "tool_error",
+                ServerError::Refused(_) | ServerError::Limited(..) | ServerError::Own(..) => "tool_error",
                 ServerError::Connect(_) => "unavailable",
                 _ => "transport",
             };

@@ -58,6 +58,8 @@ impl Opening {
     /// that is refused. Who was silent to discover, and then refuses to be initialized, may have been slow.
     pub fn after(self, error: &ClientInitializeError) -> Option<Self> {
         let (refused, was_silent) = match error {
+            // Some end when what they hear first is not `initialize`.
+            ClientInitializeError::ConnectionClosed(_) if self == Self::Either => return Some(Self::Legacy(LEGACY[0])),
             ClientInitializeError::LegacyFallbackFailed { discover, fallback } => {
                 (refusal(fallback)?, refusal(discover).is_some_and(|error| error.message == SILENT))
             }
@@ -106,6 +108,14 @@ mod tests {
         for revision in LEGACY {
             assert_eq!(Opening::Legacy(revision).revision().as_str(), revision);
         }
+    }
+
+    #[test]
+    fn who_ends_at_discover_is_initialized() {
+        let closed = ClientInitializeError::ConnectionClosed("discover response".into());
+        assert_eq!(Opening::Either.after(&closed), Some(Opening::Legacy(LEGACY[0])));
+        assert_eq!(Opening::Legacy(LEGACY[0]).after(&closed), None);
+        assert_eq!(Opening::Modern.after(&closed), None);
     }
 
     #[test]

@@ -4,7 +4,10 @@
 
 use std::borrow::Cow;
 
-use mcp_wire::json;
+use mcp_wire::{
+    json,
+    question::{ELICITATION, SAMPLING},
+};
 use rmcp::{
     ErrorData,
     model::{ClientCapabilities, CustomRequest, ErrorCode},
@@ -14,8 +17,6 @@ use serde_json::{Map, Value, json, value::RawValue};
 
 use super::pages;
 
-pub const ELICITATION: &str = "elicitation/create";
-pub const SAMPLING: &str = "sampling/createMessage";
 /// The SDK reads these requests by its own types, which know less than what servers write, and refuses by itself what does not fit them. One
 /// that it does not know it hands over as it is: a question travels in one of this name, as text.
 const IN_A_REQUEST: &str = "mcpfleet.dev/asked";

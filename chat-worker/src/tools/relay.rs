@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use mcp_wire::json;
+use mcp_wire::{json, question::THINKING};
 use rmcp::{
     ErrorData,
     model::{ClientCapabilities, LoggingLevel, ProgressToken, RequestId},
@@ -18,7 +18,7 @@ use rmcp::{
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, value::RawValue};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     time::Instant,
 };
 
@@ -29,8 +29,6 @@ use super::{
 };
 use crate::{heavy::Room, numbers};
 
-/// How long a caller may think about a question. The call's own time stands still meanwhile.
-pub const THINKING: Duration = Duration::from_mins(5);
 /// Notifications that a caller has not taken yet; further ones are lost, a call does not wait for them.
 const UNHEARD: usize = 256;
 /// A call that tells of its progress may take so many times as long as one that does not.
@@ -173,6 +171,8 @@ pub struct Call {
     server: Arc<str>,
     relay: Option<Relay>,
     time: Arc<Mutex<Time>>,
+    /// A question has been answered, or is no longer open.
+    goes_on: Arc<Notify>,
 }
 
 /// How a call's time goes, and what belongs to it meanwhile.
@@ -195,16 +195,32 @@ impl Call {
             server,
             relay,
             time: Arc::new(Mutex::new(Time { began: now, last: now, asking: 0, pages: Vec::new(), room: None })),
+            goes_on: Arc::default(),
         }
     }
 
     /// When it is to be given up, as things are: `limit` after its begin, its last progress, or its last answer to a question.
-    pub fn due(&self, limit: Duration) -> Instant {
+    fn due(&self, limit: Duration) -> Instant {
         let time = self.time();
         if time.asking > 0 {
             return time.last + THINKING;
         }
         (time.last + limit).min(time.began + limit.saturating_mul(PROGRESS_EXTENDS))
+    }
+
+    /// Until it is to be given up. Progress, and a question, put that off; the answer brings it nearer again.
+    pub async fn over(&self, limit: Duration) {
+        loop {
+            let due = self.due(limit);
+            tokio::select! {
+                () = tokio::time::sleep_until(due) => {
+                    if self.due(limit) <= due {
+                        return;
+                    }
+                }
+                () = self.goes_on.notified() => {}
+            }
+        }
     }
 
     /// Asks whoever made the call. Fails at once where that cannot answer.
@@ -218,7 +234,7 @@ impl Call {
         self.time().pages.extend(pages);
         let (answers, given) = oneshot::channel();
         relay.said.send(Said::Asked(Questions { all, answers })).await.map_err(|_| nobody())?;
-        let _asking = Asking::begin(&self.time);
+        let _asking = Asking::begin(self);
         given.await.map_err(|_| ErrorData::internal_error("the question was not answered", None))
     }
 
@@ -249,27 +265,28 @@ impl Call {
 
 /// While somebody thinks, the call's time stands still.
 struct Asking<'a> {
-    time: &'a Mutex<Time>,
+    call: &'a Call,
     since: Instant,
 }
 
 impl<'a> Asking<'a> {
-    fn begin(time: &'a Mutex<Time>) -> Self {
+    fn begin(call: &'a Call) -> Self {
         let since = Instant::now();
-        let mut held = time.lock().unwrap_or_else(PoisonError::into_inner);
-        held.asking += 1;
-        held.last = since;
-        Self { time, since }
+        let mut time = call.time();
+        time.asking += 1;
+        time.last = since;
+        Self { call, since }
     }
 }
 
 impl Drop for Asking<'_> {
     fn drop(&mut self) {
-        let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut time = self.call.time();
         let now = Instant::now();
         time.asking -= 1;
         time.last = now;
         time.began += now - self.since;
+        self.call.goes_on.notify_one();
     }
 }
 
@@ -298,6 +315,11 @@ impl Calls {
         if let Some(call) = call {
             call.time().room = room;
         }
+    }
+
+    /// When the last of them is to be given up that are under way, as things are; `None` while there are none.
+    pub fn due(&self, limit: Duration) -> Option<Instant> {
+        self.all().values().map(|call| call.due(limit)).max()
     }
 
     /// It is over, however that came.
@@ -451,6 +473,27 @@ mod tests {
         questions.answers.send(HashMap::from([("q".to_owned(), Ok(json!({"action": "accept"})))])).expect("taken");
         asking.await.expect("no panic").expect("answers");
         assert_eq!(call.due(limit), Instant::now() + limit);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_hangs_after_its_question_was_answered_is_given_up_in_its_own_time() {
+        let (call, mut hears) = call(&Calls::default(), 1, json!({"elicitation": {}}));
+        let limit = Duration::from_secs(10);
+        let question = r#"{"method": "elicitation/create", "params": {"message": "sure?", "requestedSchema": {}}}"#;
+        let question: Question = serde_json::from_str(question).expect("a question");
+        let answered = async {
+            let asking = call.ask(vec![("q".to_owned(), question)]);
+            let answering = async {
+                let questions = hears.recv().await.and_then(asked).expect("a question");
+                tokio::time::sleep(limit * 3).await;
+                questions.answers.send(HashMap::new()).expect("taken");
+            };
+            let (answers, ()) = tokio::join!(asking, answering);
+            answers.expect("answers");
+            Instant::now()
+        };
+        let ((), answered) = tokio::join!(call.over(limit), answered);
+        assert_eq!((Instant::now() - answered).as_secs(), limit.as_secs());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod incoming;
 mod past;
+mod refusal;
 
 use std::{
     borrow::Cow,
@@ -20,7 +21,7 @@ pub use past::Outcome;
 
 use futures::{StreamExt as _, stream::BoxStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use mcp_wire::{body::Content, hello::SILENCE, json, message, redirect, sse::Event};
+use mcp_wire::{body::Content, hello::SILENCE, redirect, sse::Event};
 use reqwest::Response;
 use rmcp::{
     model::{ClientJsonRpcMessage, ClientNotification, ErrorCode, RequestId, ServerJsonRpcMessage},
@@ -41,17 +42,12 @@ use super::{
     credentials::Credentials,
     question::in_a_request,
     relay::Calls,
-    sanitize::{cap, clean_line},
+    sanitize::clean_line,
 };
-use crate::{heavy, met, numbers};
+use crate::{connection_error, heavy, numbers};
 use incoming::{Events, events, whole};
+use refusal::Refusal;
 
-/// What is read of the body of a refusal.
-const MAX_REFUSAL: usize = 64 * 1024;
-/// And how long it is waited for: it only explains.
-const REFUSAL_PATIENCE: Duration = Duration::from_secs(2);
-/// What is told of it.
-const MAX_SAID: usize = 200;
 /// The rest of a stream is read for so long after its answer, so that its connection can be used again.
 const DRAIN: Duration = Duration::from_millis(50);
 /// Where nobody takes the connection, another attempt follows after each of these: a Service leads to a pod that has gone for up to a second
@@ -100,20 +96,6 @@ pub enum RemoteError {
     /// It cannot be decoded.
     #[error("{0}")]
     Coding(String),
-}
-
-/// A refusal by HTTP status, with what was said.
-#[derive(Debug)]
-pub struct Refusal {
-    pub status: StatusCode,
-    said: String,
-}
-
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "HTTP {}", self.status)?;
-        if self.said.is_empty() { Ok(()) } else { write!(f, ": {}", self.said) }
-    }
 }
 
 type Failure = StreamableHttpError<RemoteError>;
@@ -238,7 +220,10 @@ impl Remote {
         // After the credentials: these are the protocol's, and not for a file to change.
         all.extend(headers);
         let body = body.map(bytes::Bytes::from);
-        all.extend(body.as_ref().map(|_| (header::CONTENT_TYPE, JSON)));
+        let mut lasts = true;
+        if body.is_some() {
+            all.insert(header::CONTENT_TYPE, JSON);
+        }
         for _ in 0..=redirect::MOST {
             let request = || {
                 let mut request = reqwest::Request::new(method.clone(), url.clone());
@@ -251,8 +236,13 @@ impl Remote {
                 return Ok(reply);
             }
             let location = reply.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
-            url = redirect::target(&url, reply.status().as_u16(), location).map_err(RemoteError::Redirected)?;
-            *self.shared.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(url.clone());
+            let status = reply.status().as_u16();
+            let target = redirect::target(&url, status, location).map_err(RemoteError::Redirected)?;
+            lasts &= redirect::lasts(status, &url, &target);
+            url = target;
+            if lasts {
+                *self.shared.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(url.clone());
+            }
         }
         Err(RemoteError::Redirected(format!("redirected more than {} times in a row", redirect::MOST)))
     }
@@ -263,8 +253,8 @@ impl Remote {
         let began = Instant::now();
         for pause in CONNECT_AGAIN {
             match self.http.execute(request()).await {
-                Err(error) if met::found_nobody(&error) && began.elapsed() < CONNECT_PATIENCE => {
-                    tracing::debug!("no connection, another attempt follows: {}", met::cause(&error));
+                Err(error) if connection_error::found_nobody(&error) && began.elapsed() < CONNECT_PATIENCE => {
+                    tracing::debug!("no connection, another attempt follows: {}", connection_error::cause(&error));
                     sleep(pause.mul_f64(1.0 - 0.25 * rand::random::<f64>())).await;
                 }
                 answered => return answered,
@@ -297,22 +287,18 @@ impl Remote {
     /// What a refusal means to a request; and whether it may mean, where there is a session, that it is forgotten.
     async fn refused(&self, asked: &Asked, reply: Response) -> (bool, Result<Box<Answer>, Failure>) {
         let status = reply.status();
-        let body = timeout(REFUSAL_PATIENCE, beginning(reply)).await.unwrap_or_default();
-        let text = json::tidy(&body, 16 * MAX_REFUSAL).unwrap_or_default();
-        let error = message::refusal(&text, asked.number());
+        let (refusal, error) = Refusal::of(reply, Some(asked)).await;
         // Whoever knows the request well enough to miss its method knows its session. All else may be said of either, also by its id: whether
         // the session lives is for a ping to find out.
         let misses_method = error.as_ref().is_some_and(|error| error.has_id && error.code == METHOD_NOT_FOUND);
         let of_session = matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::GONE) && !misses_method;
-        let said = error.as_ref().map_or_else(|| words(&text), |error| error.message.clone());
-        let refusal = Refusal { status, said: cap(clean_line(&said), MAX_SAID).0 };
         let in_front = matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT);
         let no_entry = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS);
         let answer = match error {
             // In its own words, unless they are about who may and how often: then the status says it.
             Some(error) if !no_entry && error.code != 0 => Ok(Box::new(asked.error(error))),
-            // Whoever limits us is not asked again at once, in another era.
-            _ if (in_front && !asked.is_discover()) || (status == StatusCode::TOO_MANY_REQUESTS && asked.is_discover()) => {
+            // Whoever limits us is not asked again at once: neither in another era, nor for its tools.
+            _ if (in_front && !asked.is_discover()) || (status == StatusCode::TOO_MANY_REQUESTS && asked.is_of_ours()) => {
                 Err(StreamableHttpError::Client(RemoteError::Status(refusal)))
             }
             _ => Ok(Box::new(asked.failed(&refusal.to_string()))),
@@ -511,7 +497,13 @@ impl StreamableHttpClient for Remote {
         let discover = Asked::of(&message).filter(|asked| self.shared.takes_silence && asked.is_discover());
         let posted = self.posted(uri, message, session_id, custom_headers, limits);
         let Some(discover) = discover else { return posted.await };
-        timeout(SILENCE, posted).await.unwrap_or_else(|_| Ok(StreamableHttpPostResponse::Json(discover.silent().message(), None)))
+        let instead = match timeout(SILENCE, posted).await {
+            // Some servers die of what they do not know.
+            Ok(Err(StreamableHttpError::Client(RemoteError::Transport(broken)))) => discover.failed(&broken),
+            Ok(posted) => return posted,
+            Err(_) => discover.silent(),
+        };
+        Ok(StreamableHttpPostResponse::Json(instead.message(), None))
     }
 
     async fn delete_session(
@@ -570,8 +562,8 @@ fn lost(error: &reqwest::Error, url: &Url) -> RemoteError {
 
 /// What went wrong on the way. Where the server is, is for the log.
 fn met(error: &reqwest::Error, url: &Url) -> String {
-    tracing::debug!("no connection to {}: {}", url.host_str().unwrap_or_default(), met::cause(error));
-    met::in_words(error, url)
+    tracing::debug!("no connection to {}: {}", url.host_str().unwrap_or_default(), connection_error::cause(error));
+    connection_error::in_words(error, url)
 }
 
 fn headers(session: Option<&str>, custom: HashMap<HeaderName, HeaderValue>) -> HeaderMap {
@@ -595,15 +587,8 @@ async fn acknowledged(reply: Response, in_session: bool) -> Result<StreamableHtt
     if status.is_success() || forgotten {
         return Ok(StreamableHttpPostResponse::Accepted);
     }
-    let body = timeout(REFUSAL_PATIENCE, beginning(reply)).await.unwrap_or_default();
-    let said = cap(clean_line(&words(&String::from_utf8_lossy(&body))), MAX_SAID).0;
-    Err(StreamableHttpError::Client(RemoteError::Status(Refusal { status, said })))
-}
-
-/// What a plain text says; a page says nothing.
-fn words(text: &str) -> String {
-    let text = text.trim();
-    if text.starts_with(['<', '{', '[']) { String::new() } else { text.chars().take(4 * MAX_SAID).collect() }
+    let (refusal, _) = Refusal::of(reply, None).await;
+    Err(StreamableHttpError::Client(RemoteError::Status(refusal)))
 }
 
 fn content_type(reply: &Response) -> Content {
@@ -612,16 +597,4 @@ fn content_type(reply: &Response) -> Content {
         return Content::None;
     }
     Content::of(reply.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes))
-}
-
-/// As much as is worth reading of a body that only explains; what breaks takes nothing away.
-async fn beginning(mut reply: Response) -> Vec<u8> {
-    let mut body = Vec::new();
-    while let Ok(Some(piece)) = reply.chunk().await {
-        body.extend_from_slice(&piece);
-        if body.len() > MAX_REFUSAL {
-            return Vec::new();
-        }
-    }
-    body
 }

@@ -19,6 +19,8 @@ use futures::{
     FutureExt,
     future::{BoxFuture, ready},
 };
+use mcp_stdio::exit::Exit;
+use mcp_wire::headers;
 use rmcp::{
     ErrorData, RoleClient,
     model::{
@@ -40,7 +42,6 @@ use super::{
     remote::{Outcome, Remote},
     sanitize::clean_line,
     spec::ToolSpec,
-    standard,
     stdio::Pipe,
 };
 use crate::{current_request, heavy::Room, numbers, redact::redact};
@@ -113,6 +114,16 @@ impl From<Refused> for Failed {
 pub enum Way {
     Http(Remote),
     Child(Pipe),
+}
+
+impl Way {
+    /// How the child ended, where it is one that has.
+    pub fn exit(&self) -> Option<Exit> {
+        match self {
+            Self::Child(pipe) => pipe.exit(),
+            Self::Http(_) => None,
+        }
+    }
 }
 
 /// The way to a server that is up.
@@ -222,16 +233,9 @@ impl Line {
         let mut given_up = GivenUp { line: self, id: &id, answered: false };
         // It is large: what waits for it is not, and is moved often.
         let mut asking = self.ask(&sending).boxed();
-        let answer = loop {
-            let due = call.due(self.limit);
-            tokio::select! {
-                answer = &mut asking => break answer,
-                () = tokio::time::sleep_until(due) => {
-                    if call.due(self.limit) <= due {
-                        return Err(ServiceError::Timeout { timeout: self.limit }.into());
-                    }
-                }
-            }
+        let answer = tokio::select! {
+            answer = &mut asking => answer,
+            () = call.over(self.limit) => return Err(ServiceError::Timeout { timeout: self.limit }.into()),
         };
         given_up.answered = true;
         answer?.result.map_err(Failed::from)
@@ -262,9 +266,9 @@ impl Line {
         let body = if call.answers.is_some() { numbers::release_bytes(body) } else { body };
         let mut headers = http::HeaderMap::new();
         if self.is_modern() {
-            headers = standard::headers(CALL, Some(name));
+            headers = headers::of(CALL, Some(name));
             if !named.is_empty() {
-                standard::arguments(&mut headers, named, &serde_json::from_str(call.arguments.get())?);
+                headers::arguments(&mut headers, named, &serde_json::from_str(call.arguments.get())?);
             }
         }
         Ok((Asked::call(id.clone()), body, headers))
@@ -278,7 +282,7 @@ impl Line {
             ClientRequest::CompleteRequest(_) => ("completion/complete", None),
             _ => ("logging/setLevel", None),
         };
-        let headers = if self.is_modern() { standard::headers(method, name) } else { http::HeaderMap::new() };
+        let headers = if self.is_modern() { headers::of(method, name) } else { http::HeaderMap::new() };
         let asked = Asked::to(id.clone(), &request);
         let body = serde_json::to_vec(&ClientJsonRpcMessage::request(request, id.clone()))?;
         Ok((asked, numbers::release_bytes(body), headers))

@@ -1,56 +1,44 @@
 //! Keeps one server connected for as long as it is configured: connects, lists its tools, looks after it at intervals,
-//! leaves it alone while its circuit is open, and comes back. One task a server is the only owner of its connection; calls
+//! leaves it alone while its circuit is open, and comes back. One task a server is the only owner of its connection (`keeper`); calls
 //! borrow it and report faults, and wait while it is being made. However many of them one fault strikes, it is one.
 
-use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
+mod keeper;
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use arc_swap::ArcSwapOption;
-use mcp_stdio::exit::Exit;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::{
     sync::{Notify, Semaphore, mpsc, watch},
-    time::{Instant, timeout},
+    time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     answer::Whole,
-    breaker::{Breaker, Circuit},
-    catalogue::describe,
     child::LastWords,
-    connection::{self, Changed, Connection, Lists},
+    connection::{self, Lists},
     error::ServerError,
     first_seen::FirstSeen,
-    level,
-    live::{self, LEFT_OUT_TOLD},
+    level, live,
     pages::Pages,
     relay::Relay,
     request::Line,
-    spec::{ToolSpec, prefix_of},
+    spec::ToolSpec,
 };
+use keeper::Keeper;
+
 use crate::{
     config::{
         rules::Trust,
-        server::{Launch, ServerEntry, Target},
+        server::{ServerEntry, Target},
     },
-    heavy,
     words::counted,
 };
-
-/// Calls of a connection that is given up get this long to end.
-const DRAIN: Duration = Duration::from_secs(30);
-/// A list of tools is quick, however long a call may take: a server that hangs is noticed by it.
-const CHECK: Duration = Duration::from_secs(10);
-
-/// Between two lists of tools that the server asks for by telling that they changed.
-const CALM: Duration = Duration::from_secs(1);
 
 /// How a server is, for people and for machines.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -167,6 +155,8 @@ pub struct Server {
     clean: AtomicBool,
     openings: AtomicU64,
     writes: AtomicU64,
+    /// How many calls it has answered.
+    answered: AtomicU64,
     lists: Lists,
     shared: Shared,
 }
@@ -191,20 +181,13 @@ impl Server {
             clean: AtomicBool::new(true),
             openings: AtomicU64::new(0),
             writes: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
             lists: Lists::new(Arc::clone(&shared.changed)),
             shared,
             entry,
         });
         if server.entry.enabled {
-            let keeper = Keeper {
-                server: Arc::clone(&server),
-                tasks: tasks.clone(),
-                reported,
-                breaker: Breaker::default(),
-                number: 0,
-                calls: TaskTracker::new(),
-            };
-            tasks.spawn(keeper.run());
+            tasks.spawn(Keeper::new(Arc::clone(&server), tasks.clone(), reported).run());
         }
         server
     }
@@ -293,13 +276,21 @@ impl Server {
         self.stop.cancel();
     }
 
+    /// Of a server without a connection. What it says of itself may be of a moment before, or after.
+    fn why_not_connected(&self) -> String {
+        match self.state() {
+            state if state.is_up() => "its connection has just ended".to_owned(),
+            state => format!("the server {}", state.in_words()),
+        }
+    }
+
     /// One attempt of a call. Who made it hears by `relay` what the server says meanwhile.
     pub async fn call(&self, spec: &Arc<ToolSpec>, arguments: Arc<RawValue>, relay: Option<Relay>) -> Result<Whole, ServerError> {
         if self.live.load().is_none() {
             self.back().await;
         }
         let live = self.live.load_full();
-        let Some(live) = live else { return Err(ServerError::Connect(self.state().in_words())) };
+        let Some(live) = live else { return Err(ServerError::Connect(self.why_not_connected())) };
         let _running = live.calls.token();
         // Waiting here says nothing about the server, and costs the call nothing of its time.
         let place = match self.places.try_acquire() {
@@ -312,9 +303,12 @@ impl Server {
         let result = connection::call_tool(&live.line, spec, arguments, relay).await;
         let result = result.map_err(|error| match error {
             // What a child met, it may have told.
-            ServerError::Transport(text) if self.is_child() => ServerError::Transport(text + &last_words(self)),
+            ServerError::Transport(text) if self.is_child() => ServerError::Transport(text + &self.stderr.told()),
             error => error,
         });
+        if matches!(&result, Ok(_) | Err(ServerError::Own(..))) {
+            self.answered.fetch_add(1, Ordering::Relaxed);
+        }
         let news = match &result {
             Err(error) if error.is_fault() => {
                 self.clean.store(false, Ordering::Relaxed);
@@ -337,240 +331,4 @@ impl Server {
         self.state.send_replace(state);
         self.shared.changed.notify_one();
     }
-}
-
-/// The task that owns the connection.
-struct Keeper {
-    server: Arc<Server>,
-    /// All that is waited for at the end.
-    tasks: TaskTracker,
-    reported: mpsc::UnboundedReceiver<Report>,
-    breaker: Breaker,
-    /// Counts the connections.
-    number: u64,
-    /// Those over the connection of now.
-    calls: TaskTracker,
-}
-
-/// Why a connection is given up.
-enum Leave {
-    Stop,
-    Fault(String),
-    Asked,
-}
-
-impl Keeper {
-    async fn run(mut self) {
-        let stop = self.server.stop.clone();
-        loop {
-            let tools_changed = Arc::new(Notify::new());
-            let opened = tokio::select! {
-                opened = self.open(&tools_changed) => opened,
-                () = stop.cancelled() => return,
-            };
-            let (leave, connection) = match opened {
-                Ok(mut connection) => (self.look_after(&mut connection, &tools_changed).await, Some(connection)),
-                Err(error) => (Leave::Fault(error.to_string()), None),
-            };
-            // Told before the connection is closed, for which a child may take its time.
-            self.server.live.store(None);
-            let removed = matches!(leave, Leave::Stop);
-            let delay = match leave {
-                Leave::Stop => None,
-                Leave::Asked => {
-                    self.server.publish(State::Connecting);
-                    Some(Duration::ZERO)
-                }
-                Leave::Fault(reason) => Some(self.tell(reason)),
-            };
-            if let Some(connection) = connection {
-                self.close(connection, removed).await;
-            }
-            let Some(delay) = delay else { return };
-            tokio::select! {
-                () = tokio::time::sleep(delay) => {}
-                () = self.server.reconnect.notified() => {}
-                () = stop.cancelled() => return,
-            }
-        }
-    }
-
-    /// Closes the connection, after the calls that are made over it. One by HTTP is many, and a fault of one of them says nothing of the calls
-    /// on the others: they end while the next one is being made. A child that failed makes room for the next at once.
-    async fn close(&self, connection: Connection, removed: bool) {
-        if self.server.is_child() && !removed {
-            return connection.close().await;
-        }
-        let calls = self.calls.clone();
-        calls.close();
-        let end = async move {
-            let _ = timeout(DRAIN, calls.wait()).await;
-            connection.close().await;
-        };
-        if removed {
-            end.await;
-        } else {
-            self.tasks.spawn(end);
-        }
-    }
-
-    async fn open(&mut self, tools_changed: &Arc<Notify>) -> Result<Connection, ServerError> {
-        let server = &self.server;
-        let changed = Changed { tools: Arc::clone(tools_changed), lists: server.lists.clone() };
-        let shared = &server.shared;
-        let opening =
-            Connection::open(&server.entry, &shared.http, changed, shared.is_between, shared.pages.clone(), &server.stderr);
-        let connection = opening.await?;
-        self.number += 1;
-        self.calls = TaskTracker::new();
-        if let Err(error) = self.take_tools(&connection).await {
-            connection.close().await;
-            return Err(error);
-        }
-        Ok(connection)
-    }
-
-    /// Lists the tools and publishes them; with them the server is up.
-    async fn take_tools(&mut self, connection: &Connection) -> Result<(), ServerError> {
-        let server = &self.server;
-        let connection::Listed { tools: listed, left_out: unusable, size } =
-            connection::list_tools(&connection.peer, server.entry.timeout.min(CHECK)).await?;
-        let owned = Arc::clone(server);
-        let described = move || describe(&owned.entry.name, &listed, owned.entry.trust, &owned.entry.tools);
-        let (mut specs, mut left_out) = heavy::work(size, described).await;
-        left_out.extend(unusable);
-        server.shared.first_seen.lock().unwrap_or_else(PoisonError::into_inner).mark(&server.entry.name, &mut specs);
-        let tools: Vec<_> = specs.into_iter().map(Arc::new).collect();
-        self.breaker.success();
-        server.clean.store(true, Ordering::Relaxed);
-        let before = server.live.load_full();
-        let same = before.as_ref().is_some_and(|live| live.tools == tools);
-        if same {
-            return Ok(());
-        }
-        for reason in left_out.iter().take(LEFT_OUT_TOLD) {
-            tracing::warn!(server = server.entry.name, "a tool is not offered: {reason}");
-        }
-        if left_out.len() > LEFT_OUT_TOLD {
-            tracing::warn!(server = server.entry.name, "and {} more tools are not offered", left_out.len() - LEFT_OUT_TOLD);
-        }
-        tracing::info!(
-            server = server.entry.name,
-            "server is up: {}, MCP {} ({})",
-            counted(tools.len(), "tool"),
-            connection.protocol,
-            connection.era
-        );
-        let state = State::Up { tools: tools.len(), protocol: connection.protocol.clone(), era: connection.era };
-        // A removal that came meanwhile stays one.
-        if !server.stop.is_cancelled() {
-            server.live.store(Some(Arc::new(Live {
-                line: Line {
-                    server: server.entry.name.as_str().into(),
-                    peer: connection.peer.clone(),
-                    way: connection.way.clone(),
-                    calls: connection.calls.clone(),
-                    hello: Arc::new(connection.hello.clone()),
-                    ids: connection.ids.clone(),
-                    log_level: (server.shared.log_level.clone(), connection.log_level.clone()),
-                    limit: server.entry.timeout,
-                },
-                prefix: prefix_of(&server.entry.name),
-                tools,
-                number: self.number,
-                calls: self.calls.clone(),
-            })));
-        }
-        server.publish(state);
-        Ok(())
-    }
-
-    async fn look_after(&mut self, connection: &mut Connection, tools_changed: &Notify) -> Leave {
-        let server = Arc::clone(&self.server);
-        let mut ticks =
-            tokio::time::interval_at(Instant::now() + server.entry.health_check_interval, server.entry.health_check_interval);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        // When the tools are listed because they changed: at once, but not again and again.
-        let (mut listed, mut due) = (None::<Instant>, None);
-        loop {
-            let look = tokio::select! {
-                () = server.stop.cancelled() => return Leave::Stop,
-                () = server.reconnect.notified() => return Leave::Asked,
-                () = connection.closed() => return Leave::Fault(ended(&server, connection.exit())),
-                Some(report) = self.reported.recv() => match report.result {
-                    _ if report.connection != self.number => continue,
-                    Ok(()) => { self.breaker.success(); continue }
-                    // It may have been one of the call, or of the tool: whether the server is well is looked at at once. Who waits for
-                    // such a look already says nothing new.
-                    Err(reason) => {
-                        tracing::debug!(server = server.entry.name, "looked at because a call failed: {reason}");
-                        due = due.or_else(|| Some(listed.map_or_else(Instant::now, |listed| listed + CALM)));
-                        false
-                    }
-                },
-                () = tools_changed.notified(), if due.is_none() => {
-                    due = Some(listed.map_or_else(Instant::now, |listed| listed + CALM));
-                    false
-                }
-                () = until(due), if due.is_some() => {
-                    (listed, due) = (Some(Instant::now()), None);
-                    true
-                }
-                _ = ticks.tick() => true,
-            };
-            if look && let Err(error) = self.look(connection).await {
-                return Leave::Fault(error.to_string());
-            }
-        }
-    }
-
-    /// Lists the tools. An answer that was lost on the way does not make a server one that is down: a list may be asked for again.
-    async fn look(&mut self, connection: &Connection) -> Result<(), ServerError> {
-        match self.take_tools(connection).await {
-            Err(ServerError::Transport(_)) => self.take_tools(connection).await,
-            looked => looked,
-        }
-    }
-
-    /// Tells that the server is down; the time after which it is tried again.
-    fn tell(&mut self, reason: String) -> Duration {
-        let now = Instant::now();
-        // The fault that opened the circuit has been counted; a failed attempt has not.
-        let circuit = match self.breaker.circuit(now) {
-            open @ Circuit::Open { .. } => open,
-            Circuit::Closed | Circuit::HalfOpen => self.breaker.failure(now),
-        };
-        let delay = self.breaker.delay(now).mul_f64(1.0 + 0.1 * rand::random::<f64>());
-        tracing::warn!(server = self.server.entry.name, "server is down, trying again in {:.1} s: {reason}", delay.as_secs_f64());
-        let retry_in_seconds = delay.as_secs().max(1);
-        self.server.publish(match circuit {
-            Circuit::Open { .. } => {
-                self.server.openings.fetch_add(1, Ordering::Relaxed);
-                State::CircuitOpen { reason, retry_in_seconds }
-            }
-            Circuit::Closed | Circuit::HalfOpen => State::Down { reason, retry_in_seconds },
-        });
-        delay
-    }
-}
-
-async fn until(due: Option<Instant>) {
-    if let Some(due) = due {
-        tokio::time::sleep_until(due).await;
-    }
-}
-
-/// Why a connection ended, with how its child did, and that one's last words.
-fn ended(server: &Server, exit: Option<Exit>) -> String {
-    match &server.entry.target {
-        Target::Url(_) => "the connection ended".to_owned(),
-        Target::Command(Launch { program, .. }) => {
-            let how = exit.map(|exit| format!(", {exit}")).unwrap_or_default();
-            format!("{program} ended{how}{}", last_words(server))
-        }
-    }
-}
-
-fn last_words(server: &Server) -> String {
-    server.stderr.last().map(|line| format!("; its last words: {line}")).unwrap_or_default()
 }

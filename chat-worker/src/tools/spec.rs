@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use mcp_wire::headers::{self, Named};
 use rmcp::model::Tool;
 use serde::Serialize;
 use serde_json::{
@@ -13,10 +14,7 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
-use super::{
-    sanitize::{cap, clean},
-    standard::{self, Named},
-};
+use super::sanitize::{cap, clean};
 use crate::{config::rules::Approvals, digest::digest};
 
 /// The API takes 128; 64 is what all its relatives take.
@@ -58,7 +56,6 @@ pub struct ToolSpec {
     /// Of the definition as the server gave it: a changed definition is another tool.
     pub hash: String,
     /// It is no longer what it was when it was first listed: what it does may be something else, too.
-    #[serde(skip)]
     pub changed: bool,
     /// What its server's entry says of calls, instead of the program's setting.
     #[serde(skip)]
@@ -94,7 +91,7 @@ impl ToolSpec {
             description,
             definition: Arc::new(definition),
             written: None,
-            named: standard::named(&tool.input_schema),
+            named: headers::named(&tool.input_schema),
             input_schema: to_raw_value(&*tool.input_schema).map_err(|error| format!("its input schema: {error}"))?,
             read_only,
             idempotent: read_only || hints.idempotent_hint.unwrap_or(false),
@@ -104,9 +101,19 @@ impl ToolSpec {
         })
     }
 
+    /// It is another tool than the one that was first listed.
+    pub(super) fn mark_changed(&mut self) {
+        self.changed = true;
+        self.may_do_anything();
+    }
+
+    fn may_do_anything(&mut self) {
+        (self.read_only, self.idempotent, self.destructive) = (false, false, true);
+    }
+
     /// What it says of itself is not believed: it may do anything.
     pub(super) fn distrust(&mut self) {
-        (self.read_only, self.idempotent, self.destructive) = (false, false, true);
+        self.may_do_anything();
         let mut definition = (*self.definition).clone();
         definition.annotations = None;
         self.definition = Arc::new(definition);

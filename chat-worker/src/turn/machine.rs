@@ -96,6 +96,19 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// What a person should know of an end that is not the usual one.
+    pub fn in_words(self) -> Option<&'static str> {
+        match self {
+            Self::Complete => None,
+            Self::Truncated => Some("the answer is cut off"),
+            Self::Refused => Some("the model declined; the question is taken back"),
+            Self::Cancelled => Some("stopped"),
+            Self::Paused => Some("the model paused"),
+            Self::TooLong => Some("the conversation is too long for the model"),
+            Self::ApprovalRequired => Some("calls wait for a decision"),
+        }
+    }
+
     /// In a word, for the metrics.
     pub fn name(self) -> &'static str {
         match self {

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::{message::block_text, turn::event::Event};
+use crate::{
+    message::block_text,
+    turn::{event::Event, machine::Outcome},
+};
 
 /// The events of a turn that is told at its end, as far as that is about them: words together, and none that are void. One by one, the
 /// words of a long answer would take many times their room.
@@ -54,6 +57,9 @@ pub fn summary(events: &[Event]) -> Value {
             Event::Done { request_id, outcome, model, usage, cost, cached, duration_ms, messages, .. } => {
                 end = json!({"request_id": request_id, "outcome": outcome, "model": model, "usage": usage,
                              "cost": cost, "cached": cached, "duration_ms": duration_ms, "messages": messages});
+                // Whoever stopped it knows, and calls that wait are there to be decided.
+                let is_news = !matches!(outcome, Outcome::Cancelled | Outcome::ApprovalRequired);
+                notices.extend(outcome.in_words().filter(|_| is_news).map(|words| format!("No whole answer: {words}.")));
             }
             Event::Error { request_id, kind, message, retry_after, usage, messages } => {
                 end = json!({"request_id": request_id, "outcome": "error", "usage": usage, "messages": messages,

@@ -20,6 +20,8 @@ const STEPS: u32 = 10;
 const STALE: Duration = Duration::from_secs(15);
 /// What a reason begins with that keeps the number as it is.
 const HELD: &str = "held: ";
+/// Why a server that nobody calls stays up.
+const NO_ACTIVATOR: &str = "no pod of the activator is ready to wake it";
 /// What keeps pods that calls do not need, after their number.
 const HOLD: &str = "pods hold sessions that end with them";
 
@@ -34,6 +36,8 @@ pub struct Bounds {
     pub per_pod: u32,
     /// Without a call for so long, the last pod goes. None: it never does.
     pub idle: Option<Duration>,
+    /// There is an activator, to answer and to wake it.
+    pub may_sleep: bool,
     /// The time in which no more pods were needed before one goes.
     pub window: Duration,
 }
@@ -46,7 +50,8 @@ impl Bounds {
             min: spec.min_replicas,
             max: spec.max_replicas.max(spec.min_replicas),
             per_pod: spec.calls_in_flight.max(1),
-            idle: (spec.min_replicas == 0 && may_sleep).then(|| Duration::from_secs(idle.into())),
+            idle: (spec.min_replicas == 0).then(|| Duration::from_secs(idle.into())),
+            may_sleep,
             window,
         }
     }
@@ -105,6 +110,8 @@ pub struct Scaler {
     limited: bool,
     /// So many pods hold sessions that end with them, and calls alone would need fewer pods than there are.
     holding: Option<u32>,
+    /// Nobody calls, and it does not fall asleep all the same.
+    sleepless: bool,
     /// Since when that is so.
     holds_since: Option<Instant>,
     /// The last looks.
@@ -135,6 +142,7 @@ impl Scaler {
             held: None,
             limited: false,
             holding: None,
+            sleepless: false,
             holds_since: None,
             looks: [None; 3],
             needs: VecDeque::new(),
@@ -172,6 +180,7 @@ impl Scaler {
         let holding = || holding.map(|pods| format!("; {pods} {HOLD}")).unwrap_or_default();
         let reason = match &self.held {
             Some(held) => format!("{HELD}{held}"),
+            None if self.sleepless => format!("{}; nobody calls, and it stays up: {NO_ACTIVATOR}", self.reason),
             None => format!("{}{}", self.reason, limited().unwrap_or_else(holding)),
         };
         Decision { desired: self.desired, reason }
@@ -222,9 +231,11 @@ impl Scaler {
         // Sessions come and go: those of a moment are no news.
         let long = self.holds_since.is_some_and(|since| now.duration_since(since) >= self.bounds.window / STEPS);
         self.holding = long.then_some(load.holding);
+        let is_idle = self.desired == 1 && self.bounds.idle.is_some_and(|idle| now.duration_since(self.last_called) >= idle);
+        self.sleepless = is_idle && !self.bounds.may_sleep;
         if need.min(self.bounds.max) > self.desired {
             self.up(need, &load, now);
-        } else if self.desired == 1 && self.bounds.idle.is_some_and(|idle| now.duration_since(self.last_called) >= idle) {
+        } else if is_idle && self.bounds.may_sleep {
             let idle = now.duration_since(self.last_called).as_secs();
             self.change(0, format!("for {idle} s nobody called"));
         } else if now.duration_since(since) >= self.patience {

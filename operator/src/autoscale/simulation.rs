@@ -15,7 +15,7 @@ const HOUR: u64 = 3_600;
 const DAY: u64 = 24 * HOUR;
 
 fn bounds(min: u32, max: u32) -> Bounds {
-    Bounds { min, max, per_pod: 8, idle: (min == 0).then(|| Duration::from_mins(15)), window: WINDOW }
+    Bounds { min, max, per_pod: 8, idle: (min == 0).then(|| Duration::from_mins(15)), may_sleep: true, window: WINDOW }
 }
 
 /// A row of numbers from 0 to 1, the same each time.
@@ -229,6 +229,18 @@ fn the_last_pod_goes_when_nobody_called_for_so_long_and_comes_back_for_a_call() 
         let called = second % 600 == 0;
         assert_eq!(busy.look(second, Look::Load(Load { in_flight: 0, called, holding: 0 })), 1);
     }
+}
+
+#[test]
+fn who_cannot_sleep_for_want_of_an_activator_says_so() {
+    let mut run = Run::new(Bounds { may_sleep: false, ..bounds(0, 4) });
+    assert_eq!(run.steady(0..900, 0), 1);
+    assert_eq!(run.scaler.decision().reason, "no more was needed yet");
+    assert_eq!(run.steady(900..910, 0), 1);
+    let told = "no more was needed yet; nobody calls, and it stays up: no pod of the activator is ready to wake it";
+    assert_eq!(run.scaler.decision().reason, told);
+    run.scaler.set(bounds(0, 4));
+    assert_eq!(run.steady(910..930, 0), 0, "it sleeps as soon as there is one");
 }
 
 #[test]

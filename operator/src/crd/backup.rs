@@ -5,7 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::pod::SUBDOMAIN;
+use super::forms;
 
 /// A backup at times: the CronJob `<name>-mcp-backup`, whose pods run where the volume is.
 ///
@@ -45,7 +45,7 @@ pub struct Backup {
 pub struct Place {
     /// A PersistentVolumeClaim of this namespace, other than the server's own. The backups are in its folder SERVER.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), extend("pattern" = SUBDOMAIN))]
+    #[schemars(length(min = 1, max = 253), extend("pattern" = forms::SUBDOMAIN))]
     pub claim: Option<String>,
     /// A bucket of a server that speaks S3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,21 +57,21 @@ pub struct Place {
 #[serde(rename_all = "camelCase")]
 pub struct S3 {
     /// The bucket.
-    #[schemars(length(min = 3, max = 63), extend("pattern" = "^[a-z0-9][-a-z0-9.]*[a-z0-9]$"))]
+    #[schemars(length(min = 3, max = 63), extend("pattern" = forms::BUCKET))]
     pub bucket: String,
     /// What the names of the backups begin with, for example backups/production: one for each cluster. NAMESPACE/SERVER follows (default:
     /// nothing before that).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512), extend("pattern" = "^[-A-Za-z0-9_.]+(/[-A-Za-z0-9_.]+)*$"))]
+    #[schemars(length(min = 1, max = 512), extend("pattern" = forms::PREFIX))]
     pub prefix: Option<String>,
     /// Where the server is, for example http://minio.storage.svc:9000 (default: AWS's own).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("self.matches('^https?://[^\\\\s/@?#]+/?$')").message("endpoint must be an http:// or https:// URL of a host and port alone, for example http://minio.storage.svc:9000"))]
+    #[x_kube(validation = super::url_rule("/?").message("endpoint must be an http:// or https:// URL of a host and port alone, for example http://minio.storage.svc:9000"))]
     #[schemars(length(max = 512))]
     pub endpoint: Option<String>,
     /// The region (default: us-east-1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 64), extend("pattern" = "^[-a-z0-9]+$"))]
+    #[schemars(length(min = 1, max = 64), extend("pattern" = forms::REGION))]
     pub region: Option<String>,
     /// The Secret with the credentials, under the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and AWS_SESSION_TOKEN where there
     /// is one (default: those that the pods' ServiceAccount, or their environment, have).
@@ -84,7 +84,7 @@ pub struct S3 {
 #[serde(rename_all = "camelCase")]
 pub struct SecretRef {
     /// The Secret's name.
-    #[schemars(length(min = 1, max = 253), extend("pattern" = SUBDOMAIN))]
+    #[schemars(length(min = 1, max = 253), extend("pattern" = forms::SUBDOMAIN))]
     pub name: String,
 }
 

@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::KubeSchema;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// How the operator probes the server. Every pod is asked over MCP what a client would ask: who are you, which tools are there.
@@ -64,8 +64,14 @@ pub struct ToolCall {
     pub name: String,
     /// The arguments, an object (default: none). Do not put secrets here.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
-    #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
+    #[schemars(schema_with = "any_object")]
     pub arguments: serde_json::Map<String, serde_json::Value>,
+}
+
+/// An object of whatever shape. Without `additionalProperties`: they would give each value a schema of its own, below which Kubernetes keeps
+/// nothing.
+fn any_object(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 
 /// When the server is taken out of use, and how it comes back.

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    forms,
     network::Network,
     pod::{self, PodSettings, SecretKeyRef},
 };
@@ -283,11 +284,11 @@ pub struct Access {
     /// Host names by which people and programs reach the app, beside that of its Service, for example chat.example.com behind an
     /// Ingress (default: any, for every request needs the token).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 253), regex(pattern = r"^[^\s,/@]+$")), extend("x-kubernetes-list-type" = "set"))]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 253), regex(pattern = forms::HOST)), extend("x-kubernetes-list-type" = "set"))]
     pub allowed_hosts: Vec<String>,
     /// Addresses or networks of proxies whose X-Forwarded-For is believed, for example 10.0.0.0/8 (default: none).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 64), regex(pattern = r"^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$")), extend("x-kubernetes-list-type" = "set"))]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 64), regex(pattern = forms::ADDRESS)), extend("x-kubernetes-list-type" = "set"))]
     pub trusted_proxies: Vec<String>,
 }
 

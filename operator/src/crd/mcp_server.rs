@@ -1,17 +1,21 @@
 //! The McpServer kind: one MCP server, run as a container, run on standard input and output behind the bridge, or
 //! watched at a remote URL. The field docs are the user manual.
 
-use k8s_openapi::apimachinery::pkg::{apis::meta::v1::Condition, util::intstr::IntOrString};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema, core::Rule};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use mcp_wire::headers::OF_EVERY_REQUEST;
+
 use super::{
     autoscaling::{Autoscaling, AutoscalingStatus},
     backup::{Backup, BackupStatus},
+    forms,
     health::{CircuitBreaker, CircuitStatus, Health, ProtocolStatus, ServerInfo, ToolsPolicy, ToolsStatus},
     network::Network,
-    pod::{self, PodSettings, SUBDOMAIN, SecretKeyRef},
+    pod::{self, PodSettings, SecretKeyRef},
+    quantity::{self, Quantity},
     stdio::StdioSource,
 };
 
@@ -77,7 +81,7 @@ pub const SESSIONS_DIR: &str = "/mcpfleet/sessions";
     validation = pod::mounts_name_volumes(),
     validation = pod::no_volume_is_called(OWN_VOLUMES),
     validation = pod::nothing_is_mounted_at(OWN_MOUNTS),
-    validation = Rule::new("!has(self.volumeMounts) || !has(self.storage) || self.volumeMounts.all(m, m.mountPath != self.storage.mountPath && m.mountPath + '/' != self.storage.mountPath && m.mountPath != self.storage.mountPath + '/')")
+    validation = Rule::new(format!("!has(self.volumeMounts) || !has(self.storage) || self.volumeMounts.all(m, {} != {})", pod::folder("m.mountPath"), pod::folder("self.storage.mountPath")))
         .message("spec.storage.mountPath holds the volume that outlives the pods: give the one of spec.volumeMounts another mountPath"),
     validation = pod::no_host_path()
 )]
@@ -217,7 +221,7 @@ pub struct ContainerSource {
     pub port: u16,
     /// The path of the MCP endpoint (default: /mcp).
     #[serde(default = "path")]
-    #[x_kube(validation = Rule::new("self.matches('^/[^\\\\s?#]*$')").message("path must begin with '/' and hold no space, '?' or '#', for example /mcp"))]
+    #[x_kube(validation = Rule::new(r"self.matches(r'^/([^\s\p{Cc}?#%]|%[0-9A-Fa-f]{2})*$')").message("path must begin with '/' and hold no space, control character, '?' or '#', nor a '%' without two hexadecimal digits, for example /mcp"))]
     #[schemars(length(max = 1_024))]
     pub path: String,
     /// Headers out of Secrets that probes and apps send, for a server that wants to know who asks (default: none).
@@ -265,7 +269,7 @@ pub struct RemoteSource {
 pub struct HeaderFrom {
     /// The header's name, for example Authorization.
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9!#$%&*+.^_|~-]+$')").message("name must be the name of an HTTP header, for example Authorization"))]
-    #[x_kube(validation = Rule::new("!(self.lowerAscii() in ['accept', 'connection', 'content-length', 'content-type', 'host', 'mcp-protocol-version', 'mcp-session-id', 'te', 'transfer-encoding', 'upgrade'])").message("name must not be a header of HTTP or MCP itself (Host, Content-Type, Mcp-Session-Id and the like), which every request has: name one that carries credentials, for example Authorization"))]
+    #[x_kube(validation = Rule::new(format!("!(self.lowerAscii() in {OF_EVERY_REQUEST:?})")).message("name must not be a header of HTTP or MCP itself (Host, Content-Type, Mcp-Session-Id and the like), which every request has: name one that carries credentials, for example Authorization"))]
     #[schemars(length(max = 128))]
     pub name: String,
     /// Where the whole value is, for example `Bearer …`.
@@ -287,16 +291,17 @@ pub struct HeaderFrom {
 )]
 pub struct Storage {
     /// How much, for example 1Gi. It grows later where the StorageClass lets it, and never shrinks.
-    #[schemars(extend("pattern" = "^[0-9]+(\\.[0-9]+)?(Ki|Mi|Gi|Ti|Pi|Ei|k|M|G|T|P|E)?$"))]
-    #[x_kube(validation = Rule::new("quantity(string(self)).isGreaterThan(quantity('0'))").message("storage.size must be more than 0, for example 1Gi"))]
-    #[x_kube(validation = Rule::new("quantity(string(self)).compareTo(quantity(string(oldSelf))) >= 0").message("storage.size grows and never shrinks, for Kubernetes cannot make a volume smaller: keep the old size, or set a larger one"))]
-    pub size: IntOrString,
-    /// The StorageClass (default: the cluster's). It cannot be changed later.
+    #[schemars(schema_with = "quantity::size")]
+    #[x_kube(validation = quantity::is_a_size("storage.size", "1Gi"))]
+    #[x_kube(validation = quantity::only_grows("storage.size"))]
+    pub size: Quantity,
+    /// The StorageClass; an empty one, `""`, binds a volume that somebody made and that has none (default: the cluster's). It cannot be
+    /// changed later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), extend("pattern" = SUBDOMAIN))]
+    #[schemars(length(max = 253), extend("pattern" = forms::STORAGE_CLASS))]
     pub storage_class_name: Option<String>,
     /// Where the container finds it.
-    #[x_kube(validation = Rule::new("self.startsWith('/') && !self.contains(':') && !(self in ['/', '/tmp', '/tmp/', '/home/mcp', '/home/mcp/', '/mcpfleet']) && !self.startsWith('/mcpfleet/')").message("mountPath must be an absolute path without ':', other than '/', '/tmp' and '/home/mcp' and not below /mcpfleet, for example /data"))]
+    #[x_kube(validation = Rule::new(format!("self.startsWith('/') && self.matches(r'{}') && !({} in ['/tmp/', '/home/mcp/']) && !(self + '/').startsWith('/mcpfleet/')", forms::MOUNT_PATH, pod::folder("self"))).message("mountPath must be an absolute path without ':', '//', '.' and '..', other than '/', '/tmp' and '/home/mcp' and not below /mcpfleet, for example /data"))]
     #[schemars(length(max = 1_024))]
     pub mount_path: String,
     /// A backup at times (default: none).
@@ -306,7 +311,7 @@ pub struct Storage {
     /// `backup.to`; SERVER/latest or SERVER/NAME of another server's there, and in a bucket NAMESPACE/SERVER/… of one in another namespace
     /// (default: nothing). A database that is there is never touched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 570), extend("pattern" = "^([A-Za-z0-9][-A-Za-z0-9_.]*/){0,2}[A-Za-z0-9][-A-Za-z0-9_.]*$"))]
+    #[schemars(length(min = 1, max = 570), extend("pattern" = forms::BACKUP))]
     pub restore_from: Option<String>,
 }
 
@@ -324,7 +329,7 @@ pub struct Tools {
     /// The digest of the accepted list, as `status.tools.digest` shows it (default: the first list that the
     /// server offered).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("pattern" = "^[0-9a-f]{64}$"))]
+    #[schemars(length(max = 64), extend("pattern" = forms::DIGEST))]
     pub digest: Option<String>,
 }
 

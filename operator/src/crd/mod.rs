@@ -4,6 +4,7 @@
 
 pub mod autoscaling;
 pub mod backup;
+mod forms;
 pub mod health;
 pub mod mcp_app;
 pub mod mcp_server;
@@ -30,12 +31,34 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
     vec![schema::tidy(McpServer::crd()), schema::tidy(McpApp::crd())]
 }
 
-/// What a URL must look like whose path and what follows it matches `rest`: the host without an empty part, the port one that there is.
+/// What a URL must look like whose path and what follows it matches `rest`: the host a name without an empty part, or an address, the
+/// port one that there is. (CEL's own functions for addresses are newer than the oldest Kubernetes that we run on.)
 fn url_rule(rest: &str) -> Rule {
-    let host = r"(\[[0-9A-Fa-f:.]+\]|[^\s/@?#:\\\[\].]+(\.[^\s/@?#:\\\[\].]+)*\.?)";
+    let host = format!(r"(\[({})\]|[^\s/@?#:\\\[\].]+(\.[^\s/@?#:\\\[\].]+)*\.?)", ipv6());
     let port = "(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?";
     // In CEL's own text a backslash stands for itself in a raw string alone.
-    Rule::new(format!("self.matches(r'^https?://{host}{port}{rest}$')"))
+    let is_url = format!("self.matches(r'^https?://{host}{port}{rest}$')");
+    // A host whose last part is a number is an address to whoever resolves it.
+    let ends_in_number = r"self.matches(r'^https?://([^/?#]*\.)?([0-9]+|0[xX][0-9A-Fa-f]*)\.?(:[0-9]+)?([/?].*)?$')";
+    let is_address = format!(r"self.matches(r'^https?://{IPV4}(:[0-9]+)?([/?].*)?$')");
+    Rule::new(format!("{is_url} && (!{ends_in_number} || {is_address})"))
+}
+
+/// An address of IPv4, in its one usual form.
+const IPV4: &str = r"(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(\.(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])){3}";
+
+/// An address of IPv6: eight groups, the last two also as an address of IPv4, and `::` once for those that are 0.
+fn ipv6() -> String {
+    let group = "[0-9A-Fa-f]{1,4}";
+    let cut = (0..=7_u32).map(|before| {
+        let begins = if before == 0 { ":".to_owned() } else { format!("({group}:){{{before}}}") };
+        let groups = (7 - before > 0).then(|| format!("(:{group}){{1,{}}}", 7 - before));
+        let v4 = 5_u32.checked_sub(before).map(|most| format!("(:{group}){{0,{most}}}:{IPV4}"));
+        let ends: Vec<_> = [Some(":".to_owned()), groups, v4].into_iter().flatten().collect();
+        format!("{begins}({})", ends.join("|"))
+    });
+    let whole = format!("({group}:){{6}}({group}:{group}|{IPV4})");
+    std::iter::once(whole).chain(cut).collect::<Vec<_>>().join("|")
 }
 
 /// The definitions as the YAML documents that `crds/` and the chart hold: (file name, text).
@@ -74,6 +97,29 @@ mod tests {
                 definition.metadata.name
             );
         }
+    }
+
+    #[test]
+    fn every_number_is_one_that_its_type_can_hold() {
+        fn unbounded(schema: &Value, path: &str, found: &mut Vec<String>) {
+            // Which a pattern looks at, or a rule.
+            let is_text = ["pattern", "x-kubernetes-validations"].iter().any(|by| schema.get(by).is_some());
+            let is_number = schema["type"] == "integer" && schema["format"] != "int64"
+                || schema["x-kubernetes-int-or-string"] == true && !is_text;
+            let bounds = [&schema["minimum"], &schema["maximum"]];
+            if is_number && !bounds.iter().all(|bound| bound.as_f64().is_some_and(|bound| bound.abs() <= f64::from(u32::MAX))) {
+                found.push(path.to_owned());
+            }
+            let (named, listed) = (schema.as_object().into_iter().flatten(), schema.as_array().into_iter().flatten());
+            named.for_each(|(name, below)| unbounded(below, &format!("{path}.{name}"), found));
+            listed.for_each(|below| unbounded(below, path, found));
+        }
+        let mut found = Vec::new();
+        for definition in definitions() {
+            let value = serde_json::to_value(&definition).expect("a definition is JSON");
+            unbounded(&value["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"], "spec", &mut found);
+        }
+        assert!(found.is_empty(), "one object with a larger number would hide all of them: {found:#?}");
     }
 
     #[test]

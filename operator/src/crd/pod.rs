@@ -1,6 +1,6 @@
 //! The parts of the API that shape pods, shared by both kinds. Kubernetes' own names and shapes.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::api::core::v1::{
     Affinity, Container, EnvFromSource, EnvVar, HostAlias, LocalObjectReference, PodDNSConfig, Toleration,
@@ -10,6 +10,7 @@ use kube::{KubeSchema, core::Rule};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use super::forms;
 pub use super::{
     quantity::{Quantity, Resources},
     security_context::SecurityContext,
@@ -20,10 +21,10 @@ pub use super::{
 #[serde(rename_all = "camelCase")]
 pub struct SecretKeyRef {
     /// The Secret's name.
-    #[schemars(length(min = 1, max = 253), extend("pattern" = SUBDOMAIN))]
+    #[schemars(length(min = 1, max = 253), extend("pattern" = forms::SUBDOMAIN))]
     pub name: String,
     /// The key in the Secret's data.
-    #[schemars(length(min = 1, max = 253), extend("pattern" = "^[-._a-zA-Z0-9]+$"))]
+    #[schemars(length(min = 1, max = 253), extend("pattern" = forms::KEY))]
     pub key: String,
 }
 
@@ -46,8 +47,8 @@ pub struct PodMetadata {
 #[x_kube(
     validation = Rule::new("!has(self.initContainers) || !has(self.sidecars) || self.initContainers.all(c, !self.sidecars.exists(s, s.name == c.name))")
         .message("podTemplate.initContainers and podTemplate.sidecars must have different names: rename one of the two"),
-    validation = Rule::new("(!has(self.initContainers) || self.initContainers.all(c, !(c.name in ['mcp', 'mcp-bridge', 'mcp-install', 'mcp-calls', 'chat-worker']))) && (!has(self.sidecars) || self.sidecars.all(c, !(c.name in ['mcp', 'mcp-bridge', 'mcp-install', 'mcp-calls', 'chat-worker'])))")
-        .message("podTemplate.initContainers and podTemplate.sidecars must not be called mcp, mcp-bridge, mcp-install, mcp-calls or chat-worker, which are the names of the containers that mcpfleet makes: rename them")
+    validation = Rule::new("(!has(self.initContainers) || self.initContainers.all(c, !(c.name in ['mcp', 'mcp-bridge', 'mcp-install', 'mcp-calls', 'mcpfleet-restore', 'chat-worker']))) && (!has(self.sidecars) || self.sidecars.all(c, !(c.name in ['mcp', 'mcp-bridge', 'mcp-install', 'mcp-calls', 'mcpfleet-restore', 'chat-worker'])))")
+        .message("podTemplate.initContainers and podTemplate.sidecars must not be called mcp, mcp-bridge, mcp-install, mcp-calls, mcpfleet-restore or chat-worker, which are the names of the containers that mcpfleet makes: rename them")
 )]
 pub struct PodTemplate {
     /// Labels and annotations of the pods (default: none but ours).
@@ -68,11 +69,11 @@ pub struct PodTemplate {
     pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
     /// The PriorityClass of the pods (default: the cluster's).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), extend("pattern" = SUBDOMAIN))]
+    #[schemars(length(min = 1, max = 253), extend("pattern" = forms::SUBDOMAIN))]
     pub priority_class_name: Option<String>,
     /// The RuntimeClass of the pods, for example of gVisor or Kata (default: the node's own runtime).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), extend("pattern" = SUBDOMAIN))]
+    #[schemars(length(min = 1, max = 253), extend("pattern" = forms::SUBDOMAIN))]
     pub runtime_class_name: Option<String>,
     /// Name servers, search domains and options of the pods' resolver, beside the cluster's (default: the cluster's alone).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -137,7 +138,7 @@ pub struct PodSettings {
     pub volume_mounts: Vec<VolumeMount>,
     /// The ServiceAccount of the pods (default: the namespace's `default`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), extend("pattern" = SUBDOMAIN))]
+    #[schemars(length(min = 1, max = 253), extend("pattern" = forms::SUBDOMAIN))]
     pub service_account_name: Option<String>,
     /// True: the token of the ServiceAccount is mounted at its usual place, for servers that talk to Kubernetes (default: false).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -165,14 +166,24 @@ pub struct PodSettings {
     pub pod_template: Option<PodTemplate>,
 }
 
-/// A DNS subdomain, as the names of most objects must be.
-pub const SUBDOMAIN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+impl PodSettings {
+    /// `progressDeadlineSeconds`, or what Kubernetes takes without it.
+    pub fn progress_deadline(&self) -> Duration {
+        self.progress_deadline_seconds.map_or(Duration::from_mins(10), |seconds| Duration::from_secs(seconds.into()))
+    }
+}
+
+/// The path of a mount as CEL, with a '/' at both ends whether it was given one or not.
+pub fn folder(path: &str) -> String {
+    format!("('/' + {path} + '/').replace('//', '/')")
+}
 
 /// Labels, whose values Kubernetes bounds.
 fn label_values(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
-        "additionalProperties": {"type": "string", "maxLength": 63, "pattern": "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"},
+        "maxProperties": 256,
+        "additionalProperties": {"type": "string", "maxLength": 63, "pattern": forms::LABEL_VALUE},
     })
 }
 
@@ -192,8 +203,8 @@ pub fn no_volume_is_called(ours: &[&str]) -> Rule {
 
 /// No volume of the spec is mounted where mcpfleet mounts one.
 pub fn nothing_is_mounted_at(ours: &[&str]) -> Rule {
-    let spelled: Vec<_> = ours.iter().flat_map(|path| [(*path).to_owned(), format!("{path}/")]).collect();
-    Rule::new(format!("!has(self.volumeMounts) || self.volumeMounts.all(m, !(m.mountPath in {spelled:?}))"))
+    let folders: Vec<_> = ours.iter().map(|path| format!("{path}/")).collect();
+    Rule::new(format!("!has(self.volumeMounts) || self.volumeMounts.all(m, !({} in {folders:?}))", folder("m.mountPath")))
         .message(format!("spec.volumeMounts must not be at {}: mcpfleet mounts volumes there", ours.join(", ")).as_str())
 }
 

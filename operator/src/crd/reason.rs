@@ -250,6 +250,32 @@ pub const FLEET_PANIC: &str = "FleetPanic";
 /// The fleet panic is over.
 pub const FLEET_PANIC_OVER: &str = "FleetPanicOver";
 
+/// The reasons of Ready that only asking the server's pods brings about. What Kubernetes tells has others.
+pub const BY_PROBER: [&str; 22] = [
+    FLEET_PANIC,
+    DEGRADED,
+    UNAUTHORIZED,
+    RATE_LIMITED,
+    TOOLS_CHANGED,
+    CONNECTION_REFUSED,
+    CONNECTION_RESET,
+    UNREACHABLE,
+    TIMEOUT,
+    DNS_FAILED,
+    TLS_FAILED,
+    HTTP_STATUS,
+    CREDENTIALS_REJECTED,
+    HOST_REJECTED,
+    REDIRECTED,
+    NOT_MCP,
+    TRUNCATED,
+    TOO_LARGE,
+    UNSUPPORTED_VERSION,
+    JSON_RPC_ERROR,
+    SESSION_LOST,
+    TOOL_CALL_FAILED,
+];
+
 #[cfg(test)]
 mod tests {
     /// People look a reason up on one page.

@@ -4,6 +4,8 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
 
+use super::forms;
+
 /// The core API's own types, which Kubernetes documents. Their field docs would make up nine tenths of the definitions, and a
 /// definition above 256 KiB cannot be applied by `kubectl apply` without `--server-side`.
 pub(super) const CORE_TYPES: [&str; 17] = [
@@ -48,18 +50,6 @@ const REFERENCES: [&str; 6] = ["configMap", "configMapKeyRef", "configMapRef", "
 /// Quantities of the core API's types, and maps of them.
 const QUANTITIES: [&str; 4] = ["divisor", "limits", "requests", "sizeLimit"];
 
-/// What a quantity looks like. An int-or-string is not looked at by this when it is a number.
-const QUANTITY: &str = r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)((n|u|m|k|M|G|T|P|E|[KMGTPE]i)?|[eE][-+]?[0-9]+)$";
-
-/// A DNS label, as the names of volumes and containers must be.
-const LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
-
-/// A network, for example 10.0.0.0/8 or fd00::/8. The API server looks closer at that of a NetworkPolicy.
-const CIDR: &str = "^((25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})(\\.(25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})){3}/(3[0-2]|[12]?[0-9])|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*/(12[0-8]|1[01][0-9]|[0-9]{1,2}))$";
-
-/// A path inside of something: not from the root, and never above where it begins. (An empty one is none.)
-const INSIDE: &str = r"^(([^/.][^/]*|\.[^/.][^/]*|\.\.[^/]+|\.)(/([^/.][^/]*|\.[^/.][^/]*|\.\.[^/]+|\.)?)*)?$";
-
 /// Fields of the core API's types that take one of some words: a message of the API server's names them all.
 const WORDS: [(&str, &[&str]); 8] = [
     ("imagePullPolicy", &["Always", "IfNotPresent", "Never"]),
@@ -79,6 +69,7 @@ pub(super) fn tidy(crd: CustomResourceDefinition) -> CustomResourceDefinition {
         drop_unknown_format(schema);
         bound_words(schema);
         bound_values(schema);
+        bound_number(schema);
         for (name, property) in properties(schema) {
             if CORE_TYPES.contains(&name.as_str()) {
                 // The doc of the field itself is ours, and stays.
@@ -93,6 +84,11 @@ pub(super) fn tidy(crd: CustomResourceDefinition) -> CustomResourceDefinition {
             bound_quantity(name, property);
         }
     });
+    visit(&mut value, &mut forms::say);
+    for version in value["spec"]["versions"].as_array_mut().into_iter().flatten() {
+        // What nobody has looked at yet is not done: without it kstatus reads it as Current.
+        version["schema"]["openAPIV3Schema"]["properties"]["status"]["default"] = json!({"observedGeneration": -1});
+    }
     serde_json::from_value(value).expect("a definition that was tidied is a definition")
 }
 
@@ -133,15 +129,21 @@ fn bound_items(name: &str, list: &mut Value) {
         items["required"] = json!(["port"]);
     }
     let bounds: &[(&str, Value)] = &match name {
-        "env" => [("name", json!({"minLength": 1, "maxLength": 1024, "pattern": "^[^=]+$"}))].to_vec(),
+        "env" => [("name", json!({"minLength": 1, "maxLength": 1024, "pattern": forms::VARIABLE}))].to_vec(),
         "imagePullSecrets" => [("name", json!({"minLength": 1, "maxLength": 253}))].to_vec(),
-        "initContainers" | "sidecars" | "volumes" => [("name", json!({"maxLength": 63, "pattern": LABEL}))].to_vec(),
-        "volumeMounts" => {
-            [("name", json!({"maxLength": 63})), ("mountPath", json!({"minLength": 1, "maxLength": 1024, "pattern": "^[^:]+$"}))]
-                .to_vec()
-        }
+        "initContainers" | "sidecars" | "volumes" => [("name", json!({"maxLength": 63, "pattern": forms::LABEL}))].to_vec(),
+        "volumeMounts" => [
+            ("name", json!({"maxLength": 63})),
+            ("mountPath", json!({"minLength": 1, "maxLength": 1024, "pattern": forms::MOUNT_PATH})),
+        ]
+        .to_vec(),
         _ => return,
     };
+    if name == "volumeMounts" {
+        let rule = "!has(self.subPath) || !has(self.subPathExpr) || self.subPath == '' || self.subPathExpr == ''";
+        let message = "each of volumeMounts takes subPath or subPathExpr, not both";
+        items["x-kubernetes-validations"] = json!([{"rule": rule, "message": message}]);
+    }
     if name == "volumes" {
         // Its name, and one source.
         items["maxProperties"] = json!(2);
@@ -218,12 +220,25 @@ fn bound_values(schema: &mut Value) {
             ("maxSkew" | "minDomains", Some("integer")) => json!({"minimum": 1}),
             ("weight", Some("integer")) => json!({"minimum": 1, "maximum": 100}),
             ("topologyKey", Some("string")) => json!({"minLength": 1}),
-            ("subPath", Some("string")) => json!({"pattern": INSIDE}),
-            ("path", Some("string")) if of_file => json!({"pattern": INSIDE}),
+            ("subPath" | "subPathExpr", Some("string")) => json!({"maxLength": 1024, "pattern": forms::INSIDE}),
+            ("path", Some("string")) if of_file => json!({"pattern": forms::INSIDE}),
             _ => continue,
         };
         let (Value::Object(property), Value::Object(bounds)) = (property, bounds) else { continue };
         property.extend(bounds);
+    }
+}
+
+/// Numbers that our types can hold: a larger one would hide its whole object from us, and all the others with it.
+fn bound_number(schema: &mut Value) {
+    // Quantities have a pattern, or a rule, and are texts to us.
+    let is_looked_at = ["pattern", "x-kubernetes-validations"].iter().any(|by| schema.get(by).is_some());
+    let is_port = schema["x-kubernetes-int-or-string"] == true && !is_looked_at;
+    if let Value::Object(map) = schema
+        && (is_port || map.get("format").is_some_and(|format| format == "int32"))
+    {
+        map.entry("minimum").or_insert_with(|| json!(i32::MIN));
+        map.entry("maximum").or_insert_with(|| json!(i32::MAX));
     }
 }
 
@@ -235,7 +250,7 @@ fn bound_resources(name: &str, resources: &mut Value) {
     }
     for map in ["requests", "limits"] {
         let map = &mut resources["properties"][map];
-        (map["maxProperties"], map["additionalProperties"]["maxLength"]) = (json!(16), json!(32));
+        map["maxProperties"] = json!(16);
     }
     let rule = "!has(self.requests) || !has(self.limits) || self.requests.all(name, !(name in self.limits) || quantity(string(self.requests[name])).compareTo(quantity(string(self.limits[name]))) <= 0)";
     let message = "resources.requests must not be more than resources.limits: raise the limit, or lower the request";
@@ -247,7 +262,7 @@ fn bound_block(name: &str, block: &mut Value) {
     if name == "ipBlock"
         && let Some(Value::Object(cidr)) = block.pointer_mut("/properties/cidr")
     {
-        cidr.insert("pattern".into(), json!(CIDR));
+        cidr.insert("pattern".into(), json!(forms::CIDR));
         cidr.insert("maxLength".into(), json!(64));
     }
 }
@@ -273,7 +288,11 @@ fn bound_quantity(name: &str, field: &mut Value) {
     let of_map = field.get("additionalProperties").is_some();
     let quantity = if of_map { &mut field["additionalProperties"] } else { field };
     if quantity["x-kubernetes-int-or-string"] == true {
-        quantity["pattern"] = json!(QUANTITY);
+        quantity["pattern"] = json!(forms::QUANTITY);
+        // A divisor stands in lists without an end, where no rule can say what is wrong with it.
+        if name != "divisor" {
+            quantity["maxLength"] = json!(32);
+        }
     }
 }
 

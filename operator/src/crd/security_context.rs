@@ -62,7 +62,7 @@ pub struct SecurityContext {
     #[serde(default, skip_serializing_if = "Setting::is_default")]
     #[schemars(schema_with = "id")]
     pub run_as_user: Setting<i64>,
-    /// The primary gid of every process (default: 1000).
+    /// The primary gid of every process (default: 1000; the image's where runAsUser is null).
     #[serde(default, skip_serializing_if = "Setting::is_default")]
     #[schemars(schema_with = "id")]
     pub run_as_group: Setting<i64>,
@@ -93,6 +93,10 @@ impl SecurityContext {
     pub fn resolved(self) -> Self {
         if self == Self::default() {
             return Self { run_as_user: Setting::Unset, run_as_group: Setting::Unset, fs_group: Setting::Unset, ..self };
+        }
+        // A group without a user is refused by container runtimes: who leaves the user to the image leaves it the user's group, too.
+        if self.run_as_user == Setting::Unset && self.run_as_group == Setting::Default {
+            return Self { run_as_group: Setting::Unset, ..self };
         }
         self
     }
@@ -128,6 +132,10 @@ mod tests {
         let empty = read(json!({})).resolved();
         assert_eq!((empty.run_as_user.or(1), empty.run_as_group.or(1), empty.fs_group.or(1)), (None, None, None));
         assert_eq!((empty.run_as_non_root.or(true), empty.read_only_root_filesystem.or(true)), (Some(true), Some(true)));
+        let image = read(json!({"runAsUser": null})).resolved();
+        assert_eq!((image.run_as_user.or(1), image.run_as_group.or(1), image.fs_group.or(1)), (None, None, Some(1)));
+        let group = read(json!({"runAsUser": null, "runAsGroup": 7})).resolved();
+        assert_eq!(group.run_as_group.or(1), Some(7), "it is said");
         let user = read(json!({"runAsUser": 5})).resolved();
         assert_eq!((user.run_as_user.or(1), user.fs_group.or(1)), (Some(5), Some(1)));
     }

@@ -1,11 +1,13 @@
 //! The part of the API about servers on standard input and output. The field docs are the user manual.
 
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::pod::SUBDOMAIN;
+use super::{
+    forms,
+    quantity::{self, Quantity},
+};
 
 /// Children of sessions at once, where `maxSessions` says nothing.
 pub const MAX_SESSIONS: u32 = 16;
@@ -93,12 +95,13 @@ impl Sessions {
 )]
 pub struct Cache {
     /// How much, for example 2Gi. It grows later where the StorageClass lets it, and never shrinks.
-    #[schemars(extend("pattern" = "^[0-9]+(\\.[0-9]+)?(Ki|Mi|Gi|Ti|Pi|Ei|k|M|G|T|P|E)?$"))]
-    #[x_kube(validation = Rule::new("quantity(string(self)).isGreaterThan(quantity('0'))").message("stdio.cache.size must be more than 0, for example 2Gi"))]
-    #[x_kube(validation = Rule::new("quantity(string(self)).compareTo(quantity(string(oldSelf))) >= 0").message("stdio.cache.size grows and never shrinks, for Kubernetes cannot make a volume smaller: keep the old size, or set a larger one"))]
-    pub size: IntOrString,
-    /// The StorageClass (default: the cluster's). It cannot be changed later.
+    #[schemars(schema_with = "quantity::size")]
+    #[x_kube(validation = quantity::is_a_size("stdio.cache.size", "2Gi"))]
+    #[x_kube(validation = quantity::only_grows("stdio.cache.size"))]
+    pub size: Quantity,
+    /// The StorageClass; an empty one, `""`, binds a volume that somebody made and that has none (default: the cluster's). It cannot be
+    /// changed later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), extend("pattern" = SUBDOMAIN))]
+    #[schemars(length(max = 253), extend("pattern" = forms::STORAGE_CLASS))]
     pub storage_class_name: Option<String>,
 }

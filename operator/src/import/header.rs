@@ -1,24 +1,12 @@
 //! Headers of requests as other programs write them. Pure.
 
-/// The headers that every request of HTTP or MCP has: the API takes none of them.
-pub const OF_EVERY_REQUEST: [&str; 10] = [
-    "accept",
-    "connection",
-    "content-length",
-    "content-type",
-    "host",
-    "mcp-protocol-version",
-    "mcp-session-id",
-    "te",
-    "transfer-encoding",
-    "upgrade",
-];
+use mcp_wire::headers::is_of_every_request;
 
 /// Options of programs whose value is a header.
 pub const OPTIONS: [&str; 3] = ["-H", "--header", "--headers"];
 
 /// Further headers that say nothing of who asks.
-const HARMLESS: [&str; 4] = ["accept-encoding", "accept-language", "cache-control", "user-agent"];
+const HARMLESS: [&str; 3] = ["accept-language", "cache-control", "user-agent"];
 
 /// Name, what stands between, and value. `0.0.0.0`, `localhost:8080` and an address are none.
 pub fn split(text: &str) -> Option<(&str, &str, &str)> {
@@ -36,13 +24,12 @@ pub fn is_name(name: &str) -> bool {
 
 /// Whether the header is no secret of the one who asks, whatever its value.
 pub fn is_harmless(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    OF_EVERY_REQUEST.contains(&name.as_str()) || HARMLESS.contains(&name.as_str())
+    is_of_every_request(name) || HARMLESS.contains(&name.to_ascii_lowercase().as_str())
 }
 
 /// Why a header cannot be one of spec.remote.headersFrom. None: it can.
 pub fn refused(name: &str) -> Option<&'static str> {
-    if OF_EVERY_REQUEST.contains(&name.to_ascii_lowercase().as_str()) {
+    if is_of_every_request(name) {
         Some("every request has it, and it is left out")
     } else if is_name(name) {
         None

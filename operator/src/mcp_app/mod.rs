@@ -5,21 +5,24 @@ pub mod observe;
 pub mod status;
 pub mod validate;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 use kube::ResourceExt;
 use rand::Rng;
 
 use self::{observe::Observed, validate::ValidatedApp};
+use mcp_wire::mask::Mask;
+
 use crate::{
     app_pods::AppPods,
     app_reports::AppReports,
     cache::Cache,
     child::Child,
-    claims,
+    claims, conditions,
     crd::{McpApp, McpAppStatus, McpServer},
-    digest, inputs,
+    digest,
+    inputs::{self, Reference},
     names::Component,
     network::Surroundings,
     pass::{Context, Outcome, Subject, Told},
@@ -53,6 +56,14 @@ impl Subject for McpApp {
         &status.conditions
     }
 
+    fn masked(status: McpAppStatus, mask: &Mask) -> McpAppStatus {
+        McpAppStatus { conditions: conditions::masked(status.conditions, mask), ..status }
+    }
+
+    fn given(&self) -> BTreeSet<Reference> {
+        observe::references(&self.spec)
+    }
+
     /// Nobody probes apps.
     fn switch(&self, _: &Context<Self>) {}
 
@@ -78,16 +89,21 @@ impl Subject for McpApp {
         &valid.lacks
     }
 
+    fn notes(valid: &ValidatedApp) -> &[Problem] {
+        &valid.notes
+    }
+
     fn children(valid: &ValidatedApp, around: &Surroundings) -> Vec<Child> {
         build::children(valid, around)
     }
 
-    fn found(&self, _: &ValidatedApp, _: &Context<Self>) {}
+    fn found(&self, _: &ValidatedApp, _: &Arc<Mask>, _: &Context<Self>) {}
 
     fn status(&self, outcome: &Outcome<ValidatedApp>, context: &Context<Self>, now: Timestamp) -> Told<McpAppStatus> {
         let (namespace, name) = (self.namespace().unwrap_or_default(), self.name_any());
-        let mut held_up = context.world.pods.held_up(&namespace, &name, &context.warnings);
-        held_up.trouble = held_up.trouble.map(|trouble| claims::named(trouble, &outcome.claims));
+        let mut held_up = context.world.pods.held_up(&namespace, &name, outcome.deployment.as_ref(), &context.warnings);
+        let quotes = outcome.may_quote();
+        held_up.trouble = held_up.trouble.map(|trouble| claims::named(trouble.quoted(quotes), &outcome.claims));
         let report = context.world.reports.of(&namespace, &name).unwrap_or_default();
         Told::Now(status::compute(self, outcome, &held_up, &report, now))
     }

@@ -12,9 +12,10 @@ use crate::{
         mcp_app::{AppServer, AppServerState, Budget},
         reason::{self, condition},
     },
-    kstatus::Way,
+    kstatus::Inputs,
     pass,
     problem::Problem,
+    requeue::Class,
     rollout::Rollout,
 };
 
@@ -29,27 +30,33 @@ pub fn compute(app: &McpApp, outcome: &Outcome, held_up: &HeldUp, report: &AppRe
     let budget = app.spec.budget.as_ref().zip(report.budget_percent).filter(|_| app.spec.model.is_some());
     let generation = app.metadata.generation;
     let servers = outcome.valid.as_ref().map_or_else(|| before.servers.clone(), servers);
-    let rollout = Rollout::of(outcome.deployment.as_ref());
+    let rollout = Rollout::of(outcome.deployment.as_ref(), &held_up.latest);
     let offered = servers.iter().filter(|server| server.state == AppServerState::Offered).count();
     let making = held_up.making.as_ref().map(|told| (reason::STARTING, told.clone()));
-    let way = Way {
+    let problems: Vec<_> =
+        outcome.problems.iter().cloned().chain(outcome.valid.as_ref().and_then(|_| no_servers(&servers))).collect();
+    let inputs = Inputs {
         paused: outcome.paused,
-        problems: &outcome.problems,
+        problems: &problems,
         rollout: Some(&rollout),
-        trouble: held_up.trouble.as_ref(),
+        trouble: held_up.trouble.as_ref().filter(|_| !held_up.former),
+        overdue: held_up.trouble.as_ref().is_some_and(|trouble| trouble.is_overdue(app.spec.pod.progress_deadline(), now)),
+        // One whose container started anew is told as trouble.
+        to_come: held_up.trouble.is_none() && rollout.ready < app.spec.replicas,
         unwell: making.as_ref(),
         held: None,
     };
-    let [reconciling, stalled] = way.findings();
+    let [reconciling, stalled] = inputs.findings();
     let view = View { outcome, rollout: &rollout, held_up, model, servers: &servers };
-    let mut findings = vec![(condition::READY, view.ready(&way))];
+    let mut findings = vec![(condition::READY, view.ready(&inputs))];
     findings.extend(model.map(|model| (condition::MODEL_REACHABLE, model_reachable(model))));
     findings.extend(budget.map(|(budget, percent)| (condition::WITHIN_BUDGET, within_budget(budget, percent))));
     findings.extend([reconciling, stalled]);
     McpAppStatus {
         observed_generation: generation,
         conditions: conditions::merge(&before.conditions, findings, generation, now),
-        servers_offered: Some(format!("{offered}/{}", servers.len())),
+        // Of a spec that was never accepted nobody knows.
+        servers_offered: (outcome.valid.is_some() || !servers.is_empty()).then(|| format!("{offered}/{}", servers.len())),
         servers,
         replicas: rollout.replicas,
         ready_replicas: rollout.ready,
@@ -73,13 +80,13 @@ struct View<'a> {
 
 impl View<'_> {
     /// What a person meets who opens the app; and in its message what stands in the way of the spec.
-    fn ready(&self, way: &Way<'_>) -> Finding {
+    fn ready(&self, inputs: &Inputs<'_>) -> Finding {
         let met = match &self.outcome.no_service {
             _ if self.rollout.ready == 0 => self.not_serving(),
             Some(problem) => Finding::new(false, problem.reason, &problem.message),
             None => self.serving(),
         };
-        let met = match way.stalled() {
+        let met = match inputs.stalled() {
             Some(stalled) if !met.message.contains(&stalled.message) => {
                 Finding { message: format!("{}; {}", met.message, stalled.message), ..met }
             }
@@ -114,12 +121,8 @@ impl View<'_> {
         if let Some(model) = self.model.filter(|model| model.reachable == Some(false)) {
             return Finding::new(false, &model.reason, &model.message);
         }
-        if self.servers.iter().all(|server| server.state == AppServerState::NotFound) {
-            let message = match self.servers.len() {
-                0 => "no McpServer matches spec.servers: correct the labels, or create one".to_owned(),
-                _ => format!("none of the servers exists: {}", self.missing().join(", ")),
-            };
-            return Finding::new(false, reason::NO_SERVERS, message);
+        if let Some(none) = no_servers(self.servers) {
+            return Finding::new(false, none.reason, none.message);
         }
         let missing = self.missing();
         if missing.is_empty() {
@@ -138,6 +141,18 @@ impl View<'_> {
         };
         missing.map(|server| format!("{} ({})", server.name, why(server))).collect()
     }
+}
+
+/// It has no server that exists: somebody has to make one, or to name others.
+fn no_servers(servers: &[AppServer]) -> Option<Problem> {
+    let missing = servers.iter().all(|server| server.state == AppServerState::NotFound);
+    let names: Vec<_> = servers.iter().map(|server| server.name.as_str()).collect();
+    let message = match names.len() {
+        0 => "no McpServer matches spec.servers: correct the labels, or create one".to_owned(),
+        1 => format!("the server {} does not exist: create it, or correct spec.servers", names[0]),
+        _ => format!("none of the servers exists: create {}, or correct spec.servers", names.join(", ")),
+    };
+    missing.then_some(Problem { class: Class::Waiting, reason: reason::NO_SERVERS, message })
 }
 
 fn model_reachable(model: &ModelReport) -> Finding {
@@ -171,7 +186,6 @@ mod tests {
     use crate::{
         fixtures,
         mcp_app::{observe::Observed, validate::validate},
-        requeue::Class,
     };
 
     fn deployment(ready: i32) -> k8s_openapi::api::apps::v1::Deployment {

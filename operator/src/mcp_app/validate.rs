@@ -18,6 +18,7 @@ use crate::{
         mcp_server::HeaderFrom,
         network::Network,
         pod::{PodSettings, SecretKeyRef},
+        quantity::Resources,
         reason::{self, condition},
     },
     names::Component,
@@ -72,6 +73,8 @@ pub struct ValidatedApp {
     pub inputs: Option<String>,
     /// What the spec points at and is not there: the pods wait for it.
     pub lacks: Vec<Problem>,
+    /// What is not as it should be, and holds nobody up.
+    pub notes: Vec<Problem>,
 }
 
 /// Where the access token is.
@@ -149,7 +152,9 @@ pub fn validate(app: &McpApp, observed: &Observed, default_image: &str, new_toke
     let unfit = [inputs.blank(&never_blank(spec)), inputs.short(&observe::token(spec), LEAST_TOKEN)].concat();
     let missing = inputs.problems(&references(spec)).into_iter().chain(unfit);
     let lacks = missing.map(|(reason, message)| Problem { class: Class::Waiting, reason, message }).collect();
-    let mut problems = Vec::new();
+    let above = spec.pod.resources.as_ref().and_then(Resources::beyond_limits);
+    let rejected = |message| Problem { class: Class::Rejected, reason: reason::INVALID_SPEC, message };
+    let mut problems: Vec<_> = above.map(rejected).into_iter().collect();
     let servers = servers(spec, &observed.servers).unwrap_or_else(|problem| {
         problems.push(problem);
         BTreeMap::new()
@@ -189,6 +194,7 @@ pub fn validate(app: &McpApp, observed: &Observed, default_image: &str, new_toke
         pod: spec.pod.clone(),
         inputs: observed.inputs.digest(&start_references(spec)),
         lacks,
+        notes: Problem::unclear_pause(app).into_iter().collect(),
     })
 }
 
@@ -357,6 +363,16 @@ mod tests {
     #[test]
     fn a_server_that_nobody_has_looked_at_is_starting() {
         assert_eq!(AppServer::of(&fixtures::server(|_| {})).state, AppServerState::Starting);
+    }
+
+    #[test]
+    fn requests_above_limits_are_told_before_kubernetes_refuses_the_pods() {
+        let app = fixtures::app(|app| {
+            let resources = serde_json::json!({"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}});
+            app.spec.pod.resources = serde_json::from_value(resources).ok();
+        });
+        let problems = validate(&app, &Observed::default(), "i", "t".into()).expect_err("refused");
+        assert_eq!((problems[0].class, problems[0].reason), (Class::Rejected, reason::INVALID_SPEC));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::key;
 use crate::{
     autoscale::{Asked, Decision},
     clock,
-    crd::{McpServer, McpServerSpec, autoscaling::AutoscalingStatus, stdio::Sessions},
+    crd::{Force, McpServer, McpServerSpec, autoscaling::AutoscalingStatus, stdio::Sessions},
     names::Component,
     pass::{Context, is_paused},
 };
@@ -64,7 +64,9 @@ pub fn tell(server: &McpServer, context: &Context<McpServer>) {
         (told, pods.and_then(|pods| u32::try_from(pods).ok()))
     };
     autoscaler.set(&key, asked, begin, Instant::now());
-    if context.world.asleep.takes_call(&key, clock::now()) {
+    // A call that came as it was forced Open is heard, and wakes nobody.
+    let called = context.world.asleep.takes_call(&key, clock::now());
+    if called && server.spec.circuit_breaker.force != Some(Force::Open) {
         autoscaler.wanted(&key, Instant::now());
     }
     // A CR that went away since this pass began was forgotten already: it must not come back.

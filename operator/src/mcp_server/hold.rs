@@ -16,7 +16,7 @@ use crate::{
         reason::{self, condition},
     },
     probe::{PodHealth, ServerHealth},
-    rollout::Rollout,
+    rollout::{Latest, Rollout},
 };
 
 /// How long the kubelets are waited for after the circuit closed, in seconds. They take one, or two.
@@ -25,6 +25,9 @@ const CLOSING: i64 = 5;
 /// How long a server that begins may be quiet, in seconds: images are pulled meanwhile, and of a thousand that are made at once each takes
 /// its time. What is amiss is told at once.
 const BEGINNING: i64 = 30;
+
+/// How long of one that waits for a probe of Kubernetes: of a sidecar before the server starts, or of a container after it answers.
+const UNREADY: i64 = 8;
 
 /// How long the status may wait to be written; none: write it now.
 ///
@@ -35,7 +38,7 @@ pub fn hold(server: &McpServer, outcome: &Outcome, health: Option<&ServerHealth>
     let health = health?;
     let closing = told.state != CircuitState::Closed && health.circuit.state == CircuitState::Closed;
     // Whoever edited the spec, or must do so, is answered at once; and so is whose pods are refused.
-    let refused = Rollout::of(outcome.deployment.as_ref()).refused.is_some();
+    let refused = Rollout::of(outcome.deployment.as_ref(), &Latest::default()).refused.is_some();
     let awaited = status.observed_generation != server.metadata.generation || !outcome.problems.is_empty() || refused;
     if let Some(left) = beginning(status, health, now).filter(|_| !awaited && !closing) {
         return Some(left);
@@ -56,11 +59,15 @@ fn beginning(told: &McpServerStatus, health: &ServerHealth, now: Timestamp) -> O
     says(condition::READY, "False", reason::STARTING)?;
     // What has not started cannot fail.
     let fails = |pod: &PodHealth| pod.latest.is_failed() && pod.making.is_none();
-    let amiss = |pod: &PodHealth| pod.trouble.is_some() || pod.in_service || pod.shut_out || fails(pod);
+    let amiss = |pod: &PodHealth| pod.trouble.is_some() || pod.in_service || pod.shut_out || pod.kept_out.is_some() || fails(pod);
     if health.circuit.state != CircuitState::Closed || health.pods.iter().any(amiss) {
         return None;
     }
-    left(BEGINNING, begun, now)
+    let waits_for_a_probe = |pod: &PodHealth| {
+        let for_a_sidecar = pod.making.as_ref().is_some_and(|making| making.sidecar);
+        for_a_sidecar || pod.gate && !pod.containers_ready
+    };
+    left(if health.pods.iter().any(waits_for_a_probe) { UNREADY } else { BEGINNING }, begun, now)
 }
 
 /// What is left of our patience since then. A clock that was set back must not make us wait for longer.
@@ -208,11 +215,22 @@ mod tests {
     }
 
     #[test]
+    fn a_beginning_that_waits_for_a_probe_of_kubernetes_is_told_within_ten_seconds() {
+        let making = crate::pod_trouble::Making { init: Some("proxy".into()), sidecar: true, prepared: true, made: None };
+        for pod in [pod(false, true, false), PodHealth { making: Some(making), ..pod(false, false, false) }] {
+            let health = found(CircuitState::Closed, vec![pod]);
+            let waits: Vec<_> = [0, 7, 8, 20].map(|second| held(&begun(reason::STARTING), &health, second)).into();
+            assert_eq!(waits, [Some(8), Some(1), None, None]);
+        }
+    }
+
+    #[test]
     fn pods_that_are_refused_at_the_beginning_are_told_at_once() {
         let health = found(CircuitState::Closed, vec![]);
         let held = |conditions: serde_json::Value| {
             let deployment = serde_json::json!({
-                "metadata": {"generation": 1}, "spec": {"selector": {}, "template": {}}, "status": {"conditions": conditions},
+                "metadata": {"generation": 1}, "spec": {"selector": {}, "template": {}},
+                "status": {"observedGeneration": 1, "conditions": conditions},
             });
             let outcome = Outcome { deployment: serde_json::from_value(deployment).ok(), ..Outcome::default() };
             hold(&begun(reason::STARTING), &outcome, Some(&health), fixtures::at(1))

@@ -15,21 +15,23 @@ pub mod status;
 pub mod stdio;
 pub mod validate;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 use kube::{Resource, ResourceExt};
 
 use self::{observe::Observed, validate::ValidatedServer};
+use mcp_wire::mask::Mask;
+
 use crate::{
     asleep::{Asleep, leading::Leading},
     autoscale::Autoscaler,
     backups::Backups,
     child::Child,
-    claims,
-    crd::{McpServer, McpServerStatus},
+    claims, conditions,
+    crd::{McpServer, McpServerStatus, ProtocolStatus, ServerInfo, ToolsPolicy, ToolsStatus, backup::BackupStatus},
     events::{self, News},
-    inputs,
+    inputs::{self, Reference},
     names::{self, Component},
     network::Surroundings,
     pass::{Context, Outcome, Subject, Told, is_paused},
@@ -66,6 +68,22 @@ impl Subject for McpServer {
 
     fn conditions(status: &McpServerStatus) -> &[Condition] {
         &status.conditions
+    }
+
+    fn masked(status: McpServerStatus, mask: &Mask) -> McpServerStatus {
+        let told = |text| mask.apply(text);
+        McpServerStatus {
+            conditions: conditions::masked(status.conditions, mask),
+            backup: status.backup.map(|backup| BackupStatus { failure: backup.failure.map(told), ..backup }),
+            protocol: status.protocol.map(|spoken| ProtocolStatus { version: told(spoken.version), ..spoken }),
+            server_info: status.server_info.map(|info| ServerInfo { name: told(info.name), version: told(info.version) }),
+            tools: status.tools.map(|tools| ToolsStatus { names: tools.names.into_iter().map(told).collect(), ..tools }),
+            ..status
+        }
+    }
+
+    fn given(&self) -> BTreeSet<Reference> {
+        observe::given(&self.spec)
     }
 
     /// `enabled`, `force`, `recheck` and the pace of probes hold whatever becomes of the rest.
@@ -125,10 +143,18 @@ impl Subject for McpServer {
         build::children(valid, around)
     }
 
-    fn found(&self, valid: &ValidatedServer, context: &Context<Self>) {
+    fn former_mask(&self, context: &Context<Self>) -> Option<Arc<Mask>> {
+        context.world.engine.credentials(&key(self)).map(|known| known.mask)
+    }
+
+    fn found(&self, valid: &ValidatedServer, mask: &Arc<Mask>, context: &Context<Self>) {
         context.world.asleep.found(&key(self), valid.sleeps.then_some(valid.phase));
+        // What is about to be kept is what pods are measured by from now on.
+        context.world.engine.set_contract(&key(self), &valid.tools);
         if needs_credentials(self) && valid.lacks.is_empty() {
-            tell_prober(self, valid.credentials(), context);
+            tell_prober(self, Credentials { mask: Arc::clone(mask), ..valid.credentials() }, context);
+        } else if let Some(known) = context.world.engine.credentials(&key(self)).filter(|known| known.mask != *mask) {
+            tell_prober(self, Credentials { mask: Arc::clone(mask), ..known }, context);
         }
     }
 
@@ -138,6 +164,13 @@ impl Subject for McpServer {
             pod.trouble = context.warnings.explain(&pod.name, &pod.uid, pod.trouble.take(), pod.making.as_ref());
             // What answered since, or had its time, is the prober's to tell of.
             pod.trouble.take_if(|trouble| trouble.again && !pod.starting);
+        }
+        // What is told as accepted is what the next pod is measured by, also by the next operator.
+        let tools = &self.spec.tools;
+        let unkept = tools.policy != ToolsPolicy::Ignore && tools.digest.is_none();
+        let unkept = unkept && observe::kept_tools(self, &context.writer.children).is_none();
+        if let Some(health) = &mut health {
+            health.unaccepted = unkept;
         }
         // The pod's own Ready condition wakes us before that, usually.
         if let Some(wait) = hold::hold(self, outcome, health.as_ref(), now) {
@@ -169,7 +202,7 @@ fn tell_prober(server: &McpServer, credentials: Credentials, context: &Context<M
 
 /// Which tools the server must offer.
 fn contract(server: &McpServer, context: &Context<McpServer>) -> ToolsContract {
-    let accepted = observe::accepted(server, &context.writer.children);
+    let accepted = observe::accepted(server, &context.writer.children, &context.world.engine);
     let offered = context.world.engine.snapshot(&key(server)).and_then(|health| health.acceptable);
     contract::decide(&server.spec.tools, accepted.as_ref(), offered.as_deref())
 }
@@ -187,6 +220,7 @@ fn probe_spec(server: &McpServer, endpoint: Endpoint, credentials: Credentials, 
         endpoint,
         credentials: credentials.headers,
         ca: credentials.ca,
+        mask: credentials.mask,
         enabled: spec.enabled,
         paused: is_paused(server),
         recheck: server.annotations().get(names::ANNOTATION_RECHECK).cloned(),
@@ -195,5 +229,30 @@ fn probe_spec(server: &McpServer, endpoint: Endpoint, credentials: Credentials, 
         breaker: spec.circuit_breaker.clone(),
         tools,
         reach: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use mcp_wire::mask;
+
+    #[test]
+    fn whatever_others_wrote_is_masked_wherever_in_the_status_it_stands() {
+        let said = "it said hunter2-and-more";
+        let status = json!({
+            "conditions": [{"type": "Ready", "status": "False", "reason": "CrashLoopBackOff", "message": said, "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+            "protocol": {"version": said, "era": "legacy"},
+            "serverInfo": {"name": said, "version": said},
+            "tools": {"count": 1, "digest": "00", "names": [said]},
+            "backup": {"failure": said},
+        });
+        let mask: Mask = mask::prints(b"hunter2-and-more").into_iter().collect();
+        let masked = <McpServer as Subject>::masked(serde_json::from_value(status).expect("a status"), &mask);
+        let text = serde_json::to_string(&masked).expect("JSON");
+        assert!(!text.contains("hunter2"), "{text}");
+        assert_eq!(text.matches("it said ***").count(), 6, "{text}");
     }
 }

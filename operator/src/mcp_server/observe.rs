@@ -27,7 +27,7 @@ use crate::{
     crd::{McpServer, McpServerSpec, pod::SecretKeyRef},
     inputs::{self, Found, Reader, Reference},
     names::Component,
-    probe::{AcceptedTools, Kept, ServerHealth, ServerKey, ToolsList},
+    probe::{AcceptedTools, HealthEngine, Kept, ServerHealth, ServerKey, ToolsList},
     ssa::Writer,
 };
 
@@ -82,6 +82,13 @@ pub fn references(spec: &McpServerSpec) -> BTreeSet<Reference> {
     references
 }
 
+/// Every pointer to something that its pods, its backups and its probes are given.
+pub fn given(spec: &McpServerSpec) -> BTreeSet<Reference> {
+    let mut references = references(spec);
+    references.extend(backup_references(spec));
+    references
+}
+
 /// Every pointer to something that backups need. The server does without.
 pub fn backup_references(spec: &McpServerSpec) -> BTreeSet<Reference> {
     let backup = spec.storage.as_ref().and_then(|storage| storage.backup.as_ref());
@@ -102,8 +109,14 @@ pub fn credentials(spec: &McpServerSpec) -> impl Iterator<Item = &SecretKeyRef> 
     headers.chain(spec.remote.iter().filter_map(|remote| remote.ca_secret_ref.as_ref()))
 }
 
-/// The list of tools that was accepted last.
-pub fn accepted(server: &McpServer, children: &Children) -> Option<AcceptedTools> {
+/// The list of tools that was accepted last: the one that is kept, or the one by which pods are measured already.
+pub fn accepted(server: &McpServer, children: &Children, engine: &HealthEngine) -> Option<AcceptedTools> {
+    let key = ServerKey::new(server.namespace().unwrap_or_default(), server.name_any());
+    kept_tools(server, children).or_else(|| engine.accepted(&key))
+}
+
+/// The list of tools that was accepted, as the next operator finds it.
+pub fn kept_tools(server: &McpServer, children: &Children) -> Option<AcceptedTools> {
     let (namespace, name) = (server.namespace().unwrap_or_default(), Component::tools_name(&server.name_any()));
     contract::read(&children.read::<ConfigMap>(&namespace, &name)?)
 }
@@ -167,7 +180,7 @@ pub async fn observe(
     let has_pods = health.as_ref().is_some_and(|health| health.has_pods);
     let in_service = health.as_ref().is_some_and(|health| health.pods.iter().any(|pod| pod.in_service));
     let mut observed = Observed {
-        accepted: accepted(server, children),
+        accepted: accepted(server, children, engine),
         sessions: health.as_ref().and_then(|health| health.sessions),
         served: served(server, children),
         empties: has_pods && is_empty(server, children),

@@ -20,13 +20,13 @@ use crate::{
         autoscaling::AutoscalingStatus,
         reason::{self, condition},
     },
-    kstatus::Way,
+    kstatus::Inputs,
     names::Component,
     pass,
     pod_trouble::Trouble,
-    probe::{PodHealth, ServerHealth, Verdict, VerdictKind as Kind},
+    probe::{KeptOut, PodHealth, ServerHealth, Verdict, VerdictKind as Kind},
     problem::Problem,
-    rollout::{Progress, Rollout},
+    rollout::{Latest, Progress, Rollout},
 };
 
 /// How many names of tools the status holds.
@@ -40,11 +40,11 @@ pub fn compute(server: &McpServer, outcome: &Outcome, health: Option<&ServerHeal
     let before = server.status.clone().unwrap_or_default();
     let generation = server.metadata.generation;
     let autoscaling = autoscaling::status(&server.spec, decision(outcome), before.autoscaling.as_ref(), now);
-    let view = View::new(server, outcome, health, stood_in(outcome, autoscaling.as_ref(), now));
-    let way = view.way();
-    let [reconciling, stalled] = way.findings();
+    let view = View::new(server, outcome, health, stood_in(outcome, autoscaling.as_ref(), now), now);
+    let inputs = view.inputs();
+    let [reconciling, stalled] = inputs.findings();
     let findings = vec![
-        (condition::READY, view.ready(&way)),
+        (condition::READY, view.ready(&inputs)),
         (condition::HEALTHY, view.healthy()),
         (condition::CIRCUIT_CLOSED, view.circuit_closed()),
         (condition::TOOLS_ACCEPTED, view.tools_accepted()),
@@ -101,10 +101,10 @@ fn stood_in(outcome: &Outcome, told: Option<&AutoscalingStatus>, now: Timestamp)
     asleep::met(valid.phase, valid.activator.is_up(), told, now)
 }
 
-/// A pod that is kept from running: one that never ran first, for that is the newest.
-fn in_trouble(health: &ServerHealth) -> Option<&PodHealth> {
-    let troubled = health.pods.iter().filter(|pod| !pod.in_service && pod.trouble.is_some());
-    troubled.min_by_key(|pod| pod.trouble.as_ref().is_some_and(|trouble| trouble.ran))
+/// What keeps a pod from running: one that never ran first, for that is the newest.
+fn in_trouble<'a>(pods: impl Iterator<Item = &'a PodHealth>) -> Option<&'a Trouble> {
+    let troubled = pods.filter(|pod| !pod.in_service).filter_map(|pod| pod.trouble.as_ref());
+    troubled.min_by_key(|trouble| trouble.ran)
 }
 
 /// Everything that the findings look at.
@@ -117,10 +117,16 @@ struct View<'a> {
     in_service: u32,
     /// None: there are no pods to roll.
     rollout: Option<Rollout>,
+    /// Which pods are of the latest template.
+    latest: Latest,
     /// Why the contract keeps new pods out.
     held: Option<String>,
-    /// What keeps a pod from running.
+    /// What keeps a pod from running: one of the latest template, where there are such.
     trouble: Option<Trouble>,
+    /// That pod is of a former template, or may be: the spec as it is now has made no other one yet.
+    former: bool,
+    /// That pod never ran, and has had the time for it.
+    overdue: bool,
     /// What a pod met that runs and is not in service.
     unwell: Option<(&'static str, String)>,
     /// What a client meets while the activator stands in.
@@ -128,31 +134,68 @@ struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    fn new(server: &'a McpServer, outcome: &'a Outcome, health: Option<&'a ServerHealth>, stood_in: Option<Finding>) -> Self {
+    fn new(
+        server: &'a McpServer,
+        outcome: &'a Outcome,
+        health: Option<&'a ServerHealth>,
+        stood_in: Option<Finding>,
+        now: Timestamp,
+    ) -> Self {
         let remote = server.spec.remote.is_some();
         let wanted = if remote { 0 } else { autoscaling::wanted(&server.spec, decision(outcome)) };
         let in_service = health.map_or(0, |health| health.pods.iter().filter(|pod| pod.in_service).count());
         let in_service = u32::try_from(in_service).unwrap_or(u32::MAX);
-        let rollout = (!remote).then(|| rollout(outcome, health, wanted, in_service));
+        let latest = Latest::of(outcome.deployment.as_ref(), pods(health).map(|pod| &pod.origin));
+        let rollout = (!remote).then(|| rollout(outcome, health, &latest, wanted, in_service));
+        let of_latest = || pods(health).filter(|pod| latest.has(&pod.origin));
+        let former = of_latest().next().is_none();
+        let (trouble, unwell) = if former {
+            (in_trouble(pods(health)), met_by_one(|| pods(health)))
+        } else {
+            (in_trouble(of_latest()), met_by_one(of_latest))
+        };
         let held = health.filter(|health| health.pods.iter().any(|pod| pod.shut_out && !pod.in_service)).map(|health| {
             let diff = health.tools_diff.as_ref().map_or_else(|| "they are other ones".to_owned(), contract::describe);
             format!("new pods do not offer the accepted tools: {diff}")
         });
-        let trouble = health.and_then(in_trouble).and_then(|pod| pod.trouble.clone());
-        let trouble = trouble.map(|trouble| claims::named(trouble, &outcome.claims));
-        let unwell = met_by_one(health);
-        Self { server, outcome, health, remote, wanted, in_service, rollout, held, trouble, unwell, stood_in }
+        let quotes = !former && outcome.may_quote();
+        let trouble = trouble.map(|trouble| claims::named(trouble.clone().quoted(quotes), &outcome.claims));
+        let overdue = trouble.as_ref().is_some_and(|trouble| trouble.is_overdue(server.spec.pod.progress_deadline(), now));
+        Self {
+            server,
+            outcome,
+            health,
+            remote,
+            wanted,
+            in_service,
+            rollout,
+            latest,
+            held,
+            trouble,
+            former,
+            overdue,
+            unwell,
+            stood_in,
+        }
     }
 
-    fn way(&self) -> Way<'_> {
-        Way {
+    fn inputs(&self) -> Inputs<'_> {
+        Inputs {
             paused: self.outcome.paused,
             problems: &self.outcome.problems,
             rollout: self.rollout.as_ref().filter(|_| self.server.spec.enabled || self.outcome.deployment.is_some()),
-            trouble: self.trouble.as_ref(),
+            trouble: self.trouble.as_ref().filter(|_| !self.former),
+            overdue: self.overdue,
+            to_come: self.to_come(),
             unwell: self.unwell.as_ref(),
             held: self.held.as_deref(),
         }
+    }
+
+    /// A pod is wanted that is not made yet, or was not in service since it was, and does not fail.
+    fn to_come(&self) -> bool {
+        let is_new = |pod: &PodHealth| !pod.in_service && !pod.served && pod.trouble.is_none() && !pod.failing;
+        self.server.spec.enabled && (self.pods().count() < self.wanted as usize || self.pods().any(is_new))
     }
 
     /// A finding of probes is kept until who it is about was asked: an operator that starts anew has asked nobody, and must not say so.
@@ -160,9 +203,10 @@ impl<'a> View<'a> {
         let Some(told) = conditions::find(before, type_) else { return finding };
         let unasked = self.is_unasked();
         let keeps = match type_ {
-            condition::HEALTHY => unasked,
+            condition::HEALTHY => unasked || self.is_inherited() && is_better(told, &finding),
             // While it sleeps nobody is asked, and nothing changes.
-            condition::TOOLS_ACCEPTED => unasked || self.stood_in.is_some(),
+            condition::TOOLS_ACCEPTED => unasked || self.stood_in.is_some() || self.is_inherited() && is_better(told, &finding),
+            condition::READY if self.is_inherited() && self.stands(told, &finding) => true,
             // What a pod met that is not in service stands at their end.
             condition::READY | condition::RECONCILING | condition::STALLED
                 if self.pods().any(is_unasked)
@@ -180,6 +224,31 @@ impl<'a> View<'a> {
         if keeps { Finding::of(told) } else { finding }
     }
 
+    /// Of a pod that runs nothing was found out since this operator began that counts: an answer of another pod is not its.
+    fn is_inherited(&self) -> bool {
+        let same = self.server.metadata.generation == self.server.status.as_ref().and_then(|told| told.observed_generation);
+        let waits = |pod: &PodHealth| pod.making.is_none() && pod.trouble.is_none();
+        let inherited = self.pods().any(|pod| pod.inherited && waits(pod));
+        self.server.spec.enabled && same && (inherited || self.is_unasked())
+    }
+
+    /// Whether what the prober had found out about those whom a client meets stands against a finding that nothing but what Kubernetes says
+    /// speaks for: that a gate is as it was left. That no pod is in service is Kubernetes' to say, and is told at once.
+    fn stands(&self, told: &Condition, finding: &Finding) -> bool {
+        let (of_told, of_finding) = (told.reason.as_str(), finding.reason.as_str());
+        let by_prober = reason::BY_PROBER.contains(&of_told);
+        match (told.status.as_str(), finding.status) {
+            (_, Status::True) if of_told == reason::PAUSED => of_finding == reason::PAUSED && told.status != "True",
+            (_, Status::True) if of_finding == reason::DEGRADED => by_prober && told.status != "True",
+            (_, Status::True) => by_prober && of_finding == reason::AVAILABLE,
+            // What a pod met went with it, and who came after it was not asked; that its tools are others is its version's.
+            ("False", Status::False) if of_finding == reason::STARTING => {
+                of_told == reason::TOOLS_CHANGED || by_prober && self.pods().any(|pod| pod.inherited)
+            }
+            _ => false,
+        }
+    }
+
     /// Nobody of the server was asked yet, and somebody will be. Pods are known before anything else is: where there are none, nobody is.
     fn is_unasked(&self) -> bool {
         let asked = self.health.is_some_and(|health| health.protocol.is_some() || health.verdict.kind != Kind::Unknown);
@@ -188,11 +257,11 @@ impl<'a> View<'a> {
     }
 
     /// What a client meets; and in its message what stands in the way of the spec.
-    fn ready(&self, way: &Way<'_>) -> Finding {
+    fn ready(&self, inputs: &Inputs<'_>) -> Finding {
         let met = self.met();
-        let aside = way.stalled().filter(|stalled| stalled.reason != met.reason && !met.message.contains(&stalled.message));
-        let contested = self.outcome.problems.iter().find(|problem| problem.reason == reason::CONTESTED);
-        let aside = aside.map(|stalled| stalled.message).or_else(|| contested.map(|contested| contested.message.clone()));
+        let aside = inputs.stalled().filter(|stalled| stalled.reason != met.reason && !met.message.contains(&stalled.message));
+        let aside = aside.map(|stalled| stalled.message);
+        let aside = aside.or_else(|| Problem::contested(&self.outcome.problems).map(|contested| contested.message));
         let met = match aside {
             Some(aside) if !met.message.contains(&aside) => Finding { message: format!("{}; {aside}", met.message), ..met },
             _ => met,
@@ -254,7 +323,7 @@ impl<'a> View<'a> {
 
     fn serving(&self, verdict: &Verdict) -> Finding {
         if let Some(worst) = self.failing().next() {
-            let message = format!("{}/{} pods in service; {}", self.in_service, self.wanted, why(worst));
+            let message = format!("{}/{} pods in service; {}", self.in_service, self.wanted, self.why(worst));
             return Finding::new(true, reason::DEGRADED, message);
         }
         match verdict.kind {
@@ -270,11 +339,12 @@ impl<'a> View<'a> {
     /// Why nobody is served: Kubernetes' reasons first, then what stands in the way of there being pods, then the prober's.
     fn not_serving(&self, health: Option<&ServerHealth>) -> Finding {
         if let Some(trouble) = &self.trouble {
-            let message =
-                [Some(trouble.message.clone()), self.replacement()].into_iter().flatten().collect::<Vec<_>>().join("; ");
-            return Finding::new(false, &trouble.reason, message);
+            return Finding::new(false, &trouble.reason, &trouble.message);
         }
         if self.pods().next().is_none() && health.is_none_or(|health| !self.remote || health.verdict.kind == Kind::Unknown) {
+            if let Some(none) = self.scaled_to_zero().filter(|_| self.server.spec.autoscaling.is_none()) {
+                return none;
+            }
             if let Some((reason, message)) = self.rollout.as_ref().and_then(|rollout| rollout.refused.as_ref()) {
                 return Finding::new(false, reason, message);
             }
@@ -288,7 +358,11 @@ impl<'a> View<'a> {
             CircuitState::Open => return Finding::new(false, reason::CIRCUIT_OPEN, circuit_message(health)),
             CircuitState::HalfOpen => {
                 let answers = matches!(health.verdict.kind, Kind::Healthy | Kind::Alive);
-                let message = if answers { "the server answers again, and is on trial" } else { "the server is on trial" };
+                let message = match &health.verdict {
+                    _ if answers => "the server answers again, and is on trial".to_owned(),
+                    failed if failed.is_failed() => format!("the server is on trial; it met {}", failed.message),
+                    _ => "the server is on trial".to_owned(),
+                };
                 return Finding::new(false, reason::CIRCUIT_HALF_OPEN, message);
             }
         }
@@ -298,6 +372,9 @@ impl<'a> View<'a> {
         if self.pods().any(|pod| pod.tools_accepted == Some(false)) {
             return Finding::new(false, reason::TOOLS_CHANGED, "no pod offers the accepted tools");
         }
+        if let Some((reason, told)) = self.pods().find_map(kept_out) {
+            return Finding::new(false, reason, told);
+        }
         if let Some(told) = self.not_up_yet() {
             return Finding::new(false, reason::STARTING, told);
         }
@@ -306,37 +383,49 @@ impl<'a> View<'a> {
                 let kept_out = self.pods().find(|pod| pod.gate && !pod.containers_ready);
                 let why = kept_out.map_or_else(
                     || "Kubernetes is putting it into its Service".to_owned(),
-                    |pod| format!("Kubernetes waits for a readiness probe of its containers: kubectl describe pod {}", pod.name),
+                    |pod| {
+                        let whose =
+                            pod.unready.as_ref().map_or_else(|| "its containers".to_owned(), |name| format!("container {name}"));
+                        format!("Kubernetes waits for the readiness probe of {whose}: kubectl describe pod {}", pod.name)
+                    },
                 );
                 Finding::new(false, reason::STARTING, format!("the server answers; {why}"))
             }
             _ if waits_for_the_last(self.outcome, self.wanted) => {
                 Finding::new(false, reason::STARTING, "its last pod is still on its way out, and one may write at a time")
             }
-            _ if !self.remote && self.wanted == 0 => {
-                Finding::new(false, reason::SCALED_TO_ZERO, "spec.replicas is 0: there is no pod, and nobody is answered")
-            }
-            // One sentence until something is known: that a pod was made, and scheduled, is worth no write.
-            _ if !self.remote => Finding::new(false, reason::STARTING, "waiting for the first pod to answer"),
-            _ => Finding::new(false, reason::STARTING, "not probed yet"),
+            _ => self.scaled_to_zero().unwrap_or_else(|| Finding::new(false, reason::STARTING, self.waited_for())),
         }
     }
 
-    /// A pod of another version that is on its way beside one in trouble: who has mended the spec waits for that one.
-    fn replacement(&self) -> Option<String> {
-        let template = &in_trouble(self.health?)?.template;
-        let on_its_way =
-            |pod: &&PodHealth| pod.trouble.is_none() && pod.template != *template && (pod.making.is_some() || pod.starting);
-        let pod = self.pods().find(on_its_way)?;
-        let init = pod.making.as_ref().and_then(|making| making.init.as_ref());
-        let how = init.map(|init| format!(": its init container {init} is running")).unwrap_or_default();
-        Some(format!("pod {}, of another version, is on its way{how}", pod.name))
+    /// No pod is wanted.
+    fn scaled_to_zero(&self) -> Option<Finding> {
+        let none = !self.remote && self.wanted == 0;
+        let message = "spec.replicas is 0: there is no pod, and nobody is answered";
+        none.then(|| Finding::new(false, reason::SCALED_TO_ZERO, message))
     }
 
-    /// The last answer of a pod that has not come up, and until when that counts for nothing.
+    /// What comes next for a server that nothing is known of.
+    fn waited_for(&self) -> String {
+        if self.remote {
+            return "not probed yet".to_owned();
+        }
+        let ending = self.health.and_then(|health| health.ending.as_ref()).filter(|_| self.pods().next().is_none());
+        // One sentence until something is known: that a pod was made, and scheduled, is worth no write.
+        let Some(ending) = ending else { return "waiting for the first pod to answer".to_owned() };
+        let strategy = self.outcome.deployment.as_ref().and_then(|deployment| deployment.spec.as_ref()?.strategy.as_ref());
+        if strategy.is_some_and(|strategy| strategy.type_.as_deref() == Some("Recreate")) {
+            return format!("pod {ending} is still ending: one may write at a time, so the next one is made when it is gone");
+        }
+        format!("pod {ending} is still ending, and no other one is there yet")
+    }
+
+    /// The last answer of a pod that has not come up, and until when that counts for nothing. When its time is over that is told until its
+    /// failures are enough to count.
     fn not_up_yet(&self) -> Option<String> {
-        let runs = self.pods().find(|pod| pod.starting && pod.making.is_none() && pod.latest.is_failed());
-        let Some(pod) = runs else { return init_runs(self.health) };
+        let is_new = |pod: &PodHealth| pod.starting || !pod.served && !pod.failing;
+        let runs = self.pods().find(|pod| is_new(pod) && pod.making.is_none() && pod.latest.is_failed());
+        let Some(pod) = runs else { return init_runs(self.pods()) };
         let from = pod.counts_from.map(|from| format!("; failures count from {from}"));
         Some(format!("not up yet: {}{}", pod.latest.message, from.unwrap_or_default()))
     }
@@ -353,7 +442,7 @@ impl<'a> View<'a> {
         };
         let failing: Vec<_> = self.failing().collect();
         if let Some(first) = failing.first() {
-            let told = format!("{} of {} pods fail; {}", failing.len(), health.pods.len(), why(first));
+            let told = format!("{} of {} pods fail; {}", failing.len(), health.pods.len(), self.why(first));
             let own = first.trouble.as_ref().map_or(first.verdict.reason, |trouble| &trouble.reason);
             let reason = if failing.len() < health.pods.len() { reason::DEGRADED } else { own };
             return Finding::new(false, reason, told);
@@ -381,6 +470,10 @@ impl<'a> View<'a> {
         let left_out = left_out.unwrap_or_default();
         match (diff.and_then(Option::as_ref), tools.and_then(Option::as_ref)) {
             (Some(diff), _) => Finding::new(false, reason::TOOLS_CHANGED, format!("{}{left_out}", contract::describe(diff))),
+            // One that offers nothing yet is measured by nothing, and is not waited for.
+            (None, Some(tools)) if tools.count() > 0 && self.health.is_some_and(|health| health.unaccepted) => {
+                Finding::new(Status::Unknown, reason::UNKNOWN, format!("no list of tools is accepted yet{left_out}"))
+            }
             (None, Some(_)) => Finding::new(true, reason::TOOLS_UNCHANGED, format!("the tools are the accepted ones{left_out}")),
             (None, None) => Finding::new(Status::Unknown, reason::UNKNOWN, "no list of tools is known yet"),
         }
@@ -409,9 +502,26 @@ impl<'a> View<'a> {
         pods(self.health)
     }
 
+    /// Why a pod fails, with its name.
+    fn why(&self, pod: &PodHealth) -> String {
+        match &pod.trouble {
+            Some(trouble) => trouble.clone().quoted(self.latest.has(&pod.origin) && self.outcome.may_quote()).message,
+            None => format!("{}: {}", pod.name, pod.verdict.message),
+        }
+    }
+
     /// Pods that a client would not be served by: those that Kubernetes cannot run, and those that the prober confirmed to fail.
     fn failing(&self) -> impl Iterator<Item = &'a PodHealth> + use<'a> {
         self.pods().filter(|pod| pod.failing || pod.trouble.is_some() && !pod.in_service)
+    }
+}
+
+/// Whether a finding is better news than what was told.
+fn is_better(told: &Condition, finding: &Finding) -> bool {
+    match finding.status {
+        Status::True => told.status != "True",
+        Status::Unknown => told.status == "False",
+        Status::False => false,
     }
 }
 
@@ -425,15 +535,24 @@ fn is_unasked(pod: &PodHealth) -> bool {
 }
 
 /// What a pod met that is not in service, of which Kubernetes has nothing to say.
-fn met_by_one(health: Option<&ServerHealth>) -> Option<(&'static str, String)> {
+fn met_by_one<'a, I: Iterator<Item = &'a PodHealth>>(pods: impl Fn() -> I) -> Option<(&'static str, String)> {
     let met = |pod: &PodHealth| (pod.latest.reason, format!("pod {}: {}", pod.name, pod.latest.message));
-    let pod = pods(health).find(|pod| !pod.in_service && pod.making.is_none() && pod.latest.is_failed());
-    pod.map(met).or_else(|| init_runs(health).map(|told| (reason::STARTING, told)))
+    let pod = pods().find(|pod| !pod.in_service && pod.making.is_none() && pod.latest.is_failed());
+    pod.map(met).or_else(|| pods().find_map(kept_out)).or_else(|| init_runs(pods()).map(|told| (reason::STARTING, told)))
+}
+
+/// Of a pod that says no to the prober: why that does not let it in.
+fn kept_out(pod: &PodHealth) -> Option<(&'static str, String)> {
+    let why = match pod.kept_out? {
+        KeptOut::ShowsNoTools => "it is kept out until it shows the accepted tools (tools.policy is Enforce)",
+        KeptOut::AnotherVersionIsWell => "it is kept out, because pods of another version answer",
+    };
+    Some((pod.latest.reason, format!("pod {}: {}: {why}", pod.name, pod.latest.message)))
 }
 
 /// What has not started cannot answer: its init container is told.
-fn init_runs(health: Option<&ServerHealth>) -> Option<String> {
-    pods(health).find_map(|pod| pod.making.as_ref()?.told(&pod.name))
+fn init_runs<'a>(mut pods: impl Iterator<Item = &'a PodHealth>) -> Option<String> {
+    pods.find_map(|pod| pod.making.as_ref()?.told(&pod.name))
 }
 
 /// Whether what is installed is the same each time. None: nothing is installed.
@@ -454,8 +573,8 @@ fn package_pinned(server: &McpServer) -> Option<Finding> {
 }
 
 /// How far the pods are, to the best of our knowledge: that they are in service we know before the Deployment says so.
-fn rollout(outcome: &Outcome, health: Option<&ServerHealth>, wanted: u32, in_service: u32) -> Rollout {
-    let mut rollout = Rollout::of(outcome.deployment.as_ref());
+fn rollout(outcome: &Outcome, health: Option<&ServerHealth>, latest: &Latest, wanted: u32, in_service: u32) -> Rollout {
+    let mut rollout = Rollout::of(outcome.deployment.as_ref(), latest);
     let all_there = health.is_some_and(|health| health.pods.len() == wanted as usize) && in_service == wanted;
     let of_the_latest = |deployment| Rollout::is_first(deployment) || Rollout::is_replaced(deployment);
     if all_there && rollout.progress == Progress::UnderWay && outcome.deployment.as_ref().is_some_and(of_the_latest) {
@@ -474,12 +593,8 @@ fn waits_for_the_last(outcome: &Outcome, wanted: u32) -> bool {
     wanted > 0 && outcome.valid.as_ref().is_some_and(none_yet)
 }
 
-/// Why a pod fails, with its name.
-fn why(pod: &PodHealth) -> String {
-    match &pod.trouble {
-        Some(trouble) => trouble.message.clone(),
-        None => format!("{}: {}", pod.name, pod.verdict.message),
-    }
+fn in_a_row(failures: u32) -> String {
+    if failures == 1 { "1 failure".to_owned() } else { format!("{failures} failures in a row") }
 }
 
 fn circuit_message(health: &ServerHealth) -> String {
@@ -488,8 +603,8 @@ fn circuit_message(health: &ServerHealth) -> String {
         Kind::Failed => health.verdict.message.to_string(),
         // An operator that starts anew knows the reason, and not the sentence.
         _ => match &health.circuit.reason {
-            Some(reason) => format!("{reason}, {} failures in a row", health.circuit.failures),
-            None => format!("{} failures in a row", health.circuit.failures),
+            Some(reason) => format!("{reason}, {}", in_a_row(health.circuit.failures)),
+            None => in_a_row(health.circuit.failures),
         },
     };
     format!("{why}{}", retry.unwrap_or_default())

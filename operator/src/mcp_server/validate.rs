@@ -33,7 +33,8 @@ use crate::{
         mcp_server::{ContainerSource, HeaderFrom, RemoteSource, SessionAffinity},
         network::Network,
         pod::{PodSettings, SecretKeyRef},
-        quantity, reason,
+        quantity::{self, Resources},
+        reason,
     },
     inputs::{self, Reference},
     names::Component,
@@ -159,8 +160,10 @@ impl ValidatedServer {
     /// What probes carry.
     pub fn credentials(&self) -> Credentials {
         match &self.source {
-            Source::Container(container) => Credentials { headers: container.headers.clone(), ca: None },
-            Source::Remote(remote) => Credentials { headers: remote.headers.clone(), ca: remote.ca.clone() },
+            Source::Container(container) => Credentials { headers: container.headers.clone(), ..Credentials::default() },
+            Source::Remote(remote) => {
+                Credentials { headers: remote.headers.clone(), ca: remote.ca.clone(), ..Credentials::default() }
+            }
         }
     }
 
@@ -201,7 +204,7 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
         if spec.enabled { [observed.inputs.problems(&references), observed.inputs.blank(&carried)].concat() } else { Vec::new() };
     let mut lacks: Vec<Problem> =
         missing.into_iter().map(|(reason, message)| Problem { class: Class::Waiting, reason, message }).collect();
-    let mut problems = Vec::new();
+    let mut problems: Vec<_> = spec.pod.resources.iter().filter_map(Resources::beyond_limits).map(rejected).collect();
 
     let single_writer = own_claims::single_writer(&spec.pod, &observed.claims);
     let cache = spec.stdio.as_ref().is_some_and(|stdio| stdio.cache.is_some());
@@ -212,6 +215,7 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
         .map(|claim| writes_alone(claim, spec))
         .collect();
     notes.extend(database::unknown(spec));
+    notes.extend(Problem::unclear_pause(server));
     notes.extend(backup_lacks(spec, observed));
     let in_pods = match (&spec.container, &spec.stdio, &spec.remote) {
         (Some(container), None, None) => Some((container.clone(), None)),
@@ -450,6 +454,16 @@ mod tests {
         assert!(!sticky(Some(SessionAffinity::None), 2, Some(true), true));
         let stdio = fixtures::stdio(|server| server.spec.replicas = 3);
         assert!(!super::sticky(&stdio.spec, &Observed { sessions: Some(true), ..Observed::default() }), "ids are sealed");
+    }
+
+    #[test]
+    fn requests_above_limits_are_told_before_kubernetes_refuses_the_pods() {
+        let server = fixtures::server(|server| {
+            let resources = serde_json::json!({"requests": {"cpu": 2}, "limits": {"cpu": "500m"}});
+            server.spec.pod.resources = serde_json::from_value(resources).ok();
+        });
+        let problems = validate(&server, &Observed::default()).expect_err("refused");
+        assert_eq!((problems[0].class, problems[0].reason), (Class::Rejected, reason::INVALID_SPEC));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Tests: the driver by itself, over a kind of CR that does as it is told: what it asks for, in which order, and what becomes of it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard},
 };
 
@@ -63,6 +63,14 @@ impl Subject for ConfigMap {
         &[]
     }
 
+    fn masked(status: Self::Status, mask: &Mask) -> Self::Status {
+        status.into_iter().map(|(key, told)| (key, mask.apply(told))).collect()
+    }
+
+    fn given(&self) -> BTreeSet<Reference> {
+        BTreeSet::new()
+    }
+
     fn switch(&self, context: &Context<Self>) {
         script(&context.world).done.push("switch");
     }
@@ -121,7 +129,7 @@ impl Subject for ConfigMap {
         children
     }
 
-    fn found(&self, _: &Valid, context: &Context<Self>) {
+    fn found(&self, _: &Valid, _: &Arc<Mask>, context: &Context<Self>) {
         script(&context.world).done.push("found");
     }
 
@@ -377,6 +385,25 @@ async fn what_lacks_and_what_is_noted_is_told_and_what_can_be_made_is_made() {
     assert_eq!(rig.pass(&object).await, Action::requeue(Duration::from_mins(1)));
     assert_eq!(rig.told("problems"), "lacking; noted; failed to create the ConfigMap db-mcp: refused");
     assert_eq!(rig.outcomes(), ["waiting 1"]);
+}
+
+#[test]
+fn pods_that_are_held_up_are_looked_at_until_they_have_had_their_time() {
+    let told = |status: &str, reason: &str| {
+        let since = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(crate::fixtures::at(0));
+        let told = Condition {
+            type_: condition::RECONCILING.into(),
+            status: status.into(),
+            reason: reason.into(),
+            message: String::new(),
+            last_transition_time: since,
+            observed_generation: None,
+        };
+        held_up_for(&[told], crate::fixtures::at(90))
+    };
+    assert_eq!(told("True", reason::UNSCHEDULABLE), Some(Duration::from_secs(90)));
+    assert_eq!(told("True", reason::ROLLING_OUT), None, "in the usual manner: what changes wakes us");
+    assert_eq!(told("False", reason::UNSCHEDULABLE), None, "Stalled says it, or nothing");
 }
 
 #[tokio::test]

@@ -1,4 +1,7 @@
 //! The body of a response, decoded and bounded, down to the one JSON-RPC message that answers the request. I/O by way of `client`.
+//! Streams of events are read in `events`.
+
+mod events;
 
 use std::{
     hash::{BuildHasher as _, RandomState},
@@ -8,12 +11,11 @@ use std::{
 };
 
 use bytes::Bytes;
+pub use events::InSession;
+use events::events;
 use flate2::write::MultiGzDecoder;
 use http::{HeaderValue, header};
-use mcp_wire::{
-    body::{Coding, Content, SECOND_CHANCE},
-    sse,
-};
+use mcp_wire::body::{Coding, Content};
 
 use super::{
     client::{Http, Reply},
@@ -53,7 +55,13 @@ pub struct Question {
 }
 
 /// Reads the answer to a request out of a 2xx response. `known` is the hash of the last answer to the same request.
-pub async fn read(http: &mut Http, reply: Reply, question: Question, known: Option<u64>) -> Result<Answer, Problem> {
+pub async fn read(
+    http: &mut Http,
+    reply: Reply,
+    question: Question,
+    known: Option<u64>,
+    in_session: Option<InSession<'_>>,
+) -> Result<Answer, Problem> {
     let step = question.step;
     match Content::of(reply.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes)) {
         Content::Json => {
@@ -64,7 +72,7 @@ pub async fn read(http: &mut Http, reply: Reply, question: Question, known: Opti
                 Said::Other => Err(Problem::NotMcp(step, "it is a request or a notification".into())),
             }
         }
-        Content::Events => events(http, reply, question, known).await,
+        Content::Events => events(http, reply, question, known, in_session).await,
         Content::Other(name) => Err(Problem::NotMcp(step, format!("its content type is {}", protocol::one_line(&name)))),
         Content::None if reply.status().as_u16() == 200 => Err(Problem::NotMcp(step, "it has no content type".into())),
         Content::None => Err(Problem::NotMcp(step, format!("HTTP {} without a body", reply.status().as_u16()))),
@@ -84,7 +92,7 @@ pub struct ErrorBody {
 
 /// Reads what there is of an error response's body. A body that breaks or never ends takes nothing away from the status.
 pub async fn read_error(http: &mut Http, reply: Reply, step: Step, id: Option<u64>) -> ErrorBody {
-    let host = http.wire.host.clone();
+    let host = http.route.host.clone();
     let body = tokio::time::timeout(ERROR_BODY_PATIENCE, whole(http, reply, step, MAX_ERROR_BODY)).await;
     let Ok(Ok(body)) = body else {
         http.hang_up();
@@ -164,42 +172,6 @@ async fn whole(http: &mut Http, mut reply: Reply, step: Step, most: usize) -> Re
         decoder.push(&piece)?;
     }
     decoder.finish()
-}
-
-/// The event that answers the request. The stream need not end.
-async fn events(http: &mut Http, mut reply: Reply, question: Question, known: Option<u64>) -> Result<Answer, Problem> {
-    let step = question.step;
-    let mut decoder = Decoder::new(&reply, step, MAX_BODY)?;
-    let mut parser = sse::Parser::default();
-    let mut found = None;
-    // What was wrong with an event that was skipped: it is what is told when nothing better comes.
-    let mut skipped: Option<Problem> = None;
-    loop {
-        let piece = match &skipped {
-            None => http.chunk(&mut reply, step).await?,
-            Some(problem) => match tokio::time::timeout(SECOND_CHANCE, http.chunk(&mut reply, step)).await {
-                Ok(piece) => piece?,
-                Err(_) => return Err(problem.clone()),
-            },
-        };
-        let Some(piece) = piece else { break };
-        decoder.push(&piece)?;
-        let answered = parser.feed(&decoder.take(), |event| {
-            let Some(data) = event.message() else { return false };
-            match json(data, question, known) {
-                Said::Answer(answer) => found = Some(Ok(answer)),
-                Said::Broken(problem) => found = Some(Err(problem)),
-                Said::Skipped(problem) => skipped = Some(problem),
-                Said::Other => {}
-            }
-            found.is_some()
-        });
-        if answered && let Some(answer) = found {
-            http.finish_body(reply).await;
-            return answer;
-        }
-    }
-    Err(skipped.unwrap_or_else(|| Problem::NotMcp(step, "the event stream ended without the answer".into())))
 }
 
 /// Undoes Content-Encoding piece by piece and counts what comes out of it: a bomb is stopped before it goes off.

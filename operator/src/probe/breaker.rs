@@ -57,6 +57,11 @@ impl Circuit {
         circuit
     }
 
+    /// HalfOpen: somebody else is tried, and answers of the one before count for nothing.
+    pub const fn try_another(&mut self) {
+        self.successes = 0;
+    }
+
     /// The circuit, as it is to be kept in status.
     pub const fn status(&self) -> &CircuitStatus {
         &self.status

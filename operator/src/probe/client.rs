@@ -23,6 +23,7 @@ use hyper::{
     client::conn::http1::{self, Connection, SendRequest},
 };
 use hyper_util::rt::TokioIo;
+use mcp_wire::headers;
 
 use dial::{certificate_wanted, dial};
 use stream::{First, Heard, Watched};
@@ -30,8 +31,8 @@ use trouble::broken;
 
 use super::{
     proxy::Proxy,
+    route::{Dial, Route},
     verdict::{Problem, Step},
-    wire::{Dial, Wire},
 };
 
 /// Redirects that are followed for one request.
@@ -76,7 +77,12 @@ impl std::fmt::Debug for Live {
 impl Live {
     async fn new(io: Watched, reused: bool) -> hyper::Result<Self> {
         let (first, certificate_wanted) = (Arc::clone(&io.first), io.certificate_wanted);
-        let (sender, driver) = http1::Builder::new().handshake(TokioIo::new(io)).await?;
+        let (sender, driver) = http1::Builder::new()
+            .max_headers(headers::MOST)
+            // A user agent reads a header on two lines as one (RFC 9112, 5.2).
+            .allow_obsolete_multiline_headers_in_responses(true)
+            .handshake(TokioIo::new(io))
+            .await?;
         Ok(Self { sender, driver: Some(Box::pin(driver)), first, pending: None, reused, certificate_wanted })
     }
 
@@ -123,7 +129,7 @@ async fn drive<T, D: Future>(driver: &mut Option<Pin<Box<D>>>, future: impl Futu
 #[derive(Debug)]
 pub struct Http {
     /// What every request to the server carries.
-    pub wire: Arc<Wire>,
+    pub route: Arc<Route>,
     ip: Option<IpAddr>,
     proxy: Option<Proxy>,
     conn: Option<Live>,
@@ -136,14 +142,21 @@ pub struct Http {
 }
 
 impl Http {
-    /// A client of the server of `wire`, at `ip` where that is a pod, by `proxy` where that wants it, on `conn` if an earlier probe left one.
-    pub fn new(wire: Arc<Wire>, ip: Option<IpAddr>, proxy: Option<Proxy>, idle: Option<Conn>) -> Self {
-        Self { wire, ip, proxy, conn: None, idle, path: None, step: Step::Connect }
+    /// A client of the server of `route`, at `ip` where that is a pod, by `proxy` where that wants it, on `conn` if an earlier probe left one.
+    pub fn new(route: Arc<Route>, ip: Option<IpAddr>, proxy: Option<Proxy>, idle: Option<Conn>) -> Self {
+        Self { route, ip, proxy, conn: None, idle, path: None, step: Step::Connect }
+    }
+
+    /// A client of the same server that has a connection of its own.
+    pub fn beside(&self) -> Self {
+        let Self { route, ip, proxy, path, step, .. } = self;
+        let (route, proxy, path) = (Arc::clone(route), proxy.clone(), path.clone());
+        Self { route, ip: *ip, proxy, conn: None, idle: None, path, step: *step }
     }
 
     /// The path that is asked, without its query, which may hold a secret.
     pub fn path(&self) -> &str {
-        self.path.as_ref().unwrap_or(&self.wire.path).path()
+        self.path.as_ref().unwrap_or(&self.route.path).path()
     }
 
     /// What it is doing now.
@@ -220,7 +233,7 @@ impl Http {
     fn request(&self, method: &Method, headers: &HeaderMap, body: &Bytes) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(body.clone()));
         *request.method_mut() = method.clone();
-        *request.uri_mut() = self.path.as_ref().unwrap_or(&self.wire.path).clone();
+        *request.uri_mut() = self.path.as_ref().unwrap_or(&self.route.path).clone();
         *request.headers_mut() = headers.clone();
         request
     }
@@ -237,7 +250,7 @@ impl Http {
         self.conn = None;
         let (io, reused) = match self.idle.take() {
             Some(Conn(io)) if io.is_fresh() && io.is_quiet() => (io, true),
-            _ => (dial(&self.wire, self.ip, self.proxy.as_ref(), &mut self.step).await?, false),
+            _ => (dial(&self.route, self.ip, self.proxy.as_ref(), &mut self.step).await?, false),
         };
         let live = Live::new(io, reused).await;
         self.conn = Some(live.map_err(|error| broken(&error, Step::Connect, Heard::Nothing))?);
@@ -247,19 +260,22 @@ impl Http {
     /// The path that a redirect leads to, if it stays with the server.
     fn redirected(&self, reply: &Reply) -> Result<Uri, Problem> {
         let code = reply.status().as_u16();
-        if !matches!(code, 307 | 308) {
-            return Err(Problem::Redirected(format!("HTTP {code} is not followed, because it may turn a POST into a GET")));
-        }
         let location = reply.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
         let location = location.ok_or_else(|| Problem::Redirected(format!("HTTP {code} without a Location")))?;
-        let scheme = if self.wire.tls.is_some() { "https" } else { "http" };
-        let host = self.wire.host.to_str().unwrap_or_default();
-        let path = self.path.as_ref().unwrap_or(&self.wire.path);
+        let scheme = if self.route.tls.is_some() { "https" } else { "http" };
+        let host = self.route.host.to_str().unwrap_or_default();
+        let path = self.path.as_ref().unwrap_or(&self.route.path);
         let unusable = |_| Problem::Redirected(format!("HTTP {code} to a Location that is no URL"));
         let base = url::Url::parse(&format!("{scheme}://{host}{path}")).map_err(unusable)?;
         let target = base.join(location).map_err(unusable)?;
+        // Where to, and no more of it: what follows may be a login's own business.
+        let origin = target.origin().ascii_serialization();
+        if !matches!(code, 307 | 308) {
+            let why = "is not followed, because it may turn a POST into a GET";
+            return Err(Problem::Redirected(format!("HTTP {code} to {origin} {why}")));
+        }
         if target.origin() != base.origin() && !self.is_own_address(&target, scheme) {
-            return Err(Problem::Redirected(format!("HTTP {code} to another scheme, host or port is not followed")));
+            return Err(Problem::Redirected(format!("HTTP {code} to {origin}, another scheme, host or port, is not followed")));
         }
         let query = target.query().map(|query| format!("?{query}")).unwrap_or_default();
         format!("{}{query}", target.path())
@@ -269,7 +285,7 @@ impl Http {
 
     /// A pod may name itself by its address instead of by the Host that it was asked with.
     fn is_own_address(&self, target: &url::Url, scheme: &str) -> bool {
-        let Dial::Pod(port) = self.wire.dial else { return false };
+        let Dial::Pod(port) = self.route.dial else { return false };
         let ip = match target.host() {
             Some(url::Host::Ipv4(ip)) => Some(IpAddr::from(ip)),
             Some(url::Host::Ipv6(ip)) => Some(IpAddr::from(ip)),

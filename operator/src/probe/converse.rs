@@ -3,6 +3,7 @@
 //! It begins with `hail`, and ends at the first problem. Its time limit, hedges and what the outcome means are others' (`worker`, `verdict`).
 
 mod hail;
+mod replies;
 
 use std::{
     collections::HashSet,
@@ -12,19 +13,22 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
+use mcp_wire::retry_after;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
+pub(super) use replies::Replies;
+
 use super::{
-    answer::{self, Answer},
+    answer::{self, Answer, InSession},
     client::{Conn, Http, Reply},
     intern::Interner,
     kept::Kept,
     protocol::{self, Hello, Request},
     proxy::Proxy,
+    route::{self, Route},
     tools::ToolsList,
-    verdict::{self, Problem, Status, Step},
-    wire::{self, Wire},
+    verdict::{Problem, Status, Step},
 };
 use crate::{clock, crd::Era};
 
@@ -34,7 +38,7 @@ const CLEAN_UP: Duration = Duration::from_secs(5);
 /// says that it is deleted. A server that was stopped reads our question when it goes on, and would keep a session that nobody knows of;
 /// or closes a connection that was idle by its clock, and our deletion with it: that is then sent again.
 const LATE: Duration = Duration::from_mins(5);
-/// How many are waited for so long, over all servers; of one server it is `Wire::late`.
+/// How many are waited for so long, over all servers; of one server it is `Route::late`.
 static LATE_PLACES: Semaphore = Semaphore::const_new(256);
 
 /// What servers say is kept once, however many of them say it: most of a fleet is replicas.
@@ -51,8 +55,7 @@ pub struct Known {
     pub legacy_first: bool,
     /// The last initialize was not answered: to ask something else first may save a session.
     pub wary: bool,
-    /// There was an answer to discover once, whatever it was.
-    answers_discover: bool,
+    at_discover: AtDiscover,
     hello: Option<(u64, Arc<Hello>)>,
     pages: Vec<KnownPage>,
     tools: Option<Arc<ToolsList>>,
@@ -65,8 +68,20 @@ impl Known {
     /// Looks for the era anew. What somebody answered to discover before says nothing of now: who spoke the modern era and was silent to
     /// it for a while is asked once more.
     pub fn forget_era(&mut self) {
-        (self.era, self.answers_discover) = (None, false);
+        (self.era, self.at_discover) = (None, AtDiscover::Silent);
     }
+}
+
+/// What a server did the last time that it was asked to discover.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum AtDiscover {
+    /// Nothing, or it was not asked.
+    #[default]
+    Silent,
+    /// It answered, whatever that was.
+    Answers,
+    /// Its connection broke: it may have died of it, and would again.
+    Breaks,
 }
 
 #[derive(Clone, Debug)]
@@ -102,18 +117,20 @@ pub struct Conversation {
     version: &'static str,
     /// The answer to this request may open a session.
     opening: bool,
+    replies: Replies,
 }
 
 impl Conversation {
-    /// A probe of the server of `wire`, at `ip` where it is a pod.
-    pub fn new(wire: Arc<Wire>, ip: Option<std::net::IpAddr>, proxy: Option<Proxy>, known: Known, conn: Option<Conn>) -> Self {
+    /// A probe of the server of `route`, at `ip` where it is a pod.
+    pub fn new(route: Arc<Route>, ip: Option<std::net::IpAddr>, proxy: Option<Proxy>, known: Known, conn: Option<Conn>) -> Self {
         Self {
-            http: Http::new(wire, ip, proxy, conn),
+            http: Http::new(route, ip, proxy, conn),
             known,
             session: None,
             session_version: protocol::LEGACY[0],
             version: protocol::MODERN,
             opening: false,
+            replies: Replies::default(),
         }
     }
 
@@ -139,8 +156,10 @@ impl Conversation {
 
     /// Leaves nothing behind on the server, also after `ask` was dropped half-way. Hands back a connection that can be used again.
     pub async fn finish(mut self) -> Option<Conn> {
-        let opens = self.opening && self.http.waits();
-        let late = Arc::clone(&self.http.wire.late);
+        // It may be the rest of its answer that is waited for.
+        let opens = self.opening && self.session.is_none() && self.http.waits();
+        self.replies.settle().await;
+        let late = Arc::clone(&self.http.route.late);
         let places =
             (opens || self.session.is_some()).then(|| late.try_acquire().ok().zip(LATE_PLACES.try_acquire().ok())).flatten();
         let patience = if places.is_some() { LATE } else { CLEAN_UP };
@@ -182,11 +201,20 @@ impl Conversation {
             }
             None
         };
-        if let Some(call) = self.http.wire.call(hello.era).cloned() {
+        if let Some(call) = self.wanted_call(hello) {
             self.call(&call, tools.as_deref()).await?;
         }
-        let kept = self.http.wire.keeps.then(|| self.kept(hello));
+        let kept = self.http.route.keeps.then(|| self.kept(hello));
         Ok(Observation { hello: Arc::clone(hello), tools, session: self.session.is_some(), kept })
+    }
+
+    /// The call that must succeed, as the tool wants it that was just listed.
+    fn wanted_call(&self, hello: &Hello) -> Option<Request> {
+        let call = self.http.route.call(hello.era)?;
+        let pages = self.known.pages.iter().filter(|_| hello.tools && hello.era == Era::Modern);
+        let mut in_headers = pages.flat_map(|page| &page.page.in_headers);
+        let named = in_headers.find(|(name, _)| call.name.as_deref() == Some(&**name));
+        Some(named.map_or_else(|| call.clone(), |(_, named)| call.with_arguments(named)))
     }
 
     /// What was said, as one text; the same one as long as the same is said.
@@ -212,10 +240,10 @@ impl Conversation {
         };
         // A server may offer more than it lists: that a name is not in the list explains a failure, and is none by itself.
         let name = call.name.as_deref().unwrap_or_default();
+        let is_listed = listed.is_some_and(|tools| tools.names().any(|listed| listed == name));
         match called {
-            Err(Problem::ToolCall(what)) if !listed.is_some_and(|tools| tools.names().any(|listed| listed == name)) => {
-                Err(Problem::ToolCall(format!("{what}; the server lists no tool {name}")))
-            }
+            Err(Problem::ToolCall(what)) if is_listed => Err(Problem::ToolCall(format!("{name}: {what}"))),
+            Err(Problem::ToolCall(what)) => Err(Problem::ToolCall(format!("{what}; the server lists no tool {name}"))),
             called => called,
         }
     }
@@ -236,7 +264,7 @@ impl Conversation {
         let mut cursor: Option<Box<str>> = None;
         loop {
             let request = protocol::list(era, cursor.as_deref(), pages.len());
-            let keeps = self.http.wire.keeps;
+            let keeps = self.http.route.keeps;
             let before = self.known.pages.get(pages.len()).filter(|page| !keeps || page.said.is_some()).cloned();
             let page = match (self.exchange(&request, before.as_ref().map(|page| page.hash)).await?, before) {
                 (Answer::Same, Some(before)) => before,
@@ -272,16 +300,19 @@ impl Conversation {
 
     /// Sends a request and reads its answer; statuses other than 2xx are problems.
     async fn exchange(&mut self, request: &Request, known: Option<u64>) -> Result<Answer, Problem> {
-        let headers = self.headers(request);
+        let mut headers = self.headers(request);
         let reply = self.http.send(request.step, &Method::POST, &headers, &request.body).await?;
         if self.opening {
             self.adopt_session(&reply);
+            headers.extend(self.session.clone().map(|session| (route::SESSION, session)));
         }
         if reply.status().is_success() {
             // The only revision that allows it, and not before it is agreed upon.
             let batches = self.version == protocol::WITH_ARRAYS;
             let question = answer::Question { step: request.step, id: request.id.unwrap_or_default(), batches };
-            return answer::read(&mut self.http, reply, question, known).await;
+            let in_session = InSession { headers: &headers, replies: &mut self.replies };
+            let in_session = (self.version != protocol::MODERN).then_some(in_session);
+            return answer::read(&mut self.http, reply, question, known, in_session).await;
         }
         Err(self.refused(reply, request).await)
     }
@@ -301,7 +332,7 @@ impl Conversation {
     async fn refused(&mut self, reply: Reply, request: &Request) -> Problem {
         let code = reply.status().as_u16();
         let wait = reply.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
-        let retry_after = wait.and_then(|value| verdict::retry_after(value, clock::now_exact()));
+        let retry_after = wait.and_then(|value| retry_after::read(value, clock::now_exact().into()));
         let body = answer::read_error(&mut self.http, reply, request.step, request.id).await;
         let unknown_method = body.rpc.as_ref().is_some_and(|error| error.code == protocol::METHOD_NOT_FOUND);
         if code == 404 && !unknown_method && self.session.is_some() && self.version != protocol::MODERN && !self.opening {
@@ -312,22 +343,22 @@ impl Conversation {
             Some(error) if (400..500).contains(&code) && !matches!(code, 401 | 403 | 421 | 429) => error.problem(request.step),
             _ if body.wants_tls => Problem::SpeaksTls(request.step),
             _ => {
-                let path = self.http.wire.redact(self.http.path().to_owned());
+                let path = self.http.route.redact(self.http.path().to_owned());
                 Problem::Status(Status { step: request.step, code, path, retry_after, names_host: body.names_host })
             }
         }
     }
 
     fn adopt_session(&mut self, reply: &Reply) {
-        self.session = reply.headers().get(wire::SESSION).filter(|session| !session.is_empty()).cloned();
+        self.session = reply.headers().get(route::SESSION).filter(|session| !session.is_empty()).cloned();
     }
 
     async fn delete_session(&mut self) {
         let Some(session) = self.session.take() else { return };
-        let mut headers = self.http.wire.headers.clone();
+        let mut headers = self.http.route.headers.clone();
         headers.remove(header::CONTENT_TYPE);
-        headers.insert(wire::SESSION, session);
-        headers.insert(wire::PROTOCOL_VERSION, HeaderValue::from_static(self.session_version));
+        headers.insert(route::SESSION, session);
+        headers.insert(route::PROTOCOL_VERSION, HeaderValue::from_static(self.session_version));
         // How it ends is the server's business: some refuse to delete sessions.
         if let Ok(reply) = self.http.send(Step::Initialized, &Method::DELETE, &headers, &Bytes::new()).await {
             self.http.finish_body(reply).await;
@@ -335,18 +366,18 @@ impl Conversation {
     }
 
     fn headers(&self, request: &Request) -> HeaderMap {
-        let mut headers = self.http.wire.headers.clone();
+        let mut headers = self.http.route.headers.clone();
         if request.step == Step::Initialize {
             return headers;
         }
-        headers.insert(wire::PROTOCOL_VERSION, HeaderValue::from_static(self.version));
-        if self.version == protocol::MODERN {
-            headers.insert(wire::METHOD, HeaderValue::from_static(request.method));
-            if let Some(name) = request.name.as_deref().and_then(header_text) {
-                headers.insert(wire::NAME, name);
-            }
-        } else if let Some(session) = &self.session {
-            headers.insert(wire::SESSION, session.clone());
+        headers.insert(route::PROTOCOL_VERSION, HeaderValue::from_static(self.version));
+        for (name, value) in &request.headers {
+            headers.insert(name, value.clone());
+        }
+        if self.version != protocol::MODERN
+            && let Some(session) = &self.session
+        {
+            headers.insert(route::SESSION, session.clone());
         }
         headers
     }
@@ -354,23 +385,12 @@ impl Conversation {
     fn redacted(&self, problem: Problem) -> Problem {
         match problem {
             Problem::Rpc { step, code, message, supported } => {
-                Problem::Rpc { step, code, message: self.http.wire.redact(message), supported }
+                Problem::Rpc { step, code, message: self.http.route.redact(message), supported }
             }
-            Problem::NotMcp(step, what) => Problem::NotMcp(step, self.http.wire.redact(what)),
-            Problem::Version(offered) => Problem::Version(self.http.wire.redact(offered)),
-            Problem::ToolCall(what) => Problem::ToolCall(self.http.wire.redact(what)),
+            Problem::NotMcp(step, what) => Problem::NotMcp(step, self.http.route.redact(what)),
+            Problem::Version(offered) => Problem::Version(self.http.route.redact(offered)),
+            Problem::ToolCall(what) => Problem::ToolCall(self.http.route.redact(what)),
             other => other,
         }
     }
-}
-
-/// A tool's name as a header: as it is where that is possible, else encoded as the specification says.
-fn header_text(name: &str) -> Option<HeaderValue> {
-    use base64::{Engine as _, prelude::BASE64_STANDARD};
-    let plain = !name.is_empty()
-        && name.bytes().all(|byte| (0x20..0x7f).contains(&byte))
-        && name.trim() == name
-        && !name.starts_with("=?base64?");
-    let text = if plain { name.to_owned() } else { format!("=?base64?{}?=", BASE64_STANDARD.encode(name)) };
-    HeaderValue::from_str(&text).ok()
 }

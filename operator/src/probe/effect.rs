@@ -7,10 +7,10 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use super::{
     breaker::Transition,
     converse::Known,
+    route::Route,
     schedule::{AttemptId, TargetId},
     types::ServerKey,
     verdict::Verdict,
-    wire::Wire,
 };
 
 /// One thing to do.
@@ -123,7 +123,7 @@ pub struct Job {
     /// The place that it takes.
     pub attempt: AttemptId,
     /// The server.
-    pub wire: Arc<Wire>,
+    pub route: Arc<Route>,
     /// The pod's address.
     pub ip: Option<IpAddr>,
     /// What is known of the target.

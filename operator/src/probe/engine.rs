@@ -22,7 +22,9 @@ use super::{
     publish::{self, Publisher},
     registry::{Outcome, Registry},
     schedule::{AttemptId, TargetId},
-    types::{Credentials, Endpoint, Moment, PodState, ServerHealth, ServerKey, ServerSpec, Serving},
+    types::{
+        AcceptedTools, Credentials, Endpoint, Moment, PodState, ServerHealth, ServerKey, ServerSpec, Serving, ToolsContract,
+    },
     worker::{self, McpProber, Prober},
 };
 use crate::{clock, crd::CircuitStatus, reach::Reach};
@@ -306,6 +308,16 @@ impl HealthEngine {
         self.shared.act(|registry, now| registry.set_server(key, spec, persisted, now));
     }
 
+    /// Takes up which tools a server must offer, where that was decided since its spec was taken up.
+    pub fn set_contract(&self, key: &ServerKey, contract: &ToolsContract) {
+        self.shared.act(|registry, now| registry.set_contract(key, contract, now));
+    }
+
+    /// The list of tools that was accepted by itself, and by which the pods of a server are measured. None: nothing is, or a person said it.
+    pub fn accepted(&self, key: &ServerKey) -> Option<AcceptedTools> {
+        locked(&self.shared.state).registry.contract(key).filter(|contract| !contract.pinned)?.accepted.clone()
+    }
+
     /// What is asked of remote servers.
     pub fn remote_policy(&self) -> &RemotePolicy {
         &self.shared.config.remote
@@ -323,7 +335,7 @@ impl HealthEngine {
 
     /// The server's CR is gone.
     pub fn remove_server(&self, key: &ServerKey) {
-        self.shared.act(|registry, _| registry.remove_server(key));
+        self.shared.act(|registry, now| registry.remove_server(key, now));
     }
 
     /// Takes up what Kubernetes says about a pod of a server. It may come before its server.

@@ -115,6 +115,11 @@ impl FleetPanic {
         self.members.iter().map(|(key, member)| (key, member.failed_at))
     }
 
+    /// Who is counted.
+    pub fn has(&self, key: &ServerKey) -> bool {
+        self.members.contains_key(key)
+    }
+
     /// How many of how many fail.
     pub fn counts(&self) -> (usize, usize) {
         (self.fell.len(), self.members.len())

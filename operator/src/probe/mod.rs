@@ -26,6 +26,7 @@ mod protocol;
 mod proxy;
 mod publish;
 mod registry;
+mod route;
 mod schedule;
 mod server;
 mod target;
@@ -33,7 +34,6 @@ pub mod template;
 mod tools;
 mod types;
 mod verdict;
-mod wire;
 mod worker;
 
 pub use converse::{Known, Observation};
@@ -43,12 +43,12 @@ pub use kept::Kept;
 pub use pods::{state_of, watch_pods};
 pub use protocol::Hello;
 pub use proxy::Proxy;
+pub use route::{Dial, Route, check_ca};
 pub use schedule::TargetId;
 pub use tools::{Tool, ToolsDiff, ToolsList};
 pub use types::{
-    AcceptedTools, Credentials, Endpoint, Moment, PodHealth, PodState, ServerHealth, ServerKey, ServerSpec, Serving, ServingPod,
-    ToolsContract,
+    AcceptedTools, Credentials, Endpoint, KeptOut, Moment, PodHealth, PodState, ServerHealth, ServerKey, ServerSpec, Serving,
+    ServingPod, ToolsContract,
 };
 pub use verdict::{Kind as VerdictKind, Problem, Status, Step, Verdict};
-pub use wire::{Dial, Wire, check_ca};
 pub use worker::{Attempt, McpProber, Prober};

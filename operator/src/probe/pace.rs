@@ -39,6 +39,8 @@ impl Target {
             Kind::Failed => {
                 ended + (CONFIRM * 2_u32.saturating_pow(self.streak.saturating_sub(1).min(16))).min(interval.max(CONFIRM))
             }
+            // A rollout waits for it: as soon as it lets itself be asked.
+            Kind::Alive if self.pod.is_some() && !self.admitted && self.not_before.is_some() => ended + EAGER,
             Kind::Unknown | Kind::Healthy | Kind::Alive => slot(epoch, now, interval, self.phase),
         };
         self.not_before.map_or(at, |not_before| at.max(not_before)).max(now)

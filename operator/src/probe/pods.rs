@@ -22,6 +22,7 @@ use super::{
 use crate::{
     names::{Component, LABEL_COMPONENT, LABEL_INSTANCE, LABEL_TEMPLATE_HASH, MANAGED_SELECTOR, POD_GATE},
     pod_trouble,
+    rollout::Origin,
 };
 
 /// Tells `engine` about the pods of servers in `namespace` (none: in all) until `shutdown`. Nothing of a pod is kept but what the
@@ -133,8 +134,9 @@ pub fn state_of(pod: &Pod) -> Option<PodState> {
         deleting: pod.metadata.deletion_timestamp.is_some() || over,
         over,
         asked: template::read(pod.annotations()).map(Arc::new),
-        template: pod.labels().get(LABEL_TEMPLATE_HASH).cloned(),
+        origin: Origin::of(pod),
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        unready: pod_trouble::unready(pod),
         trouble: pod_trouble::of(pod),
         making: pod_trouble::making(pod),
     })

@@ -5,7 +5,9 @@
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use mcp_wire::{
+    headers::{self, Named},
     hello::{self, Unusable},
     item::Item,
     json::{self, MAX_WEIGHT},
@@ -37,10 +39,10 @@ const MESSAGE_CHARS: usize = 200;
 pub struct Request {
     /// What it is, for messages.
     pub step: Step,
-    /// The JSON-RPC method, also the `Mcp-Method` header of the modern era.
-    pub method: &'static str,
-    /// The `Mcp-Name` header of the modern era.
+    /// The tool that it calls.
     pub name: Option<Arc<str>>,
+    /// By which it says what it is: in the modern era alone.
+    pub headers: HeaderMap,
     /// The id that the answer must carry; none for a notification.
     pub id: Option<u64>,
     /// The body.
@@ -54,6 +56,16 @@ mod id {
     pub(super) const PING: u64 = 3;
     pub(super) const CALL: u64 = 4;
     pub(super) const LIST: u64 = 5;
+}
+
+impl Request {
+    /// The same, with those of its arguments as headers that its tool wants there, too.
+    pub fn with_arguments(&self, named: &[Named]) -> Self {
+        let mut request = self.clone();
+        let body: Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        headers::arguments(&mut request.headers, named, &body["params"]["arguments"]);
+        request
+    }
 }
 
 fn meta() -> Value {
@@ -79,14 +91,19 @@ fn body(id: Option<u64>, method: &str, params: Value) -> Bytes {
     Bytes::from(message.to_string())
 }
 
-fn request(step: Step, method: &'static str, id: u64, params: Value) -> Request {
-    Request { step, method, name: None, id: Some(id), body: body(Some(id), method, params) }
+fn request(era: Era, step: Step, method: &'static str, id: u64, mut params: Value) -> Request {
+    let mut headers = HeaderMap::new();
+    if era == Era::Modern {
+        headers = headers::of(method, params.get("name").and_then(Value::as_str));
+        params["_meta"] = meta();
+    }
+    Request { step, name: None, headers, id: Some(id), body: body(Some(id), method, params) }
 }
 
 /// `server/discover`: modern only.
 pub fn discover() -> Request {
     static REQUEST: LazyLock<Request> =
-        LazyLock::new(|| request(Step::Discover, "server/discover", id::DISCOVER, json!({"_meta": meta()})));
+        LazyLock::new(|| request(Era::Modern, Step::Discover, "server/discover", id::DISCOVER, json!({})));
     REQUEST.clone()
 }
 
@@ -98,15 +115,15 @@ pub fn initialize(revision: &str) -> Request {
 
 fn initialize_by(revision: &str) -> Request {
     let params = json!({"protocolVersion": revision, "capabilities": {}, "clientInfo": client_info()});
-    request(Step::Initialize, "initialize", id::INITIALIZE, params)
+    request(Era::Legacy, Step::Initialize, "initialize", id::INITIALIZE, params)
 }
 
 /// `notifications/initialized`: legacy only.
 pub fn initialized() -> Request {
     static REQUEST: LazyLock<Request> = LazyLock::new(|| Request {
         step: Step::Initialized,
-        method: "notifications/initialized",
         name: None,
+        headers: HeaderMap::new(),
         id: None,
         body: body(None, "notifications/initialized", Value::Null),
     });
@@ -115,7 +132,7 @@ pub fn initialized() -> Request {
 
 /// `ping`: legacy only.
 pub fn ping() -> Request {
-    static REQUEST: LazyLock<Request> = LazyLock::new(|| request(Step::Ping, "ping", id::PING, Value::Null));
+    static REQUEST: LazyLock<Request> = LazyLock::new(|| request(Era::Legacy, Step::Ping, "ping", id::PING, Value::Null));
     REQUEST.clone()
 }
 
@@ -135,19 +152,13 @@ fn list_page(era: Era, cursor: Option<&str>, page: usize) -> Request {
     if let Some(cursor) = cursor {
         params["cursor"] = cursor.into();
     }
-    if era == Era::Modern {
-        params["_meta"] = meta();
-    }
-    request(Step::List, "tools/list", id::LIST + page as u64, params)
+    request(era, Step::List, "tools/list", id::LIST + page as u64, params)
 }
 
 /// `tools/call` of `health.toolCall`.
 pub fn call(era: Era, call: &ToolCall) -> Request {
-    let mut params = json!({"name": call.name, "arguments": call.arguments});
-    if era == Era::Modern {
-        params["_meta"] = meta();
-    }
-    Request { name: Some(call.name.as_str().into()), ..request(Step::Call, "tools/call", id::CALL, params) }
+    let params = json!({"name": call.name, "arguments": call.arguments});
+    Request { name: Some(call.name.as_str().into()), ..request(era, Step::Call, "tools/call", id::CALL, params) }
 }
 
 /// One JSON-RPC message from the server.
@@ -196,6 +207,23 @@ pub fn message(data: &[u8], id: u64, batches: bool) -> Result<Message, Fault> {
         message::Message::Error(error) => Ok(Message::Error(rpc_error(&error))),
         message::Message::Other => Ok(Message::Other),
     }
+}
+
+/// What is said to the requests of the server's own in one body or event: a ping is answered, and all else is not offered here (`ping`
+/// in all revisions with sessions; JSON-RPC 2.0, 5.1).
+pub fn replies(data: &[u8], batches: bool) -> Vec<Bytes> {
+    let Ok(text) = json::tidy(data, MAX_WEIGHT) else { return Vec::new() };
+    let asked = message::asked(&text, if batches { Arrays::Taken } else { Arrays::Refused });
+    asked.into_iter().map(|asked| reply(&asked)).collect()
+}
+
+fn reply(asked: &message::Asked) -> Bytes {
+    let said = if asked.method == "ping" {
+        r#""result":{}"#.to_owned()
+    } else {
+        format!(r#""error":{{"code":{METHOD_NOT_FOUND},"message":"Method not found"}}"#)
+    };
+    Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":{},{said}}}"#, asked.id))
 }
 
 fn rpc_error(error: &message::RpcError) -> RpcError {
@@ -287,16 +315,21 @@ pub struct Page {
     pub left_out: Vec<Box<str>>,
     /// Where the next page is.
     pub next: Option<Box<str>>,
+    /// Which arguments are headers, too, by the names of the tools that want it so.
+    pub in_headers: Vec<(Box<str>, Vec<Named>)>,
 }
 
 /// Reads one page of `tools/list`.
 pub fn page(result: &Value) -> Result<Page, Problem> {
     let not_mcp = |what: &str| Problem::NotMcp(Step::List, what.into());
     let tools = result.get("tools").and_then(Value::as_array).ok_or_else(|| not_mcp("it has no list of tools"))?;
-    let mut page = Page { tools: Vec::with_capacity(tools.len()), left_out: Vec::new(), next: None };
+    let mut page = Page { tools: Vec::with_capacity(tools.len()), left_out: Vec::new(), next: None, in_headers: Vec::new() };
     for (place, tool) in tools.iter().enumerate() {
         match tools::judge(tool, place) {
-            Judged::Sound(tool) => page.tools.push(tool),
+            Judged::Sound(sound) => {
+                page.tools.push(sound);
+                page.in_headers.extend(in_headers(tool));
+            }
             Judged::Malformed(name) => page.left_out.push(name),
         }
     }
@@ -314,11 +347,18 @@ pub fn page(result: &Value) -> Result<Page, Problem> {
     Ok(page)
 }
 
+fn in_headers(tool: &Value) -> Option<(Box<str>, Vec<Named>)> {
+    let named = headers::named(tool.get("inputSchema")?.as_object()?);
+    (!named.is_empty()).then_some((tool.get("name")?.as_str()?.into(), named))
+}
+
 /// Reads the result of `tools/call`.
 pub fn called(result: &Value) -> Result<(), Problem> {
     if result.get("isError").is_some_and(|flag| flag == true) {
-        // What the tool says may hold anything: it is not repeated.
-        return Err(Problem::ToolCall("the tool answered with isError".into()));
+        let texts = result.get("content").and_then(Value::as_array).into_iter().flatten();
+        let said = texts.filter_map(|block| block.get("text")?.as_str()).map(str::trim).find(|text| !text.is_empty());
+        let said = said.map(|text| format!(": {}", one_line(text))).unwrap_or_default();
+        return Err(Problem::ToolCall(format!("the tool answered with isError{said}")));
     }
     match result.get("resultType").and_then(Value::as_str) {
         None | Some("complete") => {}

@@ -9,6 +9,8 @@ mod published;
 mod sequences;
 mod suspicion;
 
+use suspicion::Inquiry;
+
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
@@ -52,7 +54,7 @@ pub struct Registry {
     schedule: Schedule,
     panic: FleetPanic,
     panic_ends: Option<Instant>,
-    suspected: Option<Instant>,
+    inquiry: Inquiry,
     epoch: Instant,
     ids: u64,
     jitter: Jitter,
@@ -83,7 +85,7 @@ impl Registry {
             schedule: Schedule::new(max_in_flight),
             panic: FleetPanic::default(),
             panic_ends: None,
-            suspected: None,
+            inquiry: Inquiry::default(),
             epoch,
             ids: 0,
             jitter: Jitter(seed),
@@ -136,11 +138,13 @@ impl Registry {
             schedule: &mut self.schedule,
             effects,
             panic: self.panic.active(),
+            inquiry: self.inquiry.is_open(),
             epoch: self.epoch,
             jitter: self.jitter.next(),
             now,
         };
         let done = act(server, &mut around);
+        self.inquiry.note(&key, server.doubt().is_some());
         self.count_for_panic(&key, now);
         Some(done)
     }
@@ -168,15 +172,18 @@ impl Registry {
         id
     }
 
-    fn drop_target(&mut self, key: &ServerKey, id: TargetId, effects: &mut Vec<Effect>) {
-        let Some(mut target) = self.servers.get_mut(key).and_then(|server| server.targets.remove(&id)) else { return };
+    /// Lets go of a target. Its pod is handed back, where it has one.
+    fn drop_target(&mut self, key: &ServerKey, id: TargetId, effects: &mut Vec<Effect>) -> Option<PodState> {
+        let mut target = self.servers.get_mut(key).and_then(|server| server.targets.remove(&id))?;
         self.index.remove(&id);
+        self.inquiry.answered(id);
         if let Some(pod) = &target.pod {
             self.pods.remove(&pod.uid);
         }
         self.schedule.set(Timer::Probe(id), &mut target.due, None);
         self.schedule.set(Timer::Gate(id), &mut target.gate.retry, None);
         effects.push(Effect::Forget(id, u32::MAX));
+        target.pod
     }
 
     /// Does what is due, and hands out the probes that may start now.
@@ -191,8 +198,11 @@ impl Registry {
                     self.weigh_panic(false, now, &mut effects);
                 }
                 Timer::Server(key) => {
-                    self.with(&key, now, &mut effects, |server, around| {
+                    if let Some(server) = self.servers.get_mut(&key) {
                         server.timer_fired();
+                    }
+                    self.presume(&key, now, &mut effects);
+                    self.with(&key, now, &mut effects, |server, around| {
                         let transition = server.circuit.tick(now);
                         server.transitioned(transition, around);
                         server.settle(around);
@@ -212,33 +222,39 @@ impl Registry {
         let Some(target) = server.targets.get_mut(&id) else { return };
         target.due = None;
         target.queued = true;
-        let lane = if target.last.reason == reason::TIMEOUT { Lane::Slow } else { Lane::Quick };
+        let has_clients = server.circuit.state() == CircuitState::Closed && target.proven && !target.failing;
+        let lane = match target.last.reason {
+            reason::TIMEOUT if has_clients => Lane::Slow,
+            reason::TIMEOUT => Lane::Trial,
+            _ => Lane::Quick,
+        };
         self.schedule.enqueue(lane, &server.namespace, id, at);
     }
 
     fn start(&mut self, id: TargetId, due: Instant, lane: Lane, now: Moment) -> Option<Job> {
         let server = self.index.get(&id).and_then(|key| self.servers.get_mut(key))?;
         let spec = server.spec.clone()?;
-        let wire = server.wire_of(id)?;
+        let route = server.route_of(id)?;
         server.targets.get_mut(&id)?.queued = false;
         // While it stood in line the circuit may have opened, or the pod begun to go.
         let allowed = server.next_due(server.targets.get(&id)?, &spec, self.epoch, now).is_some();
         let state = server.circuit.state();
         let target = server.targets.get_mut(&id).filter(|target| allowed && !target.busy)?;
         target.busy = true;
+        target.asked_at = Some(now.mono);
         target.urgent = false;
         if target.recheck == Recheck::Wanted {
             target.recheck = Recheck::UnderWay;
         }
         // A trial is one probe; and who is known to fail, or to hang, need not be found out about three times as fast.
         let unexpected = state == CircuitState::Closed && !target.failing;
-        let hedges = unexpected.then(|| target.hedges(wire.timeout));
+        let hedges = unexpected.then(|| target.hedges(route.timeout));
         Some(Job {
             id,
             server: Arc::clone(&server.key),
             epoch: target.epoch,
             attempt: self.schedule.start(lane, now.mono),
-            wire,
+            route,
             ip: target.pod.as_ref().and_then(|pod| pod.address),
             known: target.known.clone(),
             hedges,
@@ -262,14 +278,15 @@ impl Registry {
         let Outcome { id, epoch, result, known, latency, last } = outcome;
         let Some(key) = self.index.get(&id).cloned() else { return (None, effects) };
         let Some(server) = self.servers.get_mut(&key) else { return (None, effects) };
-        let (Some(spec), Some(wire)) = (server.spec.clone(), server.wire_of(id)) else { return (None, effects) };
+        let (Some(spec), Some(route)) = (server.spec.clone(), server.route_of(id)) else { return (None, effects) };
         let Some(target) = server.targets.get_mut(&id).filter(|target| target.epoch == epoch) else { return (None, effects) };
         target.busy = !last;
+        let presumed = std::mem::take(&mut target.presumed);
         target.known = known;
         target.known.wary = matches!(result, Err(Problem::Timeout { step: Step::Initialize, .. }));
         let (verdict, wait) = match &result {
             Ok(_) => (healthy(), None),
-            Err(problem) => verdict::judge(problem, wire.given),
+            Err(problem) => verdict::judge(problem, route.given),
         };
         if target.recheck == Recheck::UnderWay {
             target.recheck = Recheck::No;
@@ -282,6 +299,7 @@ impl Registry {
             target.known.legacy_first = !target.known.legacy_first;
         }
         let same_as_ever = target.streak == 0
+            && !presumed
             && verdict.kind == Kind::Healthy
             && target.last.kind == Kind::Healthy
             && result.as_ref().ok().is_some_and(|found| target.observation.as_ref().is_some_and(|known| same(known, found)))
@@ -291,7 +309,13 @@ impl Registry {
         if same_as_ever {
             target.ended = Some(now);
             server.reschedule_one(id, &spec, &mut self.schedule, self.epoch, now);
+            self.heard(&key, id, false, now);
+            self.release(now, &mut effects);
             return (Some(verdict), effects);
+        }
+        let first_failure = target.streak == 0 && verdict.is_failed();
+        if first_failure {
+            target.row_began = now.mono.checked_sub(latency);
         }
         let before = (target.streak > 0, target.last.kind);
         if let Ok(found) = result {
@@ -302,7 +326,11 @@ impl Registry {
             target.absorb_trial(verdict.clone(), wait, now);
             false
         } else {
-            target.absorb(verdict.clone(), wait, &spec, now)
+            let newly_failing = target.absorb(verdict.clone(), wait, &spec, now);
+            if on_trial {
+                target.failed_trial(&verdict);
+            }
+            newly_failing
         };
         let turned = (target.streak > 0, target.last.kind) != before && (before.0 || target.streak > 0);
         if turned {
@@ -310,7 +338,9 @@ impl Registry {
             effects.push(Effect::Turned(Arc::clone(&key), pod, verdict.clone()));
         }
         self.count_for_panic(&key, now);
+        self.heard(&key, id, first_failure, now);
         self.weigh_panic(newly_failing, now, &mut effects);
+        self.release(now, &mut effects);
         let kind = verdict.kind;
         self.with(&key, now, &mut effects, |server, around| {
             if kind == Kind::Healthy {
@@ -341,12 +371,13 @@ impl Registry {
     }
 }
 
-/// What an answer means for the circuit: a trial that fails opens it again, an answer while Open begins a trial.
+/// What an answer means for the circuit: once the trial of every pod has failed, it opens again; an answer while Open begins a trial.
 fn feed_circuit(server: &mut Server, id: TargetId, kind: Kind, around: &mut Around<'_>) {
     let Some(spec) = server.spec.clone() else { return };
     if kind == Kind::Failed {
         if server.circuit.state() == CircuitState::HalfOpen
             && server.is_trial(id)
+            && !server.try_another(id)
             && let Some(target) = server.targets.get(&id)
         {
             let (reason, failures) = (target.last.reason, target.streak);

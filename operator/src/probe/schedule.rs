@@ -2,6 +2,8 @@
 //!
 //! Probes in flight share one cap, in two lanes. A probe starts in the quick lane and moves to the slow one when it has not ended after
 //! [`QUICK`]; a target whose last probe hung starts in the slow lane. So whatever hangs, the quick lane is empty again within [`QUICK`].
+//! Of the slow lane half is kept for targets that clients are sent to: that one of those hangs is found out, by the next probe and by
+//! hedges, however many others are known to hang and are only tried again.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -44,6 +46,8 @@ pub enum Lane {
     Quick,
     /// For what does not.
     Slow,
+    /// Of the slow lane, for what does not and gets no clients: it can wait.
+    Trial,
 }
 
 /// Round robin between namespaces, first come first served within one.
@@ -85,11 +89,15 @@ pub struct Schedule {
     timers: BTreeSet<(Instant, Timer)>,
     quick: FairQueue,
     slow: FairQueue,
+    trials: FairQueue,
     quick_cap: usize,
     slow_cap: usize,
+    /// Of the slow lane.
+    trial_cap: usize,
     /// By start, oldest first: those that have been in flight longest leave the lane first.
     quick_flights: BTreeMap<AttemptId, Instant>,
     slow_flights: BTreeSet<AttemptId>,
+    trial_flights: BTreeSet<AttemptId>,
     attempts: u64,
 }
 
@@ -97,14 +105,18 @@ impl Schedule {
     /// At most `max_in_flight` probes at a time; a quarter of them is kept for those that answer at once.
     pub fn new(max_in_flight: usize) -> Self {
         let max = max_in_flight.max(4);
+        let slow_cap = max - max / 4;
         Self {
             timers: BTreeSet::new(),
             quick: FairQueue::default(),
             slow: FairQueue::default(),
+            trials: FairQueue::default(),
             quick_cap: max / 4,
-            slow_cap: max - max / 4,
+            slow_cap,
+            trial_cap: slow_cap - slow_cap / 2,
             quick_flights: BTreeMap::new(),
             slow_flights: BTreeSet::new(),
+            trial_flights: BTreeSet::new(),
             attempts: 0,
         }
     }
@@ -133,6 +145,7 @@ impl Schedule {
         match lane {
             Lane::Quick => self.quick.push(namespace, id, due),
             Lane::Slow => self.slow.push(namespace, id, due),
+            Lane::Trial => self.trials.push(namespace, id, due),
         }
     }
 
@@ -144,12 +157,25 @@ impl Schedule {
         {
             return Some((id, due, Lane::Quick));
         }
-        if self.slow_flights.len() < self.slow_cap
+        if self.has_slow_room()
             && let Some((id, due)) = self.slow.pop()
         {
             return Some((id, due, Lane::Slow));
         }
+        if self.has_trial_room()
+            && let Some((id, due)) = self.trials.pop()
+        {
+            return Some((id, due, Lane::Trial));
+        }
         None
+    }
+
+    fn has_slow_room(&self) -> bool {
+        self.slow_flights.len() + self.trial_flights.len() < self.slow_cap
+    }
+
+    fn has_trial_room(&self) -> bool {
+        self.has_slow_room() && self.trial_flights.len() < self.trial_cap
     }
 
     /// Takes a place in `lane`.
@@ -163,13 +189,16 @@ impl Schedule {
             Lane::Slow => {
                 self.slow_flights.insert(id);
             }
+            Lane::Trial => {
+                self.trial_flights.insert(id);
+            }
         }
         id
     }
 
     /// A place in the slow lane for a hedge, if there is one.
     pub fn hedge(&mut self, now: Instant) -> Option<AttemptId> {
-        (self.slow_flights.len() < self.slow_cap).then(|| self.start(Lane::Slow, now))
+        self.has_slow_room().then(|| self.start(Lane::Slow, now))
     }
 
     /// Gives the place back. True when somebody waits for one.
@@ -177,13 +206,14 @@ impl Schedule {
         if self.quick_flights.remove(&id).is_some() {
             !self.quick.is_empty()
         } else {
-            self.slow_flights.remove(&id) && !self.slow.is_empty()
+            let slow = self.slow_flights.remove(&id) | self.trial_flights.remove(&id);
+            slow && !(self.slow.is_empty() && self.trials.is_empty())
         }
     }
 
     /// How many are in flight, by lane.
     pub fn in_flight(&self) -> (usize, usize) {
-        (self.quick_flights.len(), self.slow_flights.len())
+        (self.quick_flights.len(), self.slow_flights.len() + self.trial_flights.len())
     }
 
     /// When something is to be done next, if nothing happens before.
@@ -191,7 +221,7 @@ impl Schedule {
         let timer = self.timers.first().map(|(at, _)| *at);
         // Attempts are named in the order in which they start, so the first is the oldest.
         let oldest = self.quick_flights.first_key_value().map(|(_, at)| *at + QUICK);
-        let room = oldest.filter(|_| !self.quick.is_empty() && self.slow_flights.len() < self.slow_cap);
+        let room = oldest.filter(|_| !self.quick.is_empty() && self.has_slow_room());
         [timer, room].into_iter().flatten().min()
     }
 
@@ -204,11 +234,11 @@ impl Schedule {
     /// Nobody is in line, for tests.
     #[cfg(test)]
     pub fn is_idle(&self) -> bool {
-        self.quick.is_empty() && self.slow.is_empty() && self.quick.waiting.is_empty() && self.slow.waiting.is_empty()
+        [&self.quick, &self.slow, &self.trials].into_iter().all(|queue| queue.is_empty() && queue.waiting.is_empty())
     }
 
     fn demote(&mut self, now: Instant) {
-        while self.slow_flights.len() < self.slow_cap {
+        while self.has_slow_room() {
             match self.quick_flights.first_key_value() {
                 Some((id, started)) if *started + QUICK <= now => {
                     let id = *id;
@@ -294,6 +324,34 @@ mod tests {
         schedule.enqueue(Lane::Quick, &ns("a"), TargetId(200), now);
         assert_eq!(schedule.pop(now).map(|(id, ..)| id), Some(TargetId(200)));
         assert_eq!(schedule.hedge(now), None);
+    }
+
+    #[test]
+    fn what_gets_no_clients_leaves_room_for_what_does() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(16);
+        let start = |schedule: &mut Schedule| {
+            std::iter::from_fn(|| {
+                let (id, _, lane) = schedule.pop(now)?;
+                schedule.start(lane, now);
+                Some((id.0, lane))
+            })
+            .collect::<Vec<_>>()
+        };
+        for id in 0..100 {
+            schedule.enqueue(Lane::Trial, &ns("a"), TargetId(id), now);
+        }
+        assert_eq!(start(&mut schedule).len(), 6);
+        for id in 200..204 {
+            schedule.enqueue(Lane::Slow, &ns("a"), TargetId(id), now);
+        }
+        assert_eq!(start(&mut schedule), [200, 201, 202, 203].map(|id| (id, Lane::Slow)));
+        assert!(schedule.hedge(now).is_some() && schedule.hedge(now).is_some());
+        assert_eq!((schedule.hedge(now), schedule.in_flight()), (None, (0, 12)));
+        // The first place that is free is not theirs.
+        assert!(schedule.end(AttemptId(7)));
+        schedule.enqueue(Lane::Slow, &ns("b"), TargetId(300), now);
+        assert_eq!(start(&mut schedule), [(300, Lane::Slow)]);
     }
 
     #[test]

@@ -8,7 +8,11 @@ mod settle;
 mod shown_tools;
 mod summary;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use tokio::time::Instant;
@@ -20,12 +24,12 @@ use super::{
     breaker::{Circuit, Transition},
     effect::{Effect, Notice},
     pace::EAGER,
+    route::Route,
     schedule::{Schedule, TargetId, Timer},
     target::Target,
     template::Template,
     types::{Endpoint, Moment, ServerHealth, ServerKey, ServerSpec},
     verdict::Verdict,
-    wire::Wire,
 };
 use crate::crd::{CircuitState, ToolsPolicy, reason};
 
@@ -37,6 +41,8 @@ pub struct Around<'a> {
     pub effects: &'a mut Vec<Effect>,
     /// Fleet panic.
     pub panic: bool,
+    /// The rest of the fleet was asked whether it fails, too, and has not all answered: what would be taken out of service waits a little.
+    pub inquiry: bool,
     /// When the engine began: slots count from here.
     pub epoch: Instant,
     /// From 0 to 1.
@@ -55,7 +61,7 @@ pub struct Server {
     /// What its CR says; none while only pods are known.
     pub spec: Option<Arc<ServerSpec>>,
     /// What its requests carry, by what the pods' templates say.
-    wires: Vec<(Option<Arc<Template>>, Arc<Wire>)>,
+    routes: Vec<(Option<Arc<Template>>, Arc<Route>)>,
     /// Its circuit.
     pub circuit: Circuit,
     /// Its pods, or its one endpoint.
@@ -64,8 +70,14 @@ pub struct Server {
     opened_at: Option<Instant>,
     /// Whose trial it is while HalfOpen.
     trial: Option<TargetId>,
+    /// When the opening began that an operator before us left.
+    pub(super) found_open: Option<Instant>,
+    /// Who failed its trial since the circuit is HalfOpen.
+    tried: BTreeSet<TargetId>,
     /// Something would be taken out of service if nothing held it.
     held: bool,
+    /// Something is left in service while the fleet is asked: until when at the longest.
+    doubt: Option<Instant>,
     timer: Option<Instant>,
     /// What most pods offer.
     shown: ShownTools,
@@ -85,12 +97,15 @@ impl Server {
             namespace: key.namespace.as_str().into(),
             key,
             spec: None,
-            wires: Vec::new(),
+            routes: Vec::new(),
             circuit: Circuit::closed(),
             targets: BTreeMap::new(),
             opened_at: None,
             trial: None,
+            found_open: None,
+            tried: BTreeSet::new(),
             held: false,
+            doubt: None,
             timer: None,
             shown: ShownTools::default(),
             odd: ShownTools::default(),
@@ -113,6 +128,7 @@ impl Server {
     /// Works out the circuit, the gates, the schedule and what status shows.
     pub fn settle(&mut self, around: &mut Around<'_>) {
         let Some(spec) = self.spec.clone() else { return };
+        self.doubt = None;
         self.settle_circuit(&spec, around);
         self.settle_gates(&spec, around);
         self.settle_tools(&spec, around.now.mono);
@@ -131,6 +147,7 @@ impl Server {
         }
         match transition.to {
             CircuitState::Closed => {
+                self.found_open = None;
                 // Those whose trial it was not are asked at once; their gates follow what they say.
                 for target in self.targets.values_mut() {
                     target.urgent = Some(target.id) != self.trial;
@@ -158,6 +175,7 @@ impl Server {
             CircuitState::HalfOpen => {}
         }
         self.trial = None;
+        self.tried.clear();
     }
 
     /// The target that failed last.
@@ -196,15 +214,15 @@ impl Server {
     }
 
     /// What a target's requests carry: what its own template says where it says it, else what the spec does. None before the spec is known.
-    pub fn wire_of(&mut self, id: TargetId) -> Option<Arc<Wire>> {
+    pub fn route_of(&mut self, id: TargetId) -> Option<Arc<Route>> {
         let spec = self.spec.as_deref()?;
         let asked = self.targets.get(&id)?.pod.as_ref().and_then(|pod| pod.asked.as_ref());
-        if let Some((_, wire)) = self.wires.iter().find(|(template, _)| template.as_ref() == asked) {
-            return Some(Arc::clone(wire));
+        if let Some((_, route)) = self.routes.iter().find(|(template, _)| template.as_ref() == asked) {
+            return Some(Arc::clone(route));
         }
-        let wire = Arc::new(Wire::of(spec, asked.map(|asked| &**asked)));
-        self.wires.push((asked.cloned(), Arc::clone(&wire)));
-        Some(wire)
+        let route = Arc::new(Route::of(spec, asked.map(|asked| &**asked)));
+        self.routes.push((asked.cloned(), Arc::clone(&route)));
+        Some(route)
     }
 
     /// Lets go of what requests carry where they carry something else now, or nobody asks so any more. What still fits is kept: connections
@@ -214,18 +232,18 @@ impl Server {
         let asked = |template: &Option<Arc<Template>>| {
             targets.values().any(|target| target.pod.as_ref().and_then(|pod| pod.asked.as_ref()) == template.as_ref())
         };
-        self.wires.retain(|(template, _)| asked(template) && !stale(template.as_deref()));
+        self.routes.retain(|(template, _)| asked(template) && !stale(template.as_deref()));
     }
 
     /// A rollout is under way: there are pods of two templates.
     pub fn is_rolling(&self) -> bool {
         let pods = self.targets.values().filter_map(|target| target.pod.as_ref()).filter(|pod| !pod.deleting);
-        let mut templates = pods.filter_map(|pod| pod.template.as_ref());
+        let mut templates = pods.filter_map(|pod| pod.origin.template.as_ref());
         let first = templates.next();
         templates.any(|template| Some(template) != first)
     }
 
-    /// While HalfOpen one target is tried: the one that waited longest, if possible one whose containers are ready.
+    /// While HalfOpen one target is tried: the one that waited longest, if possible one whose containers are ready, and that was not tried yet.
     fn pick_trial(&mut self) {
         if self.circuit.state() != CircuitState::HalfOpen {
             self.trial = None;
@@ -237,9 +255,14 @@ impl Server {
         let candidates = self.targets.values().filter(|target| target.reachable());
         let best = candidates.min_by_key(|target| {
             let ready = target.pod.as_ref().is_none_or(|pod| pod.containers_ready);
-            (!ready, target.ended.map(|ended| ended.mono), target.id)
+            (self.tried.contains(&target.id), !ready, target.ended.map(|ended| ended.mono), target.id)
         });
         self.trial = best.map(|target| target.id);
+    }
+
+    /// Something of it is left in service until the fleet has answered, and until then at the longest.
+    pub const fn doubt(&self) -> Option<Instant> {
+        self.doubt
     }
 
     /// When the server's own timer goes off, for tests.
@@ -263,6 +286,19 @@ impl Server {
         self.trial == Some(id)
     }
 
+    /// A trial failed. One pod that fails does not show that none is well: the next one is tried, until all of them have been. False: they
+    /// have.
+    pub fn try_another(&mut self, failed: TargetId) -> bool {
+        self.tried.insert(failed);
+        let left = self.targets.values().any(|target| target.reachable() && !self.tried.contains(&target.id));
+        if left {
+            self.circuit.try_another();
+            self.trial = None;
+            self.pick_trial();
+        }
+        left
+    }
+
     /// The trial goes to this target: it answered while nobody should have asked it.
     pub fn try_with(&mut self, id: TargetId) {
         self.trial = Some(id);
@@ -274,7 +310,7 @@ impl Server {
         for id in ids {
             self.reschedule_one(id, spec, around.schedule, around.epoch, around.now);
         }
-        let due = [self.circuit.until(), self.shown.due, self.odd.due].into_iter().flatten().min();
+        let due = [self.circuit.until(), self.shown.due, self.odd.due, self.doubt].into_iter().flatten().min();
         around.schedule.set(Timer::Server(Arc::clone(&self.key)), &mut self.timer, due);
     }
 

@@ -22,6 +22,12 @@ use super::{
 };
 use crate::crd::reason;
 
+/// After its first failure a server is known to fail within so long.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(3);
+
+/// Who has not answered after so long is silent, unless its answers take longer.
+const SILENT: Duration = Duration::from_millis(500);
+
 /// Whether somebody asked by the annotation `mcpfleet.dev/recheck`, and is to be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recheck {
@@ -57,6 +63,10 @@ pub struct Target {
     pub settled: Verdict,
     /// Failures in a row.
     pub streak: u32,
+    /// When the first probe of that row began.
+    pub row_began: Option<Instant>,
+    /// It was asked because others fail, has not answered for so long that it probably will not, and is counted as if it had failed.
+    pub presumed: bool,
     /// Those of them that were past its start.
     counted: u32,
     /// Failures in a row with the same reason.
@@ -69,6 +79,14 @@ pub struct Target {
     pub proven: bool,
     /// It has answered in some run: another start may mend what fails now.
     pub once_well: bool,
+    /// Of what kind its last answer was that counts; Unknown while there was none.
+    pub answer: Kind,
+    /// It was in service before: that it says no to us keeps it out no more.
+    pub admitted: bool,
+    /// Clients were sent to it: it is no pod that is still to come.
+    pub served: bool,
+    /// What our predecessor found out about it stands: nothing that counts was found out since.
+    pub inherited: bool,
     /// Failed often enough in a row to count, and past its start.
     pub failing: bool,
     /// Since when, without an answer in between.
@@ -85,6 +103,8 @@ pub struct Target {
     pub queued: bool,
     /// It is being probed.
     pub busy: bool,
+    /// When its last probe began.
+    pub asked_at: Option<Instant>,
     /// When the last probe ended.
     pub ended: Option<Moment>,
     /// Of its last probes that got an answer.
@@ -112,6 +132,8 @@ impl Target {
             told: Verdict::unknown(),
             settled: Verdict::unknown(),
             streak: 0,
+            row_began: None,
+            presumed: false,
             counted: 0,
             same: 0,
             same_words: 0,
@@ -119,6 +141,11 @@ impl Target {
             proven,
             // A gate is set for the first time when the pod has answered.
             once_well: gate.actual.is_some(),
+            answer: Kind::Unknown,
+            admitted: gate.actual.is_some(),
+            // A gate that was closed was open.
+            served: pod.as_ref().is_some_and(|pod| pod.ready) || gate.actual == Some(false),
+            inherited: gate.actual.is_some(),
             failing: false,
             failing_since: None,
             not_before: None,
@@ -127,6 +154,7 @@ impl Target {
             due: None,
             queued: false,
             busy: false,
+            asked_at: None,
             ended: None,
             latencies: Latencies::default(),
             started: started(pod.as_ref(), now),
@@ -134,6 +162,12 @@ impl Target {
             gate,
             pod,
         }
+    }
+
+    /// Our predecessor left it in use: as a pod whose gate is True it is taken for good, and counts among those who were well.
+    pub const fn found_good_before(&mut self) {
+        self.proven = true;
+        self.once_well = true;
     }
 
     /// All that the pod says is known. Its version alone is nothing new, but of the gate it says how recent that is.
@@ -152,6 +186,7 @@ impl Target {
     pub fn update(&mut self, pod: PodState, now: Moment) -> bool {
         self.gate.report(pod.gate, pod.version);
         let (address, incarnation) = (pod.address, pod.incarnation.clone());
+        self.served |= pod.ready && pod.gate == Some(true);
         let Some(before) = self.pod.replace(pod) else { return false };
         // The kubelet tells of a run a moment after it began: one that answered meanwhile is the one it tells of.
         let late = before.incarnation.is_none() && self.proven;
@@ -177,6 +212,8 @@ impl Target {
         self.proven = false;
         self.streak = 0;
         self.same = 0;
+        self.presumed = false;
+        self.inherited = false;
         self.recover();
         let verdict = if asked {
             Verdict::new(Kind::Unknown, reason::STARTING, "its container started anew, and has not answered yet")
@@ -208,15 +245,52 @@ impl Target {
         self.settled = Verdict::unknown();
         self.observation = None;
         self.streak = 0;
+        self.presumed = false;
         self.same = 0;
         self.answered = 0;
         self.proven = false;
+        self.answer = Kind::Unknown;
+        self.admitted = false;
+        self.inherited = false;
         self.recover();
     }
 
     /// It answers: a client gets what it needs, as far as we know.
     pub fn answers(&self) -> bool {
         self.reachable() && self.proven && !self.failing
+    }
+
+    /// It answered when it was last asked, as far as we know.
+    pub const fn is_well(&self) -> bool {
+        self.streak == 0 && !self.presumed
+    }
+
+    /// It is being probed for longer than its answers take, and well beyond.
+    pub fn is_silent(&self, now: Instant) -> bool {
+        let usual = self.latencies.percentile(95).map_or(Duration::ZERO, |ms| Duration::from_secs_f32(ms / 500.0));
+        self.busy && self.asked_at.is_some_and(|at| at + usual.max(SILENT) <= now)
+    }
+
+    /// The row of its failures counts from now on: what it said before may have been our own fault.
+    pub const fn doubt_anew(&mut self, now: Instant) {
+        self.row_began = Some(now);
+    }
+
+    /// Until when it may be left in service for finding out whether it is them or us: whoever began to fail right after an answer is still
+    /// known within interval + timeout + 3 s.
+    pub fn doubted_until(&self, spec: &ServerSpec) -> Option<Instant> {
+        let longest = Duration::from_secs(u64::from(spec.health.timeout_seconds)) + CONFIRMED_WITHIN;
+        self.row_began.filter(|_| self.failing).map(|began| began + longest)
+    }
+
+    /// As far as we know it answers as it should, or will: what fails now did when it last answered, and who was found good before us and
+    /// was not asked yet is taken for that.
+    pub fn is_thought_well(&self) -> bool {
+        match self.answer {
+            Kind::Healthy => true,
+            Kind::Unknown => self.proven && !self.failing,
+            Kind::Alive | Kind::Failed => false,
+        }
     }
 
     /// Failures in a row that count: those of its start do not.
@@ -278,8 +352,16 @@ impl Target {
         self.last = verdict;
     }
 
+    /// A trial failed: where nothing counted yet, because an operator before us opened the circuit, this does.
+    pub fn failed_trial(&mut self, verdict: &Verdict) {
+        if self.settled.kind == Kind::Unknown {
+            self.settle_on(verdict);
+        }
+    }
+
+    /// Other words for the same count once they were said twice: a status must not follow a server that says something else every time.
     fn tell(&mut self, verdict: &Verdict) {
-        if (self.told.kind, self.told.reason) != (verdict.kind, verdict.reason) {
+        if (self.told.kind, self.told.reason) != (verdict.kind, verdict.reason) || self.last == *verdict {
             self.told = verdict.clone();
         }
     }
@@ -293,7 +375,7 @@ impl Target {
                 self.streak = 0;
                 self.prove();
                 self.recover();
-                self.settled = verdict.clone();
+                self.settle_on(&verdict);
                 false
             }
             Kind::Alive => {
@@ -324,6 +406,16 @@ impl Target {
         // It answered: a row of failures ends here.
         self.streak = 0;
         self.prove();
+        self.settle_on(verdict);
+    }
+
+    /// This verdict counts from now on.
+    fn settle_on(&mut self, verdict: &Verdict) {
+        if matches!(verdict.kind, Kind::Healthy | Kind::Alive) {
+            self.answer = verdict.kind;
+        }
+        // Failures of a start do not count: a pod that was out before is, as far as anybody knows.
+        self.inherited &= verdict.is_failed() && !self.failing;
         self.settled = verdict.clone();
     }
 
@@ -347,7 +439,7 @@ impl Target {
         // nor follow a server that says something else every time.
         let sure = if self.settled.reason == verdict.reason { self.same_words } else { self.same } >= threshold;
         if newly || self.streak >= threshold && (sure || !self.settled.is_failed()) {
-            self.settled = verdict.clone();
+            self.settle_on(verdict);
         }
         newly
     }
@@ -356,7 +448,7 @@ impl Target {
     pub fn passed_trial(&mut self) {
         self.streak = 0;
         self.prove();
-        self.settled = self.last.clone();
+        self.settle_on(&self.last.clone());
         self.recover();
     }
 

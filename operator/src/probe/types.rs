@@ -13,6 +13,8 @@ use k8s_openapi::{api::core::v1::ObjectReference, jiff::Timestamp};
 use tokio::time::Instant;
 use url::Url;
 
+use mcp_wire::mask::Mask;
+
 use super::{
     kept::Kept,
     template::Template,
@@ -23,6 +25,7 @@ use crate::{
     crd::{CircuitBreaker, CircuitState, CircuitStatus, Health, ProtocolStatus, ServerInfo, ToolsPolicy, reason},
     pod_trouble::{Making, Trouble},
     reach::Reach,
+    rollout::Origin,
 };
 
 /// Which McpServer.
@@ -73,6 +76,8 @@ pub struct Credentials {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// A PEM bundle to trust instead of the system's roots.
     pub ca: Option<Vec<u8>>,
+    /// What the server was given, and must not stand in what is told of it.
+    pub mask: Arc<Mask>,
 }
 
 /// What the engine must know of an McpServer. Everything comes from the CR and what it refers to.
@@ -86,6 +91,8 @@ pub struct ServerSpec {
     pub credentials: Vec<(HeaderName, HeaderValue)>,
     /// A PEM bundle to trust instead of the system's roots.
     pub ca: Option<Vec<u8>>,
+    /// What the server was given, and must not stand in what is told of it.
+    pub mask: Arc<Mask>,
     /// False: not probed, the circuit at rest.
     pub enabled: bool,
     /// True: nothing is taken out of service and nothing evicted; probing goes on, and new pods still come in.
@@ -175,10 +182,12 @@ pub struct PodState {
     pub over: bool,
     /// What its own template says that it is asked; none of a pod that an older operator made: it is asked by the spec.
     pub asked: Option<Arc<Template>>,
-    /// Which template it was made from: the Deployment's `pod-template-hash`.
-    pub template: Option<String>,
+    /// Which template it was made from, and when.
+    pub origin: Origin,
     /// The node that it runs on.
     pub node: Option<String>,
+    /// A container of it that runs, and that the kubelet does not find ready.
+    pub unready: Option<String>,
     /// What keeps it from running.
     pub trouble: Option<Trouble>,
     /// How far it is while it is being made; none once its containers started.
@@ -209,6 +218,8 @@ pub struct ServerHealth {
     pub tools: Option<Arc<ToolsList>>,
     /// The list that may be accepted where none was yet.
     pub acceptable: Option<Arc<ToolsList>>,
+    /// No list of tools is accepted yet, or the one that is was not kept yet. Who keeps it says so.
+    pub unaccepted: bool,
     /// What will be said for it while it sleeps; none of a server that never does, or that was not asked yet.
     pub kept: Option<Kept>,
     /// How the tools of a pod differ from the accepted ones; none while they do not, or while nothing is accepted.
@@ -217,6 +228,8 @@ pub struct ServerHealth {
     pub pods: Vec<PodHealth>,
     /// There is a pod, be it one that is going away: what it has mounted it may write to.
     pub has_pods: bool,
+    /// A pod that is going away, where there is no other: its containers run still.
+    pub ending: Option<String>,
     /// Fleet panic holds this server where it is, and none of its pods answers: nobody can say whether a client would be served.
     pub panic: bool,
 }
@@ -228,7 +241,8 @@ impl ServerHealth {
         if self.stood_in {
             return true;
         }
-        let in_service = self.pods.iter().any(|pod| pod.in_service);
+        // Whatever holds the gates open: of pods that all fail nobody gets an answer.
+        let in_service = self.pods.iter().any(|pod| pod.in_service && !pod.failing);
         let answers = matches!(self.verdict.kind, Kind::Healthy | Kind::Alive);
         let lets_in = self.verdict.reason != reason::UNAUTHORIZED || self.accepts_unauthorized;
         match self.circuit.state {
@@ -284,22 +298,39 @@ pub struct PodHealth {
     /// The last verdict of a pod that has not answered since it started, confirmed or not; of any other the one that counts.
     /// Unknown only of a pod that was never asked.
     pub latest: Verdict,
+    /// A container of it that runs, and that the kubelet does not find ready.
+    pub unready: Option<String>,
     /// What keeps it from running, as Kubernetes tells it.
     pub trouble: Option<Trouble>,
     /// How far it is while it is being made; none once its containers started.
     pub making: Option<Making>,
-    /// Which template it was made from: the Deployment's `pod-template-hash`.
-    pub template: Option<String>,
+    /// Which template it was made from, and when.
+    pub origin: Origin,
     /// The readiness gate, as decided.
     pub gate: bool,
     /// Kubernetes says that all containers are ready.
     pub containers_ready: bool,
     /// Clients are sent to it: containers ready, gate True, not going away.
     pub in_service: bool,
+    /// Clients were sent to it at some time since it was made.
+    pub served: bool,
     /// False while its tools are not the accepted ones; none while nothing is accepted or nothing known.
     pub tools_accepted: Option<bool>,
     /// Its tools keep it out of service (`tools.policy` Enforce): a rollout that makes such pods waits for a person.
     pub shut_out: bool,
+    /// It says no to the prober, and why that does not let it in.
+    pub kept_out: Option<KeptOut>,
+    /// What status says of it was found out before this operator began, and stands: nothing that counts was found out since.
+    pub inherited: bool,
+}
+
+/// Why a pod that answers, and says no to the prober, gets no clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeptOut {
+    /// `tools.policy` is Enforce, and it has not shown that its tools are the accepted ones.
+    ShowsNoTools,
+    /// Pods of another version answer, and it would take over from them.
+    AnotherVersionIsWell,
 }
 
 impl PodHealth {

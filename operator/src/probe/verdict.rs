@@ -4,6 +4,8 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use mcp_wire::retry_after;
+
 use crate::crd::reason;
 
 /// The kinds of verdict.
@@ -186,10 +188,9 @@ pub struct Given {
     pub credentials: bool,
     /// Its CR gives a URL, and not a port and path of pods.
     pub remote: bool,
+    /// The port that it is asked at.
+    pub port: u16,
 }
-
-/// The longest Retry-After that is obeyed.
-pub const MAX_RETRY_AFTER: Duration = Duration::from_mins(10);
 
 /// What a probe that met `problem` says about the server, and how long the server asked not to be bothered.
 pub fn judge(problem: &Problem, given: Given) -> (Verdict, Option<Duration>) {
@@ -198,6 +199,17 @@ pub fn judge(problem: &Problem, given: Given) -> (Verdict, Option<Duration>) {
         Problem::SpeaksTls(step) => {
             let instead = if given.remote { "spec.remote.url begins with http://" } else { "pods are asked without TLS" };
             let text = format!("the answer to {step} is not MCP: the server speaks TLS where http is expected: {instead}");
+            (Verdict::new(Kind::Failed, failure_reason(problem), text), None)
+        }
+        Problem::Refused => {
+            let Given { remote, port, .. } = given;
+            let text = if remote {
+                format!("connection refused: nothing listens on port {port} of the host that spec.remote.url names")
+            } else {
+                format!(
+                    "connection refused: nothing listens on port {port} of the pod; what listens on 127.0.0.1 alone is not reached"
+                )
+            };
             (Verdict::new(Kind::Failed, failure_reason(problem), text), None)
         }
         Problem::Ours(_) => (Verdict::new(Kind::Unknown, failure_reason(problem), sentence(problem)), None),
@@ -224,7 +236,7 @@ fn judge_status(status: &Status, given: Given) -> (Verdict, Option<Duration>) {
         }
         429 => {
             let text = format!("HTTP 429 to {step}: the server is up and limits how often it is asked");
-            (Verdict::new(Kind::Alive, reason::RATE_LIMITED, text), retry_after.map(|wait| wait.min(MAX_RETRY_AFTER)))
+            (Verdict::new(Kind::Alive, reason::RATE_LIMITED, text), retry_after.map(|wait| wait.min(retry_after::MOST)))
         }
         404 | 405 if matches!(step, Step::Discover | Step::Initialize) => {
             let field = if given.remote { "the path of spec.remote.url" } else { "spec.container.path" };
@@ -261,7 +273,7 @@ const fn failure_reason(problem: &Problem) -> &'static str {
 
 fn sentence(problem: &Problem) -> String {
     match problem {
-        Problem::Refused => "connection refused: nothing listens on the port".into(),
+        Problem::Refused => "connection refused".into(),
         Problem::Reset(step) => format!("the connection broke during {step}"),
         Problem::Unreachable(what) => format!("the address cannot be reached: {what}"),
         Problem::Forbidden(why) => why.clone(),
@@ -282,20 +294,9 @@ fn sentence(problem: &Problem) -> String {
     }
 }
 
-/// Reads Retry-After: seconds or an HTTP date. Anything else is as if it were not there.
-pub fn retry_after(header: &str, now: k8s_openapi::jiff::Timestamp) -> Option<Duration> {
-    let header = header.trim();
-    if let Ok(seconds) = header.parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = k8s_openapi::jiff::fmt::rfc2822::parse(header).ok()?.timestamp();
-    Duration::try_from(at.duration_since(now)).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_openapi::jiff::Timestamp;
 
     fn status(code: u16) -> Status {
         Status { step: Step::Discover, code, path: "/mcp".into(), retry_after: None, names_host: false }
@@ -308,6 +309,14 @@ mod tests {
             assert_eq!((verdict.kind, verdict.reason), (Kind::Alive, reason::UNAUTHORIZED));
             let (verdict, _) = judge(&Problem::Status(status(code)), Given { credentials: true, ..Given::default() });
             assert_eq!((verdict.kind, verdict.reason), (Kind::Failed, reason::CREDENTIALS_REJECTED));
+        }
+    }
+
+    #[test]
+    fn a_refused_connection_names_the_port_and_whose_it_is() {
+        for (remote, words) in [(false, "port 9090 of the pod"), (true, "port 9090 of the host that spec.remote.url names")] {
+            let (verdict, _) = judge(&Problem::Refused, Given { remote, port: 9090, ..Given::default() });
+            assert!(verdict.message.contains(words), "{}", verdict.message);
         }
     }
 
@@ -326,7 +335,7 @@ mod tests {
         let wait = |problem: &Problem| judge(problem, Given::default()).1;
         assert_eq!(wait(&limited(None)), None);
         assert_eq!(wait(&limited(Some(Duration::from_secs(7)))), Some(Duration::from_secs(7)));
-        assert_eq!(wait(&limited(Some(Duration::from_hours(24)))), Some(MAX_RETRY_AFTER));
+        assert_eq!(wait(&limited(Some(Duration::from_hours(24)))), Some(retry_after::MOST));
     }
 
     #[test]
@@ -348,16 +357,5 @@ mod tests {
         let problem = Problem::Status(Status { retry_after: Some(Duration::from_mins(1)), ..status(503) });
         let (verdict, wait) = judge(&problem, Given::default());
         assert_eq!((verdict.reason, wait), (reason::HTTP_STATUS, None));
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date_and_garbage_is_ignored() {
-        let now: Timestamp = "1994-11-06T08:49:00Z".parse().expect("a timestamp");
-        assert_eq!(retry_after("120", now), Some(Duration::from_mins(2)));
-        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:37 GMT", now), Some(Duration::from_secs(37)));
-        assert_eq!(retry_after("Sun, 06 Nov 1994 08:48:37 GMT", now), None);
-        for garbage in ["soon", "-5", "1.5", "", "99999999999999999999999"] {
-            assert_eq!(retry_after(garbage, now), None, "{garbage}");
-        }
     }
 }

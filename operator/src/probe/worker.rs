@@ -22,9 +22,9 @@ use super::{
     engine::{Shared, locked},
     proxy::Proxy,
     registry::Outcome,
+    route::Route,
     schedule::{AttemptId, TargetId},
     verdict::{Problem, Step},
-    wire::Wire,
 };
 
 /// How long the last sessions may take to be deleted after the end.
@@ -47,22 +47,55 @@ pub trait Prober: Send + Sync + 'static {
     /// What it makes.
     type Attempt: Attempt;
     /// An attempt at a target. `fresh`: on a new connection.
-    fn attempt(&self, id: TargetId, wire: &Arc<Wire>, ip: Option<IpAddr>, known: Known, fresh: bool) -> Self::Attempt;
+    fn attempt(&self, id: TargetId, route: &Arc<Route>, ip: Option<IpAddr>, known: Known, fresh: bool) -> Self::Attempt;
     /// What is kept for the target is of no use any more.
     fn forget(&self, id: TargetId);
 }
 
 /// The prober that speaks MCP, and keeps a connection a target between probes where they are close together.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct McpProber {
     idle: Arc<std::sync::Mutex<Idle>>,
+    /// So many connections are kept at most: who keeps more leaves too few descriptors for everything else.
+    most_idle: usize,
     proxy: Option<Proxy>,
 }
 
+/// The share of the descriptors that connections between probes may hold: one of so many.
+const IDLE_SHARE: u64 = 2;
+
+/// How many connections may be kept, by how many files this process may have open.
+fn most_idle(open_files: Option<u64>) -> usize {
+    open_files.map_or(usize::MAX, |most| usize::try_from(most / IDLE_SHARE).unwrap_or(usize::MAX))
+}
+
+/// How many files this process may have open; none: as many as it likes.
+fn open_files() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+}
+
+impl Default for McpProber {
+    fn default() -> Self {
+        Self::by(None)
+    }
+}
+
 impl McpProber {
+    /// Keeps at most so many connections between probes.
+    #[must_use]
+    pub fn keeping(self, most_idle: usize) -> Self {
+        Self { most_idle, ..self }
+    }
+
     /// Reaches remote servers with TLS by `proxy` where that wants it.
     pub fn by(proxy: Option<Proxy>) -> Self {
-        Self { proxy, ..Self::default() }
+        Self { idle: Arc::default(), most_idle: most_idle(open_files()), proxy }
+    }
+
+    /// Gives all connections back that nobody uses: something that they hold is needed. The next probes make new ones.
+    fn give_back(&self) {
+        let idle = std::mem::take(&mut locked(&self.idle).connections);
+        drop(idle);
     }
 }
 
@@ -76,13 +109,13 @@ struct Idle {
 /// Where a connection leads. One to an address that the pod had before must not speak for the pod.
 #[derive(Clone, Debug)]
 struct Place {
-    wire: Arc<Wire>,
+    route: Arc<Route>,
     ip: Option<IpAddr>,
 }
 
 impl PartialEq for Place {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.wire, &other.wire) && self.ip == other.ip
+        Arc::ptr_eq(&self.route, &other.route) && self.ip == other.ip
     }
 }
 
@@ -98,8 +131,8 @@ pub struct McpAttempt {
 impl Prober for McpProber {
     type Attempt = McpAttempt;
 
-    fn attempt(&self, id: TargetId, wire: &Arc<Wire>, ip: Option<IpAddr>, mut known: Known, fresh: bool) -> McpAttempt {
-        let place = Place { wire: Arc::clone(wire), ip };
+    fn attempt(&self, id: TargetId, route: &Arc<Route>, ip: Option<IpAddr>, mut known: Known, fresh: bool) -> McpAttempt {
+        let place = Place { route: Arc::clone(route), ip };
         let conn = {
             let mut idle = locked(&self.idle);
             idle.targets.insert(id);
@@ -113,7 +146,7 @@ impl Prober for McpProber {
         }
         McpAttempt {
             id,
-            conversation: Conversation::new(Arc::clone(wire), ip, self.proxy.clone(), known, conn),
+            conversation: Conversation::new(Arc::clone(route), ip, self.proxy.clone(), known, conn),
             place,
             prober: self.clone(),
         }
@@ -128,7 +161,11 @@ impl Prober for McpProber {
 
 impl Attempt for McpAttempt {
     async fn ask(&mut self) -> Result<Observation, Problem> {
-        self.conversation.ask().await
+        let found = self.conversation.ask().await;
+        if matches!(found, Err(Problem::Ours(_))) {
+            self.prober.give_back();
+        }
+        found
     }
 
     fn step(&self) -> Step {
@@ -143,7 +180,7 @@ impl Attempt for McpAttempt {
         let Self { id, place, conversation, prober } = self;
         let Some(conn) = conversation.finish().await else { return };
         let mut idle = locked(&prober.idle);
-        if idle.targets.contains(&id) {
+        if idle.targets.contains(&id) && idle.connections.len() < prober.most_idle {
             idle.connections.insert(id, (place, conn));
         }
     }
@@ -205,9 +242,9 @@ async fn try_once<A: Attempt>(mut attempt: A, place: AttemptId, limit: Duration,
 /// One probe: an attempt, and up to two more beside it when it hangs.
 async fn probe<P: Prober>(shared: Arc<Shared>, prober: Arc<P>, job: Job, cancel: CancellationToken, tasks: TaskTracker) {
     shared.metrics.started(job.lag);
-    let limit = job.wire.timeout;
+    let limit = job.route.timeout;
     let began = Instant::now();
-    let first = prober.attempt(job.id, &job.wire, job.ip, job.known.clone(), false);
+    let first = prober.attempt(job.id, &job.route, job.ip, job.known.clone(), false);
     let mut first = pin!(try_once(first, job.attempt, limit, cancel.clone()));
     let mut hedges = job.hedges.into_iter().flatten();
 
@@ -317,13 +354,13 @@ impl<P: Prober> Race<'_, P> {
     }
 
     fn fails(&self, problem: &Problem) -> bool {
-        matches!(problem, Problem::Ours(_)) || super::verdict::judge(problem, self.job.wire.given).0.is_failed()
+        matches!(problem, Problem::Ours(_)) || super::verdict::judge(problem, self.job.route.given).0.is_failed()
     }
 
     fn start(&self, losers: &CancellationToken) -> Option<impl Future<Output = Ended<P::Attempt>> + use<P>> {
         let place = self.shared.hedge()?;
         self.shared.metrics.hedged();
-        let attempt = self.prober.attempt(self.job.id, &self.job.wire, self.job.ip, self.job.known.clone(), true);
+        let attempt = self.prober.attempt(self.job.id, &self.job.route, self.job.ip, self.job.known.clone(), true);
         Some(try_once(attempt, place, self.limit, losers.clone()))
     }
 

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use operator::{
     clock,
     crd::{CircuitState, CircuitStatus, Force, reason},
-    probe::VerdictKind as Kind,
+    probe::{ServerHealth, VerdictKind as Kind},
 };
 use rstest::rstest;
 use tokio::time::{Instant, sleep};
@@ -57,6 +57,27 @@ async fn every_opening_in_a_row_lasts_longer_up_to_the_bound() {
     }
     for (length, expected) in lengths.iter().zip([30, 60, 100, 100, 100]) {
         assert!(length.abs_diff(expected) <= expected / 10 + 1, "{lengths:?}");
+    }
+}
+
+/// A pod that fails does not show that none is well.
+#[rstest]
+#[case::refuse(Does::Refuse)]
+#[case::hang(Does::Hang)]
+#[tokio::test(start_paused = true)]
+async fn one_pod_of_six_that_answers_again_brings_the_server_back_at_the_first_trial(#[case] others: Does) {
+    for well in [1, 4, 6] {
+        let puppet = Puppet::default();
+        let rig = Rig::with_puppet(&puppet);
+        serving(&rig, &puppet, "server", &[1, 2, 3, 4, 5, 6], |_| {}).await;
+        (1..=6).for_each(|n| puppet.set(ip(n), others.clone()));
+        rig.until("server", secs(30), is_open).await.expect("open");
+        puppet.set(ip(well), Does::Answer);
+        let closed = |health: &ServerHealth| health.circuit.state == CircuitState::Closed;
+        let back = rig.until("server", secs(60), closed).await.expect("closed");
+        assert_eq!(back.circuit.openings, 0);
+        let again = rig.until("server", secs(5), |health| gate(health, &format!("server-{well}"))).await.expect("in service");
+        assert_eq!(again.pods.iter().filter(|pod| pod.gate).count(), 1, "{others:?}");
     }
 }
 
@@ -171,6 +192,48 @@ async fn a_server_that_sleeps_has_nobody_to_try() {
     sleep(secs(1)).await;
     assert_eq!(rig.health("server").circuit.state, CircuitState::Closed, "apps call it, and wake it by that");
     assert!(!rig.api.events().contains(&reason::CIRCUIT_CLOSED.to_owned()), "nobody answered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_operator_says_what_the_first_trial_of_an_opening_found() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    puppet.set(ip(1), Does::Refuse);
+    let persisted = CircuitStatus {
+        state: CircuitState::Open,
+        since: Some(Time(clock::now())),
+        reason: Some(reason::TIMEOUT.into()),
+        retry_at: Some(Time(clock::now() + k8s_openapi::jiff::SignedDuration::from_secs(10))),
+        openings: 1,
+        failures: 3,
+    };
+    let mut open = spec(8080);
+    usual(&mut open);
+    rig.engine.set_server(&key("server"), open, Some(&persisted));
+    rig.api.set_pod(&key("server"), operator::probe::PodState { gate: Some(false), ..pod("server-1", ip(1)) });
+    let again = rig.until("server", secs(20), |health| health.circuit.openings == 2).await.expect("the trial failed");
+    assert_eq!((again.verdict.kind, again.verdict.reason), (Kind::Failed, reason::CONNECTION_REFUSED));
+}
+
+/// Who switches a server off and on has mended it, perhaps: what it did before says nothing of what it does now.
+#[tokio::test(start_paused = true)]
+async fn a_remote_server_that_was_open_and_is_switched_on_again_is_asked_at_once() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    let remote = |enabled: bool| {
+        let mut spec = spec(8080);
+        usual(&mut spec);
+        let url = format!("http://{}:8080/mcp", ip(1)).parse().expect("a URL");
+        (spec.endpoint, spec.enabled) = (operator::probe::Endpoint::Remote { url }, enabled);
+        rig.engine.set_server(&key("server"), spec, None);
+    };
+    remote(true);
+    rig.until("server", secs(30), is_open).await.expect("open");
+    remote(false);
+    sleep(secs(5)).await;
+    remote(true);
+    sleep(secs(1)).await;
+    assert_eq!(rig.health("server").circuit.state, CircuitState::Closed, "nothing counts against it yet");
 }
 
 #[rstest]

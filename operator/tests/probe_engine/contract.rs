@@ -127,3 +127,20 @@ async fn a_list_that_changes_once_is_told_at_the_next_probe_but_one() {
     let names: BTreeMap<_, _> = rig.health("server").tools.expect("tools").accept().tools;
     assert_eq!(names.into_keys().collect::<Vec<_>>(), ["z"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_was_accepted_holds_at_once_and_is_remembered() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1], |spec| spec.tools.policy = ToolsPolicy::Enforce).await;
+    assert_eq!(rig.engine.accepted(&key("server")), None);
+    let contract = ToolsContract { policy: ToolsPolicy::Enforce, accepted: Some(accepted(&["a", "b"])), pinned: false };
+    rig.engine.set_contract(&key("server"), &contract);
+    puppet.set(ip(2), Does::Offer(vec!["a"]));
+    rig.api.set_pod(&key("server"), pod("server-2", ip(2)));
+    sleep(secs(30)).await;
+    assert!(rig.api.gates("server-2").is_empty());
+    assert_eq!(rig.engine.accepted(&key("server")), contract.accepted);
+    rig.engine.set_contract(&key("server"), &ToolsContract { pinned: true, ..contract });
+    assert_eq!(rig.engine.accepted(&key("server")), None, "that is a person's word, and goes with it");
+}

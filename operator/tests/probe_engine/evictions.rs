@@ -1,14 +1,19 @@
 //! Pods that stay failed.
 
-use operator::crd::reason;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use operator::{
+    clock,
+    crd::{CircuitState, CircuitStatus, reason},
+};
 use tokio::time::{Instant, sleep};
 
 use crate::{
     ip, is_closed, is_open, secs, serving,
     support::{
         puppet::{Does, Puppet},
-        rig::{Rig, key, pod},
+        rig::{Rig, key, of_template, pod, spec},
     },
+    usual,
 };
 
 #[tokio::test(start_paused = true)]
@@ -50,6 +55,34 @@ async fn an_open_server_is_asked_once_more_before_its_pod_is_evicted() {
     rig.until("server", secs(30), is_open).await.expect("open");
     sleep(secs(65)).await;
     assert_eq!(rig.api.evictions().len(), 1);
+}
+
+/// What hung before a restart of the operator is not left hanging for longer because of it.
+#[tokio::test(start_paused = true)]
+async fn a_new_operator_goes_on_counting_since_when_a_pod_fails() {
+    for (does, evicted) in [(Does::Hang, 1), (Does::Refuse, 1), (Does::Answer, 0)] {
+        let puppet = Puppet::default();
+        let rig = Rig::with_puppet(&puppet);
+        puppet.set(ip(1), does.clone());
+        let at = |seconds: i64| Time(clock::now() + k8s_openapi::jiff::SignedDuration::from_secs(seconds));
+        let persisted = CircuitStatus {
+            state: CircuitState::Open,
+            since: Some(at(-50)),
+            reason: Some(reason::TIMEOUT.into()),
+            retry_at: Some(at(250)),
+            openings: 1,
+            failures: 3,
+        };
+        let mut open = spec(8080);
+        usual(&mut open);
+        open.health.restart_after_seconds = 60;
+        rig.engine.set_server(&key("server"), open, Some(&persisted));
+        rig.api.set_pod(&key("server"), operator::probe::PodState { gate: Some(false), ..pod("server-1", ip(1)) });
+        sleep(secs(8)).await;
+        assert!(rig.api.evictions().is_empty(), "not before its time");
+        sleep(secs(20)).await;
+        assert_eq!(rig.api.evictions().len(), evicted, "{does:?}");
+    }
 }
 
 /// A bridge replaces a wedged child within its pod, and the first answers of the next may be slow.
@@ -144,7 +177,7 @@ async fn nobody_is_evicted_while_a_rollout_is_under_way() {
     let puppet = Puppet::default();
     let rig = Rig::with_puppet(&puppet);
     serving(&rig, &puppet, "server", &[1, 2], |spec| spec.health.restart_after_seconds = 30).await;
-    let new = operator::probe::PodState { template: Some("2".into()), ..pod("server-3", ip(3)) };
+    let new = operator::probe::PodState { origin: of_template("2"), ..pod("server-3", ip(3)) };
     puppet.set(ip(3), Does::Answer);
     rig.api.set_pod(&key("server"), new);
     rig.until("server", secs(5), is_closed).await.expect("in service");

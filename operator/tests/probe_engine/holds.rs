@@ -1,6 +1,11 @@
 //! What holds the engine back: fleet panic, a pause, a server that is disabled.
 
-use operator::crd::{CircuitState, CircuitStatus};
+use std::net::IpAddr;
+
+use operator::{
+    crd::{CircuitState, CircuitStatus},
+    probe::{Endpoint, PodState, ServerKey},
+};
 use rstest::rstest;
 use tokio::time::sleep;
 
@@ -8,7 +13,7 @@ use crate::{
     ip, is_closed, is_open, secs, serving,
     support::{
         puppet::{Does, Puppet},
-        rig::{Rig, key, spec},
+        rig::{Rig, key, pod, spec},
     },
     usual,
 };
@@ -141,4 +146,96 @@ async fn a_disabled_server_is_at_rest() {
     sleep(secs(600)).await;
     assert_eq!(puppet.total(), 0);
     assert_eq!(rig.health("server").circuit, CircuitStatus::default());
+}
+
+/// What hangs is confirmed before the others, asked a little later, can have failed.
+#[rstest]
+#[case::some(12, 12, 20, 3)]
+#[case::few(4, 3, 5, 2)]
+#[case::many(200, 200, 60, 5)]
+#[tokio::test(start_paused = true)]
+async fn when_we_are_cut_off_not_even_the_first_server_is_taken_out(
+    #[case] fleet: u16,
+    #[case] hang: u16,
+    #[case] interval: u32,
+    #[case] timeout: u32,
+) {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    for n in 0..fleet {
+        serving(&rig, &puppet, &format!("s{n}"), &[n], |spec| {
+            (spec.health.interval_seconds, spec.health.timeout_seconds) = (interval, timeout);
+        })
+        .await;
+    }
+    // However far each of them is between two probes.
+    for wait in [61, 62, 67] {
+        sleep(secs(wait)).await;
+        (0..hang).for_each(|n| puppet.set(ip(n), Does::Hang));
+        sleep(secs(u64::from(interval + timeout) + 5)).await;
+        for n in 0..fleet {
+            let health = rig.health(&format!("s{n}"));
+            assert_eq!(health.circuit.openings, 0, "s{n} opened");
+            assert_eq!(rig.api.gates(&format!("s{n}-{n}")), [true], "s{n} was taken out");
+            assert!(health.panic || n >= hang || !health.pods[0].failing, "s{n} is told of as it is: {health:?}");
+        }
+        (0..hang).for_each(|n| puppet.set(ip(n), Does::Answer));
+        sleep(secs(120)).await;
+        assert!((0..fleet).all(|n| is_closed(&rig.health(&format!("s{n}")))));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_operator_in_the_midst_of_a_panic_takes_nobody_out() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    for n in 0..8 {
+        puppet.set(ip(n), if n == 0 { Does::Answer } else { Does::Refuse });
+        let mut spec = spec(8080);
+        usual(&mut spec);
+        spec.health.interval_seconds = 60;
+        rig.engine.set_server(&key(&format!("s{n}")), spec, None);
+        rig.api.set_pod(&key(&format!("s{n}")), PodState { gate: Some(true), ..pod(&format!("s{n}-{n}"), ip(n)) });
+    }
+    sleep(secs(70)).await;
+    for n in 0..8 {
+        let health = rig.health(&format!("s{n}"));
+        assert_eq!((health.circuit.openings, health.panic), (0, n > 0), "s{n}");
+        assert!(rig.api.gates(&format!("s{n}-{n}")).is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_operator_that_is_cut_off_leaves_remote_servers_in_use() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    puppet.set(IpAddr::from([0, 0, 0, 0]), Does::Hang);
+    let keys: Vec<ServerKey> = (0..8).map(|n| ServerKey::new(format!("n{}", n % 2), format!("s{n}"))).collect();
+    for key in &keys {
+        let mut spec = spec(8080);
+        usual(&mut spec);
+        spec.endpoint = Endpoint::Remote { url: "http://example.com/mcp".parse().expect("a URL") };
+        rig.engine.set_server(key, spec, Some(&CircuitStatus::default()));
+    }
+    sleep(secs(120)).await;
+    for key in &keys {
+        let health = rig.engine.snapshot(key).expect("known");
+        assert_eq!((health.circuit.openings, health.panic, health.serves()), (0, true, false), "{key}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_hangs_alone_is_known_in_time_however_slow_the_others_answer() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    for n in 0..8 {
+        serving(&rig, &puppet, &format!("s{n}"), &[n], |_| {}).await;
+    }
+    (1..8).for_each(|n| puppet.set(ip(n), Does::AnswerAfter(secs(4))));
+    sleep(secs(60)).await;
+    puppet.set(ip(0), Does::Hang);
+    // interval + timeout + 3 s
+    rig.until("s0", secs(18), is_open).await.expect("known in time");
+    sleep(secs(60)).await;
+    assert!((1..8).all(|n| rig.health(&format!("s{n}")).circuit.openings == 0));
 }

@@ -1,19 +1,20 @@
 //! Several pods of one server, and what becomes of one.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use operator::{
     crd::{CircuitState, reason},
-    probe::VerdictKind as Kind,
+    probe::{Endpoint, ServerHealth, VerdictKind as Kind},
 };
 use tokio::time::sleep;
 
 use crate::{
-    gate, ip, is_closed, secs, serving,
+    gate, ip, is_closed, is_open, secs, serving,
     support::{
         puppet::{Does, Puppet},
-        rig::{Rig, key, pod},
+        rig::{Rig, key, pod, spec},
     },
+    usual,
 };
 
 #[tokio::test(start_paused = true)]
@@ -87,4 +88,43 @@ async fn a_pod_that_becomes_another_servers_leaves_nothing_behind() {
     sleep(secs(60)).await;
     assert!(puppet.asked(ip(1)).is_empty(), "nobody asks a pod that is gone");
     assert_eq!((rig.health("server").pods.len(), rig.health("other").pods.len()), (1, 1));
+}
+
+/// `kubectl delete --cascade=orphan`, or a backup that is restored: nothing happens to the pods any more.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_comes_after_its_pods_takes_them_up() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1, 2], |_| {}).await;
+    rig.engine.remove_server(&key("server"));
+    puppet.forget();
+    sleep(secs(60)).await;
+    assert!(puppet.asked(ip(1)).is_empty(), "whose they are nobody says");
+    rig.api.remove_pod("server-2");
+    let mut again = spec(8080);
+    usual(&mut again);
+    rig.engine.set_server(&key("server"), again, None);
+    let known = |health: &ServerHealth| health.pods.len() == 1 && health.verdict.kind == Kind::Healthy && is_closed(health);
+    rig.until("server", secs(11), known).await.expect("the pod that is left serves");
+    puppet.set(ip(1), Does::Refuse);
+    rig.until("server", secs(18), is_open).await.expect("what becomes of it is found out");
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_that_a_server_of_the_same_name_left_behind_are_none_of_a_remote_one() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1], |_| {}).await;
+    rig.engine.remove_server(&key("server"));
+    let mut remote = spec(8080);
+    usual(&mut remote);
+    remote.endpoint = Endpoint::Remote { url: "http://example.com/mcp".parse().expect("a URL") };
+    rig.engine.set_server(&key("server"), remote, None);
+    puppet.set(IpAddr::from([0, 0, 0, 0]), Does::Answer);
+    puppet.forget();
+    rig.api.change_pod("server-1", |pod| pod.deleting = true);
+    sleep(secs(30)).await;
+    let health = rig.health("server");
+    assert_eq!((health.pods.len(), health.verdict.kind), (0, Kind::Healthy));
+    assert!(puppet.asked(ip(1)).is_empty());
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use operator::{
     crd::{CircuitState, reason},
-    probe::{PodState, VerdictKind as Kind},
+    probe::{PodState, ServerHealth, VerdictKind as Kind},
 };
 use tokio::time::{Instant, sleep};
 
@@ -12,8 +12,9 @@ use crate::{
     gate, ip, is_closed, is_open, secs, serving,
     support::{
         puppet::{Does, Puppet},
-        rig::{Rig, key, pod},
+        rig::{Rig, key, of_template, pod, spec},
     },
+    usual,
 };
 
 fn down(pod: &mut PodState) {
@@ -44,6 +45,31 @@ async fn a_container_that_is_back_after_five_seconds_opens_no_circuit_and_serves
     assert!(answers.elapsed() <= secs(1), "{:?}", answers.elapsed());
     assert_eq!(rig.health("server").circuit.openings, 0);
     assert_eq!(rig.api.gates("server-1"), [true, false, true]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_starts_and_fails_in_other_words_by_now_is_told_in_these() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    puppet.set(ip(1), Does::SayNo(500, None));
+    let mut spec = spec(8080);
+    usual(&mut spec);
+    rig.engine.set_server(&key("server"), spec, None);
+    rig.api.set_pod(&key("server"), pod("server-1", ip(1)));
+    let says = |code: &'static str| {
+        move |health: &ServerHealth| {
+            health.pods.first().is_some_and(|pod| pod.latest.message.starts_with(&format!("HTTP {code}")))
+        }
+    };
+    rig.until("server", secs(5), says("500")).await.expect("its first words");
+    puppet.set(ip(1), Does::SayNo(503, None));
+    rig.until("server", secs(30), says("503")).await.expect("its words by now");
+    // Who says something else every time is not followed.
+    puppet.set(ip(1), Does::Ramble);
+    sleep(secs(20)).await;
+    let told = rig.health("server").pods[0].latest.clone();
+    sleep(secs(40)).await;
+    assert_eq!(rig.health("server").pods[0].latest, told);
 }
 
 #[tokio::test(start_paused = true)]
@@ -119,19 +145,16 @@ async fn a_pod_whose_container_does_not_run_is_no_failure_of_the_server() {
     let trouble = operator::pod_trouble::Trouble {
         reason: "ImagePullBackOff".into(),
         message: "pod server-2, container mcp: ImagePullBackOff".into(),
-        ran: false,
-        restarts: 0,
-        exit_code: None,
-        again: false,
+        ..Default::default()
     };
     let pulling =
-        PodState { incarnation: None, trouble: Some(trouble.clone()), template: Some("2".into()), ..pod("server-2", ip(2)) };
+        PodState { incarnation: None, trouble: Some(trouble.clone()), origin: of_template("2"), ..pod("server-2", ip(2)) };
     rig.api.set_pod(&key("server"), pulling);
     sleep(secs(600)).await;
     let health = rig.health("server");
     let new = &health.pods[1];
     assert!(!new.failing && new.starting && !new.gate, "{new:?}");
-    assert_eq!((new.trouble.as_ref(), new.template.as_deref()), (Some(&trouble), Some("2")));
+    assert_eq!((new.trouble.as_ref(), new.origin.template.as_deref()), (Some(&trouble), Some("2")));
     assert_ne!(new.latest.kind, Kind::Unknown, "it was asked, and that is told");
     assert!(health.pods[0].in_service && rig.api.evictions().is_empty());
 }
@@ -148,4 +171,24 @@ async fn a_pod_that_the_kubelet_finds_unready_is_asked_at_once() {
     rig.api.change_pod("server-1", |pod| pod.containers_ready = false);
     sleep(Duration::from_millis(100)).await;
     assert!(puppet.total() > asked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_operator_before_found_out_about_a_pod_stands_until_it_answers_or_its_failures_count() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    let mut spec = crate::support::rig::spec(8080);
+    crate::usual(&mut spec);
+    rig.engine.set_server(&key("server"), spec, None);
+    for (n, gate) in [(1, true), (2, false), (3, false)] {
+        puppet.set(ip(n), if gate { Does::Answer } else { Does::Refuse });
+        rig.api.set_pod(&key("server"), PodState { gate: Some(gate), ..pod(&format!("server-{n}"), ip(n)) });
+    }
+    let inherited = || rig.health("server").pods.iter().map(|pod| (pod.inherited, pod.failing)).collect::<Vec<_>>();
+    assert_eq!(inherited(), [(true, false); 3]);
+    sleep(secs(20)).await;
+    assert_eq!(inherited(), [(false, false), (true, false), (true, false)], "they may be starting");
+    puppet.set(ip(2), Does::Answer);
+    sleep(secs(130)).await;
+    assert_eq!(inherited(), [(false, false), (false, false), (false, true)]);
 }

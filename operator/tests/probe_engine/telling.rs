@@ -2,6 +2,10 @@
 
 use std::{cell::RefCell, io, time::Duration};
 
+use operator::{
+    crd::Force,
+    probe::{Endpoint, ServerSpec},
+};
 use tokio::time::sleep;
 
 use crate::{
@@ -66,7 +70,7 @@ async fn metrics_tell_of_probes_circuits_and_gates() {
 
 #[tokio::test(start_paused = true)]
 async fn after_a_restart_every_server_has_its_series_before_anything_changes() {
-    use operator::crd::{CircuitStatus, Force, reason};
+    use operator::crd::{CircuitStatus, reason};
     let puppet = Puppet::default();
     let rig = Rig::with_puppet(&puppet);
     let open = CircuitStatus {
@@ -100,6 +104,42 @@ async fn a_server_that_sleeps_counts_as_ready_while_the_activator_answers_for_it
     rig.engine.remove_server(&key("server"));
     rig.engine.set_stood_in(&key("server"), true);
     assert!(rig.engine.snapshot(&key("server")).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_remote_server_that_is_switched_off_does_not_count_as_ready() {
+    let puppet = Puppet::default();
+    // A puppet is told of no address of a remote server.
+    puppet.set([0, 0, 0, 0].into(), Does::Answer);
+    let rig = Rig::with_puppet(&puppet);
+    for (enabled, told) in [(true, 1), (false, 0), (true, 1)] {
+        let mut spec = crate::support::rig::spec(8080);
+        spec.endpoint = Endpoint::Remote { url: "https://example.com/mcp".parse().expect("a URL") };
+        spec.enabled = enabled;
+        rig.engine.set_server(&key("server"), spec, None);
+        sleep(secs(60)).await;
+        let text = prometheus::TextEncoder::new().encode_to_string(&rig.metrics.gather()).expect("text");
+        let line = format!("mcpfleet_server_ready{{name=\"server\",namespace=\"test\"}} {told}");
+        assert!(text.contains(&line), "{line} is not in\n{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_whose_pods_all_fail_does_not_count_as_ready_while_its_gates_are_held() {
+    let hold: [fn(&mut ServerSpec); 2] = [|spec| spec.paused = true, |spec| spec.breaker.force = Some(Force::Closed)];
+    for held in hold {
+        let puppet = Puppet::default();
+        let rig = Rig::with_puppet(&puppet);
+        serving(&rig, &puppet, "server", &[1, 2], held).await;
+        for (failing, told) in [(1, 1), (2, 0)] {
+            puppet.set(ip(failing), Does::Refuse);
+            sleep(secs(120)).await;
+            assert!(rig.health("server").pods.iter().all(|pod| pod.in_service), "{:?}", rig.health("server"));
+            let text = prometheus::TextEncoder::new().encode_to_string(&rig.metrics.gather()).expect("text");
+            let line = format!("mcpfleet_server_ready{{name=\"server\",namespace=\"test\"}} {told}");
+            assert!(text.contains(&line), "{line} is not in\n{text}");
+        }
+    }
 }
 
 thread_local! {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use operator::{
     crd::{CircuitState, ToolCall, ToolsPolicy},
     probe::{
-        AcceptedTools, Dial, Endpoint, PodState, ServerHealth, ServerSpec, Tool, ToolsContract, ToolsList, Wire,
-        template::Template,
+        AcceptedTools, Dial, Endpoint, PodState, Route, ServerHealth, ServerSpec, Tool, ToolsContract, ToolsList,
+        VerdictKind as Kind, template::Template,
     },
 };
 use rstest::rstest;
@@ -16,7 +16,7 @@ use crate::{
     gate, ip, secs, serving,
     support::{
         puppet::{Does, Puppet},
-        rig::{Rig, key, pod},
+        rig::{Rig, key, of_template, pod},
     },
 };
 
@@ -42,16 +42,16 @@ fn template() -> Template {
     Template { port: 8080, path: "/mcp".into(), tool_call: None, digest: None }
 }
 
-fn at_port(wire: &Wire) -> bool {
-    wire.dial == Dial::Pod(3000)
+fn at_port(route: &Route) -> bool {
+    route.dial == Dial::Pod(3000)
 }
 
-fn at_path(wire: &Wire) -> bool {
-    wire.path == "/new"
+fn at_path(route: &Route) -> bool {
+    route.path == "/new"
 }
 
-fn with_call(wire: &Wire) -> bool {
-    wire.call.is_some()
+fn with_call(route: &Route) -> bool {
+    route.call.is_some()
 }
 
 fn port() -> Edit {
@@ -59,7 +59,7 @@ fn port() -> Edit {
         spec: |spec| spec.endpoint = Endpoint::Pods { port: 3000, path: "/mcp".into(), host: "server-mcp.test.svc:3000".into() },
         before: template(),
         after: Template { port: 3000, ..template() },
-        old: Does::AnswerTo(|wire| !at_port(wire)),
+        old: Does::AnswerTo(|route| !at_port(route)),
         new: Does::AnswerTo(at_port),
     }
 }
@@ -69,7 +69,7 @@ fn path() -> Edit {
         spec: |spec| spec.endpoint = Endpoint::Pods { port: 8080, path: "/new".into(), host: "server-mcp.test.svc:8080".into() },
         before: template(),
         after: Template { path: "/new".into(), ..template() },
-        old: Does::AnswerTo(|wire| !at_path(wire)),
+        old: Does::AnswerTo(|route| !at_path(route)),
         new: Does::AnswerTo(at_path),
     }
 }
@@ -79,7 +79,7 @@ fn tool_call() -> Edit {
         spec: |spec| spec.health.tool_call = Some(call()),
         before: template(),
         after: Template { tool_call: Some(call()), ..template() },
-        old: Does::AnswerTo(|wire| !with_call(wire)),
+        old: Does::AnswerTo(|route| !with_call(route)),
         new: Does::AnswerTo(with_call),
     }
 }
@@ -130,7 +130,7 @@ async fn an_edit_leaves_the_old_pods_in_service_until_the_new_ones_are(#[case] e
     assert_eq!((in_service(&health).len(), health.circuit.state), (3, CircuitState::Closed), "{health:?}");
 
     // A new pod that does not answer changes nothing, one that does comes in beside them.
-    let new = PodState { asked: Some(Arc::new(edit.after)), template: Some("2".into()), ..pod("server-4", ip(4)) };
+    let new = PodState { asked: Some(Arc::new(edit.after)), origin: of_template("2"), ..pod("server-4", ip(4)) };
     rig.api.set_pod(&key("server"), new);
     sleep(secs(60)).await;
     assert_eq!(in_service(&rig.health("server")), ["server-1", "server-2", "server-3"]);
@@ -175,4 +175,125 @@ async fn an_edit_of_the_contract_alone_takes_nobody_out_while_no_pod_keeps_the_n
     puppet.set(ip(1), Does::Offer(vec!["z"]));
     rig.until("server", secs(30), |health| in_service(health) == ["server-1"]).await.expect("the other one leaves");
     assert!(rig.health("server").pods[1].shut_out);
+}
+
+fn of_version(template: &str, n: u16) -> PodState {
+    PodState { origin: of_template(template), ..pod(&format!("server-{n}"), ip(n)) }
+}
+
+#[rstest]
+#[case::unauthorized(401, false, false)]
+#[case::forbidden(403, false, false)]
+#[case::limited(429, false, false)]
+#[case::whose_clients_bring_credentials(401, true, true)]
+#[case::limited_whose_clients_bring_credentials(429, true, false)]
+#[tokio::test(start_paused = true)]
+async fn a_version_that_only_says_no_does_not_take_over_from_one_that_is_well(
+    #[case] code: u16,
+    #[case] accepts: bool,
+    #[case] comes_in: bool,
+) {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1], |spec| spec.health.accept_unauthorized = accepts).await;
+    puppet.set(ip(2), Does::SayNo(code, None));
+    rig.api.set_pod(&key("server"), of_version("2", 2));
+    sleep(secs(60)).await;
+    let health = rig.health("server");
+    assert_eq!(in_service(&health).contains(&"server-2"), comes_in);
+    if !comes_in {
+        assert_eq!(
+            (health.verdict.kind, health.circuit.state),
+            (Kind::Healthy, CircuitState::Closed),
+            "clients see the other one"
+        );
+        puppet.set(ip(2), Does::Answer);
+        rig.until("server", secs(11), |health| in_service(health).len() == 2).await.expect("it has shown what it is");
+        // What it says once it is in takes it out no more than any other.
+        puppet.set(ip(2), Does::SayNo(code, None));
+        rig.api.change_pod("server-2", |pod| pod.incarnation = Some("again".into()));
+        rig.until("server", secs(3), |health| in_service(health).len() == 2).await.expect("its container started anew");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_says_no_comes_up_and_is_rolled_and_scaled_as_any_other() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    (1..=3).for_each(|n| puppet.set(ip(n), Does::SayNo(401, None)));
+    let mut spec = crate::support::rig::spec(8080);
+    crate::usual(&mut spec);
+    rig.engine.set_server(&key("server"), spec, None);
+    for (count, (template, n)) in [("1", 1), ("1", 2), ("2", 3)].into_iter().enumerate() {
+        rig.api.set_pod(&key("server"), of_version(template, n));
+        rig.until("server", secs(2), |health| in_service(health).len() == count + 1).await.expect("in service");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_only_says_no_comes_in_once_nobody_is_left_from_whom_it_would_take_over() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1], |_| {}).await;
+    puppet.set(ip(2), Does::SayNo(401, None));
+    rig.api.set_pod(&key("server"), of_version("2", 2));
+    sleep(secs(30)).await;
+    // It fails, and would do well if it did not.
+    puppet.set(ip(1), Does::Refuse);
+    sleep(secs(5)).await;
+    assert!(!gate(&rig.health("server"), "server-2"));
+    rig.api.remove_pod("server-1");
+    rig.until("server", secs(15), |health| in_service(health) == ["server-2"]).await.expect("it is all there is");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_operator_asks_the_old_version_before_it_lets_a_new_one_in_that_only_says_no() {
+    for (old, comes_in) in [(Does::Answer, false), (Does::SayNo(401, None), true)] {
+        let puppet = Puppet::default();
+        let rig = Rig::with_puppet(&puppet);
+        puppet.set(ip(1), old);
+        puppet.set(ip(2), Does::SayNo(401, None));
+        let mut spec = crate::support::rig::spec(8080);
+        crate::usual(&mut spec);
+        rig.engine.set_server(&key("server"), spec, None);
+        rig.api.set_pod(&key("server"), PodState { gate: Some(true), ..of_version("1", 1) });
+        rig.api.set_pod(&key("server"), of_version("2", 2));
+        sleep(secs(12)).await;
+        assert_eq!(gate(&rig.health("server"), "server-2"), comes_in);
+        assert_eq!(rig.api.gates("server-2").len(), usize::from(comes_in));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_version_that_is_limited_is_asked_again_when_it_said() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1], |spec| spec.health.interval_seconds = 300).await;
+    puppet.set(ip(2), Does::SayNo(429, Some(secs(20))));
+    rig.api.set_pod(&key("server"), of_version("2", 2));
+    sleep(secs(2)).await;
+    puppet.set(ip(2), Does::Answer);
+    sleep(secs(15)).await;
+    assert_eq!(puppet.asked(ip(2)).len(), 1, "it is left alone");
+    rig.until("server", secs(5), |health| in_service(health).len() == 2).await.expect("asked again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_enforce_a_pod_that_shows_no_list_does_not_pass_for_one_that_offers_the_accepted_one() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    puppet.set(ip(1), Does::SayNo(401, None));
+    let mut spec = crate::support::rig::spec(8080);
+    crate::usual(&mut spec);
+    spec.health.accept_unauthorized = true;
+    spec.tools = ToolsContract { policy: ToolsPolicy::Enforce, accepted: Some(list(&["a", "b"])), pinned: false };
+    rig.engine.set_server(&key("server"), spec, None);
+    rig.api.set_pod(&key("server"), of_version("1", 1));
+    sleep(secs(60)).await;
+    assert!(in_service(&rig.health("server")).is_empty());
+    puppet.set(ip(1), Does::Answer);
+    rig.until("server", secs(11), |health| in_service(health).len() == 1).await.expect("it shows them");
+    puppet.set(ip(1), Does::SayNo(401, None));
+    sleep(secs(30)).await;
+    assert_eq!(rig.api.gates("server-1"), [true], "it showed them once");
 }

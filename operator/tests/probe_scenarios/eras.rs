@@ -1,6 +1,12 @@
 //! In which era a server speaks, and how that is found out.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use operator::crd::{Era, reason};
 use serde_json::{Value, json};
@@ -22,6 +28,10 @@ fn in_arrays(version: &str, ask: &Ask, state: &State) -> Act {
         }
         _ => legacy(ask, state),
     }
+}
+
+fn closes(after: &[u8]) -> Act {
+    Act::BytesThenClose(after.to_vec())
 }
 
 pub fn eras() -> Vec<Scenario> {
@@ -91,6 +101,72 @@ pub fn eras() -> Vec<Scenario> {
         scenario("legacy: silence to discover", HEALTHY, legacy_but("server/discover", |_| Act::hang()))
             .with(|spec| spec.health.startup_seconds = 60)
             .check(legacy_era),
+        scenario("legacy: the connection is closed at discover", HEALTHY, legacy_but("server/discover", |_| closes(b"")))
+            .check(legacy_era),
+        scenario(
+            "legacy: the connection is reset at discover",
+            HEALTHY,
+            legacy_but("server/discover", |_| Act::BytesThenReset(Vec::new())),
+        )
+        .check(legacy_era),
+        scenario(
+            "legacy: half a head to discover",
+            HEALTHY,
+            legacy_but("server/discover", |_| closes(b"HTTP/1.1 200 OK\r\nContent-")),
+        )
+        .check(legacy_era),
+        scenario(
+            "legacy: half a body to discover",
+            HEALTHY,
+            legacy_but("server/discover", |_| {
+                closes(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{")
+            }),
+        )
+        .check(legacy_era),
+        scenario(
+            "legacy: the connection is closed at discover, and at initialize",
+            failed(reason::CONNECTION_RESET),
+            |ask, state| match ask.method.as_str() {
+                "server/discover" | "initialize" => closes(b""),
+                _ => legacy(ask, state),
+            },
+        ),
+        scenario("legacy: ends at discover, and is back some time later", HEALTHY, {
+            let back = Mutex::new(Instant::now());
+            move |ask, state| {
+                let mut back = back.lock().expect("no panic");
+                if ask.method == "server/discover" {
+                    *back = Instant::now() + Duration::from_millis(500);
+                }
+                if Instant::now() < *back { closes(b"") } else { legacy(ask, state) }
+            }
+        })
+        .check(legacy_era),
+        scenario(
+            "modern: the connection is closed at discover, and initialize is refused",
+            failed(reason::CONNECTION_RESET),
+            |ask, state| match ask.method.as_str() {
+                "server/discover" => closes(b""),
+                "initialize" => error(ask, "400 Bad Request", -32022, json!({"supported": ["2026-07-28"]})),
+                _ => modern(ask, state),
+            },
+        ),
+        scenario("modern: silent at first, and the connection is closed at initialize", HEALTHY, |ask, state| {
+            match ask.method.as_str() {
+                "server/discover" if state.count("initialize") == 0 => Act::hang(),
+                "initialize" => closes(b""),
+                _ => modern(ask, state),
+            }
+        })
+        .with(|spec| spec.health.startup_seconds = 60),
+        // That it knows no initialize says only that it is modern.
+        scenario("modern: silent at first, then no HTTP to discover", failed(reason::NOT_MCP), |ask, state| {
+            match ask.method.as_str() {
+                "server/discover" if state.count("server/discover") == 1 => Act::hang(),
+                "server/discover" => closes(b"no HTTP\r\n\r\n"),
+                _ => modern(ask, state),
+            }
+        }),
         scenario("both: nothing is answered before initialize is", HEALTHY, |ask, state| match ask.method.as_str() {
             "server/discover" if state.count("initialize") == 0 => Act::hang(),
             _ if ask.headers.contains_key("mcp-method") => modern(ask, state),

@@ -11,6 +11,7 @@ mod events;
 mod pods;
 mod sessions;
 mod statuses;
+mod streams;
 mod table;
 mod tls;
 mod tools;
@@ -56,6 +57,11 @@ async fn event_streams() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn streams_that_ask_and_streams_that_go_on() {
+    all(streams::streams()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn both_eras() {
     all(eras::eras()).await;
 }
@@ -77,6 +83,7 @@ async fn the_suite_is_as_large_as_it_is_said_to_be() {
         statuses::statuses(),
         bodies::bodies(),
         events::events(),
+        streams::streams(),
         eras::eras(),
         sessions::sessions(),
         tools::tools(),

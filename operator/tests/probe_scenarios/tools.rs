@@ -194,5 +194,42 @@ pub fn tools() -> Vec<Scenario> {
             modern(ask, state)
         })
         .with(tool_call),
+        scenario("toolCall with arguments that are headers, too", HEALTHY, |ask, state| match ask.method.as_str() {
+            "tools/list" => {
+                let properties = json!({
+                    "region": {"type": "string", "x-mcp-header": "Region"}, "limit": {"type": "integer", "x-mcp-header": "Limit"},
+                    "confirm": {"type": "boolean", "x-mcp-header": "Confirm"}, "none": {"type": "string", "x-mcp-header": "None"},
+                    "o": {"type": "object", "properties": {"d": {"type": "string", "x-mcp-header": "Deep"}}}});
+                let schema = json!({"type": "object", "properties": properties});
+                result(ask, json!({"resultType": "complete", "tools": [tool("b"), {"name": "a", "inputSchema": schema}]}))
+            }
+            "tools/call" => {
+                let said = ["region", "limit", "confirm", "none", "deep", "q"]
+                    .map(|name| ask.headers.get(&format!("mcp-param-{name}")).map(String::as_str));
+                let expected = [Some("=?base64?dXMgd2VzdCDDqQ==?="), Some("42"), Some("true"), None, Some("x"), None];
+                if said == expected { modern(ask, state) } else { error(ask, "400 Bad Request", -32020, Value::Null) }
+            }
+            _ => modern(ask, state),
+        })
+        .with(|spec| {
+            tool_call(spec);
+            let arguments = json!({"region": "us west é", "limit": 42, "confirm": true, "none": null, "o": {"d": "x"}, "q": "q"});
+            let arguments = arguments.as_object().expect("an object").clone();
+            spec.health.tool_call.as_mut().expect("a call").arguments = arguments;
+        })
+        // The second time the list has the same bytes, and is not read again.
+        .check(|_, state| if state.count("tools/call") > 0 { Ok(()) } else { Err("no call".into()) }),
+        scenario("toolCall in a legacy session has no headers of its arguments", HEALTHY, |ask, state| {
+            let schema = json!({"type": "object", "properties": {"q": {"type": "string", "x-mcp-header": "Q"}}});
+            match ask.method.as_str() {
+                "tools/list" if ask.session().is_some() => result(ask, json!({"tools": [{"name": "a", "inputSchema": schema}]})),
+                "tools/call" if ask.headers.contains_key("mcp-param-q") => error(ask, "200 OK", -32602, Value::Null),
+                _ => legacy(ask, state),
+            }
+        })
+        .with(|spec| {
+            tool_call(spec);
+            spec.health.tool_call.as_mut().expect("a call").arguments.insert("q".into(), json!("q"));
+        }),
     ]
 }

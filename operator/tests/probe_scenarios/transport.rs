@@ -86,5 +86,15 @@ pub fn transport() -> Vec<Scenario> {
                 Act::BytesThenClose(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}{}\r\n0\r\n\r\n".to_vec())
             }),
         ),
+        scenario("150 headers", HEALTHY, |ask, state| {
+            let names: Vec<String> = (0..150).map(|number| format!("X-Number-{number}")).collect();
+            let mut headers: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "x")).collect();
+            headers.push(("Content-Type", "application/json"));
+            Act::Bytes(response("200 OK", &headers, body_of(ask, state)))
+        }),
+        scenario("a header on two lines", HEALTHY, |ask, state| {
+            let headers = [("X-Long", "a\r\n  b"), ("Content-Type", "application/json")];
+            Act::Bytes(response("200 OK", &headers, body_of(ask, state)))
+        }),
     ]
 }

@@ -21,7 +21,7 @@ use http_body_util::{BodyExt as _, Empty, Full};
 use hyper_util::rt::TokioIo;
 use operator::{
     crd::{CircuitState, Era, reason},
-    probe::{Attempt as _, Endpoint, Known, McpProber, Prober as _, ServerHealth, TargetId, VerdictKind as Kind, Wire},
+    probe::{Attempt as _, Endpoint, Known, McpProber, Prober as _, Route, ServerHealth, TargetId, VerdictKind as Kind},
 };
 use process::Process;
 use serde_json::json;
@@ -216,13 +216,13 @@ async fn session(at: SocketAddr) -> Option<String> {
 async fn probe_again_and_again(server: &Real, at: SocketAddr, era: Era) -> Duration {
     let mut spec = spec(at.port());
     spec.endpoint = Endpoint::Pods { port: at.port(), path: "/mcp".into(), host: at.to_string() };
-    let wire = Arc::new(Wire::new(&spec));
+    let route = Arc::new(Route::new(&spec));
     let prober = McpProber::default();
     let mut known = Known::default();
     known.era = Some(era);
     let began = Instant::now();
     for number in 0..server.probes {
-        let mut attempt = prober.attempt(TargetId(1), &wire, Some(at.ip()), known, false);
+        let mut attempt = prober.attempt(TargetId(1), &route, Some(at.ip()), known, false);
         let found = tokio::time::timeout(Duration::from_mins(1), attempt.ask()).await;
         let found = found.unwrap_or_else(|_| panic!("{}: probe {number} hangs at {}", server.name, attempt.step()));
         let found = found.unwrap_or_else(|problem| panic!("{}: probe {number} met {problem:?}", server.name));

@@ -50,6 +50,8 @@ pub enum Act {
     BytesThenHang(Vec<u8>),
     /// Later.
     After(Duration, Box<Act>),
+    /// These bytes, and those once this is so; the connection stays.
+    BytesThenOnce(Vec<u8>, fn(&State) -> bool, Vec<u8>),
 }
 
 impl Act {
@@ -265,6 +267,14 @@ async fn converse(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), script: &S
                     continue;
                 }
                 Act::Bytes(bytes) => stream.write_all(&bytes).await?,
+                Act::BytesThenOnce(bytes, is_so, rest) => {
+                    stream.write_all(&bytes).await?;
+                    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+                    while !is_so(state) && tokio::time::Instant::now() < deadline {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                    stream.write_all(&rest).await?;
+                }
                 Act::BytesThenClose(bytes) => {
                     stream.write_all(&bytes).await?;
                     return Ok(End::Close);

@@ -12,7 +12,7 @@ use std::{
 
 use operator::{
     crd::{Era, ServerInfo},
-    probe::{Attempt, Hello, Known, Observation, Prober, Problem, Status, Step, TargetId, Tool, ToolsList, Wire},
+    probe::{Attempt, Hello, Known, Observation, Prober, Problem, Route, Status, Step, TargetId, Tool, ToolsList},
 };
 use tokio::time::Instant;
 
@@ -27,7 +27,7 @@ pub enum Does {
     /// Nothing that a client can list.
     OfferNothing,
     /// Answers who asks so, and refuses everybody else.
-    AnswerTo(fn(&Wire) -> bool),
+    AnswerTo(fn(&Route) -> bool),
     /// An error in other words every time.
     Ramble,
     Hang,
@@ -92,19 +92,19 @@ impl Puppet {
 pub struct Strings {
     puppet: Puppet,
     ip: IpAddr,
-    wire: Arc<Wire>,
+    route: Arc<Route>,
     known: Known,
 }
 
 impl Prober for Puppet {
     type Attempt = Strings;
 
-    fn attempt(&self, _: TargetId, wire: &Arc<Wire>, ip: Option<IpAddr>, known: Known, _: bool) -> Strings {
+    fn attempt(&self, _: TargetId, route: &Arc<Route>, ip: Option<IpAddr>, known: Known, _: bool) -> Strings {
         let ip = ip.unwrap_or_else(|| IpAddr::from([0, 0, 0, 0]));
         self.0.asked.lock().expect("no panic").push((ip, Instant::now()));
         let now = self.0.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
         self.0.most.fetch_max(now, Ordering::Relaxed);
-        Strings { puppet: self.clone(), ip, wire: Arc::clone(wire), known }
+        Strings { puppet: self.clone(), ip, route: Arc::clone(route), known }
     }
 
     fn forget(&self, _: TargetId) {}
@@ -122,7 +122,7 @@ impl Attempt for Strings {
                 return Ok(self.puppet.observation(&[format!("tool-{number}")]));
             }
             Does::OfferNothing => return Ok(Observation { tools: None, ..self.puppet.observation(&[]) }),
-            Does::AnswerTo(question) if question(&self.wire) => {}
+            Does::AnswerTo(question) if question(&self.route) => {}
             Does::Ramble => {
                 let message = format!("request {} failed", self.puppet.0.lists.fetch_add(1, Ordering::Relaxed));
                 return Err(Problem::Rpc { step: Step::List, code: -32603, message, supported: Vec::new() });

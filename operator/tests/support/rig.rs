@@ -12,6 +12,7 @@ use operator::{
     probe::{
         Endpoint, EngineConfig, HealthEngine, McpProber, PodState, Prober, ServerHealth, ServerKey, ServerSpec, ToolsContract,
     },
+    rollout::Origin,
 };
 use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -59,6 +60,7 @@ pub fn spec(port: u16) -> ServerSpec {
         },
         breaker: operator::crd::CircuitBreaker { failure_threshold: 2, ..operator::crd::CircuitBreaker::default() },
         tools: ToolsContract::default(),
+        mask: std::sync::Arc::default(),
         reach: None,
     }
 }
@@ -68,6 +70,11 @@ fn last_octet(address: IpAddr) -> u8 {
         IpAddr::V4(address) => address.octets()[3],
         IpAddr::V6(address) => address.octets()[15],
     }
+}
+
+/// The origin of a pod of this template.
+pub fn of_template(template: &str) -> Origin {
+    Origin { template: Some(template.into()), ..Origin::default() }
 }
 
 pub fn pod(name: &str, address: IpAddr) -> PodState {
@@ -81,7 +88,7 @@ pub fn pod(name: &str, address: IpAddr) -> PodState {
         started_at: Some(clock::now()),
         // Every other address is on another node: a fleet is spread.
         node: Some(format!("node-{}", last_octet(address) % 2)),
-        template: Some("1".into()),
+        origin: of_template("1"),
         ..PodState::default()
     }
 }

@@ -267,23 +267,44 @@ fn on_small_volume(script: &str) -> Option<String> {
     (!text.contains("unshare failed") && !text.contains("Operation not permitted")).then_some(text)
 }
 
+/// Shell: runs the program over standard input and output, sends it messages one after the other, and shows what it says to each.
+fn talk(arguments: &str, messages: &[Value]) -> String {
+    let quoted = |message: &Value| message.to_string().replace('\'', "'\\''");
+    let asks: String = messages
+        .iter()
+        .map(|message| match message.get("id") {
+            // Notifications of the server come between.
+            Some(id) => format!(
+                "printf '%s\\n' '{}' >&3; while read -r l <&4; do printf '%s\\n' \"$l\"; case $l in *'\"id\":{id},'*) break;; esac; done; ",
+                quoted(message)
+            ),
+            None => format!("printf '%s\\n' '{}' >&3; ", quoted(message)),
+        })
+        .collect();
+    format!("mkfifo in out; {BINARY} {arguments} <in >out & exec 3>in 4<out; rm in out; {asks}exec 3>&-; wait; exec 4<&-")
+}
+
+fn initialize(id: u32) -> Value {
+    let client = json!({"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}});
+    json!({"jsonrpc": "2.0", "id": id, "method": "initialize", "params": client})
+}
+
 #[test]
 fn a_full_disk_costs_the_statement_and_nothing_before_it() {
     let call = |id: u32, query: &str| {
-        json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": "execute_sql_query", "arguments": {"query": query}}}).to_string()
+        let params = json!({"name": "execute_sql_query", "arguments": {"query": query}});
+        json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params})
     };
-    let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}});
-    let ready = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
-    // One after the other: the pipe is fed line by line, so that each statement has been answered before the next.
-    let mut lines =
-        vec![hello.to_string(), ready.to_string(), call(1, "CREATE TABLE t (a)"), call(2, "INSERT INTO t VALUES ('kept')")];
-    lines.push(call(3, "INSERT INTO t VALUES (zeroblob(3000000))"));
-    lines.push(call(4, "SELECT a FROM t"));
-    lines.push(call(5, "INSERT INTO t VALUES ('also kept')"));
-    let feed: Vec<String> = lines.iter().map(|line| format!("echo '{}'; sleep 0.3", line.replace('\'', "'\\''"))).collect();
-    let feed = feed.join("; ");
-    let binary = crate::support::BINARY;
-    let Some(text) = on_small_volume(&format!("( {feed} ) | {binary} stdio --db ./x.db; ls")) else { return };
+    let messages = [
+        initialize(0),
+        json!({"jsonrpc": "2.0", "method": "notifications/initialized"}),
+        call(1, "CREATE TABLE t (a)"),
+        call(2, "INSERT INTO t VALUES ('kept')"),
+        call(3, "INSERT INTO t VALUES (zeroblob(3000000))"),
+        call(4, "SELECT a FROM t"),
+        call(5, "INSERT INTO t VALUES ('also kept')"),
+    ];
+    let Some(text) = on_small_volume(&talk("stdio --db ./x.db", &messages)) else { return };
     let answer = |id: u32| {
         text.lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok())
@@ -324,9 +345,10 @@ fn a_full_disk_is_told_by_the_readiness_probe_until_there_is_space() {
 fn a_volume_that_cannot_be_written_is_said_and_can_be_read() {
     let binary = crate::support::BINARY;
     let script = format!(
-        "( echo '{{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"initialize\",\"params\":{{\"protocolVersion\":\"2025-06-18\",\"capabilities\":{{}},\"clientInfo\":{{\"name\":\"t\",\"version\":\"1\"}}}}}}'; sleep 0.3 ) | {binary} stdio --db ./x.db; \
-         mount -o remount,ro $d; {binary} serve --listen 127.0.0.1:0 --db ./x.db && exit 9 || echo \"code $?\"; {binary} serve --listen 127.0.0.1:0 --db ./new.db && exit 9 || echo \"code $?\"; \
-         ( echo '{{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"initialize\",\"params\":{{\"protocolVersion\":\"2025-06-18\",\"capabilities\":{{}},\"clientInfo\":{{\"name\":\"t\",\"version\":\"1\"}}}}}}'; sleep 0.3 ) | {binary} stdio --read-only --db ./x.db"
+        "{}; mount -o remount,ro $d; {binary} serve --listen 127.0.0.1:0 --db ./x.db && exit 9 || echo \"code $?\"; \
+         {binary} serve --listen 127.0.0.1:0 --db ./new.db && exit 9 || echo \"code $?\"; echo '{}' | {binary} stdio --read-only --db ./x.db",
+        talk("stdio --db ./x.db", &[initialize(0)]),
+        initialize(7)
     );
     let Some(text) = on_small_volume(&script) else { return };
     assert_eq!(text.matches("code 3").count(), 2, "{text}");

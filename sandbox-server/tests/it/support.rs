@@ -1,11 +1,13 @@
 //! Starts the real binary on a free port over a database in a folder of its own, and speaks to it.
 
+use std::fmt::Debug;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::ops::RangeBounds;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -143,6 +145,29 @@ impl Server {
         self.ok("read_query", json!({"query": sql})).await["rows"].clone()
     }
 
+    /// Waits until so many calls are under way.
+    pub async fn calls_in_flight(&self, wanted: impl RangeBounds<usize> + Debug) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let metrics = self.get("/metrics").await.1;
+            let found = metrics.lines().find_map(|line| line.strip_prefix("sandbox_tool_calls_in_flight "));
+            if wanted.contains(&found.unwrap().parse().unwrap()) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "calls under way: {found:?}, not {wanted:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits until a line of its log has these words.
+    pub async fn says(&self, words: &str) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !self.log.lock().unwrap().iter().any(|line| line.contains(words)) {
+            assert!(Instant::now() < deadline, "it does not say {words:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Waits until no thread of the process wants to run: what a statement leaves behind must not be put down to the next one.
     pub async fn at_rest(&self) {
         let busy = || {
@@ -152,9 +177,9 @@ impl Server {
                 stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with('R'))
             })
         };
-        let deadline = std::time::Instant::now() + Duration::from_mins(1);
+        let deadline = Instant::now() + Duration::from_mins(1);
         while busy() {
-            assert!(std::time::Instant::now() < deadline, "a thread of the server does not come to rest");
+            assert!(Instant::now() < deadline, "a thread of the server does not come to rest");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

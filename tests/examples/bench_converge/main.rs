@@ -18,7 +18,7 @@ use clap::{Parser, Subcommand};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::{api::apps::v1::Deployment, jiff::Timestamp};
 use kube::{Api, Client, api::PostParams};
-use operator::{conditions, crd::McpServer};
+use operator::crd::McpServer;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
@@ -127,10 +127,7 @@ async fn measure_operator(client: &Client, servers: u32, pid: u32, rest: u64) ->
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), NAMESPACE);
     let (since, before, parts, began) = (Timestamp::now(), Usage::of(pid)?, Parts::now()?, Instant::now());
     let available = tokio::spawn(world::until(deployments, servers, world::available));
-    let ready = tokio::spawn(world::until(api.clone(), servers, |server: &McpServer| {
-        let conditions = server.status.as_ref().map(|status| &*status.conditions).unwrap_or_default();
-        conditions::find(conditions, "Ready").is_some_and(|ready| ready.status == "True")
-    }));
+    let ready = tokio::spawn(world::until(api.clone(), servers, world::ready));
     create_all(&api, (0..servers).map(server)).await?;
     let (available, ready) = (available.await?? - began, ready.await?? - began);
     // The last status is told by what follows it.

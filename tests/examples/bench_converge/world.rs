@@ -13,6 +13,7 @@ use kube::{
     api::PostParams,
     runtime::{WatchStreamExt as _, watcher},
 };
+use operator::{conditions, crd::McpServer};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::time::Instant;
@@ -31,6 +32,12 @@ pub async fn prepare(client: &Client) -> Result<()> {
 /// Whether a Deployment has what it is to have.
 pub fn available(deployment: &Deployment) -> bool {
     deployment.status.as_ref().and_then(|status| status.available_replicas) >= Some(1)
+}
+
+/// Whether a server is said to be Ready.
+pub fn ready(server: &McpServer) -> bool {
+    let conditions = server.status.as_ref().map(|status| &*status.conditions).unwrap_or_default();
+    conditions::find(conditions, "Ready").is_some_and(|ready| ready.status == "True")
 }
 
 /// When the last of so many objects came to hold what is asked. Fails when they take longer than any contender does.

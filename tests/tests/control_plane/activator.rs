@@ -47,6 +47,12 @@ impl Drop for Activator {
 }
 
 impl Activator {
+    /// Starts it with a way of its own to the API server. A connection ends with the runtime that opened it: one that the test shared would
+    /// break under it.
+    pub async fn of(space: &Space, hold_seconds: u32) -> anyhow::Result<Self> {
+        Self::start(space, &Client::try_default().await?, hold_seconds).await
+    }
+
     /// Starts it with this way to the API server.
     pub async fn start(space: &Space, client: &Client, hold_seconds: u32) -> anyhow::Result<Self> {
         use clap::Parser as _;
@@ -81,9 +87,13 @@ impl Activator {
 
 /// A message for a server to an activator, as a client of 2026-07-28 sends it.
 pub fn message(activator: SocketAddr, host: &str, method: &str) -> RequestBuilder {
-    let message = json!({"jsonrpc": "2.0", "id": 7, "method": method, "params": {"name": "read"}});
+    let message = json!({"jsonrpc": "2.0", "id": 7, "method": method, "params": {"name": "read", "_meta": {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }}});
     let request = reqwest::Client::new().post(format!("http://{activator}/mcp")).header("host", host);
-    request.header("mcp-protocol-version", "2026-07-28").json(&message)
+    let request = request.header("mcp-protocol-version", "2026-07-28").header("mcp-method", method).header("mcp-name", "read");
+    request.json(&message)
 }
 
 async fn said(response: Response) -> anyhow::Result<Value> {
@@ -111,7 +121,7 @@ async fn lists_are_answered_without_waking_and_calls_wake_once_and_are_answered(
     with_space(|space| async move {
         kept(&space, "s").await?;
         let operator = with_sleeper(&space).await?;
-        let activator = Activator::start(&space, &space.client, 30).await?;
+        let activator = Activator::of(&space, 30).await?;
         let host = format!("s-mcp.{}.svc.cluster.local:8080", space.name);
 
         let list = said(activator.message(&host, "tools/list").send().await?.error_for_status()?).await?;
@@ -120,6 +130,9 @@ async fn lists_are_answered_without_waking_and_calls_wake_once_and_are_answered(
         assert_eq!((&list["id"], &list["result"]["tools"][0]["name"]), (&json!(7), &json!("read")));
         let discover = said(activator.message(&host, "server/discover").send().await?.error_for_status()?).await?;
         assert_eq!(discover["result"]["supportedVersions"][0], "2026-07-28");
+        // As the server would: others on the way decide by the headers.
+        let other = activator.message(&host, "server/discover").header("mcp-method", "tools/list").send().await?;
+        anyhow::ensure!(other.status() == 400 && said(other).await?["error"]["code"] == -32020, "two Mcp-Method");
         let listen = activator.message(&host, "subscriptions/listen").send().await?;
         assert_eq!(listen.status(), StatusCode::NOT_FOUND, "nobody is kept awake by listening");
         assert_eq!(activator.get("/mcp").header("host", &host).send().await?.status(), StatusCode::METHOD_NOT_ALLOWED);
@@ -165,7 +178,7 @@ async fn who_waits_for_a_server_that_is_deleted_or_switched_off_is_told_at_once(
             asleep(&space, name).await?;
         }
         let operator = with_activator(&space, "10.9.0.1").await?;
-        let activator = Activator::start(&space, &space.client, 30).await?;
+        let activator = Activator::of(&space, 30).await?;
         for name in ["off", "gone"] {
             space.until::<McpServer>(name, "Ready", |server| ready_is(server, "True", reason::ASLEEP)).await?;
             let call = activator.message(&format!("{name}-mcp:8080"), "tools/call").timeout(Duration::from_secs(20));
@@ -191,7 +204,7 @@ async fn who_waits_for_a_server_that_is_deleted_or_switched_off_is_told_at_once(
 async fn who_waited_in_vain_is_told_what_is_the_matter_and_who_calls_nobody_is_told_so() {
     with_space(|space| async move {
         let operator = with_sleeper(&space).await?;
-        let activator = Activator::start(&space, &space.client, 2).await?;
+        let activator = Activator::of(&space, 2).await?;
         // The short form, as a pod of the namespace may use it.
         let late = activator.message("s-mcp:8080", "tools/call").timeout(Duration::from_secs(20)).send().await?;
         assert_eq!((late.status(), late.headers()["retry-after"].to_str()?), (StatusCode::SERVICE_UNAVAILABLE, "5"));
@@ -228,7 +241,7 @@ async fn who_comes_when_the_pod_that_answered_has_gone_is_heard_of_too() {
     with_space(|space| async move {
         // Whatever is said from now on, nobody hears it.
         with_sleeper(&space).await?.kill().await;
-        let activator = Activator::start(&space, &space.client, 30).await?;
+        let activator = Activator::of(&space, 30).await?;
         let host = format!("s-mcp.{}.svc", space.name);
         let call = || async { said(activator.message(&host, "tools/call").send().await?.error_for_status()?).await };
         // The server has only just been told to sleep, and its last pod answers still.

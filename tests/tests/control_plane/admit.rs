@@ -84,6 +84,20 @@ async fn the_examples_are_accepted() {
 }
 
 #[tokio::test]
+async fn arguments_of_a_call_are_kept_as_they_are_to_any_depth() {
+    with_space(|space| async move {
+        let arguments = json!({"sql": "select 1", "options": {"limit": 5, "filter": {"a": [{"b": null}]}}, "list": [{"x": 1}]});
+        let call = json!({"name": "query", "arguments": arguments});
+        let server = json!({"metadata": {"name": "s"}, "spec": {"container": {"image": "a/b:1"}, "health": {"toolCall": call}}});
+        let kept = space.create::<McpServer>(server).await?;
+        let kept = kept.spec.health.tool_call.expect("it was given").arguments;
+        assert_eq!(serde_json::Value::Object(kept), arguments);
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_server_cannot_change_between_container_stdio_and_remote() {
     with_space(|space| async move {
         let server = json!({"metadata": {"name": "s"}, "spec": {"container": {"image": "a/b:1"}}});
@@ -124,7 +138,7 @@ async fn a_server_on_standard_input_and_output_that_could_not_run_is_refused() {
             (stdio(json!({"command": "/usr/bin/npx", "args": ["a"]})), "set stdio.image"),
             (stdio(json!({"command": "run", "image": " "})), "image must name a container image"),
             (stdio(json!({"command": "run", "image": "a:1", "cache": {"size": "1Gi"}})), "stdio.cache holds what npx or uvx install"),
-            (stdio(npx(json!({"cache": {"size": "0"}}))), "stdio.cache.size must be more than 0"),
+            (stdio(npx(json!({"cache": {"size": "0"}}))), "stdio.cache.size must be a size in bytes"),
             (stdio(npx(json!({"cache": {}}))), "spec.stdio.cache.size: Required value"),
             (stdio(npx(json!({"maxSessions": 4}))), "set stdio.sessions to PerSession"),
             (stdio(npx(json!({"sessions": "Shared", "sessionIdleSeconds": 60}))), "set stdio.sessions to PerSession"),
@@ -402,16 +416,64 @@ async fn storage_grows_keeps_its_class_and_stays() {
         for (change, says) in [
             (storage("1000Mi"), "storage.size grows and never shrinks"),
             (storage("500Mi"), "storage.size grows and never shrinks"),
-            (storage("0"), "storage.size must be more than 0"),
-            (storage("1GB"), "spec.storage.size in body should match"),
+            (storage("0"), "storage.size must be a size in bytes"),
+            (storage("1GB"), "storage.size must be a size in bytes"),
             (json!({"storageClassName": "fast"}), "storage.storageClassName cannot be changed"),
             (json!(null), "spec.storage cannot be removed"),
         ] {
             let sentence = space.edit::<McpServer>("s", json!({"spec": {"storage": change}})).await.unwrap_err().to_string();
             assert!(sentence.contains(says), "{change}: {sentence}");
         }
-        for size in ["1024Mi", "1Gi", "1.5Gi", "2Gi"] {
+        for size in ["1024Mi", "1Gi", "1.5Gi", "2Gi", "3e9", "+4Gi", "7Ei"] {
             space.edit::<McpServer>("s", json!({"spec": {"storage": storage(size)}})).await?;
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_kubernetes_takes_is_taken() {
+    with_space(|space| async move {
+        let headers = json!([{"name": "X-Api-Key", "secretKeyRef": {"name": "s", "key": "k"}}]);
+        let mount = |path: &str| {
+            let mounts = json!([{"name": "a", "mountPath": path, "subPath": "", "subPathExpr": "$(POD)/x"}]);
+            json!({"volumes": [{"name": "a", "emptyDir": {}}], "volumeMounts": mounts})
+        };
+        let storage = |more: serde_json::Value| {
+            let mut storage = json!({"size": 10_737_418_240_u64, "mountPath": "/data/"});
+            storage.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            json!({"storage": storage})
+        };
+        let path = |path: &str| json!({"container": {"image": "a/b:1", "path": path, "headersFrom": headers}});
+        let servers = [
+            storage(json!({})),
+            storage(json!({"storageClassName": ""})),
+            storage(json!({"mountPath": "/var/lib/..data"})),
+            mount("/a/.hidden/...three"),
+            mount("relative"),
+            mount("/tmpfs/"),
+            path("/"),
+            path("/a%2Fb/ü"),
+        ];
+        let url = |url: &str| json!({"remote": {"url": url}});
+        let remotes = [
+            "http://[::1]/mcp",
+            "http://[2001:db8::7:1]:8080/mcp?x=1",
+            "http://[1:2:3:4:5:6:7:8]/",
+            "http://[::ffff:10.0.0.1]/mcp",
+            "http://[64:ff9b::10.0.0.1]",
+            "https://10.20.30.40:443/mcp",
+            "https://10.example.com/1.2.3",
+            "https://example.c0m/mcp",
+            "https://bücher.example./mcp",
+            "http://local-name:8080",
+        ];
+        let objects = servers.iter().map(server).chain(remotes.map(|given| remote(&url(given))));
+        for (number, mut object) in objects.enumerate() {
+            object["metadata"]["name"] = json!(format!("s{number}"));
+            let made = space.create::<McpServer>(object.clone()).await;
+            assert!(made.is_ok(), "{object}: {made:?}");
         }
         Ok(())
     })
@@ -456,13 +518,14 @@ async fn fields_have_the_lengths_and_the_words_that_kubernetes_takes() {
         for (change, says) in [
             (json!({"description": "a".repeat(2_049)}), "spec.description: Too long"),
             (json!({"version": "1".repeat(129)}), "spec.version: Too long"),
-            (json!({"serviceAccountName": "Not_A_Name"}), "spec.serviceAccountName in body should match"),
+            (json!({"serviceAccountName": "Not_A_Name"}), "spec.serviceAccountName: Invalid value: \"string\": it must be the name of an object of Kubernetes"),
             (json!({"env": [{"name": ""}]}), "spec.env[0].name"),
+            (json!({"env": [{"name": "A=B"}]}), "the name of a variable has no '='"),
             (json!({"imagePullPolicy": "Sometimes"}), r#"supported values: "Always", "IfNotPresent", "Never""#),
             (json!({"progressDeadlineSeconds": 0}), "spec.progressDeadlineSeconds"),
             (json!({"securityContext": {"runAsUser": 0}}), "set runAsNonRoot: false, too"),
             (json!({"securityContext": {"runAsUser": -1}}), "spec.securityContext.runAsUser"),
-            (json!({"podTemplate": {"metadata": {"labels": {"team": "two words"}}}}), "spec.podTemplate.metadata.labels.team"),
+            (json!({"podTemplate": {"metadata": {"labels": {"team": "two words"}}}}), "spec.podTemplate.metadata.labels[team]: Invalid value: \"string\": the value of a label must be"),
             (json!({"podTemplate": {"sidecars": [{"name": "mcp", "image": "a/b:1"}]}}), "must not be called mcp"),
             (json!({"podTemplate": {"sidecars": [{"name": "a"}]}}), "spec.podTemplate.sidecars[0].image: Required value"),
             (

@@ -206,24 +206,27 @@ async fn a_call_wakes_it_whatever_becomes_of_the_operator_and_the_activator_stan
 #[tokio::test]
 async fn who_was_switched_off_or_is_left_alone_is_never_woken() {
     with_space(|space| async move {
-        // The third one shows when the calls were heard.
-        for name in ["off", "left", "woken"] {
+        // The last one shows when the calls were heard.
+        for name in ["off", "forced", "left", "woken"] {
             asleep(&space, name).await?;
         }
         let operator = with_activator(&space, "10.9.0.1").await?;
-        for name in ["off", "left", "woken"] {
+        for name in ["off", "forced", "left", "woken"] {
             space.until::<McpServer>(name, "Ready", |server| ready_is(server, "True", reason::ASLEEP)).await?;
         }
         space.edit::<McpServer>("off", json!({"spec": {"enabled": false}})).await?;
+        space.edit::<McpServer>("forced", json!({"spec": {"circuitBreaker": {"force": "Open"}}})).await?;
         space.edit::<McpServer>("left", json!({"metadata": {"annotations": {"mcpfleet.dev/paused": "true"}}})).await?;
-        space.until_gone::<EndpointSlice>("off-mcp-asleep-ipv4").await?;
+        for name in ["off", "forced"] {
+            space.until_gone::<EndpointSlice>(&format!("{name}-mcp-asleep-ipv4")).await?;
+        }
         let paused = |server: &McpServer| ["True", "False"].iter().any(|status| ready_is(server, status, reason::PAUSED));
         space.until::<McpServer>("left", "Paused", paused).await?;
-        for name in ["off", "left", "woken"] {
+        for name in ["off", "forced", "left", "woken"] {
             call(&space, name).await?;
         }
         space.until::<Deployment>("woken-mcp", "a pod wanted", |deployment| replicas(deployment) == Some(1)).await?;
-        for name in ["off-mcp", "left-mcp"] {
+        for name in ["off-mcp", "forced-mcp", "left-mcp"] {
             assert_eq!(replicas(&space.api::<Deployment>().get(name).await?), Some(0), "{name}");
         }
         operator.stop().await

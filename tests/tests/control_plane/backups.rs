@@ -238,13 +238,19 @@ async fn what_is_no_backup_is_refused() {
                 json!({"backup": {"schedule": "@daily", "to": claim(), "keep": 0}}),
                 "keep in body should be greater than or equal to 1",
             ),
-            (json!({"backup": {"schedule": "@daily", "to": {"s3": {"bucket": "Bucket"}}}}), "bucket in body should match"),
+            (
+                json!({"backup": {"schedule": "@daily", "to": {"s3": {"bucket": "Bucket"}}}}),
+                "bucket: Invalid value: \"string\": it must be the name of a bucket",
+            ),
             (
                 json!({"backup": {"schedule": "@daily", "to": {"s3": {"bucket": "b-1", "endpoint": "s3:9000"}}}}),
                 "endpoint must be an http:// or https:// URL",
             ),
             (json!({"restoreFrom": "latest"}), "set storage.backup, too"),
-            (json!({"restoreFrom": "../x", "backup": to_a_claim()}), "restoreFrom in body should match"),
+            (
+                json!({"restoreFrom": "../x", "backup": to_a_claim()}),
+                "restoreFrom: Invalid value: \"string\": it must be latest or the NAME of a backup",
+            ),
             (
                 json!({"restoreFrom": "latest", "backup": {"schedule": "@daily", "to": claim(), "command": ["dump"]}}),
                 "storage.restoreFrom is for sandbox-server",

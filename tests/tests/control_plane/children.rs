@@ -16,7 +16,7 @@ use kube::{
 };
 use mcpfleet_tests::{
     audit,
-    cluster::{Space, with_space},
+    cluster::{Space, is_told, with_space},
     mcp::FakeServer,
     pods,
 };
@@ -24,6 +24,7 @@ use operator::{
     conditions,
     config::RunConfig,
     crd::{McpApp, McpServer, reason},
+    names::Component,
     network::Unsaid,
 };
 use serde_json::json;
@@ -80,7 +81,7 @@ async fn orphans_are_adopted_with_their_pods() {
         let before = space.until::<Deployment>("s-mcp", "the Deployment", |_| true).await?;
         space.until::<Deployment>("chat-app", "the app's Deployment", |_| true).await?;
         let token = space.until::<Secret>("chat-app", "the token", |_| true).await?;
-        space.until::<McpServer>("s", "a status", |server| server.status.is_some()).await?;
+        space.until::<McpServer>("s", "a status", is_told).await?;
         orphan::<McpServer>(&space, "s", &["s-mcp"]).await?;
         orphan::<McpApp>(&space, "chat", &["chat-app"]).await?;
         let nobody = json!({"metadata": {"ownerReferences": null}});
@@ -100,7 +101,7 @@ async fn orphans_are_adopted_with_their_pods() {
         space.until::<Deployment>("chat-app", "an owner", |found| apps(found.owner_references())).await?;
         let kept = space.until::<Secret>("chat-app", "an owner", |found| apps(found.owner_references())).await?;
         assert_eq!(kept.data, token.data, "whoever has the token still gets in");
-        let told = space.until::<McpServer>("s", "a status", |server| server.status.is_some()).await?;
+        let told = space.until::<McpServer>("s", "a status", is_told).await?;
         assert_eq!(stalled(&told), Some(("False".into(), reason::AVAILABLE.into())));
         operator.stop().await
     })
@@ -252,6 +253,90 @@ async fn a_claim_whose_class_cannot_grow_is_told_and_the_rest_of_the_edit_goes_o
         };
         space.until::<Deployment>("db-mcp", "the variable", has_env).await?;
         classes.delete(&space.name, &DeleteParams::default()).await?;
+        operator.stop().await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_size_in_any_form_and_no_class_are_asked_for_as_they_are_and_stay() {
+    with_space(|space| async move {
+        let operator = space.operator().await?;
+        let sizes = [json!(10_737_418_240_u64), json!("+11e9"), json!("1000000000000000000")];
+        for (number, size) in sizes.into_iter().enumerate() {
+            let name = format!("s{number}");
+            let storage = json!({"size": size, "mountPath": "/data", "storageClassName": ""});
+            let spec = json!({"container": {"image": "a/b:1"}, "storage": storage});
+            space.create::<McpServer>(json!({"metadata": {"name": name}, "spec": spec})).await?;
+            let claim = space.until::<PersistentVolumeClaim>(&format!("{name}-mcp"), "the claim", |_| true).await?;
+            assert_eq!(claim.spec.unwrap().storage_class_name.as_deref(), Some(""));
+            space.until::<Deployment>(&format!("{name}-mcp"), "the Deployment, which waits for the claim", |_| true).await?;
+            // A second pass finds what the first one wrote.
+            space.edit::<McpServer>(&name, json!({"spec": {"env": [{"name": "A", "value": "1"}]}})).await?;
+            let told = space.until::<McpServer>(&name, "the edit", |server| {
+                server.status.as_ref().is_some_and(|status| status.observed_generation == server.metadata.generation)
+            });
+            assert_eq!(stalled(&told.await?), Some(("False".into(), reason::AVAILABLE.into())), "{size}");
+        }
+        operator.stop().await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_claim_of_another_class_is_told_with_both_and_a_way_out() {
+    with_space(|space| async move {
+        let operator = space.operator().await?;
+        let storage = json!({"size": "1Gi", "mountPath": "/data", "storageClassName": "new"});
+        let cache = json!({"size": "1Gi", "storageClassName": "new"});
+        for (name, claim, spec, way_out) in [
+            ("db", "db-mcp", json!({"container": {"image": "a/b:1"}, "storage": storage}), "anew with storageClassName: \"old\""),
+            (
+                "tool",
+                "tool-mcp-cache",
+                json!({"stdio": {"command": "npx", "args": ["-y", "a@1.0.0"], "cache": cache}}),
+                "Delete the claim: it is made anew",
+            ),
+        ] {
+            // As one that outlived a server of the same name.
+            let claim = json!({
+                "metadata": {"name": claim, "labels": Component::Server.labels(name)},
+                "spec": {
+                    "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "storageClassName": "old",
+                },
+            });
+            space.create::<PersistentVolumeClaim>(claim).await?;
+            space.create::<McpServer>(json!({"metadata": {"name": name}, "spec": spec})).await?;
+            let told = space.until::<McpServer>(name, "Stalled", |server| {
+                stalled(server) == Some(("True".into(), reason::APPLY_FAILED.into()))
+            });
+            let message = conditions::find(&told.await?.status.unwrap().conditions, "Stalled").unwrap().message.clone();
+            let both = "is of the storage class old, and the spec asks for the storage class new";
+            assert!(message.contains(both) && message.contains(way_out), "{message}");
+        }
+        operator.stop().await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pause_that_is_none_is_told_and_the_children_are_made() {
+    with_space(|space| async move {
+        let operator = space.operator().await?;
+        for name in ["s", "t"] {
+            let paused = json!({"mcpfleet.dev/paused": if name == "s" { "yes" } else { "false" }});
+            let mut server = container(name);
+            server["metadata"]["annotations"] = paused;
+            space.create::<McpServer>(server).await?;
+            space.until::<Deployment>(&format!("{name}-mcp"), "the Deployment", |_| true).await?;
+        }
+        let is_told = |server: &McpServer| stalled(server) == Some(("True".into(), reason::INVALID_SPEC.into()));
+        let told = space.until::<McpServer>("s", "Stalled", is_told).await?;
+        let message = conditions::find(&told.status.unwrap().conditions, "Stalled").unwrap().message.clone();
+        assert!(message.contains("the annotation mcpfleet.dev/paused is \"yes\", which pauses nothing"), "{message}");
+        space.edit::<McpServer>("s", json!({"metadata": {"annotations": {"mcpfleet.dev/paused": null}}})).await?;
+        space.until::<McpServer>("s", "not Stalled", |server| !is_told(server)).await?;
+        assert!(!is_told(&space.api::<McpServer>().get("t").await?));
         operator.stop().await
     })
     .await;

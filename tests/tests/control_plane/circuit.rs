@@ -6,7 +6,7 @@ use k8s_openapi::{
 };
 use mcpfleet_tests::{
     audit,
-    cluster::{Space, with_space},
+    cluster::{Space, is_told, with_space},
     mcp::{FakeServer, Mode},
     pods,
 };
@@ -40,7 +40,7 @@ async fn a_pod_that_answers_comes_into_service() {
         let operator = space.operator().await?;
         let fake = FakeServer::start().await?;
         server(&space, "s", 1).await?;
-        space.until::<McpServer>("s", "a status", |server| server.status.is_some()).await?;
+        space.until::<McpServer>("s", "a status", is_told).await?;
         pods::run(&space, "s", "s-1", fake.address).await?;
         space.until::<Pod>("s-1", "the gate", |pod| pods::gate(pod) == Some(true)).await?;
         let told = space.until::<McpServer>("s", "Ready", |server| ready_is(server, "True", reason::AVAILABLE)).await?;

@@ -93,7 +93,7 @@ async fn dies_at(space: &Space, write: isize) -> anyhow::Result<bool> {
     with_activator(space, ACTIVATOR).await?.kill().await;
     let mortal = Mortal::default();
     let first = another_by(space, mortal.client().await?).await?;
-    let activator = Activator::start(space, &space.client, 30).await?;
+    let activator = Activator::of(space, 30).await?;
     let autoscaling = json!({"minReplicas": 0, "maxReplicas": 2, "idleSeconds": 30});
     space
         .create::<McpServer>(json!({"metadata": {"name": "s"}, "spec": {

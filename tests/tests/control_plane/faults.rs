@@ -137,7 +137,7 @@ async fn dies_at(space: &Space, write: isize) -> anyhow::Result<bool> {
     with_sleeper(space).await?.kill().await;
     let mortal = Mortal::default();
     let first = Mutex::new(Some(another_by(space, mortal.client().await?).await?));
-    let activator = Activator::start(space, &space.client, 30).await?;
+    let activator = Activator::of(space, 30).await?;
     mortal.dies_at(write);
     // Its successor is there when it is dead, as the next one that takes the lead.
     let succession = async {
@@ -187,7 +187,7 @@ async fn an_operator_that_dies_at_any_of_its_writes_loses_no_call() {
 async fn an_operator_that_is_killed_at_each_step_loses_no_call() {
     with_space(|space| async move {
         let operator = Mutex::new(Some(with_sleeper(&space).await?));
-        let activator = Activator::start(&space, &space.client, 30).await?;
+        let activator = Activator::of(&space, 30).await?;
         let (operator, within) = (&operator, &space);
         let fake = wake(&space, &[activator.address], |_| async move {
             kill(operator).await;
@@ -207,8 +207,7 @@ async fn an_activator_that_is_killed_at_each_step_loses_no_call() {
     let all = stream::iter(STEPS).map(|last| async move {
         with_space(|space| async move {
             let operator = with_sleeper(&space).await?;
-            let (first, second) =
-                tokio::try_join!(Activator::start(&space, &space.client, 30), Activator::start(&space, &space.client, 30))?;
+            let (first, second) = tokio::try_join!(Activator::of(&space, 30), Activator::of(&space, 30))?;
             let activators = [first.address, second.address];
             let mut first = Some(first);
             // Those who called the first one come to the second one, as by a Service.

@@ -8,7 +8,10 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::api::ListParams;
-use mcpfleet_tests::{audit, cluster::with_space};
+use mcpfleet_tests::{
+    audit,
+    cluster::{is_told, with_space},
+};
 use operator::crd::McpServer;
 use serde_json::json;
 
@@ -39,7 +42,7 @@ async fn a_hundred_servers_at_once_take_few_writes_and_then_none() {
         loop {
             let deployments = space.api::<Deployment>().list_metadata(&all).await?.items.len();
             let services = space.api::<Service>().list_metadata(&all).await?.items.len();
-            let told = space.api::<McpServer>().list(&all).await?.items.iter().filter(|server| server.status.is_some()).count();
+            let told = space.api::<McpServer>().list(&all).await?.items.iter().filter(|server| is_told(*server)).count();
             if [deployments, services, told] == [SERVERS; 3] {
                 break;
             }
@@ -76,7 +79,7 @@ async fn an_operator_that_starts_anew_writes_nothing() {
             space.create::<McpServer>(server).await?;
         }
         for number in 0..10 {
-            space.until::<McpServer>(&format!("s-{number}"), "a status", |server| server.status.is_some()).await?;
+            space.until::<McpServer>(&format!("s-{number}"), "a status", is_told).await?;
         }
         operator.kill().await;
         let killed = Timestamp::now();

@@ -59,11 +59,11 @@ fn progressing(status: &str, reason: &str) -> Value {
 #[tokio::test]
 async fn a_rollout_is_in_progress_then_current_and_a_stalled_one_failed() {
     with_space(|space| async move {
-        let operator = space.operator().await?;
         let fake = FakeServer::start().await?;
         let server =
             json!({"metadata": {"name": "s"}, "spec": {"container": {"image": "a/b:1"}, "health": {"intervalSeconds": 1, "timeoutSeconds": 1}}});
-        space.create::<McpServer>(server).await?;
+        assert_eq!(kstatus(&space.create::<McpServer>(server).await?)?, "InProgress", "nobody has looked at it");
+        let operator = space.operator().await?;
         assert_eq!(kstatus(&told(&space, "Reconciling", "True").await?)?, "InProgress", "no pod yet");
 
         space.until::<Deployment>("s-mcp", "made", |_| true).await?;

@@ -1,7 +1,7 @@
 //! The NetworkPolicies: who has one, what is refused, what becomes of them. That they are enforced is tested on a node.
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use mcpfleet_tests::cluster::{Space, with_space};
+use mcpfleet_tests::cluster::{Space, is_told, with_space};
 use operator::{
     conditions,
     crd::{McpApp, McpServer},
@@ -55,7 +55,7 @@ async fn a_server_lets_in_the_operator_apps_and_whom_it_names() {
         let policy = space.until::<NetworkPolicy>("s-mcp", "what the spec says", shut).await?;
         assert_eq!(peers(&policy).last(), Some(&agents));
         // What the API server fills in is not taken for somebody else's.
-        let told = space.until::<McpServer>("s", "a status", |server| server.status.is_some()).await?;
+        let told = space.until::<McpServer>("s", "a status", is_told).await?;
         let conditions = told.status.unwrap().conditions;
         assert_eq!(conditions::find(&conditions, "Stalled").unwrap().status, "False", "{conditions:?}");
 
@@ -110,7 +110,7 @@ async fn what_is_no_network_is_refused() {
                 json!({"egressTo": [{"podSelector": {}, "ipBlock": {"cidr": "10.0.0.0/8"}}]}),
                 "each of network.egressTo must be a NetworkPolicyPeer",
             ),
-            (json!({"egressTo": [{"ipBlock": {"cidr": "example.com"}}]}), "should match"),
+            (json!({"egressTo": [{"ipBlock": {"cidr": "example.com"}}]}), "it must be a network, for example 10.0.0.0/8"),
             (json!({"dns": {}}), "network.dns must be one NetworkPolicyPeer"),
             (json!({"egressPorts": [{"protocol": "TCP"}]}), "port"),
             (json!({"egressPorts": [{"port": 65_536}]}), "must have a port from 1 to 65535"),

@@ -6,7 +6,7 @@ use k8s_openapi::api::{
     networking::v1::NetworkPolicy,
 };
 use kube::{ResourceExt, api::DeleteParams};
-use mcpfleet_tests::cluster::{Space, with_space};
+use mcpfleet_tests::cluster::{Space, is_told, with_space};
 use operator::{
     conditions,
     crd::{McpApp, McpServer, reason},
@@ -64,7 +64,7 @@ async fn a_server_becomes_a_deployment_a_service_and_a_volume() {
         let claim = space.until::<PersistentVolumeClaim>("db-mcp", "the claim", |_| true).await?;
         assert!(claim.owner_references().is_empty(), "the data outlives the server");
 
-        let told = space.until::<McpServer>("db", "a status", |server| server.status.is_some()).await?;
+        let told = space.until::<McpServer>("db", "a status", is_told).await?;
         let status = told.status.unwrap();
         assert_eq!(status.url.as_deref(), Some(format!("http://db-mcp.{}.svc:8080/mcp", space.name).as_str()));
         assert_eq!(status.pods.as_deref(), Some("0/1"));
@@ -96,6 +96,41 @@ async fn what_others_change_of_ours_is_put_right_and_what_they_add_stays() {
 
         space.api::<Service>().delete("s-mcp", &DeleteParams::default()).await?;
         space.until::<Service>("s-mcp", "the Service anew", |_| true).await?;
+        operator.stop().await
+    })
+    .await;
+}
+
+/// A port's number is what Kubernetes tells ports apart by: edited, it is another port, of a name that ours cannot have beside it. In a
+/// Service it is kept as a former port of ours is.
+#[tokio::test]
+async fn a_port_that_somebody_edits_is_put_back() {
+    with_space(|space| async move {
+        let operator = space.operator().await?;
+        space.create::<McpServer>(json!({"metadata": {"name": "s"}, "spec": {"container": {"image": "a/b:1"}}})).await?;
+        let service = space.until::<Service>("s-mcp", "the Service", |_| true).await?;
+        let mut ports = json!(service.spec.unwrap().ports);
+        ports[0]["port"] = json!(9090);
+        space.edit::<Service>("s-mcp", json!({"spec": {"ports": ports}})).await?;
+        let numbers = |service: &Service| -> Vec<i32> {
+            service.spec.iter().flat_map(|spec| spec.ports.iter().flatten()).map(|port| port.port).collect()
+        };
+        space.until::<Service>("s-mcp", "our port", |service| numbers(service).contains(&8080)).await?;
+
+        let deployment = space.until::<Deployment>("s-mcp", "the Deployment", |_| true).await?;
+        let mut containers = json!(deployment.spec.unwrap().template.spec.unwrap().containers);
+        containers[0]["ports"][0]["containerPort"] = json!(9090);
+        space.edit::<Deployment>("s-mcp", json!({"spec": {"template": {"spec": {"containers": containers}}}})).await?;
+        let numbers = |deployment: &Deployment| -> Vec<i32> {
+            let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+            let ports = pod.into_iter().flat_map(|pod| pod.containers[0].ports.iter().flatten());
+            ports.map(|port| port.container_port).collect()
+        };
+        space.until::<Deployment>("s-mcp", "our port alone", |deployment| numbers(deployment) == [8080]).await?;
+
+        // Whose the port is, is still known: an edit of it leaves none behind.
+        space.edit::<McpServer>("s", json!({"spec": {"container": {"port": 7070}}})).await?;
+        space.until::<Deployment>("s-mcp", "the new port alone", |deployment| numbers(deployment) == [7070]).await?;
         operator.stop().await
     })
     .await;
@@ -155,7 +190,7 @@ async fn a_kept_volume_is_taken_up_by_a_server_of_the_same_name() {
         };
         space.create::<McpServer>(server()).await?;
         let first = space.until::<PersistentVolumeClaim>("db-mcp", "the claim", |_| true).await?;
-        space.until::<McpServer>("db", "a status", |server| server.status.is_some()).await?;
+        space.until::<McpServer>("db", "a status", is_told).await?;
         space.api::<McpServer>().delete("db", &DeleteParams::default()).await?;
         space.until_gone::<McpServer>("db").await?;
         // There is no garbage collector here: what it would do.
@@ -165,7 +200,7 @@ async fn a_kept_volume_is_taken_up_by_a_server_of_the_same_name() {
 
         space.create::<McpServer>(server()).await?;
         space.until::<Deployment>("db-mcp", "the Deployment anew", |_| true).await?;
-        let told = space.until::<McpServer>("db", "a status", |server| server.status.is_some()).await?;
+        let told = space.until::<McpServer>("db", "a status", is_told).await?;
         assert!(!ready_is(&told, "False", reason::NAME_CONFLICT));
         let second = space.api::<PersistentVolumeClaim>().get("db-mcp").await?;
         assert_eq!(first.uid(), second.uid());
@@ -199,7 +234,7 @@ async fn an_app_becomes_pods_with_files_and_no_secret_leaves_its_place() {
         let secret = space.until::<Secret>("chat-app", "the token", |_| true).await?;
         let token = String::from_utf8(secret.data.unwrap()["token"].0.clone())?;
         assert_eq!(token.len(), 48);
-        let told = space.until::<McpApp>("chat", "a status", |app| app.status.is_some()).await?;
+        let told = space.until::<McpApp>("chat", "a status", is_told).await?;
         let status = serde_json::to_string(&told.status)?;
         assert!(status.contains("NotFound") && !status.contains(&token));
 

@@ -8,7 +8,10 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::ResourceExt;
-use mcpfleet_tests::{audit, cluster::with_space};
+use mcpfleet_tests::{
+    audit,
+    cluster::{is_told, with_space},
+};
 use operator::crd::McpServer;
 use serde_json::json;
 
@@ -39,7 +42,7 @@ async fn a_package_becomes_a_pod_that_installs_it_and_then_serves_it() {
 
         let claim = space.until::<PersistentVolumeClaim>("time-mcp-cache", "the cache", |_| true).await?;
         assert_eq!(claim.owner_references()[0].uid, server.uid().unwrap(), "it goes with the server");
-        let told = space.until::<McpServer>("time", "a status", |server| server.status.is_some()).await?;
+        let told = space.until::<McpServer>("time", "a status", is_told).await?;
         let status = told.status.unwrap();
         assert_eq!(status.url.as_deref(), Some(format!("http://time-mcp.{}.svc:8080/mcp", space.name).as_str()));
         assert_eq!(reason_of(&status.conditions, "PackagePinned"), Some(("False".into(), "Unpinned".into())));
@@ -56,7 +59,7 @@ async fn the_keys_of_sessions_are_made_once_and_a_persons_own_stay() {
         space.create::<McpServer>(server).await?;
         let made = space.until::<Secret>("own-mcp-sessions", "the keys", |_| true).await?;
         assert_eq!(keys(&made).len(), 44, "32 bytes in base64");
-        space.until::<McpServer>("own", "a status", |server| server.status.is_some()).await?;
+        space.until::<McpServer>("own", "a status", is_told).await?;
         operator.kill().await;
 
         let killed = Timestamp::now();

@@ -137,12 +137,15 @@ pub type Failures = Arc<Mutex<Vec<(Instant, String)>>>;
 /// Calls the server until told to stop, and keeps the calls that failed. How many calls were made.
 pub async fn call_until(done: Arc<AtomicBool>, failures: Failures, url: String) -> anyhow::Result<u64> {
     let client = reqwest::Client::builder().pool_max_idle_per_host(0).timeout(CALL_TIMEOUT).build()?;
-    let mut calls = 0;
+    let (mut calls, first) = (0, Instant::now());
     while !done.load(Ordering::Relaxed) {
         let began = Instant::now();
         calls += 1;
         if let Err(error) = discover(&client, &url).await {
-            failures.lock().unwrap().push((began, format!("after {:?}: {error:?}", began.elapsed())));
+            failures.lock().unwrap().push((
+                began,
+                format!("begun {:?} after the first, failed after {:?}: {error:?}", began - first, began.elapsed()),
+            ));
         }
     }
     Ok(calls)
@@ -165,5 +168,6 @@ async fn discover(client: &reqwest::Client, url: &str) -> reqwest::Result<()> {
         .header("MCP-Protocol-Version", "2026-07-28")
         .header("Mcp-Method", "server/discover")
         .json(&body);
-    request.send().await?.error_for_status().map(drop)
+    // To its end, as clients do: a connection that is left with something unread in it is reset.
+    request.send().await?.error_for_status()?.bytes().await.map(drop)
 }

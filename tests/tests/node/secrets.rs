@@ -53,6 +53,25 @@ async fn secrets_stay_in_secrets() {
         for secret in [API_KEY, PASSWORD, &token] {
             anyhow::ensure!(!seen.contains(secret), "a secret leaked: …{secret}…");
         }
+
+        // One whose last words are a value: the kubelet writes them into the pod, and we tell them.
+        let mut server = sqlite("talks", 1, 2);
+        server["spec"]["envFrom"] = json!([{"secretRef": {"name": "db"}}]);
+        server["spec"]["container"]["args"] = json!(["serve", "--$(PASSWORD)"]);
+        space.create::<McpServer>(server).await?;
+        let told = space
+            .until::<McpServer>("talks", "its last words", |server| {
+                let conditions = server.status.clone().unwrap_or_default().conditions;
+                conditions::find(&conditions, "Ready").is_some_and(|ready| ready.message.contains("exit code 2"))
+            })
+            .await?;
+        let ready = conditions::find(&told.status.unwrap().conditions, "Ready").unwrap().message.clone();
+        anyhow::ensure!(ready.contains("--***"), "{ready}");
+        let mut seen = operator_log(&space).await?;
+        for kind in ["mcpservers", "events"] {
+            seen += &run("kubectl", &["get", kind, "--namespace", &space.name, "--output", "yaml"])?;
+        }
+        anyhow::ensure!(!seen.contains(PASSWORD), "a secret leaked by a container's last words");
         Ok(())
     })
     .await;

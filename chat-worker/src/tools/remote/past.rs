@@ -8,7 +8,7 @@ use http_server::request_id::REQUEST_ID;
 use mcp_wire::{
     body::{Content, SECOND_CHANCE},
     json::{self, MAX_WEIGHT},
-    sse::Event,
+    sse::{Event, Resumption},
 };
 use rmcp::{
     model::{GetExtensions as _, ServerJsonRpcMessage},
@@ -27,10 +27,7 @@ use super::{
     DRAIN, Door, Events, Failure, REVISION, Remote, SESSION, TAKEN, content_type, events, read_event,
 };
 
-/// A stream that ended before its answer is asked for again after this, unless the server says another time; and never sooner than after
-/// the second one.
-const RESUME: Duration = Duration::from_secs(1);
-const RESUME_SOONEST: Duration = Duration::from_millis(50);
+/// How often the pause before a stream is asked for again doubles while it cannot be had.
 const RESUME_DOUBLINGS: u32 = 5;
 
 /// What came of a request.
@@ -73,7 +70,7 @@ impl Remote {
     /// The answer out of a stream. One that ends before it goes on where it ended, where its events have ids. What is no message, or answers
     /// something else, is passed over; after it, an answer that should come at once has little time left.
     pub(super) async fn follow(&self, asked: &Asked, mut events: Events, door: &Door) -> Box<Answer> {
-        let (mut last, mut pause, mut odd) = (None, RESUME, None);
+        let (mut resumption, mut odd) = (Resumption::default(), None);
         loop {
             let next = match &odd {
                 Some(_) if !asked.is_of_somebody() => timeout(SECOND_CHANCE, events.next()).await,
@@ -81,8 +78,7 @@ impl Remote {
             };
             let problem = match next {
                 Ok(Some(Ok(event))) => {
-                    last = event.id.clone().filter(|id| !id.is_empty()).or(last);
-                    pause = event.retry.map_or(pause, |pause| Duration::from_millis(pause).max(RESUME_SOONEST));
+                    resumption.passed(&event);
                     let (event, came) = read_event(asked, event, door.revision(), &self.shared.calls).await;
                     match came {
                         Some(Came::Answer(answer)) => {
@@ -99,8 +95,8 @@ impl Remote {
                 Ok(None) => Some("the stream of events ended without the answer".to_owned()),
                 Err(_) => None,
             };
-            if let (Some(last), Some(_)) = (&last, &problem)
-                && let Some(again) = self.resumed(last, pause, door).await
+            if let (Some(last), Some(_)) = (&resumption.last, &problem)
+                && let Some(again) = self.resumed(last, resumption.pause, door).await
             {
                 events = again;
                 continue;

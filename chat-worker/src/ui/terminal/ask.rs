@@ -99,13 +99,16 @@ pub async fn ask(app: &Arc<App>, question: &str, json: bool, yes: bool) -> anyho
             return Ok(ExitCode::FAILURE);
         }
     }
+    if let Ok(outcome) = &finished.outcome
+        && let Some(words) = outcome.in_words()
+    {
+        let (first, rest) = words.split_at(1);
+        eprintln!("{}{rest}.", first.to_ascii_uppercase());
+    }
     let code = match finished.outcome {
         Ok(Outcome::Complete) if finished.refused > 0 => ExitCode::from(NOT_ALLOWED),
         Ok(Outcome::Complete) => ExitCode::SUCCESS,
-        Ok(Outcome::Cancelled) => {
-            eprintln!("Stopped.");
-            ExitCode::from(INTERRUPTED)
-        }
+        Ok(Outcome::Cancelled) => ExitCode::from(INTERRUPTED),
         _ => ExitCode::FAILURE,
     };
     if finished.refused > 0 && !json {

@@ -13,10 +13,10 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    beyond, commands,
+    commands,
     input::{Input, Typed},
     render::Renderer,
-    say,
+    resources_prompts, say,
     spinner::Spinner,
     store,
 };
@@ -177,20 +177,20 @@ impl Chat<'_> {
     async fn resources(&mut self, uri: &str) -> anyhow::Result<()> {
         let hub = Arc::clone(&self.app.engine.hub);
         if uri.is_empty() {
-            say(beyond::listed(&hub).await.trim_end());
+            say(resources_prompts::listed(&hub).await.trim_end());
             return Ok(());
         }
-        self.ask_with(beyond::resource(&hub, uri).await).await
+        self.ask_with(resources_prompts::resource(&hub, uri).await).await
     }
 
     /// Lists the prompts, or asks one of them.
     async fn prompt(&mut self, argument: &str) -> anyhow::Result<()> {
         let hub = Arc::clone(&self.app.engine.hub);
         if argument.is_empty() {
-            say(beyond::prompts(&hub).await.trim_end());
+            say(resources_prompts::prompts(&hub).await.trim_end());
             return Ok(());
         }
-        self.ask_with(beyond::prompt(&hub, argument).await).await
+        self.ask_with(resources_prompts::prompt(&hub, argument).await).await
     }
 
     async fn ask_with(&mut self, opening: Result<Opening, String>) -> anyhow::Result<()> {
@@ -442,17 +442,15 @@ fn what_runs(running: &[(String, String)], calls: &HashMap<String, (String, Stri
     format!("{runs}{} (Ctrl-C stops)", said.unwrap_or_default())
 }
 
-/// What a person should know of an end that is not the usual one.
-fn in_words(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Complete => "",
-        Outcome::Truncated => "the answer is cut off · ",
-        Outcome::Refused => "the model declined; the question is taken back · ",
-        Outcome::Cancelled => "stopped · ",
-        Outcome::Paused => "the model paused; /retry goes on · ",
-        Outcome::TooLong => "the conversation is too long for the model; /clear begins a new one · ",
-        Outcome::ApprovalRequired => "calls wait for a decision; /retry asks again · ",
-    }
+/// An end that is not the usual one, and the command that helps.
+fn in_words(outcome: Outcome) -> String {
+    let help = match outcome {
+        Outcome::Paused => "; /retry goes on",
+        Outcome::TooLong => "; /clear begins a new one",
+        Outcome::ApprovalRequired => "; /retry asks again",
+        Outcome::Complete | Outcome::Truncated | Outcome::Refused | Outcome::Cancelled => "",
+    };
+    outcome.in_words().map_or_else(String::new, |words| format!("{words}{help} · "))
 }
 
 #[cfg(test)]

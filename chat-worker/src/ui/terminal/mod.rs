@@ -3,12 +3,12 @@
 //! in them, and `spinner` shows that something goes on.
 
 pub mod ask;
-mod beyond;
 pub mod chat;
 pub mod commands;
 pub mod input;
 mod markdown;
 pub mod render;
+mod resources_prompts;
 mod spinner;
 pub mod store;
 

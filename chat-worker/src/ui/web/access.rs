@@ -76,18 +76,25 @@ impl Access {
             return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(seconds));
         }
         let known = self.knows(presented);
-        // A session of an earlier token is no guess.
-        if !known && matches!(presented, Presented::Bearer(_) | Presented::Form(_)) {
-            self.guesses.wrong(who, now);
+        match presented {
+            Presented::Bearer(_) | Presented::Form(_) if !known => self.guesses.wrong(who, now),
+            // Whoever guesses a token knows its session.
+            Presented::Session(session) if !known => self.guesses.wrong_session(who, session, now),
+            _ => {}
         }
         Ok(known)
     }
 
     /// Whether a request may read what is told without asking for a token, such as figures: by a name that no page can take, or with the
     /// token. Kubelets and Prometheus come by addresses, and by names of a cluster.
-    pub fn tells(&self, uri: &Uri, headers: &HeaderMap) -> bool {
+    pub fn tells(&self, uri: &Uri, headers: &HeaderMap, caller: Caller) -> bool {
         let is_private = host::asked(uri, headers).is_some_and(|host| host::host_allowed(host, &self.hosts));
-        is_private || (self.is_closed() && self.still_allows(headers))
+        is_private || (self.is_closed() && self.proves(headers, caller))
+    }
+
+    /// Whether a request brings what opens. One that brings too much that is wrong is answered as one that brings nothing.
+    pub fn proves(&self, headers: &HeaderMap, caller: Caller) -> bool {
+        self.allows(&presented(headers), caller).unwrap_or(false)
     }
 
     /// A page of another site must neither act nor read with this user's cookie, nor reach this server by a name of its own: without a
@@ -181,6 +188,13 @@ mod tests {
         assert!(refused <= 10, "{refused}");
         assert!(guess(TOKEN, "2001:db8::2").is_err(), "the same network");
         assert!(guess(TOKEN, "2001:db8:0:1::2").expect("another caller"));
+        let by_cookie = |token: String| {
+            let session = session_of(&token::digest(&token));
+            access.allows(&Presented::Session(&session), caller("192.0.2.7"))
+        };
+        let refused = (0..100).find(|number| by_cookie(format!("guess {number}")).is_err()).expect("it ends");
+        assert!(refused <= 10, "{refused}");
+        assert!(by_cookie(TOKEN.to_owned()).is_err(), "by the cookie, too");
     }
 
     #[test]

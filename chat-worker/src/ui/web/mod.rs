@@ -5,13 +5,13 @@
 //! of them may need.
 
 pub mod access;
-pub mod beyond;
 pub mod chat;
 pub mod headers;
 pub mod live;
 pub mod mcp;
 pub mod page;
 pub mod problem;
+pub mod resources_prompts;
 pub mod signin;
 pub mod state;
 pub mod status;
@@ -45,7 +45,6 @@ use http_server::{
 use mcp_wire::json::weight;
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -121,25 +120,6 @@ async fn arrived(request: Request, next: Next) -> Response {
     response
 }
 
-/// Completes at SIGTERM and at Ctrl-C.
-pub async fn terminated() {
-    let terminate = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            Err(error) => {
-                tracing::error!("cannot listen for SIGTERM: {error}");
-                std::future::pending::<()>().await;
-            }
-        }
-    };
-    tokio::select! {
-        () = terminate => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
-}
-
 /// Serves until `shutdown` completes and the running answers have ended, or their time is over.
 pub async fn serve(
     app: Arc<App>,
@@ -176,7 +156,7 @@ pub async fn serve(
     if !left.within(drain).await {
         stopped.cancel();
         // They end with an error event, which takes no time.
-        left.within(Duration::from_secs(3)).await;
+        left.closed(Duration::from_secs(3)).await;
     }
     Ok(())
 }
@@ -187,8 +167,8 @@ fn router(web: Arc<Web>) -> Router {
     let limited = Router::new()
         .route(MCP, any(move |State(web), request| async move { mcp::answer(web, &sdk, request).await }))
         .route("/v1/chat", post(chat::chat))
-        .route("/v1/prompt", post(beyond::prompt))
-        .route("/v1/resource", post(beyond::resource))
+        .route("/v1/prompt", post(resources_prompts::prompt))
+        .route("/v1/resource", post(resources_prompts::resource))
         .route_layer(middleware::from_fn_with_state(with(), limited));
     let unlimited = Router::new()
         .route("/v1/servers", get(live::servers))

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     http::{HeaderMap, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
+use http_server::forwarded::Caller;
 use serde_json::{Value, json};
 
 use super::{problem::Problem, state::Web};
@@ -15,12 +16,17 @@ use crate::{metrics::Server, tools::hub::ServerStatus};
 
 /// As the guide describes it. Degraded is an answer and no failure: the status is 200 for both. Who has no token is told no more than that:
 /// which servers there are, what they last said and what the day cost is nobody's who cannot use them.
-pub async fn health(State(web): State<Arc<Web>>, uri: Uri, headers: HeaderMap) -> Json<Value> {
+pub async fn health(
+    State(web): State<Arc<Web>>,
+    Extension(caller): Extension<Caller>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Json<Value> {
     let servers = web.app.engine.hub.status();
     let problem = web.app.config.borrow().problem.clone();
     let degraded = problem.is_some() || servers.iter().any(|server| server.degraded);
     let status = if degraded { "degraded" } else { "healthy" };
-    if !web.access.still_allows(&headers) || !web.access.tells(&uri, &headers) {
+    if !web.access.proves(&headers, caller) || !web.access.tells(&uri, &headers, caller) {
         return Json(json!({"status": status}));
     }
     let mut metrics = json!(web.app.engine.metrics.summary());
@@ -32,11 +38,16 @@ pub async fn health(State(web): State<Arc<Web>>, uri: Uri, headers: HeaderMap) -
 
 /// Ready to take requests; also without any server, since the model can still answer.
 /// It says besides how the model was met, and how much of the budget is used: the operator reads both.
-pub async fn ready(State(web): State<Arc<Web>>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
+pub async fn ready(
+    State(web): State<Arc<Web>>,
+    Extension(caller): Extension<Caller>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     if web.draining.is_cancelled() {
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "draining: this replica is being stopped"));
     }
-    if !web.access.tells(&uri, &headers) {
+    if !web.access.tells(&uri, &headers, caller) {
         return Ok(StatusCode::OK.into_response());
     }
     let percent = web.app.engine.ledger.today().budget_percent;
@@ -45,8 +56,13 @@ pub async fn ready(State(web): State<Arc<Web>>, uri: Uri, headers: HeaderMap) ->
     Ok(Json(json!({"status": "ok", "model": model, "budget": budget})).into_response())
 }
 
-pub async fn metrics(State(web): State<Arc<Web>>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
-    if !web.access.tells(&uri, &headers) {
+pub async fn metrics(
+    State(web): State<Arc<Web>>,
+    Extension(caller): Extension<Caller>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    if !web.access.tells(&uri, &headers, caller) {
         let detail =
             "figures are told by an address, a name of the cluster or one of CHAT_ALLOWED_HOSTS, or with the access token";
         return Err(Problem::new(StatusCode::FORBIDDEN, detail));

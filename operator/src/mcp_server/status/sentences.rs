@@ -66,7 +66,7 @@ fn a_trial_is_told_by_whether_the_server_answers() {
     assert_eq!(told(&remote, &half_open(of_verdict(&limited())), "Ready"), format!("True/{answers}"));
     assert_eq!(told(&server, &half_open(serving()), "Ready"), format!("False/{answers}"));
     let silent = "False/CircuitHalfOpen: the server is on trial";
-    assert_eq!(told(&remote, &half_open(of_verdict(&failed())), "Ready"), silent);
+    assert_eq!(told(&remote, &half_open(of_verdict(&failed())), "Ready"), format!("{silent}; it met HTTP 500"));
     assert_eq!(told(&server, &half_open(unasked()), "Ready"), silent);
     assert_eq!(told(&server, &half_open(serving()), "CircuitClosed"), "False/CircuitHalfOpen: on trial");
 }
@@ -105,14 +105,20 @@ fn what_is_waited_for_is_told_before_anybody_is_served() {
 }
 
 #[test]
-fn a_pod_that_starts_is_told_by_its_last_answer_and_one_that_does_not_is_not() {
+fn a_pod_that_never_answered_is_told_by_the_last_it_met_until_that_counts() {
     let server = fixtures::server(|_| {});
-    let starting = |starting, latest| health(vec![PodHealth { starting, latest, ..pod("a", false, false) }]);
+    let starting =
+        |starting, latest| health(vec![PodHealth { starting, latest, verdict: Verdict::unknown(), ..pod("a", false, false) }]);
     let ready = |pods| told(&server, &ServerHealth { verdict: Verdict::unknown(), ..pods }, "Ready");
-    assert_eq!(ready(starting(true, failed())), "False/Starting: not up yet: HTTP 500");
-    for other in [starting(false, failed()), starting(true, Verdict::unknown())] {
-        assert_eq!(ready(other), "False/Starting: waiting for the first pod to answer");
+    for its_time_is_over in [false, true] {
+        assert_eq!(ready(starting(!its_time_is_over, failed())), "False/Starting: not up yet: HTTP 500");
     }
+    // It failed often enough for that, and its time was not over.
+    let settled = health(vec![PodHealth { latest: failed(), verdict: failed(), ..pod("a", false, false) }]);
+    assert_eq!(ready(settled), "False/Starting: not up yet: HTTP 500");
+    let was_up = health(vec![PodHealth { latest: failed(), served: true, ..pod("a", false, false) }]);
+    assert_eq!(ready(was_up), "False/Starting: waiting for the first pod to answer", "it was up");
+    assert_eq!(ready(starting(true, Verdict::unknown())), "False/Starting: waiting for the first pod to answer");
 }
 
 #[test]
@@ -350,4 +356,42 @@ fn how_an_unpinned_package_is_pinned_is_told_in_its_registrys_way() {
     assert!(kept.contains("and stays in the cache; pin it as name==1.2.3"), "{kept}");
     let anew = told(json!({"command": "npx", "args": ["-y", "a"]}));
     assert!(anew.contains("by each pod anew") && anew.contains("pin it as name@1.2.3"), "{anew}");
+}
+
+#[test]
+fn a_pod_that_is_to_come_is_waited_for_until_clients_are_sent_to_it() {
+    let server = fixtures::server(|server| server.spec.replicas = 2);
+    let deployment = deployment(&server, 2, "NewReplicaSetAvailable");
+    let outcome = Outcome { deployment: Some(deployment), ..outcome(&server) };
+    let reconciling = |second: Option<PodHealth>| {
+        let pods = [Some(pod("a", true, false)), second].into_iter().flatten().collect();
+        let status = compute(&server, &outcome, Some(&health(pods)), fixtures::at(0));
+        conditions::find(&status.conditions, "Reconciling").expect("it is told").status.clone()
+    };
+    let new = || pod("b", false, false);
+    assert_eq!(reconciling(None), "True", "it is not made");
+    assert_eq!(reconciling(Some(PodHealth { starting: true, ..new() })), "True", "it starts");
+    assert_eq!(reconciling(Some(PodHealth { gate: true, containers_ready: true, ..new() })), "True", "it has answered");
+    assert_eq!(reconciling(Some(pod("b", true, false))), "False", "it serves");
+    assert_eq!(reconciling(Some(PodHealth { served: true, ..new() })), "False", "it did");
+    assert_eq!(reconciling(Some(failing("b"))), "False", "it had its time, and fails");
+}
+
+#[test]
+fn last_words_are_quoted_only_while_what_they_may_hold_is_known() {
+    let server = fixtures::server(|_| {});
+    let message = "pod a: Error; it ended last with exit code 1: a password";
+    let trouble = Trouble { words: message.find(": a password"), ..fixtures::trouble("Error", message) };
+    let deployment = Some(deployment(&server, 1, "ReplicaSetUpdated"));
+    let told = |outcome: &Outcome| {
+        let pods = vec![PodHealth { trouble: Some(trouble.clone()), ..pod("a", false, false) }];
+        let status = compute(&server, outcome, Some(&health(pods)), fixtures::at(0));
+        ["Ready", "Healthy", "Reconciling"]
+            .map(|type_| conditions::find(&status.conditions, type_).expect("it is told").message.contains("a password"))
+    };
+    let known = Outcome { deployment, ..outcome(&server) };
+    assert_eq!(told(&known), [true; 3]);
+    let problem = Problem { class: Class::Waiting, reason: reason::SECRET_NOT_FOUND, message: "it is gone".into() };
+    assert_eq!(told(&Outcome { problems: vec![problem], ..outcome(&server) }), [false; 3], "it is gone");
+    assert_eq!(told(&Outcome { valid: None, ..known }), [false; 3], "it cannot be read");
 }

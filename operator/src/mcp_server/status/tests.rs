@@ -10,6 +10,7 @@ use crate::{
     pod_trouble::Making,
     probe::Verdict,
     requeue::Class,
+    rollout::Origin,
 };
 
 pub(super) fn outcome(server: &McpServer) -> Outcome {
@@ -97,12 +98,21 @@ fn an_obstacle_is_told_by_stalled_and_by_the_message_of_ready_which_stays_true_w
     assert_eq!(condition(&status, "Stalled"), ("True".into(), reason::SECRET_NOT_FOUND.into()));
 }
 
+fn of_template(template: &str, made: i64, pod: PodHealth) -> PodHealth {
+    PodHealth { origin: Origin { template: Some(template.into()), made: Some(fixtures::at(made)) }, ..pod }
+}
+
 /// (Ready, Reconciling, Stalled) as "True/Reason" of a server with an old pod that serves, or none, beside a new one.
 fn of_a_rollout(old_serves: bool, progress: &str, new: PodHealth) -> [String; 3] {
     let server = fixtures::server(|_| {});
-    let deployment = Some(deployment(&server, 0, progress));
-    let old = old_serves.then(|| pod("old", true, false));
-    let health = health(old.into_iter().chain([new]).collect());
+    let old = old_serves.then(|| of_template("1", 1, pod("old", true, false)));
+    let health = health(old.into_iter().chain([of_template("2", 2, new)]).collect());
+    let mut deployment = deployment(&server, 1, progress);
+    deployment.metadata.generation = Some(2);
+    let status = deployment.status.as_mut().expect("it has one");
+    (status.observed_generation, status.replicas) = (Some(2), i32::try_from(health.pods.len()).ok());
+    status.available_replicas = Some(i32::from(old_serves));
+    let deployment = Some(deployment);
     let status = compute(&server, &Outcome { deployment, ..outcome(&server) }, Some(&health), fixtures::at(0));
     ["Ready", "Reconciling", "Stalled"].map(|type_| {
         let (status, reason) = condition(&status, type_);
@@ -131,20 +141,27 @@ fn a_rollout_is_told_in_kubernetes_words_while_the_old_version_serves() {
     assert_eq!(of_a_rollout(true, "ReplicaSetUpdated", refused), ["True/Available", "False/ToolsChanged", "True/ToolsChanged"]);
 }
 
+/// A pod that cannot come up was made from the former template, and a person has edited the spec since.
 #[test]
-fn beside_a_pod_in_trouble_its_replacement_is_told_of() {
+fn what_befell_a_former_template_does_not_stall_the_one_that_mends_it() {
     let server = fixtures::server(|_| {});
-    let of = |template: &str, pod: PodHealth| PodHealth { template: Some(template.into()), ..pod };
-    let ready =
-        |pods: Vec<PodHealth>| message(&compute(&server, &outcome(&server), Some(&health(pods)), fixtures::at(0)), "Ready");
-    let broken = || of("1", troubled("old", "CrashLoopBackOff"));
-    let making = Making { init: Some("mcp-install".into()), prepared: true };
-    let new = |template| of(template, PodHealth { making: Some(making.clone()), ..pod("new", false, false) });
-    let alone = ready(vec![broken()]);
-    let told = ready(vec![broken(), new("2")]);
-    assert_eq!(told, format!("{alone}; pod new, of another version, is on its way: its init container mcp-install is running"));
-    assert_eq!(ready(vec![broken(), new("1")]), alone, "one of the same version comes up no better");
-    assert_eq!(ready(vec![broken(), of("2", pod("new", false, false))]), alone, "it came up once, and does not answer");
+    let told = |observed: i64, updated: usize, pods: Vec<PodHealth>| {
+        let status = json!({"observedGeneration": observed, "replicas": pods.len(), "updatedReplicas": updated});
+        let mut outcome = outcome(&server);
+        let deployment =
+            json!({"metadata": {"generation": 2}, "spec": {"replicas": 1, "selector": {}, "template": {}}, "status": status});
+        outcome.deployment = Some(serde_json::from_value(deployment).expect("a Deployment"));
+        let status = compute(&server, &outcome, Some(&health(pods)), fixtures::at(0));
+        [condition(&status, "Stalled").0, condition(&status, "Reconciling").0, condition(&status, "Ready").1]
+    };
+    let old = || of_template("1", 1, troubled("old", "ErrImageNeverPull"));
+    assert_eq!(told(2, 1, vec![old()]), ["True", "False", "ErrImageNeverPull"], "before the edit");
+    assert_eq!(told(1, 1, vec![old()]), ["False", "True", "ErrImageNeverPull"], "Kubernetes has not looked at it");
+    assert_eq!(told(2, 0, vec![old()]), ["False", "True", "ErrImageNeverPull"], "no pod of it is made yet");
+    let new = || of_template("2", 2, pod("new", false, false));
+    assert_eq!(told(2, 1, vec![old(), new()]), ["False", "True", "Starting"], "its pod comes up");
+    let worse = of_template("2", 2, troubled("new", "InvalidImageName"));
+    assert_eq!(told(2, 1, vec![old(), worse]), ["True", "False", "InvalidImageName"], "it is no better");
 }
 
 #[test]
@@ -226,6 +243,63 @@ fn a_server_that_wants_credentials_is_ready_only_where_its_clients_bring_their_o
     assert_eq!([ready(false), ready(true)], ["Unknown", "True"]);
 }
 
+/// A Deployment that was done once says so for ever, also of pods that it was scaled up to.
+#[test]
+fn pods_that_a_server_was_scaled_up_to_stall_once_they_have_had_their_time() {
+    let server = fixtures::server(|server| {
+        server.spec.replicas = 2;
+        server.spec.pod.progress_deadline_seconds = Some(60);
+    });
+    let trouble = Trouble { made: Some(fixtures::at(0)), ..fixtures::trouble(reason::UNSCHEDULABLE, "no room") };
+    let health = health(vec![pod("a", true, false), PodHealth { trouble: Some(trouble), ..pod("b", false, false) }]);
+    let outcome = Outcome { deployment: Some(deployment(&server, 2, "NewReplicaSetAvailable")), ..outcome(&server) };
+    let told = |second| {
+        let status = compute(&server, &outcome, Some(&health), fixtures::at(second));
+        assert_eq!(condition(&status, "Ready").0, "True", "the first one serves");
+        ["Reconciling", "Stalled"].map(|type_| condition(&status, type_))
+    };
+    let said = |status: &str| (status.to_owned(), reason::UNSCHEDULABLE.to_owned());
+    assert_eq!(told(59), [said("True"), said("False")]);
+    assert_eq!(told(60), [said("False"), said("True")]);
+}
+
+#[test]
+fn a_server_without_pods_says_so_before_it_says_what_they_would_lack() {
+    let server = fixtures::server(|server| server.spec.replicas = 0);
+    let problems = problem(Class::Waiting, reason::SECRET_NOT_FOUND);
+    let status = compute(&server, &Outcome { problems, ..Outcome::default() }, None, fixtures::at(0));
+    assert_eq!(condition(&status, "Ready"), ("False".into(), reason::SCALED_TO_ZERO.into()));
+    assert!(message(&status, "Ready").ends_with("; create it"), "{}", message(&status, "Ready"));
+    assert_eq!(condition(&status, "Stalled"), ("True".into(), reason::SECRET_NOT_FOUND.into()));
+}
+
+#[test]
+fn the_pod_that_is_waited_for_is_named_while_it_ends() {
+    let server = fixtures::server(|_| {});
+    let told = |strategy: &str| {
+        let mut deployment = deployment(&server, 0, "ReplicaSetUpdated");
+        deployment.spec.as_mut().expect("it has one").strategy = serde_json::from_value(json!({"type": strategy})).ok();
+        let outcome = Outcome { deployment: Some(deployment), ..outcome(&server) };
+        let health = ServerHealth { ending: Some("db-mcp-1".into()), ..health(vec![]) };
+        message(&compute(&server, &outcome, Some(&health), fixtures::at(0)), "Ready")
+    };
+    assert_eq!(
+        told("Recreate"),
+        "pod db-mcp-1 is still ending: one may write at a time, so the next one is made when it is gone"
+    );
+    assert_eq!(told("RollingUpdate"), "pod db-mcp-1 is still ending, and no other one is there yet");
+}
+
+#[test]
+fn the_container_that_kubernetes_does_not_find_ready_is_named() {
+    let server = fixtures::server(|_| {});
+    let answers = PodHealth { gate: true, unready: Some("proxy".into()), ..pod("a", false, false) };
+    let health = ServerHealth { verdict: Verdict::healthy(), ..health(vec![answers]) };
+    let status = compute(&server, &outcome(&server), Some(&health), fixtures::at(0));
+    let expected = "the server answers; Kubernetes waits for the readiness probe of container proxy: kubectl describe pod a";
+    assert_eq!(message(&status, "Ready"), expected);
+}
+
 #[test]
 fn nobody_says_ready_in_a_panic_of_a_server_of_which_no_pod_answers() {
     let server = fixtures::server(|_| {});
@@ -257,7 +331,7 @@ fn without_a_service_no_client_gets_in_however_well_the_pods_are() {
 #[test]
 fn what_has_not_started_refuses_no_connection() {
     let refused = Verdict { kind: Kind::Failed, message: "connection refused".into(), ..Verdict::healthy() };
-    let making = Making { init: Some("download".into()), prepared: true };
+    let making = Making { init: Some("download".into()), sidecar: false, prepared: true, made: None };
     let pod = PodHealth { starting: true, latest: refused, making: Some(making), ..pod("a", false, false) };
     let told = compute(&fixtures::server(|_| {}), &Outcome::default(), Some(&health(vec![pod])), fixtures::at(0));
     let ready = conditions::find(&told.conditions, condition::READY).expect("it is told");
@@ -514,4 +588,91 @@ fn assert_consistent(server: &McpServer, outcome: &Outcome, health: &ServerHealt
         assert!(!reason.is_empty() && reason.chars().all(|c| c.is_ascii_alphanumeric()), "{reason:?} is no machine word");
         assert!(!found.message.is_empty(), "{} says nothing", found.type_);
     }
+}
+
+/// What is told of a server by an operator that starts anew, of which this was told before.
+fn told_anew(told: [(&'static str, Status, &str); 2], pods: Vec<PodHealth>, verdict: Verdict) -> [String; 2] {
+    let before = told.map(|(type_, status, reason)| (type_, Finding::new(status, reason, "what was found out")));
+    let server = fixtures::server(|server| {
+        let observed_generation = server.metadata.generation;
+        let conditions = conditions::merge(&[], before.to_vec(), observed_generation, fixtures::at(0));
+        server.status = Some(McpServerStatus { observed_generation, conditions, ..McpServerStatus::default() });
+    });
+    let health = ServerHealth { verdict, pods, ..unasked() };
+    let status = compute(&server, &outcome(&server), Some(&health), fixtures::at(9));
+    ["Ready", "Healthy"].map(|type_| {
+        let (status, reason) = condition(&status, type_);
+        format!("{status}/{reason}")
+    })
+}
+
+/// In service or not, and nothing that counts was found out about it by this operator.
+fn inherited(name: &str, in_service: bool) -> PodHealth {
+    PodHealth { verdict: Verdict::unknown(), latest: Verdict::unknown(), inherited: true, ..pod(name, in_service, false) }
+}
+
+#[test]
+fn a_new_operator_tells_nobody_as_well_of_whom_something_else_was_told_before_it_has_asked() {
+    let (ready, healthy) = (condition::READY, condition::HEALTHY);
+    let panics = [(ready, Status::Unknown, reason::FLEET_PANIC), (healthy, Status::False, reason::HTTP_STATUS)];
+    let refuses = [(ready, Status::Unknown, reason::UNAUTHORIZED), (healthy, Status::Unknown, reason::UNAUTHORIZED)];
+    let degraded = [(ready, Status::True, reason::DEGRADED), (healthy, Status::False, reason::DEGRADED)];
+    let others = [(ready, Status::False, reason::TOOLS_CHANGED), (healthy, Status::True, reason::PROBE_SUCCEEDED)];
+    let failed_once = || PodHealth {
+        latest: Verdict { kind: Kind::Failed, reason: reason::HTTP_STATUS, message: "500".into() },
+        ..inherited("a", true)
+    };
+    for (told, pods, verdict) in [
+        (panics, vec![inherited("a", true)], Verdict::unknown()),
+        (panics, vec![failed_once()], Verdict::unknown()),
+        (panics, vec![inherited("a", true), pod("b", true, false)], Verdict::healthy()),
+        (refuses, vec![inherited("a", true)], Verdict::unknown()),
+        (degraded, vec![pod("a", true, false), inherited("b", false)], Verdict::healthy()),
+        (others, vec![pod("a", false, false)], Verdict::unknown()),
+    ] {
+        let expected = told.map(|(_, status, reason)| format!("{}/{reason}", status.as_str()));
+        assert_eq!(told_anew(told, pods.clone(), verdict), expected, "{pods:?}");
+    }
+}
+
+#[test]
+fn what_kubernetes_tells_and_what_was_asked_since_is_told_at_once() {
+    let told =
+        [(condition::READY, Status::Unknown, reason::FLEET_PANIC), (condition::HEALTHY, Status::False, reason::HTTP_STATUS)];
+    let anew = |pods, verdict| told_anew(told, pods, verdict)[0].clone();
+    assert_eq!(anew(vec![inherited("a", false)], Verdict::unknown()), "False/Starting", "it is out of service");
+    assert_eq!(anew(vec![], Verdict::unknown()), "False/Starting");
+    let crashes = PodHealth { inherited: true, ..troubled("a", "CrashLoopBackOff") };
+    assert_eq!(anew(vec![crashes], Verdict::unknown()), "False/CrashLoopBackOff");
+    assert_eq!(anew(vec![pod("a", true, false)], Verdict::healthy()), "True/Available");
+    let starting = [(condition::READY, Status::False, reason::STARTING), (condition::HEALTHY, Status::Unknown, reason::UNKNOWN)];
+    assert_eq!(told_anew(starting, vec![inherited("a", true)], Verdict::unknown())[0], "True/Available", "it came in meanwhile");
+}
+
+#[test]
+fn a_pod_that_is_kept_out_for_saying_no_is_told_of_and_stalls_its_rollout() {
+    let no = Verdict { kind: Kind::Alive, reason: reason::UNAUTHORIZED, message: "HTTP 401".into() };
+    let kept_out = |why| PodHealth { latest: no.clone(), verdict: no.clone(), kept_out: Some(why), ..pod("new", false, false) };
+    let beside = || kept_out(KeptOut::AnotherVersionIsWell);
+    assert_eq!(of_a_rollout(true, "ReplicaSetUpdated", beside()), ["True/Available", "True/RollingOut", "False/Available"]);
+    assert_eq!(
+        of_a_rollout(true, "ProgressDeadlineExceeded", beside()),
+        ["True/Available", "False/Unauthorized", "True/Unauthorized"]
+    );
+    let alone = of_a_rollout(false, "ReplicaSetUpdated", kept_out(KeptOut::ShowsNoTools));
+    assert_eq!(alone, ["False/Unauthorized", "True/RollingOut", "False/Available"]);
+}
+
+#[test]
+fn a_list_is_told_as_accepted_when_it_is_kept() {
+    let server = fixtures::server(|_| {});
+    let told = |unaccepted: bool, names: &[&str]| {
+        let tools = names.iter().map(|&name| crate::probe::Tool { name: name.into(), hash: name.into() }).collect();
+        let tools = Some(std::sync::Arc::new(crate::probe::ToolsList::new(tools)));
+        let health = ServerHealth { tools, unaccepted, ..health(vec![pod("a", true, false)]) };
+        condition(&compute(&server, &outcome(&server), Some(&health), fixtures::at(0)), "ToolsAccepted")
+    };
+    assert_eq!(told(true, &["a"]), ("Unknown".into(), reason::UNKNOWN.into()));
+    assert_eq!(told(false, &["a"]), ("True".into(), reason::TOOLS_UNCHANGED.into()));
+    assert_eq!(told(true, &[]), ("True".into(), reason::TOOLS_UNCHANGED.into()), "who offers nothing is waited for by nobody");
 }

@@ -29,8 +29,8 @@ use crate::{
     clock,
     probe::{
         proxy::Proxy,
+        route::{Dial, Route},
         verdict::{Problem, Step},
-        wire::{Dial, Wire},
     },
 };
 
@@ -41,23 +41,23 @@ static LOOKUPS: Semaphore = Semaphore::const_new(64);
 /// The longest head of a proxy's answer.
 const PROXY_HEAD: usize = 16 * 1024;
 
-/// Opens a connection to the server of `wire`, at `ip` where that is a pod. `step` is kept up to date for the message when the time is up.
-pub(super) async fn dial(wire: &Wire, ip: Option<IpAddr>, proxy: Option<&Proxy>, step: &mut Step) -> Result<Watched, Problem> {
-    let stream = if let Some(proxy) = through(wire, proxy) {
-        tunnel(wire, &proxy, step).await?
+/// Opens a connection to the server of `route`, at `ip` where that is a pod. `step` is kept up to date for the message when the time is up.
+pub(super) async fn dial(route: &Route, ip: Option<IpAddr>, proxy: Option<&Proxy>, step: &mut Step) -> Result<Watched, Problem> {
+    let stream = if let Some(proxy) = through(route, proxy) {
+        tunnel(route, &proxy, step).await?
     } else {
-        let addresses = guarded(wire, addresses(wire, ip, step).await?)?;
+        let addresses = guarded(route, addresses(route, ip, step).await?)?;
         *step = Step::Connect;
         connect(&addresses).await?
     };
-    let Some(tls) = &wire.tls else { return Ok(Watched::new(Stream::Plain(stream), wire.keep, false)) };
+    let Some(tls) = &route.tls else { return Ok(Watched::new(Stream::Plain(stream), route.keep, false)) };
     *step = Step::Tls;
     let (name, config) = tls.as_ref().map_err(|what| Problem::Tls(what.clone()))?;
-    shake_hands(wire, stream, name.clone(), config).await
+    shake_hands(route, stream, name.clone(), config).await
 }
 
-async fn addresses(wire: &Wire, ip: Option<IpAddr>, step: &mut Step) -> Result<Vec<SocketAddr>, Problem> {
-    match (&wire.dial, ip) {
+async fn addresses(route: &Route, ip: Option<IpAddr>, step: &mut Step) -> Result<Vec<SocketAddr>, Problem> {
+    match (&route.dial, ip) {
         (Dial::Pod(port), Some(ip)) => Ok(vec![(ip, *port).into()]),
         (Dial::Pod(_), None) => Err(Problem::Unreachable("the pod has no address".into())),
         (Dial::Address(ip, port), _) => Ok(vec![(*ip, *port).into()]),
@@ -69,15 +69,15 @@ async fn addresses(wire: &Wire, ip: Option<IpAddr>, step: &mut Step) -> Result<V
 }
 
 /// Those of the addresses that may be dialled.
-fn guarded(wire: &Wire, addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Problem> {
-    match &wire.guard {
+fn guarded(route: &Route, addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Problem> {
+    match &route.guard {
         Some(guard) => guard.allowed(addresses),
         None => Ok(addresses),
     }
 }
 
 async fn resolve(name: String, port: u16) -> Result<Vec<SocketAddr>, Problem> {
-    let place = LOOKUPS.acquire().await;
+    let (place, asked) = (LOOKUPS.acquire().await, name.clone());
     let lookup = tokio::task::spawn_blocking(move || {
         // The thread keeps the place, also when nobody waits for it any more.
         let _place = place;
@@ -86,7 +86,7 @@ async fn resolve(name: String, port: u16) -> Result<Vec<SocketAddr>, Problem> {
     let found: io::Result<Vec<SocketAddr>> = lookup.await.map_err(|_| Problem::Dns("the lookup was cancelled".into()))?;
     found.map_err(|error| match unconnected(&error) {
         ours @ Problem::Ours(_) => ours,
-        _ => Problem::Dns(error.to_string()),
+        _ => Problem::Dns(format!("{asked}: {error}")),
     })
 }
 
@@ -124,17 +124,17 @@ fn side_by_side(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
 }
 
 /// The proxy by which the server is reached. Only TLS goes through one: what is in it the proxy cannot read.
-fn through(wire: &Wire, proxy: Option<&Proxy>) -> Option<Intercept> {
-    let proxy = proxy.filter(|_| wire.tls.is_some() && !matches!(wire.dial, Dial::Pod(_)))?;
-    proxy.to(wire.host.to_str().ok()?)
+fn through(route: &Route, proxy: Option<&Proxy>) -> Option<Intercept> {
+    let proxy = proxy.filter(|_| route.tls.is_some() && !matches!(route.dial, Dial::Pod(_)))?;
+    proxy.to(route.host.to_str().ok()?)
 }
 
 /// A connection through a proxy: it connects, and hands on what comes.
-async fn tunnel(wire: &Wire, proxy: &Intercept, step: &mut Step) -> Result<TcpStream, Problem> {
+async fn tunnel(route: &Route, proxy: &Intercept, step: &mut Step) -> Result<TcpStream, Problem> {
     let refused = |what: &str| Problem::Unreachable(format!("the proxy {what}"));
     // A name is the proxy's to resolve, and where it leads the proxy's to allow.
-    if let Dial::Address(ip, port) = wire.dial {
-        guarded(wire, vec![(ip, port).into()])?;
+    if let Dial::Address(ip, port) = route.dial {
+        guarded(route, vec![(ip, port).into()])?;
     }
     let host = proxy.uri().host().ok_or_else(|| refused("has no name"))?.trim_matches(['[', ']']);
     let port = proxy.uri().port_u16().unwrap_or(80);
@@ -145,7 +145,7 @@ async fn tunnel(wire: &Wire, proxy: &Intercept, step: &mut Step) -> Result<TcpSt
         ours @ Problem::Ours(_) => ours,
         _ => refused("cannot be reached"),
     })?;
-    let target = match &wire.dial {
+    let target = match &route.dial {
         Dial::Address(IpAddr::V6(ip), port) => format!("[{ip}]:{port}"),
         Dial::Address(ip, port) => format!("{ip}:{port}"),
         Dial::Name(name, port) => format!("{name}:{port}"),
@@ -177,7 +177,7 @@ async fn tunnel(wire: &Wire, proxy: &Intercept, step: &mut Step) -> Result<TcpSt
 }
 
 async fn shake_hands(
-    wire: &Wire,
+    route: &Route,
     stream: TcpStream,
     name: ServerName<'static>,
     config: &ClientConfig,
@@ -192,7 +192,7 @@ async fn shake_hands(
         _ => Problem::Tls(tls_text(&error)),
     })?;
     let until = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(|leaf| left(leaf));
-    let keep = wire.keep.map(|keep| until.map_or(keep, |until| keep.min(until)));
+    let keep = route.keep.map(|keep| until.map_or(keep, |until| keep.min(until)));
     Ok(Watched::new(Stream::Tls(Box::new(stream)), keep, wanted()))
 }
 

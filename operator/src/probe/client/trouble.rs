@@ -59,14 +59,42 @@ pub(super) fn tls_text(error: &io::Error) -> String {
         Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
             "the server answers plain HTTP where https is expected".to_owned()
         }
+        Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other))) => certificate(&other.0.to_string()),
         Some(tls) => tls.to_string(),
         None => format!("the server ended the handshake ({})", error.kind()),
+    }
+}
+
+/// What is wrong with a certificate, in words, where the library has but a name for it.
+fn certificate(name: &str) -> String {
+    match name {
+        // The most usual self-signed one: <https://docs.openssl.org/3.0/man1/openssl-req/> (`-x509`).
+        "CaUsedAsEndEntity" => {
+            "the server's own certificate is an authority's (CA:TRUE, as openssl req -x509 makes it), which this client \
+             does not take: make it with basicConstraints CA:FALSE"
+                .to_owned()
+        }
+        name => format!("invalid peer certificate: {name}"),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_authoritys_certificate_is_told_with_what_to_do() {
+        let found = rustls::CertificateError::Other(rustls::OtherError(std::sync::Arc::new(webpki_error("CaUsedAsEndEntity"))));
+        let told = tls_text(&io::Error::other(rustls::Error::InvalidCertificate(found)));
+        assert!(told.contains("basicConstraints CA:FALSE"), "{told}");
+        let found = rustls::CertificateError::Other(rustls::OtherError(std::sync::Arc::new(webpki_error("BadDer"))));
+        let told = tls_text(&io::Error::other(rustls::Error::InvalidCertificate(found)));
+        assert_eq!(told, "invalid peer certificate: BadDer");
+    }
+
+    fn webpki_error(name: &'static str) -> io::Error {
+        io::Error::other(name)
+    }
 
     #[test]
     fn what_we_ran_out_of_is_ours_and_what_the_server_does_is_not() {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Registry;
 use crate::{
-    crd::CircuitStatus,
+    crd::{CircuitState, CircuitStatus},
     probe::{
         breaker::Circuit,
         effect::Effect,
@@ -12,7 +12,7 @@ use crate::{
         server::{self, Server},
         target::{Recheck, Target},
         template::Template,
-        types::{Credentials, Endpoint, Moment, PodState, ServerKey, ServerSpec},
+        types::{Credentials, Endpoint, Moment, PodState, ServerKey, ServerSpec, ToolsContract},
     },
 };
 
@@ -35,6 +35,7 @@ impl Registry {
             server.rewire(|template| {
                 asks_otherwise(before, &spec, template)
                     || before.may_sleep != spec.may_sleep
+                    || before.mask != spec.mask
                     || (before.health.timeout_seconds, before.health.interval_seconds)
                         != (spec.health.timeout_seconds, spec.health.interval_seconds)
             });
@@ -47,14 +48,24 @@ impl Registry {
             && let Some(persisted) = persisted
         {
             server.circuit = Circuit::restore(persisted, &spec.breaker, now);
+            let since = persisted.since.as_ref().filter(|_| server.circuit.state() != CircuitState::Closed);
+            server.found_open = since.and_then(|since| now.ago(since.0));
         }
-        let had_endpoint = server.targets.values().find(|target| target.pod.is_none()).map(|target| target.id);
-        match had_endpoint {
-            None if remote => {
-                self.add_target(&key, None, now);
+        // It is one URL, or it is its pods: those that a server of this name left behind are none of a remote one.
+        let strangers = server.targets.values().filter(|target| target.pod.is_none() != remote);
+        let strangers: Vec<TargetId> = strangers.map(|target| target.id).collect();
+        for id in strangers {
+            self.drop_target(&key, id, &mut effects);
+        }
+        if remote && self.servers.get(&key).is_some_and(|server| server.targets.is_empty()) {
+            let id = self.add_target(&key, None, now);
+            let stood = persisted.is_some_and(|circuit| circuit.state == CircuitState::Closed);
+            if before.is_none()
+                && stood
+                && let Some(target) = self.servers.get_mut(&key).and_then(|server| server.targets.get_mut(&id))
+            {
+                target.found_good_before();
             }
-            Some(id) if !remote => self.drop_target(&key, id, &mut effects),
-            _ => {}
         }
         let moved = before.as_deref().is_some_and(|before| before.endpoint != spec.endpoint);
         let recheck = before.as_deref().is_some_and(|before| before.recheck != spec.recheck && spec.recheck.is_some());
@@ -92,14 +103,16 @@ impl Registry {
         let mut another = false;
         for target in server.targets.values_mut() {
             let asked = target.pod.as_ref().and_then(|pod| pod.asked.as_deref());
-            if !asks_otherwise(before, after, asked) {
+            // What is switched on again is asked as if it were new: somebody has mended it meanwhile.
+            let anew = !before.enabled && after.enabled;
+            if !anew && !asks_otherwise(before, after, asked) {
                 continue;
             }
             another = true;
             target.become_another();
             target.busy = false;
             effects.push(Effect::Forget(target.id, target.epoch));
-            if forget {
+            if forget || anew {
                 target.forget_verdicts();
             }
         }
@@ -123,20 +136,24 @@ impl Registry {
         effects
     }
 
-    /// The CR is gone.
-    pub fn remove_server(&mut self, key: &ServerKey) -> Vec<Effect> {
+    /// The CR is gone. Its pods need not be: what Kubernetes last said of them is kept for a CR of this name that comes while they are there,
+    /// for it says no more of a pod to which nothing happens.
+    pub fn remove_server(&mut self, key: &ServerKey, now: Moment) -> Vec<Effect> {
         let mut effects = Vec::new();
         let Some((key, server)) = self.servers.get_key_value(key).map(|(key, server)| (Arc::clone(key), server)) else {
             return effects;
         };
         let ids: Vec<TargetId> = server.targets.keys().copied().collect();
-        for id in ids {
-            self.drop_target(&key, id, &mut effects);
-        }
+        let pods: Vec<PodState> = ids.into_iter().filter_map(|id| self.drop_target(&key, id, &mut effects)).collect();
         if let Some(mut server) = self.servers.remove(&key) {
             server.unset_timer(&mut self.schedule);
         }
         self.panic.forget(&key);
+        self.inquiry.note(&key, false);
+        for pod in pods {
+            let key = self.entry(&key);
+            self.add_target(&key, Some(pod), now);
+        }
         effects.push(Effect::Gone(key));
         effects
     }
@@ -151,6 +168,9 @@ impl Registry {
             effects = self.remove_pod(&pod.uid, now);
         }
         let Some(id) = self.pods.get(&pod.uid).copied() else {
+            if self.servers.get(&key).is_some_and(Server::is_remote) {
+                return effects;
+            }
             self.add_target(&key, Some(pod), now);
             self.with(&key, now, &mut effects, Server::settle);
             return effects;
@@ -189,10 +209,27 @@ impl Registry {
         effects
     }
 
+    /// Takes up which tools a server must offer.
+    pub fn set_contract(&mut self, key: &ServerKey, contract: &ToolsContract, now: Moment) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.with(key, now, &mut effects, |server, around| {
+            let Some(before) = server.spec.clone().filter(|spec| spec.tools != *contract) else { return };
+            server.spec = Some(Arc::new(ServerSpec { tools: contract.clone(), ..ServerSpec::clone(&before) }));
+            server.excuse(&before);
+            server.settle(around);
+        });
+        effects
+    }
+
+    /// Which tools a server must offer; none before `set_server`.
+    pub fn contract(&self, key: &ServerKey) -> Option<&ToolsContract> {
+        Some(&self.servers.get(key)?.spec.as_ref()?.tools)
+    }
+
     /// What probes of a server carry; none before `set_server`.
     pub fn credentials(&self, key: &ServerKey) -> Option<Credentials> {
         let spec = self.servers.get(key)?.spec.as_ref()?;
-        Some(Credentials { headers: spec.credentials.clone(), ca: spec.ca.clone() })
+        Some(Credentials { headers: spec.credentials.clone(), ca: spec.ca.clone(), mask: Arc::clone(&spec.mask) })
     }
 
     /// Which pods are known: their servers and uids. For finding out which of them went away unseen.

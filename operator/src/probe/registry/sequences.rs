@@ -19,6 +19,7 @@ use crate::{
         types::{Endpoint, ServerSpec, ToolsContract},
         verdict::Status,
     },
+    rollout::Origin,
 };
 
 const CAP: usize = 6;
@@ -203,7 +204,7 @@ impl World {
         let now = self.now;
         let effects = match event {
             Event::SetServer { server, spec } => self.registry.set_server(&key(server), server_spec(&spec), None, now),
-            Event::RemoveServer(server) => self.registry.remove_server(&key(server)),
+            Event::RemoveServer(server) => self.registry.remove_server(&key(server), now),
             Event::SetPod { server, pod } => self.registry.set_pod(&key(server), self.pod_state(&pod), now),
             Event::RemovePod { name, life } => self.registry.remove_pod(&uid(name, life), now),
             Event::Pass(length) => {
@@ -253,7 +254,7 @@ impl World {
             asked: pod
                 .asked
                 .map(|port| Arc::new(Template { port: port.into(), path: "/mcp".into(), tool_call: None, digest: None })),
-            template: Some(pod.asked.unwrap_or_default().to_string()),
+            origin: Origin { template: Some(pod.asked.unwrap_or_default().to_string()), made: None },
             node: Some(format!("node-{}", pod.name % 2)),
             ..PodState::default()
         }
@@ -379,7 +380,7 @@ impl World {
             let counted = || {
                 server.into_iter().flat_map(|server| server.targets.values()).filter(|target| target.reachable() && target.proven)
             };
-            let well = counted().any(|target| target.streak == 0);
+            let well = counted().any(Target::is_well);
             prop_assert!(
                 counted().next().is_some() && well == failed_at.is_none(),
                 "{key} is counted as something else than it is"
@@ -449,6 +450,7 @@ fn server_spec(spec: &Spec) -> ServerSpec {
         },
         breaker: CircuitBreaker { failure_threshold: spec.threshold, force: spec.force, ..CircuitBreaker::default() },
         tools: ToolsContract { policy: ToolsPolicy::Ignore, ..ToolsContract::default() },
+        mask: std::sync::Arc::default(),
         reach: None,
     }
 }
@@ -463,9 +465,13 @@ proptest! {
             world.take(event)?;
             world.check()?;
         }
-        // Everything goes; what is still under way ends after that.
+        // Everything goes; what is still under way ends after that. A pod outlives its server until Kubernetes says that it went.
         for server in 0..SERVERS {
             world.take(Event::RemoveServer(server))?;
+            world.check()?;
+        }
+        for (name, life) in (0..3).flat_map(|name| [(name, 0), (name, 1)]) {
+            world.take(Event::RemovePod { name, life })?;
             world.check()?;
         }
         while !world.flights.is_empty() {

@@ -36,10 +36,17 @@ impl Server {
     /// When a target of an Open circuit is asked whether it still fails.
     pub(super) fn eviction_check(&self, target: &Target, spec: &ServerSpec) -> Option<Instant> {
         let after = Duration::from_secs(spec.health.restart_after_seconds.into());
-        let since = target.failing_since.filter(|_| !after.is_zero() && self.may_help(target))?;
+        let since = self.fails_since(target).filter(|_| !after.is_zero() && self.may_help(target))?;
         // Once: what it said then stands until its trial.
         let unasked = |at: &Instant| target.ended.is_none_or(|ended| ended.mono < *at);
         [Some(since + after), self.eviction.not_before].into_iter().flatten().max().filter(unasked)
+    }
+
+    /// Since when it fails. A pod that was out when we came, and has not answered since, fails for as long as the opening lasts that we
+    /// found: an operator that starts anew does not begin to count anew.
+    fn fails_since(&self, target: &Target) -> Option<Instant> {
+        let out_before = || self.found_open.filter(|_| target.gate.actual == Some(false) && !target.proven);
+        target.failing_since.or_else(out_before)
     }
 
     /// Whether another start may mend it. A pod that never answered is no better as another one, and an image that cannot be pulled is
@@ -53,7 +60,7 @@ impl Server {
         let (Some(spec), Some(target)) = (self.spec.as_deref(), self.targets.get(&id)) else { return };
         let after = Duration::from_secs(spec.health.restart_after_seconds.into());
         let Some(pod) = target.pod.as_ref().filter(|pod| !pod.deleting && self.may_help(target)) else { return };
-        let long = target.failing_since.is_some_and(|since| since + after <= around.now.mono);
+        let long = self.fails_since(target).is_some_and(|since| since + after <= around.now.mono);
         let state = &mut self.eviction;
         if state.leaving.is_some_and(|leaving| !self.targets.contains_key(&leaving)) {
             state.leaving = None;

@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::{Around, Server, notice, summary::accepted};
 use crate::{
     crd::{CircuitState, Force, ToolsPolicy, reason},
@@ -12,7 +14,8 @@ use crate::{
         effect::{Effect, GatePatch},
         schedule::{TargetId, Timer},
         target::Target,
-        types::ServerSpec,
+        types::{KeptOut, ServerSpec},
+        verdict::Kind,
     },
 };
 
@@ -30,6 +33,10 @@ impl Server {
             self.held = true;
             return;
         }
+        if let Some(until) = waits(culprit, spec, around) {
+            self.doubt = Some(until);
+            return;
+        }
         let (reason, failures) = (culprit.settled.reason, culprit.counted_failures());
         let transition = self.circuit.fail(&spec.breaker, reason, failures, around.jitter, around.now);
         self.transitioned(transition, around);
@@ -41,21 +48,26 @@ impl Server {
             return;
         }
         let (state, forced) = (self.circuit.state(), self.circuit.forced());
-        let shut_out: Vec<TargetId> = self.shut_out(spec).collect();
+        let refusing = self.targets.values().filter(|target| self.keeps_out(spec, target).is_some()).map(|target| target.id);
+        let kept_out: Vec<TargetId> = self.shut_out(spec).chain(refusing).collect();
         for target in self.targets.values_mut() {
             let Some(pod) = target.pod.as_ref().filter(|pod| !pod.deleting) else { continue };
-            let breaks_contract = shut_out.contains(&target.id);
+            let kept_out = kept_out.contains(&target.id);
             let natural = match (forced, state) {
                 _ if !spec.enabled => false,
                 (Some(Force::Closed), _) => true,
                 (Some(Force::Open), _) | (_, CircuitState::Open | CircuitState::HalfOpen) => false,
-                (None, CircuitState::Closed) => target.proven && !target.failing && !breaks_contract,
+                (None, CircuitState::Closed) => target.proven && !target.failing && !kept_out,
             };
             // What keeps a pod out may be our own fault, what lets it in is its own answer: only the former is held.
             // What a person switches by hand is no fault.
             let hold = (spec.paused || around.panic) && spec.enabled && forced.is_none();
-            let decided = natural || (hold && target.gate.decided);
-            self.held |= decided != natural;
+            let stays = natural || (hold && target.gate.decided);
+            self.held |= stays != natural;
+            let doubt = waits(target, spec, around).filter(|_| !stays && target.gate.decided && state == CircuitState::Closed);
+            self.doubt = [self.doubt, doubt].into_iter().flatten().min();
+            let decided = stays || doubt.is_some();
+            target.admitted |= decided;
             if decided != target.gate.decided {
                 target.gate.decided = decided;
                 target.gate.failures = 0;
@@ -89,6 +101,23 @@ impl Server {
         targets.filter(|target| breaks_contract(spec, target) && !self.is_excused(spec, target)).map(|target| target.id)
     }
 
+    /// Why a pod that says no to us is kept out, where it is. Answering is enough for the first version of a server; but what takes over from
+    /// pods that are well has to show more, or a version with a wrong token would drive out one that works. None: it is not.
+    pub(super) fn keeps_out(&self, spec: &ServerSpec, target: &Target) -> Option<KeptOut> {
+        if target.admitted || target.answer != Kind::Alive {
+            return None;
+        }
+        let pod = target.pod.as_ref()?;
+        let pinned = pod.asked.as_ref().is_some_and(|asked| asked.digest.is_some());
+        if spec.tools.policy == ToolsPolicy::Enforce && target.tools().is_none() && (pinned || spec.tools.accepted.is_some()) {
+            return Some(KeptOut::ShowsNoTools);
+        }
+        let another = |other: &Target| other.pod.as_ref().is_some_and(|of| !of.over && of.origin.template != pod.origin.template);
+        let well = || self.targets.values().any(|other| another(other) && other.is_thought_well());
+        let as_wanted = target.settled.reason == reason::UNAUTHORIZED && spec.health.accept_unauthorized;
+        (!as_wanted && well()).then_some(KeptOut::AnotherVersionIsWell)
+    }
+
     /// The contract is edited: who was in service under the one before stays there.
     pub fn excuse(&mut self, before: &ServerSpec) {
         let shut_out: Vec<TargetId> = self.shut_out(before).collect();
@@ -101,10 +130,16 @@ impl Server {
     /// keeps the new one is in service; pods of an older template are the rollout's to remove.
     fn is_excused(&self, spec: &ServerSpec, target: &Target) -> bool {
         let same_tools = target.excused.is_some() && target.excused.as_ref() == target.tools().map(|list| &list.digest);
-        let template = |target: &Target| target.pod.as_ref().and_then(|pod| pod.template.clone());
+        let template = |target: &Target| target.pod.as_ref().and_then(|pod| pod.origin.template.clone());
         let keeps = |other: &Target| other.gate.decided && other.answers() && accepted(spec, other) == Some(true);
         same_tools && !self.targets.values().any(|other| keeps(other) && template(other) == template(target))
     }
+}
+
+/// Until when what fails is left in service, because the fleet is being asked whether it fails, too. None: it is not.
+fn waits(target: &Target, spec: &ServerSpec, around: &Around<'_>) -> Option<Instant> {
+    let until = target.doubted_until(spec).filter(|until| around.inquiry && *until > around.now.mono);
+    until.filter(|_| spec.enabled)
 }
 
 /// Whether the pod's tools are others than they must be: by its own template where that pins a digest, else by what is accepted.

@@ -19,7 +19,7 @@ pub(super) struct ShownTools {
     pub(super) list: Option<Arc<ToolsList>>,
     at: Option<Instant>,
     /// What was offered at the last probe, and whether at the one before, too.
-    candidate: Option<Box<str>>,
+    candidate: Option<Arc<ToolsList>>,
     pub(super) steady: bool,
     /// When the list may be shown that waits.
     pub(super) due: Option<Instant>,
@@ -31,7 +31,8 @@ impl ShownTools {
     pub(super) fn settle(&mut self, offered: Option<&Arc<ToolsList>>, now: Instant) {
         self.due = None;
         let Some(offered) = offered else { return };
-        if self.list.as_ref().is_some_and(|list| list.digest == offered.digest) {
+        // Tools that are left out are no part of the digest, and are shown: whoever wrote them is to learn why nobody sees them.
+        if self.list.as_ref().is_some_and(|list| list == offered) {
             return;
         }
         let quiet_until = self.at.map(|at| at + QUIET);
@@ -48,18 +49,17 @@ impl ShownTools {
         if offered.is_none() {
             self.list = None;
         }
-        let before = self.list.as_ref().map(|list| list.digest.clone());
+        let before = self.list.clone();
         self.settle(offered, now);
-        if self.list.as_ref().map(|list| &list.digest) != before.as_ref() {
+        if self.list != before {
             self.at = Some(now);
         }
     }
 
     /// Notes which list a probe saw: one that is seen twice in a row stays.
     pub(super) fn saw(&mut self, offered: Option<&Arc<ToolsList>>) {
-        let digest = offered.map(|list| list.digest.clone());
-        self.steady = digest.is_some() && digest == self.candidate;
-        self.candidate = digest;
+        self.steady = offered.is_some() && offered == self.candidate.as_ref();
+        self.candidate = offered.cloned();
     }
 }
 
@@ -79,5 +79,41 @@ impl Offered {
         let usual = |list: &Arc<ToolsList>| most.as_ref().is_some_and(|most| most.digest == list.digest);
         let odd = accepted.and_then(|accepted| lists().find(|list| *list.digest != *accepted && !usual(list)).cloned());
         Self { most, odd }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::tools::Tool;
+
+    fn list(left_out: &[&str]) -> Arc<ToolsList> {
+        let tools = vec![Tool { name: "a".into(), hash: "hash of a".into() }];
+        Arc::new(ToolsList::new(tools).without(left_out.iter().map(|name| (*name).into()).collect()))
+    }
+
+    #[test]
+    fn a_broken_tool_that_comes_later_or_is_mended_is_shown() {
+        let (mut shown, now) = (ShownTools::default(), Instant::now());
+        for left_out in [vec![], vec!["broken"], vec![]] {
+            let offered = list(&left_out);
+            for _ in 0..2 {
+                shown.saw(Some(&offered));
+                shown.settle(Some(&offered), now);
+            }
+            assert_eq!(shown.list.as_ref(), Some(&offered));
+        }
+    }
+
+    #[test]
+    fn a_broken_tool_that_is_another_one_every_time_is_shown_seldom() {
+        let (mut shown, now) = (ShownTools::default(), Instant::now());
+        for name in ["", "one", "two", "three"] {
+            let offered = list(&[name]);
+            shown.saw(Some(&offered));
+            shown.settle(Some(&offered), now);
+        }
+        assert_eq!(shown.list, Some(list(&["one"])), "the first is no change");
+        assert_eq!(shown.due, Some(now + QUIET));
     }
 }

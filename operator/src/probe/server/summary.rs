@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::Server;
 use crate::{
-    crd::{CircuitStatus, ProtocolStatus, ServerInfo, ToolsPolicy, reason},
+    crd::{CircuitState, CircuitStatus, ProtocolStatus, ServerInfo, ToolsPolicy, reason},
     probe::{
         schedule::TargetId,
         target::Target,
@@ -24,6 +24,8 @@ impl Server {
         let mut pods: Vec<PodHealth> =
             self.targets.values().filter_map(|target| self.pod_health(target, &shut_out, now)).collect();
         pods.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        let ending = self.targets.values().filter_map(|target| target.pod.as_ref()).find(|pod| pod.deleting && !pod.over);
+        let ending = ending.filter(|_| pods.is_empty()).map(|pod| pod.name.clone());
         let speaker = self.speaker();
         let answers = self.targets.values().any(Target::answers);
         let seen = speaker.and_then(|target| target.observation.as_ref());
@@ -43,8 +45,10 @@ impl Server {
             kept: seen.and_then(|observation| observation.kept.clone()),
             tools_diff: spec.and_then(|spec| self.tools_diff(spec)),
             pods,
+            ending,
             has_pods: self.targets.values().filter_map(|target| target.pod.as_ref()).any(|pod| !pod.over),
             acceptable: self.acceptable(),
+            unaccepted: false,
             panic: panic && self.held && !answers,
         }
     }
@@ -80,13 +84,17 @@ impl Server {
             starting,
             counts_from: self.spec.as_ref().and_then(|spec| target.counts_from(spec, now)),
             latest: target.latest().clone(),
+            unready: pod.unready.clone(),
             trouble: pod.trouble.clone(),
             making: pod.making.clone(),
-            template: pod.template.clone(),
+            origin: pod.origin.clone(),
             shut_out: shut_out.contains(&target.id),
+            kept_out: self.spec.as_ref().and_then(|spec| self.keeps_out(spec, target)),
+            inherited: target.inherited,
             gate: target.gate.decided,
             containers_ready: pod.containers_ready,
             in_service: pod.ready && target.gate.holds(),
+            served: target.served,
             tools_accepted: self.spec.as_ref().and_then(|spec| accepted(spec, target)),
         })
     }
@@ -94,12 +102,20 @@ impl Server {
     /// The server as a whole.
     fn verdict(&self, now: Instant) -> Verdict {
         if self.is_remote() {
+            // What it answered before it was switched off is no word on what a client meets.
+            if self.spec.as_ref().is_some_and(|spec| !spec.enabled) {
+                return Verdict::unknown();
+            }
             return self.targets.values().next().map_or_else(Verdict::unknown, |target| target.last.clone());
         }
         if let Some(failing) = self.culprit() {
             return failing.settled.clone();
         }
-        let asked = || self.targets.values().filter(|target| target.reachable() && target.settled.kind != Kind::Unknown);
+        // Of a pod that is kept out clients see nothing, while there are others.
+        let others = self.targets.values().any(|target| target.admitted && target.reachable());
+        let counts = |target: &Target| !others || self.spec.as_ref().is_none_or(|spec| self.keeps_out(spec, target).is_none());
+        let known = |target: &&Target| target.reachable() && target.settled.kind != Kind::Unknown && counts(target);
+        let asked = || self.targets.values().filter(known);
         if let Some(alive) = asked().find(|target| target.settled.kind == Kind::Alive) {
             return alive.settled.clone();
         }
@@ -107,6 +123,8 @@ impl Server {
             return well.settled.clone();
         }
         match (asked().next(), self.spec.as_deref()) {
+            // Out of use, it is no start any more: what a trial found is what is known.
+            (Some(target), _) if self.circuit.state() != CircuitState::Closed => target.settled.clone(),
             (Some(target), Some(spec)) if target.starting(spec, now) => {
                 Verdict::new(Kind::Unknown, reason::STARTING, format!("not up yet: {}", target.settled.message))
             }

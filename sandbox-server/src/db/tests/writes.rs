@@ -240,7 +240,7 @@ async fn a_batch_may_bring_the_parent_after_the_child() {
 
 #[tokio::test]
 async fn those_beside_a_statement_out_of_time_keep_the_time_they_had() {
-    let place = Place::new(TABLES, |options| options.limits.statement_timeout = Duration::from_millis(500));
+    let place = Place::new(TABLES, |options| options.limits.statement_timeout = Duration::from_secs(2));
     let endless = format!("INSERT INTO other (k) {ENDLESS}");
     let inserts: Vec<_> = (0..20).map(|n| format!("INSERT INTO other (k) VALUES ('{n}')")).collect();
     let mut sql: Vec<&str> = inserts.iter().map(String::as_str).collect();
@@ -248,7 +248,7 @@ async fn those_beside_a_statement_out_of_time_keep_the_time_they_had() {
     let started = std::time::Instant::now();
     let results = place.together(&sql).await;
     assert!(results.iter().enumerate().all(|(index, result)| result.is_ok() == (index < 20)), "{results:?}");
-    assert!(started.elapsed() < Duration::from_millis(1500), "the endless one costs its time once: {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_millis(3900), "the endless one costs its time once: {:?}", started.elapsed());
     let stats = place.db.writer_stats();
     assert_eq!(stats.replays.load(Ordering::Relaxed), 1);
     assert!(stats.commits.load(Ordering::Relaxed) <= 4, "the others are committed together");

@@ -13,6 +13,7 @@ use std::{
 use axum::http::request::Parts;
 use futures::future::{BoxFuture, join_all};
 use http_server::request_id;
+use mcp_wire::question::THINKING;
 use rmcp::{
     ErrorData, RoleServer,
     model::{CustomNotification, InputResponses, LoggingLevel, RequestId, ServerNotification},
@@ -33,7 +34,7 @@ use crate::{
     tools::{
         level::is_for,
         question::Question,
-        relay::{Following, LOG, Next, PROGRESS, Questions, Said, THINKING},
+        relay::{Following, LOG, Next, PROGRESS, Questions, Said},
     },
 };
 

@@ -6,10 +6,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{MAX_RESOURCES, MAX_URI};
-use crate::calls::Notification;
 use crate::era::Offers;
 use crate::outbox::Outbox;
+use crate::session::{MAX_RESOURCES, MAX_URI};
+use crate::told::Notification;
 use crate::translate;
 use crate::wire;
 

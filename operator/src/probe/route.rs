@@ -12,6 +12,8 @@ use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::
 use tokio::sync::Semaphore;
 use url::Url;
 
+use mcp_wire::mask::Mask;
+
 use super::{
     protocol,
     template::Template,
@@ -25,12 +27,10 @@ use crate::{
 
 /// `MCP-Protocol-Version`
 pub(super) const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
-/// `Mcp-Method`
-pub(super) const METHOD: HeaderName = HeaderName::from_static("mcp-method");
-/// `Mcp-Name`
-pub(super) const NAME: HeaderName = HeaderName::from_static("mcp-name");
 /// `Mcp-Session-Id`
 pub(super) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+/// `Last-Event-ID`
+pub(super) const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
 
 /// A server that never answers a deletion must not be left with a connection a probe.
 const LATE_A_SERVER: usize = 3;
@@ -54,8 +54,16 @@ pub enum Dial {
     Name(String, u16),
 }
 
+impl Dial {
+    const fn port(&self) -> u16 {
+        match self {
+            Self::Pod(port) | Self::Address(_, port) | Self::Name(_, port) => *port,
+        }
+    }
+}
+
 /// What is the same in every probe of a server.
-pub struct Wire {
+pub struct Route {
     /// Where to connect to.
     pub dial: Dial,
     /// With TLS: whom the certificate must name, and how it is verified.
@@ -82,6 +90,7 @@ pub struct Wire {
     pub keeps: bool,
     /// Texts that must not be repeated in messages.
     secrets: Vec<String>,
+    mask: Arc<Mask>,
 }
 
 /// Keeps a remote server's probes out of where they have no business.
@@ -122,13 +131,13 @@ impl Guard {
     }
 }
 
-impl std::fmt::Debug for Wire {
+impl std::fmt::Debug for Route {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Wire").field("dial", &self.dial).finish_non_exhaustive()
+        f.debug_struct("Route").field("dial", &self.dial).finish_non_exhaustive()
     }
 }
 
-impl Wire {
+impl Route {
     /// What the spec comes to.
     pub fn new(spec: &ServerSpec) -> Self {
         Self::of(spec, None)
@@ -151,13 +160,14 @@ impl Wire {
         let host = HeaderValue::from_str(&host).unwrap_or_else(|_| HeaderValue::from_static("invalid"));
         let headers = headers(spec, &host);
         Self {
-            dial,
             tls,
             path: path.parse().unwrap_or_else(|_| Uri::from_static("/")),
             given: Given {
                 credentials: headers.values().any(HeaderValue::is_sensitive),
                 remote: matches!(spec.endpoint, Endpoint::Remote { .. }),
+                port: dial.port(),
             },
+            dial,
             headers,
             host,
             guard: Guard::new(spec),
@@ -168,6 +178,7 @@ impl Wire {
             // What it says only to those who have credentials is not said to everybody.
             keeps: spec.may_sleep && spec.credentials.is_empty(),
             secrets: secrets(spec),
+            mask: Arc::clone(&spec.mask),
         }
     }
 
@@ -176,8 +187,9 @@ impl Wire {
         self.call.as_ref().map(|[modern, legacy]| if era == Era::Modern { modern } else { legacy })
     }
 
-    /// A text from the server, without the secrets that it may have been told.
+    /// A text from the server, without the secrets that it may have been told, by probes or in its environment.
     pub fn redact(&self, text: String) -> String {
+        let text = self.mask.apply(text);
         self.secrets.iter().fold(text, |text, secret| if text.contains(secret) { text.replace(secret, "***") } else { text })
     }
 }

@@ -1,4 +1,4 @@
-//! The headers by which a request of the modern era says what it is, so that whoever stands between need not read it (SEP-2243). Pure.
+//! The headers by which a request of the modern era says what it is, so that whoever stands between need not read it (SEP-2243).
 
 use data_encoding::BASE64;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -10,11 +10,39 @@ const ARGUMENT: &str = "mcp-param-";
 /// By what a schema says that an argument is one of the headers.
 const IN_A_HEADER: &str = "x-mcp-header";
 
+/// Headers of HTTP and MCP themselves, in small letters: a request has them, or has them from hop to hop, whoever asks.
+pub const OF_EVERY_REQUEST: [&str; 16] = [
+    "accept",
+    "accept-encoding",
+    "connection",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "keep-alive",
+    "mcp-method",
+    "mcp-name",
+    "mcp-protocol-version",
+    "mcp-session-id",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Whether a header is one of those, in any letters.
+pub fn is_of_every_request(name: &str) -> bool {
+    OF_EVERY_REQUEST.contains(&name.to_ascii_lowercase().as_str())
+}
+
+/// So many headers an answer may have. Clients of other makers read more than the 100 that hyper takes unless it is told.
+pub const MOST: usize = 512;
+
 /// An argument that is one of the headers, too: where it stands, and the header's name.
 pub type Named = (Vec<String>, String);
 
 /// The headers of a request, by its method and the name that it is about.
-pub fn headers(method: &'static str, name: Option<&str>) -> HeaderMap {
+pub fn of(method: &'static str, name: Option<&str>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(METHOD, HeaderValue::from_static(method));
     if let Some(name) = name.and_then(|name| HeaderValue::try_from(encoded(name)).ok()) {
@@ -76,10 +104,10 @@ mod tests {
         let schema = json!({"properties": {
             "region": {"type": "string", "x-mcp-header": "Region"}, "q": {"type": "string"},
             "deep": {"properties": {"n": {"type": "integer", "x-mcp-header": "N"}, "absent": {"x-mcp-header": "A"}}}}});
-        let named = named(schema.as_object().expect("an object"));
-        let mut all = headers("tools/call", Some("grüße"));
+        let named = named(schema.as_object().unwrap());
+        let mut all = of("tools/call", Some("grüße"));
         arguments(&mut all, &named, &json!({"region": " eu", "q": "x", "deep": {"n": 5}}));
-        let all: Vec<_> = all.iter().map(|(name, value)| (name.as_str(), value.to_str().expect("text"))).collect();
+        let all: Vec<_> = all.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
         for expected in [
             ("mcp-method", "tools/call"),
             ("mcp-name", "=?base64?Z3LDvMOfZQ==?="),

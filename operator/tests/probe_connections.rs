@@ -11,7 +11,7 @@ use std::{
 
 use operator::{
     crd::{CircuitState, Era, reason},
-    probe::{Attempt as _, Known, McpProber, Prober as _, TargetId, VerdictKind as Kind, Wire},
+    probe::{Attempt as _, Known, McpProber, Prober as _, Route, TargetId, VerdictKind as Kind},
 };
 use support::{
     fake::{self, Act, Fake, legacy, modern},
@@ -25,10 +25,10 @@ async fn probes(fake: &Fake, count: usize) -> Known {
 }
 
 async fn probes_by(fake: &Fake, count: usize, mut known: Known) -> Known {
-    let wire = Arc::new(Wire::new(&spec(fake.addr.port())));
+    let route = Arc::new(Route::new(&spec(fake.addr.port())));
     let prober = McpProber::default();
     for _ in 0..count {
-        let mut attempt = prober.attempt(TargetId(1), &wire, Some(fake.addr.ip()), known, false);
+        let mut attempt = prober.attempt(TargetId(1), &route, Some(fake.addr.ip()), known, false);
         attempt.ask().await.expect("a good probe");
         known = attempt.known();
         attempt.finish().await;
@@ -161,4 +161,19 @@ async fn secrets_are_in_no_message_and_no_debug_output() {
     assert!(health.verdict.message.contains("bad token ***"), "{}", health.verdict.message);
     assert!(!format!("{:?}", rig.engine).contains("s3cret"));
     assert!(!serde_json::to_string(&rig.engine.fleet()).expect("JSON").contains("s3cret"));
+}
+
+#[tokio::test]
+async fn no_more_connections_are_kept_than_there_is_room_for() {
+    let fake = Fake::start(modern).await;
+    let route = Arc::new(Route::new(&spec(fake.addr.port())));
+    let prober = McpProber::default().keeping(4);
+    for _ in 0..2 {
+        for id in 0..10 {
+            let mut attempt = prober.attempt(TargetId(id), &route, Some(fake.addr.ip()), Known::default(), false);
+            attempt.ask().await.expect("a good probe");
+            attempt.finish().await;
+        }
+    }
+    assert_eq!(fake.state.connections.load(std::sync::atomic::Ordering::Relaxed), 16, "four of ten were used again");
 }

@@ -148,7 +148,8 @@ impl Hub {
     }
 
     async fn prompt_of(&self, name: &str) -> Result<(Live, String), ErrorData> {
-        for server in self.live() {
+        // A client would take the answer of one that has none for ours.
+        for server in self.live().into_iter().filter(|server| server.can(|it| it.prompts.is_some())) {
             let own = name.strip_prefix(server.name()).and_then(|rest| rest.strip_prefix("__"));
             if let Some(own) = own.filter(|own| exposed_name(server.name(), own) == name) {
                 return Ok((server.clone(), own.to_owned()));

@@ -39,7 +39,11 @@ pub async fn all(writer: &Writer, uid: &str, children: &[Child]) -> Applied {
             Err(error) => {
                 let is_theirs = matches!(
                     error,
-                    Error::NameConflict(_) | Error::ForeignData(..) | Error::DataGoing(_) | Error::OfPredecessor(_)
+                    Error::NameConflict(_)
+                        | Error::ForeignData(..)
+                        | Error::DataGoing(_)
+                        | Error::OfPredecessor(_)
+                        | Error::OwnerGoing(..)
                 );
                 // One that is there is what it was before an edit of it was refused.
                 if is_theirs || writer.children.get(&child.key).is_none() {

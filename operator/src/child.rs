@@ -186,7 +186,8 @@ impl Child {
         match (self.owner(), controller(found)) {
             (Some(owner), Some(found)) if owner.uid == found.uid => Relation::Ours,
             (Some(owner), Some(found)) if same_name(&owner, &found) => Relation::OfPredecessor,
-            (None, _) | (Some(_), None) if labelled => Relation::Ours,
+            (None, _) if labelled => Relation::Ours,
+            (Some(_), None) if labelled => Relation::Orphaned,
             _ => Relation::Foreign,
         }
     }
@@ -195,9 +196,10 @@ impl Child {
 /// Whose an object is that has the name of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relation {
-    /// Ours: controlled by the CR, or with all our labels and without any controller (kept from before, or orphaned: it is adopted,
-    /// as a Deployment adopts ReplicaSets).
+    /// Ours: controlled by the CR, or, where it outlives CRs, with all our labels.
     Ours,
+    /// With all our labels and without any controller: it is adopted, as a Deployment adopts ReplicaSets.
+    Orphaned,
     /// Of a CR of the same kind and name that is gone: Kubernetes is about to delete it.
     OfPredecessor,
     /// Somebody else's.
@@ -253,8 +255,8 @@ mod tests {
     #[case::of_a_predecessor(owner("McpServer", "db", "0", true), labels(), Relation::OfPredecessor)]
     #[case::of_another_server(owner("McpServer", "other", "0", true), labels(), Relation::Foreign)]
     #[case::of_an_app_of_the_same_name(owner("McpApp", "db", "0", true), labels(), Relation::Foreign)]
-    #[case::orphaned(json!([]), labels(), Relation::Ours)]
-    #[case::owned_but_not_controlled(owner("McpServer", "db", "0", false), labels(), Relation::Ours)]
+    #[case::orphaned(json!([]), labels(), Relation::Orphaned)]
+    #[case::owned_but_not_controlled(owner("McpServer", "db", "0", false), labels(), Relation::Orphaned)]
     #[case::of_nobody_and_not_labelled(json!([]), json!({"app.kubernetes.io/managed-by": "mcpfleet"}), Relation::Foreign)]
     #[case::of_nobody_and_labelled_for_another(json!([]), json!(Component::Server.labels("other")), Relation::Foreign)]
     fn an_object_of_the_name_belongs_to_somebody(#[case] owners: Value, #[case] labels: Value, #[case] expected: Relation) {

@@ -76,7 +76,7 @@ impl Problem {
         let (class, reason) = match error {
             ssa::Error::NameConflict(_) | ssa::Error::ForeignData(..) => (Class::Waiting, reason::NAME_CONFLICT),
             ssa::Error::DataGoing(_) => (Class::Waiting, reason::CLAIM_TERMINATING),
-            ssa::Error::OfPredecessor(_) => (Class::Transient, reason::PREDECESSOR_GOING),
+            ssa::Error::OfPredecessor(_) | ssa::Error::OwnerGoing(..) => (Class::Transient, reason::PREDECESSOR_GOING),
             ssa::Error::Contested { undone: true, .. } => (Class::Waiting, reason::CONTESTED),
             ssa::Error::Contested { undone: false, .. } => (Class::Contested, reason::CONTESTED),
             ssa::Error::Dropped(..) => (Class::Waiting, reason::FIELD_DROPPED),

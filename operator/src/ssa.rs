@@ -9,7 +9,7 @@ use k8s_openapi::{NamespaceResourceScope, api::apps::v1::Deployment, apimachiner
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
-    core::{ApiResource, DynamicObject},
+    core::{ApiResource, DynamicObject, GroupVersionKind},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -63,6 +63,9 @@ pub enum Error {
     /// The child of an object of the same name that is gone: Kubernetes is about to delete it.
     #[error("the {0} belongs to an object of this name that was deleted, and is going: waiting for it")]
     OfPredecessor(Key),
+    /// A child without an owner, and a CR that is gone, or going: who deleted that with `--cascade=orphan` wants the child kept.
+    #[error("the {0} has no owner, and the {1} is being deleted: it is left as it is")]
+    OwnerGoing(Key, String),
     /// What we ask for does not stay.
     #[error("{}the {key} does not stay as it is asked for: {by} writes it, too. It is left alone for a minute", of(what))]
     Contested {
@@ -121,7 +124,7 @@ impl Error {
                 kube::Error::Api(status) => !matches!(status.code, 400 | 403 | 413 | 422),
                 _ => true,
             },
-            Self::OfPredecessor(_) | Self::Timeout { .. } => true,
+            Self::OfPredecessor(_) | Self::OwnerGoing(..) | Self::Timeout { .. } => true,
         }
     }
 
@@ -286,6 +289,7 @@ impl Writer {
         let value = found.value();
         match child.relation(&value) {
             Relation::Ours => {}
+            Relation::Orphaned => self.may_adopt(child).await?,
             Relation::OfPredecessor => return Err(Error::OfPredecessor(child.key.clone())),
             Relation::Foreign if child.owner().is_none() => return Err(Error::ForeignData(child.key.clone(), labels(child))),
             Relation::Foreign => return Err(Error::NameConflict(child.key.clone())),
@@ -329,6 +333,18 @@ impl Writer {
         let kept: Vec<_> = news.into_iter().filter(|found| !missing.contains(&found.path)).collect();
         let corrected = Correction::of(&found, &kept);
         Ok(Applied { live, corrected, dropped: Error::dropped(&child.key, missing) })
+    }
+
+    /// Asks whether the CR is still there, as Kubernetes' own controllers do before they adopt: what the watches show lags behind, and a
+    /// child that was just let go would be given back to the CR that goes, and be deleted with it.
+    async fn may_adopt(&self, child: &Child) -> Result<(), Error> {
+        let Some(owner) = child.owner() else { return Ok(()) };
+        let (group, version) = owner.api_version.split_once('/').unwrap_or(("", &owner.api_version));
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &owner.kind));
+        let api: Api<Document> = Api::namespaced_with(self.client.clone(), &child.key.namespace, &resource);
+        let found = timed("read", &owner.kind, &owner.name, api.get_metadata_opt(&owner.name)).await?;
+        let stays = found.is_some_and(|found| found.metadata.uid == Some(owner.uid) && found.metadata.deletion_timestamp.is_none());
+        if stays { Ok(()) } else { Err(Error::OwnerGoing(child.key.clone(), format!("{} {}", owner.kind, owner.name))) }
     }
 
     /// Replaces a list of ports in which ours is not, whole. A port is told from others by its number: somebody who edits that makes ours

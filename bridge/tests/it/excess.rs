@@ -68,9 +68,19 @@ async fn a_client_that_tells_without_end_what_its_child_does_not_read_is_told_to
 async fn a_client_that_hangs_up_before_its_child_is_there_takes_no_place() {
     let bridge = Bridge::start("--sessions per-session --max-sessions 1", &child("legacy slow-start")).await;
     for _ in 0..2 {
-        let hasty = bridge.request(Method::POST, "/mcp").header("accept", "application/json, text/event-stream");
-        let hasty = hasty.json(&initialize(json!({}))).timeout(Duration::from_millis(300));
-        assert!(hasty.send().await.is_err(), "the child takes a second");
+        // That the one before hung up is heard a moment later: until then there is no place.
+        until("a client that waits for its child", async || {
+            let hasty = bridge.request(Method::POST, "/mcp").header("accept", "application/json, text/event-stream");
+            let hasty = hasty.json(&initialize(json!({}))).timeout(Duration::from_millis(300));
+            match hasty.send().await {
+                Ok(refused) => {
+                    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE, "the child takes a second");
+                    None
+                }
+                Err(_) => Some(()),
+            }
+        })
+        .await;
     }
     let patient = until("a place", async || {
         let response = bridge.post(None, &initialize(json!({}))).await;

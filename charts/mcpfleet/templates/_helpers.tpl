@@ -93,7 +93,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "mcpfleet.rules" -}}
 - apiGroups: [mcpfleet.dev]
   resources: [mcpservers, mcpapps]
-  verbs: [list, watch]
+  verbs: [get, list, watch]
 - apiGroups: [mcpfleet.dev]
   resources: [mcpservers/status, mcpapps/status]
   verbs: [patch]

@@ -145,6 +145,33 @@ async fn a_name_that_is_taken_is_found_by_the_refusal_and_left_as_it_is() {
     assert_eq!(ours.methods(), ["POST", "GET", "PATCH"]);
 }
 
+/// `kubectl delete --cascade=orphan`, as the watches show it when they lag: the child is nobody's, and the CR seems to be there.
+#[tokio::test]
+async fn an_orphan_is_adopted_by_who_is_there_and_not_by_who_goes() {
+    let server = |uid: &str, going: Option<&str>| json!({"metadata": {"name": "db", "namespace": "team", "uid": uid, "deletionTimestamp": going}});
+    let adopt = async |server: Option<Value>| {
+        let api = Server::default();
+        server.map(|server| api.put("/apis/mcpfleet.dev/v1alpha1/namespaces/team/mcpservers/db", server));
+        let metadata = json!({"name": "db-mcp", "namespace": "team", "uid": "orphan", "labels": names::Component::Server.labels("db")});
+        let orphan = api.put(PATH, json!({"metadata": metadata, "data": {"text": "a"}}));
+        let (writer, mut child) = (writer(&api), child("a"));
+        child.body["metadata"]["labels"] = json!(names::Component::Server.labels("db"));
+        writer.children.shown(live(&orphan));
+        let adopted = writer.apply(&child).await;
+        (adopted, api.methods())
+    };
+    let (adopted, sent) = adopt(Some(server("uid-of-db", None))).await;
+    assert_eq!(sent, ["GET", "PATCH"]);
+    assert_eq!(adopted.expect("adopted").live.owner.as_deref(), Some("uid-of-db"));
+    for gone in [None, Some(server("uid-of-successor", None)), Some(server("uid-of-db", Some("2026-01-01T00:00:00Z")))] {
+        let (told, sent) = adopt(gone).await;
+        let told = told.expect_err("it goes");
+        assert!(matches!(told, Error::OwnerGoing(..)) && told.is_transient(), "{told}");
+        assert_eq!(told.to_string(), "the ConfigMap db-mcp has no owner, and the McpServer db is being deleted: it is left as it is");
+        assert_eq!(sent, ["GET"]);
+    }
+}
+
 #[tokio::test]
 async fn what_is_taken_up_from_somebody_is_no_correction() {
     let api = Server::default();

@@ -82,6 +82,7 @@ async fn orphans_are_adopted_with_their_pods() {
         space.until::<Deployment>("chat-app", "the app's Deployment", |_| true).await?;
         let token = space.until::<Secret>("chat-app", "the token", |_| true).await?;
         space.until::<McpServer>("s", "a status", is_told).await?;
+        space.until::<McpApp>("chat", "a status", is_told).await?;
         orphan::<McpServer>(&space, "s", &["s-mcp"]).await?;
         orphan::<McpApp>(&space, "chat", &["chat-app"]).await?;
         let nobody = json!({"metadata": {"ownerReferences": null}});

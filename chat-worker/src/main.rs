@@ -9,6 +9,7 @@ use chat_worker::{
     logging,
     settings::{Cli, Command, ConfigCommand, Settings},
     telemetry::Telemetry,
+    tools::absent::absent,
     ui,
 };
 use clap::Parser;
@@ -58,7 +59,7 @@ fn main() -> ExitCode {
 async fn run(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
     if let Command::Config { command: ConfigCommand::Check { file } } = &command {
         let file = file.as_ref().unwrap_or(&settings.config);
-        return check(file, &mut std::io::stdout().lock()).context("standard output is closed");
+        return check(file, absent, &mut std::io::stdout().lock()).context("standard output is closed");
     }
     // The level may stand in the configuration, whose warnings are to be logged: it is read first, and again.
     let level = settings.log_level.clone().or_else(|| watch::log_level(&settings.config)).unwrap_or_default();

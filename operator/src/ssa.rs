@@ -343,7 +343,8 @@ impl Writer {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &owner.kind));
         let api: Api<Document> = Api::namespaced_with(self.client.clone(), &child.key.namespace, &resource);
         let found = timed("read", &owner.kind, &owner.name, api.get_metadata_opt(&owner.name)).await?;
-        let stays = found.is_some_and(|found| found.metadata.uid == Some(owner.uid) && found.metadata.deletion_timestamp.is_none());
+        let stays =
+            found.is_some_and(|found| found.metadata.uid == Some(owner.uid) && found.metadata.deletion_timestamp.is_none());
         if stays { Ok(()) } else { Err(Error::OwnerGoing(child.key.clone(), format!("{} {}", owner.kind, owner.name))) }
     }
 

@@ -8,7 +8,7 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use sandbox_server::audit;
 use sandbox_server::db::Database;
-use sandbox_server::db::limits::Limits;
+use sandbox_server::db::limits::{CallBudget, Limits};
 use sandbox_server::db::open::OpenOptions;
 use sandbox_server::db::turns::Caller;
 use sandbox_server::http::direct;
@@ -98,7 +98,9 @@ impl World {
                     FROM pragma_user_version, pragma_journal_mode";
         let found: (i64, i64, String) = self
             .db
-            .inspect(self.db.budget(), |conn| Ok(conn.query_row(kept, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?))
+            .inspect(CallBudget::starting_now(Duration::from_secs(10)), |conn| {
+                Ok(conn.query_row(kept, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?)
+            })
             .await
             .expect("the schema can be read");
         assert_eq!(found, (6, 7, "wal".to_owned()));

@@ -31,8 +31,9 @@ const BUFFER_BYTES: usize = 64 << 10;
 /// The longest message, in bytes: the SDK's own limit.
 const MAX_LINE: usize = 16 << 20;
 
-/// Calls that run or wait at once on the short way. With more of them, what comes next is read later.
-const MAX_CALLS: usize = 1024;
+/// Calls that run or wait at once on the short way. With more of them, what comes next is read later. A few less than the half of the
+/// database's line that one caller may take: the SDK has some, too.
+const MAX_CALLS: usize = 480;
 
 /// Sooner than the time of a statement, as a rule.
 const TIMER: Duration = Duration::from_secs(5);
@@ -172,6 +173,10 @@ impl Calls {
                 let line = wrapped.as_deref().unwrap_or(line);
                 if to_sdk.write_all(line).await.is_err() || to_sdk.write_all(b"\n").await.is_err() {
                     return;
+                }
+                if era.is_none() {
+                    // The SDK, which is polled beside this, agrees with the client before any more of its calls go the long way.
+                    tokio::task::yield_now().await;
                 }
             }
             self.out.room().await;

@@ -2,11 +2,12 @@
 
 use std::{io::Write, path::Path, process::ExitCode};
 
-use super::{file::FileError, watch};
+use super::{file::FileError, server::ServerEntry, watch};
 use crate::words::{are, counted};
 
 /// Writes what is used, what is not and why. 0: all of it can be used; 1: some of it, or the whole file, cannot; 2: there is no such file.
-pub fn check(path: &Path, out: &mut dyn Write) -> std::io::Result<ExitCode> {
+/// What is `absent` from this machine is told, and no fault: the file may be meant for another one.
+pub fn check(path: &Path, absent: fn(&ServerEntry) -> Vec<String>, out: &mut dyn Write) -> std::io::Result<ExitCode> {
     let at = path.display();
     let text = match watch::read(path) {
         Ok(text) => text,
@@ -34,6 +35,9 @@ pub fn check(path: &Path, out: &mut dyn Write) -> std::io::Result<ExitCode> {
     for warning in &config.warnings {
         writeln!(out, "{at}: warning: {warning}")?;
     }
+    for warning in config.servers.iter().filter(|server| server.enabled).flat_map(absent) {
+        writeln!(out, "{at}: warning: {warning}")?;
+    }
     let off = config.servers.iter().filter(|server| !server.enabled).count();
     let used = config.servers.len() - off;
     let (servers, refused) = (counted(used, "server"), config.refused.len());
@@ -45,6 +49,23 @@ pub fn check(path: &Path, out: &mut dyn Write) -> std::io::Result<ExitCode> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn none(_: &ServerEntry) -> Vec<String> {
+        Vec::new()
+    }
+
+    #[test]
+    fn what_is_absent_of_a_server_that_is_used_is_told_and_no_fault() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("mcp.json");
+        let text = r#"{"mcpServers": {"a": {"url": "http://a"}, "b": {"url": "http://b", "disabled": true}}}"#;
+        std::fs::write(&file, text).expect("written");
+        let mut out = Vec::new();
+        let ended = check(&file, |server| vec![format!("{}: not here", server.name)], &mut out).expect("written");
+        let out = String::from_utf8(out).expect("text");
+        assert_eq!(out.lines().next(), Some(&*format!("{}: warning: a: not here", file.display())), "{out}");
+        assert!(out.lines().count() == 2 && format!("{ended:?}") == format!("{:?}", ExitCode::SUCCESS), "{out}");
+    }
 
     #[test]
     fn what_is_wrong_is_told_with_a_code_for_scripts() {
@@ -70,17 +91,17 @@ mod tests {
         ] {
             std::fs::write(&file, text).expect("written");
             let mut out = Vec::new();
-            let ended = check(&file, &mut out).expect("written");
+            let ended = check(&file, none, &mut out).expect("written");
             let out = String::from_utf8(out).expect("text");
             assert!(out.contains(told), "{out}");
             assert_eq!(format!("{ended:?}"), format!("{:?}", ExitCode::from(code)), "{out}");
         }
         std::fs::write(&file, b"{\"servers\": [], \"a\": \"\xff\"}").expect("written");
         let mut out = Vec::new();
-        let ended = check(&file, &mut out).expect("written");
+        let ended = check(&file, none, &mut out).expect("written");
         assert_eq!(format!("{ended:?}"), format!("{:?}", ExitCode::FAILURE), "{}", String::from_utf8_lossy(&out));
         assert!(String::from_utf8_lossy(&out).contains("save it as UTF-8"));
-        let ended = check(&folder.path().join("none"), &mut Vec::new()).expect("written");
+        let ended = check(&folder.path().join("none"), none, &mut Vec::new()).expect("written");
         assert_eq!(format!("{ended:?}"), format!("{:?}", ExitCode::from(2)));
     }
 }

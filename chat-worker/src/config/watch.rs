@@ -91,7 +91,7 @@ fn parse(text: &Result<String, String>) -> Result<McpConfig, String> {
 }
 
 /// What a text means, with the variables of our environment for the values that name them.
-pub(super) fn understand(text: &str) -> Result<McpConfig, FileError> {
+pub fn understand(text: &str) -> Result<McpConfig, FileError> {
     file::parse(text, &|name: &str| std::env::var(name).ok())
 }
 

@@ -1,6 +1,9 @@
 //! A server that is a child of ours: which program it is, what it may know of our environment, and its last words.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use mcp_stdio::{
     exit::Exit,
@@ -73,6 +76,27 @@ pub fn spawn(launch: &Launch) -> Result<Spawned, ServerError> {
         command.current_dir(cwd);
     }
     group::spawn(command).map_err(|error| failed(error.to_string()))
+}
+
+/// What of a child is not on this machine: its folder, its program, its script.
+pub fn missing(launch: &Launch) -> Option<String> {
+    let cwd = launch.cwd.clone().unwrap_or_else(|| PathBuf::from("."));
+    if !cwd.is_dir() {
+        return Some(format!("its cwd {} is no folder here", cwd.display()));
+    }
+    let (program, first) = find_program(&launch.program);
+    if let [script] = &*first
+        && !cwd.join(script).is_file()
+    {
+        return Some(format!("its script {script} is not here"));
+    }
+    let own = launch.env.iter().rev().find(|(name, _)| name == "PATH");
+    let path = match own {
+        Some((_, value)) => value.as_ref().map(|value| OsString::from(value.expose())),
+        None => std::env::var_os("PATH"),
+    };
+    let found = which::which_in(&program, path, cwd);
+    found.is_err().then(|| format!("its program {} is not here, or no program", program.display()))
 }
 
 /// Hides what a child is given under a name for secrets: a variable, an option (`--token x`, `--token=x`), a variable for somebody else

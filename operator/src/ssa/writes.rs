@@ -152,7 +152,8 @@ async fn an_orphan_is_adopted_by_who_is_there_and_not_by_who_goes() {
     let adopt = async |server: Option<Value>| {
         let api = Server::default();
         server.map(|server| api.put("/apis/mcpfleet.dev/v1alpha1/namespaces/team/mcpservers/db", server));
-        let metadata = json!({"name": "db-mcp", "namespace": "team", "uid": "orphan", "labels": names::Component::Server.labels("db")});
+        let metadata =
+            json!({"name": "db-mcp", "namespace": "team", "uid": "orphan", "labels": names::Component::Server.labels("db")});
         let orphan = api.put(PATH, json!({"metadata": metadata, "data": {"text": "a"}}));
         let (writer, mut child) = (writer(&api), child("a"));
         child.body["metadata"]["labels"] = json!(names::Component::Server.labels("db"));
@@ -167,7 +168,10 @@ async fn an_orphan_is_adopted_by_who_is_there_and_not_by_who_goes() {
         let (told, sent) = adopt(gone).await;
         let told = told.expect_err("it goes");
         assert!(matches!(told, Error::OwnerGoing(..)) && told.is_transient(), "{told}");
-        assert_eq!(told.to_string(), "the ConfigMap db-mcp has no owner, and the McpServer db is being deleted: it is left as it is");
+        assert_eq!(
+            told.to_string(),
+            "the ConfigMap db-mcp has no owner, and the McpServer db is being deleted: it is left as it is"
+        );
         assert_eq!(sent, ["GET"]);
     }
 }

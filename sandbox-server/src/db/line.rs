@@ -35,8 +35,9 @@ impl<T> Line<T> {
         if state.closed {
             return Err(DbError::Closed);
         }
-        if state.waiting.of(caller) >= self.capacity.saturating_sub(state.waiting.len()) {
-            return Err(DbError::Busy(self.capacity));
+        let waiting = state.waiting.len();
+        if state.waiting.of(caller) >= self.capacity.saturating_sub(waiting) {
+            return Err(DbError::Busy(waiting));
         }
         state.waiting.push(caller, work);
         let wake = state.idle;
@@ -117,7 +118,7 @@ mod tests {
         let line = Line::new(4);
         let [a, b] = ["a", "b"].map(Caller::known_by);
         assert!((0..2).all(|work| line.push(a, work).is_ok()));
-        assert!(matches!(line.push(a, 2), Err(DbError::Busy(4))));
+        assert!(matches!(line.push(a, 2), Err(DbError::Busy(2))));
         assert!(line.push(b, 3).is_ok());
         assert_eq!((line.len(), line.next(), line.next()), (3, Some(0), Some(3)));
     }

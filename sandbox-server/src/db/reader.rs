@@ -230,11 +230,11 @@ impl Pool {
         if state.closed {
             return Err(DbError::Closed);
         }
-        let capacity = self.options.limits.max_queue;
-        let free = capacity.saturating_sub(state.fresh.len() + state.long.len());
+        let waiting = state.fresh.len() + state.long.len();
+        let free = self.options.limits.max_queue.saturating_sub(waiting);
         // A caller takes at most half of what is left: there is always a place for another one.
         if state.fresh.of(caller) + state.long.of(caller) >= free {
-            return Err(DbError::Busy(capacity));
+            return Err(DbError::Busy(waiting));
         }
         state.fresh.push(caller, job);
         self.load.short.fetch_add(1, Ordering::Relaxed);

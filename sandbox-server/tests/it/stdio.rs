@@ -187,6 +187,34 @@ async fn a_client_that_reads_late_gets_everything_once_and_whole() {
     drop(folder);
 }
 
+/// What comes before the SDK has agreed with the client on an era goes its way, and what comes after that the short one: together no more than
+/// may wait.
+#[tokio::test]
+async fn a_client_that_waits_for_nothing_is_never_told_that_there_are_too_many() {
+    let client = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}});
+    let hello = json!({"jsonrpc": "2.0", "id": "hello", "method": "initialize", "params": client});
+    let initialized = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
+    let slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 20000) SELECT count(*) FROM n";
+    let asked = 3000;
+    let calls = (0..asked).map(|id| read(id, slow));
+    let all: Vec<_> = [hello, initialized].into_iter().chain(calls).map(|message| message.to_string()).collect();
+    let all = format!("{}\n", all.join("\n"));
+    let mut process = Process::start(&["--statement-timeout-ms", "600000"]);
+    let mut input = process.input;
+    let writer = tokio::spawn(async move { input.write_all(all.as_bytes()).await.map(|()| input) });
+    let mut left: BTreeSet<i64> = (0..asked).collect();
+    while !left.is_empty() {
+        let line = tokio::time::timeout(Duration::from_mins(1), process.output.next_line()).await.unwrap().unwrap().unwrap();
+        if line.contains("\"hello\"") || line.contains("\"method\"") {
+            continue;
+        }
+        assert!(!line.contains("isError\":true"), "{line}");
+        assert!(left.remove(&answered(&line)), "{line}");
+    }
+    drop(writer.await.unwrap().unwrap());
+    assert!(process.child.wait().await.unwrap().success());
+}
+
 #[tokio::test]
 async fn a_client_that_is_gone_ends_the_process() {
     let process = Process::with_client(Some("2025-11-25"), &[]).await;

@@ -247,7 +247,7 @@ impl Bridge {
                 let waits = Waits::new(Arc::clone(lane), number, in_use);
                 stream::respond(out, waits, era, form).await
             }
-            Err(Refusal::Busy) => self.busy(&id, "too many calls are in flight"),
+            Err(Refusal::Busy(words)) => self.busy(&id, words),
             Err(Refusal::Down(death, next)) => {
                 self.metrics.refuse("down");
                 later(&id, &death.unsent(), &death.data(false), next.unwrap_or_default())

@@ -51,8 +51,8 @@ pub struct Limits {
 /// Why a call is not taken.
 #[derive(Debug, Clone)]
 pub enum Refusal {
-    /// Too much is in flight already.
-    Busy,
+    /// Too much is in flight already, or waits for the child to read it: which of both.
+    Busy(&'static str),
     /// There is no child, and will not be one in the time of the call; how long it takes, where one comes.
     Down(Arc<Death>, Option<Duration>),
 }
@@ -176,7 +176,7 @@ impl Calls {
 
     /// A child has started: it is asked what it is.
     pub fn began(&mut self, now: Instant) -> Heard {
-        (self.appended, self.written) = (0, 0);
+        self.nothing_waits();
         self.down = None;
         self.silence = Silence::new(self.limits.silence);
         self.asking = Asking::default();
@@ -201,8 +201,11 @@ impl Calls {
         if let Some((death, until)) = self.down(now + self.limits.timeout) {
             return Err(Refusal::Down(Arc::clone(death), until.map(|until| until - now)));
         }
-        if !self.has_room(ask.envelope.body.len()) || (!ask.stands && self.in_flight >= self.limits.in_flight) {
-            return Err(Refusal::Busy);
+        if !self.has_room(ask.envelope.body.len()) {
+            return Err(Refusal::Busy("the server does not read what waits for it already"));
+        }
+        if !ask.stands && self.in_flight >= self.limits.in_flight {
+            return Err(Refusal::Busy("too many calls are in flight"));
         }
         let id = self.id();
         let (deadline, latest) = (now + self.limits.timeout, now + self.limits.longest);
@@ -235,7 +238,7 @@ impl Calls {
         Newlines.end(&mut self.out, begin);
         call.at = Some(self.appended);
         call.garbled_before = self.garbled;
-        self.appended += (self.out.len() - begin) as u64;
+        self.appends(begin);
         self.silence.asked(now);
         self.joins(id, now);
     }
@@ -260,7 +263,7 @@ impl Calls {
         let begin = self.out.len();
         self.out.extend_from_slice(message);
         Newlines.end(&mut self.out, begin);
-        self.appended += (self.out.len() - begin) as u64;
+        self.appends(begin);
     }
 
     /// A request of our own, whose answer nobody waits for.
@@ -299,11 +302,27 @@ impl Calls {
     /// So many bytes more have reached the child.
     pub fn wrote(&mut self, bytes: usize) {
         self.written += bytes as u64;
+        self.metrics.queued.sub(signed(bytes as u64));
+    }
+
+    /// What `out` has beyond `begin` waits to be written.
+    fn appends(&mut self, begin: usize) {
+        let bytes = (self.out.len() - begin) as u64;
+        self.appended += bytes;
+        self.metrics.queued.add(signed(bytes));
+    }
+
+    /// There is nobody any more who would read it.
+    fn nothing_waits(&mut self) {
+        self.metrics.queued.sub(signed(self.queued()));
+        (self.appended, self.written) = (0, 0);
     }
 
     /// So many bytes of what was written were never read: the child has heard nothing of what begins there.
     pub fn unread(&mut self, bytes: u64) {
-        self.written = self.written.saturating_sub(bytes);
+        let unread = bytes.min(self.written);
+        self.written -= unread;
+        self.metrics.queued.add(signed(unread));
     }
 
     /// Bytes that wait to be written.
@@ -462,7 +481,7 @@ impl Calls {
                 None => {}
             }
         }
-        (self.appended, self.written) = (0, 0);
+        self.nothing_waits();
         unheard.sort_unstable();
         // They were before those that wait.
         for id in unheard.into_iter().rev() {
@@ -491,9 +510,9 @@ impl Calls {
                 Heard::Nothing
             }
             Step::Failed(words) => Heard::NotMcp(words),
-            Step::Again => {
+            Step::Again(known) => {
                 self.out.clear();
-                self.known = Some(Known::Both);
+                self.known = Some(known);
                 Heard::Again
             }
             Step::Ready(hello, last) => {
@@ -513,6 +532,16 @@ impl Calls {
             }
         }
     }
+}
+
+impl Drop for Calls {
+    fn drop(&mut self) {
+        self.nothing_waits();
+    }
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 fn answer_error(call: &Call, code: i64, words: &str, data: &str) {

@@ -3,6 +3,8 @@
 use mcp_stdio::exit::Exit;
 use serde_json::json;
 
+use crate::last_words::{names_an_error, tells};
+
 /// How many of its last lines are told.
 const LAST_LINES: usize = 20;
 
@@ -82,23 +84,11 @@ impl Death {
 }
 
 /// The line that says why: the last one that names an error, for runtimes put their stack and their version after it; else how the program
-/// is used, which is said where it is not used so; else the last.
+/// is used, which is said where it is not used so; else the last that tells anything.
 fn telling(stderr: &[String]) -> Option<&String> {
-    let names_an_error = |line: &&String| {
-        let line = line.trim();
-        let first = line.split(':').next().unwrap_or_default();
-        let of_a_class =
-            first.split_whitespace().last().is_some_and(|word| word.ends_with("Error") || word.ends_with("Exception"));
-        let lower = line.to_ascii_lowercase();
-        let says_so = ["error:", "error ", "[error]", "fatal", "panic"].iter().any(|word| lower.starts_with(word));
-        // Who complains: `server: error: …`; or a line of a log.
-        let of_a_level =
-            lower.contains(": error:") || [" ERROR ", " FATAL ", " CRITICAL "].iter().any(|level| line.contains(level));
-        !line.starts_with("at ") && line.contains(':') && (of_a_class || says_so || of_a_level)
-    };
-    let tells_usage = |line: &&String| line.trim().to_ascii_lowercase().starts_with("usage:");
-    let by = |tells: &dyn Fn(&&String) -> bool| stderr.iter().rev().find(|line| tells(line));
-    by(&names_an_error).or_else(|| by(&tells_usage)).or_else(|| stderr.last())
+    let tells_usage = |line: &str| line.trim().to_ascii_lowercase().starts_with("usage:");
+    let by = |is_it: &dyn Fn(&str) -> bool| stderr.iter().rev().find(|line| is_it(line));
+    by(&names_an_error).or_else(|| by(&tells_usage)).or_else(|| by(&tells)).or_else(|| stderr.last())
 }
 
 #[cfg(test)]
@@ -130,6 +120,8 @@ mod tests {
         let clap = "error: unexpected argument '--x' found\n\nUsage: srv [OPTIONS]\n\nFor more information, try '--help'.";
         let usage = "usage: srv FILE\nFILE is a database";
         let log = "2026-01-01 10:00:00 ERROR db: no such file\nbye";
+        let npm = "npm error code E404\nnpm error 404 Not Found - GET https://r/a\nnpm error 404  'a@1' is not in this registry.\nnpm error 404\nnpm error A complete log of this run can be found in: /x";
+        let rich = "ValueError: no key\n+------------------------------------";
         for (text, line) in [
             (node, "Error: Cannot find module './x'"),
             (python, "ModuleNotFoundError: No module named 'x'"),
@@ -138,6 +130,9 @@ mod tests {
             (clap, "error: unexpected argument '--x' found"),
             (usage, "usage: srv FILE"),
             (log, "2026-01-01 10:00:00 ERROR db: no such file"),
+            (npm, "npm error 404  'a@1' is not in this registry."),
+            (rich, "ValueError: no key"),
+            ("it is over\n+-----", "it is over"),
         ] {
             let lines: Vec<String> = text.lines().map(str::to_owned).collect();
             assert_eq!(telling(&lines).map(String::as_str), Some(line));

@@ -34,6 +34,8 @@ pub enum Known {
     Modern,
     /// Both, or it heard nothing but its client. Some hold to the era of what they hear first: a client's own child must hear that client first.
     Both,
+    /// It lists no revision with sessions. Some of these take `initialize` all the same, where it is what they hear first: a child is asked.
+    Unlisted,
 }
 
 /// What comes next.
@@ -47,8 +49,8 @@ pub enum Step {
     Ready(Hello, Option<Vec<u8>>),
     /// It is no MCP server.
     Failed(String),
-    /// Another child is to be started, which hears its client first.
-    Again,
+    /// Another child is to be started, of which this is known.
+    Again(Known),
 }
 
 /// The conversation so far.
@@ -66,6 +68,8 @@ pub struct Handshake {
     modern: Option<Hello>,
     /// `server/discover` was not asked first.
     discovers_last: bool,
+    /// What it said to `server/discover` is known.
+    discovered: bool,
     /// Of an earlier child.
     known: Option<Known>,
     /// Its words, when it refused to initialize before it was asked to discover.
@@ -84,12 +88,17 @@ impl Handshake {
             revision: LEGACY[0],
             modern: None,
             discovers_last: known == Some(Known::Legacy),
+            discovered: false,
             known,
             refused: None,
         };
         let first = match known {
             Some(Known::Both) if by == By::Client => Step::Ready(Hello::of_a_client(), None),
             Some(Known::Legacy) => begun.legacy(),
+            Some(Known::Unlisted) => {
+                (begun.discovers_last, begun.initializing) = (true, true);
+                Step::Send(begun.initialize_request())
+            }
             _ => Step::Send(begun.discover_request()),
         };
         (begun, first)
@@ -119,6 +128,12 @@ impl Handshake {
         }
     }
 
+    /// Asks what was not asked first.
+    fn discovers(&mut self) -> Step {
+        (self.initializing, self.discovers_last) = (false, false);
+        Step::Send(self.discover_request())
+    }
+
     fn ping(&mut self) -> Step {
         self.initializing = true;
         Step::Send(wire::request(&self.initialize.to_string(), "ping", "{}"))
@@ -131,7 +146,11 @@ impl Handshake {
 
     /// What to take the next child for, when this one has ended: one that ends at a word that it does not know is asked otherwise next time.
     pub fn guess(&self) -> Option<Known> {
-        (!self.initializing && !self.discovers_last).then_some(Known::Legacy)
+        match self.known {
+            Some(Known::Unlisted) => Some(Known::Modern),
+            // It may have been slow to read the question at which it ended.
+            _ => (!self.discovers_last && !self.discovered).then_some(Known::Legacy),
+        }
     }
 
     /// An answer of the child's.
@@ -141,10 +160,12 @@ impl Handshake {
             _ => None,
         };
         if id == self.discover {
+            self.discovered = true;
             let hello = result.and_then(|result| Hello::of_discover(result.get()));
             return match hello {
                 // A client with sessions gets more of a child that speaks its own revision: it may be asked something.
-                Some(hello) if self.by == By::Client && hello.speaks_legacy() => Step::Again,
+                Some(hello) if self.by == By::Client && hello.speaks_legacy() => Step::Again(Known::Both),
+                Some(_) if self.by == By::Client && self.known.is_none() => Step::Again(Known::Unlisted),
                 Some(hello) if !self.initializing || self.by == By::Client => Step::Ready(hello, None),
                 // It may have taken `initialize` by now: that answer decides.
                 Some(hello) => {
@@ -159,19 +180,19 @@ impl Handshake {
                 },
             };
         }
-        if id != self.initialize || !self.initializing {
+        if id == self.initialize && self.known == Some(Known::Unlisted) {
+            if result.is_some_and(|result| Hello::of_initialize(result.get()).is_some()) {
+                return Step::Again(Known::Both);
+            }
+        } else if id != self.initialize || !self.initializing {
             return Step::Wait;
         }
         if self.by == By::Client {
-            if result.is_some() {
+            if result.is_some() && self.known != Some(Known::Unlisted) {
                 return Step::Ready(Hello::of_a_client(), None);
             }
-            if !self.discovers_last {
-                return Step::Wait;
-            }
             // There is no ping since 2026-07-28: it lives, and may be of that revision.
-            (self.initializing, self.discovers_last) = (false, false);
-            return Step::Send(self.discover_request());
+            return if self.discovers_last { self.discovers() } else { Step::Wait };
         }
         if let Some(hello) = result.and_then(|result| Hello::of_initialize(result.get())) {
             return Step::Ready(hello, Some(wire::notification("notifications/initialized", "{}")));
@@ -208,12 +229,14 @@ impl Handshake {
         }
         match (self.by, self.initializing, self.known) {
             (By::Us, false, _) => self.legacy(),
+            // It has answered another question before: one that says nothing to this one may wait for that.
+            (By::Client, true, Some(Known::Unlisted)) if now >= self.asked_at + PATIENCE => self.discovers(),
+            (By::Us, true, _) | (By::Client, _, Some(Known::Modern | Known::Unlisted)) => Step::Wait,
             // Whoever does not answer a ping may still wait for its client.
             (By::Client, _, Some(Known::Legacy)) => Step::Ready(Hello::of_a_client(), None),
-            (By::Us, true, _) | (By::Client, _, Some(Known::Modern)) => Step::Wait,
             (By::Client, false, _) => self.ping(),
             (By::Client, true, _) if now < self.asked_at + PATIENCE => Step::Wait,
-            (By::Client, true, _) => Step::Again,
+            (By::Client, true, _) => Step::Again(Known::Both),
         }
     }
 }
@@ -242,7 +265,7 @@ mod tests {
             }
             Step::Ready(hello, _) => hello.version,
             Step::Failed(words) => words,
-            Step::Again => "again".to_owned(),
+            Step::Again(known) => format!("again, {known:?}"),
         }
     }
 
@@ -311,6 +334,14 @@ mod tests {
     fn a_child_that_ends_at_the_first_question_is_asked_the_other_one_first_next_time() {
         let guess = |known| begin(By::Us, known).0.guess();
         assert_eq!((guess(None), guess(Some(Known::Legacy))), (Some(Known::Legacy), None));
+        // Also where it was slow to read it, and had been asked to initialize by then; but not where it had answered.
+        for by in [By::Us, By::Client] {
+            let (mut slow, _, now) = begin(by, None);
+            slow.silent(now + SILENCE);
+            assert_eq!(slow.guess(), Some(Known::Legacy), "{by:?}");
+            answer(&mut slow, 1, "", r#"{"code":-32601}"#);
+            assert_eq!(slow.guess(), None, "{by:?}");
+        }
         // One that was modern all along, and had ended for another reason, is asked to discover then.
         let (mut handshake, _, _) = begin(By::Us, Some(Known::Legacy));
         assert_eq!(answer(&mut handshake, 2, "", r#"{"code":-32601}"#), "server/discover");
@@ -337,13 +368,13 @@ mod tests {
             assert_eq!(told(handshake.silent(now + 2 * SILENCE)), "wait");
             (handshake, now)
         };
-        assert_eq!(answer(&mut slow().0, 1, DISCOVERED, ""), MODERN);
-        assert_eq!(answer(&mut slow().0, 1, BOTH, ""), "again");
+        assert_eq!(answer(&mut slow().0, 1, DISCOVERED, ""), "again, Unlisted");
+        assert_eq!(answer(&mut slow().0, 1, BOTH, ""), "again, Both");
         assert_eq!(answer(&mut slow().0, 1, "", r#"{"code":-32601}"#), LEGACY[0]);
         assert_eq!(answer(&mut slow().0, 2, "{}", ""), LEGACY[0]);
         let (mut deaf, now) = slow();
         assert_eq!(answer(&mut deaf, 2, "", r#"{"code":-32002}"#), "wait", "a late word about the first question says more");
-        assert_eq!(told(deaf.silent(now + PATIENCE)), "again");
+        assert_eq!(told(deaf.silent(now + PATIENCE)), "again, Both");
         // The other one hears its client and nobody else; everybody's child does not.
         assert_eq!(
             (begin(By::Client, Some(Known::Both)).1.as_str(), begin(By::Us, Some(Known::Both)).1.as_str()),
@@ -361,7 +392,31 @@ mod tests {
         assert_eq!(first, "server/discover");
         assert_eq!(answer(&mut handshake, 1, "", "{}"), LEGACY[0]);
         let of_a_client = |said| answer(&mut begin(By::Client, None).0, 1, said, "");
-        assert_eq!((of_a_client(BOTH).as_str(), of_a_client(DISCOVERED).as_str()), ("again", MODERN));
+        assert_eq!((of_a_client(BOTH).as_str(), of_a_client(DISCOVERED).as_str()), ("again, Both", "again, Unlisted"));
         assert_eq!(answer(&mut begin(By::Us, None).0, 1, BOTH, ""), MODERN, "everybody's child");
+    }
+
+    /// As servers of the official Python SDK are, which list the revision alone in which they are asked.
+    #[test]
+    fn whether_one_that_lists_no_revision_with_sessions_takes_initialize_first_is_tried() {
+        let tried = || begin(By::Client, Some(Known::Unlisted));
+        let (mut takes, first, _) = tried();
+        assert_eq!((first.as_str(), answer(&mut takes, 2, INITIALIZED, "").as_str()), ("initialize", "again, Both"));
+        let refused = r#"{"code":-32022,"message":"unsupported","data":{"supported":["2026-07-28"]}}"#;
+        let (mut modern, _, _) = tried();
+        assert_eq!(answer(&mut modern, 2, "", refused), "server/discover");
+        assert_eq!(answer(&mut modern, 1, DISCOVERED, ""), MODERN);
+        // One that is slow is waited for; one that says nothing to it is asked what it answered before.
+        let (mut silent, _, now) = tried();
+        assert_eq!(told(silent.silent(now + 2 * SILENCE)), "wait");
+        assert_eq!(told(silent.silent(now + PATIENCE)), "server/discover");
+        assert_eq!(told(silent.silent(now + 2 * PATIENCE)), "wait");
+        assert_eq!(answer(&mut silent, 2, INITIALIZED, ""), "again, Both", "it was slow");
+        // One that ends at it is not asked again.
+        assert_eq!(
+            (tried().0.guess(), begin(By::Client, Some(Known::Modern)).1.as_str()),
+            (Some(Known::Modern), "server/discover")
+        );
+        assert_eq!(answer(&mut begin(By::Client, Some(Known::Modern)).0, 1, DISCOVERED, ""), MODERN);
     }
 }

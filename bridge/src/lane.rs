@@ -281,7 +281,7 @@ impl Lane {
         let _ = timeout(LAST_WORDS, complaints).await;
         Some(match end {
             (_, Some(Why::Again)) => {
-                tracing::info!("the server speaks several revisions; it is started again for clients with sessions");
+                tracing::info!("the server is started again: what a client with a session says is to be the first that it hears");
                 return None;
             }
             (exit, Some(Why::Stopped)) => {
@@ -470,9 +470,7 @@ impl Lane {
                     return std::future::pending().await;
                 };
                 rest = &rest[written..];
-                let mut calls = self.calls();
-                calls.wrote(written);
-                self.metrics.queued.set(i64::try_from(calls.queued()).unwrap_or(i64::MAX));
+                self.calls().wrote(written);
                 self.metrics.written.inc_by(written as u64);
             }
         }

@@ -2,8 +2,8 @@
 //! over streamable HTTP; or, with `--upstream`, stands beside a server that serves HTTP itself and counts its calls (`upstream`).
 //!
 //! Where things happen, from the bottom to the top. A module knows those before it, and none after it:
-//! - `wire`, `era`, `post`, `translate`: messages, and one era as the other; `handshake` which of them a child speaks. `death`, `respawn`: its
-//!   end, and what follows.
+//! - `wire`, `era`, `post`, `translate`: messages, and one era as the other; `handshake` which of them a child speaks. `last_words`, `death`,
+//!   `respawn`: why it ended, and what follows.
 //! - `metrics`, `trail`: what is counted, and what is told of a call. `outbox`: what goes back to a client.
 //! - `seal`, `session`: a client with a session. `told`, `listeners`: what a child tells by itself, and who hears it.
 //! - `calls`: which call is whose, and what follows from what a child says; up to here, nothing waits. `lane`: a child, and the calls to it.
@@ -27,6 +27,7 @@ pub mod handshake;
 pub mod install;
 pub mod keeper;
 pub mod lane;
+mod last_words;
 pub mod listeners;
 pub mod metrics;
 pub mod outbox;

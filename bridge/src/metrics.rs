@@ -8,8 +8,17 @@ use prometheus::{
     Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
-/// Names of tools come from clients: beyond so many, all further ones count as `other`.
-const MAX_TOOLS: usize = 256;
+/// So many names of tools and methods are told apart of those that were once answered with a result.
+const MAX_KNOWN: usize = 256;
+
+/// Any name may come from a client: so many more are told apart of those that were never answered with a result.
+const MAX_STRANGE: usize = 32;
+
+/// All methods that are not told apart.
+const OTHER: &str = "other";
+
+/// The one method that names a tool.
+const CALL: &str = "tools/call";
 
 /// Calls of other methods than `tools/call` have no tool.
 const NO_TOOL: &str = "";
@@ -82,6 +91,8 @@ type ByTool = HashMap<Box<str>, Known>;
 
 #[derive(Debug)]
 struct Known {
+    /// It was answered with a result once: it is no name that a client made up.
+    good: bool,
     outcomes: [IntCounter; Outcome::ALL.len()],
     seconds: Histogram,
 }
@@ -160,16 +171,27 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// A call has ended. Only a tool is named: prompts and resources may be without number.
+    /// A call has ended. Only a tool is named: prompts and resources may be without number. What is not told apart counts as a tool without a
+    /// name, or as the method `other`.
     pub fn finished(&self, method: &str, target: Option<&str>, outcome: Outcome, seconds: Duration) {
-        let tool = target.filter(|_| method == "tools/call").unwrap_or(NO_TOOL);
+        let tool = target.filter(|_| method == CALL).unwrap_or(NO_TOOL);
+        let good = outcome == Outcome::Ok;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = known.get(method).and_then(|tools| tools.get(tool)) {
+        if let Some(entry) = known.get_mut(method).and_then(|tools| tools.get_mut(tool)) {
+            entry.good |= good;
             return entry.count(outcome, seconds);
         }
-        let room = known.values().map(HashMap::len).sum::<usize>() < MAX_TOOLS;
-        let (method, tool) = if room { (method, tool) } else { ("other", NO_TOOL) };
+        let together = |method: &str, tool: &str| tool == NO_TOOL && (method == CALL || method == OTHER);
+        let all = known.iter().flat_map(|(method, tools)| tools.iter().map(move |(tool, entry)| (method, tool, entry)));
+        let alike = all.filter(|(method, tool, entry)| entry.good == good && !together(method, tool)).count();
+        let room = alike < if good { MAX_KNOWN } else { MAX_STRANGE };
+        let (method, tool) = match (room, method) {
+            (true, _) => (method, tool),
+            (false, CALL) => (CALL, NO_TOOL),
+            (false, _) => (OTHER, NO_TOOL),
+        };
         let new = || Known {
+            good,
             outcomes: Outcome::ALL.map(|outcome| self.calls.with_label_values(&[method, tool, outcome.label()])),
             seconds: self.seconds.with_label_values(&[method, tool]),
         };
@@ -199,13 +221,37 @@ mod tests {
         let took = Duration::from_millis(3);
         metrics.finished("tools/call", Some("add"), Outcome::ToolError, took);
         metrics.finished("resources/read", Some("file:///a"), Outcome::Ok, took);
-        for number in 0..2 * MAX_TOOLS {
+        for number in 0..2 * MAX_KNOWN {
             metrics.finished("tools/call", Some(&number.to_string()), Outcome::Ok, took);
         }
         let text = metrics.render().unwrap();
         assert!(text.contains(r#"bridge_calls_total{method="tools/call",outcome="tool_error",tool="add"} 1"#), "{text}");
         assert!(text.contains(r#"bridge_calls_total{method="resources/read",outcome="ok",tool=""} 1"#));
-        let other = format!(r#"bridge_calls_total{{method="other",outcome="ok",tool=""}} {}"#, MAX_TOOLS + 2);
+        let other = format!(r#"bridge_calls_total{{method="tools/call",outcome="ok",tool=""}} {}"#, MAX_KNOWN + 1);
         assert!(text.contains(&other), "{other}");
+    }
+
+    #[test]
+    fn names_that_clients_make_up_take_no_room_from_those_that_there_are() {
+        let metrics = Metrics::new().unwrap();
+        let took = Duration::from_millis(3);
+        for number in 0..1000 {
+            metrics.finished("tools/call", Some(&format!("no-{number}")), Outcome::Error, took);
+            metrics.finished(&format!("no/{number}"), None, Outcome::Error, took);
+        }
+        metrics.finished("tools/call", Some("echo"), Outcome::Ok, took);
+        metrics.finished("prompts/get", Some("p"), Outcome::Ok, took);
+        let text = metrics.render().unwrap();
+        assert!(text.contains(r#"bridge_calls_total{method="tools/call",outcome="ok",tool="echo"} 1"#), "{text}");
+        assert!(text.contains(r#"bridge_calls_total{method="prompts/get",outcome="ok",tool=""} 1"#), "{text}");
+        assert!(text.lines().count() < (MAX_STRANGE + 4) * 30, "{}", text.lines().count());
+        let total: u64 = (text.lines().filter(|line| line.starts_with("bridge_calls_total") && line.contains(r#""error""#)))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+            .sum();
+        assert_eq!(total, 2000, "none is lost");
+        // One that is answered at last was none.
+        metrics.finished("tools/call", Some("no-0"), Outcome::Ok, took);
+        metrics.finished("tools/call", Some("late"), Outcome::Timeout, took);
+        assert!(metrics.render().unwrap().contains(r#"outcome="timeout",tool="late"} 1"#), "its room is another's");
     }
 }

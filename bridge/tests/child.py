@@ -1,7 +1,8 @@
 """An MCP server on standard input and output that does what its callers ask, also what no server should. Its tools are its behaviours.
 
-Usage: child.py legacy|modern|both [OPTION...]    modern answers server/discover, legacy initialize.
-Options: mute-discover (says nothing to server/discover), die-at-discover, die-at-initialize, refuse-initialize, die-at-start, banner, ignore-eof, ask-capabilities, slow-start
+Usage: child.py legacy|modern|both|unlisted [OPTION...]    modern answers server/discover, legacy initialize; unlisted whichever of both it hears
+first, and lists the modern revision alone.
+Options: mute-discover (says nothing to server/discover), die-at-discover, die-at-initialize, refuse-initialize, die-at-start, banner, ignore-eof, ask-capabilities, slow-start, slower-start
 """
 
 import json
@@ -195,6 +196,7 @@ def call(id, params):
 
 
 def handle(message):
+    global era
     id, method, params = message.get("id"), message.get("method"), message.get("params", {})
     if method is None:
         if event := waiting.get(id):
@@ -204,6 +206,9 @@ def handle(message):
         if method == "notifications/cancelled":
             seen["cancelled"].append(params.get("requestId"))
             seen["reason"] = params.get("reason")
+    elif era == "unlisted" and method in ("server/discover", "initialize"):
+        era = "legacy" if method == "initialize" else "modern"
+        handle(message)
     elif method == "server/discover" and "mute-discover" in options:
         pass
     elif method == "server/discover" and "die-at-discover" in options:
@@ -242,6 +247,8 @@ if "banner" in options:
     raw("Welcome to the server\n")
 if "slow-start" in options:
     time.sleep(1)
+if "slower-start" in options:
+    time.sleep(3)
 for line in iter(sys.stdin.buffer.readline, b""):
     seen["requests"] += 1
     handle(json.loads(line))

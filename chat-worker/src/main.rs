@@ -93,8 +93,7 @@ async fn dispatch(app: &Arc<App>, command: Command) -> anyhow::Result<ExitCode> 
         Command::Config { .. } | Command::Guard { .. } => Ok(ExitCode::SUCCESS),
         Command::Ask { question, json, yes } => ui::terminal::ask::ask(app, &question, json, yes).await,
         Command::Serve { listen } => {
-            let listener = http_server::listen(listen).await;
-            let listener = listener.with_context(|| format!("cannot listen on {listen}"))?;
+            let listener = http_server::listen(listen).await?;
             ui::web::serve(Arc::clone(app), listener, http_server::stop::asked()).await.map(|()| ExitCode::SUCCESS)
         }
     }

@@ -92,14 +92,15 @@ impl LameDuck {
     }
 }
 
-/// Listens. Where an address of all families is meant and the machine has only IPv4, it is that.
+/// Listens. Where an address of all families is meant and the machine has only IPv4, it is that. An error names the address.
 pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    match TcpListener::bind(address).await {
+    let bound = match TcpListener::bind(address).await {
         Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && error.kind() != std::io::ErrorKind::AddrInUse => {
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
         }
         bound => bound,
-    }
+    };
+    bound.map_err(|error| std::io::Error::new(error.kind(), format!("failed to listen on {address}: {error}")))
 }
 
 /// Says in the log that a door is open to all, where it is. `what` is what everybody can do, and how to change that.

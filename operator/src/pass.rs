@@ -202,9 +202,6 @@ pub async fn reconcile<S: Subject>(object: Arc<S>, context: Arc<Context<S>>) -> 
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     // What we wrote last may be newer than what the watch has shown.
     let object = context.subjects.get(&namespace, &name).unwrap_or(object);
-    if object.meta().deletion_timestamp.is_some() {
-        return Ok(Action::await_change());
-    }
     object.switch(&context);
     let outcome = Box::pin(pass(&*object, &context)).await;
     let mut class = Problem::class(&outcome.problems);
@@ -298,7 +295,7 @@ async fn pass<S: Subject>(object: &S, context: &Context<S>) -> Outcome<S::Valid>
         Ok(Ok(valid)) => {
             object.found(&valid, &outcome.mask, context);
             outcome.problems = [S::lacks(&valid), S::notes(&valid)].concat();
-            if !outcome.paused {
+            if !outcome.paused && !is_going(object) {
                 applied = apply_all(object, context, &valid).await;
                 outcome.problems.extend(applied.problems.iter().map(|(_, problem)| problem.clone()));
             }
@@ -311,7 +308,7 @@ async fn pass<S: Subject>(object: &S, context: &Context<S>) -> Outcome<S::Valid>
     let problem = applied.problems.iter().find(|(key, _)| *key == whole).map(|(_, problem)| problem);
     // One whose fields somebody else undoes is left alone: two ways of writing it would keep each other's count at nothing.
     let is_contested = problem.is_some_and(|problem| problem.reason == reason::CONTESTED);
-    let is_left = outcome.paused || is_contested || applied.done.contains(&whole);
+    let is_left = outcome.paused || is_going(object) || is_contested || applied.done.contains(&whole);
     if !is_left && has_too_many(object, outcome.deployment.as_ref()) {
         outcome.problems.extend(lower(object, context, &whole).await.err().map(|error| Problem::not_applied(&error)));
         outcome.deployment = context.writer.children.read(&namespace, &name);
@@ -372,6 +369,12 @@ async fn apply_all<S: Subject>(object: &S, context: &Context<S>, valid: &S::Vali
 /// Which CR it is.
 pub fn key_of<S: Subject>(object: &S) -> Key {
     Key::new(S::COMPONENT.kind(), object.namespace().unwrap_or_default(), object.name_any())
+}
+
+/// Whether it is being deleted, and somebody's finalizer keeps it. Its children are Kubernetes' to take away; what a client meets meanwhile is
+/// told, and what a person switches by hand works.
+fn is_going(object: &impl ResourceExt) -> bool {
+    object.meta().deletion_timestamp.is_some()
 }
 
 /// Whether the object is to be left alone.

@@ -5,7 +5,9 @@
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
-use k8s_openapi::{NamespaceResourceScope, api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::OwnerReference};
+use k8s_openapi::{
+    NamespaceResourceScope, Resource as _, api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
@@ -231,14 +233,18 @@ impl Correction {
     /// None: what differs is what we did not want before.
     fn of(found: &Live, differences: &[&Difference]) -> Option<Self> {
         let hash = differences.iter().copied().find(|found| is_hash(found));
-        let theirs = hash.is_none_or(|hash| {
-            // Only we write it. Who undoes a rollout, or replaces the whole, has it in hand as it was before, or not at all.
-            hash.missing && found.written || found.owner_of(hash).is_some()
-        });
+        let theirs = hash.is_none() || taken_back(found, differences);
         let first = first(differences).filter(|_| theirs)?;
         let by = found.owner_of(first).or_else(|| found.owner_of(hash?));
         Some(Self { what: first.path.clone(), by: by.map(ToOwned::to_owned) })
     }
+}
+
+/// Whether somebody else put another one in its place as a whole. Only we write the hash: who undoes a rollout, or replaces the whole, has it in
+/// hand as it was before, or not at all.
+fn taken_back(found: &Live, differences: &[&Difference]) -> bool {
+    let hash = differences.iter().copied().find(|found| is_hash(found));
+    hash.is_some_and(|hash| hash.missing && found.written || found.owner_of(hash).is_some())
 }
 
 /// The hash of what we wanted last, or all annotations where there is none. Where it is what we want, all that differs was changed by
@@ -315,12 +321,18 @@ impl Writer {
         if found.created {
             self.own_by_apply(&child.resource, &found).await?;
         }
+        if taken_back(&found, &news) {
+            self.replace_template(&api, child, &body).await?;
+        }
         // The uid is a precondition: what has been deleted meanwhile is not made anew here, and a successor not taken over.
         body["metadata"]["uid"] = json!(found.uid);
         let params = PatchParams::apply(names::FIELD_MANAGER).force();
         let applied = match request("apply", &child.key, api.patch(&child.key.name, &params, &Patch::Apply(&body))).await {
             Err(error) if error.code() == Some(422) => {
-                self.replace_ports(&api, child, &body, &news).await.ok_or(error)?;
+                let replaced = self.replace_ports(&api, child, &body, &news).await;
+                if replaced.is_none() && !self.replace_template(&api, child, &body).await.unwrap_or_default() {
+                    return Err(error);
+                }
                 request("apply", &child.key, api.patch(&child.key.name, &params, &Patch::Apply(&body))).await?
             }
             applied => applied?,
@@ -359,6 +371,20 @@ impl Writer {
             .await
             .ok()
             .map(drop)
+    }
+
+    /// Replaces the pods of a Deployment as they are to be, whole. What somebody else set beside our fields stays by an apply, also what was
+    /// ours before an edit, and what makes ours invalid. False: it is no Deployment.
+    async fn replace_template(&self, api: &Api<Document>, child: &Child, body: &Value) -> Result<bool, Error> {
+        if child.key.kind != Deployment::KIND {
+            return Ok(false);
+        }
+        let mut template = body["spec"]["template"].clone();
+        template["$patch"] = json!("replace");
+        let patch = json!({"metadata": {"uid": body["metadata"]["uid"]}, "spec": {"template": template}});
+        let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
+        request("replace the pods of", &child.key, api.patch(&child.key.name, &params, &Patch::Strategic(&patch))).await?;
+        Ok(true)
     }
 
     /// What the answer to our own write does not hold: the first field that is another, and those that are not there.

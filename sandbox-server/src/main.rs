@@ -99,7 +99,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         end: stop.clone(),
     };
     let db = open(args.database)?;
-    let listener = http_server::listen(args.listen).await.with_context(|| format!("failed to listen on {}", args.listen))?;
+    let listener = http_server::listen(args.listen).await?;
     let open = "can call every tool: start the server with --token-file, or let a NetworkPolicy say who reaches it";
     http_server::warn_when_open(listener.local_addr()?, tokens.is_some(), open);
     let metrics = Metrics::new()?;

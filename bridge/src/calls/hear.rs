@@ -235,7 +235,7 @@ impl Calls {
                 }
             }
             _ => {
-                let words = "this child is shared by all clients, and asks none of them: run it PerSession";
+                let words = "clients share this child, and it may ask none of them: run it PerSession, where clients with sessions have one of their own that may";
                 self.pass_on(&wire::error(id.get(), -32601, words, None));
                 Heard::Nothing
             }

@@ -1,11 +1,13 @@
 //! What installed packages and their programs are called, and what of an installer's words tells why it failed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use mcp_stdio::package::pypi_normal;
 use serde_json::Value;
+
+use crate::last_words::{bare, names_an_error, tells};
 
 /// A package as the name of a folder: another version is another one.
 pub fn folder_name(package: &str) -> String {
@@ -77,39 +79,32 @@ const DONE: [&str; 14] = [
     "Using ",
 ];
 
-/// Lines that every failure of npm ends with, and that tell nothing of it.
-const NOISE: [&str; 5] = [
-    "A complete log of this run",
-    "Note that you can also install from a",
-    "tarball, folder, http url, or git",
-    "npm warn",
-    "npm notice",
-];
+/// Lines of npm and of what it runs that say around what it failed, and not of what.
+const AROUND: [&str; 7] = ["syscall ", "errno ", "command failed", "System ", "node -v ", "node-gyp -v ", "not ok"];
 
 /// How many lines are told of a failure.
 const TELLING: usize = 4;
 
-/// Of what an installer said the lines in which it says why it failed: of those that say anything the first two, which say what failed, and the
-/// last two, which say of what.
+/// Of what an installer said the lines in which it says why it failed, in their order: the first and the last of those that say anything, then
+/// those that name an error, then the second and the last but one.
 pub fn telling(said: &[String]) -> Vec<&str> {
-    let says = |line: &&str| {
-        let more_than_a_code = line.split_whitespace().any(|word| !word.bytes().all(|byte| byte.is_ascii_digit()));
-        more_than_a_code && NOISE.iter().all(|noise| !line.contains(noise)) && !DONE.iter().any(|done| line.starts_with(done))
-    };
-    let lines = said.iter().map(|line| {
-        let line = line.trim();
-        line.strip_prefix("npm error").or_else(|| line.strip_prefix("npm ERR!")).unwrap_or(line).trim()
-    });
-    let all: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
-    let mut lines: Vec<_> = all.iter().copied().filter(says).collect();
+    let begins = |line: &str, all: &[&str]| all.iter().any(|with| line.starts_with(with));
+    let all: Vec<_> = said.iter().map(|line| (line.trim(), bare(line))).filter(|(_, bare)| !bare.is_empty()).collect();
+    let says = |(line, bare): &&(&str, &str)| tells(line) && !begins(line, &DONE) && !begins(bare, &AROUND);
+    let mut lines: Vec<_> = all.iter().filter(says).map(|(_, bare)| *bare).collect();
     if lines.is_empty() {
         // Better what says little than nothing.
-        lines = all;
+        lines = all.iter().map(|(_, bare)| *bare).collect();
     }
-    if lines.len() > TELLING {
-        lines.drain(TELLING / 2..lines.len() - TELLING / 2);
+    let last = lines.len().saturating_sub(1);
+    let errors = (0..lines.len()).filter(|index| names_an_error(lines[*index]));
+    let mut chosen = BTreeSet::new();
+    for index in [0, last].into_iter().chain(errors).chain([1, last.saturating_sub(1)]) {
+        if chosen.len() < TELLING && index < lines.len() {
+            chosen.insert(index);
+        }
     }
-    lines
+    chosen.into_iter().map(|index| lines[index]).collect()
 }
 
 #[cfg(test)]
@@ -138,6 +133,29 @@ mod tests {
         let told = telling(&offline);
         assert_eq!(told[1], "Caused by: Failed to fetch: `https://i/simple/a/`");
         assert_eq!(told[3], "Caused by: failed to lookup address information");
+        let refused = said(
+            "npm error code ECONNREFUSED\nnpm error syscall connect\nnpm error errno ECONNREFUSED\nnpm error FetchError: request to http://r/a failed, reason: connect ECONNREFUSED\nnpm error     at ClientRequest.<anonymous> (/x.js:1:1) {\nnpm error   type: 'system',\nnpm error }\nnpm error\nnpm error If you are behind a proxy, please make sure that the\nnpm error 'proxy' config is set properly.  See: 'npm help config'\nnpm error A complete log of this run can be found in: /x",
+        );
+        let told = telling(&refused);
+        assert_eq!(
+            told[..2],
+            ["code ECONNREFUSED", "FetchError: request to http://r/a failed, reason: connect ECONNREFUSED"],
+            "{told:?}"
+        );
+        let script = said(
+            "npm error code 1\nnpm error path /x/node_modules/puppeteer\nnpm error command failed\nnpm error command sh -c node install.mjs\nnpm error Error: ERROR: Failed to set up chrome v148!\nnpm error     at downloadBrowser (file:///x.js:26:15)\nnpm error   [cause]: Error: All providers failed for chrome 148:\nnpm error     - DefaultProvider: getaddrinfo ENOTFOUND storage.example\nnpm error       at installWithProviders (file:///x.js:108:11)\nnpm error }",
+        );
+        let why = [
+            "code 1",
+            "Error: ERROR: Failed to set up chrome v148!",
+            "[cause]: Error: All providers failed for chrome 148:",
+            "- DefaultProvider: getaddrinfo ENOTFOUND storage.example",
+        ];
+        assert_eq!(telling(&script), why);
+        let gyp = said(
+            "npm error code 1\nnpm error path /x/sqlite3\nnpm error gyp ERR! configure error\nnpm error gyp ERR! stack Error: This is most likely a problem of the network\nnpm error gyp ERR! stack     at go (/x.js:173:17)\nnpm error gyp ERR! System Linux 6\nnpm error gyp ERR! cwd /x\nnpm error gyp ERR! node -v v20\nnpm error gyp ERR! not ok",
+        );
+        assert!(telling(&gyp).contains(&"Error: This is most likely a problem of the network"), "{:?}", telling(&gyp));
         let library = said(
             "Resolved 4 packages in 5ms\nInstalled 4 packages in 3ms\n + pydantic==2.1\nNo executables are provided by package `pydantic`; removing tool\nerror: Failed to install entrypoints",
         );

@@ -263,9 +263,10 @@ async fn no_zombie_stays() {
     until("no zombie", async || (zombies() == 0).then_some(())).await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_child_that_ends_at_a_method_that_it_does_not_know_is_asked_otherwise() {
-    let bridge = Bridge::start("", &child("legacy die-at-discover")).await;
+async fn a_child_that_ends_at_a_method_that_it_does_not_know_is_asked_otherwise(#[values("", "slower-start")] slow: &str) {
+    let bridge = Bridge::start("", &child(&format!("legacy die-at-discover {slow}"))).await;
     assert_eq!(bridge.text(None, "echo", json!({"a": 1})).await, json!({"a": 1}));
     assert_eq!(bridge.metric("bridge_child_restarts_total").await, 1);
     bridge.call(None, "kill", json!({})).await;

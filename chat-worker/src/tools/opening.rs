@@ -60,9 +60,11 @@ impl Opening {
         let (refused, was_silent) = match error {
             // Some end when what they hear first is not `initialize`.
             ClientInitializeError::ConnectionClosed(_) if self == Self::Either => return Some(Self::Legacy(LEGACY[0])),
-            ClientInitializeError::LegacyFallbackFailed { discover, fallback } => {
-                (refusal(fallback)?, refusal(discover).is_some_and(|error| error.message == SILENT))
+            // Also where they were slow to read it, and had been asked the other thing by then.
+            ClientInitializeError::LegacyFallbackFailed { discover, fallback } if was_closed(fallback) => {
+                return is_silence(discover).then_some(Self::Legacy(LEGACY[0]));
             }
+            ClientInitializeError::LegacyFallbackFailed { discover, fallback } => (refusal(fallback)?, is_silence(discover)),
             other => (refusal(other)?, false),
         };
         let asked = match self {
@@ -73,6 +75,14 @@ impl Opening {
         let earlier = revision_after(asked, &refused.message, &supported(refused.data.as_ref()));
         earlier.map(Self::Legacy).or_else(|| was_silent.then_some(Self::Modern))
     }
+}
+
+fn was_closed(error: &ClientInitializeError) -> bool {
+    matches!(error, ClientInitializeError::ConnectionClosed(_))
+}
+
+fn is_silence(error: &ClientInitializeError) -> bool {
+    refusal(error).is_some_and(|error| error.message == SILENT)
 }
 
 fn refusal(error: &ClientInitializeError) -> Option<&ErrorData> {
@@ -116,6 +126,12 @@ mod tests {
         assert_eq!(Opening::Either.after(&closed), Some(Opening::Legacy(LEGACY[0])));
         assert_eq!(Opening::Legacy(LEGACY[0]).after(&closed), None);
         assert_eq!(Opening::Modern.after(&closed), None);
+        let slow = |discover: &str| {
+            let fallback = Box::new(ClientInitializeError::ConnectionClosed("initialize response".into()));
+            let failed = ClientInitializeError::LegacyFallbackFailed { discover: error(discover, None), fallback };
+            Opening::Either.after(&failed)
+        };
+        assert_eq!((slow(SILENT), slow("no such method")), (Some(Opening::Legacy(LEGACY[0])), None));
     }
 
     #[test]

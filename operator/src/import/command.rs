@@ -69,9 +69,14 @@ pub fn read(command: &[String]) -> Launch {
     match (program, rest) {
         // Windows starts no script without it.
         ("cmd", ["/c" | "/C" | "/d" | "/s", rest @ ..]) | ("wsl", rest) => read(&own(rest)),
-        ("npx" | "bunx", rest) => package_of(Registry::Npm, &own(rest)),
-        ("npm", ["exec" | "x", rest @ ..]) | ("pnpm" | "yarn", ["dlx", rest @ ..]) | ("bun", ["x", rest @ ..]) => {
+        ("npx" | "bunx", rest) | ("pnpm" | "yarn", ["dlx", rest @ ..]) | ("bun", ["x", rest @ ..]) => {
             package_of(Registry::Npm, &own(rest))
+        }
+        ("npm", ["exec" | "x", rest @ ..]) => {
+            // It takes the first one for itself; npx hands it on.
+            let mut args = own(rest);
+            args.iter().position(|arg| arg == "--").map(|at| args.remove(at));
+            package_of(Registry::Npm, &args)
         }
         ("pipx", ["run", "--spec", spec, rest @ ..]) => package_of(Registry::Pypi, &own(&[&["--from", *spec], rest].concat())),
         ("uvx", rest) | ("uv", ["tool", "run", rest @ ..]) | ("pipx", ["run", rest @ ..]) => {
@@ -164,8 +169,13 @@ const WITH_VALUES: [&str; 5] = ["-e", "--env", "--entrypoint", "-v", "--volume"]
 fn image(words: &[&str]) -> Launch {
     let mut found = Image::default();
     let mut rest = words.iter().skip_while(|word| **word == "run").peekable();
+    let mut no_more_options = false;
     while let Some(word) = rest.next() {
-        if !word.starts_with('-') {
+        if *word == "--" && !no_more_options {
+            no_more_options = true;
+            continue;
+        }
+        if no_more_options || !word.starts_with('-') {
             // After an option that is not known, a value may stand here.
             if word.contains('=') || secret::is_secret("", word) {
                 return Launch::Local(

@@ -55,6 +55,10 @@ pub fn build(entry: &Entry, inputs: &BTreeMap<String, Input>, taken: &BTreeSet<S
         // Of docker's the variables that it does not name stay outside.
         let passed = match &launch {
             Launch::Image(image) => image.env.iter().any(|(name, given)| name == variable && given.is_none()),
+            Launch::Package(..) if values::is_of_one_machine(variable) => {
+                making.notes.push(format!("{variable}: it says where things are on this machine, and is left out"));
+                false
+            }
             Launch::Package(..) => true,
             // There is nothing that would read them.
             Launch::Remote { .. } | Launch::Local(_) => false,
@@ -138,7 +142,11 @@ impl Making<'_> {
             self.notes
                 .push(format!("{name} {value}: in a cluster this leads to the pod itself; name the Service of what is meant"));
         }
-        if values::is_of_a_desktop(value) {
+        if values::is_a_file_with_a_secret(name, value) {
+            self.notes.push(format!(
+                "{name} {value}: this file is not in a cluster; make a Secret of it, mount that by spec.volumes and volumeMounts, and name its path there"
+            ));
+        } else if values::is_of_a_desktop(value) {
             self.notes.push(format!(
                 "{name} {value}: this folder is not in a cluster; give the server spec.storage (or spec.volumes and volumeMounts), and name its mountPath here"
             ));

@@ -171,7 +171,8 @@ fn other_runners_are_npx_and_uvx() {
     for (command, means) in [
         (r#""command": "bunx", "args": ["a@1.0.0"]"#, "npx a@1.0.0"),
         (r#""command": "pnpm", "args": ["dlx", "a@1.0.0"]"#, "npx a@1.0.0"),
-        (r#""command": "npm", "args": ["exec", "--", "a@1.0.0"]"#, "npx -- a@1.0.0"),
+        (r#""command": "npm", "args": ["exec", "--", "a@1.0.0"]"#, "npx a@1.0.0"),
+        (r#""command": "npm", "args": ["exec", "-y", "a@1.0.0", "--", "--x", "--", "y"]"#, "npx -y a@1.0.0 --x -- y"),
         (r#""command": "/opt/homebrew/bin/npx", "args": ["a@1.0.0"]"#, "npx a@1.0.0"),
         (r#""command": "C:\\nodejs\\npx.cmd", "args": ["a@1.0.0"]"#, "npx a@1.0.0"),
         (r#""command": "uv", "args": ["tool", "run", "--from", "a==1", "b"]"#, "uvx --from a==1 b"),
@@ -229,4 +230,29 @@ fn a_file_that_the_server_keeps_wants_a_volume() {
     for fits in ["/tmp/memory.json", "memory.json", "https://h/v1", "//h/v1", "/"] {
         assert!(!told(fits).contains("mountPath"), "{fits}: {}", told(fits));
     }
+}
+
+#[test]
+fn what_is_of_one_machine_is_left_out_or_told() {
+    let text = r#"{"mcpServers": {"s": {"command": "npx", "args": ["-y", "a@1.0.0"], "env": {
+        "PATH": "/opt/homebrew/bin:/usr/bin", "Path": "C:\\nodejs", "LEVEL": "debug",
+        "GOOGLE_APPLICATION_CREDENTIALS": "/Users/me/gcp.json", "PRIVATE_KEY_PATH": "~/.ssh/id", "API_TOKEN": "/abc"
+    }}}}"#;
+    let env = spec(text)["env"].take();
+    let of = |name: &str| env.as_array().expect("a list").iter().find(|variable| variable["name"] == name).cloned();
+    assert!(of("PATH").is_none() && of("Path").is_none() && of("LEVEL").is_some(), "{env}");
+    assert_eq!(of("GOOGLE_APPLICATION_CREDENTIALS").expect("there")["value"], "/Users/me/gcp.json");
+    assert!(of("API_TOKEN").expect("there")["valueFrom"].is_object(), "{env}");
+    let notes = import(text).notes.join("\n");
+    assert!(notes.contains("PATH: it says where things are on this machine"), "{notes}");
+    for file in ["GOOGLE_APPLICATION_CREDENTIALS /Users/me/gcp.json", "PRIVATE_KEY_PATH ~/.ssh/id"] {
+        assert!(notes.contains(&format!("{file}: this file is not in a cluster; make a Secret of it")), "{notes}");
+    }
+}
+
+#[test]
+fn what_follows_the_end_of_dockers_options_is_the_image() {
+    let docker = r#"{"mcpServers": {"s": {"command": "docker", "args": ["run", "-i", "--", "x/y:1", "--", "serve"]}}}"#;
+    let stdio = spec(docker)["stdio"].take();
+    assert_eq!((&stdio["image"], &stdio["args"]), (&"x/y:1".into(), &serde_json::json!(["--", "serve"])), "{stdio}");
 }

@@ -17,6 +17,9 @@ pub enum Kept {
 
 /// What becomes of the value that is called so. `${input:x}`, `${env:X}`, `${X}` and the like are asked for, or of the machine.
 pub fn keep(name: &str, value: &str, inputs: &BTreeMap<String, Input>) -> Kept {
+    if is_a_file_with_a_secret(name, value) {
+        return Kept::Plain(value.to_owned());
+    }
     if secret::is_secret(name, value) {
         return Kept::Secret;
     }
@@ -25,6 +28,33 @@ pub fn keep(name: &str, value: &str, inputs: &BTreeMap<String, Input>) -> Kept {
         Some(text) if !secret::is_secret(name, &text) => Kept::Plain(text),
         _ => Kept::Secret,
     }
+}
+
+/// Whether it names a file of a person's machine in which the secret is: the path itself is none.
+pub fn is_a_file_with_a_secret(name: &str, value: &str) -> bool {
+    let path = ["/Users/", "/home/", "~/"].iter().any(|beginning| value.starts_with(beginning)) || has_a_drive(value);
+    path && secret::is_secret(name, value) && !secret::is_secret("", value)
+}
+
+/// Variables that say where things are on one machine. A pod's image has its own, and does not start without them.
+const OF_ONE_MACHINE: [&str; 12] = [
+    "PATH",
+    "PATHEXT",
+    "HOME",
+    "USERPROFILE",
+    "APPDATA",
+    "LOCALAPPDATA",
+    "SYSTEMROOT",
+    "COMSPEC",
+    "NODE_PATH",
+    "NVM_DIR",
+    "NVM_BIN",
+    "PYENV_ROOT",
+];
+
+/// Whether this variable says where things are on one machine.
+pub fn is_of_one_machine(variable: &str) -> bool {
+    OF_ONE_MACHINE.iter().any(|name| name.eq_ignore_ascii_case(variable))
 }
 
 /// Variables of an editor or a shell that stand for a folder of the machine, and are no secrets.
@@ -67,8 +97,10 @@ pub fn is_of_the_image(value: &str) -> Option<&str> {
 /// Whether it is of a person's own machine: a home folder, a drive, an editor's folder.
 pub fn is_of_a_desktop(value: &str) -> bool {
     let folder = ["/Users/", "/home/", "~/", "./", "../"].iter().any(|beginning| value.starts_with(beginning));
-    let drive =
-        value.get(1..3).is_some_and(|rest| rest == ":\\" || rest == ":/") && value.starts_with(|c: char| c.is_ascii_alphabetic());
     let variable = FOLDERS.iter().any(|name| value.contains(&format!("${{{name}}}")));
-    folder || drive || variable || value.contains("${workspaceFolder:")
+    folder || has_a_drive(value) || variable || value.contains("${workspaceFolder:")
+}
+
+fn has_a_drive(value: &str) -> bool {
+    value.get(1..3).is_some_and(|rest| rest == ":\\" || rest == ":/") && value.starts_with(|c: char| c.is_ascii_alphabetic())
 }

@@ -13,6 +13,7 @@ pub mod observe;
 pub mod own_claims;
 pub mod status;
 pub mod stdio;
+pub mod url;
 pub mod validate;
 
 use std::{collections::BTreeSet, sync::Arc};

@@ -7,7 +7,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp}
 use mcp_stdio::package::Registry;
 
 use super::{
-    asleep, autoscaling, contract, stdio,
+    asleep, autoscaling, contract, stdio, url,
     validate::{Source, ValidatedServer},
 };
 use crate::{
@@ -79,7 +79,7 @@ pub fn compute(server: &McpServer, outcome: &Outcome, health: Option<&ServerHeal
         ready_replicas: view.in_service,
         selector: (!view.remote).then(|| Component::Server.selector_text(server.metadata.name.as_deref().unwrap_or_default())),
         pods: (!view.remote).then(|| format!("{}/{}", view.in_service, view.wanted)),
-        url: outcome.valid.as_ref().map(ValidatedServer::url).or(before.url),
+        url: outcome.valid.as_ref().map(|valid| url::of(valid, before.url.as_deref(), health)).or(before.url),
     }
 }
 

@@ -167,16 +167,6 @@ impl ValidatedServer {
         }
     }
 
-    /// Where clients find the server.
-    pub fn url(&self) -> String {
-        match &self.source {
-            Source::Container(container) => {
-                format!("http://{}{}", self.host(container), container.source.path)
-            }
-            Source::Remote(remote) => remote.url.to_string(),
-        }
-    }
-
     /// The Service's name and port: what a client sends as Host.
     pub fn host(&self, container: &Container) -> String {
         format!("{}.{}.svc:{}", self.child_name(), self.namespace, container.source.port)

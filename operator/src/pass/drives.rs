@@ -267,11 +267,12 @@ async fn a_pass_goes_in_one_direction_and_the_next_one_over_the_same_world_write
 }
 
 #[tokio::test]
-async fn one_that_is_being_deleted_is_left_to_it() {
+async fn the_children_of_one_that_is_being_deleted_are_left_to_that_and_it_is_told_what_is_met() {
     let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH);
     let (rig, object) = Rig::new(|object| object.metadata.deletion_timestamp = Some(now));
     assert_eq!(rig.pass(&object).await, Action::await_change());
-    assert!(rig.script().done.is_empty() && rig.api.sent().is_empty());
+    assert_eq!(rig.script().done, ["switch", "observe", "validate", "found", "status"]);
+    assert_eq!(rig.writes(), [STATUS_WRITTEN, EVENT]);
 }
 
 #[tokio::test]

@@ -234,8 +234,10 @@ impl Registry {
     fn start(&mut self, id: TargetId, due: Instant, lane: Lane, now: Moment) -> Option<Job> {
         let server = self.index.get(&id).and_then(|key| self.servers.get_mut(key))?;
         let spec = server.spec.clone()?;
+        let target = server.targets.get_mut(&id)?;
+        target.queued = false;
+        target.former.take_if(|former| former.until <= now.mono);
         let route = server.route_of(id)?;
-        server.targets.get_mut(&id)?.queued = false;
         // While it stood in line the circuit may have opened, or the pod begun to go.
         let allowed = server.next_due(server.targets.get(&id)?, &spec, self.epoch, now).is_some();
         let state = server.circuit.state();
@@ -280,6 +282,15 @@ impl Registry {
         let Some(server) = self.servers.get_mut(&key) else { return (None, effects) };
         let (Some(spec), Some(route)) = (server.spec.clone(), server.route_of(id)) else { return (None, effects) };
         let Some(target) = server.targets.get_mut(&id).filter(|target| target.epoch == epoch) else { return (None, effects) };
+        let refused = matches!(&result, Err(Problem::Status(status)) if matches!(status.code, 401 | 403) && !status.names_host);
+        if refused && target.former.take().is_some() {
+            // It takes what the CR gives now, or nothing: that is to be found out, and this was no answer to it.
+            target.become_another();
+            target.busy = false;
+            effects.push(Effect::Forget(id, target.epoch));
+            self.with(&key, now, &mut effects, Server::settle);
+            return (None, effects);
+        }
         target.busy = !last;
         let presumed = std::mem::take(&mut target.presumed);
         target.known = known;

@@ -216,7 +216,12 @@ impl Server {
     /// What a target's requests carry: what its own template says where it says it, else what the spec does. None before the spec is known.
     pub fn route_of(&mut self, id: TargetId) -> Option<Arc<Route>> {
         let spec = self.spec.as_deref()?;
-        let asked = self.targets.get(&id)?.pod.as_ref().and_then(|pod| pod.asked.as_ref());
+        let target = self.targets.get(&id)?;
+        let asked = target.pod.as_ref().and_then(|pod| pod.asked.as_ref());
+        if let Some(former) = &target.former {
+            let spec = ServerSpec { credentials: former.credentials.clone(), ..spec.clone() };
+            return Some(Arc::new(Route::of(&spec, asked.map(|asked| &**asked))));
+        }
         if let Some((_, route)) = self.routes.iter().find(|(template, _)| template.as_ref() == asked) {
             return Some(Arc::clone(route));
         }

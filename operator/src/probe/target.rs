@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use http::{HeaderName, HeaderValue};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
@@ -111,13 +112,37 @@ pub struct Target {
     pub latencies: Latencies,
     /// Its gate.
     pub gate: Gate,
+    /// What it is asked with since the CR gives other credentials.
+    pub former: Option<Former>,
     /// The tools with which it was in service when the contract became another one.
     pub excused: Option<Box<str>>,
     /// When this run of it started, as we saw it.
     started: Moment,
 }
 
+type Credentials = Vec<(HeaderName, HeaderValue)>;
+
+/// The credentials with which a pod answered before the CR gave others. It started with them, as a rule, and takes no others.
+#[derive(Debug)]
+pub struct Former {
+    /// The headers.
+    pub credentials: Credentials,
+    /// What is still there then is asked with the new ones: whether they are right is to be known.
+    pub until: Instant,
+}
+
+/// How long a rollout may take that brings pods with other credentials: the usual `progressDeadlineSeconds`.
+const ROTATION: Duration = Duration::from_mins(10);
+
 impl Target {
+    /// The CR gives other credentials than before. True: it is asked with those before, which it takes.
+    pub fn keeps_credentials(&mut self, before: &[(HeaderName, HeaderValue)], now: Instant) -> bool {
+        if self.former.is_none() && self.pod.is_some() && self.proven && !self.failing && !before.is_empty() {
+            self.former = Some(Former { credentials: before.to_vec(), until: now + ROTATION });
+        }
+        self.former.is_some()
+    }
+
     /// A target that was not probed yet. A pod whose gate is True was found good by our predecessor, and is taken for that.
     pub fn new(id: TargetId, name: &str, pod: Option<PodState>, now: Moment) -> Self {
         let gate = Gate::new(pod.as_ref().and_then(|pod| pod.gate), pod.as_ref().and_then(|pod| pod.version));
@@ -158,6 +183,7 @@ impl Target {
             ended: None,
             latencies: Latencies::default(),
             started: started(pod.as_ref(), now),
+            former: None,
             excused: None,
             gate,
             pod,

@@ -306,6 +306,8 @@ pub struct PodHealth {
     pub making: Option<Making>,
     /// Which template it was made from, and when.
     pub origin: Origin,
+    /// Where its own template says that it speaks MCP.
+    pub asked: Option<Arc<Template>>,
     /// The readiness gate, as decided.
     pub gate: bool,
     /// Kubernetes says that all containers are ready.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::{HeaderName, HeaderValue};
 use operator::{
     crd::{CircuitState, ToolCall, ToolsPolicy},
     probe::{
@@ -296,4 +297,81 @@ async fn under_enforce_a_pod_that_shows_no_list_does_not_pass_for_one_that_offer
     puppet.set(ip(1), Does::SayNo(401, None));
     sleep(secs(30)).await;
     assert_eq!(rig.api.gates("server-1"), [true], "it showed them once");
+}
+
+fn with_key(route: &Route, key: &str) -> bool {
+    route.headers.get("x-key").is_some_and(|value| value == key)
+}
+
+fn by_old(route: &Route) -> bool {
+    with_key(route, "old")
+}
+
+fn by_new(route: &Route) -> bool {
+    with_key(route, "new")
+}
+
+fn gives(key: &'static str) -> Vec<(HeaderName, HeaderValue)> {
+    vec![(HeaderName::from_static("x-key"), HeaderValue::from_static(key))]
+}
+
+/// A server of two pods, whose Secret is another one since a moment.
+async fn rotated(puppet: &Puppet) -> Rig {
+    let rig = Rig::with_puppet(puppet);
+    (1..=2).for_each(|n| puppet.set(ip(n), Does::AdmitTo(by_old)));
+    let spec = |key| {
+        let mut spec = crate::support::rig::spec(8080);
+        crate::usual(&mut spec);
+        ServerSpec { credentials: gives(key), ..spec }
+    };
+    rig.engine.set_server(&key("server"), spec("old"), None);
+    (1..=2).for_each(|n| rig.api.set_pod(&key("server"), of_version("1", n)));
+    rig.until("server", secs(5), |health| in_service(health).len() == 2).await.expect("in service");
+    rig.engine.set_server(&key("server"), spec("new"), None);
+    rig
+}
+
+fn is_well(health: &ServerHealth) -> bool {
+    health.circuit.state == CircuitState::Closed && health.verdict.kind == Kind::Healthy && in_service(health).len() == 2
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_that_started_with_the_credentials_of_before_are_asked_with_them_until_new_ones_are_there() {
+    let puppet = Puppet::default();
+    let rig = rotated(&puppet).await;
+    for _ in 0..30 {
+        sleep(secs(1)).await;
+        assert!(is_well(&rig.health("server")), "{:?}", rig.health("server"));
+    }
+    // A new pod takes the new ones alone.
+    puppet.set(ip(3), Does::AdmitTo(by_new));
+    rig.api.set_pod(&key("server"), of_version("2", 3));
+    rig.until("server", secs(5), |health| in_service(health).len() == 3).await.expect("it comes in");
+    for n in 1..=2 {
+        rig.api.remove_pod(&format!("server-{n}"));
+    }
+    sleep(secs(30)).await;
+    assert_eq!(in_service(&rig.health("server")), ["server-3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_that_read_their_credentials_anew_are_asked_with_the_new_ones() {
+    let puppet = Puppet::default();
+    let rig = rotated(&puppet).await;
+    sleep(secs(60)).await;
+    (1..=2).for_each(|n| puppet.set(ip(n), Does::AdmitTo(by_new)));
+    for _ in 0..30 {
+        sleep(secs(1)).await;
+        assert!(is_well(&rig.health("server")), "{:?}", rig.health("server"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_the_credentials_which_the_spec_gives_are_refused_is_told_after_a_rollout_would_have_been_over() {
+    let puppet = Puppet::default();
+    let rig = rotated(&puppet).await;
+    sleep(secs(9 * 60)).await;
+    assert!(is_well(&rig.health("server")));
+    let told = rig.until("server", secs(90), |health| health.circuit.state == CircuitState::Open).await.expect("told");
+    assert_eq!(told.verdict.reason, "CredentialsRejected");
 }

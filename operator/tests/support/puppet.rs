@@ -28,6 +28,8 @@ pub enum Does {
     OfferNothing,
     /// Answers who asks so, and refuses everybody else.
     AnswerTo(fn(&Route) -> bool),
+    /// The same, by 401.
+    AdmitTo(fn(&Route) -> bool),
     /// An error in other words every time.
     Ramble,
     Hang,
@@ -122,14 +124,16 @@ impl Attempt for Strings {
                 return Ok(self.puppet.observation(&[format!("tool-{number}")]));
             }
             Does::OfferNothing => return Ok(Observation { tools: None, ..self.puppet.observation(&[]) }),
-            Does::AnswerTo(question) if question(&self.route) => {}
+            Does::AnswerTo(question) | Does::AdmitTo(question) if question(&self.route) => {}
             Does::Ramble => {
                 let message = format!("request {} failed", self.puppet.0.lists.fetch_add(1, Ordering::Relaxed));
                 return Err(Problem::Rpc { step: Step::List, code: -32603, message, supported: Vec::new() });
             }
             Does::Hang => std::future::pending().await,
             Does::AnswerTo(_) | Does::Refuse => return Err(Problem::Refused),
-            Does::SayNo(code, retry_after) => {
+            Does::SayNo(..) | Does::AdmitTo(_) => {
+                let (code, retry_after) =
+                    if let Does::SayNo(code, retry_after) = does { (code, retry_after) } else { (401, None) };
                 return Err(Problem::Status(Status {
                     step: Step::Discover,
                     code,

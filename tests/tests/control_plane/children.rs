@@ -404,14 +404,18 @@ async fn a_child_that_somebody_scales_is_put_back_with_an_event_and_one_that_is_
 async fn a_rollout_that_somebody_undoes_is_put_back_and_told_with_who_it_was() {
     with_space(|space| async move {
         let operator = space.operator().await?;
-        space.create::<McpServer>(container("s")).await?;
+        let mut server = container("s");
+        server["spec"]["env"] = json!([{"name": "LEVEL", "value": "debug"}]);
+        space.create::<McpServer>(server).await?;
         let before = space.until::<Deployment>("s-mcp", "the Deployment", |_| true).await?;
-        let image = |deployment: &Deployment| {
+        let mcp = |deployment: &Deployment| {
             let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
-            pod.and_then(|pod| pod.containers[0].image.clone())
+            pod.map(|pod| pod.containers[0].clone()).unwrap_or_default()
         };
-        let anew = |deployment: &Deployment| image(deployment).as_deref() == Some("a/b:2");
-        space.edit::<McpServer>("s", json!({"spec": {"container": {"image": "a/b:2"}}})).await?;
+        let image = |deployment: &Deployment| mcp(deployment).image;
+        let has = |deployment: &Deployment, name: &str| mcp(deployment).env.iter().flatten().any(|env| env.name == name);
+        let anew = |deployment: &Deployment| image(deployment).as_deref() == Some("a/b:2") && !has(deployment, "LEVEL");
+        space.edit::<McpServer>("s", json!({"spec": {"container": {"image": "a/b:2"}, "env": null}})).await?;
         space.until::<Deployment>("s-mcp", "the edit", anew).await?;
         let undo = json!({
             "metadata": {"annotations": before.annotations()}, "spec": {"template": before.spec.context("it has one")?.template},
@@ -435,6 +439,18 @@ async fn a_rollout_that_somebody_undoes_is_put_back_and_told_with_who_it_was() {
             told[0].starts_with("kubectl changed spec.template.spec.containers[mcp].image of the Deployment s-mcp"),
             "{told:?}"
         );
+        // What is ours is still taken away when we no longer say it.
+        for (env, there) in [(json!([{"name": "MORE", "value": "1"}]), true), (json!(null), false)] {
+            space.edit::<McpServer>("s", json!({"spec": {"env": env}})).await?;
+            space.until::<Deployment>("s-mcp", "the edit of env", |deployment| has(deployment, "MORE") == there).await?;
+        }
+        // And what would make every apply of ours invalid keeps none away.
+        let privileged = json!({"name": "mcp", "securityContext": {"privileged": true, "allowPrivilegeEscalation": true}});
+        let theirs = json!({"spec": {"template": {"spec": {"containers": [privileged]}}}});
+        space.api::<Deployment>().patch("s-mcp", &by_kubectl, &Patch::Strategic(&theirs)).await?;
+        let is_ours =
+            |deployment: &Deployment| mcp(deployment).security_context.is_some_and(|context| context.privileged.is_none());
+        space.until::<Deployment>("s-mcp", "its own security context", is_ours).await?;
         operator.stop().await
     })
     .await;

@@ -21,7 +21,10 @@ use std::{
     future::Future,
     net::SocketAddr,
     num::NonZeroU32,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -64,6 +67,8 @@ const MAX_CALL_WEIGHT: usize = 32 << 20;
 const MCP: &str = "/mcp";
 /// After SIGTERM, requests still come until everybody knows.
 const LINGER: Duration = Duration::from_secs(2);
+/// How long servers are waited for before a replica says that it is ready.
+const FIRST_TRY: Duration = Duration::from_secs(10);
 
 /// The refusal of a request of this caller that is one too many: it says when to come back. Who prefers to wait, does (`Prefer: wait=10`,
 /// RFC 7240), where that is no longer than it said.
@@ -135,6 +140,7 @@ pub async fn serve(
         access: Access::new(tokens, settings.allowed_hosts.clone()),
         pace: NonZeroU32::new(settings.rate_limit_requests).and_then(|requests| Pace::new(requests, window)),
         calls: Arc::default(),
+        tried: AtomicBool::new(false),
         draining: CancellationToken::new(),
         stopped: CancellationToken::new(),
         app: Arc::clone(&app),
@@ -143,6 +149,7 @@ pub async fn serve(
     let open = "can chat, call tools and spend the key: set CHAT_ACCESS_TOKEN_FILE to a file with a token";
     http_server::warn_when_open(address, web.access.is_closed(), open);
     tokio::spawn(forget_idle_callers(Arc::downgrade(&web)));
+    tokio::spawn(try_servers(Arc::clone(&web)));
     let (draining, stopped) = (web.draining.clone(), web.stopped.clone());
     let connections =
         Connections { most: usize::from(settings.max_connections), idle: Duration::from_secs(settings.idle_timeout_seconds) };
@@ -159,6 +166,12 @@ pub async fn serve(
         left.closed(Duration::from_secs(3)).await;
     }
     Ok(())
+}
+
+/// A new replica says that it is ready when it has what the others have: who is asked for tools before that would answer with an empty list.
+async fn try_servers(web: Arc<Web>) {
+    web.app.engine.hub.settle(FIRST_TRY).await;
+    web.tried.store(true, Ordering::Relaxed);
 }
 
 fn router(web: Arc<Web>) -> Router {

@@ -1,6 +1,6 @@
 //! What every handler may need.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use http_server::pace::Pace;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,8 @@ pub struct Web {
     pub pace: Option<Pace>,
     /// Calls over /mcp that are under way.
     pub calls: Arc<Calls>,
+    /// Each server was tried once, or has had the time for it: ready from then on.
+    pub tried: AtomicBool,
     /// SIGTERM came: not ready any more.
     pub draining: CancellationToken,
     /// The time for running answers is over.

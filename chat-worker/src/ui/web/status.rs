@@ -1,6 +1,6 @@
 //! How things are: /health, /readyz, /metrics, and the lists of servers, tools and usage.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use axum::{
     Extension, Json,
@@ -36,7 +36,7 @@ pub async fn health(
     Json(json!({"status": status, "metrics": metrics}))
 }
 
-/// Ready to take requests; also without any server, since the model can still answer.
+/// Ready to take requests; also without any server, since the model can still answer, once each was tried.
 /// It says besides how the model was met, and how much of the budget is used: the operator reads both.
 pub async fn ready(
     State(web): State<Arc<Web>>,
@@ -46,6 +46,9 @@ pub async fn ready(
 ) -> Result<Response, Problem> {
     if web.draining.is_cancelled() {
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "draining: this replica is being stopped"));
+    }
+    if !web.tried.load(Ordering::Relaxed) {
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "starting: the servers are being connected, for 10 s at most"));
     }
     if !web.access.tells(&uri, &headers, caller) {
         return Ok(StatusCode::OK.into_response());

@@ -34,6 +34,7 @@ impl Registry {
         if let Some(before) = before.as_deref() {
             server.rewire(|template| {
                 asks_otherwise(before, &spec, template)
+                    || before.credentials != spec.credentials
                     || before.may_sleep != spec.may_sleep
                     || before.mask != spec.mask
                     || (before.health.timeout_seconds, before.health.interval_seconds)
@@ -69,7 +70,7 @@ impl Registry {
         }
         let moved = before.as_deref().is_some_and(|before| before.endpoint != spec.endpoint);
         let recheck = before.as_deref().is_some_and(|before| before.recheck != spec.recheck && spec.recheck.is_some());
-        let another = before.is_some_and(|before| self.ask_anew(&key, &before, &spec, moved && remote, &mut effects));
+        let another = before.is_some_and(|before| self.ask_anew(&key, [&before, &spec], moved && remote, now, &mut effects));
         self.with(&key, now, &mut effects, |server, around| {
             let transition = if spec.enabled { server.circuit.set_policy(&spec.breaker, now) } else { server.circuit.reset(now) };
             server.transitioned(transition, around);
@@ -94,9 +95,9 @@ impl Registry {
     fn ask_anew(
         &mut self,
         key: &ServerKey,
-        before: &ServerSpec,
-        after: &ServerSpec,
+        [before, after]: [&ServerSpec; 2],
         forget: bool,
+        now: Moment,
         effects: &mut Vec<Effect>,
     ) -> bool {
         let Some(server) = self.servers.get_mut(key) else { return false };
@@ -105,7 +106,9 @@ impl Registry {
             let asked = target.pod.as_ref().and_then(|pod| pod.asked.as_deref());
             // What is switched on again is asked as if it were new: somebody has mended it meanwhile.
             let anew = !before.enabled && after.enabled;
-            if !anew && !asks_otherwise(before, after, asked) {
+            let otherwise = asks_otherwise(before, after, asked);
+            let by_others = before.credentials != after.credentials && !target.keeps_credentials(&before.credentials, now.mono);
+            if !anew && !otherwise && !by_others {
                 continue;
             }
             another = true;
@@ -242,11 +245,11 @@ impl Registry {
     }
 }
 
-/// Whether results of probes under the one spec say nothing about the other, of a pod whose template says what it is asked.
+/// Whether results of probes under the one spec say nothing about the other, of a pod whose template says what it is asked. Beside the
+/// credentials: a pod may keep those of before.
 fn asks_otherwise(before: &ServerSpec, after: &ServerSpec, asked: Option<&Template>) -> bool {
     let by_spec = asked.is_none() || matches!(after.endpoint, Endpoint::Remote { .. });
     by_spec && (before.endpoint != after.endpoint || before.health.tool_call != after.health.tool_call)
-        || before.credentials != after.credentials
         || before.ca != after.ca
         || before.enabled != after.enabled
 }

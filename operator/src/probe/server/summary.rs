@@ -88,6 +88,7 @@ impl Server {
             trouble: pod.trouble.clone(),
             making: pod.making.clone(),
             origin: pod.origin.clone(),
+            asked: pod.asked.clone(),
             shut_out: shut_out.contains(&target.id),
             kept_out: self.spec.as_ref().and_then(|spec| self.keeps_out(spec, target)),
             inherited: target.inherited,

@@ -73,6 +73,12 @@ impl AppPods {
         }
     }
 
+    /// The names of the app's pods that run.
+    pub fn names(&self, namespace: &str, name: &str) -> Vec<String> {
+        let state = self.state();
+        state.running.get(&Who::app(namespace, name)).into_iter().flat_map(BTreeMap::keys).cloned().collect()
+    }
+
     /// The addresses of the pods that run.
     pub fn running(&self) -> Vec<(Who, IpAddr)> {
         let state = self.state();

@@ -3,8 +3,11 @@
 //! A child that cannot be applied holds up nobody, except who needs it: pods that would mount somebody else's object of its name, or
 //! would be open to all without their NetworkPolicy.
 
+use std::sync::Arc;
+
 use crate::{
     child::{Child, KINDS, Key},
+    children::Live,
     problem::Problem,
     ssa::{Correction, Error, Writer},
 };
@@ -16,6 +19,8 @@ pub struct Applied {
     pub done: Vec<Key>,
     /// What stands in the way, child by child.
     pub problems: Vec<(Key, Problem)>,
+    /// What was written.
+    pub written: Vec<Arc<Live>>,
     /// What somebody else had changed of ours, and was put right.
     pub corrected: Vec<(Key, Correction)>,
 }
@@ -32,6 +37,7 @@ pub async fn all(writer: &Writer, uid: &str, children: &[Child]) -> Applied {
         match writer.apply(child).await {
             Ok(done) => {
                 applied.done.push(child.key.clone());
+                applied.written.extend(done.written.then_some(done.live));
                 applied.corrected.extend(done.corrected.map(|what| (child.key.clone(), what)));
                 let dropped = done.dropped.as_ref().map(|dropped| (child.key.clone(), Problem::not_applied(dropped)));
                 applied.problems.extend(dropped);

@@ -42,6 +42,7 @@ pub mod metrics;
 pub mod names;
 pub mod network;
 pub mod pass;
+pub mod pod_annotation;
 pub mod pod_trouble;
 pub mod pod_warnings;
 pub mod probe;

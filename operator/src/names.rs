@@ -22,6 +22,8 @@ pub const ANNOTATION_PROBE: &str = "mcpfleet.dev/probe";
 pub const ANNOTATION_CONTRACT: &str = "mcpfleet.dev/contract";
 /// On a pod, Kubernetes' own: of two pods the one that costs less goes first.
 pub const ANNOTATION_DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+/// On a pod of an app: the version of what it mounts. The kubelet looks at a pod that is changed.
+pub const ANNOTATION_CONFIGURATION: &str = "mcpfleet.dev/configuration";
 /// On a CR: any new value probes at once.
 pub const ANNOTATION_RECHECK: &str = "mcpfleet.dev/recheck";
 /// On a CR: `"true"` leaves the object and its children alone.

@@ -7,7 +7,11 @@
 use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
 
 use k8s_openapi::{
-    api::{apps::v1::Deployment, core::v1::PersistentVolumeClaim},
+    Resource as _,
+    api::{
+        apps::v1::Deployment,
+        core::v1::{ConfigMap, PersistentVolumeClaim, Secret},
+    },
     apimachinery::pkg::apis::meta::v1::Condition,
     jiff::Timestamp,
 };
@@ -25,6 +29,7 @@ use crate::{
     attempts::Attempts,
     cache::Cache,
     child::{Child, Key},
+    children::Live,
     clock, conditions, contests,
     crd::reason::{self, condition},
     events::{self, News},
@@ -108,6 +113,11 @@ pub trait Subject: Object {
 
     /// Has the prober know what validation found out.
     fn found(&self, valid: &Self::Valid, mask: &Arc<Mask>, context: &Context<Self>);
+
+    /// What its pods mount was written.
+    fn reconfigured(&self, _: &Live, _: &Context<Self>) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 
     /// What was not to be told at the last pass, where that is kept.
     fn former_mask(&self, _: &Context<Self>) -> Option<Arc<Mask>> {
@@ -357,6 +367,10 @@ async fn apply_all<S: Subject>(object: &S, context: &Context<S>, valid: &S::Vali
     let applied = Box::pin(apply::all(&context.writer, &object.uid().unwrap_or_default(), &children)).await;
     for (_, problem) in applied.problems.iter().filter(|(_, problem)| problem.class != Class::Transient) {
         tracing::debug!(object.kind = S::COMPONENT.kind(), object.name = object.name_any(), problem.message, "not applied");
+    }
+    let mounted = |live: &&Arc<Live>| [ConfigMap::KIND, Secret::KIND].contains(&live.key.kind);
+    if let Some(live) = applied.written.iter().rfind(mounted) {
+        object.reconfigured(live, context).await;
     }
     let (kind, name) = (S::COMPONENT.kind(), object.name_any());
     let autoscaled = object.is_autoscaled();

@@ -214,6 +214,8 @@ pub fn owner_reference<K: Resource<DynamicType = ()>>(owner: &K) -> OwnerReferen
 pub struct Applied {
     /// The child as it is now.
     pub live: Arc<Live>,
+    /// It was not so before.
+    pub written: bool,
     /// What somebody else had changed of ours, if that was put right.
     pub corrected: Option<Correction>,
     /// What of it Kubernetes drops: [`Error::Dropped`].
@@ -275,7 +277,7 @@ impl Writer {
         let (api, hash) = (self.api(child), child.hash());
         let known = self.children.get(&child.key);
         if let Some(live) = known.clone().filter(|live| live.holds(&hash)) {
-            return Ok(Applied { live, corrected: None, dropped: None });
+            return Ok(Applied { live, written: false, corrected: None, dropped: None });
         }
         let mut body = child.body.clone();
         body["metadata"]["annotations"][names::ANNOTATION_APPLIED] = json!(hash);
@@ -287,7 +289,7 @@ impl Writer {
                 Created::New(live) => {
                     self.wrote(&child.key, &hash, None, WHOLE)?;
                     let (_, missing) = self.unheld(&live, &body, &hash);
-                    return Ok(Applied { live, corrected: None, dropped: Error::dropped(&child.key, missing) });
+                    return Ok(Applied { live, written: true, corrected: None, dropped: Error::dropped(&child.key, missing) });
                 }
                 Created::Taken(found) => found,
             }
@@ -315,7 +317,7 @@ impl Writer {
             if known.is_empty() {
                 found.found_to_hold(&hash);
             }
-            return Ok(Applied { live: found, corrected: None, dropped: Error::dropped(&child.key, known) });
+            return Ok(Applied { live: found, written: false, corrected: None, dropped: Error::dropped(&child.key, known) });
         };
         self.may_write(&child.key, &hash)?;
         if found.created {
@@ -344,7 +346,7 @@ impl Writer {
         // What Kubernetes drops at each write nobody has changed.
         let kept: Vec<_> = news.into_iter().filter(|found| !missing.contains(&found.path)).collect();
         let corrected = Correction::of(&found, &kept);
-        Ok(Applied { live, corrected, dropped: Error::dropped(&child.key, missing) })
+        Ok(Applied { live, written: true, corrected, dropped: Error::dropped(&child.key, missing) })
     }
 
     /// Asks whether the CR is still there, as Kubernetes' own controllers do before they adopt: what the watches show lags behind, and a

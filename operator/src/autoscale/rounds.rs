@@ -4,12 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
 use http::StatusCode;
-use k8s_openapi::api::core::v1::Pod;
-use kube::{
-    Api, Client,
-    api::{Patch, PatchParams},
-};
-use serde_json::json;
+use kube::Client;
 use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval, timeout},
@@ -21,9 +16,9 @@ use super::{
 };
 use crate::{
     http_get,
-    names::{ANNOTATION_DELETION_COST, FIELD_MANAGER},
+    names::ANNOTATION_DELETION_COST,
+    pod_annotation,
     probe::{HealthEngine, ServerKey, ServingPod},
-    ssa::REQUEST_TIMEOUT,
 };
 
 /// How often every pod is asked.
@@ -90,16 +85,7 @@ async fn ask(pod: &ServingPod, asked: &Asked) -> Answer {
 
 /// Kubernetes takes away the pod first that costs least. A pod that cannot be told of is taken like one without calls.
 async fn tell_costs(client: &Client, namespace: &str, costs: Vec<(String, u32)>) {
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    for (name, cost) in costs {
-        let cost = json!({"metadata": {"annotations": {ANNOTATION_DELETION_COST: cost.to_string()}}});
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
-        // The status takes annotations, too; the right to change the rest of any pod is not needed.
-        match timeout(REQUEST_TIMEOUT, pods.patch_status(&name, &params, &Patch::Merge(&cost))).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(kube::Error::Api(status))) if status.code == 404 => {}
-            Ok(Err(error)) => tracing::warn!(%error, object.namespace = namespace, object.name = name, "no cost told of a pod"),
-            Err(_) => tracing::warn!(object.namespace = namespace, object.name = name, "no cost told of a pod in time"),
-        }
+    for (pod, cost) in costs {
+        pod_annotation::set(client, namespace, &pod, ANNOTATION_DELETION_COST, &cost.to_string()).await;
     }
 }

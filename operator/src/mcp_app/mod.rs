@@ -1,7 +1,9 @@
-//! What is particular to McpApps in a pass (`pass` drives it): the files are its steps, in their order.
+//! What is particular to McpApps in a pass (`pass` drives it): the files are its steps, in their order, and `remount`, by which what they write
+//! reaches the pods.
 
 pub mod build;
 pub mod observe;
+mod remount;
 pub mod status;
 pub mod validate;
 
@@ -19,6 +21,7 @@ use crate::{
     app_reports::AppReports,
     cache::Cache,
     child::Child,
+    children::Live,
     claims, conditions,
     crd::{McpApp, McpAppStatus, McpServer},
     digest,
@@ -95,6 +98,11 @@ impl Subject for McpApp {
 
     fn children(valid: &ValidatedApp, around: &Surroundings) -> Vec<Child> {
         build::children(valid, around)
+    }
+
+    async fn reconfigured(&self, live: &Live, context: &Context<Self>) {
+        let pods = context.world.pods.names(&self.namespace().unwrap_or_default(), &self.name_any());
+        remount::hurry(&context.writer.client, &live.key.namespace, pods, live.version).await;
     }
 
     fn found(&self, _: &ValidatedApp, _: &Arc<Mask>, _: &Context<Self>) {}

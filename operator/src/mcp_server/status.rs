@@ -298,7 +298,7 @@ impl<'a> View<'a> {
         let alive = matches!(verdict.kind, Kind::Healthy | Kind::Alive);
         // Nothing stands between a client and a remote server: once it answers, it does.
         if self.remote && alive && health.circuit.state == CircuitState::HalfOpen {
-            return Finding::new(true, reason::CIRCUIT_HALF_OPEN, "the server answers again, and is on trial");
+            return Finding::new(true, reason::CIRCUIT_HALF_OPEN, "the server answers, and is on trial");
         }
         // Whatever holds the gates open: of pods that all fail nobody gets an answer.
         let serves = || self.pods().any(|pod| pod.in_service && !pod.failing);
@@ -359,7 +359,7 @@ impl<'a> View<'a> {
             CircuitState::HalfOpen => {
                 let answers = matches!(health.verdict.kind, Kind::Healthy | Kind::Alive);
                 let message = match &health.verdict {
-                    _ if answers => "the server answers again, and is on trial".to_owned(),
+                    _ if answers => "the server answers, and is on trial".to_owned(),
                     failed if failed.is_failed() => format!("the server is on trial; it met {}", failed.message),
                     _ => "the server is on trial".to_owned(),
                 };

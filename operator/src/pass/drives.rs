@@ -6,7 +6,6 @@ use std::{
 };
 
 use futures::{FutureExt as _, StreamExt as _};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
     Resource,
     core::PartialObjectMeta,
@@ -133,6 +132,10 @@ impl Subject for ConfigMap {
         script(&context.world).done.push("found");
     }
 
+    async fn reconfigured(&self, _: &Live, context: &Context<Self>) {
+        script(&context.world).done.push("reconfigured");
+    }
+
     fn status(&self, outcome: &Outcome<Valid>, context: &Context<Self>, _: Timestamp) -> Told<Self::Status> {
         let mut script = script(&context.world);
         script.done.push("status");
@@ -256,7 +259,7 @@ async fn a_pass_goes_in_one_direction_and_the_next_one_over_the_same_world_write
     rig.api.put("/api/v1/namespaces/team/persistentvolumeclaims/own", json!({"metadata": {"name": "own", "namespace": "team"}}));
     rig.api.sent();
     assert_eq!(rig.pass(&object).await, Action::await_change());
-    assert_eq!(rig.script().done, ["switch", "observe", "validate", "found", "status"]);
+    assert_eq!(rig.script().done, ["switch", "observe", "validate", "found", "reconfigured", "status"]);
     // After the status, so that it is told once.
     assert_eq!(rig.writes(), [CHILD_MADE, STATUS_WRITTEN, EVENT]);
     assert_eq!([rig.told("valid"), rig.told("paused"), rig.told("problems")], ["true", "false", ""]);

@@ -158,18 +158,18 @@ impl Server {
                         false,
                         reason::CIRCUIT_CLOSED,
                         "CloseCircuit",
-                        "the server answers again".into(),
+                        "the server answers, and is let in again".into(),
                     ));
                 }
             }
             // A trial that failed is no news: the circuit was out of use before, and is now.
             CircuitState::Open if transition.from == CircuitState::HalfOpen => {}
+            // That a person holds it open is told of Ready.
+            CircuitState::Open if self.circuit.forced().is_some() => {}
             CircuitState::Open => {
                 let status = self.circuit.status();
                 let until = status.retry_at.as_ref().map(|at| format!("; tried again at {}", at.0)).unwrap_or_default();
-                let why = self
-                    .culprit()
-                    .map_or_else(|| "held by circuitBreaker.force".into(), |target| target.settled.message.to_string());
+                let why = self.culprit().map_or_else(|| "the server fails".into(), |target| target.settled.message.to_string());
                 around.effects.push(notice(&spec.object, true, reason::CIRCUIT_OPEN, "OpenCircuit", format!("{why}{until}")));
             }
             CircuitState::HalfOpen => {}

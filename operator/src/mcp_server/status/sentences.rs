@@ -61,7 +61,7 @@ fn serving() -> ServerHealth {
 fn a_trial_is_told_by_whether_the_server_answers() {
     let (server, remote) = (fixtures::server(|_| {}), fixtures::remote(|_| {}));
     let half_open = |health| in_state(CircuitState::HalfOpen, health);
-    let answers = "CircuitHalfOpen: the server answers again, and is on trial";
+    let answers = "CircuitHalfOpen: the server answers, and is on trial";
     assert_eq!(told(&remote, &half_open(of_verdict(&Verdict::healthy())), "Ready"), format!("True/{answers}"));
     assert_eq!(told(&remote, &half_open(of_verdict(&limited())), "Ready"), format!("True/{answers}"));
     assert_eq!(told(&server, &half_open(serving()), "Ready"), format!("False/{answers}"));

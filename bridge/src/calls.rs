@@ -314,6 +314,7 @@ impl Calls {
 
     /// There is nobody any more who would read it.
     fn nothing_waits(&mut self) {
+        self.out.clear();
         self.metrics.queued.sub(signed(self.queued()));
         (self.appended, self.written) = (0, 0);
     }
@@ -469,7 +470,6 @@ impl Calls {
         }
         self.own.clear();
         self.listening = None;
-        self.out.clear();
         self.silence = Silence::new(self.limits.silence);
         let mut unheard = Vec::new();
         let mut lost = Vec::new();
@@ -511,7 +511,9 @@ impl Calls {
             }
             Step::Failed(words) => Heard::NotMcp(words),
             Step::Again(known) => {
-                self.out.clear();
+                // What this child says from now on is no word of the next one.
+                self.handshake = None;
+                self.nothing_waits();
                 self.known = Some(known);
                 Heard::Again
             }

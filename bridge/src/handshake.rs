@@ -180,7 +180,7 @@ impl Handshake {
                 },
             };
         }
-        if id == self.initialize && self.known == Some(Known::Unlisted) {
+        if id == self.initialize && self.by == By::Client && self.known == Some(Known::Unlisted) {
             if result.is_some_and(|result| Hello::of_initialize(result.get()).is_some()) {
                 return Step::Again(Known::Both);
             }

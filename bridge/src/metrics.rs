@@ -177,14 +177,18 @@ impl Metrics {
         let tool = target.filter(|_| method == CALL).unwrap_or(NO_TOOL);
         let good = outcome == Outcome::Ok;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = known.get_mut(method).and_then(|tools| tools.get_mut(tool)) {
-            entry.good |= good;
+        let entry = known.get_mut(method).and_then(|tools| tools.get_mut(tool));
+        if let Some(entry) = entry.filter(|entry| entry.good || !good || is_together(method, tool)) {
             return entry.count(outcome, seconds);
         }
-        let together = |method: &str, tool: &str| tool == NO_TOOL && (method == CALL || method == OTHER);
         let all = known.iter().flat_map(|(method, tools)| tools.iter().map(move |(tool, entry)| (method, tool, entry)));
-        let alike = all.filter(|(method, tool, entry)| entry.good == good && !together(method, tool)).count();
+        let alike = all.filter(|(method, tool, entry)| entry.good == good && !is_together(method, tool)).count();
         let room = alike < if good { MAX_KNOWN } else { MAX_STRANGE };
+        if let Some(entry) = known.get_mut(method).and_then(|tools| tools.get_mut(tool)) {
+            // Answered well for the first time: its place among the strange ones is another's.
+            entry.good = room;
+            return entry.count(outcome, seconds);
+        }
         let (method, tool) = match (room, method) {
             (true, _) => (method, tool),
             (false, CALL) => (CALL, NO_TOOL),
@@ -209,6 +213,11 @@ impl Metrics {
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
+}
+
+/// Whether all those are counted so that are not told apart.
+fn is_together(method: &str, tool: &str) -> bool {
+    tool == NO_TOOL && (method == CALL || method == OTHER)
 }
 
 #[cfg(test)]

@@ -69,6 +69,22 @@ async fn a_tool_whose_server_went_away_is_told_from_one_that_never_was(#[case] n
 }
 
 #[tokio::test]
+async fn a_replica_is_ready_once_its_servers_were_tried() {
+    let fake = Fake::start(Mood::Hang).await;
+    let mut entry = fake.entry("a");
+    entry["timeout"] = json!(3);
+    let worker = Worker::begin(SCRIPT, &[entry], &[], Duration::ZERO).await;
+    let ready = async || worker.http.get(format!("{}/readyz", worker.url)).send().await.unwrap().status();
+    assert_eq!(ready().await, 503, "who asks for tools now gets none");
+    let waits = async {
+        while ready().await != 200 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), waits).await.expect("ready also without it");
+}
+
+#[tokio::test]
 async fn a_server_that_hangs_is_left_alone_and_its_tools_are_dropped() {
     let fake = Fake::start(Mood::Modern).await;
     let mut entry = fake.entry("a");

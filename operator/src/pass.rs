@@ -241,6 +241,8 @@ pub async fn reconcile<S: Subject>(object: Arc<S>, context: Arc<Context<S>>) -> 
             match write_status(&*object, &status, &context).await {
                 // After the status, so that it is told once.
                 Ok(()) => events::send(news, &*object, &context.recorder).await,
+                // It went meanwhile.
+                Err(error) if is_going(&*object) && error.code() == Some(404) => {}
                 Err(error) => {
                     let problem = Problem::not_applied(&error);
                     let (kind, error) = (S::COMPONENT.kind(), error.describe());
@@ -318,7 +320,7 @@ async fn pass<S: Subject>(object: &S, context: &Context<S>) -> Outcome<S::Valid>
     let problem = applied.problems.iter().find(|(key, _)| *key == whole).map(|(_, problem)| problem);
     // One whose fields somebody else undoes is left alone: two ways of writing it would keep each other's count at nothing.
     let is_contested = problem.is_some_and(|problem| problem.reason == reason::CONTESTED);
-    let is_left = outcome.paused || is_going(object) || is_contested || applied.done.contains(&whole);
+    let is_left = outcome.paused || is_contested || applied.done.contains(&whole);
     if !is_left && has_too_many(object, outcome.deployment.as_ref()) {
         outcome.problems.extend(lower(object, context, &whole).await.err().map(|error| Problem::not_applied(&error)));
         outcome.deployment = context.writer.children.read(&namespace, &name);

@@ -11,7 +11,7 @@ use k8s_openapi::{
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
-    core::{ApiResource, DynamicObject, GroupVersionKind},
+    core::{ApiResource, DynamicObject, GroupVersionKind, Status},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -40,6 +40,8 @@ const WHOLE: &str = "";
 /// What the API server says of an object that does not fit the type as it knows it.
 const NOT_TYPED: [&str; 2] = ["duplicate entries for key", TOO_NEW];
 const TOO_NEW: &str = "field not declared in schema";
+/// What the API server says of a Deployment's pods begins so.
+const TEMPLATE: &str = "spec.template";
 /// Stands for the hash of what is not to be there.
 const GONE: &str = "gone";
 
@@ -66,7 +68,7 @@ pub enum Error {
     #[error("the {0} belongs to an object of this name that was deleted, and is going: waiting for it")]
     OfPredecessor(Key),
     /// A child without an owner, and a CR that is gone, or going: who deleted that with `--cascade=orphan` wants the child kept.
-    #[error("the {0} has no owner, and the {1} is being deleted: it is left as it is")]
+    #[error("the {0} has no owner, and the {1} is gone, or going: it is left as it is")]
     OwnerGoing(Key, String),
     /// What we ask for does not stay.
     #[error("{}the {key} does not stay as it is asked for: {by} writes it, too. It is left alone for a minute", of(what))]
@@ -155,10 +157,20 @@ impl Error {
         (!fields.is_empty()).then(|| Self::Dropped(key.clone(), fields))
     }
 
-    fn code(&self) -> Option<u16> {
+    /// The status of the API server's refusal.
+    pub fn code(&self) -> Option<u16> {
+        self.refusal().map(|status| status.code)
+    }
+
+    /// Whether the API server's words hold these.
+    fn says(&self, words: &str) -> bool {
+        self.refusal().is_some_and(|status| status.message.contains(words))
+    }
+
+    fn refusal(&self) -> Option<&Status> {
         match self {
             Self::Request { source, .. } => match &**source {
-                kube::Error::Api(status) => Some(status.code),
+                kube::Error::Api(status) => Some(status),
                 _ => None,
             },
             _ => None,
@@ -323,16 +335,17 @@ impl Writer {
         if found.created {
             self.own_by_apply(&child.resource, &found).await?;
         }
+        // The uid is a precondition: what has been deleted meanwhile is not made anew here, and a successor not taken over.
+        body["metadata"]["uid"] = json!(found.uid);
         if taken_back(&found, &news) {
             self.replace_template(&api, child, &body).await?;
         }
-        // The uid is a precondition: what has been deleted meanwhile is not made anew here, and a successor not taken over.
-        body["metadata"]["uid"] = json!(found.uid);
         let params = PatchParams::apply(names::FIELD_MANAGER).force();
         let applied = match request("apply", &child.key, api.patch(&child.key.name, &params, &Patch::Apply(&body))).await {
             Err(error) if error.code() == Some(422) => {
                 let replaced = self.replace_ports(&api, child, &body, &news).await;
-                if replaced.is_none() && !self.replace_template(&api, child, &body).await.unwrap_or_default() {
+                let of_template = error.says(TEMPLATE);
+                if replaced.is_none() && !(of_template && self.replace_template(&api, child, &body).await.unwrap_or_default()) {
                     return Err(error);
                 }
                 request("apply", &child.key, api.patch(&child.key.name, &params, &Patch::Apply(&body))).await?

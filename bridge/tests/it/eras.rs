@@ -100,7 +100,7 @@ async fn a_legacy_client_is_asked_what_a_modern_child_needs() {
 #[rstest]
 #[tokio::test]
 async fn a_client_with_a_child_of_its_own_is_asked_in_its_own_revision(
-    #[values("legacy", "both", "unlisted", "unlisted slower-start")] era: &str,
+    #[values("legacy", "both", "both slower-start", "unlisted", "unlisted slower-start")] era: &str,
 ) {
     let bridge = Bridge::start("--sessions per-session", &child(era)).await;
     let session = bridge.initialize(json!({"elicitation": {}})).await;

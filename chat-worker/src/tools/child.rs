@@ -92,10 +92,12 @@ pub fn missing(launch: &Launch) -> Option<String> {
     }
     let own = launch.env.iter().rev().find(|(name, _)| name == "PATH");
     let path = match own {
-        Some((_, value)) => value.as_ref().map(|value| OsString::from(value.expose())),
-        None => std::env::var_os("PATH"),
+        Some((_, Some(value))) => OsString::from(value.expose()),
+        // Where the system looks then is its own.
+        Some((_, None)) => return None,
+        None => std::env::var_os("PATH")?,
     };
-    let found = which::which_in(&program, path, cwd);
+    let found = which::which_in(&program, Some(path), cwd);
     found.is_err().then(|| format!("its program {} is not here, or no program", program.display()))
 }
 

@@ -199,8 +199,13 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts one with this script of the model and these servers; `args` are further settings.
+    /// Starts one with this script of the model and these servers, which were tried; `args` are further settings.
     pub async fn start(script: &str, servers: &[Value], args: &[&str]) -> Self {
+        Self::begin(script, servers, args, Duration::from_secs(20)).await
+    }
+
+    /// The same, whose servers were tried for so long at most.
+    pub async fn begin(script: &str, servers: &[Value], args: &[&str], tried: Duration) -> Self {
         // The second of two tests finds it installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let model = Model::start(script).await.unwrap();
@@ -226,7 +231,7 @@ impl Worker {
         let settings = Cli::parse_from(all).settings;
         let loaded = watch::load(&settings.config).unwrap();
         let app = App::start(settings, loaded, true).unwrap();
-        app.engine.hub.settle(Duration::from_secs(20)).await;
+        app.engine.hub.settle(tried).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();

@@ -33,7 +33,7 @@ pub fn keep(name: &str, value: &str, inputs: &BTreeMap<String, Input>) -> Kept {
 /// Whether it names a file of a person's machine in which the secret is: the path itself is none.
 pub fn is_a_file_with_a_secret(name: &str, value: &str) -> bool {
     let path = ["/Users/", "/home/", "~/"].iter().any(|beginning| value.starts_with(beginning)) || has_a_drive(value);
-    path && secret::is_secret(name, value) && !secret::is_secret("", value)
+    path && !value.contains("${") && secret::is_secret(name, value) && !secret::is_secret("", value)
 }
 
 /// Variables that say where things are on one machine. A pod's image has its own, and does not start without them.

@@ -282,8 +282,8 @@ impl Registry {
         let Some(server) = self.servers.get_mut(&key) else { return (None, effects) };
         let (Some(spec), Some(route)) = (server.spec.clone(), server.route_of(id)) else { return (None, effects) };
         let Some(target) = server.targets.get_mut(&id).filter(|target| target.epoch == epoch) else { return (None, effects) };
-        let refused = matches!(&result, Err(Problem::Status(status)) if matches!(status.code, 401 | 403) && !status.names_host);
-        if refused && target.former.take().is_some() {
+        if target.former.is_some() && result.as_ref().is_err_and(verdict::may_mean_credentials) {
+            target.former = None;
             // It takes what the CR gives now, or nothing: that is to be found out, and this was no answer to it.
             target.become_another();
             target.busy = false;

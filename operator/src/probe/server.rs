@@ -216,11 +216,14 @@ impl Server {
     /// What a target's requests carry: what its own template says where it says it, else what the spec does. None before the spec is known.
     pub fn route_of(&mut self, id: TargetId) -> Option<Arc<Route>> {
         let spec = self.spec.as_deref()?;
-        let target = self.targets.get(&id)?;
+        let target = self.targets.get_mut(&id)?;
         let asked = target.pod.as_ref().and_then(|pod| pod.asked.as_ref());
-        if let Some(former) = &target.former {
-            let spec = ServerSpec { credentials: former.credentials.clone(), ..spec.clone() };
-            return Some(Arc::new(Route::of(&spec, asked.map(|asked| &**asked))));
+        if let Some(former) = &mut target.former {
+            let make = || {
+                let spec = ServerSpec { credentials: former.credentials.clone(), ..spec.clone() };
+                Arc::new(Route::of(&spec, asked.map(|asked| &**asked)))
+            };
+            return Some(Arc::clone(former.route.get_or_insert_with(make)));
         }
         if let Some((_, route)) = self.routes.iter().find(|(template, _)| template.as_ref() == asked) {
             return Some(Arc::clone(route));
@@ -238,6 +241,12 @@ impl Server {
             targets.values().any(|target| target.pod.as_ref().and_then(|pod| pod.asked.as_ref()) == template.as_ref())
         };
         self.routes.retain(|(template, _)| asked(template) && !stale(template.as_deref()));
+        for target in self.targets.values_mut() {
+            let template = target.pod.as_ref().and_then(|pod| pod.asked.as_deref());
+            if let Some(former) = target.former.as_mut().filter(|_| stale(template)) {
+                former.route = None;
+            }
+        }
     }
 
     /// A rollout is under way: there are pods of two templates.
@@ -382,6 +391,7 @@ pub fn not_rechecked(spec: &ServerSpec) -> Effect {
 /// What a probe brought that a person had asked for: the one probe of which an Event tells whatever it brings.
 pub fn rechecked(spec: &ServerSpec, target: &Target, verdict: &Verdict, latency: Duration) -> Effect {
     let pod = target.pod.as_ref().map(|pod| format!("pod {}: ", pod.name)).unwrap_or_default();
-    let note = format!("{pod}{} ({} ms)", verdict.message, latency.as_millis());
+    let by = if target.former.is_some() { ", with the credentials of before" } else { "" };
+    let note = format!("{pod}{} ({} ms{by})", verdict.message, latency.as_millis());
     notice(&spec.object, verdict.is_failed(), reason::RECHECKED, "Recheck", note)
 }

@@ -16,6 +16,7 @@ use super::{
     converse::{Known, Observation},
     gate::Gate,
     latencies::Latencies,
+    route::Route,
     schedule::TargetId,
     tools::ToolsList,
     types::{Moment, PodState, ServerSpec},
@@ -127,6 +128,8 @@ type Credentials = Vec<(HeaderName, HeaderValue)>;
 pub struct Former {
     /// The headers.
     pub credentials: Credentials,
+    /// What its requests carry, made once.
+    pub route: Option<Arc<Route>>,
     /// What is still there then is asked with the new ones: whether they are right is to be known.
     pub until: Instant,
 }
@@ -138,7 +141,7 @@ impl Target {
     /// The CR gives other credentials than before. True: it is asked with those before, which it takes.
     pub fn keeps_credentials(&mut self, before: &[(HeaderName, HeaderValue)], now: Instant) -> bool {
         if self.former.is_none() && self.pod.is_some() && self.proven && !self.failing && !before.is_empty() {
-            self.former = Some(Former { credentials: before.to_vec(), until: now + ROTATION });
+            self.former = Some(Former { credentials: before.to_vec(), route: None, until: now + ROTATION });
         }
         self.former.is_some()
     }
@@ -240,6 +243,8 @@ impl Target {
         self.same = 0;
         self.presumed = false;
         self.inherited = false;
+        // It starts with what the Secret holds now.
+        self.former = None;
         self.recover();
         let verdict = if asked {
             Verdict::new(Kind::Unknown, reason::STARTING, "its container started anew, and has not answered yet")
@@ -278,6 +283,7 @@ impl Target {
         self.answer = Kind::Unknown;
         self.admitted = false;
         self.inherited = false;
+        self.former = None;
         self.recover();
     }
 

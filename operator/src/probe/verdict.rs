@@ -217,6 +217,15 @@ pub fn judge(problem: &Problem, given: Given) -> (Verdict, Option<Duration>) {
     }
 }
 
+/// Whether it may be for the credentials that this is the answer: servers that do not take them say so in many ways.
+pub fn may_mean_credentials(problem: &Problem) -> bool {
+    match problem {
+        Problem::Status(status) => (400..500).contains(&status.code) && status.code != 429 && !status.names_host,
+        Problem::Rpc { .. } | Problem::Redirected(_) => true,
+        _ => false,
+    }
+}
+
 fn judge_status(status: &Status, given: Given) -> (Verdict, Option<Duration>) {
     let Status { step, code, path, retry_after, names_host } = status;
     let failed = |reason, text: String| (Verdict::new(Kind::Failed, reason, text), None);

@@ -99,6 +99,39 @@ async fn what_somebody_else_changed_is_put_right_and_named() {
     assert!(api.sent().is_empty());
 }
 
+/// `kubectl rollout undo` has the hash of before in hand, and what was ours then would stay by an apply.
+#[tokio::test]
+async fn a_deployment_that_is_put_back_as_it_was_is_replaced_whole_before_it_is_applied() {
+    let api = Server::default();
+    let writer = writer(&api);
+    let path = "/apis/apps/v1/namespaces/team/deployments/db-mcp";
+    let owner = child("a").owner().expect("an owner");
+    let deployment = |image: &str| {
+        let container = json!({"name": "mcp", "image": image});
+        let deployment: Deployment = serde_json::from_value(json!({
+            "metadata": {"name": "db-mcp", "namespace": "team", "ownerReferences": [owner]},
+            "spec": {"selector": {}, "template": {"spec": {"containers": [container]}}},
+        }))
+        .expect("a Deployment");
+        Child::new(&deployment)
+    };
+    writer.apply(&deployment("a:1")).await.expect("created");
+    writer.apply(&deployment("a:2")).await.expect("applied");
+    let theirs = api.change(path, |object| {
+        object["spec"]["template"]["spec"]["containers"][0]["image"] = json!("a:1");
+        object["metadata"]["annotations"][names::ANNOTATION_APPLIED] = json!("what we wanted before");
+    });
+    writer.children.shown(Live::new("Deployment", serde_json::from_value(theirs).expect("an object")));
+    api.sent();
+    let corrected = writer.apply(&deployment("a:2")).await.expect("applied").corrected.expect("told");
+    assert_eq!(corrected.by.as_deref(), Some("kubectl-edit"));
+    let sent = api.sent();
+    let patches: Vec<_> = sent.iter().filter(|sent| sent.method == "PATCH").collect();
+    let replaced = |sent: &&&crate::fixtures::api::Sent| sent.body["spec"]["template"]["$patch"] == "replace";
+    assert_eq!((patches.len(), patches.iter().position(|sent| replaced(&sent))), (2, Some(0)), "{patches:?}");
+    assert!(patches.iter().all(|sent| sent.body["metadata"]["uid"] == "uid-1"), "what was made anew meanwhile is another's");
+}
+
 #[tokio::test]
 async fn what_a_webhook_changes_as_it_is_written_is_told_at_once() {
     let api = Server::default();
@@ -170,7 +203,7 @@ async fn an_orphan_is_adopted_by_who_is_there_and_not_by_who_goes() {
         assert!(matches!(told, Error::OwnerGoing(..)) && told.is_transient(), "{told}");
         assert_eq!(
             told.to_string(),
-            "the ConfigMap db-mcp has no owner, and the McpServer db is being deleted: it is left as it is"
+            "the ConfigMap db-mcp has no owner, and the McpServer db is gone, or going: it is left as it is"
         );
         assert_eq!(sent, ["GET"]);
     }

@@ -211,7 +211,8 @@ impl SqliteMcp {
         let gone = self.shared.end.child_token();
         let (handler, seen) = (self.clone(), gone.clone());
         let run = async move {
-            let origin = Origin { headers: Some(&headers), meta: &meta };
+            // On standard input there are none.
+            let origin = Origin { headers: Some(&headers).filter(|headers| !headers.is_empty()), meta: &meta };
             let caller = Caller { origin, peer: None, gone: &seen, who };
             handler.call(tool, call, &caller).await
         };

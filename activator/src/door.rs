@@ -205,8 +205,9 @@ impl Activator {
             Some(Post::Request(request)) => request.id().to_owned(),
             _ => "null".to_owned(),
         };
-        // Once it is up, it answers everything itself.
+        // Once it is up, it answers everything itself; and what is at its other paths it alone knows.
         if self.parts.flights.landed(key).is_none()
+            && sleeper.speaks_at(head.uri.path())
             && let Some(post) = &post
         {
             let modern = only(&head.headers, &HeaderName::from_static("mcp-protocol-version")) == Some(MODERN);

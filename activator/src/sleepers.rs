@@ -58,6 +58,14 @@ struct Spec {
     enabled: bool,
     #[serde(default)]
     autoscaling: Option<Autoscaling>,
+    #[serde(default)]
+    container: Option<Container>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Container {
+    #[serde(default)]
+    path: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -84,16 +92,26 @@ pub struct Sleeper {
     pub enabled: bool,
     /// The reason in its condition Ready.
     pub reason: String,
+    /// Where it speaks MCP: what was kept of it was said there.
+    pub path: String,
 }
 
 /// Reasons in Ready of a server to which the activator stands in. The operator's words (`operator/src/crd/reason.rs`).
 const ASLEEP: &str = "Asleep";
 const STOOD_IN: [&str; 2] = [ASLEEP, "Waking"];
 
+/// Where a server speaks MCP that does not say where: the bridge's path, and the default of `container.path`.
+const PATH: &str = "/mcp";
+
 impl Sleeper {
     /// It has no pod, and nobody has had one made.
     pub fn is_asleep(&self) -> bool {
         self.reason == ASLEEP
+    }
+
+    /// Whether this is where it speaks MCP; a '/' at the end is none more.
+    pub fn speaks_at(&self, path: &str) -> bool {
+        self.path.trim_end_matches('/') == path.trim_end_matches('/')
     }
 
     /// None: it never sleeps.
@@ -103,7 +121,8 @@ impl Sleeper {
         let reason = ready.map(|ready| ready.reason.clone()).unwrap_or_default();
         let may = server.spec.autoscaling.as_ref().is_some_and(|autoscaling| autoscaling.min_replicas == Some(0));
         // One that may sleep no longer is still asleep until its first pod is in service.
-        (may || STOOD_IN.contains(&reason.as_str())).then_some(Self { enabled: server.spec.enabled, reason })
+        let path = server.spec.container.as_ref().and_then(|container| container.path.as_deref()).unwrap_or(PATH).to_owned();
+        (may || STOOD_IN.contains(&reason.as_str())).then_some(Self { enabled: server.spec.enabled, reason, path })
     }
 }
 
@@ -289,9 +308,19 @@ mod tests {
     }
 
     #[test]
+    fn what_was_kept_is_said_where_the_server_speaks_mcp() {
+        let at = |container: serde_json::Value, path: &str| {
+            sleeper(&json!({"container": container}), "Asleep").unwrap().speaks_at(path)
+        };
+        assert!(at(json!({}), "/mcp") && at(json!({}), "/mcp/") && at(json!({"path": "/v1/mcp/"}), "/v1/mcp") && at(json!({"path": "/"}), "/"));
+        assert!(!at(json!({}), "/") && !at(json!({"path": "/v1/mcp"}), "/mcp") && !at(json!({}), "/mcp2"));
+        assert!(sleeper(&json!({"stdio": {"command": "npx"}}), "Asleep").unwrap().speaks_at("/mcp"));
+    }
+
+    #[test]
     fn a_short_name_is_enough_where_it_means_one_server() {
         let servers = [("team", "a"), ("team", "b"), ("other", "b")].map(|(namespace, name)| {
-            let sleeper = Sleeper { enabled: true, reason: "Asleep".into() };
+            let sleeper = Sleeper { enabled: true, reason: "Asleep".into(), path: PATH.into() };
             (Key { namespace: namespace.into(), name: name.into() }, sleeper)
         });
         let known = Known { servers: servers.into(), awaited: 0 };

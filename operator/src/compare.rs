@@ -255,31 +255,35 @@ fn milli(text: &str) -> Option<i128> {
     let text = text.strip_prefix('+').unwrap_or(text);
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(split);
-    let scale: i128 = match suffix {
-        "m" => 1,
-        "" => 1_000,
-        "k" => 1_000_000,
-        "M" => 1_000_000_000,
-        "G" => 1_000_000_000_000,
-        "T" => 1_000_000_000_000_000,
-        "P" => 1_000_000_000_000_000_000,
-        "E" => 1_000_000_000_000_000_000_000,
-        "Ki" => 1_000 << 10,
-        "Mi" => 1_000 << 20,
-        "Gi" => 1_000 << 30,
-        "Ti" => 1_000 << 40,
-        "Pi" => 1_000 << 50,
-        "Ei" => 1_000 << 60,
+    // How many thousandths, and what they are divided by.
+    let (scale, divisor): (i128, i128) = match suffix {
+        "n" => (1, 1_000_000),
+        "u" => (1, 1_000),
+        "m" => (1, 1),
+        "" => (1_000, 1),
+        "k" => (1_000_000, 1),
+        "M" => (1_000_000_000, 1),
+        "G" => (1_000_000_000_000, 1),
+        "T" => (1_000_000_000_000_000, 1),
+        "P" => (1_000_000_000_000_000_000, 1),
+        "E" => (1_000_000_000_000_000_000_000, 1),
+        "Ki" => (1_000 << 10, 1),
+        "Mi" => (1_000 << 20, 1),
+        "Gi" => (1_000 << 30, 1),
+        "Ti" => (1_000 << 40, 1),
+        "Pi" => (1_000 << 50, 1),
+        "Ei" => (1_000 << 60, 1),
         exponent => {
-            let power = exponent.strip_prefix(['e', 'E'])?.parse::<u32>().ok().filter(|power| *power <= 18)?;
-            1_000 * 10_i128.pow(power)
+            let power: i32 = exponent.strip_prefix(['e', 'E'])?.parse().ok().filter(|power| (-9..=18).contains(power))?;
+            let ten = 10_i128.pow(power.unsigned_abs());
+            if power < 0 { (1_000, ten) } else { (1_000 * ten, 1) }
         }
     };
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if whole.is_empty() && fraction.is_empty() || fraction.len() > 9 {
         return None;
     }
-    let base = 10_i128.pow(u32::try_from(fraction.len()).ok()?);
+    let base = 10_i128.pow(u32::try_from(fraction.len()).ok()?) * divisor;
     let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
     Some(digits.checked_mul(scale)?.checked_add(base - 1)? / base)
 }
@@ -383,5 +387,9 @@ mod tests {
         assert_eq!(at_least("1Gi", "1024Mi"), Some(true));
         assert_eq!(at_least("1000Mi", "1Gi"), Some(false));
         assert_eq!(at_least("much", "1Gi"), None);
+        assert_eq!(at_least(".5", "500000001n"), Some(false));
+        assert_eq!(at_least("100m", "100000u"), Some(true));
+        assert_eq!(at_least("5e-1", "500m"), Some(true));
+        assert_eq!(at_least("5.", "5001m"), Some(false));
     }
 }

@@ -32,8 +32,8 @@ pub struct Inputs<'a> {
     pub to_come: bool,
     /// What a pod met that runs and is not in service: the reason of its verdict, and a sentence.
     pub unwell: Option<&'a (&'static str, String)>,
-    /// Why the prober keeps new pods out, where an edit by a person lets them in.
-    pub held: Option<&'a str>,
+    /// Why the prober keeps new pods out, where an edit by a person lets them in: a reason, and a sentence.
+    pub held: Option<(&'static str, &'a str)>,
 }
 
 impl Inputs<'_> {
@@ -73,8 +73,8 @@ impl Inputs<'_> {
         if self.is_done(rollout) {
             return None;
         }
-        if let Some(held) = self.held {
-            return Some(Finding::new(true, reason::TOOLS_CHANGED, held));
+        if let Some((reason, held)) = self.held {
+            return Some(Finding::new(true, reason, held));
         }
         match &rollout.progress {
             Progress::Late(message) => {
@@ -188,6 +188,7 @@ mod tests {
         #[case] expected: (Option<&str>, Option<&str>),
     ) {
         let (rollout, trouble) = (rollout(progress), reason.map(trouble));
+        let held = held.map(|held| (reason::TOOLS_CHANGED, held));
         let inputs = Inputs { rollout: Some(&rollout), trouble: trouble.as_ref(), held, ..REST };
         let (reconciling, stalled) = told(&inputs);
         assert_eq!((reconciling.as_deref(), stalled.as_deref()), expected);

@@ -216,9 +216,12 @@ impl<K> Object for K where
 {
 }
 
-/// The owner reference that makes `owner` the controller of a child, so that deleting it deletes the child.
+/// The owner reference that makes `owner` the controller of a child, so that deleting it deletes the child, and a deletion in the foreground
+/// (`kubectl delete --cascade=foreground`, as Argo CD deletes) ends when the child is gone.
+/// See <https://kubernetes.io/docs/concepts/architecture/garbage-collection/#foreground-deletion>.
 pub fn owner_reference<K: Resource<DynamicType = ()>>(owner: &K) -> OwnerReference {
-    owner.controller_owner_ref(&()).expect("an object that came from the API server has a name and a uid")
+    let controller = owner.controller_owner_ref(&()).expect("an object that came from the API server has a name and a uid");
+    OwnerReference { block_owner_deletion: Some(true), ..controller }
 }
 
 /// What became of a child.

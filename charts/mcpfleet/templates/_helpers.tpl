@@ -97,6 +97,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 - apiGroups: [mcpfleet.dev]
   resources: [mcpservers/status, mcpapps/status]
   verbs: [patch]
+# Children hold up a deletion of their owner in the foreground. OpenShift asks for this right to say so; nothing is written there.
+- apiGroups: [mcpfleet.dev]
+  resources: [mcpservers/finalizers, mcpapps/finalizers]
+  verbs: [update]
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch]

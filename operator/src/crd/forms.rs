@@ -40,8 +40,8 @@ pub const HOST: &str = r"^[^\s,/@]+$";
 /// A bucket of S3.
 pub const BUCKET: &str = "^[a-z0-9][-a-z0-9.]*[a-z0-9]$";
 
-/// What the names of a bucket's objects begin with.
-pub const PREFIX: &str = "^[-A-Za-z0-9_.]+(/[-A-Za-z0-9_.]+)*$";
+/// What the names of a bucket's objects begin with. "." and ".." are no names: stores and proxies before them read them as ways.
+pub const PREFIX: &str = r"^(\.?[-A-Za-z0-9_][-A-Za-z0-9_.]*|\.\.[-A-Za-z0-9_.]+)(/(\.?[-A-Za-z0-9_][-A-Za-z0-9_.]*|\.\.[-A-Za-z0-9_.]+))*$";
 
 /// A region of S3.
 pub const REGION: &str = "^[-a-z0-9]+$";
@@ -80,7 +80,7 @@ const SENTENCES: [(&str, &str); 17] = [
     (BUCKET, "it must be the name of a bucket: lowercase letters, digits, '-' and '.', with a letter or a digit at both ends"),
     (
         PREFIX,
-        "it must be names with a '/' between them, for example backups/production: letters, digits, '-', '_' and '.', without a '/' at an end",
+        "it must be names with a '/' between them, for example backups/production: letters, digits, '-', '_' and '.', without a '/' at an end, and without '.' or '..' alone between two",
     ),
     (REGION, "it must be the name of a region, for example eu-central-1: lowercase letters, digits and '-'"),
     (

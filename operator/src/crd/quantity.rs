@@ -114,7 +114,7 @@ fn resource_list(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
         "properties": {
-            "cpu": quantity("CPU in cores, for example 0.5, 500m or 2.", "(m|k|M|G|T|P|E|[KMGTPE]i)?"),
+            "cpu": quantity("CPU in cores, for example 0.5, 500m or 2.", "(n|u|m|k|M|G|T|P|E|[KMGTPE]i)?"),
             "memory": quantity("Memory in bytes, for example 512Mi or 1Gi.", BYTES),
             "ephemeral-storage": quantity("The node's own disk in bytes, for example 1Gi.", BYTES),
         },
@@ -138,7 +138,7 @@ fn quantity(description: &str, suffix: &str) -> Value {
 }
 
 fn pattern(suffix: &str) -> String {
-    format!(r"^\+?[0-9]+(\.[0-9]+)?({suffix}|[eE]\+?[0-9]+)$")
+    format!(r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)({suffix}|[eE][-+]?[0-9]+)$")
 }
 
 #[cfg(test)]

@@ -188,8 +188,15 @@ impl<'a> View<'a> {
             overdue: self.overdue,
             to_come: self.to_come(),
             unwell: self.unwell.as_ref(),
-            held: self.held.as_deref(),
+            held: self.held.as_deref().map(|held| (reason::TOOLS_CHANGED, held)).or_else(|| self.forced_out()),
         }
+    }
+
+    /// Pods that come up stay out for as long as a person wants nobody served. What keeps one from running is told before that.
+    fn forced_out(&self) -> Option<(&'static str, &'static str)> {
+        let forced = self.server.spec.circuit_breaker.force == Some(Force::Open) && self.server.spec.enabled;
+        let told = "spec.circuitBreaker.force holds the circuit Open, and new pods out: the rollout ends when it is released";
+        (forced && self.trouble.is_none()).then_some((reason::FORCED, told))
     }
 
     /// A pod is wanted that is not made yet, or was not in service since it was, and does not fail.

@@ -393,6 +393,9 @@ async fn quantities_are_strings_or_numbers_and_nothing_else() {
             json!({"cpu": 0.5, "memory": "512Mi"}),
             json!({"cpu": "500m", "memory": 536_870_912}),
             json!({"cpu": 2, "memory": "1e9"}),
+            json!({"cpu": ".5", "memory": "1.Gi"}),
+            json!({"cpu": "100000u", "memory": "5."}),
+            json!({"cpu": "500000000n"}),
             json!({"cpu": "0.25", "memory": "1.5Gi", "nvidia.com/gpu": 1, "hugepages-2Mi": "4Mi"}),
         ]
         .into_iter()

@@ -243,6 +243,25 @@ fn a_server_that_wants_credentials_is_ready_only_where_its_clients_bring_their_o
     assert_eq!([ready(false), ready(true)], ["Unknown", "True"]);
 }
 
+/// Pods that come up stay out until a person lets them in, also when Kubernetes calls that late; what keeps one from running is told first.
+#[test]
+fn a_rollout_that_force_holds_stalls_and_says_so() {
+    let server = fixtures::server(|server| server.spec.circuit_breaker.force = Some(Force::Open));
+    let stalled = |progress, pods| {
+        let outcome = Outcome { deployment: Some(deployment(&server, 1, progress)), ..outcome(&server) };
+        let open = CircuitStatus { state: CircuitState::Open, ..CircuitStatus::default() };
+        let health = ServerHealth { circuit: open, ..health(pods) };
+        condition(&compute(&server, &outcome, Some(&health), fixtures::at(0)), "Stalled")
+    };
+    let forced = ("True".to_owned(), reason::FORCED.to_owned());
+    for progress in ["ReplicaSetUpdated", "ProgressDeadlineExceeded"] {
+        assert_eq!(stalled(progress, vec![pod("a", false, false)]), forced, "{progress}");
+    }
+    assert_eq!(stalled("ProgressDeadlineExceeded", vec![troubled("a", "ImagePullBackOff")]).1, "ImagePullBackOff");
+    let served = PodHealth { served: true, ..pod("a", false, false) };
+    assert_eq!(stalled("NewReplicaSetAvailable", vec![served]).0, "False", "nothing rolls out");
+}
+
 /// A Deployment that was done once says so for ever, also of pods that it was scaled up to.
 #[test]
 fn pods_that_a_server_was_scaled_up_to_stall_once_they_have_had_their_time() {

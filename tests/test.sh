@@ -75,8 +75,12 @@ tools() {
         git ls-files -z '*.yaml' '*.yml' ':!charts/*/templates/*' | xargs -0 "$venv/bin/yamllint" --strict --config-file tests/yamllint.yaml
 }
 
-# The official suite that judges MCP servers, in both eras, on exactly the HTTP stack of sandbox-server and through the bridge, and official clients.
-conformance() { sandbox-server/tests/conformance.sh && bridge/tests/conformance.sh && sandbox-server/tests/clients.sh && chat-worker/tests/clients.sh; }
+# The official suite that judges MCP servers, in both eras, on exactly the HTTP stack of sandbox-server, through the bridge and through an
+# app's /mcp, and official clients.
+conformance() {
+    sandbox-server/tests/conformance.sh && bridge/tests/conformance.sh && chat-worker/tests/conformance.sh &&
+        sandbox-server/tests/clients.sh && chat-worker/tests/clients.sh
+}
 
 # The operator's prober, and the bridge, in front of servers of npm and PyPI.
 real_servers() { operator/tests/real-servers.sh && bridge/tests/real-servers.sh; }

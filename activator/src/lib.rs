@@ -8,6 +8,9 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+// The operator's own: both wait for the API server in the same way.
+#[path = "../../operator/src/again.rs"]
+pub mod again;
 pub mod config;
 pub mod door;
 pub mod flight;

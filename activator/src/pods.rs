@@ -15,6 +15,7 @@ use kube::runtime::{WatchStreamExt as _, reflector};
 use kube::{Client, ResourceExt as _};
 use tokio::sync::watch;
 
+use crate::again::Again;
 use crate::sleepers::Key;
 
 /// Kubernetes' label for the Service that a slice is of, and for who keeps it.
@@ -33,7 +34,7 @@ pub async fn tell(client: Client, key: Key, told: watch::Sender<BTreeSet<SocketA
     let api: Api<EndpointSlice> = Api::namespaced(client, &key.namespace);
     let of_service = watcher::Config::default().labels(&format!("{SERVICE}={}", key.service()));
     let (slices, writer) = reflector::store();
-    let mut events = watcher(api, of_service).default_backoff().reflect(writer).boxed();
+    let mut events = watcher(api, of_service).backoff(Again::default()).reflect(writer).boxed();
     while let Some(event) = tokio::select! {
         event = events.next() => event,
         () = told.closed() => None,

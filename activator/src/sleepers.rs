@@ -15,6 +15,7 @@ use serde::Deserialize;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
+use crate::again::Again;
 use crate::host::Named;
 use crate::kept::{self, Kept};
 
@@ -230,7 +231,7 @@ impl Sleepers {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
             None => Api::all_with(self.client.clone(), &resource),
         };
-        let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
+        let mut events = watcher(api, watcher::Config::default()).backoff(Again::default()).boxed();
         let mut listing = HashMap::new();
         let mut first = true;
         while let Some(event) = events.next().await {
@@ -312,7 +313,12 @@ mod tests {
         let at = |container: serde_json::Value, path: &str| {
             sleeper(&json!({"container": container}), "Asleep").unwrap().speaks_at(path)
         };
-        assert!(at(json!({}), "/mcp") && at(json!({}), "/mcp/") && at(json!({"path": "/v1/mcp/"}), "/v1/mcp") && at(json!({"path": "/"}), "/"));
+        assert!(
+            at(json!({}), "/mcp")
+                && at(json!({}), "/mcp/")
+                && at(json!({"path": "/v1/mcp/"}), "/v1/mcp")
+                && at(json!({"path": "/"}), "/")
+        );
         assert!(!at(json!({}), "/") && !at(json!({"path": "/v1/mcp"}), "/mcp") && !at(json!({}), "/mcp2"));
         assert!(sleeper(&json!({"stdio": {"command": "npx"}}), "Asleep").unwrap().speaks_at("/mcp"));
     }

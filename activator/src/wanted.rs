@@ -43,7 +43,7 @@ impl Wanted {
         }
     }
 
-    /// Takes back what was said: the server is awake. What is not taken back is void after the server's idleSeconds.
+    /// Takes back what was said: the server is awake. What is not taken back is void after two minutes (`operator/src/asleep/mod.rs`).
     pub async fn take_back(&self, key: &Key) {
         if let Err(error) = self.patch(key, Value::Null).await {
             tracing::debug!(server = %key, error, "what is void already was not taken back");

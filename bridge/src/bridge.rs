@@ -36,6 +36,9 @@ use crate::wire;
 /// What another replica gets beyond its limits: it is for it to say that they are over.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// What a child gets at least that is started for whoever asks what it is, to say so or something else.
+const BEGINS: Duration = Duration::from_secs(2);
+
 /// See the file.
 #[derive(Debug)]
 pub struct Bridge {
@@ -53,7 +56,7 @@ pub struct Bridge {
     pub timeout: Duration,
     /// Time for a call however much progress it makes.
     pub longest: Duration,
-    /// How long whoever comes before the server has ever said what it is is kept waiting.
+    /// How long whoever comes before the server has ever said what it is is kept waiting; with a child a session, [`BEGINS`] at least.
     pub hold: Duration,
     /// A session that nobody uses for so long is over.
     pub idle: Duration,
@@ -129,8 +132,8 @@ impl Bridge {
         let can_be_called = |lane: &Lane| lane.hello_now().is_some();
         let child = match &self.pool {
             None => can_be_called(&self.shared),
-            // All children may be taken: those who have one are served.
-            Some(pool) => pool.next().is_none_or(|next| can_be_called(&next)),
+            // All children may be taken: those who have one are served. Or the first one of all is on its way.
+            Some(pool) => pool.next().map_or_else(|| pool.is_proven(), |next| can_be_called(&next)),
         };
         child && !self.is_draining()
     }
@@ -186,9 +189,19 @@ impl Bridge {
     /// What the child that all share says of itself.
     pub async fn hello(&self) -> Result<Arc<Hello>, Absent> {
         self.shared_is_wanted.notify_one();
-        // One that is started because somebody asks for it is waited for.
-        let first = self.pool.is_none() && !self.shared.was_ready();
-        self.shared.hello(if first { self.hold } else { self.timeout }).await
+        self.hello_of(&self.shared).await
+    }
+
+    /// What a child says of itself. As long as none could ever be called, whoever asks is told soon what is said instead: that none comes up is
+    /// to be known, and a probe has no time to wait.
+    pub async fn hello_of(&self, lane: &Lane) -> Result<Arc<Hello>, Absent> {
+        let proven = self.shared.was_ready() || self.pool.as_ref().is_some_and(|pool| pool.is_proven());
+        let first = match self.pool {
+            None => self.hold,
+            // It may be started only now, because somebody asks for it.
+            Some(_) => self.hold.max(BEGINS),
+        };
+        lane.hello(if proven { self.timeout } else { first }).await
     }
 
     /// Until a client needs the child that all share.

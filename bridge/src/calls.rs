@@ -19,6 +19,7 @@ use crate::post::Envelope;
 use crate::session::Session;
 use crate::trail::Trail;
 use crate::translate::{self, Profile};
+use crate::unread;
 use crate::wire;
 
 mod asking;
@@ -206,6 +207,9 @@ impl Calls {
         }
         if !ask.stands && self.in_flight >= self.limits.in_flight {
             return Err(Refusal::Busy("too many calls are in flight"));
+        }
+        if unread::is_full(&self.metrics.unread) {
+            return Err(Refusal::Busy("clients do not read the answers that wait for them"));
         }
         let id = self.id();
         let (deadline, latest) = (now + self.limits.timeout, now + self.limits.longest);

@@ -214,40 +214,20 @@ async fn npm(wanted: &Wanted, folder: &Path, from: Option<&str>) -> Result<PathB
     })
 }
 
+/// What says to pip, and to uv, where packages come from.
+const OF_PIP: [&str; 4] = ["PIP_INDEX_URL", "PIP_CONFIG_FILE", "PIP_EXTRA_INDEX_URL", "PIP_NO_INDEX"];
+const OF_UV: [&str; 4] = ["UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_CONFIG_FILE"];
+
 async fn pypi(wanted: &Wanted, folder: &Path, from: Option<&str>) -> Result<PathBuf, InstallError> {
-    let Wanted { package, program, python, .. } = wanted;
+    let Wanted { package, program, .. } = wanted;
     let own = own_folder(folder, wanted)?;
-    let programs = own.join("bin");
-    let mut uv = Command::new("uv");
-    uv.args(["tool", "install", "--force"]).args(wanted.with.iter().flat_map(|with| ["--with", with]));
-    uv.args(python.iter().flat_map(|python| ["--python", python])).arg(package);
-    uv.env("UV_TOOL_DIR", own.join("tools")).env("UV_TOOL_BIN_DIR", &programs);
-    keep_in(&mut uv, folder, "UV_CACHE_DIR", "uv-cache");
-    // An interpreter that uv fetches is part of what must be there at the next start.
-    keep_in(&mut uv, folder, "UV_PYTHON_INSTALL_DIR", "python");
-    fetch_from(&mut uv, "UV_DEFAULT_INDEX", from, &["UV_INDEX_URL", "UV_INDEX", "UV_CONFIG_FILE"]);
-    let (programs, others) = match run("uv", package, uv).await {
-        Ok(()) => {
-            let entries = fs::read_dir(&programs).into_iter().flatten();
-            let mut names: Vec<_> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
-            names.sort_unstable();
-            (programs, names)
-        }
-        // An image with Python has pip, but seldom uv.
-        Err(InstallError::Tool(..)) => {
-            let venv = own.join("venv");
-            let python = python.as_ref().map_or_else(|| "python3".to_owned(), |version| format!("python{version}"));
-            let mut make = Command::new(python);
-            make.args(["-m", "venv"]).arg(&venv);
-            run("python3", package, make).await?;
-            let mut pip = Command::new(venv.join("bin/pip"));
-            pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(wanted.packages());
-            keep_in(&mut pip, folder, "PIP_CACHE_DIR", "pip-cache");
-            fetch_from(&mut pip, "PIP_INDEX_URL", from, &["PIP_CONFIG_FILE", "PIP_NO_INDEX"]);
-            run("pip", package, pip).await?;
-            (venv.join("bin"), command::pypi_programs(&venv, package::pypi_name(package)))
-        }
-        Err(error) => return Err(error),
+    // uv hears nothing of what is said to pip alone, and would fetch the package from elsewhere.
+    let says = |variables: &[&str]| variables.iter().any(|name| std::env::var_os(name).is_some());
+    let only_pip = says(&OF_PIP) && !says(&OF_UV);
+    let by_uv = if only_pip { None } else { by_uv(wanted, &own, folder, from).await? };
+    let (programs, others) = match by_uv {
+        Some(there) => there,
+        None => by_pip(wanted, &own, folder, from).await?,
     };
     let meant = program.as_deref().unwrap_or_else(|| package::pypi_name(package));
     // A package may be written in several ways, and its program is named like one of them.
@@ -261,6 +241,57 @@ async fn pypi(wanted: &Wanted, folder: &Path, from: Option<&str>) -> Result<Path
         wanted: program.clone(),
         others: others.clone(),
     })
+}
+
+/// The folder of the programs, and their names. None: there is no uv here. An image with Python has pip, but seldom uv.
+async fn by_uv(
+    wanted: &Wanted,
+    own: &Path,
+    folder: &Path,
+    from: Option<&str>,
+) -> Result<Option<(PathBuf, Vec<String>)>, InstallError> {
+    let Wanted { package, python, .. } = wanted;
+    let programs = own.join("bin");
+    let mut uv = Command::new("uv");
+    uv.args(["tool", "install", "--force"]).args(wanted.with.iter().flat_map(|with| ["--with", with]));
+    uv.args(python.iter().flat_map(|python| ["--python", python])).arg(package);
+    uv.env("UV_TOOL_DIR", own.join("tools")).env("UV_TOOL_BIN_DIR", &programs);
+    keep_in(&mut uv, folder, "UV_CACHE_DIR", "uv-cache");
+    // An interpreter that uv fetches is part of what must be there at the next start.
+    keep_in(&mut uv, folder, "UV_PYTHON_INSTALL_DIR", "python");
+    fetch_from(&mut uv, "UV_DEFAULT_INDEX", from, &OF_UV);
+    match run("uv", package, uv).await {
+        Ok(()) => {
+            let entries = fs::read_dir(&programs).into_iter().flatten();
+            let mut names: Vec<_> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+            names.sort_unstable();
+            Ok(Some((programs, names)))
+        }
+        Err(InstallError::Tool(..)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The folder of the programs, and their names.
+async fn by_pip(
+    wanted: &Wanted,
+    own: &Path,
+    folder: &Path,
+    from: Option<&str>,
+) -> Result<(PathBuf, Vec<String>), InstallError> {
+    let Wanted { package, python, .. } = wanted;
+    let venv = own.join("venv");
+    let python = python.as_ref().map_or_else(|| "python3".to_owned(), |version| format!("python{version}"));
+    let mut make = Command::new(python);
+    make.args(["-m", "venv"]).arg(&venv);
+    run("python3", package, make).await?;
+    let mut pip = Command::new(venv.join("bin/pip"));
+    pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(wanted.packages());
+    keep_in(&mut pip, folder, "PIP_CACHE_DIR", "pip-cache");
+    fetch_from(&mut pip, "PIP_INDEX_URL", from, &OF_PIP);
+    run("pip", package, pip).await?;
+    let programs = command::pypi_programs(&venv, package::pypi_name(package));
+    Ok((venv.join("bin"), programs))
 }
 
 /// The registry of all servers counts for one that says nothing of registries: neither by this variable nor by one of the others.

@@ -42,5 +42,6 @@ pub mod stream;
 pub mod told;
 pub mod trail;
 pub mod translate;
+pub mod unread;
 pub mod upstream;
 pub mod wire;

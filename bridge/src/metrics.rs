@@ -74,6 +74,8 @@ pub struct Metrics {
     pub sessions: IntGauge,
     /// Bytes that wait for the child to read them.
     pub queued: IntGauge,
+    /// Bytes of answers that wait for their clients to read them.
+    pub unread: IntGauge,
     /// Bytes that children have read.
     pub written: IntCounter,
     /// Bytes that children have said.
@@ -126,6 +128,7 @@ impl Metrics {
             restarts: IntCounter::new("bridge_child_restarts_total", "Children that took the place of one that died.")?,
             sessions: IntGauge::new("bridge_sessions", "Sessions of legacy clients that are known here.")?,
             queued: IntGauge::new("bridge_queued_bytes", "Bytes that wait for the child to read them.")?,
+            unread: IntGauge::new("bridge_unread_bytes", "Bytes of long answers that wait for their clients to read them.")?,
             written: IntCounter::new("bridge_child_written_bytes_total", "Bytes that were written to children.")?,
             read: IntCounter::new("bridge_child_read_bytes_total", "Bytes that were read from children.")?,
             stray: IntCounter::new(
@@ -152,6 +155,7 @@ impl Metrics {
             restarts,
             sessions,
             queued,
+            unread,
             written,
             read,
             stray,
@@ -162,7 +166,7 @@ impl Metrics {
         for vector in [calls, refused, forwarded] {
             registry.register(Box::new(vector.clone()))?;
         }
-        for gauge in [in_flight, children, sessions, queued] {
+        for gauge in [in_flight, children, sessions, queued, unread] {
             registry.register(Box::new(gauge.clone()))?;
         }
         for counter in [restarts, written, read, stray] {

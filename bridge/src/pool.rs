@@ -1,6 +1,6 @@
 //! Children of single sessions: as many as are allowed, and one that is started beforehand, so that a session begins in the time of a call.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
@@ -38,6 +38,8 @@ pub struct Pool {
     max: usize,
     taken: AtomicUsize,
     spare: Mutex<Option<Arc<Lane>>>,
+    /// A child of it could be called, once at least.
+    proven: AtomicBool,
     /// Deaths of children before they could say what they are.
     stillborn: Mutex<Respawn>,
     /// What they may have spoken who ended before they could say it.
@@ -46,7 +48,8 @@ pub struct Pool {
     gives_up: Notify,
 }
 
-/// A child that is taken. Unless it gets a session it is given back, whatever becomes of the request for which it was taken.
+/// A child that is taken. Unless it gets a session it is given back, whatever becomes of the request for which it was taken: it has heard
+/// nothing of that client, and is the next one's.
 #[derive(Debug)]
 pub struct Taken {
     pool: Arc<Pool>,
@@ -60,13 +63,15 @@ impl Taken {
     pub fn give_to(mut self, session: &Arc<Session>) {
         self.has_session = true;
         self.lane.give_to(Arc::clone(session));
+        self.pool.proven.store(true, Ordering::Relaxed);
+        self.pool.prepare();
     }
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
         if !self.has_session {
-            self.pool.give_back(&self.lane);
+            self.pool.put_back(&self.lane);
         }
     }
 }
@@ -79,6 +84,7 @@ impl Pool {
             max,
             taken: AtomicUsize::new(0),
             spare: Mutex::new(None),
+            proven: AtomicBool::new(false),
             stillborn: Mutex::new(Respawn::new(policy)),
             guess: Mutex::default(),
             given_up: Mutex::new(None),
@@ -86,7 +92,13 @@ impl Pool {
         })
     }
 
-    /// A child for one session; None: there are as many as are allowed.
+    /// Whether a child of it could ever be called.
+    pub fn is_proven(&self) -> bool {
+        self.proven.load(Ordering::Relaxed) || self.next().is_some_and(|next| next.was_ready())
+    }
+
+    /// A child for one session; None: there are as many as are allowed. The one for the session after it is started when this one has a
+    /// session: those who lose patience while it starts would have others started and stopped all the time.
     pub fn take(self: &Arc<Self>) -> Option<Taken> {
         let take = |taken: usize| (taken < self.max).then_some(taken + 1);
         self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
@@ -95,7 +107,6 @@ impl Pool {
         if known.is_some() {
             *self.guess() = known;
         }
-        self.prepare();
         Some(Taken { pool: Arc::clone(self), lane, has_session: false })
     }
 
@@ -103,6 +114,21 @@ impl Pool {
     pub fn give_back(&self, lane: &Lane) {
         lane.stop();
         self.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Nobody has spoken to it.
+    fn put_back(self: &Arc<Self>, lane: &Arc<Lane>) {
+        self.taken.fetch_sub(1, Ordering::Relaxed);
+        {
+            let mut spare = self.spare();
+            // Whoever sees it through tells that it died before it looks for it here.
+            let lives = lane.calls().down(Instant::now()).is_none();
+            if lives && spare.is_none() {
+                *spare = Some(Arc::clone(lane));
+                return;
+            }
+        }
+        lane.stop();
     }
 
     /// Starts the child for the next session.
@@ -158,23 +184,25 @@ impl Pool {
             // Calls of this session are answered 404 from now on, and its client begins another one.
             if self.recipe.sessions.forget(owner).is_some() {
                 tracing::warn!("{}; its session is over", death.summary());
+                self.recipe.metrics.restarts.inc();
                 self.taken.fetch_sub(1, Ordering::Relaxed);
             }
             owner.end();
         }
-        let was_spare = self.spare().take_if(|spare| Arc::ptr_eq(spare, lane)).is_some();
+        self.spare().take_if(|spare| Arc::ptr_eq(spare, lane));
         match next {
             Some(Next::GiveUp) => {
                 tracing::error!("{}; no other one is started", death.summary());
                 *self.given_up.lock().unwrap_or_else(PoisonError::into_inner) = Some(death);
                 self.gives_up.notify_one();
             }
-            Some(Next::StartIn(delay)) if was_spare => {
+            Some(Next::StartIn(delay)) => {
                 tracing::warn!(seconds = delay.as_secs(), "{}; another one is started", death.summary());
+                self.recipe.metrics.restarts.inc();
                 tokio::time::sleep(delay).await;
                 self.prepare();
             }
-            _ => self.prepare(),
+            None => self.prepare(),
         }
     }
 

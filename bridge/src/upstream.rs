@@ -11,9 +11,9 @@ use axum::extract::{ConnectInfo, Request};
 use axum::response::{IntoResponse as _, Response};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, stream};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, USER_AGENT};
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use http_body_util::BodyExt as _;
 use http_server::{Connections, LameDuck, request_id, stop};
 use hyper_util::client::legacy::Client;
@@ -28,13 +28,21 @@ use crate::metrics::{Metrics, Outcome};
 
 mod sessions;
 
-use sessions::Sessions;
+use sessions::{InUse, Sessions};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+/// How the operator's prober calls itself (`operator/src/probe/route.rs`). What it asks is no call of a client's, and its sessions hold no pod:
+/// it opens one a probe, and there are servers that let nobody end one.
+const PROBER: &[u8] = b"mcpfleet-prober/";
 /// What is answered here and not handed on, below this.
 const OWN: &str = "/mcpfleet/";
 const CALL: &str = "tools/call";
+/// A pod that is to go serves on for so long at least, while others learn of it (the operator's `mcp_server/build/deployment.rs`); and so much of
+/// its time is left to the server, to stop in.
+const HANDOVER: Duration = Duration::from_secs(5);
+/// How often it is looked whether the last call is over.
+const LOOK: Duration = Duration::from_millis(100);
 /// So much of a body is looked at, and for so long, to know what it asks for. What is larger or slower is a call of a tool for certain, and
 /// goes on as it comes: how much is too much, and how slow too slow, is the server's to say.
 const LOOKED_AT: usize = 1 << 20;
@@ -47,7 +55,8 @@ pub async fn run(args: RunArgs, upstream: Uri) -> anyhow::Result<ExitCode> {
         client: forward::client(),
         upstream,
         metrics: Metrics::new()?,
-        sessions: Sessions::new(seconds(args.session_idle_seconds)),
+        sessions: Arc::new(Sessions::new(seconds(args.session_idle_seconds))),
+        grace: seconds(args.drain_seconds),
     });
     tracing::info!(address = %listener.local_addr()?, upstream = %beside.upstream, "handing on");
     let service = service_fn(move |request: Request| {
@@ -72,7 +81,9 @@ struct Beside {
     client: Client<HttpConnector, Body>,
     upstream: Uri,
     metrics: Metrics,
-    sessions: Sessions,
+    sessions: Arc<Sessions>,
+    /// What the pod has for its end.
+    grace: Duration,
 }
 
 /// What a request is about.
@@ -129,7 +140,7 @@ async fn look(mut body: Body) -> Result<Looked, axum::Error> {
 impl Beside {
     async fn answer(&self, request: Request) -> Response {
         if let Some(own) = request.uri().path().strip_prefix(OWN) {
-            return self.own(own);
+            return self.own(own).await;
         }
         let (parts, body) = request.into_parts();
         let (asked, body) = match look(body).await {
@@ -137,13 +148,15 @@ impl Beside {
             Ok(Looked::Begun(body)) => (Some(Asked { method: CALL.into(), ..Asked::default() }), body),
             Err(_) => return refuse(StatusCode::BAD_REQUEST, "Bad Request: the body did not arrive whole\n"),
         };
-        let call = asked.filter(|_| parts.method == Method::POST).map(|asked| Call::begin(&self.metrics, asked));
-        let session = parts.headers.get(&SESSION).cloned();
+        let counts = !is_of_prober(&parts.headers);
+        let call = asked.filter(|_| counts && parts.method == Method::POST).map(|asked| Call::begin(&self.metrics, asked));
         match self.hand_on(&parts, body).await {
-            Ok(response) => {
-                self.sessions.saw(&parts.method, session.as_ref(), response.status(), response.headers().get(&SESSION));
-                counted(response, call)
+            Ok(response) if counts => {
+                let (asked, given) = (parts.headers.get(&SESSION), response.headers().get(&SESSION));
+                let in_use = self.sessions.saw(&parts.method, asked, response.status(), given);
+                counted(response, call, in_use)
             }
+            Ok(response) => response,
             Err(error) => {
                 tracing::debug!(%error, request_id = request_id::of(&parts.headers), "the server did not answer");
                 refuse(StatusCode::BAD_GATEWAY, "Bad Gateway: the server in this pod did not answer\n")
@@ -151,9 +164,14 @@ impl Beside {
         }
     }
 
-    fn own(&self, path: &str) -> Response {
+    async fn own(&self, path: &str) -> Response {
         match path {
             "healthz" => "ok\n".into_response(),
+            // Asked by the kubelet before it tells the server to stop.
+            "drained" => {
+                drained(&self.metrics, self.grace).await;
+                "ok\n".into_response()
+            }
             "metrics" => {
                 self.metrics.sessions.set(i64::try_from(self.sessions.count(Instant::now())).unwrap_or(i64::MAX));
                 match self.metrics.render() {
@@ -161,7 +179,7 @@ impl Beside {
                     Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
                 }
             }
-            _ => refuse(StatusCode::NOT_FOUND, "Not Found: /mcpfleet/ has healthz and metrics\n"),
+            _ => refuse(StatusCode::NOT_FOUND, "Not Found: /mcpfleet/ has healthz, metrics and drained\n"),
         }
     }
 
@@ -182,6 +200,20 @@ impl Beside {
         *response.headers_mut() = forward::end_to_end(response.headers());
         Ok(response)
     }
+}
+
+/// Waits until a pod that goes may: its calls are over, and whoever called it has learnt that it goes; or the time is.
+async fn drained(metrics: &Metrics, grace: Duration) {
+    let least = HANDOVER.min(grace.saturating_sub(Duration::from_secs(1)));
+    let until = tokio::time::Instant::now() + least.max(grace.saturating_sub(HANDOVER));
+    tokio::time::sleep(least).await;
+    while metrics.in_flight.get() > 0 && tokio::time::Instant::now() < until {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn is_of_prober(headers: &HeaderMap) -> bool {
+    headers.get(USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(PROBER))
 }
 
 fn refuse(status: StatusCode, words: &'static str) -> Response {
@@ -211,15 +243,44 @@ impl Drop for Call {
     }
 }
 
-/// The answer, whose end is the end of the call.
-fn counted(response: Response, call: Option<Call>) -> Response {
-    let Some(mut call) = call else { return response };
-    call.outcome = if response.status().is_success() { Outcome::Ok } else { Outcome::Error };
+/// The answer, whose end is the end of the call, and for how long its session is in use.
+fn counted(response: Response, mut call: Option<Call>, in_use: Option<InUse>) -> Response {
+    if call.is_none() && in_use.is_none() {
+        return response;
+    }
+    if let Some(call) = &mut call {
+        call.outcome = if response.status().is_success() { Outcome::Ok } else { Outcome::Error };
+    }
     response.map(|body| {
         Body::new(body.map_frame(move |frame| {
-            // It lives as long as there may be another frame.
-            let _call = &call;
+            // They live as long as there may be another frame.
+            let _counted = (&call, &in_use);
             frame
         }))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_goes_when_its_calls_are_over_and_early_enough_for_the_server_to_stop() {
+        for (grace, lasts, waited) in [(30, 0, 5), (30, 12, 12), (30, 60, 25), (7, 60, 5), (3, 0, 2), (3, 60, 2), (1, 60, 0)] {
+            let metrics = Metrics::new().unwrap();
+            let begun = tokio::time::Instant::now();
+            let asked = Asked { method: CALL.into(), ..Asked::default() };
+            let call = Call::begin(&metrics, asked);
+            let calls = async {
+                tokio::time::sleep(Duration::from_secs(lasts)).await;
+                drop(call);
+            };
+            let drained = async {
+                drained(&metrics, Duration::from_secs(grace)).await;
+                begun.elapsed().as_secs()
+            };
+            let (drained, ()) = tokio::join!(drained, calls);
+            assert_eq!(drained, waited, "{lasts} s of a call, of {grace} s");
+        }
+    }
 }

@@ -11,6 +11,9 @@ use crate::redact::redact_json;
 /// The log's name for these lines: whatever the level, they are kept.
 pub const TARGET: &str = "chat_worker::audit";
 
+/// Bytes of a tool's name: one that nobody knows may be any text.
+const MAX_NAME: usize = 256;
+
 /// What a line holds of a call's arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum AuditArguments {
@@ -48,7 +51,7 @@ impl Call<'_> {
             target: TARGET,
             caller = self.caller,
             server = self.server,
-            tool = self.tool,
+            tool = &self.tool[..self.tool.floor_char_boundary(MAX_NAME)],
             arguments = told,
             allowed = self.allowed,
             decision = self.decision,

@@ -18,6 +18,8 @@ static PLACE: Semaphore = Semaphore::const_new(1);
 pub static ANSWERS: Memory = Memory::of(128);
 /// And what clients of /mcp send.
 pub static REQUESTS: Memory = Memory::of(64);
+/// And the long conversations that turns go on with, each for as long as its turn.
+pub static CONVERSATIONS: Memory = Memory::of(96);
 
 /// A part of the memory, in MiB. What takes less than one does not count.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 //!
 //! Where things happen, from the bottom to the top. A module knows those before it, and none after it:
 //! - `words`, `numbers`, `written`, `digest`, `redact`: texts and JSON, how they are counted, kept as they were written, and freed of secrets;
-//!   `limits` what may be sent, `heavy` where large texts are read, `met` what is told of a host that cannot be reached.
+//!   `limits` what may be sent, `heavy` where large texts are read, `connection_error` what is told of a host that cannot be reached.
 //! - `message`: what a conversation consists of. `current_request`: for whom something is done.
 //! - `config`: mcp.json. `audit`, `telemetry`, `logging`: the line of each call, the spans, the log.
 //! - `tools`: the servers and what they offer. `policy`: whether a call of a tool may run. `llm`: the model.

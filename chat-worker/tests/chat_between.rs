@@ -11,7 +11,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use support::{
     Worker,
-    client::{Events, Legacy, modern},
+    client::{Events, Legacy, modern, modern_request},
     stub::Stub,
     talker::Talker,
 };
@@ -189,8 +189,7 @@ async fn resources_prompts_and_completions_are_heard_of_and_cancelled_as_calls_a
         }
     };
     let (mut events, ()) = tokio::join!(hang, cancel);
-    let told = events.next().await.unwrap();
-    assert_eq!(told["error"]["message"], "cancelled", "{told}");
+    assert_eq!(events.next().await, None, "what is cancelled is not answered");
 }
 
 #[rstest]
@@ -321,8 +320,7 @@ async fn a_client_of_an_earlier_era_cancels_its_own_call_by_another_request() {
         client.post(&message).send().await.unwrap();
     };
     let (mut events, ()) = tokio::join!(call, cancel);
-    let told = events.next().await.unwrap();
-    assert!(told["result"]["content"][0]["text"].as_str().unwrap().contains("cancelled"), "{told}");
+    assert_eq!(events.next().await, None, "what is cancelled is not answered");
     while talker.heard("notifications/cancelled").is_none() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -345,7 +343,49 @@ async fn a_question_that_nobody_waits_for_is_taken_back_from_the_client() {
     let message = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 6}});
     client.post(&message).send().await.unwrap();
     assert_eq!(taken_back(&events.next().await.unwrap()), Some(question["id"].clone()));
-    assert_eq!(events.next().await.unwrap()["id"], 6);
+    assert_eq!(events.next().await, None, "and it is not answered itself");
+}
+
+#[tokio::test]
+async fn a_client_that_takes_no_stream_hears_that_its_call_was_cancelled() {
+    let (talker, worker) = start().await;
+    let client = Legacy::connect(&worker, json!({})).await;
+    let message = json!({"jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": {"name": "t__hang", "arguments": {}}});
+    let call = worker.http.post(format!("{}/mcp", worker.url)).header("accept", "application/json").json(&message);
+    let call = call.header("mcp-protocol-version", "2025-11-25").header("mcp-session-id", &client.session).send();
+    let cancel = async {
+        while talker.heard("tools/call").is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let message = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 5}});
+        client.post(&message).send().await.unwrap();
+    };
+    let (response, ()) = tokio::join!(call, cancel);
+    let told: Value = response.unwrap().json().await.unwrap();
+    assert!(told["result"]["content"][0]["text"].as_str().unwrap().contains("cancelled"), "{told}");
+}
+
+#[tokio::test]
+async fn a_beginning_that_is_refused_begins_no_session() {
+    let (_talker, worker) = start().await;
+    let client = Legacy { worker: &worker, session: String::new() };
+    for params in
+        [json!({}), json!({"protocolVersion": "2025-11-25", "capabilities": 5, "clientInfo": {"name": "c", "version": "1"}})]
+    {
+        let message = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params});
+        let response = client.post(&message).send().await.unwrap();
+        let has_session = response.headers().contains_key("mcp-session-id");
+        let answer: Value = response.json().await.unwrap();
+        assert!(answer["error"].is_object() && !has_session, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn the_modern_era_has_no_method_for_the_level_of_messages() {
+    let (_talker, worker) = start().await;
+    let response = modern_request(&worker, "logging/setLevel", json!({"level": "info"}), &json!({})).send().await.unwrap();
+    assert_eq!(response.status(), 404);
+    assert_eq!(response.json::<Value>().await.unwrap()["error"]["code"], -32601);
 }
 
 #[tokio::test]

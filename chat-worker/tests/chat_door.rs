@@ -6,6 +6,7 @@ mod support;
 
 use std::time::Duration;
 
+use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use serde_json::{Value, json};
 use support::Worker;
 use tokio::{
@@ -173,4 +174,92 @@ async fn who_prefers_to_wait_waits_in_line_instead_of_being_turned_away() {
     let began = std::time::Instant::now();
     assert_eq!(ask("wait=10").await.unwrap().status(), 200);
     assert!(began.elapsed() >= Duration::from_millis(500), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_stranger_holds_no_place_in_the_line_and_nobody_many() {
+    // The next request is due in forty seconds.
+    let (worker, _file) = closed(&["--rate-limit-requests", "1", "--rate-limit-window-seconds", "40"]).await;
+    let ask = |token: Option<&'static str>| {
+        let request = worker.http.post(format!("{}/mcp", worker.url)).header("prefer", "wait=60").body(PING);
+        token.iter().fold(request, reqwest::RequestBuilder::bearer_auth).send()
+    };
+    assert_eq!(ask(None).await.unwrap().status(), 401, "the one that there is");
+    let at_once =
+        async |token| tokio::time::timeout(Duration::from_secs(20), ask(token)).await.expect("at once").unwrap().status();
+    assert_eq!((at_once(None).await.as_u16(), at_once(Some("a-guess-of-some-length")).await.as_u16()), (429, 429));
+    let mut waiting: FuturesUnordered<_> = (0..9).map(|_| ask(Some(TOKEN))).collect();
+    let first = tokio::time::timeout(Duration::from_secs(20), waiting.next()).await.expect("at once").unwrap().unwrap();
+    assert_eq!(first.status(), 429, "eight of one caller wait");
+    assert!(waiting.next().now_or_never().is_none());
+}
+
+/// The status of the answer to a request whose body comes by a letter every ten seconds.
+async fn trickled(worker: &Worker, head: &str) -> u16 {
+    let mut stream = TcpStream::connect(worker.url.trim_start_matches("http://")).await.unwrap();
+    let request = format!("{head}\r\nhost: localhost\r\ncontent-length: 100\r\nexpect: 100-continue\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut line = [0; 25];
+    stream.read_exact(&mut line).await.unwrap();
+    assert_eq!(&line, b"HTTP/1.1 100 Continue\r\n\r\n", "the body is waited for");
+    tokio::time::pause();
+    for _ in 0..4 {
+        // It may be given up by now.
+        let _ = stream.write_all(b"x").await;
+        tokio::time::advance(Duration::from_secs(10)).await;
+    }
+    tokio::time::resume();
+    let mut head = [0; 12];
+    tokio::time::timeout(Duration::from_secs(20), stream.read_exact(&mut head)).await.expect("an answer").unwrap();
+    String::from_utf8_lossy(&head)["HTTP/1.1 ".len()..].parse().unwrap()
+}
+
+#[tokio::test]
+async fn no_body_is_waited_for_without_end() {
+    let (worker, _file) = closed(&[]).await;
+    let bearer = format!("authorization: Bearer {TOKEN}");
+    for head in [
+        format!("POST /v1/chat HTTP/1.1\r\ncontent-type: application/json\r\n{bearer}"),
+        format!("POST /mcp HTTP/1.1\r\ncontent-type: application/json\r\n{bearer}"),
+        format!("PUT /mcp HTTP/1.1\r\ncontent-type: application/json\r\n{bearer}"),
+        "POST /signin HTTP/1.1\r\ncontent-type: application/x-www-form-urlencoded".to_owned(),
+    ] {
+        assert_eq!(trickled(&worker, &head).await, 408, "{head}");
+    }
+}
+
+#[tokio::test]
+async fn signing_in_keeps_the_pace_and_takes_no_more_than_a_token() {
+    let (worker, _file) = closed(&["--rate-limit-requests", "3"]).await;
+    let sign_in = |token: String| {
+        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        let form = format!("token={token}");
+        let request = client.post(format!("{}/signin", worker.url)).header("content-type", "application/x-www-form-urlencoded");
+        request.header("accept", "text/html").body(form).send()
+    };
+    let large = sign_in("x".repeat(5_000)).await.unwrap();
+    assert_eq!((large.status().as_u16(), large.text().await.unwrap().contains("4 KiB")), (413, true));
+    let known = sign_in(TOKEN.to_owned()).await.unwrap();
+    assert_eq!((known.status().as_u16(), known.headers().contains_key("set-cookie")), (303, true));
+    assert_eq!(sign_in("wrong".to_owned()).await.unwrap().status(), 403);
+    let late = sign_in(TOKEN.to_owned()).await.unwrap();
+    assert_eq!((late.status().as_u16(), late.headers().contains_key("retry-after")), (429, true));
+    assert!(late.text().await.unwrap().contains("<form"), "who fills in the form reads the page");
+}
+
+#[tokio::test]
+async fn a_body_that_is_nested_without_end_is_refused_and_ends_nothing() {
+    let worker = Worker::start(PLAIN, &[], &[]).await;
+    for depth in [600, 200_000] {
+        let deep = "[".repeat(depth) + &"]".repeat(depth);
+        let call =
+            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"x","arguments":{{"a":{deep}}}}}}}"#);
+        let chat = format!(r#"{{"messages":[{{"role":"user","content":{deep}}}]}}"#);
+        for (path, body) in [("/mcp", call), ("/v1/chat", chat)] {
+            let request = worker.http.post(format!("{}{path}", worker.url)).header("content-type", "application/json");
+            let response = request.body(body).send().await.unwrap();
+            let told = (response.status().as_u16(), response.text().await.unwrap());
+            assert!(told.0 == 400 && told.1.contains("nested deeper than 512 levels"), "{path}: {told:?}");
+        }
+    }
 }

@@ -4,10 +4,22 @@
 
 mod support;
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    fs::File,
+    os::unix::fs::FileExt,
+    sync::{Arc, LazyLock, atomic::Ordering},
+    time::Duration,
+};
 
+use chat_worker::{
+    config::rules::Approvals,
+    turn::{driver::Turn, event::Event, transcript::Transcript},
+};
 use serde_json::{Value, json};
 use support::{Worker, state, stub::Stub};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 const SCRIPT: &str = r#"
 rules:
@@ -190,4 +202,77 @@ async fn yes_in_a_script_does_not_lift_never_and_the_code_tells_what_did_not_run
     let line = &audit[2];
     assert_eq!(["caller", "server", "tool"].map(|name| text(line, name)), ["terminal", "s", "wipe"]);
     assert!(text(line, "arguments").starts_with("sha256:") && !log.contains(r#"\"text\":\"all\""#), "{line:?}");
+}
+
+/// The log of all tests here: a subscriber of one thread would miss what another thread came by first.
+static LOG: LazyLock<Arc<File>> = LazyLock::new(|| {
+    let file = Arc::new(tempfile::tempfile().unwrap());
+    tracing_subscriber::fmt().json().with_writer(Arc::clone(&file)).init();
+    file
+});
+
+/// These fields of the lines of the audit that are about one of these servers, or, where that is "", of these tools.
+fn audited(servers: &[&str], tools: &[&str], fields: &[&str]) -> Value {
+    let mut log = vec![0; usize::try_from(LOG.metadata().unwrap().len()).unwrap()];
+    LOG.read_exact_at(&mut log, 0).unwrap();
+    let log = String::from_utf8(log).unwrap();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let lines = lines.filter(|line| line["target"] == "chat_worker::audit").map(|line| line["fields"].clone());
+    let is_about = |line: &Value| match line["server"].as_str() {
+        Some("") => tools.iter().any(|tool| line["tool"] == *tool),
+        server => server.is_some_and(|server| servers.contains(&server)),
+    };
+    let told = |line: Value| -> Vec<Value> { fields.iter().map(|field| line[field].clone()).collect() };
+    json!(lines.filter(is_about).map(told).collect::<Vec<_>>())
+}
+
+#[tokio::test]
+async fn every_call_at_mcp_leaves_a_line_also_one_that_only_searches() {
+    LazyLock::force(&LOG);
+    let stub = Stub::start(tools()).await;
+    let worker = Worker::start(SCRIPT, &[stub.entry("searched")], &["--tool-search", "always"]).await;
+    let nowhere = "x".repeat(10_000);
+    for tool in ["find_tools", "searched__read", &nowhere] {
+        at_mcp(&worker, tool).await;
+    }
+    let told = audited(&["searched"], &["find_tools", &nowhere[..256]], &["tool", "decision", "outcome"]);
+    let expected =
+        json!([["find_tools", "harmless", "ok"], ["read", "harmless", "ok"], [nowhere[..256], "unknown", "unavailable"]]);
+    assert_eq!(told, expected);
+}
+
+#[tokio::test]
+async fn a_call_that_is_cancelled_while_a_person_thinks_leaves_its_line() {
+    LazyLock::force(&LOG);
+    let stub = Stub::start(tools()).await;
+    let worker = Worker::start(SCRIPT, &[stub.entry("cancelled")], &[]).await;
+    let (_decides, decisions) = mpsc::channel(1);
+    let (sender, mut events) = mpsc::channel(64);
+    let cancel = CancellationToken::new();
+    let turn = Turn {
+        request_id: "req_1".into(),
+        transcript: Transcript::default(),
+        say: Some("wipe".into()),
+        approvals: Approvals::Ask,
+        unattended: false,
+        caller: "terminal".into(),
+        always: HashSet::new(),
+        decided: None,
+        shown: HashMap::new(),
+        decisions: Some(decisions),
+        model: None,
+        cache: false,
+        cancel: cancel.clone(),
+    };
+    let stops = async {
+        while let Some(event) = events.recv().await {
+            if matches!(event, Event::ApprovalRequired { .. }) {
+                cancel.cancel();
+            }
+        }
+    };
+    tokio::join!(worker.app.engine.run(turn, sender), stops);
+    let told = audited(&["cancelled"], &[], &["tool", "decision", "outcome", "allowed"]);
+    assert_eq!(told, json!([["wipe", "open", "cancelled", false]]));
+    assert!(stub.calls().is_empty());
 }

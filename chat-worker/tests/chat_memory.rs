@@ -105,7 +105,8 @@ async fn what_comes_in_is_bounded_by_what_it_becomes() {
     let (model, server) = (Model::start("otherwise: {text: x}").await.unwrap(), server().await);
     let mut entry = server.entry("a");
     (entry["timeout"], entry["max_retries"]) = (json!(60), json!(0));
-    let worker = Binary::start(directory.path(), &[entry], &model.url(), &["--approvals", "always"]).await;
+    let worker =
+        Binary::start(directory.path(), &[entry], &model.url(), &["--approvals", "always", "--context-tokens", "0"]).await;
     let up = async {
         while worker.servers().await[0]["state"] != "up" {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -141,6 +142,20 @@ async fn what_comes_in_is_bounded_by_what_it_becomes() {
         }
         step(what);
     }
+    let conversation = format!(
+        r#"{{"message":"go on","stream":false,"messages":[{{"role":"user","content":"x"}},
+        {{"role":"assistant","content":[{{"type":"tool_use","id":"1","name":"n","input":{{"a":{}}}}}]}},
+        {{"role":"user","content":[{{"type":"tool_result","tool_use_id":"1","content":"y"}}]}}]}}"#,
+        objects(ROWS)
+    );
+    let chat = || {
+        let request = worker.http.post(format!("{}/v1/chat", worker.url)).header("content-type", "application/json");
+        request.body(conversation.clone()).send()
+    };
+    for answer in join_all((0..5).map(|_| chat())).await {
+        assert_eq!(answer.unwrap().status(), 200);
+    }
+    step("five conversations with 0.6 MB of small values at once");
     eprintln!("peaks in MiB: {peaks:#?}");
     for (what, peak) in peaks {
         assert!(peak < MEMORY, "{what}: {peak} MiB");

@@ -6,7 +6,7 @@ mod support;
 
 use rstest::rstest;
 use serde_json::{Value, json};
-use support::{Worker, stub::Stub};
+use support::{Worker, client::modern, stub::Stub};
 
 const SCRIPT: &str = r#"
 rules:
@@ -76,6 +76,29 @@ async fn definitions_pass_whole_and_one_that_breaks_clients_is_mended() {
     }
     let odd = &listed["tools"][1];
     assert!(odd["inputSchema"]["properties"]["a"].is_object() && odd["outputSchema"].is_null(), "{odd}");
+    let listed = modern(&worker, "tools/list", json!({}), json!({})).await.next().await.unwrap();
+    let odd = &listed["result"]["tools"][1];
+    assert_eq!((&odd["name"], &odd["outputSchema"]), (&json!("s__odd"), &json!({"type": "string"})), "any schema will do there");
+}
+
+#[rstest]
+#[case::by_its_name("s__look", "ARGUMENTS")]
+#[case::by_another_tool("call_tool", r#"{"name": "s__look", "arguments": ARGUMENTS}"#)]
+#[tokio::test]
+async fn arguments_pass_as_they_were_written(#[case] tool: &str, #[case] around: &str) {
+    let stub = Stub::start(tools()).await;
+    let worker = Worker::start(SCRIPT, &[stub.entry("s")], &[]).await;
+    let arguments = r#"{"z": 1.10, "10":1e2, "2":12345678901234567890123,"a":[ 1.0,"\u00e9" ]}"#;
+    let params = format!(
+        r#"{{"name":"{tool}","arguments":{}}}"#,
+        around.replace("ARGUMENTS", &arguments.replace(", \"10\"", ",\n\"10\""))
+    );
+    let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#);
+    let request = worker.http.post(format!("{}/mcp", worker.url)).header("accept", "application/json");
+    let answer = request.header("content-type", "application/json").body(body).send().await.unwrap().text().await.unwrap();
+    let raw = stub.raw.lock().unwrap().clone();
+    let call = raw.iter().find(|body| body.contains("tools/call")).unwrap_or_else(|| unreachable!("{answer}"));
+    assert!(call.contains(&format!("\"arguments\":{arguments}")), "a line break becomes a space, and nothing else: {call}");
 }
 
 #[tokio::test]
@@ -202,6 +225,11 @@ async fn long_numbers_pass_as_they_are_written(#[case] api: &[&str]) {
     );
     let asked = post("/v1/chat", format!(r#"{{"messages":{history},"stream":false}}"#)).await;
     assert!(asked.contains(&format!(r#""input":{{"id":{LONG}}}"#)), "it is shown as it is: {asked}");
+    let told = post("/v1/chat", format!(r#"{{"messages":{history}}}"#)).await;
+    assert!(
+        told.contains(&format!(r#""arguments":"{{\"id\":{LONG}}}""#)),
+        "and as a text, for readers who would round it: {told}"
+    );
     post("/v1/chat", format!(r#"{{"messages":{history},"approve":["1"],"stream":false}}"#)).await;
     let raw = stub.raw.lock().unwrap().clone();
     let calls: Vec<&String> = raw.iter().filter(|body| body.contains("tools/call")).collect();

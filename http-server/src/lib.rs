@@ -105,9 +105,13 @@ pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 /// Says in the log that a door is open to all, where it is. `what` is what everybody can do, and how to change that.
 pub fn warn_when_open(address: SocketAddr, is_closed: bool, what: &str) {
-    if !is_closed && !address.ip().to_canonical().is_loopback() {
-        tracing::warn!("everybody who reaches {address} {what}");
+    if let Some(warning) = open_to_all(address, is_closed, what) {
+        tracing::warn!("{warning}");
     }
+}
+
+fn open_to_all(address: SocketAddr, is_closed: bool, what: &str) -> Option<String> {
+    (!is_closed && !address.ip().to_canonical().is_loopback()).then(|| format!("everybody who reaches {address} {what}"))
 }
 
 /// Serves until `shutdown`, with at most so many connections at once, and at least one. Requests find the other end's address in their
@@ -292,6 +296,17 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
+
+    #[test]
+    fn a_door_is_open_to_all_without_a_token_where_others_reach_it() {
+        let open = |address: &str, is_closed| open_to_all(address.parse().unwrap(), is_closed, "can call the tools");
+        assert_eq!(open("[::]:8080", false).as_deref(), Some("everybody who reaches [::]:8080 can call the tools"));
+        assert!(open("0.0.0.0:8080", false).is_some() && open("10.0.0.7:8080", false).is_some());
+        for address in ["127.0.0.1:8080", "[::1]:8080", "[::ffff:127.0.0.1]:8080"] {
+            assert_eq!(open(address, false), None, "{address}");
+        }
+        assert_eq!(open("[::]:8080", true), None);
+    }
 
     /// The runtime of these tests learns of nothing while they do not wait.
     #[tokio::test]

@@ -18,6 +18,7 @@ async fn main() -> anyhow::Result<()> {
         endpoint: Endpoint::Remote { url },
         credentials: Vec::new(),
         ca: None,
+        lacks_credentials: false,
         enabled: true,
         paused: false,
         recheck: None,

@@ -6,7 +6,10 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use k8s_openapi::{
+    api::{apps::v1::Deployment, core::v1::Pod},
+    jiff::Timestamp,
+};
 use kube::{ResourceExt, runtime::watcher::Event};
 use tokio::sync::Notify;
 
@@ -54,7 +57,14 @@ pub struct HeldUp {
 
 impl AppPods {
     /// What is known of the pods of the app that do not run.
-    pub fn held_up(&self, namespace: &str, name: &str, deployment: Option<&Deployment>, warnings: &PodWarnings) -> HeldUp {
+    pub fn held_up(
+        &self,
+        namespace: &str,
+        name: &str,
+        deployment: Option<&Deployment>,
+        warnings: &PodWarnings,
+        now: Timestamp,
+    ) -> HeldUp {
         let (state, app) = (self.state(), Who::app(namespace, name));
         let running = state.running.get(&app).into_iter().flat_map(BTreeMap::values).map(|pod| &pod.origin);
         let stuck = || state.stuck.get(&app).into_iter().flatten();
@@ -67,7 +77,7 @@ impl AppPods {
                 .filter_map(|(name, (pod, _))| warnings.trouble(name, pod))
                 .min_by_key(|trouble| trouble.ran)
                 .map(|trouble| trouble.quoted(!former)),
-            making: stuck().find_map(|(name, (pod, _))| pod.making.as_ref()?.told(name)),
+            making: stuck().find_map(|(name, (pod, _))| pod.making.as_ref()?.told(name, now)),
             former,
             latest,
         }
@@ -196,7 +206,7 @@ mod tests {
     }
 
     fn reason(pods: &AppPods) -> Option<String> {
-        pods.held_up("team", "chat", None, &PodWarnings::default()).trouble.map(|trouble| trouble.reason)
+        pods.held_up("team", "chat", None, &PodWarnings::default(), fixtures::at(0)).trouble.map(|trouble| trouble.reason)
     }
 
     #[test]
@@ -237,7 +247,7 @@ mod tests {
         ]))
         .ok();
         assert_eq!(pods.take(Event::Apply(made)), [app]);
-        let told = pods.held_up("team", "chat", None, &PodWarnings::default());
+        let told = pods.held_up("team", "chat", None, &PodWarnings::default(), fixtures::at(0));
         assert!(told.trouble.is_none());
         assert_eq!(told.making.as_deref(), Some("not up yet: pod a: its init container fetch is running"));
     }
@@ -261,7 +271,7 @@ mod tests {
             serde_json::from_value(json!({"metadata": {"generation": 2}, "spec": spec, "status": status})).expect("a Deployment")
         };
         let pods = AppPods::default();
-        let held_up = |deployment| pods.held_up("team", "chat", Some(&deployment), &PodWarnings::default());
+        let held_up = |deployment| pods.held_up("team", "chat", Some(&deployment), &PodWarnings::default(), fixtures::at(0));
         let told = |held_up: HeldUp| held_up.trouble.map(|trouble| trouble.message);
         pods.take(made("old", "1", 1, Some("CrashLoopBackOff")));
         let ends = "pod old, container chat-worker: CrashLoopBackOff; it ended last with exit code 1";

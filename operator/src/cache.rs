@@ -20,6 +20,8 @@ use kube::{
     },
 };
 
+use crate::again::Again;
+
 /// What happened to an object, as the watch tells it.
 #[derive(Debug)]
 pub enum Change<'a, K> {
@@ -180,7 +182,7 @@ where
     let followed = Arc::clone(&cache);
     let future = async move {
         let mut events = events
-            .default_backoff()
+            .backoff(Again::default())
             .inspect_err(|error| tracing::warn!(watch = what, %error, "the watch of {what} broke; it starts again"))
             .boxed();
         while let Some(event) = events.next().await {

@@ -6,7 +6,8 @@
 
 use serde_json::{Map, Value, json};
 
-/// Lists that are merged by key, and their keys. Every other list is replaced as a whole.
+/// Lists that are merged by key, and their keys. Every other list is replaced as a whole, and so are the `ports` of an EndpointSlice, which
+/// stand in no other field.
 /// <https://kubernetes.io/docs/reference/using-api/server-side-apply/#merge-strategy>
 const KEYED: [(&str, &[&str]); 10] = [
     ("containers", &["name"]),
@@ -207,7 +208,8 @@ fn value(place: &Place<'_>, live: &Value, desired: &Value, found: &mut Vec<Diffe
 }
 
 fn list(place: &Place<'_>, key: &str, live: &[Value], desired: &[Value], found: &mut Vec<Difference>) {
-    let keys = KEYED.iter().find(|(name, _)| *name == key && !place.whole).map(|(_, keys)| *keys);
+    let of_slice = key == "ports" && place.before.is_some_and(|before| matches!(before.step, Step::Root));
+    let keys = KEYED.iter().find(|(name, _)| *name == key && !place.whole && !of_slice).map(|(_, keys)| *keys);
     let Some(keys) = keys else {
         if live.len() != desired.len() {
             return found.push(place.differs(false));
@@ -313,6 +315,11 @@ mod tests {
     #[case::an_element_changed(
         json!({"containers": [{"name": "a", "x": 2}]}), json!({"containers": [{"name": "a", "x": 1}]}), Some("containers[a].x"))]
     #[case::an_element_gone(json!({"volumes": []}), json!({"volumes": [{"name": "a"}]}), Some("volumes[a]"))]
+    #[case::ports_of_a_service_beside_others(
+        json!({"spec": {"ports": [{"port": 1, "name": "a"}, {"port": 2}]}}), json!({"spec": {"ports": [{"port": 1, "name": "a"}]}}), None)]
+    #[case::ports_of_a_slice_are_all_of_them(json!({"ports": [{"port": 1}, {"port": 2}]}), json!({"ports": [{"port": 1}]}), Some("ports"))]
+    #[case::ports_of_a_slice_may_have_one_number(
+        json!({"ports": [{"port": 1, "name": "a"}, {"port": 1, "name": "b"}]}), json!({"ports": [{"port": 1, "name": "a"}, {"port": 1, "name": "b"}]}), None)]
     #[case::scalars_in_order(json!({"args": ["a", "b"]}), json!({"args": ["b", "a"]}), Some("args[0]"))]
     #[case::scalars_all(json!({"args": ["a", "b"]}), json!({"args": ["a"]}), Some("args"))]
     #[case::nothing_stands_beside_a_selector(

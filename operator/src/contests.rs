@@ -16,8 +16,9 @@ use tokio::time::Instant;
 
 use crate::{child::Key, digest::hex};
 
-/// How long a contested object is left alone.
-const REST: Duration = Duration::from_mins(1);
+/// How long a contested object is left alone: less than until it is looked at again, a minute later or a little before (`requeue`). One look
+/// that comes too early would cost a second minute.
+pub const REST: Duration = Duration::from_secs(45);
 /// Writes of the same within [`WINDOW`] that are no contest yet: people put things right by hand, too.
 const WRITES: u32 = 5;
 /// After so long a field that Kubernetes dropped is written again: it may have been upgraded.

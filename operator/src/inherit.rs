@@ -39,11 +39,13 @@ impl Keys {
 }
 
 impl Inherit {
-    /// Puts what is handed on to the child, and to its pods where it has a template of them. What is there already stays.
+    /// Puts what is handed on to the child, and to what is made from it: its pods, or its jobs and theirs. What is there already stays.
     pub fn hand_on(&self, from: &ObjectMeta, child: &mut Value) {
         self.put(from, child);
-        if let Some(template) = child.pointer_mut("/spec/template") {
-            self.put(from, template);
+        for template in ["/spec/template", "/spec/jobTemplate", "/spec/jobTemplate/spec/template"] {
+            if let Some(template) = child.pointer_mut(template) {
+                self.put(from, template);
+            }
         }
     }
 
@@ -107,6 +109,21 @@ mod tests {
                 }},
             })
         );
+    }
+
+    #[test]
+    fn jobs_and_their_pods_get_it_too() {
+        let labels = Some(BTreeMap::from([("team".into(), "data".into())]));
+        let from = ObjectMeta { labels, ..ObjectMeta::default() };
+        let inherit = Inherit { labels: "team".parse().expect("a key"), ..Inherit::default() };
+        let pods = json!({"spec": {"template": {"metadata": {"labels": {"a": "b"}}, "spec": {}}}});
+        let mut child = json!({"metadata": {"name": "c"}, "spec": {"jobTemplate": pods}});
+        inherit.hand_on(&from, &mut child);
+        let labels = |at: &str| child.pointer(at).map(|labels| labels["team"].clone());
+        for at in ["/metadata/labels", "/spec/jobTemplate/metadata/labels", "/spec/jobTemplate/spec/template/metadata/labels"] {
+            assert_eq!(labels(at), Some(json!("data")), "{at}");
+        }
+        assert_eq!(labels("/spec/template/metadata/labels"), None);
     }
 
     #[test]

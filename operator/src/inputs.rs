@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use k8s_openapi::api::core::v1::{ConfigMap, EnvFromSource, EnvVar, KeyToPath, PersistentVolumeClaim, Secret, Volume};
@@ -275,8 +275,39 @@ pub struct Reader {
     client: Client,
     secrets: Arc<Cache<PartialObjectMeta<Secret>>>,
     config_maps: Arc<Cache<PartialObjectMeta<ConfigMap>>>,
-    digests: Mutex<HashMap<Address, (Seen, Arc<Digests>)>>,
+    known: Mutex<Known>,
     key: DigestKey,
+}
+
+/// So few need no sweeping.
+const FEW: usize = 512;
+
+/// The digests of what was looked at, and of what version of it.
+#[derive(Debug)]
+struct Known {
+    digests: HashMap<Address, (Seen, Arc<Digests>)>,
+    /// With more than so many it is looked which of the objects are still there: nobody comes back to say that he points at one no more.
+    most: usize,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self { digests: HashMap::new(), most: FEW }
+    }
+}
+
+impl Known {
+    fn get(&self, address: &Address) -> Option<&(Seen, Arc<Digests>)> {
+        self.digests.get(address)
+    }
+
+    fn put(&mut self, address: Address, digests: (Seen, Arc<Digests>), is_there: impl Fn(&Address) -> bool) {
+        self.digests.insert(address, digests);
+        if self.digests.len() > self.most {
+            self.digests.retain(|address, _| is_there(address));
+            self.most = FEW.max(2 * self.digests.len());
+        }
+    }
 }
 
 impl Reader {
@@ -287,7 +318,7 @@ impl Reader {
         config_maps: Arc<Cache<PartialObjectMeta<ConfigMap>>>,
         key: DigestKey,
     ) -> Self {
-        Self { client, secrets, config_maps, digests: Mutex::default(), key }
+        Self { client, secrets, config_maps, known: Mutex::default(), key }
     }
 
     /// Looks behind all pointers.
@@ -310,9 +341,9 @@ impl Reader {
 
     /// What of the Secrets behind these pointers is not to be told, as far as they have been looked at.
     pub fn mask(&self, namespace: &str, references: &BTreeSet<Reference>) -> Mask {
-        let digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known();
         let secrets = references.iter().filter(|reference| reference.kind == Kind::Secret).filter_map(|reference| {
-            let (_, found) = digests.get(&(Kind::Secret, namespace.to_owned(), reference.name.clone()))?;
+            let (_, found) = known.get(&(Kind::Secret, namespace.to_owned(), reference.name.clone()))?;
             Some((reference, found))
         });
         let values = secrets.flat_map(|(reference, found)| {
@@ -328,16 +359,12 @@ impl Reader {
     }
 
     async fn digests(&self, kind: Kind, namespace: &str, name: &str) -> Result<Option<Arc<Digests>>, Error> {
-        let seen = match kind {
-            Kind::Secret => self.secrets.get(namespace, name).map(|object| version(&*object)),
-            Kind::ConfigMap => self.config_maps.get(namespace, name).map(|object| version(&*object)),
-        };
-        let key = (kind, namespace.to_owned(), name.to_owned());
-        let Some(seen) = seen else {
-            self.digests.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        let address = (kind, namespace.to_owned(), name.to_owned());
+        let Some(seen) = self.seen(&address) else {
+            self.known().digests.remove(&address);
             return Ok(None);
         };
-        if let Some((at, digests)) = self.digests.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
+        if let Some((at, digests)) = self.known().get(&address)
             && *at == seen
         {
             return Ok(Some(Arc::clone(digests)));
@@ -349,8 +376,20 @@ impl Reader {
         let Some(data) = data else { return Ok(None) };
         let digests: Arc<Digests> =
             Arc::new(data.into_iter().map(|(key, value)| (key, Digested::of(&self.key, &value))).collect());
-        self.digests.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (seen, Arc::clone(&digests)));
+        self.known().put(address, (seen, Arc::clone(&digests)), |address| self.seen(address).is_some());
         Ok(Some(digests))
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The version of the object that is there now.
+    fn seen(&self, (kind, namespace, name): &Address) -> Option<Seen> {
+        match kind {
+            Kind::Secret => self.secrets.get(namespace, name).map(|object| version(&*object)),
+            Kind::ConfigMap => self.config_maps.get(namespace, name).map(|object| version(&*object)),
+        }
     }
 
     async fn secret(&self, namespace: &str, name: &str) -> Result<Option<BTreeMap<String, Vec<u8>>>, Error> {
@@ -419,6 +458,20 @@ mod tests {
         let optional = Reference { optional: true, ..reference(Kind::Secret, "s", Some("k")) };
         let expected = [reference(Kind::ConfigMap, "c", None), optional, reference(Kind::Secret, "p", None)];
         assert_eq!(of_pods(&settings), BTreeSet::from(expected));
+    }
+
+    /// CRs come and go, and their Secrets with them: nobody looks at those again.
+    #[test]
+    fn what_is_gone_and_nobody_looks_for_is_forgotten() {
+        let (mut known, digests) = (Known::default(), Arc::new(Digests::new()));
+        let address = |number: usize| (Kind::Secret, format!("ns-{number}"), "s".to_owned());
+        for number in 0..20 * FEW {
+            let is_there = |(_, namespace, _): &Address| namespace == "ns-7" || *namespace == format!("ns-{number}");
+            known.put(address(number), ((None, None), Arc::clone(&digests)), is_there);
+        }
+        assert!(known.digests.len() <= FEW + 1, "{}", known.digests.len());
+        assert!(known.get(&address(7)).is_some(), "it is there");
+        assert!(known.get(&address(20 * FEW - 1)).is_some(), "it was looked at just now");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `Reconciling` and `Stalled` of either kind, as kstatus (Flux and others) reads them. Pure.
+//! `Reconciling` and `Stalled` of either kind, as kstatus (Flux and others) reads them, and what `Ready` says of both. Pure.
 //! <https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md>
 //!
 //! Of the two at most one is True: whoever reads them takes the first that is.
@@ -9,6 +9,7 @@ use crate::{
     crd::reason::{self, condition},
     pod_trouble::Trouble,
     problem::Problem,
+    requeue::Class,
     rollout::{Progress, Rollout},
 };
 
@@ -51,6 +52,33 @@ impl Inputs<'_> {
             },
         };
         [(condition::RECONCILING, self.reconciling(stalled.as_ref())), (condition::STALLED, stalled.unwrap_or_else(nothing))]
+    }
+
+    /// What a client meets, with what stands in the way of the spec in its message. Of what is left alone that is said first.
+    pub fn ready(&self, met: Finding) -> Finding {
+        let met = match self.aside(&met) {
+            Some(aside) => Finding { message: format!("{}; {aside}", met.message), ..met },
+            None => met,
+        };
+        if self.paused {
+            let message = format!("left alone, as the annotation mcpfleet.dev/paused says; {}", met.message);
+            return Finding { reason: reason::PAUSED.into(), message, ..met };
+        }
+        met
+    }
+
+    /// What stands in the way of the spec, and is not said yet.
+    fn aside(&self, met: &Finding) -> Option<String> {
+        let unsaid = |is_told: fn(Class) -> bool| {
+            let unsaid = |problem: &&Problem| is_told(problem.class) && !met.message.contains(&problem.message);
+            Problem::all(self.problems.iter().filter(unsaid)).map(|problem| problem.message)
+        };
+        let by_rollout = |stalled: &Finding| stalled.reason != met.reason && !met.message.contains(&stalled.message);
+        let stalled = match self.stalled() {
+            Some(_) if self.problems.iter().any(|problem| problem.class.is_obstacle()) => unsaid(Class::is_obstacle),
+            stalled => stalled.filter(by_rollout).map(|stalled| stalled.message),
+        };
+        stalled.or_else(|| unsaid(|class| class == Class::Contested))
     }
 
     /// What a person, or another object, must do something about. None: nothing.
@@ -135,7 +163,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::{conditions::Status, fixtures, requeue::Class};
+    use crate::{conditions::Status, fixtures};
 
     fn rollout(progress: Progress) -> Rollout {
         Rollout { progress, refused: None, replicas: 1, ready: 1 }
@@ -234,6 +262,29 @@ mod tests {
             assert_eq!((finding.status, &*finding.reason, &*finding.message), (Status::False, "ApplyFailed", "refused"));
         }
         assert_eq!(told(&Inputs { rollout: Some(&under_way), ..inputs }), (Some("RollingOut".into()), None));
+    }
+
+    #[test]
+    fn ready_says_each_sentence_once_and_of_what_is_left_alone_that_first() {
+        let of = |class, message: &str| Problem { class, reason: reason::SECRET_NOT_FOUND, message: message.into() };
+        let problems = [of(Class::Waiting, "one"), of(Class::Contested, "three"), of(Class::Rejected, "two")];
+        let inputs = Inputs { problems: &problems, ..REST };
+        let ready = |inputs: &Inputs<'_>, reason: &str, message: &str| {
+            let told = inputs.ready(Finding::new(true, reason, message));
+            format!("{}: {}", told.reason, told.message)
+        };
+        assert_eq!(ready(&inputs, reason::AVAILABLE, "serves"), "Available: serves; one; two");
+        assert_eq!(ready(&inputs, reason::SECRET_NOT_FOUND, "two"), "SecretNotFound: two; one");
+        assert_eq!(ready(&inputs, reason::SECRET_NOT_FOUND, "one; two"), "SecretNotFound: one; two; three");
+        let contested = Inputs { problems: &problems[1..2], ..REST };
+        assert_eq!(ready(&contested, reason::AVAILABLE, "serves"), "Available: serves; three");
+        let paused = "Paused: left alone, as the annotation mcpfleet.dev/paused says; serves; three";
+        assert_eq!(ready(&Inputs { paused: true, ..inputs }, reason::AVAILABLE, "serves"), paused);
+        let rollout = rollout(Progress::UnderWay);
+        let held = Some((reason::FORCED, "held Open, and new pods out"));
+        let held = Inputs { rollout: Some(&rollout), held, ..REST };
+        assert_eq!(ready(&held, reason::FORCED, "held Open"), "Forced: held Open");
+        assert_eq!(ready(&held, reason::AVAILABLE, "serves"), "Available: serves; held Open, and new pods out");
     }
 
     #[test]

@@ -9,9 +9,8 @@ use k8s_openapi::{api::coordination::v1::Lease, jiff::Timestamp};
 use kube::{Api, Client};
 use kube_lease_manager::{LeaseManager, LeaseManagerBuilder, LeaseManagerError};
 use tokio::{
-    sync::watch,
-    task::JoinHandle,
-    time::{Instant, sleep, sleep_until, timeout_at},
+    sync::{Notify, watch},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -29,10 +28,12 @@ const MARGIN: Duration = Duration::from_secs(1);
 /// How long giving the Lease back may take.
 const RELEASE: Duration = Duration::from_secs(5);
 
-/// How often a replica that waits looks who leads.
-const LOOK_WHO: Duration = Duration::from_secs(5);
+/// How often a replica that waits looks who leads: one GET of one Lease. Calls to servers that sleep wait for the next leader.
+const LOOK_WHO: Duration = Duration::from_secs(1);
+/// How long one look may take.
+const LOOK_PATIENCE: Duration = Duration::from_secs(5);
 /// The longest wait between two tries to take part in the election.
-const RETRY_MAX: Duration = Duration::from_secs(15);
+const RETRY_MAX: Duration = Duration::from_secs(3);
 
 /// Which Lease, and as whom.
 #[derive(Clone)]
@@ -61,7 +62,7 @@ enum Error {
 #[derive(Debug)]
 pub struct Lead {
     held: watch::Receiver<bool>,
-    election: JoinHandle<Result<LeaseManager, LeaseManagerError>>,
+    election: AbortOnDropHandle<Result<LeaseManager, LeaseManagerError>>,
     /// Ends when the Lease runs out, or is another's.
     term: AbortOnDropHandle<()>,
 }
@@ -75,9 +76,17 @@ impl Lead {
         standby: impl Fn(Option<&str>) + Sync,
     ) -> Option<Self> {
         let mut wait = Duration::from_secs(1);
+        let free = Notify::new();
         let waiting = async {
+            // Who leads is looked at before that: what changes after it is noticed.
+            free.notified().await;
             loop {
-                match Self::stand(election).await {
+                let stood = tokio::select! {
+                    stood = Self::stand(election) => stood,
+                    // Whoever stands sleeps until the end that the Lease had when it was read last.
+                    () = free.notified() => continue,
+                };
+                match stood {
                     Ok(lead) => break lead,
                     Err(error) => {
                         let error = anyhow::Error::from(error);
@@ -90,7 +99,7 @@ impl Lead {
         };
         tokio::select! {
             () = shutdown.cancelled() => None,
-            () = look_who(election, standby) => None,
+            () = look_who(election, standby, &free) => None,
             lead = waiting => Some(lead),
         }
     }
@@ -105,6 +114,8 @@ impl Lead {
             .with_identity(&identity);
         let manager = builder.build().await.map_err(Error::Build)?;
         let (mut held, election) = manager.watch().await;
+        // One that is given up while it waits writes nothing more: to end as it is asked to, it would clear a Lease that has run out.
+        let election = AbortOnDropHandle::new(election);
         tracing::info!(lease.namespace = namespace, lease.name = lease, "waiting for the lead");
         held.wait_for(|held| *held).await.map_err(|_| Error::Ended)?;
         tracing::info!(lease.namespace = namespace, lease.name = lease, "leading");
@@ -125,44 +136,47 @@ impl Lead {
         }
     }
 
-    /// Gives the Lease back, so that the next one need not wait for its end.
+    /// Gives the Lease back, so that the next one need not wait for its end. One that is lost is another's by now, or may be: nothing is
+    /// written to it.
     pub async fn release(self) {
         let Self { held, election, term } = self;
+        if term.is_finished() || !*held.borrow() {
+            return;
+        }
         drop((held, term));
-        let stop = election.abort_handle();
         let released = async {
             match election.await {
-                Ok(Ok(manager)) => {
-                    if let Err(error) = manager.release().await {
-                        tracing::warn!(%error, "the Lease was not given back; it runs out by itself");
-                    }
-                }
-                Ok(Err(error)) => tracing::warn!(%error, "the election ended with an error"),
+                // Once: what is given back a second time may be another's already.
+                Ok(Ok(_released)) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "the Lease was not given back; it runs out by itself"),
                 Err(error) => tracing::warn!(%error, "the election's task ended with an error"),
             }
         };
         // An API server that does not answer must not keep a process alive that does not lead.
-        if tokio::time::timeout(RELEASE, released).await.is_err() {
-            stop.abort();
+        if timeout(RELEASE, released).await.is_err() {
             tracing::warn!("the Lease could not be given back in time; it runs out by itself");
         }
     }
 }
 
-/// Tells who leads, whenever that changes. Never ends.
-async fn look_who(election: &Election, standby: impl Fn(Option<&str>)) {
+/// Tells who leads, whenever that changes; and `free` after the first look, and whenever nobody leads any more. Never ends.
+async fn look_who(election: &Election, standby: impl Fn(Option<&str>), free: &Notify) {
     let leases: Api<Lease> = Api::namespaced(election.client.clone(), &election.namespace);
-    let mut told = None;
+    let (mut told, mut notable) = (None, true);
     loop {
-        if let Ok(lease) = leases.get_opt(&election.lease).await {
+        if let Ok(Ok(lease)) = timeout(LOOK_PATIENCE, leases.get_opt(&election.lease)).await {
             let holder = lease.and_then(|lease| lease.spec?.holder_identity).filter(|holder| !holder.is_empty());
             if told.as_ref() != Some(&holder) {
                 if let Some(leader) = &holder {
                     tracing::info!(lease.name = election.lease, leader, "another replica leads");
                 }
                 standby(holder.as_deref());
+                notable |= holder.is_none();
                 told = Some(holder);
             }
+        }
+        if std::mem::take(&mut notable) {
+            free.notify_one();
         }
         sleep(LOOK_WHO).await;
     }

@@ -6,6 +6,7 @@
 //! starts both for a namespace, `run` says what the process consists of.
 
 pub mod admin;
+pub mod again;
 pub mod app_pods;
 pub mod app_reports;
 pub mod apply;

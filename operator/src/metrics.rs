@@ -1,6 +1,12 @@
 //! The controllers' metrics, and the way in for all of them. The prober's are in `probe::metrics`.
 
-use std::time::Instant;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
 
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector};
 
@@ -19,7 +25,11 @@ pub struct ReconcileMetrics {
     passes: IntCounterVec,
     seconds: HistogramVec,
     failing: IntGaugeVec,
+    under_way: Arc<AtomicUsize>,
 }
+
+/// So many passes at once are those of a wave: each waits for the API server, and not for something of its own.
+const MANY: usize = 8;
 
 impl ReconcileMetrics {
     /// Registers them.
@@ -44,6 +54,7 @@ impl ReconcileMetrics {
             passes: registered(registry, passes)?,
             seconds: registered(registry, seconds)?,
             failing: registered(registry, failing)?,
+            under_way: Arc::default(),
         })
     }
 
@@ -52,8 +63,14 @@ impl ReconcileMetrics {
         self.failing.clone()
     }
 
+    /// Whether many passes are under way at once.
+    pub fn are_many(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) >= MANY
+    }
+
     /// Begins a pass.
     pub fn start(&self, kind: &'static str) -> Timer<'_> {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
         Timer { metrics: self, kind, began: Instant::now() }
     }
 }
@@ -71,6 +88,12 @@ impl Timer<'_> {
     pub fn done(self, outcome: &str) {
         self.metrics.passes.with_label_values(&[self.kind, outcome]).inc();
         self.metrics.seconds.with_label_values(&[self.kind]).observe(self.began.elapsed().as_secs_f64());
+    }
+}
+
+impl Drop for Timer<'_> {
+    fn drop(&mut self) {
+        self.metrics.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -30,7 +30,7 @@ use crate::{
     cache::Cache,
     child::{Child, Key},
     children::Live,
-    clock, conditions, contests,
+    claims, clock, conditions, contests,
     crd::reason::{self, condition},
     events::{self, News},
     inherit::Inherit,
@@ -220,8 +220,8 @@ pub async fn reconcile<S: Subject>(object: Arc<S>, context: Arc<Context<S>>) -> 
         Told::Now(status) => Told::Now(S::masked(status, &outcome.mask)),
         later @ Told::Later(_) => later,
     };
-    let (stalled, held_up) = match &told {
-        Told::Now(status) => (told_for(S::conditions(status), condition::STALLED, now), held_up_for(S::conditions(status), now)),
+    let (stalled, on_its_way) = match &told {
+        Told::Now(status) => (told_for(S::conditions(status), condition::STALLED, now), on_its_way(S::conditions(status), now)),
         Told::Later(_) => (None, None),
     };
     match told {
@@ -260,10 +260,12 @@ pub async fn reconcile<S: Subject>(object: Arc<S>, context: Arc<Context<S>>) -> 
     }
     timer.done(if outcome.paused { "paused" } else { class.map_or("ok", Class::as_str) });
     let attempts = context.attempts.count(&key_of(&*object), class == Some(Class::Transient));
-    // That a pod has had its time nobody shows: it is looked for, as what is waited for is.
-    let class = class.or_else(|| held_up.map(|_| Class::Waiting));
-    Ok(requeue::decide(class, attempts, stalled.or(held_up), (context.jitter)())
-        .map_or_else(Action::await_change, Action::requeue))
+    // That a pod, or a claim, has had its time nobody shows: it is looked for, as what is waited for is.
+    let held_up = on_its_way.filter(|way| !way.usual).map(|way| way.told_for);
+    let class = class.or_else(|| (held_up.is_some() || claims::are_to_grow(&outcome.claims)).then_some(Class::Waiting));
+    let next = requeue::decide(class, attempts, stalled.or(held_up), (context.jitter)());
+    let look = || on_its_way.filter(|way| way.usual).and_then(|way| requeue::look_at_pods(way.told_for));
+    Ok(next.or_else(look).map_or_else(Action::await_change, Action::requeue))
 }
 
 /// For how long a condition has been True. None: it is not.
@@ -272,10 +274,19 @@ fn told_for(told: &[Condition], type_: &str, now: Timestamp) -> Option<Duration>
     Some(Duration::try_from(now.duration_since(told.last_transition_time.0)).unwrap_or_default())
 }
 
-/// For how long pods have been on their way, where one of them is held up. None: they are in the usual manner, or there.
-fn held_up_for(told: &[Condition], now: Timestamp) -> Option<Duration> {
-    let usual = conditions::find(told, condition::RECONCILING).is_some_and(|told| told.reason == reason::ROLLING_OUT);
-    told_for(told, condition::RECONCILING, now).filter(|_| !usual)
+/// Pods that are not there yet.
+#[derive(Clone, Copy, Debug)]
+struct OnItsWay {
+    /// For how long that has been told.
+    told_for: Duration,
+    /// In the usual manner: none of them is held up.
+    usual: bool,
+}
+
+/// How pods are on their way. None: they are there.
+fn on_its_way(told: &[Condition], now: Timestamp) -> Option<OnItsWay> {
+    let usual = conditions::find(told, condition::RECONCILING)?.reason == reason::ROLLING_OUT;
+    told_for(told, condition::RECONCILING, now).map(|told_for| OnItsWay { told_for, usual })
 }
 
 /// Writes the status, unless somebody else writes another one again and again: another operator over the same namespace.
@@ -340,6 +351,8 @@ async fn pass<S: Subject>(object: &S, context: &Context<S>) -> Outcome<S::Valid>
         let found = if own.is_some() { own } else { context.reader.claim(&namespace, &claim).await.unwrap_or_default() };
         outcome.claims.extend(found);
     }
+    let has_pods = outcome.deployment.as_ref().and_then(|deployment| deployment.spec.as_ref()?.replicas) != Some(0);
+    outcome.problems.extend(claims::stuck(&outcome.claims, has_pods, clock::now()));
     outcome
 }
 

@@ -77,10 +77,17 @@ pub struct Making {
     pub made: Option<Timestamp>,
 }
 
+/// How long a pod may be made without a word of Kubernetes', in seconds. An image that is not on the node takes some of it.
+pub const SILENT: i64 = 30;
+
 impl Making {
-    /// What has not started cannot answer: its init container is told.
-    pub fn told(&self, pod: &str) -> Option<String> {
-        let init = self.init.as_ref()?;
+    /// What has not started cannot answer: its init container is told, and that there is none to be told of, once that lasts.
+    pub fn told(&self, pod: &str, now: Timestamp) -> Option<String> {
+        let Some(init) = &self.init else {
+            let late = now.as_second() - self.made?.as_second() >= SILENT;
+            return late
+                .then(|| format!("not up yet: pod {pod}: its containers are still being created: kubectl describe pod {pod}"));
+        };
         if self.sidecar {
             return Some(format!(
                 "not up yet: pod {pod}: its sidecar {init} runs, and its startup probe has not succeeded: kubectl describe pod {pod}"
@@ -367,7 +374,7 @@ mod tests {
                 "status": {"phase": if started { "Running" } else { "Pending" }, "initContainerStatuses": [proxy]}}))
             .expect("a pod")
         };
-        let told = making(&pod(false, false)).and_then(|making| making.told("a")).expect("it is told");
+        let told = making(&pod(false, false)).and_then(|making| making.told("a", fixtures::at(0))).expect("it is told");
         assert!(told.contains("its sidecar proxy runs, and its startup probe has not succeeded"), "{told}");
         assert_eq!(making(&pod(true, false)), None);
         assert_eq!(unready(&pod(true, false)).as_deref(), Some("proxy"));
@@ -540,6 +547,17 @@ mod tests {
         let waits = json!({"type": "Ready", "status": "False", "reason": "ReadinessGatesNotReady", "message": "m"});
         assert_eq!(told(waits), None, "a kubelet says why");
         assert_eq!(told(json!({"type": "Ready", "status": "True"})), None);
+    }
+
+    #[test]
+    fn a_pod_that_is_being_made_without_a_word_is_told_once_that_lasts() {
+        let making = Making { init: None, sidecar: false, prepared: true, made: Some(fixtures::at(0)) };
+        let told = |second| making.told("db-mcp-1", fixtures::at(second));
+        assert_eq!((told(0), told(SILENT - 1)), (None, None));
+        let sentence = "not up yet: pod db-mcp-1: its containers are still being created: kubectl describe pod db-mcp-1";
+        assert_eq!(told(SILENT).as_deref(), Some(sentence));
+        assert_eq!(told(SILENT), told(9_999), "one sentence, however long it lasts");
+        assert_eq!(Making { made: None, ..making }.told("db-mcp-1", fixtures::at(9_999)), None);
     }
 
     #[test]

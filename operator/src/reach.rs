@@ -121,6 +121,17 @@ impl Reach {
         nodes().any(|node| within(&node.pods)).then_some("which is a pod of this cluster")
     }
 
+    /// Whether the cluster's DNS gives this name a meaning. Nobody else is asked what it leads to, nor sent there: a proxy in the cluster
+    /// gets to where the operator must not.
+    pub fn is_inside(&self, host: &str) -> bool {
+        let host = host.trim_end_matches('.');
+        let labels: Vec<_> = host.split('.').collect();
+        let by_form = matches!(*labels, [_] | [.., "svc"] | [.., "cluster", "local"]);
+        let cluster = self.cluster.read().unwrap_or_else(PoisonError::into_inner);
+        let mut services = cluster.services.keys();
+        by_form || services.any(|(namespace, name)| names_service(host, name, namespace))
+    }
+
     /// A node is there, or is another now.
     pub fn set_node(&self, name: &str, node: Node) {
         self.write(|cluster| cluster.nodes.insert(name.to_owned(), node));
@@ -271,6 +282,18 @@ mod tests {
             ("pods.ours.svc", "127.0.0.1"),
         ] {
             assert!(refused(&reach, host, address).is_some(), "{host} {address}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_the_clusters_own_dns_knows_is_inside() {
+        let reach = cluster(&[], &[]);
+        for host in ["localhost", "db", "x.y.svc", "x.y.svc.", "x.y.svc.cluster.local", "db.theirs", "db.theirs.svc.corp.example"]
+        {
+            assert!(reach.is_inside(host), "{host}");
+        }
+        for host in ["example.com", "db.others", "svc.example.com", "x.y.svc.example.com", "theirs.db"] {
+            assert!(!reach.is_inside(host), "{host}");
         }
     }
 

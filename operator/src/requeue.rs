@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::pod_trouble::SILENT;
+
 /// How a pass that could not reach the spec ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -40,6 +42,16 @@ const JITTER: f64 = 0.2;
 const FIRST: Duration = Duration::from_secs(5);
 const LAST: Duration = Duration::from_mins(1);
 
+/// By then a pod that is being made without a word has been so for long enough to be told of ([`SILENT`]): it is made a little after that is
+/// told.
+const LATE: Duration = Duration::from_secs(SILENT.unsigned_abs() + 5);
+
+/// When to look at pods that are on their way in the usual manner, where nothing happens to them: one that is being made without a word
+/// shows nothing. Once, for so long after it was told that they are.
+pub fn look_at_pods(told_for: Duration) -> Option<Duration> {
+    LATE.checked_sub(told_for).filter(|wait| !wait.is_zero())
+}
+
 /// When to look again. None: when something changes. `waits` is for how long it has been told that something is waited for, where that is
 /// known: who just read of it may be mending it, and what has been so for long may stay so. `jitter` is a number from 0 to 1.
 pub fn decide(class: Option<Class>, attempts: u32, waits: Option<Duration>, jitter: f64) -> Option<Duration> {
@@ -55,6 +67,7 @@ pub fn decide(class: Option<Class>, attempts: u32, waits: Option<Duration>, jitt
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contests;
 
     /// Without jitter.
     fn decide(class: Option<Class>, attempts: u32) -> Option<Duration> {
@@ -80,6 +93,14 @@ mod tests {
     }
 
     #[test]
+    fn what_is_contested_is_looked_at_when_its_rest_is_over_and_not_before() {
+        for class in [Class::Contested, Class::Waiting] {
+            let earliest = super::decide(Some(class), 0, None, 0.0).expect("a look");
+            assert!(earliest >= contests::REST, "{class:?}: {earliest:?}");
+        }
+    }
+
+    #[test]
     fn what_waits_is_looked_at_often_at_first_and_the_looks_are_few() {
         let wait = |seconds| super::decide(Some(Class::Waiting), 0, Some(Duration::from_secs(seconds)), 0.5).expect("a look");
         assert_eq!([0, 20, 60, 240, 9_999].map(|seconds| wait(seconds).as_secs()), [5, 5, 15, 60, 60]);
@@ -89,6 +110,12 @@ mod tests {
             looks += 1;
         }
         assert!(looks < 20, "{looks}");
+    }
+
+    #[test]
+    fn pods_in_the_usual_manner_are_looked_at_once_more() {
+        let look = |seconds| look_at_pods(Duration::from_secs(seconds)).map(|wait| wait.as_secs());
+        assert_eq!([0, 8, 30, 34, 35, 9_999].map(look), [Some(35), Some(27), Some(5), Some(1), None, None]);
     }
 
     #[test]

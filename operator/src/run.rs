@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Client,
@@ -36,7 +37,7 @@ use crate::{
     probe::{EngineConfig, HealthEngine, RemotePolicy, ServerKey},
     reach::{self, Reach},
     scope::{Scopes, Shared},
-    scopes::{self, Looks, ScopeMetric},
+    scopes::{self, Looks, Namespace, ScopeMetric},
 };
 
 /// How long the first list of nodes is waited for.
@@ -141,11 +142,11 @@ pub async fn run(config: RunConfig, client: Client, shutdown: CancellationToken)
         }
     });
     // No remote server is asked before it is known what it must not be; but an API server that is slow to say holds up nobody.
-    let _not_told_in_time = tokio::time::timeout(NODES_PATIENCE, nodes_known).await;
+    let nodes_known = tokio::time::timeout(NODES_PATIENCE, nodes_known).map(|_not_told_in_time| ()).shared();
     let looks = Looks { shared, reach, known, standing, metric: scope_metric, stop: CancellationToken::new() };
     let mut looking = JoinSet::new();
     for namespace in namespaces {
-        looking.spawn(scopes::look_after(looks.clone(), namespace));
+        looking.spawn(after(nodes_known.clone(), looks.clone(), namespace));
     }
     let mut scopes = Scopes::default();
     let ended = loop {
@@ -173,6 +174,15 @@ pub async fn run(config: RunConfig, client: Client, shutdown: CancellationToken)
         lead.release().await;
     }
     ended
+}
+
+/// Looks after a scope from when the nodes are known.
+async fn after(nodes_known: impl Future<Output = ()>, looks: Looks, namespace: Namespace) -> Option<&'static str> {
+    tokio::select! {
+        () = looks.stop.cancelled() => return None,
+        () = nodes_known => {}
+    }
+    scopes::look_after(looks, namespace).await
 }
 
 async fn follow_activator(config: RunConfig, client: Client, asleep: Arc<Asleep>) -> Option<&'static str> {

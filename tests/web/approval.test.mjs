@@ -98,6 +98,20 @@ test('letters that cannot be seen are shown in what is to be approved', async (t
   assert.match(await page.locator('.approval pre').textContent(), /\\u202egnihton\\u202c\\u200b/);
 });
 
+test('arguments are shown as they are sent, and go back so', async (t) => {
+  const exact = /"params": ?\[\s*1\.0,\s*12345678901234567890\s*\]/;
+  page = await open(t, stack);
+  await ask(page, 'write it exactly');
+  await asked();
+  assert.match(await page.locator('.approval pre').textContent(), exact);
+  await page.reload();
+  await asked();
+  assert.match(await page.locator('.approval pre').textContent(), exact);
+  const sent = page.waitForRequest((request) => request.url().endsWith('/v1/chat'));
+  await decide('Allow once');
+  assert.match((await sent).postData(), exact);
+});
+
 test('what is being written when a question comes up is no answer to it', async (t) => {
   page = await open(t, stack);
   let answer;

@@ -14,6 +14,7 @@ use crate::metrics::Outcome;
 use crate::session::Session;
 use crate::told::Notification;
 use crate::translate;
+use crate::unread;
 use crate::wire::{self, Message};
 
 const BOM: &[u8] = "\u{feff}".as_bytes();
@@ -102,7 +103,7 @@ impl Calls {
             }
         };
         if let Some(call) = self.finish(id, outcome) {
-            call.ask.out.answer(Bytes::from(answer), code);
+            call.ask.out.answer(unread::counted(answer, &self.metrics.unread), code);
         }
         Heard::Nothing
     }

@@ -231,7 +231,7 @@ async fn initialize(bridge: &Arc<Bridge>, parts: &Parts, envelope: Envelope) -> 
     let Some(taken) = pool.take() else {
         return bridge.busy(envelope.id(), "there are as many sessions as are allowed");
     };
-    let hello = match taken.lane.hello(bridge.timeout).await {
+    let hello = match bridge.hello_of(&taken.lane).await {
         Ok(hello) => hello,
         Err(absent) => return down(envelope.id(), &absent),
     };

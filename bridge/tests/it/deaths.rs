@@ -131,10 +131,13 @@ async fn a_child_that_owes_nobody_an_answer_may_be_silent() {
     assert_eq!(bridge.metric("bridge_child_restarts_total").await, 0);
 }
 
+#[rstest]
 #[tokio::test]
-async fn who_comes_before_the_server_is_up_is_told_what_it_says_instead() {
+async fn who_comes_before_the_server_is_up_is_told_what_it_says_instead(
+    #[values("", " --sessions per-session")] sessions: &str,
+) {
     let html = ["sh", "-c", "echo; echo '<html>Bad Gateway</html>'; exec sleep 100"].map(str::to_owned);
-    let bridge = Bridge::start("--hold-seconds 0", &html).await;
+    let bridge = Bridge::start(&format!("--hold-seconds 0{sessions}"), &html).await;
     bridge.logged("Bad Gateway").await;
     let early = [
         answer(bridge.post(None, &crate::support::initialize(json!({}))).await).await,
@@ -284,6 +287,9 @@ async fn so_is_a_child_of_one_session() {
     .await;
     let session = bridge.initialize(json!({})).await;
     assert_eq!(bridge.text(Some(&session), "echo", json!({"a": 1})).await, json!({"a": 1}));
+    assert_eq!(bridge.metric("bridge_child_restarts_total").await, 1);
+    bridge.call(Some(&session), "kill", json!({})).await;
+    until("a death that is counted", async || (bridge.metric("bridge_child_restarts_total").await == 2).then_some(())).await;
 }
 
 #[tokio::test]

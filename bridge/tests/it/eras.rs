@@ -100,16 +100,33 @@ async fn a_legacy_client_is_asked_what_a_modern_child_needs() {
 #[rstest]
 #[tokio::test]
 async fn a_client_with_a_child_of_its_own_is_asked_in_its_own_revision(
-    #[values("legacy", "both", "both slower-start", "unlisted", "unlisted slower-start")] era: &str,
+    #[values("legacy", "both", "both slower-start", "unlisted", "unlisted slower-start", "modern")] era: &str,
 ) {
     let bridge = Bridge::start("--sessions per-session", &child(era)).await;
     let session = bridge.initialize(json!({"elicitation": {}})).await;
     let mut stream = Events::of(bridge.post(Some(&session), &tools_call("elicit", json!({}))).await);
     let question = stream.next().await.unwrap();
     assert_eq!(question["method"], "elicitation/create");
-    let reply = json!({"jsonrpc": "2.0", "id": question["id"], "result": {"action": "decline"}});
+    let declined = json!({"action": "decline"});
+    let reply = json!({"jsonrpc": "2.0", "id": question["id"], "result": declined});
     assert_eq!(bridge.post(Some(&session), &reply).await.status(), 202);
-    assert_eq!(text(&stream.next().await.unwrap()), json!({"action": "decline"}));
+    // One that knows the modern revision alone is called again with the answers.
+    let heard = if era == "modern" { json!({"answers": {"q": declined}, "state": "secret"}) } else { declined };
+    assert_eq!(text(&stream.next().await.unwrap()), heard);
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_modern_client_is_asked_by_a_modern_child_in_its_own_words(#[values("shared", "per-session")] sessions: &str) {
+    let bridge = Bridge::start(&format!("--sessions {sessions}"), &child("modern")).await;
+    let call = async |params: Value| answer(bridge.modern(&json!(1), "tools/call", &params).send().await.unwrap()).await;
+    let asked = call(json!({"name": "elicit", "arguments": {}})).await;
+    let result = &asked["result"];
+    assert_eq!((&result["resultType"], &result["requestState"]), (&json!("input_required"), &json!("secret")), "{asked}");
+    assert_eq!(result["inputRequests"], json!({"q": {"method": "elicitation/create", "params": {"message": "who?"}}}));
+    let answers = json!({"q": {"action": "accept", "content": {"name": "alice"}}});
+    let answered = call(json!({"name": "elicit", "arguments": {}, "inputResponses": answers, "requestState": "secret"})).await;
+    assert_eq!(text(&answered), json!({"answers": answers, "state": "secret"}), "{answered}");
 }
 
 #[rstest]

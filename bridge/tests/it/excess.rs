@@ -1,10 +1,12 @@
 //! Children and clients that take more than is theirs, or leave at the worst moment: what they cost is bounded, and nobody else pays.
 
+use std::path::Path;
 use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 use rstest::rstest;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
 use crate::support::{Bridge, Events, alive, answer, child, initialize, messages, tools_call, until};
@@ -65,16 +67,52 @@ async fn a_client_that_tells_without_end_what_its_child_does_not_read_is_told_to
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_before_its_child_is_there_takes_no_place() {
-    let bridge = Bridge::start("--sessions per-session --max-sessions 1", &child("legacy slow-start")).await;
-    for _ in 0..2 {
+async fn clients_that_read_no_answers_fill_no_memory_and_take_no_calls_from_others_for_ever() {
+    const ANSWER: usize = 15 << 20;
+    let bridge = Bridge::start_ready("", &child("legacy")).await;
+    let address = bridge.url.trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let body = tools_call("long", json!({"bytes": ANSWER})).to_string();
+    let head = format!(
+        "POST /mcp HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\naccept: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut deaf = Vec::new();
+    // One after the other, and some more than fit.
+    while bridge.metric("bridge_unread_bytes").await < 128 << 20 {
+        assert!(deaf.len() < 12, "they are counted");
+        let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+        stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+        deaf.push(stream);
+        let waits = deaf.len() as u64 * ANSWER as u64;
+        until("its answer", async || (bridge.metric("bridge_unread_bytes").await >= waits).then_some(())).await;
+    }
+    let refused = bridge.post(None, &tools_call("echo", json!({}))).await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(answer(refused).await.to_string().contains("clients do not read the answers that wait for them"));
+    drop(deaf);
+    until("room", async || (bridge.metric("bridge_unread_bytes").await == 0).then_some(())).await;
+    assert_eq!(bridge.text(None, "echo", json!({"a": 1})).await, json!({"a": 1}));
+}
+
+/// A server that is up when a file is there, and the file to which each start adds a line.
+fn comes_up_with(go: &Path, starts: &Path) -> Vec<String> {
+    let wait = format!("echo >>{}; until [ -e {} ]; do sleep 0.05; done; exec \"$@\"", starts.display(), go.display());
+    ["sh".to_owned(), "-c".to_owned(), wait, "sh".to_owned()].into_iter().chain(child("legacy")).collect()
+}
+
+#[tokio::test]
+async fn clients_that_hang_up_before_their_child_is_there_take_no_place_and_leave_it_to_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let (go, starts) = (folder.path().join("go"), folder.path().join("starts"));
+    let bridge = Bridge::start("--sessions per-session --max-sessions 1", &comes_up_with(&go, &starts)).await;
+    for _ in 0..3 {
         // That the one before hung up is heard a moment later: until then there is no place.
         until("a client that waits for its child", async || {
             let hasty = bridge.request(Method::POST, "/mcp").header("accept", "application/json, text/event-stream");
             let hasty = hasty.json(&initialize(json!({}))).timeout(Duration::from_millis(300));
             match hasty.send().await {
                 Ok(refused) => {
-                    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE, "the child takes a second");
+                    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE, "the child is not up");
                     None
                 }
                 Err(_) => Some(()),
@@ -82,6 +120,9 @@ async fn a_client_that_hangs_up_before_its_child_is_there_takes_no_place() {
         })
         .await;
     }
+    let ready = bridge.request(Method::GET, "/readyz").send().await.unwrap();
+    assert_eq!(ready.status(), StatusCode::SERVICE_UNAVAILABLE, "nobody could be served yet");
+    std::fs::write(go, "").unwrap();
     let patient = until("a place", async || {
         let response = bridge.post(None, &initialize(json!({}))).await;
         (response.status() == StatusCode::OK).then_some(response)
@@ -89,6 +130,7 @@ async fn a_client_that_hangs_up_before_its_child_is_there_takes_no_place() {
     .await;
     let session = patient.headers()["mcp-session-id"].to_str().unwrap().to_owned();
     assert_eq!(bridge.text(Some(&session), "echo", json!({})).await, json!({}));
+    assert_eq!(std::fs::read_to_string(starts).unwrap().lines().count(), 1, "it was left to come up");
 }
 
 #[tokio::test]

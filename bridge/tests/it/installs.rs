@@ -144,3 +144,33 @@ fn a_package_that_does_not_have_what_it_names_is_told_so() {
     let words = "server@1.0.0 names the file nothere.js for its program server, and does not have it";
     assert!(output.status.code() == Some(1) && told.contains(words), "{told}");
 }
+
+/// uv does not read what is said to pip: it would fetch the package from where nobody said.
+#[rstest]
+#[case::nothing_is_said(&[], "uv")]
+#[case::the_file_of_pip(&["PIP_CONFIG_FILE"], "pip")]
+#[case::the_index_of_pip(&["PIP_INDEX_URL"], "pip")]
+#[case::both(&["PIP_INDEX_URL", "UV_INDEX_URL"], "uv")]
+#[case::the_file_of_uv(&["UV_CONFIG_FILE"], "uv")]
+fn who_says_to_pip_alone_where_packages_come_from_gets_them_by_pip(#[case] said: &[&str], #[case] installer: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    script(folder.path(), "uv", r#"echo "uv from ${UV_DEFAULT_INDEX-}" >by; mkdir -p "$UV_TOOL_BIN_DIR"; touch "$UV_TOOL_BIN_DIR/server""#);
+    script(folder.path(), "python3", PYTHON);
+    let pip = [r#"echo "pip from ${PIP_INDEX_URL-}" >by; touch begun"#, TOOLS, PIP].join("\n");
+    script(folder.path(), "pip.sh", &pip);
+    for program in PROGRAMS {
+        symlink(Path::new("/bin").join(program), folder.path().join(program)).unwrap();
+    }
+    let mut install = Command::new(env!("CARGO_BIN_EXE_bridge"));
+    install.env_clear().env("PATH", folder.path()).envs(said.iter().map(|name| (name, "said")));
+    install.args(["install", "pypi", "server==1.0.0", "--default-registry", "http://fleet.example/simple", "--into"]);
+    let output = install.arg(folder.path().join("packages")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let by = fs::read_to_string(folder.path().join("by")).unwrap();
+    let from = match (said.is_empty(), said.contains(&"PIP_INDEX_URL") && installer == "pip") {
+        (true, _) => "http://fleet.example/simple",
+        (_, true) => "said",
+        _ => "",
+    };
+    assert_eq!(by, format!("{installer} from {from}\n"), "{said:?}");
+}

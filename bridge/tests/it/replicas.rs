@@ -6,14 +6,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use reqwest::{Client, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
+use tempfile::NamedTempFile;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Barrier;
+use tokio::sync::{Barrier, Notify};
 use tokio::time::{Instant, sleep};
 
 use crate::sessions::{free_port, keys, replica};
-use crate::support::{answer, initialize, text};
+use crate::support::{Bridge, answer, initialize, text, tools_call, until};
 
 const CALLERS: usize = 12;
 const ROUNDS: u8 = 4;
@@ -123,4 +126,97 @@ async fn no_call_of_a_session_is_lost_while_replicas_go_and_come() {
         count += calls;
     }
     assert!(errors.is_empty(), "{} of {count}: {errors:#?}", errors.len());
+}
+
+/// A file with these keys: the first seals, all open.
+fn keys_of(keys: &[u8]) -> NamedTempFile {
+    let file = NamedTempFile::new().unwrap();
+    rotate(&file, keys);
+    file
+}
+
+fn rotate(file: &NamedTempFile, keys: &[u8]) {
+    let lines: Vec<String> = keys.iter().map(|key| STANDARD.encode([*key; 32])).collect();
+    std::fs::write(file.path(), lines.join("\n")).unwrap();
+}
+
+async fn status(replica: &Bridge, session: &str) -> StatusCode {
+    replica.post(Some(session), &tools_call("echo", json!({}))).await.status()
+}
+
+/// Waits until both replicas answer so.
+async fn both_answer(replicas: [&Bridge; 2], session: &str, expected: StatusCode) {
+    for replica in replicas {
+        until("a replica that has read the keys", async || (status(replica, session).await == expected).then_some(())).await;
+    }
+}
+
+/// Calls both replicas by turns, until it is over; how often, and every other status than 200.
+async fn calls_by_turns(replicas: [&Bridge; 2], session: &str, over: &AtomicBool) -> (usize, Vec<StatusCode>) {
+    let (mut count, mut other) = (0, Vec::new());
+    while !over.load(Ordering::Relaxed) {
+        let told = status(replicas[count % 2], session).await;
+        other.extend((told != StatusCode::OK).then_some(told));
+        count += 1;
+        sleep(Duration::from_millis(20)).await;
+    }
+    (count, other)
+}
+
+/// As the operator rotates them, so that no replica meets a key that it has not read yet.
+#[tokio::test]
+async fn no_session_is_lost_until_its_key_is() {
+    let (keys, port) = (keys_of(&[1]), free_port());
+    let (one, two) = (replica("127.0.2.1", port, &keys, "").await, replica("127.0.2.2", port, &keys, "").await);
+    let both = [&one, &two];
+    // Each knows one key alone: by their sessions, and by what they open, is seen what the others have read.
+    let (first_key, second_key) = (keys_of(&[1]), keys_of(&[2]));
+    let first = replica("127.0.2.3", port, &first_key, "").await;
+    let second = replica("127.0.2.4", port, &second_key, "").await;
+    let (of_first, of_second) = (first.initialize(json!({})).await, second.initialize(json!({})).await);
+    let old = [one.initialize(json!({})).await, two.initialize(json!({})).await];
+    both_answer(both, &of_second, StatusCode::NOT_FOUND).await;
+
+    let (old_over, old_ended, over) = (AtomicBool::new(false), Notify::new(), AtomicBool::new(false));
+    let rotation = async {
+        rotate(&keys, &[1, 2]);
+        both_answer(both, &of_second, StatusCode::OK).await;
+        let between = one.initialize(json!({})).await;
+        assert_eq!(status(&second, &between).await, StatusCode::NOT_FOUND, "the first of the keys seals");
+        assert_eq!(status(&first, &between).await, StatusCode::OK);
+
+        rotate(&keys, &[2, 1]);
+        let mut new = Vec::new();
+        for replica in both {
+            let sealed = async || {
+                let session = replica.initialize(json!({})).await;
+                (status(&second, &session).await == StatusCode::OK).then_some(session)
+            };
+            new.push(until("a session under the second key", sealed).await);
+        }
+        both_answer(both, &of_first, StatusCode::OK).await;
+        let calling = futures::future::join_all(new.iter().map(|session| calls_by_turns(both, session, &over)));
+        let end = async {
+            // From here on, it is their key that goes.
+            old_over.store(true, Ordering::Relaxed);
+            old_ended.notified().await;
+            rotate(&keys, &[2]);
+            both_answer(both, &of_first, StatusCode::NOT_FOUND).await;
+            // A session's own replica knows it without opening it.
+            for (replica, session) in [(&two, &between), (&two, &old[0]), (&one, &old[1])] {
+                assert_eq!(status(replica, session).await, StatusCode::NOT_FOUND);
+            }
+            over.store(true, Ordering::Relaxed);
+        };
+        tokio::join!(calling, end).0
+    };
+    let old_calling = async {
+        let told = futures::future::join_all(old.iter().map(|session| calls_by_turns(both, session, &old_over))).await;
+        old_ended.notify_one();
+        told
+    };
+    let (old_told, new_told) = tokio::join!(old_calling, rotation);
+    for (count, other) in old_told.into_iter().chain(new_told) {
+        assert!(count > 0 && other.is_empty(), "of {count} calls: {other:?}");
+    }
 }

@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
+use rstest::rstest;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -22,11 +23,12 @@ async fn it_is_ready_when_its_child_is() {
     assert_eq!(bridge.metric("bridge_children").await, 1);
 }
 
+#[rstest]
 #[tokio::test]
-async fn it_drains_before_it_ends() {
-    let bridge = Bridge::start("--lame-duck-seconds 1", &child("legacy")).await;
+async fn it_drains_before_it_ends(#[values("shared", "per-session")] sessions: &str) {
+    let bridge = Bridge::start(&format!("--lame-duck-seconds 1 --sessions {sessions}"), &child("legacy")).await;
     let session = bridge.initialize(json!({})).await;
-    let pid = bridge.text(None, "seen", json!({})).await["pid"].as_i64().unwrap();
+    let pid = bridge.text(Some(&session), "seen", json!({})).await["pid"].as_i64().unwrap();
     let listening =
         bridge.request(Method::GET, "/mcp").header("mcp-session-id", &session).header("accept", "text/event-stream").send();
     let mut listening = crate::support::Events::of(listening.await.unwrap());

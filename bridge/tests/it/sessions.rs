@@ -8,7 +8,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::support::{Bridge, Events, answer, child, initialize, text, tools_call, until};
+use crate::support::{Bridge, Events, answer, child, children_of, initialize, text, tools_call, until};
 
 pub fn keys() -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -228,6 +228,35 @@ async fn sessions_are_counted_until_they_are_ended_or_idle() {
     let ended = bridge.request(Method::DELETE, "/mcp").header("mcp-session-id", &one).send().await.unwrap();
     assert_eq!((ended.status(), counted().await), (StatusCode::OK, 1));
     until("the end of the idle one", async || (counted().await == 0).then_some(())).await;
+}
+
+/// As the operator asks every pod, again and again.
+#[rstest]
+#[tokio::test]
+async fn probes_leave_neither_a_session_nor_a_child(#[values("shared", "per-session")] sessions: &str) {
+    let bridge = Bridge::start(&format!("--sessions {sessions}"), &child("both")).await;
+    let probe = async || {
+        let session = bridge.initialize(json!({})).await;
+        let list = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"});
+        assert_eq!(answer(bridge.post(Some(&session), &list).await).await["result"]["tools"][0]["name"], "echo");
+        let ended = bridge.request(Method::DELETE, "/mcp").header("mcp-session-id", &session).send().await.unwrap();
+        assert_eq!(ended.status(), StatusCode::OK);
+        for method in ["server/discover", "tools/list"] {
+            let answered = answer(bridge.modern(&json!(1), method, &json!({})).send().await.unwrap()).await;
+            assert_eq!(answered["result"]["resultType"], "complete", "{answered}");
+        }
+    };
+    // What stands ready once somebody has asked in each era.
+    probe().await;
+    let children = if sessions == "shared" { 1 } else { 2 };
+    let as_many = async || (children_of(bridge.process.id()).len() == children).then_some(());
+    until("the children that stand ready", as_many).await;
+    for _ in 0..50 {
+        probe().await;
+    }
+    assert_eq!(bridge.metric("bridge_sessions").await, 0);
+    until("as many children as before", as_many).await;
+    assert_eq!(bridge.metric("bridge_children").await, u64::try_from(children).unwrap());
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use crate::support::{Bridge, Events, child, tools_call, until};
+use crate::support::{Bridge, Events, child, initialize, tools_call, until};
 
 const METRICS: &str = "/mcpfleet/metrics";
 
@@ -84,4 +84,26 @@ async fn large_and_slow_requests_go_on_as_they_come_and_are_calls() {
     assert_eq!(answered.status(), StatusCode::OK, "more than the bridge itself takes by default");
     let ended = r#"bridge_calls_total{method="tools/call",outcome="ok",tool=""}"#;
     until("the call counted", async || (front.metric_at(METRICS, ended).await == 1).then_some(())).await;
+}
+
+#[tokio::test]
+async fn what_the_operators_prober_asks_is_no_call_and_its_sessions_hold_no_pod() {
+    let (_server, front) = pair().await;
+    let ask = async |agent: &str, session: Option<&str>, body: serde_json::Value| {
+        let request = front.request(Method::POST, "/mcp").header("accept", "application/json, text/event-stream");
+        let request = request.header("user-agent", agent).json(&body);
+        session.iter().fold(request, |request, session| request.header("mcp-session-id", *session)).send().await.unwrap()
+    };
+    let sessions = async || front.metric_at(METRICS, "bridge_sessions").await;
+    let echoed = async || front.metric_at(METRICS, r#"bridge_calls_total{method="tools/call",outcome="ok",tool="echo"}"#).await;
+    for (agent, counted) in [("mcpfleet-prober/0.1.0", 0), ("a client", 1)] {
+        let opened = ask(agent, None, initialize(json!({}))).await;
+        let session = opened.headers()["mcp-session-id"].to_str().unwrap().to_owned();
+        opened.bytes().await.unwrap();
+        let called = ask(agent, Some(&session), tools_call("echo", json!({}))).await;
+        assert_eq!(called.status(), StatusCode::OK, "{agent}");
+        called.bytes().await.unwrap();
+        until("the call counted", async || (echoed().await == counted).then_some(())).await;
+        assert_eq!(sessions().await, counted, "{agent}");
+    }
 }

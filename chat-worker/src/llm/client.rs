@@ -26,7 +26,7 @@ use super::{
     events::Events,
     history,
     key::KeySource,
-    offer::{Offer, Room, names},
+    offer::{Offer, Room, Told, names},
     openai::body::Unknown,
     refusal::{self, Parameter, Refused, Sight},
     retry::{self, Hints},
@@ -72,6 +72,8 @@ pub struct Client {
     /// It said that it does not count: it is not asked again.
     no_counting: AtomicBool,
     refused: Mutex<Refused>,
+    /// What was told of the tools that it is not offered.
+    left_out: Told,
     unknown: Mutex<Unknown>,
     /// It said that it sees no pictures: it is not shown any more.
     sees_nothing: AtomicBool,
@@ -93,7 +95,8 @@ impl Client {
     pub fn new(settings: Settings) -> reqwest::Result<Self> {
         let (refused, unknown) = (Mutex::default(), Mutex::default());
         let (no_counting, sees_nothing) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ok(Self { settings, http: transport::client()?, no_counting, refused, unknown, sees_nothing })
+        let left_out = Told::default();
+        Ok(Self { settings, http: transport::client()?, no_counting, refused, left_out, unknown, sees_nothing })
     }
 
     async fn with_retries(
@@ -331,7 +334,11 @@ impl Client {
 impl Model for Client {
     fn offer(&self, tools: Vec<Arc<ToolSpec>>) -> Arc<Offer> {
         let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::new(Offer::choose(tools, refused.room(self.settings.room), &refused.tools))
+        let offer = Offer::choose(tools, refused.room(self.settings.room), &refused.tools);
+        for news in self.left_out.news(&offer.left_out) {
+            tracing::warn!("{}", redact(&news));
+        }
+        Arc::new(offer)
     }
 
     fn answer<'a>(&'a self, prompt: &'a Prompt<'a>, listener: &'a dyn Listener) -> BoxFuture<'a, Result<Answer, ModelError>> {

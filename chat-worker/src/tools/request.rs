@@ -41,6 +41,7 @@ use super::{
     relay::{Call, Calls, Relay},
     remote::{Outcome, Remote},
     sanitize::clean_line,
+    sending::Sending,
     spec::ToolSpec,
     stdio::Pipe,
 };
@@ -76,17 +77,6 @@ impl ToolRequest {
     pub fn new(spec: Arc<ToolSpec>, arguments: Arc<RawValue>, trace: RequestMetaObject) -> Self {
         Self { spec, arguments, trace, state: None, answers: None }
     }
-}
-
-/// A request as it is sent.
-#[derive(Debug)]
-pub struct Sending {
-    pub asked: Asked,
-    pub body: Vec<u8>,
-    /// What it says of itself beside its body, in the modern era.
-    pub headers: http::HeaderMap,
-    /// The id of the request of ours that it belongs to: the server's own log may name it, too.
-    pub called_for: Option<String>,
 }
 
 /// Why a request has no result.

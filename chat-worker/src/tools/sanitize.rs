@@ -4,9 +4,6 @@
 use std::{fmt::Write as _, sync::LazyLock};
 
 use fancy_regex::Regex;
-use serde_json::Value;
-
-use crate::numbers;
 
 /// The text without control characters (but newline and tab), bidirectional controls, zero-width characters and tags:
 /// with them a text can show a person something else than it tells the model, or rewrite a terminal. What joins letters or emoji, and
@@ -49,12 +46,7 @@ pub fn clean_line(text: &str) -> String {
 static UNSEEN: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r"[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\x{2800}]|[\p{Zs}&&[^ ]]").ok());
 
-/// Arguments to be approved: as JSON, byte for byte what is sent, with every letter that cannot be seen written as JSON writes it.
-pub fn visible_json(value: &Value) -> String {
-    visible(&numbers::release(&value.to_string()))
-}
-
-/// The text with every letter that cannot be seen written as JSON writes it.
+/// The text with every letter that cannot be seen written as JSON writes it: so arguments that are to be approved are shown.
 pub fn visible(text: &str) -> String {
     let (mut shown, mut units) = (String::with_capacity(text.len()), [0; 2]);
     for c in text.chars() {
@@ -105,7 +97,7 @@ pub fn cut(text: &str, max: usize) -> (String, usize) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -137,11 +129,11 @@ mod tests {
         let unseen =
             "a\nb\tc\u{200B}\u{E0041}\u{180E}\u{FE0F}\u{3164}\u{115F}\u{2800}\u{202E}\u{A0}\u{2003}\u{AD}\u{7f}\u{E0101}";
         let value = json!({"q": unseen, "path": "a\\nb", "n\u{200D}": 1});
-        let shown = visible_json(&value);
+        let shown = visible(&value.to_string());
         assert!(shown.chars().all(|c| c == ' ' || c.is_ascii_graphic()), "{shown}");
         assert!(shown.contains(r"a\nb\tc\u200b\udb40\udc41\u180e") && shown.contains(r"a\\nb"), "{shown}");
         assert_eq!(serde_json::from_str::<Value>(&shown).expect("JSON"), value);
-        assert_eq!(visible_json(&json!({"q": "Zürich 東京 🦀"})), r#"{"q":"Zürich 東京 🦀"}"#);
+        assert_eq!(visible(r#"{"q":"Zürich 東京 🦀"}"#), r#"{"q":"Zürich 東京 🦀"}"#);
     }
 
     #[test]

@@ -38,7 +38,7 @@ use super::{
     asked::{Answer, Asked, Line, Waiting},
     pace::Pace,
     relay::Calls,
-    request::Sending,
+    sending::Sending,
 };
 use crate::{heavy, numbers};
 

@@ -19,7 +19,17 @@ pub enum Event {
     /// The answer of this round broke off and begins again: the text since the last tool result or the start is void.
     Restart { reason: String, attempt: u32, after_ms: u64, model: String },
     /// The model wants to call a tool.
-    ToolCall { id: String, name: String, server: String, tool: String, input: Value, hash: String, needs_approval: bool },
+    ToolCall {
+        id: String,
+        name: String,
+        server: String,
+        tool: String,
+        input: Value,
+        /// The input letter by letter as it is sent: readers of JSON may round its numbers, and put its fields into another order.
+        arguments: String,
+        hash: String,
+        needs_approval: bool,
+    },
     /// The named calls wait for a decision.
     ApprovalRequired { ids: Vec<String> },
     /// The tool runs.

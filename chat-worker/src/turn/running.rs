@@ -74,7 +74,12 @@ impl Run<'_> {
                 return None;
             };
             let allowed = tokio::select! {
-                () = self.cancel.cancelled() => return Some(Input::Cancelled { said: String::new(), done: Vec::new() }),
+                () = self.cancel.cancelled() => {
+                    for one in calls.iter().filter_map(|call| judged.get(&call.id)) {
+                        self.audit(one, false, decision(one), "cancelled", Duration::ZERO);
+                    }
+                    return Some(Input::Cancelled { said: String::new(), done: Vec::new() });
+                }
                 allowed = decisions.recv() => allowed.unwrap_or_default(),
             };
             for id in &open {
@@ -170,7 +175,7 @@ impl Run<'_> {
         if cancelled {
             for one in calls.iter().filter(|call| !results.iter().any(|result| result.id == call.id)) {
                 if let Some(one) = judged.get(&one.id) {
-                    self.audit(one, true, decision(one), "cancelled", Duration::ZERO);
+                    self.audit(one, runs(one), decision(one), "cancelled", Duration::ZERO);
                 }
             }
         }
@@ -225,7 +230,7 @@ impl Run<'_> {
     fn take_result(&self, one: &Judged, output: ToolOutput, results: &Mutex<Results>) -> Event {
         let (server, tool) = (one.server(), one.tool());
         self.engine.metrics.tool_call(server, tool, output.outcome, output.duration);
-        self.audit(one, matches!(one.verdict, Verdict::Run(_)), decision(one), output.outcome, output.duration);
+        self.audit(one, runs(one), decision(one), output.outcome, output.duration);
         let ToolOutput { told, is_error, duration, outcome: _ } = output;
         let (text, whole) = match told {
             Told::Whole(whole) => (answer::in_words(&whole.result), Some(whole)),
@@ -259,6 +264,10 @@ fn changed(judged: &HashMap<String, Judged>, allowed: &[String], shown: &HashMap
     })
 }
 
+fn runs(one: &Judged) -> bool {
+    matches!(one.verdict, Verdict::Run(_))
+}
+
 fn decision(one: &Judged) -> &'static str {
     match one.verdict {
         Verdict::Run(by) => by.name(),
@@ -276,6 +285,7 @@ fn describe(one: &Judged) -> Event {
         tool: of(|spec| &spec.tool),
         hash: of(|spec| &spec.hash),
         input: one.call.input.clone(),
+        arguments: numbers::written(&one.call.input),
         needs_approval: one.verdict == Verdict::Ask,
     }
 }

@@ -119,6 +119,7 @@ mod tests {
             server: "a".into(),
             tool: "wipe".into(),
             input: json!({}),
+            arguments: "{}".into(),
             hash: "h".into(),
             needs_approval: true,
         };
@@ -127,8 +128,8 @@ mod tests {
     }
     #[test]
     fn a_call_that_was_not_allowed_has_what_the_model_was_told() {
-        let (id, name, server, tool, hash) = ("1".to_owned(), "a__wipe".into(), "a".into(), "wipe".into(), "h".into());
-        let call = Event::ToolCall { id, name, server, tool, hash, input: json!({}), needs_approval: true };
+        let [id, name, server, tool, hash, arguments] = ["1", "a__wipe", "a", "wipe", "h", "{}"].map(str::to_owned);
+        let call = Event::ToolCall { id, name, server, tool, hash, input: json!({}), arguments, needs_approval: true };
         let block = json!({"type": "tool_result", "tool_use_id": "1", "content": [{"type": "text", "text": "not allowed"}]});
         let done = Event::Done {
             request_id: "r".into(),

@@ -102,8 +102,13 @@ impl Events {
     }
 }
 
+/// The answer to a request of the modern era.
+pub async fn modern(worker: &Worker, method: &str, params: Value, meta: Value) -> Events {
+    Events::of(modern_request(worker, method, params, &meta).send().await.unwrap())
+}
+
 /// A request of the modern era.
-pub async fn modern(worker: &Worker, method: &str, mut params: Value, meta: Value) -> Events {
+pub fn modern_request(worker: &Worker, method: &str, mut params: Value, meta: &Value) -> RequestBuilder {
     let mut all =
         json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}});
     all.as_object_mut().unwrap().extend(meta.as_object().unwrap().clone());
@@ -114,5 +119,5 @@ pub async fn modern(worker: &Worker, method: &str, mut params: Value, meta: Valu
         Some(name) => request.header("mcp-name", name),
         None => request,
     };
-    Events::of(request.json(&json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})).send().await.unwrap())
+    request.json(&json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}))
 }

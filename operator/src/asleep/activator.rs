@@ -10,7 +10,7 @@ use kube::{
 };
 
 use super::{Asleep, Endpoints};
-use crate::names;
+use crate::{again::Again, names};
 
 /// How often whoever is on its way is looked at when nothing else happens.
 const TICK: Duration = Duration::from_secs(15);
@@ -20,7 +20,7 @@ pub async fn watch(asleep: &Asleep, client: Client, namespace: &str, service: &s
     let api: Api<EndpointSlice> = Api::namespaced(client, namespace);
     let config = watcher::Config::default().labels(&format!("{}={service}", names::LABEL_SERVICE_NAME));
     let (slices, writer) = reflector::store();
-    let mut events = watcher(api, config).default_backoff().reflect(writer).boxed();
+    let mut events = watcher(api, config).backoff(Again::default()).reflect(writer).boxed();
     let mut ticks = tokio::time::interval(TICK);
     loop {
         let event = tokio::select! {

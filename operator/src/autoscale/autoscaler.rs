@@ -27,8 +27,8 @@ const COUNTS_FOR: Duration = Duration::from_secs(15);
 pub struct Asked {
     /// The spec's.
     pub autoscaling: Autoscaling,
-    /// Its sessions end with their pods.
-    pub holds_sessions: bool,
+    /// Its sessions end with their pods, and without that when nobody has used them for so long. None: any pod takes up any session.
+    pub sessions: Option<Duration>,
     /// Somebody is there to wake it: without, its last pod stays.
     pub may_sleep: bool,
     /// Where its pods tell their calls.
@@ -95,7 +95,7 @@ impl Autoscaler {
         begin: impl FnOnce() -> (Option<AutoscalingStatus>, Option<u32>),
         now: Instant,
     ) {
-        let bounds = Bounds::of(&asked.autoscaling, asked.may_sleep, self.window);
+        let bounds = Bounds::of(&asked, self.window);
         let mut servers = self.servers();
         if let Some(server) = servers.get_mut(key) {
             server.scaler.set(bounds);
@@ -186,7 +186,7 @@ impl Server {
             };
             load.in_flight = load.in_flight.saturating_add(told.in_flight);
             load.called |= told.in_flight > 0 || known.is_some_and(|(_, known)| known.calls != told.calls);
-            load.holding += u32::from(self.asked.holds_sessions && told.sessions > 0);
+            load.holding += u32::from(self.asked.sessions.is_some() && told.sessions > 0);
             self.pods.insert(uid, (at, told));
         }
         silent.map_or(Look::Load(load), Look::Silent)
@@ -204,7 +204,8 @@ mod tests {
         let autoscaler = Autoscaler::new(&Registry::new(), Duration::from_mins(5)).expect("metrics");
         let (key, now) = (ServerKey::new("team", "search"), Instant::now());
         let autoscaling = serde_json::from_value(json!({"maxReplicas": 10})).expect("a spec");
-        let asked = Asked { autoscaling, holds_sessions: true, may_sleep: true, metrics: "/metrics", probed: None };
+        let sessions = Some(Duration::from_mins(5));
+        let asked = Asked { autoscaling, sessions, may_sleep: true, metrics: "/metrics", probed: None };
         autoscaler.set(&key, asked, || (None, None), now);
         (autoscaler, key, now)
     }

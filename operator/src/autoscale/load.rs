@@ -16,7 +16,7 @@ const IN_FLIGHT: [&str; 2] = ["bridge_calls_in_flight", "sandbox_tool_calls_in_f
 /// Calls that have ended.
 const CALLS: [&str; 2] = ["bridge_calls_total", "sandbox_tool_calls_total"];
 /// Open sessions.
-const SESSIONS: &str = "bridge_sessions";
+const SESSIONS: [&str; 2] = ["bridge_sessions", "sandbox_sessions"];
 /// What every probe asks, and what keeps a connection open.
 const OF_PROBES: [&str; 5] = ["server/discover", "initialize", "tools/list", "ping", "notifications/initialized"];
 
@@ -37,8 +37,8 @@ pub fn read(text: &str, probed: Option<&str>) -> Option<Told> {
         let small = u32::try_from(count).unwrap_or(u32::MAX);
         if IN_FLIGHT.contains(&name) {
             in_flight = Some(small.saturating_add(in_flight.unwrap_or(0)));
-        } else if name == SESSIONS {
-            told.sessions = small;
+        } else if SESSIONS.contains(&name) {
+            told.sessions = told.sessions.saturating_add(small);
         } else if CALLS.contains(&name) && !of_probes(labels, probed) {
             told.calls += count;
         }
@@ -74,8 +74,9 @@ bridge_call_seconds_sum{method="tools/call",tool="add"} 5.5
 
     #[test]
     fn sandbox_server_tells_its_calls() {
-        let text = "sandbox_tool_calls_in_flight 12\nsandbox_tool_calls_total{outcome=\"ok\",tool=\"query\"} 7\n";
-        assert_eq!(read(text, None), Some(Told { in_flight: 12, calls: 7, sessions: 0 }));
+        let text =
+            "sandbox_sessions 3\nsandbox_tool_calls_in_flight 12\nsandbox_tool_calls_total{outcome=\"ok\",tool=\"query\"} 7\n";
+        assert_eq!(read(text, None), Some(Told { in_flight: 12, calls: 7, sessions: 3 }));
     }
 
     #[test]

@@ -8,7 +8,8 @@ use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::crd::autoscaling::{Autoscaling, AutoscalingStatus, IDLE_SECONDS};
+use super::Asked;
+use crate::crd::autoscaling::{AutoscalingStatus, IDLE_SECONDS};
 
 /// The time in which no more pods were needed before one goes.
 pub const WINDOW: Duration = Duration::from_mins(5);
@@ -21,9 +22,11 @@ const STALE: Duration = Duration::from_secs(15);
 /// What a reason begins with that keeps the number as it is.
 const HELD: &str = "held: ";
 /// Why a server that nobody calls stays up.
-const NO_ACTIVATOR: &str = "no pod of the activator is ready to wake it";
+const NO_ACTIVATOR: &str = "nobody calls, and it stays up: no pod of the activator is ready to wake it";
 /// What keeps pods that calls do not need, after their number.
 const HOLD: &str = "pods hold sessions that end with them";
+/// The same of the last one.
+const LAST_HOLDS: &str = "nobody calls, and its pod holds sessions that end with it";
 
 /// What the server's owner asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub struct Bounds {
     pub per_pod: u32,
     /// Without a call for so long, the last pod goes. None: it never does.
     pub idle: Option<Duration>,
+    /// A session that ends with its pod may be left unused for so long.
+    pub sessions: Duration,
     /// There is an activator, to answer and to wake it.
     pub may_sleep: bool,
     /// The time in which no more pods were needed before one goes.
@@ -44,14 +49,16 @@ pub struct Bounds {
 
 impl Bounds {
     /// As the spec has it.
-    pub fn of(spec: &Autoscaling, may_sleep: bool, window: Duration) -> Self {
+    pub fn of(asked: &Asked, window: Duration) -> Self {
+        let spec = &asked.autoscaling;
         let idle = spec.idle_seconds.unwrap_or(IDLE_SECONDS);
         Self {
             min: spec.min_replicas,
             max: spec.max_replicas.max(spec.min_replicas),
             per_pod: spec.calls_in_flight.max(1),
             idle: (spec.min_replicas == 0).then(|| Duration::from_secs(idle.into())),
-            may_sleep,
+            sessions: asked.sessions.unwrap_or_default(),
+            may_sleep: asked.may_sleep,
             window,
         }
     }
@@ -110,8 +117,8 @@ pub struct Scaler {
     limited: bool,
     /// So many pods hold sessions that end with them, and calls alone would need fewer pods than there are.
     holding: Option<u32>,
-    /// Nobody calls, and it does not fall asleep all the same.
-    sleepless: bool,
+    /// Nobody calls, and it does not fall asleep all the same: why not.
+    sleepless: Option<&'static str>,
     /// Since when that is so.
     holds_since: Option<Instant>,
     /// The last looks.
@@ -142,7 +149,7 @@ impl Scaler {
             held: None,
             limited: false,
             holding: None,
-            sleepless: false,
+            sleepless: None,
             holds_since: None,
             looks: [None; 3],
             needs: VecDeque::new(),
@@ -178,10 +185,10 @@ impl Scaler {
         // Who came for their sessions says so already.
         let holding = self.holding.filter(|_| !self.reason.ends_with(HOLD));
         let holding = || holding.map(|pods| format!("; {pods} {HOLD}")).unwrap_or_default();
+        let sleepless = || self.sleepless.map_or_else(holding, |why| format!("; {why}"));
         let reason = match &self.held {
             Some(held) => format!("{HELD}{held}"),
-            None if self.sleepless => format!("{}; nobody calls, and it stays up: {NO_ACTIVATOR}", self.reason),
-            None => format!("{}{}", self.reason, limited().unwrap_or_else(holding)),
+            None => format!("{}{}", self.reason, limited().unwrap_or_else(sleepless)),
         };
         Decision { desired: self.desired, reason }
     }
@@ -231,13 +238,19 @@ impl Scaler {
         // Sessions come and go: those of a moment are no news.
         let long = self.holds_since.is_some_and(|since| now.duration_since(since) >= self.bounds.window / STEPS);
         self.holding = long.then_some(load.holding);
-        let is_idle = self.desired == 1 && self.bounds.idle.is_some_and(|idle| now.duration_since(self.last_called) >= idle);
-        self.sleepless = is_idle && !self.bounds.may_sleep;
+        let uncalled = now.duration_since(self.last_called);
+        let is_idle = self.desired == 1 && self.bounds.idle.is_some_and(|idle| uncalled >= idle);
+        // Not for as long as they are open: whoever listens, or asks for lists at intervals, would keep it awake for ever.
+        let holds_last = load.holding > 0 && uncalled < self.bounds.sessions;
+        self.sleepless = match is_idle {
+            true if !self.bounds.may_sleep => Some(NO_ACTIVATOR),
+            true if holds_last => Some(LAST_HOLDS),
+            _ => None,
+        };
         if need.min(self.bounds.max) > self.desired {
             self.up(need, &load, now);
-        } else if is_idle && self.bounds.may_sleep {
-            let idle = now.duration_since(self.last_called).as_secs();
-            self.change(0, format!("for {idle} s nobody called"));
+        } else if is_idle && self.sleepless.is_none() {
+            self.change(0, format!("for {} s nobody called", uncalled.as_secs()));
         } else if now.duration_since(since) >= self.patience {
             self.down(highest, pods, now);
         }

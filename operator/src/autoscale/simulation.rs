@@ -15,7 +15,8 @@ const HOUR: u64 = 3_600;
 const DAY: u64 = 24 * HOUR;
 
 fn bounds(min: u32, max: u32) -> Bounds {
-    Bounds { min, max, per_pod: 8, idle: (min == 0).then(|| Duration::from_mins(15)), may_sleep: true, window: WINDOW }
+    let idle = (min == 0).then(|| Duration::from_mins(15));
+    Bounds { min, max, per_pod: 8, idle, sessions: Duration::from_mins(5), may_sleep: true, window: WINDOW }
 }
 
 /// A row of numbers from 0 to 1, the same each time.
@@ -229,6 +230,35 @@ fn the_last_pod_goes_when_nobody_called_for_so_long_and_comes_back_for_a_call() 
         let called = second % 600 == 0;
         assert_eq!(busy.look(second, Look::Load(Load { in_flight: 0, called, holding: 0 })), 1);
     }
+}
+
+/// Seconds that a session may be left unused for, and after how many without a call the last pod goes.
+#[rstest]
+#[case::longer_than_the_server(3_600, 3_600)]
+#[case::no_longer(300, 900)]
+#[case::of_any_pod(0, 900)]
+fn the_last_pod_holds_its_sessions_for_as_long_as_they_may_be_left_unused(#[case] sessions: u64, #[case] goes: u64) {
+    let mut run = Run::new(Bounds { sessions: Duration::from_secs(sessions), ..bounds(0, 4) });
+    run.steady(0..3, 1);
+    for second in (3..goes + 30).step_by(3) {
+        // Somebody listens all the time, and calls nothing.
+        run.look(second, Look::Load(Load { in_flight: 0, called: false, holding: 1 }));
+        let told = run.scaler.decision().reason;
+        let holds = told.ends_with("; nobody calls, and its pod holds sessions that end with it");
+        assert_eq!(holds, (900..goes).contains(&second), "{second}: {told}");
+    }
+    let [(at, 1, 0)] = *run.changes else { unreachable!("{:?}", run.changes) };
+    assert!((goes..goes + 9).contains(&at), "{at}");
+}
+
+#[test]
+fn a_session_that_was_ended_holds_nothing() {
+    let mut run = Run::new(Bounds { sessions: Duration::from_hours(1), ..bounds(0, 4) });
+    run.steady(0..3, 1);
+    for second in (3..1_200).step_by(3) {
+        run.look(second, Look::Load(Load { in_flight: 0, called: false, holding: 1 }));
+    }
+    assert_eq!(run.steady(1_200..1_209, 0), 0);
 }
 
 #[test]

@@ -38,6 +38,7 @@ pub const OWN_MOUNTS: &[&str] = &["/tmp", "/app/config", "/app/secrets/model", "
     printcolumn(name = "Servers", type_ = "string", json_path = ".status.serversOffered", description = "Servers that the app can use now / that it names"),
     printcolumn(name = "Pods", type_ = "string", json_path = ".status.pods", description = "Pods ready / wanted"),
     printcolumn(name = "URL", type_ = "string", json_path = ".status.url", description = "Where people and programs find the app"),
+    printcolumn(name = "Model", type_ = "string", json_path = ".spec.model.name", description = "The model that answers; none of a gateway", priority = 1),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", description = "Why Ready is what it is", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -347,6 +348,19 @@ pub enum AppServerState {
     Starting,
     /// There is no McpServer of this name.
     NotFound,
+}
+
+impl AppServerState {
+    /// As status has it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Offered => "Offered",
+            Self::CircuitOpen => "CircuitOpen",
+            Self::Disabled => "Disabled",
+            Self::Starting => "Starting",
+            Self::NotFound => "NotFound",
+        }
+    }
 }
 
 const fn replicas() -> u32 {

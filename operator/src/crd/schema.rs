@@ -44,7 +44,7 @@ const KEYED_LISTS: [(&str, &[&str], u32); 10] = [
     ("volumes", &["name"], 64),
 ];
 
-/// What points at an object by name: a name of nothing points nowhere, and the kubelet waits for it for ever.
+/// What points at an object by name: what no object can be called points nowhere, and the kubelet waits for it for ever.
 const REFERENCES: [&str; 6] = ["configMap", "configMapKeyRef", "configMapRef", "secret", "secretKeyRef", "secretRef"];
 
 /// Quantities of the core API's types, and maps of them.
@@ -130,7 +130,7 @@ fn bound_items(name: &str, list: &mut Value) {
     }
     let bounds: &[(&str, Value)] = &match name {
         "env" => [("name", json!({"minLength": 1, "maxLength": 1024, "pattern": forms::VARIABLE}))].to_vec(),
-        "imagePullSecrets" => [("name", json!({"minLength": 1, "maxLength": 253}))].to_vec(),
+        "imagePullSecrets" => [("name", json!({"minLength": 1, "maxLength": 253, "pattern": forms::SUBDOMAIN}))].to_vec(),
         "initContainers" | "sidecars" | "volumes" => [("name", json!({"maxLength": 63, "pattern": forms::LABEL}))].to_vec(),
         "volumeMounts" => [
             ("name", json!({"maxLength": 63})),
@@ -267,7 +267,7 @@ fn bound_block(name: &str, block: &mut Value) {
     }
 }
 
-/// What names an object names one.
+/// What names an object names one that there can be. By a pattern: these stand in lists of lists, where a rule would cost too much.
 fn bound_reference(name: &str, field: &mut Value) {
     let text = match name {
         "claimName" | "secretName" => Some(field),
@@ -277,6 +277,7 @@ fn bound_reference(name: &str, field: &mut Value) {
     let Some(text) = text else { return };
     if text["type"] == "string" && text.get("minLength").is_none() {
         text["minLength"] = json!(1);
+        text["pattern"] = json!(forms::SUBDOMAIN);
     }
 }
 

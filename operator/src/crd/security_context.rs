@@ -62,7 +62,8 @@ pub struct SecurityContext {
     #[serde(default, skip_serializing_if = "Setting::is_default")]
     #[schemars(schema_with = "id")]
     pub run_as_user: Setting<i64>,
-    /// The primary gid of every process (default: 1000; the image's where runAsUser is null).
+    /// The primary gid of every process (default: 1000; the image's where runAsUser is null). No container starts with a group and
+    /// without a user: where runAsUser is null and this is set, the cluster's admission has to set the user, as OpenShift's does.
     #[serde(default, skip_serializing_if = "Setting::is_default")]
     #[schemars(schema_with = "id")]
     pub run_as_group: Setting<i64>,

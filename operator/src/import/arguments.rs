@@ -17,6 +17,8 @@ pub enum Argument {
     Plain {
         /// `--name=`, or nothing.
         prefix: String,
+        /// The option whose value it is. Empty: it is none's.
+        called: String,
         /// The rest.
         value: String,
     },
@@ -65,7 +67,7 @@ fn split_option(arg: &str) -> (&str, &str) {
 }
 
 fn one(given: &str, called: &str, value: &str, inputs: &BTreeMap<String, Input>) -> Argument {
-    let plain = |value: &str| Argument::Plain { prefix: given.to_owned(), value: value.to_owned() };
+    let plain = |value: &str| Argument::Plain { prefix: given.to_owned(), called: called.to_owned(), value: value.to_owned() };
     let secret = |before: &str, name: &str| Argument::Secret { prefix: format!("{given}{before}"), name: name.to_owned() };
     if header::OPTIONS.contains(&called)
         && let Some((name, between, content)) = header::split(value)

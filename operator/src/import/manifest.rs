@@ -122,7 +122,7 @@ impl Making<'_> {
         }
         let variable = match values::keep(name, value, self.inputs) {
             Kept::Plain(value) => {
-                self.look_at(name, &value);
+                self.look_at(name, name, &value);
                 if let Some(folder) = values::is_of_the_image(&value) {
                     self.notes.push(format!(
                         "{name} {value}: in a pod this is a path of the image, where nothing can be written; if the server writes it, add to its spec `storage: {{size: 1Gi, mountPath: {folder}}}`"
@@ -136,13 +136,13 @@ impl Making<'_> {
         self.env.insert(name.to_owned(), variable);
     }
 
-    /// What is of this machine will not be found in a cluster.
-    fn look_at(&mut self, name: &str, value: &str) {
+    /// What is of this machine will not be found in a cluster. `called`: what says what the value is.
+    fn look_at(&mut self, name: &str, called: &str, value: &str) {
         if address::is_of_this_machine(value) {
             self.notes
                 .push(format!("{name} {value}: in a cluster this leads to the pod itself; name the Service of what is meant"));
         }
-        if values::is_a_file_with_a_secret(name, value) {
+        if values::is_a_file_with_a_secret(called, value) || values::is_a_file_of_credentials(value) {
             self.notes.push(format!(
                 "{name} {value}: this file is not in a cluster; make a Secret of it, mount that by spec.volumes and volumeMounts, and name its path there"
             ));
@@ -157,8 +157,8 @@ impl Making<'_> {
     fn arguments(&mut self, args: &[String]) -> Vec<String> {
         let read = arguments::read(args, self.inputs).into_iter();
         read.map(|argument| match argument {
-            Argument::Plain { prefix, value } => {
-                self.look_at("argument", &value);
+            Argument::Plain { prefix, called, value } => {
+                self.look_at("argument", &called, &value);
                 format!("{prefix}{value}").replace("$(", "$$(")
             }
             Argument::Secret { prefix, name } => {

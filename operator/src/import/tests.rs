@@ -251,6 +251,40 @@ fn what_is_of_one_machine_is_left_out_or_told() {
 }
 
 #[test]
+fn a_file_of_credentials_is_told_as_a_file_also_where_only_its_own_name_says_so() {
+    let told = |path: &str| {
+        let server = serde_json::json!({"command": "npx", "args": ["a@1.0.0", path], "env": {"CONFIG": path}});
+        import(&serde_json::json!({"mcpServers": {"s": server}}).to_string()).notes.join("\n")
+    };
+    for file in [
+        "/Users/me/credentials.json",
+        "C:\\Users\\me\\Client_Secret_1.JSON",
+        "~/certs/tls.key",
+        "./client.pem",
+        "/home/me/gcp-service-account.json",
+    ] {
+        for name in ["argument", "CONFIG"] {
+            let says = format!("{name} {file}: this file is not in a cluster; make a Secret of it");
+            assert!(told(file).contains(&says), "{file}: {}", told(file));
+        }
+        assert!(!told(file).contains("this folder"), "{}", told(file));
+    }
+    for folder in ["/Users/me/Desktop", "/Users/me/tokens", "/home/me/notes.txt"] {
+        assert!(told(folder).contains(&format!("argument {folder}: this folder is not in a cluster")), "{}", told(folder));
+    }
+    let option =
+        r#"{"mcpServers": {"s": {"command": "npx", "args": ["a@1.0.0", "--credentials", "/Users/me/gcp", "--token=~/t"]}}}"#;
+    for file in ["/Users/me/gcp", "~/t"] {
+        assert!(
+            import(option).notes.join("\n").contains(&format!("argument {file}: this file is not")),
+            "{:?}",
+            import(option).notes
+        );
+    }
+    assert!(!told("/etc/credentials.json").contains("make a Secret of it"), "a path of the image, perhaps");
+}
+
+#[test]
 fn what_follows_the_end_of_dockers_options_is_the_image() {
     let docker = r#"{"mcpServers": {"s": {"command": "docker", "args": ["run", "-i", "--", "x/y:1", "--", "serve"]}}}"#;
     let stdio = spec(docker)["stdio"].take();

@@ -36,6 +36,17 @@ pub fn is_a_file_with_a_secret(name: &str, value: &str) -> bool {
     path && !value.contains("${") && secret::is_secret(name, value) && !secret::is_secret("", value)
 }
 
+/// Endings of files that hold keys, and words in the names of others that hold credentials.
+const KEY_FILES: [&str; 4] = ["pem", "key", "p12", "pfx"];
+const TELLING: [&str; 5] = ["credential", "secret", "token", "service-account", "service_account"];
+
+/// Whether it is a file of a person's machine in which credentials are, by its name.
+pub fn is_a_file_of_credentials(value: &str) -> bool {
+    let file = value.rsplit(['/', '\\']).next().unwrap_or_default().to_ascii_lowercase();
+    let Some((name, ending)) = file.rsplit_once('.') else { return false };
+    is_of_a_desktop(value) && (KEY_FILES.contains(&ending) || TELLING.iter().any(|word| name.contains(word)))
+}
+
 /// Variables that say where things are on one machine. A pod's image has its own, and does not start without them.
 const OF_ONE_MACHINE: [&str; 12] = [
     "PATH",

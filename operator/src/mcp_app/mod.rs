@@ -109,7 +109,7 @@ impl Subject for McpApp {
 
     fn status(&self, outcome: &Outcome<ValidatedApp>, context: &Context<Self>, now: Timestamp) -> Told<McpAppStatus> {
         let (namespace, name) = (self.namespace().unwrap_or_default(), self.name_any());
-        let mut held_up = context.world.pods.held_up(&namespace, &name, outcome.deployment.as_ref(), &context.warnings);
+        let mut held_up = context.world.pods.held_up(&namespace, &name, outcome.deployment.as_ref(), &context.warnings, now);
         let quotes = outcome.may_quote();
         held_up.trouble = held_up.trouble.map(|trouble| claims::named(trouble.quoted(quotes), &outcome.claims));
         let report = context.world.reports.of(&namespace, &name).unwrap_or_default();

@@ -47,8 +47,9 @@ pub fn compute(app: &McpApp, outcome: &Outcome, held_up: &HeldUp, report: &AppRe
         held: None,
     };
     let [reconciling, stalled] = inputs.findings();
-    let view = View { outcome, rollout: &rollout, held_up, model, servers: &servers };
-    let mut findings = vec![(condition::READY, view.ready(&inputs))];
+    let gateway = app.spec.model.is_none();
+    let view = View { outcome, rollout: &rollout, held_up, gateway, model, servers: &servers };
+    let mut findings = vec![(condition::READY, inputs.ready(view.met()))];
     findings.extend(model.map(|model| (condition::MODEL_REACHABLE, model_reachable(model))));
     findings.extend(budget.map(|(budget, percent)| (condition::WITHIN_BUDGET, within_budget(budget, percent))));
     findings.extend([reconciling, stalled]);
@@ -74,29 +75,20 @@ struct View<'a> {
     outcome: &'a Outcome,
     rollout: &'a Rollout,
     held_up: &'a HeldUp,
+    /// It has no model, and no chat.
+    gateway: bool,
     model: Option<&'a ModelReport>,
     servers: &'a [AppServer],
 }
 
 impl View<'_> {
-    /// What a person meets who opens the app; and in its message what stands in the way of the spec.
-    fn ready(&self, inputs: &Inputs<'_>) -> Finding {
-        let met = match &self.outcome.no_service {
+    /// What a person meets who opens the app.
+    fn met(&self) -> Finding {
+        match &self.outcome.no_service {
             _ if self.rollout.ready == 0 => self.not_serving(),
             Some(problem) => Finding::new(false, problem.reason, &problem.message),
             None => self.serving(),
-        };
-        let met = match inputs.stalled() {
-            Some(stalled) if !met.message.contains(&stalled.message) => {
-                Finding { message: format!("{}; {}", met.message, stalled.message), ..met }
-            }
-            _ => met,
-        };
-        if self.outcome.paused {
-            let message = format!("left alone, as the annotation mcpfleet.dev/paused says; {}", met.message);
-            return Finding { reason: reason::PAUSED.into(), message, ..met };
         }
-        met
     }
 
     /// Kubernetes' reasons first, then what stands in the way of there being pods.
@@ -124,12 +116,14 @@ impl View<'_> {
         if let Some(none) = no_servers(self.servers) {
             return Finding::new(false, none.reason, none.message);
         }
-        let missing = self.missing();
-        if missing.is_empty() {
-            let offered = self.servers.len();
-            return Finding::new(true, reason::ALL_SERVERS_OFFERED, format!("serving with {offered} of {offered} servers"));
-        }
-        Finding::new(true, reason::SERVERS_MISSING, format!("serving without the tools of {}", missing.join(", ")))
+        let (missing, offered) = (self.missing(), self.servers.len());
+        let (reason, told) = if missing.is_empty() {
+            (reason::ALL_SERVERS_OFFERED, format!("serving with {offered} of {offered} servers"))
+        } else {
+            (reason::SERVERS_MISSING, format!("serving without the tools of {}", missing.join(", ")))
+        };
+        let gateway = if self.gateway { ", as a gateway without a model" } else { "" };
+        Finding::new(true, reason, format!("{told}{gateway}"))
     }
 
     /// Each server that is not offered, and why.
@@ -137,7 +131,7 @@ impl View<'_> {
         let missing = self.servers.iter().filter(|server| server.state != AppServerState::Offered);
         let why = |server: &AppServer| {
             let known = self.outcome.valid.as_ref().and_then(|app| app.servers.get(&server.name));
-            known.and_then(Server::why).map_or_else(|| format!("{:?}", server.state), ToOwned::to_owned)
+            known.and_then(Server::why).unwrap_or(server.state.as_str())
         };
         missing.map(|server| format!("{} ({})", server.name, why(server))).collect()
     }
@@ -305,6 +299,29 @@ mod tests {
         outcome.problems[0].reason = reason::SECRET_EMPTY;
         let told = compute(&app, &outcome, &HeldUp::default(), &AppReport::default(), fixtures::at(0));
         assert_eq!(condition(&told, "Ready"), ("False".into(), reason::SECRET_EMPTY.into()), "every question fails");
+    }
+
+    #[test]
+    fn a_gateway_says_that_it_has_no_model_and_what_is_missing_is_told_in_words() {
+        let ready = |servers: &[(&str, AppServerState)], model: bool| {
+            let (mut app, outcome) = serving(servers, 1);
+            app.spec.model = app.spec.model.filter(|_| model);
+            let told = compute(&app, &outcome, &HeldUp::default(), &AppReport::default(), fixtures::at(0));
+            conditions::find(&told.conditions, "Ready").expect("Ready").message.clone()
+        };
+        assert_eq!(ready(&[("a", OFFERED)], true), "serving with 1 of 1 servers");
+        assert_eq!(ready(&[("a", OFFERED)], false), "serving with 1 of 1 servers, as a gateway without a model");
+        let without = "serving without the tools of b (NotFound), as a gateway without a model";
+        assert_eq!(ready(&[("a", OFFERED), ("b", NOT_FOUND)], false), without);
+    }
+
+    #[test]
+    fn what_others_change_as_we_write_it_is_told_by_ready() {
+        let (app, mut outcome) = serving(&[("a", OFFERED)], 1);
+        outcome.problems = vec![Problem { class: Class::Contested, reason: reason::CONTESTED, message: "look here".into() }];
+        let told = compute(&app, &outcome, &HeldUp::default(), &AppReport::default(), fixtures::at(0));
+        let ready = conditions::find(&told.conditions, "Ready").expect("Ready");
+        assert_eq!((&*ready.status, &*ready.message), ("True", "serving with 1 of 1 servers; look here"));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What the autoscaler is told of a server, and what people are told of its decision.
 
+use std::time::Duration;
+
 use k8s_openapi::{api::apps::v1::Deployment, jiff::Timestamp};
 use kube::ResourceExt;
 use tokio::time::Instant;
@@ -8,7 +10,11 @@ use super::key;
 use crate::{
     autoscale::{Asked, Decision},
     clock,
-    crd::{Force, McpServer, McpServerSpec, autoscaling::AutoscalingStatus, stdio::Sessions},
+    crd::{
+        Force, McpServer, McpServerSpec,
+        autoscaling::AutoscalingStatus,
+        stdio::{SESSION_IDLE_SECONDS, Sessions},
+    },
     names::Component,
     pass::{Context, is_paused},
 };
@@ -20,7 +26,15 @@ pub struct Counting {
     pub bridge_image: String,
     /// Where clients come in, before they come to the server.
     pub port: u16,
+    /// How many of them at once, where those are more than the bridge takes by itself.
+    pub connections: Option<u32>,
 }
+
+/// Connections above which the bridge closes those that rest, where nobody tells it otherwise.
+const CONNECTIONS: u32 = 1024;
+/// The argument by which sandbox-server is told how many calls it takes, and how many of one caller it takes by itself: half of them.
+const MAX_REQUESTS: &str = "--max-requests";
+const OF_ONE_CALLER: u32 = 256;
 
 /// The port at which the bridge listens beside a server, and another one for a server that listens there itself.
 const PORTS: [u16; 2] = [9380, 9381];
@@ -33,7 +47,31 @@ const PORTS: [u16; 2] = [9380, 9381];
 pub fn counting(spec: &McpServerSpec, bridge_image: &str) -> Option<Counting> {
     let container = spec.container.as_ref().filter(|_| spec.autoscaling.is_some())?;
     let port = PORTS.into_iter().find(|port| *port != container.port)?;
-    (!tells(&container.image)).then(|| Counting { bridge_image: bridge_image.to_owned(), port })
+    let connections = connections(spec);
+    (!tells(&container.image)).then(|| Counting { bridge_image: bridge_image.to_owned(), port, connections })
+}
+
+/// How many calls at once a pod must let in: more than it is to have, or it is never seen that there are too many.
+pub fn let_in(spec: &McpServerSpec) -> Option<u32> {
+    spec.autoscaling.as_ref().map(|autoscaling| autoscaling.calls_in_flight.saturating_mul(2))
+}
+
+/// How many connections the bridge is to take for that, where those are more than it takes by itself.
+pub fn connections(spec: &McpServerSpec) -> Option<u32> {
+    let_in(spec).filter(|connections| *connections > CONNECTIONS)
+}
+
+/// sandbox-server says no before it has too many calls: what its arguments would have to say. None: they do, or it does not.
+fn too_few_let_in(spec: &McpServerSpec) -> Option<String> {
+    let container = spec.container.as_ref().filter(|container| tells(&container.image))?;
+    let says = container.args.iter().any(|arg| arg.starts_with(MAX_REQUESTS))
+        || spec.pod.env.iter().any(|variable| variable.name == "SANDBOX_MAX_REQUESTS");
+    let calls = let_in(spec).filter(|calls| !says && *calls > OF_ONE_CALLER)?;
+    Some(format!(
+        "; sandbox-server takes {OF_ONE_CALLER} calls of one caller at once: give it the arguments {MAX_REQUESTS} {} --max-connections {}, or lower callsInFlight",
+        calls * 2,
+        calls * 2
+    ))
 }
 
 fn tells(image: &str) -> bool {
@@ -51,8 +89,7 @@ pub fn tell(server: &McpServer, context: &Context<McpServer>) {
     let asked = Asked {
         autoscaling,
         may_sleep: context.world.asleep.endpoints().is_up(),
-        // Any pod of a Shared server takes up any session.
-        holds_sessions: server.spec.stdio.as_ref().is_none_or(|stdio| stdio.sessions == Sessions::PerSession),
+        sessions: sessions(&server.spec),
         metrics: if counting(&server.spec, "").is_some() { "/mcpfleet/metrics" } else { "/metrics" },
         probed: server.spec.health.tool_call.as_ref().map(|call| call.name.clone()),
     };
@@ -73,6 +110,16 @@ pub fn tell(server: &McpServer, context: &Context<McpServer>) {
     if context.subjects.get(&key.namespace, &key.name).is_none_or(|there| there.uid() != server.uid()) {
         autoscaler.forget(&key);
     }
+}
+
+/// For how long a session that nobody uses stays, where sessions end with their pods: what counts them keeps them for so long, too.
+fn sessions(spec: &McpServerSpec) -> Option<Duration> {
+    let seconds = match &spec.stdio {
+        // Any of its pods takes up any session.
+        Some(stdio) if stdio.sessions == Sessions::Shared => return None,
+        stdio => stdio.as_ref().and_then(|stdio| stdio.session_idle_seconds).unwrap_or(SESSION_IDLE_SECONDS),
+    };
+    Some(Duration::from_secs(seconds.into()))
 }
 
 /// How many pods a server has at most, as its spec has it.
@@ -104,7 +151,7 @@ pub fn status(
     let last = before.and_then(|before| before.last_scale.clone());
     Some(AutoscalingStatus {
         desired: *desired,
-        reason: format!("{reason}{}", ignored.unwrap_or_default()),
+        reason: format!("{reason}{}{}", ignored.unwrap_or_default(), too_few_let_in(spec).unwrap_or_default()),
         last_scale: if scaled { Some(clock::time(now)) } else { last },
     })
 }
@@ -162,6 +209,50 @@ mod tests {
             assert_eq!(of(told, 8080), None, "{told}");
         }
         assert_eq!(counting(&fixtures::server(|_| {}).spec, "bridge:1"), None, "nobody needs it");
+    }
+
+    #[test]
+    fn that_too_few_calls_are_let_in_to_scale_by_is_told() {
+        let told = |image: &str, args: &[&str], calls: u32| {
+            let spec = spec(|spec| {
+                let container = spec.container.as_mut().expect("a container");
+                container.image = image.to_owned();
+                container.args = args.iter().map(ToString::to_string).collect();
+                spec.autoscaling.as_mut().expect("it is set").calls_in_flight = calls;
+            });
+            status(&spec, Some(&decision(1)), None, fixtures::at(0)).expect("told").reason
+        };
+        let says = "24 calls in flight; sandbox-server takes 256 calls of one caller at once: give it the arguments --max-requests 800 --max-connections 800, or lower callsInFlight";
+        assert_eq!(told("sandbox-server:1", &[], 200), says);
+        for (image, args, calls) in
+            [("sandbox-server:1", &[][..], 128), ("other:1", &[], 200), ("sandbox-server:1", &["--max-requests=900"], 200)]
+        {
+            assert_eq!(told(image, args, calls), "24 calls in flight", "{image} {args:?} {calls}");
+        }
+    }
+
+    #[test]
+    fn more_connections_than_the_bridge_takes_by_itself_are_asked_for() {
+        let of = |calls: u32| {
+            let spec = spec(|spec| spec.autoscaling.as_mut().expect("it is set").calls_in_flight = calls);
+            counting(&spec, "bridge:1").expect("counted").connections
+        };
+        assert_eq!([of(8), of(512), of(600)], [None, None, Some(1_200)]);
+    }
+
+    #[test]
+    fn sessions_end_with_their_pods_but_where_any_pod_takes_them_up() {
+        let of_stdio = |more: serde_json::Value| {
+            let mut stdio = json!({"command": "npx", "args": ["a@1.0.0"]});
+            stdio.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+            let server = fixtures::stdio(|server| server.spec.stdio = serde_json::from_value(stdio).expect("stdio"));
+            sessions(&server.spec)
+        };
+        assert_eq!(of_stdio(json!({})), None);
+        assert_eq!(of_stdio(json!({"sessions": "PerSession"})), Some(Duration::from_mins(5)));
+        let longer = json!({"sessions": "PerSession", "sessionIdleSeconds": 3_600});
+        assert_eq!(of_stdio(longer), Some(Duration::from_hours(1)));
+        assert_eq!(sessions(&spec(|_| {})), Some(Duration::from_mins(5)));
     }
 
     #[test]

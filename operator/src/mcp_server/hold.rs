@@ -26,8 +26,35 @@ const CLOSING: i64 = 5;
 /// its time. What is amiss is told at once.
 const BEGINNING: i64 = 30;
 
-/// How long of one that waits for a probe of Kubernetes: of a sidecar before the server starts, or of a container after it answers.
-const UNREADY: i64 = 8;
+/// How long of one that waits for something with a name: an init container, or a probe of Kubernetes, of a sidecar before the server
+/// starts or of a container after it answers.
+const NAMED: i64 = 8;
+
+/// How long a server that many others begin with may go without a first status, in seconds from the making of its Deployment.
+const UNTOLD: i64 = 8;
+
+/// How long the first status of all may wait, in a wave of servers that begin; none: write it now. What it would say, being Ready says as well,
+/// if that comes soon; and what has no status yet nobody takes for done, as the definition has `observedGeneration` -1 until then. A server that
+/// begins alone is told of at once, and so is whatever is amiss.
+pub fn first(server: &McpServer, outcome: &Outcome, health: Option<&ServerHealth>, now: Timestamp) -> Option<Duration> {
+    if server.status.as_ref().is_some_and(|told| !told.conditions.is_empty()) || !outcome.problems.is_empty() || outcome.paused {
+        return None;
+    }
+    let deployment = outcome.deployment.as_ref()?;
+    let refused = Rollout::of(Some(deployment), &Latest::default()).refused.is_some();
+    let closed = health.is_none_or(|health| health.circuit.state == CircuitState::Closed);
+    if refused || !closed || health.is_some_and(|health| health.pods.iter().any(is_telling)) {
+        return None;
+    }
+    left(UNTOLD, deployment.metadata.creation_timestamp.as_ref()?.0, now)
+}
+
+/// What there is to say of this pod is not that it begins.
+fn is_telling(pod: &PodHealth) -> bool {
+    // What has not started cannot fail.
+    let fails = pod.latest.is_failed() && pod.making.is_none();
+    pod.trouble.is_some() || pod.in_service || pod.shut_out || pod.kept_out.is_some() || fails
+}
 
 /// How long the status may wait to be written; none: write it now.
 ///
@@ -57,17 +84,14 @@ fn beginning(told: &McpServerStatus, health: &ServerHealth, now: Timestamp) -> O
     };
     let begun = says(condition::RECONCILING, "True", reason::ROLLING_OUT)?.last_transition_time.0;
     says(condition::READY, "False", reason::STARTING)?;
-    // What has not started cannot fail.
-    let fails = |pod: &PodHealth| pod.latest.is_failed() && pod.making.is_none();
-    let amiss = |pod: &PodHealth| pod.trouble.is_some() || pod.in_service || pod.shut_out || pod.kept_out.is_some() || fails(pod);
-    if health.circuit.state != CircuitState::Closed || health.pods.iter().any(amiss) {
+    if health.circuit.state != CircuitState::Closed || health.pods.iter().any(is_telling) {
         return None;
     }
-    let waits_for_a_probe = |pod: &PodHealth| {
-        let for_a_sidecar = pod.making.as_ref().is_some_and(|making| making.sidecar);
-        for_a_sidecar || pod.gate && !pod.containers_ready
+    let can_be_named = |pod: &PodHealth| {
+        let init = pod.making.as_ref().is_some_and(|making| making.init.is_some());
+        init || pod.gate && !pod.containers_ready
     };
-    left(if health.pods.iter().any(waits_for_a_probe) { UNREADY } else { BEGINNING }, begun, now)
+    left(if health.pods.iter().any(can_be_named) { NAMED } else { BEGINNING }, begun, now)
 }
 
 /// What is left of our patience since then. A clock that was set back must not make us wait for longer.
@@ -208,6 +232,35 @@ mod tests {
     }
 
     #[test]
+    fn in_a_wave_a_server_is_told_of_first_when_it_is_ready_or_after_eight_seconds_or_when_something_is_amiss() {
+        let deployment = |conditions: serde_json::Value| {
+            let deployment = serde_json::json!({
+                "metadata": {"generation": 1, "creationTimestamp": fixtures::at(0).to_string()},
+                "spec": {"selector": {}, "template": {}}, "status": {"observedGeneration": 1, "conditions": conditions},
+            });
+            Outcome { deployment: serde_json::from_value(deployment).ok(), ..Outcome::default() }
+        };
+        let made = || deployment(serde_json::json!([]));
+        let waits = |server: &McpServer, outcome: &Outcome, pods, second| {
+            let health = found(CircuitState::Closed, pods);
+            first(server, outcome, Some(&health), fixtures::at(second)).map(|wait| wait.as_secs())
+        };
+        let new = fixtures::server(|_| {});
+        let seconds: Vec<_> = [0, 3, 7, 8, 60].map(|second| waits(&new, &made(), vec![pod(true, true, false)], second)).into();
+        assert_eq!(seconds, [Some(8), Some(5), Some(1), None, None]);
+        assert_eq!(waits(&new, &Outcome::default(), vec![], 0), None, "nothing was made of it");
+        assert_eq!(waits(&begun(reason::STARTING), &made(), vec![], 0), None, "it was told of already");
+        assert_eq!(waits(&new, &made(), vec![pod(true, true, true)], 0), None, "it is Ready");
+        let troubled = PodHealth { trouble: Some(fixtures::trouble("ImagePullBackOff", "why")), ..pod(false, false, false) };
+        assert_eq!(waits(&new, &made(), vec![troubled], 0), None);
+        let quota =
+            serde_json::json!([{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "quota"}]);
+        assert_eq!(waits(&new, &deployment(quota), vec![], 0), None);
+        let problem = Problem { class: Class::Transient, reason: crate::crd::reason::APPLY_FAILED, message: "x".into() };
+        assert_eq!(waits(&new, &Outcome { problems: vec![problem], ..made() }, vec![], 0), None);
+    }
+
+    #[test]
     fn a_beginning_is_told_with_its_end_if_that_comes_soon() {
         let health = found(CircuitState::Closed, vec![pod(true, true, false)]);
         let waits: Vec<_> = [0, 4, 29, 30, 60].map(|second| held(&begun(reason::STARTING), &health, second)).into();
@@ -215,9 +268,12 @@ mod tests {
     }
 
     #[test]
-    fn a_beginning_that_waits_for_a_probe_of_kubernetes_is_told_within_ten_seconds() {
-        let making = crate::pod_trouble::Making { init: Some("proxy".into()), sidecar: true, prepared: true, made: None };
-        for pod in [pod(false, true, false), PodHealth { making: Some(making), ..pod(false, false, false) }] {
+    fn a_beginning_that_waits_for_a_probe_of_kubernetes_or_an_init_container_is_told_within_ten_seconds() {
+        let runs = |sidecar| {
+            let making = crate::pod_trouble::Making { init: Some("a".into()), sidecar, prepared: true, made: None };
+            PodHealth { making: Some(making), ..pod(false, false, false) }
+        };
+        for pod in [pod(false, true, false), runs(true), runs(false)] {
             let health = found(CircuitState::Closed, vec![pod]);
             let waits: Vec<_> = [0, 7, 8, 20].map(|second| held(&begun(reason::STARTING), &health, second)).into();
             assert_eq!(waits, [Some(8), Some(1), None, None]);

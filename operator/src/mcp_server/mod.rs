@@ -91,11 +91,7 @@ impl Subject for McpServer {
     fn switch(&self, context: &Context<Self>) {
         autoscaling::tell(self, context);
         // Credentials are behind Secrets, which have not been read yet: those that the prober has stand until they are.
-        let known = context.world.engine.credentials(&key(self));
-        if needs_credentials(self) && known.is_none() {
-            return;
-        }
-        tell_prober(self, known.unwrap_or_default(), context);
+        tell_prober(self, context.world.engine.credentials(&key(self)), context);
     }
 
     fn claims(&self) -> Vec<String> {
@@ -152,10 +148,10 @@ impl Subject for McpServer {
         context.world.asleep.found(&key(self), valid.sleeps.then_some(valid.phase));
         // What is about to be kept is what pods are measured by from now on.
         context.world.engine.set_contract(&key(self), &valid.tools);
-        if needs_credentials(self) && valid.lacks.is_empty() {
-            tell_prober(self, Credentials { mask: Arc::clone(mask), ..valid.credentials() }, context);
-        } else if let Some(known) = context.world.engine.credentials(&key(self)).filter(|known| known.mask != *mask) {
-            tell_prober(self, Credentials { mask: Arc::clone(mask), ..known }, context);
+        let given = valid.credentials().filter(|_| needs_credentials(self));
+        let known = || context.world.engine.credentials(&key(self)).filter(|known| known.mask != *mask);
+        if let Some(credentials) = given.or_else(known) {
+            tell_prober(self, Some(Credentials { mask: Arc::clone(mask), ..credentials }), context);
         }
     }
 
@@ -174,7 +170,8 @@ impl Subject for McpServer {
             health.unaccepted = unkept;
         }
         // The pod's own Ready condition wakes us before that, usually.
-        if let Some(wait) = hold::hold(self, outcome, health.as_ref(), now) {
+        let first = || hold::first(self, outcome, health.as_ref(), now).filter(|_| context.metrics.are_many());
+        if let Some(wait) = hold::hold(self, outcome, health.as_ref(), now).or_else(first) {
             return Told::Later(wait);
         }
         let mut status = status::compute(self, outcome, health.as_ref(), now);
@@ -188,7 +185,8 @@ fn key(server: &McpServer) -> ServerKey {
     ServerKey::new(server.namespace().unwrap_or_default(), server.name_any())
 }
 
-fn tell_prober(server: &McpServer, credentials: Credentials, context: &Context<McpServer>) {
+/// Tells the prober all that the spec says. What it is to send may not be known yet: the switches hold without.
+fn tell_prober(server: &McpServer, credentials: Option<Credentials>, context: &Context<McpServer>) {
     let Some(endpoint) = validate::endpoint(server) else { return };
     let key = key(server);
     let tools = contract(server, context);
@@ -210,18 +208,21 @@ fn contract(server: &McpServer, context: &Context<McpServer>) -> ToolsContract {
 
 /// Whether probes carry something out of Secrets.
 fn needs_credentials(server: &McpServer) -> bool {
-    server.spec.enabled && observe::credentials(&server.spec).next().is_some()
+    observe::credentials(&server.spec).next().is_some()
 }
 
 /// What the prober needs to know of the server.
-fn probe_spec(server: &McpServer, endpoint: Endpoint, credentials: Credentials, tools: ToolsContract) -> ServerSpec {
+fn probe_spec(server: &McpServer, endpoint: Endpoint, credentials: Option<Credentials>, tools: ToolsContract) -> ServerSpec {
     let spec = &server.spec;
+    let lacks_credentials = credentials.is_none() && needs_credentials(server);
+    let credentials = credentials.unwrap_or_default();
     ServerSpec {
         object: server.object_ref(&()),
         endpoint,
         credentials: credentials.headers,
         ca: credentials.ca,
         mask: credentials.mask,
+        lacks_credentials,
         enabled: spec.enabled,
         paused: is_paused(server),
         recheck: server.annotations().get(names::ANNOTATION_RECHECK).cloned(),

@@ -24,7 +24,7 @@ use crate::{
     names::Component,
     pass,
     pod_trouble::Trouble,
-    probe::{KeptOut, PodHealth, ServerHealth, Verdict, VerdictKind as Kind},
+    probe::{KeptOut, LACKS_CREDENTIALS, PodHealth, ServerHealth, Verdict, VerdictKind as Kind},
     problem::Problem,
     rollout::{Latest, Progress, Rollout},
 };
@@ -44,7 +44,7 @@ pub fn compute(server: &McpServer, outcome: &Outcome, health: Option<&ServerHeal
     let inputs = view.inputs();
     let [reconciling, stalled] = inputs.findings();
     let findings = vec![
-        (condition::READY, view.ready(&inputs)),
+        (condition::READY, inputs.ready(view.met())),
         (condition::HEALTHY, view.healthy()),
         (condition::CIRCUIT_CLOSED, view.circuit_closed()),
         (condition::TOOLS_ACCEPTED, view.tools_accepted()),
@@ -131,6 +131,7 @@ struct View<'a> {
     unwell: Option<(&'static str, String)>,
     /// What a client meets while the activator stands in.
     stood_in: Option<Finding>,
+    now: Timestamp,
 }
 
 impl<'a> View<'a> {
@@ -150,9 +151,9 @@ impl<'a> View<'a> {
         let of_latest = || pods(health).filter(|pod| latest.has(&pod.origin));
         let former = of_latest().next().is_none();
         let (trouble, unwell) = if former {
-            (in_trouble(pods(health)), met_by_one(|| pods(health)))
+            (in_trouble(pods(health)), met_by_one(|| pods(health), now))
         } else {
-            (in_trouble(of_latest()), met_by_one(of_latest))
+            (in_trouble(of_latest()), met_by_one(of_latest, now))
         };
         let held = health.filter(|health| health.pods.iter().any(|pod| pod.shut_out && !pod.in_service)).map(|health| {
             let diff = health.tools_diff.as_ref().map_or_else(|| "they are other ones".to_owned(), contract::describe);
@@ -176,6 +177,7 @@ impl<'a> View<'a> {
             overdue,
             unwell,
             stood_in,
+            now,
         }
     }
 
@@ -195,6 +197,7 @@ impl<'a> View<'a> {
     /// Pods that come up stay out for as long as a person wants nobody served. What keeps one from running is told before that.
     fn forced_out(&self) -> Option<(&'static str, &'static str)> {
         let forced = self.server.spec.circuit_breaker.force == Some(Force::Open) && self.server.spec.enabled;
+        let forced = forced && self.health.is_some_and(|health| health.circuit.state != CircuitState::Closed);
         let told = "spec.circuitBreaker.force holds the circuit Open, and new pods out: the rollout ends when it is released";
         (forced && self.trouble.is_none()).then_some((reason::FORCED, told))
     }
@@ -210,6 +213,8 @@ impl<'a> View<'a> {
         let Some(told) = conditions::find(before, type_) else { return finding };
         let unasked = self.is_unasked();
         let keeps = match type_ {
+            // Nobody will be asked before a person has mended it.
+            condition::HEALTHY if self.health.is_some_and(|health| health.lacks_credentials) => false,
             condition::HEALTHY => unasked || self.is_inherited() && is_better(told, &finding),
             // While it sleeps nobody is asked, and nothing changes.
             condition::TOOLS_ACCEPTED => unasked || self.stood_in.is_some() || self.is_inherited() && is_better(told, &finding),
@@ -263,23 +268,7 @@ impl<'a> View<'a> {
         !asked && to_come && self.server.spec.enabled
     }
 
-    /// What a client meets; and in its message what stands in the way of the spec.
-    fn ready(&self, inputs: &Inputs<'_>) -> Finding {
-        let met = self.met();
-        let aside = inputs.stalled().filter(|stalled| stalled.reason != met.reason && !met.message.contains(&stalled.message));
-        let aside = aside.map(|stalled| stalled.message);
-        let aside = aside.or_else(|| Problem::contested(&self.outcome.problems).map(|contested| contested.message));
-        let met = match aside {
-            Some(aside) if !met.message.contains(&aside) => Finding { message: format!("{}; {aside}", met.message), ..met },
-            _ => met,
-        };
-        if self.outcome.paused {
-            let message = format!("left alone, as the annotation mcpfleet.dev/paused says; {}", met.message);
-            return Finding { reason: reason::PAUSED.into(), message, ..met };
-        }
-        met
-    }
-
+    /// What a client meets.
     fn met(&self) -> Finding {
         if !self.server.spec.enabled {
             return Finding::new(false, reason::DISABLED, "spec.enabled is false");
@@ -432,7 +421,7 @@ impl<'a> View<'a> {
     fn not_up_yet(&self) -> Option<String> {
         let is_new = |pod: &PodHealth| pod.starting || !pod.served && !pod.failing;
         let runs = self.pods().find(|pod| is_new(pod) && pod.making.is_none() && pod.latest.is_failed());
-        let Some(pod) = runs else { return init_runs(self.pods()) };
+        let Some(pod) = runs else { return is_made(self.pods(), self.now) };
         let from = pod.counts_from.map(|from| format!("; failures count from {from}"));
         Some(format!("not up yet: {}{}", pod.latest.message, from.unwrap_or_default()))
     }
@@ -453,6 +442,9 @@ impl<'a> View<'a> {
             let own = first.trouble.as_ref().map_or(first.verdict.reason, |trouble| &trouble.reason);
             let reason = if failing.len() < health.pods.len() { reason::DEGRADED } else { own };
             return Finding::new(false, reason, told);
+        }
+        if health.lacks_credentials {
+            return Finding::new(Status::Unknown, reason::UNKNOWN, format!("not probed: {LACKS_CREDENTIALS}"));
         }
         let verdict = &health.verdict;
         match verdict.kind {
@@ -542,10 +534,10 @@ fn is_unasked(pod: &PodHealth) -> bool {
 }
 
 /// What a pod met that is not in service, of which Kubernetes has nothing to say.
-fn met_by_one<'a, I: Iterator<Item = &'a PodHealth>>(pods: impl Fn() -> I) -> Option<(&'static str, String)> {
+fn met_by_one<'a, I: Iterator<Item = &'a PodHealth>>(pods: impl Fn() -> I, now: Timestamp) -> Option<(&'static str, String)> {
     let met = |pod: &PodHealth| (pod.latest.reason, format!("pod {}: {}", pod.name, pod.latest.message));
     let pod = pods().find(|pod| !pod.in_service && pod.making.is_none() && pod.latest.is_failed());
-    pod.map(met).or_else(|| pods().find_map(kept_out)).or_else(|| init_runs(pods()).map(|told| (reason::STARTING, told)))
+    pod.map(met).or_else(|| pods().find_map(kept_out)).or_else(|| is_made(pods(), now).map(|told| (reason::STARTING, told)))
 }
 
 /// Of a pod that says no to the prober: why that does not let it in.
@@ -557,9 +549,9 @@ fn kept_out(pod: &PodHealth) -> Option<(&'static str, String)> {
     Some((pod.latest.reason, format!("pod {}: {}: {why}", pod.name, pod.latest.message)))
 }
 
-/// What has not started cannot answer: its init container is told.
-fn init_runs<'a>(mut pods: impl Iterator<Item = &'a PodHealth>) -> Option<String> {
-    pods.find_map(|pod| pod.making.as_ref()?.told(&pod.name))
+/// What has not started cannot answer: how far it is.
+fn is_made<'a>(mut pods: impl Iterator<Item = &'a PodHealth>, now: Timestamp) -> Option<String> {
+    pods.find_map(|pod| pod.making.as_ref()?.told(&pod.name, now))
 }
 
 /// Whether what is installed is the same each time. None: nothing is installed.

@@ -5,6 +5,7 @@
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use mcp_stdio::package::{self, Registry, Unclear, Wanted};
 
+use super::autoscaling;
 use crate::crd::{
     McpServerSpec,
     mcp_server::{BRIDGE_DIR, ContainerSource, PACKAGES_DIR, SESSIONS_DIR},
@@ -23,6 +24,8 @@ pub const KEYS: &str = "keys";
 const GRACE_SECONDS: u32 = 45;
 /// Seconds of those that are not for calls in flight: until nobody sends any more, and for the child to end.
 const NOT_FOR_CALLS: u32 = 15;
+/// Calls to one child at once above which the bridge says no where nobody tells it otherwise.
+const IN_FLIGHT: u32 = 64;
 /// Seconds that a child may take to say what it is, at least. While it has not, failures count as `health.startupSeconds` says.
 const STARTUP_SECONDS: u32 = 120;
 
@@ -162,6 +165,12 @@ fn arguments(spec: &McpServerSpec, stdio: &StdioSource, installed: bool, grace_s
     // Before the pod is evicted for it: a new child is cheaper than a new pod.
     flag("restart-after-seconds", (health.restart_after_seconds - health.restart_after_seconds / 4).to_string());
     flag("drain-seconds", grace_seconds.saturating_sub(NOT_FOR_CALLS).to_string());
+    if let Some(calls) = autoscaling::let_in(spec).filter(|calls| *calls > IN_FLIGHT) {
+        flag("max-in-flight", calls.to_string());
+    }
+    if let Some(connections) = autoscaling::connections(spec) {
+        flag("max-connections", connections.to_string());
+    }
     if installed {
         flag("packages", PACKAGES_DIR.into());
     }
@@ -209,6 +218,22 @@ mod tests {
         assert!(sentence.contains("the option -c is not understood") && sentence.contains("spec.stdio.image"), "{sentence}");
         let cached = json!({"command": "npx", "args": ["-c", "a"], "image": "own:1", "cache": {"size": "1Gi"}});
         assert!(read(&cached).is_err());
+    }
+
+    #[test]
+    fn the_bridge_lets_in_more_calls_than_one_pod_is_to_have() {
+        let flags = |autoscaling: Value| {
+            let stdio = json!({"command": "npx", "args": ["a@1.0.0"]});
+            let spec: McpServerSpec =
+                serde_json::from_value(json!({"stdio": stdio, "autoscaling": autoscaling})).expect("a spec");
+            let args = arguments(&spec, spec.stdio.as_ref().expect("stdio"), false, GRACE_SECONDS);
+            let value = |flag: &str| args.iter().skip_while(|arg| *arg != flag).nth(1).cloned();
+            ["--max-in-flight", "--max-connections"].map(|flag| value(flag).unwrap_or_default())
+        };
+        assert_eq!(flags(Value::Null), ["", ""]);
+        assert_eq!(flags(json!({"maxReplicas": 3, "callsInFlight": 32})), ["", ""], "as many as it takes by itself");
+        assert_eq!(flags(json!({"maxReplicas": 3, "callsInFlight": 64})), ["128", ""]);
+        assert_eq!(flags(json!({"maxReplicas": 3, "callsInFlight": 10_000})), ["20000", "20000"]);
     }
 
     #[test]

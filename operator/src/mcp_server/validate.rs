@@ -58,6 +58,8 @@ pub struct ValidatedServer {
     pub source: Source,
     /// The tools that it must offer.
     pub tools: ToolsContract,
+    /// Everything that probes are to carry is there, and can be sent.
+    pub carries_all: bool,
     /// What the spec points at and is not there: the pods wait for it. One that is switched off lacks nothing.
     pub lacks: Vec<Problem>,
     /// What is not as the spec wants it, and keeps nobody waiting.
@@ -83,6 +85,22 @@ pub enum Source {
     Container(Box<Container>),
     /// Elsewhere.
     Remote(Remote),
+}
+
+impl Source {
+    /// The headers that probes carry, and the CA that they trust.
+    fn carried(&self) -> (&[(HeaderName, HeaderValue)], Option<&Vec<u8>>) {
+        match self {
+            Self::Container(container) => (&container.headers, None),
+            Self::Remote(remote) => (&remote.headers, remote.ca.as_ref()),
+        }
+    }
+
+    fn carries_all(&self, spec: &McpServerSpec) -> bool {
+        let (headers, ca) = self.carried();
+        let of_ca = spec.remote.as_ref().and_then(|remote| remote.ca_secret_ref.as_ref());
+        headers.len() == spec.headers_from().len() && ca.is_some() == of_ca.is_some()
+    }
 }
 
 /// A server in pods of ours.
@@ -142,7 +160,7 @@ pub struct Remote {
     pub url: Url,
     /// Headers of every request; the values are marked sensitive.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// PEM certificates of a private CA.
+    /// PEM certificates of a private CA, where those that the spec names can be used.
     pub ca: Option<Vec<u8>>,
 }
 
@@ -157,14 +175,10 @@ impl ValidatedServer {
         Component::Server.labels(&self.name)
     }
 
-    /// What probes carry.
-    pub fn credentials(&self) -> Credentials {
-        match &self.source {
-            Source::Container(container) => Credentials { headers: container.headers.clone(), ..Credentials::default() },
-            Source::Remote(remote) => {
-                Credentials { headers: remote.headers.clone(), ca: remote.ca.clone(), ..Credentials::default() }
-            }
-        }
+    /// What probes carry. None: some of it is not there, or cannot be sent.
+    pub fn credentials(&self) -> Option<Credentials> {
+        let (headers, ca) = self.source.carried();
+        self.carries_all.then(|| Credentials { headers: headers.to_vec(), ca: ca.cloned(), ..Credentials::default() })
     }
 
     /// The Service's name and port: what a client sends as Host.
@@ -254,8 +268,8 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
         }
         (None, Some(remote)) => match Url::parse(&remote.url) {
             Ok(url) => {
-                lacks.extend(unfit_ca(remote, observed));
-                Some(Source::Remote(Remote { url, headers: headers(spec, observed, &mut lacks), ca: observed.ca.clone() }))
+                let ca = ca(remote, observed, &mut lacks);
+                Some(Source::Remote(Remote { url, headers: headers(spec, observed, &mut lacks), ca }))
             }
             Err(error) => {
                 problems.push(rejected(format!("spec.remote.url is no URL: {error}")));
@@ -274,8 +288,9 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
             name: server.name_any(),
             namespace: server.namespace().unwrap_or_default(),
             owner: owner_reference(server),
-            source,
             tools: contract::decide(&spec.tools, observed.accepted.as_ref(), observed.offered.as_deref()),
+            carries_all: source.carries_all(spec),
+            source,
             lacks,
             notes,
             decision: observed.decision.clone(),
@@ -287,6 +302,14 @@ pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServ
         }),
         _ => Err(problems),
     }
+}
+
+/// The private CA, if it can be used.
+fn ca(remote: &RemoteSource, observed: &Observed, lacks: &mut Vec<Problem>) -> Option<Vec<u8>> {
+    let unfit = unfit_ca(remote, observed);
+    let ca = observed.ca.clone().filter(|pem| unfit.is_none() && !pem.trim_ascii().is_empty());
+    lacks.extend(unfit);
+    ca
 }
 
 /// Why the private CA cannot be used. One that is missing, or empty, is told by the inputs.
@@ -518,6 +541,23 @@ mod tests {
         let lacks = validate(server, observed).expect("valid, but for a value").lacks;
         assert!(lacks.len() < 2, "{lacks:?}");
         lacks.into_iter().next().map(|lack| (lack.reason, lack.message))
+    }
+
+    #[test]
+    fn what_probes_carry_is_known_whatever_else_is_lacking_and_only_as_a_whole() {
+        let (mut server, observed) = with_header(Some(b"Bearer secret"));
+        server.spec.pod.env_from =
+            serde_json::from_value(serde_json::json!([{"secretRef": {"name": "gone"}}])).expect("a reference");
+        let valid = validate(&server, &observed).expect("valid, but for a Secret");
+        assert_eq!((valid.lacks.len(), valid.credentials().expect("known").headers.len()), (1, 1));
+        for unfit in [None, Some(&b"  "[..]), Some(&b"two\nlines"[..])] {
+            let (server, observed) = with_header(unfit);
+            assert!(validate(&server, &observed).expect("valid, but for the header").credentials().is_none(), "{unfit:?}");
+        }
+        let (mut server, observed) = with_header(Some(b"Bearer secret"));
+        let ca = SecretKeyRef { name: "private".into(), key: "ca.crt".into() };
+        server.spec.remote.as_mut().expect("a remote server").ca_secret_ref = Some(ca);
+        assert!(validate(&server, &observed).expect("valid, but for the CA").credentials().is_none());
     }
 
     #[test]

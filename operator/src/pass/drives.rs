@@ -181,7 +181,7 @@ impl Rig {
         let api = Api::default();
         // The API server keeps a status beside the data; here they are one.
         api.state().webhook = Some(|object| {
-            if object["status"].is_object() {
+            if object["status"].is_object() && object["metadata"]["name"] == "db" {
                 object["data"] = object["status"].take();
             }
         });
@@ -267,6 +267,25 @@ async fn a_pass_goes_in_one_direction_and_the_next_one_over_the_same_world_write
     assert_eq!(rig.pass(&object).await, Action::await_change());
     assert!(rig.writes().is_empty());
     assert_eq!(rig.outcomes(), ["ok 2"]);
+}
+
+#[tokio::test]
+async fn a_claim_that_does_not_grow_is_told_and_one_that_grows_is_looked_at_again() {
+    const CLAIM: &str = "/api/v1/namespaces/team/persistentvolumeclaims/own";
+    let (rig, object) = Rig::new(|_| {});
+    let claim = |said: serde_json::Value| {
+        json!({
+            "metadata": {"name": "own", "namespace": "team", "labels": {"app.kubernetes.io/managed-by": "mcpfleet"}},
+            "spec": {"resources": {"requests": {"storage": "2Gi"}}},
+            "status": {"capacity": {"storage": "1Gi"}, "conditions": said},
+        })
+    };
+    rig.api.put(CLAIM, claim(json!([])));
+    assert_eq!(rig.pass(&object).await, Action::requeue(Duration::from_mins(1)));
+    assert_eq!(rig.told("problems"), "");
+    rig.api.put(CLAIM, claim(json!([{"type": "ControllerResizeError", "status": "True", "message": "no room"}])));
+    rig.pass(&object).await;
+    assert!(rig.told("problems").starts_with("the claim own cannot grow from 1Gi to 2Gi"), "{}", rig.told("problems"));
 }
 
 #[tokio::test]
@@ -403,10 +422,11 @@ fn pods_that_are_held_up_are_looked_at_until_they_have_had_their_time() {
             last_transition_time: since,
             observed_generation: None,
         };
-        held_up_for(&[told], crate::fixtures::at(90))
+        on_its_way(&[told], crate::fixtures::at(90)).map(|way| (way.told_for, way.usual))
     };
-    assert_eq!(told("True", reason::UNSCHEDULABLE), Some(Duration::from_secs(90)));
-    assert_eq!(told("True", reason::ROLLING_OUT), None, "in the usual manner: what changes wakes us");
+    let waits = Duration::from_secs(90);
+    assert_eq!(told("True", reason::UNSCHEDULABLE), Some((waits, false)));
+    assert_eq!(told("True", reason::ROLLING_OUT), Some((waits, true)), "in the usual manner: what changes wakes us");
     assert_eq!(told("False", reason::UNSCHEDULABLE), None, "Stalled says it, or nothing");
 }
 

@@ -120,13 +120,13 @@ impl Circuit {
         self.enter(CircuitState::Open, now)
     }
 
-    /// The server answered. Counts only while HalfOpen.
-    pub fn succeed(&mut self, policy: &CircuitBreaker, now: Moment) -> Option<Transition> {
+    /// The server answered. Counts only while HalfOpen. `last`: it is not to be asked again soon, and so needs no other answer.
+    pub fn succeed(&mut self, policy: &CircuitBreaker, last: bool, now: Moment) -> Option<Transition> {
         if self.forced.is_some() || self.state() != CircuitState::HalfOpen {
             return None;
         }
         self.successes = self.successes.saturating_add(1);
-        if self.successes < policy.success_threshold { None } else { self.close(now) }
+        if self.successes < policy.success_threshold && !last { None } else { self.close(now) }
     }
 
     /// Time went by: an opening that is over becomes HalfOpen. A wall clock that jumped ahead ends it early, one that jumped back never late.
@@ -217,7 +217,7 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Step {
         Fail(f64),
-        Succeed,
+        Succeed(bool),
         TryNow,
         Reset,
         /// Both clocks go on.
@@ -241,7 +241,7 @@ mod tests {
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             4 => (0.0..=1.0).prop_map(Step::Fail),
-            3 => Just(Step::Succeed),
+            3 => prop::bool::weighted(0.2).prop_map(Step::Succeed),
             1 => Just(Step::TryNow),
             1 => Just(Step::Reset),
             4 => (0_u64..400).prop_map(Step::Pass),
@@ -271,7 +271,7 @@ mod tests {
             let Self { circuit, policy, now, .. } = self;
             let made = match *step {
                 Step::Fail(jitter) => circuit.fail(policy, reason::TIMEOUT, 3, jitter, *now),
-                Step::Succeed => circuit.succeed(policy, *now),
+                Step::Succeed(last) => circuit.succeed(policy, last, *now),
                 Step::TryNow => circuit.try_now(*now),
                 Step::Reset => {
                     let reset = circuit.reset(*now);

@@ -323,7 +323,7 @@ impl HealthEngine {
         &self.shared.config.remote
     }
 
-    /// What probes of a server carry; none before `set_server`.
+    /// What probes of a server carry; none before that is known.
     pub fn credentials(&self, key: &ServerKey) -> Option<Credentials> {
         locked(&self.shared.state).registry.credentials(key)
     }

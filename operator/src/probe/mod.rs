@@ -45,6 +45,7 @@ pub use protocol::Hello;
 pub use proxy::Proxy;
 pub use route::{Dial, Route, check_ca};
 pub use schedule::TargetId;
+pub use server::LACKS_CREDENTIALS;
 pub use tools::{Tool, ToolsDiff, ToolsList};
 pub use types::{
     AcceptedTools, Credentials, Endpoint, KeptOut, Moment, PodHealth, PodState, ServerHealth, ServerKey, ServerSpec, Serving,

@@ -20,6 +20,7 @@ use super::{
     types::{PodState, ServerKey},
 };
 use crate::{
+    again::Again,
     names::{Component, LABEL_COMPONENT, LABEL_INSTANCE, LABEL_TEMPLATE_HASH, MANAGED_SELECTOR, POD_GATE},
     pod_trouble,
     rollout::Origin,
@@ -40,7 +41,7 @@ pub async fn watch_pods(
         None => Api::all(client),
     };
     let selector = format!("{MANAGED_SELECTOR},{LABEL_COMPONENT}={}", Component::Server.as_str());
-    let stream = watcher(pods, watcher::Config::default().labels(&selector)).default_backoff();
+    let stream = watcher(pods, watcher::Config::default().labels(&selector)).backoff(Again::default());
     let mut stream = std::pin::pin!(stream);
     let mut listed: Option<HashSet<String>> = None;
     loop {

@@ -404,7 +404,8 @@ fn feed_circuit(server: &mut Server, id: TargetId, kind: Kind, around: &mut Arou
     server.transitioned(early, around);
     if server.circuit.state() == CircuitState::HalfOpen {
         server.try_with(id);
-        let transition = server.circuit.succeed(&spec.breaker, around.now);
+        let last = server.targets.get(&id).is_some_and(Target::wants_rest);
+        let transition = server.circuit.succeed(&spec.breaker, last, around.now);
         if transition.is_some()
             && let Some(target) = server.targets.get_mut(&id)
         {

@@ -110,6 +110,11 @@ impl Guard {
         })
     }
 
+    /// Its name is one of the cluster's own.
+    pub fn is_inside(&self) -> bool {
+        self.reach.is_inside(&self.host)
+    }
+
     /// Those of the addresses that may be dialled. When there is none: why not the last of them.
     pub fn allowed(&self, addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Problem> {
         let caller = Caller { namespace: &self.namespace, host: &self.host };

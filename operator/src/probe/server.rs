@@ -120,9 +120,9 @@ impl Server {
         self.spec.as_ref().is_some_and(|spec| matches!(spec.endpoint, Endpoint::Remote { .. }))
     }
 
-    /// Its CR says that it is not in use.
+    /// It is not probed, whatever becomes of its pods.
     pub fn rests(&self) -> bool {
-        self.spec.as_ref().is_some_and(|spec| !spec.enabled)
+        self.spec.as_ref().is_some_and(|spec| !spec.is_probed())
     }
 
     /// Works out the circuit, the gates, the schedule and what status shows.
@@ -339,7 +339,7 @@ impl Server {
 
     /// When the target is to be probed; none: not until something changes.
     pub fn next_due(&self, target: &Target, spec: &ServerSpec, epoch: Instant, now: Moment) -> Option<Instant> {
-        if !spec.enabled || !target.reachable() {
+        if !spec.is_probed() || !target.reachable() {
             return None;
         }
         let paced = || match (target.urgent, target.ended) {
@@ -382,9 +382,16 @@ fn notice(object: &ObjectReference, warning: bool, reason: &'static str, action:
     Effect::Event(Notice { object: object.clone(), warning, reason, action, note })
 }
 
-/// A person asked for a probe, and there is nobody to ask.
+/// Why a server is not probed whose credentials are not known.
+pub const LACKS_CREDENTIALS: &str = "what headersFrom or caSecretRef names is missing, or cannot be read";
+
+/// A person asked for a probe, and there is nobody to ask, or nothing to ask with.
 pub fn not_rechecked(spec: &ServerSpec) -> Effect {
-    let why = if spec.enabled { "there is no pod to ask" } else { "spec.enabled is false" };
+    let why = match (spec.enabled, spec.lacks_credentials) {
+        (false, _) => "spec.enabled is false",
+        (true, true) => LACKS_CREDENTIALS,
+        (true, false) => "there is no pod to ask",
+    };
     notice(&spec.object, true, reason::RECHECKED, "Recheck", format!("not asked: {why}"))
 }
 

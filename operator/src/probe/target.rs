@@ -16,6 +16,7 @@ use super::{
     converse::{Known, Observation},
     gate::Gate,
     latencies::Latencies,
+    pace::EAGER,
     route::Route,
     schedule::TargetId,
     tools::ToolsList,
@@ -426,11 +427,16 @@ impl Target {
         self.once_well = true;
     }
 
+    /// It asked to be left alone for longer than a trial would: its last answer is all that there is of it until then.
+    pub fn wants_rest(&self) -> bool {
+        self.not_before.zip(self.ended).is_some_and(|(not_before, ended)| not_before > ended.mono + EAGER)
+    }
+
     /// Up, but says no: the last verdict stands. Who failed and now says no often enough answers again.
     fn absorb_refusal(&mut self, verdict: &Verdict, spec: &ServerSpec) {
         if self.failing {
             self.answered += 1;
-            if self.answered < spec.breaker.success_threshold {
+            if self.answered < spec.breaker.success_threshold && !self.wants_rest() {
                 return;
             }
             self.recover();

@@ -82,6 +82,7 @@ pub struct Credentials {
 
 /// What the engine must know of an McpServer. Everything comes from the CR and what it refers to.
 #[derive(Clone)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own that the CR tells of")]
 pub struct ServerSpec {
     /// The CR, as Events refer to it.
     pub object: ObjectReference,
@@ -93,6 +94,8 @@ pub struct ServerSpec {
     pub ca: Option<Vec<u8>>,
     /// What the server was given, and must not stand in what is told of it.
     pub mask: Arc<Mask>,
+    /// What requests are to carry could not be read yet: it is not probed, and all else that the spec says holds.
+    pub lacks_credentials: bool,
     /// False: not probed, the circuit at rest.
     pub enabled: bool,
     /// True: nothing is taken out of service and nothing evicted; probing goes on, and new pods still come in.
@@ -111,6 +114,13 @@ pub struct ServerSpec {
     pub reach: Option<Arc<Reach>>,
 }
 
+impl ServerSpec {
+    /// Whether it is probed at all.
+    pub const fn is_probed(&self) -> bool {
+        self.enabled && !self.lacks_credentials
+    }
+}
+
 impl fmt::Debug for ServerSpec {
     /// Without the credentials' values and the URL's userinfo: this reaches logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -119,6 +129,7 @@ impl fmt::Debug for ServerSpec {
             .field("object", &self.object.name)
             .field("credentials", &names)
             .field("ca", &self.ca.is_some())
+            .field("lacks_credentials", &self.lacks_credentials)
             .field("enabled", &self.enabled)
             .field("paused", &self.paused)
             .field("health", &self.health)
@@ -206,6 +217,8 @@ pub struct ServerHealth {
     pub stood_in: bool,
     /// Its clients bring credentials of their own: that it refuses the prober is as it should be.
     pub accepts_unauthorized: bool,
+    /// It is not probed, because what requests are to carry could not be read yet.
+    pub lacks_credentials: bool,
     /// The server as a whole: the worst that is confirmed. Of a remote one: the last verdict.
     pub verdict: Verdict,
     /// The revision that it speaks.

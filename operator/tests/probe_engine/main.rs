@@ -5,6 +5,7 @@ mod support;
 
 mod circuit;
 mod contract;
+mod credentials;
 mod crowds;
 mod evictions;
 mod gates;

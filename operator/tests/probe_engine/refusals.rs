@@ -62,6 +62,28 @@ async fn a_refusal_closes_a_half_open_circuit() {
     assert_eq!((health.verdict.kind, health.verdict.reason), (Kind::Alive, reason::UNAUTHORIZED));
 }
 
+/// It answers, and wants no second question before ten minutes are over: that is answer enough.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_asks_for_patience_lets_the_server_in_at_once() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1], |_| {}).await;
+    puppet.set(ip(1), Does::Refuse);
+    rig.until("server", secs(30), is_open).await.expect("open");
+    puppet.set(ip(1), Does::SayNo(429, Some(secs(600))));
+    puppet.forget();
+    let health = rig.until("server", secs(40), is_closed).await.expect("closed");
+    assert_eq!((health.verdict.kind, health.verdict.reason), (Kind::Alive, reason::RATE_LIMITED));
+    sleep(secs(500)).await;
+    assert_eq!(puppet.asked(ip(1)).len(), 1, "its wish is granted");
+
+    serving(&rig, &puppet, "pair", &[2, 3], |_| {}).await;
+    puppet.set(ip(2), Does::Refuse);
+    rig.until("pair", secs(30), |health| health.pods[0].failing).await.expect("failing");
+    puppet.set(ip(2), Does::SayNo(429, Some(secs(600))));
+    rig.until("pair", secs(60), |health| !health.pods[0].failing).await.expect("it answers");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_failed_is_back_once_it_says_no_often_enough_and_not_at_once() {
     let puppet = Puppet::default();

@@ -9,7 +9,8 @@ use std::{
 
 use operator::{
     crd::{CircuitState, reason},
-    probe::{Endpoint, EngineConfig, Proxy, VerdictKind as Kind},
+    probe::{Endpoint, EngineConfig, Proxy, RemotePolicy, VerdictKind as Kind},
+    reach::Reach,
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::{
@@ -147,6 +148,26 @@ async fn a_remote_server_with_tls_is_reached_by_the_proxy_unless_that_is_not_for
         let credentials = "Proxy-Authorization: Basic dXNlcjpwYXNz";
         assert!(asked.iter().all(|head| head.starts_with("CONNECT localhost:") && head.contains(credentials)), "{asked:?}");
     }
+}
+
+/// A proxy in the cluster would get to where the operator must not.
+#[tokio::test]
+async fn a_name_of_the_clusters_own_is_judged_here_and_never_told_to_a_proxy() {
+    let (address, asked) = proxy().await;
+    let proxy = Proxy::new(&format!("http://{address}"), "");
+    let remote = RemotePolicy { reach: Some(Reach::new(Vec::new(), Vec::new())), tool_calls: false };
+    let rig = Rig::start_with(EngineConfig { proxy, remote, ..EngineConfig::default() });
+    for host in ["localhost", "127.0.0.1", "db.theirs.svc"] {
+        rig.server(host, address, |spec| {
+            let url = format!("https://{host}:{}/mcp", address.port());
+            spec.endpoint = Endpoint::Remote { url: url.parse().expect("a URL") };
+        });
+        let failed = |health: &operator::probe::ServerHealth| health.verdict.kind == Kind::Failed;
+        let told = rig.until(host, Duration::from_secs(30), failed).await.expect("failed");
+        let resolves = host != "db.theirs.svc";
+        assert_eq!(told.verdict.reason == reason::ADDRESS_FORBIDDEN, resolves, "{host}: {told:?}");
+    }
+    assert!(asked.lock().expect("no panic").is_empty());
 }
 
 #[tokio::test]

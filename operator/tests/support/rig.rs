@@ -46,6 +46,7 @@ pub fn spec(port: u16) -> ServerSpec {
         endpoint: Endpoint::Pods { port, path: "/mcp".into(), host: "server-mcp.test.svc:8080".into() },
         credentials: Vec::new(),
         ca: None,
+        lacks_credentials: false,
         enabled: true,
         paused: false,
         recheck: None,

@@ -25,7 +25,7 @@ use http_body_util::LengthLimitError;
 use http_server::guesses::Guesses;
 use http_server::host::{Names, only};
 use http_server::pace::Pace;
-use http_server::{forwarded, json_rpc};
+use http_server::{forwarded, json_rpc, request_id};
 use ipnet::IpNet;
 use rmcp::ServerHandler;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
@@ -75,6 +75,7 @@ struct Door<A> {
     guesses: Guesses,
     running: Places,
     metrics: Metrics,
+    sessions: Arc<LocalSessionManager>,
     db: Database,
     ready: Arc<AtomicBool>,
     direct: A,
@@ -101,7 +102,8 @@ pub fn service<H: ServerHandler, A: Answers>(
         // Host and Origin have been checked by then, by rules that know a cluster's names.
         .disable_allowed_hosts()
         .disable_allowed_origins();
-    let mcp = StreamableHttpService::new(move || Ok(handler()), Arc::new(LocalSessionManager::default()), config);
+    let sessions = Arc::new(LocalSessionManager::default());
+    let mcp = StreamableHttpService::new(move || Ok(handler()), Arc::clone(&sessions), config);
     let door = Arc::new(Door {
         running: Places::new(settings.max_requests),
         pace: settings.rate.and_then(|requests| Pace::new(requests, Duration::from_secs(1))),
@@ -109,6 +111,7 @@ pub fn service<H: ServerHandler, A: Answers>(
         names: Names::new(std::mem::take(&mut settings.hosts), std::mem::take(&mut settings.origins)),
         settings,
         metrics,
+        sessions,
         db,
         ready,
         direct,
@@ -122,12 +125,7 @@ pub fn service<H: ServerHandler, A: Answers>(
     // The checks stand before the paths, and not in layers around them: each layer would cost every call its own part of a way.
     service_fn(move |request: Request| {
         let (door, paths) = (Arc::clone(&door), paths.clone());
-        async move {
-            if let Some(refusal) = door.refuses_names(&request) {
-                return Ok(refusal);
-            }
-            if request.uri().path() == MCP { Ok(door.admit(request, paths).await) } else { paths.oneshot(request).await }
-        }
+        async move { Ok(request_id::with(request, |request| door.answer(request, paths)).await) }
     })
 }
 
@@ -135,6 +133,15 @@ impl<A: Answers> Door<A> {
     fn refuse(&self, status: StatusCode, reason: &str, text: impl IntoResponse) -> Response {
         self.metrics.refused.with_label_values(&[reason]).inc();
         (status, text).into_response()
+    }
+
+    /// The answer to any request.
+    async fn answer(&self, request: Request, paths: Router) -> Response {
+        match self.refuses_names(&request) {
+            Some(refusal) => refusal,
+            None if request.uri().path() == MCP => self.admit(request, paths).await,
+            None => paths.oneshot(request).await.into_response(),
+        }
     }
 
     /// The refusal, when a request must not ask for whom it asks, or not from the page that it comes from.
@@ -276,7 +283,7 @@ async fn readyz<A: Answers>(State(door): State<Arc<Door<A>>>) -> Response {
 }
 
 async fn metrics_text<A: Answers>(State(door): State<Arc<Door<A>>>) -> Response {
-    match door.metrics.render(&door.db) {
+    match door.metrics.render(&door.db, door.sessions.sessions.read().await.len()) {
         Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }

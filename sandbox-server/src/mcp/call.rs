@@ -3,12 +3,12 @@
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use http::HeaderMap;
+use http_server::request_id;
 use rmcp::model::{CallToolResult, ContentBlock, ProgressNotificationParam, RequestMetaObject};
 use rmcp::service::Peer;
 use rmcp::{ErrorData, RoleServer};
@@ -266,7 +266,8 @@ impl SqliteMcp {
         }
         if self.shared.settings.audit {
             let trace = span.as_ref().map_or_else(|| trace_id(caller), |span| span.trace().to_string());
-            let request = self.request_id(caller);
+            // On standard input a call has none of its own.
+            let request = caller.origin.headers.map_or_else(request_id::new, |headers| request_id::of(headers).to_owned());
             audit::Entry { tool, sql: &sql, outcome, took: duration, rows, request: &request, trace: &trace }.write();
         }
         Ok(match result? {
@@ -277,15 +278,6 @@ impl SqliteMcp {
             }
             Err(error) => self.tool_error(&error, &sql, caller.who).await,
         })
-    }
-
-    /// The caller's own request id when it sent one, else a number since the start.
-    fn request_id(&self, caller: &Caller<'_>) -> String {
-        let sent = caller.origin.headers.and_then(|headers| headers.get("x-request-id")).and_then(|id| id.to_str().ok());
-        match sent {
-            Some(id) => id.chars().filter(char::is_ascii_graphic).take(64).collect(),
-            None => self.shared.requests.fetch_add(1, Ordering::Relaxed).to_string(),
-        }
     }
 }
 

@@ -16,7 +16,6 @@ pub mod types;
 pub mod values;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use rmcp::model::{Implementation, ServerCapabilities, ServerConfig, Tool};
 use tokio_util::sync::CancellationToken;
@@ -55,7 +54,6 @@ struct Shared {
     settings: HandlerSettings,
     end: CancellationToken,
     events: Events,
-    requests: AtomicU64,
     tools: Vec<Tool>,
     info: ServerConfig,
 }
@@ -81,7 +79,6 @@ impl SqliteMcp {
             end: settings.end.clone(),
             settings,
             events: Events::new(stop),
-            requests: AtomicU64::new(0),
             tools: tools::definitions(read_only, schema),
             info,
         };

@@ -108,6 +108,28 @@ async fn a_token_opens_mcp_and_is_not_asked_for_beside_it() {
 }
 
 #[tokio::test]
+async fn every_answer_says_by_which_id_its_request_is_known() {
+    let server = Server::start("", &[]);
+    let said = async |request: reqwest::RequestBuilder| {
+        let response = request.send().await.unwrap();
+        let id = response.headers().get("x-request-id").map(|id| id.to_str().unwrap().to_owned());
+        (response.status().as_u16(), id.unwrap_or_default())
+    };
+    let discover = || server.modern("server/discover", json!({}));
+    assert_eq!(said(discover().header("x-request-id", "abc-1.2_3")).await, (200, "abc-1.2_3".to_owned()));
+    for request in [
+        discover(),
+        discover().header("x-request-id", "a b"),
+        discover().header("Host", "evil.com"),
+        server.request(Method::GET, "/healthz"),
+        server.request(Method::GET, "/nowhere"),
+    ] {
+        let (status, id) = said(request).await;
+        assert!(id.starts_with("req_"), "{status}: {id}");
+    }
+}
+
+#[tokio::test]
 async fn several_messages_at_once_are_answered_in_one_array() {
     let server = Server::start("CREATE TABLE t(a);", &[]);
     let post = |body: &Value| {

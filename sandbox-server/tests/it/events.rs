@@ -109,9 +109,12 @@ async fn an_earlier_era_is_offered_subscriptions_only_where_it_has_a_session() {
     // From another client, of another era.
     server.ok("append_insight", json!({"insight": "x"})).await;
     assert_eq!(listening.next().await.unwrap()["params"]["uri"], "memo://insights");
+    let sessions = async || server.get("/metrics").await.1.lines().any(|line| line == "sandbox_sessions 1");
+    assert!(sessions().await, "whoever scales is told");
     let ended = server.request(reqwest::Method::DELETE, "/mcp").header("mcp-session-id", &session).send().await.unwrap();
     assert!(ended.status().is_success());
     assert_eq!(in_session("tools/list", &json!({})).send().await.unwrap().status(), 404);
+    assert!(!sessions().await);
 }
 
 #[tokio::test]
@@ -123,7 +126,8 @@ async fn the_audit_log_shows_statements_and_their_cost_but_no_values() {
         "_meta": {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
     });
     server.modern("tools/call", call).header("x-request-id", "req-7").send().await.unwrap();
-    server.error("read_query", json!({"query": "SELECT 'hidden-literal' FROM nowhere"})).await;
+    let wrong = json!({"name": "read_query", "arguments": {"query": "SELECT 'hidden-literal' FROM nowhere"}});
+    let told = server.modern("tools/call", wrong).send().await.unwrap().headers()["x-request-id"].to_str().unwrap().to_owned();
     let audited = || -> Vec<Value> {
         let log = server.log.lock().unwrap();
         log.iter().filter_map(|line| serde_json::from_str(line).ok()).filter(|line: &Value| line["target"] == "audit").collect()
@@ -143,6 +147,7 @@ async fn the_audit_log_shows_statements_and_their_cost_but_no_values() {
     );
     assert!(of(0, "micros").as_u64().unwrap() > 0);
     assert_eq!((of(1, "sql"), of(1, "outcome")), (json!("SELECT ? FROM nowhere"), json!("sql_error")));
+    assert_eq!(of(1, "request_id"), told);
     assert!(!server.log.lock().unwrap().concat().contains("hidden"));
 }
 

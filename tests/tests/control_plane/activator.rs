@@ -172,6 +172,41 @@ async fn lists_are_answered_without_waking_and_calls_wake_once_and_are_answered(
 }
 
 #[tokio::test]
+async fn a_client_of_an_older_revision_wakes_the_server_and_its_session_is_the_servers() {
+    with_space(|space| async move {
+        let operator = with_sleeper(&space).await?;
+        let activator = Activator::of(&space, 30).await?;
+        let legacy = |method: &str| {
+            let params =
+                json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}});
+            let request = reqwest::Client::new().post(format!("http://{}/mcp", activator.address));
+            let request = request.header("host", format!("s-mcp.{}.svc:8080", space.name));
+            request.json(&json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}))
+        };
+        // What such a server says to that only it can say.
+        let opens = async { anyhow::Ok(legacy("initialize").send().await?.error_for_status()?) };
+        let wakes = async {
+            space.until::<Deployment>("s-mcp", "a pod wanted", |deployment| replicas(deployment) == Some(1)).await?;
+            let fake = FakeServer::start().await?;
+            fake.set_legacy();
+            pods::run(&space, "s", "s-1", fake.address).await?;
+            anyhow::Ok(fake)
+        };
+        let (opened, fake) = tokio::try_join!(opens, wakes)?;
+        assert_eq!(opened.headers()["mcp-session-id"], "one");
+        assert_eq!(said(opened).await?["result"]["protocolVersion"], "2025-11-25");
+        // What follows in the session goes there, too, while the Service still leads here.
+        let called = legacy("tools/call").header("mcp-session-id", "one").send().await?.error_for_status()?;
+        assert_eq!(said(called).await?["result"]["content"][0]["text"], "called");
+        assert_eq!(fake.called(), 1);
+        service_leads(&space, "s", fake.address).await?;
+        space.until_gone::<EndpointSlice>("s-mcp-asleep-ipv4").await?;
+        operator.stop().await
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn who_waits_for_a_server_that_is_deleted_or_switched_off_is_told_at_once() {
     with_space(|space| async move {
         for name in ["off", "gone"] {

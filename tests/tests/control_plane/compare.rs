@@ -1,12 +1,22 @@
 //! What we say that server-side apply would find out, against what the API server's own dry run says.
 
+use std::{collections::BTreeSet, sync::Arc};
+
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service, networking::v1::NetworkPolicy, policy::v1::PodDisruptionBudget};
 use kube::{
     Api, Resource, ResourceExt,
-    api::{Patch, PatchParams},
+    api::{DynamicObject, Patch, PatchParams, PostParams},
 };
 use mcpfleet_tests::cluster::{Space, with_space};
-use operator::compare;
+use operator::{
+    asleep::Endpoints,
+    autoscale::Decision,
+    child::{Child, KINDS},
+    compare,
+    crd::McpServer,
+    mcp_server::{build, observe::Observed, stdio::KEYS, validate::validate},
+    probe::Kept,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
@@ -173,6 +183,240 @@ async fn we_find_what_a_dry_run_finds() {
             json!({"spec": {"unhealthyPodEvictionPolicy": "IfHealthyBudget"}}),
         ];
         agrees::<PodDisruptionBudget>(&space, budget(), edits).await
+    })
+    .await;
+}
+
+/// A server of this spec in the space.
+fn server(space: &Space, name: &str, spec: &Value) -> anyhow::Result<McpServer> {
+    let metadata = json!({"name": name, "namespace": space.name, "uid": format!("uid-of-{name}")});
+    let object = json!({"apiVersion": "mcpfleet.dev/v1alpha1", "kind": "McpServer", "metadata": metadata, "spec": spec});
+    Ok(serde_json::from_value(object)?)
+}
+
+/// Children of every kind, as the builders make them.
+fn built(space: &Space) -> anyhow::Result<Vec<Child>> {
+    let config = space.config()?;
+    let observed = || Observed { sources: config.stdio_sources(), session_keys: "a2V5".into(), ..Observed::default() };
+    let rich = json!({
+        "container": {"image": "a/b:1"}, "replicas": 2,
+        "resources": {"requests": {"cpu": "0.5", "memory": "1024Mi"}, "limits": {"cpu": 1}},
+        "env": [{"name": "EMPTY", "value": ""}, {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+        "envFrom": [{"secretRef": {"name": "s"}}], "imagePullSecrets": [{"name": "pull"}],
+        "volumes": [{"name": "c", "configMap": {"name": "c"}}], "volumeMounts": [{"name": "c", "mountPath": "/c"}],
+        "podTemplate": {
+            "hostAliases": [{"ip": "10.1.2.3", "hostnames": ["a"]}],
+            "topologySpreadConstraints": [
+                {"topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway", "maxSkew": 1, "labelSelector": {"matchLabels": {"a": "b"}}},
+            ],
+            "nodeSelector": {"disk": "ssd"}, "tolerations": [{"key": "gpu", "operator": "Exists"}],
+            "initContainers": [{"name": "fetch", "image": "a/b:1"}], "sidecars": [{"name": "proxy", "image": "a/b:1"}],
+        },
+        "network": {"egressTo": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]},
+    });
+    let kept = json!({
+        "container": {"image": "a/b:1"},
+        "storage": {"size": "1Gi", "mountPath": "/data", "backup": {"schedule": "0 3 * * *", "to": {"claim": "backups"}, "command": ["save"]}},
+    });
+    let stdio = json!({"stdio": {"command": "npx", "args": ["-y", "a@1.0.0"]}});
+    let sleeps = json!({"container": {"image": "a/b:1"}, "autoscaling": {"minReplicas": 0, "maxReplicas": 2, "idleSeconds": 60}});
+    let addresses = [("IPv4".to_owned(), ["10.1.2.3".to_owned()].into())].into();
+    let asleep = Observed {
+        stood_in: true,
+        activator: Arc::new(Endpoints { addresses, port: 8080 }),
+        kept: Some("{}".into()),
+        decision: Some(Decision { desired: 0, reason: "nobody calls".into() }),
+        ..observed()
+    };
+    let mut children = Vec::new();
+    for (name, spec, observed) in
+        [("rich", rich, observed()), ("kept", kept, observed()), ("stdio", stdio, observed()), ("sleeps", sleeps, asleep)]
+    {
+        let valid =
+            validate(&server(space, name, &spec)?, &observed).map_err(|problems| anyhow::anyhow!("{name}: {problems:?}"))?;
+        children.extend(build::children(&valid, &config.surroundings()));
+    }
+    Ok(children)
+}
+
+/// What others may do to a child of the kind, beside what is the same for all.
+fn edits(child: &Child) -> Vec<Value> {
+    let owner = |uid: &str, controls: bool| {
+        let owner =
+            json!({"apiVersion": "mcpfleet.dev/v1alpha1", "kind": "McpServer", "name": "x", "uid": uid, "controller": controls});
+        json!({"metadata": {"ownerReferences": [owner]}})
+    };
+    let mut edits = vec![
+        json!({}),
+        json!({"metadata": {"annotations": {"somebody/else": "was here"}}}),
+        json!({"metadata": {"labels": {"app.kubernetes.io/name": "another"}}}),
+        owner("another", false),
+    ];
+    edits.extend(child.owner().map(|ours| owner(&ours.uid, false)));
+    edits.extend(match child.key.kind {
+        "Deployment" => vec![
+            template(&json!({"initContainers": [{"name": "more", "image": "a/b:1"}]})),
+            template(&json!({"imagePullSecrets": [{"name": "more"}]})),
+            template(&json!({"hostAliases": [{"ip": "10.9.9.9", "hostnames": ["more"]}]})),
+            template(&json!({"hostAliases": [{"ip": "10.1.2.3", "hostnames": ["other"]}]})),
+            template(&json!({"topologySpreadConstraints": [{"topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway", "maxSkew": 5}]})),
+        ],
+        "CronJob" => vec![
+            json!({"spec": {"schedule": "0 4 * * *"}}),
+            json!({"spec": {"suspend": true}}),
+            json!({"spec": {"successfulJobsHistoryLimit": 7}}),
+            json!({"spec": {"jobTemplate": {"spec": {"backoffLimit": 9}}}}),
+        ],
+        "EndpointSlice" => vec![
+            json!({"ports": [{"name": "mcp", "port": 9, "protocol": "TCP"}]}),
+            json!({"ports": [child.body["ports"][0], {"name": "more", "port": 9, "protocol": "TCP"}]}),
+            json!({"endpoints": [{"addresses": ["10.9.9.9"]}]}),
+        ],
+        "ConfigMap" => vec![json!({"data": {"more": "x"}}), json!({"data": {(Kept::FILE): "x"}})],
+        "Secret" => vec![json!({"data": {"more": "eA=="}}), json!({"data": {KEYS: "eA=="}})],
+        _ => Vec::new(),
+    });
+    edits
+}
+
+/// All of an object that a person or a program may say.
+fn said(object: &DynamicObject) -> Value {
+    let mut object = json!(object);
+    let of_server = ["managedFields", "resourceVersion", "generation", "creationTimestamp", "uid"];
+    object["metadata"].as_object_mut().expect("metadata").retain(|field, _| !of_server.contains(&field.as_str()));
+    object.as_object_mut().expect("an object").remove("status");
+    object
+}
+
+/// Without what says nothing: Kubernetes leaves some of it out, and we do not look for it.
+fn telling(value: Value) -> Value {
+    let tells = |value: &Value| ![json!(null), json!(false), json!(0), json!(""), json!([]), json!({})].contains(value);
+    match value {
+        Value::Object(map) => {
+            map.into_iter().map(|(key, value)| (key, telling(value))).filter(|(_, value)| tells(value)).collect()
+        }
+        Value::Array(items) => items.into_iter().map(telling).collect(),
+        value => value,
+    }
+}
+
+/// Where values stand that others may change, as JSON pointers.
+fn leaves(value: &Value, at: &str, found: &mut Vec<String>) {
+    let step = |key: &str| format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"));
+    match value {
+        Value::Object(map) => map.iter().for_each(|(key, value)| leaves(value, &step(key), found)),
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(index, value)| leaves(value, &step(&index.to_string()), found))
+        }
+        _ => found.push(at.to_owned()),
+    }
+}
+
+/// The object with another value there: those that the API server may take.
+fn changed(object: &Value, at: &str) -> Vec<Value> {
+    let values = match object.pointer(at) {
+        Some(Value::String(text)) => vec![json!(format!("{text}x")), json!("7"), json!("eA==")],
+        Some(Value::Number(number)) => vec![json!(number.as_i64().map(|number| number + 1))],
+        Some(Value::Bool(set)) => vec![json!(!set)],
+        _ => Vec::new(),
+    };
+    let with = |value| {
+        let mut object = object.clone();
+        *object.pointer_mut(at).expect("it is there") = value;
+        object
+    };
+    values.into_iter().map(with).collect()
+}
+
+/// The object without what is there.
+fn without(object: &Value, at: &str) -> Option<Value> {
+    let (parent, key) = at.rsplit_once('/')?;
+    let mut object = object.clone();
+    object.pointer_mut(parent)?.as_object_mut()?.remove(&key.replace("~1", "/").replace("~0", "~"))?;
+    Some(object)
+}
+
+/// A child, and its API.
+struct Judged<'a> {
+    api: Api<DynamicObject>,
+    child: &'a Child,
+}
+
+impl Judged<'_> {
+    fn ours() -> PatchParams {
+        PatchParams::apply("mcpfleet").force()
+    }
+
+    async fn apply(&self, params: &PatchParams) -> kube::Result<DynamicObject> {
+        self.api.patch(&self.child.key.name, params, &Patch::Apply(&self.child.body)).await
+    }
+
+    /// Compares what we say of the object as it is with what a dry run does.
+    async fn agrees(&self, live: &DynamicObject, what: &str) -> anyhow::Result<()> {
+        let would = self.apply(&PatchParams { dry_run: true, ..Self::ours() }).await?;
+        let (found, live, would) = (compare::differences(&json!(live), &self.child.body), said(live), said(&would));
+        if found.is_empty() {
+            assert_eq!(telling(live), telling(would), "{}: we find nothing: {what}", self.child.key);
+        } else {
+            assert_ne!(live, would, "{}: {what}: we find {found:?}", self.child.key);
+        }
+        Ok(())
+    }
+
+    /// Writes the object as somebody else. None: Kubernetes does not let them.
+    async fn put(&self, object: &Value) -> anyhow::Result<Option<DynamicObject>> {
+        let mut object: DynamicObject = serde_json::from_value(object.clone())?;
+        object.metadata.resource_version = self.api.get_metadata(&self.child.key.name).await?.metadata.resource_version;
+        match self.api.replace(&self.child.key.name, &PostParams::default(), &object).await {
+            Ok(live) => Ok(Some(live)),
+            Err(kube::Error::Api(status)) if (400..500).contains(&status.code) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Has somebody else change every value that stands there, and take it away.
+    async fn undone(&self) -> anyhow::Result<usize> {
+        let base = json!(self.apply(&Self::ours()).await?);
+        let (mut pointers, mut judged) = (Vec::new(), 0);
+        leaves(&base, "", &mut pointers);
+        let theirs = ["/metadata/labels/", "/metadata/annotations/", "/metadata/ownerReferences/"];
+        let ours = |at: &&String| {
+            let of_server = ["/metadata/", "/status/", "/apiVersion", "/kind"].iter().any(|start| at.starts_with(start));
+            !of_server || theirs.iter().any(|start| at.starts_with(start))
+        };
+        for at in pointers.iter().filter(ours) {
+            let taken = [changed(&base, at), without(&base, at).into_iter().collect()];
+            for (how, objects) in ["changed", "taken away"].iter().zip(taken) {
+                for object in objects {
+                    let Some(live) = self.put(&object).await? else { continue };
+                    self.agrees(&live, &format!("{at} is {how}")).await?;
+                    judged += 1;
+                    self.put(&base).await?;
+                    break;
+                }
+            }
+        }
+        Ok(judged)
+    }
+}
+
+#[tokio::test]
+async fn we_find_what_a_dry_run_finds_of_all_that_the_builders_make() {
+    with_space(|space| async move {
+        let children = built(&space)?;
+        let kinds: BTreeSet<_> = children.iter().map(|child| child.key.kind).collect();
+        assert_eq!(kinds, KINDS.iter().map(|kind| kind.kind).collect(), "a kind of which nothing is built here");
+        for child in &children {
+            let judged = Judged { api: Api::namespaced_with(space.client.clone(), &space.name, &child.resource), child };
+            let count = judged.undone().await?;
+            assert!(count > 4, "{count} of {}", child.key);
+            for edit in edits(child) {
+                judged.apply(&Judged::ours()).await?;
+                let live = judged.api.patch(&child.key.name, &PatchParams::default(), &Patch::Strategic(&edit)).await?;
+                judged.agrees(&live, &edit.to_string()).await?;
+            }
+        }
+        Ok(())
     })
     .await;
 }

@@ -235,13 +235,13 @@ async fn an_api_server_that_is_away_at_each_step_loses_no_call() {
             let way = Way::open().await?;
             let client: Client = way.client()?;
             let operator = another_by(&space, client.clone()).await?;
-            let activator = Activator::start(&space, &client, 60).await?;
+            let activator = Activator::start(&space, &client, 30).await?;
             let way = &way;
             let fake = wake(&space, &[activator.address], |step| async move {
                 if step == away {
                     way.cut();
                     // Longer than any of them waits for its next attempt at first.
-                    tokio::time::sleep(Duration::from_secs(2)).await;
+                    tokio::time::sleep(Duration::from_secs(5)).await;
                     way.mend();
                 }
                 Ok(())

@@ -7,12 +7,13 @@ use k8s_openapi::api::{
 use kube::api::{DeleteParams, Patch, PatchParams};
 use mcpfleet_tests::{
     cluster::{Space, with_space},
-    mcp::FakeServer,
+    mcp::{FakeServer, Mode},
     pods,
 };
 use operator::{
     conditions,
     crd::{CircuitState, McpApp, McpServer, reason},
+    names::ANNOTATION_RECHECK,
 };
 use serde_json::json;
 
@@ -63,6 +64,58 @@ async fn the_switches_work_without_a_secret_that_the_spec_names() {
         space.edit::<McpServer>("s", json!({"spec": {"enabled": false}})).await?;
         space.until::<Deployment>("s-mcp", "no pods", |deployment| replicas(deployment) == Some(0)).await?;
         space.until::<McpServer>("s", "Disabled", |server| ready_is(server, "False", reason::DISABLED)).await?;
+        operator.stop().await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_operator_that_starts_without_a_header_of_the_probes_leaves_what_serves_and_the_switches_work() {
+    with_space(|space| async move {
+        let operator = space.operator().await?;
+        let header = [("header", "Bearer sesame-and-more")];
+        space.secret("token", &header).await?;
+        let fake = FakeServer::start().await?;
+        let headers = json!([{"name": "Authorization", "secretKeyRef": {"name": "token", "key": "header"}}]);
+        let server = json!({"metadata": {"name": "s"}, "spec": {
+            "container": {"image": "a/b:1", "headersFrom": headers}, "health": {"intervalSeconds": 1, "timeoutSeconds": 1},
+        }});
+        space.create::<McpServer>(server).await?;
+        pods::run(&space, "s", "s-1", fake.address).await?;
+        space.until::<McpServer>("s", "Ready", |server| ready_is(server, "True", reason::AVAILABLE)).await?;
+        operator.stop().await?;
+
+        space.api::<Secret>().delete("token", &DeleteParams::default()).await?;
+        // Whoever asks it now is told that it fails.
+        fake.set(Mode::Status(500));
+        let operator = space.operator().await?;
+        let of = |server: &McpServer, type_: &str| {
+            conditions::find(&server.status.as_ref().unwrap().conditions, type_).cloned().unwrap()
+        };
+        let told = space.until::<McpServer>("s", "not asked", |server| of(server, "Healthy").status == "Unknown").await?;
+        assert!(ready_is(&told, "True", reason::AVAILABLE), "its pod serves: {:?}", told.status);
+        assert!(of(&told, "Ready").message.contains("the Secret token does not exist"), "{}", of(&told, "Ready").message);
+        assert_eq!(told.status.as_ref().unwrap().pods.as_deref(), Some("1/1"));
+
+        let asked = json!({"metadata": {"annotations": {ANNOTATION_RECHECK: "1"}}});
+        space.edit::<McpServer>("s", asked).await?;
+        let told = async {
+            while events(&space, reason::RECHECKED).await?.iter().all(|note| !note.starts_with("not asked: what headersFrom")) {
+                tokio::task::yield_now().await;
+            }
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(30), told).await??;
+
+        space.edit::<McpServer>("s", json!({"spec": {"circuitBreaker": {"force": "Open"}}})).await?;
+        space.until::<Pod>("s-1", "a closed gate", |pod| pods::gate(pod) == Some(false)).await?;
+        space.until::<McpServer>("s", "Forced", |server| ready_is(server, "False", reason::FORCED)).await?;
+
+        fake.set(Mode::Answer);
+        space.edit::<McpServer>("s", json!({"spec": {"circuitBreaker": {"force": null}}})).await?;
+        space.secret("token", &header).await?;
+        space.until::<McpServer>("s", "Ready", |server| ready_is(server, "True", reason::AVAILABLE)).await?;
+        space.until::<McpServer>("s", "asked", |server| of(server, "Healthy").status == "True").await?;
         operator.stop().await
     })
     .await;

@@ -1,6 +1,11 @@
 //! Who sets the number of pods, and what follows from it: a budget for disruption, and how they spread.
 
-use k8s_openapi::api::{apps::v1::Deployment, autoscaling::v1::Scale, core::v1::Pod, policy::v1::PodDisruptionBudget};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    autoscaling::v1::Scale,
+    core::v1::{Pod, Service},
+    policy::v1::PodDisruptionBudget,
+};
 use kube::{
     Api,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
@@ -138,6 +143,29 @@ async fn a_client_of_the_scale_alone_sets_the_pods_finds_them_and_is_not_put_bac
         // (The API server does not always note who set it through the scale of a custom resource.)
         let others: Vec<_> = replica_writers(&server).into_iter().filter(|by| !by.ends_with(" scale")).collect();
         assert_eq!((server.spec.replicas, others), (2, Vec::new()));
+        operator.stop().await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn clients_stay_with_one_of_several_pods_while_the_server_gives_sessions() {
+    with_space(|space| async move {
+        let operator = space.operator().await?;
+        let health = json!({"intervalSeconds": 1, "timeoutSeconds": 1});
+        let spec = json!({"container": {"image": "a/b:1"}, "replicas": 2, "health": health});
+        space.create::<McpServer>(json!({"metadata": {"name": "s"}, "spec": spec})).await?;
+        let affinity = async |wanted: &str| {
+            let of = |service: &Service| service.spec.as_ref().and_then(|spec| spec.session_affinity.clone());
+            space.until::<Service>("s-mcp", wanted, |service| of(service).as_deref() == Some(wanted)).await
+        };
+        affinity("None").await?;
+        let fake = FakeServer::start().await?;
+        fake.set_legacy();
+        pods::run(&space, "s", "s-1", fake.address).await?;
+        affinity("ClientIP").await?;
+        space.edit::<McpServer>("s", json!({"spec": {"replicas": 1}})).await?;
+        affinity("None").await?;
         operator.stop().await
     })
     .await;

@@ -13,16 +13,15 @@ use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap, events::v1::Ev
 use kube::api::ListParams;
 use mcpfleet_tests::cluster::{Space, with_space};
 use operator::crd::McpServer;
+use reqwest::header::{AUTHORIZATION, HeaderMap};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::{
     drills::serves,
     rollouts::settled,
-    setup::{install, ready, sqlite},
+    setup::{PYTHON, install, ready, sqlite},
 };
-
-const PYTHON: &str = concat!("ghcr.io/mcpfleet/python:", env!("CARGO_PKG_VERSION"));
 
 /// Clients that call one tool again and again, each on connections of its own.
 pub struct Callers {
@@ -41,11 +40,17 @@ pub struct Failure {
 
 impl Callers {
     pub fn start(number: usize, url: &str, tool: &'static str, arguments: &Value) -> Self {
+        Self::start_as(number, url, None, tool, arguments)
+    }
+
+    /// With a token.
+    pub fn start_as(number: usize, url: &str, token: Option<&str>, tool: &'static str, arguments: &Value) -> Self {
         let (done, failures) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
         let tasks = (0..number).map(|_| {
             let (done, failures, url, arguments) = (Arc::clone(&done), Arc::clone(&failures), url.to_owned(), arguments.clone());
+            let client = client(token);
             tokio::spawn(async move {
-                let client = reqwest::Client::builder().pool_max_idle_per_host(0).timeout(Duration::from_mins(1)).build()?;
+                let client = client?;
                 let mut calls = 0;
                 while !done.load(Ordering::Relaxed) {
                     let began = Instant::now();
@@ -82,6 +87,15 @@ impl Callers {
     }
 }
 
+/// One that has a connection of its own for each call, and this token.
+pub fn client(token: Option<&str>) -> anyhow::Result<reqwest::Client> {
+    let mut headers = HeaderMap::new();
+    if let Some(token) = token {
+        headers.insert(AUTHORIZATION, format!("Bearer {token}").parse()?);
+    }
+    Ok(reqwest::Client::builder().default_headers(headers).pool_max_idle_per_host(0).timeout(Duration::from_mins(1)).build()?)
+}
+
 /// Calls a tool, as a client of 2026-07-28.
 pub async fn call(client: &reqwest::Client, url: &str, tool: &str, arguments: &Value) -> anyhow::Result<()> {
     let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}});
@@ -112,15 +126,20 @@ pub fn url(server: McpServer) -> anyhow::Result<String> {
 
 /// A server of another maker, out of one file, which is scaled as `autoscaling` says.
 pub async fn slow(space: &Space, name: &str, autoscaling: &Value) -> anyhow::Result<()> {
+    slow_with(space, name, |spec| spec["autoscaling"] = autoscaling.clone()).await
+}
+
+/// The same, with a spec that is changed.
+pub async fn slow_with(space: &Space, name: &str, change: impl FnOnce(&mut Value)) -> anyhow::Result<()> {
     space.create::<ConfigMap>(json!({"metadata": {"name": "slow"}, "data": {"slow.py": include_str!("slow.py")}})).await?;
-    let server = json!({"metadata": {"name": name}, "spec": {
+    let mut server = json!({"metadata": {"name": name}, "spec": {
         "container": {"image": PYTHON, "command": ["python3"], "args": ["/app/slow.py"]},
         "volumes": [{"name": "code", "configMap": {"name": "slow"}}],
         "volumeMounts": [{"name": "code", "mountPath": "/app"}],
         "health": {"intervalSeconds": 5, "timeoutSeconds": 3},
         "terminationGracePeriodSeconds": 60,
-        "autoscaling": autoscaling,
     }});
+    change(&mut server["spec"]);
     space.create::<McpServer>(server).await?;
     Ok(())
 }

@@ -84,6 +84,23 @@ impl Chat {
         Ok(chat)
     }
 
+    /// Waits until its first server is up.
+    pub async fn until_up(&self) -> anyhow::Result<()> {
+        let up = async {
+            let mut look = tokio::time::interval(Duration::from_millis(100));
+            while self.get("/v1/servers").await?["servers"][0]["state"] != "up" {
+                look.tick().await;
+            }
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(Duration::from_mins(1), up).await.context("the app never reaches the server")?
+    }
+
+    /// The app as an MCP server, and the token for it.
+    pub fn mcp(&self) -> (String, &str) {
+        (format!("{}/mcp", self.url), &self.token)
+    }
+
     pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
         let request = self.http.get(format!("{}{path}", self.url)).bearer_auth(&self.token);
         Ok(request.send().await?.error_for_status()?.json().await?)

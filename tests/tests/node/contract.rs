@@ -73,6 +73,18 @@ async fn standing(space: &Space) -> anyhow::Result<Vec<Pod>> {
     Ok(pods.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect())
 }
 
+/// Waits until there are no more pods than these: those of a former template end.
+pub async fn only(space: &Space, pods: usize) -> anyhow::Result<()> {
+    let over = async {
+        let mut look = tokio::time::interval(Duration::from_millis(200));
+        while server_pods(space, "s").await?.len() > pods {
+            look.tick().await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(Duration::from_secs(30), over).await.context("pods of the former template do not end")?
+}
+
 async fn accepted_list(space: &Space) -> anyhow::Result<Value> {
     let kept = space.api::<ConfigMap>().get("s-mcp-tools").await?.data.context("the accepted list is kept")?;
     Ok(serde_json::from_str(&kept["tools.json"])?)
@@ -100,14 +112,7 @@ async fn a_version_with_other_tools_stalls_at_its_first_pod_until_they_are_accep
         let old = addresses(&standing(&space).await?);
 
         // The rollout before is not what is looked at here: its last pods serve on for some seconds, and end.
-        let over = async {
-            let mut look = tokio::time::interval(Duration::from_millis(200));
-            while server_pods(&space, "s").await?.len() > 2 {
-                look.tick().await;
-            }
-            anyhow::Ok(())
-        };
-        tokio::time::timeout(Duration::from_secs(30), over).await.context("pods of the first template do not end")??;
+        only(&space, 2).await?;
         let url = first.url.context("it has one")?;
         settled(&url).await?;
         let done = Arc::new(AtomicBool::new(false));
@@ -135,10 +140,13 @@ async fn a_version_with_other_tools_stalls_at_its_first_pod_until_they_are_accep
         }
         let stalled = space.api::<McpServer>().get("s").await?;
         anyhow::ensure!(serves(&stalled, "2/2"), "{:?}", stalled.status);
-        done.store(true, Ordering::Relaxed);
-        let calls = client.await??;
-        anyhow::ensure!(calls > 0 && failures.lock().unwrap().is_empty(), "failed: {:?} of {calls}", failures.lock().unwrap());
-        println!("stalled for {} s: {calls} calls, none failed", STALL.as_secs());
+        let none_failed = |when: &str| {
+            let failed = failures.lock().unwrap();
+            anyhow::ensure!(failed.is_empty(), "{when}, {} calls failed: {failed:#?}", failed.len());
+            anyhow::Ok(())
+        };
+        none_failed("while it was stalled")?;
+        println!("stalled for {} s: no call failed", STALL.as_secs());
         let kept = accepted_list(&space).await?;
         anyhow::ensure!(kept["digest"] == digest.as_str() && kept["tools"].get("create_table").is_some(), "{kept}");
 
@@ -158,6 +166,12 @@ async fn a_version_with_other_tools_stalls_at_its_first_pod_until_they_are_accep
                 serves(server, "2/2") && tools_accepted(server, "True").is_some()
             })
             .await?;
+        // The last old pods finish what they were asked.
+        only(&space, 2).await?;
+        done.store(true, Ordering::Relaxed);
+        let calls = client.await??;
+        none_failed("until the new version was in")?;
+        println!("{calls} calls, none failed");
         let kept = accepted_list(&space).await?;
         anyhow::ensure!(kept["digest"] == offered.as_str() && kept["tools"].get("create_table").is_none(), "{kept}");
         Ok(())

@@ -1,6 +1,8 @@
-//! Who is killed in the middle of a wake, of falling asleep, and of a change of size: the bridge of a pod, the operator, the API server.
-//! Whoever it was, the end is the same, every call is answered in the end, what was answered as done is there, and nothing is done twice.
-//! Run by `make drills`. (The program of a backup is struck in `backup_faults.rs`, the activator in `asleep.rs`.)
+//! Who is killed in the middle: the bridge of a pod in a wake, of falling asleep and while a step down drains; the operator and the API server in a
+//! change of size. Whoever it was, the end is the same, every call is answered in the end, what was answered as done is there, and nothing is
+//! done twice. Run by `make drills`. (In a wake and of falling asleep the operator, the activator and the API server are struck at each step
+//! on a control plane, `control_plane/faults.rs` and `control_plane/falling_asleep.rs`; a pod of the activator in `asleep.rs`, the program
+//! of a backup in `backup_faults.rs`.)
 
 use std::{
     collections::BTreeSet,

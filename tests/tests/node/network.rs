@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::{
     drills::serves,
     processes,
-    setup::{OPERATOR_NAMESPACE, install, pods_of, root, server_pods, sqlite},
+    setup::{OPERATOR_NAMESPACE, install, pods_of, root, server_pods, sqlite, upgrade},
 };
 
 /// How long a policy may take to hold after it was written.
@@ -87,6 +87,10 @@ async fn caller(space: &Space, name: &str, label: &str) -> anyhow::Result<Caller
     Caller::of(&space.api(), name, "sandbox-server").await
 }
 
+fn has_a_pod(app: &McpApp) -> bool {
+    app.status.as_ref().and_then(|status| status.pods.as_deref()) == Some("1/1")
+}
+
 /// The one pod of a server, or of an app.
 async fn only(space: &Space, component: Component, of: &str, program: &str) -> anyhow::Result<Caller> {
     let pod = pods_of(space, component, of).await?.pop().context("it has a pod")?;
@@ -108,8 +112,7 @@ async fn a_server_is_reached_by_the_prober_by_apps_and_by_whom_it_names_and_by_n
             let neighbour = Caller::of(&beside, "beside", "sandbox-server").await?;
             // The prober got in.
             space.until::<McpServer>("s", "1/1", |server| serves(server, "1/1")).await?;
-            let offered = |app: &McpApp| app.status.as_ref().and_then(|status| status.pods.as_deref()) == Some("1/1");
-            space.until::<McpApp>("gate", "a pod", offered).await?;
+            space.until::<McpApp>("gate", "a pod", has_a_pod).await?;
             let server = only(&space, Component::Server, "s", "sandbox-server").await?;
             let app = only(&space, Component::App, "gate", "chat-worker").await?;
 
@@ -118,6 +121,7 @@ async fn a_server_is_reached_by_the_prober_by_apps_and_by_whom_it_names_and_by_n
                 nobody.until(false, &server.address, 8080).await?;
             }
             stranger.until(true, &app.address, 8080).await?;
+            app_of_elsewhere_reaches_nothing(&server).await;
 
             let from = json!([
                 {"podSelector": {"matchLabels": {"caller": "named"}}},
@@ -141,6 +145,49 @@ async fn a_server_is_reached_by_the_prober_by_apps_and_by_whom_it_names_and_by_n
         .await;
         beside.delete("beside", &DeleteParams::default()).await?;
         result
+    })
+    .await;
+}
+
+/// An app of another namespace: its labels are those of the apps that are let in.
+async fn app_of_elsewhere_reaches_nothing(server: &Caller) {
+    with_space(|space| async move {
+        // A server that there is not is no reason for an app not to run.
+        space.create::<McpApp>(json!({"metadata": {"name": "gate"}, "spec": {"servers": [{"name": "s"}]}})).await?;
+        space.until::<McpApp>("gate", "a pod", has_a_pod).await?;
+        let app = only(&space, Component::App, "gate", "chat-worker").await?;
+        app.until(false, &server.address, 8080).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn where_nothing_is_said_a_fleet_may_be_open() {
+    with_space(|space| async move {
+        install(&space).await?;
+        space.create::<McpServer>(sqlite("s", 1, 2)).await?;
+        let mut shut = sqlite("shut", 1, 2);
+        shut["spec"]["network"] = json!({});
+        space.create::<McpServer>(shut).await?;
+        let stranger = caller(&space, "stranger", "stranger").await?;
+        for name in ["s", "shut"] {
+            space.until::<McpServer>(name, "1/1", |server| serves(server, "1/1")).await?;
+        }
+        let server = only(&space, Component::Server, "s", "sandbox-server").await?;
+        let shut = only(&space, Component::Server, "shut", "sandbox-server").await?;
+        for server in [&server, &shut] {
+            stranger.until(false, &server.address, 8080).await?;
+        }
+        let opened = async {
+            upgrade(&["--reuse-values", "--set", "servers.network.default=Open"])?;
+            stranger.until(true, &server.address, 8080).await?;
+            anyhow::ensure!(!stranger.reaches(&shut.address, 8080), "a server that has a network is not open");
+            anyhow::Ok(())
+        };
+        let opened = opened.await;
+        upgrade(&["--reuse-values", "--set", "servers.network.default=Restricted"])?;
+        opened?;
+        stranger.until(false, &server.address, 8080).await
     })
     .await;
 }
@@ -176,12 +223,25 @@ async fn what_goes_out_goes_where_the_spec_says_and_dns_is_always_there() {
         space.edit::<McpServer>("s", json!({"spec": {"network": {"egressTo": [], "egressPorts": null}}})).await?;
         server.until(false, &friend.address, 8080).await?;
         anyhow::ensure!(server.reaches(&dns, 53), "DNS is still there");
+        // Where DNS is not, it is not found.
+        let elsewhere = json!({"podSelector": {"matchLabels": {"caller": "nobody"}}});
+        space.edit::<McpServer>("s", json!({"spec": {"network": {"dns": elsewhere}}})).await?;
+        server.until(false, &dns, 53).await?;
 
         // Policies are no part of the pods.
         let pods = server_pods(&space, "s").await?;
         anyhow::ensure!(pods.len() == 1 && pods[0].name_any() == server.name, "the pod was replaced");
         let told = space.api::<McpServer>().get("s").await?;
         anyhow::ensure!(serves(&told, "1/1"), "{:?}", told.status);
+
+        // An app that is held in has its servers nevertheless, and nothing else.
+        let gate = json!({"servers": [{"name": "s"}], "network": {"egressTo": []}});
+        space.create::<McpApp>(json!({"metadata": {"name": "gate"}, "spec": gate})).await?;
+        space.until::<McpApp>("gate", "a pod", has_a_pod).await?;
+        let app = only(&space, Component::App, "gate", "chat-worker").await?;
+        app.until(false, &friend.address, 8080).await?;
+        app.until(true, &server.address, 8080).await?;
+        anyhow::ensure!(app.reaches(&dns, 53), "DNS");
         Ok(())
     })
     .await;

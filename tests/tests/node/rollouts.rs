@@ -9,17 +9,23 @@ use std::{
 };
 
 use anyhow::Context;
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ConfigMap, Pod},
+};
 use kube::ResourceExt;
 use mcpfleet_tests::cluster::{Space, with_space};
 use operator::{
     conditions,
-    crd::{CircuitState, McpServer},
+    crd::{CircuitState, McpApp, McpServer},
 };
 use serde_json::{Value, json};
 
 use crate::{
     arrival::arrives,
+    autoscale::{Callers, call, client, slow_with},
+    chat_drill::Chat,
+    contract::only,
     drills::serves,
     outage::{answers, call_until, circuit},
     setup::{install, server_pods, signal, sqlite},
@@ -107,6 +113,51 @@ async fn an_edit_of_what_pods_are_asked_costs_no_call() {
         let failed = failures.lock().unwrap();
         anyhow::ensure!(calls > 0 && failed.is_empty(), "{} of {calls} calls failed: {failed:#?}", failed.len());
         println!("{calls} calls, none failed");
+        Ok(())
+    })
+    .await;
+}
+
+/// Through an app, which is told of the path: clients of one's own have to be.
+#[tokio::test]
+async fn an_edit_of_the_path_costs_an_app_no_call() {
+    with_space(|space| async move {
+        install(&space).await?;
+        slow_with(&space, "s", |spec| {
+            spec["container"]["args"] = json!(["/app/slow.py", "/mcp"]);
+            spec["health"] = json!({"intervalSeconds": 2, "timeoutSeconds": 2});
+            spec["progressDeadlineSeconds"] = json!(15);
+        })
+        .await?;
+        // All calls come from one address.
+        let app = json!({"servers": [{"name": "s"}], "rateLimit": {"requests": 1_000_000, "windowSeconds": 60}});
+        space.create::<McpApp>(json!({"metadata": {"name": "chat"}, "spec": app})).await?;
+        space.until::<McpServer>("s", "1/1", |server| serves(server, "1/1")).await?;
+        space.until::<McpApp>("chat", "a pod", |app| app.status.as_ref().is_some_and(|status| status.ready_replicas == 1)).await?;
+        let chat = Chat::of(&space).await?;
+        chat.until_up().await?;
+        let (url, token) = chat.mcp();
+        let at_once = json!({"seconds": 0});
+        let callers = || Callers::start_as(2, &url, Some(token), "s__wait", &at_once);
+
+        let calling = callers();
+        space.edit::<McpServer>("s", json!({"spec": {"container": {"path": "/sse"}}})).await?;
+        let stalled = space.until::<McpServer>("s", "Stalled", |server| is(server, "Stalled", "True")).await?;
+        anyhow::ensure!(is(&stalled, "Ready", "True"), "the old pod serves on: {:?}", stalled.status);
+        let (_, reason, message) = condition(&stalled, "Stalled").context("it is there")?;
+        println!("a path that never comes up: {} calls, none failed; {reason}: {message}", calling.end().await?);
+
+        let calling = callers();
+        roll(&space, "another path", json!({"container": {"path": "/v2", "args": ["/app/slow.py", "/v2"]}})).await?;
+        let has_path = |config: &ConfigMap| config.data.iter().any(|data| data["mcp.json"].contains("svc:8080/v2"));
+        space.until::<ConfigMap>("chat-app", "the new path", has_path).await?;
+        only(&space, 1).await?;
+        // And once the app cannot be led by what it knew before.
+        let client = client(Some(token))?;
+        for _ in 0..SETTLED {
+            call(&client, &url, "s__wait", &at_once).await?;
+        }
+        println!("another path: {} calls, none failed", calling.end().await?);
         Ok(())
     })
     .await;

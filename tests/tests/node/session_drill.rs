@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::Context;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt, api::DeleteParams};
 use mcpfleet_tests::cluster::{Space, with_space};
 use operator::crd::{McpApp, McpServer};
@@ -76,11 +76,6 @@ impl Clients {
     }
 }
 
-async fn token(space: &Space, app: &str) -> anyhow::Result<String> {
-    let secret = space.api::<Secret>().get(&format!("{app}-app")).await?.data.context("a token")?;
-    Ok(String::from_utf8(secret["token"].0.clone())?)
-}
-
 /// Deletes one pod after the other, the one that has been there for longest each time.
 async fn delete_pods(space: &Space, times: u32) -> anyhow::Result<()> {
     let mut every = tokio::time::interval(EVERY);
@@ -114,20 +109,12 @@ async fn fifty_clients_with_sessions_see_no_error_while_pods_go_and_come() {
             .until::<McpApp>("chat", "two replicas", |app| app.status.as_ref().is_some_and(|status| status.ready_replicas == 2))
             .await?;
         let chat = Chat::of(&space).await?;
-        let offered = async {
-            let mut look = tokio::time::interval(Duration::from_millis(100));
-            while chat.get("/v1/servers").await?["servers"][0]["state"] != "up" {
-                look.tick().await;
-            }
-            anyhow::Ok(())
-        };
-        tokio::time::timeout(Duration::from_mins(1), offered).await.context("the app never reaches the server")??;
-        let through_app = format!("http://chat-app.{}.svc.cluster.local/mcp", space.name);
-        let token = token(&space, "chat").await?;
+        chat.until_up().await?;
+        let (through_app, token) = chat.mcp();
         let mut clients = Vec::new();
         for sdk in ["Python", "TypeScript"] {
             clients.push(Clients::start(sdk, "through the Service", &url, "echo", "")?);
-            clients.push(Clients::start(sdk, "through an app", &through_app, "s__echo", &token)?);
+            clients.push(Clients::start(sdk, "through an app", &through_app, "s__echo", token)?);
         }
         let began = Instant::now();
         delete_pods(&space, DELETIONS / 2).await?;

@@ -20,6 +20,10 @@ use tokio::sync::OnceCell;
 
 use crate::processes;
 
+/// Images with the runners of packages, made by `tests/stdio/images.sh`.
+pub const NODE: &str = concat!("ghcr.io/mcpfleet/node:", env!("CARGO_PKG_VERSION"));
+pub const PYTHON: &str = concat!("ghcr.io/mcpfleet/python:", env!("CARGO_PKG_VERSION"));
+
 /// Where the chart is installed.
 pub const OPERATOR_NAMESPACE: &str = "mcpfleet-system";
 
@@ -46,10 +50,9 @@ pub fn run(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
 pub async fn install(space: &Space) -> anyhow::Result<()> {
     INSTALLED
         .get_or_try_init(|| async {
-            let arguments = ["upgrade", "--install", "mcpfleet", "charts/mcpfleet", "--namespace", OPERATOR_NAMESPACE];
-            // Nothing waits for minutes here that is to go.
-            let values = ["--set", "scaleDownSeconds=20"];
-            run("helm", &[&arguments[..], &values, &["--create-namespace", "--wait", "--timeout", "2m"]].concat())?;
+            // Nothing waits for minutes here that is to go, and packages run on images of the tests' own where their servers name none.
+            let of_packages = [format!("stdio.images.npx={NODE}"), format!("stdio.images.uvx={PYTHON}")];
+            upgrade(&["--set", "scaleDownSeconds=20", "--set", &of_packages[0], "--set", &of_packages[1], "--create-namespace"])?;
             let deployments: Api<Deployment> = Api::namespaced(space.client.clone(), OPERATOR_NAMESPACE);
             anyhow::ensure!(
                 !deployments.list(&ListParams::default()).await?.items.is_empty(),
@@ -58,6 +61,13 @@ pub async fn install(space: &Space) -> anyhow::Result<()> {
             anyhow::Ok(())
         })
         .await?;
+    Ok(())
+}
+
+/// Installs the chart, or upgrades it, with these of helm's arguments.
+pub fn upgrade(more: &[&str]) -> anyhow::Result<()> {
+    let arguments = ["upgrade", "--install", "mcpfleet", "charts/mcpfleet", "--namespace", OPERATOR_NAMESPACE];
+    run("helm", &[&arguments[..], more, &["--wait", "--timeout", "2m"]].concat())?;
     Ok(())
 }
 

@@ -1,11 +1,16 @@
-"""An MCP server of another maker: its one tool waits, without work, and calls under way are answered before it ends."""
+"""An MCP server of another maker: its one tool waits, without work, and calls under way are answered before it ends.
+
+Usage: slow.py [PATH]    the only path at which it answers; without one, it does at any.
+"""
 
 import json
 import signal
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+PATH = sys.argv[1] if len(sys.argv) > 1 else None
 TOOL = {"name": "wait", "inputSchema": {"type": "object", "properties": {"seconds": {"type": "number"}}}}
 ABOUT = {
     "supportedVersions": ["2026-07-28"],
@@ -30,7 +35,11 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self):
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if PATH not in (None, self.path):
+            self.send_error(404)
+            return
+        request = json.loads(body)
         result = answer(request.get("method"), request.get("params", {}))
         said = {"jsonrpc": "2.0", "id": request.get("id")}
         if result is None:

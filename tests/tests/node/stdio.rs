@@ -16,11 +16,9 @@ use serde_json::{Value, json};
 use crate::{
     processes::{self, Process, processes},
     rollouts::settled,
-    setup::{install, ready, run, server_pods, signal},
+    setup::{NODE, PYTHON, install, ready, run, server_pods, signal},
 };
 
-const NODE: &str = concat!("ghcr.io/mcpfleet/node:", env!("CARGO_PKG_VERSION"));
-const PYTHON: &str = concat!("ghcr.io/mcpfleet/python:", env!("CARGO_PKG_VERSION"));
 const REGISTRY: &str = concat!("ghcr.io/mcpfleet/registry:", env!("CARGO_PKG_VERSION"));
 
 /// The registry, as the packages' links name it: `registry`, in the namespace of the test.
@@ -64,6 +62,12 @@ fn uvx(package: &str, arguments: &[&str]) -> Value {
     json!({"image": PYTHON, "command": "uvx", "args": arguments})
 }
 
+/// On the image that the chart names.
+fn without_image(mut stdio: Value) -> Value {
+    stdio["image"] = Value::Null;
+    stdio
+}
+
 /// What a tool answers a client of the revision without sessions, through the Service.
 async fn call(space: &Space, server: &str, tool: &str, arguments: &Value) -> anyhow::Result<String> {
     let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}});
@@ -89,6 +93,7 @@ async fn packages_of_npm_and_of_pypi_and_an_image_become_ready_and_answer() {
             "args": ["stdio", "--db", "/tmp/own.db"], "sessions": "PerSession"});
         let mut files = npx("@modelcontextprotocol/server-filesystem@2026.8.31");
         files["args"].as_array_mut().context("a list")?.push(json!("/tmp"));
+        let memory = npx("@modelcontextprotocol/server-memory@2026.8.31");
         let graph = json!({"entities": [{"name": "node", "entityType": "place", "observations": ["it remembers"]}]});
         let servers = [
             (
@@ -99,10 +104,10 @@ async fn packages_of_npm_and_of_pypi_and_an_image_become_ready_and_answer() {
                 "hello",
             ),
             ("files", files, "list_allowed_directories", json!({}), "/tmp"),
-            ("memory", npx("@modelcontextprotocol/server-memory@2026.8.31"), "create_entities", graph, "it remembers"),
+            ("memory", without_image(memory), "create_entities", graph, "it remembers"),
             (
                 "time",
-                uvx("mcp-server-time==2026.10.10", &["--local-timezone", "UTC"]),
+                without_image(uvx("mcp-server-time==2026.10.10", &["--local-timezone", "UTC"])),
                 "get_current_time",
                 json!({"timezone": "UTC"}),
                 "UTC",
@@ -187,6 +192,12 @@ const ENDED: &[&str] = &["Error", "CrashLoopBackOff"];
 /// While this file is there, the server ends as soon as it is started.
 const BROKEN: &str = "tmp/broken";
 
+/// Scripts of servers that never say what they are.
+const HTML: &str = "echo '<html>502 Bad Gateway</html>'; exec sleep 1000";
+const MUTE: &str = "exec sleep 1000";
+/// How soon seven servers that are made at once tell what they do instead.
+const TOLD: Duration = Duration::from_secs(30);
+
 /// The script of a server that is the child, of an earlier revision.
 const LEGACY: &str = "exec python3 /child/child.py legacy";
 
@@ -250,21 +261,33 @@ async fn the_prober_sees_through_the_bridge_and_the_bridge_replaces_a_wedged_chi
         let servers = [
             ("dies", &*fails_when_broken),
             ("wedged", "exec python3 /child/child.py modern"),
-            ("html", "echo '<html>502 Bad Gateway</html>'; exec sleep 1000"),
-            ("mute", "exec sleep 1000"),
+            ("html", HTML),
+            ("mute", MUTE),
         ];
         let began = Instant::now();
         for (name, script) in servers {
             space.create::<McpServer>(scripted(name, script)).await?;
         }
+        // With a child for each session, it is the probe's own child that says so.
+        for (name, script) in [("html-own", HTML), ("mute-own", MUTE)] {
+            let mut server = scripted(name, script);
+            server["spec"]["stdio"]["sessions"] = json!("PerSession");
+            space.create::<McpServer>(server).await?;
+        }
         let mut absent = scripted("absent", "");
         absent["spec"]["stdio"] = json!({"image": PYTHON, "command": "no-such-program"});
         space.create::<McpServer>(absent).await?;
         // Those that never come up say what they do instead, also before the time that a start may take is over.
-        println!("{}", tells(&space, "html", "False", &["Starting"], &["<html>502 Bad Gateway</html>"]).await?);
-        println!("{}", tells(&space, "mute", "False", &["Starting"], &["the server has not said what it is"]).await?);
+        for name in ["html", "html-own"] {
+            println!("{}", tells(&space, name, "False", &["Starting"], &["<html>502 Bad Gateway</html>"]).await?);
+        }
+        for name in ["mute", "mute-own"] {
+            println!("{}", tells(&space, name, "False", &["Starting"], &["the server has not said what it is"]).await?);
+        }
         println!("{}", tells(&space, "absent", "False", ENDED, &["exit code 127", "no-such-program"]).await?);
-        println!("all of them told {:.1} s after they were made", began.elapsed().as_secs_f64());
+        let after = began.elapsed();
+        println!("all of them told {:.1} s after they were made", after.as_secs_f64());
+        anyhow::ensure!(after < TOLD, "they were told after {after:?}");
 
         // A child that is killed once is followed by another; one that cannot live any more ends its container, in its own words.
         for name in ["dies", "wedged"] {

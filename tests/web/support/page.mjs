@@ -13,9 +13,14 @@ const EXPECTED = /Failed to load resource: (net::ERR_|the server responded with 
 
 let shared = null;
 
-export async function browser() {
+// A browser of a test's own, with these arguments besides.
+export async function launch(...more) {
   // Chromium's own sandbox needs a user who is not root.
-  shared ??= await chromium.launch({ executablePath: process.env.MCPFLEET_CHROMIUM, args: ARGS, chromiumSandbox: process.getuid() !== 0 });
+  return chromium.launch({ executablePath: process.env.MCPFLEET_CHROMIUM, args: [...ARGS, ...more], chromiumSandbox: process.getuid() !== 0 });
+}
+
+export async function browser() {
+  shared ??= await launch();
   return shared;
 }
 

@@ -26,7 +26,7 @@ async function freePort() {
   return port;
 }
 
-class Process {
+export class Process {
   constructor(name, args, env = {}) {
     this.name = name;
     this.log = '';

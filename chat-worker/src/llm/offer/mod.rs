@@ -3,6 +3,7 @@
 //! mended, or that does not fit, is left out and named; it never spoils a request.
 
 mod keywords;
+mod left_out;
 pub mod names;
 mod refs;
 mod root;
@@ -11,9 +12,9 @@ pub mod search;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use serde::Serialize;
 use serde_json::{Value, value::to_raw_value};
 
+pub use self::left_out::{LeftOut, Told};
 use crate::tools::spec::ToolSpec;
 pub use crate::tools::spec::{Dialect, Projected, Renamed};
 
@@ -89,14 +90,6 @@ pub struct Room {
     /// Letters of one description; `None` where there is no limit.
     pub description: Option<usize>,
     pub search: Search,
-}
-
-/// A tool that the model is not offered, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct LeftOut {
-    pub server: String,
-    pub tool: String,
-    pub reason: String,
 }
 
 /// Tools with their projections, by their servers' names.

@@ -22,7 +22,7 @@ use super::{
         MAX_MESSAGE,
         asked::{Answer, Asked, Came},
         question::in_a_request,
-        request::Sending,
+        sending::Sending,
     },
     DRAIN, Door, Events, Failure, REVISION, Remote, SESSION, TAKEN, content_type, events, read_event,
 };

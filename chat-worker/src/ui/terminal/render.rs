@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::markdown::{Markdown, Size};
 use crate::{
     numbers,
-    tools::sanitize::{clean, clean_line, visible, visible_json},
+    tools::sanitize::{clean, clean_line, visible},
     turn::event::Event,
 };
 
@@ -49,14 +49,13 @@ impl<W: Write> Renderer<W> {
                 let wait = if *after_ms < 1_000 { String::new() } else { format!(" in {} s", *after_ms / 1_000) };
                 self.line("33", &format!("… {}; beginning the answer again{wait}", clean(reason)))?;
             }
-            Event::ToolCall { server, tool, name, input, needs_approval, .. } => {
+            Event::ToolCall { server, tool, name, input, arguments, needs_approval, .. } => {
                 let shown = if tool.is_empty() { name.clone() } else { format!("{server} · {tool}") };
                 // Whoever is to allow a call must see all of it, as it is sent; a name is its server's word, too.
                 let line = if *needs_approval {
-                    format!("▸ {} {}", visible(&shown), visible_json(input))
+                    format!("▸ {} {}", visible(&shown), visible(arguments))
                 } else {
-                    let arguments = numbers::release(&arguments(input)).into_owned();
-                    self.short(format!("▸ {} {}", clean_line(&shown), clean(&arguments)).trim_end())
+                    self.short(format!("▸ {} {}", clean_line(&shown), clean(&in_short(input, arguments))).trim_end())
                 };
                 self.line("36", &line)?;
             }
@@ -106,14 +105,12 @@ impl<W: Write> Renderer<W> {
 }
 
 /// One argument is shown as it is (SQL reads better so), several as JSON.
-fn arguments(input: &serde_json::Value) -> String {
-    match input.as_object() {
-        Some(map) if map.is_empty() => String::new(),
-        Some(map) if map.len() == 1 => match map.values().next() {
-            Some(serde_json::Value::String(text)) => text.replace('\n', " "),
-            _ => input.to_string(),
-        },
-        _ => input.to_string(),
+fn in_short(input: &serde_json::Value, arguments: &str) -> String {
+    let mut values = input.as_object().into_iter().flat_map(|map| map.values());
+    match (values.next(), values.next()) {
+        (None, _) if input.is_object() => String::new(),
+        (Some(serde_json::Value::String(text)), None) if !numbers::are_marked(text.as_bytes()) => text.replace('\n', " "),
+        _ => arguments.to_owned(),
     }
 }
 
@@ -146,6 +143,7 @@ mod tests {
             server: "s".into(),
             tool: "read\u{1b}[2J\u{202E}\r\n".into(),
             input: json!({}),
+            arguments: "{}".into(),
             hash: String::new(),
             needs_approval,
         };
@@ -161,13 +159,14 @@ mod tests {
             server: "s".into(),
             tool: "q".into(),
             input: json!({"query": "SELECT\n1"}),
+            arguments: json!({"query": "SELECT\n1"}).to_string(),
             hash: String::new(),
             needs_approval: false,
         };
         assert_eq!(shown(std::slice::from_ref(&event), false), "▸ s · q SELECT 1\n");
         let Event::ToolCall { id, name, server, tool, hash, .. } = event else { unreachable!("it is one") };
         let input = json!({"query": "DELETE FROM t -- \nWHERE id = 1\u{200B}"});
-        let asked = Event::ToolCall { id, name, server, tool, input, hash, needs_approval: true };
+        let asked = Event::ToolCall { id, name, server, tool, arguments: input.to_string(), input, hash, needs_approval: true };
         let expected = "▸ s · q {\"query\":\"DELETE FROM t -- \\nWHERE id = 1\\u200b\"}\n";
         assert_eq!(shown(&[asked], false), expected, "what is to be allowed is shown as it is sent");
     }

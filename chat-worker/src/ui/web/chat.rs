@@ -26,7 +26,8 @@ use super::{
     told::Told,
 };
 use crate::{
-    heavy, limits,
+    heavy::{self, Room},
+    limits,
     llm::none,
     message::Message,
     numbers, telemetry,
@@ -61,6 +62,7 @@ pub struct Request {
 pub async fn chat(
     State(web): State<Arc<Web>>,
     Extension(caller): Extension<Caller>,
+    room: Option<Extension<Arc<Room>>>,
     headers: HeaderMap,
     body: Result<Json<Box<RawValue>>, JsonRejection>,
 ) -> Result<Response, Problem> {
@@ -74,6 +76,8 @@ pub async fn chat(
     let (sender, mut events) = mpsc::channel(64);
     let runner = Arc::clone(&web);
     let running = async move {
+        // What the conversation takes of the memory, it takes until the turn has ended.
+        let _room = room;
         runner.app.engine.metrics.running.inc();
         runner.app.engine.run(turn, sender).await;
         runner.app.engine.metrics.running.dec();

@@ -1,12 +1,13 @@
 //! The web server: which path is whose, and how it starts and ends. `chat` runs turns and `told` streams them, `beyond` is what they
 //! can be asked with, `mcp` lends out
 //! the tools, `status` tells how things are and `live` goes on telling, `access` decides who may, which `signin` asks of each request,
-//! `page` is what a browser gets, `headers` what it may do with it, `problem` is every error, and `state` is what all
-//! of them may need.
+//! `page` is what a browser gets, `headers` what it may do with it, `line` is where those wait who ask too often, `problem` is every error,
+//! and `state` is what all of them may need.
 
 pub mod access;
 pub mod chat;
 pub mod headers;
+pub mod line;
 pub mod live;
 pub mod mcp;
 pub mod page;
@@ -30,7 +31,7 @@ use std::{
 
 use axum::{
     Router,
-    body::Body,
+    body::{Body, HttpBody as _},
     extract::{ConnectInfo, DefaultBodyLimit, Extension, Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
@@ -45,7 +46,7 @@ use http_server::{
     request_id,
     token::Tokens,
 };
-use mcp_wire::json::weight;
+use mcp_wire::json::{MAX_DEPTH, weight};
 use tokio::{
     net::TcpListener,
     time::{Instant, timeout},
@@ -54,6 +55,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     access::Access,
+    line::Line,
     problem::Problem,
     state::{MAX_BODY, Web},
 };
@@ -64,63 +66,86 @@ const BODY_PATIENCE: Duration = Duration::from_secs(30);
 /// What the parsed body of a question, and of a call over /mcp, may take in memory, in bytes.
 const MAX_CHAT_WEIGHT: usize = 96 << 20;
 const MAX_CALL_WEIGHT: usize = 32 << 20;
+/// A conversation that takes no more than this never waits for room.
+const FREE_CHAT_WEIGHT: usize = 8 << 20;
 const MCP: &str = "/mcp";
+const CHAT: &str = "/v1/chat";
 /// After SIGTERM, requests still come until everybody knows.
 const LINGER: Duration = Duration::from_secs(2);
 /// How long servers are waited for before a replica says that it is ready.
 const FIRST_TRY: Duration = Duration::from_secs(10);
 
-/// The refusal of a request of this caller that is one too many: it says when to come back. Who prefers to wait, does (`Prefer: wait=10`,
-/// RFC 7240), where that is no longer than it said.
-async fn too_many(web: &Web, caller: Caller, headers: &HeaderMap) -> Option<Response> {
-    let pace = web.pace.as_ref()?;
-    let mut until = None;
-    while let Err(wait) = pace.take(caller.counted_as()) {
-        let until = *until.get_or_insert_with(|| Instant::now() + limits::patience(headers));
-        if Instant::now() + wait > until {
-            web.app.engine.metrics.rate_limited.inc();
-            let seconds = wait.as_secs() + 1;
-            let detail = format!("too many requests; try again in {seconds} s, or wait in line with Prefer: wait={seconds}");
-            return Some(Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(seconds).into_response());
-        }
+/// The refusal of a request of this caller that is one too many: it says when to come back. Who has the token and prefers to wait, does
+/// (`Prefer: wait=10`, RFC 7240), where that is no longer than it said, and there is a place in the line.
+async fn too_many(web: &Web, caller: Caller, headers: &HeaderMap) -> Option<Problem> {
+    let (pace, who) = (web.pace.as_ref()?, caller.counted_as());
+    let mut wait = pace.take(who).err()?;
+    let until = Instant::now() + limits::patience(headers);
+    let is_in_time = |wait: Duration| Instant::now() + wait <= until;
+    // A stranger holds no connection here, and finds out about no token any faster.
+    let queued = if is_in_time(wait) && web.access.proves(headers, caller) { web.line.place(who) } else { None };
+    while queued.is_some() && is_in_time(wait) {
         tokio::time::sleep(wait).await;
+        wait = pace.take(who).err()?;
     }
-    None
+    web.app.engine.metrics.rate_limited.inc();
+    let seconds = wait.as_secs() + 1;
+    let detail = format!("too many requests; try again in {seconds} s, or wait in line with Prefer: wait={seconds}");
+    Some(Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(seconds))
 }
 
 /// Takes the whole body of a request, within bounds: of bytes, of time, and of what it would become in memory. A conversation of long
-/// texts becomes little more than itself; millions of small values become a hundred times as much.
+/// texts becomes little more than itself; millions of small values become a hundred times as much. What a large one takes goes along with
+/// it, to be kept for as long as it is.
 async fn arrived(request: Request, next: Next) -> Response {
-    if request.method() != Method::POST {
+    if request.body().is_end_stream() {
         return next.run(request).await;
     }
-    let is_call = request.uri().path() == MCP;
-    let most_weight = if is_call { MAX_CALL_WEIGHT } else { MAX_CHAT_WEIGHT };
-    let (parts, body) = request.into_parts();
-    let (status, detail) = match body::whole(body, MAX_BODY, BODY_PATIENCE).await {
-        Ok(body) if body.len() < heavy::LIGHT => return next.run(Request::from_parts(parts, Body::from(body))).await,
-        Ok(body) => {
-            let weighed = heavy::work(body.len(), move || (weight(&body).unwrap_or_default(), body));
-            let (weight, body) = weighed.await;
-            // A conversation is of long texts, and stays for as long as its turn; arguments are values, and gone with their call.
-            let counts = is_call && weight <= most_weight;
-            let room = timeout(BODY_PATIENCE, heavy::REQUESTS.room(if counts { weight } else { 0 }));
-            match room.await {
-                Ok(_room) if weight <= most_weight => {
-                    return next.run(Request::from_parts(parts, Body::from(body))).await;
-                }
-                Ok(_) => (StatusCode::PAYLOAD_TOO_LARGE, "the request holds too many values; send less at once".to_owned()),
-                Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "too many large requests are under way; try again later".to_owned()),
-            }
-        }
-        Err(BodyError::TooLarge) => {
-            (StatusCode::PAYLOAD_TOO_LARGE, format!("the request is larger than {} MiB", MAX_BODY / 1024 / 1024))
-        }
-        Err(error @ BodyError::Slow) => (StatusCode::REQUEST_TIMEOUT, error.to_string()),
-        Err(error @ BodyError::Broken) => (StatusCode::BAD_REQUEST, error.to_string()),
+    let is_chat = request.uri().path() == CHAT;
+    // A conversation is of long texts, and stays for as long as its turn; arguments are values, and gone with their call.
+    let (most_weight, free, memory) =
+        if is_chat { (MAX_CHAT_WEIGHT, FREE_CHAT_WEIGHT, &heavy::CONVERSATIONS) } else { (MAX_CALL_WEIGHT, 0, &heavy::REQUESTS) };
+    let (mut parts, body) = request.into_parts();
+    let body = match body::whole(body, MAX_BODY, BODY_PATIENCE).await {
+        Ok(body) => body,
+        Err(error) => return closing(unread(error, MAX_BODY)),
     };
-    let mut response = Problem::new(status, detail).into_response();
-    // What is left of the body is not read.
+    let (weight, body) = heavy::work(body.len(), move || (weight(&body), body)).await;
+    let Some(weight) = weight else {
+        let detail = format!("the request is nested deeper than {MAX_DEPTH} levels");
+        return closing(Problem::new(StatusCode::BAD_REQUEST, detail));
+    };
+    if weight > most_weight {
+        let detail = "the request holds too many values; send less at once";
+        return closing(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
+    }
+    let Ok(room) = timeout(BODY_PATIENCE, memory.room(if weight > free { weight } else { 0 })).await else {
+        let detail = "too many large requests are under way; try again later";
+        return closing(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
+    };
+    let room = room.map(Arc::new);
+    if let Some(room) = &room {
+        parts.extensions.insert(Arc::clone(room));
+    }
+    next.run(Request::from_parts(parts, Body::from(body))).await
+}
+
+/// Why the body of a request was not taken.
+fn unread(error: BodyError, most: usize) -> Problem {
+    let (status, detail) = match error {
+        BodyError::TooLarge if most < 1 << 20 => {
+            (StatusCode::PAYLOAD_TOO_LARGE, format!("the request is larger than {} KiB", most >> 10))
+        }
+        BodyError::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, format!("the request is larger than {} MiB", most >> 20)),
+        BodyError::Slow => (StatusCode::REQUEST_TIMEOUT, error.to_string()),
+        BodyError::Broken => (StatusCode::BAD_REQUEST, error.to_string()),
+    };
+    Problem::new(status, detail)
+}
+
+/// The refusal of a request whose body may not have been read to its end: what is left of it is not read.
+fn closing(refusal: impl IntoResponse) -> Response {
+    let mut response = refusal.into_response();
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }
@@ -139,6 +164,7 @@ pub async fn serve(
     let web = Arc::new(Web {
         access: Access::new(tokens, settings.allowed_hosts.clone()),
         pace: NonZeroU32::new(settings.rate_limit_requests).and_then(|requests| Pace::new(requests, window)),
+        line: Line::default(),
         calls: Arc::default(),
         tried: AtomicBool::new(false),
         draining: CancellationToken::new(),
@@ -146,8 +172,7 @@ pub async fn serve(
         app: Arc::clone(&app),
     });
     tracing::info!("chat worker listens on http://{address}; questions go to {}", app.who_answers());
-    let open = "can chat, call tools and spend the key: set CHAT_ACCESS_TOKEN_FILE to a file with a token";
-    http_server::warn_when_open(address, web.access.is_closed(), open);
+    http_server::warn_when_open(address, web.access.is_closed(), what_everybody_can(app.is_gateway));
     tokio::spawn(forget_idle_callers(Arc::downgrade(&web)));
     tokio::spawn(try_servers(Arc::clone(&web)));
     let (draining, stopped) = (web.draining.clone(), web.stopped.clone());
@@ -168,6 +193,15 @@ pub async fn serve(
     Ok(())
 }
 
+/// What everybody can who reaches this server where it asks for no token, and how to change that.
+fn what_everybody_can(is_gateway: bool) -> &'static str {
+    if is_gateway {
+        "can call the tools: set CHAT_ACCESS_TOKEN_FILE to a file with a token"
+    } else {
+        "can ask the model and call the tools: set CHAT_ACCESS_TOKEN_FILE to a file with a token"
+    }
+}
+
 /// A new replica says that it is ready when it has what the others have: who is asked for tools before that would answer with an empty list.
 async fn try_servers(web: Arc<Web>) {
     web.app.engine.hub.settle(FIRST_TRY).await;
@@ -179,7 +213,7 @@ fn router(web: Arc<Web>) -> Router {
     let sdk = Arc::new(mcp::service(&web));
     let limited = Router::new()
         .route(MCP, any(move |State(web), request| async move { mcp::answer(web, &sdk, request).await }))
-        .route("/v1/chat", post(chat::chat))
+        .route(CHAT, post(chat::chat))
         .route("/v1/prompt", post(resources_prompts::prompt))
         .route("/v1/resource", post(resources_prompts::resource))
         .route_layer(middleware::from_fn_with_state(with(), limited));
@@ -235,7 +269,7 @@ async fn limited(State(web): State<Arc<Web>>, Extension(caller): Extension<Calle
         return refusal;
     }
     if let Some(refusal) = too_many(&web, caller, request.headers()).await {
-        return refusal;
+        return refusal.into_response();
     }
     match signin::unknown(&web, caller, &request) {
         Some(refusal) => refusal,
@@ -266,5 +300,19 @@ async fn forget_idle_callers(web: Weak<Web>) {
         ticks.tick().await;
         let Some(web) = web.upgrade() else { return };
         web.calls.forget();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_everybody_can_fits_a_gateway_too() {
+        let [chat, gateway] = [false, true].map(what_everybody_can);
+        assert!(chat.contains("ask the model") && !gateway.contains("model"), "{gateway}");
+        for told in [chat, gateway] {
+            assert!(told.contains("call the tools: set CHAT_ACCESS_TOKEN_FILE"), "{told}");
+        }
     }
 }

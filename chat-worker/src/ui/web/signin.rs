@@ -4,19 +4,25 @@ use std::sync::Arc;
 
 use axum::{
     Form,
-    extract::{Extension, Request, State, rejection::FormRejection},
+    body::Body,
+    extract::{Extension, FromRequest as _, Request, State},
     http::{HeaderMap, StatusCode, Uri, header},
     response::{IntoResponse, Redirect, Response},
 };
-use http_server::{forwarded::Caller, token};
+use http_server::{body, forwarded::Caller, token};
 use serde::Deserialize;
 
 use super::{
+    BODY_PATIENCE,
     access::{Presented, cookie, presented, session_of},
-    page,
+    closing, page,
     problem::Problem,
     state::Web,
+    too_many, unread,
 };
+
+/// A token, in a form. Whoever sends it is a stranger.
+const MAX_FORM: usize = 4 << 10;
 
 /// The refusal of a request that comes from another site, or by a name that may be one's.
 pub fn foreign(web: &Web, caller: Caller, request: &Request) -> Option<Response> {
@@ -44,26 +50,30 @@ pub struct SignIn {
     token: String,
 }
 
-pub async fn sign_in(
-    State(web): State<Arc<Web>>,
-    Extension(caller): Extension<Caller>,
-    uri: Uri,
-    headers: HeaderMap,
-    form: Result<Form<SignIn>, FormRejection>,
-) -> Response {
-    if let Err(problem) = web.access.check_origin(&uri, &headers, caller) {
-        return problem.into_response();
+/// Keeps the pace, as whatever a stranger may send does.
+pub async fn sign_in(State(web): State<Arc<Web>>, Extension(caller): Extension<Caller>, request: Request) -> Response {
+    if let Some(refusal) = foreign(&web, caller, &request) {
+        return refusal;
     }
+    let (parts, body) = request.into_parts();
     // Whoever fills in the form reads the page; a program reads the problem.
+    let reads_html = accepts_html(&parts.headers);
     let refuse = |problem: Problem| {
-        let page = accepts_html(&headers).then(|| page::sign_in(problem.status, Some(&problem.detail)));
+        let page = reads_html.then(|| page::sign_in(problem.status, Some(&problem.detail)));
         let mut response = page.unwrap_or_else(|| problem.clone().into_response());
         if let Some(seconds) = problem.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         response
     };
-    let form = match form {
+    if let Some(problem) = too_many(&web, caller, &parts.headers).await {
+        return refuse(problem);
+    }
+    let body = match body::whole(body, MAX_FORM, BODY_PATIENCE).await {
+        Ok(body) => body,
+        Err(error) => return closing(refuse(unread(error, MAX_FORM))),
+    };
+    let form: SignIn = match Form::from_request(Request::from_parts(parts, Body::from(body)), &()).await {
         Ok(Form(form)) => form,
         Err(rejection) => return refuse(Problem::new(rejection.status(), rejection.body_text())),
     };

@@ -9,7 +9,9 @@ use crate::{
     workload,
 };
 
-/// The day's account of tokens: in the emptyDir, which a restart of the container leaves as it is.
+/// What tools were when they were first seen: in the emptyDir, which a restart of the container leaves as it is.
+const DATA_DIR: &str = "/tmp";
+/// The day's account of tokens, beside it.
 const USAGE_FILE: &str = "/tmp/usage.json";
 
 /// What the spec says first, then the person's own variables, which win where they meet.
@@ -21,6 +23,7 @@ pub(super) fn build(app: &ValidatedApp) -> Vec<EnvVar> {
         ("CHAT_RATE_LIMIT_WINDOW_SECONDS", app.rate_limit.window_seconds.to_string()),
         ("CHAT_APPROVALS", approvals(app.approvals).to_owned()),
         ("CHAT_USAGE_FILE", USAGE_FILE.to_owned()),
+        ("CHAT_DATA_DIR", DATA_DIR.to_owned()),
         ("LOG_LEVEL", app.log_level.as_str().to_owned()),
         // The root is read-only, and the cluster collects what goes to stdout.
         ("LOG_FILE", String::from("-")),

@@ -3,7 +3,7 @@
 //! Only with `spec.autoscaling`, which needs the count; who needs it is `mcp_server::autoscaling::counting`'s.
 
 use k8s_openapi::{
-    api::core::v1::{Container as PodContainer, ContainerPort, PodSpec, ResourceRequirements},
+    api::core::v1::{Container as PodContainer, ContainerPort, HTTPGetAction, PodSpec, ResourceRequirements},
     apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
 };
 
@@ -21,20 +21,28 @@ pub const fn own_port(container: &Container) -> &'static str {
     if container.counting.is_some() { BEHIND } else { FRONT }
 }
 
+/// What the bridge answers when a pod that goes has no call left, or its time is nearly over. By number: it is no port of the server's container.
+pub fn drained(counting: &Counting) -> HTTPGetAction {
+    let port = IntOrString::Int(counting.port.into());
+    HTTPGetAction { path: Some("/mcpfleet/drained".into()), port, ..HTTPGetAction::default() }
+}
+
 /// Puts the bridge beside the server: it starts before it, and ends after it.
 pub fn put_beside(pod: &mut PodSpec, container: &Container, grace_seconds: i64) {
-    let Some(Counting { bridge_image, port }) = &container.counting else { return };
+    let Some(Counting { bridge_image, port, connections }) = &container.counting else { return };
     let Some(server) = pod.containers.first().cloned() else { return };
+    let mut args = vec![
+        "run".into(),
+        "--log-level=INFO".into(),
+        format!("--listen=[::]:{port}"),
+        format!("--upstream=http://localhost:{}", container.source.port),
+        format!("--drain-seconds={grace_seconds}"),
+    ];
+    args.extend(connections.map(|connections| format!("--max-connections={connections}")));
     let bridge = PodContainer {
         name: NAME.into(),
         image: Some(bridge_image.clone()),
-        args: Some(vec![
-            "run".into(),
-            "--log-level=INFO".into(),
-            format!("--listen=[::]:{port}"),
-            format!("--upstream=http://localhost:{}", container.source.port),
-            format!("--drain-seconds={grace_seconds}"),
-        ]),
+        args: Some(args),
         ports: Some(vec![ContainerPort {
             name: Some(FRONT.into()),
             container_port: i32::from(*port),

@@ -59,14 +59,18 @@ const HANDOVER_SECONDS: i64 = 5;
 const GRACE_SECONDS: i64 = 30;
 
 /// A program that ends at once when it is told to would lose those calls. Where there is one writer, there is nobody to hand over to,
-/// and waiting would only lengthen the gap. It is part of the pod's time to end.
+/// and waiting would only lengthen the gap. It is part of the pod's time to end. Where the calls are counted, who counts them waits for the
+/// last of them, too.
 fn hand_over(container: &Container) -> Option<Lifecycle> {
     // The bridge does it by itself.
     let alone = container.one_writer || container.stdio.is_some();
     let grace = container.pod.termination_grace_period_seconds.map_or(GRACE_SECONDS, i64::from);
     let seconds = HANDOVER_SECONDS.min(grace - 1);
-    let sleep = LifecycleHandler { sleep: Some(SleepAction { seconds }), ..LifecycleHandler::default() };
-    (!alone && seconds > 0).then(|| Lifecycle { pre_stop: Some(sleep), ..Lifecycle::default() })
+    let handler = match &container.counting {
+        Some(counting) => LifecycleHandler { http_get: Some(counting::drained(counting)), ..LifecycleHandler::default() },
+        None => LifecycleHandler { sleep: Some(SleepAction { seconds }), ..LifecycleHandler::default() },
+    };
+    (!alone && seconds > 0).then(|| Lifecycle { pre_stop: Some(handler), ..Lifecycle::default() })
 }
 
 /// Beside the gate, which takes a round trip of the prober: what the kubelet can see, it sees at once. Nobody listens for the first

@@ -71,6 +71,7 @@ mod tests {
         apps::v1::Deployment,
         core::v1::{PersistentVolumeClaim, PodSpec, Secret, Service},
     };
+    use rstest::rstest;
     use serde_json::json;
 
     use crate::{
@@ -272,9 +273,79 @@ mod tests {
             let ports = container.ports.iter().flatten();
             ports.map(|port| (port.name.clone().unwrap_or_default(), port.container_port)).collect::<Vec<_>>()
         };
+        let hook = pod.containers[0].lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref()?.http_get.clone());
+        assert_eq!(json!(hook), json!({"path": "/mcpfleet/drained", "port": 9380}), "it goes when its calls are over");
         let bridge = &pod.init_containers.as_ref().expect("the bridge")[0];
         assert_eq!((ports(bridge), ports(&pod.containers[0])), (vec![("mcp".into(), 9380)], vec![("mcp-server".into(), 8080)]));
         insta::assert_yaml_snapshot!("counting", bridge);
+    }
+
+    /// The pods of a spec of these parts.
+    fn template(parts: [&serde_json::Value; 2]) -> serde_json::Value {
+        let server = fixtures::server(|server| {
+            let mut spec = json!({});
+            for part in parts {
+                spec.as_object_mut().expect("an object").extend(part.as_object().expect("an object").clone());
+            }
+            server.spec = serde_json::from_value(spec).expect("a spec");
+        });
+        let deployment: Deployment = read(&children(&server)).expect("a Deployment");
+        json!(deployment.spec.expect("a spec").template)
+    }
+
+    #[rstest]
+    #[case::replicas(json!({"replicas": 3}), true)]
+    #[case::none(json!({"replicas": 0}), true)]
+    #[case::network(json!({"network": {"egressPorts": [{"port": 443}]}}), true)]
+    #[case::timeout(json!({"timeoutSeconds": 60, "maxRetries": 1}), true)]
+    #[case::words(json!({"description": "searches", "version": "2"}), true)]
+    #[case::affinity(json!({"sessionAffinity": "ClientIP"}), true)]
+    #[case::circuit(json!({"circuitBreaker": {"failureThreshold": 5, "force": "Closed"}}), true)]
+    #[case::health(json!({"health": {"intervalSeconds": 9, "timeoutSeconds": 3, "startupSeconds": 300, "restartAfterSeconds": 0}}), true)]
+    #[case::a_call(json!({"health": {"toolCall": {"name": "up"}}}), false)]
+    #[case::tools(json!({"tools": {"policy": "Enforce"}}), true)]
+    #[case::tools_ignored(json!({"tools": {"policy": "Ignore"}}), true)]
+    #[case::digest(json!({"tools": {"policy": "Enforce", "digest": "0".repeat(64)}}), false)]
+    #[case::image(json!({"container": {"image": "a/b:2"}}), false)]
+    #[case::counting(json!({"autoscaling": {"maxReplicas": 3}}), false)]
+    fn what_needs_no_pods_of_a_container_makes_none(#[case] edit: serde_json::Value, #[case] same: bool) {
+        let before = json!({"container": {"image": "a/b:1"}});
+        assert_eq!(template([&before, &edit]) == template([&before, &json!({})]), same, "{edit}");
+    }
+
+    #[rstest]
+    #[case::at_most(json!({"autoscaling": {"maxReplicas": 9, "minReplicas": 2}}))]
+    #[case::asleep(json!({"autoscaling": {"maxReplicas": 3, "minReplicas": 0, "idleSeconds": 60}}))]
+    #[case::calls(json!({"autoscaling": {"maxReplicas": 3, "callsInFlight": 20}}))]
+    fn another_scale_makes_no_pods(#[case] edit: serde_json::Value) {
+        let before = json!({"container": {"image": "a/b:1"}, "autoscaling": {"maxReplicas": 3}});
+        assert_eq!(template([&before, &edit]), template([&before, &json!({})]), "{edit}");
+    }
+
+    #[rstest]
+    #[case::size(json!({"size": "2Gi"}), true)]
+    #[case::backup(json!({"backup": {"schedule": "0 3 * * *", "to": {"claim": "backups"}}}), true)]
+    #[case::path(json!({"mountPath": "/other"}), false)]
+    fn what_needs_no_pods_of_a_volume_makes_none(#[case] edit: serde_json::Value, #[case] same: bool) {
+        let with = |edit: &serde_json::Value| {
+            let mut storage = json!({"size": "1Gi", "mountPath": "/data"});
+            storage.as_object_mut().expect("an object").extend(edit.as_object().expect("an object").clone());
+            template([&json!({"container": {"image": "a/b:1"}}), &json!({"storage": storage})])
+        };
+        assert_eq!(with(&edit) == with(&json!({})), same, "{edit}");
+    }
+
+    #[rstest]
+    #[case::timeout(json!({"timeoutSeconds": 60}), false)]
+    #[case::restart(json!({"health": {"restartAfterSeconds": 60}}), false)]
+    #[case::long_start(json!({"health": {"startupSeconds": 121}}), false)]
+    #[case::short_start(json!({"health": {"startupSeconds": 60}}), true)]
+    #[case::interval(json!({"health": {"intervalSeconds": 9}}), true)]
+    #[case::few_calls(json!({"autoscaling": {"maxReplicas": 3, "callsInFlight": 32}}), true)]
+    #[case::many_calls(json!({"autoscaling": {"maxReplicas": 3, "callsInFlight": 33}}), false)]
+    fn what_the_bridge_is_told_makes_pods(#[case] edit: serde_json::Value, #[case] same: bool) {
+        let before = json!({"stdio": {"command": "npx", "args": ["a@1.0.0"]}});
+        assert_eq!(template([&before, &edit]) == template([&before, &json!({})]), same, "{edit}");
     }
 
     #[test]

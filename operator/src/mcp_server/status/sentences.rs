@@ -139,6 +139,26 @@ fn health_is_told_of_every_pod() {
     assert_eq!(told(&remote, &of_verdict(&failed()), "Healthy"), "False/HttpStatus: HTTP 500");
 }
 
+/// An operator that starts anew while the Secret is missing has nothing to ask with; what was told of health before is no word on that.
+#[test]
+fn a_server_that_cannot_be_asked_is_told_by_its_pods_and_says_what_is_missing() {
+    let healthy = vec![(condition::HEALTHY, Finding::new(true, reason::PROBE_SUCCEEDED, "before"))];
+    let conditions = conditions::merge(&[], healthy, Some(1), fixtures::at(0));
+    let server = fixtures::server(|server| server.status = Some(McpServerStatus { conditions, ..McpServerStatus::default() }));
+    let problems = vec![Problem { class: Class::Waiting, reason: reason::SECRET_NOT_FOUND, message: "create it".into() }];
+    let outcome = Outcome { problems, ..outcome(&server) };
+    let told = |health: &ServerHealth| {
+        let status = compute(&server, &outcome, Some(health), fixtures::at(0));
+        ["Ready", "Healthy", "Stalled"].map(|type_| read(&status, type_))
+    };
+    let lacking = ServerHealth { lacks_credentials: true, verdict: Verdict::unknown(), ..serving() };
+    let not_probed = "Unknown/Unknown: not probed: what headersFrom or caSecretRef names is missing, or cannot be read";
+    let stalled = "True/SecretNotFound: create it";
+    assert_eq!(told(&lacking), ["True/Available: answers MCP clients; create it", not_probed, stalled]);
+    let open = told(&in_state(CircuitState::Open, lacking));
+    assert!(open[0].starts_with("False/CircuitOpen") && open[0].ends_with("; create it"), "{open:?}");
+}
+
 #[test]
 fn a_server_that_serves_says_who_of_its_pods_does_not_and_that_it_says_no() {
     let server = fixtures::server(|server| server.spec.replicas = 2);

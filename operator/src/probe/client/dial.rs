@@ -29,7 +29,7 @@ use crate::{
     clock,
     probe::{
         proxy::Proxy,
-        route::{Dial, Route},
+        route::{Dial, Guard, Route},
         verdict::{Problem, Step},
     },
 };
@@ -123,16 +123,21 @@ fn side_by_side(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     (0..longest).flat_map(|n| [first.get(n), second.get(n)]).flatten().copied().collect()
 }
 
-/// The proxy by which the server is reached. Only TLS goes through one: what is in it the proxy cannot read.
+/// The proxy by which the server is reached. Only TLS goes through one: what is in it the proxy cannot read. And no name of the cluster's
+/// own: where that leads is judged here.
 fn through(route: &Route, proxy: Option<&Proxy>) -> Option<Intercept> {
     let proxy = proxy.filter(|_| route.tls.is_some() && !matches!(route.dial, Dial::Pod(_)))?;
+    let is_inside = matches!(route.dial, Dial::Name(..)) && route.guard.as_ref().is_some_and(Guard::is_inside);
+    if is_inside {
+        return None;
+    }
     proxy.to(route.host.to_str().ok()?)
 }
 
 /// A connection through a proxy: it connects, and hands on what comes.
 async fn tunnel(route: &Route, proxy: &Intercept, step: &mut Step) -> Result<TcpStream, Problem> {
     let refused = |what: &str| Problem::Unreachable(format!("the proxy {what}"));
-    // A name is the proxy's to resolve, and where it leads the proxy's to allow.
+    // Any other name is the proxy's to resolve, and where it leads the proxy's to allow.
     if let Dial::Address(ip, port) = route.dial {
         guarded(route, vec![(ip, port).into()])?;
     }

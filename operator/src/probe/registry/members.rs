@@ -69,16 +69,17 @@ impl Registry {
             }
         }
         let moved = before.as_deref().is_some_and(|before| before.endpoint != spec.endpoint);
-        let recheck = before.as_deref().is_some_and(|before| before.recheck != spec.recheck && spec.recheck.is_some());
+        let wanted = before.as_deref().is_some_and(|before| before.recheck != spec.recheck && spec.recheck.is_some());
+        let recheck = wanted && spec.is_probed();
         let another = before.is_some_and(|before| self.ask_anew(&key, [&before, &spec], moved && remote, now, &mut effects));
         self.with(&key, now, &mut effects, |server, around| {
             let transition = if spec.enabled { server.circuit.set_policy(&spec.breaker, now) } else { server.circuit.reset(now) };
             server.transitioned(transition, around);
-            if another || recheck {
+            if (another || recheck) && spec.is_probed() {
                 let transition = server.circuit.try_now(now);
                 server.transitioned(transition, around);
             }
-            if recheck && !server.targets.values().any(Target::reachable) {
+            if wanted && !(recheck && server.targets.values().any(Target::reachable)) {
                 around.effects.push(server::not_rechecked(&spec));
             }
             for target in server.targets.values_mut().filter(|_| recheck) {
@@ -107,7 +108,7 @@ impl Registry {
             // What is switched on again is asked as if it were new: somebody has mended it meanwhile.
             let anew = !before.enabled && after.enabled;
             let otherwise = asks_otherwise(before, after, asked);
-            let by_others = before.credentials != after.credentials && !target.keeps_credentials(&before.credentials, now.mono);
+            let by_others = gives_others(before, after) && !target.keeps_credentials(&before.credentials, now.mono);
             if !anew && !otherwise && !by_others {
                 continue;
             }
@@ -229,9 +230,9 @@ impl Registry {
         Some(&self.servers.get(key)?.spec.as_ref()?.tools)
     }
 
-    /// What probes of a server carry; none before `set_server`.
+    /// What probes of a server carry; none before that is known.
     pub fn credentials(&self, key: &ServerKey) -> Option<Credentials> {
-        let spec = self.servers.get(key)?.spec.as_ref()?;
+        let spec = self.servers.get(key)?.spec.as_ref().filter(|spec| !spec.lacks_credentials)?;
         Some(Credentials { headers: spec.credentials.clone(), ca: spec.ca.clone(), mask: Arc::clone(&spec.mask) })
     }
 
@@ -250,6 +251,11 @@ impl Registry {
 fn asks_otherwise(before: &ServerSpec, after: &ServerSpec, asked: Option<&Template>) -> bool {
     let by_spec = asked.is_none() || matches!(after.endpoint, Endpoint::Remote { .. });
     by_spec && (before.endpoint != after.endpoint || before.health.tool_call != after.health.tool_call)
-        || before.ca != after.ca
+        || before.ca != after.ca && !before.lacks_credentials
         || before.enabled != after.enabled
+}
+
+/// Whether requests carry other headers than before. Where it was not known what they carry, nobody was asked.
+fn gives_others(before: &ServerSpec, after: &ServerSpec) -> bool {
+    before.credentials != after.credentials && !before.lacks_credentials
 }

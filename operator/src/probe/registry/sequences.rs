@@ -61,6 +61,7 @@ struct Spec {
     remote: bool,
     path: bool,
     enabled: bool,
+    lacks: bool,
     paused: bool,
     recheck: u8,
     interval: u32,
@@ -91,13 +92,15 @@ enum Found {
 }
 
 fn spec() -> impl Strategy<Value = Spec> {
-    let flags = (prop::bool::weighted(0.2), any::<bool>(), prop::bool::weighted(0.85), prop::bool::weighted(0.1));
+    let on = (prop::bool::weighted(0.85), prop::bool::weighted(0.1));
+    let flags = (prop::bool::weighted(0.2), any::<bool>(), on, prop::bool::weighted(0.1));
     let force = prop_oneof![6 => Just(None), 1 => Just(Some(Force::Open)), 1 => Just(Some(Force::Closed))];
     (flags, 0_u8..2, 1_u32..30, 1_u32..4, 0_u32..60, 0_u32..3, force).prop_map(
-        |((remote, path, enabled, paused), recheck, interval, threshold, startup, restart, force)| Spec {
+        |((remote, path, (enabled, lacks), paused), recheck, interval, threshold, startup, restart, force)| Spec {
             remote,
             path,
             enabled,
+            lacks,
             paused,
             recheck,
             interval,
@@ -373,7 +376,7 @@ impl World {
         prop_assert_eq!(registry.schedule.timers(), &timers, "the timers that run and those that somebody knows");
         self.check_asked()?;
 
-        // Fleet panic counts servers that answered since they started, and are in use.
+        // Fleet panic counts servers that answered since they started, and are probed.
         for (key, failed_at) in registry.panic.members() {
             let server = registry.servers.get(key);
             prop_assert!(server.is_some_and(|server| server.spec.is_some() && !server.rests()), "{key} is at rest, or gone");
@@ -410,7 +413,7 @@ impl World {
             let reachable = || server.targets.values().filter(|target| target.reachable());
             let asked = |target: &Target| target.busy || target.queued || target.due.is_some();
             match server.circuit.state() {
-                _ if !spec.enabled => {
+                _ if !spec.is_probed() => {
                     prop_assert!(server.targets.values().all(|target| target.due.is_none()), "at rest, and to be probed");
                 }
                 _ if server.circuit.forced().is_some() => prop_assert!(reachable().all(asked), "forgotten under force"),
@@ -436,6 +439,7 @@ fn server_spec(spec: &Spec) -> ServerSpec {
         },
         credentials: Vec::new(),
         ca: None,
+        lacks_credentials: spec.lacks,
         enabled: spec.enabled,
         paused: spec.paused,
         recheck: Some(spec.recheck.to_string()),

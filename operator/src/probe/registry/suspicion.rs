@@ -85,7 +85,7 @@ impl Inquiry {
 }
 
 impl Registry {
-    /// Takes up how a server stands now. Whoever has not answered since it started, or is at rest, is no part of the fleet.
+    /// Takes up how a server stands now. Whoever has not answered since it started, or is not probed, is no part of the fleet.
     pub(super) fn count_for_panic(&mut self, key: &Arc<ServerKey>, now: Moment) {
         let standing = self.servers.get(key).filter(|server| server.spec.is_some() && !server.rests()).and_then(standing);
         self.panic.set(key, standing, now.mono);

@@ -37,6 +37,7 @@ impl Server {
             remote: self.is_remote(),
             stood_in: self.stood_in,
             accepts_unauthorized: spec.is_some_and(|spec| spec.health.accept_unauthorized),
+            lacks_credentials: spec.is_some_and(|spec| spec.enabled && spec.lacks_credentials),
             verdict: self.verdict(now),
             protocol: hello.map(|hello| ProtocolStatus { version: hello.version.to_owned(), era: hello.era }),
             server_info: hello.map(|hello| ServerInfo::clone(&hello.server_info)),

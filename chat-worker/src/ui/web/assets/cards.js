@@ -1,5 +1,5 @@
 // A tool's card, and the question whether a tool may run.
-import { button, copyButton, node, parsed, pretty, visible } from './dom.js';
+import { button, copyButton, laidOut, node, visible } from './dom.js';
 
 // A name is its server's word: what cannot be seen of it is written out.
 export const nameOf = (call) => visible(call.tool ? `${call.server} · ${call.tool}` : call.name.replace('__', ' · '));
@@ -13,13 +13,17 @@ function part(label, text, className = '') {
 
 // Results are often JSON: laid out, they can be read.
 function readable(text) {
-  if (!/^\s*[[{]/.test(text) || text.length > 200_000) return visible(text);
+  if (!/^\s*[[{]/.test(text)) return visible(text);
   try {
-    return pretty(parsed(text));
+    JSON.parse(text);
+    return visible(laidOut(text));
   } catch {
     return visible(text);
   }
 }
+
+// Arguments as they are sent.
+const argumentsOf = (call) => visible(laidOut(call.arguments ?? JSON.stringify(call.input ?? {})));
 
 // What people have decided themselves is no failure of the tool.
 function failure(text) {
@@ -31,7 +35,7 @@ export function toolCard(call) {
   const state = node('span', { className: 'state', textContent: call.needs_approval ? 'waits for you' : 'waiting' });
   const card = node('details', { className: 'tool' });
   const title = node('span', { className: 'tool-name' }, node('bdi', { textContent: nameOf(call) }));
-  card.append(node('summary', {}, title, ' ', state), part('Arguments', pretty(call.input ?? {})));
+  card.append(node('summary', {}, title, ' ', state), part('Arguments', argumentsOf(call)));
   // Whoever opens one wants to see what is in it.
   card.addEventListener('toggle', () => { if (card.open) card.scrollIntoView({ block: 'nearest' }); });
   let timer = null;
@@ -84,7 +88,7 @@ export function approval(calls, decide) {
     const tick = node('input', { type: 'checkbox', checked: true });
     const name = node('bdi', { textContent: nameOf(call) });
     const head = asked.length === 1 ? node('p', { className: 'tool-name' }, name) : node('label', { className: 'tool-name' }, tick, ' ', name);
-    box.append(head, node('pre', { tabIndex: 0, textContent: pretty(call.input ?? {}), aria: { role: 'group', label: `Arguments of ${nameOf(call)}` } }));
+    box.append(head, node('pre', { tabIndex: 0, textContent: argumentsOf(call), aria: { role: 'group', label: `Arguments of ${nameOf(call)}` } }));
     return tick;
   });
   const chosen = () => asked.filter((call, index) => boxes[index].checked);

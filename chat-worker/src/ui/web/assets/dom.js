@@ -64,13 +64,24 @@ const UNSEEN = /(?![\n\t ])[\p{C}\p{Z}\p{Default_Ignorable_Code_Point}\u2800]/gu
 const unit = (letter, at) => `\\u${letter.charCodeAt(at).toString(16).padStart(4, '0')}`;
 // As JSON writes them.
 export const visible = (text) => text.replace(UNSEEN, (letter) => Array.from({ length: letter.length }, (_, at) => unit(letter, at)).join(''));
-// Numbers that JavaScript does not hold are kept as marked texts, and shown as they were written.
-const MARKED = /"\ufdd0(-?[\d.eE+-]+)"/g;
-export const pretty = (value) => visible((JSON.stringify(value, null, 2) ?? '').replace(MARKED, '$1'));
-export const parsed = (text) => JSON.parse(text, (key, value, context) => {
-  const long = typeof value === 'number' && /^-?\d{16,}$/.test(context?.source ?? '') && !Number.isSafeInteger(value);
-  return long ? `\ufdd0${context.source}` : value;
-});
+
+// JSON that is longer stays as it is.
+const LONG = 200_000;
+const TOKEN = /"[^"\\]*(?:\\.[^"\\]*)*"|\s+|[[{]\s*[\]}]|[[\]{},:]/g;
+
+// JSON laid out, and else letter by letter as it is written: once read, its numbers may be rounded, and its fields in another order.
+export function laidOut(json) {
+  if (json.length > LONG) return json;
+  let depth = 0;
+  const line = (by) => `\n${'  '.repeat(depth += by)}`;
+  return json.replace(TOKEN, (token) => {
+    if (token.startsWith('"')) return token;
+    if (/^[[{].*[\]}]$/s.test(token)) return token[0] + token.at(-1);
+    if (/[[{]/.test(token)) return token + line(1);
+    if (/[\]}]/.test(token)) return line(-1) + token;
+    return token === ',' ? token + line(0) : token === ':' ? ': ' : '';
+  });
+}
 
 export function time(at) {
   const date = new Date(at);

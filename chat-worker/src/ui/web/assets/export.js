@@ -1,6 +1,6 @@
 // A conversation as a file: for people (Markdown), or for programs (the messages, as the API takes them).
-import { node } from './dom.js';
-import { after, whole } from './store.js';
+import { laidOut, node } from './dom.js';
+import { after, whole, written } from './store.js';
 
 function fenced(text, language) {
   // Longer than any fence within.
@@ -24,7 +24,10 @@ export function asMarkdown(conversation) {
     for (const message of after(turn)) {
       for (const block of message.content) {
         if (block.type === 'text' && message.role === 'assistant') parts.push(block.text);
-        if (block.type === 'tool_use') parts.push(`**Tool call: ${block.name}**`, fenced(JSON.stringify(block.input ?? {}, null, 2), 'json'));
+        if (block.type === 'tool_use') {
+          const { name = block.name, arguments: json = JSON.stringify(block.input ?? {}) } = turn.calls[block.id] ?? {};
+          parts.push(`**Tool call: ${name}**`, fenced(laidOut(json), 'json'));
+        }
         if (block.type === 'tool_result') parts.push(block.is_error ? '**Error:**' : '**Result:**', fenced(block.content.map((part) => part?.text ?? '').join('\n'), ''));
       }
     }
@@ -33,7 +36,7 @@ export function asMarkdown(conversation) {
   return `${parts.join('\n\n')}\n`;
 }
 
-export const asJson = (conversation) => `${JSON.stringify({ title: conversation.title, messages: whole(conversation) }, null, 2)}\n`;
+export const asJson = (conversation) => `${written({ title: conversation.title, messages: whole(conversation) }, conversation, 2)}\n`;
 
 export function download(name, type, text) {
   const anchor = node('a', { href: URL.createObjectURL(new Blob([text], { type })), download: name });

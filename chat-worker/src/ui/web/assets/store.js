@@ -5,6 +5,8 @@
 const INDEX = 'mcpfleet.conversations';
 const PREFIX = 'mcpfleet.conversation.';
 export const TAB = sessionStorage.mcpfleetTab ??= id();
+// What stands for a text in the JSON that it is put into. Nobody else knows it.
+const MARK = `mcpfleet:${id()}:`;
 
 function id() {
   return Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) => byte.toString(16).padStart(2, '0')).join('');
@@ -146,6 +148,21 @@ export function take(turn, sent, messages, recorded) {
   const grown = messages.length >= sent.length && sent.every((message, index) => same(message, messages[index]));
   if (grown && !turn.shown) turn.delta = [...turn.delta, ...messages.slice(sent.length)];
   else Object.assign(turn, { shown: [...shown(turn), ...recorded], base: messages, delta: [] });
+}
+
+// JSON of something that holds messages of a conversation. The arguments of its calls are in it as they were written: in JavaScript their
+// numbers may be rounded.
+export function written(value, conversation, indent) {
+  const calls = Object.assign({}, ...conversation.turns.map((turn) => turn.calls));
+  const texts = [];
+  const marked = JSON.stringify(value, (key, part) => {
+    const call = part?.type === 'tool_use' ? calls[part.id] : undefined;
+    if (!isText(call?.arguments)) return part;
+    const input = `${MARK}${texts.push(call.arguments) - 1}`;
+    // A call by another one has them within its own.
+    return { ...part, input: part.name === call.name ? input : { ...part.input, arguments: input } };
+  }, indent);
+  return marked.replace(new RegExp(`"${MARK}(\\d+)"`, 'g'), (_, at) => texts[at]);
 }
 
 function same(a, b) {

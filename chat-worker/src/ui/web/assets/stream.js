@@ -1,8 +1,6 @@
 // Talks to the server: streams of events, and errors that say what to do. Our own reader, and not EventSource: that can
 // neither send a conversation nor see a status, and gives up at the first 503.
 
-import { parsed } from './dom.js';
-
 export class Problem extends Error {
   constructor(status, detail, wait) {
     super(detail);
@@ -25,7 +23,7 @@ export async function* events(response) {
       buffer = buffer.slice(end + 2);
       const of = (name) => lines.filter((line) => line.startsWith(`${name}:`)).map((line) => line.slice(name.length + 1).trim());
       const data = of('data');
-      if (data.length) yield [of('event')[0] ?? 'message', parsed(data.join('\n'))];
+      if (data.length) yield [of('event')[0] ?? 'message', JSON.parse(data.join('\n'))];
     }
   }
 }
@@ -37,9 +35,10 @@ async function checked(response) {
   throw new Problem(response.status, problem.detail ?? problem.error?.message ?? `The server answered ${response.status}.`, wait);
 }
 
+// `body` is JSON.
 export async function chat(body, signal) {
   const headers = { 'content-type': 'application/json', accept: 'text/event-stream' };
-  return events(await checked(await fetch('/v1/chat', { method: 'POST', headers, body: JSON.stringify(body), signal })));
+  return events(await checked(await fetch('/v1/chat', { method: 'POST', headers, body, signal })));
 }
 
 // A prompt or a resource, by the events of its way.

@@ -74,7 +74,7 @@ export async function run(page, conversation, view, extra) {
   one.keep();
   page.changed(conversation);
   one.tell('Waiting for the answer', true);
-  const body = { messages: sent, always: conversation.always, ...extra };
+  const body = store.written({ messages: sent, always: conversation.always, ...extra }, conversation);
   try {
     for await (const [, event] of await one.open(body, controller.signal)) one.on(event);
     if (view.turn.state === 'running') one.cutOff('The connection ended before the answer did.');
@@ -157,8 +157,10 @@ class Run {
   }
 
   called(event) {
-    const { id, server, tool, hash, needs_approval: needsApproval } = event;
-    this.turn.calls[id] = { ...this.turn.calls[id], server, tool, hash, needs_approval: needsApproval };
+    const { id, name, server, tool, hash, needs_approval: needsApproval } = event;
+    // Where JavaScript writes the same, the input says it all.
+    const exact = event.arguments === JSON.stringify(event.input) ? {} : { name, arguments: event.arguments };
+    this.turn.calls[id] = { ...this.turn.calls[id], server, tool, hash, needs_approval: needsApproval, ...exact };
     this.view.call(event);
     this.tell(`Calling ${visible(event.tool || event.name)}`, true);
   }

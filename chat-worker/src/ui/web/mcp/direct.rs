@@ -2,7 +2,7 @@
 //! through a transport and several tasks costs more than the rest, and whose types know less than what servers write. Whatever is not beyond
 //! doubt goes the SDK's way, so that every refusal is the SDK's own; tests/chat_ways.rs holds the two ways to the same answers.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{borrow::Cow, convert::Infallible, sync::Arc};
 
 use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
@@ -10,7 +10,7 @@ use axum::{
 };
 use futures::{StreamExt, stream};
 use http_server::{host::only, json_rpc, request_id};
-use mcp_wire::{hello::LEGACY, json};
+use mcp_wire::hello::LEGACY;
 use rmcp::{
     ErrorData,
     model::{
@@ -19,13 +19,13 @@ use rmcp::{
     },
 };
 use serde::{Deserialize, de::IgnoredAny};
-use serde_json::{Map, value::RawValue};
+use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Wanted,
-    client::Client,
+    client::{Client, Streams},
     gateway::Gateway,
     offered::{Answer, Kind},
     running::{Asker, Ear, Message},
@@ -119,8 +119,8 @@ fn wanted(method: &str, params: &str) -> Option<Wanted> {
         CALL => {
             let CallParams { name, arguments, request_state, input_responses, .. } = serde_json::from_str(params).ok()?;
             let arguments = match arguments {
-                Some(arguments) => json::parse(arguments.get()).ok()?,
-                None => Map::new(),
+                Some(arguments) => as_written(arguments)?,
+                None => RawValue::from_string("{}".to_owned()).ok()?,
             };
             Some(Wanted::Call { tool: name.to_owned(), arguments, state: request_state, answers: input_responses })
         }
@@ -144,6 +144,18 @@ fn wanted(method: &str, params: &str) -> Option<Wanted> {
         "resources/templates/list" => list(Kind::Templates),
         "prompts/list" => list(Kind::Prompts),
         _ => None,
+    }
+}
+
+/// Arguments letter by letter, but for line breaks between them: a child reads a message by its line. `None`: they are no object.
+fn as_written(arguments: &RawValue) -> Option<Box<RawValue>> {
+    let text = arguments.get();
+    if !text.starts_with('{') {
+        return None;
+    }
+    match numbers::release(text) {
+        Cow::Borrowed(_) if !text.contains(['\r', '\n']) => Some(arguments.to_owned()),
+        released => RawValue::from_string(released.replace(['\r', '\n'], " ")).ok(),
     }
 }
 
@@ -176,11 +188,12 @@ fn is_modern(headers: &HeaderMap, method: &str, named: Option<&str>, meta: &Requ
     (version == MODERN && said && plain && whole).then_some(true)
 }
 
-/// Does what is asked for, and answers with its result alone, or with a stream where something is said before that.
+/// Does what is asked for, and answers with its result alone, or with a stream where something is said before that, or where there is none.
 pub async fn answer(web: Arc<Web>, parts: Parts, direct: Direct) -> Response {
     let (to, mut messages) = mpsc::channel(UNREAD);
     let (gone, stopped) = (CancellationToken::new(), web.stopped.clone());
     let leaves = gone.clone().drop_guard();
+    let takes_stream = parts.extensions.get::<Streams>().is_some_and(|streams| streams.0);
     // A task of its own: whoever leaves cancels the call, which still comes to an end.
     tokio::spawn(async move {
         let Direct { id, wanted, meta, is_modern } = direct;
@@ -190,30 +203,40 @@ pub async fn answer(web: Arc<Web>, parts: Parts, direct: Direct) -> Response {
             request_id: request_id::of(&parts.headers).to_owned(),
             ear: Ear::Stream(to.clone()),
             gone,
+            cancel: CancellationToken::new(),
         };
         let answer = Gateway { web }.wanted(wanted, Some(&parts.headers), &meta, &asker).await;
+        // Who has cancelled a request expects no answer to it. One that takes no stream could not be told so.
+        let last = if asker.cancel.is_cancelled() && takes_stream {
+            Message::Ended
+        } else {
+            Message::Answer(written(&asker.id, answer, is_modern))
+        };
         // The client may be gone.
-        let _ = to.send(Message::Answer(written(&asker.id, answer, is_modern))).await;
+        let _ = to.send(last).await;
     });
     let first = tokio::select! {
         first = messages.recv() => first,
         () = stopped.cancelled() => None,
     };
     let said = match first {
-        Some(Message::Said(said)) => said,
+        Some(Message::Said(said)) => Some(said),
+        Some(Message::Ended) => None,
         Some(Message::Answer(answer)) => {
             return ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], answer).into_response();
         }
         None => return Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the call ended without an answer").into_response(),
     };
-    let rest = stream::unfold(Some((messages, leaves)), |state| async move {
+    let goes_on = said.is_some().then_some((messages, leaves));
+    let rest = stream::unfold(goes_on, |state| async move {
         let (mut messages, leaves) = state?;
         match messages.recv().await? {
             Message::Said(said) => Some((said, Some((messages, leaves)))),
             Message::Answer(answer) => Some((answer, None)),
+            Message::Ended => None,
         }
     });
-    let events = stream::iter([said]).chain(rest).map(|message| Ok::<_, Infallible>(event(&message)));
+    let events = stream::iter(said).chain(rest).map(|message| Ok::<_, Infallible>(event(&message)));
     let events = Sse::new(events.take_until(stopped.cancelled_owned())).keep_alive(sse::KeepAlive::default());
     // Proxies in front pass each event on as it comes.
     ([(HeaderName::from_static("x-accel-buffering"), "no")], events).into_response()

@@ -21,6 +21,7 @@ use std::{ops::Bound, sync::Arc, time::Instant};
 use axum::http::{HeaderMap, request::Parts};
 use futures::FutureExt;
 use http_server::json_rpc;
+use mcp_wire::json;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
@@ -29,13 +30,13 @@ use rmcp::{
         Implementation, InitializeRequestParams, InitializeResult, InputResponses, ListPromptsResult,
         ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, LoggingLevel, PaginatedRequestParams,
         ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, RequestMetaObject, ServerCapabilities, ServerConfig,
-        SetLevelRequestParams, SubscriptionFilter,
+        SetLevelRequestMethod, SetLevelRequestParams, SubscriptionFilter,
     },
     service::{RequestContext, SubscriptionContext},
     transport::{StreamableHttpServerConfig, StreamableHttpService, streamable_http_server::session::local::LocalSessionManager},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::{Map, Value};
+use serde_json::{Value, value::RawValue};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
@@ -54,13 +55,14 @@ use crate::{
     llm::offer::search,
     message::ToolCall,
     numbers,
-    policy::{self, Decision, Verdict, Why},
+    policy::{self, By, Decision, Verdict, Why},
     telemetry::{self, Traced},
     tools::{
         answer::ToolOutput,
         asked::Given,
         relay::{Following, Relay},
     },
+    written::Fields,
 };
 
 /// How long a client may keep the list: servers come and go.
@@ -88,28 +90,43 @@ pub fn service(web: &Arc<Web>) -> Sdk {
 }
 
 impl Gateway {
-    /// Runs a call that may be made; `None` when there is no such tool.
-    async fn run(&self, call: &ToolCall, caller: &str, cancel: &CancellationToken, relay: Option<Relay>) -> Option<ToolOutput> {
+    /// Runs a call that may be made, with arguments as they are written; `None` when there is no such tool.
+    async fn run(
+        &self,
+        name: &str,
+        arguments: &str,
+        caller: &str,
+        cancel: &CancellationToken,
+        relay: Option<Relay>,
+    ) -> Option<ToolOutput> {
         let engine = &self.web.app.engine;
-        let name = call.name.as_str();
-        if name == search::FIND {
-            let catalogue = engine.hub.catalogue();
-            return Some(ToolOutput::told(
-                search::find(catalogue.iter().filter(|spec| self.offers(spec)), &call.input).to_string(),
-            ));
-        }
-        let spec = tokio::select! {
-            spec = engine.hub.tool_soon(name) => spec,
-            () = cancel.cancelled() => None,
+        let searches = name == search::FIND;
+        let spec = if searches {
+            None
+        } else {
+            tokio::select! {
+                spec = engine.hub.tool_soon(name) => spec,
+                () = cancel.cancelled() => None,
+            }
         };
-        let verdict = policy::judge(spec.as_deref(), self.web.app.settings.approvals, Decision::Client);
-        if verdict == Verdict::Refuse(Why::Unknown) && !engine.hub.may_return(name) {
-            return None;
-        }
+        let verdict = match &spec {
+            None if searches => Verdict::Run(By::Harmless),
+            spec => policy::judge(spec.as_deref(), self.web.app.settings.approvals, Decision::Client),
+        };
+        // What is not offered is not there.
+        let is_there = match verdict {
+            Verdict::Refuse(Why::Never) => false,
+            Verdict::Refuse(Why::Unknown) => engine.hub.may_return(name),
+            _ => true,
+        };
         let began = Instant::now();
         let (server, tool) = spec.as_ref().map_or(("", "unknown"), |spec| (spec.server.as_str(), spec.tool.as_str()));
-        let arguments = &numbers::written(&call.input);
         let output = match (verdict, &spec) {
+            (Verdict::Run(_), None) => {
+                let catalogue = engine.hub.catalogue();
+                let offered = catalogue.iter().filter(|spec| self.offers(spec));
+                ToolOutput::told(search::find(offered, &value_of(arguments)).to_string())
+            }
             (Verdict::Run(_), Some(spec)) => {
                 let traced = Traced::execute_tool(server, tool, None);
                 let output = tokio::select! {
@@ -134,8 +151,7 @@ impl Gateway {
         let tool = if spec.is_some() { tool } else { name };
         let (outcome, duration) = (output.outcome, output.duration);
         audit::Call { caller, server, tool, arguments, decision, allowed, outcome, duration }.log(engine.audit_arguments);
-        // What is not offered is not there.
-        (verdict != Verdict::Refuse(Why::Never)).then_some(output)
+        is_there.then_some(output)
     }
 
     /// What a client asks for, of what servers have: by the short way and by the SDK's.
@@ -150,11 +166,12 @@ impl Gateway {
         match wanted {
             Wanted::Call { tool, arguments, state: Some(state), answers } => {
                 let gone = || ErrorData::invalid_params("this call does not wait any more, or not here: call again", None);
-                self.resumed(&state, &what_of("tool", &tool, &arguments), answers, asker).await.ok_or_else(gone)?
+                let what = what_of("tool", &tool, &value_of(arguments.get()));
+                self.resumed(&state, &what, answers, asker).await.ok_or_else(gone)?
             }
             Wanted::Call { tool, arguments, .. } => {
                 let traced = telemetry::serve_tool(&tool, headers, meta);
-                self.call(&tool, arguments, traced, asker).await
+                self.call(tool, arguments, traced, asker).await
             }
             Wanted::Read(params) => {
                 let what = what_of("resource", &params.uri, &());
@@ -172,15 +189,15 @@ impl Gateway {
                 let complete = |relay| async move { hub.complete(params, relay).await }.boxed();
                 self.asked("completion".to_owned(), None, None, asker, complete).await
             }
-            Wanted::List(kind, cursor) => self.list(kind, cursor.as_deref()).await,
+            Wanted::List(kind, cursor) => self.list(kind, cursor.as_deref(), asker.client.is_modern).await,
             Wanted::Misfit(told) => Err(ErrorData::invalid_params(told, None)),
         }
     }
 
-    async fn list(&self, kind: Kind, cursor: Option<&str>) -> Result<Answer, ErrorData> {
+    async fn list(&self, kind: Kind, cursor: Option<&str>, is_modern: bool) -> Result<Answer, ErrorData> {
         let hub = &self.web.app.engine.hub;
         match kind {
-            Kind::Tools => self.tools(cursor),
+            Kind::Tools => self.tools(cursor, is_modern),
             Kind::Resources => offered::page(kind, hub.resources().await, cursor, LIST_TTL_MS),
             Kind::Templates => offered::page(kind, hub.templates().await, cursor, LIST_TTL_MS),
             Kind::Prompts => offered::page(kind, hub.prompts().await, cursor, LIST_TTL_MS),
@@ -188,7 +205,7 @@ impl Gateway {
     }
 
     /// A page begins after the name that the cursor is: right also when servers went and came between two pages.
-    fn tools(&self, cursor: Option<&str>) -> Result<Answer, ErrorData> {
+    fn tools(&self, cursor: Option<&str>, is_modern: bool) -> Result<Answer, ErrorData> {
         let place = Kind::Tools.place(cursor)?;
         if self.searches() {
             return match place {
@@ -201,7 +218,7 @@ impl Gateway {
         let page: Vec<_> = tools.by_ref().take(TOOLS_A_PAGE).collect();
         let more = tools.next().is_some();
         let next = page.last().filter(|_| more).map(|spec| spec.name.as_str());
-        let page: Vec<_> = page.iter().map(|spec| offered::tool(spec)).collect();
+        let page: Vec<_> = page.iter().map(|spec| offered::tool(spec, is_modern)).collect();
         Ok(offered::list(Kind::Tools, &page, next, LIST_TTL_MS))
     }
 
@@ -212,16 +229,16 @@ impl Gateway {
     }
 
     /// Calls a tool for a client.
-    async fn call(&self, tool: &str, arguments: Map<String, Value>, traced: Span, asker: &Asker) -> Result<Answer, ErrorData> {
+    async fn call(&self, tool: String, arguments: Box<RawValue>, traced: Span, asker: &Asker) -> Result<Answer, ErrorData> {
         // What waits for nobody needs no name.
-        let what = if asker.client.comes_back() { what_of("tool", tool, &arguments) } else { String::new() };
-        let call = search::meant(ToolCall { id: String::new(), name: tool.to_owned(), input: Value::Object(arguments) });
+        let what = if asker.client.comes_back() { what_of("tool", &tool, &value_of(arguments.get())) } else { String::new() };
+        let (name, arguments) = meant(tool, arguments);
         let (gateway, caller) = (self.clone(), asker.client.caller.clone());
         let run = |relay, ended: CancellationToken| async move {
-            let run = gateway.run(&call, &caller, &ended, relay).instrument(traced.clone());
+            let run = gateway.run(&name, arguments.get(), &caller, &ended, relay).instrument(traced.clone());
             let Some(output) = run.await else {
                 telemetry::failed(&traced, "unknown_tool");
-                let told = format!("there is no tool {}, or its calls are not allowed here", call.name);
+                let told = format!("there is no tool {name}, or its calls are not allowed here");
                 return Err(ErrorData::invalid_params(told, None));
             };
             if output.is_error {
@@ -243,7 +260,7 @@ impl Gateway {
     where
         W: Future<Output = Result<Answer, ErrorData>> + Send + 'static,
     {
-        let (client, cancel) = (&asker.client, CancellationToken::new());
+        let (client, cancel) = (&asker.client, asker.cancel.clone());
         let _begun = client.session.as_deref().map(|session| self.web.calls.begun(session, &asker.id, &cancel));
         let (mut relay, hears) = Relay::new(client.can.clone(), self.web.calls.log_level(client), client.is_modern);
         if relay.log_level.is_none() && !client.is_modern && client.takes_logs() {
@@ -324,6 +341,27 @@ fn what_of(kind: &str, name: &str, arguments: &impl Serialize) -> String {
     digest(&[kind, name, &serde_json::to_string(arguments).unwrap_or_default()])
 }
 
+/// Arguments to be looked at.
+fn value_of(arguments: &str) -> Value {
+    // They are an object, and no deeper than what may be read.
+    json::parse(&numbers::guard(arguments)).unwrap_or_default()
+}
+
+/// The call that a call of `call_tool` stands for, whose arguments are those within; any other stands for itself.
+fn meant(tool: String, arguments: Box<RawValue>) -> (String, Box<RawValue>) {
+    if tool != search::CALL {
+        return (tool, arguments);
+    }
+    let meant = search::meant(ToolCall { id: String::new(), name: tool, input: value_of(arguments.get()) });
+    if meant.name == search::CALL {
+        return (meant.name, arguments);
+    }
+    let within = Fields::read(arguments.get()).ok();
+    let within = within.as_ref().and_then(|fields| fields.get("arguments")).filter(|own| own.starts_with('{'));
+    let own = within.map_or_else(|| numbers::written(&meant.input), str::to_owned);
+    (meant.name, RawValue::from_string(own).unwrap_or_default())
+}
+
 impl ServerHandler for Gateway {
     fn get_info(&self) -> ServerConfig {
         let capabilities = ServerCapabilities::builder()
@@ -391,8 +429,12 @@ impl ServerHandler for Gateway {
 
     /// From which level on a session wants messages for a log. Servers are asked for the lowest that any wants.
     async fn set_level(&self, request: SetLevelRequestParams, context: RequestContext<RoleServer>) -> Result<(), ErrorData> {
+        let client = Client::of(&context);
+        if client.is_modern {
+            return Err(ErrorData::method_not_found::<SetLevelRequestMethod>());
+        }
         // Without a session it hears none.
-        if let Some(session) = Client::of(&context).session {
+        if let Some(session) = client.session {
             self.want_messages(&session, Some(request.level)).await;
         }
         Ok(())
@@ -413,7 +455,9 @@ impl ServerHandler for Gateway {
     ) -> Result<CallToolResponse, ErrorData> {
         let wanted = Wanted::Call {
             tool: request.name.into_owned(),
-            arguments: request.arguments.unwrap_or_default(),
+            // It was JSON.
+            arguments: RawValue::from_string(numbers::written(&Value::Object(request.arguments.unwrap_or_default())))
+                .unwrap_or_default(),
             state: request.request_state,
             answers: request.input_responses.unwrap_or_default(),
         };
@@ -489,7 +533,8 @@ enum Wanted {
     /// With a state, it is one that waits for these answers.
     Call {
         tool: String,
-        arguments: Map<String, Value>,
+        /// An object, as it was written.
+        arguments: Box<RawValue>,
         state: Option<String>,
         answers: InputResponses,
     },

@@ -30,8 +30,8 @@ const MAX_PASSED: usize = 64 * 1024;
 /// Of resources, templates and prompts.
 const A_PAGE: usize = 200;
 
-/// A tool as its server wrote it, under the name that is offered.
-pub fn tool(spec: &ToolSpec) -> Box<RawValue> {
+/// A tool as its server wrote it, under the name that is offered, for a client of this era.
+pub fn tool(spec: &ToolSpec, is_modern: bool) -> Box<RawValue> {
     let definition = &*spec.definition;
     let own = spec.written.clone().or_else(|| to_raw_value(definition).ok()).unwrap_or_default();
     // It was an object when it was read.
@@ -52,7 +52,8 @@ pub fn tool(spec: &ToolSpec) -> Box<RawValue> {
             Err(_) => fields.set("inputSchema", &json!({"type": "object"})),
         }
     }
-    if definition.output_schema.as_ref().is_some_and(|schema| !is_plain(schema)) {
+    if !is_modern && definition.output_schema.as_ref().is_some_and(|schema| !is_plain(schema)) {
+        // In earlier eras, what comes is an object.
         fields.remove("outputSchema");
     }
     if definition.annotations.is_none() {

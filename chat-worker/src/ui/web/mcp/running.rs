@@ -65,6 +65,8 @@ pub struct Asker {
     pub ear: Ear,
     /// That it has left.
     pub gone: CancellationToken,
+    /// Ends its request, also where it says so by another one.
+    pub cancel: CancellationToken,
 }
 
 /// What a client hears by, before the answer.
@@ -82,6 +84,8 @@ pub enum Message {
     /// Before the answer.
     Said(String),
     Answer(String),
+    /// There is no answer: its client has cancelled the request.
+    Ended,
 }
 
 impl Asker {
@@ -94,6 +98,7 @@ impl Asker {
             request_id: parts.map(|parts| request_id::of(&parts.headers).to_owned()).unwrap_or_default(),
             ear: Ear::Peer(context.peer.clone()),
             gone: context.ct.clone(),
+            cancel: CancellationToken::new(),
         }
     }
 }

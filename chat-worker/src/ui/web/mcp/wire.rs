@@ -93,13 +93,22 @@ async fn message(web: Arc<Web>, sdk: &Sdk, mut parts: Parts, body: Bytes) -> Res
     if !is_modern && response.status() == StatusCode::METHOD_NOT_ALLOWED {
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET,POST,DELETE"));
     }
-    if let Some(can) = opens
-        && response.status().is_success()
-        && let Ok(id) = HeaderValue::try_from(client::new_session(&can))
-    {
-        response.headers_mut().insert(SESSION, id);
+    match opens {
+        Some(can) if response.status().is_success() => begun(response, &can).await,
+        _ => response,
     }
-    response
+}
+
+/// The answer to what begins a session: with its id, unless it is a refusal.
+async fn begun(response: Response, can: &ClientCapabilities) -> Response {
+    let (mut parts, body) = response.into_parts();
+    // It is in memory already: whoever begins is told nothing before the answer.
+    let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
+    let has_begun = serde_json::from_slice::<Sent>(&body).is_ok_and(|answer| answer.result.is_some());
+    if let Some(id) = has_begun.then(|| HeaderValue::try_from(client::new_session(can)).ok()).flatten() {
+        parts.headers.insert(SESSION, id);
+    }
+    Response::from_parts(parts, Body::from(body))
 }
 
 /// A body as a strict parser reads it, by the rule for what servers send: a text that is cut inside a letter, or a number beyond a double,

@@ -273,12 +273,7 @@ async fn by_uv(
 }
 
 /// The folder of the programs, and their names.
-async fn by_pip(
-    wanted: &Wanted,
-    own: &Path,
-    folder: &Path,
-    from: Option<&str>,
-) -> Result<(PathBuf, Vec<String>), InstallError> {
+async fn by_pip(wanted: &Wanted, own: &Path, folder: &Path, from: Option<&str>) -> Result<(PathBuf, Vec<String>), InstallError> {
     let Wanted { package, python, .. } = wanted;
     let venv = own.join("venv");
     let python = python.as_ref().map_or_else(|| "python3".to_owned(), |version| format!("python{version}"));

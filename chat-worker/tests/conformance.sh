@@ -35,7 +35,7 @@ judged() {
     conforms "$1" "$(cat "$work/unprefixed")" "chat-worker's /mcp" "$PWD/chat-worker/tests/conformance-$1.yaml" || passed=1
     for server in $servers; do
         kill "$server" || passed=1
-        wait "$server" || true
+        wait "$server" 2>/dev/null || true
     done
     servers=
     return $passed

@@ -133,9 +133,7 @@ async fn a_child_that_owes_nobody_an_answer_may_be_silent() {
 
 #[rstest]
 #[tokio::test]
-async fn who_comes_before_the_server_is_up_is_told_what_it_says_instead(
-    #[values("", " --sessions per-session")] sessions: &str,
-) {
+async fn who_comes_before_the_server_is_up_is_told_what_it_says_instead(#[values("", " --sessions per-session")] sessions: &str) {
     let html = ["sh", "-c", "echo; echo '<html>Bad Gateway</html>'; exec sleep 100"].map(str::to_owned);
     let bridge = Bridge::start(&format!("--hold-seconds 0{sessions}"), &html).await;
     bridge.logged("Bad Gateway").await;

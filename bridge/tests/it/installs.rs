@@ -154,7 +154,11 @@ fn a_package_that_does_not_have_what_it_names_is_told_so() {
 #[case::the_file_of_uv(&["UV_CONFIG_FILE"], "uv")]
 fn who_says_to_pip_alone_where_packages_come_from_gets_them_by_pip(#[case] said: &[&str], #[case] installer: &str) {
     let folder = tempfile::tempdir().unwrap();
-    script(folder.path(), "uv", r#"echo "uv from ${UV_DEFAULT_INDEX-}" >by; mkdir -p "$UV_TOOL_BIN_DIR"; touch "$UV_TOOL_BIN_DIR/server""#);
+    script(
+        folder.path(),
+        "uv",
+        r#"echo "uv from ${UV_DEFAULT_INDEX-}" >by; mkdir -p "$UV_TOOL_BIN_DIR"; touch "$UV_TOOL_BIN_DIR/server""#,
+    );
     script(folder.path(), "python3", PYTHON);
     let pip = [r#"echo "pip from ${PIP_INDEX_URL-}" >by; touch begun"#, TOOLS, PIP].join("\n");
     script(folder.path(), "pip.sh", &pip);

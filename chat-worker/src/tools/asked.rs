@@ -527,8 +527,11 @@ fn incomplete(mut value: Value) -> Result<ServerResult, String> {
     if let Value::Object(fields) = &mut value
         && fields.get("resultType").is_some_and(|kind| kind == "input_required")
     {
-        match fields.remove("inputRequests") {
-            None | Some(Value::Null | Value::Object(_)) => {}
+        match fields.get_mut("inputRequests") {
+            None => {}
+            Some(Value::Null) => drop(fields.remove("inputRequests")),
+            // That it asks is a result, also without a state to come back with.
+            Some(Value::Object(questions)) => questions.clear(),
             Some(_) => return Err("its \"inputRequests\" are no object".to_owned()),
         }
     }

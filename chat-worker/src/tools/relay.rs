@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use mcp_wire::{json, question::THINKING};
+use mcp_wire::{
+    json::{self, MAX_WEIGHT},
+    question::THINKING,
+};
 use rmcp::{
     ErrorData,
     model::{ClientCapabilities, LoggingLevel, ProgressToken, RequestId},
@@ -333,7 +336,7 @@ impl Calls {
         if !matches!(&*method, PROGRESS | LOG | PAGE_DONE) {
             return false;
         }
-        let params: Value = params.and_then(|params| json::parse(&numbers::guard(params.get())).ok()).unwrap_or_default();
+        let params: Value = params.and_then(read).unwrap_or_default();
         match &*method {
             PROGRESS => {
                 let token: Option<ProgressToken> =
@@ -381,6 +384,12 @@ impl Calls {
     fn all(&self) -> MutexGuard<'_, HashMap<RequestId, Call>> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What is not too deep, and not too much.
+fn read(params: &RawValue) -> Option<Value> {
+    let tidied = json::tidy(params.get().as_bytes(), MAX_WEIGHT).ok()?;
+    json::parse(&numbers::guard(&tidied)).ok()
 }
 
 fn tell(call: &Call, method: &'static str, params: Value) {
@@ -447,6 +456,16 @@ mod tests {
         calls.ended(&RequestId::Number(1));
         hear(None, LOG, json!({"level": "info", "data": "of the only one"}));
         assert_eq!((heard(&mut first), heard(&mut second).is_some()), (None, true));
+    }
+
+    #[test]
+    fn what_is_nested_without_end_is_passed_over() {
+        let calls = Calls::default();
+        let (_call, mut hears) = call(&calls, 1, json!({}));
+        let deep = "[".repeat(200_000) + &"]".repeat(200_000);
+        let message = format!(r#"{{"jsonrpc":"2.0","method":"{LOG}","params":{{"level":"info","data":{deep}}}}}"#);
+        assert!(calls.hear(None, message.as_bytes()));
+        assert_eq!(heard(&mut hears), Some(Value::Null));
     }
 
     #[tokio::test(start_paused = true)]

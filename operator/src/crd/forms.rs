@@ -41,7 +41,8 @@ pub const HOST: &str = r"^[^\s,/@]+$";
 pub const BUCKET: &str = "^[a-z0-9][-a-z0-9.]*[a-z0-9]$";
 
 /// What the names of a bucket's objects begin with. "." and ".." are no names: stores and proxies before them read them as ways.
-pub const PREFIX: &str = r"^(\.?[-A-Za-z0-9_][-A-Za-z0-9_.]*|\.\.[-A-Za-z0-9_.]+)(/(\.?[-A-Za-z0-9_][-A-Za-z0-9_.]*|\.\.[-A-Za-z0-9_.]+))*$";
+pub const PREFIX: &str =
+    r"^(\.?[-A-Za-z0-9_][-A-Za-z0-9_.]*|\.\.[-A-Za-z0-9_.]+)(/(\.?[-A-Za-z0-9_][-A-Za-z0-9_.]*|\.\.[-A-Za-z0-9_.]+))*$";
 
 /// A region of S3.
 pub const REGION: &str = "^[-a-z0-9]+$";

@@ -306,7 +306,9 @@ fn leaves(value: &Value, at: &str, found: &mut Vec<String>) {
     match value {
         Value::Object(map) => map.iter().for_each(|(key, value)| leaves(value, &step(key), found)),
         Value::Array(items) => {
-            items.iter().enumerate().for_each(|(index, value)| leaves(value, &step(&index.to_string()), found))
+            for (index, value) in items.iter().enumerate() {
+                leaves(value, &step(&index.to_string()), found);
+            }
         }
         _ => found.push(at.to_owned()),
     }
@@ -353,8 +355,14 @@ impl Judged<'_> {
 
     /// Compares what we say of the object as it is with what a dry run does.
     async fn agrees(&self, live: &DynamicObject, what: &str) -> anyhow::Result<()> {
-        let would = self.apply(&PatchParams { dry_run: true, ..Self::ours() }).await?;
-        let (found, live, would) = (compare::differences(&json!(live), &self.child.body), said(live), said(&would));
+        let found = compare::differences(&json!(live), &self.child.body);
+        let would = match self.apply(&PatchParams { dry_run: true, ..Self::ours() }).await {
+            Ok(would) => said(&would),
+            // Beside what they made of it ours is none: that is for the API server to say, to a write of ours.
+            Err(kube::Error::Api(status)) if status.code == 422 => json!(null),
+            Err(error) => return Err(error.into()),
+        };
+        let live = said(live);
         if found.is_empty() {
             assert_eq!(telling(live), telling(would), "{}: we find nothing: {what}", self.child.key);
         } else {
@@ -363,12 +371,15 @@ impl Judged<'_> {
         Ok(())
     }
 
-    /// Writes the object as somebody else. None: Kubernetes does not let them.
-    async fn put(&self, object: &Value) -> anyhow::Result<Option<DynamicObject>> {
+    /// Writes the object as somebody else, over this version of it. None: Kubernetes does not let them.
+    async fn put(&self, object: &Value, over: &mut Option<String>) -> anyhow::Result<Option<DynamicObject>> {
         let mut object: DynamicObject = serde_json::from_value(object.clone())?;
-        object.metadata.resource_version = self.api.get_metadata(&self.child.key.name).await?.metadata.resource_version;
+        object.metadata.resource_version.clone_from(over);
         match self.api.replace(&self.child.key.name, &PostParams::default(), &object).await {
-            Ok(live) => Ok(Some(live)),
+            Ok(live) => {
+                *over = live.resource_version();
+                Ok(Some(live))
+            }
             Err(kube::Error::Api(status)) if (400..500).contains(&status.code) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -376,7 +387,8 @@ impl Judged<'_> {
 
     /// Has somebody else change every value that stands there, and take it away.
     async fn undone(&self) -> anyhow::Result<usize> {
-        let base = json!(self.apply(&Self::ours()).await?);
+        let base = self.apply(&Self::ours()).await?;
+        let (mut version, base) = (base.resource_version(), json!(base));
         let (mut pointers, mut judged) = (Vec::new(), 0);
         leaves(&base, "", &mut pointers);
         let theirs = ["/metadata/labels/", "/metadata/annotations/", "/metadata/ownerReferences/"];
@@ -388,10 +400,10 @@ impl Judged<'_> {
             let taken = [changed(&base, at), without(&base, at).into_iter().collect()];
             for (how, objects) in ["changed", "taken away"].iter().zip(taken) {
                 for object in objects {
-                    let Some(live) = self.put(&object).await? else { continue };
+                    let Some(live) = self.put(&object, &mut version).await? else { continue };
                     self.agrees(&live, &format!("{at} is {how}")).await?;
                     judged += 1;
-                    self.put(&base).await?;
+                    self.put(&base, &mut version).await?;
                     break;
                 }
             }

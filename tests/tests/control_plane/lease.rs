@@ -57,7 +57,9 @@ async fn a_leader_whose_lease_is_taken_ends_within_seconds_and_writes_nothing_af
         let leader = space.start(client_named(&agent).await?, config(&space, "robbed")?);
         leader.ready().await?;
         space.create::<McpServer>(server("green")).await?;
-        space.until::<McpServer>("s", "Starting", |server| is_told(server) && ready_is(server, "False", reason::STARTING)).await?;
+        space
+            .until::<McpServer>("s", "Starting", |server| is_told(server) && ready_is(server, "False", reason::STARTING))
+            .await?;
         space.until::<Lease>(LEASE, "its Lease", |lease| holder(lease) == Some("robbed")).await?;
         assert!(!audit::writes_by(&agent, Timestamp::UNIX_EPOCH)?.is_empty(), "its writes are known");
 

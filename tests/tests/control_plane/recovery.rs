@@ -32,8 +32,10 @@ fn offers(app: &McpApp) -> Option<&str> {
 /// A server with one pod, and an app over it, on trial after its circuit opened.
 async fn on_trial(space: &Space) -> anyhow::Result<(FakeServer, Kubelet)> {
     let fake = FakeServer::start().await?;
+    space.secret("token", &[("header", "Bearer sesame-and-more")]).await?;
+    let headers = json!([{"name": "Authorization", "secretKeyRef": {"name": "token", "key": "header"}}]);
     let server = json!({"metadata": {"name": "s"}, "spec": {
-        "container": {"image": "a/b:1"},
+        "container": {"image": "a/b:1", "headersFrom": headers},
         "health": {"intervalSeconds": 1, "timeoutSeconds": 1},
         // Long enough on trial for the status to say so: what is counted begins there.
         "circuitBreaker": {"openSeconds": 300, "successThreshold": 5},

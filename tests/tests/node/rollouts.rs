@@ -133,7 +133,9 @@ async fn an_edit_of_the_path_costs_an_app_no_call() {
         let app = json!({"servers": [{"name": "s"}], "rateLimit": {"requests": 1_000_000, "windowSeconds": 60}});
         space.create::<McpApp>(json!({"metadata": {"name": "chat"}, "spec": app})).await?;
         space.until::<McpServer>("s", "1/1", |server| serves(server, "1/1")).await?;
-        space.until::<McpApp>("chat", "a pod", |app| app.status.as_ref().is_some_and(|status| status.ready_replicas == 1)).await?;
+        space
+            .until::<McpApp>("chat", "a pod", |app| app.status.as_ref().is_some_and(|status| status.ready_replicas == 1))
+            .await?;
         let chat = Chat::of(&space).await?;
         chat.until_up().await?;
         let (url, token) = chat.mcp();

@@ -258,12 +258,8 @@ async fn the_prober_sees_through_the_bridge_and_the_bridge_replaces_a_wedged_chi
         install(&space).await?;
         make_child(&space).await?;
         let fails_when_broken = format!("test ! -e /{BROKEN} || {{ echo 'Error: the disk is gone' >&2; exit 3; }}; {LEGACY}");
-        let servers = [
-            ("dies", &*fails_when_broken),
-            ("wedged", "exec python3 /child/child.py modern"),
-            ("html", HTML),
-            ("mute", MUTE),
-        ];
+        let servers =
+            [("dies", &*fails_when_broken), ("wedged", "exec python3 /child/child.py modern"), ("html", HTML), ("mute", MUTE)];
         let began = Instant::now();
         for (name, script) in servers {
             space.create::<McpServer>(scripted(name, script)).await?;

@@ -155,6 +155,12 @@ fn what_a_resource_or_a_prompt_is_passes_whole_and_nothing_else_is_taken_for_it(
     assert_eq!(result(Kind::Complete, &json!({"completion": {"values": ["x"]}}))["result"]["completion"]["values"], json!(["x"]));
     let asks = json!({"resultType": "input_required", "requestState": "s", "inputRequests": {}});
     assert_eq!(result(Kind::GetPrompt, &asks)["result"]["requestState"], "s");
+    let question = json!({"method": "elicitation/create", "params": {"message": "who?", "odd": {}}});
+    let asks = json!({"resultType": "input_required", "inputRequests": {"name": question}});
+    for kind in [Kind::CallTool, Kind::GetPrompt, Kind::ReadResource] {
+        let told = result(kind, &asks);
+        assert_eq!(told["result"]["resultType"], "input_required", "{kind:?}: {told}");
+    }
     for (kind, malformed) in [
         (Kind::ReadResource, json!({"contents": "x"})),
         (Kind::ReadResource, json!({"contents": [{"uri": "a:b"}]})),

@@ -123,8 +123,8 @@ pub async fn read<T: DeserializeOwned + Send + 'static>(
     }
     // Its size and its weight have been looked at. What JavaScript and Python write is read, half a letter at the end of a text included.
     let read = heavy::work(body.get().len(), move || {
-        let tidied = json::tidy(body.get().as_bytes(), usize::MAX);
-        json::parse(&numbers::guard(tidied.as_deref().unwrap_or_else(|_| body.get())))
+        let tidied = json::tidy(body.get().as_bytes(), usize::MAX).map_err(serde::de::Error::custom)?;
+        json::parse(&numbers::guard(&tidied))
     });
     read.await.map_err(|error: serde_json::Error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("the request: {error}")))
 }

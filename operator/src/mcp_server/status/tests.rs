@@ -350,11 +350,14 @@ fn without_a_service_no_client_gets_in_however_well_the_pods_are() {
 #[test]
 fn what_has_not_started_refuses_no_connection() {
     let refused = Verdict { kind: Kind::Failed, message: "connection refused".into(), ..Verdict::healthy() };
-    let making = Making { init: Some("download".into()), sidecar: false, prepared: true, made: None };
-    let pod = PodHealth { starting: true, latest: refused, making: Some(making), ..pod("a", false, false) };
-    let told = compute(&fixtures::server(|_| {}), &Outcome::default(), Some(&health(vec![pod])), fixtures::at(0));
-    let ready = conditions::find(&told.conditions, condition::READY).expect("it is told");
-    assert_eq!(ready.message, "not up yet: pod a: its init container download is running");
+    let ready = |init: Option<&str>, second| {
+        let making = Making { init: init.map(Into::into), sidecar: false, prepared: true, made: Some(fixtures::at(0)) };
+        let pod = PodHealth { starting: true, latest: refused.clone(), making: Some(making), ..pod("a", false, false) };
+        message(&compute(&fixtures::server(|_| {}), &Outcome::default(), Some(&health(vec![pod])), fixtures::at(second)), "Ready")
+    };
+    assert_eq!(ready(Some("download"), 0), "not up yet: pod a: its init container download is running");
+    assert_eq!(ready(None, 29), "waiting for the first pod to answer");
+    assert_eq!(ready(None, 30), "not up yet: pod a: its containers are still being created: kubectl describe pod a");
 }
 
 #[test]

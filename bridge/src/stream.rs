@@ -104,7 +104,7 @@ pub async fn respond(outbox: Outbox, mut waits: Waits, era: Era, form: Form) -> 
         match timeout(ALIVE, outbox.next()).await {
             Ok(Some(Event::Answer(answer, code))) => {
                 waits.answered = true;
-                let mut response = json(status(era, code), answer);
+                let mut response = json(json_rpc::status(era == Era::Modern, code), answer);
                 if code.is_some() {
                     response.extensions_mut().insert(IsError);
                 }
@@ -119,15 +119,6 @@ pub async fn respond(outbox: Outbox, mut waits: Waits, era: Era, form: Form) -> 
             }
             Ok(Some(Event::Message(_))) | Err(_) => {}
         }
-    }
-}
-
-/// Since 2026-07-28 some errors have a status of their own.
-fn status(era: Era, code: Option<i64>) -> StatusCode {
-    match (era, code) {
-        (Era::Modern, Some(-32601)) => StatusCode::NOT_FOUND,
-        (Era::Modern, Some(-32022..=-32020)) => StatusCode::BAD_REQUEST,
-        _ => StatusCode::OK,
     }
 }
 
@@ -232,13 +223,5 @@ mod tests {
     #[test]
     fn an_event_is_one_line() {
         assert_eq!(event(b"{\r\n}\r"), "event: message\ndata: {  } \n\n");
-    }
-
-    #[test]
-    fn errors_have_a_status_only_where_the_era_says_so() {
-        assert_eq!(status(Era::Modern, Some(-32601)), StatusCode::NOT_FOUND);
-        assert_eq!(status(Era::Modern, Some(-32602)), StatusCode::OK);
-        assert_eq!(status(Era::Legacy, Some(-32601)), StatusCode::OK);
-        assert_eq!(status(Era::Modern, None), StatusCode::OK);
     }
 }

@@ -150,6 +150,15 @@ fn error(id: &Value, code: i32, message: &str) -> Value {
     json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": message}})
 }
 
+/// The HTTP status of an answer, with the code of its error if it is one: since 2026-07-28 some have a status of their own.
+pub fn status(is_modern: bool, code: Option<i64>) -> StatusCode {
+    match (is_modern, code) {
+        (true, Some(-32601)) => StatusCode::NOT_FOUND,
+        (true, Some(-32022..=-32020)) => StatusCode::BAD_REQUEST,
+        _ => StatusCode::OK,
+    }
+}
+
 /// Makes a request that takes JSON say so in the words that the SDK asks for: it wants both media types by name, and refuses `*/*`,
 /// `application/*`, `application/json` alone and no `Accept` at all, which by HTTP are as good.
 pub fn accept(headers: &mut HeaderMap) {
@@ -224,6 +233,13 @@ fn no_message(sent: &[u8]) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_have_a_status_only_where_the_era_says_so() {
+        assert_eq!(status(true, Some(-32601)), StatusCode::NOT_FOUND);
+        assert_eq!(status(true, Some(-32021)), StatusCode::BAD_REQUEST);
+        assert_eq!([status(true, Some(-32602)), status(false, Some(-32601)), status(true, None)], [StatusCode::OK; 3]);
+    }
 
     #[test]
     fn a_method_that_an_era_has_is_told_of_its_parameters_and_another_one_is_none() {

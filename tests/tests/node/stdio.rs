@@ -264,10 +264,11 @@ async fn the_prober_sees_through_the_bridge_and_the_bridge_replaces_a_wedged_chi
         for (name, script) in servers {
             space.create::<McpServer>(scripted(name, script)).await?;
         }
-        // With a child for each session, it is the probe's own child that says so.
+        // With a child for each session, it is the probe's own child that says so: it gets two seconds, and the probe has more.
         for (name, script) in [("html-own", HTML), ("mute-own", MUTE)] {
             let mut server = scripted(name, script);
             server["spec"]["stdio"]["sessions"] = json!("PerSession");
+            server["spec"]["health"] = json!({"intervalSeconds": 5, "timeoutSeconds": 5});
             space.create::<McpServer>(server).await?;
         }
         let mut absent = scripted("absent", "");

@@ -154,8 +154,8 @@ const BROKEN: &[Broken] = &[
     },
 ];
 
-/// Those whose cause Kubernetes itself takes longer to know.
-const SLOW: &[&str] = &[];
+/// What is no fault yet, and is told because it lasts.
+const SLOW: &[&str] = &["init-runs"];
 
 fn ready_of(conditions: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition]) -> Option<(String, String, String)> {
     let ready = conditions::find(conditions, "Ready")?;

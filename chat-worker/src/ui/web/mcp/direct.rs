@@ -210,7 +210,8 @@ pub async fn answer(web: Arc<Web>, parts: Parts, direct: Direct) -> Response {
         let last = if asker.cancel.is_cancelled() && takes_stream {
             Message::Ended
         } else {
-            Message::Answer(written(&asker.id, answer, is_modern))
+            let code = answer.as_ref().err().map(|error| i64::from(error.code.0));
+            Message::Answer(json_rpc::status(is_modern, code), written(&asker.id, answer, is_modern))
         };
         // The client may be gone.
         let _ = to.send(last).await;
@@ -222,8 +223,8 @@ pub async fn answer(web: Arc<Web>, parts: Parts, direct: Direct) -> Response {
     let said = match first {
         Some(Message::Said(said)) => Some(said),
         Some(Message::Ended) => None,
-        Some(Message::Answer(answer)) => {
-            return ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], answer).into_response();
+        Some(Message::Answer(status, answer)) => {
+            return (status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], answer).into_response();
         }
         None => return Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the call ended without an answer").into_response(),
     };
@@ -232,7 +233,7 @@ pub async fn answer(web: Arc<Web>, parts: Parts, direct: Direct) -> Response {
         let (mut messages, leaves) = state?;
         match messages.recv().await? {
             Message::Said(said) => Some((said, Some((messages, leaves)))),
-            Message::Answer(answer) => Some((answer, None)),
+            Message::Answer(_, answer) => Some((answer, None)),
             Message::Ended => None,
         }
     });

@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use axum::http::request::Parts;
+use axum::http::{StatusCode, request::Parts};
 use futures::future::{BoxFuture, join_all};
 use http_server::request_id;
 use mcp_wire::question::THINKING;
@@ -83,7 +83,8 @@ pub enum Ear {
 pub enum Message {
     /// Before the answer.
     Said(String),
-    Answer(String),
+    /// With the status that it has where nothing is said before it.
+    Answer(StatusCode, String),
     /// There is no answer: its client has cancelled the request.
     Ended,
 }

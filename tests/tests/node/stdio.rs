@@ -196,7 +196,7 @@ const BROKEN: &str = "tmp/broken";
 const HTML: &str = "echo '<html>502 Bad Gateway</html>'; exec sleep 1000";
 const MUTE: &str = "exec sleep 1000";
 /// How soon seven servers that are made at once tell what they do instead.
-const TOLD: Duration = Duration::from_secs(30);
+const TOLD: Duration = Duration::from_secs(20);
 
 /// The script of a server that is the child, of an earlier revision.
 const LEGACY: &str = "exec python3 /child/child.py legacy";

@@ -37,7 +37,7 @@ use crate::wire;
 const GRACE: Duration = Duration::from_secs(2);
 
 /// What a child gets at least that is started for whoever asks what it is, to say so or something else.
-const BEGINS: Duration = Duration::from_secs(2);
+const BEGINS: Duration = Duration::from_secs(1);
 
 /// See the file.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ pub struct Bridge {
     pub timeout: Duration,
     /// Time for a call however much progress it makes.
     pub longest: Duration,
-    /// How long whoever comes before the server has ever said what it is is kept waiting; with a child a session, [`BEGINS`] at least.
+    /// How long whoever comes before the server has ever said what it is is kept waiting; one that is started for whoever asks gets a second.
     pub hold: Duration,
     /// A session that nobody uses for so long is over.
     pub idle: Duration,
@@ -196,11 +196,9 @@ impl Bridge {
     /// to be known, and a probe has no time to wait.
     pub async fn hello_of(&self, lane: &Lane) -> Result<Arc<Hello>, Absent> {
         let proven = self.shared.was_ready() || self.pool.as_ref().is_some_and(|pool| pool.is_proven());
-        let first = match self.pool {
-            None => self.hold,
-            // It may be started only now, because somebody asks for it.
-            Some(_) => self.hold.max(BEGINS),
-        };
+        // With a child a session, the one of clients that have none is started because somebody asks for it.
+        let begins = self.pool.is_some() && std::ptr::eq(lane, Arc::as_ptr(&self.shared));
+        let first = if begins { self.hold.max(BEGINS) } else { self.hold };
         lane.hello(if proven { self.timeout } else { first }).await
     }
 

@@ -102,7 +102,11 @@ impl Pool {
     pub fn take(self: &Arc<Self>) -> Option<Taken> {
         let take = |taken: usize| (taken < self.max).then_some(taken + 1);
         self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
-        let lane = self.spare().take().unwrap_or_else(|| self.start());
+        let spare = self.spare().take();
+        if spare.as_ref().is_some_and(|spare| spare.was_ready()) {
+            self.proven.store(true, Ordering::Relaxed);
+        }
+        let lane = spare.unwrap_or_else(|| self.start());
         let known = lane.calls().known();
         if known.is_some() {
             *self.guess() = known;
@@ -118,17 +122,16 @@ impl Pool {
 
     /// Nobody has spoken to it.
     fn put_back(self: &Arc<Self>, lane: &Arc<Lane>) {
-        self.taken.fetch_sub(1, Ordering::Relaxed);
-        {
-            let mut spare = self.spare();
-            // Whoever sees it through tells that it died before it looks for it here.
-            let lives = lane.calls().down(Instant::now()).is_none();
-            if lives && spare.is_none() {
-                *spare = Some(Arc::clone(lane));
-                return;
-            }
+        let mut spare = self.spare();
+        // Whoever sees it through tells that it died before it looks for it here.
+        let lives = lane.calls().down(Instant::now()).is_none();
+        if lives && spare.is_none() {
+            *spare = Some(Arc::clone(lane));
+        } else {
+            lane.stop();
         }
-        lane.stop();
+        // Not before it is there: whoever takes its place would start another one.
+        self.taken.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Starts the child for the next session.

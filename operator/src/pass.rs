@@ -351,7 +351,8 @@ async fn pass<S: Subject>(object: &S, context: &Context<S>) -> Outcome<S::Valid>
         let found = if own.is_some() { own } else { context.reader.claim(&namespace, &claim).await.unwrap_or_default() };
         outcome.claims.extend(found);
     }
-    let has_pods = outcome.deployment.as_ref().and_then(|deployment| deployment.spec.as_ref()?.replicas) != Some(0);
+    let spec = outcome.deployment.as_ref().and_then(|deployment| deployment.spec.as_ref());
+    let has_pods = spec.is_some_and(|spec| spec.replicas != Some(0));
     outcome.problems.extend(claims::stuck(&outcome.claims, has_pods, clock::now()));
     outcome
 }

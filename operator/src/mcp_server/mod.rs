@@ -90,8 +90,9 @@ impl Subject for McpServer {
     /// `enabled`, `force`, `recheck` and the pace of probes hold whatever becomes of the rest.
     fn switch(&self, context: &Context<Self>) {
         autoscaling::tell(self, context);
-        // Credentials are behind Secrets, which have not been read yet: those that the prober has stand until they are.
-        tell_prober(self, context.world.engine.credentials(&key(self)), context);
+        // Credentials are behind Secrets, which have not been read yet: those that the prober has stand until they are, but are for nobody else.
+        let known = context.world.engine.credentials(&key(self)).filter(|_| !leads_elsewhere(self, context));
+        tell_prober(self, known, context);
     }
 
     fn claims(&self) -> Vec<String> {
@@ -211,16 +212,23 @@ fn needs_credentials(server: &McpServer) -> bool {
     observe::credentials(&server.spec).next().is_some()
 }
 
-/// What the prober needs to know of the server.
+/// Whether it is a remote server at another address than the prober knows.
+fn leads_elsewhere(server: &McpServer, context: &Context<McpServer>) -> bool {
+    let known = context.world.engine.endpoint(&key(server));
+    server.spec.remote.is_some() && known.is_some() && known != validate::endpoint(server)
+}
+
+/// What the prober needs to know of the server. What the spec names no more is carried no more.
 fn probe_spec(server: &McpServer, endpoint: Endpoint, credentials: Option<Credentials>, tools: ToolsContract) -> ServerSpec {
     let spec = &server.spec;
     let lacks_credentials = credentials.is_none() && needs_credentials(server);
     let credentials = credentials.unwrap_or_default();
+    let names_ca = spec.remote.as_ref().is_some_and(|remote| remote.ca_secret_ref.is_some());
     ServerSpec {
         object: server.object_ref(&()),
         endpoint,
-        credentials: credentials.headers,
-        ca: credentials.ca,
+        credentials: if spec.headers_from().is_empty() { Vec::new() } else { credentials.headers },
+        ca: credentials.ca.filter(|_| names_ca),
         mask: credentials.mask,
         lacks_credentials,
         enabled: spec.enabled,
@@ -239,7 +247,34 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::{crd::pod::SecretKeyRef, fixtures};
     use mcp_wire::mask;
+
+    #[test]
+    fn what_the_spec_names_no_more_is_carried_no_more() {
+        let header = (http::HeaderName::from_static("authorization"), http::HeaderValue::from_static("Bearer of-before"));
+        let mask: Arc<Mask> = Arc::new(mask::prints(b"hunter2-and-more").into_iter().collect());
+        let known = || Some(Credentials { headers: vec![header.clone()], ca: Some(b"pem".to_vec()), mask: Arc::clone(&mask) });
+        let told = |server: &McpServer| {
+            let endpoint = validate::endpoint(server).expect("it has one");
+            let spec = probe_spec(server, endpoint, known(), contract::decide(&server.spec.tools, None, None));
+            assert!(spec.mask == mask && !spec.lacks_credentials);
+            (spec.credentials.len(), spec.ca.is_some())
+        };
+        assert_eq!(told(&fixtures::server(|_| {})), (0, false));
+        assert_eq!(told(&fixtures::remote(|_| {})), (0, false));
+        let with_ca = fixtures::remote(|server| {
+            let ca = SecretKeyRef { name: "private".into(), key: "ca.crt".into() };
+            server.spec.remote.iter_mut().for_each(|remote| remote.ca_secret_ref = Some(ca.clone()));
+        });
+        assert_eq!(told(&with_ca), (0, true));
+        let with_header = fixtures::remote(|server| {
+            let from = json!([{"name": "Authorization", "secretKeyRef": {"name": "s", "key": "k"}}]);
+            let from: Vec<_> = serde_json::from_value(from).expect("a header");
+            server.spec.remote.iter_mut().for_each(|remote| remote.headers_from.clone_from(&from));
+        });
+        assert_eq!(told(&with_header), (1, false));
+    }
 
     #[test]
     fn whatever_others_wrote_is_masked_wherever_in_the_status_it_stands() {

@@ -328,6 +328,11 @@ impl HealthEngine {
         locked(&self.shared.state).registry.credentials(key)
     }
 
+    /// Where a server is probed; none before `set_server`.
+    pub fn endpoint(&self, key: &ServerKey) -> Option<Endpoint> {
+        locked(&self.shared.state).registry.endpoint(key)
+    }
+
     /// Whether the activator answers for a server. That is not the prober's to find out, but it tells people who serves.
     pub fn set_stood_in(&self, key: &ServerKey, stood_in: bool) {
         self.shared.act(|registry, now| registry.set_stood_in(key, stood_in, now));

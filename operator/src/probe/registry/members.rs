@@ -236,6 +236,11 @@ impl Registry {
         Some(Credentials { headers: spec.credentials.clone(), ca: spec.ca.clone(), mask: Arc::clone(&spec.mask) })
     }
 
+    /// Where a server is probed; none before `set_server`.
+    pub fn endpoint(&self, key: &ServerKey) -> Option<Endpoint> {
+        self.servers.get(key)?.spec.as_ref().map(|spec| spec.endpoint.clone())
+    }
+
     /// Which pods are known: their servers and uids. For finding out which of them went away unseen.
     pub fn pods(&self) -> Vec<(Arc<ServerKey>, String)> {
         let targets = |server: &Server| -> Vec<_> {

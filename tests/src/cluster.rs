@@ -175,7 +175,8 @@ impl Space {
     /// Starts an operator by this client, with these settings. It need not be ready yet.
     pub fn start(&self, client: Client, config: RunConfig) -> Operator {
         let (stop, admin) = (CancellationToken::new(), config.listen);
-        let task = tokio::spawn(operator::run::run(config, client, stop.clone()));
+        let running = operator::run::run(config, client, stop.clone());
+        let task = tokio::spawn(async move { running.await.inspect_err(|error| eprintln!("the operator ended: {error}")) });
         Operator { stop, task, admin }
     }
 

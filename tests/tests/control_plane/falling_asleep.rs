@@ -82,8 +82,10 @@ async fn calls(space: &Space, activator: &Activator) -> anyhow::Result<()> {
                 // It says that it was not made, and asks to come again.
                 Ok(answer) if answer.status() == StatusCode::SERVICE_UNAVAILABLE => {}
                 Ok(answer) => anyhow::bail!("{}: {}", answer.status(), answer.text().await?),
-                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(_) => {}
             }
+            // Callers without a pause would use up the ports of this machine.
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
         anyhow::bail!("no attempts are left")
     };

@@ -188,12 +188,7 @@ async fn npm(wanted: &Wanted, folder: &Path, from: Option<&str>) -> Result<PathB
     command.args(["install", "--no-audit", "--no-fund", "--no-update-notifier", "--no-save", "--loglevel=error", "--prefix"]);
     command.arg(&own).args(wanted.packages());
     keep_in(&mut command, folder, "npm_config_cache", "npm-cache");
-    fetch_from(
-        &mut command,
-        "npm_config_registry",
-        from,
-        &["NPM_CONFIG_REGISTRY", "NPM_CONFIG_USERCONFIG", "npm_config_userconfig"],
-    );
+    fetch_from(&mut command, "npm_config_registry", from, &OF_NPM);
     run("npm", package, command).await?;
     let modules = own.join("node_modules");
     let name = package::npm_name(package);
@@ -214,7 +209,8 @@ async fn npm(wanted: &Wanted, folder: &Path, from: Option<&str>) -> Result<PathB
     })
 }
 
-/// What says to pip, and to uv, where packages come from.
+/// What says to npm, to pip and to uv where packages come from.
+const OF_NPM: [&str; 4] = ["npm_config_registry", "NPM_CONFIG_REGISTRY", "NPM_CONFIG_USERCONFIG", "npm_config_userconfig"];
 const OF_PIP: [&str; 4] = ["PIP_INDEX_URL", "PIP_CONFIG_FILE", "PIP_EXTRA_INDEX_URL", "PIP_NO_INDEX"];
 const OF_UV: [&str; 4] = ["UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_CONFIG_FILE"];
 
@@ -222,7 +218,6 @@ async fn pypi(wanted: &Wanted, folder: &Path, from: Option<&str>) -> Result<Path
     let Wanted { package, program, .. } = wanted;
     let own = own_folder(folder, wanted)?;
     // uv hears nothing of what is said to pip alone, and would fetch the package from elsewhere.
-    let says = |variables: &[&str]| variables.iter().any(|name| std::env::var_os(name).is_some());
     let only_pip = says(&OF_PIP) && !says(&OF_UV);
     let by_uv = if only_pip { None } else { by_uv(wanted, &own, folder, from).await? };
     let (programs, others) = match by_uv {
@@ -289,10 +284,14 @@ async fn by_pip(wanted: &Wanted, own: &Path, folder: &Path, from: Option<&str>) 
     Ok((venv.join("bin"), programs))
 }
 
-/// The registry of all servers counts for one that says nothing of registries: neither by this variable nor by one of the others.
-fn fetch_from(command: &mut Command, variable: &str, from: Option<&str>, others: &[&str]) {
-    let says = |name: &&str| std::env::var_os(name).is_some();
-    if let Some(from) = from.filter(|_| !says(&variable) && !others.iter().any(says)) {
+/// Whether one of these variables is set.
+fn says(variables: &[&str]) -> bool {
+    variables.iter().any(|name| std::env::var_os(name).is_some())
+}
+
+/// The registry of all servers counts for one that says nothing of registries by any of its variables, of which this is one.
+fn fetch_from(command: &mut Command, variable: &str, from: Option<&str>, of_its_own: &[&str]) {
+    if let Some(from) = from.filter(|_| !says(of_its_own)) {
         command.env(variable, from);
     }
 }

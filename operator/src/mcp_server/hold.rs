@@ -41,12 +41,16 @@ pub fn first(server: &McpServer, outcome: &Outcome, health: Option<&ServerHealth
         return None;
     }
     let deployment = outcome.deployment.as_ref()?;
-    let refused = Rollout::of(Some(deployment), &Latest::default()).refused.is_some();
     let closed = health.is_none_or(|health| health.circuit.state == CircuitState::Closed);
-    if refused || !closed || health.is_some_and(|health| health.pods.iter().any(is_telling)) {
+    if is_refused(outcome) || !closed || health.is_some_and(|health| health.pods.iter().any(is_telling)) {
         return None;
     }
     left(UNTOLD, deployment.metadata.creation_timestamp.as_ref()?.0, now)
+}
+
+/// Kubernetes does not let its pods be made.
+fn is_refused(outcome: &Outcome) -> bool {
+    Rollout::of(outcome.deployment.as_ref(), &Latest::default()).refused.is_some()
 }
 
 /// What there is to say of this pod is not that it begins.
@@ -65,8 +69,7 @@ pub fn hold(server: &McpServer, outcome: &Outcome, health: Option<&ServerHealth>
     let health = health?;
     let closing = told.state != CircuitState::Closed && health.circuit.state == CircuitState::Closed;
     // Whoever edited the spec, or must do so, is answered at once; and so is whose pods are refused.
-    let refused = Rollout::of(outcome.deployment.as_ref(), &Latest::default()).refused.is_some();
-    let awaited = status.observed_generation != server.metadata.generation || !outcome.problems.is_empty() || refused;
+    let awaited = status.observed_generation != server.metadata.generation || !outcome.problems.is_empty() || is_refused(outcome);
     if let Some(left) = beginning(status, health, now).filter(|_| !awaited && !closing) {
         return Some(left);
     }

@@ -92,7 +92,7 @@ drills: ## Failures on a real node that take minutes; ONLY=part-of-a-name runs s
 	@tests/drills.sh
 
 .PHONY: mutants
-mutants: ## Which small changes of the operator's code no test finds: FILES='operator/src/ssa.rs', CLUSTER=1 by the control plane's tests, too
+mutants: ## Which small changes of the operator's code no test finds: FILES='operator/src/ssa.rs', SHARD=0/4 a quarter of them, CLUSTER=1 by the control plane's tests, too
 	@tests/mutants.sh
 
 .PHONY: fuzz-sandbox
@@ -116,7 +116,7 @@ bench-gateway: ## What /mcp of a gateway adds to a call, with 1, 10 and 50 serve
 bench-bridge: ## What the bridge adds to a server on standard input and output, beside other bridges
 	@tests/bench-bridge/bench-bridge
 
-bench-converge: ## How long a fleet takes to come about, beside a bare client: SIZES='100 1000 5000' REST=600; ASLEEP=500: what servers that sleep cost
+bench-converge: ## How long a fleet takes to come about, beside a bare client: SIZES='100 1000 5000' REST=600; ALONE=1; ASLEEP=500: what servers that sleep cost
 	@tests/bench-converge/bench-converge $(SIZES)
 
 bench: bench-health bench-sandbox bench-chat bench-gateway bench-bridge bench-converge ## Every benchmark

@@ -223,8 +223,13 @@ fn odd(sent: &[u8], is_modern: bool) -> Option<Response> {
 
 /// 400, with the code of what is wrong. <https://www.jsonrpc.org/specification#error_object>
 fn no_message(sent: &[u8]) -> Response {
+    let is_deep = || serde_json::from_slice::<Value>(sent).is_err_and(|error| error.to_string().starts_with("recursion limit"));
     let (code, message) = match serde_json::from_slice::<IgnoredAny>(sent) {
         Err(error) => (-32700, format!("Parse error: {error}")),
+        Ok(_) if is_deep() => (
+            -32600,
+            "Invalid Request: the message is nested deeper than 127 levels, which only the arguments of a tool may be".to_owned(),
+        ),
         Ok(_) => (-32600, "Invalid Request: the body must be one JSON-RPC 2.0 message of a client".to_owned()),
     };
     (StatusCode::BAD_REQUEST, Json(error(&Value::Null, code, &message))).into_response()
@@ -252,6 +257,19 @@ mod tests {
         );
         assert!(told("logging/setLevel", json!({}), false).contains("warning"));
         assert_eq!(misfit("subscriptions/listen", None, false), None);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_message_is_told_why() {
+        let deep = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":{}1{}}}"#, "[".repeat(300), "]".repeat(300));
+        for (sent, told) in
+            [(deep.as_str(), "deeper than 127 levels"), ("{\"a\":1}", "must be one JSON-RPC 2.0 message"), ("{", "Parse error")]
+        {
+            let answer = no_message(sent.as_bytes());
+            assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+            let body = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+            assert!(std::str::from_utf8(&body).unwrap().contains(told), "{told}");
+        }
     }
 
     #[test]

@@ -31,6 +31,11 @@ pub enum TokenError {
     /// Too easy to guess.
     #[error("the token file {0} holds a token of fewer than 16 characters")]
     Short(PathBuf),
+    /// What nobody can present must not look like a way in, and what is meant as a comment must not be one.
+    #[error(
+        "line {1} of the token file {0} is no token: it is a comment, or holds what no header carries; write tokens alone, one a line"
+    )]
+    NoToken(PathBuf, usize),
 }
 
 /// The tokens in force.
@@ -158,15 +163,25 @@ pub fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token.trim().as_bytes()).into()
 }
 
+/// Whether a header can carry it, and it is no comment.
+fn is_presentable(line: &str) -> bool {
+    line.bytes().all(|byte| matches!(byte, b' '..=b'~')) && !(line.starts_with('#') && line.contains(' '))
+}
+
 /// The tokens, and since when the file is as it is, where that will tell of any later change.
 fn read(path: &Path) -> Result<(Vec<Digest32>, Option<SystemTime>), TokenError> {
     let fail = |error| TokenError::Read(path.to_owned(), error);
     let modified = fs::metadata(path).map_err(fail)?.modified().ok();
     let modified = modified.filter(|modified| modified.elapsed().is_ok_and(|age| age >= SETTLED));
     let text = fs::read_to_string(path).map_err(fail)?;
-    let tokens: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    // Editors of Windows put a byte order mark before the first line.
+    let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
+    let tokens: Vec<_> = lines.clone().filter(|line| !line.is_empty()).collect();
     if tokens.is_empty() {
         return Err(TokenError::Empty(path.to_owned()));
+    }
+    if let Some(line) = lines.clone().position(|line| !is_presentable(line)) {
+        return Err(TokenError::NoToken(path.to_owned(), line + 1));
     }
     if tokens.iter().any(|token| token.len() < LEAST_LENGTH) {
         return Err(TokenError::Short(path.to_owned()));
@@ -273,6 +288,20 @@ mod tests {
         assert!(matches!(Tokens::load(file.path()), Err(TokenError::Empty(_))));
         fs::write(file.path(), "short").unwrap();
         assert!(matches!(Tokens::load(file.path()), Err(TokenError::Short(_))));
+        for line in ["# the token of the demo", "tökens-of-no-header", "a\0-token-of-16-bytes"] {
+            fs::write(file.path(), format!("{OLD}\n\n{line}\n")).unwrap();
+            let error = Tokens::load(file.path()).unwrap_err();
+            assert!(matches!(error, TokenError::NoToken(_, 3)), "{line}: {error}");
+            assert!(!error.to_string().contains(line), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_token() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), format!("\u{feff}{OLD}\r\n{NEW}\r\n")).unwrap();
+        let tokens = Tokens::load(file.path()).unwrap();
+        assert!(tokens.knows(OLD) && tokens.knows(NEW));
     }
 
     #[test]

@@ -25,10 +25,10 @@ const LOCK: &str = ".lock";
 pub enum InstallError {
     /// Files.
     #[error("failed to write to {0}: {1}")]
-    Folder(PathBuf, #[source] std::io::Error),
+    Folder(PathBuf, std::io::Error),
     /// No such program.
     #[error("{0} could not be started: {1}; use an image that has it")]
-    Tool(&'static str, #[source] std::io::Error),
+    Tool(&'static str, std::io::Error),
     /// In the tool's own words.
     #[error("{tool} could not install {package}:\n{words}")]
     Failed {

@@ -44,7 +44,7 @@ pub struct Sealed {
 pub enum KeyError {
     /// No such file, or no permission.
     #[error("failed to read the session key file {0}: {1}")]
-    Read(PathBuf, #[source] std::io::Error),
+    Read(PathBuf, std::io::Error),
     /// Not what it should be.
     #[error("the session key file {0} must hold keys of 32 bytes in base64, one a line: the first seals, all open")]
     Malformed(PathBuf),

@@ -45,10 +45,10 @@ pub enum Error {
     Scheme(String),
     /// The program's client.
     #[error("the client that sends traces cannot be made: {0}")]
-    Client(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Client(Box<dyn std::error::Error + Send + Sync>),
     /// Anything else.
     #[error("the OTEL_EXPORTER_OTLP_ variables cannot be used: {0}")]
-    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    Exporter(opentelemetry_otlp::ExporterBuildError),
 }
 
 /// Where spans go, for whoever makes the client that brings them there.
@@ -90,7 +90,7 @@ impl Traces {
     ) -> Result<Option<Self>, Error> {
         let Some(target) = target(&variable)? else { return Ok(None) };
         let exporter = SpanExporter::builder().with_http().with_protocol(Protocol::HttpBinary);
-        let exporter = exporter.with_http_client(client(&target)?).build()?;
+        let exporter = exporter.with_http_client(client(&target)?).build().map_err(Error::Exporter)?;
         let mut resource = Resource::builder().with_attribute(KeyValue::new("service.version", service.version));
         let named = variable("OTEL_RESOURCE_ATTRIBUTES").is_some_and(|all| all.contains("service.name="));
         if !named && variable("OTEL_SERVICE_NAME").is_none() {

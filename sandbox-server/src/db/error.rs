@@ -57,7 +57,7 @@ pub enum OpenError {
     Sqlite(PathBuf, rusqlite::Error),
     /// Threads could not be started.
     #[error("failed to start a database thread: {0}")]
-    Thread(#[source] std::io::Error),
+    Thread(std::io::Error),
 }
 
 impl OpenError {

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::backup::{Backup, StepResult};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::error::OpenError;
 use super::file::{self, FileState};
@@ -51,19 +51,19 @@ pub enum BackupError {
     NoBackup(String, String),
     /// The other side refused, or could not be reached.
     #[error("failed to {0} {1}: {2}")]
-    Remote(&'static str, String, #[source] object_store::Error),
+    Remote(&'static str, String, object_store::Error),
     /// Nothing can be waited for.
     #[error("failed to start a runtime: {0}")]
-    Runtime(#[source] io::Error),
+    Runtime(io::Error),
     /// SQLite failed while copying.
     #[error("failed to copy the database to {0}: {1}")]
-    Copy(PathBuf, #[source] rusqlite::Error),
+    Copy(PathBuf, rusqlite::Error),
     /// The copy is damaged, which means that the source is.
     #[error("{0} did not pass the integrity check: {1}")]
     Damaged(PathBuf, String),
     /// A file could not be read, written or renamed; a full disk among the reasons.
     #[error("failed to {0} {1}: {2}")]
-    File(&'static str, PathBuf, #[source] io::Error),
+    File(&'static str, PathBuf, io::Error),
     /// The target of a restore holds data.
     #[error("{0} exists: stop the server and add --force to replace it; the old file is kept beside it")]
     Exists(PathBuf),
@@ -198,13 +198,22 @@ fn copy(db: &Path, target: &Path) -> Result<(), BackupError> {
     {
         let backup = Backup::new(&source, &mut destination).map_err(fail)?;
         // All pages in one step: one moment, and no restart when somebody writes meanwhile.
-        match backup.step(-1).map_err(|error| OpenError::from_sqlite(db, error))? {
+        match backup.step(-1).map_err(|error| of_step(db, target, error))? {
             StepResult::Done => {}
             _ => return Err(OpenError::Locked(db.to_path_buf()).into()),
         }
     }
     // One file that needs no log beside it.
     destination.query_row("PRAGMA journal_mode=DELETE", [], |_| Ok(())).map_err(fail)
+}
+
+/// Copying reads the one and writes the other: what only writing meets is of the copy.
+fn of_step(db: &Path, target: &Path, error: rusqlite::Error) -> BackupError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => OpenError::Full(folder_of(target).to_path_buf()).into(),
+        Some(ErrorCode::ReadOnly | ErrorCode::SystemIoFailure) => BackupError::Copy(target.to_path_buf(), error),
+        _ => OpenError::from_sqlite(db, error).into(),
+    }
 }
 
 /// Whether a file is a whole database.
@@ -255,6 +264,27 @@ mod tests {
             names.sort();
             names
         }
+    }
+
+    #[test]
+    fn what_only_writing_meets_is_told_of_the_place_of_the_backup() {
+        let told = |code| {
+            let error = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+            of_step(Path::new("/data/x.db"), Path::new("/backups/x.db.partial"), error).to_string()
+        };
+        assert_eq!(told(rusqlite::ffi::SQLITE_FULL), "no space left on the volume of /backups");
+        assert!(told(rusqlite::ffi::SQLITE_IOERR_WRITE).starts_with("failed to copy the database to /backups/x.db.partial"));
+        assert!(told(rusqlite::ffi::SQLITE_CORRUPT).starts_with("/data/x.db is damaged"));
+    }
+
+    #[test]
+    fn a_file_of_a_byte_is_no_backup_and_an_error_tells_its_cause_once() {
+        let place = Place::new();
+        fs::write(place.path("stub.db"), "S").unwrap();
+        let told = restore(&place.path("new.db"), &place.path("stub.db"), false).unwrap_err();
+        assert!(told.to_string().ends_with("did not pass the integrity check: it ends within its first bytes"), "{told}");
+        let none = pack::unpack(&place.path("none.db"), &place.path("new.db")).unwrap_err();
+        assert!(std::error::Error::source(&none).is_none(), "whoever tells the cause, too, would tell it twice");
     }
 
     fn rows(path: &Path) -> i64 {

@@ -69,7 +69,10 @@ pub(super) fn compress(from: &Path, target: &Path, compression: Compression) -> 
 pub fn unpack(from: &Path, to: &Path) -> Result<(), BackupError> {
     let mut header = [0_u8; 4];
     let mut input = File::open(from).map_err(|error| BackupError::File("open", from.to_path_buf(), error))?;
-    input.read_exact(&mut header).map_err(|error| BackupError::File("read", from.to_path_buf(), error))?;
+    input.read_exact(&mut header).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => BackupError::Damaged(from.to_path_buf(), "it ends within its first bytes".into()),
+        _ => BackupError::File("read", from.to_path_buf(), error),
+    })?;
     let mut input = File::open(from).map_err(|error| BackupError::File("open", from.to_path_buf(), error))?;
     let mut output = File::create(to).map_err(|error| BackupError::File("create", to.to_path_buf(), error))?;
     let copied = match Compression::of(&header) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER};
+use http::header::{ALLOW, CONNECTION, HOST, RETRY_AFTER};
 use http::request::Parts as Head;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use http_server::body::{self, BodyError};
@@ -165,10 +165,7 @@ impl Activator {
             "/readyz" => {
                 (StatusCode::SERVICE_UNAVAILABLE, "the servers are not known yet, or it is shutting down\n").into_response()
             }
-            _ => match self.parts.metrics.render() {
-                Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
-                Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-            },
+            _ => self.parts.metrics.answer().into_response(),
         }
     }
 
@@ -231,7 +228,7 @@ impl Activator {
         }
         if !sleeper.enabled {
             self.parts.metrics.request("refused");
-            let words = format!("{key} is switched off: spec.enabled is false");
+            let words = format!("{key} is switched off: spec.enabled is false, or spec.circuitBreaker.force is Open");
             return own_error(StatusCode::SERVICE_UNAVAILABLE, &id, UNAVAILABLE, &words);
         }
         self.carry(key, head, body, &id).await
@@ -334,7 +331,7 @@ mod tests {
         let _ = rustls::crypto::ring::default_provider().install_default();
         // Nobody listens there, and nobody is asked.
         let client = kube::Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
-        let metrics = Metrics::new().unwrap();
+        let metrics = Metrics::default();
         let stop = CancellationToken::new();
         let sleepers = Sleepers::watch(&client, &[], &stop);
         let activator = Activator::new(Parts {

@@ -54,13 +54,29 @@ impl fmt::Display for Key {
 type McpServer = Object<Spec, Status>;
 
 #[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Spec {
     #[serde(default = "yes")]
     enabled: bool,
     #[serde(default)]
+    circuit_breaker: CircuitBreaker,
+    #[serde(default)]
     autoscaling: Option<Autoscaling>,
     #[serde(default)]
     container: Option<Container>,
+}
+
+impl Spec {
+    /// Whether no person has taken it away from its clients.
+    fn is_on(&self) -> bool {
+        self.enabled && self.circuit_breaker.force.as_deref() != Some("Open")
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct CircuitBreaker {
+    #[serde(default)]
+    force: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -89,7 +105,7 @@ const fn yes() -> bool {
 /// A server that may sleep.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sleeper {
-    /// False: a person switched it off, and it is not to be woken.
+    /// False: a person switched it off, or holds its circuit open, and it is not to be woken.
     pub enabled: bool,
     /// The reason in its condition Ready.
     pub reason: String,
@@ -123,7 +139,7 @@ impl Sleeper {
         let may = server.spec.autoscaling.as_ref().is_some_and(|autoscaling| autoscaling.min_replicas == Some(0));
         // One that may sleep no longer is still asleep until its first pod is in service.
         let path = server.spec.container.as_ref().and_then(|container| container.path.as_deref()).unwrap_or(PATH).to_owned();
-        (may || STOOD_IN.contains(&reason.as_str())).then_some(Self { enabled: server.spec.enabled, reason, path })
+        (may || STOOD_IN.contains(&reason.as_str())).then_some(Self { enabled: server.spec.is_on(), reason, path })
     }
 }
 
@@ -248,7 +264,7 @@ impl Sleepers {
                     known.awaited -= usize::from(std::mem::take(&mut first));
                 }
                 Ok(watcher::Event::Apply(server)) => {
-                    if !server.spec.enabled {
+                    if !server.spec.is_on() {
                         // Nobody may be waiting for it.
                         let _ = self.ended.send(key(&server));
                     }
@@ -306,6 +322,11 @@ mod tests {
         assert_eq!(sleeper(&json!({}), "Available"), None);
         assert!(sleeper(&json!({"autoscaling": {"minReplicas": 1}}), "Asleep").is_some(), "it is not up yet");
         assert!(!sleeper(&json!({"enabled": false, "autoscaling": {"minReplicas": 0}}), "Disabled").unwrap().enabled);
+        let forced = |force| json!({"circuitBreaker": {"force": force}, "autoscaling": {"minReplicas": 0}});
+        assert!(!sleeper(&forced(json!("Open")), "Forced").unwrap().enabled);
+        assert!(
+            sleeper(&forced(json!("Closed")), "Asleep").unwrap().enabled && sleeper(&forced(json!(null)), "Asleep").is_some()
+        );
     }
 
     #[test]

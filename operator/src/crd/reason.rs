@@ -80,7 +80,7 @@ pub const TOKEN_TOO_SHORT: &str = "TokenTooShort";
 pub const ROLLING_OUT: &str = "RollingOut";
 /// The pods did not come up within `spec.progressDeadlineSeconds`, and none of them says why.
 pub const PROGRESS_DEADLINE_EXCEEDED: &str = "ProgressDeadlineExceeded";
-/// The claim that backups go to does not exist. The server serves, and is not backed up.
+/// A claim does not exist: that of backups, without which the server serves, or one of `spec.volumes`, which new pods wait for.
 pub const CLAIM_NOT_FOUND: &str = "ClaimNotFound";
 /// The claim of the server's data was deleted, and only the pod that mounts it keeps it: the pod is not replaced meanwhile.
 pub const CLAIM_TERMINATING: &str = "ClaimTerminating";

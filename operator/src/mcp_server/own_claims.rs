@@ -23,6 +23,11 @@ pub fn single_writer<'a>(pod: &'a PodSettings, modes: &AccessModes) -> Option<&'
     written(pod).find(|claim| modes.get(*claim).is_none_or(|modes| modes.iter().all(|mode| mode != "ReadWriteMany")))
 }
 
+/// The claims that the pods write to, and that are not there.
+pub fn missing<'a>(pod: &'a PodSettings, modes: &AccessModes) -> impl Iterator<Item = &'a str> {
+    written(pod).filter(|claim| !modes.contains_key(*claim))
+}
+
 fn mounts<'a>(pod: &'a PodSettings, volume: &'a str) -> impl Iterator<Item = &'a VolumeMount> {
     let others = pod.pod_template.iter().flat_map(|template| template.init_containers.iter().chain(&template.sidecars));
     let of_others = others.flat_map(|container: &Container| container.volume_mounts.iter().flatten());

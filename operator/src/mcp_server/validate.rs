@@ -202,12 +202,7 @@ pub fn endpoint(server: &McpServer) -> Option<Endpoint> {
 /// The server, or everything that stands in the way.
 pub fn validate(server: &McpServer, observed: &Observed) -> Result<ValidatedServer, Vec<Problem>> {
     let spec = &server.spec;
-    let references = references(spec);
-    let carried = observe::credentials(spec).map(Reference::secret).collect();
-    let missing =
-        if spec.enabled { [observed.inputs.problems(&references), observed.inputs.blank(&carried)].concat() } else { Vec::new() };
-    let mut lacks: Vec<Problem> =
-        missing.into_iter().map(|(reason, message)| Problem { class: Class::Waiting, reason, message }).collect();
+    let mut lacks = pod_lacks(spec, observed);
     let mut problems: Vec<_> = spec.pod.resources.iter().filter_map(Resources::beyond_limits).map(rejected).collect();
 
     let single_writer = own_claims::single_writer(&spec.pod, &observed.claims);
@@ -323,6 +318,20 @@ fn unfit_ca(remote: &RemoteSource, observed: &Observed) -> Option<Problem> {
             "remote.caSecretRef: the key {key} of the Secret {name} cannot be used: {why}; put PEM certificates there"
         ),
     })
+}
+
+/// What pods need, and is not there: an old one would go for one that cannot come.
+fn pod_lacks(spec: &McpServerSpec, observed: &Observed) -> Vec<Problem> {
+    if !spec.enabled {
+        return Vec::new();
+    }
+    let carried = observe::credentials(spec).map(Reference::secret).collect();
+    let inputs = [observed.inputs.problems(&references(spec)), observed.inputs.blank(&carried)].concat();
+    let claims = own_claims::missing(&spec.pod, &observed.claims).map(|claim| {
+        let message = format!("the PersistentVolumeClaim {claim} does not exist: create it, or correct the reference");
+        (reason::CLAIM_NOT_FOUND, message)
+    });
+    inputs.into_iter().chain(claims).map(|(reason, message)| Problem { class: Class::Waiting, reason, message }).collect()
 }
 
 /// What backups need, and is not there. The server does without.
@@ -508,6 +517,9 @@ mod tests {
         };
         assert_eq!(with("ReadWriteOnce"), (1, true, 1));
         assert_eq!(with("ReadWriteMany"), (3, false, 0));
+        let lacks = validate(&server, &Observed::default()).expect("valid").lacks;
+        assert_eq!((lacks.len(), lacks[0].reason), (1, reason::CLAIM_NOT_FOUND));
+        assert!(lacks[0].message.contains("PersistentVolumeClaim c does not exist"), "{lacks:?}");
     }
 
     #[test]

@@ -8,9 +8,9 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 110, after_help = EXIT_CODES)]
 pub struct Args {
-    /// Least severe message to log: ERROR, WARNING, INFO or DEBUG, or a filter. Logs are JSON lines on standard error.
-    #[arg(long, env = "LOG_LEVEL", default_value = "INFO")]
-    pub log_level: log_lines::Level,
+    /// What is logged, and how. It goes to standard error.
+    #[command(flatten)]
+    pub log: log_lines::Flags,
     /// Address and port to listen on.
     #[arg(long, env = "ACTIVATOR_LISTEN", value_name = "ADDRESS", default_value = "[::]:8080")]
     pub listen: SocketAddr,

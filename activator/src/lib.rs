@@ -65,7 +65,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
 /// Everything but the listener. Its watches end with `stop`.
 pub fn start(args: &Args, client: &Client, stop: &CancellationToken) -> anyhow::Result<Arc<Activator>> {
-    let metrics = Metrics::new()?;
+    let metrics = Metrics::default();
     let sleepers = Sleepers::watch(client, &args.watch_namespaces, stop);
     let wanted = Wanted::new(client.clone(), &args.namespace, &args.wanted);
     let flights = Flights::new(client.clone(), Arc::clone(&sleepers), wanted, metrics.clone());

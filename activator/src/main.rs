@@ -5,14 +5,14 @@ use std::process::ExitCode;
 use activator::config::Args;
 use anyhow::Context as _;
 use clap::Parser as _;
-use log_lines::{Format, To};
+use log_lines::To;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    log_lines::start(args.log_level.filter(), Format::Json, To::Stderr);
+    args.log.start(To::Stderr);
     match start(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

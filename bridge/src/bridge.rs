@@ -219,9 +219,9 @@ impl Bridge {
     }
 
     /// What is measured, as Prometheus reads it.
-    pub fn measured(&self) -> Result<String, prometheus::Error> {
+    pub fn measured(&self) -> metrics_text::Exposition {
         self.metrics.sessions.set(i64::try_from(self.sessions.len()).unwrap_or(i64::MAX));
-        self.metrics.render()
+        self.metrics.answer()
     }
 
     /// After it was taken out of the registry.

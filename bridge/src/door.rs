@@ -57,10 +57,7 @@ async fn answer(bridge: &Arc<Bridge>, request: Request) -> Response {
             let words = if bridge.is_draining() { "shutting down\n" } else { "the server has not said what it is yet\n" };
             (StatusCode::SERVICE_UNAVAILABLE, words).into_response()
         }
-        "/metrics" => match bridge.measured() {
-            Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
-            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-        },
+        "/metrics" => bridge.measured().into_response(),
         _ => (StatusCode::NOT_FOUND, "Not Found: MCP is at /mcp\n").into_response(),
     }
 }

@@ -41,11 +41,12 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     http_server::warn_when_open(
         listener.local_addr()?,
         false,
+        &args.allowed_hosts,
         "can call every tool: let a NetworkPolicy say who does, or listen on 127.0.0.1",
     );
     let own = args.pod_ip.map(|ip| SocketAddr::new(ip, args.listen.port()).to_string()).unwrap_or_default();
     let sessions = Arc::new(Registry::new(sealer, own));
-    let metrics = Metrics::new()?;
+    let metrics = Metrics::default();
     // The variables are the server's, too, which may speak what we do not: that is no reason not to run it.
     let traces = Traces::start(SERVICE).unwrap_or_else(|error| {
         tracing::warn!("the bridge sends no traces: {error}");
@@ -81,7 +82,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let (gone, is_gone) = oneshot::channel();
     let children = tokio::spawn(keep(Arc::clone(&bridge), pool, program, args.policy(), gone));
     let lame_duck = seconds(args.lame_duck_seconds);
-    let connections = Connections { most: usize::from(args.max_connections), idle: seconds(args.idle_timeout_seconds) };
+    let connections =
+        Connections { idle: seconds(args.idle_timeout_seconds), ..Connections::most(usize::from(args.max_connections)) };
     let mut died = None;
     let mut left = http_server::serve_kept(listener, door::service(Arc::clone(&bridge)), connections, async {
         tokio::select! {

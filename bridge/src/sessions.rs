@@ -198,8 +198,7 @@ mod tests {
     fn empty() -> (Arc<Registry>, Arc<Lane>) {
         let limits = Limits { in_flight: 1, queue: 1, timeout: Duration::ZERO, longest: Duration::ZERO, silence: Duration::ZERO };
         let registry = Arc::new(Registry::new(Sealer::new(None).unwrap(), String::new()));
-        let lane =
-            Lane::new(limits, Metrics::new().unwrap(), By::Us, Arc::<Registry>::clone(&registry), CancellationToken::new());
+        let lane = Lane::new(limits, Metrics::default(), By::Us, Arc::<Registry>::clone(&registry), CancellationToken::new());
         (registry, lane)
     }
 

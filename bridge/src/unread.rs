@@ -2,7 +2,7 @@
 //! is there: without a bound over all, clients that call and do not read would fill the memory.
 
 use bytes::Bytes;
-use prometheus::IntGauge;
+use metrics_text::IntGauge;
 
 /// Bytes that may wait before further calls are refused.
 const ROOM: i64 = 128 << 20;

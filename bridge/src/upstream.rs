@@ -11,11 +11,11 @@ use axum::extract::{ConnectInfo, Request};
 use axum::response::{IntoResponse as _, Response};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, stream};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, USER_AGENT};
+use http::header::{CONTENT_LENGTH, HOST, HeaderName, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use http_body_util::BodyExt as _;
-use http_server::{Connections, LameDuck, request_id, stop};
+use http_server::{Connections, LameDuck, Leaving, request_id, stop};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde::Deserialize;
@@ -51,10 +51,12 @@ const LOOKING: Duration = Duration::from_secs(5);
 /// Serves until it is told to stop.
 pub async fn run(args: RunArgs, upstream: Uri) -> anyhow::Result<ExitCode> {
     let listener = http_server::listen(args.listen).await?;
+    let leaving = Leaving::default();
     let beside = Arc::new(Beside {
+        leaving: leaving.clone(),
         client: forward::client(),
         upstream,
-        metrics: Metrics::new()?,
+        metrics: Metrics::default(),
         sessions: Arc::new(Sessions::new(seconds(args.session_idle_seconds))),
         grace: seconds(args.drain_seconds),
     });
@@ -68,7 +70,8 @@ pub async fn run(args: RunArgs, upstream: Uri) -> anyhow::Result<ExitCode> {
         tracing::info!("draining");
         LameDuck { most: seconds(args.lame_duck_seconds), ..LameDuck::NONE }
     };
-    let connections = Connections { most: usize::from(args.max_connections), idle: seconds(args.idle_timeout_seconds) };
+    let connections =
+        Connections { idle: seconds(args.idle_timeout_seconds), leaving, ..Connections::most(usize::from(args.max_connections)) };
     let mut left = http_server::serve_kept(listener, service, connections, stop).await;
     if !left.within(seconds(args.drain_seconds)).await {
         tracing::warn!(seconds = args.drain_seconds, "some requests did not finish in time");
@@ -84,6 +87,8 @@ struct Beside {
     sessions: Arc<Sessions>,
     /// What the pod has for its end.
     grace: Duration,
+    /// Whether clients are to go to another pod.
+    leaving: Leaving,
 }
 
 /// What a request is about.
@@ -169,15 +174,20 @@ impl Beside {
             "healthz" => "ok\n".into_response(),
             // Asked by the kubelet before it tells the server to stop.
             "drained" => {
+                // The server is gone before this is: a client that keeps its connection would find nobody behind it.
+                self.leaving.set(true);
+                let (leaving, grace) = (self.leaving.clone(), self.grace);
+                tokio::spawn(async move {
+                    // A pod that is still there by then stays: the server alone was begun anew.
+                    tokio::time::sleep(grace).await;
+                    leaving.set(false);
+                });
                 drained(&self.metrics, self.grace).await;
                 "ok\n".into_response()
             }
             "metrics" => {
                 self.metrics.sessions.set(i64::try_from(self.sessions.count(Instant::now())).unwrap_or(i64::MAX));
-                match self.metrics.render() {
-                    Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
-                    Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-                }
+                self.metrics.answer().into_response()
             }
             _ => refuse(StatusCode::NOT_FOUND, "Not Found: /mcpfleet/ has healthz, metrics and drained\n"),
         }
@@ -267,7 +277,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_pod_goes_when_its_calls_are_over_and_early_enough_for_the_server_to_stop() {
         for (grace, lasts, waited) in [(30, 0, 5), (30, 12, 12), (30, 60, 25), (7, 60, 5), (3, 0, 2), (3, 60, 2), (1, 60, 0)] {
-            let metrics = Metrics::new().unwrap();
+            let metrics = Metrics::default();
             let begun = tokio::time::Instant::now();
             let asked = Asked { method: CALL.into(), ..Asked::default() };
             let call = Call::begin(&metrics, asked);

@@ -35,7 +35,7 @@ impl App {
         } else {
             Arc::new(Client::new(settings.model_settings()?).context("cannot make an HTTP client")?)
         };
-        let metrics = Arc::new(Metrics::new()?);
+        let metrics = Arc::new(Metrics::default());
         let hub = Hub::new(settings.first_seen(), is_served).context("cannot make an HTTP client")?;
         hub.apply(&loaded.config);
         metrics.config_good.set(1);

@@ -1,12 +1,16 @@
 //! What went wrong on the way to another program, in words that do not say where it is: they go to a model, and to everybody who chats.
 //! Where it is, is for the log. Pure.
 
-use std::{error::Error, io};
+use std::{error::Error, io, sync::LazyLock};
 
+use hyper_util::client::proxy::matcher::Matcher;
 use rustls::CertificateError;
 use url::Url;
 
 use crate::redact::redact;
+
+/// The proxies that the environment names, as the HTTP client reads them.
+static PROXIES: LazyLock<Matcher> = LazyLock::new(Matcher::from_system);
 
 /// The innermost cause: reqwest's own sentence names the URL, and not what went wrong.
 pub fn cause(error: &reqwest::Error) -> &(dyn Error + 'static) {
@@ -32,11 +36,20 @@ fn is_passing(kind: io::ErrorKind) -> bool {
 
 /// The cause in words for everybody.
 pub fn in_words(error: &reqwest::Error, url: &Url) -> String {
+    let is_proxied = error.is_connect() && url.as_str().parse().is_ok_and(|url| PROXIES.intercept(&url).is_some());
+    let words = words(error, url, is_proxied);
+    if is_proxied { format!("through the proxy that the environment names: {words}") } else { words }
+}
+
+fn words(error: &reqwest::Error, url: &Url, is_proxied: bool) -> String {
     let cause = cause(error);
     if chain(error).any(|error| error.to_string().contains("dns error")) {
         return "its name cannot be resolved".to_owned();
     }
     match cause.downcast_ref::<io::Error>().map(io::Error::kind) {
+        Some(io::ErrorKind::ConnectionRefused) if is_proxied => {
+            "connection refused: nothing listens on the proxy's port".to_owned()
+        }
         Some(io::ErrorKind::ConnectionRefused) => {
             let port = url.port_or_known_default().unwrap_or_default();
             format!("connection refused: nothing listens on its port {port}")

@@ -28,6 +28,10 @@ pub struct Memory {
     left: Semaphore,
 }
 
+/// What a request takes of the memory once it is read, in bytes: for whoever keeps it when its room has been given back.
+#[derive(Debug, Clone, Copy)]
+pub struct Weight(pub usize);
+
 /// What is taken of it, for as long as this lives.
 #[derive(Debug)]
 pub struct Room {

@@ -1,14 +1,13 @@
 //! Every metric once, and what /health says of them. Names begin with `mcpfleet_chat_`.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-use prometheus::{
-    CounterVec, Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
-    core::Collector,
+use metrics_text::{
+    Collector, CounterVec, Exposition, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, MetricSet, Names,
 };
 use serde::Serialize;
 
@@ -24,12 +23,11 @@ const SECONDS: [f64; 13] = [0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 3
 
 /// Names of one kind that become labels.
 const MAX_NAMES: usize = 100;
-const OTHER: &str = "other";
 
 /// The metrics of this process.
 #[derive(Debug)]
 pub struct Metrics {
-    registry: Registry,
+    all: MetricSet,
     requests: IntCounterVec,
     errors: IntCounterVec,
     request_seconds: HistogramVec,
@@ -44,10 +42,11 @@ pub struct Metrics {
     cost: CounterVec,
     tool_calls: IntCounterVec,
     tool_seconds: HistogramVec,
-    server_up: GaugeVec,
-    server_circuit: GaugeVec,
+    server_up: IntGaugeVec,
+    server_circuit: IntGaugeVec,
     circuit_openings: IntCounterVec,
-    names: Names,
+    /// The names that others make up: of tools by server, of models and of errors.
+    names: Mutex<HashMap<String, Names>>,
     pub rate_limited: IntCounter,
     pub config_reloads: IntCounterVec,
     pub config_good: IntGauge,
@@ -84,47 +83,49 @@ pub struct Summary {
     pub rate_limited: u64,
 }
 
-impl Metrics {
-    /// Registers everything.
-    ///
-    /// # Errors
-    /// When two metrics share a name.
-    pub fn new() -> prometheus::Result<Self> {
-        let registry = Registry::new();
-        let add = Adder(&registry);
-        Ok(Self {
-            requests: add.counters("requests_total", "Turns, by how they ended", &["outcome"])?,
-            errors: add.counters("errors_total", "Turns that failed, by type", &["type"])?,
-            request_seconds: add.histograms("request_seconds", "Time of a turn", &["outcome"])?,
-            model_calls: add.counters("model_calls_total", "Calls of the model", &["model", "outcome"])?,
-            model_seconds: add.histograms("model_call_seconds", "Time of a call of the model", &["model"])?,
-            first_token_seconds: add.histograms("model_first_token_seconds", "Time to the first token", &["model"])?,
-            model_retries: add.one(IntCounter::with_opts(opts("model_retries_total", "Model calls made again"))?)?,
-            compactions: add.counters("compactions_total", "Conversations that were too long", &["outcome"])?,
-            cache: add.counters("cache_lookups_total", "Requests that would take an earlier answer", &["outcome"])?,
-            budget_percent: add.one(IntGauge::with_opts(opts("budget_used_percent", "Of the day's budget; 0 without one"))?)?,
-            tokens: add.counters("tokens_total", "Tokens, by kind", &["model", "kind"])?,
-            cost: add.one(CounterVec::new(opts("cost_dollars_total", "Cost where the price is known"), &["model"])?)?,
-            tool_calls: add.counters("tool_calls_total", "Calls of tools", &["server", "tool", "outcome"])?,
-            tool_seconds: add.histograms("tool_call_seconds", "Time of a call of a tool", &["server"])?,
-            server_up: add.one(GaugeVec::new(opts("server_up", "1: the server is up"), &["server"])?)?,
-            server_circuit: add
-                .one(GaugeVec::new(opts("server_circuit_open", "1: the server's circuit is open"), &["server"])?)?,
-            circuit_openings: add.counters("server_circuit_openings_total", "Times that its circuit opened", &["server"])?,
-            names: Names::default(),
-            rate_limited: add.one(IntCounter::with_opts(opts("rate_limited_total", "Requests refused by the limit"))?)?,
-            config_reloads: add.counters("config_reloads_total", "Reloads of mcp.json", &["outcome"])?,
-            config_good: add.one(IntGauge::with_opts(opts("config_good", "1: mcp.json as it is now is in force"))?)?,
-            running: add.one(IntGauge::with_opts(opts("turns_running", "Turns under way"))?)?,
+impl Default for Metrics {
+    fn default() -> Self {
+        let all = MetricSet::default();
+        let times = |name: &str, help: &str, labels: &[&str]| all.histograms(name, help, labels, &SECONDS);
+        let tool = ["server", "tool", "outcome"];
+        Self {
+            requests: all.counters("mcpfleet_chat_requests_total", "Turns, by how they ended", &["outcome"]),
+            errors: all.counters("mcpfleet_chat_errors_total", "Turns that failed, by type", &["type"]),
+            request_seconds: times("mcpfleet_chat_request_seconds", "Time of a turn", &["outcome"]),
+            model_calls: all.counters("mcpfleet_chat_model_calls_total", "Calls of the model", &["model", "outcome"]),
+            model_seconds: times("mcpfleet_chat_model_call_seconds", "Time of a call of the model", &["model"]),
+            first_token_seconds: times("mcpfleet_chat_model_first_token_seconds", "Time to the first token", &["model"]),
+            model_retries: all.counter("mcpfleet_chat_model_retries_total", "Model calls made again"),
+            compactions: all.counters("mcpfleet_chat_compactions_total", "Conversations that were too long", &["outcome"]),
+            cache: all.counters("mcpfleet_chat_cache_lookups_total", "Requests that would take an earlier answer", &["outcome"]),
+            budget_percent: all.gauge("mcpfleet_chat_budget_used_percent", "Of the day's budget; 0 without one"),
+            tokens: all.counters("mcpfleet_chat_tokens_total", "Tokens, by kind", &["model", "kind"]),
+            cost: all.counters("mcpfleet_chat_cost_dollars_total", "Cost where the price is known", &["model"]),
+            tool_calls: all.counters("mcpfleet_chat_tool_calls_total", "Calls of tools", &tool),
+            tool_seconds: times("mcpfleet_chat_tool_call_seconds", "Time of a call of a tool", &["server"]),
+            server_up: all.gauges("mcpfleet_chat_server_up", "1: the server is up", &["server"]),
+            server_circuit: all.gauges("mcpfleet_chat_server_circuit_open", "1: the server's circuit is open", &["server"]),
+            circuit_openings: all.counters(
+                "mcpfleet_chat_server_circuit_openings_total",
+                "Times that its circuit opened",
+                &["server"],
+            ),
+            names: Mutex::default(),
+            rate_limited: all.counter("mcpfleet_chat_rate_limited_total", "Requests refused by the limit"),
+            config_reloads: all.counters("mcpfleet_chat_config_reloads_total", "Reloads of mcp.json", &["outcome"]),
+            config_good: all.gauge("mcpfleet_chat_config_good", "1: mcp.json as it is now is in force"),
+            running: all.gauge("mcpfleet_chat_turns_running", "Turns under way"),
             model: Follower::default(),
-            registry,
-        })
+            all,
+        }
     }
+}
 
+impl Metrics {
     /// A turn ended: so, or in an error of this kind.
     pub fn request(&self, outcome: Result<&str, &str>, duration: Duration) {
         let name = outcome.unwrap_or_else(|kind| {
-            self.errors.with_label_values(&[self.names.known("errors", kind)]).inc();
+            self.errors.with_label_values(&[self.known("errors", kind)]).inc();
             "error"
         });
         self.requests.with_label_values(&[name]).inc();
@@ -141,9 +142,9 @@ impl Metrics {
     /// A call of a model ended. Where another one answered than was asked, it counts for that one.
     pub fn model_call(&self, asked: &str, answer: &Result<Answer, ModelError>, duration: Duration) {
         self.model.met(answer.as_ref(), jiff::Timestamp::now());
-        let model = self.names.known("models", answer.as_ref().map_or(asked, |answer| answer.model.as_str()));
+        let model = self.known("models", answer.as_ref().map_or(asked, |answer| answer.model.as_str()));
         let outcome = answer.as_ref().map_or_else(ModelError::kind, |_| "ok");
-        self.model_calls.with_label_values(&[model, self.names.known("errors", outcome)]).inc();
+        self.model_calls.with_label_values(&[model, self.known("errors", outcome)]).inc();
         self.model_seconds.with_label_values(&[model]).observe(duration.as_secs_f64());
         if let Ok(Answer { first_token: Some(time), .. }) = answer {
             self.first_token_seconds.with_label_values(&[model]).observe(time.as_secs_f64());
@@ -167,13 +168,13 @@ impl Metrics {
 
     /// A tool call ended.
     pub fn tool_call(&self, server: &str, tool: &str, outcome: &str, duration: Duration) {
-        let tool = self.names.known(&format!("tools of {server}"), tool);
+        let tool = self.known(&format!("tools of {server}"), tool);
         self.tool_calls.with_label_values(&[server, tool, outcome]).inc();
         self.tool_seconds.with_label_values(&[server]).observe(duration.as_secs_f64());
     }
 
-    /// The text that Prometheus reads.
-    pub fn text<'s>(&self, servers: impl IntoIterator<Item = Server<'s>>, day: &Day) -> String {
+    /// What answers `/metrics`.
+    pub fn answer<'s>(&self, servers: impl IntoIterator<Item = Server<'s>>, day: &Day) -> Exposition {
         self.budget_percent.set(day.budget_percent.and_then(|percent| i64::try_from(percent).ok()).unwrap_or(0));
         // Servers come and go; only those that are configured are shown.
         self.server_up.reset();
@@ -181,13 +182,18 @@ impl Metrics {
         self.circuit_openings.reset();
         for Server { name, is_up, is_circuit_open, openings } in servers {
             self.circuit_openings.with_label_values(&[name]).inc_by(openings);
-            self.server_up.with_label_values(&[name]).set(f64::from(u8::from(is_up)));
-            self.server_circuit.with_label_values(&[name]).set(f64::from(u8::from(is_circuit_open)));
+            self.server_up.with_label_values(&[name]).set(is_up.into());
+            self.server_circuit.with_label_values(&[name]).set(is_circuit_open.into());
         }
-        let mut buffer = Vec::new();
-        match TextEncoder::new().encode(&self.registry.gather(), &mut buffer) {
-            Ok(()) => String::from_utf8(buffer).unwrap_or_default(),
-            Err(error) => format!("# {error}\n"),
+        self.all.answer()
+    }
+
+    /// The name of this kind as a label: of a tool, a model or an error.
+    fn known<'a>(&self, of: &str, name: &'a str) -> &'a str {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        match names.get_mut(of) {
+            Some(names) => names.known(name),
+            None => names.entry(of.to_owned()).or_insert_with(|| Names::first(MAX_NAMES)).known(name),
         }
     }
 
@@ -222,52 +228,6 @@ impl Metrics {
     }
 }
 
-/// The names that others make up and that become labels: of tools, models and errors. A server or an API that goes on inventing
-/// them fills neither our memory nor the monitoring's: what comes after the first ones is counted as "other".
-#[derive(Debug, Default)]
-struct Names(Mutex<HashMap<String, HashSet<String>>>);
-
-impl Names {
-    /// The name, or "other" when `of` has too many already.
-    fn known<'a>(&self, of: &str, name: &'a str) -> &'a str {
-        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !names.contains_key(of) {
-            names.insert(of.to_owned(), HashSet::new());
-        }
-        let Some(known) = names.get_mut(of) else { return OTHER };
-        if known.contains(name) {
-            return name;
-        }
-        if known.len() >= MAX_NAMES {
-            return OTHER;
-        }
-        known.insert(name.to_owned());
-        name
-    }
-}
-
-struct Adder<'a>(&'a Registry);
-
-impl Adder<'_> {
-    fn one<C: Collector + Clone + 'static>(&self, collector: C) -> prometheus::Result<C> {
-        self.0.register(Box::new(collector.clone()))?;
-        Ok(collector)
-    }
-
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
-        self.one(IntCounterVec::new(opts(name, help), labels)?)
-    }
-
-    fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<HistogramVec> {
-        let opts = HistogramOpts::from(opts(name, help)).buckets(SECONDS.to_vec());
-        self.one(HistogramVec::new(opts, labels)?)
-    }
-}
-
-fn opts(name: &str, help: &str) -> Opts {
-    Opts::new(name, help).namespace("mcpfleet").subsystem("chat")
-}
-
 /// The counts by one label, summed over the others.
 fn sums(counters: &IntCounterVec, label: &str) -> BTreeMap<String, u64> {
     let mut sums = BTreeMap::new();
@@ -288,11 +248,11 @@ mod tests {
 
     #[test]
     fn names_that_others_make_up_are_bounded() {
-        let metrics = Metrics::new().expect("names are unique");
+        let metrics = Metrics::default();
         for number in 0..1_000 {
             metrics.tool_call("s", &format!("t{number}"), "ok", Duration::ZERO);
         }
-        let text = metrics.text([], &crate::usage::Ledger::new(crate::usage::Budget::default()).today());
+        let (_, text) = metrics.answer([], &crate::usage::Ledger::new(crate::usage::Budget::default()).today());
         let calls = text.lines().filter(|line| line.starts_with("mcpfleet_chat_tool_calls_total{")).count();
         assert_eq!(calls, MAX_NAMES + 1);
         assert!(text.contains(r#"mcpfleet_chat_tool_calls_total{outcome="ok",server="s",tool="other"} 900"#));
@@ -300,7 +260,7 @@ mod tests {
 
     #[test]
     fn the_summary_counts_what_was_recorded() {
-        let metrics = Metrics::new().expect("names are unique");
+        let metrics = Metrics::default();
         assert!(metrics.summary().success_rate.is_none());
         metrics.request(Ok("complete"), Duration::from_secs(1));
         metrics.request(Err("stream"), Duration::from_secs(3));
@@ -312,10 +272,7 @@ mod tests {
         assert_eq!(summary.success_rate, Some(0.5));
         assert_eq!(summary.average_latency_seconds, Some(2.0));
         assert_eq!((summary.errors["stream"], summary.tools["t"]), (1, 2));
-        assert!(
-            metrics
-                .text([], &crate::usage::Ledger::new(crate::usage::Budget::default()).today())
-                .contains("mcpfleet_chat_requests_total{outcome=\"complete\"} 1")
-        );
+        let (_, text) = metrics.answer([], &crate::usage::Ledger::new(crate::usage::Budget::default()).today());
+        assert!(text.contains("mcpfleet_chat_requests_total{outcome=\"complete\"} 1"));
     }
 }

@@ -9,15 +9,16 @@ use std::{
 
 use arc_swap::ArcSwap;
 use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD};
+use fancy_regex::Regex;
 use mcp_stdio::secrets;
 use mcp_wire::mask::{self, Mask};
 use serde_json::Value;
 
 const HIDDEN: &str = "[redacted]";
 
-/// How keys begin, and how many letters such a word has at least: of model APIs, GitHub, GitLab, Slack, AWS, Google, Hugging Face and npm,
-/// and JSON Web Tokens. Shorter words are words.
-const KEYS: [(&str, usize); 18] = [
+/// How keys begin, and how many letters such a word has at least: of model APIs, GitHub, GitLab, Slack, AWS, Google, Hugging Face, npm, PyPI,
+/// Docker, Stripe, SendGrid, Shopify, DigitalOcean, Linear, Notion and Atlassian, and JSON Web Tokens. Shorter words are words.
+const KEYS: [(&str, usize); 35] = [
     ("sk-ant-", 8),
     ("sk-", 20),
     ("ghp_", 20),
@@ -31,6 +32,23 @@ const KEYS: [(&str, usize); 18] = [
     ("xoxb-", 16),
     ("xoxp-", 16),
     ("xapp-", 16),
+    ("xoxe-", 16),
+    ("xoxr-", 16),
+    ("xoxs-", 16),
+    ("glptt-", 16),
+    ("gldt-", 16),
+    ("sk_live_", 20),
+    ("sk_test_", 20),
+    ("rk_live_", 20),
+    ("SG.", 60),
+    ("ya29.", 30),
+    ("shpat_", 30),
+    ("dop_v1_", 40),
+    ("lin_api_", 30),
+    ("ntn_", 40),
+    ("ATATT", 40),
+    ("dckr_pat_", 20),
+    ("pypi-", 60),
     ("AKIA", 20),
     ("AIza", 30),
     ("hf_", 30),
@@ -45,6 +63,12 @@ const LOOKED_UP: [&str; 3] = ["key", "keys", "session"];
 const SCHEMES: [&str; 4] = ["bearer ", "basic ", "token ", "apikey "];
 /// A word that is written in small letters is one, whatever it is the value of.
 const LONGEST_WORD: usize = 11;
+
+/// What a text holds that has anything to hide, but for what this process was given.
+static SUSPECT: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    let keys = KEYS.map(|(beginning, _)| beginning.replace('.', r"\.")).join("|");
+    Regex::new(&format!("{keys}|://|{PEM}|(?i:bearer |basic )")).ok()
+});
 
 static KNOWN: LazyLock<ArcSwap<Known>> = LazyLock::new(ArcSwap::default);
 
@@ -139,11 +163,7 @@ fn hide_named(value: &mut Value, is_secret: bool) -> bool {
 /// The text without API keys, `Bearer …`, `Basic …`, `//user:password@`, private keys, and what this process was given.
 pub fn redact(text: &str) -> Cow<'_, str> {
     let known = KNOWN.load();
-    let has_key = KEYS.iter().any(|(beginning, _)| text.contains(beginning));
-    let is_plain = !has_key
-        && !text.contains("://")
-        && !text.contains(PEM)
-        && ["bearer ", "basic "].iter().all(|scheme| find_ignoring_case(text, scheme).is_none());
+    let is_plain = SUSPECT.as_ref().is_some_and(|suspect| !suspect.is_match(text).unwrap_or(true));
     if is_plain {
         return if known.is_empty() { Cow::Borrowed(text) } else { Cow::Owned(known.apply(text.to_owned())) };
     }
@@ -280,6 +300,11 @@ mod tests {
                 "no -----BEGIN PRIVATE KEY----- in /etc/x.pem: not found",
             ),
             ("it says Basic dXNlcjpwYXNz.", "it says Basic [redacted]"),
+            ("at ya29.a0AfH6SMBx-abcdefghijklmnopq: expired", "at [redacted]: expired"),
+            ("Stripe: sk_live_51Habcdefghijklmn is revoked", "Stripe: [redacted] is revoked"),
+            ("xoxe-1-abcdefghijklmnop or dckr_pat_abcdefghijklmn", "[redacted] or [redacted]"),
+            ("BASIC dXNlcjpwYXNz", "BASIC [redacted]"),
+            ("SG.com, pypi-server and sk_test_mode", "SG.com, pypi-server and sk_test_mode"),
             ("npm_config_cache hf_hub eyJ AKIA ghp_ task-sk-1", "npm_config_cache hf_hub eyJ AKIA ghp_ task-sk-1"),
         ] {
             assert_eq!(redact(text), expected, "{text}");

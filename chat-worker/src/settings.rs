@@ -1,18 +1,14 @@
 //! The command line and the environment, read once: every setting, documented in its help text, and what the other modules are given of
 //! them. (What a terminal, an editor, a child or a value in mcp.json wants of the environment is read where they are.)
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{
     Args, Parser, Subcommand, ValueEnum,
     builder::{StringValueParser, TypedValueParser},
     error::ErrorKind,
 };
-use http_server::host::HostPattern;
+use http_server::{forwarded, host::HostPattern};
 use ipnet::IpNet;
 use url::Url;
 
@@ -128,15 +124,6 @@ pub enum ConfigCommand {
         /// Without it, the file of --config.
         file: Option<PathBuf>,
     },
-}
-
-/// A network, such as 10.0.0.0/8. What is wrong with another text is told of the part that it is wrong with.
-fn network(text: &str) -> Result<IpNet, String> {
-    let (address, length) = text.split_once('/').ok_or("write a network with the length of its prefix, such as 10.0.0.0/8")?;
-    let address: IpAddr = address.parse().map_err(|_| format!("{address} is no IP address"))?;
-    let most = if address.is_ipv4() { 32 } else { 128 };
-    let fits = length.parse().ok().and_then(|length| IpNet::new(address, length).ok());
-    fits.ok_or_else(|| format!("the length of its prefix is {length}: write a number from 0 to {most}"))
 }
 
 /// How models are asked.
@@ -280,9 +267,9 @@ pub struct Settings {
     #[arg(long, global = true, env = "CHAT_ALLOWED_HOSTS", value_delimiter = ',')]
     pub allowed_hosts: Vec<HostPattern>,
 
-    /// Proxies in front of this server, as networks (10.0.0.0/8,fd00::/8): what they say of a caller is believed, its
+    /// Proxies in front of this server, as networks or addresses (10.0.0.0/8,fd00::1): what they say of a caller is believed, its
     /// address (X-Forwarded-For) and TLS (X-Forwarded-Proto). Nobody else is.
-    #[arg(long, global = true, env = "CHAT_TRUSTED_PROXIES", value_delimiter = ',', value_parser = network)]
+    #[arg(long, global = true, env = "CHAT_TRUSTED_PROXIES", value_delimiter = ',', value_parser = forwarded::network)]
     pub trusted_proxies: Vec<IpNet>,
 
     /// Seconds that running answers get to end after SIGTERM.
@@ -476,16 +463,6 @@ mod tests {
         );
         assert!(matches!(command(&[]), Command::Chat { resume: false }));
         assert!(Cli::try_parse_from(["chat-worker", "--json"]).is_err(), "JSON of what?");
-    }
-
-    #[test]
-    fn what_is_wrong_with_a_network_is_told_of_its_part() {
-        assert_eq!(network("10.0.0.0/8").map(|network| network.to_string()), Ok("10.0.0.0/8".to_owned()));
-        let told = |text: &str| network(text).expect_err("it is none");
-        assert_eq!(told("10.0.0.0/99"), "the length of its prefix is 99: write a number from 0 to 32");
-        assert_eq!(told("fd00::/129"), "the length of its prefix is 129: write a number from 0 to 128");
-        assert_eq!(told("10.0.0/8"), "10.0.0 is no IP address");
-        assert!(told("10.0.0.1").contains("such as 10.0.0.0/8"));
     }
 
     #[test]

@@ -365,6 +365,48 @@ async fn a_client_that_takes_no_stream_hears_that_its_call_was_cancelled() {
     assert!(told["result"]["content"][0]["text"].as_str().unwrap().contains("cancelled"), "{told}");
 }
 
+#[rstest]
+#[case::one_answer("application/json", 503)]
+#[case::a_stream("application/json, text/event-stream", 503)]
+#[tokio::test]
+async fn a_call_that_outlasts_the_end_of_the_worker_is_told_so(#[case] accept: &str, #[case] status: u16) {
+    let talker = Talker::start().await;
+    let mut entry = talker.entry("t");
+    entry["timeout"] = json!(60);
+    let worker = Worker::start(SCRIPT, &[entry], &["--drain-seconds", "0"]).await;
+    let message = json!({"jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": {"name": "t__hang", "arguments": {}}});
+    let call = worker.http.post(format!("{}/mcp", worker.url)).header("accept", accept).json(&message);
+    let end = async {
+        while talker.heard("tools/call").is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        worker.stop.cancel();
+    };
+    let (response, ()) = tokio::join!(call.header("mcp-protocol-version", "2025-11-25").send(), end);
+    let response = response.unwrap();
+    assert_eq!(response.status(), status);
+    let told: Value = response.json().await.unwrap();
+    assert_eq!((&told["id"], &told["error"]["code"]), (&json!(5), &json!(-32603)), "{told}");
+    assert!(told["error"]["message"].as_str().unwrap().contains("is not known"), "{told}");
+}
+
+#[tokio::test]
+async fn a_stream_that_has_begun_ends_with_the_error_of_its_call_when_the_worker_ends() {
+    let talker = Talker::start().await;
+    let mut entry = talker.entry("t");
+    entry["timeout"] = json!(60);
+    let worker = Worker::start(SCRIPT, &[entry], &["--drain-seconds", "0"]).await;
+    let client = Legacy::connect(&worker, json!({"elicitation": {}})).await;
+    let mut events = client.call(1, "ask", json!({})).await;
+    assert_eq!(events.next().await.unwrap()["method"], "elicitation/create");
+    worker.stop.cancel();
+    let mut last = Value::Null;
+    while let Some(event) = events.next().await {
+        last = event;
+    }
+    assert_eq!((&last["id"], &last["error"]["code"]), (&json!(1), &json!(-32603)), "{last}");
+}
+
 #[tokio::test]
 async fn a_beginning_that_is_refused_begins_no_session() {
     let (_talker, worker) = start().await;

@@ -150,3 +150,23 @@ async fn nobody_is_told_where_the_model_is_or_which_key_it_gets() {
         assert_discreet(&worker, &[("how the model was met".to_owned(), met.to_string())]);
     }
 }
+
+#[tokio::test]
+async fn a_proxy_that_takes_no_connection_is_what_is_told_of() {
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let directory = tempfile::tempdir().unwrap();
+    let server =
+        json!({"name": "s", "url": "http://servers.inside.invalid:8123/mcp", "max_retries": 0, "health_check_interval": 0.3});
+    let proxy = [("HTTP_PROXY", format!("http://127.0.0.1:{closed}"))];
+    let worker = Binary::start_with(directory.path(), &[server], "http://127.0.0.1:1", &["--mode", "gateway"], &proxy).await;
+    let limit = tokio::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        let told = worker.servers().await[0].to_string();
+        if told.contains("through the proxy that the environment names: connection refused: nothing listens on the proxy's port")
+        {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < limit, "{told}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

@@ -61,6 +61,9 @@ async fn without_a_token_no_name_that_a_page_can_take_is_answered_to() {
         assert_eq!(get(host).await, 403, "{host}");
     }
     assert_eq!(get("host: localhost\r\nhost: evil.example").await, 400);
+    for path in ["/openapi.json", "/assets/app.js", "/healthz", "/", "/v1/tools"] {
+        assert_eq!(raw(&worker, &format!("GET {path} HTTP/1.1\r\nhost: evil.example"), "").await, 403, "{path}");
+    }
     assert_eq!(get("host: chat-app\r\norigin: https://chat.example.com").await, 200, "behind a proxy that rewrites Host");
 }
 

@@ -7,10 +7,11 @@ mod support;
 
 use std::{process::Stdio, time::Duration};
 
+use reqwest::StatusCode;
 use rstest::rstest;
 use serde_json::{Value, json};
 use support::{Worker, client::Events, stub::Stub, talker::Talker};
-use tokio::{io::AsyncWriteExt, process::Command};
+use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 
 const SCRIPT: &str = "otherwise: {text: 'An answer.'}";
 const OPENAI: [&str; 4] = ["--model-api", "openai", "--model", "some-model"];
@@ -232,4 +233,24 @@ async fn meanwhile_its_progress_is_told_and_whoever_leaves_stops_it() {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), cancelled).await.expect("it is cancelled");
+}
+
+#[tokio::test]
+async fn a_large_request_has_its_room_until_its_server_has_answered() {
+    let talker = Talker::start().await;
+    let mut entry = talker.entry("t");
+    // The time of a request would end it, too.
+    entry["timeout"] = json!(60);
+    let worker = Worker::start(SCRIPT, &[entry], &[]).await;
+    let body = format!(r#"{{"name": "t__hang", "arguments": {{"a": [{}]}}}}"#, vec!["{}"; 36_000].join(","));
+    let ask = || {
+        let request = worker.http.post(format!("{}/v1/prompt", worker.url)).header("content-type", "application/json");
+        request.header("accept", "text/event-stream").body(body.clone()).send()
+    };
+    let (first, second) = (ask().await.unwrap(), ask().await.unwrap());
+    assert_eq!((first.status(), second.status()), (StatusCode::OK, StatusCode::OK));
+    let mut third = Box::pin(ask());
+    assert!(timeout(Duration::from_millis(500), &mut third).await.is_err(), "there is room for two");
+    drop(first);
+    assert_eq!(timeout(Duration::from_secs(20), third).await.unwrap().unwrap().status(), StatusCode::OK);
 }

@@ -136,6 +136,43 @@ async fn resources_prompts_and_completion_of_all_servers_are_offered() {
 }
 
 #[tokio::test]
+async fn a_prompt_whose_name_had_to_be_changed_is_got_and_completed_by_its_own() {
+    let stub = Stub::start(tools()).await;
+    let names = ["p.x", "greet me", "a/b", "städte", &"long".repeat(30), "plain_0123abcd"];
+    stub.answers("prompts/list", json!({"prompts": names.map(|name| json!({"name": name}))}));
+    stub.answers("prompts/get", json!({"messages": []}));
+    stub.answers("completion/complete", json!({"completion": {"values": []}}));
+    let worker = Worker::start(SCRIPT, &[stub.entry("s")], &[]).await;
+
+    let listed = mcp(&worker, "prompts/list", json!({})).await;
+    for prompt in listed["prompts"].as_array().unwrap() {
+        let name = &prompt["name"];
+        mcp(&worker, "prompts/get", json!({"name": name})).await;
+        let argument = json!({"name": "who", "value": "A"});
+        mcp(&worker, "completion/complete", json!({"ref": {"type": "ref/prompt", "name": name}, "argument": argument})).await;
+    }
+    let seen = stub.seen.lock().unwrap().clone();
+    for (method, place) in [("prompts/get", "/params/name"), ("completion/complete", "/params/ref/name")] {
+        let of_method = seen.iter().filter(|seen| seen["method"] == method);
+        let asked: Vec<_> = of_method.filter_map(|seen| seen.pointer(place)?.as_str()).collect();
+        assert_eq!(asked, names, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn every_tool_is_told_of_however_deep_its_schema_is() {
+    let deep = (0..200).fold(json!({"type": "string"}), |inner, _| json!({"type": "object", "properties": {"in": inner}}));
+    let stub =
+        Stub::start(json!([{"name": "deep", "inputSchema": deep}, {"name": "plain", "inputSchema": {"type": "object"}}])).await;
+    let worker = Worker::start(SCRIPT, &[stub.entry("s")], &[]).await;
+    let told = worker.http.get(format!("{}/v1/tools", worker.url)).send().await.unwrap().text().await.unwrap();
+    assert!(
+        told.contains(r#""name":"s__deep""#) && told.contains(r#""name":"s__plain""#) && told.ends_with(r#""left_out":[]}"#),
+        "{told}"
+    );
+}
+
+#[tokio::test]
 async fn a_gateway_needs_no_model_and_says_so_to_questions() {
     let stub = Stub::start(tools()).await;
     let worker = Worker::start(SCRIPT, &[stub.entry("s")], &["--mode", "gateway"]).await;
@@ -156,6 +193,8 @@ async fn with_tool_search_two_tools_find_and_call_all_others() {
     let worker = Worker::start(SCRIPT, &[stub.entry("s")], &["--tool-search", "always"]).await;
     let listed = mcp(&worker, "tools/list", json!({})).await;
     assert_eq!(listed["tools"].as_array().unwrap().len(), 2);
+    let find = listed["tools"].as_array().unwrap().iter().find(|tool| tool["name"] == "find_tools").unwrap();
+    assert_eq!(find["annotations"]["readOnlyHint"], true, "a client need not ask about it");
     let found = mcp(&worker, "tools/call", json!({"name": "find_tools", "arguments": {"query": "look"}})).await;
     assert!(found["content"][0]["text"].as_str().unwrap().contains("s__look"), "{found}");
     let called =

@@ -25,6 +25,19 @@ impl Caller {
     }
 }
 
+/// A proxy as settings name it: a network such as 10.0.0.0/8, or one address. What is wrong with a text is told of the part that it is wrong
+/// with.
+pub fn network(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    let (address, length) = text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
+    let none = || format!("{address} is no IP address: write one, or a network such as 10.0.0.0/8");
+    let address: IpAddr = address.parse().map_err(|_| none())?;
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    let Some(length) = length else { return Ok(address.into()) };
+    let fits = length.parse().ok().and_then(|length| IpNet::new(address, length).ok());
+    fits.ok_or_else(|| format!("the length of its prefix is {length}: write a number from 0 to {most}"))
+}
+
 /// Judges the headers of a request that came over a connection from `peer`.
 pub fn caller(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Caller {
     let is_proxy = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
@@ -67,6 +80,20 @@ mod tests {
         let trusted = ["10.0.0.0/8".parse().expect("a net"), "fd00::/8".parse().expect("a net")];
         let caller = caller(peer.parse().expect("an address"), &headers, &trusted);
         (caller.address.to_string(), caller.tls)
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_network_is_told_of_its_part() {
+        for (text, read) in
+            [("10.0.0.0/8", "10.0.0.0/8"), (" fd00::/8 ", "fd00::/8"), ("10.0.0.1", "10.0.0.1/32"), ("::1", "::1/128")]
+        {
+            assert_eq!(network(text).map(|network| network.to_string()), Ok(read.to_owned()));
+        }
+        let told = |text: &str| network(text).expect_err("it is none");
+        assert_eq!(told("10.0.0.0/99"), "the length of its prefix is 99: write a number from 0 to 32");
+        assert_eq!(told("fd00::/129"), "the length of its prefix is 129: write a number from 0 to 128");
+        assert!(told("10.0.0/8").starts_with("10.0.0 is no IP address"));
+        assert!(told("").contains("such as 10.0.0.0/8"));
     }
 
     #[test]

@@ -28,6 +28,7 @@ impl FromStr for HostPattern {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
         if text == "*" {
             return Ok(Self::Any);
         }
@@ -53,7 +54,7 @@ impl FromStr for AllowedOrigin {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let lower = text.trim_end_matches('/').to_ascii_lowercase();
+        let lower = text.trim().trim_end_matches('/').to_ascii_lowercase();
         if lower == "null" || origin_host(&lower).is_some() {
             Ok(Self(lower))
         } else {

@@ -36,6 +36,7 @@ use tokio_util::task::TaskTracker;
 use tower::{Service, ServiceExt as _};
 
 use crate::flow::Flow;
+use crate::host::HostPattern;
 use crate::places::{Place, Places};
 
 /// A connection that has not sent its first request in this time is closed, give or take a second.
@@ -55,18 +56,36 @@ const MAX_QUEUE: usize = 4096;
 const MAX_HEAD_BYTES: usize = 64 << 10;
 
 /// How connections are kept.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Connections {
     /// At once, and at least one. When all places are taken, whoever has been without a request for longest leaves for the next.
     pub most: usize,
     /// How long one may be without a request after it had one.
     pub idle: Duration,
+    /// Whether they are to change over to another server.
+    pub leaving: Leaving,
 }
 
 impl Connections {
     /// So many at once, the rest as usual.
     pub fn most(most: usize) -> Self {
-        Self { most, idle: IDLE_TIMEOUT }
+        Self { most, idle: IDLE_TIMEOUT, leaving: Leaving::default() }
+    }
+}
+
+/// Whether clients are to change over, though this server serves on: each answer says that it is the last of its connection, and a connection
+/// that has been without a request for a second is closed. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Leaving(Arc<AtomicBool>);
+
+impl Leaving {
+    /// From now on, or not any more.
+    pub fn set(&self, leaving: bool) {
+        self.0.store(leaving, Ordering::Relaxed);
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -103,15 +122,20 @@ pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     bound.map_err(|error| std::io::Error::new(error.kind(), format!("failed to listen on {address}: {error}")))
 }
 
-/// Says in the log that a door is open to all, where it is. `what` is what everybody can do, and how to change that.
-pub fn warn_when_open(address: SocketAddr, is_closed: bool, what: &str) {
-    if let Some(warning) = open_to_all(address, is_closed, what) {
+/// Says in the log that a door is open to all, where it is: to everybody who reaches it, or to every web page, where every name is answered
+/// to. `what` is what they can do, and how to change that.
+pub fn warn_when_open(address: SocketAddr, is_closed: bool, hosts: &[HostPattern], what: &str) {
+    for warning in open_to_all(address, is_closed, hosts, what) {
         tracing::warn!("{warning}");
     }
 }
 
-fn open_to_all(address: SocketAddr, is_closed: bool, what: &str) -> Option<String> {
-    (!is_closed && !address.ip().to_canonical().is_loopback()).then(|| format!("everybody who reaches {address} {what}"))
+fn open_to_all(address: SocketAddr, is_closed: bool, hosts: &[HostPattern], what: &str) -> impl Iterator<Item = String> {
+    let others = (!address.ip().to_canonical().is_loopback()).then(|| format!("everybody who reaches {address} {what}"));
+    let any_name = hosts.contains(&HostPattern::Any);
+    let pages = any_name
+        .then(|| format!("every web page that is opened where {address} is reached {what}; or name the hosts instead of *"));
+    others.into_iter().chain(pages).filter(move |_| !is_closed)
 }
 
 /// Serves until `shutdown`, with at most so many connections at once, and at least one. Requests find the other end's address in their
@@ -138,18 +162,18 @@ where
     S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
 {
     let places = Places::new(connections.most);
-    let (open, closing) = (TaskTracker::new(), Arc::new(AtomicBool::new(false)));
+    let (open, closing) = (TaskTracker::new(), connections.leaving.clone());
     // In a flood of connections this comes to its turn only when the runtime makes `accept` pause, and must not pause with it.
     let mut over = pin!(tokio::task::unconstrained(async {
         let LameDuck { least, most } = shutdown.await;
-        closing.store(true, Ordering::Relaxed);
+        closing.set(true);
         // Whoever is connected now comes back on a new connection, for as long as it has not learnt of another server.
         tokio::select! {
             () = tokio::time::sleep(if open.is_empty() { least } else { most.max(least) }) => {}
             () = stop::asked_again() => {}
         }
     }));
-    let mut looking = pin!(look_for_idle(&places, connections.idle));
+    let mut looking = pin!(look_for_idle(&places, connections.idle, &connections.leaving));
     let mut accepted = None;
     loop {
         // The place comes second: nobody leaves for a connection that is not there.
@@ -165,7 +189,7 @@ where
             place = next => match accepted.take() {
                 Some(Ok((stream, peer))) => {
                     // How a connection ends is the client's affair.
-                    open.spawn(connection(stream, service.clone(), peer, place, Arc::clone(&closing)));
+                    open.spawn(connection(stream, service.clone(), peer, place, closing.clone()));
                 }
                 // Out of file descriptors, or a connection gone before it was taken: the next may do better, but not at once.
                 Some(Err(error)) => {
@@ -179,17 +203,18 @@ where
         }
     }
     for (stream, peer) in accepted.and_then(Result::ok).into_iter().chain(queued(listener)) {
-        let (places, service, closing) = (Arc::clone(&places), service.clone(), Arc::clone(&closing));
+        let (places, service, closing) = (Arc::clone(&places), service.clone(), closing.clone());
         open.spawn(async move { connection(stream, service, peer, places.take().await, closing).await });
     }
     Draining(Box::pin(leave(Arc::clone(&places), open.clone())))
 }
 
-async fn look_for_idle(places: &Places, idle: Duration) {
-    let mut second = tokio::time::interval(Duration::from_secs(1));
+async fn look_for_idle(places: &Places, idle: Duration, leaving: &Leaving) {
+    const SECOND: Duration = Duration::from_secs(1);
+    let mut second = tokio::time::interval(SECOND);
     loop {
         second.tick().await;
-        places.ask_idle(HEAD_TIMEOUT, idle);
+        places.ask_idle(HEAD_TIMEOUT, if leaving.is_set() { idle.min(SECOND) } else { idle });
     }
 }
 
@@ -243,7 +268,7 @@ async fn leave(places: Arc<Places>, open: TaskTracker) {
 }
 
 /// Answers what comes over a connection, until it ends or its place is needed.
-async fn connection<S>(stream: TcpStream, service: S, peer: SocketAddr, place: Place, closing: Arc<AtomicBool>)
+async fn connection<S>(stream: TcpStream, service: S, peer: SocketAddr, place: Place, closing: Leaving)
 where
     S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
 {
@@ -251,7 +276,7 @@ where
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "failed to set TCP_NODELAY");
     }
-    let (place, closing) = (&place, &*closing);
+    let (place, closing) = (&place, &closing);
     let mut service = service_fn(move |request: http::Request<Incoming>| {
         let busy = place.busy();
         let mut request = request.map(Body::new);
@@ -259,7 +284,7 @@ where
         let answer = service.clone().oneshot(request);
         async move {
             let mut response = answer.await?;
-            if closing.load(Ordering::Relaxed) {
+            if closing.is_set() {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             // An answer that is there whole is being written from here on, and the place knows of that by itself.
@@ -299,7 +324,16 @@ mod tests {
 
     #[test]
     fn a_door_is_open_to_all_without_a_token_where_others_reach_it() {
-        let open = |address: &str, is_closed| open_to_all(address.parse().unwrap(), is_closed, "can call the tools");
+        let any = [HostPattern::Any];
+        let opens = |address: &str, hosts: &[HostPattern]| {
+            open_to_all(address.parse().unwrap(), false, hosts, "can call the tools").collect::<Vec<_>>()
+        };
+        assert!(
+            opens("127.0.0.1:80", &any)[0]
+                .starts_with("every web page that is opened where 127.0.0.1:80 is reached can call the tools")
+        );
+        assert_eq!((opens("[::]:80", &any).len(), opens("127.0.0.1:80", &[]).len()), (2, 0));
+        let open = |address: &str, is_closed| open_to_all(address.parse().unwrap(), is_closed, &[], "can call the tools").next();
         assert_eq!(open("[::]:8080", false).as_deref(), Some("everybody who reaches [::]:8080 can call the tools"));
         assert!(open("0.0.0.0:8080", false).is_some() && open("10.0.0.7:8080", false).is_some());
         for address in ["127.0.0.1:8080", "[::1]:8080", "[::ffff:127.0.0.1]:8080"] {

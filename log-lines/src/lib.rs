@@ -80,8 +80,27 @@ impl fmt::Display for Level {
     }
 }
 
+/// The flags by which a program is told of its log. (A bridge stands among the variables of its server, which may mean something else by them:
+/// it has the level alone.)
+#[derive(Debug, Clone, clap::Args)]
+pub struct Flags {
+    /// Least severe message to log: ERROR, WARNING, INFO or DEBUG, or a filter such as info,rmcp=warn.
+    #[arg(long, global = true, env = "LOG_LEVEL", default_value = "INFO")]
+    pub log_level: Level,
+    /// How a message is written.
+    #[arg(long, global = true, env = "LOG_FORMAT", value_enum, default_value_t = Format::Json)]
+    pub log_format: Format,
+}
+
+impl Flags {
+    /// Writes from now on what they let through.
+    pub fn start(&self, to: To) {
+        start(self.log_level.filter(), self.log_format, to);
+    }
+}
+
 /// How lines are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// One JSON object a line.
     Json,

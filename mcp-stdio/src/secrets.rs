@@ -48,7 +48,7 @@ const TELLING: [&str; 42] = [
 ];
 
 /// Ends of words that are written together: `PGPASSWORD`, `clientsecret`.
-const ENDS: [&str; 14] = [
+const ENDS: [&str; 16] = [
     "apikey",
     "accesskey",
     "secretkey",
@@ -63,6 +63,8 @@ const ENDS: [&str; 14] = [
     "passwort",
     "dsn",
     "dbpass",
+    "dbpw",
+    "pwd",
 ];
 
 /// Two words that are one.

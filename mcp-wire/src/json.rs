@@ -15,6 +15,9 @@ pub const MAX_DEPTH: usize = 512;
 const OBJECT: usize = 640;
 const ELEMENT: usize = 40;
 const ARRAY: usize = 64;
+/// And each further field: the text of its key, and a place in a node of the map, of which about half are free.
+const FIELD: usize = 120;
+const FIRST_FIELDS: u32 = 11;
 
 /// Why a text is not read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,7 +35,7 @@ pub enum Unreadable {
 pub fn tidy(bytes: &[u8], max_weight: usize) -> Result<Cow<'_, str>, Unreadable> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let text = std::str::from_utf8(bytes).map_err(|_| Unreadable::NotText)?;
-    let mut scan = Scan { bytes, at: 0, depth: 0, weight: bytes.len(), edits: Vec::new() };
+    let mut scan = Scan { bytes, at: 0, depth: 0, fields: Vec::new(), weight: bytes.len(), edits: Vec::new() };
     while let Some(byte) = scan.byte() {
         scan.step(byte)?;
         if scan.weight > max_weight {
@@ -45,7 +48,7 @@ pub fn tidy(bytes: &[u8], max_weight: usize) -> Result<Cow<'_, str>, Unreadable>
 /// About how many bytes of memory the tree of a text takes; `None` where it is nested too deeply. For texts that a strict parser reads
 /// anyway.
 pub fn weight(bytes: &[u8]) -> Option<usize> {
-    let mut scan = Scan { bytes, at: 0, depth: 0, weight: bytes.len(), edits: Vec::new() };
+    let mut scan = Scan { bytes, at: 0, depth: 0, fields: Vec::new(), weight: bytes.len(), edits: Vec::new() };
     while let Some(byte) = scan.byte() {
         scan.step(byte).ok()?;
     }
@@ -66,6 +69,8 @@ struct Scan<'a> {
     bytes: &'a [u8],
     at: usize,
     depth: usize,
+    /// How many each object around this place has so far, by its depth.
+    fields: Vec<u32>,
     weight: usize,
     edits: Vec<(Range<usize>, &'static str)>,
 }
@@ -82,6 +87,8 @@ impl Scan<'_> {
             b'"' => self.string(),
             b'{' | b'[' => {
                 self.depth += 1;
+                self.fields.truncate(self.depth);
+                self.fields.resize(self.depth + 1, 0);
                 self.weight += if byte == b'{' { OBJECT } else { ARRAY };
                 if self.depth > MAX_DEPTH {
                     return Err(Unreadable::Deep);
@@ -89,10 +96,18 @@ impl Scan<'_> {
             }
             b'}' | b']' => self.depth = self.depth.saturating_sub(1),
             b',' => self.weight += ELEMENT,
+            b':' => self.field(),
             b'-' | b'0'..=b'9' => self.number(),
             _ => {}
         }
         Ok(())
+    }
+
+    fn field(&mut self) {
+        if let Some(fields) = self.fields.get_mut(self.depth) {
+            *fields += 1;
+            self.weight += if *fields > FIRST_FIELDS { FIELD } else { 0 };
+        }
     }
 
     fn string(&mut self) {
@@ -167,6 +182,19 @@ mod tests {
 
     fn read(text: &str) -> Value {
         parse(&tidy(text.as_bytes(), ROOMY).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn an_object_of_many_fields_weighs_what_its_map_takes() {
+        let fields = |count: usize| (0..count).map(|field| format!("\"{field}\":0")).collect::<Vec<_>>().join(",");
+        let of = |count: usize| weight(format!("{{{}}}", fields(count)).as_bytes()).unwrap();
+        assert_eq!(of(11), OBJECT + 10 * ELEMENT + fields(11).len() + 2);
+        assert!(of(100_000) > 16_000_000, "{}", of(100_000));
+        let nested = format!("[{},{{\"a\":{{{}}},\"b\":1}}]", vec![r#"{"a":1}"#; 1_000].join(","), fields(11));
+        assert!(
+            weight(nested.as_bytes()).unwrap() < 1_003 * (OBJECT + ELEMENT) + 12 * ELEMENT + ARRAY + nested.len(),
+            "each counts its own"
+        );
     }
 
     #[test]

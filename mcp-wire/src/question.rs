@@ -6,6 +6,8 @@ use std::time::Duration;
 pub const ELICITATION: &str = "elicitation/create";
 /// What a model would say, which a person may want to see before it goes.
 pub const SAMPLING: &str = "sampling/createMessage";
+/// The folders that a client works in.
+pub const ROOTS: &str = "roots/list";
 
 /// How long a client may think about a question. The time of the call that it is asked in stands still meanwhile.
 pub const THINKING: Duration = Duration::from_mins(5);

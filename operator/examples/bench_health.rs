@@ -17,6 +17,7 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
+use metrics_text::MetricSet;
 use operator::{
     clock,
     crd::{CircuitBreaker, Health},
@@ -258,7 +259,7 @@ fn request(method: &str, id: u32) -> Result<http::Request<Full<Bytes>>> {
 // ---- the engine --------------------------------------------------------------------------------------------------------------
 
 async fn engine(size: u32, port: u16) -> Result<f64> {
-    let metrics = prometheus::Registry::new();
+    let metrics = MetricSet::default();
     let engine = HealthEngine::new(EngineConfig::default(), &metrics);
     let writes = Arc::new(AtomicU64::new(0));
     let (sender, mut changes) = tokio::sync::mpsc::unbounded_channel();
@@ -330,13 +331,13 @@ fn pod(n: u32) -> PodState {
     }
 }
 
-fn probes(metrics: &prometheus::Registry) -> u64 {
+fn probes(metrics: &MetricSet) -> u64 {
     let families = metrics.gather();
     let family = families.iter().find(|family| family.name() == "mcpfleet_probe_duration_seconds");
     family.map_or(0, |family| family.get_metric().iter().map(|metric| metric.get_histogram().get_sample_count()).sum())
 }
 
-fn lags(metrics: &prometheus::Registry) -> Vec<(f64, u64)> {
+fn lags(metrics: &MetricSet) -> Vec<(f64, u64)> {
     let families = metrics.gather();
     let family = families.iter().find(|family| family.name() == "mcpfleet_probe_lag_seconds");
     let metric = family.and_then(|family| family.get_metric().first());

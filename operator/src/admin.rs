@@ -20,7 +20,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use prometheus::{Registry, TextEncoder};
+use metrics_text::{Exposition, MetricSet};
 use tokio::{
     net::TcpListener,
     sync::{Mutex, watch},
@@ -73,7 +73,7 @@ impl Standing {
 #[derive(Clone, Debug)]
 pub struct Admin {
     /// Every metric.
-    pub registry: Registry,
+    pub metrics: MetricSet,
     /// Who is alive.
     pub engine: HealthEngine,
     /// What the process does.
@@ -126,14 +126,8 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     }
 }
 
-async fn metrics(State(admin): State<Admin>) -> Response {
-    match TextEncoder::new().encode_to_string(&admin.registry.gather()) {
-        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
-        Err(error) => {
-            tracing::error!(%error, "metrics not encoded");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
-        }
-    }
+async fn metrics(State(admin): State<Admin>) -> Exposition {
+    admin.metrics.answer()
 }
 
 async fn fleet(State(admin): State<Admin>) -> Response {

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use k8s_openapi::{
@@ -81,6 +82,13 @@ impl AppPods {
             former,
             latest,
         }
+    }
+
+    /// When one of the app's pods will have been made for so long without a word that it is told: nothing shows that.
+    pub fn due(&self, namespace: &str, name: &str, now: Timestamp) -> Option<Duration> {
+        let state = self.state();
+        let stuck = state.stuck.get(&Who::app(namespace, name)).into_iter().flatten();
+        stuck.filter_map(|(_, (pod, _))| pod.making.as_ref()?.due(now)).min()
     }
 
     /// The names of the app's pods that run.
@@ -250,6 +258,25 @@ mod tests {
         let told = pods.held_up("team", "chat", None, &PodWarnings::default(), fixtures::at(0));
         assert!(told.trouble.is_none());
         assert_eq!(told.making.as_deref(), Some("not up yet: pod a: its init container fetch is running"));
+    }
+
+    #[test]
+    fn the_pod_that_is_to_be_told_of_next_says_when_an_app_is_to_be_looked_at() {
+        let pods = AppPods::default();
+        let due = |second| pods.due("team", "chat", fixtures::at(second)).map(|wait| wait.as_secs());
+        assert_eq!(due(0), None);
+        for (name, scheduled) in [("a", 0), ("b", 20)] {
+            let mut made = pod(name, Some("ContainerCreating"));
+            made.spec = serde_json::from_value(json!({"nodeName": "node-a", "containers": []})).ok();
+            let status = made.status.as_mut().expect("it has one");
+            status.phase = Some("Pending".into());
+            let at = format!("2026-01-01T00:00:{scheduled:02}Z");
+            let condition = json!([{"type": "PodScheduled", "status": "True", "lastTransitionTime": at}]);
+            status.conditions = serde_json::from_value(condition).expect("conditions");
+            pods.take(Event::Apply(made));
+        }
+        // After the first one, the second.
+        assert_eq!([0, 29, 30, 49, 50].map(due), [Some(30), Some(1), Some(20), Some(1), None]);
     }
 
     #[test]

@@ -18,12 +18,11 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::{ResourceExt as _, runtime::watcher::Event};
-use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+use metrics_text::{GaugeVec, IntCounterVec, IntGaugeVec, MetricSet};
 
 use crate::{
     clock,
     crd::{McpServer, backup::BackupStatus},
-    metrics::registered,
     names::{self, Component},
     pod_trouble::{self, Stuck},
     pod_warnings::PodWarnings,
@@ -196,16 +195,16 @@ pub struct Backups {
 
 impl Backups {
     /// Registers the metrics.
-    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+    pub fn new(all: &MetricSet) -> Self {
         let labels = ["namespace", "name"];
-        let about = "When the last good backup of a server ended, 0 before the first";
-        let last_good = GaugeVec::new(Opts::new("mcpfleet_backup_last_success_timestamp_seconds", about), &labels);
-        let about = "1 while the last backup of a server failed, or one does not run";
-        let failing = IntGaugeVec::new(Opts::new("mcpfleet_backup_failing", about), &labels);
-        let failures =
-            IntCounterVec::new(Opts::new("mcpfleet_backup_failures_total", "Backups of a server that failed"), &labels);
-        let (last_good, failing) = (registered(registry, last_good)?, registered(registry, failing)?);
-        Ok(Self { state: Mutex::default(), last_good, failing, failures: registered(registry, failures)? })
+        let last_good = "When the last good backup of a server ended, 0 before the first";
+        let failing = "1 while the last backup of a server failed, or one does not run";
+        Self {
+            state: Mutex::default(),
+            last_good: all.gauges("mcpfleet_backup_last_success_timestamp_seconds", last_good, &labels),
+            failing: all.gauges("mcpfleet_backup_failing", failing, &labels),
+            failures: all.counters("mcpfleet_backup_failures_total", "Backups of a server that failed", &labels),
+        }
     }
 
     /// What is told of a server's backups from now on, in its status and in metrics.
@@ -304,7 +303,7 @@ impl Backups {
     pub fn take_refusal(&self, event: Event<v1::Event>) -> Option<Who> {
         let (Event::Apply(said) | Event::InitApply(said)) = event else { return None };
         let uid = said.involved_object.uid?;
-        let message = pod_trouble::told(said.reason.as_deref()?, said.message.as_deref());
+        let message = pod_trouble::told(said.reason.as_deref()?, said.message.as_deref().map(pod_trouble::refusal));
         let mut state = self.state();
         let (who, runs) = state.servers.iter_mut().find(|(_, runs)| runs.jobs.contains_key(&uid))?;
         let job = runs.jobs.get_mut(&uid)?;

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand};
 use ipnet::IpNet;
 
 use crate::{
@@ -176,13 +176,9 @@ pub struct RunConfig {
     #[arg(long, env = "NO_PROXY", default_value = "")]
     pub no_proxy: String,
 
-    /// What is logged: a level, or a filter such as info,operator=debug.
-    #[arg(long, env = "LOG_LEVEL", default_value = "info")]
-    pub log_level: String,
-
-    /// How it is logged.
-    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
-    pub log_format: LogFormat,
+    /// What is logged, and how.
+    #[command(flatten)]
+    pub log: log_lines::Flags,
 }
 
 /// What to import.
@@ -218,15 +214,6 @@ impl ReleaseConfig {
     pub fn scopes(&self) -> Vec<Option<String>> {
         scopes(&self.watch_namespaces)
     }
-}
-
-/// How to log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// One JSON object a line.
-    Json,
-    /// For people.
-    Text,
 }
 
 /// Networks, as CIDRs or addresses separated by commas.

@@ -17,7 +17,7 @@ const DATA_KEY: &str = "key";
 /// Bytes of a key.
 const LENGTH: usize = 32;
 /// The longest wait between two tries.
-const RETRY_MAX: Duration = Duration::from_secs(15);
+const RETRY_MAX: Duration = Duration::from_secs(3);
 
 /// The key.
 #[derive(Clone)]

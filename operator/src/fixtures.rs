@@ -2,12 +2,35 @@
 
 pub mod api;
 
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
+use std::{fmt::Debug, sync::Arc};
+
+use futures::{FutureExt as _, StreamExt as _};
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, Secret},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    jiff::Timestamp,
+};
+use kube::{
+    Resource,
+    core::PartialObjectMeta,
+    runtime::{
+        events::{Recorder, Reporter},
+        watcher::Event,
+    },
+};
+use metrics_text::MetricSet;
 use serde_json::json;
 
 use crate::{
+    attempts::Attempts,
+    cache::{self, Cache},
     crd::{McpApp, McpServer},
+    digest_key::DigestKey,
+    inputs::Reader,
+    metrics::ReconcileMetrics,
+    pass::{Context, Subject},
     pod_trouble::Trouble,
+    ssa::Writer,
 };
 
 fn metadata(name: &str) -> ObjectMeta {
@@ -65,4 +88,35 @@ pub fn at(second: i64) -> Timestamp {
 /// What keeps a pod from running that never ran.
 pub fn trouble(reason: &str, message: &str) -> Trouble {
     Trouble { reason: reason.into(), message: message.into(), ..Trouble::default() }
+}
+
+/// A cache that has seen these objects.
+fn cache_of<K>(objects: Vec<K>) -> Arc<Cache<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
+{
+    let events = [Event::Init].into_iter().chain(objects.into_iter().map(Event::InitApply)).chain([Event::InitDone]).map(Ok);
+    let (cache, follows) = cache::follow("objects", futures::stream::iter(events).boxed(), |_| {});
+    follows.now_or_never().expect("a stream that ends");
+    cache
+}
+
+/// What passes over this object need, and over no other.
+pub fn context<S: Subject>(object: &S, api: &api::Api, measured: &MetricSet, world: S::World) -> Context<S> {
+    let (client, metrics) = (api.client(), ReconcileMetrics::new(measured));
+    let secrets = cache_of(Vec::<PartialObjectMeta<Secret>>::new());
+    let maps = cache_of(Vec::<PartialObjectMeta<ConfigMap>>::new());
+    Context {
+        subjects: cache_of(vec![object.clone()]),
+        writer: Writer { client: client.clone(), children: Arc::default(), contests: Arc::default() },
+        reader: Arc::new(Reader::new(client.clone(), secrets, maps, DigestKey::for_tests())),
+        recorder: Recorder::new(client, Reporter { controller: "test".into(), instance: None }),
+        attempts: Arc::new(Attempts::new(metrics.failing())),
+        jitter: || 0.5,
+        metrics,
+        inherit: Arc::default(),
+        warnings: Arc::default(),
+        around: Arc::default(),
+        world,
+    }
 }

@@ -23,7 +23,7 @@ use crate::{
     },
     digest::hex,
     digest_key::DigestKey,
-    ssa::REQUEST_TIMEOUT,
+    ssa::{self, REQUEST_TIMEOUT},
 };
 
 /// What kind of object is pointed at.
@@ -254,6 +254,13 @@ pub struct Error {
     /// None: there was no answer in time.
     #[source]
     source: Option<kube::Error>,
+}
+
+impl Error {
+    /// Whether the API server itself did not answer.
+    pub fn is_away(&self) -> bool {
+        self.source.as_ref().is_none_or(ssa::is_away)
+    }
 }
 
 async fn in_time<T>(kind: &'static str, name: &str, reading: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Error> {

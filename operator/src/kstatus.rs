@@ -297,6 +297,7 @@ mod tests {
 
     #[rstest]
     #[case(Class::Transient, (Some("ApplyFailed"), None))]
+    #[case(Class::Away, (Some("ApplyFailed"), None))]
     #[case(Class::Waiting, (None, Some("ApplyFailed")))]
     #[case(Class::Rejected, (None, Some("ApplyFailed")))]
     #[case(Class::Contested, (None, None))]

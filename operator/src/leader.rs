@@ -159,20 +159,24 @@ impl Lead {
     }
 }
 
-/// Tells who leads, whenever that changes; and `free` after the first look, and whenever nobody leads any more. Never ends.
+/// Tells which other one leads, whenever that changes; and `free` after the first look, and whenever nobody leads any more. Never ends.
 async fn look_who(election: &Election, standby: impl Fn(Option<&str>), free: &Notify) {
     let leases: Api<Lease> = Api::namespaced(election.client.clone(), &election.namespace);
-    let (mut told, mut notable) = (None, true);
+    let (mut told, mut notable, mut was_held) = (None, true, true);
     loop {
         if let Ok(Ok(lease)) = timeout(LOOK_PATIENCE, leases.get_opt(&election.lease)).await {
             let holder = lease.and_then(|lease| lease.spec?.holder_identity).filter(|holder| !holder.is_empty());
-            if told.as_ref() != Some(&holder) {
-                if let Some(leader) = &holder {
+            let is_held = holder.is_some();
+            notable |= was_held && !is_held;
+            was_held = is_held;
+            // Ourselves: the election is about to say so, or this container ended without giving the Lease back, and takes it up again.
+            let leader = holder.filter(|holder| *holder != election.identity);
+            if told.as_ref() != Some(&leader) {
+                if let Some(leader) = &leader {
                     tracing::info!(lease.name = election.lease, leader, "another replica leads");
                 }
-                standby(holder.as_deref());
-                notable |= holder.is_none();
-                told = Some(holder);
+                standby(leader.as_deref());
+                told = Some(leader);
             }
         }
         if std::mem::take(&mut notable) {
@@ -256,6 +260,50 @@ mod tests {
         let began = Instant::now();
         serve_term(began, "us", async || Some(lease("them", clock::now_exact()))).await;
         assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    /// Looks at Leases that these hold, one after the other, a second apart. Gives what was told, and how often the Lease was found to be free.
+    async fn looked(holders: &[&str]) -> (Vec<Option<String>>, usize) {
+        const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/system/leases/operator";
+        let api = crate::fixtures::api::Api::default();
+        let (client, namespace, lease) = (api.client(), "system".to_owned(), "operator".to_owned());
+        let election = Election { client, namespace, lease, identity: "us".into() };
+        let (told, free) = (std::sync::Mutex::new(Vec::new()), Notify::new());
+        let standby = |leader: Option<&str>| told.lock().expect("no panic").push(leader.map(str::to_owned));
+        let freed = std::cell::Cell::new(0);
+        let looking = look_who(&election, standby, &free);
+        let freeing = async {
+            loop {
+                free.notified().await;
+                freed.set(freed.get() + 1);
+            }
+        };
+        let holding = async {
+            for holder in holders {
+                let metadata = serde_json::json!({"name": "operator", "namespace": "system"});
+                let spec = serde_json::json!({"holderIdentity": holder});
+                let kind = "coordination.k8s.io/v1";
+                api.put(LEASE, serde_json::json!({"apiVersion": kind, "kind": "Lease", "metadata": metadata, "spec": spec}));
+                sleep(LOOK_WHO).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = holding => {}
+            () = looking => {}
+            () = freeing => {}
+        }
+        (told.into_inner().expect("no panic"), freed.get())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_hears_of_itself_as_of_another_replica() {
+        let them = || Some("them".to_owned());
+        // Theirs runs out, or is given back, and is ours.
+        assert_eq!(looked(&["them", "them", "us", "us", "us"]).await, (vec![them(), None], 1));
+        assert_eq!(looked(&["them", "", "us", "them", "them"]).await, (vec![them(), None, them()], 2));
+        // It was ours before this container began.
+        assert_eq!(looked(&["us", "us", "us"]).await, (vec![None], 1));
     }
 
     #[test]

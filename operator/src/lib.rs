@@ -59,4 +59,5 @@ pub mod ssa;
 pub mod wake;
 pub mod watch;
 pub mod who;
+pub mod wording;
 pub mod workload;

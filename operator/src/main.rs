@@ -4,9 +4,9 @@ use std::{io::Write, process::ExitCode};
 
 use anyhow::Context;
 use clap::Parser;
-use log_lines::{Format, Level, To};
+use log_lines::To;
 use operator::{
-    config::{Cli, Command, ImportConfig, LogFormat, ReleaseConfig, RunConfig},
+    config::{Cli, Command, ImportConfig, ReleaseConfig, RunConfig},
     crd,
     import::Imported,
     release, run,
@@ -85,7 +85,7 @@ fn release(config: &ReleaseConfig) -> anyhow::Result<()> {
 
 fn start(config: RunConfig) -> anyhow::Result<()> {
     install_tls()?;
-    init_logs(&config)?;
+    config.log.start(To::Stdout);
     raise_open_files();
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let shutdown = CancellationToken::new();
@@ -113,14 +113,4 @@ fn raise_open_files() {
         Ok(()) => tracing::info!(before = before.current, limit = before.maximum, "open files"),
         Err(error) => tracing::warn!(limit = before.current, %error, "the limit of open files could not be raised"),
     }
-}
-
-fn init_logs(config: &RunConfig) -> anyhow::Result<()> {
-    let level: Level = config.log_level.parse().context("LOG_LEVEL cannot be used")?;
-    let format = match config.log_format {
-        LogFormat::Json => Format::Json,
-        LogFormat::Text => Format::Text,
-    };
-    log_lines::start(level.filter(), format, To::Stdout);
-    Ok(())
 }

@@ -1,4 +1,4 @@
-//! The controllers' metrics, and the way in for all of them. The prober's are in `probe::metrics`.
+//! The controllers' metrics. The prober's are in `probe::metrics`, others where they are counted.
 
 use std::{
     sync::{
@@ -8,16 +8,10 @@ use std::{
     time::Instant,
 };
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector};
+use metrics_text::{HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, MetricSet};
 
-/// Registers a metric. Every one of the operator's comes through here, so that a test knows them all.
-pub fn registered<M: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<M>) -> prometheus::Result<M> {
-    let metric = metric?;
-    registry.register(Box::new(metric.clone()))?;
-    #[cfg(test)]
-    tests::met(&metric);
-    Ok(metric)
-}
+/// Of a pass, in seconds.
+const SECONDS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
 
 /// How many passes there were, how they ended, and how long they took.
 #[derive(Clone, Debug)]
@@ -33,29 +27,16 @@ const MANY: usize = 8;
 
 impl ReconcileMetrics {
     /// Registers them.
-    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let passes = IntCounterVec::new(
-            Opts::new(
-                "mcpfleet_reconcile_total",
-                "Passes by kind and outcome: ok, paused, rejected, waiting, contested or transient",
-            ),
-            &["kind", "outcome"],
-        );
-        let seconds = HistogramVec::new(
-            HistogramOpts::new("mcpfleet_reconcile_duration_seconds", "Seconds that a pass took, by kind")
-                .buckets(vec![0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0]),
-            &["kind"],
-        );
-        let failing = IntGaugeVec::new(
-            Opts::new("mcpfleet_reconcile_failing", "Objects of which five passes in a row or more ended as transient, by kind"),
-            &["kind"],
-        );
-        Ok(Self {
-            passes: registered(registry, passes)?,
-            seconds: registered(registry, seconds)?,
-            failing: registered(registry, failing)?,
+    pub fn new(all: &MetricSet) -> Self {
+        let outcomes = "Passes by kind and outcome: ok, paused, rejected, waiting, contested or transient";
+        let failing = "Objects of which five passes in a row or more ended as transient, by kind";
+        let seconds = ("mcpfleet_reconcile_duration_seconds", "Seconds that a pass took, by kind");
+        Self {
+            passes: all.counters("mcpfleet_reconcile_total", outcomes, &["kind", "outcome"]),
+            seconds: all.histograms(seconds.0, seconds.1, &["kind"], &SECONDS),
+            failing: all.gauges("mcpfleet_reconcile_failing", failing, &["kind"]),
             under_way: Arc::default(),
-        })
+        }
     }
 
     /// How many objects fail.
@@ -98,13 +79,13 @@ impl Drop for Timer<'_> {
 }
 
 /// Whether this process leads.
-pub fn leader_gauge(registry: &Registry) -> prometheus::Result<IntGauge> {
-    registered(registry, IntGauge::new("mcpfleet_leader", "1 while this process holds the Lease"))
+pub fn leader_gauge(all: &MetricSet) -> IntGauge {
+    all.gauge("mcpfleet_leader", "1 while this process holds the Lease")
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::RefCell, collections::BTreeSet, fs, path::Path, time::Duration};
+    use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
     use super::*;
     use crate::{
@@ -114,30 +95,14 @@ mod tests {
         scopes::ScopeMetric,
     };
 
-    thread_local! {
-        /// The rows of the page about metrics, of those that this thread registered.
-        static MET: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
-    }
-
-    /// Takes up a metric that is registered.
-    pub(super) fn met(metric: &impl Collector) {
-        let rows = metric.collect().into_iter().zip(metric.desc()).map(|(family, about)| {
-            let kind = format!("{:?}", family.get_field_type()).to_lowercase();
-            let labels: Vec<_> = about.variable_labels.iter().map(|label| format!("`{label}`")).collect();
-            let help = about.help.trim_end_matches('.');
-            format!("| `{}` | {kind} | {} | {help} |", about.fq_name, labels.join(", "))
-        });
-        MET.with_borrow_mut(|met| met.extend(rows));
-    }
-
     /// People look a metric up on one page, and the tests of the alerts look there whether there is what an alert asks for.
     #[test]
     fn every_metric_is_on_the_page_about_them() {
-        let registry = Registry::new();
-        let _metrics = (ReconcileMetrics::new(&registry), leader_gauge(&registry), ScopeMetric::new(&registry));
-        let _metrics = (Backups::new(&registry), Autoscaler::new(&registry, Duration::ZERO));
-        let _metrics = HealthEngine::new(EngineConfig::default(), &registry);
-        let there = MET.take();
+        let all = MetricSet::default();
+        let _metrics = (ReconcileMetrics::new(&all), leader_gauge(&all), ScopeMetric::new(&all));
+        let _metrics = (Backups::new(&all), Autoscaler::new(&all, Duration::ZERO));
+        let _metrics = HealthEngine::new(EngineConfig::default(), &all);
+        let there: BTreeSet<String> = all.rows().into_iter().collect();
         let page = include_str!("../../docs/metrics.md");
         let told: BTreeSet<String> = page.lines().filter(|line| line.starts_with("| `mcpfleet_")).map(str::to_owned).collect();
         let missing: Vec<_> = there.difference(&told).collect();

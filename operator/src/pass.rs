@@ -42,6 +42,7 @@ use crate::{
     problem::Problem,
     requeue::{self, Class},
     ssa::{self, Object, Writer},
+    wording,
 };
 
 /// A kind of CR, and what is particular to it.
@@ -121,6 +122,12 @@ pub trait Subject: Object {
 
     /// What was not to be told at the last pass, where that is kept.
     fn former_mask(&self, _: &Context<Self>) -> Option<Arc<Mask>> {
+        None
+    }
+
+    /// When a pod that is being made without a word will have been so for long enough to be told of: nothing shows that. None: none is, or
+    /// it is told.
+    fn look(&self, _: &Context<Self>, _: Timestamp) -> Option<Duration> {
         None
     }
 
@@ -220,16 +227,17 @@ pub async fn reconcile<S: Subject>(object: Arc<S>, context: Arc<Context<S>>) -> 
         Told::Now(status) => Told::Now(S::masked(status, &outcome.mask)),
         later @ Told::Later(_) => later,
     };
-    let (stalled, on_its_way) = match &told {
-        Told::Now(status) => (told_for(S::conditions(status), condition::STALLED, now), on_its_way(S::conditions(status), now)),
+    let (stalled, held_up) = match &told {
+        Told::Now(status) => (told_for(S::conditions(status), condition::STALLED, now), held_up(S::conditions(status), now)),
         Told::Later(_) => (None, None),
     };
+    let mut unwritten = None;
     match told {
         Told::Later(wait) => {
             timer.done("ok");
             return Ok(Action::requeue(wait));
         }
-        Told::Now(status) if object.told() == Some(&status) => {}
+        Told::Now(status) if object.told().is_some_and(|told| *told == status || wording::says_the_same(told, &status)) => {}
         Told::Now(status) => {
             let before = object.told().map(S::conditions).unwrap_or_default();
             let mut news = events::of_conditions(before, S::conditions(&status));
@@ -244,28 +252,25 @@ pub async fn reconcile<S: Subject>(object: Arc<S>, context: Arc<Context<S>>) -> 
                 // It went meanwhile.
                 Err(error) if is_going(&*object) && error.code() == Some(404) => {}
                 Err(error) => {
-                    let problem = Problem::not_applied(&error);
-                    let (kind, error) = (S::COMPONENT.kind(), error.describe());
-                    tracing::warn!(
-                        object.kind = kind,
-                        object.namespace = namespace,
-                        object.name = name,
-                        error,
-                        "status not written"
-                    );
-                    class = class.or(Some(problem.class));
+                    class = Class::soonest(class.into_iter().chain([Problem::not_applied(&error).class]));
+                    unwritten = Some(error.describe());
                 }
             }
         }
     }
     timer.done(if outcome.paused { "paused" } else { class.map_or("ok", Class::as_str) });
-    let attempts = context.attempts.count(&key_of(&*object), class == Some(Class::Transient));
+    // Of one that went meanwhile nobody would ever forget it.
+    let failed = class.is_some_and(Class::is_transient) && context.subjects.get(&namespace, &name).is_some();
+    let tries = context.attempts.count(&key_of(&*object), failed);
+    if let Some(error) = unwritten.filter(|_| tries.in_a_row == 0 || tries.in_a_row.is_power_of_two()) {
+        let kind = S::COMPONENT.kind();
+        tracing::warn!(object.kind = kind, object.namespace = namespace, object.name = name, error, "status not written");
+    }
     // That a pod, or a claim, has had its time nobody shows: it is looked for, as what is waited for is.
-    let held_up = on_its_way.filter(|way| !way.usual).map(|way| way.told_for);
     let class = class.or_else(|| (held_up.is_some() || claims::are_to_grow(&outcome.claims)).then_some(Class::Waiting));
-    let next = requeue::decide(class, attempts, stalled.or(held_up), (context.jitter)());
-    let look = || on_its_way.filter(|way| way.usual).and_then(|way| requeue::look_at_pods(way.told_for));
-    Ok(next.or_else(look).map_or_else(Action::await_change, Action::requeue))
+    let next = requeue::decide(class, tries, stalled.or(held_up), (context.jitter)());
+    let soonest = next.into_iter().chain(object.look(&context, now)).min();
+    Ok(soonest.map_or_else(Action::await_change, Action::requeue))
 }
 
 /// For how long a condition has been True. None: it is not.
@@ -274,19 +279,10 @@ fn told_for(told: &[Condition], type_: &str, now: Timestamp) -> Option<Duration>
     Some(Duration::try_from(now.duration_since(told.last_transition_time.0)).unwrap_or_default())
 }
 
-/// Pods that are not there yet.
-#[derive(Clone, Copy, Debug)]
-struct OnItsWay {
-    /// For how long that has been told.
-    told_for: Duration,
-    /// In the usual manner: none of them is held up.
-    usual: bool,
-}
-
-/// How pods are on their way. None: they are there.
-fn on_its_way(told: &[Condition], now: Timestamp) -> Option<OnItsWay> {
+/// For how long it has been told that pods are on their way, where one of them is held up. None: they are there, or come in the usual manner.
+fn held_up(told: &[Condition], now: Timestamp) -> Option<Duration> {
     let usual = conditions::find(told, condition::RECONCILING)?.reason == reason::ROLLING_OUT;
-    told_for(told, condition::RECONCILING, now).map(|told_for| OnItsWay { told_for, usual })
+    told_for(told, condition::RECONCILING, now).filter(|_| !usual)
 }
 
 /// Writes the status, unless somebody else writes another one again and again: another operator over the same namespace.
@@ -381,7 +377,7 @@ async fn apply_all<S: Subject>(object: &S, context: &Context<S>, valid: &S::Vali
         context.inherit.hand_on(object.meta(), &mut child.body);
     }
     let applied = Box::pin(apply::all(&context.writer, &object.uid().unwrap_or_default(), &children)).await;
-    for (_, problem) in applied.problems.iter().filter(|(_, problem)| problem.class != Class::Transient) {
+    for (_, problem) in applied.problems.iter().filter(|(_, problem)| !problem.class.is_transient()) {
         tracing::debug!(object.kind = S::COMPONENT.kind(), object.name = object.name_any(), problem.message, "not applied");
     }
     let mounted = |live: &&Arc<Live>| [ConfigMap::KIND, Secret::KIND].contains(&live.key.kind);

@@ -75,6 +75,8 @@ pub struct Making {
     pub prepared: bool,
     /// When the pod was made.
     pub made: Option<Timestamp>,
+    /// When something was seen of it last: a node took it, its volumes and its network were there, an init container ended.
+    pub since: Option<Timestamp>,
 }
 
 /// How long a pod may be made without a word of Kubernetes', in seconds. An image that is not on the node takes some of it.
@@ -84,7 +86,7 @@ impl Making {
     /// What has not started cannot answer: its init container is told, and that there is none to be told of, once that lasts.
     pub fn told(&self, pod: &str, now: Timestamp) -> Option<String> {
         let Some(init) = &self.init else {
-            let late = now.as_second() - self.made?.as_second() >= SILENT;
+            let late = self.left(now)? <= 0;
             return late
                 .then(|| format!("not up yet: pod {pod}: its containers are still being created: kubectl describe pod {pod}"));
         };
@@ -94,6 +96,17 @@ impl Making {
             ));
         }
         Some(format!("not up yet: pod {pod}: its init container {init} is running"))
+    }
+
+    /// When that there is nothing to be told of is to be told: nothing else wakes anybody then. None: it is told, or something else is.
+    pub fn due(&self, now: Timestamp) -> Option<Duration> {
+        let left = self.left(now).filter(|left| self.init.is_none() && *left > 0)?;
+        Some(Duration::from_secs(left.unsigned_abs()))
+    }
+
+    /// How many seconds it may still be made without a word.
+    fn left(&self, now: Timestamp) -> Option<i64> {
+        Some(SILENT - (now.as_second() - self.since?.as_second()))
     }
 }
 
@@ -141,7 +154,17 @@ pub fn making(pod: &Pod) -> Option<Making> {
     };
     let init = init_containers(status).find(running).map(|container| container.name.clone());
     let sidecar = init.as_deref().is_some_and(is_sidecar);
-    Some(Making { init, sidecar, prepared, made: made(pod) })
+    Some(Making { init, sidecar, prepared, made: made(pod), since: last_seen(pod, status) })
+}
+
+/// When the kubelet got on with a pod last that is being made. What it waited for before, a node for example, is over.
+fn last_seen(pod: &Pod, status: &PodStatus) -> Option<Timestamp> {
+    const STEPS: [&str; 3] = ["PodScheduled", "PodReadyToStartContainers", "Initialized"];
+    let done = status.conditions.iter().flatten().filter(|step| step.status == "True" && STEPS.contains(&&*step.type_));
+    let done = done.filter_map(|step| step.last_transition_time.as_ref());
+    let ended =
+        init_containers(status).filter_map(|container| container.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref());
+    done.chain(ended).map(|time| time.0).chain(made(pod)).max()
 }
 
 /// A container that runs, and that the kubelet does not find ready: a sidecar's, or the server's own.
@@ -286,6 +309,12 @@ pub fn told(reason: &str, said: Option<&str>) -> String {
     format!("{reason}{said}")
 }
 
+/// Why a pod is not made, without its name: that is another one at every try, and tells nobody anything.
+pub fn refusal(said: &str) -> &str {
+    const AFTER_THE_NAME: [&str; 2] = ["\" is forbidden: ", "\" is invalid: "];
+    AFTER_THE_NAME.iter().find_map(|words| said.split_once(words)).map_or(said, |(_, why)| why)
+}
+
 /// How a container ended.
 fn ending(ended: &ContainerStateTerminated) -> String {
     let how = match (ended.signal.filter(|signal| *signal > 0), ended.exit_code) {
@@ -415,7 +444,7 @@ mod tests {
         assert_eq!(making(node(), json!({"phase": "Running"})), None);
         assert_eq!(
             making(node(), json!({"phase": "Pending"})),
-            Some(Making { init: None, sidecar: false, prepared: false, made: None })
+            Some(Making { init: None, sidecar: false, prepared: false, made: None, since: None })
         );
         // Of both kinds the kubelet says that they have started.
         let started = |name| {
@@ -431,7 +460,7 @@ mod tests {
         });
         assert_eq!(
             making(node(), status),
-            Some(Making { init: Some("download".into()), sidecar: false, prepared: true, made: None })
+            Some(Making { init: Some("download".into()), sidecar: false, prepared: true, made: None, since: None })
         );
     }
 
@@ -551,13 +580,43 @@ mod tests {
 
     #[test]
     fn a_pod_that_is_being_made_without_a_word_is_told_once_that_lasts() {
-        let making = Making { init: None, sidecar: false, prepared: true, made: Some(fixtures::at(0)) };
+        let making = Making { init: None, sidecar: false, prepared: true, made: None, since: Some(fixtures::at(0)) };
         let told = |second| making.told("db-mcp-1", fixtures::at(second));
         assert_eq!((told(0), told(SILENT - 1)), (None, None));
         let sentence = "not up yet: pod db-mcp-1: its containers are still being created: kubectl describe pod db-mcp-1";
         assert_eq!(told(SILENT).as_deref(), Some(sentence));
         assert_eq!(told(SILENT), told(9_999), "one sentence, however long it lasts");
-        assert_eq!(Making { made: None, ..making }.told("db-mcp-1", fixtures::at(9_999)), None);
+        let due = |second| making.due(fixtures::at(second)).map(|wait| wait.as_secs());
+        assert_eq!([0, SILENT - 1, SILENT, 9_999].map(due), [Some(30), Some(1), None, None]);
+        assert_eq!(Making { init: Some("fetch".into()), ..making.clone() }.due(fixtures::at(0)), None, "that is told");
+        assert_eq!(Making { since: None, ..making }.told("db-mcp-1", fixtures::at(9_999)), None);
+    }
+
+    /// What it waited for before is over, and was told.
+    #[test]
+    fn the_time_of_a_pod_that_is_being_made_counts_from_when_something_was_seen_of_it_last() {
+        let at = |minute: u32| format!("2026-01-01T00:{minute:02}:00Z");
+        let since = |conditions: &[(&str, &str, u32)], init: Value| {
+            let condition = |(type_, status, minute): &(&str, &str, u32)| json!({"type": type_, "status": status, "lastTransitionTime": at(*minute)});
+            let conditions: Vec<_> = conditions.iter().map(condition).collect();
+            let pod = json!({
+                "metadata": {"creationTimestamp": at(0)}, "spec": {"containers": [], "nodeName": "n"},
+                "status": {"phase": "Pending", "conditions": conditions, "initContainerStatuses": init},
+            });
+            let making = making(&serde_json::from_value(pod).expect("a pod")).expect("it is being made");
+            assert_eq!(making.made, Some(fixtures::at(0)), "that is how old it is");
+            making.since
+        };
+        let none = || json!([]);
+        let ended = json!([container("fetch", json!({"terminated": {"exitCode": 0, "finishedAt": at(9)}}))]);
+        let minute = |minute: i64| Some(fixtures::at(60 * minute));
+        assert_eq!(since(&[], none()), minute(0));
+        assert_eq!(since(&[("PodScheduled", "True", 5)], none()), minute(5), "no node took it before");
+        let prepared = [("PodScheduled", "True", 5), ("PodReadyToStartContainers", "True", 7), ("Ready", "False", 20)];
+        assert_eq!(since(&prepared, none()), minute(7), "its volumes were not there before");
+        assert_eq!(since(&prepared, ended), minute(9), "its init container ran until then");
+        assert_eq!(since(&[("PodScheduled", "True", 5), ("Initialized", "True", 12)], none()), minute(12));
+        assert_eq!(since(&[("PodScheduled", "True", 5), ("Initialized", "False", 12)], none()), minute(5));
     }
 
     #[test]

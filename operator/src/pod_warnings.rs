@@ -2,7 +2,7 @@
 //! status of such a pod says `ContainerCreating`, and nothing else, for as long as it lasts.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -13,6 +13,7 @@ use crate::{
     names::Component,
     pod_trouble::{Making, Stuck, Trouble},
     who::Who,
+    wording,
 };
 
 /// Which Events are watched: <https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/>. Not those that a fleet is
@@ -21,6 +22,12 @@ pub const SELECTOR: &str = "type=Warning,involvedObject.kind=Pod,reason!=Unhealt
 
 /// The kubelet does not find a Secret of `imagePullSecrets`, and tries to pull the image without: some images may be pulled by anybody.
 const NO_PULL_SECRET: &str = "FailedToRetrieveImagePullSecret";
+
+/// What the kubelet says once more, after a while, of volumes that are not there. Why not, it or another part of Kubernetes said before, and
+/// says again in between.
+const IN_SUMMARY: &str = "Unable to attach or mount volumes";
+/// What the kubelet writes between which volume it is, and why not.
+const AFTER_THE_VOLUME: &str = " : ";
 
 /// The last Warnings about each pod of ours, by its uid. Kubernetes forgets Events after an hour, and so do we.
 #[derive(Debug, Default)]
@@ -35,18 +42,44 @@ struct State {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Warnings {
-    /// What holds the pod up: Kubernetes' word for it, and its sentence.
-    held: Option<(String, String)>,
+    /// What holds the pod up.
+    held: Option<Held>,
     pull_secret: Option<String>,
+}
+
+/// What holds a pod up: Kubernetes' word for it, and its sentences, by what they are about. Several volumes are told of in turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Held {
+    reason: String,
+    said: BTreeMap<String, String>,
 }
 
 impl Warnings {
     fn add(&mut self, reason: String, message: String) {
         if reason == NO_PULL_SECRET {
             self.pull_secret = Some(message);
-        } else {
-            self.held = Some((reason, message));
+            return;
         }
+        if self.held.is_some() && message.starts_with(IN_SUMMARY) {
+            return;
+        }
+        let about = message.split_once(AFTER_THE_VOLUME).map_or("", |(about, _)| about).to_owned();
+        match self.held.as_mut().filter(|held| held.reason == reason) {
+            Some(held) => {
+                held.said.retain(|_, said| !said.starts_with(IN_SUMMARY));
+                let told = held.said.get(&about).is_some_and(|told| wording::is_same(told, &message));
+                if !told {
+                    held.said.insert(about, message);
+                }
+            }
+            None => self.held = Some(Held { reason, said: BTreeMap::from([(about, message)]) }),
+        }
+    }
+}
+
+impl Held {
+    fn sentences(&self) -> String {
+        self.said.values().map(String::as_str).collect::<Vec<_>>().join("; ")
     }
 }
 
@@ -61,7 +94,7 @@ impl PodWarnings {
             }
             (None, Some(making), _) if !making.prepared => {
                 let held = warnings.held.as_ref();
-                held.map(|(reason, said)| Trouble { made: making.made, ..Trouble::of_pod(name, reason, Some(said)) })
+                held.map(|held| Trouble { made: making.made, ..Trouble::of_pod(name, &held.reason, Some(&held.sentences())) })
             }
             (trouble, ..) => trouble,
         }
@@ -117,7 +150,7 @@ mod tests {
     use super::*;
     use crate::fixtures;
 
-    const NOT_PREPARED: Making = Making { init: None, sidecar: false, prepared: false, made: None };
+    const NOT_PREPARED: Making = Making { init: None, sidecar: false, prepared: false, made: None, since: None };
 
     fn event(uid: &str, reason: &str, message: &str) -> Event {
         of_pod("db-mcp-6f9c7d-x2x4z", uid, reason, message)
@@ -146,6 +179,43 @@ mod tests {
         assert_eq!(told(&warnings, None, None), None, "it runs");
         let other = fixtures::trouble("CrashLoopBackOff", "why");
         assert_eq!(told(&warnings, Some(other.clone()), None), Some((other.reason, other.message)));
+    }
+
+    #[test]
+    fn a_summary_of_what_is_not_mounted_does_not_take_the_place_of_the_cause() {
+        let warnings = PodWarnings::default();
+        let summary = || Seen::Apply(event("1", "FailedMount", "Unable to attach or mount volumes: unmounted volumes=[data]"));
+        let reason = || told(&warnings, None, Some(&NOT_PREPARED)).expect("it is told").0;
+        assert!(warnings.take(summary()).is_some());
+        assert_eq!(reason(), "FailedMount");
+        assert!(warnings.take(Seen::Apply(event("1", "FailedAttachVolume", "Multi-Attach error"))).is_some());
+        assert_eq!(warnings.take(summary()), None);
+        assert_eq!(reason(), "FailedAttachVolume");
+        assert!(warnings.take(Seen::Apply(event("1", "FailedMount", "MountVolume.SetUp failed"))).is_some(), "it got further");
+        assert_eq!(reason(), "FailedMount");
+    }
+
+    /// The kubelet tells of one after the other, again and again.
+    #[test]
+    fn volumes_that_are_not_mounted_are_told_together_and_each_once() {
+        let warnings = PodWarnings::default();
+        let failed = |volume: &str, why: &str| {
+            let message = format!("MountVolume.SetUp failed for volume \"{volume}\" : {why}");
+            warnings.take(Seen::Apply(event("1", "FailedMount", &message))).is_some()
+        };
+        let told = || told(&warnings, None, Some(&NOT_PREPARED)).expect("it is told").1;
+        assert!(failed("b", "secret \"b\" not found") && failed("a", "rpc error (request-id: 7f3a)"));
+        let both = told();
+        assert!(
+            both.contains("volume \"a\" : rpc error (request-id: 7f3a); Mount") && both.ends_with("secret \"b\" not found"),
+            "{both}"
+        );
+        for id in ["91bc", "02ff"] {
+            assert!(!failed("b", "secret \"b\" not found") && !failed("a", &format!("rpc error (request-id: {id})")));
+        }
+        assert_eq!(told(), both);
+        assert!(failed("b", "references non-existent secret key: k"), "somebody made the Secret");
+        assert!(!told().contains("not found"), "{}", told());
     }
 
     #[test]

@@ -40,18 +40,18 @@ impl Problem {
 
     /// What will be tried again soon. All of it.
     pub fn transient(problems: &[Self]) -> Option<Self> {
-        Self::all(problems.iter().filter(|problem| problem.class == Class::Transient))
+        Self::all(problems.iter().filter(|problem| problem.class.is_transient()))
     }
 
     /// The class that decides when the object is looked at again: the soonest.
     pub fn class(problems: &[Self]) -> Option<Class> {
-        let by_haste = [Class::Transient, Class::Waiting, Class::Contested, Class::Rejected];
-        by_haste.into_iter().find(|class| problems.iter().any(|problem| problem.class == *class))
+        Class::soonest(problems.iter().map(|problem| problem.class))
     }
 
     /// What the API server did not let us read.
     pub fn unreadable(error: &inputs::Error) -> Self {
-        Self { class: Class::Transient, reason: reason::APPLY_FAILED, message: error.to_string() }
+        let class = if error.is_away() { Class::Away } else { Class::Transient };
+        Self { class, reason: reason::APPLY_FAILED, message: error.to_string() }
     }
 
     /// The annotation that pauses says neither `true` nor `false`: whoever wrote it may believe that the object is left alone.
@@ -80,6 +80,7 @@ impl Problem {
             ssa::Error::Contested { undone: true, .. } => (Class::Waiting, reason::CONTESTED),
             ssa::Error::Contested { undone: false, .. } => (Class::Contested, reason::CONTESTED),
             ssa::Error::Dropped(..) => (Class::Waiting, reason::FIELD_DROPPED),
+            error if error.is_away() => (Class::Away, reason::APPLY_FAILED),
             error if error.is_transient() => (Class::Transient, reason::APPLY_FAILED),
             _ => (Class::Waiting, reason::APPLY_FAILED),
         };
@@ -145,11 +146,23 @@ mod tests {
         assert_eq!(of(&contested(false)), (Class::Contested, reason::CONTESTED));
         assert_eq!(of(&ssa::Error::Dropped(key(), vec!["spec.a".into()])), (Class::Waiting, reason::FIELD_DROPPED));
         let timeout = ssa::Error::Timeout { verb: "apply", kind: "Service".into(), name: "x".into() };
-        assert_eq!(of(&timeout), (Class::Transient, reason::APPLY_FAILED));
-        let status = serde_json::json!({"kind": "Status", "apiVersion": "v1", "code": 422, "message": "invalid"});
-        let source = Box::new(kube::Error::Api(serde_json::from_value(status).expect("a status")));
-        let refused = ssa::Error::Request { verb: "apply", kind: "Service".into(), name: "x".into(), source };
-        assert_eq!(of(&refused), (Class::Waiting, reason::APPLY_FAILED));
+        assert_eq!(of(&timeout), (Class::Away, reason::APPLY_FAILED));
+        let request = |source| {
+            let source = Box::new(source);
+            of(&ssa::Error::Request { verb: "apply", kind: "Service".into(), name: "x".into(), source })
+        };
+        let refused = |code: u16, message: &str| {
+            let status = serde_json::json!({"kind": "Status", "apiVersion": "v1", "code": code, "message": message});
+            request(kube::Error::Api(serde_json::from_value(status).expect("a status")))
+        };
+        assert_eq!(refused(422, "invalid"), (Class::Waiting, reason::APPLY_FAILED));
+        for (code, message) in [(500, "failed calling webhook"), (409, "conflict"), (429, "too many requests")] {
+            assert_eq!(refused(code, message), (Class::Transient, reason::APPLY_FAILED), "{message}");
+        }
+        for (code, message) in [(500, "etcdserver: leader changed"), (503, "unavailable"), (504, "timeout")] {
+            assert_eq!(refused(code, message), (Class::Away, reason::APPLY_FAILED), "{message}");
+        }
+        assert_eq!(request(kube::Error::Service("connection refused".into())), (Class::Away, reason::APPLY_FAILED));
     }
 
     #[test]
@@ -158,12 +171,14 @@ mod tests {
         assert_eq!(Problem::obstacle(&problems).expect("one").message, "c");
         assert_eq!(Problem::transient(&problems).expect("one").message, "a");
         assert_eq!(Problem::obstacle(&problems[..2]), None);
+        assert_eq!(Problem::transient(&[problem(Class::Away, "d")]).expect("one").message, "d");
     }
 
     #[test]
     fn the_soonest_decides_when_to_look_again() {
         let of = |classes: &[Class]| Problem::class(&classes.iter().map(|class| problem(*class, "")).collect::<Vec<_>>());
         assert_eq!(of(&[Class::Rejected, Class::Transient, Class::Waiting]), Some(Class::Transient));
+        assert_eq!(of(&[Class::Transient, Class::Away]), Some(Class::Away));
         assert_eq!(of(&[Class::Rejected, Class::Contested]), Some(Class::Contested));
         assert_eq!(of(&[]), None);
     }

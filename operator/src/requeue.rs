@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use crate::pod_trouble::SILENT;
-
 /// How a pass that could not reach the spec ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -16,6 +14,8 @@ pub enum Class {
     Contested,
     /// The API server could not do it now: again soon, and later each time.
     Transient,
+    /// The API server itself did not answer: again every few seconds, for whoever waits for the object waits for nothing else.
+    Away,
 }
 
 impl Class {
@@ -24,13 +24,30 @@ impl Class {
         matches!(self, Self::Rejected | Self::Waiting)
     }
 
+    /// Whether it may well be done by the next try, without anybody's doing.
+    pub const fn is_transient(self) -> bool {
+        matches!(self, Self::Transient | Self::Away)
+    }
+
+    /// The one of which a look comes soonest.
+    pub fn soonest(classes: impl IntoIterator<Item = Self>) -> Option<Self> {
+        let haste = |class: &Self| match class {
+            Self::Away => 0,
+            Self::Transient => 1,
+            Self::Waiting => 2,
+            Self::Contested => 3,
+            Self::Rejected => 4,
+        };
+        classes.into_iter().min_by_key(haste)
+    }
+
     /// The class as a label of metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Rejected => "rejected",
             Self::Waiting => "waiting",
             Self::Contested => "contested",
-            Self::Transient => "transient",
+            Self::Transient | Self::Away => "transient",
         }
     }
 }
@@ -42,24 +59,30 @@ const JITTER: f64 = 0.2;
 const FIRST: Duration = Duration::from_secs(5);
 const LAST: Duration = Duration::from_mins(1);
 
-/// By then a pod that is being made without a word has been so for long enough to be told of ([`SILENT`]): it is made a little after that is
-/// told.
-const LATE: Duration = Duration::from_secs(SILENT.unsigned_abs() + 5);
+/// The longest wait for an API server that is away, with jitter three seconds: calls to servers that sleep wait for it.
+const BACK: Duration = Duration::from_millis(2_500);
+/// By so much for each object that waits for it, where there are many: they are not to keep a core busy by asking in vain.
+const SHARE: Duration = Duration::from_millis(5);
 
-/// When to look at pods that are on their way in the usual manner, where nothing happens to them: one that is being made without a word
-/// shows nothing. Once, for so long after it was told that they are.
-pub fn look_at_pods(told_for: Duration) -> Option<Duration> {
-    LATE.checked_sub(told_for).filter(|wait| !wait.is_zero())
+/// What was tried in vain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tries {
+    /// Failed passes over the object in a row, before this one.
+    pub in_a_row: u32,
+    /// Objects whose last pass failed.
+    pub objects: u32,
 }
 
 /// When to look again. None: when something changes. `waits` is for how long it has been told that something is waited for, where that is
 /// known: who just read of it may be mending it, and what has been so for long may stay so. `jitter` is a number from 0 to 1.
-pub fn decide(class: Option<Class>, attempts: u32, waits: Option<Duration>, jitter: f64) -> Option<Duration> {
+pub fn decide(class: Option<Class>, tries: Tries, waits: Option<Duration>, jitter: f64) -> Option<Duration> {
+    let doubled = || Duration::from_secs(1 << tries.in_a_row.min(6)).min(LAST);
     let wait = match class {
         None | Some(Class::Rejected) => return None,
         Some(Class::Waiting) => waits.map_or(LAST, |waits| (waits / 4).clamp(FIRST, LAST)),
         Some(Class::Contested) => LAST,
-        Some(Class::Transient) => Duration::from_secs(1 << attempts.min(6)).min(Duration::from_mins(1)),
+        Some(Class::Transient) => doubled(),
+        Some(Class::Away) => doubled().min(BACK.max(SHARE.saturating_mul(tries.objects))),
     };
     Some(wait.mul_f64(1.0 - JITTER + 2.0 * JITTER * jitter.clamp(0.0, 1.0)))
 }
@@ -70,13 +93,13 @@ mod tests {
     use crate::contests;
 
     /// Without jitter.
-    fn decide(class: Option<Class>, attempts: u32) -> Option<Duration> {
-        super::decide(class, attempts, None, 0.5)
+    fn decide(class: Option<Class>, in_a_row: u32) -> Option<Duration> {
+        super::decide(class, Tries { in_a_row, objects: 1 }, None, 0.5)
     }
 
     #[test]
     fn two_objects_that_failed_together_are_not_looked_at_together() {
-        let waits = [0.0, 0.5, 1.0].map(|jitter| super::decide(Some(Class::Transient), 0, None, jitter));
+        let waits = [0.0, 0.5, 1.0].map(|jitter| super::decide(Some(Class::Transient), Tries::default(), None, jitter));
         assert_eq!(waits, [800, 1_000, 1_200].map(|millis| Some(Duration::from_millis(millis))));
     }
 
@@ -95,14 +118,16 @@ mod tests {
     #[test]
     fn what_is_contested_is_looked_at_when_its_rest_is_over_and_not_before() {
         for class in [Class::Contested, Class::Waiting] {
-            let earliest = super::decide(Some(class), 0, None, 0.0).expect("a look");
+            let earliest = super::decide(Some(class), Tries::default(), None, 0.0).expect("a look");
             assert!(earliest >= contests::REST, "{class:?}: {earliest:?}");
         }
     }
 
     #[test]
     fn what_waits_is_looked_at_often_at_first_and_the_looks_are_few() {
-        let wait = |seconds| super::decide(Some(Class::Waiting), 0, Some(Duration::from_secs(seconds)), 0.5).expect("a look");
+        let wait = |seconds| {
+            super::decide(Some(Class::Waiting), Tries::default(), Some(Duration::from_secs(seconds)), 0.5).expect("a look")
+        };
         assert_eq!([0, 20, 60, 240, 9_999].map(|seconds| wait(seconds).as_secs()), [5, 5, 15, 60, 60]);
         let (mut looks, mut passed) = (0, Duration::ZERO);
         while passed < Duration::from_mins(5) {
@@ -113,9 +138,25 @@ mod tests {
     }
 
     #[test]
-    fn pods_in_the_usual_manner_are_looked_at_once_more() {
-        let look = |seconds| look_at_pods(Duration::from_secs(seconds)).map(|wait| wait.as_secs());
-        assert_eq!([0, 8, 30, 34, 35, 9_999].map(look), [Some(35), Some(27), Some(5), Some(1), None, None]);
+    fn an_api_server_that_was_away_is_met_within_three_seconds_of_its_return_unless_very_many_wait_for_it() {
+        let wait = |in_a_row, objects, jitter| {
+            super::decide(Some(Class::Away), Tries { in_a_row, objects }, None, jitter).expect("a look")
+        };
+        assert_eq!([0, 1, 2, 100].map(|tries| wait(tries, 1, 0.5).as_millis()), [1_000, 2_000, 2_500, 2_500]);
+        for objects in [1, 100, 500] {
+            assert!(wait(100, objects, 1.0) <= Duration::from_secs(3), "{objects}");
+        }
+        assert_eq!(wait(100, 4_000, 0.5), Duration::from_secs(20), "two hundred a second");
+        assert_eq!(wait(100, u32::MAX, 0.5), Duration::from_mins(1));
+    }
+
+    #[test]
+    fn of_several_the_class_counts_that_is_looked_at_soonest() {
+        let all = [Class::Rejected, Class::Contested, Class::Waiting, Class::Transient, Class::Away];
+        for (index, class) in all.into_iter().enumerate() {
+            assert_eq!(Class::soonest(all[..=index].to_vec()), Some(class));
+        }
+        assert_eq!(Class::soonest([]), None);
     }
 
     #[test]

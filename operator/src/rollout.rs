@@ -11,7 +11,7 @@ use k8s_openapi::{
 };
 use kube::ResourceExt as _;
 
-use crate::{crd::reason, names::LABEL_TEMPLATE_HASH};
+use crate::{crd::reason, names::LABEL_TEMPLATE_HASH, pod_trouble};
 
 /// From which template a pod was made, and when.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -155,10 +155,24 @@ fn refused(deployment: &Deployment, latest: &Latest) -> Option<(String, String)>
     let of_set =
         || condition(deployment, "Progressing").filter(|told| told.reason.as_deref() == Some(reason::REPLICA_SET_CREATE_ERROR));
     let refused = of_pods.or_else(of_set)?;
-    let message = refused.message.as_deref().unwrap_or_default();
-    // The name of a pod that was not made is another one at every try, and tells nobody anything.
-    let message = message.split_once("\" is forbidden: ").map_or(message, |(_, why)| why);
-    Some((refused.reason.clone().unwrap_or_else(|| "ReplicaFailure".into()), message.to_owned()))
+    let message = pod_trouble::refusal(refused.message.as_deref().unwrap_or_default());
+    let message = deployment.metadata.name.as_deref().map_or_else(|| message.to_owned(), |name| without_suffixes(message, name));
+    Some((refused.reason.clone().unwrap_or_else(|| "ReplicaFailure".into()), message))
+}
+
+/// The message without what Kubernetes made up for the names of the Deployment's pods: who refused one may name it, and it is another at
+/// every try.
+fn without_suffixes(message: &str, deployment: &str) -> String {
+    let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let cut = |part: &str| {
+        let word = part.trim_end_matches(|c| !is_of_name(c));
+        let of_pod = word.strip_prefix(deployment).and_then(|rest| rest.strip_prefix('-')?.rsplit_once('-'));
+        match of_pod.filter(|(_, made_up)| made_up.len() == 5) {
+            Some(_) => format!("{}…{}", &word[..word.len() - 5], &part[word.len()..]),
+            None => part.to_owned(),
+        }
+    };
+    message.split_inclusive(|c| !is_of_name(c)).map(cut).collect()
 }
 
 /// Whether pods of a former template were refused: a Deployment passes on what any of its ReplicaSets says, the latest's first.
@@ -293,6 +307,15 @@ mod tests {
         let status = json!({"observedGeneration": 2, "conditions": [{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}]});
         let refused = Rollout::of(Some(&deployment(1, &status)), &Latest::default()).refused;
         assert_eq!(refused, Some(("FailedCreate".into(), "failed quota: q: must specify limits.cpu".into())));
+        let said = |message: &str| {
+            let status = json!({"observedGeneration": 2, "conditions": [{"type": "ReplicaFailure", "status": "True", "message": message}]});
+            let mut deployment = deployment(1, &status);
+            deployment.metadata.name = Some("db-mcp".into());
+            Rollout::of(Some(&deployment), &Latest::default()).refused.expect("refused").1
+        };
+        assert_eq!(said("Pod \"db-mcp-5d8-x2x4q\" is invalid: spec.hostname: no"), "spec.hostname: no");
+        let denied = said("the webhook w denied the request: resource Pod/team/db-mcp-5d8-x2x4q, with db-mcp-cache, was blocked");
+        assert_eq!(denied, "the webhook w denied the request: resource Pod/team/db-mcp-5d8-…, with db-mcp-cache, was blocked");
         let over = json!({"observedGeneration": 2, "conditions": [{"type": "ReplicaFailure", "status": "False", "reason": "FailedCreate"}]});
         assert_eq!(Rollout::of(Some(&deployment(1, &over)), &Latest::default()).refused, None);
     }

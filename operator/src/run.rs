@@ -14,7 +14,7 @@ use kube::{
     Client,
     runtime::events::{Recorder, Reporter},
 };
-use prometheus::Registry;
+use metrics_text::MetricSet;
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot, watch},
@@ -55,9 +55,6 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    /// Two metrics of one name: a mistake in this program.
-    #[error("failed to register the metrics")]
-    Metrics(#[from] prometheus::Error),
     /// The lead went to another process. It is no fault, but this one must not write any more.
     #[error("the lead is lost: another process leads, or the API server cannot be reached")]
     LeadLost,
@@ -71,12 +68,12 @@ pub enum Error {
 
 /// Runs until asked to stop, or until something that must not end does.
 pub async fn run(config: RunConfig, client: Client, shutdown: CancellationToken) -> Result<(), Error> {
-    let registry = Registry::new();
-    let leads = leader_gauge(&registry)?;
-    let metrics = ReconcileMetrics::new(&registry)?;
-    let scope_metric = ScopeMetric::new(&registry)?;
-    let backups = Backups::new(&registry)?;
-    let autoscaler = Arc::new(Autoscaler::new(&registry, config.scale_down_window())?);
+    let measured = MetricSet::default();
+    let leads = leader_gauge(&measured);
+    let metrics = ReconcileMetrics::new(&measured);
+    let scope_metric = ScopeMetric::new(&measured);
+    let backups = Backups::new(&measured);
+    let autoscaler = Arc::new(Autoscaler::new(&measured, config.scale_down_window()));
     let reach = Reach::new(config.remote_allow.0.clone(), config.remote_deny.0.clone());
     let engine = HealthEngine::new(
         EngineConfig {
@@ -87,12 +84,12 @@ pub async fn run(config: RunConfig, client: Client, shutdown: CancellationToken)
             operator: config.identity.as_ref().map(|pod| own_pod(&config.namespace, pod)),
             ..EngineConfig::default()
         },
-        &registry,
+        &measured,
     );
     let listener = listen(config.listen).await.map_err(|source| Error::Listen { address: config.listen, source })?;
     let (standing, stands) = watch::channel(Standing::Standby { leader: None });
     let admin = Admin {
-        registry,
+        metrics: measured,
         engine: engine.clone(),
         standing: stands,
         access: Access::new(client.clone(), config.authenticate),

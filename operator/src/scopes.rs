@@ -8,7 +8,7 @@ use kube::{
     Api, Client,
     api::{ApiResource, DynamicObject, ListParams},
 };
-use prometheus::{IntGaugeVec, Opts, Registry};
+use metrics_text::{IntGaugeVec, MetricSet};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
@@ -20,7 +20,6 @@ use crate::{
     admin::Standing,
     child,
     crd::{McpApp, McpServer},
-    metrics::registered,
     probe::watch_pods,
     reach::{Reach, learn},
     scope::{self, Scope, Shared},
@@ -57,10 +56,9 @@ pub struct ScopeMetric(IntGaugeVec);
 
 impl ScopeMetric {
     /// Registers it.
-    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub fn new(all: &MetricSet) -> Self {
         let help = "1 when all objects of the namespace are known and it is looked after, 0 when not; \"*\" is all namespaces";
-        let gauge = IntGaugeVec::new(Opts::new("mcpfleet_scope_known", help), &["namespace"]);
-        Ok(Self(registered(registry, gauge)?))
+        Self(all.gauges("mcpfleet_scope_known", help, &["namespace"]))
     }
 
     fn set(&self, namespace: &Namespace, known: bool) {

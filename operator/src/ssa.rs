@@ -132,6 +132,15 @@ impl Error {
         }
     }
 
+    /// Whether the API server itself did not answer.
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Timeout { .. } => true,
+            Self::Request { source, .. } => is_away(source),
+            _ => false,
+        }
+    }
+
     /// The message with its cause, for people. The API server's words hold names and fields, never values of Secrets.
     pub fn describe(&self) -> String {
         match self {
@@ -175,6 +184,18 @@ impl Error {
             },
             _ => None,
         }
+    }
+}
+
+/// Whether the API server did not answer: nobody is there, it is not ready, or it cannot ask its store. A webhook that does not answer
+/// is told by one that is there.
+pub fn is_away(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => {
+            matches!(status.code, 503 | 504) || status.code == 500 && status.message.contains("etcdserver")
+        }
+        kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_) => true,
+        _ => false,
     }
 }
 

@@ -545,7 +545,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         Fixtures,
         settings,
         db.clone(),
-        Metrics::new()?,
+        Metrics::default(),
         Arc::new(AtomicBool::new(true)),
         CancellationToken::new(),
     );

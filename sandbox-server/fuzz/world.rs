@@ -53,7 +53,7 @@ impl World {
         let limits = Limits { statement_timeout: Duration::from_millis(50), max_memory_bytes: 64 << 20, ..Limits::default() };
         let db = Database::open(OpenOptions { readers: 1, limits, ..OpenOptions::new(path) }).expect("a database");
         let settings = HandlerSettings { audit: true, ..HandlerSettings::default() };
-        let handler = SqliteMcp::new(db.clone(), Metrics::new().expect("metrics"), settings, CancellationToken::new());
+        let handler = SqliteMcp::new(db.clone(), Metrics::default(), settings, CancellationToken::new());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         Self { folder, schema, db, handler, runtime }
     }

@@ -1,11 +1,12 @@
 //! Flags and environment, read once. What they mean to the parts is in those parts' settings.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use http_server::forwarded;
 use ipnet::IpNet;
 
 use crate::db::authorizer::SchemaMode;
@@ -22,9 +23,9 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-    /// Least severe message to log: ERROR, WARNING, INFO or DEBUG, or a filter. Logs are JSON lines on standard error.
-    #[arg(long, global = true, env = "LOG_LEVEL", default_value = "INFO")]
-    pub log_level: log_lines::Level,
+    /// What is logged, and how. It goes to standard error.
+    #[command(flatten)]
+    pub log: log_lines::Flags,
 }
 
 const TRACES: &str = "Traces are sent by OTLP over HTTP when OTEL_EXPORTER_OTLP_ENDPOINT, such as http://collector:4318, is set.";
@@ -207,7 +208,7 @@ pub struct ServeArgs {
     #[arg(long, env = "SANDBOX_MAX_REQUESTS", value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..))]
     pub max_requests: u16,
     /// An address or network of a proxy in front, such as 10.0.0.0/8: whom it names in X-Forwarded-For is the caller. May be repeated.
-    #[arg(long = "trusted-proxy", env = "SANDBOX_TRUSTED_PROXIES", value_name = "NETWORK", value_delimiter = ',', value_parser = network)]
+    #[arg(long = "trusted-proxy", env = "SANDBOX_TRUSTED_PROXIES", value_name = "NETWORK", value_delimiter = ',', value_parser = forwarded::network)]
     pub trusted_proxies: Vec<IpNet>,
     /// MCP requests a second from one address, with bursts of as many; more get 429. Default: no limit.
     #[arg(long, env = "SANDBOX_RATE_LIMIT", value_name = "N")]
@@ -225,12 +226,6 @@ pub struct ServeArgs {
     /// Seconds that running requests get to finish after SIGTERM.
     #[arg(long, env = "SANDBOX_DRAIN_SECONDS", value_name = "SECONDS", default_value_t = 20)]
     pub drain_seconds: u64,
-}
-
-/// One address is a network of its own.
-fn network(text: &str) -> Result<IpNet, String> {
-    let parsed = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-    parsed.map_err(|_| "write an address or a network, such as 10.0.0.0/8".to_owned())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use clap::Parser as _;
 use http_server::{Connections, LameDuck, stop};
-use log_lines::{Format, To};
+use log_lines::To;
 use sandbox_server::config::{BackupArgs, Cli, Command, DatabaseArgs, RestoreArgs, ServeArgs};
 use sandbox_server::db::Database;
 use sandbox_server::db::backup::report::{self, Run};
@@ -31,7 +31,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // rmcp logs whole requests, with their values, below WARN.
-    log_lines::start(cli.log_level.filter().with_target("rmcp", tracing::Level::WARN), Format::Json, To::Stderr);
+    log_lines::start(cli.log.log_level.filter().with_target("rmcp", tracing::Level::WARN), cli.log.log_format, To::Stderr);
     // TLS to a bucket is ring's, as everywhere in mcpfleet. Fails when it is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let result = match cli.command {
@@ -101,8 +101,8 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let db = open(args.database)?;
     let listener = http_server::listen(args.listen).await?;
     let open = "can call every tool: start the server with --token-file, or let a NetworkPolicy say who reaches it";
-    http_server::warn_when_open(listener.local_addr()?, tokens.is_some(), open);
-    let metrics = Metrics::new()?;
+    http_server::warn_when_open(listener.local_addr()?, tokens.is_some(), &args.allowed_hosts, open);
+    let metrics = Metrics::default();
     let settings = DoorSettings {
         hosts: args.allowed_hosts,
         origins: args.allowed_origins,
@@ -120,8 +120,10 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let sessions = move || handler.for_another_session();
     let service = http::service(sessions, direct, settings, db.clone(), metrics, Arc::clone(&ready), stop.clone());
     tracing::info!(address = %listener.local_addr()?, "serving MCP at /mcp");
-    let connections =
-        Connections { most: usize::from(args.max_connections), idle: Duration::from_secs(args.idle_timeout_seconds) };
+    let connections = Connections {
+        idle: Duration::from_secs(args.idle_timeout_seconds),
+        ..Connections::most(usize::from(args.max_connections))
+    };
     let patience = Duration::from_secs(args.drain_seconds);
     let mut left = http_server::serve_kept(listener, service, connections, async {
         stop::asked().await;
@@ -143,7 +145,7 @@ async fn stdio(args: DatabaseArgs) -> anyhow::Result<()> {
     let handling =
         HandlerSettings { sessions: true, audit: args.audit, telemetry: telemetry.clone(), end: CancellationToken::new() };
     let db = open(args)?;
-    let handler = SqliteMcp::new(db.clone(), Metrics::new()?, handling, CancellationToken::new());
+    let handler = SqliteMcp::new(db.clone(), Metrics::default(), handling, CancellationToken::new());
     tokio::select! {
         () = sandbox_server::stdio::serve(handler) => {}
         () = stop::asked() => {}

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 
 use http::HeaderMap;
+use http_server::request_id;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{Span as _, SpanBuilder, SpanKind, Status, TraceId, Tracer as _};
 use opentelemetry_sdk::trace::Span;
@@ -38,8 +39,9 @@ impl Telemetry {
         let mut attributes = Vec::with_capacity(8);
         attributes.push(KeyValue::new("mcp.method.name", method));
         attributes.push(KeyValue::new("network.transport", if origin.headers.is_some() { "tcp" } else { "pipe" }));
-        if origin.headers.is_some() {
+        if let Some(headers) = origin.headers {
             attributes.push(KeyValue::new("network.protocol.name", "http"));
+            attributes.push(KeyValue::new("mcpfleet.request.id", request_id::of(headers).to_owned()));
         }
         if let Some(version) = origin.version() {
             attributes.push(KeyValue::new("mcp.protocol.version", version));

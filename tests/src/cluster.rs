@@ -16,9 +16,10 @@ use kube::{
     api::{ObjectMeta, Patch, PatchParams, PostParams},
     runtime::{WatchStreamExt, watcher},
 };
+use log_lines::{Flags, Format, Level};
 use operator::{
     admin::Authenticate,
-    config::{LogFormat, Networks, RunConfig},
+    config::{Networks, RunConfig},
     crd::McpServer,
     inherit::Keys,
     network::Unsaid,
@@ -213,8 +214,7 @@ impl Space {
             https_proxy: None,
             no_proxy: String::new(),
             concurrency: 16,
-            log_level: "info".into(),
-            log_format: LogFormat::Text,
+            log: Flags { log_level: Level::default(), log_format: Format::Text },
         })
     }
 

@@ -34,7 +34,7 @@ fn ask(id: u64) -> (Ask, Outbox) {
 
 /// Calls of a child has said that it is a legacy one.
 fn ready(now: Instant) -> Calls {
-    let mut calls = Calls::new(LIMITS, Metrics::new().unwrap(), By::Us);
+    let mut calls = Calls::new(LIMITS, Metrics::default(), By::Us);
     begin(&mut calls, now);
     calls
 }
@@ -79,7 +79,7 @@ fn events(out: &Outbox) -> Vec<Value> {
 #[test]
 fn calls_wait_for_a_child_in_their_order() {
     let now = Instant::now();
-    let mut calls = Calls::new(LIMITS, Metrics::new().unwrap(), By::Us);
+    let mut calls = Calls::new(LIMITS, Metrics::default(), By::Us);
     let outs: Vec<Outbox> = (0..3)
         .map(|id| {
             let (ask, out) = ask(id);
@@ -266,7 +266,7 @@ fn who_waited_for_a_child_that_will_not_come_is_told_that_nothing_was_sent() {
     assert_eq!((reason(&heard.1), reason(&waits.1)), (json!("ServerExited"), json!("NotSent")));
     assert!(matches!(calls.admit(ask(3).0, now), Err(Refusal::Down(_, None))));
     // One that does not say what it is was sent nothing, either.
-    let mut calls = Calls::new(LIMITS, Metrics::new().unwrap(), By::Us);
+    let mut calls = Calls::new(LIMITS, Metrics::default(), By::Us);
     let (waits, out) = ask(1);
     calls.admit(waits, now).unwrap();
     calls.began(now);
@@ -308,7 +308,7 @@ fn a_childs_own_questions_are_refused_and_its_ping_is_answered() {
 
 /// A child of a session's own, that has heard of so many calls, and their outboxes.
 fn of_a_session(open: u64, now: Instant) -> (Calls, Vec<Outbox>) {
-    let mut calls = Calls::new(LIMITS, Metrics::new().unwrap(), By::Client);
+    let mut calls = Calls::new(LIMITS, Metrics::default(), By::Client);
     calls.began(now);
     let id = written(&mut calls)[0]["id"].clone();
     calls.heard(json!({"id": id, "error": {"code": -32601, "message": ""}}).to_string().as_bytes(), now);
@@ -416,7 +416,7 @@ fn a_child_whose_client_thinks_is_not_taken_for_a_wedged_one() {
 
 /// A modern child with one call of a legacy client's, which it has answered by these questions.
 fn input_required(hears: bool, methods: &[&str], now: Instant) -> (Calls, Arc<Session>, Outbox) {
-    let mut calls = Calls::new(LIMITS, Metrics::new().unwrap(), By::Us);
+    let mut calls = Calls::new(LIMITS, Metrics::default(), By::Us);
     calls.began(now);
     let id = written(&mut calls)[0]["id"].clone();
     let hello = json!({"resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {}});

@@ -2,6 +2,10 @@
 
 use reqwest::{Method, StatusCode};
 use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use crate::support::{Bridge, Events, child, initialize, tools_call, until};
 
@@ -71,6 +75,31 @@ async fn calls_finish_when_it_is_told_to_stop_and_a_server_that_is_gone_is_told(
     let refused = front.post(None, &tools_call("echo", json!({}))).await;
     assert_eq!(refused.status(), StatusCode::BAD_GATEWAY);
     assert_eq!(in_flight(&front).await, 0);
+}
+
+/// The kubelet asks before it tells the server to stop. A client that kept its connection would find the bridge there, and nobody behind it.
+#[tokio::test]
+async fn clients_change_over_while_the_pod_waits_for_its_last_call() {
+    let (_server, front) = pair().await;
+    let said_close = async || {
+        let answer = front.request(Method::GET, "/mcpfleet/healthz").send().await.unwrap();
+        answer.headers().get("connection").is_some_and(|value| value == "close")
+    };
+    let mut idle = TcpStream::connect(front.url.trim_start_matches("http://")).await.unwrap();
+    idle.write_all(b"GET /mcpfleet/healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    let mut answer = vec![0; 4096];
+    assert!(idle.read(&mut answer).await.unwrap() > 0);
+    assert!(!said_close().await, "nobody is asked to go");
+    let drained = front.request(Method::GET, "/mcpfleet/drained").send();
+    let changed_over = async {
+        until("the last answer of a connection", async || said_close().await.then_some(())).await;
+        assert_eq!(idle.read(&mut answer).await.unwrap(), 0, "closed, as nobody asked on it");
+        assert!(said_close().await, "and whoever comes is served");
+    };
+    tokio::select! {
+        _ = drained => unreachable!("the pod waits until others know that it goes"),
+        () = changed_over => {}
+    }
 }
 
 #[tokio::test]

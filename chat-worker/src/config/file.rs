@@ -76,10 +76,15 @@ pub fn parse(text: &str, variables: Variables) -> Result<McpConfig, FileError> {
         }
     }
     let mut config = reading.finish();
-    // As other programs switch servers off beside their entries.
-    for field in ["disabledServers", "disabledMcpServers", "disabledMcpjsonServers"] {
-        let off = fields.texts(field).unwrap_or_default();
-        config.servers.iter_mut().filter(|server| off.contains(&server.name.as_str())).for_each(|server| server.enabled = false);
+    switch_off(&mut fields, &mut config.servers);
+    let mcp = fields.peek("mcp").and_then(Value::as_object);
+    if let Some(mut inner) = mcp.map(Fields::new) {
+        let before = inner.left().count();
+        switch_off(&mut inner, &mut config.servers);
+        if inner.left().count() < before {
+            fields.take("mcp");
+        }
+        fields.problems.extend(inner.problems.into_iter().map(|problem| format!("mcp.{problem}")));
     }
     config.log_level = fields.text("log_level").map(str::to_owned);
     if let Some(error) = config.log_level.as_ref().and_then(|level| level.parse::<Level>().err()) {
@@ -88,6 +93,56 @@ pub fn parse(text: &str, variables: Variables) -> Result<McpConfig, FileError> {
     }
     config.warnings.extend(fields.left().map(|field| format!("the unknown field {field:?} is ignored")));
     if fields.problems.is_empty() { Ok(config) } else { Err(FileError::Shape(fields.problems)) }
+}
+
+/// Names of lists beside the entries, as letters, by which programs switch servers off, and by which they name the only ones that run. One
+/// that is ignored would let run what somebody has switched off.
+const OFF: [&str; 13] = [
+    "blockedmcpservers",
+    "blockedservers",
+    "deniedmcpservers",
+    "deniedservers",
+    "disabledmcpjsonservers",
+    "disabledmcpservers",
+    "disabledservers",
+    "excluded",
+    "excludedmcpservers",
+    "excludedservers",
+    "excludemcpservers",
+    "excludeservers",
+    "denied",
+];
+const ONLY: [&str; 8] = [
+    "allowed",
+    "allowedmcpservers",
+    "allowedservers",
+    "allowmcpservers",
+    "allowservers",
+    "enabledmcpjsonservers",
+    "enabledmcpservers",
+    "enabledservers",
+];
+
+/// Switches off what such lists say.
+fn switch_off(fields: &mut Fields, servers: &mut [ServerEntry]) {
+    for field in fields.left().collect::<Vec<_>>() {
+        let plain: String = field.chars().filter(char::is_ascii_alphabetic).map(|c| c.to_ascii_lowercase()).collect();
+        let is_off = OFF.contains(&plain.as_str());
+        if !is_off && !ONLY.contains(&plain.as_str()) {
+            continue;
+        }
+        let mut names = Vec::new();
+        let Some(listed) = fields.array(field) else { continue };
+        for (index, one) in listed.iter().enumerate() {
+            let own = one.as_object().and_then(|object| Some(&object.get("serverName")?.value));
+            match own.unwrap_or(one).as_string_lit() {
+                Some(name) => names.push(&*name.value),
+                None => fields.problem(&format!("{field}[{index}]"), "must be the name of a server"),
+            }
+        }
+        let of_list = |server: &&mut ServerEntry| names.contains(&server.name.as_str()) == is_off;
+        servers.iter_mut().filter(of_list).for_each(|server| server.enabled = false);
+    }
 }
 
 struct Reading<'v> {

@@ -114,6 +114,23 @@ fn what_takes_the_right_to_run_is_obeyed() {
     }
     let server = only(r#"{"mcpServers": {"a": {"url": "http://a/mcp"}}, "disabledMcpServers": ["a", "b"]}"#);
     assert!(!server.enabled);
+    for (list, enabled) in [
+        (r#""disabled_servers": ["a"]"#, false),
+        (r#""excludeMCPServers": ["a"]"#, false),
+        (r#""mcp": {"excluded": ["a"]}"#, false),
+        (r#""mcp": {"allowed": ["b"], "serverCommand": "x"}"#, false),
+        (r#""mcp": {"allowed": ["a"]}"#, true),
+        (r#""deniedMcpServers": [{"serverName": "a"}]"#, false),
+        (r#""allowedMcpServers": []"#, false),
+        (r#""enabledMcpjsonServers": ["b", "a"]"#, true),
+        (r#""excluded": null"#, true),
+    ] {
+        let server = only(&format!(r#"{{"mcpServers": {{"a": {{"url": "http://a/mcp"}}}}, {list}}}"#));
+        assert_eq!(server.enabled, enabled, "{list}");
+    }
+    let odd = r#"{"mcpServers": {}, "deniedMcpServers": [{"serverUrl": "http://a"}]}"#;
+    let told = parse(odd, &|_| None).expect_err("who is meant is not known").to_string();
+    assert!(told.contains("deniedMcpServers[0]: must be the name of a server"), "{told}");
     let permits = |fields: &str| {
         let server = only(&format!(r#"{{"servers": {{"a": {{"url": "http://a/mcp", {fields}}}}}}}"#));
         ["read", "write"].map(|tool| server.tools.permits(tool))

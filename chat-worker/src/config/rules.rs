@@ -37,8 +37,12 @@ pub struct ToolRules {
 impl ToolRules {
     /// Whether a tool is offered and may be called at all.
     pub fn permits(&self, tool: &str) -> bool {
-        let named = |globs: &[Glob]| globs.iter().any(|glob| glob.matches(tool));
-        (self.allow.is_empty() || named(&self.allow)) && !named(&self.deny)
+        (self.allow.is_empty() || self.allow.iter().any(|glob| glob.matches(tool))) && !self.denies(tool)
+    }
+
+    /// Whether a name is one of those that are not offered.
+    pub fn denies(&self, name: &str) -> bool {
+        self.deny.iter().any(|glob| glob.matches(name))
     }
 }
 

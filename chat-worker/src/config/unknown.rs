@@ -19,12 +19,13 @@ const HARMLESS: [&str; 12] = [
 ];
 
 /// Parts of names that say who may what, with which credentials, or what is started, and where.
-const WEIGHTY: [&str; 57] = [
+const WEIGHTY: [&str; 65] = [
     "able",
     "active",
     "allow",
     "approv",
     "args",
+    "argument",
     "assume",
     "auth",
     "block",
@@ -55,16 +56,21 @@ const WEIGHTY: [&str; 57] = [
     "image",
     "include",
     "insecure",
+    "interpreter",
+    "isolat",
     "key",
+    "mount",
     "namespace",
     "network",
     "only",
     "override",
+    "param",
     "pass",
     "permission",
     "platform",
     "policy",
     "privilege",
+    "program",
     "proxy",
     "requestinit",
     "root",
@@ -76,10 +82,12 @@ const WEIGHTY: [&str; 57] = [
     "ssl",
     "tls",
     "token",
+    "umask",
     "user",
+    "volume",
 ];
 /// The same, of names that are too many to be told by a part.
-const WEIGHTY_WORDS: [&str; 8] = ["ca", "gid", "port", "tool", "tools", "trust", "uid", "url"];
+const WEIGHTY_WORDS: [&str; 12] = ["arg", "ca", "gid", "method", "path", "port", "query", "tool", "tools", "trust", "uid", "url"];
 
 /// Whether an entry with this field is refused.
 pub fn refuses(field: &str) -> bool {
@@ -125,6 +133,17 @@ mod tests {
             "apiKey",
             "cookies",
             "requireConfirmation",
+            "arg",
+            "arguments",
+            "params",
+            "program",
+            "path",
+            "volumes",
+            "mounts",
+            "interpreter",
+            "isolated",
+            "query",
+            "umask",
         ] {
             assert!(refuses(field), "{field}");
         }

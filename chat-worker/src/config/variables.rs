@@ -1,4 +1,4 @@
-//! `${NAME}` and `${NAME:-default}` in the values of mcp.json. Pure: who knows the variables is passed in.
+//! `${NAME}`, `${NAME:-default}` and `{env:NAME}` in the values of mcp.json. Pure: who knows the variables is passed in.
 
 /// What a variable is; none when it is not set.
 pub type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -25,12 +25,21 @@ pub fn expand(text: &str, variables: Variables) -> Result<String, String> {
     Ok(expanded + rest)
 }
 
-/// What is before the next `${…}`, inside it, and after it.
+/// What is before the next `${…}` or `{env:…}`, inside it, and after it. Braces are common: what is no name in them is no variable.
 fn next(text: &str) -> Option<(&str, &str, &str)> {
-    let (before, from) = text.split_once("${")?;
-    let (inside, after) = from.split_once('}')?;
-    Some((before, inside, after))
+    let is_variable = |at: &usize| text[at + BARE.len()..].split_once('}').is_some_and(|(name, _)| is_name(name));
+    let bare = text.match_indices(BARE).map(|(at, _)| at).find(is_variable);
+    let (begin, from) = match (text.find("${"), bare) {
+        (Some(begin), bare) if bare.is_none_or(|bare| begin < bare) => (begin, begin + 2),
+        (_, Some(bare)) => (bare, bare + 1),
+        (_, None) => return None,
+    };
+    let (inside, after) = text[from..].split_once('}')?;
+    Some((&text[..begin], inside, after))
 }
+
+/// As some programs write it.
+const BARE: &str = "{env:";
 
 fn is_name(name: &str) -> bool {
     !name.is_empty()
@@ -58,11 +67,14 @@ mod tests {
             ("[${EMPTY}]", "[]"),
             ("${NONE:-}", ""),
             ("no end ${TOKEN", "no end ${TOKEN"),
+            ("Bearer {env:TOKEN}, {env:EMPTY}${TOKEN}", "Bearer t0p, t0p"),
+            (r#"{"env": {env: 1}, {env:}, {env:a b}"#, r#"{"env": {env: 1}, {env:}, {env:a b}"#),
         ] {
             assert_eq!(expand(text, &variables).as_deref(), Ok(expanded), "{text}");
         }
         for (text, told) in [
             ("${NONE}", "NONE is not set"),
+            ("{env:NONE}", "NONE is not set"),
             ("${input:key}", "${input:key} is not understood"),
             ("${TOKEN}${1X}", "${1X}"),
             ("${}", "${} is not understood"),

@@ -12,6 +12,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
+use mcp_wire::sse::Parser;
 use reqwest::{Response, header};
 use secrecy::SecretString;
 use serde_json::Value;
@@ -23,7 +24,6 @@ use super::{
     api::Api,
     assemble::{Seen, error_of},
     begun::{Begun, accounted},
-    events::Events,
     history,
     key::KeySource,
     offer::{Offer, Room, Told, names},
@@ -43,6 +43,8 @@ use crate::{
 const MAX_ERROR_BODY: usize = 64 * 1024;
 /// What is shown of an error's body that is only text.
 const MAX_PLAIN_ERROR: usize = 300;
+/// The most that one event of a stream may come to.
+const MAX_EVENT: usize = 4 * 1024 * 1024;
 /// Counting must not hold up an answer for long.
 const COUNT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -216,7 +218,7 @@ impl Client {
     async fn stream(&self, response: Response, attempt: &mut Begun<'_>, listener: &dyn Listener) -> Result<Answer, ModelError> {
         let began = Instant::now();
         let mut first_token = None;
-        let (mut body, mut events) = (Capped::new(response), Events::default());
+        let (mut body, mut events) = (Capped::new(response), Parser::new(MAX_EVENT));
         // One timer, moved on by every event.
         let mut idle = pin!(sleep(self.settings.idle));
         loop {
@@ -235,8 +237,9 @@ impl Client {
                 return Ok(Answer { first_token, ..attempt.finish()? });
             };
             let mut bytes = &chunk[..];
-            while let Some(data) = events.next(&mut bytes).map_err(|error| ModelError::Stream(error.to_string()))? {
-                match attempt.push(data)? {
+            while let Some(event) = events.next(&mut bytes).map_err(|error| ModelError::Stream(error.to_string()))? {
+                let data = str::from_utf8(&event.data);
+                match attempt.push(data.map_err(|_| ModelError::Stream("one of its events is no UTF-8".into()))?)? {
                     Seen::Quiet => {}
                     Seen::Progress(step) => {
                         first_token.get_or_insert_with(|| began.elapsed());

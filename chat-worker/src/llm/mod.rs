@@ -8,7 +8,6 @@ pub mod api;
 mod assemble;
 mod begun;
 pub mod client;
-mod events;
 mod halves;
 mod history;
 pub mod key;

@@ -13,7 +13,7 @@ use serde_json::{
 };
 
 use super::sanitize::{clean, cut};
-use crate::{heavy::Room, numbers};
+use crate::{heavy::Room, numbers, written::Fields};
 
 /// What a model is told of one result, in bytes: beyond it, results crowd out the conversation.
 pub const MAX_TOLD: usize = 48 * 1024;
@@ -23,7 +23,22 @@ const MAX_IMAGE: usize = 5 * 1024 * 1024;
 /// What the pictures of a conversation may take together, in base64: it is sent along with each question, and must fit into one.
 pub const MAX_PICTURES: usize = 10 * 1024 * 1024;
 /// Where the rest of a result begins, by the names that servers give it.
-const CURSORS: [&str; 4] = ["next_cursor", "nextCursor", "cursor", "next_page_token"];
+const CURSORS: [&str; 12] = [
+    "next_cursor",
+    "nextCursor",
+    "cursor",
+    "next_page_token",
+    "nextPageToken",
+    "next_token",
+    "nextToken",
+    "continuation_token",
+    "continuationToken",
+    "end_cursor",
+    "endCursor",
+    "next_page",
+];
+/// Longer is no cursor, in bytes.
+const LONGEST_CURSOR: usize = 1_024;
 
 /// What a call came to.
 #[derive(Debug, Clone)]
@@ -106,8 +121,9 @@ impl ToolOutput {
 /// that goes on is kept.
 pub fn in_words(result: &CallToolResult) -> String {
     let mut parts: Vec<String> = result.content.iter().map(block_in_words).filter(|part| !part.is_empty()).collect();
+    // A picture says nothing of it.
     if let Some(structured) = &result.structured_content
-        && parts.is_empty()
+        && !result.content.iter().any(is_said)
     {
         parts.push(numbers::release(&structured.to_string()).into_owned());
     }
@@ -118,12 +134,24 @@ pub fn in_words(result: &CallToolResult) -> String {
     if left > 0 {
         let _ = write!(told, "\n[cut off here: {left} more bytes; ask for less at a time]");
     }
-    if let Some((name, cursor)) = result.structured_content.as_ref().and_then(cursor)
+    let structured = result.structured_content.as_ref().and_then(cursor);
+    if let Some((name, cursor)) = structured.or_else(|| if left > 0 { cursor_in(&joined) } else { None })
         && !told.contains(&cursor)
     {
         let _ = write!(told, "\n[it goes on at {name} {cursor}]");
     }
     told
+}
+
+/// Whether a block says something by a text.
+fn is_said(block: &ContentBlock) -> bool {
+    match block {
+        ContentBlock::Text(text) => !text.text.is_empty(),
+        ContentBlock::Resource(embedded) => {
+            matches!(&embedded.resource, ResourceContents::TextResourceContents { text, .. } if !text.is_empty())
+        }
+        _ => false,
+    }
 }
 
 /// The pictures that a model can be shown, as blocks of the Messages API, of at most so many bytes together.
@@ -203,14 +231,25 @@ pub fn contents_in_words(contents: &ResourceContents) -> String {
 
 /// Where a result says that it goes on: the name that it has for it, and the place.
 fn cursor(structured: &Value) -> Option<(&'static str, String)> {
+    CURSORS.iter().find_map(|name| Some((*name, place(structured.get(*name)?)?)))
+}
+
+/// The same of a text that is JSON, whose end is cut off.
+fn cursor_in(text: &str) -> Option<(&'static str, String)> {
+    let fields = Fields::read(text).ok()?;
     CURSORS.iter().find_map(|name| {
-        let cursor = match structured.get(*name)? {
-            Value::String(cursor) => clean(cursor),
-            cursor @ Value::Number(_) => cursor.to_string(),
-            _ => return None,
-        };
-        (1..=1_024).contains(&cursor.len()).then_some((*name, cursor))
+        let written = fields.get(name).filter(|written| written.len() <= 2 * LONGEST_CURSOR)?;
+        Some((*name, place(&serde_json::from_str(written).ok()?)?))
     })
+}
+
+fn place(value: &Value) -> Option<String> {
+    let cursor = match value {
+        Value::String(cursor) => clean(cursor),
+        cursor @ Value::Number(_) => cursor.to_string(),
+        _ => return None,
+    };
+    (1..=LONGEST_CURSOR).contains(&cursor.len()).then_some(cursor)
 }
 
 #[cfg(test)]
@@ -240,6 +279,25 @@ mod tests {
         assert_eq!(short(json!({"next_cursor": 50})), "rows\n[it goes on at next_cursor 50]");
         assert_eq!(short(json!({"next_cursor": null, "cursor": ""})), "rows");
         assert_eq!(short(json!({"next_cursor": "rows"})), "rows", "it says so already");
+    }
+
+    #[test]
+    fn where_a_text_goes_on_is_kept_when_its_end_is_cut_off() {
+        let rows = "x".repeat(MAX_TOLD);
+        let told = |text: String| in_words(&result(json!({"content": [{"type": "text", "text": text}]})));
+        let long = told(format!(r#"{{"rows": "{rows}", "nextPageToken": "p\u0032"}}"#));
+        assert!(long.ends_with("\n[it goes on at nextPageToken p2]"), "{}", &long[MAX_TOLD..]);
+        let odd = told(format!(r#"{{"rows": "{rows}", "nextPageToken": {{}}}}"#));
+        assert!(odd.ends_with("ask for less at a time]"), "{}", &odd[MAX_TOLD..]);
+        assert_eq!(told(r#"{"nextToken": "p2"}"#.to_owned()), r#"{"nextToken": "p2"}"#);
+    }
+
+    #[test]
+    fn what_stands_beside_a_picture_is_told() {
+        let image = json!({"type": "image", "mimeType": "image/png", "data": PNG});
+        let told = |content: Value| in_words(&result(json!({"content": content, "structuredContent": {"total": 7}})));
+        assert_eq!(told(json!([image])), "[an image, image/png]\n{\"total\":7}");
+        assert_eq!(told(json!([image, {"type": "text", "text": "seven"}])), "[an image, image/png]\nseven");
     }
 
     #[test]

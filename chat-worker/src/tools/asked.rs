@@ -342,7 +342,12 @@ impl Waiting {
             let message = json::tidy(line, MAX_WEIGHT).ok().and_then(|tidied| json::parse(&in_a_request(&tidied)).ok());
             return message.map_or(Line::Nothing, |message| Line::Sdk(Box::new(message)));
         }
-        let Some((asked, to)) = self.take(&peek) else { return Line::Nothing };
+        let Some((asked, to)) = self.take(&peek) else {
+            if peek.id.is_some() {
+                tracing::debug!("a child answers what nobody waits for (any more); it is passed over");
+            }
+            return Line::Nothing;
+        };
         match (asked.read(line, None), to) {
             (Came::Answer(answer) | Came::Odd(answer), Some(to)) => {
                 // Whoever asked may have gone.

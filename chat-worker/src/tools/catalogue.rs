@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::{
     sanitize::{cap, clean_line},
-    spec::ToolSpec,
+    spec::{ToolSpec, exposed_name},
 };
 use crate::config::rules::{ToolRules, Trust};
 
@@ -28,7 +28,9 @@ pub struct Defined {
 /// Describes a server's list, by what its entry says of it; tools that cannot be offered are left out and named.
 pub fn describe(server: &str, tools: &[Defined], trust: Trust, rules: &ToolRules) -> (Vec<ToolSpec>, Vec<String>) {
     let (mut specs, mut left_out, mut size) = (Vec::<ToolSpec>::new(), Vec::new(), 0);
-    for Defined { tool, written } in tools.iter().filter(|defined| rules.permits(&defined.tool.name)) {
+    // Who knows a tool by the name that it is offered by may say no by that one, too.
+    let permits = |tool: &str| rules.permits(tool) && (rules.deny.is_empty() || !rules.denies(&exposed_name(server, tool)));
+    for Defined { tool, written } in tools.iter().filter(|defined| permits(&defined.tool.name)) {
         if specs.len() >= MAX_TOOLS {
             left_out.push(format!("{}: a server may offer {MAX_TOOLS} tools", title(&tool.name)));
             continue;
@@ -127,5 +129,17 @@ mod tests {
         let (specs, left_out) = describe("s", &list, Trust::None, &rules);
         assert_eq!((specs.len(), left_out.len(), specs[0].approvals), (1, 0, Some(Approvals::Never)));
         assert!(specs[0].destructive && !specs[0].read_only && !specs[0].idempotent && specs[0].definition.annotations.is_none());
+    }
+
+    #[test]
+    fn a_tool_is_denied_by_either_of_its_names() {
+        let list = ["read", "write"].map(|name| tool(json!({"name": name, "inputSchema": {}})));
+        for denied in ["write", "s__write", "s__wr*"] {
+            let rules = ToolRules { deny: vec![Glob::new(denied)], ..ToolRules::default() };
+            let (specs, _) = describe("s", &list, Trust::Hints, &rules);
+            assert_eq!(specs.iter().map(|spec| &*spec.tool).collect::<Vec<_>>(), ["read"], "{denied}");
+        }
+        let rules = ToolRules { deny: vec![Glob::new("other__write")], ..ToolRules::default() };
+        assert_eq!(describe("s", &list, Trust::Hints, &rules).0.len(), 2);
     }
 }

@@ -1,7 +1,7 @@
 //! Speaks to one MCP server: connects over HTTP or to a child process, in the era that the server understands, lists
 //! its tools and calls them. Knows nothing of retries, circuits or other servers; one request is `request`'s.
 
-#![allow(deprecated, reason = "sampling and messages for a log, which earlier eras have")]
+#![allow(deprecated, reason = "roots, sampling and messages for a log, which earlier eras have")]
 
 use std::{
     collections::HashSet,
@@ -19,7 +19,8 @@ use rmcp::{
     model::{
         CallToolResult, ClientCapabilities, ClientConfig, ClientRequest, CustomRequest, CustomResult, ElicitationCapability,
         ErrorCode, FormElicitationCapability, Implementation, PaginatedRequestParams, PingRequest, RequestMetaObject,
-        ServerCapabilities, ServerJsonRpcMessage, ServerNotification, ServerResult, SubscriptionFilter, UrlElicitationCapability,
+        ResourceUpdatedNotificationParam, ServerCapabilities, ServerJsonRpcMessage, ServerNotification, ServerResult,
+        SubscriptionFilter, UrlElicitationCapability,
     },
     service::{
         ClientCacheConfig, ClientInitializeError, InboundStreamOrigin, NotificationContext, Peer, QuitReason, RequestContext,
@@ -52,6 +53,8 @@ use super::{
     sanitize::clean_line,
     spec::ToolSpec,
     stdio::ChildTransport,
+    subscribed,
+    watches::Watched,
 };
 use crate::{
     config::server::{ServerEntry, Target},
@@ -89,6 +92,7 @@ pub struct Connection {
     pub era: &'static str,
     ended: JoinHandle<Result<QuitReason, JoinError>>,
     _listening: Option<AbortOnDrop>,
+    watching: Option<AbortOnDrop>,
     cancel: Option<RunningServiceCancellationToken>,
 }
 
@@ -124,11 +128,13 @@ async fn listen(peer: Peer<RoleClient>, filter: SubscriptionFilter, changed: Cha
     }
 }
 
-/// What is told of a server's lists: that of its tools is looked at by its owner, of the others those want to hear who passed them on.
+/// What is told of a server's lists: that of its tools is looked at by its owner, of the others those want to hear who passed them on; and of
+/// single resources, who watches them.
 #[derive(Debug, Clone)]
 pub struct Changed {
     pub tools: Arc<Notify>,
     pub lists: Lists,
+    pub watched: Watched,
 }
 
 /// How often a server's other lists have changed.
@@ -197,7 +203,7 @@ impl ClientHandler for Listener {
             let forms_and_pages = ElicitationCapability::new()
                 .with_form(FormElicitationCapability::default())
                 .with_url(UrlElicitationCapability::default());
-            info.capabilities = ClientCapabilities::builder().enable_sampling().build();
+            info.capabilities = ClientCapabilities::builder().enable_roots().enable_sampling().build();
             info.capabilities.elicitation = Some(forms_and_pages);
         }
         info
@@ -236,6 +242,10 @@ impl ClientHandler for Listener {
 
     async fn on_prompt_list_changed(&self, _: NotificationContext<RoleClient>) {
         self.changed.lists.prompts();
+    }
+
+    async fn on_resource_updated(&self, params: ResourceUpdatedNotificationParam, _: NotificationContext<RoleClient>) {
+        self.changed.watched.updated(&params.uri);
     }
 }
 
@@ -294,6 +304,7 @@ impl Connection {
         stderr: &LastWords,
     ) -> Result<Result<Self, Failed>, ServerError> {
         let (changed, calls, info) = (listener.changed.clone(), listener.calls.clone(), listener.get_info());
+        let is_between = listener.is_between;
         let (mode, takes_silence) = (listener.opening.mode(), listener.opening.takes_silence());
         let mut stderr_read = None;
         let (service, way) = match &entry.target {
@@ -333,6 +344,7 @@ impl Connection {
         peer.set_response_cache_config(ClientCacheConfig::disabled()).await;
         let theirs = peer.peer_info();
         let version = theirs.as_ref().map(|info| info.protocol_version.clone()).unwrap_or_default();
+        let tells = is_between && theirs.as_ref().is_some_and(|info| tells_of_resources(&info.capabilities));
         let filter = theirs.map(|info| lists_told(&info.capabilities)).unwrap_or_default();
         let mut hello = RequestMetaObject::new();
         if !version.has_initialize() {
@@ -341,13 +353,23 @@ impl Connection {
         }
         // Earlier eras tell without being asked.
         let listens = filter != SubscriptionFilter::default() && !version.has_initialize();
+        let watched = changed.watched.clone();
         let listening = listens.then(|| AbortOnDrop(tokio::spawn(listen(peer.clone(), filter, changed))));
+        let watching = tells.then(|| {
+            let (peer, limit) = (peer.clone(), entry.timeout);
+            AbortOnDrop(if version.has_initialize() {
+                tokio::spawn(subscribed::by_requests(peer, watched, way.sessions(), limit))
+            } else {
+                tokio::spawn(subscribed::by_a_stream(peer, watched, limit))
+            })
+        });
         Ok(Ok(Self {
             era: if version.has_initialize() { "legacy" } else { "modern" },
             protocol: version.to_string(),
             cancel: Some(service.cancellation_token()),
             ended: tokio::spawn(service.waiting()),
             _listening: listening,
+            watching,
             peer,
             way,
             calls,
@@ -367,6 +389,11 @@ impl Connection {
         // How it ended does not matter: it is gone.
         let _ = (&mut self.ended).await;
         self.cancel = None;
+    }
+
+    /// It is given up: it tells of no resources any more, which the next one does.
+    pub fn is_left(&mut self) {
+        self.watching = None;
     }
 
     /// Ends the session, and the child.
@@ -410,6 +437,11 @@ fn lists_told(can: &ServerCapabilities) -> SubscriptionFilter {
     filter.resources_list_changed = can.resources.as_ref().and_then(|resources| resources.list_changed).filter(|tells| *tells);
     filter.prompts_list_changed = can.prompts.as_ref().and_then(|prompts| prompts.list_changed).filter(|tells| *tells);
     filter
+}
+
+/// Whether a server tells that a single resource changed.
+pub fn tells_of_resources(can: &ServerCapabilities) -> bool {
+    can.resources.as_ref().is_some_and(|resources| resources.subscribe == Some(true))
 }
 
 /// The tools of a server, and those that nobody can use, with the reasons.

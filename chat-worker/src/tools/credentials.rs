@@ -8,9 +8,13 @@ use std::{
 
 use mcp_stdio::secrets;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use url::Url;
 
 use super::error::ServerError;
-use crate::{config::server::ServerEntry, redact};
+use crate::{
+    config::server::{ServerEntry, Target},
+    redact,
+};
 
 /// The headers of one server.
 #[derive(Debug)]
@@ -23,6 +27,7 @@ pub struct Credentials {
 
 impl Credentials {
     pub fn of(entry: &ServerEntry) -> Result<Self, ServerError> {
+        know_those_in(&entry.target);
         let mut fixed = HeaderMap::new();
         for (name, value) in &entry.headers {
             if secrets::tells(name, value.expose()) || redact::has_scheme(value.expose()) {
@@ -73,6 +78,14 @@ impl Credentials {
     }
 }
 
+/// Some servers take theirs in their URL: a password, or a parameter that is named for one.
+fn know_those_in(target: &Target) {
+    let Target::Url(url) = target else { return };
+    let Ok(url) = Url::parse(url) else { return };
+    url.password().into_iter().for_each(redact::know);
+    url.query_pairs().filter(|(name, value)| secrets::tells(name, value)).for_each(|(_, value)| redact::know(&value));
+}
+
 /// A file that is just being written may be empty for a moment: that is no credential.
 fn of_file(bytes: &[u8]) -> Option<HeaderValue> {
     hidden(bytes.trim_ascii()).filter(|value| !value.is_empty())
@@ -107,6 +120,13 @@ mod tests {
                  "headers_from": [{{"name": "Authorization", "file": {file:?}}}]}}]}}"#
         );
         parse(&text, &|_| None).expect("valid").servers.remove(0)
+    }
+
+    #[test]
+    fn what_a_url_holds_of_credentials_is_hidden() {
+        let text = r#"{"servers": [{"name": "a", "url": "https://u:of-the-front-door@a/mcp?tavilyApiKey=of-the-search-1&team=blue-team-1"}]}"#;
+        Credentials::of(&parse(text, &|_| None).expect("valid").servers.remove(0)).expect("usable");
+        assert_eq!(redact::redact("of-the-front-door of-the-search-1 blue-team-1"), "*** *** blue-team-1");
     }
 
     #[test]

@@ -16,13 +16,15 @@ use super::{
     pages::asked_first,
     remote::RemoteError,
     request::Failed,
-    sanitize::{cap, clean_line},
+    sanitize::{cap, clean_line, cut},
 };
 use crate::redact::redact;
 
 /// Pages to open that are told of one error, and how long they may be together, in bytes.
 const MAX_PAGES: usize = 8;
 const MAX_TOLD_PAGES: usize = 8 * 1024;
+/// Of what a server says in the place of a result, in bytes: a log and a model read it.
+const MAX_SAID: usize = 16 * 1024;
 
 /// What went wrong while a connection was being made.
 pub fn to_start(error: &ClientInitializeError) -> ServerError {
@@ -57,7 +59,14 @@ pub fn of_call(failed: Failed, limit: Duration) -> ServerError {
 
 /// What a server says in the place of a result, for whoever reads it: with the pages that are to be opened first.
 pub fn own(error: &ErrorData) -> String {
-    redact(&clean_line(&error.message)).into_owned() + &pages(error)
+    in_bounds(&error.message) + &pages(error)
+}
+
+/// A server's sentence, for whoever reads it: it may be of any length.
+fn in_bounds(said: &str) -> String {
+    let (said, left) = cut(said, MAX_SAID);
+    let said = redact(&clean_line(&said)).into_owned();
+    if left == 0 { said } else { format!("{said} [cut off here: {left} more bytes]") }
 }
 
 /// The pages that an error asks to open before the same is asked for again.
@@ -74,7 +83,7 @@ fn pages(error: &ErrorData) -> String {
 pub fn of(error: &ServiceError, limit: Duration) -> ServerError {
     let text = || redact(&clean_line(&with_causes(error))).into_owned();
     match error {
-        ServiceError::McpError(error) => ServerError::Refused(redact(&clean_line(&error.message)).into_owned()),
+        ServiceError::McpError(error) => ServerError::Refused(in_bounds(&error.message)),
         ServiceError::Timeout { .. } => ServerError::Timeout(limit),
         _ if let Some(wait) = limited(error) => ServerError::Limited(text(), wait),
         // It is up, and says no, or nothing that we take.
@@ -164,6 +173,15 @@ mod tests {
         }
         let error = of_call(RemoteError::Transport("connection refused".into()));
         assert!(error.is_fault() && error.is_transient(), "{error:?}");
+    }
+
+    #[test]
+    fn an_error_of_any_length_is_told_within_bounds() {
+        let error = ErrorData::internal_error("no ".repeat(1 << 20), None);
+        for told in [own(&error), of(&ServiceError::McpError(error.clone()), Duration::ZERO).to_string()] {
+            assert!(told.len() < MAX_SAID + 100 && told.ends_with(" more bytes]"), "{}", told.len());
+        }
+        assert_eq!(own(&ErrorData::internal_error("no such\n row", None)), "no such row");
     }
 
     #[test]

@@ -29,6 +29,7 @@ use super::{
     relay::{Following, Next, Relay},
     server::{Server, Shared as Common, State},
     spec::{ToolSpec, prefix_of},
+    watches::Watches,
 };
 use crate::config::file::{McpConfig, Refused};
 
@@ -73,6 +74,8 @@ pub struct Hub {
     pub(super) log_level: Wanted,
     /// What clients were asked to open.
     pub pages: Pages,
+    /// And which resources they watch.
+    pub watches: Watches,
     changed: Arc<Notify>,
     version: watch::Sender<u64>,
     tasks: TaskTracker,
@@ -90,6 +93,7 @@ impl Hub {
             is_between,
             log_level: Wanted::default(),
             pages: Pages::default(),
+            watches: Watches::default(),
             changed: Arc::default(),
             version: watch::Sender::new(0),
             tasks: TaskTracker::new(),
@@ -125,6 +129,7 @@ impl Hub {
                     is_between: self.is_between,
                     log_level: self.log_level.clone(),
                     pages: self.pages.clone(),
+                    watches: self.watches.clone(),
                 };
                 Server::start(entry.clone(), common, &self.tasks)
             });

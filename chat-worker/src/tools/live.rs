@@ -1,6 +1,6 @@
 //! What one server offers beside tools, while it is up: its lists of resources, of templates and of prompts, and what it answers.
 
-use std::{future::Future, time::Duration};
+use std::{collections::HashSet, future::Future, time::Duration};
 
 use rmcp::{
     ErrorData,
@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::{
     asked::{Given, LEFT_OUT, SIZE, WRITTEN},
+    connection::tells_of_resources,
     failure,
     relay::Relay,
     request::{Failed, Line, Request},
@@ -66,6 +67,11 @@ impl Live {
         &self.line.server
     }
 
+    /// Whether it tells that a single resource changed.
+    pub fn tells_of_resources(&self) -> bool {
+        self.can(tells_of_resources)
+    }
+
     pub fn can(&self, what: impl Fn(&ServerCapabilities) -> bool) -> bool {
         self.line.peer.peer_info().is_some_and(|info| what(&info.capabilities))
     }
@@ -75,7 +81,7 @@ impl Live {
         F: Future<Output = Result<P, ServiceError>>,
     {
         let listing = async {
-            let (mut all, mut left_out, mut size, mut cursor) = (Vec::new(), Vec::new(), 0, None);
+            let (mut all, mut left_out, mut size, mut cursor, mut seen) = (Vec::new(), Vec::new(), 0, None, HashSet::new());
             for _ in 0..MAX_PAGES {
                 let (found, next, mut meta) = items(page(PaginatedRequestParams::default().with_cursor(cursor.clone())).await?);
                 let written = meta.as_mut().and_then(|meta| meta.0.remove(WRITTEN));
@@ -87,7 +93,8 @@ impl Live {
                 let Some(Value::Array(written)) = written else { break };
                 let raw = written.into_iter().filter_map(|text| RawValue::from_string(text.as_str()?.to_owned()).ok());
                 all.extend(found.into_iter().zip(raw).map(|(item, written)| Listed { item, written }));
-                if next.is_none() || next == cursor {
+                // There is nothing new behind a cursor that comes twice.
+                if next.as_ref().is_none_or(|next| !seen.insert(next.clone())) {
                     break;
                 }
                 if all.len() > MAX_LISTED || size > MAX_LIST_BYTES {

@@ -1,12 +1,12 @@
-//! What a server asks the client that called: forms and pages for its user (elicitation), and answers of its model (sampling). A question
-//! passes as it was written: only who does not know such a thing is not asked, and what nobody could make anything of is refused by the name
-//! of its field. Pure.
+//! What a server asks the client that called: forms and pages for its user (elicitation), answers of its model (sampling), and its folders
+//! (roots). A question passes as it was written: only who does not know such a thing is not asked, and what nobody could make anything of is
+//! refused by the name of its field. Pure.
 
 use std::borrow::Cow;
 
 use mcp_wire::{
     json,
-    question::{ELICITATION, SAMPLING},
+    question::{ELICITATION, ROOTS, SAMPLING, takes_time},
 };
 use rmcp::{
     ErrorData,
@@ -25,9 +25,9 @@ const IN_A_REQUEST: &str = "mcpfleet.dev/asked";
 #[derive(Debug, Clone, Deserialize)]
 pub struct Question {
     pub method: String,
-    /// As they were written.
+    /// As they were written, if there are any.
     #[serde(default)]
-    pub params: Box<RawValue>,
+    params: Option<Box<RawValue>>,
 }
 
 /// What a field has to be.
@@ -41,7 +41,17 @@ impl Question {
     pub fn within(request: &CustomRequest) -> Option<Self> {
         let params = request.params.as_ref().filter(|_| request.method == IN_A_REQUEST)?;
         let written = RawValue::from_string(params["written"].as_str()?.to_owned()).ok()?;
-        Some(Self { method: params["method"].as_str()?.to_owned(), params: written })
+        Some(Self { method: params["method"].as_str()?.to_owned(), params: Some(written) })
+    }
+
+    /// Its parameters. Where a server left them out, there is nothing in them, which says the same.
+    pub fn params(&self) -> &str {
+        self.params.as_deref().map(RawValue::get).filter(|written| *written != "null").unwrap_or("{}")
+    }
+
+    /// Whether a person may have to think about it.
+    pub fn takes_time(&self) -> bool {
+        takes_time(&self.method)
     }
 
     /// The id of the page that it asks to open: by it the server tells when that is done.
@@ -58,6 +68,7 @@ impl Question {
         let by_url = fields.get("mode").is_some_and(|mode| mode == "url");
         let (known, needs): (bool, &[(&str, Kind)]) = match self.method.as_str() {
             SAMPLING => (can.sampling.is_some(), &[("messages", ARRAY)]),
+            ROOTS => (can.roots.is_some(), &[]),
             ELICITATION if by_url => {
                 (can.elicitation.as_ref().is_some_and(|can| can.url.is_some()), &[("message", TEXT), ("url", TEXT)])
             }
@@ -89,7 +100,7 @@ impl Question {
     }
 
     fn fields(&self) -> Option<Map<String, Value>> {
-        json::parse(self.params.get()).ok()
+        json::parse(self.params()).ok()
     }
 }
 
@@ -110,7 +121,7 @@ pub fn in_a_request(message: &str) -> Cow<'_, str> {
         params: Option<&'a RawValue>,
     }
     match serde_json::from_str::<Asks<'_>>(message) {
-        Ok(Asks { id, method, params }) if matches!(&*method, ELICITATION | SAMPLING) => {
+        Ok(Asks { id, method, params }) if matches!(&*method, ELICITATION | SAMPLING | ROOTS) => {
             let params = json!({"method": method, "written": params.map_or("null", RawValue::get)});
             Cow::Owned(format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{IN_A_REQUEST}","params":{params}}}"#))
         }
@@ -120,6 +131,7 @@ pub fn in_a_request(message: &str) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
+    use rmcp::model::{ServerJsonRpcMessage, ServerNotification, ServerRequest};
     use rstest::rstest;
 
     use super::*;
@@ -141,7 +153,7 @@ mod tests {
         assert_eq!(carried["id"], "7");
         let request = CustomRequest::new(carried["method"].as_str().expect("a method"), Some(carried["params"].clone()));
         let question = Question::within(&request).expect("a question");
-        assert_eq!((&*question.method, question.params.get()), (ELICITATION, params));
+        assert_eq!((&*question.method, question.params()), (ELICITATION, params));
         for other in [r#"{"id":1,"method":"ping"}"#, r#"{"method":"elicitation/create"}"#, "[]", "x"] {
             assert!(matches!(in_a_request(other), Cow::Borrowed(_)), "{other}");
         }
@@ -181,5 +193,45 @@ mod tests {
             invalid("the client does not take tools with sampling/createMessage: ask without toolChoice")
         );
         assert_eq!(told("roots/list", &json!({})).map(|(code, _)| code), Some(-32601));
+    }
+
+    #[test]
+    fn what_a_server_says_without_params_is_read() {
+        for method in [
+            "ping",
+            "notifications/tools/list_changed",
+            "notifications/resources/list_changed",
+            "notifications/prompts/list_changed",
+        ] {
+            for params in ["", r#","params":{}"#, r#","params":{"_meta":{"a":1}}"#, r#","params":null"#] {
+                let id = if method == "ping" { r#","id":1"# } else { "" };
+                let sent = format!(r#"{{"jsonrpc":"2.0"{id},"method":"{method}"{params}}}"#);
+                let read: ServerJsonRpcMessage = json::parse(&in_a_request(&sent)).expect("a message");
+                let is_known = match &read {
+                    ServerJsonRpcMessage::Request(request) => matches!(request.request, ServerRequest::PingRequest(_)),
+                    ServerJsonRpcMessage::Notification(told) => {
+                        !matches!(told.notification, ServerNotification::CustomNotification(_))
+                    }
+                    _ => false,
+                };
+                assert!(is_known, "{sent}: {read:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_question_whose_params_may_be_left_out_needs_none() {
+        let can: ClientCapabilities = serde_json::from_value(json!({"roots": {}, "sampling": {}})).expect("capabilities");
+        for sent in [r#"{"jsonrpc":"2.0","id":1,"method":"roots/list"}"#, r#"{"id":1,"method":"roots/list","params":null}"#] {
+            let carried: Value = serde_json::from_str(&in_a_request(sent)).expect("JSON");
+            let request = CustomRequest::new(IN_A_REQUEST, Some(carried["params"].clone()));
+            for question in [Question::within(&request), serde_json::from_str(sent).ok()] {
+                let question = question.expect("a question");
+                assert_eq!((question.params(), question.refusal(&can), question.takes_time()), ("{}", None, false), "{sent}");
+            }
+        }
+        let question: Question = serde_json::from_str(r#"{"method":"sampling/createMessage"}"#).expect("a question");
+        let told = question.refusal(&can).expect("nobody could say anything to that").message;
+        assert_eq!(told.replace('"', ""), "sampling/createMessage cannot be passed on: its messages is missing");
     }
 }

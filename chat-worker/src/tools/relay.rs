@@ -16,7 +16,7 @@ use mcp_wire::{
 };
 use rmcp::{
     ErrorData,
-    model::{ClientCapabilities, LoggingLevel, ProgressToken, RequestId},
+    model::{ClientCapabilities, InputResponses, LoggingLevel, ProgressToken, RequestId},
 };
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, value::RawValue};
@@ -86,7 +86,7 @@ pub struct Questions {
 #[derive(Debug, Clone)]
 pub struct Relay {
     said: mpsc::Sender<Said>,
-    /// What of a client's abilities concerns a call: elicitation and sampling.
+    /// What of a client's abilities concerns a call: elicitation, sampling and roots.
     pub can: ClientCapabilities,
     /// From which level on it wants a modern server's messages.
     pub log_level: Option<LoggingLevel>,
@@ -96,13 +96,15 @@ pub struct Relay {
     pub shares: bool,
     /// Its session, which is told of its pages when the call has ended, too.
     pub later: Option<Later>,
+    /// What it answers before it was asked here: a server that keeps no state finds in it what it asks for.
+    pub answers: Option<InputResponses>,
 }
 
 impl Relay {
     /// A caller's ear, and what it hears.
     pub fn new(can: ClientCapabilities, log_level: Option<LoggingLevel>, comes_back: bool) -> (Self, mpsc::Receiver<Said>) {
         let (said, hears) = mpsc::channel(UNHEARD);
-        (Self { said, can, log_level, comes_back, shares: false, later: None }, hears)
+        (Self { said, can, log_level, comes_back, shares: false, later: None, answers: None }, hears)
     }
 
     /// The ear of whoever only wants to know how far it is.
@@ -236,8 +238,10 @@ impl Call {
         self.given(pages.iter().map(String::as_str));
         self.time().pages.extend(pages);
         let (answers, given) = oneshot::channel();
+        // What a program answers by itself takes the call's own time.
+        let takes_time = all.iter().any(|(_, question)| question.takes_time());
         relay.said.send(Said::Asked(Questions { all, answers })).await.map_err(|_| nobody())?;
-        let _asking = Asking::begin(self);
+        let _asking = takes_time.then(|| Asking::begin(self));
         given.await.map_err(|_| ErrorData::internal_error("the question was not answered", None))
     }
 

@@ -31,7 +31,7 @@ use rmcp::{
 };
 use sse_stream::Sse;
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, watch},
     time::{Instant, sleep, timeout},
 };
 use url::Url;
@@ -123,6 +123,8 @@ struct Shared {
     opened: AtomicU64,
     /// As the SDK opened it.
     door: Mutex<Door>,
+    /// Which session it has begun last, when that has been told so.
+    begun: watch::Sender<u64>,
     /// What comes for the SDK on streams of requests that went past it.
     aside: mpsc::Sender<ServerJsonRpcMessage>,
     /// Whether silence to discover is an answer to it.
@@ -164,6 +166,7 @@ impl Remote {
             places: Semaphore::new(most),
             opened: AtomicU64::new(0),
             door: Mutex::default(),
+            begun: watch::Sender::new(1),
             aside,
             takes_silence,
         };
@@ -173,6 +176,11 @@ impl Remote {
     /// How often it was opened: a new session is a new one also where it has the name of the last.
     pub fn opened(&self) -> u64 {
         self.door().number
+    }
+
+    /// Changes when another session has begun.
+    pub fn sessions(&self) -> watch::Receiver<u64> {
+        self.shared.begun.subscribe()
     }
 
     fn door(&self) -> Door {
@@ -340,6 +348,13 @@ impl Remote {
             *self.shared.door.lock().unwrap_or_else(PoisonError::into_inner) = door.clone();
         }
         let reply = self.send(Method::POST, &uri, headers, Some(body)).await.map_err(StreamableHttpError::Client)?;
+        if door.revision.is_some() {
+            self.shared.begun.send_if_modified(|begun| {
+                let is_another = *begun < door.number;
+                *begun = door.number.max(*begun);
+                is_another
+            });
+        }
         let Some(asked) = asked else {
             // To what opens a session there is none yet that could be forgotten.
             return acknowledged(reply, in_session && !opens(&message)).await;

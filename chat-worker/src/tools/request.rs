@@ -20,7 +20,7 @@ use futures::{
     future::{BoxFuture, ready},
 };
 use mcp_stdio::exit::Exit;
-use mcp_wire::headers;
+use mcp_wire::{headers, question::THINKING};
 use rmcp::{
     ErrorData, RoleClient,
     model::{
@@ -32,7 +32,7 @@ use rmcp::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 
 use super::{
     asked::{Answer, Asked, Given, Refused},
@@ -114,6 +114,14 @@ impl Way {
             Self::Http(_) => None,
         }
     }
+
+    /// Changes with each further session of the same connection; a child has one.
+    pub fn sessions(&self) -> Option<watch::Receiver<u64>> {
+        match self {
+            Self::Http(remote) => Some(remote.sessions()),
+            Self::Child(_) => None,
+        }
+    }
 }
 
 /// The way to a server that is up.
@@ -153,13 +161,16 @@ impl Line {
     /// The result of a request. What the server wants to know before it goes on is asked of whoever made the request; the result says it
     /// only where that one can come back with the answers by itself, as with resources and prompts in the modern era. With it comes the room
     /// that it takes, to be kept as long as it is.
-    pub async fn result(&self, mut request: Request, relay: Option<Relay>) -> Result<(Given, Option<Room>), Failed> {
+    pub async fn result(&self, mut request: Request, mut relay: Option<Relay>) -> Result<(Given, Option<Room>), Failed> {
         if relay.as_ref().is_some_and(|relay| !relay.shares) {
             self.tell_level().await;
         }
         let is_call = matches!(request, Request::Call(_));
         let comes_back = !is_call && relay.as_ref().is_none_or(|relay| relay.comes_back);
         let meta = self.meta(relay.as_ref());
+        if let (Request::Call(call), Some(relay), true) = (&mut request, &mut relay, self.is_modern()) {
+            call.answers = relay.answers.take();
+        }
         let call = Call::new(Arc::clone(&self.server), relay);
         for _ in 0..MAX_ROUNDS {
             let answer = self.attempt(&request, meta.clone(), &call).await;
@@ -169,7 +180,7 @@ impl Line {
             match answer? {
                 Given { result: ServerResult::InputRequiredResult(required), written } if !comes_back => {
                     let state = required.request_state;
-                    let answers = answers(written.as_deref(), &call).await.map_err(ServiceError::McpError)?;
+                    let answers = answers(written.as_deref(), &call, self.limit).await.map_err(ServiceError::McpError)?;
                     resume(&mut request, state, answers);
                 }
                 given => return Ok((given, call.take_room())),
@@ -364,7 +375,7 @@ struct Required {
 }
 
 /// What the user answers to what a server of the modern era wants to know before it goes on.
-async fn answers(required: Option<&RawValue>, call: &Call) -> Result<InputResponses, ErrorData> {
+async fn answers(required: Option<&RawValue>, call: &Call, limit: Duration) -> Result<InputResponses, ErrorData> {
     let required = required.map_or("{}", RawValue::get);
     let Required { input_requests } =
         serde_json::from_str(required).map_err(|_| refused("it asks its user for input, by what is no request".to_owned()))?;
@@ -372,7 +383,11 @@ async fn answers(required: Option<&RawValue>, call: &Call) -> Result<InputRespon
     if questions.is_empty() {
         return Ok(InputResponses::new());
     }
-    let answers = call.ask(questions).await.map_err(|error| match error.code {
+    // While it is asked for, no request of ours is under way that had a time of its own.
+    let patience = if questions.iter().any(|(_, question)| question.takes_time()) { THINKING } else { limit };
+    let asked = timeout(patience, call.ask(questions));
+    let answers = asked.await.map_err(|_| refused("it asked its user for input, which was not given in time".to_owned()))?;
+    let answers = answers.map_err(|error| match error.code {
         ErrorCode::INVALID_PARAMS => refused(format!("it asks its user for input: {}", error.message)),
         _ => refused("it asks its user for input, which cannot be given here".to_owned()),
     })?;

@@ -3,9 +3,12 @@
 
 #![allow(deprecated, reason = "sampling and messages for a log, which earlier eras have")]
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use futures::future::join_all;
+use futures::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use rmcp::{
     ErrorData,
     model::{
@@ -15,6 +18,7 @@ use rmcp::{
     },
 };
 use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     asked::Given,
@@ -24,13 +28,16 @@ use super::{
     quoted::{self, Source},
     relay::Relay,
     sanitize::{cap, clean, clean_line},
-    spec::exposed_name,
+    spec::{ends_as_made, exposed_name, prefix_of},
 };
 use crate::{message::Message, written::Fields};
 
 /// What a server's instructions may take of each prompt, in bytes, and what those of all servers may.
 const MAX_INSTRUCTIONS: usize = 4 * 1024;
 const ALL_INSTRUCTIONS: usize = 32 * 1024;
+
+/// How long servers are waited for that might list the same before the one that does.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Where the servers are told that hold the same URI.
 const ALSO_AT: &str = "mcpfleet.dev/alsoAt";
@@ -40,12 +47,16 @@ impl Hub {
     pub async fn resources(&self) -> Vec<Listed<Resource>> {
         let servers = self.live();
         let lists = join_all(servers.iter().map(Live::resources)).await;
-        let mut first: BTreeMap<String, usize> = BTreeMap::new();
+        let mut first: BTreeMap<String, (usize, &str)> = BTreeMap::new();
         let mut all: Vec<Listed<Resource>> = Vec::new();
         for (server, resource) in
             servers.iter().zip(lists).flat_map(|(server, list)| list.into_iter().map(move |one| (server, one)))
         {
-            if let Some(known) = first.get(&resource.item.uri) {
+            if let Some((known, of)) = first.get(&resource.item.uri) {
+                // Twice of one server is once.
+                if *of == server.name() {
+                    continue;
+                }
                 let mut also = all[*known].item.meta.clone().unwrap_or_default();
                 let mut names = also.0.get(ALSO_AT).and_then(|names| names.as_array().cloned()).unwrap_or_default();
                 names.push(json!(server.name()));
@@ -66,7 +77,7 @@ impl Hub {
                 );
                 continue;
             }
-            first.insert(resource.item.uri.clone(), all.len());
+            first.insert(resource.item.uri.clone(), (all.len(), server.name()));
             all.push(resource.with(|item, fields| {
                 item.name = format!("{}__{}", server.name(), item.name);
                 fields.set("name", &item.name);
@@ -122,14 +133,36 @@ impl Hub {
         Err(why.unwrap_or_else(|| ErrorData::resource_not_found(format!("no server has the resource {}", params.uri), None)))
     }
 
+    /// Tells a watcher from now on when a resource changes: its server, which has to tell of such things, is asked to.
+    pub async fn watch(&self, watcher: &str, caller: &str, uri: &str) -> Result<(), ErrorData> {
+        if self.watches.has(watcher, uri) {
+            return Ok(());
+        }
+        let mut why = None;
+        for server in self.holders(uri).await.into_iter().filter(Live::tells_of_resources) {
+            // It may be asked for others just now.
+            let limit = server.line.limit.saturating_mul(2);
+            match self.watches.watch(watcher, caller, uri, server.name(), limit).await {
+                Err(error) => why = why.or(Some(error)),
+                Ok(()) => return Ok(()),
+            }
+        }
+        let nobody = || ErrorData::invalid_params(format!("no server tells of changes of the resource {uri}"), None);
+        Err(why.unwrap_or_else(nobody))
+    }
+
+    /// Whether any server tells that a single resource changed.
+    pub fn tells_of_resources(&self) -> bool {
+        self.live().iter().any(Live::tells_of_resources)
+    }
+
     /// The servers that may have a resource; the likeliest first, and only that one where it is certain.
     async fn holders(&self, uri: &str) -> Vec<Live> {
         let servers: Vec<Live> = self.live().into_iter().filter(|server| server.can(|it| it.resources.is_some())).collect();
         if servers.len() < 2 {
             return servers;
         }
-        let lists = join_all(servers.iter().map(Live::resources)).await;
-        if let Some(at) = lists.iter().position(|list| list.iter().any(|resource| resource.item.uri == uri)) {
+        if let Some(at) = lister(&servers, uri).await {
             return servers.into_iter().skip(at).take(1).collect();
         }
         let templates = join_all(servers.iter().map(Live::templates)).await;
@@ -151,13 +184,17 @@ impl Hub {
         // A client would take the answer of one that has none for ours.
         for server in self.live().into_iter().filter(|server| server.can(|it| it.prompts.is_some())) {
             let own = name.strip_prefix(server.name()).and_then(|rest| rest.strip_prefix("__"));
-            if let Some(own) = own.filter(|own| exposed_name(server.name(), own) == name) {
+            let own = own.filter(|own| exposed_name(server.name(), own) == name);
+            if let Some(own) = own.filter(|own| !ends_as_made(own)) {
                 return Ok((server.clone(), own.to_owned()));
             }
-            if let Some(prompt) =
-                server.prompts().await.into_iter().find(|prompt| exposed_name(server.name(), &prompt.item.name) == name)
-            {
-                return Ok((server, prompt.item.name));
+            // Only a server whose prompts may be called so has to say which it has.
+            if !name.starts_with(&prefix_of(server.name())) {
+                continue;
+            }
+            let listed = server.prompts().await.into_iter().find(|prompt| exposed_name(server.name(), &prompt.item.name) == name);
+            if let Some(own) = listed.map(|prompt| prompt.item.name).or_else(|| own.map(str::to_owned)) {
+                return Ok((server, own));
             }
         }
         Err(ErrorData::invalid_params(format!("there is no prompt {name}"), None))
@@ -224,6 +261,32 @@ impl Hub {
         let all: Vec<_> = self.live().iter().filter(|server| server.trusted).filter_map(told).collect();
         let most = MAX_INSTRUCTIONS.min(ALL_INSTRUCTIONS / all.len().max(1));
         all.into_iter().map(|(server, text)| (server, cap(clean(text.trim()), most).0)).collect()
+    }
+}
+
+/// The place of the first of these servers that lists a resource. One before it that does not say so soon does not hold it up.
+async fn lister(servers: &[Live], uri: &str) -> Option<usize> {
+    let listing = |(place, server): (usize, &Live)| {
+        let list = server.clone();
+        async move { (place, list.resources().await.iter().any(|resource| resource.item.uri == uri)) }
+    };
+    let mut lists: FuturesUnordered<_> = servers.iter().enumerate().map(listing).collect();
+    let mut silent: BTreeSet<usize> = (0..servers.len()).collect();
+    let mut found = None::<(usize, Instant)>;
+    loop {
+        let next = match found {
+            Some((_, until)) => timeout_at(until, lists.next()).await.ok().flatten(),
+            None => lists.next().await,
+        };
+        let Some((place, has_it)) = next else { return found.map(|(place, _)| place) };
+        silent.remove(&place);
+        if has_it {
+            let until = found.map_or_else(|| Instant::now() + SOON, |(_, until)| until);
+            found = Some((found.map_or(place, |(before, _)| before.min(place)), until));
+        }
+        if let Some((place, _)) = found.filter(|(place, _)| silent.first().is_none_or(|silent| silent > place)) {
+            return Some(place);
+        }
     }
 }
 

@@ -15,10 +15,10 @@ pub fn clean(text: &str) -> String {
         let before = out.chars().next_back();
         let kept = match c {
             '\n' | '\t' => true,
-            '\u{200C}' | '\u{200D}' => before.is_some_and(joins) && rest.peek().copied().is_some_and(joins),
-            '\u{FE00}'..='\u{FE0F}' | '\u{E0100}'..='\u{E01EF}' => {
-                before.is_some_and(|c| joins(c) && !is_variant(c) || "#*0123456789".contains(c))
+            '\u{200C}' | '\u{200D}' | '\u{034F}' | '\u{115F}' | '\u{1160}' => {
+                before.is_some_and(joins) && rest.peek().copied().is_some_and(joins)
             }
+            _ if is_variant(c) => before.is_some_and(|c| joins(c) && !is_variant(c) || "#*0123456789".contains(c)),
             _ => !(c.is_control() || is_invisible(c)),
         };
         if kept {
@@ -34,7 +34,7 @@ fn joins(c: char) -> bool {
 }
 
 fn is_variant(c: char) -> bool {
-    matches!(c, '\u{FE00}'..='\u{FE0F}' | '\u{E0100}'..='\u{E01EF}')
+    matches!(c, '\u{180B}'..='\u{180D}' | '\u{180F}' | '\u{FE00}'..='\u{FE0F}' | '\u{E0100}'..='\u{E01EF}')
 }
 
 /// The same on one line.
@@ -72,10 +72,13 @@ fn is_seen(c: char) -> bool {
     UNSEEN.as_ref().is_some_and(|unseen| !unseen.is_match(text).unwrap_or(true))
 }
 
+/// What Unicode ignores by default (but for what chooses a variant), and what turns the order of letters around.
 fn is_invisible(c: char) -> bool {
     matches!(c,
-        '\u{00AD}' | '\u{061C}' | '\u{180E}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
-        | '\u{2060}'..='\u{206F}' | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}' | '\u{E0000}'..='\u{E007F}')
+        '\u{00AD}' | '\u{034F}' | '\u{061C}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}' | '\u{180E}'
+        | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{3164}' | '\u{FEFF}'
+        | '\u{FFA0}' | '\u{FFF0}'..='\u{FFFB}' | '\u{1BCA0}'..='\u{1BCA3}' | '\u{1D173}'..='\u{1D17A}'
+        | '\u{E0000}'..='\u{E00FF}' | '\u{E01F0}'..='\u{E0FFF}')
 }
 
 /// Cuts the text to at most `max` bytes, and says how much is missing. True when it was cut.
@@ -122,6 +125,28 @@ mod tests {
         assert_eq!(clean("pass\u{200D}word \u{200C}x \u{200C}"), "password x ");
         assert_eq!(clean("a\u{FE0F}\u{E0101}b"), "ab");
         assert_eq!(clean("\u{1F600}\u{FE0F}\u{FE01}\u{FE02}"), "\u{1F600}\u{FE0F}");
+        assert_eq!(clean("\u{1828}\u{180B}\u{180B} a\u{180B}"), "\u{1828}\u{180B} a");
+    }
+
+    #[test]
+    fn whatever_unicode_ignores_goes_wherever_it_hides() {
+        for hidden in [
+            "\u{3164}",
+            "\u{FFA0}",
+            "\u{17B4}",
+            "\u{034F}",
+            "\u{115F}",
+            "\u{FFF0}",
+            "\u{1BCA0}",
+            "\u{1D173}",
+            "\u{E0080}",
+            "\u{E01F0}",
+            "\u{E0FFF}",
+        ] {
+            assert_eq!(clean(&format!("read{}only", hidden.repeat(3))), "readonly", "{hidden:?}");
+        }
+        let old = "\u{115F}\u{1161}\u{11A8}";
+        assert_eq!(clean(&format!("\u{1100}{old}")), format!("\u{1100}{old}"), "it holds a place between letters");
     }
 
     #[test]

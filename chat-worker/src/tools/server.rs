@@ -29,6 +29,7 @@ use super::{
     relay::Relay,
     request::Line,
     spec::ToolSpec,
+    watches::Watches,
 };
 use keeper::Keeper;
 
@@ -118,6 +119,7 @@ pub struct Shared {
     pub is_between: bool,
     pub log_level: level::Wanted,
     pub pages: Pages,
+    pub watches: Watches,
 }
 
 /// What calls need of a server that is up.

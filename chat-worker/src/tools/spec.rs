@@ -178,6 +178,12 @@ pub fn exposed_name(server: &str, tool: &str) -> String {
     format!("{}_{suffix}", &name[..name.len().min(MAX_KEPT)])
 }
 
+/// Whether a name ends as those do that had to be changed: it may stand for another one.
+pub fn ends_as_made(name: &str) -> bool {
+    let hash = name.rsplit_once('_').map(|(_, hash)| hash);
+    hash.is_some_and(|hash| hash.len() == 8 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
 /// How the names of all tools of a server begin. Those of another server may begin so, too.
 pub fn prefix_of(server: &str) -> String {
     let mut prefix = format!("{}__", plain(server));

@@ -19,6 +19,9 @@ use crate::{llm::ModelError, message::Usage};
 
 /// Models that are accounted for one by one.
 const MAX_MODELS: usize = 50;
+/// And tools; a longer name is none of ours, in bytes.
+const MAX_TOOLS: usize = 1_000;
+const LONGEST_TOOL: usize = 128;
 
 /// How many tokens a day may cost.
 #[derive(Debug, Clone, Copy, Default)]
@@ -145,7 +148,9 @@ impl Ledger {
         let read = Usage { input_tokens: tokens, ..Usage::default() };
         let cost = prices.and_then(|list| price(list, model, read));
         self.enter(|day| {
-            let tool = day.tools.entry(name.to_owned()).or_default();
+            // A model may call what it likes.
+            let known = day.tools.contains_key(name) || (day.tools.len() < MAX_TOOLS && name.len() <= LONGEST_TOOL);
+            let tool = day.tools.entry(if known { name } else { "other" }.to_owned()).or_default();
             tool.calls += 1;
             tool.result_tokens += tokens;
             tool.cost = tool.cost.zip(cost).map(|(sum, cost)| sum + cost);
@@ -256,5 +261,16 @@ mod tests {
         ledger.tool("a", 4_000, "unheard-of", Some("anthropic"));
         let tool = ledger.today().tools["a"];
         assert_eq!((tool.calls, tool.result_tokens, tool.cost), (2, 2_000, None));
+    }
+
+    #[test]
+    fn names_that_a_model_makes_up_do_not_make_the_account_endless() {
+        let ledger = Ledger::new(Budget::default());
+        ledger.tool(&"x".repeat(LONGEST_TOOL + 1), 4, "m", None);
+        for name in 0..2 * MAX_TOOLS {
+            ledger.tool(&name.to_string(), 4, "m", None);
+        }
+        let tools = ledger.today().tools;
+        assert_eq!((tools.len(), tools["other"].calls), (MAX_TOOLS, 2 + MAX_TOOLS as u64));
     }
 }

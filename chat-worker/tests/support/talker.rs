@@ -10,7 +10,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -40,6 +40,10 @@ pub struct Talker {
     ids: AtomicU64,
     /// What is said on streams that were opened by GET.
     news: broadcast::Sender<Value>,
+    /// Its list of resources never comes.
+    pub hangs_lists: AtomicBool,
+    /// It has forgotten its session: only `initialize` is answered.
+    forgot: AtomicBool,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -58,6 +62,8 @@ impl Talker {
             asked: Mutex::default(),
             ids: AtomicU64::new(0),
             news: broadcast::Sender::new(16),
+            hangs_lists: false.into(),
+            forgot: false.into(),
             task: Mutex::default(),
         });
         let router = Router::new().route("/mcp", post(answer).get(listen)).with_state(Arc::clone(&talker));
@@ -80,6 +86,23 @@ impl Talker {
     /// Tells everybody who listens.
     pub fn tell(&self, method: &str) {
         self.news.send(json!({"jsonrpc": "2.0", "method": method})).unwrap();
+    }
+
+    /// Tells everybody who listens that a resource has changed.
+    pub fn tell_updated(&self, uri: &str) {
+        self.news.send(json!({"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": uri}})).unwrap();
+    }
+
+    /// Forgets its session.
+    pub fn forget(&self) {
+        self.forgot.store(true, Ordering::SeqCst);
+    }
+
+    /// The URIs of the requests of this method, in their order.
+    pub fn uris(&self, method: &str) -> Vec<String> {
+        let seen = self.seen.lock().unwrap();
+        let uri = |seen: &Value| seen["params"]["uri"].as_str().unwrap_or_default().to_owned();
+        seen.iter().filter(|seen| seen["method"] == method).map(uri).collect()
     }
 
     /// Tells everybody who listens that a page is done.
@@ -153,7 +176,11 @@ impl Talker {
         let id = format!("t{}", self.ids.fetch_add(1, Ordering::Relaxed));
         let (answer, given) = oneshot::channel();
         self.asked.lock().unwrap().insert(id.clone(), answer);
-        said.send(json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})).await.unwrap();
+        let mut question = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
+        if params.is_null() {
+            question.as_object_mut().unwrap().remove("params");
+        }
+        said.send(question).await.unwrap();
         given.await.unwrap()
     }
 }
@@ -185,9 +212,17 @@ async fn answer(State(talker): State<Arc<Talker>>, Json(message): Json<Value>) -
         return StatusCode::ACCEPTED.into_response();
     }
     let opens = method == "initialize";
+    if opens {
+        talker.forgot.store(false, Ordering::SeqCst);
+    } else if talker.forgot.load(Ordering::SeqCst) {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    if method == "resources/list" && talker.hangs_lists.load(Ordering::SeqCst) {
+        std::future::pending::<()>().await;
+    }
     let result = match method {
         "initialize" => json!({"protocolVersion": "2025-11-25", "serverInfo": {"name": "talker", "version": "1"},
-            "capabilities": {"tools": {"listChanged": true}, "resources": {"listChanged": true}, "prompts": {"listChanged": true},
+            "capabilities": {"tools": {"listChanged": true}, "resources": {"listChanged": true, "subscribe": true}, "prompts": {"listChanged": true},
                 "logging": {}, "completions": {}}}),
         "tools/list" => {
             let tools = ["work", "look", "ask", "sample", "hang", "follow"].map(|name| {
@@ -233,7 +268,11 @@ async fn answer(State(talker): State<Arc<Talker>>, Json(message): Json<Value>) -
             });
             return events(stream::unfold(hears, |mut hears| async move { Some((hears.recv().await?, hears)) }));
         }
-        "logging/setLevel" => json!({}),
+        "resources/subscribe" if message["params"]["uri"] == "t:none" => {
+            let error = json!({"code": -32002, "message": "no such resource", "data": {"uri": "t:none"}});
+            return Json(json!({"jsonrpc": "2.0", "id": id, "error": error})).into_response();
+        }
+        "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" => json!({}),
         _ => {
             let error = json!({"code": -32601, "message": "no"});
             return Json(json!({"jsonrpc": "2.0", "id": id, "error": error})).into_response();

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use prometheus::{IntGaugeVec, Opts, Registry};
+use metrics_text::{IntGaugeVec, MetricSet};
 use tokio::time::Instant;
 
 use super::{
@@ -15,7 +15,6 @@ use super::{
 };
 use crate::{
     crd::autoscaling::{Autoscaling, AutoscalingStatus},
-    metrics::registered,
     probe::ServerKey,
 };
 
@@ -79,12 +78,15 @@ pub struct Autoscaler {
 
 impl Autoscaler {
     /// Registers the metrics. `window`: the time in which no more pods were needed before one goes.
-    pub fn new(registry: &Registry, window: Duration) -> prometheus::Result<Self> {
-        let gauge =
-            |name: &str, help: &str| registered(registry, IntGaugeVec::new(Opts::new(name, help), &["namespace", "name"]));
-        let desired = gauge("mcpfleet_server_desired_replicas", "Pods that spec.autoscaling came to")?;
-        let in_flight = gauge("mcpfleet_server_calls_in_flight", "Calls under way, of servers with spec.autoscaling")?;
-        Ok(Self { servers: Mutex::default(), window, desired, in_flight })
+    pub fn new(all: &MetricSet, window: Duration) -> Self {
+        let labels = ["namespace", "name"];
+        let in_flight = "Calls under way, of servers with spec.autoscaling";
+        Self {
+            servers: Mutex::default(),
+            window,
+            desired: all.gauges("mcpfleet_server_desired_replicas", "Pods that spec.autoscaling came to", &labels),
+            in_flight: all.gauges("mcpfleet_server_calls_in_flight", in_flight, &labels),
+        }
     }
 
     /// Takes up what a server asks for. The first time it goes on from what was told, or from the pods that `begin` finds.
@@ -201,7 +203,7 @@ mod tests {
 
     /// A server that was told of, and when.
     fn fleet() -> (Autoscaler, ServerKey, Instant) {
-        let autoscaler = Autoscaler::new(&Registry::new(), Duration::from_mins(5)).expect("metrics");
+        let autoscaler = Autoscaler::new(&MetricSet::default(), Duration::from_mins(5));
         let (key, now) = (ServerKey::new("team", "search"), Instant::now());
         let autoscaling = serde_json::from_value(json!({"maxReplicas": 10})).expect("a spec");
         let sessions = Some(Duration::from_mins(5));
@@ -266,7 +268,7 @@ mod tests {
         autoscaler.forget(key);
         assert_eq!(autoscaler.decision(key), None);
         let series = |gauges: &IntGaugeVec| {
-            prometheus::core::Collector::collect(gauges).iter().map(|family| family.get_metric().len()).sum::<usize>()
+            metrics_text::Collector::collect(gauges).iter().map(|family| family.get_metric().len()).sum::<usize>()
         };
         assert_eq!((series(&autoscaler.desired), series(&autoscaler.in_flight)), (0, 0));
         assert_eq!(autoscaler.heard(key, vec![heard("a", Ok((80, 0)))], 1, false, *now), Changed::default());

@@ -46,7 +46,7 @@ fn pending(of: &str, name: &str) -> Pod {
 }
 
 fn backups() -> Backups {
-    Backups::new(&Registry::new()).expect("metrics")
+    Backups::new(&MetricSet::default())
 }
 
 fn server() -> McpServer {
@@ -162,15 +162,16 @@ fn one_that_does_not_run_is_told_until_it_runs_and_a_server_that_was_never_backe
 #[test]
 fn a_job_that_gets_no_pod_says_why_and_says_it_when_its_time_is_up() {
     let backups = backups();
-    let said = || {
+    let said = |pod: &str| {
+        let message = format!("Error creating: pods \"db-mcp-backup-29400000-{pod}\" is forbidden: exceeded quota");
         let event = json!({"metadata": {"name": "e"}, "involvedObject": {"kind": "Job", "uid": "1"},
-            "reason": "FailedCreate", "message": "exceeded quota"});
+            "reason": "FailedCreate", "message": message});
         serde_json::from_value(event).expect("an Event")
     };
-    assert!(backups.take_refusal(Event::Apply(said())).is_none(), "nobody's");
+    assert!(backups.take_refusal(Event::Apply(said("x2x4z"))).is_none(), "nobody's");
     take_job(&backups, Event::Apply(job("1", None)));
-    assert!(backups.take_refusal(Event::Apply(said())).is_some());
-    assert!(backups.take_refusal(Event::Apply(said())).is_none(), "told already");
+    assert!(backups.take_refusal(Event::Apply(said("x2x4z"))).is_some());
+    assert!(backups.take_refusal(Event::Apply(said("7k2pq"))).is_none(), "told already, of another try");
     let held = told(&backups, None).expect("something");
     assert_eq!(held.failure.as_deref(), Some("it does not run: FailedCreate: exceeded quota"));
     take_job(&backups, Event::Apply(job("1", Some(("2026-01-01T06:00:00Z", Some("DeadlineExceeded"))))));

@@ -7,7 +7,7 @@ mod remount;
 pub mod status;
 pub mod validate;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 use kube::ResourceExt;
@@ -106,6 +106,10 @@ impl Subject for McpApp {
     }
 
     fn found(&self, _: &ValidatedApp, _: &Arc<Mask>, _: &Context<Self>) {}
+
+    fn look(&self, context: &Context<Self>, now: Timestamp) -> Option<Duration> {
+        context.world.pods.due(&self.namespace().unwrap_or_default(), &self.name_any(), now)
+    }
 
     fn status(&self, outcome: &Outcome<ValidatedApp>, context: &Context<Self>, now: Timestamp) -> Told<McpAppStatus> {
         let (namespace, name) = (self.namespace().unwrap_or_default(), self.name_any());

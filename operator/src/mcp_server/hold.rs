@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn a_beginning_that_waits_for_a_probe_of_kubernetes_or_an_init_container_is_told_within_ten_seconds() {
         let runs = |sidecar| {
-            let making = crate::pod_trouble::Making { init: Some("a".into()), sidecar, prepared: true, made: None };
+            let making = crate::pod_trouble::Making { init: Some("a".into()), sidecar, prepared: true, made: None, since: None };
             PodHealth { making: Some(making), ..pod(false, false, false) }
         };
         for pod in [pod(false, true, false), runs(true), runs(false)] {

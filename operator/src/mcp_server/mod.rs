@@ -16,7 +16,7 @@ pub mod stdio;
 pub mod url;
 pub mod validate;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 use kube::{Resource, ResourceExt};
@@ -36,7 +36,7 @@ use crate::{
     names::{self, Component},
     network::Surroundings,
     pass::{Context, Outcome, Subject, Told, is_paused},
-    probe::{Credentials, Endpoint, HealthEngine, ServerKey, ServerSpec, ToolsContract},
+    probe::{Credentials, Endpoint, HealthEngine, ServerHealth, ServerKey, ServerSpec, ToolsContract},
     problem::Problem,
 };
 
@@ -156,6 +156,10 @@ impl Subject for McpServer {
         }
     }
 
+    fn look(&self, context: &Context<Self>, now: Timestamp) -> Option<Duration> {
+        context.world.engine.snapshot(&key(self)).and_then(|health| due(&health, now))
+    }
+
     fn status(&self, outcome: &Outcome<ValidatedServer>, context: &Context<Self>, now: Timestamp) -> Told<McpServerStatus> {
         let mut health = context.world.engine.snapshot(&key(self));
         for pod in health.iter_mut().flat_map(|health| &mut health.pods) {
@@ -180,6 +184,11 @@ impl Subject for McpServer {
         status.backup = context.world.backups.tell(self, status.backup.as_ref(), &context.warnings);
         Told::Now(status)
     }
+}
+
+/// When one of its pods will have been made for so long without a word that it is told.
+fn due(health: &ServerHealth, now: Timestamp) -> Option<Duration> {
+    health.pods.iter().filter_map(|pod| pod.making.as_ref()?.due(now)).min()
 }
 
 fn key(server: &McpServer) -> ServerKey {
@@ -244,10 +253,16 @@ fn probe_spec(server: &McpServer, endpoint: Endpoint, credentials: Option<Creden
 
 #[cfg(test)]
 mod tests {
+    use metrics_text::MetricSet;
     use serde_json::json;
 
     use super::*;
-    use crate::{crd::pod::SecretKeyRef, fixtures};
+    use crate::{
+        crd::pod::SecretKeyRef,
+        fixtures,
+        pod_trouble::Making,
+        probe::{EngineConfig, PodHealth},
+    };
     use mcp_wire::mask;
 
     #[test]
@@ -274,6 +289,56 @@ mod tests {
             server.spec.remote.iter_mut().for_each(|remote| remote.headers_from.clone_from(&from));
         });
         assert_eq!(told(&with_header), (1, false));
+    }
+
+    #[test]
+    fn every_pod_of_a_rollout_has_a_look_when_it_has_been_made_for_long() {
+        let made = |second| {
+            let making = Making { init: None, sidecar: false, prepared: false, made: None, since: Some(fixtures::at(second)) };
+            PodHealth { making: Some(making), ..PodHealth::default() }
+        };
+        let health = ServerHealth { pods: vec![made(40), made(0), PodHealth::default(), made(100)], ..ServerHealth::default() };
+        let looks: Vec<_> =
+            [0, 30, 70, 129, 130].map(|second| due(&health, fixtures::at(second)).map(|wait| wait.as_secs())).into();
+        assert_eq!(looks, [Some(30), Some(40), Some(60), Some(1), None]);
+    }
+
+    #[tokio::test]
+    async fn what_one_url_was_given_is_never_sent_to_another() {
+        let at = |url: &str| {
+            fixtures::remote(|server| {
+                let header = json!({"name": "Authorization", "secretKeyRef": {"name": "s", "key": "k"}});
+                let remote = json!({"url": url, "headersFrom": [header], "caSecretRef": {"name": "private", "key": "ca.crt"}});
+                server.spec.remote = serde_json::from_value(remote).expect("a remote server");
+            })
+        };
+        let (before, measured) = (at("https://example.com/mcp"), MetricSet::default());
+        let world = World {
+            engine: HealthEngine::new(EngineConfig::default(), &measured),
+            sources: stdio::Sources::default(),
+            backups: Arc::new(Backups::new(&measured)),
+            autoscaler: Arc::new(Autoscaler::new(&measured, Duration::from_mins(5))),
+            asleep: Arc::new(Asleep::new(tokio::sync::mpsc::unbounded_channel().0)),
+            leading: Arc::default(),
+        };
+        let context = fixtures::context(&before, &fixtures::api::Api::default(), &measured, world);
+        let header = (http::HeaderName::from_static("authorization"), http::HeaderValue::from_static("Bearer of-before"));
+        let given = Credentials { headers: vec![header], ca: Some(b"pem".to_vec()), mask: Arc::default() };
+        let engine = &context.world.engine;
+        let carried = || engine.credentials(&key(&before)).map(|known| (known.headers.len(), known.ca.is_some()));
+        tell_prober(&before, Some(given.clone()), &context);
+        before.switch(&context);
+        assert_eq!(carried(), Some((1, true)), "they stand until the Secrets are read anew");
+        for other in ["https://example.com/other", "https://example.com:8443/mcp", "https://elsewhere.example/mcp"] {
+            tell_prober(&before, Some(given.clone()), &context);
+            let after = at(other);
+            after.switch(&context);
+            assert_eq!(carried(), None, "{other}");
+            assert!(engine.snapshot(&key(&after)).is_some_and(|health| health.lacks_credentials), "it is not asked without");
+            // What the Secrets hold is not known yet.
+            after.switch(&context);
+            assert_eq!(carried(), None, "{other}");
+        }
     }
 
     #[test]

@@ -276,7 +276,7 @@ impl<'a> View<'a> {
         let forced = self.server.spec.circuit_breaker.force == Some(Force::Open);
         // A pod that cannot run is told of at once: nobody will be answered.
         if let Some(stood_in) = self.stood_in.as_ref().filter(|_| !forced && self.trouble.is_none() && !self.is_refused()) {
-            return stood_in.clone();
+            return self.so_far(stood_in);
         }
         let Some(health) = self.health else { return self.not_serving(None) };
         let closed = health.circuit.state == CircuitState::Closed;
@@ -303,6 +303,18 @@ impl<'a> View<'a> {
             _ if !answers => self.not_serving(Some(health)),
             Some(problem) => Finding::new(false, problem.reason, &problem.message),
             None => self.serving(verdict),
+        }
+    }
+
+    /// What is waited for, with what the pod that is waited for met.
+    fn so_far(&self, stood_in: &Finding) -> Finding {
+        let failed = self.pods().find(|pod| !pod.in_service && pod.making.is_none() && pod.latest.is_failed());
+        match failed.filter(|_| stood_in.reason == reason::WAKING) {
+            Some(pod) => {
+                let message = format!("{}; pod {}: {}", stood_in.message, pod.name, pod.latest.message);
+                Finding::new(stood_in.status, &stood_in.reason, message)
+            }
+            None => stood_in.clone(),
         }
     }
 

@@ -5,17 +5,11 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
-use futures::{FutureExt as _, StreamExt as _};
-use kube::{
-    Resource,
-    core::PartialObjectMeta,
-    runtime::{events::Reporter, watcher::Event},
-};
-use prometheus::Registry;
+use metrics_text::MetricSet;
 use serde_json::json;
 
 use super::*;
-use crate::{cache, digest_key::DigestKey, fixtures::api::Api};
+use crate::fixtures::{self, api::Api};
 
 /// What a pass over the CR is to meet, and what it did.
 #[derive(Default)]
@@ -24,6 +18,10 @@ pub struct Script {
     lacks: Vec<Problem>,
     notes: Vec<Problem>,
     later: Option<Duration>,
+    /// When a pod will have been made for long.
+    look: Option<Duration>,
+    /// What others say, word for word.
+    message: String,
     /// Looks at what cannot be read.
     unreadable: bool,
     /// A Deployment is among the children.
@@ -132,6 +130,10 @@ impl Subject for ConfigMap {
         script(&context.world).done.push("found");
     }
 
+    fn look(&self, context: &Context<Self>, _: Timestamp) -> Option<Duration> {
+        script(&context.world).look
+    }
+
     async fn reconfigured(&self, _: &Live, context: &Context<Self>) {
         script(&context.world).done.push("reconfigured");
     }
@@ -149,6 +151,7 @@ impl Subject for ConfigMap {
             ("paused".into(), outcome.paused.to_string()),
             ("problems".into(), problems.join("; ")),
             ("claims".into(), claims.join(" ")),
+            ("message".into(), script.message.clone()),
             ("no service".into(), outcome.no_service.as_ref().map(|why| why.message.clone()).unwrap_or_default()),
         ]))
     }
@@ -158,20 +161,9 @@ const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/team/deployments/db-mcp";
 const SELF: &str = "/api/v1/namespaces/team/configmaps/db";
 const CHILD: &str = "/api/v1/namespaces/team/configmaps/db-mcp";
 
-/// A cache that has seen these objects.
-fn cache_of<K>(objects: Vec<K>) -> Arc<Cache<K>>
-where
-    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + Send + Sync + 'static,
-{
-    let events = [Event::Init].into_iter().chain(objects.into_iter().map(Event::InitApply)).chain([Event::InitDone]).map(Ok);
-    let (cache, follows) = cache::follow("objects", futures::stream::iter(events).boxed(), |_| {});
-    follows.now_or_never().expect("a stream that ends");
-    cache
-}
-
 struct Rig {
     api: Api,
-    registry: Registry,
+    metrics: MetricSet,
     context: Arc<Context<ConfigMap>>,
 }
 
@@ -189,25 +181,9 @@ impl Rig {
         let put = api.put(SELF, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}));
         let mut object: ConfigMap = serde_json::from_value(put).expect("a ConfigMap");
         change(&mut object);
-        let registry = Registry::new();
-        let metrics = ReconcileMetrics::new(&registry).expect("registered once");
-        let client = api.client();
-        let secrets = cache_of(Vec::<PartialObjectMeta<Secret>>::new());
-        let maps = cache_of(Vec::<PartialObjectMeta<ConfigMap>>::new());
-        let context = Context {
-            subjects: cache_of(vec![object.clone()]),
-            writer: Writer { client: client.clone(), children: Arc::default(), contests: Arc::default() },
-            reader: Arc::new(Reader::new(client.clone(), secrets, maps, DigestKey::for_tests())),
-            recorder: Recorder::new(client, Reporter { controller: "test".into(), instance: None }),
-            attempts: Arc::new(Attempts::new(metrics.failing())),
-            jitter: || 0.5,
-            metrics,
-            inherit: Arc::default(),
-            warnings: Arc::default(),
-            around: Arc::default(),
-            world: World::default(),
-        };
-        (Self { api, registry, context: Arc::new(context) }, Arc::new(object))
+        let measured = MetricSet::default();
+        let context = fixtures::context(&object, &api, &measured, World::default());
+        (Self { api, metrics: measured, context: Arc::new(context) }, Arc::new(object))
     }
 
     fn script(&self) -> MutexGuard<'_, Script> {
@@ -233,14 +209,9 @@ impl Rig {
 
     /// How passes ended, as their metric has it.
     fn outcomes(&self) -> Vec<String> {
-        let families = self.registry.gather();
-        let passes = families.iter().find(|family| family.name() == "mcpfleet_reconcile_total");
-        let metrics = passes.map(prometheus::proto::MetricFamily::get_metric).unwrap_or_default();
-        let outcome = |metric: &prometheus::proto::Metric| {
-            let label = metric.get_label().iter().find(|label| label.name() == "outcome").expect("a label");
-            format!("{} {}", label.value(), metric.get_counter().get_value())
-        };
-        metrics.iter().map(outcome).collect()
+        let text = self.metrics.text();
+        let passes = text.lines().filter(|line| line.starts_with("mcpfleet_reconcile_total{"));
+        passes.filter_map(|line| Some(line.split_once("outcome=\"")?.1.replace("\"}", ""))).collect()
     }
 }
 
@@ -410,6 +381,34 @@ async fn what_lacks_and_what_is_noted_is_told_and_what_can_be_made_is_made() {
     assert_eq!(rig.outcomes(), ["waiting 1"]);
 }
 
+#[tokio::test]
+async fn a_pod_that_is_made_is_looked_at_when_it_has_been_so_for_long_whatever_else_is_waited_for() {
+    let (rig, object) = Rig::new(|_| {});
+    for seconds in [30, 7] {
+        rig.script().look = Some(Duration::from_secs(seconds));
+        assert_eq!(rig.pass(&object).await, Action::requeue(Duration::from_secs(seconds)));
+    }
+    rig.script().lacks = vec![problem(Class::Waiting, "lacking")];
+    assert_eq!(rig.pass(&object).await, Action::requeue(Duration::from_secs(7)));
+    rig.script().look = None;
+    assert_eq!(rig.pass(&object).await, Action::requeue(Duration::from_mins(1)));
+}
+
+#[tokio::test]
+async fn what_is_said_again_with_another_number_is_not_written_again() {
+    let (rig, object) = Rig::new(|_| {});
+    rig.script().message = "attempt 1 (request-id: 7f3a) at 10:00:00: the pool is full".into();
+    rig.pass(&object).await;
+    rig.api.sent();
+    rig.script().message = "attempt 2 (request-id: 91bc) at 10:00:40: the pool is full".into();
+    rig.pass(&object).await;
+    assert!(rig.writes().is_empty());
+    rig.script().message = "attempt 3 (request-id: 02ff) at 10:01:40: the pool is gone".into();
+    rig.pass(&object).await;
+    assert_eq!(rig.writes(), [STATUS_WRITTEN]);
+    assert!(rig.told("message").starts_with("attempt 3"), "what is written is what is said now");
+}
+
 #[test]
 fn pods_that_are_held_up_are_looked_at_until_they_have_had_their_time() {
     let told = |status: &str, reason: &str| {
@@ -422,11 +421,10 @@ fn pods_that_are_held_up_are_looked_at_until_they_have_had_their_time() {
             last_transition_time: since,
             observed_generation: None,
         };
-        on_its_way(&[told], crate::fixtures::at(90)).map(|way| (way.told_for, way.usual))
+        held_up(&[told], crate::fixtures::at(90))
     };
-    let waits = Duration::from_secs(90);
-    assert_eq!(told("True", reason::UNSCHEDULABLE), Some((waits, false)));
-    assert_eq!(told("True", reason::ROLLING_OUT), Some((waits, true)), "in the usual manner: what changes wakes us");
+    assert_eq!(told("True", reason::UNSCHEDULABLE), Some(Duration::from_secs(90)));
+    assert_eq!(told("True", reason::ROLLING_OUT), None, "in the usual manner: what changes wakes us");
     assert_eq!(told("False", reason::UNSCHEDULABLE), None, "Stalled says it, or nothing");
 }
 
@@ -443,6 +441,21 @@ async fn what_fails_for_now_is_tried_again_later_each_time_until_it_succeeds() {
     rig.api.state().refusals.push(("GET", "unreadable", 500));
     assert_eq!(rig.pass(&object).await, Action::requeue(Duration::from_secs(1)), "counted anew");
     assert_eq!(rig.outcomes(), ["ok 1", "transient 4"]);
+}
+
+#[tokio::test]
+async fn an_api_server_that_is_away_is_asked_again_every_few_seconds_also_where_something_else_is_waited_for() {
+    let (rig, object) = Rig::new(|_| {});
+    rig.script().unreadable = true;
+    for millis in [1_000, 2_000, 2_500, 2_500, 2_500] {
+        rig.api.state().refusals.push(("GET", "unreadable", 503));
+        assert_eq!(rig.pass(&object).await, Action::requeue(Duration::from_millis(millis)));
+    }
+    assert_eq!(rig.outcomes(), ["transient 5"]);
+    let (rig, object) = Rig::new(|_| {});
+    rig.script().lacks = vec![problem(Class::Waiting, "lacking")];
+    rig.api.state().refusals.push(("PATCH", "/status", 503));
+    assert_eq!(rig.pass(&object).await, Action::requeue(Duration::from_secs(1)), "what is waited for is not told yet");
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use std::{
 };
 
 use k8s_openapi::jiff::Timestamp;
+use metrics_text::MetricSet;
 use tokio::{
     sync::{Notify, mpsc},
     time::Instant,
@@ -281,7 +282,7 @@ impl State {
 
 impl HealthEngine {
     /// An engine that knows nothing yet, and probes nothing before `run`.
-    pub fn new(config: EngineConfig, metrics: &prometheus::Registry) -> Self {
+    pub fn new(config: EngineConfig, metrics: &MetricSet) -> Self {
         let (effects, inbox) = mpsc::unbounded_channel();
         let seed = config.seed.unwrap_or_else(rand::random);
         let registry = Registry::new(config.max_in_flight, seed, Instant::now());

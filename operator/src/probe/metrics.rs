@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
-};
+use metrics_text::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, MetricSet};
 
 use super::{
     breaker::Transition,
     types::{PodHealth, ServerHealth, ServerKey},
     verdict::{Kind, Verdict},
 };
-use crate::{crd::CircuitState, metrics};
+use crate::crd::CircuitState;
+
+/// Of a probe, in seconds. Few, for there is one row of them a server: enough to tell quick from slow, and slow from about to time out.
+const PROBE: [f64; 9] = [0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+/// Of a probe's start behind its time, in seconds.
+const LAG: [f64; 12] = [0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 
 /// The engine's metrics.
 #[derive(Clone, Debug)]
@@ -35,80 +38,31 @@ pub struct Metrics {
 
 impl Metrics {
     /// Registers them. `of_servers`: also those that come to some twenty series a server.
-    pub fn new(registry: &Registry, of_servers: bool) -> Self {
-        // Few, for there is one row of them a server: enough to tell quick from slow, and slow from about to time out.
-        let probe_buckets = vec![0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
-        let lag_buckets = vec![0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
-        let vec =
-            |name: &str, help: &str, labels: &[&str]| registered(registry, IntCounterVec::new(Opts::new(name, help), labels));
-        let gauges =
-            |name: &str, help: &str, labels: &[&str]| registered(registry, IntGaugeVec::new(Opts::new(name, help), labels));
+    pub fn new(all: &MetricSet, of_servers: bool) -> Self {
+        let server = ["namespace", "name"];
+        let took = "How long probes took, by outcome and server. Without metrics of servers namespace and name are empty.";
+        let given_up = "Probes that could not be made for lack of descriptors, ports or memory. They say nothing about a server.";
+        let ready = "1 while a client that connects to the server now gets an answer, as far as the prober knows; also of one that sleeps.";
+        let pods = "Pods of a server by state: in_service, failing, starting, or out for another reason.";
+        let transitions = "Changes of circuits, by state before and after.";
+        let gates = "Patches of pods' readiness gates, by value and result.";
+        let panic = "1 while more than half of the servers fail at once, for 10 minutes at most.";
+        let verdicts = "Verdicts of probes, by verdict and reason.";
         Self {
-            probe_seconds: registered(
-                registry,
-                HistogramVec::new(
-                    HistogramOpts::new(
-                        "mcpfleet_probe_duration_seconds",
-                        "How long probes took, by outcome and server. Without metrics of servers namespace and name are empty.",
-                    )
-                    .buckets(probe_buckets),
-                    &["namespace", "name", "outcome"],
-                ),
-            ),
-            verdicts: vec("mcpfleet_probe_verdicts_total", "Verdicts of probes, by verdict and reason.", &["verdict", "reason"]),
-            lag: registered(
-                registry,
-                Histogram::with_opts(
-                    HistogramOpts::new("mcpfleet_probe_lag_seconds", "How long after they were due probes started.")
-                        .buckets(lag_buckets),
-                ),
-            ),
-            hedges: registered(
-                registry,
-                IntCounter::new("mcpfleet_probe_hedges_total", "Second and third attempts at targets that hang."),
-            ),
-            in_flight: gauges("mcpfleet_probes_in_flight", "Probes in flight, by lane.", &["lane"]),
-            given_up: registered(
-                registry,
-                IntCounter::new(
-                    "mcpfleet_probes_given_up_total",
-                    "Probes that could not be made for lack of descriptors, ports or memory. They say nothing about a server.",
-                ),
-            ),
+            probe_seconds: all.histograms("mcpfleet_probe_duration_seconds", took, &["namespace", "name", "outcome"], &PROBE),
+            verdicts: all.counters("mcpfleet_probe_verdicts_total", verdicts, &["verdict", "reason"]),
+            lag: all.histogram("mcpfleet_probe_lag_seconds", "How long after they were due probes started.", &LAG),
+            hedges: all.counter("mcpfleet_probe_hedges_total", "Second and third attempts at targets that hang."),
+            in_flight: all.gauges("mcpfleet_probes_in_flight", "Probes in flight, by lane.", &["lane"]),
+            given_up: all.counter("mcpfleet_probes_given_up_total", given_up),
             of_servers,
-            ready: gauges(
-                "mcpfleet_server_ready",
-                "1 while a client that connects to the server now gets an answer, as far as the prober knows; also of one that sleeps.",
-                &["namespace", "name"],
-            ),
-            pods: gauges(
-                "mcpfleet_server_pods",
-                "Pods of a server by state: in_service, failing, starting, or out for another reason.",
-                &["namespace", "name", "state"],
-            ),
-            circuit: gauges(
-                "mcpfleet_circuit_state",
-                "The circuit of a server: 0 Closed, 1 HalfOpen, 2 Open.",
-                &["namespace", "name"],
-            ),
-            transitions: vec(
-                "mcpfleet_circuit_transitions_total",
-                "Changes of circuits, by state before and after.",
-                &["from", "to"],
-            ),
-            gates: vec(
-                "mcpfleet_gate_patches_total",
-                "Patches of pods' readiness gates, by value and result.",
-                &["value", "result"],
-            ),
-            evictions: vec("mcpfleet_evictions_total", "Evictions of pods that stayed Failed, by result.", &["result"]),
-            panic: registered(
-                registry,
-                IntGauge::new(
-                    "mcpfleet_fleet_panic",
-                    "1 while more than half of the servers fail at once, for 10 minutes at most.",
-                ),
-            ),
+            ready: all.gauges("mcpfleet_server_ready", ready, &server),
+            pods: all.gauges("mcpfleet_server_pods", pods, &["namespace", "name", "state"]),
+            circuit: all.gauges("mcpfleet_circuit_state", "The circuit of a server: 0 Closed, 1 HalfOpen, 2 Open.", &server),
+            transitions: all.counters("mcpfleet_circuit_transitions_total", transitions, &["from", "to"]),
+            gates: all.counters("mcpfleet_gate_patches_total", gates, &["value", "result"]),
+            evictions: all.counters("mcpfleet_evictions_total", "Evictions of pods that stayed Failed, by result.", &["result"]),
+            panic: all.gauge("mcpfleet_fleet_panic", panic),
         }
     }
 
@@ -190,8 +144,4 @@ fn pod_state(pod: &PodHealth) -> &'static str {
     let states = [pod.in_service, pod.failing, pod.starting, true];
     let found = POD_STATES.into_iter().zip(states).find_map(|(state, is)| is.then_some(state));
     found.unwrap_or(POD_STATES[3])
-}
-
-fn registered<M: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<M>) -> M {
-    metrics::registered(registry, metric).expect("names and labels are constants that Prometheus accepts, each once a registry")
 }

@@ -394,7 +394,8 @@ impl Target {
 
     /// Other words for the same count once they were said twice: a status must not follow a server that says something else every time.
     fn tell(&mut self, verdict: &Verdict) {
-        if (self.told.kind, self.told.reason) != (verdict.kind, verdict.reason) || self.last == *verdict {
+        let is_other = (self.told.kind, self.told.reason) != (verdict.kind, verdict.reason);
+        if (is_other || self.last.says_the_same(verdict)) && !self.told.says_the_same(verdict) {
             self.told = verdict.clone();
         }
     }
@@ -454,14 +455,16 @@ impl Target {
         }
         // Failures of a start do not count: a pod that was out before is, as far as anybody knows.
         self.inherited &= verdict.is_failed() && !self.failing;
-        self.settled = verdict.clone();
+        if !self.settled.says_the_same(verdict) {
+            self.settled = verdict.clone();
+        }
     }
 
     fn absorb_failure(&mut self, verdict: &Verdict, spec: &ServerSpec, now: Moment) -> bool {
         let threshold = spec.breaker.failure_threshold;
         let again = self.last.is_failed() && self.last.reason == verdict.reason;
         self.same = if again { self.same.saturating_add(1) } else { 1 };
-        self.same_words = if self.last == *verdict { self.same_words.saturating_add(1) } else { 1 };
+        self.same_words = if self.last.says_the_same(verdict) { self.same_words.saturating_add(1) } else { 1 };
         self.streak = self.streak.saturating_add(1);
         self.answered = 0;
         let starting = self.starting(spec, now.mono);

@@ -6,7 +6,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use mcp_wire::retry_after;
 
-use crate::crd::reason;
+use crate::{crd::reason, wording};
 
 /// The kinds of verdict.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
@@ -64,6 +64,11 @@ impl Verdict {
 
     pub(super) fn new(kind: Kind, reason: &'static str, message: impl Into<Arc<str>>) -> Self {
         Self { kind, reason, message: message.into() }
+    }
+
+    /// Whether it says what another one said, in other words perhaps: servers number their requests, and say when.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        (self.kind, self.reason) == (other.kind, other.reason) && wording::is_same(&self.message, &other.message)
     }
 
     /// True for Failed.

@@ -16,9 +16,12 @@ use kube::{
 use tokio::sync::oneshot;
 
 use super::{Node, Reach, Service};
+use crate::again::Again;
 
 /// How long an operator without the right to see nodes waits before it asks again whether it has it now.
 const WITHOUT_RIGHTS: Duration = Duration::from_mins(10);
+/// How long one waits to which the API server could not say.
+const UNTOLD: Duration = Duration::from_secs(2);
 
 /// Learns the nodes. Never ends. `known` hears when all are known, or cannot be.
 pub async fn nodes(client: Client, reach: Arc<Reach>, known: oneshot::Sender<()>) {
@@ -26,7 +29,12 @@ pub async fn nodes(client: Client, reach: Arc<Reach>, known: oneshot::Sender<()>
     let mut known = Some(known);
     let mut told = false;
     while let Err(kube::Error::Api(status)) = api.list_metadata(&ListParams::default().limit(1)).await {
-        if status.code == 403 && !told {
+        if status.code != 403 {
+            tracing::warn!(error = status.message, "nodes could not be listed; trying again");
+            tokio::time::sleep(UNTOLD).await;
+            continue;
+        }
+        if !told {
             tracing::info!(
                 reason = status.message,
                 "nodes cannot be listed, so their addresses and their pods' are unknown: name them by --remote-deny"
@@ -37,7 +45,7 @@ pub async fn nodes(client: Client, reach: Arc<Reach>, known: oneshot::Sender<()>
         tokio::time::sleep(WITHOUT_RIGHTS).await;
     }
     let mut before = HashSet::new();
-    let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
+    let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).backoff(Again::default()));
     loop {
         match events.try_next().await {
             Ok(Some(Event::Init)) => before.clear(),
@@ -64,7 +72,7 @@ pub async fn services(client: Client, namespace: Option<String>, reach: Arc<Reac
     };
     let mut known = Some(known);
     let mut listed = HashSet::new();
-    let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
+    let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).backoff(Again::default()));
     loop {
         let key = |service: &KubeService| (service.namespace().unwrap_or_default(), service.name_any());
         match events.try_next().await {
@@ -118,6 +126,22 @@ fn of_service(service: &KubeService) -> Service {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_that_cannot_say_what_nodes_there_are_is_asked_again_soon_and_one_that_refuses_later() {
+        let api = crate::fixtures::api::Api::default();
+        let asked_within = async |seconds, code| {
+            let refusals = std::iter::repeat_n(("GET", "/nodes", code), 9);
+            api.state().refusals = refusals.collect();
+            let (told, mut known) = oneshot::channel();
+            let learning = nodes(api.client(), Reach::new(Vec::new(), Vec::new()), told);
+            let over = tokio::time::timeout(Duration::from_secs(seconds), learning).await;
+            assert!(over.is_err(), "it never ends");
+            (api.sent().len(), known.try_recv().is_ok())
+        };
+        assert_eq!(asked_within(5, 503).await, (3, false));
+        assert_eq!(asked_within(500, 403).await, (1, true));
+    }
 
     #[test]
     fn a_service_is_headless_only_when_it_says_so_itself() {

@@ -73,6 +73,24 @@ async fn a_server_that_starts_and_fails_in_other_words_by_now_is_told_in_these()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_dates_its_errors_is_told_once_and_again_when_it_says_something_else() {
+    let puppet = Puppet::default();
+    let rig = Rig::with_puppet(&puppet);
+    serving(&rig, &puppet, "server", &[1, 2], |_| {}).await;
+    puppet.set(ip(1), Does::Date("no database"));
+    let says = |words: &'static str| {
+        move |health: &ServerHealth| health.pods.iter().any(|pod| pod.failing && pod.verdict.message.contains(words))
+    };
+    rig.until("server", secs(60), says("no database")).await.expect("it fails");
+    let told = rig.health("server").pods[0].clone();
+    sleep(secs(90)).await;
+    let now = rig.health("server").pods[0].clone();
+    assert_eq!((now.verdict, now.latest), (told.verdict, told.latest));
+    puppet.set(ip(1), Does::Date("the disk is full"));
+    rig.until("server", secs(120), says("the disk is full")).await.expect("something else");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_first_run_that_the_kubelet_tells_of_late_is_no_restart() {
     let puppet = Puppet::default();
     let rig = Rig::with_puppet(&puppet);

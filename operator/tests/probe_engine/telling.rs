@@ -50,7 +50,7 @@ async fn metrics_tell_of_probes_circuits_and_gates() {
     puppet.set(ip(1), Does::Refuse);
     rig.until("server", secs(30), is_open).await.expect("open");
     sleep(Duration::from_millis(100)).await;
-    let text = prometheus::TextEncoder::new().encode_to_string(&rig.metrics.gather()).expect("text");
+    let text = rig.metrics.text();
     for line in [
         "mcpfleet_circuit_state{name=\"server\",namespace=\"test\"} 2",
         "mcpfleet_server_ready{name=\"server\",namespace=\"test\"} 0",
@@ -64,7 +64,7 @@ async fn metrics_tell_of_probes_circuits_and_gates() {
     }
     rig.engine.remove_server(&key("server"));
     sleep(Duration::from_millis(100)).await;
-    let text = prometheus::TextEncoder::new().encode_to_string(&rig.metrics.gather()).expect("text");
+    let text = rig.metrics.text();
     assert!(!text.contains("name=\"server\""), "a removed server leaves no series:\n{text}");
 }
 
@@ -83,7 +83,7 @@ async fn after_a_restart_every_server_has_its_series_before_anything_changes() {
     rig.engine.set_server(&key("forced"), forced, Some(&open));
     rig.engine.set_server(&key("closed"), crate::support::rig::spec(8080), None);
     sleep(Duration::from_millis(100)).await;
-    let text = prometheus::TextEncoder::new().encode_to_string(&rig.metrics.gather()).expect("text");
+    let text = rig.metrics.text();
     for line in ["{name=\"forced\",namespace=\"test\"} 2", "{name=\"closed\",namespace=\"test\"} 0"] {
         assert!(text.contains(&format!("mcpfleet_circuit_state{line}")), "{line} is not in\n{text}");
     }
@@ -96,7 +96,7 @@ async fn a_server_that_sleeps_counts_as_ready_while_the_activator_answers_for_it
     for (stood_in, told) in [(true, 1), (false, 0)] {
         rig.engine.set_stood_in(&key("server"), stood_in);
         sleep(Duration::from_millis(100)).await;
-        let text = prometheus::TextEncoder::new().encode_to_string(&rig.metrics.gather()).expect("text");
+        let text = rig.metrics.text();
         let line = format!("mcpfleet_server_ready{{name=\"server\",namespace=\"test\"}} {told}");
         assert!(text.contains(&line), "{line} is not in\n{text}");
     }
@@ -118,7 +118,7 @@ async fn a_remote_server_that_is_switched_off_does_not_count_as_ready() {
         spec.enabled = enabled;
         rig.engine.set_server(&key("server"), spec, None);
         sleep(secs(60)).await;
-        let text = prometheus::TextEncoder::new().encode_to_string(&rig.metrics.gather()).expect("text");
+        let text = rig.metrics.text();
         let line = format!("mcpfleet_server_ready{{name=\"server\",namespace=\"test\"}} {told}");
         assert!(text.contains(&line), "{line} is not in\n{text}");
     }
@@ -135,7 +135,7 @@ async fn a_server_whose_pods_all_fail_does_not_count_as_ready_while_its_gates_ar
             puppet.set(ip(failing), Does::Refuse);
             sleep(secs(120)).await;
             assert!(rig.health("server").pods.iter().all(|pod| pod.in_service), "{:?}", rig.health("server"));
-            let text = prometheus::TextEncoder::new().encode_to_string(&rig.metrics.gather()).expect("text");
+            let text = rig.metrics.text();
             let line = format!("mcpfleet_server_ready{{name=\"server\",namespace=\"test\"}} {told}");
             assert!(text.contains(&line), "{line} is not in\n{text}");
         }

@@ -32,6 +32,8 @@ pub enum Does {
     AdmitTo(fn(&Route) -> bool),
     /// An error in other words every time.
     Ramble,
+    /// An error in these words, and when it was: another time at every fourth.
+    Date(&'static str),
     Hang,
     Refuse,
     SayNo(u16, Option<Duration>),
@@ -127,6 +129,11 @@ impl Attempt for Strings {
             Does::AnswerTo(question) | Does::AdmitTo(question) if question(&self.route) => {}
             Does::Ramble => {
                 let message = format!("request {} failed", self.puppet.0.lists.fetch_add(1, Ordering::Relaxed));
+                return Err(Problem::Rpc { step: Step::List, code: -32603, message, supported: Vec::new() });
+            }
+            Does::Date(words) => {
+                let minute = self.puppet.0.lists.fetch_add(1, Ordering::Relaxed) / 4 % 60;
+                let message = format!("{words} at 10:{minute:02}:00");
                 return Err(Problem::Rpc { step: Step::List, code: -32603, message, supported: Vec::new() });
             }
             Does::Hang => std::future::pending().await,

@@ -6,6 +6,7 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::ObjectReference;
+use metrics_text::MetricSet;
 use operator::{
     clock,
     crd::{CircuitStatus, Health},
@@ -22,7 +23,7 @@ use super::{api::Api, puppet::Puppet};
 pub struct Rig {
     pub engine: HealthEngine,
     pub api: Api,
-    pub metrics: prometheus::Registry,
+    pub metrics: MetricSet,
     pub changed: mpsc::UnboundedReceiver<ServerKey>,
     pub shutdown: CancellationToken,
     pub running: Option<JoinHandle<()>>,
@@ -110,7 +111,7 @@ impl Rig {
     }
 
     pub fn with(config: EngineConfig, prober: impl Prober) -> Self {
-        let metrics = prometheus::Registry::new();
+        let metrics = MetricSet::default();
         let engine = HealthEngine::new(config, &metrics);
         let api = Api::default();
         api.attach(&engine);

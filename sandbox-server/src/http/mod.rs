@@ -120,7 +120,7 @@ pub fn service<H: ServerHandler, A: Answers>(
         .route_service(MCP, mcp)
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz::<A>))
-        .route("/metrics", get(metrics_text::<A>))
+        .route("/metrics", get(measured::<A>))
         .with_state(Arc::clone(&door));
     // The checks stand before the paths, and not in layers around them: each layer would cost every call its own part of a way.
     service_fn(move |request: Request| {
@@ -282,9 +282,6 @@ async fn readyz<A: Answers>(State(door): State<Arc<Door<A>>>) -> Response {
     }
 }
 
-async fn metrics_text<A: Answers>(State(door): State<Arc<Door<A>>>) -> Response {
-    match door.metrics.render(&door.db, door.sessions.sessions.read().await.len()) {
-        Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-    }
+async fn measured<A: Answers>(State(door): State<Arc<Door<A>>>) -> Response {
+    door.metrics.answer(&door.db, door.sessions.sessions.read().await.len()).into_response()
 }

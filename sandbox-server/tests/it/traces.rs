@@ -34,6 +34,7 @@ async fn a_call_of_either_era_continues_its_callers_trace() {
         .modern("tools/call", call.clone())
         .header("traceparent", PARENT)
         .header("tracestate", "vendor=1")
+        .header("x-request-id", "asked-1")
         .send()
         .await
         .unwrap();
@@ -51,6 +52,9 @@ async fn a_call_of_either_era_continues_its_callers_trace() {
         assert_eq!(of(span, "db.query.text"), "absent");
         assert!(span.end_time_unix_nano > span.start_time_unix_nano);
     }
+    // The id by which its logs are found: the caller's own, or a new one.
+    let ids: Vec<_> = spans.iter().map(|span| of(span, "mcpfleet.request.id")).collect();
+    assert!(ids.iter().any(|id| id == "asked-1") && ids.iter().filter(|id| id.starts_with("req_")).count() == 3, "{ids:?}");
     let mut versions: Vec<_> = spans.iter().map(|span| of(span, "mcp.protocol.version")).collect();
     versions.sort();
     assert_eq!(versions, ["2025-11-25", "2026-07-28", "2026-07-28", "2026-07-28"]);

@@ -263,6 +263,7 @@ async fn who_waited_in_vain_is_told_what_is_the_matter_and_who_calls_nobody_is_t
                 if message.contains("spec.enabled is false") {
                     return anyhow::Ok(());
                 }
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
         tokio::time::timeout(Duration::from_secs(20), off).await??;

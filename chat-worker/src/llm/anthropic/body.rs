@@ -11,7 +11,7 @@ use crate::{
         Prompt, history,
         offer::{Dialect, Projected},
     },
-    message::{Message, Role},
+    message::{Message, Role, block_text},
 };
 
 #[derive(Serialize)]
@@ -52,6 +52,23 @@ struct Said<'a> {
     content: Vec<Cow<'a, Value>>,
 }
 
+impl Said<'_> {
+    /// Where the assistant is to go on, as after a pause, its words must not end in a space.
+    fn fit_the_end(&mut self) {
+        if self.role != Role::Assistant {
+            return;
+        }
+        while let Some(text) = self.content.last().and_then(|block| block_text(block)).filter(|text| text.trim_end() != *text) {
+            let trimmed = text.trim_end().to_owned();
+            let block = self.content.pop().filter(|_| !trimmed.is_empty());
+            self.content.extend(block.map(|mut block| {
+                block.to_mut()["text"] = json!(trimmed);
+                block
+            }));
+        }
+    }
+}
+
 /// An object that says only of which kind it is.
 #[derive(Serialize)]
 struct Kind {
@@ -81,8 +98,13 @@ fn body(prompt: &Prompt<'_>, model: &str, max_tokens: Option<u32>) -> Vec<u8> {
     }
     let fitted = history::fitted(&prompt.messages, &prompt.offer, Dialect::Messages);
     let mut messages: Vec<Said<'_>> = fitted.iter().map(said).collect();
-    if let Some(block) = messages.last_mut().and_then(|message| message.content.last_mut()) {
-        block.to_mut()["cache_control"] = json!(CACHED);
+    if let Some(last) = messages.last_mut() {
+        last.fit_the_end();
+        // Thinking bears no mark.
+        let bears = |block: &&mut Cow<'_, Value>| !matches!(block["type"].as_str(), Some("thinking" | "redacted_thinking"));
+        if let Some(block) = last.content.iter_mut().rev().find(bears) {
+            block.to_mut()["cache_control"] = json!(CACHED);
+        }
     }
     let system = System { r#type: "text", text: prompt.system, cache_control: CACHED };
     let request = Request {
@@ -110,6 +132,26 @@ fn said(message: &Message) -> Said<'_> {
 mod tests {
     use super::*;
     use crate::llm::offer::tests as offer;
+
+    #[test]
+    fn an_answer_that_goes_on_ends_as_the_api_takes_it() {
+        let ended = |content: Value| {
+            let messages: Vec<Message> =
+                serde_json::from_value(json!([{"role": "user", "content": "hi"}, {"role": "assistant", "content": content}]))
+                    .expect("messages");
+            let offer = offer::of_tools(&[], Dialect::Messages).into();
+            let prompt = Prompt { system: "", offer, messages: messages.into(), allow_tools: true, model: None };
+            let body: Value = serde_json::from_slice(&request(&prompt, "m", 10)).expect("JSON");
+            body["messages"][1]["content"].clone()
+        };
+        let marked = |text: &str| json!({"type": "text", "text": text, "cache_control": CACHED});
+        let text = |text: &str| json!({"type": "text", "text": text});
+        let thinking = json!({"type": "thinking", "thinking": "hm ", "signature": "s"});
+        assert_eq!(ended(json!([text("so "), thinking])), json!([marked("so "), thinking]));
+        assert_eq!(ended(json!([thinking])), json!([thinking]));
+        assert_eq!(ended(json!([thinking, text("so \n")])), json!([thinking, marked("so")]));
+        assert_eq!(ended(json!([text("so"), text("\n")])), json!([marked("so")]));
+    }
 
     #[test]
     fn at_most_four_blocks_are_marked_for_the_cache() {

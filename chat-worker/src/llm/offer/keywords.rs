@@ -2,13 +2,17 @@
 
 use serde_json::{Map, Number, Value, json};
 
+use crate::tools::sanitize::clean;
+
 const TYPES: [&str; 7] = ["array", "boolean", "integer", "null", "number", "object", "string"];
 
 /// The value of a keyword where it can be used; `None` leaves it out. `beside` are the keywords that stand with it.
 pub fn plain(name: &str, value: &Value, beside: &Map<String, Value>) -> Option<Value> {
     match name {
         "type" => types(value),
-        "title" | "description" | "format" | "contentEncoding" | "contentMediaType" => value.is_string().then(|| value.clone()),
+        // Words for the model, as those of the tool itself are.
+        "title" | "description" => value.as_str().map(|words| clean(words).into()),
+        "format" | "contentEncoding" | "contentMediaType" => value.is_string().then(|| value.clone()),
         "pattern" => value.as_str().filter(|pattern| is_common_pattern(pattern)).map(Value::from),
         "enum" => choices(value),
         "const" | "default" => Some(value.clone()),
@@ -139,9 +143,70 @@ fn count(value: &Value) -> Option<Value> {
 /// Whether every dialect of regular expressions that a validator may use reads it. Those that only some read are left out: a pattern
 /// that does not compile makes the whole schema invalid.
 pub fn is_common_pattern(pattern: &str) -> bool {
-    let exotic = [
-        "\\p", "\\P", "\\u{", "\\z", "\\Z", "\\A", "\\K", "\\h", "\\R", "\\X", "(?<", "(?P", "(?>", "(?i", "(?m", "(?s", "(?x",
-        "(?#", "[[:", "*+", "++", "?+",
-    ];
-    !exotic.iter().any(|word| pattern.contains(word)) && fancy_regex::Regex::new(pattern).is_ok()
+    let exotic = ["(?<", "(?P", "(?>", "(?i", "(?m", "(?s", "(?x", "(?#", "[[", "&&", "*+", "++", "?+", "}+"];
+    let is_common = !exotic.iter().any(|word| pattern.contains(word)) && has_common_escapes(pattern);
+    is_common && fancy_regex::Regex::new(pattern).is_ok()
+}
+
+/// Whether each letter behind a backslash is one that all of them know.
+fn has_common_escapes(pattern: &str) -> bool {
+    let mut letters = pattern.chars();
+    while let Some(letter) = letters.next() {
+        if letter != '\\' {
+            continue;
+        }
+        let digits = match letters.next() {
+            Some('x') => 2,
+            Some('u') => 4,
+            Some(letter) if !letter.is_ascii_alphabetic() || "dDwWsSbBfnrtv".contains(letter) => 0,
+            _ => return false,
+        };
+        if !(0..digits).all(|_| letters.next().is_some_and(|digit| digit.is_ascii_hexdigit())) {
+            return false;
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_hide_nothing_from_whoever_reads_them_and_values_stay_as_they_are() {
+        let hidden = json!("the\u{E0069}\u{202E} id");
+        let kept = |name: &str| plain(name, &hidden, &Map::new());
+        assert_eq!(
+            (kept("description"), kept("title"), kept("const")),
+            (Some(json!("the id")), Some(json!("the id")), Some(hidden.clone()))
+        );
+    }
+
+    #[test]
+    fn a_pattern_is_one_in_every_dialect_or_none() {
+        for pattern in [r"^[a-z]{2,}-\d+$", r"\x41\u00e9\.\\", r"^(a|b)(?=c)\1?$", r"[\w.]+@", "größe"] {
+            assert!(is_common_pattern(pattern), "{pattern}");
+        }
+        for pattern in [
+            r"\x{1F600}",
+            r"\x4",
+            r"\e",
+            r"\a",
+            r"\Gx",
+            r"\Qa\E",
+            r"\cA",
+            r"\k<n>",
+            r"\p{L}",
+            r"\u{41}",
+            r"a{1,2}+",
+            r"[a-z&&[^b]]",
+            r"[[a]b]",
+            r"\Aa\z",
+            r"(?i)a",
+            "(",
+            "a\\",
+        ] {
+            assert!(!is_common_pattern(pattern), "{pattern}");
+        }
+    }
 }

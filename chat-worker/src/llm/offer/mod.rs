@@ -12,6 +12,7 @@ pub mod search;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use mcp_wire::json;
 use serde_json::{Value, value::to_raw_value};
 
 pub use self::left_out::{LeftOut, Told};
@@ -28,7 +29,8 @@ pub fn projected(spec: &ToolSpec, dialect: Dialect) -> Result<Arc<Projected>, St
 
 /// One tool as an API takes it.
 fn project(spec: &ToolSpec, dialect: Dialect) -> Result<Projected, String> {
-    let given: Value = serde_json::from_str(spec.input_schema.get()).map_err(|error| format!("its input schema: {error}"))?;
+    // However deep: what is offered of it is not.
+    let given: Value = json::parse(spec.input_schema.get()).map_err(|error| format!("its input schema: {error}"))?;
     let given = given.as_object().cloned().unwrap_or_default();
     let (mut mended, told) = root::plain_object(schema::stand_alone(&given));
     let mut renamed = Renamed::new();

@@ -12,7 +12,11 @@ use super::Projected;
 use crate::{
     message::ToolCall,
     numbers,
-    tools::{answer::MAX_TOLD, sanitize::cap, spec::ToolSpec},
+    tools::{
+        answer::MAX_TOLD,
+        sanitize::{cap, clean},
+        spec::ToolSpec,
+    },
 };
 
 /// How many tools searching takes.
@@ -105,14 +109,14 @@ fn spend(room: &mut usize, needs: usize) -> bool {
     left.is_some()
 }
 
-/// A tool whose schema is most of what can be told at all is told without it.
+/// A tool whose schema is most of what can be told at all, or nested deeper than parsers read, is told without it.
 fn told(spec: &ToolSpec) -> Value {
     let description = cap(spec.description.clone(), MAX_DESCRIPTION).0;
-    let schema = if spec.input_schema.get().len() > MAX_TOLD / 2 {
-        json!({"type": "object", "description": "too large to be told; call it, and it says what is missing"})
-    } else {
-        json!(spec.input_schema)
-    };
+    // As the words of the tool itself: what hides in them is for nobody.
+    let is_small = spec.input_schema.get().len() <= MAX_TOLD / 2;
+    let schema = is_small.then(|| serde_json::from_str(&clean(spec.input_schema.get())).ok()).flatten();
+    let too_large = || json!({"type": "object", "description": "too large to be told; call it, and it says what is missing"});
+    let schema: Value = schema.unwrap_or_else(too_large);
     json!({"name": spec.name, "description": description, "input_schema": schema})
 }
 
@@ -171,6 +175,15 @@ mod tests {
         let found = find([&wide].into_iter(), &json!({"query": "wide"}));
         assert_eq!((&found["tools"][0]["name"], &found["more"]), (&json!("s__wide"), &json!(0)));
         assert!(found.to_string().len() < 1_000);
+    }
+
+    #[test]
+    fn what_is_found_hides_nothing() {
+        let schema = json!({"type": "object", "properties": {"id": {"description": "which\u{E0069}\u{202E} one"}}});
+        let tool = json!({"name": "a", "inputSchema": schema});
+        let tool = Arc::new(ToolSpec::new("s", &serde_json::from_value(tool).expect("a tool")).expect("fits"));
+        let found = find([&tool].into_iter(), &json!({"query": "which"}));
+        assert_eq!(found["tools"][0]["input_schema"]["properties"]["id"]["description"], "which one");
     }
 
     #[test]

@@ -288,6 +288,17 @@ fn what_is_translated_means_what_it_meant() {
 }
 
 #[test]
+fn a_schema_that_is_nested_deeper_than_parsers_read_is_offered_in_part_and_found_without_its_schema() {
+    let deep = (0..200).fold(json!({"type": "string"}), |inner, _| json!({"type": "object", "properties": {"in": inner}}));
+    let tool = json!({"name": "t", "inputSchema": deep});
+    let offer = of_tools(std::slice::from_ref(&tool), Dialect::Messages);
+    assert_eq!((offer.tools.len(), offer.left_out.len()), (1, 0), "{:?}", offer.left_out);
+    let specs = specs("s", &[tool]);
+    let found = search::find(specs.iter(), &json!({"query": "t"}));
+    assert_eq!(found["tools"][0]["input_schema"]["type"], "object", "{found}");
+}
+
+#[test]
 fn a_schema_that_grows_without_end_is_bounded_and_one_that_is_too_large_loses_words_first() {
     let doubling = |level: usize| json!({"properties": {"l": {"$ref": format!("#/$defs/d{}", level + 1)}, "r": {"$ref": format!("#/$defs/d{}", level + 1)}}});
     let defs: serde_json::Map<String, Value> = (0..40).map(|level| (format!("d{level}"), doubling(level))).collect();

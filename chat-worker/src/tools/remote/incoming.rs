@@ -1,12 +1,11 @@
 //! What comes of a server by HTTP: whole bodies and streams of events, decoded, each within bounds, and no faster than is bearable.
 
 use std::{
-    collections::VecDeque,
     io::{self, Read as _, Write as _},
     sync::Arc,
 };
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use flate2::{read::MultiGzDecoder, write};
 use futures::{
     StreamExt as _,
@@ -93,32 +92,32 @@ struct Reading {
     decoder: Option<Box<write::MultiGzDecoder<Vec<u8>>>>,
     encoded: Bytes,
     parser: Parser,
-    read: VecDeque<Event>,
+    /// What has come, decoded, and is not read yet.
+    plain: Bytes,
     place: Option<OwnedSemaphorePermit>,
 }
 
 impl Reading {
     /// The next event; `None` at the end.
-    async fn next(&mut self, most: usize, large: &Arc<Semaphore>) -> Option<io::Result<Event>> {
+    async fn next(&mut self, large: &Arc<Semaphore>) -> Option<io::Result<Event>> {
         loop {
-            if let Some(event) = self.read.pop_front() {
-                return Some(Ok(event));
-            }
-            let piece = match self.piece().await? {
-                Ok(piece) => piece,
-                Err(error) => return Some(Err(error)),
-            };
-            self.parser.feed(&piece, |event| {
-                self.read.push_back(event);
-                false
-            });
-            if self.parser.size() > most {
-                return Some(Err(io::Error::other(format!("an event is larger than {} MiB", most >> 20))));
-            }
+            let mut left = &self.plain[..];
+            let event = self.parser.next(&mut left);
+            let taken = self.plain.len() - left.len();
+            self.plain.advance(taken);
             if self.parser.size() <= LARGE {
                 self.place = None;
             }
+            match event {
+                Ok(Some(event)) => return Some(Ok(event)),
+                Ok(None) => {}
+                Err(error) => return Some(Err(io::Error::other(error))),
+            }
             place_for(self.parser.size(), &mut self.place, large).await;
+            self.plain = match self.piece().await? {
+                Ok(piece) => piece,
+                Err(error) => return Some(Err(error)),
+            };
         }
     }
 
@@ -152,13 +151,12 @@ pub(super) fn events(reply: Response, most: usize, large: Arc<Semaphore>) -> Eve
         Ok(Coding::Gzip) => Some(Box::new(write::MultiGzDecoder::new(Vec::new()))),
         Err(error) => return stream::once(async { Err(io::Error::other(error)) }).boxed(),
     };
-    let (parser, read) = (Parser::default(), VecDeque::new());
-    let reading = Reading { reply, decoder, encoded: Bytes::new(), parser, read, place: None };
+    let reading = Reading { reply, decoder, encoded: Bytes::new(), parser: Parser::new(most), plain: Bytes::new(), place: None };
     let events = stream::unfold(Some(reading), move |reading| {
         let large = Arc::clone(&large);
         async move {
             let mut reading = reading?;
-            match reading.next(most, &large).await? {
+            match reading.next(&large).await? {
                 Ok(event) => Some((Ok(event), Some(reading))),
                 Err(error) => Some((Err(error), None)),
             }

@@ -107,7 +107,8 @@ impl Keeper {
 
     /// Closes the connection, after the calls that are made over it. One by HTTP is many, and a fault of one of them says nothing of the calls
     /// on the others: they end while the next one is being made. A child that failed makes room for the next at once.
-    async fn close(&self, connection: Connection, removed: bool) {
+    async fn close(&self, mut connection: Connection, removed: bool) {
+        connection.is_left();
         if self.server.is_child() && !removed {
             return connection.close().await;
         }
@@ -126,8 +127,9 @@ impl Keeper {
 
     async fn open(&mut self, tools_changed: &Arc<Notify>) -> Result<Connection, ServerError> {
         let server = &self.server;
-        let changed = Changed { tools: Arc::clone(tools_changed), lists: server.lists.clone() };
         let shared = &server.shared;
+        let watched = shared.watches.of(&server.entry.name);
+        let changed = Changed { tools: Arc::clone(tools_changed), lists: server.lists.clone(), watched };
         let opening =
             Connection::open(&server.entry, &shared.http, changed, shared.is_between, shared.pages.clone(), &server.stderr);
         let connection = opening.await?;

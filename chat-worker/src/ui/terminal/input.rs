@@ -1,11 +1,15 @@
 //! What a person types: with editing, history and completion at a terminal, and plain lines from anything else.
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    io::{self, IsTerminal, Write},
+    time::Duration,
+};
 
 use reedline::{
     ColumnarMenu, DefaultCompleter, DefaultPrompt, DefaultPromptSegment, EditCommand, Emacs, FileBackedHistory, Highlighter,
     KeyCode, KeyModifiers, MenuBuilder, Reedline, ReedlineEvent, ReedlineMenu, Signal, StyledText, default_emacs_keybindings,
 };
+use rustix::termios::{QueueSelector, tcflush};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
 
 use super::{commands, store};
@@ -38,8 +42,12 @@ impl Input {
         }
     }
 
-    /// An answer to a question of ours: no question of the person's, and kept apart from those.
+    /// An answer to a question of ours: no question of the person's, and kept apart from those. What was typed before the question was
+    /// there to be read answers nothing.
     pub async fn ask(&mut self, prompt: &'static str) -> anyhow::Result<Typed> {
+        if io::stdin().is_terminal() {
+            forget_typed(matches!(self, Self::Editor(_)))?;
+        }
         match self {
             Self::Editor(_) => Box::pin(Self::Editor(Some(Box::new(plain()))).read(prompt)).await,
             Self::Lines(_) => self.read(prompt).await,
@@ -73,6 +81,16 @@ impl Input {
             }
         }
     }
+}
+
+/// Takes away what waits to be read: of the editor, which may have taken it in, and of the terminal.
+fn forget_typed(of_editor: bool) -> io::Result<()> {
+    use termimad::crossterm::event::{poll, read};
+    while of_editor && poll(Duration::ZERO)? {
+        read()?;
+    }
+    tcflush(io::stdin(), QueueSelector::IFlush)?;
+    Ok(())
 }
 
 /// What is typed looks like everything else at this terminal, whatever its background is.

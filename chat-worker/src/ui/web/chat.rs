@@ -71,6 +71,17 @@ pub async fn chat(
     }
     let request: Request = read(body, r#"{"message": "Hello"}"#).await?;
     let streamed = request.stream.unwrap_or_else(|| !wants_one_object(&headers));
+    // A stream that has begun has its status.
+    if streamed
+        && !request.cache
+        && let Some(error) = web.app.engine.ledger.over_budget()
+    {
+        let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, error.to_string());
+        return Err(match error.retry_after() {
+            Some(seconds) => problem.retry_after(seconds),
+            None => problem,
+        });
+    }
     let turn = turn(&web, request, request_id::of(&headers).to_owned(), caller.address.to_string())?;
     let cancel = turn.cancel.clone();
     let (sender, mut events) = mpsc::channel(64);
@@ -94,6 +105,11 @@ pub async fn chat(
     }
     drop(guard);
     let seen = gathered.events();
+    if !matches!(seen.last(), Some(Event::Done { .. } | Event::Error { .. })) {
+        let detail =
+            "the turn broke off by a fault of this program, of which its log says more; the conversation is as it was sent";
+        return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail));
+    }
     let body = numbers::release(&summary(seen).to_string()).into_owned();
     let mut response = (status_of(seen), [(header::CONTENT_TYPE, "application/json")], body).into_response();
     if let Some(Event::Error { retry_after: Some(seconds), .. }) = seen.last() {

@@ -110,7 +110,11 @@ async fn arrived(request: Request, next: Next) -> Response {
         Ok(body) => body,
         Err(error) => return closing(unread(error, MAX_BODY)),
     };
-    let (weight, body) = heavy::work(body.len(), move || (weight(&body), body)).await;
+    // Most calls are so short that they are nested no deeper than is taken, and weigh next to nothing, whatever they hold.
+    let (weight, body) = match body.len() {
+        short @ ..=MAX_DEPTH => (Some(short), body),
+        size => heavy::work(size, move || (weight(&body), body)).await,
+    };
     let Some(weight) = weight else {
         let detail = format!("the request is nested deeper than {MAX_DEPTH} levels");
         return closing(Problem::new(StatusCode::BAD_REQUEST, detail));
@@ -126,6 +130,7 @@ async fn arrived(request: Request, next: Next) -> Response {
     let room = room.map(Arc::new);
     if let Some(room) = &room {
         parts.extensions.insert(Arc::clone(room));
+        parts.extensions.insert(heavy::Weight(weight));
     }
     next.run(Request::from_parts(parts, Body::from(body))).await
 }
@@ -172,12 +177,14 @@ pub async fn serve(
         app: Arc::clone(&app),
     });
     tracing::info!("chat worker listens on http://{address}; questions go to {}", app.who_answers());
-    http_server::warn_when_open(address, web.access.is_closed(), what_everybody_can(app.is_gateway));
+    http_server::warn_when_open(address, web.access.is_closed(), &settings.allowed_hosts, what_everybody_can(app.is_gateway));
     tokio::spawn(forget_idle_callers(Arc::downgrade(&web)));
     tokio::spawn(try_servers(Arc::clone(&web)));
     let (draining, stopped) = (web.draining.clone(), web.stopped.clone());
-    let connections =
-        Connections { most: usize::from(settings.max_connections), idle: Duration::from_secs(settings.idle_timeout_seconds) };
+    let connections = Connections {
+        idle: Duration::from_secs(settings.idle_timeout_seconds),
+        ..Connections::most(usize::from(settings.max_connections))
+    };
     let mut left = http_server::serve_kept(listener, router(web), connections, async move {
         shutdown.await;
         tracing::info!("stopping: running answers get {} s", drain.as_secs());
@@ -229,6 +236,8 @@ fn router(web: Arc<Web>) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(status::ready))
         .route("/metrics", get(status::metrics))
+        .route("/assets/{name}", get(page::asset))
+        .route("/openapi.json", get(page::openapi))
         .route_layer(middleware::from_fn_with_state(with(), watched));
     let all = Router::new()
         .merge(limited)
@@ -236,8 +245,6 @@ fn router(web: Arc<Web>) -> Router {
         .merge(watched)
         .route("/signin", post(signin::sign_in))
         .route("/signout", post(signin::sign_out))
-        .route("/assets/{name}", get(page::asset))
-        .route("/openapi.json", get(page::openapi))
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -300,6 +307,7 @@ async fn forget_idle_callers(web: Weak<Web>) {
         ticks.tick().await;
         let Some(web) = web.upgrade() else { return };
         web.calls.forget();
+        web.app.engine.hub.watches.forget_idle();
     }
 }
 

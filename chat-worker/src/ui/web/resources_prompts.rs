@@ -5,7 +5,7 @@
 use std::{convert::Infallible, sync::Arc};
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{State, rejection::JsonRejection},
     http::{HeaderMap, HeaderName, StatusCode, header},
     response::{IntoResponse, Response, Sse, sse},
@@ -22,6 +22,7 @@ use serde_json::{Value, json, value::RawValue};
 use super::{chat, problem::Problem, state::Web};
 use crate::{
     current_request,
+    heavy::Room,
     llm::none,
     message::Message,
     tools::{
@@ -32,6 +33,8 @@ use crate::{
     turn::opening::Opening,
 };
 
+/// What a large request takes of the memory.
+type Kept = Option<Extension<Arc<Room>>>;
 type Body = Result<Json<Box<RawValue>>, JsonRejection>;
 type Asking = Following<BoxFuture<'static, Result<Vec<Message>, ErrorData>>>;
 
@@ -51,25 +54,29 @@ struct ResourceRequest {
 }
 
 /// A prompt, filled in.
-pub async fn prompt(State(web): State<Arc<Web>>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+pub async fn prompt(State(web): State<Arc<Web>>, room: Kept, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let request: PromptRequest = chat::read(body, r#"{"name": "server__prompt", "arguments": {}}"#).await?;
     let params = GetPromptRequestParams::new(request.name).with_arguments(request.arguments);
-    quoted(web, &headers, Source::Prompt(params)).await
+    quoted(web, &headers, Source::Prompt(params), room).await
 }
 
 /// A resource.
-pub async fn resource(State(web): State<Arc<Web>>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+pub async fn resource(State(web): State<Arc<Web>>, room: Kept, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let request: ResourceRequest = chat::read(body, r#"{"uri": "file:///notes.txt"}"#).await?;
-    quoted(web, &headers, Source::Resource(ReadResourceRequestParams::new(request.uri))).await
+    quoted(web, &headers, Source::Resource(ReadResourceRequestParams::new(request.uri)), room).await
 }
 
-async fn quoted(web: Arc<Web>, headers: &HeaderMap, source: Source) -> Result<Response, Problem> {
+async fn quoted(web: Arc<Web>, headers: &HeaderMap, source: Source, room: Kept) -> Result<Response, Problem> {
     if web.app.is_gateway {
         return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, none::SENTENCE));
     }
     let (relay, hears) = Relay::new(ClientCapabilities::default(), None, false);
     let hub = Arc::clone(&web.app.engine.hub);
-    let work = async move { hub.quoted(source, relay).await };
+    let work = async move {
+        // What the request takes of the memory, it takes until the server has answered.
+        let _room = room;
+        hub.quoted(source, relay).await
+    };
     let mut asking = Following::new(current_request::scope(request_id::of(headers).to_owned(), work).boxed(), hears);
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if accept.contains("text/event-stream") {

@@ -5,14 +5,19 @@ use std::sync::{Arc, atomic::Ordering};
 use axum::{
     Extension, Json,
     extract::State,
-    http::{HeaderMap, StatusCode, Uri, header},
+    http::{HeaderMap, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
 use http_server::forwarded::Caller;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{problem::Problem, state::Web};
-use crate::{metrics::Server, tools::hub::ServerStatus};
+use crate::{
+    llm::offer::LeftOut,
+    metrics::Server,
+    tools::{hub::ServerStatus, spec::ToolSpec},
+};
 
 /// As the guide describes it. Degraded is an answer and no failure: the status is 200 for both. Who has no token is told no more than that:
 /// which servers there are, what they last said and what the day cost is nobody's who cannot use them.
@@ -77,8 +82,7 @@ pub async fn metrics(
         is_circuit_open: state.is_circuit_open(),
         openings: *openings,
     });
-    let text = web.app.engine.metrics.text(servers, &web.app.engine.ledger.today());
-    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
+    Ok(web.app.engine.metrics.answer(servers, &web.app.engine.ledger.today()).into_response())
 }
 
 /// Every server, and the model that answers.
@@ -93,11 +97,16 @@ pub fn usage_now(web: &Web) -> Value {
 }
 
 /// All tools, and those that the model is not told of, each with the reason.
-pub async fn tools(State(web): State<Arc<Web>>) -> Json<Value> {
+pub async fn tools(State(web): State<Arc<Web>>) -> Response {
+    /// Schemas pass as they are written: a tree of values has a limit of depth, which servers do not have.
+    #[derive(Serialize)]
+    struct Tools<'t> {
+        tools: Vec<&'t Arc<ToolSpec>>,
+        left_out: &'t [LeftOut],
+    }
     let catalogue = web.app.engine.hub.catalogue();
-    let tools: Vec<_> = catalogue.iter().collect();
-    let left_out = web.app.engine.model.offer(catalogue.tools()).left_out.clone();
-    Json(json!({"tools": tools, "left_out": left_out}))
+    let offer = web.app.engine.model.offer(catalogue.tools());
+    Json(Tools { tools: catalogue.iter().collect(), left_out: &offer.left_out }).into_response()
 }
 
 pub async fn usage(State(web): State<Arc<Web>>) -> Json<Value> {

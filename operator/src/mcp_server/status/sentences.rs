@@ -218,6 +218,15 @@ fn a_server_that_sleeps_is_ready_has_nobody_to_ask_and_keeps_its_tools() {
     assert_eq!(of(&server, Phase::Asleep, &open)[0], "False/Forced");
 }
 
+#[test]
+fn a_wake_tells_what_the_pod_met_that_it_waits_for() {
+    let server = fixtures::server(|_| {});
+    let told = |pods| read(&compute(&server, &stood_in(&server, Phase::Waking), Some(&health(pods)), fixtures::at(9)), "Ready");
+    let waiting = "True/Waking: it is being woken, and calls wait for its first pod";
+    assert_eq!(told(vec![]), waiting);
+    assert_eq!(told(vec![failing("a")]), format!("{waiting}; pod a: HTTP 500"));
+}
+
 /// Calls wait for a pod that Kubernetes does not let be made: that is no wake under way.
 #[test]
 fn a_wake_that_a_quota_refuses_is_told_at_once() {

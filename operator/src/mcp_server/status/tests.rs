@@ -351,7 +351,8 @@ fn without_a_service_no_client_gets_in_however_well_the_pods_are() {
 fn what_has_not_started_refuses_no_connection() {
     let refused = Verdict { kind: Kind::Failed, message: "connection refused".into(), ..Verdict::healthy() };
     let ready = |init: Option<&str>, second| {
-        let making = Making { init: init.map(Into::into), sidecar: false, prepared: true, made: Some(fixtures::at(0)) };
+        let making =
+            Making { init: init.map(Into::into), sidecar: false, prepared: true, made: None, since: Some(fixtures::at(0)) };
         let pod = PodHealth { starting: true, latest: refused.clone(), making: Some(making), ..pod("a", false, false) };
         message(&compute(&fixtures::server(|_| {}), &Outcome::default(), Some(&health(vec![pod])), fixtures::at(second)), "Ready")
     };

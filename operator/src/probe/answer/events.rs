@@ -94,7 +94,7 @@ impl Stream<'_, '_> {
             Ok(decoder) => decoder,
             Err(problem) => return Ended::Answered(Err(problem)),
         };
-        let mut parser = Parser::default();
+        let mut parser = Parser::new(MAX_BODY);
         loop {
             let piece = match &self.skipped {
                 None => http.chunk(&mut reply, step).await,
@@ -121,14 +121,17 @@ impl Stream<'_, '_> {
     }
 
     /// The answer, if it is in what came.
-    fn look(&mut self, http: &Http, parser: &mut Parser, came: &[u8]) -> Option<Result<Answer, Problem>> {
-        let mut found = None;
-        parser.feed(came, |event| {
+    fn look(&mut self, http: &Http, parser: &mut Parser, mut came: &[u8]) -> Option<Result<Answer, Problem>> {
+        loop {
+            let event = match parser.next(&mut came) {
+                Ok(event) => event?,
+                Err(error) => return Some(Err(Problem::TooLarge(error.to_string()))),
+            };
             self.resumption.passed(&event);
-            let Some(data) = event.message() else { return false };
+            let Some(data) = event.message() else { continue };
             match json(data, self.question, self.known) {
-                Said::Answer(answer) => found = Some(Ok(answer)),
-                Said::Broken(problem) => found = Some(Err(problem)),
+                Said::Answer(answer) => return Some(Ok(answer)),
+                Said::Broken(problem) => return Some(Err(problem)),
                 Said::Skipped(problem) => *self.skipped = Some(problem),
                 Said::Other => {
                     if let Some(InSession { headers, replies }) = self.in_session {
@@ -136,8 +139,6 @@ impl Stream<'_, '_> {
                     }
                 }
             }
-            found.is_some()
-        });
-        found
+        }
     }
 }

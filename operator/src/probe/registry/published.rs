@@ -10,9 +10,9 @@ use crate::probe::{
     types::Moment,
 };
 
-/// The first wait after a patch that failed; it doubles.
+/// The first wait after a patch that failed; it doubles. The longest is short: calls to servers that sleep wait for it when the API server is back.
 const PATCH_RETRY: Duration = Duration::from_millis(500);
-const PATCH_RETRY_MAX: Duration = Duration::from_secs(30);
+const PATCH_RETRY_MAX: Duration = Duration::from_secs(3);
 
 impl Registry {
     /// Takes up how a patch of a gate ended.

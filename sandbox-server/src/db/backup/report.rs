@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use prometheus::{Encoder as _, Gauge, Opts, Registry, TextEncoder};
+use metrics_text::{GaugeVec, MetricSet};
 
 use super::dated::stem;
 
@@ -30,25 +30,24 @@ pub struct Run {
 /// left empty, for Kubernetes then takes the end of the log, which says why.
 pub fn write(file: &Path, db: &Path, run: Run) -> anyhow::Result<()> {
     let before = fs::read_to_string(file).unwrap_or_default();
-    let registry = Registry::new();
-    let set = |name: &str, help: &str, value: Option<f64>| -> prometheus::Result<()> {
-        let Some(value) = value else { return Ok(()) };
-        let gauge = Gauge::with_opts(Opts::new(name, help).const_label("database", stem(db)))?;
-        gauge.set(value);
-        registry.register(Box::new(gauge))
+    let all = MetricSet::default();
+    let set = |name: &str, help: &str, value: Option<f64>| {
+        if let Some(value) = value {
+            let gauge: GaugeVec = all.gauges(name, help, &["database"]);
+            gauge.with_label_values(&[stem(db)]).set(value);
+        }
     };
     let done = run.bytes.is_some();
-    set("sandbox_backup_last_run_timestamp_seconds", "When a backup was last tried.", Some(run.at))?;
-    set("sandbox_backup_last_run_success", "Whether the last try made a backup.", Some(f64::from(u8::from(done))))?;
-    set("sandbox_backup_last_run_duration_seconds", "How long the last try took.", Some(run.seconds))?;
-    set(LAST_SUCCESS, "When a backup was last made.", if done { Some(run.at) } else { value_of(&before, LAST_SUCCESS) })?;
-    set(LAST_BYTES, "The size of the last backup.", run.bytes.or_else(|| value_of(&before, LAST_BYTES)))?;
-    let mut text = Vec::new();
-    TextEncoder::new().encode(&registry.gather(), &mut text)?;
-    match replace(file, &text) {
+    set("sandbox_backup_last_run_timestamp_seconds", "When a backup was last tried.", Some(run.at));
+    set("sandbox_backup_last_run_success", "Whether the last try made a backup.", Some(f64::from(u8::from(done))));
+    set("sandbox_backup_last_run_duration_seconds", "How long the last try took.", Some(run.seconds));
+    set(LAST_SUCCESS, "When a backup was last made.", if done { Some(run.at) } else { value_of(&before, LAST_SUCCESS) });
+    set(LAST_BYTES, "The size of the last backup.", run.bytes.or_else(|| value_of(&before, LAST_BYTES)));
+    let text = all.text();
+    match replace(file, text.as_bytes()) {
         // A file that cannot be replaced, a container's termination log, is written where it is; a failure leaves it to the error's words.
         Err(_) if file.is_file() && !done => Ok(()),
-        Err(_) if file.is_file() => Ok(fs::write(file, &text)?),
+        Err(_) if file.is_file() => Ok(fs::write(file, text)?),
         replaced => Ok(replaced?),
     }
 }

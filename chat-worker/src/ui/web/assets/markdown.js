@@ -10,7 +10,7 @@ function link(text, target) {
   return node('a', { href: target, rel: 'noopener noreferrer nofollow', target: '_blank', title: visible(target) }, ...inline(text, true));
 }
 
-const INLINE = /\\([!-/:-@[-`{-~])|(`+)([\s\S]*?[^`])\2(?!`)|!?\[([^\]]*)\]\(\s*<?([^\s)<>]+)>?(?:\s+"[^"]*")?\s*\)|\*\*(?=\S)([\s\S]*?\S)\*\*|\*(?=\S)([^*]*[^*\s])\*|(?<!\w)_(?=\S)([^_]*[^_\s])_(?!\w)|~~(?=\S)([\s\S]*?\S)~~|(https?:\/\/[^\s<>"`|]+)|( {2,}|\\)\n/g;
+const INLINE = /\\([!-/:-@[-`{-~])|(`+)([\s\S]*?[^`])\2(?!`)|!?\[([^[\]]*)\]\(\s*<?([^\s)<>]{1,4000})>?(?:\s+"[^"]*")?\s*\)|\*\*(?=\S)([\s\S]*?\S)\*\*|\*(?=\S)([^*]*[^*\s])\*|(?<!\w)_(?=\S)([^_]*[^_\s])_(?!\w)|~~(?=\S)([\s\S]*?\S)~~|(https?:\/\/[^\s<>"`|]+)|( {2,}|\\)\n/g;
 
 // Marks inside of marks are read so deep, and paragraphs so long: beyond it, text is text.
 const DEEPEST = 16;

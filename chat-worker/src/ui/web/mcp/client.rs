@@ -1,7 +1,7 @@
 //! Who calls over /mcp, and what it can. A client of the modern era says so in each request. One of an earlier era says it once, when it
 //! initializes, and is given a session id that repeats it: so nothing is kept, and any replica takes any request.
 
-#![allow(deprecated, reason = "sampling and messages for a log, which earlier eras have")]
+#![allow(deprecated, reason = "roots, sampling and messages for a log, which earlier eras have")]
 
 use std::fmt::Write as _;
 
@@ -10,12 +10,14 @@ use http_server::forwarded::Caller;
 use rmcp::{
     RoleServer,
     model::{
-        ClientCapabilities, ElicitationCapability, FormElicitationCapability, LoggingLevel, RequestMetaObject,
+        ClientCapabilities, ElicitationCapability, FormElicitationCapability, LoggingLevel, RequestMetaObject, RootsCapabilities,
         SamplingCapability, UrlElicitationCapability,
     },
     service::RequestContext,
 };
 use serde_json::Value;
+
+use crate::heavy::Weight;
 
 pub const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const PREFIX: &str = "mcpfleet-";
@@ -25,6 +27,7 @@ const URL: char = 'u';
 const SAMPLING: char = 's';
 const SAMPLING_TOOLS: char = 't';
 const SAMPLING_CONTEXT: char = 'c';
+const ROOTS: char = 'r';
 const NOTHING: char = '0';
 
 /// That the client takes a stream of events as the answer to this request.
@@ -44,6 +47,8 @@ pub struct Client {
     pub token: Option<Value>,
     /// From which level on it wants messages for a log, where the request says it.
     pub log_level: Option<LoggingLevel>,
+    /// What its request takes of the memory, where that is much.
+    pub weight: usize,
     streams: bool,
 }
 
@@ -68,6 +73,7 @@ impl Client {
             can: of_calls(can),
             token: meta.get("progressToken").filter(|token| token.is_string() || token.is_number()).cloned(),
             log_level: meta.log_level(),
+            weight: parts.extensions.get::<Weight>().map_or(0, |weight| weight.0),
             streams: parts.extensions.get::<Streams>().is_some_and(|streams| streams.0),
         }
     }
@@ -106,12 +112,19 @@ pub fn new_session(can: &ClientCapabilities) -> String {
         id.extend(sampling.tools.is_some().then_some(SAMPLING_TOOLS));
         id.extend(sampling.context.is_some().then_some(SAMPLING_CONTEXT));
     }
+    id.extend(can.roots.is_some().then_some(ROOTS));
     if id.len() == PREFIX.len() {
         id.push(NOTHING);
     }
     // Writing to a String cannot fail.
     let _ = write!(id, "-{}", unguessable());
     id
+}
+
+/// Who sent a request, as limits count it.
+pub fn counted(parts: Option<&Parts>) -> String {
+    let caller = parts.and_then(|parts| parts.extensions.get::<Caller>());
+    caller.map(|caller| caller.counted_as().to_string()).unwrap_or_default()
 }
 
 /// Nobody else knows it.
@@ -135,13 +148,16 @@ fn said(session: &str) -> ClientCapabilities {
         sampling.context = has(SAMPLING_CONTEXT).then(Default::default);
         can.sampling = Some(sampling);
     }
+    can.roots = has(ROOTS).then(RootsCapabilities::default);
     can
 }
 
 /// What concerns the calls of tools, and passes through here.
 fn of_calls(can: ClientCapabilities) -> ClientCapabilities {
     let mut of_calls = ClientCapabilities::default();
-    (of_calls.elicitation, of_calls.sampling) = (can.elicitation, can.sampling);
+    (of_calls.elicitation, of_calls.sampling, of_calls.roots) = (can.elicitation, can.sampling, can.roots);
+    // Servers are not told that they changed: they ask again.
+    of_calls.roots.iter_mut().for_each(|roots| roots.list_changed = None);
     of_calls
 }
 
@@ -155,7 +171,8 @@ mod tests {
     fn a_session_id_says_what_its_client_can() {
         for (can, said_again) in [
             (json!({}), json!({})),
-            (json!({"roots": {}}), json!({})),
+            (json!({"roots": {"listChanged": true}}), json!({"roots": {}})),
+            (json!({"experimental": {}}), json!({})),
             (json!({"elicitation": {}}), json!({"elicitation": {"form": {}}})),
             (json!({"elicitation": {"url": {}}}), json!({"elicitation": {"url": {}}})),
             (

@@ -8,7 +8,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response, Sse, sse},
 };
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use http_server::{host::only, json_rpc, request_id};
 use mcp_wire::hello::LEGACY;
 use rmcp::{
@@ -194,8 +194,14 @@ pub async fn answer(web: Arc<Web>, parts: Parts, direct: Direct) -> Response {
     let (gone, stopped) = (CancellationToken::new(), web.stopped.clone());
     let leaves = gone.clone().drop_guard();
     let takes_stream = parts.extensions.get::<Streams>().is_some_and(|streams| streams.0);
-    // A task of its own: whoever leaves cancels the call, which still comes to an end.
-    tokio::spawn(async move {
+    let broken_off = {
+        let (id, is_modern) = (direct.id.clone(), direct.is_modern);
+        move || {
+            let told = "this server stops, and the call has not ended: whether it did what it was asked for is not known";
+            written(&id, Err(ErrorData::internal_error(told, None)), is_modern)
+        }
+    };
+    let mut work = ToItsEnd::new(async move {
         let Direct { id, wanted, meta, is_modern } = direct;
         let asker = Asker {
             client: Client::who_sent(&parts, &meta, is_modern),
@@ -217,9 +223,13 @@ pub async fn answer(web: Arc<Web>, parts: Parts, direct: Direct) -> Response {
         let _ = to.send(last).await;
     });
     let first = tokio::select! {
+        biased;
         first = messages.recv() => first,
-        () = stopped.cancelled() => None,
+        () = work.done() => messages.recv().await,
+        () = stopped.cancelled() => Some(Message::Answer(StatusCode::SERVICE_UNAVAILABLE, broken_off())),
     };
+    // It goes on by itself while its client reads what is said meanwhile.
+    drop(work);
     let said = match first {
         Some(Message::Said(said)) => Some(said),
         Some(Message::Ended) => None,
@@ -228,19 +238,50 @@ pub async fn answer(web: Arc<Web>, parts: Parts, direct: Direct) -> Response {
         }
         None => return Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the call ended without an answer").into_response(),
     };
-    let goes_on = said.is_some().then_some((messages, leaves));
+    let goes_on = said.is_some().then_some((messages, leaves, stopped, broken_off));
     let rest = stream::unfold(goes_on, |state| async move {
-        let (mut messages, leaves) = state?;
-        match messages.recv().await? {
-            Message::Said(said) => Some((said, Some((messages, leaves)))),
+        let (mut messages, leaves, stopped, broken_off) = state?;
+        let next = tokio::select! {
+            biased;
+            next = messages.recv() => next?,
+            () = stopped.cancelled() => return Some((broken_off(), None)),
+        };
+        match next {
+            Message::Said(said) => Some((said, Some((messages, leaves, stopped, broken_off)))),
             Message::Answer(_, answer) => Some((answer, None)),
             Message::Ended => None,
         }
     });
     let events = stream::iter(said).chain(rest).map(|message| Ok::<_, Infallible>(event(&message)));
-    let events = Sse::new(events.take_until(stopped.cancelled_owned())).keep_alive(sse::KeepAlive::default());
+    let events = Sse::new(events).keep_alive(sse::KeepAlive::default());
     // Proxies in front pass each event on as it comes.
     ([(HeaderName::from_static("x-accel-buffering"), "no")], events).into_response()
+}
+
+/// Work that is done where it is waited for, and by itself where nobody waits for it any more: whoever leaves cancels a call, which still comes
+/// to an end.
+struct ToItsEnd(Option<BoxFuture<'static, ()>>);
+
+impl ToItsEnd {
+    fn new(work: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(Some(work.boxed()))
+    }
+
+    async fn done(&mut self) {
+        if let Some(work) = &mut self.0 {
+            work.await;
+            self.0 = None;
+        }
+    }
+}
+
+impl Drop for ToItsEnd {
+    fn drop(&mut self) {
+        let runtime = tokio::runtime::Handle::try_current();
+        if let (Some(work), Ok(runtime)) = (self.0.take(), runtime) {
+            runtime.spawn(work);
+        }
+    }
 }
 
 /// What servers write may have line breaks between its fields, and only there.

@@ -1,10 +1,11 @@
 //! Telling clients that what is offered has changed: those of the modern era on the stream that they subscribed by, earlier ones on the
-//! stream that they opened by GET. On that, a session hears, too, that a page is done which it was asked to open.
+//! stream that they opened by GET. On that, a session hears, too, that a page is done which it was asked to open, and that a resource changed
+//! which it watches.
 
-use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, future::pending, sync::Arc, time::Duration};
 
 use axum::{
-    http::HeaderMap,
+    http::{HeaderMap, request::Parts},
     response::{Sse, sse},
 };
 use futures::{Stream, stream};
@@ -15,7 +16,10 @@ use tokio::{
 };
 
 use super::{client, gateway::Gateway};
-use crate::{numbers, tools::pages::PAGE_DONE};
+use crate::{
+    numbers,
+    tools::{pages::PAGE_DONE, watches::Listens},
+};
 
 /// How often it is looked whether the listener may still listen.
 const LOOK: Duration = Duration::from_secs(1);
@@ -70,19 +74,23 @@ struct Listening {
     headers: HeaderMap,
     versions: watch::Receiver<u64>,
     pages: watch::Receiver<()>,
+    /// Of a session.
+    watched: Option<Listens>,
     ticks: Interval,
     told: Told,
     due: VecDeque<List>,
 }
 
 /// The stream that a client of an earlier era opens: it ends when the client may not listen any more, or this replica is being stopped.
-pub fn stream(gateway: Gateway, headers: HeaderMap) -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {
+pub fn stream(gateway: Gateway, parts: Parts) -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {
     let versions = gateway.web.app.engine.hub.subscribe();
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let told = Told::now(&gateway);
-    let pages = gateway.web.app.engine.hub.pages.subscribe();
-    let listening = Listening { gateway, headers, versions, pages, ticks, told, due: VecDeque::new() };
+    let (hub, caller, headers) = (&gateway.web.app.engine.hub, client::counted(Some(&parts)), parts.headers);
+    let pages = hub.pages.subscribe();
+    let watched = client::session(&headers).map(|session| hub.watches.listens(session, &caller, true));
+    let listening = Listening { gateway, headers, versions, pages, watched, ticks, told, due: VecDeque::new() };
     Sse::new(stream::unfold(listening, |mut listening| async move {
         let message = listening.next().await?;
         let event = sse::Event::default().event("message").data(numbers::written(&message));
@@ -101,7 +109,12 @@ impl Listening {
             if let Some(done) = client::session(&self.headers).and_then(|session| web.app.engine.hub.pages.next(session)) {
                 return Some(json!({"jsonrpc": "2.0", "method": PAGE_DONE, "params": done}));
             }
+            let watched = self.watched.as_ref();
+            let updated = async { if let Some(watched) = watched { watched.next().await } else { pending().await } };
             tokio::select! {
+                uri = updated => {
+                    return Some(json!({"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": uri}}));
+                }
                 // It has been looked for it when this waits anew.
                 changed = self.pages.changed() => { changed.ok()?; continue }
                 changed = self.versions.changed() => changed.ok()?,

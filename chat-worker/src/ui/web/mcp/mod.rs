@@ -5,7 +5,7 @@
 //! done to the session that was asked to open it (`lists`).
 //! `wire` is the HTTP around it, and `direct` the short way of most requests, past the SDK.
 
-#![allow(deprecated, reason = "sampling and messages for a log, which earlier eras have")]
+#![allow(deprecated, reason = "sampling, messages for a log and resources/subscribe, which earlier eras have")]
 
 mod client;
 mod direct;
@@ -16,10 +16,10 @@ mod offered;
 pub mod running;
 mod wire;
 
-use std::{ops::Bound, sync::Arc, time::Instant};
+use std::{collections::BTreeSet, ops::Bound, pin::pin, sync::Arc, time::Instant};
 
 use axum::http::{HeaderMap, request::Parts};
-use futures::FutureExt;
+use futures::{FutureExt, future::join_all};
 use http_server::json_rpc;
 use mcp_wire::json;
 use rmcp::{
@@ -30,7 +30,7 @@ use rmcp::{
         Implementation, InitializeRequestParams, InitializeResult, InputResponses, ListPromptsResult,
         ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, LoggingLevel, PaginatedRequestParams,
         ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, RequestMetaObject, ServerCapabilities, ServerConfig,
-        SetLevelRequestMethod, SetLevelRequestParams, SubscriptionFilter,
+        SetLevelRequestMethod, SetLevelRequestParams, SubscribeRequestParams, SubscriptionFilter, UnsubscribeRequestParams,
     },
     service::{RequestContext, SubscriptionContext},
     transport::{StreamableHttpServerConfig, StreamableHttpService, streamable_http_server::session::local::LocalSessionManager},
@@ -42,7 +42,7 @@ use tracing::{Instrument, Span};
 
 pub use self::wire::answer;
 use self::{
-    client::Client,
+    client::{Client, counted, unguessable},
     gateway::{Gateway, MAX_BODY},
     lists::{List, Told},
     offered::{Answer, Kind, no_cursor},
@@ -56,11 +56,14 @@ use crate::{
     message::ToolCall,
     numbers,
     policy::{self, By, Decision, Verdict, Why},
+    redact::redact,
     telemetry::{self, Traced},
     tools::{
         answer::ToolOutput,
         asked::Given,
         relay::{Following, Relay},
+        sanitize::clean_line,
+        watches::MOST_OF_WATCHER,
     },
     written::Fields,
 };
@@ -169,9 +172,9 @@ impl Gateway {
                 let what = what_of("tool", &tool, &value_of(arguments.get()));
                 self.resumed(&state, &what, answers, asker).await.ok_or_else(gone)?
             }
-            Wanted::Call { tool, arguments, .. } => {
+            Wanted::Call { tool, arguments, answers, .. } => {
                 let traced = telemetry::serve_tool(&tool, headers, meta);
-                self.call(tool, arguments, traced, asker).await
+                self.call(tool, arguments, answers, traced, asker).await
             }
             Wanted::Read(params) => {
                 let what = what_of("resource", &params.uri, &());
@@ -229,12 +232,24 @@ impl Gateway {
     }
 
     /// Calls a tool for a client.
-    async fn call(&self, tool: String, arguments: Box<RawValue>, traced: Span, asker: &Asker) -> Result<Answer, ErrorData> {
+    async fn call(
+        &self,
+        tool: String,
+        arguments: Box<RawValue>,
+        answers: InputResponses,
+        traced: Span,
+        asker: &Asker,
+    ) -> Result<Answer, ErrorData> {
         // What waits for nobody needs no name.
         let what = if asker.client.comes_back() { what_of("tool", &tool, &value_of(arguments.get())) } else { String::new() };
         let (name, arguments) = meant(tool, arguments);
         let (gateway, caller) = (self.clone(), asker.client.caller.clone());
-        let run = |relay, ended: CancellationToken| async move {
+        let run = |relay: Option<Relay>, ended: CancellationToken| async move {
+            let answers = (!answers.is_empty()).then_some(answers);
+            let relay = relay.map(|mut relay| {
+                relay.answers = answers;
+                relay
+            });
             let run = gateway.run(&name, arguments.get(), &caller, &ended, relay).instrument(traced.clone());
             let Some(output) = run.await else {
                 telemetry::failed(&traced, "unknown_tool");
@@ -271,7 +286,8 @@ impl Gateway {
         relay.later = session.map(|session| self.web.app.engine.hub.pages.later(session));
         let work = work(client.listens().then_some(relay), cancel.clone());
         let output = current_request::scope(asker.request_id.clone(), work).boxed();
-        self.web.calls.accompany(Running { what, call: Following::new(output, hears), cancel }, asker).await
+        let running = Running { what, call: Following::new(output, hears), cancel, weight: client.weight };
+        self.web.calls.accompany(running, asker).await
     }
 
     /// Notes from which level on a session wants messages for a log; none when it has ended.
@@ -283,6 +299,7 @@ impl Gateway {
     /// A session has ended: nothing of it is remembered.
     async fn ended(&self, session: &str) {
         self.web.app.engine.hub.pages.forget(session);
+        self.web.app.engine.hub.watches.forget(session);
         self.want_messages(session, None).await;
     }
 
@@ -369,6 +386,7 @@ impl ServerHandler for Gateway {
             .enable_tool_list_changed()
             .enable_resources()
             .enable_resources_list_changed()
+            .enable_resources_subscribe()
             .enable_prompts()
             .enable_prompts_list_changed()
             .enable_completions()
@@ -396,18 +414,41 @@ impl ServerHandler for Gateway {
             .with_cache_scope(CacheScope::Private))
     }
 
-    /// Single resources are not watched.
+    /// Of single resources as many as are watched for one stream, where there is a server that tells of any.
     fn accepted_subscription_filter(&self, requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {
         let mut accepted = requested.clone();
-        accepted.resource_subscriptions = None;
+        if !self.web.app.engine.hub.tells_of_resources() {
+            accepted.resource_subscriptions = None;
+        }
+        if let Some(uris) = &mut accepted.resource_subscriptions {
+            uris.truncate(MOST_OF_WATCHER);
+        }
         Some(accepted)
     }
 
     async fn listen(&self, subscription: SubscriptionContext) -> Result<(), ErrorData> {
-        let mut versions = self.web.app.engine.hub.subscribe();
+        let hub = &self.web.app.engine.hub;
+        let mut versions = hub.subscribe();
         let mut told = Told::now(self);
+        let (name, caller) = (unguessable(), counted(subscription.request_context().extensions.get()));
+        let ear = hub.watches.listens(&name, &caller, false);
+        let uris: BTreeSet<&String> = subscription.accepted().resource_subscriptions.iter().flatten().collect();
+        let mut watching = pin!(join_all(uris.into_iter().map(async |uri| {
+            if let Err(error) = hub.watch(&name, &caller, uri).await {
+                tracing::warn!("a client is not told of changes of a resource: {}", redact(&clean_line(&error.message)));
+            }
+        })));
+        let mut is_watching = false;
         loop {
             tokio::select! {
+                _ = &mut watching, if !is_watching => {
+                    is_watching = true;
+                    continue;
+                }
+                uri = ear.next() => match subscription.sink().notify_resource_updated(uri).await {
+                    Ok(()) => continue,
+                    Err(_) => return Ok(()),
+                },
                 changed = versions.changed() => if changed.is_err() { return Ok(()) },
                 () = subscription.cancelled() => return Ok(()),
                 () = self.web.draining.cancelled() => return Ok(()),
@@ -425,6 +466,22 @@ impl ServerHandler for Gateway {
                 }
             }
         }
+    }
+
+    /// A session hears on the stream that it opens that a resource changed.
+    async fn subscribe(&self, request: SubscribeRequestParams, context: RequestContext<RoleServer>) -> Result<(), ErrorData> {
+        let Some(session) = Client::of(&context).session else {
+            let told = "what changes is told to a session: send the Mcp-Session-Id that initialize was answered with";
+            return Err(ErrorData::invalid_request(told, None));
+        };
+        self.web.app.engine.hub.watch(&session, &counted(context.extensions.get()), &request.uri).await
+    }
+
+    async fn unsubscribe(&self, request: UnsubscribeRequestParams, context: RequestContext<RoleServer>) -> Result<(), ErrorData> {
+        if let Some(session) = Client::of(&context).session {
+            self.web.app.engine.hub.watches.unwatch(&session, &request.uri);
+        }
+        Ok(())
     }
 
     /// From which level on a session wants messages for a log. Servers are asked for the lowest that any wants.

@@ -90,7 +90,12 @@ fn is_plain(schema: &Map<String, Value>) -> bool {
 /// The two tools by which all others are found and called.
 pub fn search_tools() -> Vec<Box<RawValue>> {
     let tool = |(name, description, schema): &(&'static str, &'static str, Value)| {
-        to_raw_value(&json!({"name": name, "description": description, "inputSchema": schema})).ok()
+        let mut tool = json!({"name": name, "description": description, "inputSchema": schema});
+        // What the other one does depends on what it calls.
+        if *name == search::FIND {
+            tool["annotations"] = json!({"readOnlyHint": true, "openWorldHint": false});
+        }
+        to_raw_value(&tool).ok()
     };
     search::DEFINITIONS.iter().filter_map(tool).collect()
 }

@@ -5,7 +5,7 @@
 #![allow(deprecated, reason = "messages for a log, which earlier eras have")]
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -19,7 +19,7 @@ use rmcp::{
     model::{CustomNotification, InputResponses, LoggingLevel, RequestId, ServerNotification},
     service::{Peer, RequestContext},
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -38,8 +38,11 @@ use crate::{
     },
 };
 
-/// Calls that wait for their clients' answers; beyond them, the oldest are given up.
+/// Calls that wait for their clients' answers, and what they take of the memory together, in bytes; beyond that, the oldest are given up.
 const MAX_WAITING: usize = 256;
+const MAX_WEIGHT: usize = 64 << 20;
+/// Questions whose answers may still come, though nobody waits for them.
+const MAX_LATE: usize = 1_024;
 /// The SDK gives a question an id that is only its own within one stream, and waits for the answer there. It passes notifications as they
 /// are: a question travels in one of this name, and becomes a request where it leaves (`as_request`).
 const IN_A_NOTIFICATION: &str = "mcpfleet.dev/question";
@@ -52,6 +55,8 @@ pub struct Running {
     pub call: Following<BoxFuture<'static, Result<Answer, ErrorData>>>,
     /// Ends it.
     pub cancel: CancellationToken,
+    /// What it was asked for with takes of the memory, in bytes.
+    pub weight: usize,
 }
 
 /// Who asks for something, and waits for it.
@@ -120,10 +125,10 @@ impl Ear {
     async fn ask(&self, id: &str, question: Question) -> Option<()> {
         match self {
             Self::Peer(peer) => {
-                let travels = json!({"id": id, "method": question.method, "written": question.params.get()});
+                let travels = json!({"id": id, "method": question.method, "written": question.params()});
                 notify(peer, IN_A_NOTIFICATION, travels).await.ok()
             }
-            Self::Stream(to) => to.send(Message::Said(request(id, &question.method, question.params.get()))).await.ok(),
+            Self::Stream(to) => to.send(Message::Said(request(id, &question.method, question.params()))).await.ok(),
         }
     }
 }
@@ -162,6 +167,8 @@ pub enum Resumed {
 pub struct Calls {
     /// Questions to clients of earlier eras, by the ids that they went out with.
     asked: Mutex<HashMap<String, oneshot::Sender<Result<Value, ErrorData>>>>,
+    /// Those of them that nobody waits for any more, and that were not answered: the last ones.
+    late: Mutex<VecDeque<String>>,
     /// Calls of clients of the modern era, by the state that those bring back.
     waiting: Mutex<HashMap<String, Waiting>>,
     /// Calls of clients of earlier eras, by session and request, so that those can cancel them.
@@ -200,17 +207,10 @@ impl Calls {
 
     /// Keeps a call until its client comes back with the answers, and says what is asked.
     fn wait(&self, running: Running, questions: Questions) -> Answer {
-        #[derive(Serialize)]
-        struct Asked<'a> {
-            method: &'a str,
-            params: &'a RawValue,
-        }
         let Questions { all, answers } = questions;
         let named = |key: &str| if key.is_empty() { "question".to_owned() } else { key.to_owned() };
         let asked = |(key, question): &(String, Question)| {
-            // Texts and raw JSON can be written.
-            let (key, asked) = (named(key), Asked { method: &question.method, params: &question.params });
-            format!("{}:{}", json!(key), serde_json::to_string(&asked).unwrap_or_default())
+            format!(r#"{}:{{"method":{},"params":{}}}"#, json!(named(key)), json!(question.method), question.params())
         };
         let requests = all.iter().map(asked).collect::<Vec<_>>().join(",");
         let state = unguessable();
@@ -219,9 +219,14 @@ impl Calls {
         let keys = all.iter().map(|(key, _)| named(key)).collect();
         let mut waiting = held(&self.waiting);
         waiting.retain(|_, call| call.since.elapsed() < THINKING);
-        if waiting.len() >= MAX_WAITING {
+        let is_full = |waiting: &HashMap<String, Waiting>| {
+            let weight = waiting.values().fold(running.weight, |sum, call| sum.saturating_add(call.running.weight));
+            waiting.len() >= MAX_WAITING || weight > MAX_WEIGHT
+        };
+        while is_full(&waiting) {
             let oldest = waiting.iter().min_by_key(|(_, call)| call.since).map(|(state, _)| state.clone());
-            oldest.map(|state| waiting.remove(&state));
+            let Some(oldest) = oldest else { break };
+            waiting.remove(&oldest);
         }
         waiting.insert(state, Waiting { running, answers, keys, asks: asks.clone(), since: Instant::now() });
         Answer::Written(asks)
@@ -302,7 +307,7 @@ impl Calls {
         let id = unguessable();
         let (answer, given) = oneshot::channel();
         held(&self.asked).insert(id.clone(), answer);
-        let _asked = Forgotten { all: &self.asked, key: id.clone() };
+        let _asked = Unanswered { calls: self, id: id.clone() };
         open.lock().await.insert(id.clone());
         ear.ask(&id, question).await.ok_or_else(|| ErrorData::internal_error("the client is gone", None))?;
         let given = given.await.unwrap_or_else(|_| Err(ErrorData::internal_error("there was no answer", None)));
@@ -310,10 +315,19 @@ impl Calls {
         given
     }
 
-    /// An answer that a client of an earlier era sends; false when nobody waits for it.
+    /// An answer that a client of an earlier era sends; false where it answers no question of ours. One that comes late is passed over: some
+    /// clients end when it is refused.
     pub fn answered(&self, id: &Value, answer: Result<Value, ErrorData>) -> bool {
-        let to = id.as_str().and_then(|id| held(&self.asked).remove(id));
-        to.is_some_and(|to| to.send(answer).is_ok())
+        let Some(id) = id.as_str() else { return false };
+        let asked = held(&self.asked).remove(id);
+        if let Some(to) = asked {
+            // The call may have ended just now.
+            let _ = to.send(answer);
+            return true;
+        }
+        let mut late = held(&self.late);
+        let place = late.iter().position(|other| other == id);
+        place.and_then(|place| late.remove(place)).is_some()
     }
 
     /// Notes a call that its client may cancel by another request, for as long as the result lives.
@@ -333,6 +347,24 @@ impl Calls {
         let id = id.as_str().map_or_else(|| id.to_string(), str::to_owned);
         if let Some(cancel) = held(&self.running).remove(&(session.to_owned(), id)) {
             cancel.cancel();
+        }
+    }
+}
+
+/// A question that is put. Where this is dropped before it is answered, the answer comes late.
+struct Unanswered<'a> {
+    calls: &'a Calls,
+    id: String,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if held(&self.calls.asked).remove(&self.id).is_some() {
+            let mut late = held(&self.calls.late);
+            late.push_back(std::mem::take(&mut self.id));
+            if late.len() > MAX_LATE {
+                late.pop_front();
+            }
         }
     }
 }
@@ -378,7 +410,53 @@ pub fn as_request(events: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+
     use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_comes_late_is_taken_once_and_one_to_nothing_is_not() {
+        let (calls, open) = (Calls::default(), Open::default());
+        let (to, mut said) = mpsc::channel(1);
+        let question = || serde_json::from_str(r#"{"method": "roots/list"}"#).expect("a question");
+        let ear = Ear::Stream(to);
+        let mut put = async || {
+            // So many in a row are more than one turn of a task may do.
+            tokio::task::yield_now().await;
+            let mut asking = Box::pin(calls.ask(&ear, question(), &open));
+            assert!(futures::poll!(&mut asking).is_pending());
+            let Some(Message::Said(question)) = said.recv().await else { unreachable!("it is put") };
+            let question: Value = serde_json::from_str(&question).expect("JSON");
+            (asking, question["id"].clone())
+        };
+        let (asking, id) = put().await;
+        assert!(calls.answered(&id, Ok(json!({"roots": []}))) && asking.await == Ok(json!({"roots": []})));
+        assert!(!calls.answered(&id, Ok(json!({}))), "it has been answered");
+        let (asking, id) = put().await;
+        drop(asking);
+        assert_eq!([0; 2].map(|_: i32| calls.answered(&id, Ok(json!({})))), [true, false]);
+        assert!(!calls.answered(&json!(7), Ok(json!({}))) && !calls.answered(&json!("x"), Ok(json!({}))));
+        for _ in 0..=MAX_LATE {
+            drop(put().await);
+        }
+        assert_eq!((held(&calls.late).len(), held(&calls.asked).len()), (MAX_LATE, 0));
+    }
+
+    #[test]
+    fn calls_that_wait_take_no_more_of_the_memory_than_is_bearable() {
+        let calls = Calls::default();
+        let wait = |weight| {
+            let (answers, given) = oneshot::channel();
+            let call = Following::new(std::future::pending().boxed(), mpsc::channel(1).1);
+            let running = Running { what: String::new(), call, cancel: CancellationToken::new(), weight };
+            calls.wait(running, Questions { all: Vec::new(), answers });
+            given
+        };
+        let all = [MAX_WEIGHT / 2, MAX_WEIGHT / 2, 0, 1, MAX_WEIGHT].map(wait);
+        let given_up = all.map(|mut given| given.try_recv() == Err(oneshot::error::TryRecvError::Closed));
+        assert_eq!(given_up, [true, true, true, true, false], "the first ones make room");
+        assert_eq!(held(&calls.waiting).len(), 1);
+    }
 
     #[test]
     fn a_question_leaves_as_a_request_and_everything_else_as_it_is() {

@@ -36,7 +36,7 @@ pub async fn answer(web: Arc<Web>, sdk: &Sdk, request: Request) -> Response {
     let is_modern = is_modern(&parts.headers);
     match parts.method {
         Method::GET if !is_modern && takes_events(&parts.headers) => {
-            return lists::stream(Gateway { web }, parts.headers).into_response();
+            return lists::stream(Gateway { web }, parts).into_response();
         }
         _ => {}
     }
@@ -169,7 +169,8 @@ fn taken(web: &Web, parts: &Parts, sent: &Sent) -> Option<Response> {
             if web.calls.answered(id, answer) {
                 return Some(StatusCode::ACCEPTED.into_response());
             }
-            let message = "nobody waits for this answer: the call that asked has ended, or another replica asked";
+            tracing::debug!("an answer came to no question that was asked here");
+            let message = "nobody waits for this answer: it answers no question of this replica that is open";
             let error = json!({"jsonrpc": "2.0", "id": null, "error": {"code": -32600, "message": message}});
             Some((StatusCode::BAD_REQUEST, Json(error)).into_response())
         }

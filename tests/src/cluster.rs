@@ -4,6 +4,7 @@ use std::{fmt::Debug, future::Future, net::SocketAddr, sync::Once, time::Duratio
 
 use anyhow::Context;
 use futures::TryStreamExt;
+use hyper_util::{client::legacy, rt::TokioExecutor};
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
@@ -12,8 +13,9 @@ use k8s_openapi::{
     },
 };
 use kube::{
-    Api, Client, Resource, ResourceExt,
+    Api, Client, Config, Resource, ResourceExt,
     api::{ObjectMeta, Patch, PatchParams, PostParams},
+    client::ConfigExt as _,
     runtime::{WatchStreamExt, watcher},
 };
 use log_lines::{Flags, Format, Level};
@@ -28,6 +30,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tower::{BoxError, ServiceBuilder};
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 /// How long anything that a test waits for may take.
@@ -71,6 +74,22 @@ pub fn is_told<K: Serialize>(object: &K) -> bool {
     object["status"]["observedGeneration"] == object["metadata"]["generation"]
 }
 
+/// The API server closes a connection that has been without a request for 90 s, and the client's own limit is the same: what is asked on such a
+/// one at that moment is lost. The parts of Kubernetes that tests play do not ask again.
+const IDLE: Duration = Duration::from_secs(30);
+
+async fn client() -> anyhow::Result<Client> {
+    let config = Config::infer().await?;
+    let connections =
+        legacy::Client::builder(TokioExecutor::new()).pool_idle_timeout(IDLE).build(config.rustls_https_connector()?);
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer()?)
+        .map_err(BoxError::from)
+        .service(connections);
+    Ok(Client::new(service, config.default_namespace))
+}
+
 impl Space {
     async fn open() -> anyhow::Result<Self> {
         SETUP.call_once(|| {
@@ -79,7 +98,7 @@ impl Space {
             let filter: Targets = wanted.parse().unwrap_or_default();
             tracing_subscriber::registry().with(filter).with(tracing_subscriber::fmt::layer().with_test_writer()).init();
         });
-        let client = Client::try_default().await?;
+        let client = client().await?;
         let namespace = Namespace {
             metadata: ObjectMeta { generate_name: Some("test-".into()), ..ObjectMeta::default() },
             ..Namespace::default()

@@ -13,7 +13,10 @@ use mcpfleet_tests::{
 use operator::crd::{CircuitState, McpApp, McpServer, reason};
 use serde_json::json;
 
-use crate::reconcile::{app, ready_is};
+use crate::{
+    contract::tools_are,
+    reconcile::{app, ready_is},
+};
 
 async fn server(space: &Space, name: &str, open_seconds: u32) -> anyhow::Result<McpServer> {
     space
@@ -129,6 +132,9 @@ async fn one_transition_of_a_server_with_one_pod_is_three_writes() {
         pods::run(&space, "s", "s-1", fake.address).await?;
         space.until::<McpServer>("s", "Ready", |server| ready_is(server, "True", reason::AVAILABLE)).await?;
         space.until::<ConfigMap>("chat-app", "the server offered", |config| offered(config) == Some(true)).await?;
+        // They are accepted from a pod in service: a pass later, where it came to be in the middle of one.
+        space.until::<ConfigMap>("s-mcp-tools", "the accepted tools", |_| true).await?;
+        space.until::<McpServer>("s", "the accepted tools", |server| tools_are(server, "True", reason::TOOLS_UNCHANGED)).await?;
         let before = Timestamp::now();
 
         fake.set(Mode::Hang);

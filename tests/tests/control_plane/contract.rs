@@ -35,7 +35,7 @@ async fn recheck(space: &Space, value: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn tools_are(server: &McpServer, status: &str, reason: &str) -> bool {
+pub fn tools_are(server: &McpServer, status: &str, reason: &str) -> bool {
     let conditions = server.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     reason_of(conditions, "ToolsAccepted") == Some((status.into(), reason.into()))
 }

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -20,6 +20,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use tokio_util::task::AbortOnDropHandle;
 use tower::service_fn;
 
 use crate::config::{RunArgs, seconds};
@@ -54,6 +55,7 @@ pub async fn run(args: RunArgs, upstream: Uri) -> anyhow::Result<ExitCode> {
     let leaving = Leaving::default();
     let beside = Arc::new(Beside {
         leaving: leaving.clone(),
+        stays: Mutex::default(),
         client: forward::client(),
         upstream,
         metrics: Metrics::default(),
@@ -87,8 +89,9 @@ struct Beside {
     sessions: Arc<Sessions>,
     /// What the pod has for its end.
     grace: Duration,
-    /// Whether clients are to go to another pod.
+    /// Whether clients are to go to another pod, and what takes that back.
     leaving: Leaving,
+    stays: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
 /// What a request is about.
@@ -176,12 +179,7 @@ impl Beside {
             "drained" => {
                 // The server is gone before this is: a client that keeps its connection would find nobody behind it.
                 self.leaving.set(true);
-                let (leaving, grace) = (self.leaving.clone(), self.grace);
-                tokio::spawn(async move {
-                    // A pod that is still there by then stays: the server alone was begun anew.
-                    tokio::time::sleep(grace).await;
-                    leaving.set(false);
-                });
+                *self.stays.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.stays());
                 drained(&self.metrics, self.grace).await;
                 "ok\n".into_response()
             }
@@ -191,6 +189,15 @@ impl Beside {
             }
             _ => refuse(StatusCode::NOT_FOUND, "Not Found: /mcpfleet/ has healthz, metrics and drained\n"),
         }
+    }
+
+    /// A pod that is still there when its time is over stays: the server alone was begun anew.
+    fn stays(&self) -> AbortOnDropHandle<()> {
+        let (leaving, grace) = (self.leaving.clone(), self.grace);
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            tokio::time::sleep(grace).await;
+            leaving.set(false);
+        }))
     }
 
     /// The server's answer, as it comes. It sees the name that its client asked for, and by whom.

@@ -162,7 +162,9 @@ where
     S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
 {
     let places = Places::new(connections.most);
-    let (open, closing) = (TaskTracker::new(), connections.leaving.clone());
+    // Its own: who told clients to leave may take that back.
+    let (open, closing) = (TaskTracker::new(), Leaving::default());
+    let last = Last { closing: closing.clone(), leaving: connections.leaving.clone() };
     // In a flood of connections this comes to its turn only when the runtime makes `accept` pause, and must not pause with it.
     let mut over = pin!(tokio::task::unconstrained(async {
         let LameDuck { least, most } = shutdown.await;
@@ -189,7 +191,7 @@ where
             place = next => match accepted.take() {
                 Some(Ok((stream, peer))) => {
                     // How a connection ends is the client's affair.
-                    open.spawn(connection(stream, service.clone(), peer, place, closing.clone()));
+                    open.spawn(connection(stream, service.clone(), peer, place, last.clone()));
                 }
                 // Out of file descriptors, or a connection gone before it was taken: the next may do better, but not at once.
                 Some(Err(error)) => {
@@ -203,10 +205,24 @@ where
         }
     }
     for (stream, peer) in accepted.and_then(Result::ok).into_iter().chain(queued(listener)) {
-        let (places, service, closing) = (Arc::clone(&places), service.clone(), closing.clone());
-        open.spawn(async move { connection(stream, service, peer, places.take().await, closing).await });
+        let (places, service, last) = (Arc::clone(&places), service.clone(), last.clone());
+        open.spawn(async move { connection(stream, service, peer, places.take().await, last).await });
     }
     Draining(Box::pin(leave(Arc::clone(&places), open.clone())))
+}
+
+/// Whether an answer is the last of its connection.
+#[derive(Clone)]
+struct Last {
+    /// This server ends.
+    closing: Leaving,
+    leaving: Leaving,
+}
+
+impl Last {
+    fn is_due(&self) -> bool {
+        self.closing.is_set() || self.leaving.is_set()
+    }
 }
 
 async fn look_for_idle(places: &Places, idle: Duration, leaving: &Leaving) {
@@ -268,7 +284,7 @@ async fn leave(places: Arc<Places>, open: TaskTracker) {
 }
 
 /// Answers what comes over a connection, until it ends or its place is needed.
-async fn connection<S>(stream: TcpStream, service: S, peer: SocketAddr, place: Place, closing: Leaving)
+async fn connection<S>(stream: TcpStream, service: S, peer: SocketAddr, place: Place, last: Last)
 where
     S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
 {
@@ -276,7 +292,7 @@ where
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "failed to set TCP_NODELAY");
     }
-    let (place, closing) = (&place, &closing);
+    let (place, last) = (&place, &last);
     let mut service = service_fn(move |request: http::Request<Incoming>| {
         let busy = place.busy();
         let mut request = request.map(Body::new);
@@ -284,7 +300,7 @@ where
         let answer = service.clone().oneshot(request);
         async move {
             let mut response = answer.await?;
-            if closing.is_set() {
+            if last.is_due() {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             // An answer that is there whole is being written from here on, and the place knows of that by itself.

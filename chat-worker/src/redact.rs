@@ -48,7 +48,7 @@ const KEYS: [(&str, usize); 35] = [
     ("ntn_", 40),
     ("ATATT", 40),
     ("dckr_pat_", 20),
-    ("pypi-", 60),
+    ("pypi-AgE", 60),
     ("AKIA", 20),
     ("AIza", 30),
     ("hf_", 30),
@@ -305,6 +305,11 @@ mod tests {
             ("xoxe-1-abcdefghijklmnop or dckr_pat_abcdefghijklmn", "[redacted] or [redacted]"),
             ("BASIC dXNlcjpwYXNz", "BASIC [redacted]"),
             ("SG.com, pypi-server and sk_test_mode", "SG.com, pypi-server and sk_test_mode"),
+            ("pypi-AgEIcHlwaS5vcmcCJDAxMjM0NTY3LTg5YWItY2RlZi0wMTIzLTQ1Njc4OWFiY2RlZg: expired", "[redacted]: expired"),
+            (
+                "at https://pypi-mirror-of-the-whole-company.packages.internal.example.com: not found",
+                "at https://pypi-mirror-of-the-whole-company.packages.internal.example.com: not found",
+            ),
             ("npm_config_cache hf_hub eyJ AKIA ghp_ task-sk-1", "npm_config_cache hf_hub eyJ AKIA ghp_ task-sk-1"),
         ] {
             assert_eq!(redact(text), expected, "{text}");

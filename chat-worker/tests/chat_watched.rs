@@ -7,6 +7,7 @@ mod support;
 
 use std::{sync::Arc, time::Duration};
 
+use chat_worker::config::file::McpConfig;
 use rstest::rstest;
 use serde_json::{Value, json};
 use support::{
@@ -213,6 +214,27 @@ async fn a_server_that_begins_anew_is_asked_again_for_what_is_watched(#[case] sa
     };
     assert_eq!(timeout(Duration::from_secs(20), told).await.unwrap()["params"]["uri"], "t:a");
     assert_eq!(talker.uris(UNSUBSCRIBE), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_server_that_is_taken_out_of_the_configuration_tells_of_nothing_any_more() {
+    let (talker, worker) = start().await;
+    talker.has_listener().await;
+    let client = Legacy::connect(&worker, json!({})).await;
+    let mut events = client.listen().await;
+    assert_eq!(subscribe(&client, SUBSCRIBE, "t:a").await["result"], json!({}));
+    worker.app.engine.hub.apply(&McpConfig::default());
+    let told = async {
+        loop {
+            let told = events.next().await.unwrap();
+            if told["method"] == UPDATED {
+                return told;
+            }
+        }
+    };
+    assert_eq!(timeout(Duration::from_secs(20), told).await.unwrap()["params"]["uri"], "t:a");
+    let refused = subscribe(&client, SUBSCRIBE, "t:a").await;
+    assert!(refused["error"].is_object(), "{refused}");
 }
 
 #[tokio::test]

@@ -260,9 +260,9 @@ pub async fn reconcile<S: Subject>(object: Arc<S>, context: Arc<Context<S>>) -> 
     }
     timer.done(if outcome.paused { "paused" } else { class.map_or("ok", Class::as_str) });
     // Of one that went meanwhile nobody would ever forget it.
-    let failed = class.is_some_and(Class::is_transient) && context.subjects.get(&namespace, &name).is_some();
+    let failed = class.filter(|class| class.is_transient() && context.subjects.get(&namespace, &name).is_some());
     let tries = context.attempts.count(&key_of(&*object), failed);
-    if let Some(error) = unwritten.filter(|_| tries.in_a_row == 0 || tries.in_a_row.is_power_of_two()) {
+    if let Some(error) = unwritten.filter(|_| tries.failed == 0 || tries.failed.is_power_of_two()) {
         let kind = S::COMPONENT.kind();
         tracing::warn!(object.kind = kind, object.namespace = namespace, object.name = name, error, "status not written");
     }

@@ -26,8 +26,14 @@ const NO_PULL_SECRET: &str = "FailedToRetrieveImagePullSecret";
 /// What the kubelet says once more, after a while, of volumes that are not there. Why not, it or another part of Kubernetes said before, and
 /// says again in between.
 const IN_SUMMARY: &str = "Unable to attach or mount volumes";
-/// What the kubelet writes between which volume it is, and why not.
-const AFTER_THE_VOLUME: &str = " : ";
+/// What Kubernetes writes before the name of a volume, whatever it did with it in vain; the name ends with the next quote.
+const BEFORE_THE_VOLUME: &str = "volume \"";
+/// So many sentences are told of a pod at most.
+const MOST: usize = 8;
+/// What was not said again while something else was said so often is over.
+const OVER: usize = 3;
+/// One that was not said for so long leaves its place to another one, where there are as many as there may be.
+const LONG: u64 = 16;
 
 /// The last Warnings about each pod of ours, by its uid. Kubernetes forgets Events after an hour, and so do we.
 #[derive(Debug, Default)]
@@ -40,18 +46,28 @@ struct State {
     listing: Option<HashMap<String, Warnings>>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 struct Warnings {
     /// What holds the pod up.
     held: Option<Held>,
     pull_secret: Option<String>,
 }
 
-/// What holds a pod up: Kubernetes' word for it, and its sentences, by what they are about. Several volumes are told of in turn.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What holds a pod up: Kubernetes' word for it, and its sentences, by the volume that they are about. Several volumes are told of in turn;
+/// of everything else the last sentence counts.
+#[derive(Clone, Debug)]
 struct Held {
     reason: String,
-    said: BTreeMap<String, String>,
+    said: BTreeMap<String, Said>,
+    /// How many sentences were heard.
+    heard: u64,
+}
+
+/// A sentence, and when it was heard, by how many had been until then: the last time first.
+#[derive(Clone, Debug)]
+struct Said {
+    sentence: String,
+    heard: [u64; OVER],
 }
 
 impl Warnings {
@@ -63,23 +79,48 @@ impl Warnings {
         if self.held.is_some() && message.starts_with(IN_SUMMARY) {
             return;
         }
-        let about = message.split_once(AFTER_THE_VOLUME).map_or("", |(about, _)| about).to_owned();
-        match self.held.as_mut().filter(|held| held.reason == reason) {
-            Some(held) => {
-                held.said.retain(|_, said| !said.starts_with(IN_SUMMARY));
-                let told = held.said.get(&about).is_some_and(|told| wording::is_same(told, &message));
-                if !told {
-                    held.said.insert(about, message);
-                }
-            }
-            None => self.held = Some(Held { reason, said: BTreeMap::from([(about, message)]) }),
-        }
+        let held = self.held.take().filter(|held| held.reason == reason);
+        let mut held = held.unwrap_or_else(|| Held { reason, said: BTreeMap::new(), heard: 0 });
+        held.hear(message);
+        self.held = Some(held);
+    }
+
+    /// What people are told of it.
+    fn told(&self) -> (Option<(&str, Vec<&str>)>, Option<&str>) {
+        let held = self.held.as_ref().map(|held| (held.reason.as_str(), held.sentences()));
+        (held, self.pull_secret.as_deref())
     }
 }
 
 impl Held {
-    fn sentences(&self) -> String {
-        self.said.values().map(String::as_str).collect::<Vec<_>>().join("; ")
+    fn hear(&mut self, message: String) {
+        self.heard += 1;
+        let now = self.heard;
+        self.said.retain(|_, said| !said.sentence.starts_with(IN_SUMMARY));
+        let volume = message.split_once(BEFORE_THE_VOLUME).and_then(|(_, named)| named.split_once('"'));
+        let about = volume.map_or("", |(volume, _)| volume).to_owned();
+        if let Some(said) = self.said.get_mut(&about) {
+            said.heard.rotate_right(1);
+            said.heard[0] = now;
+            if !wording::is_same(&said.sentence, &message) {
+                said.sentence = message;
+            }
+            let since = said.heard[OVER - 1];
+            self.said.retain(|_, said| said.heard[0] >= since);
+            return;
+        }
+        if self.said.len() >= MOST {
+            self.said.retain(|_, said| now - said.heard[0] <= LONG);
+        }
+        if self.said.len() < MOST {
+            let mut heard = [0; OVER];
+            heard[0] = now;
+            self.said.insert(about, Said { sentence: message, heard });
+        }
+    }
+
+    fn sentences(&self) -> Vec<&str> {
+        self.said.values().map(|said| said.sentence.as_str()).collect()
     }
 }
 
@@ -94,7 +135,8 @@ impl PodWarnings {
             }
             (None, Some(making), _) if !making.prepared => {
                 let held = warnings.held.as_ref();
-                held.map(|held| Trouble { made: making.made, ..Trouble::of_pod(name, &held.reason, Some(&held.sentences())) })
+                let of_pod = |held: &Held| Trouble::of_pod(name, &held.reason, Some(&held.sentences().join("; ")));
+                held.map(|held| Trouble { made: making.made, ..of_pod(held) })
             }
             (trouble, ..) => trouble,
         }
@@ -120,7 +162,7 @@ impl PodWarnings {
                 let known = state.pods.entry(uid).or_default();
                 let before = known.clone();
                 known.add(reason, message);
-                return (*known != before).then_some(who);
+                return (known.told() != before.told()).then_some(who);
             }
             watcher::Event::Delete(event) => {
                 state.pods.remove(&event.involved_object.uid?);
@@ -216,6 +258,40 @@ mod tests {
         assert_eq!(told(), both);
         assert!(failed("b", "references non-existent secret key: k"), "somebody made the Secret");
         assert!(!told().contains("not found"), "{}", told());
+    }
+
+    #[test]
+    fn of_a_volume_and_of_everything_else_the_last_sentence_is_told() {
+        let warnings = PodWarnings::default();
+        let failed = |message: &str| warnings.take(Seen::Apply(event("1", "FailedMount", message))).is_some();
+        let told = || told(&warnings, None, Some(&NOT_PREPARED)).expect("it is told").1;
+        assert!(failed("MountVolume.MountDevice failed for volume \"a\" : no such disk"));
+        assert!(failed("MountVolume.SetUp failed for volume \"a\" : no such directory"));
+        assert!(failed("the driver x : is not there") && failed("the driver y : is not there"));
+        let expected = "the driver y : is not there; MountVolume.SetUp failed for volume \"a\" : no such directory";
+        assert_eq!(told(), format!("pod p: FailedMount: {expected}"));
+    }
+
+    #[test]
+    fn a_volume_of_which_nothing_is_said_any_more_is_forgotten_and_few_are_told_at_once() {
+        let warnings = PodWarnings::default();
+        let failed = |volume: &str| {
+            // So short that all of them are told whole.
+            let message = format!("no volume \"{volume}\"");
+            warnings.take(Seen::Apply(event("1", "FailedMount", &message))).is_some()
+        };
+        let told = || told(&warnings, None, Some(&NOT_PREPARED)).expect("it is told").1;
+        assert!(failed("a") && failed("b"));
+        assert!(!failed("b") && told().contains("\"a\""), "twice");
+        assert!(failed("b") && !told().contains("\"a\""), "{}", told());
+        let volumes = ["b", "c", "d", "e", "f", "g", "h", "i", "j"];
+        for _ in 0..2 {
+            _ = volumes.map(failed);
+        }
+        assert!(!volumes.map(failed).contains(&true), "many in turn are no news");
+        assert_eq!(told().matches("volume \"").count(), MOST);
+        (0..20).for_each(|_| _ = failed("z"));
+        assert!(told().contains("\"z\"") && !told().contains("\"b\""), "{}", told());
     }
 
     #[test]

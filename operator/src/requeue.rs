@@ -67,8 +67,11 @@ const SHARE: Duration = Duration::from_millis(5);
 /// What was tried in vain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tries {
-    /// Failed passes over the object in a row, before this one.
+    /// Failed passes over the object in a row, before this one, that ended as this one did: what an API server that was away kept us from
+    /// says nothing of how soon it can do something.
     pub in_a_row: u32,
+    /// All failed passes over the object in a row, before this one.
+    pub failed: u32,
     /// Objects whose last pass failed.
     pub objects: u32,
 }
@@ -94,7 +97,7 @@ mod tests {
 
     /// Without jitter.
     fn decide(class: Option<Class>, in_a_row: u32) -> Option<Duration> {
-        super::decide(class, Tries { in_a_row, objects: 1 }, None, 0.5)
+        super::decide(class, Tries { in_a_row, failed: in_a_row, objects: 1 }, None, 0.5)
     }
 
     #[test]
@@ -140,7 +143,7 @@ mod tests {
     #[test]
     fn an_api_server_that_was_away_is_met_within_three_seconds_of_its_return_unless_very_many_wait_for_it() {
         let wait = |in_a_row, objects, jitter| {
-            super::decide(Some(Class::Away), Tries { in_a_row, objects }, None, jitter).expect("a look")
+            super::decide(Some(Class::Away), Tries { in_a_row, failed: in_a_row, objects }, None, jitter).expect("a look")
         };
         assert_eq!([0, 1, 2, 100].map(|tries| wait(tries, 1, 0.5).as_millis()), [1_000, 2_000, 2_500, 2_500]);
         for objects in [1, 100, 500] {

@@ -160,6 +160,10 @@ fn refused(deployment: &Deployment, latest: &Latest) -> Option<(String, String)>
     Some((refused.reason.clone().unwrap_or_else(|| "ReplicaFailure".into()), message))
 }
 
+/// What Kubernetes makes names up of: neither vowels nor what looks like one.
+/// <https://github.com/kubernetes/kubernetes/blob/master/staging/src/k8s.io/apimachinery/pkg/util/rand/rand.go>
+const MADE_UP_OF: &str = "bcdfghjklmnpqrstvwxz2456789";
+
 /// The message without what Kubernetes made up for the names of the Deployment's pods: who refused one may name it, and it is another at
 /// every try.
 fn without_suffixes(message: &str, deployment: &str) -> String {
@@ -167,7 +171,7 @@ fn without_suffixes(message: &str, deployment: &str) -> String {
     let cut = |part: &str| {
         let word = part.trim_end_matches(|c| !is_of_name(c));
         let of_pod = word.strip_prefix(deployment).and_then(|rest| rest.strip_prefix('-')?.rsplit_once('-'));
-        match of_pod.filter(|(_, made_up)| made_up.len() == 5) {
+        match of_pod.filter(|(_, made_up)| made_up.len() == 5 && made_up.chars().all(|c| MADE_UP_OF.contains(c))) {
             Some(_) => format!("{}…{}", &word[..word.len() - 5], &part[word.len()..]),
             None => part.to_owned(),
         }
@@ -316,6 +320,9 @@ mod tests {
         assert_eq!(said("Pod \"db-mcp-5d8-x2x4q\" is invalid: spec.hostname: no"), "spec.hostname: no");
         let denied = said("the webhook w denied the request: resource Pod/team/db-mcp-5d8-x2x4q, with db-mcp-cache, was blocked");
         assert_eq!(denied, "the webhook w denied the request: resource Pod/team/db-mcp-5d8-…, with db-mcp-cache, was blocked");
+        for message in [r#"secret "db-mcp-oauth-token" not found"#, "the volume db-mcp-node-cache is gone"] {
+            assert_eq!(said(message), message, "somebody chose these names");
+        }
         let over = json!({"observedGeneration": 2, "conditions": [{"type": "ReplicaFailure", "status": "False", "reason": "FailedCreate"}]});
         assert_eq!(Rollout::of(Some(&deployment(1, &over)), &Latest::default()).refused, None);
     }

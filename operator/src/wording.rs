@@ -1,7 +1,7 @@
 //! Whether two messages say the same: a driver, a webhook or a server numbers its requests, says when, and counts its attempts. What differs
 //! in that alone is told once, and is worth no write. Pure.
 //!
-//! Other numbers do count: an exit code, an HTTP status, what a quota allows.
+//! Other numbers do count: an exit code, an HTTP status, what a quota allows, a user's id; and so do versions: a date, an image's digest.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -59,12 +59,14 @@ fn meaning(text: &str) -> String {
         meaning.push_str(&text[until..*begin]);
         let before = [2, 1].map(|back| word(index.checked_sub(back)));
         let this = &text[*begin..*end];
-        if before == OURS {
+        let after = word(Some(index + 1));
+        let is_number = this.bytes().all(|byte| byte.is_ascii_digit());
+        if before == OURS || is_number && is_of_an_account(before) {
             meaning.push_str(this);
-        } else if is_a_time(this) || is_opaque(this) || is_numbered(this, before[1], word(Some(index + 1))) {
+        } else if is_a_time(this, before[1], after) || is_opaque(this) || is_numbered(this, before, after) {
             meaning.push('#');
         } else {
-            push_name(&mut meaning, this);
+            push_name(&mut meaning, text, (*begin, *end));
         }
         until = *end;
     }
@@ -99,12 +101,32 @@ fn words(text: &str) -> Vec<(usize, usize)> {
     words
 }
 
-/// A date, a time of day, or both; or how long something took, in seconds.
-fn is_a_time(word: &str) -> bool {
-    let is_of = |c: char| c.is_ascii_digit() || "-:./,+TZ".contains(c);
-    let parts = word.matches(['-', ':', '/']).count();
-    let clock = word.starts_with(|c: char| c.is_ascii_digit()) && word.chars().all(is_of) && parts > 1;
-    clock || is_a_duration(word)
+/// A time of day, with a date before it or by itself; a date whose time of day comes after it; or how long something took, in seconds. A
+/// date alone is the name of a version.
+fn is_a_time(word: &str, before: &str, after: &str) -> bool {
+    // In one word: a letter, or another sign, is between the date and the time.
+    let dated = word.get(..10).is_some_and(is_a_date) && word.get(11..).is_some_and(|time| is_a_time_of_day(time, 2));
+    let follows = is_a_date(before) && is_a_time_of_day(word, 2);
+    let is_followed = is_a_date(word) && is_a_time_of_day(after, 2);
+    dated || follows || is_followed || is_a_time_of_day(word, 3) || is_a_duration(word)
+}
+
+/// `2026-12-01`, `2026/12/01`, `1/12/2026`.
+fn is_a_date(word: &str) -> bool {
+    let parts: Vec<_> = word.split(['-', '/']).collect();
+    let is_number = |part: &&str| part.bytes().all(|byte| byte.is_ascii_digit());
+    let lengths: Vec<_> = parts.iter().map(|part| part.len()).collect();
+    parts.iter().all(is_number) && matches!(*lengths, [4, 1..=2, 1..=2] | [1..=2, 1..=2, 4])
+}
+
+/// `10:00:00`, with what belongs to it: a fraction, a zone. `least`: of so many numbers.
+fn is_a_time_of_day(word: &str, least: usize) -> bool {
+    let clock = word.find(['.', ',', '+', '-', 'Z']).map_or(word, |end| &word[..end]);
+    let rest = word[clock.len()..].chars().all(|c| c.is_ascii_digit() || ".,+-:Z".contains(c));
+    let fits = |(index, number): (usize, &str)| {
+        number.bytes().all(|byte| byte.is_ascii_digit()) && (number.len() == 2 || index == 0 && number.len() == 1)
+    };
+    rest && (least..=3).contains(&clock.split(':').count()) && clock.split(':').enumerate().all(fits)
 }
 
 /// As Go and Rust write one: `40s`, `1m20s`, `3.2ms`. What ends with another unit may be a quantity.
@@ -134,21 +156,39 @@ fn is_opaque(word: &str) -> bool {
         && count(char::is_ascii_lowercase) >= 6
 }
 
-fn is_numbered(word: &str, before: &str, after: &str) -> bool {
-    let is_one_of = |all: &str, word: &str| {
-        let plain = word.replace(['-', '_'], "");
-        all.split(' ').any(|one| one.eq_ignore_ascii_case(&plain))
-    };
+fn is_numbered(word: &str, before: [&str; 2], after: &str) -> bool {
+    let key = before[1];
     let is_number = word.chars().all(|c| c.is_ascii_digit() || c == '.');
-    word.contains(|c: char| c.is_ascii_digit()) && is_one_of(NUMBERED, before) || is_number && is_one_of(COUNTED, after)
+    let is_amount = is_one_of("request trace", key) && is_a_quantity(word);
+    let is_named = is_one_of(NUMBERED, key) && !is_amount && !is_of_an_account(before);
+    word.contains(|c: char| c.is_ascii_digit()) && is_named || is_number && is_one_of(COUNTED, after)
 }
 
-/// A word that is kept, but for ids and large numbers in it, and for the port of a client.
-fn push_name(meaning: &mut String, word: &str) {
+/// Whether the words before a number say that it is a user's, or a group's: a spec asks for it.
+fn is_of_an_account([owner, key]: [&str; 2]) -> bool {
+    is_one_of("user group", owner) && is_one_of("id request", key)
+}
+
+fn is_one_of(all: &str, word: &str) -> bool {
+    let plain = word.replace(['-', '_'], "");
+    all.split(' ').any(|one| one.eq_ignore_ascii_case(&plain))
+}
+
+/// As Kubernetes writes an amount of CPU, or of memory, with its unit.
+fn is_a_quantity(word: &str) -> bool {
+    let number = ["Ki", "Mi", "Gi", "Ti", "m", "k", "M", "G", "T"].iter().find_map(|unit| word.strip_suffix(unit));
+    number.is_some_and(|number| !number.is_empty() && number.chars().all(|c| c.is_ascii_digit() || c == '.'))
+}
+
+/// A word that is kept, but for ids and large numbers in it, and for the port of a client. It is where the text has it from `begin` to `end`.
+fn push_name(meaning: &mut String, text: &str, (begin, end): (usize, usize)) {
+    let word = &text[begin..end];
     let host =
         word.rsplit_once(':').filter(|(host, port)| host.contains('.') && port.parse().is_ok_and(|port: u32| port >= EPHEMERAL));
-    let mut rest = host.map_or(word, |(host, _)| host);
+    let name = host.map_or(word, |(host, _)| host);
+    let mut rest = name;
     while !rest.is_empty() {
+        let before = &text[..begin + name.len() - rest.len()];
         let end = rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len());
         if let Some(after) = after_uuid(rest) {
             meaning.push('#');
@@ -156,9 +196,12 @@ fn push_name(meaning: &mut String, word: &str) {
             continue;
         }
         let (part, after) = rest.split_at(end);
-        if is_an_id(part) {
-            // A fraction is part of its number.
-            let fraction = after.strip_prefix('.').filter(|_| part.bytes().all(|byte| byte.is_ascii_digit()));
+        let is_number = part.bytes().all(|byte| byte.is_ascii_digit());
+        // A fraction is part of its number.
+        let fraction = after.strip_prefix('.').filter(|_| is_number);
+        let fraction = fraction.filter(|fraction| fraction.starts_with(|c: char| c.is_ascii_digit()));
+        let is_large = is_number && part.len() >= 10 && (fraction.is_some() || !is_told_of(before));
+        if is_large || !is_number && is_an_id(part, before) {
             rest = fraction.map_or(after, |fraction| fraction.trim_start_matches(|c: char| c.is_ascii_digit()));
             meaning.push('#');
             continue;
@@ -173,6 +216,20 @@ fn push_name(meaning: &mut String, word: &str) {
     }
 }
 
+/// Whether the number that comes next is what the text is about: the value of something, or one of a list of values.
+fn is_told_of(before: &str) -> bool {
+    let before = before.trim_end_matches(['"', '\'', '`']);
+    let list = before.trim_end_matches(|c: char| c.is_ascii_digit() || c == ',' || c == ' ');
+    before.ends_with(['=', ':']) || before.ends_with(": ") || list.ends_with(['[', '('])
+}
+
+/// Whether what comes next says which image it is: its digest, or its tag. Behind a name that ends with `id` it is an id.
+fn is_of_an_image(before: &str) -> bool {
+    let is_name = |name: &str| name.ends_with(|c: char| c.is_ascii_alphanumeric());
+    let is_id = |name: &str| ["Id", "ID", "-id", "_id"].iter().any(|id| name.ends_with(id));
+    before.ends_with('@') || before.strip_suffix(':').is_some_and(|name| is_name(name) && !is_id(name))
+}
+
 /// What comes after a uuid at the beginning.
 fn after_uuid(text: &str) -> Option<&str> {
     let mut rest = text;
@@ -185,15 +242,14 @@ fn after_uuid(text: &str) -> Option<&str> {
     (!rest.starts_with(|c: char| c.is_ascii_alphanumeric())).then_some(rest)
 }
 
-/// A hash or an address in hexadecimal, a large number, or a mixture of letters and digits.
-fn is_an_id(part: &str) -> bool {
+/// A hash or an address in hexadecimal, or a mixture of letters and digits.
+fn is_an_id(part: &str, before: &str) -> bool {
     let digits = part.bytes().filter(u8::is_ascii_digit).count();
     let is_hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let is_address = part.strip_prefix("0x").is_some_and(is_hex);
-    is_address
-        || digits >= 6 && digits == part.len()
-        || part.len() >= 8 && digits > 0 && is_hex(part)
-        || part.len() >= 16 && digits >= 4 && part.len() - digits >= 4
+    let is_hash = part.len() >= 8 && digits > 0 && is_hex(part);
+    let is_mixture = part.len() >= 16 && digits >= 4 && part.len() - digits >= 4;
+    is_address || (is_hash || is_mixture) && !is_of_an_image(before)
 }
 
 #[cfg(test)]
@@ -226,6 +282,16 @@ mod tests {
     #[case::how_long("it took 3.2ms, gave up after 12 seconds", "it took 17ms, gave up after 9 seconds")]
     #[case::attempts("attempt 17: tried 3 times", "attempt 18: tried 4 times")]
     #[case::ports("read udp 10.88.0.5:45632->10.96.0.10:53: i/o timeout", "read udp 10.88.0.5:39120->10.96.0.10:53: i/o timeout")]
+    #[case::with_a_zone("2026-12-01T10:00:00+02:00: full", "2026-12-01T10:05:00+02:00: full")]
+    #[case::without_seconds("2026-12-01 10:00 no such database", "2026-12-02 11:30 no such database")]
+    #[case::of_browsers("12/1/2026, 10:00:00 no such database", "12/2/2026, 9:30:00 no such database")]
+    #[case::times_of_day("full at 10:00:00", "full at 9:05:00.5Z")]
+    #[case::large_numbers("message 1733043600123 was lost", "message 1733043612500 was lost")]
+    #[case::seconds_with_a_fraction("ts=1733043600.12 full", "ts=1733043612.5 full")]
+    #[case::hashes("container 3f2a9b1c0d is gone", "container 81bc02ff7a is gone")]
+    #[case::ids_behind_a_colon("jobId:3f2a9b1c0d is full", "jobId:81bc02ff7a is full")]
+    #[case::ids_behind_a_blank("the id 17 is taken", "the id 18 is taken")]
+    #[case::traces("trace 3f2a: full", "trace 81bc: full")]
     #[case::addresses("panic at 0x7ffd12: nil", "panic at 0x55d0c8: nil")]
     fn what_differs_each_time_it_is_said_is_the_same(#[case] told: &str, #[case] said: &str) {
         assert!(is_same(told, said), "{} / {}", meaning(told), meaning(said));
@@ -245,6 +311,26 @@ mod tests {
     #[case::ports_of_servers("dial tcp 10.96.0.1:443: refused", "dial tcp 10.96.0.1:6443: refused")]
     #[case::hosts("dial tcp 10.96.0.1:443: refused", "dial tcp 10.96.0.2:443: refused")]
     #[case::versions("npm 10.2.3 is too old", "npm 10.2.4 is too old")]
+    #[case::bytes("exceeded quota: q, limited: memory=1073741824", "exceeded quota: q, limited: memory=2147483648")]
+    #[case::bytes_by_themselves("the limit is 104857600", "the limit is 209715200")]
+    #[case::values("runAsUser: Invalid value: 1000660000", "runAsUser: Invalid value: 1000700000")]
+    #[case::ranges("not in [1000660000, 1000669999]", "not in [1000700000, 1000709999]")]
+    #[case::ends_of_ranges("not in [1000660000, 1000669999]", "not in [1000660000, 1000679999]")]
+    #[case::ranges_in_one_word("not in (1000660000,1000669999)", "not in (1000660000,1000679999)")]
+    #[case::users("user id 1000 is not allowed", "user id 1001 is not allowed")]
+    #[case::large_users("group id 1000660000 is not allowed", "group id 1000670000 is not allowed")]
+    #[case::requests_for_memory("the request 2Gi is too large", "the request 4Gi is too large")]
+    #[case::requests_for_cpu("cpu request: 500m is too large", "cpu request: 600m is too large")]
+    #[case::digests(
+        "no image app@sha256:3f2a9b1c0d3f2a9b1c0d3f2a9b1c0d3f",
+        "no image app@sha256:1bc02ff7a381bc02ff7a381bc02ff7a3"
+    )]
+    #[case::tags("no image registry.example/app:3f2a9b1c", "no image registry.example/app:81bc02ff")]
+    #[case::tags_behind_a_digit("no image app2:3f2a9b1c", "no image app2:81bc02ff")]
+    #[case::revisions("it speaks 2025-06-18 only", "it speaks 2025-11-25 only")]
+    #[case::names_of_nodes("node 10-0-1-23 is full", "node 10-0-1-24 is full")]
+    #[case::with_a_port("node 10-0-1-23:80 is away", "node 10-0-1-24:80 is away")]
+    #[case::fractions("1/2/3 are taken", "1/2/4 are taken")]
     #[case::words("the pool is full", "the pool is gone")]
     #[case::when_it_counts("failures count from 2026-01-01T00:01:00Z", "failures count from 2026-01-01T00:02:00Z")]
     fn what_means_something_else_is_told(#[case] told: &str, #[case] said: &str) {

@@ -14,6 +14,7 @@ use mcp_wire::jsonc;
 use super::{
     entry,
     fields::{Fields, kind},
+    rules::Glob,
     server::ServerEntry,
     variables::Variables,
 };
@@ -76,28 +77,35 @@ pub fn parse(text: &str, variables: Variables) -> Result<McpConfig, FileError> {
         }
     }
     let mut config = reading.finish();
-    switch_off(&mut fields, &mut config.servers);
+    switch_off(&mut fields, "", &mut config);
     let mcp = fields.peek("mcp").and_then(Value::as_object);
     if let Some(mut inner) = mcp.map(Fields::new) {
         let before = inner.left().count();
-        switch_off(&mut inner, &mut config.servers);
+        switch_off(&mut inner, WITHIN, &mut config);
         if inner.left().count() < before {
             fields.take("mcp");
+            config.warnings.extend(inner.left().map(|field| unknown(&format!("{WITHIN}{field}"))));
         }
-        fields.problems.extend(inner.problems.into_iter().map(|problem| format!("mcp.{problem}")));
+        fields.problems.extend(inner.problems.into_iter().map(|problem| format!("{WITHIN}{problem}")));
     }
     config.log_level = fields.text("log_level").map(str::to_owned);
     if let Some(error) = config.log_level.as_ref().and_then(|level| level.parse::<Level>().err()) {
         config.log_level = None;
         config.warnings.push(format!("log_level: {error}; it is ignored"));
     }
-    config.warnings.extend(fields.left().map(|field| format!("the unknown field {field:?} is ignored")));
+    config.warnings.extend(fields.left().map(unknown));
     if fields.problems.is_empty() { Ok(config) } else { Err(FileError::Shape(fields.problems)) }
 }
 
+fn unknown(field: &str) -> String {
+    format!("the unknown field {field:?} is ignored")
+}
+
+/// How the paths of such lists begin that stand within `mcp`.
+const WITHIN: &str = "mcp.";
 /// Names of lists beside the entries, as letters, by which programs switch servers off, and by which they name the only ones that run. One
 /// that is ignored would let run what somebody has switched off.
-const OFF: [&str; 13] = [
+const OFF: [&str; 11] = [
     "blockedmcpservers",
     "blockedservers",
     "deniedmcpservers",
@@ -105,30 +113,25 @@ const OFF: [&str; 13] = [
     "disabledmcpjsonservers",
     "disabledmcpservers",
     "disabledservers",
-    "excluded",
     "excludedmcpservers",
     "excludedservers",
     "excludemcpservers",
     "excludeservers",
-    "denied",
 ];
-const ONLY: [&str; 8] = [
-    "allowed",
-    "allowedmcpservers",
-    "allowedservers",
-    "allowmcpservers",
-    "allowservers",
-    "enabledmcpjsonservers",
-    "enabledmcpservers",
-    "enabledservers",
-];
+const ONLY: [&str; 6] =
+    ["allowedmcpservers", "allowedservers", "allowmcpservers", "allowservers", "enabledmcpservers", "enabledservers"];
+/// The same, of words that say so only within `mcp`.
+const OFF_WITHIN: [&str; 2] = ["denied", "excluded"];
+const ONLY_WITHIN: &str = "allowed";
 
-/// Switches off what such lists say.
-fn switch_off(fields: &mut Fields, servers: &mut [ServerEntry]) {
+/// Switches off what such lists say. `within` is the path that their names follow.
+fn switch_off(fields: &mut Fields, within: &str, config: &mut McpConfig) {
     for field in fields.left().collect::<Vec<_>>() {
         let plain: String = field.chars().filter(char::is_ascii_alphabetic).map(|c| c.to_ascii_lowercase()).collect();
-        let is_off = OFF.contains(&plain.as_str());
-        if !is_off && !ONLY.contains(&plain.as_str()) {
+        let (plain, is_within) = (plain.as_str(), within == WITHIN);
+        let is_off = OFF.contains(&plain) || (is_within && OFF_WITHIN.contains(&plain));
+        let is_only = ONLY.contains(&plain) || (is_within && plain == ONLY_WITHIN);
+        if !is_off && !is_only {
             continue;
         }
         let mut names = Vec::new();
@@ -140,8 +143,20 @@ fn switch_off(fields: &mut Fields, servers: &mut [ServerEntry]) {
                 None => fields.problem(&format!("{field}[{index}]"), "must be the name of a server"),
             }
         }
-        let of_list = |server: &&mut ServerEntry| names.contains(&server.name.as_str()) == is_off;
-        servers.iter_mut().filter(of_list).for_each(|server| server.enabled = false);
+        let globs: Vec<Glob> = names.iter().map(|name| Glob::new(*name)).collect();
+        let own = config.servers.iter().map(|server| server.name.as_str());
+        let known: Vec<&str> = own.chain(config.refused.iter().map(|refused| refused.name.as_str())).collect();
+        for (name, glob) in names.iter().zip(&globs) {
+            if !known.iter().any(|known| glob.matches(known)) {
+                config.warnings.push(format!("{within}{field}: no server of this file has the name {name:?}"));
+            }
+        }
+        for server in config.servers.iter_mut().filter(|server| server.enabled) {
+            if globs.iter().any(|glob| glob.matches(&server.name)) == is_off {
+                server.enabled = false;
+                config.warnings.push(format!("server {:?}: it is switched off by {within}{field}", server.name));
+            }
+        }
     }
 }
 

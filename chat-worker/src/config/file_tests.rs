@@ -123,6 +123,15 @@ fn what_takes_the_right_to_run_is_obeyed() {
         (r#""deniedMcpServers": [{"serverName": "a"}]"#, false),
         (r#""allowedMcpServers": []"#, false),
         (r#""enabledMcpjsonServers": ["b", "a"]"#, true),
+        (r#""enabledMcpjsonServers": []"#, true),
+        (r#""mcp": {"denied": ["a"]}"#, false),
+        (r#""allowed": []"#, true),
+        (r#""denied": ["a"]"#, true),
+        (r#""excluded": ["a"]"#, true),
+        (r#""disabledServers": ["*"]"#, false),
+        (r#""disabledServers": ["gh*"]"#, true),
+        (r#""allowedServers": ["*"]"#, true),
+        (r#""allowedServers": ["gh*"]"#, false),
         (r#""excluded": null"#, true),
     ] {
         let server = only(&format!(r#"{{"mcpServers": {{"a": {{"url": "http://a/mcp"}}}}, {list}}}"#));
@@ -214,6 +223,25 @@ fn what_only_describes_is_ignored_with_a_word() {
         r#"the unknown field "x" is ignored"#,
     ];
     assert_eq!(config.warnings, told);
+}
+
+#[test]
+fn a_list_that_switches_servers_off_is_told_of_and_so_is_what_is_ignored_beside_it() {
+    let config = read(
+        r#"{"mcpServers": {"gh-a": {"url": "http://a"}, "b": {"url": "http://b"}, "c": {"url": "x"}}, "disabledServers": ["gh*", "c", "d"],
+            "mcp": {"allowed": ["e", "gh-a"], "serverCommand": "x", "servers": {}}, "allowed": []}"#,
+    );
+    let told = [
+        r#"disabledServers: no server of this file has the name "d""#,
+        r#"server "gh-a": it is switched off by disabledServers"#,
+        r#"mcp.allowed: no server of this file has the name "e""#,
+        r#"server "b": it is switched off by mcp.allowed"#,
+        r#"the unknown field "mcp.serverCommand" is ignored"#,
+        r#"the unknown field "mcp.servers" is ignored"#,
+        r#"the unknown field "allowed" is ignored"#,
+    ];
+    assert_eq!(config.warnings, told);
+    assert!(config.servers.iter().all(|server| !server.enabled));
 }
 
 #[test]

@@ -3,8 +3,9 @@
 
 /// Fields that are known to say nothing about what runs, although their names look so. Those that allow calls without asking are here,
 /// too: without them, one is asked.
-const HARMLESS: [&str; 12] = [
+const HARMLESS: [&str; 14] = [
     "alwaysallow",
+    "amount",
     "autoapprove",
     "autoapproved",
     "author",
@@ -15,6 +16,7 @@ const HARMLESS: [&str; 12] = [
     "icon",
     "iconurl",
     "keywords",
+    "programminglanguage",
     "repository",
 ];
 
@@ -137,6 +139,7 @@ mod tests {
             "arguments",
             "params",
             "program",
+            "mountPath",
             "path",
             "volumes",
             "mounts",
@@ -167,6 +170,8 @@ mod tests {
             "order",
             "initTimeout",
             "// url",
+            "programmingLanguage",
+            "amount",
         ] {
             assert!(!refuses(field), "{field}");
         }

@@ -31,7 +31,10 @@ use super::{
     spec::{ToolSpec, prefix_of},
     watches::Watches,
 };
-use crate::config::file::{McpConfig, Refused};
+use crate::config::{
+    file::{McpConfig, Refused},
+    server::ServerEntry,
+};
 
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LONGEST_RETRY: Duration = Duration::from_secs(4);
@@ -117,6 +120,11 @@ impl Hub {
             if !keep {
                 tracing::info!(server = name.as_str(), "server is removed, or configured anew");
                 server.stop();
+                // One that was taken out because its circuit is open comes back.
+                let stays = |entry: &ServerEntry| entry.name == *name && (entry.enabled || entry.circuit_open);
+                if !config.servers.iter().any(stays) {
+                    self.watches.server_left(name);
+                }
             }
             keep
         });

@@ -4,9 +4,12 @@
 
 #![allow(deprecated, reason = "resources/subscribe, which earlier eras have")]
 
-use std::{collections::BTreeSet, future::pending, time::Duration};
+use std::{collections::BTreeSet, future::pending, pin::pin, time::Duration};
 
-use futures::future::{join, join_all};
+use futures::{
+    FutureExt,
+    future::{join, join_all},
+};
 use rmcp::{
     ErrorData, RoleClient,
     model::{ServerNotification, SubscribeRequestParams, SubscriptionFilter, UnsubscribeRequestParams},
@@ -14,7 +17,8 @@ use rmcp::{
 };
 use tokio::{
     sync::watch,
-    time::{error::Elapsed, sleep, timeout},
+    task::unconstrained,
+    time::{Instant, error::Elapsed, sleep, timeout},
 };
 
 use super::{failure, watches::Watched};
@@ -79,7 +83,11 @@ pub async fn by_a_stream(peer: Peer<RoleClient>, watched: Watched, limit: Durati
             filter.resource_subscriptions = Some(now.clone());
             // The next one is there before the last one goes.
             match outcome(timeout(limit, peer.listen(filter)).await, limit) {
-                Ok(next) => stream = Some(next),
+                Ok(next) => {
+                    if let Some(mut last) = stream.replace(next) {
+                        tell_rest(&mut last, &watched);
+                    }
+                }
                 Err(error) => problem = Some(error),
             }
         }
@@ -90,21 +98,34 @@ pub async fn by_a_stream(peer: Peer<RoleClient>, watched: Watched, limit: Durati
             (uri, outcome)
         };
         watched.asked(now.into_iter().map(outcome_of).collect(), &new);
+        let mut again = pin!(sleep(AGAIN));
+        let mut is_due = problem.is_some();
         loop {
             tokio::select! {
                 changed = wanted.changed() => if changed.is_err() { return } else { break },
-                next = next_of(&mut stream) => match next {
-                    Some(ServerNotification::ResourceUpdatedNotification(updated)) => watched.updated(&updated.params.uri),
-                    Some(_) => {}
-                    None => {
-                        stream = None;
-                        sleep(LISTEN_AGAIN).await;
-                        break;
-                    }
+                next = next_of(&mut stream) => if let Some(said) = next {
+                    tell(&said, &watched);
+                } else {
+                    stream = None;
+                    again.as_mut().reset(Instant::now() + LISTEN_AGAIN);
+                    is_due = true;
                 },
-                () = sleep(AGAIN), if problem.is_some() => break,
+                () = &mut again, if is_due => break,
             }
         }
+    }
+}
+
+fn tell(said: &ServerNotification, watched: &Watched) {
+    if let ServerNotification::ResourceUpdatedNotification(updated) = said {
+        watched.updated(&updated.params.uri);
+    }
+}
+
+/// What came on a stream while nobody read it, before it goes.
+fn tell_rest(stream: &mut Subscription, watched: &Watched) {
+    while let Some(Ok(Some(said))) = unconstrained(stream.next()).now_or_never() {
+        tell(&said, watched);
     }
 }
 

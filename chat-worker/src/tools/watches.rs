@@ -99,9 +99,35 @@ impl Watches {
         outcome
     }
 
-    /// Whether it watches this resource.
+    /// Whether it watches this resource, and the server is known to tell of it.
     pub fn has(&self, watcher: &str, uri: &str) -> bool {
-        self.all().watchers.get(watcher).is_some_and(|watcher| watcher.uris.contains_key(uri))
+        let all = self.all();
+        let server = all.watchers.get(watcher).and_then(|watcher| watcher.uris.get(uri));
+        let wants = server.and_then(|server| all.servers.get(server));
+        wants.is_some_and(|wants| matches!(wants.outcomes.borrow().get(uri), Some(Ok(()))))
+    }
+
+    /// This server is not configured any more: whoever watches something of it hears that it has changed, and watches it no more.
+    pub fn server_left(&self, server: &str) {
+        let mut all = self.all();
+        for Watcher { uris, due, bell, .. } in all.watchers.values_mut() {
+            uris.retain(|uri, of| {
+                let stays = **of != *server;
+                if !stays {
+                    due.insert(uri.clone());
+                }
+                stays
+            });
+            if !due.is_empty() {
+                bell.notify_one();
+            }
+        }
+        // Some may be about to be watched.
+        if let Some(wants) = all.servers.remove(server) {
+            let gone = || ErrorData::invalid_params("the server is not configured any more", None);
+            let outcomes: Outcomes = wants.uris.borrow().keys().map(|uri| (uri.clone(), Err(gone()))).collect();
+            drop(wants.outcomes.send_replace(outcomes));
+        }
     }
 
     /// It does not watch this resource any more, if it did.
@@ -110,7 +136,7 @@ impl Watches {
         let Some(own) = all.watchers.get_mut(watcher) else { return };
         own.due.remove(uri);
         let server = own.uris.remove(uri);
-        if own.uris.is_empty() && own.streams == 0 {
+        if own.is_over() {
             all.watchers.remove(watcher);
         }
         if let Some(server) = server {
@@ -123,7 +149,7 @@ impl Watches {
         self.all().forget(watcher);
     }
 
-    /// Forgets the sessions that nobody comes back for.
+    /// Forgets the sessions that nobody comes back for, and the servers that have nothing to tell and are connected no more.
     pub fn forget_idle(&self) {
         let mut all = self.all();
         let is_idle = |watcher: &Watcher| watcher.streams == 0 && watcher.since.elapsed() >= FORGOTTEN;
@@ -132,6 +158,7 @@ impl Watches {
         for name in idle {
             all.forget(&name);
         }
+        all.servers.retain(|_, wants| Arc::strong_count(wants) > 1 || !wants.uris.borrow().is_empty());
     }
 
     /// The ear of a watcher: of a session, which comes back, or of one stream.
@@ -152,7 +179,7 @@ impl Watches {
         for (name, other) in &all.watchers {
             let count = other.uris.len();
             if &**name == watcher {
-                if other.uris.contains_key(uri) {
+                if other.uris.get(uri) == Some(&of_server.server) {
                     return Ok(());
                 }
                 own += count;
@@ -169,7 +196,10 @@ impl Watches {
         }
         let own = all.watcher(&watcher.into(), caller);
         own.since = Instant::now();
-        own.uris.insert(uri.to_owned(), Arc::clone(&of_server.server));
+        // Another server may have told of it before.
+        if let Some(before) = own.uris.insert(uri.to_owned(), Arc::clone(&of_server.server)) {
+            all.release(&before, uri);
+        }
         of_server.wants.uris.send_if_modified(|uris| {
             let count = uris.entry(uri.to_owned()).or_default();
             *count += 1;
@@ -222,6 +252,13 @@ impl All {
         if is_last {
             wants.outcomes.send_modify(|outcomes| drop(outcomes.remove(uri)));
         }
+    }
+}
+
+impl Watcher {
+    /// It watches nothing, nobody listens, and there is nothing to tell.
+    fn is_over(&self) -> bool {
+        self.uris.is_empty() && self.due.is_empty() && self.streams == 0
     }
 }
 
@@ -285,7 +322,7 @@ impl Drop for Listens {
         let Some(own) = all.watchers.get_mut(&self.watcher) else { return };
         own.streams = own.streams.saturating_sub(1);
         own.since = Instant::now();
-        if !self.comes_back || (own.uris.is_empty() && own.streams == 0) {
+        if !self.comes_back || own.is_over() {
             all.forget(&self.watcher);
         } else if !own.due.is_empty() {
             // Another stream of the same session may have to tell it.
@@ -386,6 +423,50 @@ mod tests {
         watch(&watches, "one", "a").await.expect("it is taken");
         takes(&watches.of("s"), &["a"]);
         assert_eq!((heard(&ear), heard(&ear)), (Some("a".to_owned()), None));
+    }
+
+    #[tokio::test]
+    async fn of_a_server_that_leaves_everything_counts_as_changed_once_and_nothing_is_watched() {
+        let watches = Watches::default();
+        let ear = watches.listens("one", "caller", true);
+        for (watcher, uri) in [("one", "a"), ("away", "b")] {
+            watch(&watches, watcher, uri).await.expect("it is taken");
+        }
+        let mut asking = Box::pin(watches.watch("one", "caller", "c", "s", LIMIT));
+        assert!((&mut asking).now_or_never().is_none(), "the server has to be asked");
+        assert_eq!(["a", "c"].map(|uri| watches.has("one", uri)), [true, false]);
+        watches.server_left("another");
+        assert_eq!(heard(&ear), None);
+        watches.server_left("s");
+        assert!(asking.await.is_err_and(|error| error.message.contains("not configured")));
+        assert_eq!((heard(&ear), heard(&ear), watches.has("one", "a")), (Some("a".to_owned()), None, false));
+        assert!(watches.all().servers.is_empty());
+        assert_eq!(wanted(&watches), []);
+        // It hears of it when it listens again.
+        let away = watches.listens("away", "caller", true);
+        assert_eq!((heard(&away), heard(&away)), (Some("b".to_owned()), None));
+        drop((ear, away));
+        assert!(watches.all().watchers.is_empty());
+        // It may be there again.
+        watch(&watches, "one", "a").await.expect("it is taken");
+    }
+
+    #[tokio::test]
+    async fn a_resource_is_watched_where_it_was_asked_for_last_and_servers_of_nothing_are_forgotten() {
+        let watches = Watches::default();
+        watch(&watches, "one", "a").await.expect("it is taken");
+        let mut asking = Box::pin(watches.watch("one", "caller", "a", "other", LIMIT));
+        assert!((&mut asking).now_or_never().is_none(), "that server has to be asked");
+        takes(&watches.of("other"), &["a"]);
+        asking.await.expect("it is taken");
+        assert_eq!((wanted(&watches), watches.has("one", "a")), (Vec::new(), true));
+        let connected = watches.of("connected");
+        watches.forget_idle();
+        let left = ["s", "other", "connected"].map(|server| watches.all().servers.contains_key(server));
+        assert_eq!(left, [false, true, true]);
+        drop(connected);
+        watches.forget_idle();
+        assert_eq!(watches.all().servers.len(), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -53,7 +53,7 @@ pub struct Observed {
     pub remote_tool_calls: bool,
     /// The claim that backups go to is not there.
     pub no_backup_claim: bool,
-    /// The access modes of the claims in `spec.volumes` that the pods write to.
+    /// The access modes of the claims in `spec.volumes`.
     pub claims: AccessModes,
     /// Whether the server gives sessions, as the prober knows it. None: it has not asked yet.
     pub sessions: Option<bool>,
@@ -211,7 +211,7 @@ pub async fn observe(
     if let Some(claim) = backup_claim(&server.spec) {
         observed.no_backup_claim = reader.claim(&namespace, claim).await?.is_none();
     }
-    for claim in own_claims::written(&server.spec.pod) {
+    for claim in own_claims::all(&server.spec.pod) {
         if let Some(found) = reader.claim(&namespace, claim).await? {
             let modes = found.spec.and_then(|spec| spec.access_modes).unwrap_or_default();
             observed.claims.insert(claim.to_owned(), modes);

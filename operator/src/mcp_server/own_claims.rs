@@ -23,9 +23,14 @@ pub fn single_writer<'a>(pod: &'a PodSettings, modes: &AccessModes) -> Option<&'
     written(pod).find(|claim| modes.get(*claim).is_none_or(|modes| modes.iter().all(|mode| mode != "ReadWriteMany")))
 }
 
-/// The claims that the pods write to, and that are not there.
+/// The claims that are mounted.
+pub fn all(pod: &PodSettings) -> impl Iterator<Item = &str> {
+    pod.volumes.iter().filter_map(|volume| Some(volume.persistent_volume_claim.as_ref()?.claim_name.as_str()))
+}
+
+/// The claims that are not there.
 pub fn missing<'a>(pod: &'a PodSettings, modes: &AccessModes) -> impl Iterator<Item = &'a str> {
-    written(pod).filter(|claim| !modes.contains_key(*claim))
+    all(pod).filter(|claim| !modes.contains_key(*claim))
 }
 
 fn mounts<'a>(pod: &'a PodSettings, volume: &'a str) -> impl Iterator<Item = &'a VolumeMount> {

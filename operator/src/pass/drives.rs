@@ -459,6 +459,20 @@ async fn an_api_server_that_is_away_is_asked_again_every_few_seconds_also_where_
 }
 
 #[tokio::test]
+async fn an_api_server_that_is_back_and_cannot_do_it_yet_is_asked_again_soon_however_long_it_was_away() {
+    let (rig, object) = Rig::new(|_| {});
+    rig.script().unreadable = true;
+    for _ in 0..10 {
+        rig.api.state().refusals.push(("GET", "unreadable", 503));
+        rig.pass(&object).await;
+    }
+    for seconds in [1, 2, 4] {
+        rig.api.state().refusals.push(("GET", "unreadable", 500));
+        assert_eq!(rig.pass(&object).await, Action::requeue(Duration::from_secs(seconds)));
+    }
+}
+
+#[tokio::test]
 async fn a_status_that_cannot_be_written_is_tried_again_and_is_no_news_before() {
     let (rig, object) = Rig::new(|_| {});
     rig.api.state().refusals.push(("PATCH", "/status", 500));

@@ -18,6 +18,8 @@ use tokio::sync::oneshot;
 use super::{Node, Reach, Service};
 use crate::again::Again;
 
+/// What an API server says to one that may not see nodes, or where there are none: one that shows a part of a cluster knows no such kind.
+const NO_NODES: [u16; 3] = [403, 404, 405];
 /// How long an operator without the right to see nodes waits before it asks again whether it has it now.
 const WITHOUT_RIGHTS: Duration = Duration::from_mins(10);
 /// How long one waits to which the API server could not say.
@@ -28,9 +30,13 @@ pub async fn nodes(client: Client, reach: Arc<Reach>, known: oneshot::Sender<()>
     let api: Api<KubeNode> = Api::all(client);
     let mut known = Some(known);
     let mut told = false;
+    let mut tries = 0_u32;
     while let Err(kube::Error::Api(status)) = api.list_metadata(&ListParams::default().limit(1)).await {
-        if status.code != 403 {
-            tracing::warn!(error = status.message, "nodes could not be listed; trying again");
+        if !NO_NODES.contains(&status.code) {
+            tries = tries.saturating_add(1);
+            if is_said(tries) {
+                tracing::warn!(tries, error = status.message, "nodes could not be listed; trying again");
+            }
             tokio::time::sleep(UNTOLD).await;
             continue;
         }
@@ -96,6 +102,11 @@ pub async fn services(client: Client, namespace: Option<String>, reach: Arc<Reac
     }
 }
 
+/// Whether it is said that so many tries were in vain: an API server may be away for long.
+const fn is_said(tries: u32) -> bool {
+    tries.is_power_of_two()
+}
+
 fn tell(known: &mut Option<oneshot::Sender<()>>) {
     if let Some(known) = known.take() {
         // Whoever waited may have been asked to stop.
@@ -140,7 +151,14 @@ mod tests {
             (api.sent().len(), known.try_recv().is_ok())
         };
         assert_eq!(asked_within(5, 503).await, (3, false));
-        assert_eq!(asked_within(500, 403).await, (1, true));
+        for code in NO_NODES {
+            assert_eq!(asked_within(500, code).await, (1, true), "{code}");
+        }
+    }
+
+    #[test]
+    fn what_is_tried_in_vain_is_said_at_once_and_more_and_more_seldom() {
+        assert_eq!((0..40).filter(|tries| is_said(*tries)).collect::<Vec<_>>(), [1, 2, 4, 8, 16, 32]);
     }
 
     #[test]

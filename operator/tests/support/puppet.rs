@@ -16,6 +16,9 @@ use operator::{
 };
 use tokio::time::Instant;
 
+/// What fails for one that rambles: words that differ in more than a number, which would be one and the same sentence.
+const RAMBLINGS: [&str; 7] = ["the pool", "a cache", "the disk", "some query", "the token", "a plugin", "the queue"];
+
 /// What an address does when it is asked.
 #[derive(Clone, Debug)]
 pub enum Does {
@@ -128,7 +131,8 @@ impl Attempt for Strings {
             Does::OfferNothing => return Ok(Observation { tools: None, ..self.puppet.observation(&[]) }),
             Does::AnswerTo(question) | Does::AdmitTo(question) if question(&self.route) => {}
             Does::Ramble => {
-                let message = format!("request {} failed", self.puppet.0.lists.fetch_add(1, Ordering::Relaxed));
+                let number = self.puppet.0.lists.fetch_add(1, Ordering::Relaxed);
+                let message = format!("{} failed", RAMBLINGS[number % RAMBLINGS.len()]);
                 return Err(Problem::Rpc { step: Step::List, code: -32603, message, supported: Vec::new() });
             }
             Does::Date(words) => {

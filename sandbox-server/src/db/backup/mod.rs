@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::backup::{Backup, StepResult};
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, OpenFlags, ffi};
 
-use super::error::OpenError;
+use super::error::{OpenError, extended_code};
 use super::file::{self, FileState};
 pub use pack::Compression;
 use place::Place;
@@ -209,9 +209,11 @@ fn copy(db: &Path, target: &Path) -> Result<(), BackupError> {
 
 /// Copying reads the one and writes the other: what only writing meets is of the copy.
 fn of_step(db: &Path, target: &Path, error: rusqlite::Error) -> BackupError {
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => OpenError::Full(folder_of(target).to_path_buf()).into(),
-        Some(ErrorCode::ReadOnly | ErrorCode::SystemIoFailure) => BackupError::Copy(target.to_path_buf(), error),
+    match extended_code(&error) {
+        Some(ffi::SQLITE_FULL) => OpenError::Full(folder_of(target).to_path_buf()).into(),
+        Some(ffi::SQLITE_READONLY | ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_TRUNCATE) => {
+            BackupError::Copy(target.to_path_buf(), error)
+        }
         _ => OpenError::from_sqlite(db, error).into(),
     }
 }
@@ -274,6 +276,7 @@ mod tests {
         };
         assert_eq!(told(rusqlite::ffi::SQLITE_FULL), "no space left on the volume of /backups");
         assert!(told(rusqlite::ffi::SQLITE_IOERR_WRITE).starts_with("failed to copy the database to /backups/x.db.partial"));
+        assert!(told(rusqlite::ffi::SQLITE_IOERR_READ).contains("/data/x.db"), "the source cannot be read");
         assert!(told(rusqlite::ffi::SQLITE_CORRUPT).starts_with("/data/x.db is damaged"));
     }
 

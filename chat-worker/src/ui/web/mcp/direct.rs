@@ -2,7 +2,7 @@
 //! through a transport and several tasks costs more than the rest, and whose types know less than what servers write. Whatever is not beyond
 //! doubt goes the SDK's way, so that every refusal is the SDK's own; tests/chat_ways.rs holds the two ways to the same answers.
 
-use std::{borrow::Cow, convert::Infallible, sync::Arc};
+use std::{borrow::Cow, convert::Infallible, panic::AssertUnwindSafe, sync::Arc};
 
 use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
@@ -267,10 +267,14 @@ impl ToItsEnd {
         Self(Some(work.boxed()))
     }
 
+    /// Waits for its end, which a fault of ours is, too: that is told as the end of the call, and not of the connection.
     async fn done(&mut self) {
         if let Some(work) = &mut self.0 {
-            work.await;
+            let done = AssertUnwindSafe(work).catch_unwind().await;
             self.0 = None;
+            if done.is_err() {
+                tracing::error!("a call broke off");
+            }
         }
     }
 }
@@ -317,6 +321,13 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    #[tokio::test]
+    async fn work_that_breaks_off_is_over() {
+        let mut work = ToItsEnd::new(async { unreachable!("a fault of ours") });
+        work.done().await;
+        assert!(work.0.is_none(), "nobody goes on with it");
+    }
 
     fn taken(headers: &[(&'static str, &'static str)], body: &str) -> Option<bool> {
         let mut request = Request::post("/mcp").header("content-type", "application/json");

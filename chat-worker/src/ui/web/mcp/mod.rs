@@ -435,7 +435,7 @@ impl ServerHandler for Gateway {
         let uris: BTreeSet<&String> = subscription.accepted().resource_subscriptions.iter().flatten().collect();
         let mut watching = pin!(join_all(uris.into_iter().map(async |uri| {
             if let Err(error) = hub.watch(&name, &caller, uri).await {
-                tracing::warn!("a client is not told of changes of a resource: {}", redact(&clean_line(&error.message)));
+                tracing::debug!("a client is not told of changes of a resource: {}", redact(&clean_line(&error.message)));
             }
         })));
         let mut is_watching = false;

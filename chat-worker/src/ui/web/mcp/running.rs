@@ -162,13 +162,19 @@ pub enum Resumed {
     Another,
 }
 
+/// Questions to clients of earlier eras. Each that is not answered is in one of both.
+#[derive(Default)]
+struct Asked {
+    /// By the ids that they went out with.
+    waiting: HashMap<String, oneshot::Sender<Result<Value, ErrorData>>>,
+    /// The ids of those that nobody waits for any more: the last ones.
+    late: VecDeque<String>,
+}
+
 /// What waits for clients.
 #[derive(Default)]
 pub struct Calls {
-    /// Questions to clients of earlier eras, by the ids that they went out with.
-    asked: Mutex<HashMap<String, oneshot::Sender<Result<Value, ErrorData>>>>,
-    /// Those of them that nobody waits for any more, and that were not answered: the last ones.
-    late: Mutex<VecDeque<String>>,
+    asked: Mutex<Asked>,
     /// Calls of clients of the modern era, by the state that those bring back.
     waiting: Mutex<HashMap<String, Waiting>>,
     /// Calls of clients of earlier eras, by session and request, so that those can cancel them.
@@ -306,7 +312,7 @@ impl Calls {
     async fn ask(&self, ear: &Ear, question: Question, open: &Open) -> Result<Value, ErrorData> {
         let id = unguessable();
         let (answer, given) = oneshot::channel();
-        held(&self.asked).insert(id.clone(), answer);
+        held(&self.asked).waiting.insert(id.clone(), answer);
         let _asked = Unanswered { calls: self, id: id.clone() };
         open.lock().await.insert(id.clone());
         ear.ask(&id, question).await.ok_or_else(|| ErrorData::internal_error("the client is gone", None))?;
@@ -319,15 +325,14 @@ impl Calls {
     /// clients end when it is refused.
     pub fn answered(&self, id: &Value, answer: Result<Value, ErrorData>) -> bool {
         let Some(id) = id.as_str() else { return false };
-        let asked = held(&self.asked).remove(id);
-        if let Some(to) = asked {
+        let mut asked = held(&self.asked);
+        if let Some(to) = asked.waiting.remove(id) {
             // The call may have ended just now.
             let _ = to.send(answer);
             return true;
         }
-        let mut late = held(&self.late);
-        let place = late.iter().position(|other| other == id);
-        place.and_then(|place| late.remove(place)).is_some()
+        let place = asked.late.iter().position(|other| other == id);
+        place.and_then(|place| asked.late.remove(place)).is_some()
     }
 
     /// Notes a call that its client may cancel by another request, for as long as the result lives.
@@ -359,11 +364,12 @@ struct Unanswered<'a> {
 
 impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
-        if held(&self.calls.asked).remove(&self.id).is_some() {
-            let mut late = held(&self.calls.late);
-            late.push_back(std::mem::take(&mut self.id));
-            if late.len() > MAX_LATE {
-                late.pop_front();
+        // Both at once: an answer that comes just now is not one to nothing.
+        let mut asked = held(&self.calls.asked);
+        if asked.waiting.remove(&self.id).is_some() {
+            asked.late.push_back(std::mem::take(&mut self.id));
+            if asked.late.len() > MAX_LATE {
+                asked.late.pop_front();
             }
         }
     }
@@ -436,10 +442,20 @@ mod tests {
         drop(asking);
         assert_eq!([0; 2].map(|_: i32| calls.answered(&id, Ok(json!({})))), [true, false]);
         assert!(!calls.answered(&json!(7), Ok(json!({}))) && !calls.answered(&json!("x"), Ok(json!({}))));
+        for _ in 0..200 {
+            let (asking, id) = put().await;
+            let taken = std::thread::scope(|scope| {
+                let answering = scope.spawn(|| calls.answered(&id, Ok(json!({}))));
+                drop(asking);
+                answering.join()
+            });
+            assert!(taken.is_ok_and(|taken| taken), "it comes while the question is given up");
+        }
         for _ in 0..=MAX_LATE {
             drop(put().await);
         }
-        assert_eq!((held(&calls.late).len(), held(&calls.asked).len()), (MAX_LATE, 0));
+        let asked = held(&calls.asked);
+        assert_eq!((asked.late.len(), asked.waiting.len()), (MAX_LATE, 0));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -13,17 +13,11 @@ use support::{
     Worker,
     client::{Events, Legacy, modern, modern_request},
     stub::Stub,
-    talker::Talker,
+    talker::{Talker, start},
 };
 use tokio::time::timeout;
 
 const SCRIPT: &str = "otherwise: {text: 'Hello.'}";
-
-async fn start() -> (Arc<Talker>, Worker) {
-    let talker = Talker::start().await;
-    let worker = Worker::start(SCRIPT, &[talker.entry("t")], &[]).await;
-    (talker, worker)
-}
 
 #[rstest]
 #[case::number(json!(7))]

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use support::{
     Worker,
     client::{Events, Legacy},
-    talker::Talker,
+    talker::{self, Talker},
 };
 
 const DONE: &str = "notifications/elicitation/complete";
@@ -20,8 +20,7 @@ const DONE: &str = "notifications/elicitation/complete";
 const LAST: &str = "notifications/prompts/list_changed";
 
 async fn start() -> (Arc<Talker>, Worker) {
-    let talker = Talker::start().await;
-    let worker = Worker::start("otherwise: {text: 'Hello.'}", &[talker.entry("t")], &[]).await;
+    let (talker, worker) = talker::start().await;
     talker.has_listener().await;
     (talker, worker)
 }

@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -13,14 +13,8 @@ use support::{
     Worker,
     client::{Events, Legacy, modern},
     stub::Stub,
-    talker::Talker,
+    talker::{Talker, start},
 };
-
-async fn start() -> (Arc<Talker>, Worker) {
-    let talker = Talker::start().await;
-    let worker = Worker::start("otherwise: {text: 'Hello.'}", &[talker.entry("t")], &[]).await;
-    (talker, worker)
-}
 
 fn tell(method: &str, params: &Value) -> Value {
     json!({"tell": {"method": format!("notifications/{method}"), "params": params}})

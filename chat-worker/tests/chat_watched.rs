@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use chat_worker::config::file::McpConfig;
 use rstest::rstest;
@@ -14,14 +14,21 @@ use support::{
     Worker,
     client::{Events, Legacy, modern, modern_request},
     stub::Stub,
-    talker::Talker,
+    talker::{Talker, start},
 };
 use tokio::time::timeout;
 
-async fn start() -> (Arc<Talker>, Worker) {
-    let talker = Talker::start().await;
-    let worker = Worker::start("otherwise: {text: 'Hello.'}", &[talker.entry("t")], &[]).await;
-    (talker, worker)
+/// The next that is told of a resource, whatever is told before it.
+async fn updated(events: &mut Events) -> Value {
+    let told = async {
+        loop {
+            let told = events.next().await.unwrap();
+            if told["method"] == UPDATED {
+                return told;
+            }
+        }
+    };
+    timeout(Duration::from_secs(20), told).await.unwrap()
 }
 
 /// Waits until it holds.
@@ -204,15 +211,7 @@ async fn a_server_that_begins_anew_is_asked_again_for_what_is_watched(#[case] sa
     }
     until("it is not asked again", || talker.uris(SUBSCRIBE).len() == 2).await;
     // It may have changed meanwhile.
-    let told = async {
-        loop {
-            let told = events.next().await.unwrap();
-            if told["method"] == UPDATED {
-                return told;
-            }
-        }
-    };
-    assert_eq!(timeout(Duration::from_secs(20), told).await.unwrap()["params"]["uri"], "t:a");
+    assert_eq!(updated(&mut events).await["params"]["uri"], "t:a");
     assert_eq!(talker.uris(UNSUBSCRIBE), Vec::<String>::new());
 }
 
@@ -224,15 +223,7 @@ async fn a_server_that_is_taken_out_of_the_configuration_tells_of_nothing_any_mo
     let mut events = client.listen().await;
     assert_eq!(subscribe(&client, SUBSCRIBE, "t:a").await["result"], json!({}));
     worker.app.engine.hub.apply(&McpConfig::default());
-    let told = async {
-        loop {
-            let told = events.next().await.unwrap();
-            if told["method"] == UPDATED {
-                return told;
-            }
-        }
-    };
-    assert_eq!(timeout(Duration::from_secs(20), told).await.unwrap()["params"]["uri"], "t:a");
+    assert_eq!(updated(&mut events).await["params"]["uri"], "t:a");
     let refused = subscribe(&client, SUBSCRIBE, "t:a").await;
     assert!(refused["error"].is_object(), "{refused}");
 }

@@ -53,6 +53,14 @@ impl Drop for Talker {
     }
 }
 
+/// One, and a worker before it that knows it as `t`.
+#[allow(dead_code, reason = "test support; each test binary uses a part of it")]
+pub async fn start() -> (Arc<Talker>, super::Worker) {
+    let talker = Talker::start().await;
+    let worker = super::Worker::start("otherwise: {text: 'Hello.'}", &[talker.entry("t")], &[]).await;
+    (talker, worker)
+}
+
 impl Talker {
     pub async fn start() -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
